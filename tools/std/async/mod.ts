@@ -1,0 +1,3 @@
+export { abortable } from "./abortable.ts";
+export { deadline } from "./deadline.ts";
+export { delay } from "./delay.ts";
