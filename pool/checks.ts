@@ -1,0 +1,99 @@
+/**
+ * Checks of what callers give, in one wording: what was attempted, what is needed, what was given. The wrong type is a TypeError, the wrong
+ * size a RangeError.
+ *
+ * @module
+ */
+
+/** The longest delay that a timer of the platform takes; longer ones it runs at once. */
+const LONGEST_DELAY = 2 ** 31 - 1;
+
+/** How a value is shown in a message: short, and telling `"4"` from `4`. */
+export function show(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}...` : value);
+  if (typeof value === "bigint") return `${value}n`;
+  if (typeof value === "function") return value.name === "" ? "a function" : `function ${value.name}`;
+  if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (typeof value === "object" && value !== null) return `an object of class ${value.constructor?.name ?? "null"}`;
+  return String(value);
+}
+
+/** The checks of one action, such as "create pool". Each returns the value that it was given. */
+export class Checks {
+  #action: string;
+
+  constructor(action: string) {
+    this.#action = action;
+  }
+
+  /** A whole number of at least `min`. */
+  wholeNumber(name: string, value: unknown, { min = 1 } = {}): number {
+    const wanted = min === 1 ? "a positive integer" : `an integer of at least ${min}`;
+    if (typeof value !== "number") throw this.#wrongType(name, wanted, value);
+    if (!Number.isSafeInteger(value) || value < min) throw this.#wrongSize(name, wanted, value);
+    return value;
+  }
+
+  /** A time in milliseconds that a timer can wait. Infinity, where allowed, says for ever. */
+  milliseconds(name: string, value: unknown, { infinite = false } = {}): number {
+    const wanted = `a number of milliseconds from 0 to ${LONGEST_DELAY}${infinite ? ", or Infinity" : ""}`;
+    if (typeof value !== "number") throw this.#wrongType(name, wanted, value);
+    const fits = (value >= 0 && value <= LONGEST_DELAY) || (infinite && value === Infinity);
+    if (!fits) throw this.#wrongSize(name, wanted, value);
+    return value;
+  }
+
+  boolean(name: string, value: unknown): boolean {
+    if (typeof value !== "boolean") throw this.#wrongType(name, "true or false", value);
+    return value;
+  }
+
+  callable<F>(name: string, value: F): F {
+    if (typeof value !== "function") throw this.#wrongType(name, "a function", value);
+    return value;
+  }
+
+  array(name: string, value: unknown): unknown[] {
+    if (!Array.isArray(value)) throw this.#wrongType(name, "an array", value);
+    return value;
+  }
+
+  object(name: string, value: unknown): object {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) throw this.#wrongType(name, "an object", value);
+    return value;
+  }
+
+  signal(name: string, value: unknown): AbortSignal {
+    if (!(value instanceof AbortSignal)) throw this.#wrongType(name, "an AbortSignal", value);
+    return value;
+  }
+
+  oneOf<T extends string>(name: string, value: unknown, allowed: readonly T[]): T {
+    if (!allowed.includes(value as T)) throw this.#wrongType(name, allowed.map((word) => `"${word}"`).join(" or "), value);
+    return value as T;
+  }
+
+  /** An options object with none but known names: a mistyped option would otherwise pass for one that was left out. */
+  options<T extends object>(value: T, known: readonly string[]): T {
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+      throw new TypeError(`Cannot ${this.#action} as its options must be an object: current value is ${show(value)}`);
+    }
+    for (const name of Object.keys(value)) {
+      if (known.includes(name)) continue;
+      throw new TypeError(`Cannot ${this.#action} as there is no option '${name}': known options are '${known.join("', '")}'`);
+    }
+    return value;
+  }
+
+  #wrongType(name: string, wanted: string, value: unknown): TypeError {
+    return new TypeError(this.#message(name, wanted, value));
+  }
+
+  #wrongSize(name: string, wanted: string, value: unknown): RangeError {
+    return new RangeError(this.#message(name, wanted, value));
+  }
+
+  #message(name: string, wanted: string, value: unknown): string {
+    return `Cannot ${this.#action} as '${name}' must be ${wanted}: current value is ${show(value)}`;
+  }
+}

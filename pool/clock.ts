@@ -1,0 +1,15 @@
+/** Time as the pool sees it, so that a simulation can turn the clock by hand. */
+export interface Clock {
+  /** Milliseconds since some fixed moment. */
+  now(): number;
+  /** Calls back once after a delay in milliseconds; the function that is returned calls it off. */
+  after(delay: number, callback: () => void): () => void;
+}
+
+export const realClock: Clock = {
+  now: () => performance.now(),
+  after(delay, callback) {
+    const timer = setTimeout(callback, delay);
+    return () => clearTimeout(timer);
+  },
+};
