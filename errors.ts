@@ -1,0 +1,129 @@
+/**
+ * The errors that a caller may want to catch. Each carries the fields a handler needs, so that nobody has to read its message.
+ *
+ * @module
+ */
+
+/** Where a {@linkcode PoolBrokenError} comes from. */
+export interface PoolBrokenDetails {
+  /** How many workers in a row could not start. */
+  attempts: number;
+  /** What the last of them failed with. */
+  cause: unknown;
+}
+
+/** What is known about the job that a {@linkcode JobCancelledError} belongs to. */
+export interface JobCancelledDetails {
+  /** The id of the job. */
+  jobId: string | number;
+  /** The name of its task. */
+  taskName: string;
+  /** The reason that was given to `cancel()`, `terminate()` or the end of the loop. */
+  cause?: unknown;
+}
+
+/** What is known about the worker that a {@linkcode WorkerDiedError} is about. */
+export interface WorkerDiedDetails {
+  /** The id of the job that ran there; undefined for an idle worker. */
+  jobId?: string | number | undefined;
+  /** The name of its task; undefined for an idle worker. */
+  taskName?: string | undefined;
+  /** What the worker gave to `Deno.exit()`; undefined when it ended in another way. */
+  exitCode?: number | undefined;
+  /** How often the job was started. */
+  attempts?: number | undefined;
+  /** The error that ended the worker, where there is one. */
+  cause?: unknown;
+}
+
+/**
+ * The pool was shut down or terminated: it takes no more jobs, and a job that still ran was stopped.
+ *
+ * @example Telling a closed pool from a failed job
+ * ```ts
+ * import { PoolClosedError, ProcessPool } from "@procpool/process-pool";
+ * import { assertRejects } from "@std/assert";
+ *
+ * const pool = new ProcessPool();
+ * await pool.shutdown();
+ * await assertRejects(() => pool.run(() => 1), PoolClosedError);
+ * ```
+ */
+export class PoolClosedError extends Error {
+  /** The name of the class. */
+  override readonly name = "PoolClosedError";
+}
+
+/** No worker of the pool could be started, several times in a row: it takes no more jobs and has failed those that it had. */
+export class PoolBrokenError extends Error {
+  /** The name of the class. */
+  override readonly name = "PoolBrokenError";
+  /** How many workers in a row could not start. */
+  readonly attempts: number;
+
+  /**
+   * Constructs a new error.
+   *
+   * @param message What could not be done.
+   * @param details How often it was tried, and the last failure as its cause.
+   */
+  constructor(message: string, details: PoolBrokenDetails) {
+    super(message, { cause: details.cause });
+    this.attempts = details.attempts;
+  }
+}
+
+/** The job was cancelled. The reason that was given, if any, is the `cause`. */
+export class JobCancelledError extends Error {
+  /** The name of the class. */
+  override readonly name = "JobCancelledError";
+  /** The id of the job. */
+  readonly jobId: string | number;
+  /** The name of its task. */
+  readonly taskName: string;
+
+  /**
+   * Constructs a new error.
+   *
+   * @param message What happened.
+   * @param details Which job it was, and why it was cancelled.
+   */
+  constructor(message: string, details: JobCancelledDetails) {
+    super(message, causeOf(details));
+    this.jobId = details.jobId;
+    this.taskName = details.taskName;
+  }
+}
+
+/** The worker that ran the job is gone: it ended itself, an error that belongs to no job ended it, or it was stopped because of a neighbour. */
+export class WorkerDiedError extends Error {
+  /** The name of the class. */
+  override readonly name = "WorkerDiedError";
+  /** The id of the job that ran there; undefined for an idle worker. */
+  readonly jobId: string | number | undefined;
+  /** The name of its task; undefined for an idle worker. */
+  readonly taskName: string | undefined;
+  /** What the worker gave to `Deno.exit()`; undefined when it ended in another way. */
+  readonly exitCode: number | undefined;
+  /** How often the job was started; 0 for an idle worker. */
+  readonly attempts: number;
+
+  /**
+   * Constructs a new error.
+   *
+   * @param message What happened.
+   * @param details Which job it was, and how its worker ended.
+   */
+  constructor(message: string, details: WorkerDiedDetails = {}) {
+    super(message, causeOf(details));
+    this.jobId = details.jobId;
+    this.taskName = details.taskName;
+    this.exitCode = details.exitCode;
+    this.attempts = details.attempts ?? 0;
+  }
+}
+
+/** An error without a cause has no property `cause` at all, as those of the language. */
+function causeOf(details: { cause?: unknown }): ErrorOptions {
+  return details.cause === undefined ? {} : { cause: details.cause };
+}

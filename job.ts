@@ -1,0 +1,549 @@
+/**
+ * A job is one call of a task; a future is what came, or will come, of it. This is the only place where a job settles.
+ *
+ * @module
+ */
+
+import type { Callbacks } from "./pool/callbacks.ts";
+import { Checks, show } from "./pool/checks.ts";
+import { giveUp } from "./pool/give_up.ts";
+
+/** A function that a worker can run. What it takes and returns has to be cloneable, but for the backend `inline`. */
+// deno-lint-ignore no-explicit-any -- the default has to admit every function
+export type Task<A extends unknown[] = any[], R = unknown> = (...args: A) => R | PromiseLike<R>;
+
+/**
+ * Names a task of a task module without importing the module. The type parameters are those of the task, for whoever wants its calls checked.
+ */
+export interface TaskRef<A extends unknown[] = unknown[], R = unknown> {
+  /** The module's address, as it stands in the pool's `modules`. */
+  module: string | URL;
+  /** The name under which the module exports the task. */
+  name: string;
+  /** For the type checker alone: there is never anything here. */
+  signature?: Task<A, R> | undefined;
+}
+
+/** How a settled job ended. */
+export type SettledState = "finished" | "failed" | "cancelled";
+
+/** Where a job is in its life. `running` means that a worker has really started it. */
+export type JobState = "queued" | "running" | SettledState;
+
+/** What {@linkcode Job} takes, whatever its arguments. */
+export interface JobBaseOptions<R> {
+  /**
+   * What the job is called in messages.
+   *
+   * @default {a number that no job before had}
+   */
+  id?: string | number | undefined;
+  /**
+   * Cancels the job when it aborts: while it waits at the gate, in the queue, or runs. `result()` rejects with the signal's own reason.
+   *
+   * @default {undefined}
+   */
+  signal?: AbortSignal | undefined;
+  /**
+   * What of the arguments is moved to the worker instead of copied.
+   *
+   * @default {[]}
+   */
+  transfer?: Transferable[] | undefined;
+  /**
+   * Called once when the job has settled, however it did. A promise that it returns holds the job's place in the gate until it settles, so
+   * that a slow callback holds back the submitter. What it throws goes to the pool's `onError`.
+   *
+   * @default {undefined}
+   */
+  onDone?: ((future: Future<R>) => unknown) | undefined;
+}
+
+/** The arguments of a job; they may be left out only if the task can be called without any. */
+export type JobArgs<A extends unknown[]> = [] extends A ? { args?: A | undefined } : { args: A };
+
+/** What {@linkcode Job} takes for a task that is called with `args` alone. */
+export type JobOptions<A extends unknown[], R> = JobBaseOptions<R> & JobArgs<A> & {
+  /** The task. */
+  func: Task<A, R> | TaskRef<A, R>;
+  /** None. */
+  kwargs?: undefined;
+};
+
+/** What {@linkcode Job} takes for a task whose last argument is an object of named arguments. */
+export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = JobBaseOptions<R> & JobArgs<A> & {
+  /** The task. */
+  func: Task<[...A, K], R> | TaskRef<[...A, K], R>;
+  /** The named arguments: passed as one object, after `args`. */
+  kwargs: K;
+};
+
+const JOB_OPTIONS = ["id", "func", "args", "kwargs", "signal", "transfer", "onDone"] as const;
+
+/** The number of the next job that comes without an id. */
+let nextId = 0;
+
+/**
+ * One call of a task: what to run, with what, and what to do when it is done.
+ *
+ * The task is called as `func(...args)`; when there are `kwargs`, that object comes as one more, last argument.
+ *
+ * @typeParam A The arguments of the task, without the object of named ones.
+ * @typeParam R What the task returns, or what its promise resolves with.
+ * @typeParam K The named arguments.
+ *
+ * @example The job model that Python users know
+ * ```ts
+ * import { Job, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * function greet(greeting: string, { name }: { name: string }): string {
+ *   return `${greeting}, ${name}!`;
+ * }
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 1 });
+ * const seen: unknown[] = [];
+ * const future = await pool.submit(
+ *   new Job({ id: 7, func: greet, args: ["Hello"], kwargs: { name: "bear" }, onDone: (future) => seen.push(future.id) }),
+ * );
+ * assertEquals(await future.result(), "Hello, bear!");
+ * assertEquals(seen, [7]);
+ * ```
+ */
+export class Job<A extends unknown[], R, K extends object = object> {
+  /** What the job is called in messages. */
+  readonly id: string | number;
+  /** The task. */
+  // deno-lint-ignore no-explicit-any -- its arguments are checked where the job is made
+  readonly func: Task<any[], R> | TaskRef<any[], R>;
+  /** The arguments. They are copied when the job is sent to a worker, so do not change them before it runs. */
+  readonly args: readonly unknown[];
+  /** The named arguments. */
+  readonly kwargs: object | undefined;
+  /** What cancels the job. */
+  readonly signal: AbortSignal | undefined;
+  /** What is moved instead of copied. */
+  readonly transfer: readonly Transferable[];
+  /** What is called when the job has settled. */
+  readonly onDone: ((future: Future<R>) => unknown) | undefined;
+
+  /**
+   * Constructs a job for a task without named arguments.
+   *
+   * @param options What to run, and how.
+   *
+   * @throws {TypeError} If an option is missing, unknown or of the wrong type.
+   */
+  constructor(options: JobOptions<A, R>);
+  /**
+   * Constructs a job for a task with named arguments.
+   *
+   * @param options What to run, and how.
+   *
+   * @throws {TypeError} If an option is missing, unknown or of the wrong type.
+   */
+  constructor(options: JobOptionsWithKwargs<A, K, R>);
+  constructor(options: JobBaseOptions<R> & { func: unknown; args?: unknown; kwargs?: unknown }) {
+    const checks = new Checks("create job");
+    const { id, func, args, kwargs, signal, transfer, onDone } = checks.options(options, JOB_OPTIONS);
+    this.id = id === undefined ? nextId++ : checkedId(id);
+    this.func = checkedFunc("create job", "func", func) as Task<unknown[], R>;
+    this.args = args === undefined ? [] : checks.array("args", args);
+    this.kwargs = kwargs === undefined ? undefined : checks.object("kwargs", kwargs);
+    this.signal = signal === undefined ? undefined : checks.signal("signal", signal);
+    this.transfer = transfer === undefined ? [] : checks.array("transfer", transfer) as Transferable[];
+    this.onDone = onDone === undefined ? undefined : checks.callable("onDone", onDone);
+  }
+}
+
+function checkedId(id: unknown): string | number {
+  if (typeof id === "string" || typeof id === "number") return id;
+  throw new TypeError(`Cannot create job as 'id' must be a string or a number: current value is ${show(id)}`);
+}
+
+/** The value, if it is a function or names a task. */
+export function checkedFunc(action: string, option: string, func: unknown): Task | TaskRef {
+  if (typeof func === "function") return func as Task;
+  const { module, name } = (func ?? {}) as Partial<TaskRef>;
+  if ((typeof module === "string" || module instanceof URL) && typeof name === "string") return func as TaskRef;
+  throw new TypeError(`Cannot ${action} as '${option}' must be a function or { module, name }: current value is ${show(func)}`);
+}
+
+/** What a task is called in messages. */
+export function taskName(func: Task | TaskRef): string {
+  return func.name === "" ? "anonymous" : func.name;
+}
+
+/** Options of {@linkcode Future.result}. */
+export interface ResultOptions {
+  /**
+   * How long to wait, in milliseconds.
+   *
+   * @default {undefined}
+   */
+  timeout?: number | undefined;
+  /**
+   * Gives up waiting when it aborts.
+   *
+   * @default {undefined}
+   */
+  signal?: AbortSignal | undefined;
+}
+
+/** Options of {@linkcode Future.cancel}. */
+export interface CancelOptions {
+  /**
+   * Becomes the cause of the {@linkcode JobCancelledError}.
+   *
+   * @default {undefined}
+   */
+  reason?: unknown;
+  /**
+   * Ends the job even if it runs: its worker is stopped, as far as the backend can, and replaced.
+   *
+   * @default {false}
+   */
+  force?: boolean | undefined;
+}
+
+/** What a job ended with. */
+export type Outcome<R> = { state: "finished"; value: R } | { state: "failed" | "cancelled"; error: unknown };
+
+/** The pool's hand on an unsettled job. */
+export interface FutureControl {
+  started(): boolean;
+  cancel(options: { reason: unknown; force: boolean }): boolean;
+}
+
+/** Makes a future, settles it, and calls its callbacks: for the pool alone. */
+export let makeFuture: <R>(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) => Future<R>;
+/** Settles a future, once: it wakes those who wait for it. False if it was settled before. */
+export let settleFuture: <R>(future: Future<R>, outcome: Outcome<R>) => boolean;
+/** Calls the done callbacks of a settled future. */
+export let callDoneCallbacks: (future: Future<unknown>) => void;
+/** Calls back when a future is settled, at once if it is. The function that is returned calls it off. */
+let onSettled: (future: Future<unknown>, listener: () => void) => () => void;
+
+/**
+ * What came, or will come, of one job. It is not thenable, so that `await pool.submit(...)` is the future and not its result.
+ *
+ * A job that fails while nobody looks at its future makes no unhandled rejection.
+ *
+ * @typeParam R What the task returns, or what its promise resolves with.
+ *
+ * @example Looking at a job that failed
+ * ```ts
+ * import { ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals, assertInstanceOf } from "@std/assert";
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 1 });
+ * const future = await pool.submit((text: string) => JSON.parse(text), "{");
+ * assertInstanceOf(await future.exception(), SyntaxError);
+ * assertEquals(future.state, "failed");
+ * ```
+ */
+export class Future<R> {
+  /** The id of the job. */
+  readonly id: string | number;
+  /** The job. */
+  // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
+  readonly job: Job<any[], R>;
+  #settled: SettledState | undefined;
+  /** The result of a finished job, the error of another. */
+  #outcome: unknown;
+  /** Let go of when the job settles, so that a future that is kept keeps nothing of the pool's. */
+  #control: FutureControl | undefined;
+  #callbacks: Callbacks;
+  #listeners: Set<() => void> | undefined;
+  #doneCallbacks: (() => void)[] | undefined;
+  #result: Promise<R> | undefined;
+
+  private constructor(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) {
+    this.id = job.id;
+    this.job = job;
+    this.#control = control;
+    this.#callbacks = callbacks;
+  }
+
+  static {
+    makeFuture = (job, control, callbacks) => new Future(job, control, callbacks);
+    settleFuture = (future, outcome) => future.#settle(outcome);
+    callDoneCallbacks = (future) => future.#callDoneCallbacks();
+    onSettled = (future, listener) => future.#onSettled(listener);
+  }
+
+  /** Where the job is in its life. */
+  get state(): JobState {
+    return this.#settled ?? (this.#control!.started() ? "running" : "queued");
+  }
+
+  /**
+   * Waits for the job.
+   *
+   * @param options How long to wait. Giving up leaves the job alone.
+   * @returns What the task returned.
+   *
+   * @throws {unknown} What the task threw, if the job failed.
+   * @throws {WorkerDiedError} If the worker died while it ran the job.
+   * @throws {PoolClosedError} If the pool was terminated while the job ran.
+   * @throws {PoolBrokenError} If no worker could be started.
+   * @throws {JobCancelledError} If the job was cancelled; if its signal aborted, the signal's reason is thrown.
+   * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first.
+   * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
+   */
+  async result(options?: ResultOptions): Promise<R> {
+    if (options === undefined) return await this.#promise();
+    const checks = new Checks("wait for result");
+    const { timeout, signal } = checks.options(options, ["timeout", "signal"]);
+    if (timeout !== undefined) checks.milliseconds("timeout", timeout);
+    if (signal !== undefined) checks.signal("signal", signal);
+    return await giveUp(this.#promise(), options);
+  }
+
+  /**
+   * Waits for the job, and never rejects.
+   *
+   * @returns What {@linkcode Future.result} rejects with; undefined when it does not. The state tells a thrown undefined apart.
+   */
+  async exception(): Promise<unknown> {
+    try {
+      await this.#promise();
+      return undefined;
+    } catch (error) {
+      return error;
+    }
+  }
+
+  /** Whether the job has settled. */
+  done(): boolean {
+    return this.#settled !== undefined;
+  }
+
+  /** Whether a worker has started the job and it has not settled. */
+  running(): boolean {
+    return this.state === "running";
+  }
+
+  /** Whether the job was cancelled. */
+  cancelled(): boolean {
+    return this.#settled === "cancelled";
+  }
+
+  /**
+   * Cancels the job if no worker has started it; with `force` even then. Its place in the gate is free again at once.
+   *
+   * @param options Why, and whether to end it even if it runs.
+   * @returns Whether this call cancelled it: a job that was cancelled before it started never runs. False if it runs or is settled.
+   *
+   * @throws {TypeError} If an option is of the wrong type.
+   */
+  cancel(options: CancelOptions = {}): boolean {
+    const checks = new Checks("cancel job");
+    const { reason, force } = checks.options(options, ["reason", "force"]);
+    if (force !== undefined) checks.boolean("force", force);
+    return this.#control?.cancel({ reason, force: force ?? false }) ?? false;
+  }
+
+  /**
+   * Calls back once when the job has settled, however it did; soon, if it has already. Callbacks are called in the order of the calls.
+   *
+   * @param callback Gets this future.
+   * @returns Settles as the callback does. What the callback throws goes to the pool's `onError` if nobody looks at this promise.
+   *
+   * @throws {TypeError} If the callback is not a function.
+   */
+  addDoneCallback<T>(callback: (future: Future<R>) => T | PromiseLike<T>): Promise<T> {
+    new Checks("add callback").callable("callback", callback);
+    const { promise, call } = this.#callbacks.prepare(() => callback(this));
+    if (this.#settled !== undefined && this.#doneCallbacks === undefined) queueMicrotask(call);
+    else (this.#doneCallbacks ??= []).push(call);
+    return promise;
+  }
+
+  #promise(): Promise<R> {
+    return this.#result ??= new Promise((resolve, reject) => {
+      this.#onSettled(() => this.#settled === "finished" ? resolve(this.#outcome as R) : reject(this.#outcome));
+    });
+  }
+
+  #onSettled(listener: () => void): () => void {
+    if (this.#settled !== undefined) {
+      listener();
+      return () => {};
+    }
+    this.#listeners ??= new Set();
+    this.#listeners.add(listener);
+    return () => this.#listeners?.delete(listener);
+  }
+
+  #settle(outcome: Outcome<R>): boolean {
+    if (this.#settled !== undefined) return false;
+    this.#settled = outcome.state;
+    this.#outcome = outcome.state === "finished" ? outcome.value : outcome.error;
+    this.#control = undefined;
+    const listeners = this.#listeners;
+    this.#listeners = undefined;
+    for (const listener of listeners ?? []) listener();
+    return true;
+  }
+
+  #callDoneCallbacks(): void {
+    // One that a callback adds is called in the same round: after those that were added before it.
+    for (const call of this.#doneCallbacks ?? []) call();
+    this.#doneCallbacks = undefined;
+  }
+}
+
+/** Options of {@linkcode asCompleted}. */
+export interface AsCompletedOptions {
+  /**
+   * How long to wait for all of them, in milliseconds from the call.
+   *
+   * @default {undefined}
+   */
+  timeout?: number | undefined;
+}
+
+/**
+ * The futures in the order in which their jobs settle; those that have settled before the call come first. Each comes once, even if it is
+ * given twice. Named after `concurrent.futures.as_completed`.
+ *
+ * @typeParam R What the tasks return.
+ * @param futures What to wait for. It is read at the call.
+ * @param options How long to wait.
+ * @returns The futures; leaving the loop leaves the jobs alone.
+ *
+ * @throws {DOMException & { name: "TimeoutError" }} Out of the loop, if `timeout` ran out first.
+ * @throws {TypeError} If something given is not a future, or an option is of the wrong type; a RangeError if `timeout` is not a time.
+ *
+ * @example The fastest first
+ * ```ts
+ * import { asCompleted, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 2 });
+ * const sleep = (ms: number) => new Promise((resolve) => setTimeout(() => resolve(ms), ms));
+ * const futures = [await pool.submit(sleep, 300), await pool.submit(sleep, 1)];
+ * const order: unknown[] = [];
+ * for await (const future of asCompleted(futures)) order.push(await future.result());
+ * assertEquals(order, [1, 300]);
+ * ```
+ */
+export function asCompleted<R>(futures: Iterable<Future<R>>, options: AsCompletedOptions = {}): AsyncIterableIterator<Future<R>> {
+  const checks = new Checks("wait for futures");
+  const { timeout } = checks.options(options, ["timeout"]);
+  if (timeout !== undefined) checks.milliseconds("timeout", timeout);
+  const all = checkedFutures(futures);
+  const deadline = timeout === undefined ? undefined : performance.now() + timeout;
+  const settled: Future<R>[] = [];
+  let wake = (): void => {};
+  const stop = [...all].map((future) =>
+    onSettled(future, () => {
+      settled.push(future);
+      wake();
+    })
+  );
+
+  async function* inOrder(): AsyncGenerator<Future<R>, void, void> {
+    try {
+      for (let given = 0; given < all.size; given++) {
+        if (settled[given] === undefined) {
+          const next = new Promise<void>((resolve) => wake = resolve);
+          await giveUp(next, deadline === undefined ? {} : { timeout: Math.max(0, deadline - performance.now()) });
+        }
+        yield settled[given]!;
+      }
+    } finally {
+      for (const forget of stop) forget();
+    }
+  }
+  return inOrder();
+}
+
+/** Options of {@linkcode wait}. */
+export interface WaitOptions {
+  /**
+   * What to wait for: the first job to settle, the first to fail or be cancelled (or all, if none does), or all.
+   *
+   * @default {"all-completed"}
+   */
+  returnWhen?: "first-completed" | "first-exception" | "all-completed" | undefined;
+  /**
+   * How long to wait, in milliseconds.
+   *
+   * @default {undefined}
+   */
+  timeout?: number | undefined;
+}
+
+/** What {@linkcode wait} found. */
+export interface WaitResult<R> {
+  /** The futures whose jobs have settled. */
+  done: Set<Future<R>>;
+  /** The others. */
+  notDone: Set<Future<R>>;
+}
+
+/**
+ * Waits for one of the conditions of `concurrent.futures.wait`.
+ *
+ * @typeParam R What the tasks return.
+ * @param futures What to wait for. It is read at the call.
+ * @param options The condition, and how long to wait.
+ * @returns Which of the futures have settled and which have not. It does not reject when a job fails.
+ *
+ * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first. The jobs are left alone.
+ * @throws {TypeError} If something given is not a future, or an option is of the wrong type; a RangeError if `timeout` is not a time.
+ *
+ * @example Until the first is there
+ * ```ts
+ * import { ProcessPool, wait } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 2 });
+ * const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+ * const quick = await pool.submit(sleep, 1);
+ * const slow = await pool.submit(sleep, 300);
+ * const { done, notDone } = await wait([quick, slow], { returnWhen: "first-completed" });
+ * assertEquals([...done], [quick]);
+ * assertEquals([...notDone], [slow]);
+ * ```
+ */
+export async function wait<R>(futures: Iterable<Future<R>>, options: WaitOptions = {}): Promise<WaitResult<R>> {
+  const checks = new Checks("wait for futures");
+  const { returnWhen = "all-completed", timeout } = checks.options(options, ["returnWhen", "timeout"]);
+  checks.oneOf("returnWhen", returnWhen, ["first-completed", "first-exception", "all-completed"]);
+  if (timeout !== undefined) checks.milliseconds("timeout", timeout);
+  const all = checkedFutures(futures);
+  const stop: (() => void)[] = [];
+  const met = new Promise<void>((resolve) => {
+    let open = all.size;
+    if (open === 0) resolve();
+    for (const future of all) {
+      stop.push(onSettled(future, () => {
+        const enough = returnWhen === "first-completed" || (returnWhen === "first-exception" && future.state !== "finished");
+        if (--open === 0 || enough) resolve();
+      }));
+    }
+  });
+  try {
+    await giveUp(met, { timeout });
+  } finally {
+    for (const forget of stop) forget();
+  }
+  const done = new Set<Future<R>>();
+  const notDone = new Set<Future<R>>();
+  for (const future of all) (future.done() ? done : notDone).add(future);
+  return { done, notDone };
+}
+
+function checkedFutures<R>(futures: Iterable<Future<R>>): Set<Future<R>> {
+  if (typeof (futures as Partial<Iterable<unknown>> | undefined)?.[Symbol.iterator] !== "function") {
+    throw new TypeError(`Cannot wait for futures as they must be iterable: current value is ${show(futures)}`);
+  }
+  const all = new Set(futures);
+  for (const future of all) {
+    if (!(future instanceof Future)) throw new TypeError(`Cannot wait for futures as one of them is ${show(future)}`);
+  }
+  return all;
+}

@@ -1,0 +1,110 @@
+import type { Clock } from "./clock.ts";
+
+/** Where errors go that have no future to go to. */
+export type OnError = (error: unknown) => void;
+
+/**
+ * Calls the callbacks of a pool's futures: one object a pool. It knows how many of them are still at work, so that `shutdown()` can wait for
+ * them, and reports what they throw when nobody else would hear of it.
+ */
+export class Callbacks {
+  #clock: Clock;
+  #onError: OnError;
+  #pending = 0;
+  #waiting: (() => void)[] = [];
+
+  constructor(clock: Clock, onError: OnError) {
+    this.#clock = clock;
+    this.#onError = onError;
+  }
+
+  /** Resolves when no callback is at work. */
+  idle(): Promise<void> {
+    if (this.#pending === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Hands an error to the pool's `onError`; if that throws too, to the platform. */
+  report(error: unknown): void {
+    try {
+      this.#onError(error);
+    } catch (second) {
+      reportError(second);
+    }
+  }
+
+  /** Calls a job's `onDone`. The promise, if there is one, resolves when the callback is through, and never rejects. */
+  callOnDone(callback: () => unknown): Promise<void> | undefined {
+    try {
+      const outcome = callback();
+      if (!isThenable(outcome)) return undefined;
+      return this.#through(Promise.resolve(outcome).then(() => {}, (error) => this.report(error)));
+    } catch (error) {
+      this.report(error);
+      return undefined;
+    }
+  }
+
+  /** Prepares a callback whose outcome becomes a promise's: the promise, and what calls the callback. */
+  prepare<T>(callback: () => T | PromiseLike<T>): { promise: Promise<T>; call: () => void } {
+    let settle: (outcome: Promise<T>) => void;
+    const promise = new CallbackPromise<T>((resolve) => settle = resolve);
+    const call = (): void => {
+      const outcome = attempt(callback);
+      settle(outcome);
+      this.#through(outcome.then(() => {}, (error) => this.#reportUnlessUsed(promise, error)));
+    };
+    return { promise, call };
+  }
+
+  /** A rejection that is not handled within a turn of the event loop counts as unhandled on the platform; it does so here. */
+  #reportUnlessUsed(promise: CallbackPromise<unknown>, error: unknown): Promise<void> | void {
+    if (promise.used) return;
+    return new Promise((resolve) => {
+      this.#clock.after(0, () => {
+        if (!promise.used) this.report(error);
+        resolve();
+      });
+    });
+  }
+
+  async #through(work: Promise<void>): Promise<void> {
+    this.#pending++;
+    await work;
+    if (--this.#pending > 0) return;
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+}
+
+/**
+ * A promise that knows whether anybody has looked at it. It has to be a subclass: `await` looks into a plain promise without calling `then`.
+ * What it rejects with counts as handled, since {@linkcode Callbacks} reports it where nobody else does.
+ */
+class CallbackPromise<T> extends Promise<T> {
+  used = false;
+
+  constructor(executor: (resolve: (value: T | PromiseLike<T>) => void, reject: (reason?: unknown) => void) => void) {
+    super(executor);
+    super.then(undefined, () => {});
+  }
+
+  static override get [Symbol.species](): PromiseConstructor {
+    return Promise;
+  }
+
+  override then<A = T, B = never>(
+    onFulfilled?: ((value: T) => A | PromiseLike<A>) | null,
+    onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    this.used = true;
+    return super.then(onFulfilled, onRejected);
+  }
+}
+
+async function attempt<T>(callback: () => T | PromiseLike<T>): Promise<T> {
+  return await callback();
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+}

@@ -1,0 +1,29 @@
+/** What a task can know of the job that it runs for. */
+export interface CurrentJob {
+  /** The id of the job; for an item of a map its index. */
+  id: string | number;
+  /** 1 for the first time that the job runs. */
+  attempt: number;
+  /** Aborts when the job is cancelled by force or aborted, where the worker lives on: on the backend `inline`. */
+  signal: AbortSignal;
+}
+
+/**
+ * The job that the calling task runs for. A task that is sent by source cannot import this; it reads the same at
+ * `globalThis[Symbol.for("process-pool.job")]`.
+ *
+ * @returns The job; undefined outside of a task, and in a task after its first `await`.
+ *
+ * @example A task that knows its job
+ * ```ts
+ * import { currentJob, Job, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using pool = new ProcessPool({ backend: "inline" });
+ * assertEquals(await pool.run(new Job({ id: "a", func: () => currentJob()?.id })), "a");
+ * assertEquals(currentJob(), undefined);
+ * ```
+ */
+export function currentJob(): CurrentJob | undefined {
+  return (globalThis as Record<symbol, unknown>)[Symbol.for("process-pool.job")] as CurrentJob | undefined;
+}
