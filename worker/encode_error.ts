@@ -1,0 +1,79 @@
+import type { ErrorMessage, Thrown, ValueMessage } from "./protocol.ts";
+
+/**
+ * Takes apart what a task threw, so that it survives the way to the caller: structured clone loses own classes and their names, own properties,
+ * the errors of an AggregateError, and Deno's own error classes.
+ *
+ * This function is sent to workers as its text: it refers to nothing outside itself.
+ *
+ * @param thrown What was thrown.
+ * @param exportedClass Where a class is exported by a task module.
+ */
+export function encodeError(
+  thrown: unknown,
+  exportedClass: (constructor: unknown) => { module: number; name: string } | undefined,
+): Thrown {
+  const errors: ErrorMessage[] = [];
+  const indexes = new Map<Error, number>();
+
+  function encodeValue(value: unknown): ValueMessage | undefined {
+    if (value instanceof Error) return { error: indexes.get(value) ?? encode(value) };
+    if (typeof value === "function" || typeof value === "symbol") return undefined;
+    if (typeof value !== "object" || value === null) return { value };
+    try {
+      return { value: structuredClone(value) };
+    } catch {
+      return undefined;
+    }
+  }
+
+  function encode(error: Error): number {
+    const index = errors.length;
+    indexes.set(error, index);
+    const message: ErrorMessage = {
+      builtin: "Error",
+      exported: undefined,
+      name: String(error.name),
+      message: String(error.message),
+      stack: tasksPart(String(error.stack)),
+      properties: [],
+    };
+    errors.push(message);
+    for (let prototype = Object.getPrototypeOf(error); prototype !== null; prototype = Object.getPrototypeOf(prototype)) {
+      const constructor = prototype.constructor;
+      message.exported ??= exportedClass(constructor);
+      const name = String(constructor?.name);
+      if ((globalThis as Record<string, unknown>)[name] === constructor || (Deno.errors as Record<string, unknown>)[name] === constructor) {
+        message.builtin = name;
+        break;
+      }
+      // A class that sets no name of its own goes by the name of the class: it would be lost with the class.
+      if (message.name === "Error" && name !== "") message.name = name;
+    }
+    for (const name of Object.getOwnPropertyNames(error)) {
+      if (name === "message" || name === "stack" || name === "name") continue;
+      const property = Object.getOwnPropertyDescriptor(error, name)!;
+      const value: unknown = (error as unknown as Record<string, unknown>)[name];
+      const encoded = name === "errors" && Array.isArray(value) ? encodeList(value) : encodeValue(value);
+      if (encoded !== undefined) message.properties.push([name, property.enumerable === true, encoded]);
+    }
+    return index;
+  }
+
+  /** The errors of an AggregateError, as an error of its own whose properties they are. */
+  function encodeList(values: unknown[]): ValueMessage {
+    const index = errors.length;
+    const properties = values.map((value, i): [string, boolean, ValueMessage] => [String(i), true, { value }]);
+    errors.push({ builtin: "Array", exported: undefined, name: "", message: "", stack: "", properties });
+    for (const [i, value] of values.entries()) properties[i]![2] = encodeValue(value) ?? { value: String(value) };
+    return { error: index };
+  }
+
+  /** The stack down to the task's own lines, without those of the pool that called it. */
+  function tasksPart(stack: string): string {
+    const end = stack.search(/\n\s+at (async )?(callTask|callBySource) \(/);
+    return end < 0 ? stack : stack.slice(0, end);
+  }
+
+  return { errors, root: encodeValue(thrown) ?? { value: String(thrown) } };
+}

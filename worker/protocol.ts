@@ -1,0 +1,167 @@
+/**
+ * What goes over the boundary between a slot and its worker. All of it is data; no function ever crosses, and nothing that arrives is run
+ * but the text of a task that the pool's own caller gave.
+ *
+ * ```
+ *   slot                                   worker
+ *    |            <-- alive (with a port) -- |    its guard stands, its lock is held; all else goes by that port
+ *    | -- load ------------------------->    |
+ *    |            <-- loaded --------------- |    or failed
+ *    | -- initialize ------------------->    |    only if the pool has an initializer
+ *    |            <-- initialized ---------- |    or failed
+ *    | -- run, chunk ------------------->    |    as often as there are jobs; `load` and `initialize` are behind it then
+ *    |            <-- returned, threw,       |
+ *    |                skipped, items ------- |
+ *    | -- close ------------------------>    |    no job runs; the finalizer does
+ *    |            <-- closed --------------- |
+ *    |            <-- dying ---------------- |    at any time, and last
+ * ```
+ *
+ * Beside the messages there are the claims, an Int32Array in shared memory with two words for each job that a worker may hold: who has it, and
+ * how many of its items were started. A job that was sent is claimed by a compare-and-exchange: by the worker, which then runs it, or by the
+ * slot, which then knows that it will never run. So what `cancel()` and `running()` say is exact at any moment, and so is what a death took.
+ *
+ * @module
+ */
+
+/** The words that a job has in the claims. */
+export const CLAIM_WORDS = 2;
+/** The slot has sent the job. */
+export const SENT = 1;
+/** The worker runs the job. */
+export const STARTED = 2;
+/** The slot has taken the job back, or wants no more items of a chunk. */
+export const WITHDRAWN = 3;
+
+/**
+ * So many tasks a worker keeps, and its slot remembers that it has them; one more, and both forget all. Fewer would send the text of a task
+ * again and again to who uses many; more would keep what programs that make up functions never use again.
+ */
+export const KNOWN_TASKS = 1000;
+
+/** Tells a worker which task to run. The first message about a task carries the task itself, later ones its key alone. */
+export interface TaskMessage {
+  key: number;
+  /** What it is called in messages and in stack traces. */
+  name: string;
+  /** An export of the task module with this index. */
+  export?: { module: number; name: string };
+  /** A self-contained function's text, as an expression. */
+  text?: string;
+  /** The function itself: only where nothing has to be copied. */
+  func?: (...args: unknown[]) => unknown;
+}
+
+/** Names a job to its worker. */
+export interface RunHeader {
+  /** Counts the jobs that a slot has sent. */
+  run: number;
+  /** The index of the job's first word in the claims. */
+  claim: number;
+  task: TaskMessage;
+  id: string | number;
+  attempt: number;
+}
+
+export type ToWorker =
+  | { type: "load"; claims: Int32Array; modules: string[] }
+  | { type: "initialize"; task: TaskMessage; args: readonly unknown[] }
+  | RunHeader & { type: "run"; args: readonly unknown[] }
+  | RunHeader & { type: "chunk"; items: readonly unknown[]; from: number; skip: readonly number[] }
+  | { type: "close"; finalizer: TaskMessage | undefined };
+
+export type FromWorker =
+  | { type: "loaded"; exports: ExportMessage[] }
+  | { type: "initialized" }
+  | { type: "failed"; stage: StartStage; thrown: Thrown }
+  | { type: "returned"; run: number; value: unknown }
+  | { type: "threw"; run: number; thrown: Thrown }
+  | { type: "skipped"; run: number }
+  | ItemsMessage
+  | { type: "closed"; thrown: Thrown | undefined }
+  | { type: "dying"; reason: string; exitCode: number | undefined; thrown: Thrown | undefined };
+
+/** What a worker was doing when it could not start. */
+export type StartStage = "loading" | "initializing";
+
+/** Outcomes of consecutive items of a chunk. */
+export interface ItemsMessage {
+  type: "items";
+  run: number;
+  /** The index of the first of them. */
+  from: number;
+  /** What the task returned; a hole's worth of undefined where it threw. */
+  values: unknown[];
+  /** What it threw, by index in the chunk. */
+  thrown: [index: number, thrown: Thrown][];
+  /** Whether the chunk is through: no more of it will come. */
+  last: boolean;
+  /** How long the worker has worked on the chunk so far, in milliseconds. */
+  elapsed: number;
+}
+
+/** An exported function, as the worker sees it. */
+export interface ExportMessage {
+  module: number;
+  name: string;
+  /** The name that the function itself has. */
+  functionName: string;
+  text: string;
+}
+
+/** Something thrown. Where nothing has to be copied it is the thing itself. */
+export type Thrown = { raw: unknown } | { errors: ErrorMessage[]; root: ValueMessage };
+
+/** A value within something thrown: data, or the index of an error. Errors may refer to each other in circles. */
+export type ValueMessage = { value: unknown } | { error: number };
+
+/** An error, taken apart. */
+export interface ErrorMessage {
+  /** The nearest class that the platform has. */
+  builtin: string;
+  /** The nearest class that a task module exports. */
+  exported: { module: number; name: string } | undefined;
+  name: string;
+  message: string;
+  stack: string;
+  /** Own properties that can be copied, whether enumerable, and their values. */
+  properties: [name: string, enumerable: boolean, value: ValueMessage][];
+}
+
+/** How a thread ended that was not told to. */
+export interface Death {
+  /** What it did, as in "its worker ...". */
+  reason: string;
+  exitCode?: number | undefined;
+  thrown?: Thrown | undefined;
+}
+
+/** One thread that runs tasks, as its slot sees it. */
+export interface Thread {
+  /**
+   * Sends a message.
+   *
+   * @throws {DOMException & { name: "DataCloneError" }} If it holds something that cannot be copied. Nothing was sent then.
+   */
+  post(message: ToWorker, transfer?: readonly Transferable[]): void;
+  /** Stops the thread at once, as far as the backend can; what cannot be stopped hears the reason from its signal. */
+  stop(reason: unknown): void;
+}
+
+/** What a thread tells its slot. */
+export interface ThreadEvents {
+  /** It can be sent messages. */
+  alive(): void;
+  message(message: FromWorker): void;
+  /** It has ended, or could not start, without having been told to stop. Nothing but `gone` comes after it. */
+  died(death: Death): void;
+  /** Nothing of it runs any more. */
+  gone(): void;
+}
+
+/**
+ * Starts a thread: what a backend is.
+ *
+ * @throws If there cannot be such a thread.
+ */
+export type StartThread = (events: ThreadEvents, name: string) => Thread;

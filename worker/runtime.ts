@@ -1,0 +1,259 @@
+import type { ExportMessage, FromWorker, RunHeader, TaskMessage, Thrown, ToWorker } from "./protocol.ts";
+
+/** What {@linkcode createRuntime} needs of the thread that it is in. */
+export interface RuntimeHost {
+  /** Sends a message to the slot. */
+  post(message: FromWorker): void;
+  /** Makes something thrown fit to be sent. */
+  encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
+  /** The task modules that are loaded already, in order; undefined if they are to be imported now. */
+  modules: Record<string, unknown>[] | undefined;
+  import(url: string): Promise<Record<string, unknown>>;
+}
+
+/** The part of a thread that runs tasks. */
+export interface Runtime {
+  /** Takes a message of the slot's. */
+  receive(message: ToWorker): void;
+  /** Makes something thrown outside of any job fit to be sent. */
+  encode(thrown: unknown): Thrown;
+  /** Sends what is finished and was held back, and starts nothing any more: for a thread that is about to end. */
+  end(): void;
+  /** Aborts the signals of the jobs that run. */
+  abort(reason: unknown): void;
+}
+
+/**
+ * Runs tasks: the same code in a worker and on the calling thread.
+ *
+ * This function is sent to workers as its text: it refers to nothing outside itself.
+ */
+export function createRuntime(host: RuntimeHost): Runtime {
+  type Func = (...args: unknown[]) => unknown;
+  // As in protocol.ts, which is not there in a worker.
+  const SENT = 1, STARTED = 2, KNOWN_TASKS = 1000;
+  /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
+  const GATHER = 1;
+  const JOB = Symbol.for("process-pool.job");
+
+  const tasks = new Map<number, Func>();
+  const classes = new Map<unknown, { module: number; name: string }>();
+  /** How to abort what runs. */
+  const running = new Map<number, (reason: unknown) => void>();
+  /** Flushes the chunks that run. */
+  const flushes = new Set<() => void>();
+  let modules: Record<string, unknown>[] = [];
+  let claims: Int32Array = new Int32Array(0);
+  let ended = false;
+
+  function post(message: FromWorker): void {
+    if (!ended) host.post(message);
+  }
+
+  function encode(thrown: unknown): Thrown {
+    return host.encode(thrown, (constructor) => classes.get(constructor));
+  }
+
+  async function load(message: ToWorker & { type: "load" }): Promise<void> {
+    claims = message.claims;
+    try {
+      modules = host.modules ?? await Promise.all(message.modules.map((url) => host.import(url)));
+    } catch (thrown) {
+      return post({ type: "failed", stage: "loading", thrown: encode(thrown) });
+    }
+    const exports: ExportMessage[] = [];
+    for (const [module, namespace] of modules.entries()) {
+      for (const [name, value] of Object.entries(namespace)) {
+        if (typeof value !== "function") continue;
+        classes.set(value, { module, name });
+        exports.push({ module, name, functionName: value.name, text: Function.prototype.toString.call(value) });
+      }
+    }
+    post({ type: "loaded", exports });
+  }
+
+  function task(message: TaskMessage): Func {
+    const known = tasks.get(message.key);
+    if (known !== undefined) return known;
+    if (tasks.size === KNOWN_TASKS) tasks.clear();
+    const func = message.func ?? (message.text !== undefined ? compile(message.text, message.name) : exported(message.export!));
+    tasks.set(message.key, func);
+    return func;
+  }
+
+  /** A task that cannot be had fails each item of its chunk. */
+  function taskOrThrower(message: TaskMessage): Func {
+    try {
+      return task(message);
+    } catch (thrown) {
+      return () => {
+        throw thrown;
+      };
+    }
+  }
+
+  function exported({ module, name }: { module: number; name: string }): Func {
+    const func = modules[module]?.[name];
+    if (typeof func === "function") return func as Func;
+    const names = Object.entries(modules[module] ?? {}).filter(([, value]) => typeof value === "function").map(([key]) => key);
+    throw new TypeError(`Cannot run task as its module does not export a function '${name}': it exports '${names.join("', '")}'`);
+  }
+
+  function compile(text: string, name: string): Func {
+    const func: Func = (0, eval)(`(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name)}`);
+    return function callBySource(...args) {
+      try {
+        const value = func.apply(undefined, args);
+        return value instanceof Promise ? value.catch(explain) : value;
+      } catch (thrown) {
+        return explain(thrown);
+      }
+    };
+  }
+
+  function explain(thrown: unknown): never {
+    if (thrown instanceof ReferenceError && / is not defined$/.test(thrown.message)) {
+      thrown.message += "; a function that is sent by source cannot see the variables and imports around it: export it from a module " +
+        "and name that in the pool's 'modules'";
+    }
+    throw thrown;
+  }
+
+  /** Calls a task with its job to be read by `currentJob()` until the task first awaits. */
+  function callTask(func: Func, args: readonly unknown[], { run, attempt }: RunHeader, id: string | number): unknown {
+    let controller: AbortController | undefined;
+    const scope = globalThis as Record<symbol, unknown>;
+    const before = scope[JOB];
+    running.set(run, (reason) => (controller ??= new AbortController()).abort(reason));
+    scope[JOB] = {
+      id,
+      attempt,
+      get signal() {
+        return (controller ??= new AbortController()).signal;
+      },
+    };
+    try {
+      return func(...args);
+    } finally {
+      scope[JOB] = before;
+    }
+  }
+
+  async function run(message: ToWorker & { type: "run" }): Promise<void> {
+    const { run, claim } = message;
+    if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
+    try {
+      const value = await callTask(task(message.task), message.args, message, message.id);
+      post({ type: "returned", run, value });
+    } catch (thrown) {
+      // Among the errors that come here is that of a result that cannot be copied.
+      post({ type: "threw", run, thrown: encode(thrown) });
+    } finally {
+      running.delete(run);
+    }
+  }
+
+  async function runChunk(message: ToWorker & { type: "chunk" }): Promise<void> {
+    const { run, claim, items, skip } = message;
+    if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
+    const func = taskOrThrower(message.task);
+    const begin = performance.now();
+    let sent = begin;
+    let from = message.from;
+    let values: unknown[] = [];
+    let thrown: [number, Thrown][] = [];
+
+    function flush(last: boolean): void {
+      sent = performance.now();
+      const message: FromWorker = { type: "items", run, from, values, thrown, last, elapsed: sent - begin };
+      try {
+        post(message);
+      } catch {
+        // One of the values cannot be copied: that is the error of its item alone.
+        for (const [i, value] of values.entries()) {
+          try {
+            structuredClone(value);
+          } catch (error) {
+            values[i] = undefined;
+            thrown.push([from + i, encode(error)]);
+          }
+        }
+        post(message);
+      }
+      from += values.length;
+      values = [];
+      thrown = [];
+    }
+
+    const flushThis = (): void => flush(false);
+    flushes.add(flushThis);
+    for (let i = from; i < items.length; i++) {
+      if (Atomics.load(claims, claim) !== STARTED) break;
+      Atomics.store(claims, claim + 1, i + 1);
+      if (skip.includes(i)) {
+        values.push(undefined);
+        continue;
+      }
+      try {
+        const value = callTask(func, [items[i]], message, Number(message.id) + i);
+        values.push(isThenable(value) ? await value : value);
+      } catch (error) {
+        values.push(undefined);
+        thrown.push([i, encode(error)]);
+      }
+      if (ended) return;
+      if (i + 1 < items.length && performance.now() - sent >= GATHER) flush(false);
+    }
+    running.delete(run);
+    flushes.delete(flushThis);
+    flush(true);
+  }
+
+  function isThenable(value: unknown): boolean {
+    return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+  }
+
+  async function initialize(message: ToWorker & { type: "initialize" }): Promise<void> {
+    try {
+      await task(message.task)(...message.args);
+      post({ type: "initialized" });
+    } catch (thrown) {
+      post({ type: "failed", stage: "initializing", thrown: encode(thrown) });
+    }
+  }
+
+  async function close({ finalizer }: ToWorker & { type: "close" }): Promise<void> {
+    try {
+      if (finalizer !== undefined) await task(finalizer)();
+      post({ type: "closed", thrown: undefined });
+    } catch (thrown) {
+      post({ type: "closed", thrown: encode(thrown) });
+    }
+  }
+
+  return {
+    encode,
+    receive(message) {
+      if (ended) return;
+      switch (message.type) {
+        case "load":
+          return void load(message);
+        case "initialize":
+          return void initialize(message);
+        case "run":
+          return void run(message);
+        case "chunk":
+          return void runChunk(message);
+        case "close":
+          return void close(message);
+      }
+    },
+    end() {
+      for (const flush of flushes) flush();
+      ended = true;
+    },
+    abort(reason) {
+      for (const abort of [...running.values()]) abort(reason);
+    },
+  };
+}

@@ -1,0 +1,274 @@
+import type { Ticket } from "../pool/ticket.ts";
+import {
+  CLAIM_WORDS,
+  type Death,
+  type ExportMessage,
+  type FromWorker,
+  type ItemsMessage,
+  KNOWN_TASKS,
+  SENT,
+  STARTED,
+  type StartThread,
+  type TaskMessage,
+  type Thread,
+  type Thrown,
+  WITHDRAWN,
+} from "./protocol.ts";
+
+/** What a slot tells its pool. Whatever it tells, its own books are right before it does. */
+export interface SlotEvents {
+  /** The worker has loaded its modules: {@linkcode Slot.initialize} or {@linkcode Slot.makeReady} is next. */
+  loaded(slot: Slot, exports: readonly ExportMessage[]): void;
+  /** The worker's initializer is through. */
+  initialized(slot: Slot): void;
+  /** The worker never became ready. */
+  failedToStart(slot: Slot, death: Death): void;
+  /** A job has left the slot, with an answer. */
+  answered(ticket: Ticket, answer: Extract<FromWorker, { type: "returned" | "threw" }> | ItemsMessage): void;
+  /** Some items of a job that goes on. */
+  progressed(ticket: Ticket, items: ItemsMessage): void;
+  /** There is room for a job, after one that was withdrawn. */
+  vacated(): void;
+  /** The worker was closed in an orderly way. */
+  closed(slot: Slot, thrown: Thrown | undefined): void;
+  died(slot: Slot, death: Death, jobs: LeftBehind): void;
+  /** Nothing of the worker runs any more. */
+  gone(slot: Slot): void;
+}
+
+/** The jobs that a worker held when it ended. */
+export interface LeftBehind {
+  /** Those that it had started, and how many items of each. */
+  started: { ticket: Ticket; items: number }[];
+  /** Those that it will never start, in the order in which they were sent. */
+  unstarted: Ticket[];
+}
+
+export interface SlotOptions {
+  id: number;
+  start: StartThread;
+  events: SlotEvents;
+  /** The addresses of the task modules. */
+  modules: string[];
+  /** How many jobs the worker runs at a time. */
+  capacity: number;
+  /** After how many it is let go. */
+  maxJobs: number;
+  /** The pool's clock, in milliseconds. */
+  now: () => number;
+}
+
+interface Sent {
+  /** Undefined once it was withdrawn. */
+  ticket: Ticket | undefined;
+  /** The index of its first word in the claims. */
+  claim: number;
+}
+
+const FAILURES = { loading: "could not load its modules", initializing: "failed in its initializer" };
+
+/** `starting` -> `ready` -> `closing` -> `ended`, or straight to `ended` from anywhere. */
+export type SlotState = "starting" | "ready" | "closing" | "ended";
+
+/** The pool's side of one worker: starts it, sends it jobs, keeps the books of what it holds, and notices its end. */
+export class Slot {
+  readonly id: number;
+  #state: SlotState = "starting";
+  #events: SlotEvents;
+  #thread: Thread;
+  #claims: Int32Array<SharedArrayBuffer>;
+  #freeClaims: number[] = [];
+  #sent = new Map<number, Sent>();
+  #runs = 0;
+  #maxJobs: number;
+  #now: () => number;
+  #idleSince = 0;
+  /** The tasks that the worker has, as {@linkcode KNOWN_TASKS} says. */
+  #known = new Set<number>();
+
+  constructor({ id, start, events, modules, capacity, maxJobs, now }: SlotOptions) {
+    this.id = id;
+    this.#events = events;
+    this.#maxJobs = maxJobs;
+    this.#now = now;
+    this.#claims = new Int32Array(new SharedArrayBuffer(capacity * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
+    for (let i = capacity - 1; i >= 0; i--) this.#freeClaims.push(i * CLAIM_WORDS);
+    this.#thread = start({
+      alive: () => this.#state === "starting" && this.#thread.post({ type: "load", claims: this.#claims, modules }),
+      message: (message) => this.#receive(message),
+      died: (death) => this.#died(death),
+      gone: () => events.gone(this),
+    }, `process-pool worker ${id}`);
+  }
+
+  get state(): SlotState {
+    return this.#state;
+  }
+
+  /** How many jobs the worker holds. */
+  get load(): number {
+    return this.#sent.size;
+  }
+
+  /** Whether it takes a job now. */
+  get hasRoom(): boolean {
+    return this.#state === "ready" && this.#freeClaims.length > 0 && !this.worn;
+  }
+
+  /** Whether the worker has run as many jobs as it may. */
+  get worn(): boolean {
+    return this.#runs >= this.#maxJobs;
+  }
+
+  /** For how long the worker has been ready and without a job, in ms; undefined if it is not so. */
+  get idleFor(): number | undefined {
+    return this.#state === "ready" && this.load === 0 ? this.#now() - this.#idleSince : undefined;
+  }
+
+  /** The jobs that the worker holds. */
+  *tickets(): Generator<Ticket> {
+    for (const { ticket } of this.#sent.values()) {
+      if (ticket !== undefined) yield ticket;
+    }
+  }
+
+  initialize(task: TaskMessage, args: readonly unknown[]): void {
+    this.#thread.post({ type: "initialize", task: this.#introduce(task), args });
+  }
+
+  makeReady(): void {
+    this.#state = "ready";
+    this.#idleSince = this.#now();
+  }
+
+  /**
+   * Sends a job.
+   *
+   * @throws {DOMException & { name: "DataCloneError" }} If it cannot be copied. The slot is then as before.
+   */
+  send(ticket: Ticket, task: TaskMessage): void {
+    const claim = this.#freeClaims.at(-1)!;
+    const run = this.#runs + 1;
+    const introduced = this.#introduce(task);
+    Atomics.store(this.#claims, claim, SENT);
+    Atomics.store(this.#claims, claim + 1, 0);
+    try {
+      const header = { run, claim, task: introduced, id: ticket.id, attempt: ticket.attempt + 1 };
+      this.#thread.post(ticket.message(header), ticket.transfer);
+    } catch (error) {
+      if (introduced === task) this.#known.delete(task.key);
+      throw error;
+    }
+    this.#freeClaims.pop();
+    this.#runs = run;
+    this.#sent.set(run, { ticket, claim });
+    ticket.slot = this;
+    ticket.run = run;
+    ticket.attempt++;
+  }
+
+  /** Whether the worker has started a job that it was sent. */
+  hasStarted(ticket: Ticket): boolean {
+    return Atomics.load(this.#claims, this.#sent.get(ticket.run)!.claim) === STARTED;
+  }
+
+  /** Takes a job back; false if the worker has started it. */
+  withdraw(ticket: Ticket): boolean {
+    const sent = this.#sent.get(ticket.run)!;
+    if (Atomics.compareExchange(this.#claims, sent.claim, SENT, WITHDRAWN) !== SENT) return false;
+    // The claim is in use until the worker has come across it.
+    sent.ticket = undefined;
+    ticket.slot = undefined;
+    return true;
+  }
+
+  /** Asks for no more items of a chunk that has started. */
+  curtail(ticket: Ticket): void {
+    Atomics.store(this.#claims, this.#sent.get(ticket.run)!.claim, WITHDRAWN);
+  }
+
+  /** Has the worker run its finalizer; `closed` comes after it. Only for one that holds no job. */
+  close(finalizer: TaskMessage | undefined): void {
+    this.#state = "closing";
+    this.#thread.post({ type: "close", finalizer: finalizer && this.#introduce(finalizer) });
+  }
+
+  /** Ends the worker at once, as far as its backend can. `gone` comes after it. */
+  stop(reason: unknown): LeftBehind {
+    this.#state = "ended";
+    const left = this.#leave();
+    this.#thread.stop(reason);
+    return left;
+  }
+
+  /** The first message about a task carries it whole. */
+  #introduce(task: TaskMessage): TaskMessage {
+    if (this.#known.has(task.key)) return { key: task.key, name: task.name };
+    if (this.#known.size === KNOWN_TASKS) this.#known.clear();
+    this.#known.add(task.key);
+    return task;
+  }
+
+  #receive(message: FromWorker): void {
+    if (this.#state === "ended") return;
+    switch (message.type) {
+      case "loaded":
+        return this.#events.loaded(this, message.exports);
+      case "initialized":
+        return this.#events.initialized(this);
+      case "failed":
+        this.stop(undefined);
+        return this.#events.failedToStart(this, { reason: FAILURES[message.stage], thrown: message.thrown });
+      case "closed":
+        this.stop(undefined);
+        return this.#events.closed(this, message.thrown);
+      case "items":
+        if (!message.last) return this.#progressed(message);
+        return this.#answered(message);
+      case "returned":
+      case "threw":
+      case "skipped":
+        return this.#answered(message);
+    }
+  }
+
+  #progressed(message: ItemsMessage): void {
+    const ticket = this.#sent.get(message.run)?.ticket;
+    if (ticket !== undefined) this.#events.progressed(ticket, message);
+  }
+
+  #answered(message: Extract<FromWorker, { type: "returned" | "threw" | "skipped" }> | ItemsMessage): void {
+    const sent = this.#sent.get(message.run);
+    // An answer may come twice; the second finds nothing.
+    if (sent === undefined) return;
+    this.#sent.delete(message.run);
+    this.#freeClaims.push(sent.claim);
+    if (this.load === 0) this.#idleSince = this.#now();
+    const { ticket } = sent;
+    if (ticket === undefined || message.type === "skipped") return this.#events.vacated();
+    ticket.slot = undefined;
+    this.#events.answered(ticket, message);
+  }
+
+  #died(death: Death): void {
+    const before = this.#state;
+    if (before === "ended") return;
+    this.#state = "ended";
+    if (before === "starting") this.#events.failedToStart(this, death);
+    else this.#events.died(this, death, this.#leave());
+  }
+
+  /** Clears the books. A job is taken back from the worker if it has not started: should it still be about to, it will not. */
+  #leave(): LeftBehind {
+    const left: LeftBehind = { started: [], unstarted: [] };
+    for (const { ticket, claim } of this.#sent.values()) {
+      const unstarted = Atomics.compareExchange(this.#claims, claim, SENT, WITHDRAWN) === SENT;
+      if (ticket === undefined) continue;
+      ticket.slot = undefined;
+      if (unstarted) left.unstarted.push(ticket);
+      else left.started.push({ ticket, items: Atomics.load(this.#claims, claim + 1) });
+    }
+    this.#sent.clear();
+    return left;
+  }
+}

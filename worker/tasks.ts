@@ -1,0 +1,184 @@
+import type { Task, TaskRef } from "../job.ts";
+import { taskName } from "../job.ts";
+import { show } from "../pool/checks.ts";
+import { decodeError } from "./decode_error.ts";
+import type { ExportMessage, TaskMessage, Thrown } from "./protocol.ts";
+
+/** A task module: its address, and its exports where this thread has them. */
+export interface KnownModule {
+  url: string;
+  exports: Record<string, unknown> | undefined;
+}
+
+/** How a pool's functions get across. */
+export interface TaskTableOptions {
+  modules: readonly KnownModule[];
+  /** Whether modules whose exports are not given may be imported here. */
+  mayImport: boolean;
+  /** Whether functions are handed over as they are. */
+  inline: boolean;
+}
+
+/** So many tasks that are not exports are kept for later calls; a program that makes up functions as it goes must not grow by them. */
+const KEPT_TASKS = 1000;
+
+/** A function whose text belongs in no expression. */
+const ACCESSOR = /^(get|set)\s+[^\s(]/;
+
+/**
+ * Knows how each function reaches a worker: by reference where a task module exports it, else by source. What a function is can be told by
+ * its identity only if this thread has the modules' exports; it imports them once, after a worker has loaded them without harm. Where it must
+ * not, functions are recognised by name and text as the worker announced them.
+ */
+export class TaskTable {
+  #modules: KnownModule[];
+  #options: TaskTableOptions;
+  #nextKey = 0;
+  #byFunction = new WeakMap<Task, TaskMessage>();
+  #byText = new Map<string, TaskMessage>();
+  #byExport = new Map<string, TaskMessage>();
+  #announced = new Map<string, TaskMessage>();
+  /** Set when all that will ever be known of the modules is known. */
+  #complete: boolean;
+  #completion: Promise<void> | undefined;
+
+  constructor(options: TaskTableOptions) {
+    this.#options = options;
+    this.#modules = options.modules.map((module) => ({ ...module }));
+    for (const index of this.#modules.keys()) this.#learnExports(index);
+    this.#complete = options.inline || this.#modules.every((module) => module.exports !== undefined);
+  }
+
+  /** Whether every function can be resolved now. */
+  get complete(): boolean {
+    return this.#complete;
+  }
+
+  /**
+   * Refuses what can be known to be of no use already.
+   *
+   * @throws {TypeError} If no worker will be able to run it.
+   */
+  check(func: Task | TaskRef): void {
+    if (typeof func !== "function" || this.#complete) this.resolve(func);
+  }
+
+  /**
+   * How the task reaches a worker.
+   *
+   * @returns The whole message; undefined if that cannot be told before {@linkcode TaskTable.complete}.
+   *
+   * @throws {TypeError} If it cannot.
+   */
+  resolve(func: Task | TaskRef): TaskMessage | undefined {
+    if (typeof func !== "function") return this.#reference(func);
+    const known = this.#byFunction.get(func);
+    if (known !== undefined) return known;
+    if (!this.#complete) return undefined;
+    const task = this.#options.inline ? this.#message({ name: taskName(func), func }) : this.#recognise(func);
+    this.#byFunction.set(func, task);
+    return task;
+  }
+
+  /**
+   * Takes note of what the modules export, as the first worker that has loaded them says.
+   *
+   * @returns Resolves when the table is complete.
+   */
+  announce(exports: readonly ExportMessage[]): Promise<void> {
+    return this.#completion ??= this.#learn(exports);
+  }
+
+  /** What was thrown in a worker, as it is thrown here. */
+  decode(thrown: Thrown): unknown {
+    return decodeError(thrown, ({ module, name }) => this.#modules[module]?.exports?.[name]);
+  }
+
+  async #learn(exports: readonly ExportMessage[]): Promise<void> {
+    if (this.#options.mayImport) await Promise.all(this.#modules.map((module) => this.#import(module)));
+    for (const { module, name, functionName, text } of exports) {
+      if (this.#modules[module]?.exports === undefined) this.#announced.set(`${functionName}\n${text}`, this.#export(module, name));
+    }
+    this.#complete = true;
+  }
+
+  async #import(module: KnownModule): Promise<void> {
+    if (module.exports !== undefined) return;
+    try {
+      module.exports = await import(module.url);
+    } catch {
+      // It loads in a worker and not here: its functions are recognised by name and text, as those of a module that must not be imported.
+      return;
+    }
+    this.#learnExports(this.#modules.indexOf(module));
+  }
+
+  #learnExports(index: number): void {
+    for (const [name, value] of Object.entries(this.#modules[index]!.exports ?? {})) {
+      if (typeof value === "function") this.#byFunction.set(value as Task, this.#export(index, name));
+    }
+  }
+
+  #reference({ module, name }: TaskRef): TaskMessage {
+    const url = String(module);
+    const index = this.#modules.findIndex((known) => known.url === url);
+    if (index < 0) {
+      const known = this.#modules.map((each) => show(each.url)).join(", ");
+      throw new TypeError(
+        `Cannot run task ${show(name)} as its module must be one of the pool's 'modules' (${known === "" ? "there are none" : known}): ` +
+          `current value is ${show(url)}`,
+      );
+    }
+    return this.#export(index, name);
+  }
+
+  #export(module: number, name: string): TaskMessage {
+    const id = `${module} ${name}`;
+    return this.#byExport.get(id) ?? keep(this.#byExport, id, this.#message({ name, export: { module, name } }));
+  }
+
+  #recognise(func: Task): TaskMessage {
+    const text = Function.prototype.toString.call(func);
+    const id = `${func.name}\n${text}`;
+    return this.#announced.get(id) ?? this.#byText.get(id) ??
+      keep(this.#byText, id, this.#message({ name: taskName(func), text: expression(func, text) }));
+  }
+
+  #message(task: Omit<TaskMessage, "key">): TaskMessage {
+    return { key: this.#nextKey++, ...task };
+  }
+}
+
+function keep(tasks: Map<string, TaskMessage>, id: string, task: TaskMessage): TaskMessage {
+  if (tasks.size === KEPT_TASKS) tasks.clear();
+  tasks.set(id, task);
+  return task;
+}
+
+/** The text of a function as an expression that makes the function. */
+function expression(func: Task, text: string): string {
+  const name = taskName(func);
+  const advice = "export a function from a module, name that module in the pool's 'modules', and give the function";
+  if (/^class\b/.test(text)) throw new TypeError(`Cannot send '${name}' to a worker as it is a class, which cannot be called: ${advice}`);
+  if (/\{\s*\[native code\]\s*\}$/.test(text)) {
+    throw new TypeError(`Cannot send '${name}' to a worker as it is native or bound and has no text: wrap it in a function, or ${advice}`);
+  }
+  if (/Generator/.test(Object.getPrototypeOf(func).constructor.name)) {
+    throw new TypeError(`Cannot send '${name}' to a worker as it is a generator, whose values cannot come back: return an array of them`);
+  }
+  // A method's text is one only within an object.
+  const candidates = ACCESSOR.test(text) ? [] : [text, `Object.values({${text}\n})[0]`];
+  const found = candidates.find(isExpression);
+  if (found !== undefined) return found;
+  throw new TypeError(`Cannot send '${name}' to a worker as its text is not that of a function: ${advice}`);
+}
+
+/** Whether this parses; nothing of it is run. */
+function isExpression(text: string): boolean {
+  try {
+    new Function(`return (${text}\n)`);
+    return true;
+  } catch {
+    return false;
+  }
+}
