@@ -1,0 +1,60 @@
+/**
+ * A worker pool in the manner of Python's `concurrent.futures`: a function and an input, every core busy, memory flat, and a bad record costs one
+ * record. It runs on Deno's permissioned Web Workers, from a checkout, from JSR and without any permission flag.
+ *
+ * @example Ten jobs on four workers
+ * ```ts
+ * import { Job, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * function funDemo(ms: number): Promise<number> {
+ *   return new Promise((resolve) => setTimeout(() => resolve(ms), ms));
+ * }
+ *
+ * const results: number[] = [];
+ * await using pool = new ProcessPool({ maxWorkers: 4, queueSize: 4 });
+ * for (let id = 0; id < 10; id++) {
+ *   // Waits here while four jobs are in flight.
+ *   const future = await pool.submit(new Job({ id, func: funDemo, args: [Math.random() * 10] }));
+ *   future.addDoneCallback(async () => results.push(await future.result()));
+ * }
+ * await pool.shutdown();
+ * assertEquals(results.length, 10);
+ * ```
+ *
+ * @module
+ */
+
+export {
+  type JobCancelledDetails,
+  JobCancelledError,
+  type PoolBrokenDetails,
+  PoolBrokenError,
+  PoolClosedError,
+  type WorkerDiedDetails,
+  WorkerDiedError,
+} from "./errors.ts";
+export {
+  asCompleted,
+  type AsCompletedOptions,
+  type CancelOptions,
+  Future,
+  Job,
+  type JobArgs,
+  type JobBaseOptions,
+  type JobOptions,
+  type JobOptionsWithKwargs,
+  type JobState,
+  type ResultOptions,
+  type SettledState,
+  type Task,
+  type TaskRef,
+  wait,
+  type WaitOptions,
+  type WaitResult,
+} from "./job.ts";
+export { type PoolStats, ProcessPool, type ShutdownOptions } from "./pool.ts";
+export { type CurrentJob, currentJob } from "./pool/current_job.ts";
+export type { MapOptions } from "./pool/map.ts";
+export type { ProcessPoolOptions, TaskModule } from "./pool/options.ts";
+export { type AcquireOptions, Semaphore } from "./semaphore.ts";

@@ -1,0 +1,655 @@
+/**
+ * The pool: admission, dispatch, lifecycle.
+ *
+ * ```
+ * |============================ calling thread ============================|====== worker 1..n ======|
+ *
+ *  caller -- submit(job) --> Gate -- permit --> Queue -- dispatch --> Slot -- request --> worker main
+ *    ^                        |  (waits, FIFO)                         |                     | runs task
+ *    |                        +- closed / aborted: refused             | <---- reply --------+
+ *    +-- callbacks <-- Future <------------- settle once --------------+
+ *                                                                      +- died: fail its jobs, refill slot
+ * ```
+ *
+ * @module
+ */
+
+import { type PoolBrokenError, PoolClosedError } from "./errors.ts";
+import { type Future, Job, type Outcome, type Task, type TaskRef } from "./job.ts";
+import { Callbacks } from "./pool/callbacks.ts";
+import { Checks, show } from "./pool/checks.ts";
+import { Crew, type CrewEvents } from "./pool/crew.ts";
+import { type MapHost, type MapOptions, MapRun, resolveMapOptions } from "./pool/map.ts";
+import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from "./pool/options.ts";
+import { Queue } from "./pool/queue.ts";
+import { onAbort } from "./pool/signals.ts";
+import { JobTicket, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
+import { Semaphore } from "./semaphore.ts";
+import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
+import type { LeftBehind, Slot } from "./worker/slot.ts";
+import { TaskTable } from "./worker/tasks.ts";
+
+/** What {@linkcode ProcessPool.stats} tells. */
+export interface PoolStats {
+  /** Workers that start, run or close. */
+  workers: number;
+  /** Workers that hold a job. */
+  busy: number;
+  /** Jobs that workers hold. */
+  running: number;
+  /** Jobs that have passed the gate and that no worker has yet. */
+  queued: number;
+  /** Submissions that wait at the gate. */
+  waiting: number;
+  /** Workers that were stopped and still run, as the backend could not stop them: each burns a core and keeps the program alive. */
+  unstoppable: number;
+  /** Jobs that returned. Each item of a map counts as a job. */
+  finished: number;
+  /** Jobs that threw, or whose worker died. */
+  failed: number;
+  /** Jobs that were cancelled or aborted. */
+  cancelled: number;
+}
+
+/** Options of {@linkcode ProcessPool.shutdown}. */
+export interface ShutdownOptions {
+  /**
+   * Cancels the jobs that no worker has started.
+   *
+   * @default {false}
+   */
+  cancelPending?: boolean | undefined;
+  /**
+   * After how many milliseconds the pool is terminated if it is not through.
+   *
+   * @default {undefined}
+   */
+  timeout?: number | undefined;
+}
+
+/** What a simulation checks: for tests alone. */
+export interface PoolInternals {
+  gate: Semaphore;
+  queue: Queue<Ticket>;
+  slots: ReadonlySet<Slot>;
+}
+
+/** Shows what is inside a pool: for tests alone. */
+export let internalsOf: (pool: ProcessPool) => PoolInternals;
+
+/**
+ * A pool of workers that run jobs. A submission passes the gate, waiting there if as many jobs are in flight as `queueSize` allows; the job is
+ * queued; the next worker that is free runs it; its future settles.
+ *
+ * Workers are started as jobs need them, and let go when they are idle for long. Functions reach them as follows: one that a module in `modules`
+ * exports is called there, with all that it can see; any other is sent as its text and must be self-contained.
+ *
+ * @example A function, an input, done
+ * ```ts
+ * import { ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * function square(x: number): number {
+ *   return x * x;
+ * }
+ *
+ * await using pool = new ProcessPool();
+ * const results: number[] = [];
+ * for await (const result of pool.map(square, [1, 2, 3])) results.push(result);
+ * assertEquals(results, [1, 4, 9]);
+ * ```
+ *
+ * @example Jobs with callbacks, at most two in flight
+ * ```ts
+ * import { Job, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const lines: string[] = [];
+ * {
+ *   await using pool = new ProcessPool({ maxWorkers: 2, queueSize: 2 });
+ *   for (let id = 0; id < 4; id++) {
+ *     await pool.submit(
+ *       new Job({
+ *         id,
+ *         func: (x: number) => x * 10,
+ *         args: [id],
+ *         onDone: async (future) => lines.push(`job[${future.id}] finish: [${await future.result()}]`),
+ *       }),
+ *     );
+ *   }
+ * }
+ * assertEquals(lines.sort()[3], "job[3] finish: [30]");
+ * ```
+ */
+export class ProcessPool implements AsyncDisposable {
+  #options: ResolvedOptions;
+  #gate: Semaphore;
+  #queue = new Queue<Ticket>();
+  #crew: Crew;
+  #tasks: TaskTable;
+  #callbacks: Callbacks;
+  #counts: SettledCounts = { finished: 0, failed: 0, cancelled: 0 };
+  #state: "open" | "closing" | "closed" | "broken" = "open";
+  /** Why the pool is broken. */
+  #defect: PoolBrokenError | undefined;
+  /** Resolves when the pool is through; there since it began to close. */
+  #end: PromiseWithResolvers<void> | undefined;
+
+  static {
+    internalsOf = (pool) => ({ gate: pool.#gate, queue: pool.#queue, slots: pool.#crew.slots });
+  }
+
+  /**
+   * Constructs a pool. No worker is started yet.
+   *
+   * @param options How many workers, what they may do, what they run.
+   *
+   * @throws {TypeError} If an option is unknown or of the wrong type.
+   * @throws {RangeError} If a number is out of its range.
+   * @throws {Deno.errors.NotCapable} If the workers are to have a permission that this thread has not.
+   */
+  constructor(options: ProcessPoolOptions = {}) {
+    this.#options = resolveOptions(options);
+    this.#gate = new Semaphore(this.#options.queueSize);
+    this.#callbacks = new Callbacks(this.#options.clock, this.#options.onError);
+    this.#tasks = new TaskTable(this.#options);
+    this.#crew = new Crew(this.#options, { tasks: this.#tasks, callbacks: this.#callbacks, events: this.#crewEvents });
+    const { initializer, finalizer } = this.#options;
+    if (initializer !== undefined) this.#tasks.check(initializer);
+    if (finalizer !== undefined) this.#tasks.check(finalizer);
+  }
+
+  /**
+   * Submits a job, waiting at the gate until it is admitted.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns, or what its promise resolves with.
+   * @param job The job.
+   * @returns The job's future, as soon as the job is admitted. How the job ends is the future's affair.
+   *
+   * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
+   * @throws {PoolBrokenError} If no worker could be started.
+   * @throws {unknown} The reason of the job's signal, if that aborts before the job is admitted.
+   * @throws {TypeError} If the task cannot be run, as far as that is known already.
+   */
+  submit<A extends unknown[], R>(job: Job<A, R>): Promise<Future<R>>;
+  /**
+   * Submits a call of a task, waiting at the gate until it is admitted.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments. They are copied when the job is sent, so do not change them before it runs.
+   * @returns The job's future, as soon as the job is admitted.
+   *
+   * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
+   * @throws {PoolBrokenError} If no worker could be started.
+   * @throws {TypeError} If the task cannot be run, as far as that is known already.
+   */
+  submit<A extends unknown[], R>(task: Task<A, R> | TaskRef<A, R>, ...args: A): Promise<Future<Awaited<R>>>;
+  submit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<Future<unknown>> {
+    try {
+      const job = this.#accept(what, args);
+      const permit = this.#gate.tryAcquire();
+      if (permit !== undefined) return Promise.resolve(this.#admitJob(job, permit));
+      return this.#gate.acquire({ signal: job.signal }).then((permit) => this.#admitJob(job, permit));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Submits a job if the gate admits it at once.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns, or what its promise resolves with.
+   * @param job The job.
+   * @returns The job's future; undefined if the gate is full.
+   *
+   * @throws {PoolClosedError} If the pool is shut down.
+   * @throws {PoolBrokenError} If no worker could be started.
+   * @throws {unknown} The reason of the job's signal, if that is aborted.
+   * @throws {TypeError} If the task cannot be run, as far as that is known already.
+   */
+  trySubmit<A extends unknown[], R>(job: Job<A, R>): Future<R> | undefined;
+  /**
+   * Submits a call of a task if the gate admits it at once.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments.
+   * @returns The job's future; undefined if the gate is full.
+   *
+   * @throws {PoolClosedError} If the pool is shut down.
+   * @throws {PoolBrokenError} If no worker could be started.
+   * @throws {TypeError} If the task cannot be run, as far as that is known already.
+   */
+  trySubmit<A extends unknown[], R>(task: Task<A, R> | TaskRef<A, R>, ...args: A): Future<Awaited<R>> | undefined;
+  trySubmit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Future<unknown> | undefined {
+    const job = this.#accept(what, args);
+    const permit = this.#gate.tryAcquire();
+    return permit === undefined ? undefined : this.#admitJob(job, permit);
+  }
+
+  /**
+   * Submits a job and waits for its result.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns, or what its promise resolves with.
+   * @param job The job.
+   * @returns What the task returned.
+   *
+   * @throws {unknown} What {@linkcode ProcessPool.submit} and {@linkcode Future.result} throw.
+   */
+  run<A extends unknown[], R>(job: Job<A, R>): Promise<R>;
+  /**
+   * Submits a call of a task and waits for its result.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments.
+   * @returns What the task returned.
+   *
+   * @throws {unknown} What {@linkcode ProcessPool.submit} and {@linkcode Future.result} throw.
+   */
+  run<A extends unknown[], R>(task: Task<A, R> | TaskRef<A, R>, ...args: A): Promise<Awaited<R>>;
+  async run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
+    const future = await this.submit(what as Task, ...args);
+    return await future.result();
+  }
+
+  /**
+   * Runs a task on each item of an input, and gives the outcomes, one for each item.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task: called with one item.
+   * @param items The input. It is read only as far ahead as `buffer` says, and may be infinite.
+   * @param options With `settled: true`.
+   * @returns The outcomes. No item makes the loop throw.
+   *
+   * @throws {TypeError} If an option or the input is of the wrong type.
+   * @throws {RangeError} If a number is out of its range.
+   */
+  map<T, R>(
+    task: Task<[T], R> | TaskRef<[T], R>,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options: MapOptions & { settled: true },
+  ): AsyncIterableIterator<PromiseSettledResult<Awaited<R>>>;
+  /**
+   * Runs a task on each item of an input, and gives the results, one for each item.
+   *
+   * Items travel in chunks; each chunk takes one permit, in turn with the submissions. An item that fails makes the loop throw at its place. To
+   * end the loop early cancels the rest: what has not started never runs. The input is first read when the first result is asked for.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task: called with one item.
+   * @param items The input. It is read only as far ahead as `buffer` says, and may be infinite.
+   * @param options Order, chunks, how far to read ahead.
+   * @returns The results, in the order of the items but for `ordered: false`.
+   *
+   * @throws {unknown} Out of the loop: what the task threw for an item; what the input threw; the reason of `signal`.
+   * @throws {PoolClosedError} Out of the loop, if the pool is shut down before the input ends.
+   * @throws {TypeError} If an option or the input is of the wrong type.
+   * @throws {RangeError} If a number is out of its range.
+   *
+   * @example Outcomes of an infinite input
+   * ```ts
+   * import { ProcessPool } from "@procpool/process-pool";
+   * import { assertEquals } from "@std/assert";
+   *
+   * function* naturals() {
+   *   for (let n = 0;; n++) yield n;
+   * }
+   *
+   * await using pool = new ProcessPool({ maxWorkers: 2 });
+   * const odd: number[] = [];
+   * const outcomes = pool.map((n: number) => {
+   *   if (n % 2 === 0) throw new RangeError(`${n} is even`);
+   *   return n;
+   * }, naturals(), { settled: true });
+   * for await (const outcome of outcomes) {
+   *   if (outcome.status === "fulfilled") odd.push(outcome.value);
+   *   if (odd.length === 3) break;
+   * }
+   * assertEquals(odd, [1, 3, 5]);
+   * ```
+   */
+  map<T, R>(
+    task: Task<[T], R> | TaskRef<[T], R>,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options?: MapOptions & { settled?: false | undefined },
+  ): AsyncIterableIterator<Awaited<R>>;
+  map(task: Task | TaskRef, items: Iterable<unknown> | AsyncIterable<unknown>, options: MapOptions = {}): AsyncIterableIterator<unknown> {
+    const { maxWorkers, jobsPerWorker } = this.#options;
+    const resolved = resolveMapOptions(options, { task, items, lanes: maxWorkers * jobsPerWorker });
+    this.#refuseIfNotOpen();
+    this.#tasks.check(task);
+    const host: MapHost = {
+      acquire: (signal) => this.#acquire(signal),
+      admit: (ticket) => this.#admit(ticket),
+      cancel: (ticket, error) => this.#cancelChunk(ticket, error),
+      report: (error) => this.#callbacks.report(error),
+    };
+    return new MapRun(host, resolved);
+  }
+
+  /**
+   * Starts all workers and waits until they are ready for jobs.
+   *
+   * @returns Resolves when `maxWorkers` workers have loaded their modules and run their initializer.
+   *
+   * @throws {PoolBrokenError} If workers cannot be started.
+   * @throws {PoolClosedError} If the pool is shut down first.
+   */
+  async warmUp(): Promise<void> {
+    this.#refuseIfNotOpen();
+    const ready = this.#crew.warmUp();
+    this.#dispatch();
+    await ready;
+  }
+
+  /** What the pool holds and has done, at this moment. */
+  stats(): PoolStats {
+    const { size, busy, load, unstoppable } = this.#crew;
+    return {
+      workers: size,
+      busy,
+      running: load,
+      queued: this.#queue.size,
+      waiting: this.#gate.waiting,
+      unstoppable,
+      ...this.#counts,
+    };
+  }
+
+  /**
+   * Takes no more jobs, lets those that were admitted finish, closes the workers, and waits for all that and for callbacks. Submissions that
+   * wait at the gate are refused. To do it twice is harmless. The program can then end by itself.
+   *
+   * @param options What to do about jobs that have not started, and how long to wait.
+   *
+   * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
+   */
+  async shutdown(options: ShutdownOptions = {}): Promise<void> {
+    const checks = new Checks("shut down pool");
+    const { cancelPending = false, timeout } = checks.options(options, ["cancelPending", "timeout"]);
+    checks.boolean("cancelPending", cancelPending);
+    if (timeout !== undefined) checks.milliseconds("timeout", timeout);
+    this.#close(undefined);
+    if (cancelPending) this.#settleAll(this.#queue.clear().map((ticket) => [ticket, cancelled(ticket)]));
+    const stopTimer = timeout === undefined ? undefined : this.#options.clock.after(timeout, () => {
+      this.terminate(new DOMException(`The pool was not through within ${timeout} ms`, "TimeoutError"));
+    });
+    this.#dispatch();
+    await this.#end!.promise;
+    stopTimer?.();
+  }
+
+  /**
+   * Ends everything at once: jobs that run fail with a {@linkcode PoolClosedError}, jobs that have not started are cancelled, submissions that
+   * wait are refused, workers are stopped without their finalizer. A task in endless synchronous code cannot be stopped in a Web Worker and
+   * burns its core until the program ends: `stats().unstoppable` counts those.
+   *
+   * @param reason Becomes the cause of those errors.
+   * @returns Resolves when the workers are gone, or a second later if one of them is unstoppable. Callbacks are not waited for.
+   */
+  async terminate(reason?: unknown): Promise<void> {
+    this.#close(reason);
+    const queued = this.#queue.clear();
+    const { started, unstarted } = this.#crew.dismiss(reason);
+    this.#settleAll([
+      ...started.map(({ ticket }): Settlement => {
+        const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.name)}) as the pool was terminated`;
+        return [ticket, { state: "failed", error: new PoolClosedError(message, { cause: reason }) }];
+      }),
+      ...[...unstarted, ...queued].map((ticket): Settlement => [ticket, cancelled(ticket, reason)]),
+    ]);
+    await this.#crew.allGone();
+    this.#state = "closed";
+    this.#end!.resolve();
+  }
+
+  /** The same as {@linkcode ProcessPool.shutdown}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+
+  // Admission
+
+  /** What was submitted, as a job; throws at once what can be known at once. */
+  #accept(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
+    if (what instanceof Job && args.length > 0) {
+      throw new TypeError(`Cannot submit job as its arguments belong in the job: current value is ${show(args)} beside it`);
+    }
+    const job = what instanceof Job ? what : new Job({ func: what as Task<unknown[]>, args });
+    this.#refuseIfNotOpen();
+    this.#tasks.check(job.func);
+    job.signal?.throwIfAborted();
+    return job;
+  }
+
+  #refuseIfNotOpen(): void {
+    if (this.#state === "open") return;
+    throw this.#defect ?? new PoolClosedError("Cannot submit to pool as it is shut down");
+  }
+
+  #acquire(signal: AbortSignal | undefined): Promise<Disposable> {
+    const permit = this.#gate.tryAcquire();
+    return permit === undefined ? this.#gate.acquire({ signal }) : Promise.resolve(permit);
+  }
+
+  #admitJob(job: Job<never[], unknown>, permit: Disposable): Future<unknown> {
+    const { signal } = job;
+    const ticket = new JobTicket(permit, job, { owner: this.#owner, callbacks: this.#callbacks });
+    this.#admit(ticket, signal);
+    if (!ticket.settled) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal!.reason, true));
+    return ticket.future;
+  }
+
+  /** Between the permit and this moment the pool may have closed, and the signal aborted. */
+  #admit(ticket: Ticket, signal?: AbortSignal): void {
+    try {
+      this.#refuseIfNotOpen();
+      signal?.throwIfAborted();
+    } catch (error) {
+      ticket.permit[Symbol.dispose]();
+      throw error;
+    }
+    ticket.place = this.#queue.push(ticket);
+    this.#dispatch();
+  }
+
+  // Dispatch
+
+  /**
+   * Whatever has changed, this puts the workers to use: submission, completion, death, replacement and closing all end here. It sends queued
+   * jobs to workers that have room, has workers started that are missing, lets those go that are of no more use, and sees whether all is done.
+   */
+  #dispatch(): void {
+    this.#sendQueued();
+    if (this.#state === "open" || this.#state === "closing") this.#crew.staff(this.#queue.size);
+    this.#crew.release(this.#state !== "open" && this.#queue.size === 0);
+    this.#conclude();
+  }
+
+  #sendQueued(): void {
+    while (this.#queue.size > 0) {
+      const slot = this.#crew.choose(this.#queue.size);
+      if (slot === undefined) return;
+      const ticket = this.#queue.first!;
+      const task = this.#resolve(ticket);
+      if (task === undefined) return;
+      this.#queue.shift();
+      ticket.place = undefined;
+      const outcome = task instanceof Error ? failed(task) : send(ticket, task, slot);
+      if (outcome !== undefined) this.#settle(ticket, outcome);
+    }
+  }
+
+  /** The task's message, the error if there can be none, or undefined if that is not known yet. */
+  #resolve(ticket: Ticket): TaskMessage | Error | undefined {
+    try {
+      return this.#tasks.resolve(ticket.func);
+    } catch (error) {
+      return error as Error;
+    }
+  }
+
+  #crewEvents: CrewEvents = {
+    changed: () => this.#dispatch(),
+    answered: (ticket, answer) => {
+      const outcome = ticket.answered(answer, this.#decode);
+      if (outcome !== undefined) this.#settle(ticket, outcome);
+      this.#dispatch();
+    },
+    progressed: (ticket, items) => void ticket.answered(items, this.#decode),
+    bereaved: (left, death) => {
+      this.#settleAll(this.#queueAgain(left, death));
+      this.#dispatch();
+    },
+    broken: (error) => {
+      if (this.#state === "open") this.#state = "broken";
+      this.#defect = error;
+      this.#gate.refuseWaiting(error);
+      this.#settleAll(this.#queue.clear().map((ticket) => [ticket, failed(error)]));
+    },
+  };
+
+  #decode = (thrown: Thrown): unknown => this.#tasks.decode(thrown);
+
+  /** A worker is gone with what it held: what can be run elsewhere goes before all that is queued. The others, and how they end. */
+  #queueAgain({ started, unstarted }: LeftBehind, death: Death): Settlement[] {
+    const again: Ticket[] = [];
+    const ended: Settlement[] = [];
+    for (const { ticket, items } of started) {
+      const outcome = ticket.lost((id) => this.#crew.diedError(death, { id, ticket }), items);
+      if (outcome === undefined) again.push(ticket);
+      else ended.push([ticket, outcome]);
+    }
+    again.push(...unstarted);
+    for (const ticket of again.reverse()) ticket.place = this.#queue.unshift(ticket);
+    return ended;
+  }
+
+  // Cancelling
+
+  #owner: TicketOwner = { cancel: (ticket, error, force) => this.#cancel(ticket, error, force) };
+
+  #cancel(ticket: Ticket, error: unknown, force: boolean): boolean {
+    if (ticket.settled) return false;
+    const outcome: Outcome<unknown> = { state: "cancelled", error };
+    const { slot } = ticket;
+    if (this.#takeBack(ticket)) this.#settle(ticket, outcome);
+    else if (force) this.#stopWith(ticket, { slot: slot!, outcome });
+    else return false;
+    this.#dispatch();
+    return true;
+  }
+
+  /** Stops the worker that runs the job; its neighbours share its fate. */
+  #stopWith(ticket: Ticket, { slot, outcome }: { slot: Slot; outcome: Outcome<unknown> & { error?: unknown } }): void {
+    const { started, unstarted } = this.#crew.stop(slot, outcome.error);
+    const neighbours = started.filter((each) => each.ticket !== ticket);
+    const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: outcome.error } };
+    this.#settleAll([[ticket, outcome], ...this.#queueAgain({ started: neighbours, unstarted }, death)]);
+  }
+
+  /** Cancels a chunk that has not started; of one that has, no more items are started. */
+  #cancelChunk(ticket: Ticket, error: unknown): void {
+    if (ticket.settled) return;
+    if (!this.#takeBack(ticket)) return ticket.slot!.curtail(ticket);
+    this.#settle(ticket, { state: "cancelled", error });
+    this.#dispatch();
+  }
+
+  /** Takes a ticket out of the queue or back from its worker; false if the worker has started it. */
+  #takeBack(ticket: Ticket): boolean {
+    const { place, slot } = ticket;
+    if (place === undefined) return slot!.withdraw(ticket);
+    ticket.place = undefined;
+    return this.#queue.remove(place);
+  }
+
+  // Settling
+
+  #settle(ticket: Ticket, outcome: Outcome<unknown>): void {
+    this.#record(ticket, outcome);
+    this.#callBack(ticket);
+  }
+
+  /** Several that end together: all have settled before the first callback runs, since that may ask about any of them. */
+  #settleAll(settlements: Settlement[]): void {
+    for (const [ticket, outcome] of settlements) this.#record(ticket, outcome);
+    for (const [ticket] of settlements) this.#callBack(ticket);
+  }
+
+  /** The one end of every ticket; it has left the queue and its slot before. */
+  #record(ticket: Ticket, outcome: Outcome<unknown>): void {
+    ticket.settled = true;
+    ticket.stopListening();
+    ticket.settle(outcome, this.#counts);
+  }
+
+  /**
+   * The permit is back before callbacks run, so that they can submit; but a promise that `onDone` returns holds it. Somebody who waits at the
+   * gate is let in after `onDone` has run; if nobody does, the place is free while it runs, and taken again for its promise if nothing came in.
+   */
+  #callBack(ticket: Ticket): void {
+    const { permit, onDone } = ticket;
+    const free = onDone === undefined || this.#gate.waiting === 0;
+    if (free) permit[Symbol.dispose]();
+    if (onDone !== undefined) {
+      const through = this.#callbacks.callOnDone(onDone);
+      const held = !free ? permit : through && this.#gate.tryAcquire();
+      if (through === undefined) held?.[Symbol.dispose]();
+      else through.then(() => held?.[Symbol.dispose]());
+    }
+    ticket.callBack();
+  }
+
+  // The end
+
+  #close(cause: unknown): void {
+    this.#end ??= Promise.withResolvers();
+    if (this.#state === "closing" || this.#state === "closed") return;
+    this.#state = "closing";
+    this.#defect = undefined;
+    const error = new PoolClosedError("Cannot submit to pool as it was shut down meanwhile", cause === undefined ? {} : { cause });
+    this.#gate.refuseWaiting(error);
+    this.#crew.refuseWarmUps(error);
+  }
+
+  /** Whether a pool that closes is through. */
+  #conclude(): void {
+    if (this.#state !== "closing" || this.#queue.size > 0 || this.#crew.size > 0) return;
+    this.#state = "closed";
+    this.#crew.allGone().then(() => this.#callbacks.idle()).then(() => this.#end!.resolve());
+  }
+}
+
+type Settlement = [ticket: Ticket, outcome: Outcome<unknown>];
+
+function failed(error: unknown): Outcome<unknown> {
+  return { state: "failed", error };
+}
+
+function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {
+  return { state: "cancelled", error: ticket.cancelled(reason) };
+}
+
+/** Sends a ticket, or what of it can be copied. The outcome, if nothing of it can. */
+function send(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined {
+  for (;;) {
+    try {
+      slot.send(ticket, task);
+      return undefined;
+    } catch (error) {
+      const outcome = ticket.refused(error);
+      if (outcome !== undefined) return outcome;
+    }
+  }
+}

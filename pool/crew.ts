@@ -1,0 +1,307 @@
+import { PoolBrokenError, WorkerDiedError } from "../errors.ts";
+import type { Death, ItemsMessage, TaskMessage } from "../worker/protocol.ts";
+import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
+import type { TaskTable } from "../worker/tasks.ts";
+import type { Callbacks } from "./callbacks.ts";
+import { show } from "./checks.ts";
+import type { ResolvedOptions } from "./options.ts";
+import type { Answer, Ticket } from "./ticket.ts";
+
+/** What a crew tells its pool. */
+export interface CrewEvents {
+  /** There may be room for a job, or one worker less. */
+  changed(): void;
+  /** A job has left its worker, with an answer. */
+  answered(ticket: Ticket, answer: Answer): void;
+  /** Some items of a job that goes on. */
+  progressed(ticket: Ticket, items: ItemsMessage): void;
+  /** A worker has died. */
+  bereaved(left: LeftBehind, death: Death): void;
+  /** No worker can be started, and there is none. `changed` comes after it. */
+  broken(error: PoolBrokenError): void;
+}
+
+/** What a crew has from its pool. */
+export interface CrewParts {
+  tasks: TaskTable;
+  callbacks: Callbacks;
+  events: CrewEvents;
+}
+
+/**
+ * So many starts in a row may fail before the pool gives up. Fewer, and a passing shortage (of memory, of threads) breaks the pool; more, and a
+ * module that can never load is loaded again and again before anybody hears of it.
+ */
+const MAX_FAILED_STARTS = 3;
+
+/**
+ * How long the end of a pool waits, in ms, until stopped workers are really gone. Shorter, and it might resolve while a worker still ends; longer,
+ * and it seems to hang on one that nothing can stop.
+ */
+const GONE_WITHIN = 1000;
+
+/** The workers of a pool: starts those that are missing, chooses one for each job, lets go of those that are idle or worn, mourns the dead. */
+export class Crew {
+  /** Those that start, run or close. */
+  readonly slots: ReadonlySet<Slot>;
+  #slots = new Set<Slot>();
+  /** Those that have ended or were stopped, and of which something may run still. */
+  #ending = new Set<Slot>();
+  #gone: PromiseWithResolvers<void> | undefined;
+  #options: ResolvedOptions;
+  #parts: CrewParts;
+  #nextId = 1;
+  #failedStarts = 0;
+  #warmUps: PromiseWithResolvers<void>[] = [];
+  #stopIdleTimer: (() => void) | undefined;
+
+  constructor(options: ResolvedOptions, parts: CrewParts) {
+    this.#options = options;
+    this.#parts = parts;
+    this.slots = this.#slots;
+  }
+
+  get size(): number {
+    return this.#slots.size;
+  }
+
+  /** How many hold a job. */
+  get busy(): number {
+    return this.#count((slot) => slot.load > 0);
+  }
+
+  /** How many jobs they hold. */
+  get load(): number {
+    let load = 0;
+    for (const slot of this.#slots) load += slot.load;
+    return load;
+  }
+
+  /** How many were stopped and are not gone. */
+  get unstoppable(): number {
+    return this.#ending.size;
+  }
+
+  // Before there is work
+
+  /** Has all workers started that there can be; resolves when all are ready. */
+  warmUp(): Promise<void> {
+    const ready = Promise.withResolvers<void>();
+    this.#warmUps.push(ready);
+    return ready.promise;
+  }
+
+  refuseWarmUps(error: unknown): void {
+    for (const { reject } of this.#warmUps.splice(0)) reject(error);
+  }
+
+  // While there is work
+
+  /**
+   * The worker for the next of so many queued jobs: the one with the least to do. One that has something to do already gets more only if no
+   * other worker is about to be there for it.
+   */
+  choose(queued: number): Slot | undefined {
+    let best: Slot | undefined;
+    for (const slot of this.#slots) {
+      if (slot.hasRoom && (best === undefined || slot.load < best.load)) best = slot;
+    }
+    if (best === undefined || best.load === 0) return best;
+    const startable = this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
+    return queued > this.#starting + startable ? best : undefined;
+  }
+
+  /** Starts the workers that so many queued jobs need. */
+  staff(queued: number): void {
+    const { maxWorkers } = this.#options;
+    const idle = this.#count((slot) => slot.hasRoom && slot.load === 0);
+    const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued - idle;
+    // With no worker left, what failed before gets one more chance.
+    if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
+    for (let missing = wanted - this.#starting; missing > 0; missing--) {
+      if (this.size >= maxWorkers || this.#failedStarts >= MAX_FAILED_STARTS) break;
+      this.#start();
+    }
+  }
+
+  /** Lets go of those that are worn; of all that hold no job, if there will be no more. */
+  release(all: boolean): void {
+    for (const slot of this.#slots) {
+      if (all && slot.state === "starting") this.stop(slot, undefined);
+      else if (slot.idleFor !== undefined && (all || slot.worn)) this.#close(slot);
+    }
+    this.#watchIdle();
+  }
+
+  /** Stops one at once, as far as the backend can. */
+  stop(slot: Slot, reason: unknown): LeftBehind {
+    this.#leave(slot);
+    return slot.stop(reason);
+  }
+
+  /** Stops all at once, as far as the backend can. */
+  dismiss(reason: unknown): LeftBehind {
+    const left: LeftBehind = { started: [], unstarted: [] };
+    for (const slot of this.#slots) {
+      const { started, unstarted } = this.stop(slot, reason);
+      left.started.push(...started);
+      left.unstarted.push(...unstarted);
+    }
+    this.#watchIdle();
+    return left;
+  }
+
+  /** Resolves when nothing runs of any that has ended; at last when it has waited long enough for one that nothing can stop. */
+  async allGone(): Promise<void> {
+    if (this.#ending.size === 0) return;
+    this.#gone ??= Promise.withResolvers();
+    const { promise, resolve } = this.#gone;
+    const stopTimer = this.#options.clock.after(GONE_WITHIN, resolve);
+    await promise;
+    stopTimer();
+  }
+
+  /** What a job is told whose worker has died, or who cares if it held none. */
+  diedError({ reason, exitCode, thrown }: Death, job?: { id: string | number; ticket: Ticket }): WorkerDiedError {
+    const cause = thrown && this.#parts.tasks.decode(thrown);
+    if (job === undefined) return new WorkerDiedError(`An idle worker ${reason}`, { exitCode, cause });
+    const { id, ticket: { name, attempt } } = job;
+    const message = `Cannot finish job ${show(id)} (task ${show(name)}) as its worker ${reason}`;
+    return new WorkerDiedError(message, { jobId: id, taskName: name, attempts: attempt, exitCode, cause });
+  }
+
+  get #ready(): number {
+    return this.#count((slot) => slot.state === "ready");
+  }
+
+  get #starting(): number {
+    return this.#count((slot) => slot.state === "starting");
+  }
+
+  #count(condition: (slot: Slot) => boolean): number {
+    let count = 0;
+    for (const slot of this.#slots) if (condition(slot)) count++;
+    return count;
+  }
+
+  #start(): void {
+    const { start, modules, jobsPerWorker, maxJobsPerWorker, clock } = this.#options;
+    try {
+      const slot = new Slot({
+        id: this.#nextId++,
+        start,
+        events: this.#slotEvents,
+        modules: modules.map(({ url }) => url),
+        capacity: jobsPerWorker,
+        maxJobs: maxJobsPerWorker,
+        now: clock.now,
+      });
+      this.#slots.add(slot);
+    } catch (error) {
+      this.#startFailed({ reason: "could not be started", thrown: { raw: error } });
+    }
+  }
+
+  #slotEvents: SlotEvents = {
+    loaded: (slot, exports) => {
+      const { tasks } = this.#parts;
+      if (tasks.complete) this.#prepare(slot);
+      else tasks.announce(exports).then(() => this.#prepare(slot));
+    },
+    initialized: (slot) => this.#makeReady(slot),
+    failedToStart: (slot, death) => {
+      this.#leave(slot);
+      this.#startFailed(death);
+      this.#parts.events.changed();
+    },
+    answered: (ticket, answer) => this.#parts.events.answered(ticket, answer),
+    progressed: (ticket, items) => this.#parts.events.progressed(ticket, items),
+    vacated: () => this.#parts.events.changed(),
+    closed: (slot, thrown) => {
+      this.#leave(slot);
+      if (thrown !== undefined) this.#parts.callbacks.report(this.#parts.tasks.decode(thrown));
+      this.#parts.events.changed();
+    },
+    died: (slot, death, left) => {
+      this.#leave(slot);
+      if (left.started.length === 0) this.#parts.callbacks.report(this.diedError(death));
+      this.#parts.events.bereaved(left, death);
+    },
+    gone: (slot) => {
+      this.#ending.delete(slot);
+      if (this.#ending.size > 0) return;
+      this.#gone?.resolve();
+      this.#gone = undefined;
+    },
+  };
+
+  /** The worker has its modules, and the pool knows what they export. */
+  #prepare(slot: Slot): void {
+    if (slot.state !== "starting") return;
+    const { initializer, initArgs } = this.#options;
+    if (initializer === undefined) return this.#makeReady(slot);
+    try {
+      slot.initialize(this.#parts.tasks.resolve(initializer)!, initArgs);
+    } catch (error) {
+      this.stop(slot, error);
+      this.#startFailed({ reason: "has an initializer that cannot be sent", thrown: { raw: error } });
+      this.#parts.events.changed();
+    }
+  }
+
+  #makeReady(slot: Slot): void {
+    slot.makeReady();
+    this.#failedStarts = 0;
+    if (this.#ready === this.#options.maxWorkers) { for (const { resolve } of this.#warmUps.splice(0)) resolve(); }
+    this.#parts.events.changed();
+  }
+
+  #startFailed({ reason, thrown }: Death): void {
+    if (++this.#failedStarts < MAX_FAILED_STARTS) return;
+    const message = `Cannot start the workers of the pool, ${this.#failedStarts} times in a row: the last one ${reason}`;
+    const error = new PoolBrokenError(message, {
+      attempts: this.#failedStarts,
+      cause: thrown && this.#parts.tasks.decode(thrown),
+    });
+    this.refuseWarmUps(error);
+    if (this.#ready > 0) return;
+    for (const slot of this.#slots) if (slot.state === "starting") this.stop(slot, error);
+    this.#parts.events.broken(error);
+  }
+
+  #close(slot: Slot): void {
+    const { finalizer } = this.#options;
+    let task: TaskMessage | undefined;
+    try {
+      task = finalizer && this.#parts.tasks.resolve(finalizer);
+    } catch (error) {
+      this.#parts.callbacks.report(error);
+    }
+    slot.close(task);
+  }
+
+  #leave(slot: Slot): void {
+    this.#slots.delete(slot);
+    this.#ending.add(slot);
+  }
+
+  /** One timer for all workers, set anew only when it has run out: jobs come and go far more often. */
+  #watchIdle(): void {
+    const { idleTimeout, clock } = this.#options;
+    if (this.size === 0) {
+      this.#stopIdleTimer?.();
+      this.#stopIdleTimer = undefined;
+    } else if (this.#stopIdleTimer === undefined && idleTimeout !== Infinity) {
+      const longest = Math.max(0, ...[...this.#slots].map(({ idleFor }) => idleFor ?? 0));
+      // A timer may run out a little early by the clock.
+      this.#stopIdleTimer = clock.after(Math.max(0, Math.ceil(idleTimeout - longest)), () => {
+        this.#stopIdleTimer = undefined;
+        for (const slot of this.#slots) {
+          if (this.#warmUps.length === 0 && (slot.idleFor ?? -1) >= idleTimeout) this.#close(slot);
+        }
+        this.#watchIdle();
+        this.#parts.events.changed();
+      });
+    }
+  }
+}

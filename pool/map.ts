@@ -1,0 +1,481 @@
+import { checkedFunc, type Outcome, type Task, type TaskRef } from "../job.ts";
+import type { ItemsMessage, RunHeader, ToWorker } from "../worker/protocol.ts";
+import { Checks, show } from "./checks.ts";
+import { Queue } from "./queue.ts";
+import { onAbort } from "./signals.ts";
+import { type Answer, type Decode, type SettledCounts, Ticket } from "./ticket.ts";
+
+/** Options of `ProcessPool.map`. */
+export interface MapOptions {
+  /**
+   * How many items travel together. `"auto"` begins with one and finds out: chunks of about 5 ms of work, and none is kept waiting for an
+   * input that is slow to come. A number is kept to, but for the last chunk.
+   *
+   * @default {"auto"}
+   */
+  chunkSize?: number | "auto" | undefined;
+  /**
+   * How many items are read ahead of those that were consumed, at the most. It caps the chunks as well.
+   *
+   * @default {4096 * maxWorkers * jobsPerWorker}
+   */
+  buffer?: number | undefined;
+  /**
+   * Whether outcomes come in the order of the items, or as they are ready.
+   *
+   * @default {true}
+   */
+  ordered?: boolean | undefined;
+  /**
+   * Whether the loop gives outcomes, as `Promise.allSettled` does, instead of results, so that it never throws for an item.
+   *
+   * @default {false}
+   */
+  settled?: boolean | undefined;
+  /**
+   * Ends the loop when it aborts: it throws the signal's reason, and the rest is cancelled.
+   *
+   * @default {undefined}
+   */
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Items read ahead, for each job that runs at a time. Fewer make chunks of tiny items too small to be cheap (half the speed at a tenth); more
+ * only hold memory.
+ */
+const BUFFER_PER_LANE = 4096;
+
+/** Chunks in flight, for each job that runs at a time: one that runs and one that is next, so that no worker waits for its caller. */
+const CHUNKS_PER_LANE = 2;
+
+/** What an automatic chunk should take, in ms. Less, and messages cost more than the work of short items; more, and results come in lumps. */
+const CHUNK_TIME = 5;
+
+/** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
+const CHUNK_GROWTH = 8;
+
+/** How long an automatic chunk waits for an input that is slow to come, in ms: longer delays results, shorter sends smaller chunks. */
+const CHUNK_PATIENCE = 2;
+
+/** What a map needs of its pool. */
+export interface MapHost {
+  acquire(signal: AbortSignal | undefined): Promise<Disposable>;
+  /** Queues a chunk; throws if the pool takes none. */
+  admit(chunk: Chunk): void;
+  /** Cancels what has not started of a chunk. */
+  cancel(chunk: Chunk, error: unknown): void;
+  report(error: unknown): void;
+}
+
+/** The options of a map, checked and complete. */
+export interface ResolvedMapOptions {
+  task: Task | TaskRef;
+  source: AsyncIterator<unknown> | Iterator<unknown>;
+  /** Undefined for automatic. */
+  chunkSize: number | undefined;
+  buffer: number;
+  chunksInFlight: number;
+  ordered: boolean;
+  settled: boolean;
+  signal: AbortSignal | undefined;
+}
+
+export function resolveMapOptions(
+  options: MapOptions,
+  { task, items, lanes }: { task: Task | TaskRef; items: unknown; lanes: number },
+): ResolvedMapOptions {
+  const checks = new Checks("map");
+  const { chunkSize = "auto", buffer, ordered = true, settled = false, signal } = checks.options(options, [
+    "chunkSize",
+    "buffer",
+    "ordered",
+    "settled",
+    "signal",
+  ]);
+  checkedFunc("map", "task", task);
+  const size = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize);
+  const chunksInFlight = CHUNKS_PER_LANE * lanes;
+  return {
+    task,
+    source: iteratorOf(items),
+    chunkSize: size,
+    buffer: buffer === undefined ? Math.max(BUFFER_PER_LANE * lanes, (size ?? 0) * chunksInFlight) : checks.wholeNumber("buffer", buffer),
+    chunksInFlight,
+    ordered: checks.boolean("ordered", ordered),
+    settled: checks.boolean("settled", settled),
+    signal: signal === undefined ? undefined : checks.signal("signal", signal),
+  };
+}
+
+function iteratorOf(items: unknown): AsyncIterator<unknown> | Iterator<unknown> {
+  const given = (items ?? {}) as Partial<AsyncIterable<unknown> & Iterable<unknown>>;
+  if (typeof given[Symbol.asyncIterator] === "function") return given[Symbol.asyncIterator]!();
+  if (typeof given[Symbol.iterator] === "function") return given[Symbol.iterator]!();
+  throw new TypeError(`Cannot map as the items must be iterable, an async iterable or a ReadableStream: current value is ${show(items)}`);
+}
+
+type ItemOutcome = PromiseSettledResult<unknown>;
+
+interface ChunkOptions {
+  func: Task | TaskRef;
+  firstIndex: number;
+  listener: ChunkListener;
+}
+
+/** Some items of a map that travel together: one ticket, one permit. */
+export class Chunk extends Ticket {
+  readonly func: Task | TaskRef;
+  /** The index of its first item in the input. */
+  readonly id: number;
+  readonly onDone = undefined;
+  #items: unknown[];
+  /** How many of the first items have their outcome. */
+  #settledItems = 0;
+  /** Those that cannot be sent, and why. */
+  #unsendable = new Map<number, unknown>();
+  #listener: ChunkListener;
+  #counted = { finished: 0, failed: 0 };
+
+  constructor(permit: Disposable, items: unknown[], { func, firstIndex, listener }: ChunkOptions) {
+    super(permit);
+    this.func = func;
+    this.id = firstIndex;
+    this.#items = items;
+    this.#listener = listener;
+  }
+
+  message(header: RunHeader): ToWorker {
+    const skip = [...this.#unsendable.keys()];
+    const items = skip.length === 0 ? this.#items : this.#items.map((item, i) => this.#unsendable.has(i) ? undefined : item);
+    return { type: "chunk", ...header, items, from: this.#settledItems, skip };
+  }
+
+  answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
+    const message = answer as ItemsMessage;
+    const { from, values, thrown, last, elapsed } = message;
+    const outcomes = values.map((value): ItemOutcome => ({ status: "fulfilled", value }));
+    for (const [index, error] of thrown) outcomes[index - from] = { status: "rejected", reason: decode(error) };
+    this.#deliver(outcomes);
+    if (!last) return undefined;
+    this.#listener.took(elapsed, values.length + from);
+    return { state: "finished", value: undefined };
+  }
+
+  refused(error: unknown): Outcome<unknown> | undefined {
+    for (const [i, item] of this.#items.entries()) {
+      if (this.#unsendable.has(i)) continue;
+      try {
+        structuredClone(item);
+      } catch (reason) {
+        this.#unsendable.set(i, reason);
+        return undefined;
+      }
+    }
+    // It is not for one of the items.
+    return { state: "failed", error };
+  }
+
+  lost(errorOf: (id: number) => unknown, itemsStarted: number): Outcome<unknown> | undefined {
+    const outcomes: ItemOutcome[] = [];
+    for (let i = this.#settledItems; i < itemsStarted; i++) outcomes.push({ status: "rejected", reason: errorOf(this.id + i) });
+    this.#deliver(outcomes);
+    const through = this.#settledItems === this.#items.length || this.#listener.ended;
+    return through ? { state: "finished", value: undefined } : undefined;
+  }
+
+  settle(outcome: Outcome<unknown>, counts: SettledCounts): void {
+    const rest = this.#items.length - this.#settledItems;
+    counts.finished += this.#counted.finished;
+    counts.failed += this.#counted.failed;
+    if (outcome.state === "failed") counts.failed += rest;
+    else counts.cancelled += rest;
+    if (outcome.state !== "finished") {
+      this.#listener.outcomes(this, Array.from({ length: rest }, () => ({ status: "rejected", reason: outcome.error })));
+    }
+    this.#listener.settled(this);
+  }
+
+  callBack(): void {}
+
+  #deliver(outcomes: ItemOutcome[]): void {
+    for (const i of outcomes.keys()) {
+      const index = this.#settledItems + i;
+      if (this.#unsendable.has(index)) outcomes[i] = { status: "rejected", reason: this.#unsendable.get(index) };
+      this.#counted[outcomes[i]!.status === "fulfilled" ? "finished" : "failed"]++;
+    }
+    this.#settledItems += outcomes.length;
+    this.#listener.outcomes(this, outcomes);
+  }
+}
+
+/** What a chunk tells its map. */
+export interface ChunkListener {
+  /** Whether nobody wants outcomes any more. */
+  readonly ended: boolean;
+  /** The next outcomes of a chunk, in the order of its items. */
+  outcomes(chunk: Chunk, outcomes: ItemOutcome[]): void;
+  /** How long the worker took for so many items, in ms. */
+  took(elapsed: number, items: number): void;
+  settled(chunk: Chunk): void;
+}
+
+type Result = IteratorResult<unknown, undefined>;
+
+/**
+ * One call of `map`. A loop of its own, the pump, reads the input and submits chunks as long as the consumer is not too far behind; the
+ * consumer takes what is ready or waits for it.
+ */
+export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
+  #host: MapHost;
+  #options: ResolvedMapOptions;
+  /** The chunks in flight, in the order of their items, and what has come of each. */
+  #chunks = new Map<Chunk, ItemOutcome[]>();
+  /** What the consumer gets next. */
+  #ready = new Queue<ItemOutcome[]>();
+  #readyIndex = 0;
+  #consumers = new Queue<PromiseWithResolvers<Result>>();
+  #read = 0;
+  #consumed = 0;
+  #inFlight = 0;
+  #chunkSize: number;
+  /** `ending` when the input has ended or cannot be read on; `ended` when the consumer has nothing more to get. */
+  #state: "new" | "reading" | "ending" | "ended" = "new";
+  /** What is thrown after the last outcome. */
+  #failure: { error: unknown } | undefined;
+  /** The item that the input is about to give. */
+  #pulled: Promise<IteratorResult<unknown>> | undefined;
+  #sourceEnded = false;
+  #wakePump: () => void = () => {};
+  #stopListening: () => void = () => {};
+
+  constructor(host: MapHost, options: ResolvedMapOptions) {
+    this.#host = host;
+    this.#options = options;
+    this.#chunkSize = Math.min(options.chunkSize ?? 1, options.buffer);
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  next(): Promise<Result> {
+    if (this.#state === "new") this.#start();
+    const consumer = Promise.withResolvers<Result>();
+    this.#consumers.push(consumer);
+    this.#serve();
+    return consumer.promise;
+  }
+
+  /** Ends the loop early. It waits for the input to be closed, unless that is still about to give an item. */
+  async return(): Promise<Result> {
+    this.#finish();
+    await this.#closeSource();
+    return { done: true, value: undefined };
+  }
+
+  // What chunks tell
+
+  get ended(): boolean {
+    return this.#state === "ended";
+  }
+
+  outcomes(chunk: Chunk, outcomes: ItemOutcome[]): void {
+    if (this.#state === "ended" || outcomes.length === 0) return;
+    if (this.#options.ordered) {
+      this.#chunks.get(chunk)!.push(...outcomes);
+      this.#advance();
+    } else this.#ready.push(outcomes);
+    this.#serve();
+  }
+
+  took(elapsed: number, items: number): void {
+    if (this.#options.chunkSize !== undefined || items === 0) return;
+    const { buffer, chunksInFlight } = this.#options;
+    const largest = Math.max(1, Math.floor(buffer / chunksInFlight));
+    const wanted = Math.floor(CHUNK_TIME * items / elapsed);
+    this.#chunkSize = Math.max(1, Math.min(wanted, this.#chunkSize * CHUNK_GROWTH, largest));
+  }
+
+  settled(chunk: Chunk): void {
+    this.#inFlight--;
+    if (this.#state === "ended") return void this.#chunks.delete(chunk);
+    if (!this.#options.ordered) this.#chunks.delete(chunk);
+    this.#advance();
+    this.#serve();
+    this.#wakePump();
+  }
+
+  /** In order, only the first chunk's outcomes are ready; then those of the next. */
+  #advance(): void {
+    for (const [chunk, outcomes] of this.#chunks) {
+      if (outcomes.length > 0) this.#ready.push(outcomes.splice(0));
+      if (!chunk.settled) return;
+      this.#chunks.delete(chunk);
+    }
+  }
+
+  // The consumer's side
+
+  #serve(): void {
+    while (this.#consumers.size > 0) {
+      const outcomes = this.#ready.first;
+      if (outcomes !== undefined) {
+        const outcome = outcomes[this.#readyIndex++]!;
+        if (this.#readyIndex === outcomes.length) {
+          this.#ready.shift();
+          this.#readyIndex = 0;
+        }
+        this.#consumed++;
+        this.#wakePump();
+        this.#give(outcome);
+      } else if (this.#state === "ending" && this.#chunks.size === 0) this.#finish();
+      else if (this.#state === "ended") this.#giveEnd();
+      else return;
+    }
+  }
+
+  #give(outcome: ItemOutcome): void {
+    const consumer = this.#consumers.shift()!;
+    if (this.#options.settled) consumer.resolve({ done: false, value: outcome });
+    else if (outcome.status === "fulfilled") consumer.resolve({ done: false, value: outcome.value });
+    else {
+      consumer.reject(outcome.reason);
+      this.#abandon(undefined);
+    }
+  }
+
+  #giveEnd(): void {
+    const consumer = this.#consumers.shift()!;
+    const failure = this.#failure;
+    this.#failure = undefined;
+    if (failure === undefined) consumer.resolve({ done: true, value: undefined });
+    else consumer.reject(failure.error);
+  }
+
+  /** Ends the loop although the input has not ended. */
+  #abandon(failure: { error: unknown } | undefined): void {
+    this.#failure = failure;
+    this.#finish();
+    this.#closeSource().catch((error) => this.#host.report(error));
+  }
+
+  #finish(): void {
+    if (this.#state === "ended") return;
+    this.#state = "ended";
+    this.#stopListening();
+    this.#ready.clear();
+    const reason = new DOMException("The loop over the map has ended", "AbortError");
+    for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason);
+    this.#wakePump();
+    this.#serve();
+  }
+
+  // The pump
+
+  #start(): void {
+    const { signal } = this.#options;
+    this.#state = "reading";
+    if (signal?.aborted) return this.#abandon({ error: signal.reason });
+    this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }));
+    this.#pump();
+  }
+
+  async #pump(): Promise<void> {
+    try {
+      while (this.#state === "reading") {
+        const room = this.#options.buffer - (this.#read - this.#consumed);
+        if (room >= this.#chunkSize && this.#inFlight < this.#options.chunksInFlight) await this.#submitChunk();
+        else await new Promise<void>((resolve) => this.#wakePump = resolve);
+      }
+    } catch (error) {
+      if (this.ended) return this.#host.report(error);
+      // It stands behind what was read before it.
+      this.#failure = { error };
+      this.#state = "ending";
+      this.#closeSource().catch((error) => this.#host.report(error));
+    }
+    this.#serve();
+  }
+
+  async #submitChunk(): Promise<void> {
+    const items = await this.#readChunk();
+    if (items.length === 0) return;
+    const permit = await this.#host.acquire(this.#options.signal);
+    if (this.ended) return permit[Symbol.dispose]();
+    const { task: func } = this.#options;
+    const chunk = new Chunk(permit, items, { func, firstIndex: this.#read - items.length, listener: this });
+    this.#chunks.set(chunk, []);
+    this.#inFlight++;
+    try {
+      this.#host.admit(chunk);
+    } catch (error) {
+      this.#chunks.delete(chunk);
+      throw error;
+    }
+  }
+
+  /** Reads the items of the next chunk; there are none when the input has ended. */
+  async #readChunk(): Promise<unknown[]> {
+    const items: unknown[] = [];
+    let patience: Patience | undefined;
+    while (items.length < this.#chunkSize && this.#state === "reading") {
+      let result = this.#pull();
+      if (result instanceof Promise) {
+        if (items.length > 0 && this.#options.chunkSize === undefined) {
+          patience ??= startPatience();
+          if (await Promise.race([result, patience.over]) === OVER) break;
+        }
+        result = await result;
+        this.#pulled = undefined;
+      }
+      if (result.done) {
+        this.#sourceEnded = true;
+        this.#state = this.ended ? "ended" : "ending";
+        break;
+      }
+      items.push(result.value);
+      this.#read++;
+    }
+    patience?.end();
+    return items;
+  }
+
+  /** The input's next result, or the promise of it if one is under way already. */
+  #pull(): IteratorResult<unknown> | Promise<IteratorResult<unknown>> {
+    if (this.#pulled !== undefined) return this.#pulled;
+    try {
+      const result = this.#options.source.next();
+      if (!("then" in result)) return result;
+      return this.#pulled = Promise.resolve(result).catch((error) => {
+        this.#sourceEnded = true;
+        throw error;
+      });
+    } catch (error) {
+      this.#sourceEnded = true;
+      throw error;
+    }
+  }
+
+  /** Tells the input that no more is wanted of it. An input that is about to give an item does not end before it has; that is not waited for. */
+  async #closeSource(): Promise<void> {
+    if (this.#sourceEnded) return;
+    this.#sourceEnded = true;
+    const closed = Promise.resolve(this.#options.source.return?.());
+    if (this.#pulled === undefined) await closed;
+    else closed.catch((error) => this.#host.report(error));
+  }
+}
+
+const OVER = Symbol("over");
+
+interface Patience {
+  over: Promise<typeof OVER>;
+  end(): void;
+}
+
+function startPatience(): Patience {
+  const { promise, resolve } = Promise.withResolvers<typeof OVER>();
+  const timer = setTimeout(() => resolve(OVER), CHUNK_PATIENCE);
+  return { over: promise, end: () => clearTimeout(timer) };
+}

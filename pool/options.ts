@@ -1,0 +1,232 @@
+import { checkedFunc, type Task, type TaskRef } from "../job.ts";
+import { inlineLanes } from "../worker/inline.ts";
+import type { StartThread } from "../worker/protocol.ts";
+import type { KnownModule } from "../worker/tasks.ts";
+import { webWorkers } from "../worker/web_worker.ts";
+import type { OnError } from "./callbacks.ts";
+import { Checks, show } from "./checks.ts";
+import { type Clock, realClock } from "./clock.ts";
+import { checkPermissions } from "./permissions.ts";
+
+/**
+ * A module whose exported functions are tasks: its address, which `import.meta.resolve("./tasks.ts")` gives, or the address with what it
+ * exports, as in `{ url: import.meta.resolve("./tasks.ts"), exports: tasks }` after `import * as tasks from "./tasks.ts"`.
+ */
+export type TaskModule = string | URL | { url: string | URL; exports: Record<string, unknown> };
+
+/** Options of {@linkcode ProcessPool}. */
+export interface ProcessPoolOptions {
+  /**
+   * How many workers there are at the most. They are started as jobs need them.
+   *
+   * @default {navigator.hardwareConcurrency}
+   */
+  maxWorkers?: number | undefined;
+  /**
+   * The gate's permits: how many jobs may be admitted and not settled. Who submits one more waits.
+   *
+   * @default {30 * maxWorkers}
+   */
+  queueSize?: number | undefined;
+  /**
+   * The task modules. Each worker loads them when it starts, before its first job, with the permissions of the thread that made the pool.
+   *
+   * @default {[]}
+   */
+  modules?: TaskModule[] | undefined;
+  /**
+   * What workers may do: `"none"`, or the permissions by name. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in
+   * deno.json; without it Deno ends the whole program with exit code 70. Left out, workers may do what the thread that made the pool may.
+   *
+   * @default {undefined}
+   */
+  permissions?: Deno.PermissionOptions | undefined;
+  /**
+   * What runs tasks. `"worker"`: Web Workers. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied,
+   * closures work, and a task that computes holds up the program.
+   *
+   * @default {"worker"}
+   */
+  backend?: "worker" | "inline" | undefined;
+  /**
+   * Runs once in every worker, before its first job. A worker whose initializer throws does not start.
+   *
+   * @default {undefined}
+   */
+  initializer?: Task | TaskRef | undefined;
+  /**
+   * The arguments of the initializer.
+   *
+   * @default {[]}
+   */
+  initArgs?: unknown[] | undefined;
+  /**
+   * Runs once in every worker that is let go in an orderly way: idle, worn, or at shutdown.
+   *
+   * @default {undefined}
+   */
+  finalizer?: Task<[]> | TaskRef | undefined;
+  /**
+   * How many jobs one worker runs at a time. More than one is of use to tasks that wait. They share their worker's fate.
+   *
+   * @default {1}
+   */
+  jobsPerWorker?: number | undefined;
+  /**
+   * After how many jobs a worker is replaced: for tasks that leak. A chunk of a map counts as one.
+   *
+   * @default {Infinity}
+   */
+  maxJobsPerWorker?: number | undefined;
+  /**
+   * After how many milliseconds without a job a worker is let go; it is started again when there is need. An idle worker keeps the program
+   * alive, so this is how long a program lingers that forgot to shut its pool down. Infinity keeps workers for ever.
+   *
+   * @default {3000}
+   */
+  idleTimeout?: number | undefined;
+  /**
+   * Gets what has no future to go to: what a callback throws, the death of an idle worker, what a finalizer throws.
+   *
+   * @default {console.error}
+   */
+  onError?: ((error: unknown) => void) | undefined;
+}
+
+/** The options of a pool, checked and complete. */
+export interface ResolvedOptions {
+  maxWorkers: number;
+  queueSize: number;
+  modules: KnownModule[];
+  /** Whether the modules may be imported on this thread. */
+  mayImport: boolean;
+  inline: boolean;
+  initializer: Task | TaskRef | undefined;
+  initArgs: unknown[];
+  finalizer: Task | TaskRef | undefined;
+  jobsPerWorker: number;
+  maxJobsPerWorker: number;
+  idleTimeout: number;
+  onError: OnError;
+  start: StartThread;
+  clock: Clock;
+}
+
+/** What the world looks like to a pool; simulations put another in its place. */
+export interface Environment {
+  start: StartThread;
+  clock: Clock;
+}
+
+/** The key under which a simulation gives a pool its {@linkcode Environment}. */
+export const ENVIRONMENT: unique symbol = Symbol("environment");
+
+/**
+ * Admitted jobs a worker. Fewer, and a submitter that is woken for each job leaves workers idle meanwhile; more, and memory is held by jobs
+ * that wait. The number is that of the model this pool comes from, and no larger one was faster: see `bench/queue_size.ts`.
+ */
+const QUEUE_SIZE_PER_WORKER = 30;
+
+/**
+ * Shorter, and a pool that is used in bursts starts its workers again for each (15 to 60 ms); longer, and a program that forgot to shut its pool
+ * down seems to hang.
+ */
+const IDLE_TIMEOUT = 3000;
+
+const OPTIONS = [
+  "maxWorkers",
+  "queueSize",
+  "modules",
+  "permissions",
+  "backend",
+  "initializer",
+  "initArgs",
+  "finalizer",
+  "jobsPerWorker",
+  "maxJobsPerWorker",
+  "idleTimeout",
+  "onError",
+] as const;
+
+const ACTION = "create pool";
+
+/** Checks and completes the options; the caller's object is left as it is. */
+export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
+  const checks = new Checks(ACTION);
+  const {
+    maxWorkers = navigator.hardwareConcurrency,
+    queueSize = QUEUE_SIZE_PER_WORKER * maxWorkers,
+    modules = [],
+    permissions,
+    backend = "worker",
+    initializer,
+    initArgs,
+    finalizer,
+    jobsPerWorker = 1,
+    maxJobsPerWorker = Infinity,
+    idleTimeout = IDLE_TIMEOUT,
+    onError = (error: unknown) => console.error(error),
+    [ENVIRONMENT]: environment,
+  }: ProcessPoolOptions & { [ENVIRONMENT]?: Environment } = checks.options(options, OPTIONS);
+
+  checks.wholeNumber("maxWorkers", maxWorkers);
+  checks.wholeNumber("queueSize", queueSize);
+  checks.oneOf("backend", backend, ["worker", "inline"]);
+  const inline = backend === "inline";
+  const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
+  if (permissions !== undefined) checkPermissions(permissions);
+  if (permissions !== undefined && inline) {
+    throw new TypeError(`Cannot ${ACTION} as the backend "inline" has the permissions of the calling thread: leave 'permissions' out`);
+  }
+  if (initArgs !== undefined && initializer === undefined) {
+    throw new TypeError(`Cannot ${ACTION} as 'initArgs' need an 'initializer': current value is undefined`);
+  }
+  if (maxJobsPerWorker !== Infinity) checks.wholeNumber("maxJobsPerWorker", maxJobsPerWorker);
+  const args = checks.array("initArgs", initArgs === undefined ? [] : initArgs);
+  return {
+    maxWorkers,
+    queueSize,
+    modules: known,
+    mayImport: permissions === undefined,
+    inline,
+    initializer: initializer === undefined ? undefined : checkedFunc(ACTION, "initializer", initializer),
+    initArgs: inline ? [...args] : copied(args),
+    finalizer: finalizer === undefined ? undefined : checkedFunc(ACTION, "finalizer", finalizer),
+    jobsPerWorker: checks.wholeNumber("jobsPerWorker", jobsPerWorker),
+    maxJobsPerWorker,
+    idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
+    onError: checks.callable("onError", onError),
+    start: environment?.start ?? (inline ? inlineLanes : webWorkers({ modules: known.map(({ url }) => url), permissions })),
+    clock: environment?.clock ?? realClock,
+  };
+}
+
+function resolveModule(given: unknown, index: number): KnownModule {
+  const { url, exports } = typeof given === "object" && given !== null && "url" in given
+    ? given as { url: unknown; exports: unknown }
+    : { url: given, exports: undefined };
+  if (typeof url !== "string" && !(url instanceof URL)) throw moduleError(index, given);
+  if (typeof given === "object" && "url" in given! && (typeof exports !== "object" || exports === null)) {
+    throw new TypeError(
+      `Cannot ${ACTION} as 'modules[${index}].exports' must be what the module exports: current value is ${show(exports)}`,
+    );
+  }
+  if (!URL.canParse(url)) throw moduleError(index, url);
+  return { url: new URL(url).href, exports: exports as Record<string, unknown> | undefined };
+}
+
+function moduleError(index: number, value: unknown): TypeError {
+  return new TypeError(
+    `Cannot ${ACTION} as 'modules[${index}]' must be the address of a module, such as import.meta.resolve("./tasks.ts"), or { url, exports }: ` +
+      `current value is ${show(value)}`,
+  );
+}
+
+/** A copy now, so that what cannot be copied is refused before any worker starts. */
+function copied(initArgs: unknown[]): unknown[] {
+  try {
+    return structuredClone(initArgs);
+  } catch (cause) {
+    throw new TypeError(`Cannot ${ACTION} as 'initArgs' must be cloneable: ${(cause as Error).message}`, { cause });
+  }
+}

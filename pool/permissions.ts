@@ -1,0 +1,58 @@
+import { show } from "./checks.ts";
+
+type PermissionName = Deno.PermissionDescriptor["name"];
+
+/** For each kind of permission, how one item of its list is asked for. */
+const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionDescriptor> = {
+  read: (path) => ({ name: "read", ...(path === undefined ? {} : { path }) }),
+  write: (path) => ({ name: "write", ...(path === undefined ? {} : { path }) }),
+  net: (host) => ({ name: "net", ...(host === undefined ? {} : { host: String(host) }) }),
+  env: (variable) => ({ name: "env", ...(variable === undefined ? {} : { variable: String(variable) }) }),
+  sys: (kind) => ({ name: "sys", ...(kind === undefined ? {} : { kind: String(kind) as "hostname" }) }),
+  run: (command) => ({ name: "run", ...(command === undefined ? {} : { command }) }),
+  ffi: (path) => ({ name: "ffi", ...(path === undefined ? {} : { path }) }),
+  import: (host) => ({ name: "import", ...(host === undefined ? {} : { host: String(host) }) }),
+};
+
+/**
+ * Checks that this thread can give these permissions to a worker.
+ *
+ * Deno refuses by itself to start a worker that is to have more than its parent, without saying what it lacks, and only when the worker starts.
+ *
+ * @throws {TypeError} If they are not permissions.
+ * @throws {Deno.errors.NotCapable} If this thread has not one of them itself.
+ */
+export function checkPermissions(permissions: Deno.PermissionOptions): void {
+  if (permissions === "none" || permissions === "inherit") return;
+  if (typeof permissions !== "object" || permissions === null) {
+    throw new TypeError(
+      `Cannot create pool as 'permissions' must be "none", "inherit" or an object: current value is ${show(permissions)}`,
+    );
+  }
+  for (const [name, value] of Object.entries(permissions)) {
+    if (!Object.hasOwn(DESCRIBE, name)) {
+      const known = Object.keys(DESCRIBE).join("', '");
+      throw new TypeError(`Cannot create pool as there is no permission '${name}': known permissions are '${known}'`);
+    }
+    checkPermission(name as PermissionName, value);
+  }
+}
+
+function checkPermission(name: PermissionName, value: unknown): void {
+  if (value === undefined || value === "inherit" || value === false) return;
+  if (value === true) return requireGranted(name, undefined);
+  if (!Array.isArray(value) || !value.every((item) => typeof item === "string" || item instanceof URL)) {
+    throw new TypeError(
+      `Cannot create pool as 'permissions.${name}' must be true, false, "inherit" or a list of strings: current value is ${show(value)}`,
+    );
+  }
+  for (const item of value) requireGranted(name, item);
+}
+
+function requireGranted(name: PermissionName, item: string | URL | undefined): void {
+  if (Deno.permissions.querySync(DESCRIBE[name](item)).state === "granted") return;
+  const flag = item === undefined ? `--allow-${name}` : `--allow-${name}=${item}`;
+  throw new Deno.errors.NotCapable(
+    `Cannot create pool as its workers are to have a permission that this thread has not: run it with ${flag}`,
+  );
+}

@@ -1,0 +1,161 @@
+import { JobCancelledError } from "../errors.ts";
+import {
+  callDoneCallbacks,
+  type Future,
+  type FutureControl,
+  type Job,
+  makeFuture,
+  type Outcome,
+  settleFuture,
+  type Task,
+  taskName,
+  type TaskRef,
+} from "../job.ts";
+import type { FromWorker, ItemsMessage, RunHeader, Thrown, ToWorker } from "../worker/protocol.ts";
+import type { Slot } from "../worker/slot.ts";
+import type { Callbacks } from "./callbacks.ts";
+import { show } from "./checks.ts";
+import type { Place } from "./queue.ts";
+
+/** How many jobs have settled so far, by outcome. Each item of a map counts as a job. */
+export interface SettledCounts {
+  finished: number;
+  failed: number;
+  cancelled: number;
+}
+
+/** What a worker answers about a job, when that is its end. */
+export type Answer = Extract<FromWorker, { type: "returned" | "threw" }> | ItemsMessage;
+
+/** Makes of something thrown in a worker what is thrown here. */
+export type Decode = (thrown: Thrown) => unknown;
+
+/** The pool's record of one thing that has passed the gate: where it is, and what to do when it settles. */
+export abstract class Ticket {
+  abstract readonly id: string | number;
+  abstract readonly func: Task | TaskRef;
+  /** Its permit; given back once. */
+  readonly permit: Disposable;
+  /** Where it is: in the queue, in a slot, or, settled, in neither. */
+  place: Place<Ticket> | undefined;
+  slot: Slot | undefined;
+  /** The number under which its slot knows it. */
+  run = 0;
+  /** How often a worker was sent it. */
+  attempt = 0;
+  settled = false;
+  /** Stops listening to the signal that may abort it. */
+  stopListening: () => void = () => {};
+
+  constructor(permit: Disposable) {
+    this.permit = permit;
+  }
+
+  get name(): string {
+    return taskName(this.func);
+  }
+
+  /** The error of one that is cancelled. */
+  cancelled(cause: unknown): JobCancelledError {
+    const message = `Cancelled job ${show(this.id)} (task ${show(this.name)})`;
+    return new JobCancelledError(message, { jobId: this.id, taskName: this.name, cause });
+  }
+
+  /** What is moved to the worker. */
+  get transfer(): readonly Transferable[] {
+    return [];
+  }
+
+  /** The message that has a worker run it. */
+  abstract message(header: RunHeader): ToWorker;
+
+  /** Takes an answer. The outcome, if that settles it. */
+  abstract answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined;
+
+  /** It cannot be sent, as something in it cannot be copied. The outcome, or undefined if the rest of it can be sent now. */
+  abstract refused(error: unknown): Outcome<unknown> | undefined;
+
+  /** Its worker died after it had started so many of its items. The outcome, or undefined if the rest of it can still be run. */
+  abstract lost(errorOf: (id: string | number) => unknown, itemsStarted: number): Outcome<unknown> | undefined;
+
+  /** Hands over the outcome and counts it; no callback is called yet. */
+  abstract settle(outcome: Outcome<unknown>, counts: SettledCounts): void;
+
+  /** Calls what holds the permit until it is through; undefined if there is nothing of the kind. */
+  abstract onDone: (() => unknown) | undefined;
+
+  /** Calls the other callbacks. */
+  abstract callBack(): void;
+}
+
+/** What a ticket needs of its pool. */
+export interface TicketOwner {
+  /** Cancels what has not started, or, with `force`, what runs; false if it does not. */
+  cancel(ticket: Ticket, error: unknown, force: boolean): boolean;
+}
+
+/** The record of a job, and the pool's hand on its future. */
+export class JobTicket extends Ticket implements FutureControl {
+  readonly future: Future<unknown>;
+  readonly #job: Job<never[], unknown>;
+  readonly #owner: TicketOwner;
+
+  constructor(permit: Disposable, job: Job<never[], unknown>, { owner, callbacks }: { owner: TicketOwner; callbacks: Callbacks }) {
+    super(permit);
+    this.#job = job;
+    this.#owner = owner;
+    this.future = makeFuture(job, this, callbacks);
+  }
+
+  get id(): string | number {
+    return this.#job.id;
+  }
+
+  get func(): Task | TaskRef {
+    return this.#job.func;
+  }
+
+  override get transfer(): readonly Transferable[] {
+    return this.#job.transfer;
+  }
+
+  get onDone(): (() => unknown) | undefined {
+    const { onDone } = this.#job;
+    return onDone === undefined ? undefined : () => onDone(this.future);
+  }
+
+  started(): boolean {
+    return this.slot?.hasStarted(this) ?? false;
+  }
+
+  cancel({ reason, force }: { reason: unknown; force: boolean }): boolean {
+    return this.#owner.cancel(this, this.cancelled(reason), force);
+  }
+
+  message(header: RunHeader): ToWorker {
+    const { args, kwargs } = this.#job;
+    return { type: "run", ...header, args: kwargs === undefined ? args : [...args, kwargs] };
+  }
+
+  answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
+    if (answer.type === "returned") return { state: "finished", value: answer.value };
+    return answer.type === "threw" ? { state: "failed", error: decode(answer.thrown) } : undefined;
+  }
+
+  refused(error: unknown): Outcome<unknown> {
+    return { state: "failed", error };
+  }
+
+  lost(errorOf: (id: string | number) => unknown): Outcome<unknown> {
+    return { state: "failed", error: errorOf(this.id) };
+  }
+
+  settle(outcome: Outcome<unknown>, counts: SettledCounts): void {
+    counts[outcome.state]++;
+    settleFuture(this.future, outcome);
+  }
+
+  callBack(): void {
+    callDoneCallbacks(this.future);
+  }
+}
