@@ -1,0 +1,46 @@
+/**
+ * The command line: runs the example of ten jobs on four workers.
+ *
+ * ```sh
+ * deno run jsr:@procpool/process-pool/cli
+ * ```
+ *
+ * @example From a program
+ * ```ts
+ * import { main } from "@procpool/process-pool/cli";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(await main(["--jobs", "2", "--workers", "2"]), 0);
+ * ```
+ *
+ * @module
+ */
+
+import manifest from "./deno.json" with { type: "json" };
+import { HELP, readArguments } from "./demo/arguments.ts";
+import { runDemo } from "./demo/run_demo.ts";
+
+/**
+ * Runs the command.
+ *
+ * @param args The arguments of the command line.
+ * @returns The exit code: 0 if all went well, 1 if a job failed, 2 if the arguments are wrong.
+ */
+export async function main(args: readonly string[]): Promise<number> {
+  const request = readArguments(args);
+  switch (request.action) {
+    case "help":
+      console.log(HELP);
+      return 0;
+    case "version":
+      console.log(manifest.version);
+      return 0;
+    case "refuse":
+      console.error(request.message);
+      return 2;
+    case "run":
+      return await runDemo(request.options, console.log) === 0 ? 0 : 1;
+  }
+}
+
+if (import.meta.main) Deno.exitCode = await main(Deno.args);
