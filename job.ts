@@ -125,7 +125,8 @@ export class Job<A extends unknown[], R, K extends object = object> {
   /** What is moved instead of copied. */
   readonly transfer: readonly Transferable[];
   /** What is called when the job has settled. */
-  readonly onDone: ((future: Future<R>) => unknown) | undefined;
+  // deno-lint-ignore no-explicit-any -- with R, a Future<string> would be no Future<unknown>
+  readonly onDone: ((future: Future<any>) => unknown) | undefined;
 
   /**
    * Constructs a job for a task without named arguments.

@@ -482,7 +482,7 @@ export class ProcessPool implements AsyncDisposable {
       if (slot === undefined) return;
       const ticket = this.#queue.first!;
       const task = this.#resolve(ticket);
-      if (task === undefined) return;
+      if (task === undefined) return void this.#tasks.learn().then(() => this.#dispatch());
       this.#queue.shift();
       ticket.place = undefined;
       const outcome = task instanceof Error ? failed(task) : send(ticket, task, slot);

@@ -1,5 +1,5 @@
 import { PoolBrokenError, WorkerDiedError } from "../errors.ts";
-import type { Death, ItemsMessage, TaskMessage } from "../worker/protocol.ts";
+import type { Death, ItemsMessage } from "../worker/protocol.ts";
 import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
 import type { TaskTable } from "../worker/tasks.ts";
 import type { Callbacks } from "./callbacks.ts";
@@ -185,13 +185,12 @@ export class Crew {
   }
 
   #start(): void {
-    const { start, modules, jobsPerWorker, maxJobsPerWorker, clock } = this.#options;
+    const { start, jobsPerWorker, maxJobsPerWorker, clock } = this.#options;
     try {
       const slot = new Slot({
         id: this.#nextId++,
         start,
         events: this.#slotEvents,
-        modules: modules.map(({ url }) => url),
         capacity: jobsPerWorker,
         maxJobs: maxJobsPerWorker,
         now: clock.now,
@@ -204,9 +203,8 @@ export class Crew {
 
   #slotEvents: SlotEvents = {
     loaded: (slot, exports) => {
-      const { tasks } = this.#parts;
-      if (tasks.complete) this.#prepare(slot);
-      else tasks.announce(exports).then(() => this.#prepare(slot));
+      this.#parts.tasks.announce(exports);
+      this.#prepare(slot);
     },
     initialized: (slot) => this.#makeReady(slot),
     failedToStart: (slot, death) => {
@@ -235,16 +233,20 @@ export class Crew {
     },
   };
 
-  /** The worker has its modules, and the pool knows what they export. */
+  /** The worker has its modules. */
   #prepare(slot: Slot): void {
     if (slot.state !== "starting") return;
-    const { initializer, initArgs } = this.#options;
-    if (initializer === undefined) return this.#makeReady(slot);
+    const { tasks } = this.#parts;
+    const { initializer, initArgs, finalizer } = this.#options;
     try {
-      slot.initialize(this.#parts.tasks.resolve(initializer)!, initArgs);
+      const first = initializer && tasks.resolve(initializer);
+      const last = finalizer && tasks.resolve(finalizer);
+      if ((initializer && !first) || (finalizer && !last)) tasks.learn().then(() => this.#prepare(slot));
+      else if (first === undefined) this.#makeReady(slot);
+      else slot.initialize(first, initArgs);
     } catch (error) {
       this.stop(slot, error);
-      this.#startFailed({ reason: "has an initializer that cannot be sent", thrown: { raw: error } });
+      this.#startFailed({ reason: "has an initializer or a finalizer that cannot be sent", thrown: { raw: error } });
       this.#parts.events.changed();
     }
   }
@@ -271,13 +273,7 @@ export class Crew {
 
   #close(slot: Slot): void {
     const { finalizer } = this.#options;
-    let task: TaskMessage | undefined;
-    try {
-      task = finalizer && this.#parts.tasks.resolve(finalizer);
-    } catch (error) {
-      this.#parts.callbacks.report(error);
-    }
-    slot.close(task);
+    slot.close(finalizer && this.#parts.tasks.resolve(finalizer));
   }
 
   #leave(slot: Slot): void {

@@ -13,7 +13,11 @@ export interface Patience {
  */
 export async function giveUp<T>(promise: Promise<T>, { timeout, signal }: Patience): Promise<T> {
   if (timeout === undefined && signal === undefined) return await promise;
-  signal?.throwIfAborted();
+  if (signal?.aborted) {
+    // Nobody waits for the promise, which would be an unhandled rejection if it came to reject.
+    promise.catch(() => {});
+    throw signal.reason;
+  }
   const impatience = new AbortController();
   const timer = timeout === undefined ? undefined : setTimeout(() => {
     impatience.abort(new DOMException(`Not settled within ${timeout} ms`, "TimeoutError"));

@@ -155,7 +155,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const checks = new Checks(ACTION);
   const {
     maxWorkers = navigator.hardwareConcurrency,
-    queueSize = QUEUE_SIZE_PER_WORKER * maxWorkers,
+    queueSize,
     modules = [],
     permissions,
     backend = "worker",
@@ -170,7 +170,6 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   }: ProcessPoolOptions & { [ENVIRONMENT]?: Environment } = checks.options(options, OPTIONS);
 
   checks.wholeNumber("maxWorkers", maxWorkers);
-  checks.wholeNumber("queueSize", queueSize);
   checks.oneOf("backend", backend, ["worker", "inline"]);
   const inline = backend === "inline";
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
@@ -181,11 +180,12 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   if (initArgs !== undefined && initializer === undefined) {
     throw new TypeError(`Cannot ${ACTION} as 'initArgs' need an 'initializer': current value is undefined`);
   }
+  const urls = known.map(({ url }) => url);
   if (maxJobsPerWorker !== Infinity) checks.wholeNumber("maxJobsPerWorker", maxJobsPerWorker);
   const args = checks.array("initArgs", initArgs === undefined ? [] : initArgs);
   return {
     maxWorkers,
-    queueSize,
+    queueSize: checks.wholeNumber("queueSize", queueSize === undefined ? QUEUE_SIZE_PER_WORKER * maxWorkers : queueSize),
     modules: known,
     mayImport: permissions === undefined,
     inline,
@@ -196,7 +196,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     maxJobsPerWorker,
     idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
     onError: checks.callable("onError", onError),
-    start: environment?.start ?? (inline ? inlineLanes : webWorkers({ modules: known.map(({ url }) => url), permissions })),
+    start: environment?.start ?? (inline ? inlineLanes(urls) : webWorkers(urls, permissions)),
     clock: environment?.clock ?? realClock,
   };
 }

@@ -24,7 +24,7 @@ const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionD
  */
 export function checkPermissions(permissions: Deno.PermissionOptions): void {
   if (permissions === "none" || permissions === "inherit") return;
-  if (typeof permissions !== "object" || permissions === null) {
+  if (typeof permissions !== "object" || permissions === null || Array.isArray(permissions)) {
     throw new TypeError(
       `Cannot create pool as 'permissions' must be "none", "inherit" or an object: current value is ${show(permissions)}`,
     );

@@ -1,4 +1,4 @@
-import type { FromWorker, StartThread, Thread, ThreadEvents, ToWorker } from "./protocol.ts";
+import type { FromRuntime, StartThread, Thread, ThreadEvents, ToWorker } from "./protocol.ts";
 import { createRuntime, type Runtime } from "./runtime.ts";
 
 /**
@@ -7,8 +7,14 @@ import { createRuntime, type Runtime } from "./runtime.ts";
  */
 const LONGEST_STRETCH = 10;
 
-/** The backend `inline`: each thread is a lane on the calling thread. Nothing is copied, closures work, nothing can be stopped. */
-export const inlineLanes: StartThread = (events) => new InlineThread(events);
+/**
+ * The backend `inline`: each thread is a lane on the calling thread. Nothing is copied, closures work, nothing can be stopped.
+ *
+ * @param modules The addresses of the task modules.
+ */
+export function inlineLanes(modules: readonly string[]): StartThread {
+  return (events) => new InlineThread(events, modules);
+}
 
 class InlineThread implements Thread {
   #events: ThreadEvents;
@@ -17,14 +23,14 @@ class InlineThread implements Thread {
   /** How many messages have not been answered. */
   #open = 0;
   #stopped = false;
+  #callOff: () => void = () => {};
 
-  constructor(events: ThreadEvents) {
+  constructor(events: ThreadEvents, modules: readonly string[]) {
     this.#events = events;
     this.#runtime = createRuntime({
       post: (message) => this.#answered(message),
       encode: (raw) => ({ raw }),
-      modules: undefined,
-      import: (url) => import(url),
+      imports: modules.map((url) => () => import(url)),
     });
     queueMicrotask(() => {
       if (!this.#stopped) events.alive();
@@ -33,12 +39,13 @@ class InlineThread implements Thread {
 
   post(message: ToWorker): void {
     this.#open++;
-    if (this.#inbox.push(message) === 1) soon(() => this.#deliver());
+    if (this.#inbox.push(message) === 1) this.#callOff = soon(() => this.#deliver());
   }
 
   stop(reason: unknown): void {
     if (this.#stopped) return;
     this.#stopped = true;
+    this.#callOff();
     this.#open -= this.#inbox.splice(0).length;
     this.#runtime.abort(reason);
     if (this.#open === 0) queueMicrotask(() => this.#events.gone());
@@ -48,7 +55,7 @@ class InlineThread implements Thread {
     for (const message of this.#inbox.splice(0)) this.#runtime.receive(message);
   }
 
-  #answered(message: FromWorker): void {
+  #answered(message: FromRuntime): void {
     if (message.type !== "items" || message.last) this.#open--;
     if (!this.#stopped) this.#events.message(message);
     else if (this.#open === 0) this.#events.gone();
@@ -57,11 +64,15 @@ class InlineThread implements Thread {
 
 let lastTurn = performance.now();
 
-/** Calls back before other work of the event loop, unless that has waited long. */
-function soon(callback: () => void): void {
-  if (performance.now() - lastTurn < LONGEST_STRETCH) return queueMicrotask(callback);
-  setTimeout(() => {
+/** Calls back before other work of the event loop, unless that has waited long. The function that is returned calls off what has to wait. */
+function soon(callback: () => void): () => void {
+  if (performance.now() - lastTurn < LONGEST_STRETCH) {
+    queueMicrotask(callback);
+    return () => {};
+  }
+  const timer = setTimeout(() => {
     lastTurn = performance.now();
     callback();
   });
+  return () => clearTimeout(timer);
 }

@@ -15,6 +15,8 @@ import { createRuntime } from "./runtime.ts";
 export interface RuntimeParts {
   createRuntime: typeof createRuntime;
   encodeError: typeof encodeError;
+  /** Import the task modules. */
+  imports: (() => Promise<Record<string, unknown>>)[];
 }
 
 /** The part of a worker's global scope that we use: Deno's types of it cannot be referred to in a published module. */
@@ -22,37 +24,17 @@ export interface WorkerScope extends EventTarget {
   name: string;
   navigator: { locks: LockManager };
   close(): void;
-  postMessage(message: unknown, transfer: Transferable[]): void;
-}
-
-/** The worker's source in which `boot` starts the runtime. It is a module of its own so that its guard stands before other imports. */
-function mainUrl(): string {
-  return dataUrl(`export const boot = await (${workerMain})({ createRuntime: ${createRuntime}, encodeError: ${encodeError} });`);
 }
 
 /**
- * The source of a worker that imports its task modules by itself when it is told to, with its own permissions: errors then come back whole, and
- * nothing is printed.
+ * The address of a worker that can import these task modules.
+ *
+ * Each import is written out in the source, so that Deno finds it there: it then loads the module with the permissions of the worker's parent,
+ * before the worker runs, and evaluates it when the import is called. So a worker needs no permission of its own for its task modules, our guard
+ * stands before they are evaluated, and one that cannot be loaded is an error that can be caught.
  */
-export function importingWorkerUrl(): string {
-  return dataUrl(`import { boot } from ${quote(mainUrl())}; boot();`);
-}
-
-/**
- * The source of a worker whose task modules are its static imports: these are loaded with the permissions of its parent, so it needs none of
- * its own. They hang on a module of their own because Deno prints the address of whatever imports a module that cannot be loaded.
- */
-export function linkedWorkerUrl(modules: readonly string[]): string {
-  const names = modules.map((_, i) => `m${i}`);
-  const imports = modules.map((url, i) => `import * as ${names[i]} from ${quote(url)};`).join("");
-  const tasks = dataUrl(`${imports}export default [${names}];`);
-  return dataUrl(`import { boot } from ${quote(mainUrl())}; import modules from ${quote(tasks)}; boot(modules);`);
-}
-
-function dataUrl(source: string): string {
+export function workerUrl(modules: readonly string[]): string {
+  const imports = modules.map((url) => `() => import(${JSON.stringify(url)})`).join(", ");
+  const source = `(${workerMain})({ createRuntime: ${createRuntime}, encodeError: ${encodeError}, imports: [${imports}] });`;
   return `data:text/javascript,${encodeURIComponent(source)}`;
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text);
 }

@@ -2,7 +2,7 @@ import type { RuntimeParts, WorkerScope } from "./inside.ts";
 import type { FromWorker } from "./protocol.ts";
 
 /**
- * What runs first in a worker: it puts up the guard, tells the parent, and returns what starts the runtime once the task modules are loaded.
+ * What a worker runs: it puts up the guard, starts the runtime, and tells the parent.
  *
  * The guard stands before any module of the caller's is evaluated. It tells the slot when the worker is about to end, by which deed of whose;
  * beneath it lies the lock of the worker's own name, which is free for the parent when the worker ends in a way that nobody foresaw. Messages
@@ -10,22 +10,22 @@ import type { FromWorker } from "./protocol.ts";
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
-export async function workerMain({ createRuntime, encodeError }: RuntimeParts): Promise<(modules?: Record<string, unknown>[]) => void> {
+export async function workerMain({ createRuntime, encodeError, imports }: RuntimeParts): Promise<void> {
   const scope = globalThis as unknown as WorkerScope;
-  const { port1: port, port2 } = new MessageChannel();
+  // The parent has sent this before anything of the caller's could listen for it.
+  const port = await new Promise<MessagePort>((resolve) => {
+    scope.addEventListener("message", (event) => resolve((event as MessageEvent).ports[0]!), { once: true });
+  });
   const exit = Deno.exit;
   const close = scope.close.bind(scope);
 
-  const runtime = { current: undefined as ReturnType<typeof createRuntime> | undefined };
-
-  function post(message: FromWorker): void {
-    port.postMessage(message);
-  }
+  const post = (message: FromWorker): void => port.postMessage(message);
+  const runtime = createRuntime({ post, encode: encodeError, imports });
 
   function dying(reason: string, details: { exitCode?: number; thrown?: unknown }): void {
-    runtime.current?.end();
-    const encode = runtime.current?.encode ?? ((thrown: unknown) => encodeError(thrown, () => undefined));
-    post({ type: "dying", reason, exitCode: details.exitCode, thrown: "thrown" in details ? encode(details.thrown) : undefined });
+    runtime.end();
+    const thrown = "thrown" in details ? runtime.encode(details.thrown) : undefined;
+    post({ type: "dying", reason, exitCode: details.exitCode, thrown });
   }
 
   // `process.exit` of node:process goes through this one.
@@ -59,10 +59,6 @@ export async function workerMain({ createRuntime, encodeError }: RuntimeParts): 
       return new Promise(() => {});
     });
   });
-  scope.postMessage("alive", [port2]);
-
-  return (modules) => {
-    const started = runtime.current = createRuntime({ post, encode: encodeError, modules, import: (url) => import(url) });
-    port.onmessage = ({ data }) => started.receive(data);
-  };
+  port.onmessage = ({ data }) => runtime.receive(data);
+  post({ type: "alive" });
 }

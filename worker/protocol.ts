@@ -4,7 +4,8 @@
  *
  * ```
  *   slot                                   worker
- *    |            <-- alive (with a port) -- |    its guard stands, its lock is held; all else goes by that port
+ *    | -- (a port) --------------------->    |    all else goes by it
+ *    |            <-- alive ---------------- |    its guard stands, its lock is held
  *    | -- load ------------------------->    |
  *    |            <-- loaded --------------- |    or failed
  *    | -- initialize ------------------->    |    only if the pool has an initializer
@@ -64,13 +65,14 @@ export interface RunHeader {
 }
 
 export type ToWorker =
-  | { type: "load"; claims: Int32Array; modules: string[] }
+  | { type: "load"; claims: Int32Array }
   | { type: "initialize"; task: TaskMessage; args: readonly unknown[] }
   | RunHeader & { type: "run"; args: readonly unknown[] }
   | RunHeader & { type: "chunk"; items: readonly unknown[]; from: number; skip: readonly number[] }
   | { type: "close"; finalizer: TaskMessage | undefined };
 
 export type FromWorker =
+  | { type: "alive" }
   | { type: "loaded"; exports: ExportMessage[] }
   | { type: "initialized" }
   | { type: "failed"; stage: StartStage; thrown: Thrown }
@@ -80,6 +82,9 @@ export type FromWorker =
   | ItemsMessage
   | { type: "closed"; thrown: Thrown | undefined }
   | { type: "dying"; reason: string; exitCode: number | undefined; thrown: Thrown | undefined };
+
+/** What the part of a worker says that runs tasks. */
+export type FromRuntime = Exclude<FromWorker, { type: "alive" | "dying" }>;
 
 /** What a worker was doing when it could not start. */
 export type StartStage = "loading" | "initializing";
@@ -152,7 +157,7 @@ export interface Thread {
 export interface ThreadEvents {
   /** It can be sent messages. */
   alive(): void;
-  message(message: FromWorker): void;
+  message(message: FromRuntime): void;
   /** It has ended, or could not start, without having been told to stop. Nothing but `gone` comes after it. */
   died(death: Death): void;
   /** Nothing of it runs any more. */

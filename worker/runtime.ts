@@ -1,14 +1,13 @@
-import type { ExportMessage, FromWorker, RunHeader, TaskMessage, Thrown, ToWorker } from "./protocol.ts";
+import type { ExportMessage, FromRuntime, RunHeader, TaskMessage, Thrown, ToWorker } from "./protocol.ts";
 
 /** What {@linkcode createRuntime} needs of the thread that it is in. */
 export interface RuntimeHost {
   /** Sends a message to the slot. */
-  post(message: FromWorker): void;
+  post(message: FromRuntime): void;
   /** Makes something thrown fit to be sent. */
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
-  /** The task modules that are loaded already, in order; undefined if they are to be imported now. */
-  modules: Record<string, unknown>[] | undefined;
-  import(url: string): Promise<Record<string, unknown>>;
+  /** Import the task modules. */
+  imports: (() => Promise<Record<string, unknown>>)[];
 }
 
 /** The part of a thread that runs tasks. */
@@ -46,7 +45,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   let claims: Int32Array = new Int32Array(0);
   let ended = false;
 
-  function post(message: FromWorker): void {
+  function post(message: FromRuntime): void {
     if (!ended) host.post(message);
   }
 
@@ -57,7 +56,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   async function load(message: ToWorker & { type: "load" }): Promise<void> {
     claims = message.claims;
     try {
-      modules = host.modules ?? await Promise.all(message.modules.map((url) => host.import(url)));
+      modules = await Promise.all(host.imports.map((load) => load()));
     } catch (thrown) {
       return post({ type: "failed", stage: "loading", thrown: encode(thrown) });
     }
@@ -165,7 +164,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
     function flush(last: boolean): void {
       sent = performance.now();
-      const message: FromWorker = { type: "items", run, from, values, thrown, last, elapsed: sent - begin };
+      const message: FromRuntime = { type: "items", run, from, values, thrown, last, elapsed: sent - begin };
       try {
         post(message);
       } catch {

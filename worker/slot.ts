@@ -3,7 +3,7 @@ import {
   CLAIM_WORDS,
   type Death,
   type ExportMessage,
-  type FromWorker,
+  type FromRuntime,
   type ItemsMessage,
   KNOWN_TASKS,
   SENT,
@@ -24,7 +24,7 @@ export interface SlotEvents {
   /** The worker never became ready. */
   failedToStart(slot: Slot, death: Death): void;
   /** A job has left the slot, with an answer. */
-  answered(ticket: Ticket, answer: Extract<FromWorker, { type: "returned" | "threw" }> | ItemsMessage): void;
+  answered(ticket: Ticket, answer: Extract<FromRuntime, { type: "returned" | "threw" }> | ItemsMessage): void;
   /** Some items of a job that goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
   /** There is room for a job, after one that was withdrawn. */
@@ -48,8 +48,6 @@ export interface SlotOptions {
   id: number;
   start: StartThread;
   events: SlotEvents;
-  /** The addresses of the task modules. */
-  modules: string[];
   /** How many jobs the worker runs at a time. */
   capacity: number;
   /** After how many it is let go. */
@@ -86,7 +84,7 @@ export class Slot {
   /** The tasks that the worker has, as {@linkcode KNOWN_TASKS} says. */
   #known = new Set<number>();
 
-  constructor({ id, start, events, modules, capacity, maxJobs, now }: SlotOptions) {
+  constructor({ id, start, events, capacity, maxJobs, now }: SlotOptions) {
     this.id = id;
     this.#events = events;
     this.#maxJobs = maxJobs;
@@ -94,7 +92,7 @@ export class Slot {
     this.#claims = new Int32Array(new SharedArrayBuffer(capacity * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
     for (let i = capacity - 1; i >= 0; i--) this.#freeClaims.push(i * CLAIM_WORDS);
     this.#thread = start({
-      alive: () => this.#state === "starting" && this.#thread.post({ type: "load", claims: this.#claims, modules }),
+      alive: () => this.#state === "starting" && this.#thread.post({ type: "load", claims: this.#claims }),
       message: (message) => this.#receive(message),
       died: (death) => this.#died(death),
       gone: () => events.gone(this),
@@ -209,7 +207,7 @@ export class Slot {
     return task;
   }
 
-  #receive(message: FromWorker): void {
+  #receive(message: FromRuntime): void {
     if (this.#state === "ended") return;
     switch (message.type) {
       case "loaded":
@@ -237,7 +235,7 @@ export class Slot {
     if (ticket !== undefined) this.#events.progressed(ticket, message);
   }
 
-  #answered(message: Extract<FromWorker, { type: "returned" | "threw" | "skipped" }> | ItemsMessage): void {
+  #answered(message: Extract<FromRuntime, { type: "returned" | "threw" | "skipped" }> | ItemsMessage): void {
     const sent = this.#sent.get(message.run);
     // An answer may come twice; the second finds nothing.
     if (sent === undefined) return;

@@ -27,8 +27,8 @@ const ACCESSOR = /^(get|set)\s+[^\s(]/;
 
 /**
  * Knows how each function reaches a worker: by reference where a task module exports it, else by source. What a function is can be told by
- * its identity only if this thread has the modules' exports; it imports them once, after a worker has loaded them without harm. Where it must
- * not, functions are recognised by name and text as the worker announced them.
+ * its identity only if this thread has the modules' exports; for the first function that it does not know it imports them, after a worker has
+ * loaded them without harm. Where it must not, functions are recognised by name and text as the worker announced them.
  */
 export class TaskTable {
   #modules: KnownModule[];
@@ -37,6 +37,7 @@ export class TaskTable {
   #byFunction = new WeakMap<Task, TaskMessage>();
   #byText = new Map<string, TaskMessage>();
   #byExport = new Map<string, TaskMessage>();
+  #exports: readonly ExportMessage[] | undefined;
   #announced = new Map<string, TaskMessage>();
   /** Set when all that will ever be known of the modules is known. */
   #complete: boolean;
@@ -47,11 +48,6 @@ export class TaskTable {
     this.#modules = options.modules.map((module) => ({ ...module }));
     for (const index of this.#modules.keys()) this.#learnExports(index);
     this.#complete = options.inline || this.#modules.every((module) => module.exports !== undefined);
-  }
-
-  /** Whether every function can be resolved now. */
-  get complete(): boolean {
-    return this.#complete;
   }
 
   /**
@@ -66,7 +62,7 @@ export class TaskTable {
   /**
    * How the task reaches a worker.
    *
-   * @returns The whole message; undefined if that cannot be told before {@linkcode TaskTable.complete}.
+   * @returns The whole message; undefined if that cannot be told before {@linkcode TaskTable.learn}.
    *
    * @throws {TypeError} If it cannot.
    */
@@ -80,13 +76,14 @@ export class TaskTable {
     return task;
   }
 
-  /**
-   * Takes note of what the modules export, as the first worker that has loaded them says.
-   *
-   * @returns Resolves when the table is complete.
-   */
-  announce(exports: readonly ExportMessage[]): Promise<void> {
-    return this.#completion ??= this.#learn(exports);
+  /** Takes note of what the modules export, as a worker that has loaded them says; all say the same. */
+  announce(exports: readonly ExportMessage[]): void {
+    this.#exports ??= exports;
+  }
+
+  /** Finds out what there is to know about the modules; there must have been an announcement. Resolves when the table is complete. */
+  learn(): Promise<void> {
+    return this.#completion ??= this.#learn();
   }
 
   /** What was thrown in a worker, as it is thrown here. */
@@ -94,9 +91,9 @@ export class TaskTable {
     return decodeError(thrown, ({ module, name }) => this.#modules[module]?.exports?.[name]);
   }
 
-  async #learn(exports: readonly ExportMessage[]): Promise<void> {
+  async #learn(): Promise<void> {
     if (this.#options.mayImport) await Promise.all(this.#modules.map((module) => this.#import(module)));
-    for (const { module, name, functionName, text } of exports) {
+    for (const { module, name, functionName, text } of this.#exports!) {
       if (this.#modules[module]?.exports === undefined) this.#announced.set(`${functionName}\n${text}`, this.#export(module, name));
     }
     this.#complete = true;

@@ -1,21 +1,18 @@
-import { importingWorkerUrl, linkedWorkerUrl } from "./inside.ts";
+import { workerUrl } from "./inside.ts";
 import { locks } from "./locks.ts";
 import type { Death, FromWorker, StartThread, Thread, ThreadEvents, ToWorker } from "./protocol.ts";
 
-/** What all workers of a pool have in common. */
-export interface WebWorkerOptions {
-  /** The addresses of the task modules. */
-  modules: readonly string[];
-  /** The permissions of the workers; undefined for those of this thread. */
-  permissions: Deno.PermissionOptions | undefined;
-}
-
-/** The backend `worker`: each thread is a Web Worker. */
-export function webWorkers({ modules, permissions }: WebWorkerOptions): StartThread {
+/**
+ * The backend `worker`: each thread is a Web Worker.
+ *
+ * @param modules The addresses of the task modules.
+ * @param permissions What the workers may do; undefined for what this thread may.
+ */
+export function webWorkers(modules: readonly string[], permissions: Deno.PermissionOptions | undefined): StartThread {
   const options: WorkerOptions = permissions === undefined ? {} : { deno: { permissions } };
   let url: string | undefined;
   return (events, name) => {
-    url ??= permissions === undefined ? importingWorkerUrl() : linkedWorkerUrl(modules);
+    url ??= workerUrl(modules);
     // It is the name of the worker's lock as well, so no two workers of a program may have the same.
     const lock = `${name} ${crypto.randomUUID()}`;
     return new WebWorkerThread(events, new Worker(url, { ...options, type: "module", name: lock }), lock);
@@ -30,40 +27,39 @@ class WebWorkerThread implements Thread {
   #events: ThreadEvents;
   #worker: Worker;
   #lock: string;
-  #port: MessagePort | undefined;
+  #port: MessagePort;
+  #alive = false;
   #ended = false;
 
   constructor(events: ThreadEvents, worker: Worker, lock: string) {
     this.#events = events;
     this.#worker = worker;
     this.#lock = lock;
-    worker.onmessage = (event) => this.#alive(event.ports[0]!);
+    const { port1, port2 } = new MessageChannel();
+    this.#port = port1;
+    port1.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#receive(data);
+    port1.onmessageerror = () => this.#died({ reason: "sent a message that cannot be read" });
     worker.onerror = (event) => {
       // Else the error would end the whole program.
       event.preventDefault();
-      this.#died({ reason: "could not load its modules", thrown: { raw: new Error(firstLine(event.message)) } });
+      this.#died({ reason: "could not be started", thrown: { raw: new Error(firstLine(event.message)) } });
     };
+    worker.postMessage(undefined, [port2]);
   }
 
   post(message: ToWorker, transfer: readonly Transferable[] = []): void {
-    this.#port!.postMessage(message, transfer as Transferable[]);
+    this.#port.postMessage(message, transfer as Transferable[]);
   }
 
   stop(): void {
     if (!this.#ended) this.#end();
   }
 
-  #alive(port: MessagePort): void {
-    // Whatever else comes by the worker's global port was sent by a task, and is nobody's.
-    this.#worker.onmessage = null;
-    if (this.#ended) return port.close();
-    this.#port = port;
-    port.onmessage = ({ data }: MessageEvent<FromWorker>) => {
-      if (this.#ended) return;
-      if (data.type === "dying") this.#died(data);
-      else this.#events.message(data);
-    };
-    port.onmessageerror = () => this.#died({ reason: "sent a message that cannot be read" });
+  #receive(message: FromWorker): void {
+    if (this.#ended) return;
+    if (message.type === "dying") return this.#died(message);
+    if (message.type !== "alive") return this.#events.message(message);
+    this.#alive = true;
     locks.request(this.#lock, () => this.#lockFreed());
     this.#events.alive();
   }
@@ -86,9 +82,9 @@ class WebWorkerThread implements Thread {
   #end(): void {
     this.#ended = true;
     this.#worker.terminate();
-    this.#port?.close();
+    this.#port.close();
     // A worker that was never alive has run nothing that could resist, and holds no lock that could tell.
-    if (this.#port === undefined) queueMicrotask(() => this.#events.gone());
+    if (!this.#alive) queueMicrotask(() => this.#events.gone());
   }
 }
 

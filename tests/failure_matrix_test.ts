@@ -1,0 +1,220 @@
+import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
+import { PoolBrokenError, ProcessPool, type ProcessPoolOptions, WorkerDiedError } from "@procpool/process-pool";
+import { moduleOf, within } from "./fixtures.ts";
+
+/** What a task may do, as source text, and what its caller is told. */
+interface Deed {
+  /** Only for where there may be an await. */
+  asynchronous?: true;
+  source: string;
+  /** What becomes of the worker; undefined if it lives on, as after an ordinary error. */
+  death?: string;
+  exitCode?: number;
+  /** Whether a RangeError with the message "deed" is the error, or the cause of the worker's death. */
+  error?: true;
+}
+
+const DEEDS: Record<string, Deed> = {
+  "throws": { source: `throw new RangeError("deed");`, error: true },
+  "rejects": { source: `await Promise.reject(new RangeError("deed"));`, error: true, asynchronous: true },
+  "calls Deno.exit()": { source: `Deno.exit(3);`, death: "called Deno.exit(3)", exitCode: 3 },
+  "calls process.exit()": { source: `globalThis.process.exit(4);`, death: "called Deno.exit(4)", exitCode: 4 },
+  "calls self.close()": { source: `self.close();`, death: "called self.close()" },
+  "throws in a timer": {
+    source: `setTimeout(() => { throw new RangeError("deed"); }); await new Promise(() => {});`,
+    death: "had an uncaught error",
+    error: true,
+    asynchronous: true,
+  },
+  "leaves a rejection unhandled": {
+    source: `Promise.reject(new RangeError("deed")); await new Promise(() => {});`,
+    death: "had an unhandled rejection",
+    error: true,
+    asynchronous: true,
+  },
+};
+
+const PERMISSIONS: Record<string, Pick<ProcessPoolOptions, "permissions">> = {
+  "of its parent": {},
+  "none": { permissions: "none" },
+};
+
+/** The permissions of a worker are of no concern to most of the matrix; those of its modules' loading are. */
+for (const [permissions, options] of Object.entries(PERMISSIONS)) {
+  for (const [name, deed] of Object.entries(DEEDS)) {
+    Deno.test(`A module that ${name} while it loads breaks the pool (permissions ${permissions})`, async () => {
+      const url = moduleOf(deed.source);
+      const pool = new ProcessPool({ maxWorkers: 2, modules: [url], ...options });
+      const futures = [await pool.submit(() => 1), await pool.submit(() => 2)];
+      for (const future of futures) assertBroken(await within(future.exception()), deed, "could not load its modules");
+      assertBroken(await within(pool.run(() => 1).catch((error) => error)), deed, "could not load its modules");
+      await within(pool.shutdown());
+    });
+  }
+}
+
+for (const [name, deed] of Object.entries(DEEDS)) {
+  Deno.test(`An initializer that ${name} breaks the pool`, async () => {
+    const { url, task } = await moduleWith(deed);
+    const pool = new ProcessPool({ maxWorkers: 2, modules: [url], initializer: task });
+    assertBroken(await within(pool.run(() => 1).catch((error) => error)), deed, "failed in its initializer");
+    assertBroken(await within(pool.warmUp().catch((error) => error)), deed, "failed in its initializer");
+    await within(pool.shutdown());
+  });
+
+  Deno.test(`A task that ${name} fails alone`, async () => {
+    const { url, task } = await moduleWith(deed);
+    await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
+    const before = await pool.submit((x: number) => x, 1);
+    const culprit = await pool.submit(task);
+    const behind = await pool.submit((x: number) => x, 2);
+    assertEquals(await within(before.result()), 1);
+    assertFailed(await within(culprit.exception()), deed);
+    assertEquals(culprit.state, "failed");
+    assertEquals(await within(behind.result()), 2);
+  });
+
+  Deno.test(`A finalizer that ${name} is reported and harms nothing`, async () => {
+    const errors: unknown[] = [];
+    const { url, task } = await moduleWith(deed);
+    const pool = new ProcessPool({ maxWorkers: 1, modules: [url], finalizer: task, onError: (error) => errors.push(error) });
+    assertEquals(await within(pool.run((x: number) => x, 1)), 1);
+    await within(pool.shutdown());
+    assertEquals(errors.length, 1);
+    assertFailed(errors[0], deed);
+  });
+
+  Deno.test(`An idle worker whose old task ${name} is reported and replaced`, async () => {
+    const reported = Promise.withResolvers<unknown>();
+    const url = moduleOf(`export function task() { setTimeout(async () => { ${deed.source} }); }`);
+    await using pool = new ProcessPool({ maxWorkers: 1, modules: [url], onError: reported.resolve });
+    await within(pool.run({ module: url, name: "task" }));
+    const error = await within(reported.promise);
+    assertInstanceOf(error, WorkerDiedError);
+    assertEquals([error.jobId, error.exitCode], [undefined, deed.exitCode]);
+    assertEquals(await within(pool.run((x: number) => x, 1)), 1);
+  });
+
+  if (deed.asynchronous) continue;
+
+  Deno.test(`A result that ${name} while it is copied fails its job alone`, async () => {
+    const url = moduleOf(`export function task() { return { get value() { ${deed.source} } }; }`);
+    await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
+    const culprit = await pool.submit({ module: url, name: "task" });
+    const behind = await pool.submit((x: number) => x, 2);
+    assertFailed(await within(culprit.exception()), deed);
+    assertEquals(await within(behind.result()), 2);
+  });
+
+  Deno.test(`An item of a map that ${name} fails alone, inside its chunk`, async () => {
+    const url = moduleOf(`export function task(x) { if (x === 3) { ${deed.source} } return x * 10; }`);
+    await using pool = new ProcessPool({ maxWorkers: 2, modules: [url] });
+    const outcomes = [];
+    for await (const outcome of pool.map({ module: url, name: "task" }, [0, 1, 2, 3, 4, 5, 6, 7], { chunkSize: 8, settled: true })) {
+      outcomes.push(outcome);
+    }
+    const failed = outcomes.findIndex(({ status }) => status === "rejected");
+    assertEquals(failed, 3);
+    const [{ reason }] = outcomes.splice(failed, 1) as [PromiseRejectedResult];
+    assertFailed(reason, deed);
+    if (deed.death !== undefined) assertEquals((reason as WorkerDiedError).jobId, 3);
+    assertEquals(outcomes.map((outcome) => outcome.status === "fulfilled" && outcome.value), [0, 10, 20, 40, 50, 60, 70]);
+  });
+}
+
+Deno.test("An argument that cannot be copied fails its job alone", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const culprit = await pool.submit((x: unknown) => x, () => 1);
+  const behind = await pool.submit((x: number) => x, 2);
+  assertEquals((await within(culprit.exception()) as Error).name, "DataCloneError");
+  assertEquals(await within(behind.result()), 2);
+});
+
+Deno.test("A result that cannot be copied fails its job alone", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const culprit = await pool.submit(() => () => 1);
+  const behind = await pool.submit((x: number) => x, 2);
+  assertEquals((await within(culprit.exception()) as Error).name, "DataCloneError");
+  assertEquals(await within(behind.result()), 2);
+});
+
+Deno.test("Items and results of a map that cannot be copied fail alone, inside their chunk", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 2 });
+  const items: unknown[] = [0, () => 1, 2, Symbol("no"), 4, "function", 6];
+  const task = (item: unknown) => item === "function" ? () => 1 : item;
+  const seen: unknown[] = [];
+  for await (const outcome of pool.map(task, items, { chunkSize: 7, settled: true })) {
+    seen.push(outcome.status === "fulfilled" ? outcome.value : outcome.reason.name);
+  }
+  assertEquals(seen, [0, "DataCloneError", 2, "DataCloneError", 4, "DataCloneError", 6]);
+});
+
+Deno.test("A dying worker takes only the jobs with it that it had started, with their share of the blame", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 3 });
+  const forever = () => new Promise(() => {});
+  const neighbours = [await pool.submit(forever), await pool.submit(forever)];
+  const culprit = await pool.submit(() => new Promise(() => setTimeout(() => Deno.exit(7))));
+  const behind = await pool.submit((x: number) => x, 2);
+  for (const future of [...neighbours, culprit]) {
+    const error = await within(future.exception());
+    assertInstanceOf(error, WorkerDiedError);
+    assertEquals([error.jobId, error.exitCode, error.attempts], [future.id, 7, 1]);
+  }
+  assertEquals(await within(behind.result()), 2);
+});
+
+Deno.test("A worker that ends without a word is noticed by its lock", async () => {
+  const workers: Worker[] = [];
+  const Original = globalThis.Worker;
+  globalThis.Worker = class extends Original {
+    constructor(...args: ConstructorParameters<typeof Original>) {
+      super(...args);
+      workers.push(this);
+    }
+  };
+  try {
+    await using pool = new ProcessPool({ maxWorkers: 1 });
+    await pool.warmUp();
+    const started = new Int32Array(new SharedArrayBuffer(4));
+    const future = await pool.submit((started: Int32Array) => {
+      Atomics.store(started, 0, 1);
+      Atomics.notify(started, 0);
+      return new Promise(() => {});
+    }, started);
+    await Atomics.waitAsync(started, 0, 0).value;
+    assert(future.running());
+    workers[0]!.terminate();
+    const error = await within(future.exception());
+    assertInstanceOf(error, WorkerDiedError);
+    assertStringIncludes(error.message, "ended without a word");
+    assertEquals(await within(pool.run((x: number) => x, 2)), 2);
+  } finally {
+    globalThis.Worker = Original;
+  }
+});
+
+async function moduleWith(deed: Deed): Promise<{ url: string; task: () => unknown }> {
+  const url = moduleOf(`export async function task() { ${deed.source} }`);
+  const { task } = await import(url);
+  return { url, task };
+}
+
+function assertFailed(error: unknown, deed: Deed): void {
+  if (deed.death === undefined) return assertDeed(error);
+  assertInstanceOf(error, WorkerDiedError);
+  assertStringIncludes(error.message, deed.death);
+  assertEquals(error.exitCode, deed.exitCode);
+  if (deed.error) assertDeed(error.cause);
+}
+
+function assertBroken(error: unknown, deed: Deed, otherwise: string): void {
+  assertInstanceOf(error, PoolBrokenError);
+  assertEquals(error.attempts, 3);
+  assertStringIncludes(error.message, deed.death ?? otherwise);
+  if (deed.error) assertDeed(error.cause);
+}
+
+function assertDeed(error: unknown): void {
+  assertInstanceOf(error, RangeError);
+  assertEquals(error.message, "deed");
+}

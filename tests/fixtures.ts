@@ -1,0 +1,22 @@
+/**
+ * Task modules for tests that have no permission to read files: as `data:` URLs.
+ *
+ * @module
+ */
+
+import { giveUp } from "../pool/give_up.ts";
+
+/** The address of a module with this source. */
+export function moduleOf(source: string): string {
+  return `data:text/javascript,${encodeURIComponent(source)}`;
+}
+
+/** A deadline for what must not hang: long enough for a machine that is busy with other things. */
+export function within<T>(promise: Promise<T>): Promise<T> {
+  return giveUp(promise, { timeout: 60_000 });
+}
+
+/** Whether a permission is granted: tests that need one say so in their name and are ignored without it. */
+export function granted(name: "read" | "run" | "net"): boolean {
+  return Deno.permissions.querySync({ name }).state === "granted";
+}
