@@ -60,7 +60,7 @@ export interface JobBaseOptions<R> {
 }
 
 /** The arguments of a job; they may be left out only if the task can be called without any. */
-export type JobArgs<A extends unknown[]> = [] extends A ? { args?: A | undefined } : { args: A };
+export type JobArgs<A extends unknown[]> = [] extends A ? { args?: Readonly<A> | undefined } : { args: Readonly<A> };
 
 /** What {@linkcode Job} takes for a task that is called with `args` alone. */
 export type JobOptions<A extends unknown[], R> = JobBaseOptions<R> & JobArgs<A> & {
@@ -409,7 +409,7 @@ export interface AsCompletedOptions {
  * The futures in the order in which their jobs settle; those that have settled before the call come first. Each comes once, even if it is
  * given twice. Named after `concurrent.futures.as_completed`.
  *
- * @typeParam R What the tasks return.
+ * @typeParam F The futures.
  * @param futures What to wait for. It is read at the call.
  * @param options How long to wait.
  * @returns The futures; leaving the loop leaves the jobs alone.
@@ -430,13 +430,13 @@ export interface AsCompletedOptions {
  * assertEquals(order, [1, 300]);
  * ```
  */
-export function asCompleted<R>(futures: Iterable<Future<R>>, options: AsCompletedOptions = {}): AsyncIterableIterator<Future<R>> {
+export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, options: AsCompletedOptions = {}): AsyncIterableIterator<F> {
   const checks = new Checks("wait for futures");
   const { timeout } = checks.options(options, ["timeout"]);
   if (timeout !== undefined) checks.milliseconds("timeout", timeout);
   const all = checkedFutures(futures);
   const deadline = timeout === undefined ? undefined : performance.now() + timeout;
-  const settled: Future<R>[] = [];
+  const settled: F[] = [];
   let wake = (): void => {};
   const stop = [...all].map((future) =>
     onSettled(future, () => {
@@ -445,7 +445,7 @@ export function asCompleted<R>(futures: Iterable<Future<R>>, options: AsComplete
     })
   );
 
-  async function* inOrder(): AsyncGenerator<Future<R>, void, void> {
+  async function* inOrder(): AsyncGenerator<F, void, void> {
     try {
       for (let given = 0; given < all.size; given++) {
         if (settled[given] === undefined) {
@@ -478,17 +478,17 @@ export interface WaitOptions {
 }
 
 /** What {@linkcode wait} found. */
-export interface WaitResult<R> {
+export interface WaitResult<F> {
   /** The futures whose jobs have settled. */
-  done: Set<Future<R>>;
+  done: Set<F>;
   /** The others. */
-  notDone: Set<Future<R>>;
+  notDone: Set<F>;
 }
 
 /**
  * Waits for one of the conditions of `concurrent.futures.wait`.
  *
- * @typeParam R What the tasks return.
+ * @typeParam F The futures.
  * @param futures What to wait for. It is read at the call.
  * @param options The condition, and how long to wait.
  * @returns Which of the futures have settled and which have not. It does not reject when a job fails.
@@ -510,7 +510,7 @@ export interface WaitResult<R> {
  * assertEquals([...notDone], [slow]);
  * ```
  */
-export async function wait<R>(futures: Iterable<Future<R>>, options: WaitOptions = {}): Promise<WaitResult<R>> {
+export async function wait<F extends Future<unknown>>(futures: Iterable<F>, options: WaitOptions = {}): Promise<WaitResult<F>> {
   const checks = new Checks("wait for futures");
   const { returnWhen = "all-completed", timeout } = checks.options(options, ["returnWhen", "timeout"]);
   checks.oneOf("returnWhen", returnWhen, ["first-completed", "first-exception", "all-completed"]);
@@ -532,13 +532,13 @@ export async function wait<R>(futures: Iterable<Future<R>>, options: WaitOptions
   } finally {
     for (const forget of stop) forget();
   }
-  const done = new Set<Future<R>>();
-  const notDone = new Set<Future<R>>();
+  const done = new Set<F>();
+  const notDone = new Set<F>();
   for (const future of all) (future.done() ? done : notDone).add(future);
   return { done, notDone };
 }
 
-function checkedFutures<R>(futures: Iterable<Future<R>>): Set<Future<R>> {
+function checkedFutures<F>(futures: Iterable<F>): Set<F> {
   if (typeof (futures as Partial<Iterable<unknown>> | undefined)?.[Symbol.iterator] !== "function") {
     throw new TypeError(`Cannot wait for futures as they must be iterable: current value is ${show(futures)}`);
   }

@@ -186,7 +186,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {TypeError} If the task cannot be run, as far as that is known already.
    */
-  submit<A extends unknown[], R>(task: Task<A, R> | TaskRef<A, R>, ...args: A): Promise<Future<Awaited<R>>>;
+  submit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Future<Awaited<R>>>;
   submit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<Future<unknown>> {
     try {
       const job = this.#accept(what, args);
@@ -225,7 +225,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {TypeError} If the task cannot be run, as far as that is known already.
    */
-  trySubmit<A extends unknown[], R>(task: Task<A, R> | TaskRef<A, R>, ...args: A): Future<Awaited<R>> | undefined;
+  trySubmit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Future<Awaited<R>> | undefined;
   trySubmit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Future<unknown> | undefined {
     const job = this.#accept(what, args);
     const permit = this.#gate.tryAcquire();
@@ -254,7 +254,7 @@ export class ProcessPool implements AsyncDisposable {
    *
    * @throws {unknown} What {@linkcode ProcessPool.submit} and {@linkcode Future.result} throw.
    */
-  run<A extends unknown[], R>(task: Task<A, R> | TaskRef<A, R>, ...args: A): Promise<Awaited<R>>;
+  run<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Awaited<R>>;
   async run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
     const future = await this.submit(what as Task, ...args);
     return await future.result();
@@ -274,7 +274,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {RangeError} If a number is out of its range.
    */
   map<T, R>(
-    task: Task<[T], R> | TaskRef<[T], R>,
+    task: ((item: T) => R) | TaskRef<[T], R>,
     items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
     options: MapOptions & { settled: true },
   ): AsyncIterableIterator<PromiseSettledResult<Awaited<R>>>;
@@ -319,14 +319,29 @@ export class ProcessPool implements AsyncDisposable {
    * ```
    */
   map<T, R>(
-    task: Task<[T], R> | TaskRef<[T], R>,
+    task: ((item: T) => R) | TaskRef<[T], R>,
     items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
     options?: MapOptions & { settled?: false | undefined },
   ): AsyncIterableIterator<Awaited<R>>;
+  /**
+   * Runs a task on each item of an input, and gives the results or the outcomes, as `settled` says.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task: called with one item.
+   * @param items The input.
+   * @param options Order, chunks, how far to read ahead.
+   * @returns The results or the outcomes.
+   */
+  map<T, R>(
+    task: ((item: T) => R) | TaskRef<[T], R>,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options?: MapOptions,
+  ): AsyncIterableIterator<Awaited<R> | PromiseSettledResult<Awaited<R>>>;
   map(task: Task | TaskRef, items: Iterable<unknown> | AsyncIterable<unknown>, options: MapOptions = {}): AsyncIterableIterator<unknown> {
     const { maxWorkers, jobsPerWorker } = this.#options;
     const resolved = resolveMapOptions(options, { task, items, lanes: maxWorkers * jobsPerWorker });
-    this.#refuseIfNotOpen();
+    this.#refuseIfNotOpen("map with pool");
     this.#tasks.check(task);
     const host: MapHost = {
       acquire: (signal) => this.#acquire(signal),
@@ -346,7 +361,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {PoolClosedError} If the pool is shut down first.
    */
   async warmUp(): Promise<void> {
-    this.#refuseIfNotOpen();
+    this.#refuseIfNotOpen("warm up pool");
     const ready = this.#crew.warmUp();
     this.#dispatch();
     await ready;
@@ -423,7 +438,7 @@ export class ProcessPool implements AsyncDisposable {
   /** What was submitted, as a job; throws at once what can be known at once. */
   #accept(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
     if (what instanceof Job && args.length > 0) {
-      throw new TypeError(`Cannot submit job as its arguments belong in the job: current value is ${show(args)} beside it`);
+      throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} stand beside it`);
     }
     const job = what instanceof Job ? what : new Job({ func: what as Task<unknown[]>, args });
     this.#refuseIfNotOpen();
@@ -432,9 +447,9 @@ export class ProcessPool implements AsyncDisposable {
     return job;
   }
 
-  #refuseIfNotOpen(): void {
+  #refuseIfNotOpen(action = "submit to pool"): void {
     if (this.#state === "open") return;
-    throw this.#defect ?? new PoolClosedError("Cannot submit to pool as it is shut down");
+    throw this.#defect ?? new PoolClosedError(`Cannot ${action} as it is shut down`);
   }
 
   #acquire(signal: AbortSignal | undefined): Promise<Disposable> {
@@ -507,10 +522,7 @@ export class ProcessPool implements AsyncDisposable {
       this.#dispatch();
     },
     progressed: (ticket, items) => void ticket.answered(items, this.#decode),
-    bereaved: (left, death) => {
-      this.#settleAll(this.#queueAgain(left, death));
-      this.#dispatch();
-    },
+    bereaved: (left, death) => this.#settleAll(this.#queueAgain(left, death)),
     broken: (error) => {
       if (this.#state === "open") this.#state = "broken";
       this.#defect = error;
@@ -560,7 +572,8 @@ export class ProcessPool implements AsyncDisposable {
 
   /** Cancels a chunk that has not started; of one that has, no more items are started. */
   #cancelChunk(ticket: Ticket, error: unknown): void {
-    if (ticket.settled) return;
+    // One that is nowhere has come back, and is about to settle: its last items are what ended the loop.
+    if (ticket.settled || (ticket.place === undefined && ticket.slot === undefined)) return;
     if (!this.#takeBack(ticket)) return ticket.slot!.curtail(ticket);
     this.#settle(ticket, { state: "cancelled", error });
     this.#dispatch();
@@ -581,8 +594,12 @@ export class ProcessPool implements AsyncDisposable {
     this.#callBack(ticket);
   }
 
-  /** Several that end together: all have settled before the first callback runs, since that may ask about any of them. */
+  /**
+   * Several that end together: none can be cancelled any more when the first is told, which may end a map that has others; and all have settled
+   * before the first callback runs, which may ask about any of them.
+   */
   #settleAll(settlements: Settlement[]): void {
+    for (const [ticket] of settlements) ticket.settled = true;
     for (const [ticket, outcome] of settlements) this.#record(ticket, outcome);
     for (const [ticket] of settlements) this.#callBack(ticket);
   }

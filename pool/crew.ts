@@ -15,7 +15,7 @@ export interface CrewEvents {
   answered(ticket: Ticket, answer: Answer): void;
   /** Some items of a job that goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
-  /** A worker has died. */
+  /** A worker has died. `changed` comes after it. */
   bereaved(left: LeftBehind, death: Death): void;
   /** No worker can be started, and there is none. `changed` comes after it. */
   broken(error: PoolBrokenError): void;
@@ -29,7 +29,7 @@ export interface CrewParts {
 }
 
 /**
- * So many starts in a row may fail before the pool gives up. Fewer, and a passing shortage (of memory, of threads) breaks the pool; more, and a
+ * So many workers in a row may fail before one has done a job; then the pool gives up. Fewer, and a passing shortage (of memory, of threads) breaks the pool; more, and a
  * module that can never load is loaded again and again before anybody hears of it.
  */
 const MAX_FAILED_STARTS = 3;
@@ -86,6 +86,7 @@ export class Crew {
 
   /** Has all workers started that there can be; resolves when all are ready. */
   warmUp(): Promise<void> {
+    if (this.#ready === this.#options.maxWorkers) return Promise.resolve();
     const ready = Promise.withResolvers<void>();
     this.#warmUps.push(ready);
     return ready.promise;
@@ -118,9 +119,9 @@ export class Crew {
     const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued - idle;
     // With no worker left, what failed before gets one more chance.
     if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
-    for (let missing = wanted - this.#starting; missing > 0; missing--) {
-      if (this.size >= maxWorkers || this.#failedStarts >= MAX_FAILED_STARTS) break;
-      this.#start();
+    let missing = wanted - this.#starting;
+    while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS) {
+      if (this.#start()) missing--;
     }
   }
 
@@ -184,7 +185,8 @@ export class Crew {
     return count;
   }
 
-  #start(): void {
+  /** Starts one; false if the backend refuses to at once. */
+  #start(): boolean {
     const { start, jobsPerWorker, maxJobsPerWorker, clock } = this.#options;
     try {
       const slot = new Slot({
@@ -196,8 +198,10 @@ export class Crew {
         now: clock.now,
       });
       this.#slots.add(slot);
+      return true;
     } catch (error) {
       this.#startFailed({ reason: "could not be started", thrown: { raw: error } });
+      return false;
     }
   }
 
@@ -212,7 +216,10 @@ export class Crew {
       this.#startFailed(death);
       this.#parts.events.changed();
     },
-    answered: (ticket, answer) => this.#parts.events.answered(ticket, answer),
+    answered: (ticket, answer) => {
+      this.#failedStarts = 0;
+      this.#parts.events.answered(ticket, answer);
+    },
     progressed: (ticket, items) => this.#parts.events.progressed(ticket, items),
     vacated: () => this.#parts.events.changed(),
     closed: (slot, thrown) => {
@@ -224,6 +231,9 @@ export class Crew {
       this.#leave(slot);
       if (left.started.length === 0) this.#parts.callbacks.report(this.diedError(death));
       this.#parts.events.bereaved(left, death);
+      // What its module left behind may have ended it before its first job: the next would fare no better.
+      if (left.started.length === 0 && !slot.proven) this.#startFailed(death);
+      this.#parts.events.changed();
     },
     gone: (slot) => {
       this.#ending.delete(slot);
@@ -253,7 +263,6 @@ export class Crew {
 
   #makeReady(slot: Slot): void {
     slot.makeReady();
-    this.#failedStarts = 0;
     if (this.#ready === this.#options.maxWorkers) { for (const { resolve } of this.#warmUps.splice(0)) resolve(); }
     this.#parts.events.changed();
   }

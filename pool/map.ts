@@ -71,7 +71,8 @@ export interface MapHost {
 /** The options of a map, checked and complete. */
 export interface ResolvedMapOptions {
   task: Task | TaskRef;
-  source: AsyncIterator<unknown> | Iterator<unknown>;
+  /** Opens the input: only once nothing can be refused any more, since a stream that is opened is locked. */
+  open: () => AsyncIterator<unknown> | Iterator<unknown>;
   /** Undefined for automatic. */
   chunkSize: number | undefined;
   buffer: number;
@@ -98,7 +99,7 @@ export function resolveMapOptions(
   const chunksInFlight = CHUNKS_PER_LANE * lanes;
   return {
     task,
-    source: iteratorOf(items),
+    open: opener(items),
     chunkSize: size,
     buffer: buffer === undefined ? Math.max(BUFFER_PER_LANE * lanes, (size ?? 0) * chunksInFlight) : checks.wholeNumber("buffer", buffer),
     chunksInFlight,
@@ -108,10 +109,10 @@ export function resolveMapOptions(
   };
 }
 
-function iteratorOf(items: unknown): AsyncIterator<unknown> | Iterator<unknown> {
-  const given = (items ?? {}) as Partial<AsyncIterable<unknown> & Iterable<unknown>>;
-  if (typeof given[Symbol.asyncIterator] === "function") return given[Symbol.asyncIterator]!();
-  if (typeof given[Symbol.iterator] === "function") return given[Symbol.iterator]!();
+function opener(items: unknown): ResolvedMapOptions["open"] {
+  const given = (items ?? {}) as AsyncIterable<unknown> & Iterable<unknown>;
+  if (typeof given[Symbol.asyncIterator] === "function") return () => given[Symbol.asyncIterator]();
+  if (typeof given[Symbol.iterator] === "function") return () => given[Symbol.iterator]();
   throw new TypeError(`Cannot map as the items must be iterable, an async iterable or a ReadableStream: current value is ${show(items)}`);
 }
 
@@ -229,8 +230,9 @@ type Result = IteratorResult<unknown, undefined>;
 export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   #host: MapHost;
   #options: ResolvedMapOptions;
+  #source: AsyncIterator<unknown> | Iterator<unknown>;
   /** The chunks in flight, in the order of their items, and what has come of each. */
-  #chunks = new Map<Chunk, ItemOutcome[]>();
+  #chunks = new Map<Chunk, { outcomes: ItemOutcome[]; over: boolean }>();
   /** What the consumer gets next. */
   #ready = new Queue<ItemOutcome[]>();
   #readyIndex = 0;
@@ -252,6 +254,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   constructor(host: MapHost, options: ResolvedMapOptions) {
     this.#host = host;
     this.#options = options;
+    this.#source = options.open();
     this.#chunkSize = Math.min(options.chunkSize ?? 1, options.buffer);
   }
 
@@ -283,7 +286,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   outcomes(chunk: Chunk, outcomes: ItemOutcome[]): void {
     if (this.#state === "ended" || outcomes.length === 0) return;
     if (this.#options.ordered) {
-      this.#chunks.get(chunk)!.push(...outcomes);
+      this.#chunks.get(chunk)!.outcomes.push(...outcomes);
       this.#advance();
     } else this.#ready.push(outcomes);
     this.#serve();
@@ -299,8 +302,9 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
 
   settled(chunk: Chunk): void {
     this.#inFlight--;
-    if (this.#state === "ended") return void this.#chunks.delete(chunk);
-    if (!this.#options.ordered) this.#chunks.delete(chunk);
+    this.#chunks.get(chunk)!.over = true;
+    if (this.ended || !this.#options.ordered) this.#chunks.delete(chunk);
+    if (this.ended) return;
     this.#advance();
     this.#serve();
     this.#wakePump();
@@ -308,9 +312,9 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
 
   /** In order, only the first chunk's outcomes are ready; then those of the next. */
   #advance(): void {
-    for (const [chunk, outcomes] of this.#chunks) {
+    for (const [chunk, { outcomes, over }] of this.#chunks) {
       if (outcomes.length > 0) this.#ready.push(outcomes.splice(0));
-      if (!chunk.settled) return;
+      if (!over) return;
       this.#chunks.delete(chunk);
     }
   }
@@ -405,7 +409,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     if (this.ended) return permit[Symbol.dispose]();
     const { task: func } = this.#options;
     const chunk = new Chunk(permit, items, { func, firstIndex: this.#read - items.length, listener: this });
-    this.#chunks.set(chunk, []);
+    this.#chunks.set(chunk, { outcomes: [], over: false });
     this.#inFlight++;
     try {
       this.#host.admit(chunk);
@@ -445,7 +449,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   #pull(): IteratorResult<unknown> | Promise<IteratorResult<unknown>> {
     if (this.#pulled !== undefined) return this.#pulled;
     try {
-      const result = this.#options.source.next();
+      const result = this.#source.next();
       if (!("then" in result)) return result;
       return this.#pulled = Promise.resolve(result).catch((error) => {
         this.#sourceEnded = true;
@@ -461,7 +465,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   async #closeSource(): Promise<void> {
     if (this.#sourceEnded) return;
     this.#sourceEnded = true;
-    const closed = Promise.resolve(this.#options.source.return?.());
+    const closed = Promise.resolve(this.#source.return?.());
     if (this.#pulled === undefined) await closed;
     else closed.catch((error) => this.#host.report(error));
   }

@@ -122,6 +122,35 @@ for (const [name, deed] of Object.entries(DEEDS)) {
   });
 }
 
+Deno.test("A module that leaves a rejection unhandled and loads breaks the pool, and is not imported by the caller", async () => {
+  const url = moduleOf(`Promise.reject(new RangeError("deed"));`);
+  const pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
+  assertBroken(await within(pool.run(() => 1).catch((error) => error)), DEEDS["leaves a rejection unhandled"]!, "");
+  await within(pool.shutdown());
+});
+
+Deno.test("A module that kills its workers soon after they were ready breaks the pool", async () => {
+  const errors: unknown[] = [];
+  const url = moduleOf(`setTimeout(() => { throw new RangeError("deed"); }, 5); export const task = () => new Promise(() => {});`);
+  const pool = new ProcessPool({ maxWorkers: 1, modules: [url], onError: (error) => errors.push(error) });
+  // They are idle when that happens, so it is for the pool to tell.
+  assertBroken(await within(pool.warmUp().then(() => untilBroken(pool))), DEEDS["throws in a timer"]!, "");
+  await within(pool.shutdown());
+  for (const error of errors) assertInstanceOf(error, WorkerDiedError);
+});
+
+/** Has workers started again and again until the pool gives up. */
+async function untilBroken(pool: ProcessPool): Promise<unknown> {
+  for (;;) {
+    try {
+      await pool.warmUp();
+      await new Promise((resolve) => setTimeout(resolve));
+    } catch (error) {
+      return error;
+    }
+  }
+}
+
 Deno.test("An argument that cannot be copied fails its job alone", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const culprit = await pool.submit((x: unknown) => x, () => 1);

@@ -57,6 +57,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     claims = message.claims;
     try {
       modules = await Promise.all(host.imports.map((load) => load()));
+      // A rejection that a module left unhandled shows within a turn; the caller may import it next, relying on it to do no harm.
+      if (modules.length > 0) await new Promise((resolve) => setTimeout(resolve));
     } catch (thrown) {
       return post({ type: "failed", stage: "loading", thrown: encode(thrown) });
     }
@@ -99,7 +101,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function compile(text: string, name: string): Func {
-    const func: Func = (0, eval)(`(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name)}`);
+    const func = evaluate(`(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name)}`);
     return function callBySource(...args) {
       try {
         const value = func.apply(undefined, args);
@@ -108,6 +110,15 @@ export function createRuntime(host: RuntimeHost): Runtime {
         return explain(thrown);
       }
     };
+  }
+
+  /** The computed name of a method may use what is not there, too. */
+  function evaluate(source: string): Func {
+    try {
+      return (0, eval)(source);
+    } catch (thrown) {
+      return explain(thrown);
+    }
   }
 
   function explain(thrown: unknown): never {

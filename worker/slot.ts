@@ -81,6 +81,7 @@ export class Slot {
   #maxJobs: number;
   #now: () => number;
   #idleSince = 0;
+  #proven = false;
   /** The tasks that the worker has, as {@linkcode KNOWN_TASKS} says. */
   #known = new Set<number>();
 
@@ -116,6 +117,11 @@ export class Slot {
   /** Whether the worker has run as many jobs as it may. */
   get worn(): boolean {
     return this.#runs >= this.#maxJobs;
+  }
+
+  /** Whether the worker has done a job. */
+  get proven(): boolean {
+    return this.#proven;
   }
 
   /** For how long the worker has been ready and without a job, in ms; undefined if it is not so. */
@@ -240,6 +246,7 @@ export class Slot {
     // An answer may come twice; the second finds nothing.
     if (sent === undefined) return;
     this.#sent.delete(message.run);
+    this.#proven = true;
     this.#freeClaims.push(sent.claim);
     if (this.load === 0) this.#idleSince = this.#now();
     const { ticket } = sent;

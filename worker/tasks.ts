@@ -156,15 +156,17 @@ function keep(tasks: Map<string, TaskMessage>, id: string, task: TaskMessage): T
 function expression(func: Task, text: string): string {
   const name = taskName(func);
   const advice = "export a function from a module, name that module in the pool's 'modules', and give the function";
-  if (/^class\b/.test(text)) throw new TypeError(`Cannot send '${name}' to a worker as it is a class, which cannot be called: ${advice}`);
+  if (/^class\b(?!\s*\()/.test(text)) {
+    throw new TypeError(`Cannot send '${name}' to a worker as it is a class, which cannot be called: ${advice}`);
+  }
   if (/\{\s*\[native code\]\s*\}$/.test(text)) {
     throw new TypeError(`Cannot send '${name}' to a worker as it is native or bound and has no text: wrap it in a function, or ${advice}`);
   }
-  if (/Generator/.test(Object.getPrototypeOf(func).constructor.name)) {
+  if (/Generator/.test(Object.getPrototypeOf(func)?.constructor?.name)) {
     throw new TypeError(`Cannot send '${name}' to a worker as it is a generator, whose values cannot come back: return an array of them`);
   }
   // A method's text is one only within an object.
-  const candidates = ACCESSOR.test(text) ? [] : [text, `Object.values({${text}\n})[0]`];
+  const candidates = ACCESSOR.test(text) ? [] : [text, `((holder) => holder[Reflect.ownKeys(holder)[0]])({${text}\n})`];
   const found = candidates.find(isExpression);
   if (found !== undefined) return found;
   throw new TypeError(`Cannot send '${name}' to a worker as its text is not that of a function: ${advice}`);

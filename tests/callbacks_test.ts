@@ -1,0 +1,99 @@
+import { assertEquals, assertStrictEquals } from "@std/assert";
+import { Callbacks } from "../pool/callbacks.ts";
+import { realClock } from "../pool/clock.ts";
+import { thrownBy, turn } from "./helpers.ts";
+
+/** Callbacks, and what they have reported. */
+function recorded() {
+  const reported: unknown[] = [];
+  return { reported, callbacks: new Callbacks(realClock, (error) => reported.push(error)) };
+}
+
+Deno.test("Callbacks.report() hands what onError throws to the platform", () => {
+  const seen: unknown[] = [];
+  const listener = (event: ErrorEvent): void => {
+    event.preventDefault();
+    seen.push(event.error);
+  };
+  const second = new Error("of onError");
+  const callbacks = new Callbacks(realClock, () => {
+    throw second;
+  });
+  globalThis.addEventListener("error", listener);
+  try {
+    callbacks.report(new Error("first"));
+  } finally {
+    globalThis.removeEventListener("error", listener);
+  }
+  assertEquals(seen, [second]);
+});
+
+Deno.test("Callbacks.callOnDone() is through at once if the callback returns no promise", () => {
+  const { callbacks, reported } = recorded();
+  for (const value of [undefined, null, 0, {}, { then: 4 }]) assertEquals(callbacks.callOnDone(() => value), undefined);
+  const error = new Error("sync");
+  assertEquals(
+    callbacks.callOnDone(() => {
+      throw error;
+    }),
+    undefined,
+  );
+  assertEquals(reported, [error]);
+});
+
+Deno.test("Callbacks.callOnDone() waits for whatever is thenable, and never rejects", async () => {
+  const { callbacks, reported } = recorded();
+  const error = new Error("async");
+  await callbacks.callOnDone(() => ({ then: (resolve: (value: unknown) => void) => resolve(1) }));
+  await callbacks.callOnDone(() => ({ then: (_: unknown, reject: (reason: unknown) => void) => reject(error) }));
+  await callbacks.callOnDone(() => Promise.reject(error));
+  assertEquals(reported, [error, error]);
+});
+
+Deno.test("Callbacks.idle() resolves when the last callback is through, one that began meanwhile included", async () => {
+  const { callbacks } = recorded();
+  await callbacks.idle();
+  const [first, second] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  callbacks.callOnDone(() => first.promise);
+  const order: string[] = [];
+  const idle = Promise.all([callbacks.idle(), callbacks.idle()]).then(() => order.push("idle"));
+  const { promise, call } = callbacks.prepare(() => second.promise);
+  call();
+  first.resolve();
+  await turn();
+  assertEquals(order, []);
+  second.resolve();
+  await promise;
+  await idle;
+  assertEquals(order, ["idle"]);
+});
+
+Deno.test("Callbacks.idle() waits until an error that nobody looks at has been reported", async () => {
+  const { callbacks, reported } = recorded();
+  const error = new Error("unseen");
+  callbacks.prepare(() => Promise.reject(error)).call();
+  await callbacks.idle();
+  assertEquals(reported, [error]);
+});
+
+Deno.test("Callbacks.prepare() gives a promise that is looked at in time even after the callback has thrown", async () => {
+  const { callbacks, reported } = recorded();
+  const error = new Error("seen");
+  const { promise, call } = callbacks.prepare((): never => {
+    throw error;
+  });
+  call();
+  await Promise.resolve();
+  assertStrictEquals(await thrownBy(() => promise), error);
+  await callbacks.idle();
+  assertEquals(reported, []);
+});
+
+Deno.test("Callbacks.prepare() gives a promise whose followers are ordinary promises", async () => {
+  const { callbacks } = recorded();
+  const { promise, call } = callbacks.prepare(() => 1);
+  const follower = promise.then((value) => value + 1);
+  assertStrictEquals(follower.constructor, Promise);
+  call();
+  assertEquals(await follower, 2);
+});

@@ -1,0 +1,107 @@
+import { assertEquals } from "@std/assert";
+import type {
+  AcquireOptions,
+  AsCompletedOptions,
+  CancelOptions,
+  CurrentJob,
+  Future,
+  Job,
+  JobArgs,
+  JobBaseOptions,
+  JobCancelledDetails,
+  JobCancelledError,
+  JobOptions,
+  JobOptionsWithKwargs,
+  JobState,
+  MapOptions,
+  PoolBrokenDetails,
+  PoolBrokenError,
+  PoolClosedError,
+  PoolStats,
+  ProcessPool,
+  ProcessPoolOptions,
+  ResultOptions,
+  Semaphore,
+  SettledState,
+  ShutdownOptions,
+  Task,
+  TaskModule,
+  TaskRef,
+  WaitOptions,
+  WaitResult,
+  WorkerDiedDetails,
+  WorkerDiedError,
+} from "@procpool/process-pool";
+import * as mod from "@procpool/process-pool";
+
+/** Every type that can be named, by name: it does not compile when one is missing. */
+interface TypeExports {
+  AcquireOptions: AcquireOptions;
+  AsCompletedOptions: AsCompletedOptions;
+  CancelOptions: CancelOptions;
+  CurrentJob: CurrentJob;
+  Future: Future<number>;
+  Job: Job<[], number>;
+  JobArgs: JobArgs<[]>;
+  JobBaseOptions: JobBaseOptions<number>;
+  JobCancelledDetails: JobCancelledDetails;
+  JobCancelledError: JobCancelledError;
+  JobOptions: JobOptions<[], number>;
+  JobOptionsWithKwargs: JobOptionsWithKwargs<[], { level: number }, number>;
+  JobState: JobState;
+  MapOptions: MapOptions;
+  PoolBrokenDetails: PoolBrokenDetails;
+  PoolBrokenError: PoolBrokenError;
+  PoolClosedError: PoolClosedError;
+  PoolStats: PoolStats;
+  ProcessPool: ProcessPool;
+  ProcessPoolOptions: ProcessPoolOptions;
+  ResultOptions: ResultOptions;
+  Semaphore: Semaphore;
+  SettledState: SettledState;
+  ShutdownOptions: ShutdownOptions;
+  Task: Task;
+  TaskModule: TaskModule;
+  TaskRef: TaskRef;
+  WaitOptions: WaitOptions;
+  // deno-lint-ignore no-explicit-any -- whatever its parameter stands for
+  WaitResult: WaitResult<any>;
+  WorkerDiedDetails: WorkerDiedDetails;
+  WorkerDiedError: WorkerDiedError;
+}
+
+Deno.test("mod.ts exports these values and no others", () => {
+  assertEquals(Object.keys(mod).sort(), [
+    "Future",
+    "Job",
+    "JobCancelledError",
+    "PoolBrokenError",
+    "PoolClosedError",
+    "ProcessPool",
+    "Semaphore",
+    "WorkerDiedError",
+    "asCompleted",
+    "currentJob",
+    "wait",
+  ]);
+});
+
+Deno.test("mod.ts exports each class of an error as a class that goes by its name", () => {
+  const details = { jobId: 1, taskName: "task", attempts: 3, cause: "why" };
+  const errors = [
+    new mod.JobCancelledError("message", details),
+    new mod.PoolBrokenError("message", details),
+    new mod.PoolClosedError("message", details),
+    new mod.WorkerDiedError("message", details),
+  ];
+  for (const error of errors) {
+    assertEquals([error instanceof Error, error.name, error.message, error.cause], [true, error.constructor.name, "message", "why"]);
+  }
+  assertEquals(new mod.WorkerDiedError("message").attempts, 0);
+  assertEquals("cause" in new mod.WorkerDiedError("message"), false);
+});
+
+Deno.test("mod.ts exports the types that its functions use", () => {
+  const types: Partial<TypeExports> = {};
+  assertEquals(types, {}, "that this compiles is the test");
+});

@@ -1,0 +1,456 @@
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import {
+  currentJob,
+  type Future,
+  Job,
+  JobCancelledError,
+  PoolClosedError,
+  ProcessPool,
+  type ProcessPoolOptions,
+  WorkerDiedError,
+} from "@procpool/process-pool";
+import { granted, moduleOf, within } from "./fixtures.ts";
+import { meet, Meeting, turn } from "./helpers.ts";
+
+const BACKENDS = ["worker", "inline"] as const;
+const add = (a: number, b: number) => a + b;
+
+/** Waits in a way that both backends can: without holding its thread. */
+async function meetAsync(memory: Int32Array): Promise<string> {
+  Atomics.store(memory, 0, 1);
+  Atomics.notify(memory, 0);
+  await Atomics.waitAsync(memory, 1, 0).value;
+  return "met";
+}
+
+for (const backend of BACKENDS) {
+  Deno.test(`ProcessPool.run() submits and gives the result (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    assertEquals(await within(pool.run(add, 1, 2)), 3);
+    assertEquals(await within(pool.run(new Job({ func: add, args: [3, 4] }))), 7);
+    assertEquals(await within(pool.run(async (x: number) => await Promise.resolve(x), 5)), 5);
+    const greet = (greeting: string, { name }: { name: string }) => `${greeting} ${name}`;
+    assertEquals(await within(pool.run(new Job({ func: greet, args: ["Hello"], kwargs: { name: "bear" } }))), "Hello bear");
+  });
+
+  Deno.test(`ProcessPool.submit() waits at the gate until a job settles, first come, first served (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1, backend });
+    const meeting = new Meeting();
+    const first = await pool.submit(meetAsync, meeting.memory);
+    await meeting.come();
+    const order: number[] = [];
+    const second = pool.submit(add, 1, 1).then((future) => (order.push(2), future));
+    const third = pool.submit(add, 2, 2).then((future) => (order.push(3), future));
+    await turn();
+    assertEquals([order.length, pool.stats().waiting, pool.trySubmit(add, 0, 0)], [0, 2, undefined]);
+    meeting.letGo();
+    assertEquals(await within(first.result()), "met");
+    assertEquals(await within((await second).result()), 2);
+    assertEquals(await within((await third).result()), 4);
+    assertEquals(order, [2, 3]);
+  });
+
+  Deno.test(`ProcessPool holds at most 'queueSize' unsettled jobs of 100 submitters, and all settle (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, queueSize: 8, backend });
+    let unsettled = 0;
+    let most = 0;
+    const submitted: number[] = [];
+    const admitted: number[] = [];
+    const results: number[] = [];
+
+    async function submitter(_: unknown, name: number): Promise<void> {
+      for (let i = 0; i < 100; i++) {
+        const id = name * 100 + i;
+        submitted.push(id);
+        const job = new Job({ id, func: (x: number) => x, args: [id], onDone: () => void unsettled-- });
+        const future = await pool.submit(job);
+        admitted.push(id);
+        most = Math.max(most, ++unsettled);
+        future.addDoneCallback(async () => results.push(await future.result()));
+      }
+    }
+
+    await within(Promise.all(Array.from({ length: 100 }, submitter)));
+    await within(pool.shutdown());
+    assertEquals(results.sort((a, b) => a - b), Array.from({ length: 10_000 }, (_, i) => i));
+    assert(most <= 8, `${most} jobs were unsettled at once`);
+    assertEquals(admitted, submitted);
+    const { finished, failed, cancelled, queued, waiting } = pool.stats();
+    assertEquals({ finished, failed, cancelled, queued, waiting }, { finished: 10_000, failed: 0, cancelled: 0, queued: 0, waiting: 0 });
+  });
+
+  Deno.test(`ProcessPool starts workers as jobs need them, and reuses idle ones first (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 3, backend });
+    assertEquals(pool.stats().workers, 0);
+    for (let i = 0; i < 5; i++) await within(pool.run(add, i, 1));
+    assertEquals(pool.stats().workers, 1);
+    const meetings = [new Meeting(), new Meeting()];
+    const futures = await Promise.all(meetings.map(({ memory }) => pool.submit(meetAsync, memory)));
+    await within(Promise.all(meetings.map((meeting) => meeting.come())));
+    assertEquals([pool.stats().workers, pool.stats().busy], [2, 2]);
+    for (const meeting of meetings) meeting.letGo();
+    await within(Promise.all(futures.map((future) => future.result())));
+  });
+
+  Deno.test(`ProcessPool lets go of workers that are idle for 'idleTimeout', and starts them again (${backend})`, async () => {
+    const closed = Promise.withResolvers<void>();
+    const pool = new ProcessPool({
+      maxWorkers: 1,
+      idleTimeout: 1,
+      backend,
+      finalizer: () => {
+        throw new Error("closed");
+      },
+      onError: () => closed.resolve(),
+    });
+    assertEquals(await within(pool.run(add, 1, 2)), 3);
+    await within(closed.promise);
+    while (pool.stats().workers > 0) await turn();
+    assertEquals(await within(pool.run(add, 3, 4)), 7);
+    await within(pool.shutdown());
+  });
+
+  Deno.test(`ProcessPool replaces a worker after 'maxJobsPerWorker' jobs (${backend})`, async () => {
+    let finalized = 0;
+    await using pool = new ProcessPool({
+      maxWorkers: 1,
+      maxJobsPerWorker: 2,
+      backend,
+      finalizer: () => {
+        throw new Error("finalized");
+      },
+      onError: () => finalized++,
+    });
+    const sums: number[] = [];
+    for (let i = 0; i < 6; i++) sums.push(await within(pool.run(add, i, 0)));
+    await within(pool.shutdown());
+    assertEquals([sums, finalized], [[0, 1, 2, 3, 4, 5], 3]);
+  });
+
+  Deno.test(`ProcessPool with 'jobsPerWorker' runs so many jobs at a time in one worker (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 3, backend });
+    const meetings = [new Meeting(), new Meeting(), new Meeting(), new Meeting()];
+    const futures = [];
+    for (const { memory } of meetings) futures.push(await pool.submit(meetAsync, memory));
+    await within(Promise.all(meetings.slice(0, 3).map((meeting) => meeting.come())));
+    assertEquals(futures.map(({ state }) => state), ["running", "running", "running", "queued"]);
+    for (const meeting of meetings) meeting.letGo();
+    await within(Promise.all(futures.map((future) => future.result())));
+  });
+
+  Deno.test(`ProcessPool runs the initializer with 'initArgs' once in each worker, before its first job (${backend})`, async () => {
+    const url = moduleOf(`
+      let state = [];
+      export function init(...args) { state.push("init", ...args); }
+      export function look() { return state; }
+    `);
+    const task = { module: url, name: "look" };
+    await using pool = new ProcessPool({
+      maxWorkers: 1,
+      backend,
+      modules: [url],
+      initializer: { module: url, name: "init" },
+      initArgs: [1, "a"],
+    });
+    await within(pool.warmUp());
+    assertEquals(await within(pool.run(task)), ["init", 1, "a"]);
+    assertEquals(await within(pool.run(task)), ["init", 1, "a"]);
+  });
+
+  Deno.test(`ProcessPool.warmUp() starts all workers, and is refused when there can be none (${backend})`, async () => {
+    const pool = new ProcessPool({ maxWorkers: 3, backend });
+    await within(pool.warmUp());
+    assertEquals([pool.stats().workers, pool.stats().busy], [3, 0]);
+    await within(pool.warmUp());
+    await within(pool.shutdown());
+    await assertRejects(() => pool.warmUp(), PoolClosedError);
+  });
+
+  Deno.test(`ProcessPool.shutdown() lets admitted jobs finish and refuses all others (${backend})`, async () => {
+    const pool = new ProcessPool({ maxWorkers: 1, queueSize: 3, backend });
+    const meeting = new Meeting();
+    const running = await pool.submit(meetAsync, meeting.memory);
+    const queued = [await pool.submit(add, 1, 1), await pool.submit(add, 2, 2)];
+    const waiting = pool.submit(add, 3, 3);
+    await within(meeting.come());
+    const over = pool.shutdown();
+    await assertRejects(() => within(waiting), PoolClosedError, "shut down meanwhile");
+    await assertRejects(() => pool.submit(add, 0, 0), PoolClosedError, "Cannot submit to pool as it is shut down");
+    assertThrows(() => pool.trySubmit(add, 0, 0), PoolClosedError);
+    assertThrows(() => pool.map((x: number) => x, [1]), PoolClosedError);
+    meeting.letGo();
+    await within(over);
+    assertEquals(running.state, "finished");
+    assertEquals(await Promise.all(queued.map((future) => future.result())), [2, 4]);
+    assertEquals(pool.stats().workers, 0);
+    await pool.shutdown();
+    await pool.terminate();
+  });
+
+  Deno.test(`ProcessPool.shutdown({ cancelPending }) cancels what has not started (${backend})`, async () => {
+    const pool = new ProcessPool({ maxWorkers: 1, backend });
+    const meeting = new Meeting();
+    const running = await pool.submit(meetAsync, meeting.memory);
+    const queued = await pool.submit(add, 1, 1);
+    await within(meeting.come());
+    const over = pool.shutdown({ cancelPending: true });
+    assertInstanceOf(await within(queued.exception()), JobCancelledError);
+    meeting.letGo();
+    await within(over);
+    assertEquals([running.state, queued.state], ["finished", "cancelled"]);
+  });
+
+  Deno.test(`ProcessPool.shutdown({ timeout }) terminates a pool that is not through (${backend})`, async () => {
+    const pool = new ProcessPool({ maxWorkers: 1, backend });
+    const meeting = new Meeting();
+    const running = await pool.submit(meetAsync, meeting.memory);
+    await within(meeting.come());
+    const over = pool.shutdown({ timeout: 1 });
+    const error = await within(running.exception());
+    assertInstanceOf(error, PoolClosedError);
+    assertEquals((error.cause as Error).name, "TimeoutError");
+    meeting.letGo();
+    await within(over);
+  });
+
+  Deno.test(`ProcessPool.terminate() settles everything at once, with the reason as the cause (${backend})`, async () => {
+    const pool = new ProcessPool({ maxWorkers: 1, queueSize: 2, backend });
+    const meeting = new Meeting();
+    const running = await pool.submit(meetAsync, meeting.memory);
+    const queued = await pool.submit(add, 1, 1);
+    const waiting = pool.submit(add, 2, 2);
+    const results = pool.map((x: number) => x, [1, 2, 3]);
+    const firstResult = results.next();
+    await within(meeting.come());
+    const over = pool.terminate("enough");
+    assertEquals([running.state, queued.state], ["failed", "cancelled"]);
+    meeting.letGo();
+    for (
+      const error of [
+        await running.exception(),
+        await queued.exception(),
+        await assertRejects(() => within(waiting), PoolClosedError),
+      ]
+    ) {
+      assertStrictEquals((error as Error).cause, "enough");
+    }
+    await assertRejects(() => within(firstResult), PoolClosedError);
+    assertEquals(await within(results.next()), { done: true, value: undefined });
+    await within(over);
+    await within(pool.shutdown());
+  });
+
+  Deno.test(`ProcessPool is shut down by 'await using' (${backend})`, async () => {
+    let future: Future<number>;
+    {
+      await using pool = new ProcessPool({ maxWorkers: 1, backend });
+      future = await pool.submit(add, 1, 2);
+    }
+    assertEquals(future.state, "finished");
+  });
+
+  Deno.test(`currentJob() tells a task its job until its first await (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    const task = async () => {
+      const scope = globalThis as Record<symbol, unknown>;
+      const key = Symbol.for("process-pool.job");
+      const { id, attempt, signal } = scope[key] as { id: string; attempt: number; signal: AbortSignal };
+      await null;
+      return [id, attempt, signal.aborted, scope[key]];
+    };
+    assertEquals(await within(pool.run(new Job({ id: "a", func: task }))), ["a", 1, false, undefined]);
+    assertEquals(currentJob(), undefined);
+  });
+}
+
+Deno.test("Future.cancel() wins over a job that was sent and has not started", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  await pool.warmUp();
+  const ran = new Int32Array(new SharedArrayBuffer(4));
+  const mark = (ran: Int32Array) => void Atomics.add(ran, 0, 1);
+  let cancelled = 0;
+  for (let i = 0; i < 2000; i++) {
+    const future = await pool.submit(mark, ran);
+    // It is on its way to the worker now, which may or may not have begun with it.
+    if (future.cancel()) cancelled++;
+    await future.exception();
+    assertEquals(future.state, future.cancelled() ? "cancelled" : "finished");
+  }
+  await within(pool.shutdown());
+  assertEquals(Atomics.load(ran, 0) + cancelled, 2000);
+  assertEquals([pool.stats().finished, pool.stats().cancelled], [2000 - cancelled, cancelled]);
+});
+
+Deno.test("Future.cancel({ force }) ends a running job, and its neighbours share its fate", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 2 });
+  const meetings = [new Meeting(), new Meeting()];
+  const culprit = await pool.submit(meetAsync, meetings[0]!.memory);
+  const neighbour = await pool.submit(meetAsync, meetings[1]!.memory);
+  const behind = await pool.submit(add, 1, 2);
+  await within(Promise.all(meetings.map((meeting) => meeting.come())));
+  assertEquals([culprit.cancel(), culprit.cancel({ force: true, reason: "why" }), culprit.cancel({ force: true })], [false, true, false]);
+  const error = await culprit.exception();
+  assertInstanceOf(error, JobCancelledError);
+  assertEquals([error.jobId, error.taskName, error.cause, culprit.state], [culprit.id, "meetAsync", "why", "cancelled"]);
+  assertInstanceOf(await within(neighbour.exception()), WorkerDiedError);
+  assertEquals(await within(behind.result()), 3);
+});
+
+Deno.test("Job.signal ends a running job with its own reason, and the next job gets a new worker", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const controller = new AbortController();
+  const meeting = new Meeting();
+  const future = await pool.submit(new Job({ func: meetAsync, args: [meeting.memory], signal: controller.signal }));
+  await within(meeting.come());
+  controller.abort("stop");
+  assertEquals([future.state, await future.exception()], ["cancelled", "stop"]);
+  assertEquals(await within(pool.run(add, 1, 2)), 3);
+});
+
+Deno.test("currentJob().signal of a task on the calling thread aborts with the job", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline" });
+  const started = Promise.withResolvers<void>();
+  const aborted = Promise.withResolvers<unknown>();
+  const future = await pool.submit(() => {
+    const { signal } = currentJob()!;
+    return new Promise<void>((resolve) => {
+      signal.addEventListener("abort", () => (aborted.resolve(signal.reason), resolve()));
+      started.resolve();
+    });
+  });
+  await within(started.promise);
+  assert(future.cancel({ force: true, reason: "why" }));
+  const reason = await within(aborted.promise);
+  assertInstanceOf(reason, JobCancelledError);
+  assertEquals(reason.cause, "why");
+});
+
+Deno.test("ProcessPool.stats() counts a worker that cannot be stopped, and terminate() does not wait for it", async () => {
+  const pool = new ProcessPool({ maxWorkers: 1 });
+  const meeting = new Meeting();
+  // A worker asleep in Atomics.wait is as deaf as one in an endless loop, and can be woken when the test is over.
+  const future = await pool.submit(meet, meeting.memory);
+  await within(meeting.come());
+  assert(future.cancel({ force: true }));
+  assertEquals(await within(pool.run(add, 1, 2)), 3);
+  assertEquals(pool.stats().unstoppable, 1);
+  await within(pool.terminate());
+  assertEquals([future.state, pool.stats().unstoppable], ["cancelled", 1]);
+  meeting.letGo();
+  while (pool.stats().unstoppable > 0) await turn();
+});
+
+Deno.test("Job.transfer moves arguments instead of copying them", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const moved = new ArrayBuffer(8);
+  const copied = new ArrayBuffer(4);
+  const lengths = (a: ArrayBuffer, b: ArrayBuffer) => [a.byteLength, b.byteLength];
+  assertEquals(await within(pool.run(new Job({ func: lengths, args: [moved, copied], transfer: [moved] }))), [8, 4]);
+  assertEquals([moved.byteLength, copied.byteLength], [0, 4]);
+  const { readable, writable } = new TransformStream<string, string>();
+  const read = async (stream: ReadableStream<string>) => (await Array.fromAsync(stream)).join("");
+  const result = pool.run(new Job({ func: read, args: [readable], transfer: [readable] }));
+  const writer = writable.getWriter();
+  await writer.write("thr");
+  await writer.write("ough");
+  await writer.close();
+  assertEquals(await within(result), "through");
+});
+
+Deno.test("ProcessPool that nobody shuts down lets the program end (needs --allow-run and --allow-read)", {
+  ignore: !granted("run") || !granted("read"),
+}, async () => {
+  const source = `
+    import { ProcessPool } from "@procpool/process-pool";
+    const pool = new ProcessPool({ idleTimeout: 10 });
+    console.log(await pool.run((x) => x + 1, 1));
+  `;
+  const { code, stdout } = await runProgram(source);
+  assertEquals([code, stdout], [0, "2\n"]);
+});
+
+Deno.test("ProcessPool says nothing on stderr that its caller was told by a promise (needs --allow-run and --allow-read)", {
+  ignore: !granted("run") || !granted("read"),
+}, async () => {
+  const source = `
+    import { ProcessPool } from "@procpool/process-pool";
+    for (const deed of ["throw new Error('deed')", "Deno.exit(3)", "self.close()", "await Promise.reject(1)", "import 'file:///nowhere.ts'"]) {
+      for (const permissions of [undefined, "none"]) {
+        await using pool = new ProcessPool({ modules: ["data:text/javascript," + deed], permissions });
+        await pool.run(() => 1).then(console.log, (error) => console.log(error.name));
+      }
+    }
+    await using pool = new ProcessPool({ onError: (error) => console.log(error.name) });
+    for (const task of [() => Deno.exit(3), () => self.close(), () => { throw 1 }, () => new Promise(() => { setTimeout(() => { throw 1 }) })]) {
+      await pool.submit(task);
+    }
+    await pool.submit(() => { setTimeout(() => Promise.reject(2)); });
+    await pool.shutdown();
+  `;
+  const { code, stdout, stderr } = await runProgram(source);
+  assertEquals([code, stderr], [0, ""]);
+  assertEquals(stdout.trim().split("\n").filter((line) => line !== "WorkerDiedError"), Array(10).fill("PoolBrokenError"));
+});
+
+Deno.test(
+  "ProcessPool with permissions ends the program with exit code 70 without --unstable-worker-options (needs --allow-run and --allow-read)",
+  {
+    ignore: !granted("run") || !granted("read"),
+  },
+  async () => {
+    const source = `
+    import { ProcessPool } from ${JSON.stringify(import.meta.resolve("../mod.ts"))};
+    await using pool = new ProcessPool({ permissions: "none" });
+    await pool.run(() => 1).catch(() => {});
+  `;
+    // The day this fails Deno has made the option stable: then say so in README.md and at the option, and take "unstable" out of deno.json.
+    const { code, stderr } = await runProgram(source, { unstable: [] });
+    assertEquals(code, 70);
+    assert(stderr.includes("worker-options"), stderr);
+  },
+);
+
+/** Runs a program in a process of its own, with the project's configuration but for what is given. */
+async function runProgram(source: string, changes: object = {}): Promise<{ code: number; stdout: string; stderr: string }> {
+  const root = new URL("../", import.meta.url);
+  const config = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
+  const directory = await Deno.makeTempDir();
+  try {
+    const absolute = (path: string) => new URL(path, root).href;
+    const imports = { ...config.imports, "@procpool/process-pool": absolute("mod.ts") };
+    const links = config.links.map((path: string) => new URL(path, root).pathname);
+    await Deno.writeTextFile(
+      `${directory}/deno.json`,
+      JSON.stringify({ imports, links, unstable: config.unstable, lock: false, ...changes }),
+    );
+    await Deno.writeTextFile(`${directory}/program.js`, source);
+    const command = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--quiet", "program.js"],
+      cwd: directory,
+      env: { NO_COLOR: "1" },
+    });
+    const { code, stdout, stderr } = await command.output();
+    return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+Deno.test("ProcessPool with every optional field undefined is as one without options", async () => {
+  const options: Required<{ [K in keyof ProcessPoolOptions]: undefined }> = {
+    maxWorkers: undefined,
+    queueSize: undefined,
+    modules: undefined,
+    permissions: undefined,
+    backend: undefined,
+    initializer: undefined,
+    initArgs: undefined,
+    finalizer: undefined,
+    jobsPerWorker: undefined,
+    maxJobsPerWorker: undefined,
+    idleTimeout: undefined,
+    onError: undefined,
+  };
+  await using pool = new ProcessPool(options);
+  assertEquals(await within(pool.run(add, 1, 2)), 3);
+});

@@ -1,0 +1,273 @@
+import { assert, assertEquals, assertInstanceOf, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { PoolBrokenError, ProcessPool, type ProcessPoolOptions } from "@procpool/process-pool";
+import { granted, moduleOf, within } from "./fixtures.ts";
+
+const URL_OF_TASKS = moduleOf(`
+const secret = 42;
+
+export class BadRecord extends Error {
+  constructor(row) {
+    super("bad record");
+    this.row = row;
+  }
+  where() {
+    return "row " + this.row;
+  }
+}
+
+export function reveal(x) {
+  return secret + x;
+}
+
+export const twin = (x) => secret + x;
+
+export function fail(row) {
+  throw new BadRecord(row);
+}
+
+export class NotExported {}
+class Hidden extends RangeError {}
+
+export function failHidden() {
+  const error = new Hidden("hidden");
+  error.code = 7;
+  throw error;
+}
+
+export function failDeeply() {
+  const cause = new BadRecord(1);
+  cause.cause = new TypeError("root");
+  const error = new AggregateError([new BadRecord(2), "no error", cause], "many", { cause });
+  error.self = error;
+  throw error;
+}
+
+export function failLike(name) {
+  if (name === "NotFound") throw new Deno.errors.NotFound("gone");
+  if (name === "AbortError") throw new DOMException("stop", "AbortError");
+  throw new SyntaxError("odd");
+}
+
+export function throwValue(value) {
+  throw value;
+}
+
+export function throwFunction() {
+  throw () => 1;
+}
+`);
+const tasks = await import(URL_OF_TASKS);
+
+/** The ways in which a pool can come to know its task modules. */
+const WAYS: Record<string, { options: ProcessPoolOptions; hasClasses: boolean }> = {
+  "that it imports": { options: { modules: [URL_OF_TASKS] }, hasClasses: true },
+  "given with their exports": { options: { modules: [{ url: URL_OF_TASKS, exports: tasks }] }, hasClasses: true },
+  "that it must not import": { options: { modules: [URL_OF_TASKS], permissions: "none" }, hasClasses: false },
+  "on the calling thread": { options: { modules: [URL_OF_TASKS], backend: "inline" }, hasClasses: true },
+};
+
+for (const [way, { options, hasClasses }] of Object.entries(WAYS)) {
+  Deno.test(`Functions of modules ${way} are called there, with all that they can see`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, ...options });
+    assertEquals(await within(pool.run(tasks.reveal, 1)), 43);
+    assertEquals(await within(pool.run(tasks.twin, 2)), 44);
+    assertEquals(await within(pool.run({ module: URL_OF_TASKS, name: "reveal" }, 3)), 45);
+    assertEquals(await within(pool.run((x: number) => x * 2, 4)), 8);
+  });
+
+  Deno.test(`Errors of modules ${way} come back whole`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, ...options });
+
+    const bad = await errorOf(pool, tasks.fail, 5);
+    assertEquals([bad instanceof tasks.BadRecord, bad.message, bad.row], [hasClasses, "bad record", 5]);
+    assertEquals(hasClasses ? bad.where() : bad.name, hasClasses ? "row 5" : "BadRecord");
+    assertMatch(bad.stack, /bad record\n\s+at fail \(/);
+
+    const hidden = await errorOf(pool, tasks.failHidden);
+    assertEquals([hidden instanceof RangeError, hidden.message, hidden.code], [true, "hidden", 7]);
+
+    const many = await errorOf(pool, tasks.failDeeply);
+    assertEquals(Object.getPrototypeOf(many), AggregateError.prototype);
+    assertEquals([many.errors[0].row, many.errors[1]], [2, "no error"]);
+    assert(many.errors[2] === many.cause && many.self === many);
+    assertInstanceOf(many.cause.cause, TypeError);
+    assertEquals(many.errors[0] instanceof tasks.BadRecord, hasClasses);
+
+    assertInstanceOf(await errorOf(pool, tasks.failLike, "NotFound"), Deno.errors.NotFound);
+    const aborted = await errorOf(pool, tasks.failLike, "AbortError");
+    assertInstanceOf(aborted, DOMException);
+    assertEquals([aborted.name, aborted.message], ["AbortError", "stop"]);
+    assertInstanceOf(await errorOf(pool, tasks.failLike), SyntaxError);
+    assertEquals(await errorOf(pool, tasks.throwValue, { a: [1] }), { a: [1] });
+    assertEquals(await errorOf(pool, tasks.throwValue, undefined), undefined);
+  });
+}
+
+Deno.test("A thrown value that cannot be copied comes back as its text", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
+  assertEquals(await errorOf(pool, tasks.throwFunction), "() => 1");
+});
+
+Deno.test("A task that its module does not export fails its future, and the message lists those that it does", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
+  const error = await errorOf(pool, { module: URL_OF_TASKS, name: "revel" });
+  assertInstanceOf(error, TypeError);
+  assertStringIncludes(
+    error.message,
+    "Cannot run task as its module does not export a function 'revel': it exports 'BadRecord', 'NotExported'",
+  );
+});
+
+Deno.test("A function by reference that cannot be sent fails its own future, where the modules are not known at once", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
+  assertInstanceOf(await errorOf(pool, Math.max, 1), TypeError);
+  assertEquals(await within(pool.run(tasks.reveal, 1)), 43);
+});
+
+const outer = 5;
+
+Deno.test("A function by source that uses what is around it is told about 'modules'", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  for (const task of [() => outer, async () => await outer]) {
+    const error = await errorOf(pool, task);
+    assertInstanceOf(error, ReferenceError);
+    assertStringIncludes(
+      error.message,
+      "outer is not defined; a function that is sent by source cannot see the variables and imports around it",
+    );
+  }
+});
+
+Deno.test("Functions by source may be written in every way that JavaScript has for functions", async () => {
+  const holder = {
+    method(x: number) {
+      return x + 1;
+    },
+    async asyncMethod(x: number) {
+      return await x + 2;
+    },
+    ["comp" + "uted"](x: number) {
+      return x + 3;
+    },
+    get(x: number) {
+      return x + 4;
+    },
+    arrow: (x: number) => x + 5,
+    expression: function named(x: number): number {
+      return x <= 0 ? 6 : named(x - 1) + 1;
+    },
+    function(x: number) {
+      return x + 7;
+    },
+  };
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const results: number[] = [];
+  for (const task of Object.values(holder)) results.push(await within(pool.run(task as (x: number) => number, 0)));
+  assertEquals(results, [1, 2, 3, 4, 5, 6, 7]);
+});
+
+Deno.test("More functions by source than a worker keeps are forgotten and sent again", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 4 });
+  const made = Array.from({ length: 1500 }, (_, i) => new Function("x", `return x + ${i}`) as (x: number) => number);
+  const futures = [];
+  for (const task of [...made, ...made]) futures.push(await pool.submit(task, 1));
+  const results = await within(Promise.all(futures.map((future) => future.result())));
+  assertEquals(results, [...made, ...made].map((task) => task(1)));
+});
+
+Deno.test("The stack of an error by source names the task and its line", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const error = await errorOf(pool, function divide() {
+    throw new RangeError("by zero");
+  });
+  assertMatch(error.stack, /^RangeError: by zero\n\s+at divide \(process-pool\/divide, <anonymous>:2:\d+\)$/);
+});
+
+Deno.test("The stack of an error by reference leads to the task's own file and line (needs --allow-read)", {
+  ignore: !granted("read"),
+}, async () => {
+  const url = import.meta.resolve("./fixtures/failing_task.ts");
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
+  const error = await errorOf(pool, { module: url, name: "failAtLine4" });
+  assertMatch(
+    error.stack,
+    /^RangeError: here\n\s+at thrower \(.*fixtures\/failing_task\.ts:4:9\)\n\s+at failAtLine4 \(.*failing_task\.ts:8:10\)$/,
+  );
+});
+
+Deno.test("ProcessPool with permissions 'none' loads task modules from disk and is denied the rest (needs --allow-read)", {
+  ignore: !granted("read"),
+}, async () => {
+  const url = import.meta.resolve("./fixtures/curious_task.ts");
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [url], permissions: "none" });
+  assertEquals(await within(pool.run({ module: url, name: "add" }, 1, 2)), 3);
+  const denied = await errorOf(pool, { module: url, name: "read" }, new URL(url).pathname);
+  assertInstanceOf(denied, Deno.errors.NotCapable);
+  assertStringIncludes(denied.message, "Requires read access to");
+  const notLoaded = await errorOf(pool, { module: url, name: "load" }, import.meta.resolve("./fixtures/failing_task.ts"));
+  assertStringIncludes(notLoaded.message, "Requires read access to");
+  assertEquals((await errorOf(pool, () => Deno.readTextFileSync("deno.json"))).name, "NotCapable");
+});
+
+Deno.test("ProcessPool gives its workers the permissions that it is told, and no others (needs --allow-read)", {
+  ignore: !granted("read"),
+}, async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, permissions: { read: [new URL(".", import.meta.url)] } });
+  const here = new URL("./fixtures.ts", import.meta.url).pathname;
+  const elsewhere = new URL("../deno.json", import.meta.url).pathname;
+  assertStringIncludes(await within(pool.run((path: string) => Deno.readTextFileSync(path), here)), "moduleOf");
+  assertInstanceOf(await errorOf(pool, (path: string) => Deno.readTextFileSync(path), elsewhere), Deno.errors.NotCapable);
+});
+
+Deno.test("ProcessPool refuses to give its workers a permission that the calling thread has not", () => {
+  const missing = Deno.permissions.querySync({ name: "ffi" }).state !== "granted";
+  if (!missing) return;
+  let error: unknown;
+  try {
+    new ProcessPool({ permissions: { ffi: true } });
+  } catch (thrown) {
+    error = thrown;
+  }
+  assertInstanceOf(error, Deno.errors.NotCapable);
+  assertStringIncludes(error.message, "run it with --allow-ffi");
+});
+
+Deno.test("ProcessPool with TaskRefs alone imports nothing on the calling thread", async () => {
+  const url = moduleOf(`globalThis[Symbol.for("loaded")] = true; export const f = (x) => x + 1;`);
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
+  assertEquals(await within(pool.run({ module: url, name: "f" }, 1)), 2);
+  assertEquals((globalThis as Record<symbol, unknown>)[Symbol.for("loaded")], undefined);
+});
+
+Deno.test("ProcessPool with permissions imports nothing on the calling thread", async () => {
+  const url = moduleOf(`globalThis[Symbol.for("imported")] = true; export const f = (x) => x + 1;`);
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [url], permissions: "none" });
+  assertEquals(await within(pool.run((x: number) => x - 1, 1)), 0);
+  assertEquals((globalThis as Record<symbol, unknown>)[Symbol.for("imported")], undefined);
+});
+
+Deno.test("ProcessPool passes messages that a task sends by itself to nobody", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const result = pool.run(() => {
+    const scope = globalThis as unknown as { postMessage(message: unknown): void };
+    for (const type of ["alive", "returned", "dying", "closed"]) scope.postMessage({ type, run: 1, value: "forged" });
+    return "genuine";
+  });
+  assertEquals(await within(result), "genuine");
+});
+
+Deno.test("A module that cannot be found breaks the pool with an error that names it", async () => {
+  const url = moduleOf(`await import("file:///" + "nowhere.ts");`);
+  const pool = new ProcessPool({ modules: [url] });
+  const error = await assertRejects(() => within(pool.run(() => 1)), PoolBrokenError);
+  assertStringIncludes((error.cause as Error).message, "/nowhere.ts");
+  await pool.shutdown();
+});
+
+// deno-lint-ignore no-explicit-any -- whatever it is, tests look into it
+async function errorOf(pool: ProcessPool, task: any, ...args: unknown[]): Promise<any> {
+  const future = await pool.submit(task, ...args);
+  const error = await within(future.exception());
+  assertEquals(future.state, "failed");
+  return error;
+}

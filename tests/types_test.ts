@@ -1,0 +1,409 @@
+// What does not compile here is a mistake in the declarations; only the few lines of the last test are run.
+
+import { assertEquals } from "@std/assert";
+import {
+  asCompleted,
+  type Future,
+  Job,
+  type ProcessPool,
+  type ProcessPoolOptions,
+  type ResultOptions,
+  type ShutdownOptions,
+  type Task,
+  type TaskModule,
+  type TaskRef,
+  wait,
+} from "@procpool/process-pool";
+
+/** Whether two types are the same, also as to `any` and `unknown`. */
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false;
+
+/** Compiles only if the type of the value is exactly the one that is given. */
+function hasType<Expected>() {
+  return <Actual>(_value: Actual, ..._same: Equal<Actual, Expected> extends true ? [] : ["is of type", Actual]): void => {};
+}
+
+declare const pool: ProcessPool;
+
+function factorize(n: number): number[] {
+  return [n];
+}
+
+async function fetchLength(url: string, signal?: boolean): Promise<number> {
+  return await Promise.resolve(url.length + Number(signal));
+}
+
+function cached(n: number): number | Promise<number> {
+  return n > 0 ? n : Promise.resolve(n);
+}
+
+function nothing(): void {}
+
+function optional(n?: number, unit = "m"): string {
+  return `${n}${unit}`;
+}
+
+function rest(first: string, ...others: number[]): number {
+  return others.length + first.length;
+}
+
+function never(): never {
+  throw new Error();
+}
+
+// deno-lint-ignore no-explicit-any -- what untyped code is like
+function untyped(value: any): any {
+  return value;
+}
+
+function greet(greeting: string, { name, times }: { name: string; times?: number }): string {
+  return `${greeting} ${name} ${times}`;
+}
+
+function configure(options: { level: number }): boolean {
+  return options.level > 0;
+}
+
+function maybeConfigure(n: number, options?: { level: number }): boolean {
+  return n > (options?.level ?? 0);
+}
+
+/** None of these functions is called. */
+const compiled: Record<string, () => unknown> = {
+  async "ProcessPool.run() takes the arguments of the task and gives its result"() {
+    hasType<number[]>()(await pool.run(factorize, 12));
+    hasType<Promise<number[]>>()(pool.run(factorize, 12));
+    hasType<Promise<number>>()(pool.run(fetchLength, "a"));
+    hasType<Promise<number>>()(pool.run(fetchLength, "a", true));
+    hasType<Promise<number>>()(pool.run(cached, 1));
+    hasType<Promise<void>>()(pool.run(nothing));
+    hasType<Promise<string>>()(pool.run(optional));
+    hasType<Promise<string>>()(pool.run(optional, 1));
+    hasType<Promise<string>>()(pool.run(optional, undefined, "km"));
+    hasType<Promise<number>>()(pool.run(rest, "a"));
+    hasType<Promise<number>>()(pool.run(rest, "a", 1, 2, 3));
+    hasType<Promise<never>>()(pool.run(never));
+    // deno-lint-ignore no-explicit-any -- as the task
+    hasType<Promise<any>>()(pool.run(untyped, 1));
+    hasType<Promise<number>>()(pool.run((a: number, b: number) => a + b, 1, 2));
+    hasType<Promise<number>>()(pool.run(() => 1));
+    // @ts-expect-error -- a string for a number
+    pool.run(factorize, "x");
+    // @ts-expect-error -- an argument is missing
+    pool.run(factorize);
+    // @ts-expect-error -- one argument too many
+    pool.run(factorize, 1, 2);
+    // @ts-expect-error -- undefined for a number
+    pool.run(factorize, undefined);
+    // @ts-expect-error -- the second is of the wrong type
+    pool.run(fetchLength, "a", "b");
+    // @ts-expect-error -- one of the rest is of the wrong type
+    pool.run(rest, "a", 1, "2");
+    // @ts-expect-error -- no function
+    pool.run("factorize", 1);
+    // @ts-expect-error -- not even a name
+    pool.run({ module: "file:///tasks.ts" });
+  },
+
+  "ProcessPool.submit() and trySubmit() give the future of the result"() {
+    hasType<Promise<Future<number[]>>>()(pool.submit(factorize, 12));
+    hasType<Promise<Future<number>>>()(pool.submit(fetchLength, "a"));
+    hasType<Promise<Future<number>>>()(pool.submit(cached, 1));
+    hasType<Promise<Future<void>>>()(pool.submit(nothing));
+    hasType<Future<number[]> | undefined>()(pool.trySubmit(factorize, 12));
+    hasType<Future<number> | undefined>()(pool.trySubmit(fetchLength, "a", false));
+    // @ts-expect-error -- a string for a number
+    pool.submit(factorize, "x");
+    // @ts-expect-error -- an argument is missing
+    pool.submit(factorize);
+    // @ts-expect-error -- a string for a number
+    pool.trySubmit(factorize, "x");
+    // @ts-expect-error -- one argument too many
+    pool.trySubmit(nothing, 1);
+  },
+
+  "Job() checks its arguments, also where it is submitted"() {
+    hasType<Promise<Future<number[]>>>()(pool.submit(new Job({ func: factorize, args: [12] })));
+    hasType<Promise<Future<number>>>()(pool.submit(new Job({ func: fetchLength, args: ["a"] })));
+    hasType<Promise<number>>()(pool.run(new Job({ func: fetchLength, args: ["a", true] })));
+    hasType<Future<string> | undefined>()(pool.trySubmit(new Job({ func: optional })));
+    hasType<Promise<void>>()(pool.run(new Job({ func: nothing })));
+    hasType<Promise<number>>()(pool.run(new Job({ func: cached, args: [1] })));
+    new Job({ func: optional, args: [] });
+    new Job({ func: optional, args: [undefined, "km"] });
+    new Job({ func: rest, args: ["a", 1, 2] });
+    new Job({ id: 7, func: nothing, args: undefined, kwargs: undefined });
+    // @ts-expect-error -- a string for a number
+    new Job({ func: factorize, args: ["x"] });
+    // @ts-expect-error -- a string for a number
+    pool.submit(new Job({ func: factorize, args: ["x"] }));
+    // @ts-expect-error -- a string for a number
+    pool.run(new Job({ func: factorize, args: ["x"] }));
+    // @ts-expect-error -- a string for a number
+    pool.trySubmit(new Job({ func: factorize, args: ["x"] }));
+    // @ts-expect-error -- arguments are missing
+    new Job({ func: factorize });
+    // @ts-expect-error -- arguments are missing
+    pool.submit(new Job({ func: factorize }));
+    // @ts-expect-error -- arguments are missing
+    new Job({ func: factorize, args: undefined });
+    // @ts-expect-error -- an argument is missing
+    new Job({ func: factorize, args: [] });
+    // @ts-expect-error -- one argument too many
+    new Job({ func: factorize, args: [1, 2] });
+    // @ts-expect-error -- one argument too many
+    new Job({ func: nothing, args: [1] });
+    // @ts-expect-error -- one of the rest is of the wrong type
+    new Job({ func: rest, args: ["a", "b"] });
+    // @ts-expect-error -- there is no such option
+    new Job({ func: nothing, argz: [] });
+    // @ts-expect-error -- there has to be a task
+    new Job({ args: [1] });
+    // @ts-expect-error -- an id is a string or a number
+    new Job({ id: 4n, func: nothing });
+    // @ts-expect-error -- the arguments are in the job
+    pool.submit(new Job({ func: factorize, args: [1] }), 1);
+  },
+
+  "Job() checks its kwargs"() {
+    hasType<Promise<string>>()(pool.run(new Job({ func: greet, args: ["Hello"], kwargs: { name: "bear" } })));
+    hasType<Promise<string>>()(pool.run(new Job({ func: greet, args: ["Hello"], kwargs: { name: "bear", times: 2 } })));
+    hasType<Promise<boolean>>()(pool.run(new Job({ func: configure, kwargs: { level: 1 } })));
+    hasType<Promise<boolean>>()(pool.run(new Job({ func: configure, args: [], kwargs: { level: 1 } })));
+    hasType<Promise<boolean>>()(pool.run(new Job({ func: maybeConfigure, args: [1], kwargs: { level: 1 } })));
+    hasType<Promise<boolean>>()(pool.run(new Job({ func: maybeConfigure, args: [1] })));
+    new Job({ func: greet, args: ["Hello", { name: "bear" }] });
+    new Job({ func: configure, args: [{ level: 1 }] });
+    // @ts-expect-error -- a number for a string
+    new Job({ func: greet, args: ["Hello"], kwargs: { name: 4 } });
+    // @ts-expect-error -- a name is missing
+    new Job({ func: greet, args: ["Hello"], kwargs: {} });
+    // @ts-expect-error -- a name is missing
+    new Job({ func: configure, kwargs: {} });
+    // @ts-expect-error -- kwargs are missing
+    new Job({ func: greet, args: ["Hello"] });
+    // @ts-expect-error -- kwargs are missing
+    new Job({ func: configure });
+    // @ts-expect-error -- kwargs are missing
+    pool.submit(new Job({ func: configure }));
+    // @ts-expect-error -- args are missing
+    new Job({ func: greet, kwargs: { name: "bear" } });
+    // @ts-expect-error -- a number for a string
+    new Job({ func: greet, args: [4], kwargs: { name: "bear" } });
+    // @ts-expect-error -- kwargs are an object
+    new Job({ func: configure, kwargs: 4 });
+    // @ts-expect-error -- wrong kwargs inside submit
+    pool.submit(new Job({ func: configure, kwargs: { level: "high" } }));
+  },
+
+  "TaskRef with type parameters has its calls checked"() {
+    const typed: TaskRef<[n: number], number[]> = { module: "file:///tasks.ts", name: "factorize" };
+    hasType<Promise<number[]>>()(pool.run(typed, 12));
+    hasType<Promise<Future<number[]>>>()(pool.submit(typed, 12));
+    hasType<Promise<number[]>>()(pool.run(new Job({ func: typed, args: [12] })));
+    hasType<AsyncIterableIterator<number[]>>()(pool.map(typed, [1, 2]));
+    // @ts-expect-error -- a string for a number
+    pool.run(typed, "x");
+    // @ts-expect-error -- an argument is missing
+    pool.run(typed);
+    // @ts-expect-error -- a string for a number
+    new Job({ func: typed, args: ["x"] });
+    // @ts-expect-error -- items of the wrong type
+    pool.map(typed, ["x"]);
+    const asynchronous: TaskRef<[], Promise<number>> = { module: new URL("file:///tasks.ts"), name: "later" };
+    hasType<Promise<number>>()(pool.run(asynchronous));
+    const kwargs: TaskRef<[string, { name: string }], string> = { module: "file:///tasks.ts", name: "greet" };
+    hasType<Promise<string>>()(pool.run(new Job({ func: kwargs, args: ["Hello"], kwargs: { name: "bear" } })));
+  },
+
+  "TaskRef without type parameters takes anything and gives unknown"() {
+    const ref: TaskRef = { module: "file:///tasks.ts", name: "factorize" };
+    hasType<Promise<unknown>>()(pool.run(ref));
+    hasType<Promise<unknown>>()(pool.run(ref, 12, "x"));
+    hasType<Promise<unknown>>()(pool.run({ module: "file:///tasks.ts", name: "factorize" }, 12));
+    hasType<Promise<Future<unknown>>>()(pool.submit({ module: "file:///tasks.ts", name: "factorize" }, 12));
+    hasType<Promise<unknown>>()(pool.run(new Job({ func: ref, args: [12, "x"] })));
+    hasType<Promise<unknown>>()(pool.run(new Job({ func: { module: "file:///tasks.ts", name: "factorize" }, args: [12] })));
+    hasType<AsyncIterableIterator<unknown>>()(pool.map(ref, [1, "x"]));
+    hasType<AsyncIterableIterator<unknown>>()(pool.map({ module: "file:///tasks.ts", name: "factorize" }, [1]));
+  },
+
+  "ProcessPool.map() gives results, or outcomes"() {
+    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, [1, 2]));
+    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, new Set([1])));
+    hasType<AsyncIterableIterator<number[]>>()(pool.map(
+      factorize,
+      (async function* () {
+        yield await Promise.resolve(1);
+      })(),
+    ));
+    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, new ReadableStream<number>()));
+    hasType<AsyncIterableIterator<number>>()(pool.map(fetchLength, ["a"]));
+    hasType<AsyncIterableIterator<number>>()(pool.map(cached, [1]));
+    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, [1], { chunkSize: "auto", buffer: 10, ordered: false }));
+    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, [1], { settled: false }));
+    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, [1], { settled: undefined }));
+    hasType<AsyncIterableIterator<PromiseSettledResult<number[]>>>()(pool.map(factorize, [1], { settled: true }));
+    hasType<AsyncIterableIterator<PromiseSettledResult<number>>>()(pool.map(fetchLength, ["a"], { settled: true, ordered: false }));
+    hasType<AsyncIterableIterator<number>>()(pool.map((x: number) => x * 2, [1]));
+    hasType<AsyncIterableIterator<number>>()(pool.map((x) => x * 2, [1]));
+    hasType<AsyncIterableIterator<string>>()(pool.map(([key, value]) => `${key}${value.toFixed()}`, new Map([["a", 1]])));
+    // @ts-expect-error -- items of the wrong type
+    pool.map(factorize, ["x"]);
+    // @ts-expect-error -- items of the wrong type
+    pool.map(factorize, new ReadableStream<string>());
+    // @ts-expect-error -- nothing to iterate over
+    pool.map(factorize, 12);
+    // @ts-expect-error -- items are missing
+    pool.map(factorize);
+    // @ts-expect-error -- the task needs another argument
+    pool.map(greet, ["a"]);
+    // @ts-expect-error -- there is no such option
+    pool.map(factorize, [1], { chunksize: 1 });
+    // @ts-expect-error -- a chunk size is a number or "auto"
+    pool.map(factorize, [1], { chunkSize: "all" });
+  },
+
+  async "asCompleted() and wait() keep the type"() {
+    const futures = [await pool.submit(factorize, 1), await pool.submit(factorize, 2)];
+    hasType<AsyncIterableIterator<Future<number[]>>>()(asCompleted(futures));
+    hasType<Set<Future<number[]>>>()((await wait(futures)).done);
+    hasType<Set<Future<number[]>>>()((await wait(new Set(futures), { returnWhen: "first-exception" })).notDone);
+    for await (const future of asCompleted(futures)) hasType<number[]>()(await future.result());
+    // @ts-expect-error -- no such condition
+    wait(futures, { returnWhen: "first" });
+    // @ts-expect-error -- not futures
+    wait([1, 2]);
+    // @ts-expect-error -- not iterable
+    asCompleted(futures[0]!);
+  },
+
+  async "Future of one result can stand where one of unknown is wanted, and beside others"() {
+    const numbers = await pool.submit(fetchLength, "a");
+    const text = await pool.submit(optional);
+    const unknowns: Future<unknown>[] = [numbers, text];
+    hasType<Set<Future<unknown>>>()((await wait(unknowns)).done);
+    hasType<AsyncIterableIterator<Future<unknown>>>()(asCompleted(unknowns));
+    // @ts-expect-error -- but not the other way round
+    const wrong: Future<number> = unknowns[0]!;
+    return wrong;
+  },
+
+  async "Future gives what the task gives"() {
+    const future = await pool.submit(fetchLength, "a");
+    hasType<Promise<number>>()(future.result());
+    hasType<Promise<number>>()(future.result({ timeout: 1, signal: undefined }));
+    hasType<Promise<unknown>>()(future.exception());
+    hasType<string | number>()(future.id);
+    hasType<"queued" | "running" | "finished" | "failed" | "cancelled">()(future.state);
+    hasType<boolean>()(future.cancel({ reason: "any", force: true }));
+    hasType<Promise<string>>()(future.addDoneCallback(() => "sync"));
+    hasType<Promise<string>>()(future.addDoneCallback(async () => await Promise.resolve("async")));
+    hasType<Promise<number>>()(future.addDoneCallback((future) => {
+      hasType<Future<number>>()(future);
+      return future.result();
+    }));
+    hasType<Promise<void>>()(future.addDoneCallback(() => {}));
+    // @ts-expect-error -- it is not thenable
+    future.then(() => {});
+  },
+
+  "Job's onDone gets the future of the task's result"() {
+    new Job({
+      func: factorize,
+      args: [1],
+      onDone: (future) => hasType<Future<number[]>>()(future),
+    });
+    new Job({
+      onDone: async (future) => {
+        hasType<Future<number>>()(future);
+        hasType<number>()(await future.result());
+      },
+      func: fetchLength,
+      args: ["a"],
+    });
+    new Job({
+      func: greet,
+      args: ["Hello"],
+      kwargs: { name: "bear" },
+      onDone: (future) => hasType<Future<string>>()(future),
+    });
+    new Job({ func: nothing, onDone: (future: Future<void>) => future.id });
+    new Job({ func: factorize, args: [1], onDone: (future: Future<unknown>) => future.id });
+    const report = (future: Future<unknown>): string => `${future.id}`;
+    hasType<Promise<Future<number[]>>>()(pool.submit(new Job({ func: factorize, args: [1], onDone: report })));
+    // @ts-expect-error -- the result is no string
+    new Job({ func: factorize, args: [1], onDone: (future: Future<string>) => future.id });
+  },
+
+  "options take undefined, although optional properties are exact"() {
+    const value: number | undefined = Math.random() > 2 ? 1 : undefined;
+    const signal: AbortSignal | undefined = undefined;
+    const permissions: Deno.PermissionOptions | undefined = undefined;
+    const modules: TaskModule[] | undefined = undefined;
+    const options: ProcessPoolOptions = {
+      maxWorkers: value,
+      queueSize: value,
+      modules,
+      permissions,
+      backend: undefined,
+      initializer: undefined,
+      initArgs: undefined,
+      finalizer: undefined,
+      jobsPerWorker: value,
+      maxJobsPerWorker: value,
+      idleTimeout: value,
+      onError: undefined,
+    };
+    const result: ResultOptions = { timeout: value, signal };
+    const shutdown: ShutdownOptions = { cancelPending: undefined, timeout: value };
+    new Job({ func: nothing, id: value, args: undefined, kwargs: undefined, signal, transfer: undefined, onDone: undefined });
+    pool.map(factorize, [1], { chunkSize: value, buffer: value, ordered: undefined, settled: undefined, signal });
+    return [options, result, shutdown];
+  },
+
+  "ProcessPoolOptions takes tasks of any kind for its initializer and finalizer"() {
+    const options: ProcessPoolOptions[] = [
+      { initializer: configure, initArgs: [{ level: 1 }] },
+      { initializer: fetchLength, initArgs: ["a"], finalizer: nothing },
+      { initializer: { module: "file:///tasks.ts", name: "init" }, finalizer: { module: "file:///tasks.ts", name: "end" } },
+      { modules: ["file:///tasks.ts", new URL("file:///tasks.ts"), { url: "file:///tasks.ts", exports: { factorize } }] },
+      // @ts-expect-error -- a finalizer is called without arguments
+      { finalizer: factorize },
+      // @ts-expect-error -- there is no such backend
+      { backend: "thread" },
+      // @ts-expect-error -- there is no such option
+      { workers: 4 },
+    ];
+    return options;
+  },
+
+  "Task is any function, or one of given arguments and result"() {
+    const tasks: Task[] = [factorize, fetchLength, nothing, greet];
+    const typed: Task<[number], number[]> = factorize;
+    const promised: Task<[string], number> = fetchLength;
+    // @ts-expect-error -- other arguments
+    const wrong: Task<[string], number[]> = factorize;
+    return [tasks, typed, promised, wrong];
+  },
+
+  async "a list of jobs can be made first and submitted later"() {
+    const jobs = [1, 2, 3].map((n) => new Job({ id: n, func: factorize, args: [n] }));
+    const futures = await Promise.all(jobs.map((job) => pool.submit(job)));
+    hasType<Future<number[]>[]>()(futures);
+    const various: Job<unknown[], unknown>[] = [new Job({ func: nothing }), new Job({ func: factorize, args: [1] })];
+    for (const job of various) hasType<Promise<Future<unknown>>>()(pool.submit(job));
+  },
+
+  "a call can be wrapped in a generic function"() {
+    function twice<A extends unknown[], R>(task: Task<A, R>, ...args: A): Promise<Awaited<R>[]> {
+      return Promise.all([pool.run(task, ...args), pool.run(task, ...args)]);
+    }
+    hasType<Promise<number[][]>>()(twice(factorize, 1));
+    hasType<Promise<number[]>>()(twice(fetchLength, "a"));
+  },
+};
+
+Deno.test("types of the public interface are what they are documented to be", () => {
+  assertEquals(Object.values(compiled).every((each) => typeof each === "function"), true);
+});
