@@ -241,7 +241,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   #consumed = 0;
   #inFlight = 0;
   #chunkSize: number;
-  /** `ending` when the input has ended or cannot be read on; `ended` when the consumer has nothing more to get. */
+  /** `ending` when no chunk will be submitted any more; `ended` when the consumer has nothing more to get. */
   #state: "new" | "reading" | "ending" | "ended" = "new";
   /** What is thrown after the last outcome. */
   #failure: { error: unknown } | undefined;
@@ -387,7 +387,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
 
   async #pump(): Promise<void> {
     try {
-      while (this.#state === "reading") {
+      while (this.#state === "reading" && !this.#sourceEnded) {
         const room = this.#options.buffer - (this.#read - this.#consumed);
         if (room >= this.#chunkSize && this.#inFlight < this.#options.chunksInFlight) await this.#submitChunk();
         else await new Promise<void>((resolve) => this.#wakePump = resolve);
@@ -396,9 +396,10 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
       if (this.ended) return this.#host.report(error);
       // It stands behind what was read before it.
       this.#failure = { error };
-      this.#state = "ending";
       this.#closeSource().catch((error) => this.#host.report(error));
     }
+    // Not before: the last chunk may have waited at the gate until now.
+    if (!this.ended) this.#state = "ending";
     this.#serve();
   }
 
@@ -435,7 +436,6 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
       }
       if (result.done) {
         this.#sourceEnded = true;
-        this.#state = this.ended ? "ended" : "ending";
         break;
       }
       items.push(result.value);

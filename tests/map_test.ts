@@ -1,0 +1,280 @@
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
+import { PoolClosedError, ProcessPool } from "@procpool/process-pool";
+import { granted, moduleOf, within } from "./fixtures.ts";
+import { Meeting, turn } from "./helpers.ts";
+
+const double = (x: number) => x * 2;
+
+/** The natural numbers, and how far they were read. */
+class Naturals implements Iterable<number> {
+  read = 0;
+  closed = false;
+
+  *[Symbol.iterator](): Generator<number> {
+    try {
+      for (let n = 0;; n++) {
+        this.read++;
+        yield n;
+      }
+    } finally {
+      this.closed = true;
+    }
+  }
+}
+
+for (const backend of ["worker", "inline"] as const) {
+  Deno.test(`ProcessPool.map() gives the results in the order of the items, whatever the chunks (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const items = Array.from({ length: 1000 }, (_, i) => i);
+    for (const chunkSize of ["auto", 1, 7, 1000, 5000] as const) {
+      assertEquals(await within(Array.fromAsync(pool.map(double, items, { chunkSize }))), items.map(double));
+    }
+    assertEquals(await within(Array.fromAsync(pool.map(double, []))), []);
+  });
+
+  Deno.test(`ProcessPool.map() reads every kind of input (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const inputs = [
+      new Set([1, 2, 3]),
+      (async function* () {
+        yield* [1, 2, 3];
+      })(),
+      ReadableStream.from([1, 2, 3]),
+    ];
+    for (const input of inputs) assertEquals(await within(Array.fromAsync(pool.map(double, input))), [2, 4, 6]);
+  });
+
+  Deno.test(`ProcessPool.map() pulls no more than 'buffer' items ahead of an infinite input (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    for (
+      const options of [{ buffer: 10 }, { buffer: 1 }, { buffer: 10, chunkSize: 4 }, { buffer: 10, chunkSize: 100 }, {
+        buffer: 10,
+        ordered: false,
+      }]
+    ) {
+      const naturals = new Naturals();
+      const results = pool.map(double, naturals, options);
+      assertEquals(naturals.read, 0);
+      let consumed = 0;
+      for await (const _ of results) {
+        consumed++;
+        assert(naturals.read <= consumed + options.buffer, `${naturals.read} were read when ${consumed} were consumed`);
+        if (consumed === 100) break;
+      }
+      assert(naturals.closed);
+      const { read } = naturals;
+      await turn();
+      assertEquals(naturals.read, read);
+    }
+  });
+
+  Deno.test(`ProcessPool.map({ ordered: false }) gives results as they are ready (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const first = new Meeting();
+    const task = async (memory: Int32Array | undefined) => {
+      if (memory !== undefined) await Atomics.waitAsync(memory, 1, 0).value;
+      return memory === undefined ? "quick" : "slow";
+    };
+    const results = pool.map(task, [first.memory, undefined, undefined], { ordered: false, chunkSize: 1 });
+    assertEquals((await within(results.next())).value, "quick");
+    assertEquals((await within(results.next())).value, "quick");
+    first.letGo();
+    assertEquals((await within(results.next())).value, "slow");
+    assertEquals(await within(results.next()), { done: true, value: undefined });
+  });
+
+  Deno.test(`ProcessPool.map() throws the error of an item at its place and cancels the rest (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const naturals = new Naturals();
+    const seen: number[] = [];
+    const task = (x: number) => {
+      if (x === 25) throw new RangeError("25");
+      return x;
+    };
+    await assertRejects(
+      async () => {
+        for await (const x of pool.map(task, naturals, { chunkSize: 10, buffer: 100 })) seen.push(x);
+      },
+      RangeError,
+      "25",
+    );
+    assertEquals(seen, Array.from({ length: 25 }, (_, i) => i));
+    assert(naturals.closed);
+    assertEquals(await within(pool.run(double, 1)), 2);
+  });
+
+  Deno.test(`ProcessPool.map({ settled: true }) gives each item's outcome and goes on (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const task = (x: number) => {
+      if (x % 3 === 0) throw new RangeError(String(x));
+      return x;
+    };
+    const outcomes = await within(Array.fromAsync(pool.map(task, [0, 1, 2, 3], { settled: true, chunkSize: 2 })));
+    assertEquals(outcomes.map((each) => each.status === "fulfilled" ? each.value : each.reason.message), ["0", 1, 2, "3"]);
+  });
+
+  Deno.test(`ProcessPool.map() gives what was read before the input failed, and then its error (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const error = new Error("no more");
+    for (const chunkSize of ["auto", 1, 10] as const) {
+      const seen: number[] = [];
+      const results = pool.map(
+        double,
+        (function* () {
+          yield 1;
+          yield 2;
+          throw error;
+        })(),
+        { chunkSize, settled: true },
+      );
+      const thrown = await assertRejects(async () => {
+        for await (const outcome of results) if (outcome.status === "fulfilled") seen.push(outcome.value);
+      });
+      assertStrictEquals(thrown, error);
+      // An input that fails takes with it what it gave for the chunk that was not full.
+      assertEquals(seen, [2, 4].slice(0, chunkSize === 10 ? 0 : 2));
+    }
+  });
+
+  Deno.test(`ProcessPool.map({ signal }) ends with the signal's reason (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const controller = new AbortController();
+    const naturals = new Naturals();
+    const results = pool.map(double, naturals, { signal: controller.signal, buffer: 4 });
+    assertEquals((await within(results.next())).value, 0);
+    controller.abort("enough");
+    assertStrictEquals(await results.next().catch((reason) => reason), "enough");
+    assertEquals(await results.next(), { done: true, value: undefined });
+    assert(naturals.closed);
+    const none = pool.map(double, new Naturals(), { signal: controller.signal });
+    assertStrictEquals(await none.next().catch((reason) => reason), "enough");
+  });
+
+  Deno.test(`ProcessPool.map() takes one permit a chunk, in turn with submissions (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1, backend });
+    const results = pool.map(double, [1, 2, 3, 4], { chunkSize: 2 });
+    const first = results.next();
+    const sum = pool.run(double, 100);
+    assertEquals((await within(first)).value, 2);
+    assertEquals(await within(sum), 200);
+    assertEquals(await within(Array.fromAsync(results)), [4, 6, 8]);
+  });
+
+  Deno.test(`ProcessPool.map() answers calls of next() that overlap in their order (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const results = pool.map(double, [1, 2, 3]);
+    const all = await within(Promise.all([results.next(), results.next(), results.next(), results.next(), results.next()]));
+    assertEquals(all.map(({ value }) => value), [2, 4, 6, undefined, undefined]);
+  });
+}
+
+Deno.test("ProcessPool.map() does not keep an item waiting for an input that is slow to give the next", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const next = Promise.withResolvers<void>();
+  const results = pool.map(
+    double,
+    (async function* () {
+      // Chunks have grown by now.
+      yield* Array.from({ length: 500 }, (_, i) => i);
+      await next.promise;
+      yield 500;
+    })(),
+  );
+  for (let i = 0; i < 500; i++) assertEquals((await within(results.next())).value, i * 2);
+  next.resolve();
+  assertEquals((await within(results.next())).value, 1000);
+  assertEquals((await within(results.next())).done, true);
+});
+
+Deno.test("ProcessPool.map() ended early does not wait for an input that is about to give an item", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const hang = Promise.withResolvers<void>();
+  const source = (async function* () {
+    yield 1;
+    await hang.promise;
+  })();
+  for await (const result of pool.map(double, source)) {
+    assertEquals(result, 2);
+    break;
+  }
+  hang.resolve();
+  assertEquals(await within(source.next()), { done: true, value: undefined });
+});
+
+Deno.test("ProcessPool.map() ended early starts no more items of a chunk that runs", async () => {
+  const pool = new ProcessPool({ maxWorkers: 1 });
+  const meeting = new Meeting();
+  const count = new Int32Array(new SharedArrayBuffer(4));
+  const url = moduleOf(`
+    export function task([memory, count]) {
+      if (Atomics.add(count, 0, 1) !== 1) return;
+      Atomics.store(memory, 0, 1);
+      Atomics.notify(memory, 0);
+      Atomics.wait(memory, 1, 0);
+    }
+  `);
+  const own = new ProcessPool({ maxWorkers: 1, modules: [url] });
+  const results = own.map({ module: url, name: "task" }, Array(100).fill([meeting.memory, count]), { chunkSize: 100 });
+  const first = results.next();
+  await within(meeting.come());
+  await within(results.return!());
+  meeting.letGo();
+  await within(own.shutdown());
+  assertEquals(Atomics.load(count, 0), 2);
+  assertEquals((await first).done, true);
+  assertEquals(own.stats().cancelled, 98);
+  await pool.shutdown();
+});
+
+Deno.test("ProcessPool.map() throws PoolClosedError when the pool is shut down before its input has ended", async () => {
+  const pool = new ProcessPool({ maxWorkers: 1 });
+  const results = pool.map(double, new Naturals(), { buffer: 2, chunkSize: 1 });
+  assertEquals((await within(results.next())).value, 0);
+  const over = pool.shutdown();
+  const seen: unknown[] = [];
+  const error = await assertRejects(async () => {
+    for await (const result of results) seen.push(result);
+  });
+  assertInstanceOf(error, PoolClosedError);
+  assertEquals(seen, [2, 4].slice(0, seen.length));
+  await within(over);
+});
+
+Deno.test("ProcessPool.map() leaves an input alone that it refuses to read", () => {
+  const stream = ReadableStream.from([1]);
+  const pool = new ProcessPool();
+  try {
+    pool.map(double, stream, { buffer: 0 });
+  } catch (error) {
+    assertInstanceOf(error, RangeError);
+  }
+  assertEquals(stream.locked, false);
+});
+
+Deno.test("ProcessPool.map() holds no more memory for a million items than for a thousand", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 2 });
+  const naturals = new Naturals();
+  let sum = 0;
+  let furthest = 0;
+  for await (const result of pool.map(double, naturals)) {
+    sum += result;
+    const consumed = result / 2 + 1;
+    furthest = Math.max(furthest, naturals.read - consumed);
+    if (consumed === 1_000_000) break;
+  }
+  assertEquals(sum, 999_999_000_000);
+  assert(furthest <= 8192, `${furthest} items were read ahead`);
+});
+
+Deno.test("ProcessPool.map() factorises 20,000 numbers by a task module, and their factors multiply back (needs --allow-read)", {
+  ignore: !granted("read"),
+}, async () => {
+  const url = import.meta.resolve("../examples/factorize.ts");
+  const { factorize } = await import("../examples/factorize.ts");
+  await using pool = new ProcessPool({ modules: [url] });
+  let n = 2;
+  for await (const factors of pool.map(factorize, Array.from({ length: 20_000 }, (_, i) => i + 2))) {
+    assertEquals(factors.reduce((product, factor) => product * factor, 1), n++);
+  }
+  assertEquals(n, 20_002);
+});
