@@ -29,12 +29,13 @@ export interface WorkerScope extends EventTarget {
 /**
  * The address of a worker that can import these task modules.
  *
- * Each import is written out in the source, so that Deno finds it there: it then loads the module with the permissions of the worker's parent,
- * before the worker runs, and evaluates it when the import is called. So a worker needs no permission of its own for its task modules, our guard
- * stands before they are evaluated, and one that cannot be loaded is an error that can be caught.
+ * `prefetched` writes the imports out in the source, so that Deno finds them there: it then loads the modules with the permissions of the
+ * worker's parent before the worker runs, and evaluates them when they are imported. So a worker needs no permission of its own for its task
+ * modules, our guard stands before they are evaluated, and one that cannot be loaded is an error that can be caught. A worker with its parent's
+ * permissions does without: where types are checked, as under `deno test`, Deno would name this whole address as what it checks.
  */
-export function workerUrl(modules: readonly string[]): string {
-  const imports = modules.map((url) => `() => import(${JSON.stringify(url)})`).join(", ");
+export function workerUrl(modules: readonly string[], { prefetched }: { prefetched: boolean }): string {
+  const imports = modules.map((url) => JSON.stringify(url)).map((url) => `() => import(${prefetched ? url : `String(${url})`})`);
   const source = `(${workerMain})({ createRuntime: ${createRuntime}, encodeError: ${encodeError}, imports: [${imports}] });`;
   return `data:text/javascript,${encodeURIComponent(source)}`;
 }

@@ -12,7 +12,7 @@ export function webWorkers(modules: readonly string[], permissions: Deno.Permiss
   const options: WorkerOptions = permissions === undefined ? {} : { deno: { permissions } };
   let url: string | undefined;
   return (events, name) => {
-    url ??= workerUrl(modules);
+    url ??= workerUrl(modules, { prefetched: permissions !== undefined });
     // It is the name of the worker's lock as well, so no two workers of a program may have the same.
     const lock = `${name} ${crypto.randomUUID()}`;
     return new WebWorkerThread(events, new Worker(url, { ...options, type: "module", name: lock }), lock);
