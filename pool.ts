@@ -452,16 +452,16 @@ export class ProcessPool implements AsyncDisposable {
     throw this.#defect ?? new PoolClosedError(`Cannot ${action} as it is shut down`);
   }
 
-  #acquire(signal: AbortSignal | undefined): Promise<Disposable> {
+  async #acquire(signal: AbortSignal | undefined): Promise<Disposable> {
+    this.#refuseIfNotOpen();
     const permit = this.#gate.tryAcquire();
-    return permit === undefined ? this.#gate.acquire({ signal }) : Promise.resolve(permit);
+    return permit ?? await this.#gate.acquire({ signal });
   }
 
   #admitJob(job: Job<never[], unknown>, permit: Disposable): Future<unknown> {
     const { signal } = job;
     const ticket = new JobTicket(permit, job, { owner: this.#owner, callbacks: this.#callbacks });
     this.#admit(ticket, signal);
-    if (!ticket.settled) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal!.reason, true));
     return ticket.future;
   }
 
@@ -475,6 +475,8 @@ export class ProcessPool implements AsyncDisposable {
       throw error;
     }
     ticket.place = this.#queue.push(ticket);
+    // Before dispatch: that may settle other jobs, whose callbacks may abort the signal.
+    ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal!.reason, true));
     this.#dispatch();
   }
 
@@ -486,7 +488,9 @@ export class ProcessPool implements AsyncDisposable {
    */
   #dispatch(): void {
     this.#sendQueued();
-    if (this.#state === "open" || this.#state === "closing") this.#crew.staff(this.#queue.size);
+    const staffed = this.#state === "open" || this.#state === "closing";
+    // What was left to workers that then could not be started goes to those that there are.
+    if (staffed && this.#crew.staff(this.#queue.size)) this.#sendQueued();
     this.#crew.release(this.#state !== "open" && this.#queue.size === 0);
     this.#conclude();
   }
@@ -572,8 +576,7 @@ export class ProcessPool implements AsyncDisposable {
 
   /** Cancels a chunk that has not started; of one that has, no more items are started. */
   #cancelChunk(ticket: Ticket, error: unknown): void {
-    // One that is nowhere has come back, and is about to settle: its last items are what ended the loop.
-    if (ticket.settled || (ticket.place === undefined && ticket.slot === undefined)) return;
+    if (ticket.settled) return;
     if (!this.#takeBack(ticket)) return ticket.slot!.curtail(ticket);
     this.#settle(ticket, { state: "cancelled", error });
     this.#dispatch();

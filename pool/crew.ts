@@ -87,6 +87,8 @@ export class Crew {
   /** Has all workers started that there can be; resolves when all are ready. */
   warmUp(): Promise<void> {
     if (this.#ready === this.#options.maxWorkers) return Promise.resolve();
+    // What failed before gets one more chance.
+    this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     const ready = Promise.withResolvers<void>();
     this.#warmUps.push(ready);
     return ready.promise;
@@ -112,17 +114,20 @@ export class Crew {
     return queued > this.#starting + startable ? best : undefined;
   }
 
-  /** Starts the workers that so many queued jobs need. */
-  staff(queued: number): void {
+  /** Starts the workers that so many queued jobs need; true if one could not be started. */
+  staff(queued: number): boolean {
     const { maxWorkers } = this.#options;
     const idle = this.#count((slot) => slot.hasRoom && slot.load === 0);
     const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued - idle;
     // With no worker left, what failed before gets one more chance.
     if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     let missing = wanted - this.#starting;
+    let failed = false;
     while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS) {
       if (this.#start()) missing--;
+      else failed = true;
     }
+    return failed;
   }
 
   /** Lets go of those that are worn; of all that hold no job, if there will be no more. */
@@ -229,8 +234,9 @@ export class Crew {
     },
     died: (slot, death, left) => {
       this.#leave(slot);
-      if (left.started.length === 0) this.#parts.callbacks.report(this.diedError(death));
+      // First, since `onError` may ask about what the worker held.
       this.#parts.events.bereaved(left, death);
+      if (left.started.length === 0) this.#parts.callbacks.report(this.diedError(death));
       // What its module left behind may have ended it before its first job: the next would fare no better.
       if (left.started.length === 0 && !slot.proven) this.#startFailed(death);
       this.#parts.events.changed();

@@ -1,5 +1,5 @@
 import { checkedFunc, type Outcome, type Task, type TaskRef } from "../job.ts";
-import type { ItemsMessage, RunHeader, ToWorker } from "../worker/protocol.ts";
+import type { ItemsMessage, RunHeader, RunMessage } from "../worker/protocol.ts";
 import { Checks, show } from "./checks.ts";
 import { Queue } from "./queue.ts";
 import { onAbort } from "./signals.ts";
@@ -146,7 +146,7 @@ export class Chunk extends Ticket {
     this.#listener = listener;
   }
 
-  message(header: RunHeader): ToWorker {
+  message(header: RunHeader): RunMessage {
     const skip = [...this.#unsendable.keys()];
     const items = skip.length === 0 ? this.#items : this.#items.map((item, i) => this.#unsendable.has(i) ? undefined : item);
     return { type: "chunk", ...header, items, from: this.#settledItems, skip };
@@ -177,9 +177,9 @@ export class Chunk extends Ticket {
     return { state: "failed", error };
   }
 
-  lost(errorOf: (id: number) => unknown, itemsStarted: number): Outcome<unknown> | undefined {
+  lost(errorOf: (id: number) => unknown, nextItem: number): Outcome<unknown> | undefined {
     const outcomes: ItemOutcome[] = [];
-    for (let i = this.#settledItems; i < itemsStarted; i++) outcomes.push({ status: "rejected", reason: errorOf(this.id + i) });
+    for (let i = this.#settledItems; i < nextItem; i++) outcomes.push({ status: "rejected", reason: errorOf(this.id + i) });
     this.#deliver(outcomes);
     const through = this.#settledItems === this.#items.length || this.#listener.ended;
     return through ? { state: "finished", value: undefined } : undefined;
@@ -361,7 +361,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   #abandon(failure: { error: unknown } | undefined): void {
     this.#failure = failure;
     this.#finish();
-    this.#closeSource().catch((error) => this.#host.report(error));
+    Promise.resolve().then(() => this.#closeSource()).catch((error) => this.#host.report(error));
   }
 
   #finish(): void {
@@ -370,7 +370,10 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     this.#stopListening();
     this.#ready.clear();
     const reason = new DOMException("The loop over the map has ended", "AbortError");
-    for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason);
+    // Not at once: it may be an outcome that ends the loop, and while a pool settles several tickets they are in neither queue nor slot.
+    queueMicrotask(() => {
+      for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason);
+    });
     this.#wakePump();
     this.#serve();
   }

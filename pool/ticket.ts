@@ -11,7 +11,7 @@ import {
   taskName,
   type TaskRef,
 } from "../job.ts";
-import type { FromWorker, ItemsMessage, RunHeader, Thrown, ToWorker } from "../worker/protocol.ts";
+import type { FromWorker, ItemsMessage, RunHeader, RunMessage, Thrown } from "../worker/protocol.ts";
 import type { Slot } from "../worker/slot.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { show } from "./checks.ts";
@@ -67,7 +67,7 @@ export abstract class Ticket {
   }
 
   /** The message that has a worker run it. */
-  abstract message(header: RunHeader): ToWorker;
+  abstract message(header: RunHeader): RunMessage;
 
   /** Takes an answer. The outcome, if that settles it. */
   abstract answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined;
@@ -75,8 +75,8 @@ export abstract class Ticket {
   /** It cannot be sent, as something in it cannot be copied. The outcome, or undefined if the rest of it can be sent now. */
   abstract refused(error: unknown): Outcome<unknown> | undefined;
 
-  /** Its worker died after it had started so many of its items. The outcome, or undefined if the rest of it can still be run. */
-  abstract lost(errorOf: (id: string | number) => unknown, itemsStarted: number): Outcome<unknown> | undefined;
+  /** Its worker died when this of its items would have been the next. The outcome, or undefined if the rest of it can still be run. */
+  abstract lost(errorOf: (id: string | number) => unknown, nextItem: number): Outcome<unknown> | undefined;
 
   /** Hands over the outcome and counts it; no callback is called yet. */
   abstract settle(outcome: Outcome<unknown>, counts: SettledCounts): void;
@@ -132,9 +132,9 @@ export class JobTicket extends Ticket implements FutureControl {
     return this.#owner.cancel(this, this.cancelled(reason), force);
   }
 
-  message(header: RunHeader): ToWorker {
+  message(header: RunHeader): RunMessage {
     const { args, kwargs } = this.#job;
-    return { type: "run", ...header, args: kwargs === undefined ? args : [...args, kwargs] };
+    return { type: "run", ...header, from: 0, args: kwargs === undefined ? args : [...args, kwargs] };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {

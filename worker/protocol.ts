@@ -19,8 +19,9 @@
  * ```
  *
  * Beside the messages there are the claims, an Int32Array in shared memory with two words for each job that a worker may hold: who has it, and
- * how many of its items were started. A job that was sent is claimed by a compare-and-exchange: by the worker, which then runs it, or by the
- * slot, which then knows that it will never run. So what `cancel()` and `running()` say is exact at any moment, and so is what a death took.
+ * which of its items is next. A job that was sent is claimed by a compare-and-exchange: by the worker, which then runs it, or by the slot, which
+ * then knows that it will never run. In the same way the worker claims each item of a chunk before it starts it, and the slot all that are left.
+ * So what `cancel()` and `running()` say is exact at any moment, and so is what a death took.
  *
  * @module
  */
@@ -31,8 +32,10 @@ export const CLAIM_WORDS = 2;
 export const SENT = 1;
 /** The worker runs the job. */
 export const STARTED = 2;
-/** The slot has taken the job back, or wants no more items of a chunk. */
+/** The slot has taken the job back. */
 export const WITHDRAWN = 3;
+/** In the place of the next item: the slot wants no more of them. */
+export const NO_MORE = -1;
 
 /**
  * So many tasks a worker keeps, and its slot remembers that it has them; one more, and both forget all. Fewer would send the text of a task
@@ -64,11 +67,16 @@ export interface RunHeader {
   attempt: number;
 }
 
+/** A job, or a chunk of a map. `from` is the index of its first item that is to be run. */
+export type RunMessage =
+  & RunHeader
+  & { from: number }
+  & ({ type: "run"; args: readonly unknown[] } | { type: "chunk"; items: readonly unknown[]; skip: readonly number[] });
+
 export type ToWorker =
   | { type: "load"; claims: Int32Array }
   | { type: "initialize"; task: TaskMessage; args: readonly unknown[] }
-  | RunHeader & { type: "run"; args: readonly unknown[] }
-  | RunHeader & { type: "chunk"; items: readonly unknown[]; from: number; skip: readonly number[] }
+  | RunMessage
   | { type: "close"; finalizer: TaskMessage | undefined };
 
 export type FromWorker =

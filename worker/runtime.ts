@@ -198,8 +198,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     const flushThis = (): void => flush(false);
     flushes.add(flushThis);
     for (let i = from; i < items.length; i++) {
-      if (Atomics.load(claims, claim) !== STARTED) break;
-      Atomics.store(claims, claim + 1, i + 1);
+      if (Atomics.compareExchange(claims, claim + 1, i, i + 1) !== i) break;
       if (skip.includes(i)) {
         values.push(undefined);
         continue;

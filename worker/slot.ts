@@ -6,6 +6,7 @@ import {
   type FromRuntime,
   type ItemsMessage,
   KNOWN_TASKS,
+  NO_MORE,
   SENT,
   STARTED,
   type StartThread,
@@ -38,7 +39,7 @@ export interface SlotEvents {
 
 /** The jobs that a worker held when it ended. */
 export interface LeftBehind {
-  /** Those that it had started, and how many items of each. */
+  /** Those that it had started, and which item of each would have been next. */
   started: { ticket: Ticket; items: number }[];
   /** Those that it will never start, in the order in which they were sent. */
   unstarted: Ticket[];
@@ -154,11 +155,11 @@ export class Slot {
     const claim = this.#freeClaims.at(-1)!;
     const run = this.#runs + 1;
     const introduced = this.#introduce(task);
+    const message = ticket.message({ run, claim, task: introduced, id: ticket.id, attempt: ticket.attempt + 1 });
     Atomics.store(this.#claims, claim, SENT);
-    Atomics.store(this.#claims, claim + 1, 0);
+    Atomics.store(this.#claims, claim + 1, message.from);
     try {
-      const header = { run, claim, task: introduced, id: ticket.id, attempt: ticket.attempt + 1 };
-      this.#thread.post(ticket.message(header), ticket.transfer);
+      this.#thread.post(message, ticket.transfer);
     } catch (error) {
       if (introduced === task) this.#known.delete(task.key);
       throw error;
@@ -186,9 +187,9 @@ export class Slot {
     return true;
   }
 
-  /** Asks for no more items of a chunk that has started. */
+  /** Lets the worker start no more items of a chunk. */
   curtail(ticket: Ticket): void {
-    Atomics.store(this.#claims, this.#sent.get(ticket.run)!.claim, WITHDRAWN);
+    Atomics.store(this.#claims, this.#sent.get(ticket.run)!.claim + 1, NO_MORE);
   }
 
   /** Has the worker run its finalizer; `closed` comes after it. Only for one that holds no job. */
@@ -263,15 +264,16 @@ export class Slot {
     else this.#events.died(this, death, this.#leave());
   }
 
-  /** Clears the books. A job is taken back from the worker if it has not started: should it still be about to, it will not. */
+  /** Clears the books. What has not started is taken back from the worker: should it live on, it will not start it. */
   #leave(): LeftBehind {
     const left: LeftBehind = { started: [], unstarted: [] };
     for (const { ticket, claim } of this.#sent.values()) {
       const unstarted = Atomics.compareExchange(this.#claims, claim, SENT, WITHDRAWN) === SENT;
+      const items = Atomics.exchange(this.#claims, claim + 1, NO_MORE);
       if (ticket === undefined) continue;
       ticket.slot = undefined;
       if (unstarted) left.unstarted.push(ticket);
-      else left.started.push({ ticket, items: Atomics.load(this.#claims, claim + 1) });
+      else left.started.push({ ticket, items });
     }
     this.#sent.clear();
     return left;

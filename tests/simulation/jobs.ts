@@ -1,0 +1,250 @@
+import type { Future } from "../../job.ts";
+import { Job, JobCancelledError, PoolBrokenError, PoolClosedError, type ProcessPool, WorkerDiedError } from "../../mod.ts";
+import { internalsOf } from "../../pool.ts";
+import type { Abort } from "./aborts.ts";
+import type { SimulatedWorld } from "./simulated_world.ts";
+import { check, Violation } from "./violation.ts";
+
+/** The one task. Nobody calls it: what comes of it is up to the world. */
+export function double(x: number): number {
+  return x * 2;
+}
+
+/** What jobs and callbacks share with the rest of a schedule. */
+export interface Stage {
+  world: SimulatedWorld;
+  pool: ProcessPool;
+  /** Numbers that nothing had before. */
+  nextWork(): number;
+  /** Does one more thing of the kind that a program might do from within a callback. */
+  meddle(): void;
+  /** Ends the schedule: for what is thrown where only the pool, or nobody, would hear of it. */
+  fail(error: unknown): void;
+  /** How the pool was told to end. */
+  end: { asked: boolean; cancelPending: boolean; terminated: boolean };
+}
+
+/** One submission, what the schedule did to it, and what it expects of it. */
+export class SimulatedJob {
+  readonly work: number;
+  readonly abort: Abort | undefined;
+  /** A job whose argument cannot be copied fails when it is sent. */
+  readonly cloneable: boolean;
+  future: Future<number> | undefined;
+  /** What the submission ended with instead of a future. */
+  refusal: { error: unknown } | undefined;
+  #stage: Stage;
+  #job: Job<[number], number>;
+  #cancelReason: { reason: unknown; wasRunning: boolean } | undefined;
+  #calledOnDone = 0;
+  #callbacks: { calls: number; error: unknown }[] = [];
+  #done: DoneMode;
+  #onDoneError: Error | undefined;
+  /** Whether a promise of its `onDone` has its permit. */
+  holds = false;
+  /** Since the invariants were checked last. */
+  justAdmitted = false;
+
+  constructor(stage: Stage, abort: Abort | undefined) {
+    const { random } = stage.world;
+    this.#stage = stage;
+    this.work = stage.nextWork();
+    this.abort = abort;
+    this.cloneable = !random.chance(0.1);
+    this.#done = random.pick(DONE_MODES);
+    const args: [number] = [this.cloneable ? this.work : Symbol("uncloneable") as unknown as number];
+    this.#job = new Job<[number], number>({
+      id: this.work,
+      func: double,
+      args,
+      signal: abort?.signal,
+      onDone: this.#done === "none" ? undefined : () => this.#onDone(),
+    });
+  }
+
+  get settled(): boolean {
+    return this.future?.done() ?? false;
+  }
+
+  /** Whether it waits at the gate. */
+  get waits(): boolean {
+    return this.future === undefined && this.refusal === undefined;
+  }
+
+  get name(): string {
+    return `job ${this.work}`;
+  }
+
+  // What is done to it
+
+  /** Submits it, waiting at the gate. */
+  submit(): void {
+    const { world, pool } = this.#stage;
+    world.note(() => `submit ${this.name}${this.abort === undefined ? "" : ` with ${this.abort.name}`}, onDone: ${this.#done}`);
+    pool.submit(this.#job).then((future) => this.#admitted(future), (error) => this.#refused(error)).catch((error) =>
+      this.#stage.fail(error)
+    );
+  }
+
+  trySubmit(): void {
+    const { world, pool } = this.#stage;
+    const { available } = internalsOf(pool).gate;
+    try {
+      const future = pool.trySubmit(this.#job);
+      world.note(() => `trySubmit ${this.name}: ${future === undefined ? "no place" : "admitted"}, onDone: ${this.#done}`);
+      check((future === undefined) === (available === 0), "trySubmit admits when there is a place");
+      if (future !== undefined) this.#admitted(future);
+      else this.refusal = { error: undefined };
+    } catch (error) {
+      if (error instanceof Violation) throw error;
+      world.note(() => `trySubmit ${this.name}: refused`);
+      this.#refused(error);
+    }
+  }
+
+  cancel(force: boolean): void {
+    const { world } = this.#stage;
+    const future = this.future!;
+    const before = future.state;
+    const reason = force ? new Error(`${this.name} is not wanted`) : undefined;
+    world.note(() => `cancel ${this.name}${force ? " by force" : ""}, which is ${before}`);
+    const wanted = before === "queued" || (before === "running" && force);
+    if (wanted) this.#cancelReason = { reason, wasRunning: before === "running" };
+    const cancelled = future.cancel({ reason, force });
+    check(cancelled === wanted, "cancel() tells the truth", () => `${this.name} was ${before}: ${cancelled}`);
+    check(future.state === (cancelled ? "cancelled" : before), "cancel() takes effect at once", () => `${this.name}: ${future.state}`);
+  }
+
+  addDoneCallback(): void {
+    const { world } = this.#stage;
+    const { random } = world;
+    const mode = random.pick(["returns", "throws", "throws and is looked at", "rejects later", "meddles"]);
+    const record = { calls: 0, error: undefined as unknown };
+    world.note(() => `add a callback that ${mode} to ${this.name}`);
+    const promise = this.future!.addDoneCallback((future) => {
+      world.activity++;
+      record.calls++;
+      check(future.done(), "callbacks come after the end of the job", () => this.name);
+      if (mode === "meddles") this.#stage.meddle();
+      if (mode === "returns" || mode === "meddles") return;
+      const error = new Error(`a callback of ${this.name} failed`);
+      if (mode === "throws and is looked at") throw error;
+      record.error = error;
+      if (mode === "throws") throw error;
+      return world.pause().then(() => Promise.reject(error));
+    });
+    if (mode === "throws and is looked at") promise.catch(() => world.activity++);
+    this.#callbacks.push(record);
+  }
+
+  #admitted(future: Future<number>): void {
+    this.#stage.world.activity++;
+    this.future = future;
+    this.justAdmitted = true;
+  }
+
+  #refused(error: unknown): void {
+    this.#stage.world.activity++;
+    this.refusal = { error };
+    const { asked } = this.#stage.end;
+    const known = error instanceof PoolBrokenError || (asked && error instanceof PoolClosedError) || this.abort?.wasReason(error);
+    check(known === true, "a submission is refused for a reason", () => `${this.name}: ${error}`);
+  }
+
+  // What is seen of it
+
+  /** Runs within the pool's own settling; what it returns holds the permit if nobody has taken that meanwhile. */
+  #onDone(): unknown {
+    const { world, pool } = this.#stage;
+    const { gate } = internalsOf(pool);
+    const handsOver = gate.waiting > 0;
+    world.activity++;
+    this.#calledOnDone++;
+    world.note(() => `onDone of ${this.name}`);
+    if (this.#done === "throws") throw this.#onDoneError = new Error(`onDone of ${this.name} failed`);
+    if (this.#done === "meddles" || this.#done === "meddles and holds") this.#stage.meddle();
+    if (this.#done === "returns" || this.#done === "meddles") return "nothing of interest";
+    this.holds = handsOver || gate.available > 0;
+    return world.pause().then(() => {
+      this.holds = false;
+      if (this.#done === "rejects later") throw this.#onDoneError = new Error(`onDone of ${this.name} failed later`);
+    });
+  }
+
+  /** After every step. */
+  checkNow(): void {
+    const { future, work } = this;
+    const { world } = this.#stage;
+    if (future === undefined) return;
+    const { state } = future;
+    if (state === "queued" || state === "running") {
+      check(!world.answers.has(work), "a job that was answered has settled", () => this.name);
+      check((state === "running") === world.begun.has(work), "running() is true from the start in a worker", () => this.name);
+      check(this.abort?.aborted !== true, "an abort takes effect at once", () => this.name);
+    } else check(this.#calledOnDone === (this.#done === "none" ? 0 : 1), "onDone is called once", () => this.name);
+  }
+
+  /** After the last step. */
+  async checkAtEnd(reported: Map<unknown, number>): Promise<void> {
+    const { future } = this;
+    if (future === undefined) {
+      check(this.refusal !== undefined, "every submission settles", () => this.name);
+      check(!this.#stage.world.begun.has(this.work), "a job that was refused never runs", () => this.name);
+      return;
+    }
+    check(future.done(), "every job settles", () => this.name);
+    this.checkNow();
+    const error = await future.exception();
+    if (future.state === "finished") await this.#checkFinished(future);
+    else if (future.state === "failed") this.#checkFailed(error);
+    else this.#checkCancelled(error);
+    for (const { calls, error } of this.#callbacks) {
+      check(calls === 1, "every callback is called once", () => this.name);
+      if (error !== undefined) check(reported.get(error) === 1, "what a callback throws is reported once", () => this.name);
+    }
+    if (this.#done === "throws" || this.#done === "rejects later") {
+      check(reported.get(this.#onDoneError) === 1, "what onDone throws is reported once", () => this.name);
+    }
+    check(!this.holds, "the world settles every promise", () => this.name);
+  }
+
+  async #checkFinished(future: Future<number>): Promise<void> {
+    const { world } = this.#stage;
+    const answer = world.answers.get(this.work);
+    const value = await future.result();
+    check(answer !== undefined && "value" in answer && answer.value === value, "a finished job has its own result", () => this.name);
+  }
+
+  #checkFailed(error: unknown): void {
+    const { world, end } = this.#stage;
+    const begun = world.begun.has(this.work);
+    const answer = world.answers.get(this.work);
+    const right = answer !== undefined
+      ? "error" in answer && answer.error === error
+      : error instanceof WorkerDiedError
+      ? begun && error.jobId === this.work
+      : error instanceof PoolClosedError
+      ? begun && end.terminated
+      : error instanceof PoolBrokenError
+      ? !begun
+      : error instanceof DOMException && error.name === "DataCloneError" && !this.cloneable && !begun;
+    check(right, "a job fails for its own reason", () => `${this.name}: ${error}`);
+  }
+
+  #checkCancelled(error: unknown): void {
+    const { world, end } = this.#stage;
+    const begun = world.begun.has(this.work);
+    if (this.abort?.wasReason(error)) return;
+    check(error instanceof JobCancelledError && error.jobId === this.work, "a cancelled job says so", () => `${this.name}: ${error}`);
+    if (this.#cancelReason !== undefined) {
+      check(error.cause === this.#cancelReason.reason, "a cancelled job knows the reason", () => this.name);
+      check(begun === this.#cancelReason.wasRunning, "a job that was cancelled before it started never runs", () => this.name);
+    } else {
+      check(end.cancelPending || end.terminated, "nobody but the caller cancels a job", () => this.name);
+      check(!begun, "a pool that ends cancels only what has not started", () => this.name);
+    }
+  }
+}
+
+const DONE_MODES = ["none", "none", "returns", "throws", "meddles", "holds", "rejects later", "meddles and holds"] as const;
+type DoneMode = typeof DONE_MODES[number];

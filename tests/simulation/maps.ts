@@ -1,0 +1,159 @@
+import { JobCancelledError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../../mod.ts";
+import type { Abort } from "./aborts.ts";
+import { double, type Stage } from "./jobs.ts";
+import { check, Violation } from "./violation.ts";
+
+/** One loop over a map, and what the schedule expects of it. */
+export class SimulatedMap {
+  readonly name: string;
+  readonly abort: Abort | undefined;
+  #stage: Stage;
+  #works: number[] = [];
+  #items: unknown[] = [];
+  #read = 0;
+  #got: unknown[] = [];
+  #ordered: boolean;
+  #settled: boolean;
+  #buffer: number;
+  #chunkSize: number | "auto";
+  #breakAt: number;
+  #slow: boolean;
+  #sourceError: { error: Error; at: number } | undefined;
+  #sourceClosed = false;
+  /** How many of its items had been started when it ended. */
+  #begunAtEnd = 0;
+  /** How the loop ended. */
+  end: "done" | "broke" | { error: unknown } | undefined;
+
+  constructor(stage: Stage, abort: Abort | undefined) {
+    const { random } = stage.world;
+    this.#stage = stage;
+    this.abort = abort;
+    for (let i = random.below(7); i > 0; i--) {
+      const work = stage.nextWork();
+      this.#works.push(work);
+      this.#items.push(random.chance(0.05) ? Symbol("uncloneable") : work);
+    }
+    this.name = `the map of ${this.#works.length === 0 ? "nothing" : `${this.#works[0]} to ${this.#works.at(-1)}`}`;
+    this.#ordered = random.chance(0.5);
+    this.#settled = random.chance(0.5);
+    this.#chunkSize = random.pick(["auto", 1, 2, 3] as const);
+    this.#buffer = random.pick([1, 2, 4, 100]);
+    this.#breakAt = random.chance(0.3) ? random.between(1, 4) : Infinity;
+    this.#slow = random.chance(0.3);
+    if (random.chance(0.1)) this.#sourceError = { error: new Error("the input failed"), at: random.below(this.#works.length + 1) };
+  }
+
+  start(): void {
+    const { world } = this.#stage;
+    world.note(() =>
+      `begin ${this.name}: ${this.#ordered ? "ordered" : "unordered"}, ${this.#settled ? "settled, " : ""}chunks of ${this.#chunkSize}, ` +
+      `buffer ${this.#buffer}`
+    );
+    // A chunk of automatic size waits for a slow input by the real clock.
+    const items = this.#chunkSize !== "auto" && world.random.chance(0.3) ? this.#slowSource() : this.#source();
+    this.#consume(items).then((end) => this.end = end, (error) => this.end = { error }).then(() => {
+      world.note(() => `${this.name} has ended: ${typeof this.end === "object" ? this.end.error : this.end}`);
+      this.#begunAtEnd = this.#begun;
+      world.activity++;
+    });
+  }
+
+  async #consume(items: Iterable<unknown> | AsyncIterable<unknown>): Promise<"done" | "broke"> {
+    const { world, pool } = this.#stage;
+    const options = { ordered: this.#ordered, buffer: this.#buffer, chunkSize: this.#chunkSize, signal: this.abort?.signal };
+    const task = double as (item: unknown) => unknown;
+    const outcomes = this.#settled ? pool.map(task, items, { ...options, settled: true }) : pool.map(task, items, options);
+    for await (const outcome of outcomes) {
+      world.activity++;
+      this.#got.push(outcome);
+      if (this.#got.length >= this.#breakAt) return "broke";
+      if (this.#slow) await world.pause();
+    }
+    return "done";
+  }
+
+  *#source(): Generator<unknown> {
+    try {
+      for (let i = 0; i <= this.#items.length; i++) {
+        this.#countRead(i);
+        if (i < this.#items.length) yield this.#items[i];
+      }
+    } finally {
+      this.#sourceClosed = true;
+    }
+  }
+
+  async *#slowSource(): AsyncGenerator<unknown> {
+    try {
+      for (let i = 0; i <= this.#items.length; i++) {
+        if (this.#stage.world.random.chance(0.5)) await this.#stage.world.pause();
+        this.#countRead(i);
+        if (i < this.#items.length) yield this.#items[i];
+      }
+    } finally {
+      this.#sourceClosed = true;
+    }
+  }
+
+  #countRead(index: number): void {
+    this.#stage.world.activity++;
+    if (this.#sourceError?.at === index) throw this.#sourceError.error;
+    if (index === this.#items.length) return;
+    this.#read++;
+    // The consumer has one outcome in its hand that this side has not counted yet.
+    check(this.#read - this.#got.length <= this.#buffer + 1, "a map reads no more than 'buffer' items ahead", () => this.name);
+  }
+
+  get #begun(): number {
+    return this.#works.filter((work) => this.#stage.world.begun.has(work)).length;
+  }
+
+  checkAtEnd(): void {
+    check(this.end !== undefined, "every map ends", () => this.name);
+    check(this.#begun === this.#begunAtEnd, "no item starts after the end of the loop", () => this.name);
+    for (const [i, outcome] of this.#got.entries()) {
+      if (this.#ordered) this.#checkOutcome(i, outcome);
+      else check(this.#works.some((_, i) => this.#isOutcome(i, outcome)), "an outcome is that of an item", () => this.name);
+    }
+    if (!this.#ordered && !this.#settled) check(new Set(this.#got).size === this.#got.length, "each item comes once", () => this.name);
+    if (this.end === "done") {
+      check(this.#got.length === this.#items.length, "a map that ends by itself is complete", () => this.name);
+    } else if (this.end !== "broke") this.#checkError(this.end!.error);
+    check(this.#sourceClosed || this.#read === 0, "the input of a map is closed", () => this.name);
+  }
+
+  #checkOutcome(index: number, outcome: unknown): void {
+    check(this.#isOutcome(index, outcome), "an outcome stands at its item's place", () => `${this.name}, item ${index}`);
+  }
+
+  #isOutcome(index: number, outcome: unknown): boolean {
+    const known = this.#stage.world.outcomes.get(this.#works[index]!);
+    if (!this.#settled) return known !== undefined && "value" in known && known.value === outcome;
+    const settled = outcome as PromiseSettledResult<unknown>;
+    if (settled.status === "fulfilled") return known !== undefined && "value" in known && known.value === settled.value;
+    return this.#isError(index, settled.reason);
+  }
+
+  #isError(index: number, error: unknown): boolean {
+    const { world, end } = this.#stage;
+    const work = this.#works[index]!;
+    const known = world.outcomes.get(work);
+    if (known !== undefined && "error" in known && known.error === error) return true;
+    if (error instanceof WorkerDiedError) return world.begun.has(work) || typeof this.#items[index] === "symbol";
+    if (error instanceof DOMException && error.name === "DataCloneError") return typeof this.#items[index] === "symbol";
+    if (error instanceof PoolClosedError) return end.terminated;
+    if (error instanceof JobCancelledError) return end.terminated || end.cancelPending;
+    return error instanceof PoolBrokenError;
+  }
+
+  #checkError(error: unknown): void {
+    if (error instanceof Violation) throw error;
+    const { end } = this.#stage;
+    if (this.abort?.wasReason(error) || error === this.#sourceError?.error || error instanceof PoolBrokenError) return;
+    if (end.asked && error instanceof PoolClosedError) return;
+    const next = this.#ordered ? [this.#got.length] : this.#works.keys();
+    const known = !this.#settled && [...next].some((index) => index < this.#works.length && this.#isError(index, error));
+    check(known, "a map fails for a reason", () => `${this.name}: ${error}`);
+  }
+}

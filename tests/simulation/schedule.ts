@@ -1,0 +1,359 @@
+import { PoolBrokenError, PoolClosedError, ProcessPool, type ProcessPoolOptions } from "../../mod.ts";
+import { internalsOf } from "../../pool.ts";
+import { ENVIRONMENT, type Environment } from "../../pool/options.ts";
+import { JobTicket } from "../../pool/ticket.ts";
+import { Abort } from "./aborts.ts";
+import { double, SimulatedJob, type Stage } from "./jobs.ts";
+import { SimulatedMap } from "./maps.ts";
+import { SimulatedWorld } from "./simulated_world.ts";
+import { check, Violation } from "./violation.ts";
+
+const MODULE = "file:///tasks.ts";
+const EXPORTS = [{ module: 0, name: "double", functionName: "double", text: Function.prototype.toString.call(double) }];
+
+/** So many steps no schedule of this size needs. */
+const MAX_STEPS = 5000;
+
+/** So long a pool that ends waits for workers that it has stopped, in ms. */
+const GONE_WITHIN = 1000;
+
+/** So many turns of the microtask queue without any effect, and there will be none: longer than any chain of promises in the pool. */
+const QUIET_TURNS = 8;
+
+/** One pool from its beginning to its end, everything that is done to it, and the invariants. */
+export class Schedule implements Stage {
+  readonly world: SimulatedWorld;
+  readonly pool: ProcessPool;
+  readonly end = { asked: false, cancelPending: false, terminated: false };
+  #options: ProcessPoolOptions & { maxWorkers: number; queueSize: number; jobsPerWorker: number };
+  #jobs: SimulatedJob[] = [];
+  #maps: SimulatedMap[] = [];
+  #aborts: Abort[] = [];
+  #warmUps: { settled: boolean }[] = [];
+  #ends: { settled: boolean }[] = [];
+  #reported = new Map<unknown, number>();
+  #works = 0;
+  #steps = 0;
+  #actions: number;
+  /** How much rather something is done to the pool than that the world goes on. */
+  #haste: number;
+  #violation: Violation | undefined;
+
+  constructor(seed: number, trace?: (line: string) => void) {
+    this.world = new SimulatedWorld(seed, { exports: EXPORTS, trace });
+    const { random } = this.world;
+    this.#actions = random.between(5, 20);
+    this.#haste = random.pick([0.2, 0.4, 0.6]);
+    const onlyAnnounced = random.chance(0.2);
+    this.#options = {
+      maxWorkers: random.between(1, 4),
+      queueSize: random.between(1, 6),
+      jobsPerWorker: random.pick([1, 1, 2, 3]),
+      maxJobsPerWorker: random.pick([Infinity, Infinity, 1, 2, 3]),
+      idleTimeout: random.pick([Infinity, 0, 5, 100]),
+      initializer: random.chance(0.3) ? double : undefined,
+      finalizer: random.chance(0.3) ? { module: MODULE, name: "double" } : undefined,
+      // What is exported is known to the pool from the beginning, or only when a worker has told it.
+      modules: [onlyAnnounced ? MODULE : { url: MODULE, exports: { double } }],
+      permissions: onlyAnnounced ? "none" : undefined,
+      onError: (error) => {
+        this.#reported.set(error, (this.#reported.get(error) ?? 0) + 1);
+        if (error instanceof Violation) this.fail(error);
+        else if (this.world.random.chance(0.2)) this.meddle();
+      },
+    };
+    this.world.note(() => `a pool with ${JSON.stringify(this.#options)}`);
+    for (let i = random.below(3); i > 0; i--) this.#aborts.push(new Abort(this.world, i));
+    const { start, clock } = this.world;
+    this.pool = new ProcessPool(
+      { ...this.#options, [ENVIRONMENT]: { start, clock } } as ProcessPoolOptions & { [ENVIRONMENT]: Environment },
+    );
+  }
+
+  nextWork(): number {
+    return this.#works++;
+  }
+
+  /** Runs it to its end; throws the {@linkcode Violation} of the first invariant that does not hold. */
+  async run(): Promise<void> {
+    await this.#someActions();
+    await this.#toRest();
+    this.#checkAtRest();
+    if (this.world.random.chance(0.5)) await this.#toRest({ timers: true });
+    if (!this.end.asked) await this.#step(() => this.#shutdown());
+    await this.#toRest({ timers: true });
+    await this.#checkAtEnd();
+  }
+
+  // Steps
+
+  async #someActions(): Promise<void> {
+    const { random } = this.world;
+    while (this.#actions > 0) {
+      if (random.chance(this.#haste)) {
+        this.#actions--;
+        await this.#step(() => this.#act());
+      } else {
+        const went = await this.#step(() => this.world.step({ hastyTimers: true }));
+        if (!went) this.#actions--;
+      }
+    }
+  }
+
+  /** Lets the world go on until it does nothing more by itself. */
+  async #toRest({ timers = false } = {}): Promise<void> {
+    for (;;) {
+      if (await this.#step(() => this.world.step({ hastyTimers: timers }))) continue;
+      if (!timers || !await this.#step(() => this.world.fireTimer())) return;
+    }
+  }
+
+  async #step<T>(step: () => T): Promise<T> {
+    check(this.#steps++ < MAX_STEPS, "every schedule comes to rest");
+    let result: T;
+    try {
+      result = step();
+    } catch (error) {
+      throw asViolation(error);
+    }
+    await this.#quiet();
+    if (this.#violation !== undefined) throw this.#violation;
+    this.#checkNow();
+    return result;
+  }
+
+  /** Waits until all that follows at once has happened. */
+  async #quiet(): Promise<void> {
+    const { world } = this;
+    const { gate, queue } = internalsOf(this.pool);
+    for (;;) {
+      const { activity } = world;
+      const { available, waiting } = gate;
+      const { size } = queue;
+      for (let i = 0; i < QUIET_TURNS; i++) await undefined;
+      if (activity === world.activity && available === gate.available && waiting === gate.waiting && size === queue.size) return;
+    }
+  }
+
+  // What is done to the pool
+
+  #act(): void {
+    const chosen = this.world.random.below(100);
+    if (chosen < 40) this.#newJob().submit();
+    else if (chosen < 90) this.#meddle();
+    else if (chosen < 96) this.#map();
+    else this.#warmUp();
+  }
+
+  meddle(): void {
+    try {
+      this.#meddle();
+    } catch (error) {
+      // To the pool it is a callback that throws, which is nothing special.
+      this.fail(error);
+    }
+  }
+
+  fail(error: unknown): void {
+    this.#violation ??= asViolation(error);
+  }
+
+  #meddle(): void {
+    const { random } = this.world;
+    const chosen = random.below(50);
+    if (chosen < 12) this.#newJob().trySubmit();
+    else if (chosen < 22) this.#someJob()?.cancel(random.chance(0.4));
+    else if (chosen < 32) this.#someJob()?.addDoneCallback();
+    else if (chosen < 39) this.#abort();
+    else if (chosen < 46) this.#map();
+    else if (chosen < 48) this.#warmUp();
+    else this.#shutdown();
+  }
+
+  #someJob(): SimulatedJob | undefined {
+    const { random } = this.world;
+    const alsoSettled = random.chance(0.2);
+    const jobs = this.#jobs.filter(({ future, settled }) => future !== undefined && (alsoSettled || !settled));
+    return jobs.length === 0 ? undefined : random.pick(jobs);
+  }
+
+  #newJob(): SimulatedJob {
+    const job = new SimulatedJob(this, this.#someSignal(0.5));
+    this.#jobs.push(job);
+    return job;
+  }
+
+  #someSignal(probability: number): Abort | undefined {
+    const { random } = this.world;
+    return this.#aborts.length > 0 && random.chance(probability) ? random.pick(this.#aborts) : undefined;
+  }
+
+  #abort(): void {
+    if (this.#aborts.length > 0) this.world.random.pick(this.#aborts).abort();
+  }
+
+  #map(): void {
+    const map = new SimulatedMap(this, this.#someSignal(0.3));
+    this.#maps.push(map);
+    map.start();
+  }
+
+  #warmUp(): void {
+    this.world.note(() => "warm up");
+    const warmUp = { settled: false };
+    this.#warmUps.push(warmUp);
+    this.pool.warmUp().then(() => {}, (error) => {
+      const known = error instanceof PoolBrokenError || (this.end.asked && error instanceof PoolClosedError);
+      if (!known) this.fail(new Violation("warmUp() is refused for a reason", error));
+    }).then(() => {
+      this.world.activity++;
+      warmUp.settled = true;
+    });
+  }
+
+  #shutdown(): void {
+    const { world, pool, end } = this;
+    const { random } = world;
+    const record = { settled: false };
+    this.#ends.push(record);
+    end.asked = true;
+    let through: Promise<void>;
+    const chosen = random.below(4);
+    if (chosen === 0) {
+      world.note(() => "terminate");
+      end.terminated = true;
+      through = pool.terminate("enough");
+    } else {
+      const cancelPending = chosen === 1;
+      const timeout = chosen === 2 ? random.pick([0, 3, 20]) : undefined;
+      world.note(() =>
+        `shut down${cancelPending ? ", cancelling what is pending" : ""}${timeout === undefined ? "" : `, within ${timeout} ms`}`
+      );
+      end.cancelPending ||= cancelPending;
+      // It may come to that from now on.
+      end.terminated ||= timeout !== undefined;
+      through = pool.shutdown({ cancelPending, timeout });
+    }
+    through.then(() => {
+      world.note(() => "the pool is through");
+      world.activity++;
+      record.settled = true;
+      this.#checkEnded();
+    }).catch((error) => {
+      this.fail(error instanceof Violation ? error : new Violation("shutdown never rejects", error, { cause: error }));
+    });
+  }
+
+  // Invariants
+
+  #checkNow(): void {
+    const { gate, queue, slots } = internalsOf(this.pool);
+    const { maxWorkers, queueSize, jobsPerWorker } = this.#options;
+    let unsettled = 0;
+    let held = 0;
+    let firstWaiting: SimulatedJob | undefined;
+    for (const job of this.#jobs) {
+      job.checkNow();
+      if (job.waits) firstWaiting ??= job;
+      else {check(firstWaiting === undefined || !job.justAdmitted, "submissions pass the gate in order", () =>
+          `${job.name} before ${firstWaiting!.name}`);}
+      job.justAdmitted = false;
+      if (job.future !== undefined && !job.settled) unsettled++;
+      if (job.holds) held++;
+    }
+
+    let inSlots = 0;
+    let starting = 0;
+    let roomy = 0;
+    check(slots.size <= maxWorkers, "there are no more workers than 'maxWorkers'", () => slots.size);
+    for (const slot of slots) {
+      if (slot.state === "starting") starting++;
+      check(slot.state !== "ended", "a worker that has ended has left");
+      check(slot.load <= jobsPerWorker, "no worker holds more than 'jobsPerWorker' jobs", () => slot.load);
+      for (const ticket of slot.tickets()) {
+        inSlots++;
+        check(!ticket.settled, "no slot holds a settled job", () => `job ${ticket.id}`);
+        check(ticket.slot === slot && ticket.place === undefined, "a job is in one place", () => `job ${ticket.id}`);
+        if (ticket instanceof JobTicket) check(!ticket.future.done(), "no slot holds a settled job", () => `job ${ticket.id}`);
+      }
+      if (!slot.hasRoom || queue.size === 0) continue;
+      check(slot.load > 0, "nothing waits when something could run", () => `${queue.size} queued, worker ${slot.id} is idle`);
+      roomy++;
+    }
+    if (queue.size > 0) {
+      check(slots.size > 0, "nothing waits when something could run", () => `${queue.size} queued, no worker`);
+      check(
+        roomy === 0 || queue.size <= starting,
+        "nothing waits when something could run",
+        () => `${queue.size} queued, a worker has room`,
+      );
+    }
+
+    const inUse = queueSize - gate.available;
+    const admitted = queue.size + inSlots;
+    check(inUse === admitted + held, "permits in use equal unsettled jobs", () => `${inUse} in use, ${admitted} unsettled, ${held} held`);
+    check(gate.waiting === 0 || gate.available === 0, "nobody waits at an open gate", () => gate.waiting);
+    if (this.#maps.length > 0) check(unsettled <= admitted, "each unsettled job is in the queue or in a slot");
+    else {
+      check(unsettled === admitted, "each unsettled job is in the queue or in a slot", () => `${unsettled} unsettled, ${admitted} there`);
+      const { finished, failed, cancelled } = this.pool.stats();
+      const settled = this.#jobs.filter((job) => job.settled).length;
+      check(finished + failed + cancelled === settled, "a job settles exactly once", () => `${settled} have settled`);
+    }
+  }
+
+  /** Every thread has done what it had to, and everybody outside too: whatever is open now hangs. */
+  #checkAtRest(): void {
+    const hung = this.#jobs.find((job) => job.refusal === undefined && !job.settled);
+    check(hung === undefined, "nothing hangs", () => hung!.name);
+    check(this.#warmUps.every(({ settled }) => settled), "nothing hangs", () => "warmUp()");
+    const map = this.#maps.find(({ end }) => end === undefined);
+    check(map === undefined, "nothing hangs", () => map!.name);
+  }
+
+  /** As soon as the pool says that it is through. */
+  #checkEnded(): void {
+    const { workers, queued, running, waiting } = this.pool.stats();
+    check(workers + queued + running + waiting === 0, "after shutdown nothing is left", () => `${workers} workers, ${queued} queued`);
+    const job = this.#jobs.find(({ future }) => future?.done() === false);
+    check(job === undefined, "after shutdown nothing is left", () => job!.name);
+    const { notGone, lastEnd, clock } = this.world;
+    const waited = clock.now() - lastEnd;
+    check(notGone.size === 0 || waited >= GONE_WITHIN, "shutdown waits until workers are gone", () => `${waited} ms`);
+    if (this.end.terminated) return;
+    const holder = this.#jobs.find(({ holds }) => holds);
+    check(holder === undefined, "shutdown waits for callbacks", () => holder!.name);
+  }
+
+  async #checkAtEnd(): Promise<void> {
+    const { gate, queue, slots } = internalsOf(this.pool);
+    const left = queue.size + slots.size + gate.waiting + this.#options.queueSize - gate.available + this.world.clock.timers;
+    check(
+      left === 0,
+      "after shutdown nothing is left",
+      () =>
+        `${queue.size} queued, ${slots.size} workers, ${gate.waiting} at the gate, ${gate.available} permits, ${this.world.clock.timers} timers`,
+    );
+    check(this.pool.stats().unstoppable === this.world.notGone.size, "stats() count the workers that are not gone");
+    check(this.#ends.every(({ settled }) => settled), "every shutdown ends");
+    check(this.#warmUps.every(({ settled }) => settled), "every warmUp() ends");
+    for (const job of this.#jobs) await job.checkAtEnd(this.#reported);
+    for (const map of this.#maps) map.checkAtEnd();
+    for (const abort of this.#aborts) abort.checkAtEnd();
+  }
+}
+
+function asViolation(error: unknown): Violation {
+  return error instanceof Violation ? error : new Violation("nothing throws into the event loop", error, { cause: error });
+}
+
+/** Runs the schedule of a seed. The invariant that did not hold, if there is one. */
+export async function simulate(seed: number, trace?: (line: string) => void): Promise<Violation | undefined> {
+  try {
+    await new Schedule(seed, trace).run();
+    return undefined;
+  } catch (error) {
+    if (error instanceof Violation) return error;
+    throw error;
+  }
+}

@@ -1,0 +1,42 @@
+import type { Clock } from "../../pool/clock.ts";
+
+interface Timer {
+  due: number;
+  callback: () => void;
+}
+
+/** A clock that stands still until it is told to fire the timer that is due next. */
+export class SimulatedClock implements Clock {
+  #now = 0;
+  #timers: Timer[] = [];
+
+  /** How many timers are set. */
+  get timers(): number {
+    return this.#timers.length;
+  }
+
+  now = (): number => this.#now;
+
+  after(delay: number, callback: () => void): () => void {
+    const timer = { due: this.#now + delay, callback };
+    // Behind those that are due at the same moment: they were set before it.
+    const index = this.#timers.findLastIndex(({ due }) => due <= timer.due);
+    this.#timers.splice(index + 1, 0, timer);
+    return () => {
+      const index = this.#timers.indexOf(timer);
+      if (index >= 0) this.#timers.splice(index, 1);
+    };
+  }
+
+  /** Lets time pass without firing anything: a timer that comes due meanwhile is fired late. */
+  creep(milliseconds: number): void {
+    this.#now += milliseconds;
+  }
+
+  /** Turns the clock to the next timer and fires it. */
+  fire(): void {
+    const { due, callback } = this.#timers.shift()!;
+    this.#now = Math.max(this.#now, due);
+    callback();
+  }
+}
