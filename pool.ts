@@ -506,6 +506,7 @@ export class ProcessPool implements AsyncDisposable {
       ticket.place = undefined;
       const outcome = task instanceof Error ? failed(task) : send(ticket, task, slot);
       if (outcome !== undefined) this.#settle(ticket, outcome);
+      else this.#options.observer?.sent(ticket.id, slot.id);
     }
   }
 
@@ -611,6 +612,7 @@ export class ProcessPool implements AsyncDisposable {
   #record(ticket: Ticket, outcome: Outcome<unknown>): void {
     ticket.settled = true;
     ticket.stopListening();
+    this.#options.observer?.settled(ticket.id, outcome.state);
     ticket.settle(outcome, this.#counts);
   }
 

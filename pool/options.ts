@@ -1,4 +1,4 @@
-import { checkedFunc, type Task, type TaskRef } from "../job.ts";
+import { checkedFunc, type SettledState, type Task, type TaskRef } from "../job.ts";
 import { inlineLanes } from "../worker/inline.ts";
 import type { StartThread } from "../worker/protocol.ts";
 import type { KnownModule } from "../worker/tasks.ts";
@@ -110,6 +110,7 @@ export interface ResolvedOptions {
   onError: OnError;
   start: StartThread;
   clock: Clock;
+  observer: Observer | undefined;
 }
 
 /** What the world looks like to a pool; simulations put another in its place. */
@@ -117,6 +118,15 @@ export interface Environment {
   start: StartThread;
   clock: Clock;
 }
+
+/** Is told which worker a job is sent to, and when it settles: what timelines are drawn from. */
+export interface Observer {
+  sent(jobId: string | number, workerId: number): void;
+  settled(jobId: string | number, state: SettledState): void;
+}
+
+/** The key under which the demo gives a pool its {@linkcode Observer}. */
+export const OBSERVER: unique symbol = Symbol("observer");
 
 /** The key under which a simulation gives a pool its {@linkcode Environment}. */
 export const ENVIRONMENT: unique symbol = Symbol("environment");
@@ -167,7 +177,8 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     idleTimeout = IDLE_TIMEOUT,
     onError = (error: unknown) => console.error(error),
     [ENVIRONMENT]: environment,
-  }: ProcessPoolOptions & { [ENVIRONMENT]?: Environment } = checks.options(options, OPTIONS);
+    [OBSERVER]: observer,
+  }: ProcessPoolOptions & { [ENVIRONMENT]?: Environment; [OBSERVER]?: Observer } = checks.options(options, OPTIONS);
 
   checks.wholeNumber("maxWorkers", maxWorkers);
   checks.oneOf("backend", backend, ["worker", "inline"]);
@@ -198,6 +209,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     onError: checks.callable("onError", onError),
     start: environment?.start ?? (inline ? inlineLanes(urls) : webWorkers(urls, permissions)),
     clock: environment?.clock ?? realClock,
+    observer,
   };
 }
 
