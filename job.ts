@@ -218,8 +218,8 @@ export interface FutureControl {
 
 /** Makes a future, settles it, and calls its callbacks: for the pool alone. */
 export let makeFuture: <R>(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) => Future<R>;
-/** Settles a future, once: it wakes those who wait for it. False if it was settled before. */
-export let settleFuture: <R>(future: Future<R>, outcome: Outcome<R>) => boolean;
+/** Settles a future: wakes those who wait for it. */
+export let settleFuture: <R>(future: Future<R>, outcome: Outcome<R>) => void;
 /** Calls the done callbacks of a settled future. */
 export let callDoneCallbacks: (future: Future<unknown>) => void;
 /** Calls back when a future is settled, at once if it is. The function that is returned calls it off. */
@@ -377,15 +377,13 @@ export class Future<R> {
     return () => this.#listeners?.delete(listener);
   }
 
-  #settle(outcome: Outcome<R>): boolean {
-    if (this.#settled !== undefined) return false;
+  #settle(outcome: Outcome<R>): void {
     this.#settled = outcome.state;
     this.#outcome = outcome.state === "finished" ? outcome.value : outcome.error;
     this.#control = undefined;
     const listeners = this.#listeners;
     this.#listeners = undefined;
     for (const listener of listeners ?? []) listener();
-    return true;
   }
 
   #callDoneCallbacks(): void {

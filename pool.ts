@@ -557,7 +557,6 @@ export class ProcessPool implements AsyncDisposable {
   #owner: TicketOwner = { cancel: (ticket, error, force) => this.#cancel(ticket, error, force) };
 
   #cancel(ticket: Ticket, error: unknown, force: boolean): boolean {
-    if (ticket.settled) return false;
     const outcome: Outcome<unknown> = { state: "cancelled", error };
     const { slot } = ticket;
     if (this.#takeBack(ticket)) this.#settle(ticket, outcome);

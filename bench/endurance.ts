@@ -21,7 +21,8 @@ await using pool = new ProcessPool({ maxWorkers: 2 });
 for (let i = 0; i < jobs; i++) {
   const future = await pool.submit((x: number) => x + 1, i);
   future.addDoneCallback(async () => {
-    sum += await future.result();
+    const result = await future.result();
+    sum += result;
     done++;
   });
   if (i % 1000 === 0) {

@@ -240,6 +240,27 @@ Deno.test("ProcessPool.map() throws PoolClosedError when the pool is shut down b
   await within(over);
 });
 
+Deno.test("ProcessPool.map() fails a chunk that cannot be copied although each of its items can", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  let reads = 0;
+  const fickle = {
+    get value() {
+      if (++reads % 2 === 1) throw new RangeError("not now");
+      return reads;
+    },
+  };
+  const outcomes = await within(Array.fromAsync(pool.map((x: unknown) => x, [1, fickle], { chunkSize: 2, settled: true })));
+  assertEquals(outcomes.map((outcome) => outcome.status === "rejected" && outcome.reason.message), ["not now", "not now"]);
+});
+
+Deno.test("ProcessPool.map() may be ended more than once", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const results = pool.map(double, new Naturals());
+  assertEquals((await within(results.next())).value, 0);
+  for (let i = 0; i < 2; i++) assertEquals(await within(results.return!()), { done: true, value: undefined });
+  assertEquals(await within(results.next()), { done: true, value: undefined });
+});
+
 Deno.test("ProcessPool.map() leaves an input alone that it refuses to read", () => {
   const stream = ReadableStream.from([1]);
   const pool = new ProcessPool();

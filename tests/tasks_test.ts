@@ -222,8 +222,16 @@ Deno.test("ProcessPool gives its workers the permissions that it is told, and no
 Deno.test("ProcessPool refuses to give its workers a permission that the calling thread has not (needs to have no --allow-ffi)", {
   ignore: granted("ffi"),
 }, () => {
-  const error = assertThrows(() => new ProcessPool({ permissions: { ffi: true } }), Deno.errors.NotCapable);
-  assertStringIncludes(error.message, "run it with --allow-ffi");
+  const requests: [permissions: Deno.PermissionOptions, flag: string][] = [
+    [{ ffi: true }, "--allow-ffi"],
+    [{ ffi: ["/lib/a.so"] }, "--allow-ffi=/lib/a.so"],
+    [{ net: ["example.com:443"] }, "--allow-net=example.com:443"],
+    [{ sys: ["hostname"] }, "--allow-sys=hostname"],
+  ];
+  for (const [permissions, flag] of requests) {
+    const error = assertThrows(() => new ProcessPool({ permissions }), Deno.errors.NotCapable);
+    assertEquals(error.message, `Cannot create pool as its workers are to have a permission that this thread has not: run it with ${flag}`);
+  }
 });
 
 Deno.test("ProcessPool with TaskRefs alone imports nothing on the calling thread", async () => {
@@ -248,6 +256,25 @@ Deno.test("ProcessPool passes messages that a task sends by itself to nobody", a
     return "genuine";
   });
   assertEquals(await within(result), "genuine");
+});
+
+Deno.test("A module that loads in workers alone still has its functions recognised", async () => {
+  const url = moduleOf(`
+    if (globalThis.WorkerGlobalScope === undefined) throw new Error("only in workers");
+    const secret = 42;
+    export const reveal = (x) => x + secret;
+  `);
+  // As the module would give it, if it could be imported here.
+  const reveal = new Function("const secret = 0; const reveal = (x) => x + secret; return reveal;")() as (x: number) => number;
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
+  assertEquals(await within(pool.run(reveal, 1)), 43);
+});
+
+Deno.test("An initializer of a pool with modules that cannot be sent breaks the pool", async () => {
+  const pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS], initializer: Math.random });
+  const error = await assertRejects(() => within(pool.run(tasks.reveal, 1)), PoolBrokenError);
+  assertInstanceOf(error.cause, TypeError);
+  await pool.shutdown();
 });
 
 Deno.test("A module that cannot be found breaks the pool with an error that names it", async () => {

@@ -33,9 +33,9 @@ export function encodeError(
     const message: ErrorMessage = {
       builtin: "Error",
       exported: undefined,
-      name: String(error.name),
-      message: String(error.message),
-      stack: tasksPart(String(error.stack)),
+      name: text(error, "name"),
+      message: text(error, "message"),
+      stack: tasksPart(text(error, "stack")),
       properties: [],
     };
     errors.push(message);
@@ -52,10 +52,9 @@ export function encodeError(
     }
     for (const name of Object.getOwnPropertyNames(error)) {
       if (name === "message" || name === "stack" || name === "name") continue;
-      const property = Object.getOwnPropertyDescriptor(error, name)!;
-      const value: unknown = (error as unknown as Record<string, unknown>)[name];
+      const value = read(error, name);
       const encoded = name === "errors" && Array.isArray(value) ? encodeList(value) : encodeValue(value);
-      if (encoded !== undefined) message.properties.push([name, property.enumerable === true, encoded]);
+      if (encoded !== undefined) message.properties.push([name, Object.prototype.propertyIsEnumerable.call(error, name), encoded]);
     }
     return index;
   }
@@ -65,8 +64,31 @@ export function encodeError(
     const index = errors.length;
     const properties = values.map((value, i): [string, boolean, ValueMessage] => [String(i), true, { value }]);
     errors.push({ builtin: "Array", exported: undefined, name: "", message: "", stack: "", properties });
-    for (const [i, value] of values.entries()) properties[i]![2] = encodeValue(value) ?? { value: String(value) };
+    for (const [i, value] of values.entries()) properties[i]![2] = encodeValue(value) ?? { value: show(value) };
     return { error: index };
+  }
+
+  /** A getter may throw: its property then counts as undefined. */
+  function read(error: Error, name: string): unknown {
+    try {
+      return (error as unknown as Record<string, unknown>)[name];
+    } catch {
+      return undefined;
+    }
+  }
+
+  function text(error: Error, name: string): string {
+    const value = read(error, name);
+    return value === undefined ? "" : show(value);
+  }
+
+  /** A text in the place of what cannot be copied. */
+  function show(value: unknown): string {
+    try {
+      return String(value);
+    } catch {
+      return "something that has no text";
+    }
   }
 
   /** The stack down to the task's own lines, without those of the pool that called it. */
@@ -75,5 +97,5 @@ export function encodeError(
     return end < 0 ? stack : stack.slice(0, end);
   }
 
-  return { errors, root: encodeValue(thrown) ?? { value: String(thrown) } };
+  return { errors, root: encodeValue(thrown) ?? { value: show(thrown) } };
 }

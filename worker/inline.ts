@@ -43,7 +43,6 @@ class InlineThread implements Thread {
   }
 
   stop(reason: unknown): void {
-    if (this.#stopped) return;
     this.#stopped = true;
     this.#callOff();
     this.#open -= this.#inbox.splice(0).length;

@@ -1,0 +1,123 @@
+import { assert, assertEquals, assertInstanceOf, assertMatch, assertThrows } from "@std/assert";
+import { decodeError } from "../worker/decode_error.ts";
+import { encodeError } from "../worker/encode_error.ts";
+import { type FromRuntime, SENT, STARTED, type TaskMessage, type ToWorker, WITHDRAWN } from "../worker/protocol.ts";
+import { createRuntime } from "../worker/runtime.ts";
+import { turn } from "./helpers.ts";
+
+// What runs in workers, run here: there are no counts of lines from a worker.
+
+/** A runtime whose messages are copied, as a worker's are. */
+function start(namespace: Record<string, unknown> = {}) {
+  const told: FromRuntime[] = [];
+  const runtime = createRuntime({
+    post: (message) => void told.push(structuredClone(message)),
+    encode: encodeError,
+    imports: [() => Promise.resolve(namespace)],
+  });
+  const claims = new Int32Array(8);
+  runtime.receive({ type: "load", claims });
+  const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text });
+  const header = (task: TaskMessage) => ({ run: 1, claim: 0, task, id: 0, attempt: 1, from: 0 });
+
+  /** Sends a message and gives what comes of it. */
+  async function answers(message: ToWorker): Promise<FromRuntime[]> {
+    while (told.length === 0) await turn();
+    told.length = 0;
+    if ("claim" in message && claims[message.claim] === 0) claims[message.claim] = SENT;
+    runtime.receive(message);
+    await turn();
+    return [...told];
+  }
+  return { runtime, claims, told, bySource, header, answers };
+}
+
+Deno.test("createRuntime() runs a task by source and claims its job", async () => {
+  const { claims, bySource, header, answers } = start();
+  const task = bySource("add", "(a, b) => a + b");
+  assertEquals(await answers({ type: "run", ...header(task), args: [1, 2] }), [{ type: "returned", run: 1, value: 3 }]);
+  assertEquals(claims[0], STARTED);
+});
+
+Deno.test("createRuntime() skips a job or a chunk that was taken back", async () => {
+  const { claims, bySource, header, answers } = start();
+  const task = bySource("never", "() => { throw 1 }");
+  claims[0] = WITHDRAWN;
+  assertEquals(await answers({ type: "run", ...header(task), args: [] }), [{ type: "skipped", run: 1 }]);
+  assertEquals(await answers({ type: "chunk", ...header(task), items: [1], skip: [] }), [{ type: "skipped", run: 1 }]);
+});
+
+Deno.test("createRuntime() explains a ReferenceError of a task by source, wherever it comes from", async () => {
+  for (const text of ["() => outer", "async () => outer", "(() => { throw outer })()"]) {
+    const { bySource, header, answers } = start();
+    const [answer] = await answers({ type: "run", ...header(bySource("task", text)), args: [] });
+    assert(answer?.type === "threw");
+    const error = decodeError(answer.thrown, () => undefined);
+    assertInstanceOf(error, ReferenceError);
+    assertMatch(error.message, /^outer is not defined; a function that is sent by source cannot see .* 'modules'$/);
+  }
+});
+
+Deno.test("createRuntime() fails each item of a chunk whose task cannot be had", async () => {
+  const { header, answers } = start({ other: () => 1 });
+  const task = { key: 1, name: "absent", export: { module: 0, name: "absent" } };
+  const [answer] = await answers({ type: "chunk", ...header(task), items: [1, 2], skip: [] });
+  assert(answer?.type === "items" && answer.last);
+  assertEquals(answer.thrown.map(([index]) => index), [0, 1]);
+});
+
+Deno.test("createRuntime() tells the item of a chunk whose result cannot be copied from the others", async () => {
+  const { bySource, header, answers } = start();
+  const task = bySource("task", "(x) => x === 1 ? () => 1 : x");
+  const [answer] = await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [3] });
+  assert(answer?.type === "items");
+  assertEquals([answer.values, answer.thrown.map(([index]) => index)], [[0, undefined, 2, undefined], [1]]);
+});
+
+Deno.test("createRuntime() forgets its tasks when there are too many, and says nothing once it has ended", async () => {
+  const { runtime, bySource, header, answers } = start();
+  for (let key = 0; key <= 1000; key++) {
+    const claimed = { ...header({ key, name: "one", text: "() => 1" }) };
+    runtime.receive({ type: "run", ...claimed, args: [] });
+  }
+  runtime.end();
+  assertEquals(await answers({ type: "run", ...header(bySource("late", "() => 1")), args: [] }), []);
+});
+
+Deno.test("createRuntime() sends the items that are finished before it ends", async () => {
+  const { runtime, told, bySource, header, answers } = start();
+  const task = bySource("task", "(x) => x < 2 ? x : new Promise(() => {})");
+  assertEquals(await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [] }), []);
+  runtime.end();
+  const [items] = told;
+  assert(items?.type === "items");
+  assertEquals([items.from, items.values, items.last], [0, [0, 1], false]);
+});
+
+Deno.test("encodeError() takes what it can of an error whose parts resist", () => {
+  class Odd extends Error {
+    override name = "";
+    get broken(): number {
+      throw new Error("never read");
+    }
+  }
+  const error = new Odd("message") as Odd & Record<string, unknown>;
+  Object.defineProperty(error, "stack", {
+    get() {
+      throw new Error("no");
+    },
+  });
+  Object.defineProperty(error, "getter", {
+    enumerable: true,
+    get() {
+      throw new Error("no");
+    },
+  });
+  error.callback = () => 1;
+  error.port = new Proxy({}, {});
+  error.kept = { a: 1 };
+  const decoded = decodeError(structuredClone(encodeError(error, () => undefined)), () => undefined) as typeof error;
+  assertInstanceOf(decoded, Error);
+  assertEquals([decoded.message, decoded.kept, decoded.callback, decoded.port], ["message", { a: 1 }, undefined, undefined]);
+  assertThrows(() => error.broken);
+});

@@ -1,0 +1,84 @@
+import { assertEquals } from "@std/assert";
+import type { Death, FromWorker, ThreadEvents } from "../worker/protocol.ts";
+import { webWorkers } from "../worker/web_worker.ts";
+import { turn } from "./helpers.ts";
+
+/** A worker that is played by the test. */
+class StagedWorker extends EventTarget {
+  static last: StagedWorker;
+  onerror: ((event: ErrorEvent) => void) | null = null;
+  /** The worker's end of its port. */
+  port!: MessagePort;
+  terminated = false;
+
+  constructor(readonly url: string, readonly options: { name: string }) {
+    super();
+    StagedWorker.last = this;
+  }
+
+  postMessage(_message: unknown, [port]: [MessagePort]): void {
+    this.port = port;
+  }
+
+  terminate(): void {
+    this.terminated = true;
+    this.port.close();
+  }
+}
+
+/** Starts a staged worker, and notes what its thread tells. */
+function start() {
+  const { Worker, MessageChannel } = globalThis;
+  const channels: MessageChannel[] = [];
+  globalThis.Worker = StagedWorker as unknown as typeof Worker;
+  globalThis.MessageChannel = class extends MessageChannel {
+    constructor() {
+      super();
+      channels.push(this);
+    }
+  };
+  try {
+    const told: unknown[] = [];
+    const events: ThreadEvents = {
+      alive: () => told.push("alive"),
+      message: (message: FromWorker) => told.push(message),
+      died: ({ reason, thrown }: Death) => told.push(thrown === undefined ? reason : [reason, thrown]),
+      gone: () => told.push("gone"),
+    };
+    const thread = webWorkers([], undefined)(events, "test");
+    return { thread, told, worker: StagedWorker.last, ownPort: channels[0]!.port1 };
+  } finally {
+    Object.assign(globalThis, { Worker, MessageChannel });
+  }
+}
+
+Deno.test("A Web Worker that cannot be started is told with Deno's message, without its colours and addresses", async () => {
+  const { told, worker } = start();
+  const event = new ErrorEvent("error", { message: "Type \x1b[31mchecking\x1b[0m failed.\n    at data:...", cancelable: true });
+  worker.onerror!(event);
+  await turn();
+  const [[reason, thrown], ...rest] = told as [[string, { raw: Error }], ...unknown[]];
+  assertEquals([reason, thrown.raw.message, rest], ["could not be started", "Type checking failed.", ["gone"]]);
+  assertEquals([event.defaultPrevented, worker.terminated], [true, true]);
+});
+
+Deno.test("A Web Worker that sends a message that cannot be read is stopped, and told once", async () => {
+  const { told, worker, ownPort } = start();
+  worker.port.postMessage({ type: "alive" });
+  while (told.length === 0) await turn();
+  // There is nothing known that a worker can send and this side cannot read, so the event is staged.
+  ownPort.dispatchEvent(new MessageEvent("messageerror"));
+  ownPort.dispatchEvent(new MessageEvent("messageerror"));
+  while (told.length < 3) await turn();
+  assertEquals([told, worker.terminated], [["alive", "sent a message that cannot be read", "gone"], true]);
+});
+
+Deno.test("A Web Worker that is stopped before it was alive is gone, and what it still says is not heard", async () => {
+  const { thread, told, worker } = start();
+  const { port } = worker;
+  port.postMessage({ type: "alive" });
+  thread.stop(undefined);
+  thread.stop(undefined);
+  await turn();
+  assertEquals([told, worker.terminated], [["gone"], true]);
+});
