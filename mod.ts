@@ -56,5 +56,5 @@ export {
 export { type PoolStats, ProcessPool, type ShutdownOptions } from "./pool.ts";
 export { type CurrentJob, currentJob } from "./pool/current_job.ts";
 export type { MapOptions } from "./pool/map.ts";
-export type { ProcessPoolOptions, TaskModule } from "./pool/options.ts";
+export type { Backend, ProcessPoolOptions, TaskModule } from "./pool/options.ts";
 export { type AcquireOptions, Semaphore } from "./semaphore.ts";

@@ -1,5 +1,6 @@
 import { checkedFunc, type SettledState, type Task, type TaskRef } from "../job.ts";
 import { inlineLanes } from "../worker/inline.ts";
+import { killableWorkers } from "../worker/node_worker.ts";
 import type { StartThread } from "../worker/protocol.ts";
 import type { KnownModule } from "../worker/tasks.ts";
 import { webWorkers } from "../worker/web_worker.ts";
@@ -13,6 +14,9 @@ import { checkPermissions } from "./permissions.ts";
  * exports, as in `{ url: import.meta.resolve("./tasks.ts"), exports: tasks }` after `import * as tasks from "./tasks.ts"`.
  */
 export type TaskModule = string | URL | { url: string | URL; exports: Record<string, unknown> };
+
+/** What kind of thread runs tasks: see {@linkcode ProcessPoolOptions.backend}. */
+export type Backend = "worker" | "killable" | "inline";
 
 /** Options of {@linkcode ProcessPool}. */
 export interface ProcessPoolOptions {
@@ -42,12 +46,13 @@ export interface ProcessPoolOptions {
    */
   permissions?: Deno.PermissionOptions | undefined;
   /**
-   * What runs tasks. `"worker"`: Web Workers. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied,
+   * What runs tasks. `"worker"`: Web Workers, which start fastest. `"killable"`: workers of node:worker_threads, which can be stopped whatever
+   * they do; they cannot have permissions of their own. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied,
    * closures work, and a task that computes holds up the program.
    *
    * @default {"worker"}
    */
-  backend?: "worker" | "inline" | undefined;
+  backend?: Backend | undefined;
   /**
    * Runs once in every worker, before its first job. A worker whose initializer throws does not start.
    *
@@ -160,6 +165,12 @@ const OPTIONS = [
 
 const ACTION = "create pool";
 
+const BACKENDS: Record<Backend, (modules: readonly string[], permissions: Deno.PermissionOptions | undefined) => StartThread> = {
+  worker: webWorkers,
+  killable: killableWorkers,
+  inline: inlineLanes,
+};
+
 /** Checks and completes the options; the caller's object is left as it is. */
 export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const checks = new Checks(ACTION);
@@ -181,12 +192,12 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   }: ProcessPoolOptions & { [ENVIRONMENT]?: Environment; [OBSERVER]?: Observer } = checks.options(options, OPTIONS);
 
   checks.wholeNumber("maxWorkers", maxWorkers);
-  checks.oneOf("backend", backend, ["worker", "inline"]);
+  checks.oneOf("backend", backend, ["worker", "killable", "inline"]);
   const inline = backend === "inline";
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
   if (permissions !== undefined) checkPermissions(permissions);
-  if (permissions !== undefined && inline) {
-    throw new TypeError(`Cannot ${ACTION} as the backend "inline" has the permissions of the calling thread: leave 'permissions' out`);
+  if (permissions !== undefined && backend !== "worker") {
+    throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" has the permissions of the calling thread: leave 'permissions' out`);
   }
   if (initArgs !== undefined && initializer === undefined) {
     throw new TypeError(`Cannot ${ACTION} as 'initArgs' need an 'initializer': current value is undefined`);
@@ -207,7 +218,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     maxJobsPerWorker,
     idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
     onError: checks.callable("onError", onError),
-    start: environment?.start ?? (inline ? inlineLanes(urls) : webWorkers(urls, permissions)),
+    start: environment?.start ?? BACKENDS[backend](urls, permissions),
     clock: environment?.clock ?? realClock,
     observer,
   };

@@ -34,15 +34,16 @@ const DEEDS: Record<string, Deed> = {
   },
 };
 
-const PERMISSIONS: Record<string, Pick<ProcessPoolOptions, "permissions">> = {
-  "of its parent": {},
-  "none": { permissions: "none" },
+/** The permissions of a worker are of no concern to most of the matrix; to the loading of its modules they are. */
+const LOADING: Record<string, ProcessPoolOptions> = {
+  "worker": {},
+  "worker, permissions none": { permissions: "none" },
+  "killable": { backend: "killable" },
 };
 
-/** The permissions of a worker are of no concern to most of the matrix; those of its modules' loading are. */
-for (const [permissions, options] of Object.entries(PERMISSIONS)) {
+for (const [kind, options] of Object.entries(LOADING)) {
   for (const [name, deed] of Object.entries(DEEDS)) {
-    Deno.test(`A module that ${name} while it loads breaks the pool (permissions ${permissions})`, async () => {
+    Deno.test(`A module that ${name} while it loads breaks the pool (${kind})`, async () => {
       const url = moduleOf(deed.source);
       const pool = new ProcessPool({ maxWorkers: 2, modules: [url], ...options });
       const futures = [await pool.submit(() => 1), await pool.submit(() => 2)];
@@ -53,18 +54,22 @@ for (const [permissions, options] of Object.entries(PERMISSIONS)) {
   }
 }
 
-for (const [name, deed] of Object.entries(DEEDS)) {
-  Deno.test(`An initializer that ${name} breaks the pool`, async () => {
+for (const backend of ["worker", "killable"] as const) {
+  for (const deed of Object.entries(DEEDS)) testDeed(backend, deed);
+}
+
+function testDeed(backend: "worker" | "killable", [name, deed]: [string, Deed]): void {
+  Deno.test(`An initializer that ${name} breaks the pool (${backend})`, async () => {
     const { url, task } = await moduleWith(deed);
-    const pool = new ProcessPool({ maxWorkers: 2, modules: [url], initializer: task });
+    const pool = new ProcessPool({ backend, maxWorkers: 2, modules: [url], initializer: task });
     assertBroken(await within(pool.run(() => 1).catch((error) => error)), deed, "failed in its initializer");
     assertBroken(await within(pool.warmUp().catch((error) => error)), deed, "failed in its initializer");
     await within(pool.shutdown());
   });
 
-  Deno.test(`A task that ${name} fails alone`, async () => {
+  Deno.test(`A task that ${name} fails alone (${backend})`, async () => {
     const { url, task } = await moduleWith(deed);
-    await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url] });
     const before = await pool.submit((x: number) => x, 1);
     const culprit = await pool.submit(task);
     const behind = await pool.submit((x: number) => x, 2);
@@ -74,20 +79,20 @@ for (const [name, deed] of Object.entries(DEEDS)) {
     assertEquals(await within(behind.result()), 2);
   });
 
-  Deno.test(`A finalizer that ${name} is reported and harms nothing`, async () => {
+  Deno.test(`A finalizer that ${name} is reported and harms nothing (${backend})`, async () => {
     const errors: unknown[] = [];
     const { url, task } = await moduleWith(deed);
-    const pool = new ProcessPool({ maxWorkers: 1, modules: [url], finalizer: task, onError: (error) => errors.push(error) });
+    const pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url], finalizer: task, onError: (error) => errors.push(error) });
     assertEquals(await within(pool.run((x: number) => x, 1)), 1);
     await within(pool.shutdown());
     assertEquals(errors.length, 1);
     assertFailed(errors[0], deed);
   });
 
-  Deno.test(`An idle worker whose old task ${name} is reported and replaced`, async () => {
+  Deno.test(`An idle worker whose old task ${name} is reported and replaced (${backend})`, async () => {
     const reported = Promise.withResolvers<unknown>();
     const url = moduleOf(`export function task() { setTimeout(async () => { ${deed.source} }); }`);
-    await using pool = new ProcessPool({ maxWorkers: 1, modules: [url], onError: reported.resolve });
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url], onError: reported.resolve });
     await within(pool.run({ module: url, name: "task" }));
     const error = await within(reported.promise);
     assertInstanceOf(error, WorkerDiedError);
@@ -95,20 +100,20 @@ for (const [name, deed] of Object.entries(DEEDS)) {
     assertEquals(await within(pool.run((x: number) => x, 1)), 1);
   });
 
-  if (deed.asynchronous) continue;
+  if (deed.asynchronous) return;
 
-  Deno.test(`A result that ${name} while it is copied fails its job alone`, async () => {
+  Deno.test(`A result that ${name} while it is copied fails its job alone (${backend})`, async () => {
     const url = moduleOf(`export function task() { return { get value() { ${deed.source} } }; }`);
-    await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url] });
     const culprit = await pool.submit({ module: url, name: "task" });
     const behind = await pool.submit((x: number) => x, 2);
     assertFailed(await within(culprit.exception()), deed);
     assertEquals(await within(behind.result()), 2);
   });
 
-  Deno.test(`An item of a map that ${name} fails alone, inside its chunk`, async () => {
+  Deno.test(`An item of a map that ${name} fails alone, inside its chunk (${backend})`, async () => {
     const url = moduleOf(`export function task(x) { if (x === 3) { ${deed.source} } return x * 10; }`);
-    await using pool = new ProcessPool({ maxWorkers: 2, modules: [url] });
+    await using pool = new ProcessPool({ backend, maxWorkers: 2, modules: [url] });
     const outcomes = [];
     for await (const outcome of pool.map({ module: url, name: "task" }, [0, 1, 2, 3, 4, 5, 6, 7], { chunkSize: 8, settled: true })) {
       outcomes.push(outcome);

@@ -22,7 +22,7 @@ class Naturals implements Iterable<number> {
   }
 }
 
-for (const backend of ["worker", "inline"] as const) {
+for (const backend of ["worker", "killable", "inline"] as const) {
   Deno.test(`ProcessPool.map() gives the results in the order of the items, whatever the chunks (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 2, backend });
     const items = Array.from({ length: 1000 }, (_, i) => i);

@@ -368,13 +368,13 @@ Deno.test({
         "backend: 'thread'",
         () => newPool(wrong({ backend: "thread" })),
         TypeError,
-        `Cannot create pool as 'backend' must be "worker" or "inline": current value is "thread"`,
+        `Cannot create pool as 'backend' must be "worker" or "killable" or "inline": current value is "thread"`,
       ],
       [
         "backend: null",
         () => newPool(wrong({ backend: null })),
         TypeError,
-        `Cannot create pool as 'backend' must be "worker" or "inline": current value is null`,
+        `Cannot create pool as 'backend' must be "worker" or "killable" or "inline": current value is null`,
       ],
       [
         "backend: inline with permissions",

@@ -12,7 +12,7 @@ import {
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { meet, Meeting, turn } from "./helpers.ts";
 
-const BACKENDS = ["worker", "inline"] as const;
+const BACKENDS = ["worker", "killable", "inline"] as const;
 const add = (a: number, b: number) => a + b;
 
 /** Waits in a way that both backends can: without holding its thread. */

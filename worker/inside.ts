@@ -8,11 +8,13 @@
 
 import { encodeError } from "./encode_error.ts";
 import type { LockManager } from "./locks.ts";
-import { workerMain } from "./main.ts";
+import { type Connection, workerMain } from "./main.ts";
 import { createRuntime } from "./runtime.ts";
 
 /** What {@linkcode workerMain} is made of. */
 export interface RuntimeParts {
+  /** Gets the worker's port, in the way of its kind of worker. */
+  connect: () => Promise<Connection>;
   createRuntime: typeof createRuntime;
   encodeError: typeof encodeError;
   /** Import the task modules. */
@@ -34,8 +36,12 @@ export interface WorkerScope extends EventTarget {
  * modules, our guard stands before they are evaluated, and one that cannot be loaded is an error that can be caught. A worker with its parent's
  * permissions does without: where types are checked, as under `deno test`, Deno would name this whole address as what it checks.
  */
-export function workerUrl(modules: readonly string[], { prefetched }: { prefetched: boolean }): string {
+export function workerUrl(
+  modules: readonly string[],
+  { connect, prefetched }: { connect: RuntimeParts["connect"]; prefetched: boolean },
+): string {
   const imports = modules.map((url) => JSON.stringify(url)).map((url) => `() => import(${prefetched ? url : `String(${url})`})`);
-  const source = `(${workerMain})({ createRuntime: ${createRuntime}, encodeError: ${encodeError}, imports: [${imports}] });`;
+  const parts = `connect: ${connect}, createRuntime: ${createRuntime}, encodeError: ${encodeError}, imports: [${imports}]`;
+  const source = `(${workerMain})({ ${parts} });`;
   return `data:text/javascript,${encodeURIComponent(source)}`;
 }

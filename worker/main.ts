@@ -1,21 +1,26 @@
 import type { RuntimeParts, WorkerScope } from "./inside.ts";
 import type { FromWorker } from "./protocol.ts";
 
+/** What a worker has from its parent. */
+export interface Connection {
+  /** All messages go by it. */
+  port: MessagePort;
+  /** The name of the lock that it is to hold. */
+  lock: string;
+}
+
 /**
  * What a worker runs: it puts up the guard, starts the runtime, and tells the parent.
  *
  * The guard stands before any module of the caller's is evaluated. It tells the slot when the worker is about to end, by which deed of whose;
- * beneath it lies the lock of the worker's own name, which is free for the parent when the worker ends in a way that nobody foresaw. Messages
+ * beneath it lies the worker's own lock, which is free for the parent when the worker ends in a way that nobody foresaw. Messages
  * go by a port that no task can reach, not by the worker's global one.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
-export async function workerMain({ createRuntime, encodeError, imports }: RuntimeParts): Promise<void> {
+export async function workerMain({ connect, createRuntime, encodeError, imports }: RuntimeParts): Promise<void> {
   const scope = globalThis as unknown as WorkerScope;
-  // The parent has sent this before anything of the caller's could listen for it.
-  const port = await new Promise<MessagePort>((resolve) => {
-    scope.addEventListener("message", (event) => resolve((event as MessageEvent).ports[0]!), { once: true });
-  });
+  const { port, lock } = await connect();
   const exit = Deno.exit;
   const close = scope.close.bind(scope);
 
@@ -54,7 +59,7 @@ export async function workerMain({ createRuntime, encodeError, imports }: Runtim
   };
 
   await new Promise<void>((held) => {
-    scope.navigator.locks.request(scope.name, () => {
+    scope.navigator.locks.request(lock, () => {
       held();
       return new Promise(() => {});
     });
