@@ -95,6 +95,88 @@ export class JobCancelledError extends Error {
   }
 }
 
+/** Which job a {@linkcode JobTimeoutError} is about, and its limit. */
+export interface JobTimeoutDetails {
+  /** The id of the job; for an item of a map its index. */
+  jobId: string | number;
+  /** The name of its task. */
+  taskName: string;
+  /** How long it might have run, in milliseconds. */
+  limit: number;
+  /** How often it was started. */
+  attempts: number;
+}
+
+/** The job ran for longer than it might, and was stopped. */
+export class JobTimeoutError extends Error {
+  /** The name of the class. */
+  override readonly name = "JobTimeoutError";
+  /** The id of the job; for an item of a map its index. */
+  readonly jobId: string | number;
+  /** The name of its task. */
+  readonly taskName: string;
+  /** How long it might have run, in milliseconds. */
+  readonly limit: number;
+  /** How often it was started. */
+  readonly attempts: number;
+
+  /**
+   * Constructs a new error.
+   *
+   * @param message What happened.
+   * @param details Which job it was, and its limit.
+   */
+  constructor(message: string, details: JobTimeoutDetails) {
+    super(message);
+    this.jobId = details.jobId;
+    this.taskName = details.taskName;
+    this.limit = details.limit;
+    this.attempts = details.attempts;
+  }
+}
+
+/** Which job a {@linkcode MemoryLimitError} is about, and the limit of its worker. */
+export interface MemoryLimitDetails {
+  /** The id of the job; undefined for an idle worker. */
+  jobId?: string | number | undefined;
+  /** The name of its task; undefined for an idle worker. */
+  taskName?: string | undefined;
+  /** How much heap its worker might have, in MB. */
+  limit: number;
+  /** How often the job was started. */
+  attempts?: number | undefined;
+  /** What came of earlier attempts. */
+  cause?: unknown;
+}
+
+/** The worker that ran the job filled its heap, and was stopped. */
+export class MemoryLimitError extends Error {
+  /** The name of the class. */
+  override readonly name = "MemoryLimitError";
+  /** The id of the job; undefined for an idle worker. */
+  readonly jobId: string | number | undefined;
+  /** The name of its task; undefined for an idle worker. */
+  readonly taskName: string | undefined;
+  /** How much heap its worker might have, in MB. */
+  readonly limit: number;
+  /** How often the job was started; 0 for an idle worker. */
+  readonly attempts: number;
+
+  /**
+   * Constructs a new error.
+   *
+   * @param message What happened.
+   * @param details Which job it was, and the limit.
+   */
+  constructor(message: string, details: MemoryLimitDetails) {
+    super(message, causeOf(details));
+    this.jobId = details.jobId;
+    this.taskName = details.taskName;
+    this.limit = details.limit;
+    this.attempts = details.attempts ?? 0;
+  }
+}
+
 /** The worker that ran the job is gone: it ended itself, an error that belongs to no job ended it, or it was stopped because of a neighbour. */
 export class WorkerDiedError extends Error {
   /** The name of the class. */

@@ -45,7 +45,28 @@ export interface JobBaseOptions<R> {
    */
   signal?: AbortSignal | undefined;
   /**
-   * What of the arguments is moved to the worker instead of copied.
+   * How long the job may run, in milliseconds from its real start. It is stopped then as by `cancel({ force: true })`, and fails with a
+   * {@linkcode JobTimeoutError}. Infinity sets no limit.
+   *
+   * @default {the pool's jobTimeout}
+   */
+  timeout?: number | undefined;
+  /**
+   * How often the job is run again after it was lost because its worker died or filled its heap; with `retryIf`, after what that says. It goes
+   * to the front of the queue. When all runs have failed, the last error has the earlier ones in its cause.
+   *
+   * @default {the pool's retries}
+   */
+  retries?: number | undefined;
+  /**
+   * Decides whether to run the job again after this error, be it its worker's death, a timeout or what its task threw; `attempt` is 1 after the
+   * first run. It is not asked when `retries` are used up.
+   *
+   * @default {after the death of its worker alone}
+   */
+  retryIf?: ((error: unknown, attempt: number) => boolean) | undefined;
+  /**
+   * What of the arguments is moved to the worker instead of copied. A job with such arguments cannot be retried.
    *
    * @default {[]}
    */
@@ -78,7 +99,7 @@ export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = Job
   kwargs: K;
 };
 
-const JOB_OPTIONS = ["id", "func", "args", "kwargs", "signal", "transfer", "onDone"] as const;
+const JOB_OPTIONS = ["id", "func", "args", "kwargs", "signal", "timeout", "retries", "retryIf", "transfer", "onDone"] as const;
 
 /** The number of the next job that comes without an id. */
 let nextId = 0;
@@ -122,6 +143,12 @@ export class Job<A extends unknown[], R, K extends object = object> {
   readonly kwargs: object | undefined;
   /** What cancels the job. */
   readonly signal: AbortSignal | undefined;
+  /** How long it may run, in milliseconds. */
+  readonly timeout: number | undefined;
+  /** How often it may be run again. */
+  readonly retries: number | undefined;
+  /** After which errors it is run again. */
+  readonly retryIf: ((error: unknown, attempt: number) => boolean) | undefined;
   /** What is moved instead of copied. */
   readonly transfer: readonly Transferable[];
   /** What is called when the job has settled. */
@@ -146,12 +173,15 @@ export class Job<A extends unknown[], R, K extends object = object> {
   constructor(options: JobOptionsWithKwargs<A, K, R>);
   constructor(options: JobBaseOptions<R> & { func: unknown; args?: unknown; kwargs?: unknown }) {
     const checks = new Checks("create job");
-    const { id, func, args, kwargs, signal, transfer, onDone } = checks.options(options, JOB_OPTIONS);
+    const { id, func, args, kwargs, signal, timeout, retries, retryIf, transfer, onDone } = checks.options(options, JOB_OPTIONS);
     this.id = id === undefined ? nextId++ : checkedId(id);
     this.func = checkedFunc("create job", "func", func) as Task<unknown[], R>;
     this.args = args === undefined ? [] : checks.array("args", args);
     this.kwargs = kwargs === undefined ? undefined : checks.object("kwargs", kwargs);
     this.signal = signal === undefined ? undefined : checks.signal("signal", signal);
+    this.timeout = timeout === undefined ? undefined : checks.milliseconds("timeout", timeout, { infinite: true });
+    this.retries = retries === undefined ? undefined : checks.wholeNumber("retries", retries, { min: 0 });
+    this.retryIf = retryIf === undefined ? undefined : checks.callable("retryIf", retryIf);
     this.transfer = transfer === undefined ? [] : checks.array("transfer", transfer) as Transferable[];
     this.onDone = onDone === undefined ? undefined : checks.callable("onDone", onDone);
   }
@@ -286,6 +316,7 @@ export class Future<R> {
    *
    * @throws {unknown} What the task threw, if the job failed.
    * @throws {WorkerDiedError} If the worker died while it ran the job.
+   * @throws {JobTimeoutError} If the job ran for too long.
    * @throws {PoolClosedError} If the pool was terminated while the job ran.
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {JobCancelledError} If the job was cancelled; if its signal aborted, the signal's reason is thrown.

@@ -28,6 +28,10 @@
 export {
   type JobCancelledDetails,
   JobCancelledError,
+  type JobTimeoutDetails,
+  JobTimeoutError,
+  type MemoryLimitDetails,
+  MemoryLimitError,
   type PoolBrokenDetails,
   PoolBrokenError,
   PoolClosedError,

@@ -14,7 +14,7 @@
  * @module
  */
 
-import { type PoolBrokenError, PoolClosedError } from "./errors.ts";
+import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors.ts";
 import { type Future, Job, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
@@ -23,6 +23,7 @@ import { type MapHost, type MapOptions, MapRun, resolveMapOptions } from "./pool
 import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from "./pool/options.ts";
 import { Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
+import { Watchdog } from "./pool/watchdog.ts";
 import { JobTicket, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
 import { Semaphore } from "./semaphore.ts";
 import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
@@ -128,6 +129,7 @@ export class ProcessPool implements AsyncDisposable {
   #crew: Crew;
   #tasks: TaskTable;
   #callbacks: Callbacks;
+  #watchdog: Watchdog;
   #counts: SettledCounts = { finished: 0, failed: 0, cancelled: 0 };
   #state: "open" | "closing" | "closed" | "broken" = "open";
   /** Why the pool is broken. */
@@ -154,6 +156,17 @@ export class ProcessPool implements AsyncDisposable {
     this.#callbacks = new Callbacks(this.#options.clock, this.#options.onError);
     this.#tasks = new TaskTable(this.#options);
     this.#crew = new Crew(this.#options, { tasks: this.#tasks, callbacks: this.#callbacks, events: this.#crewEvents });
+    const { jobTimeout, retries } = this.#options;
+    this.#owner = {
+      jobTimeout,
+      retries,
+      cancel: (ticket, error, force) => this.#cancel(ticket, error, force),
+      report: (error) => this.#callbacks.report(error),
+    };
+    this.#watchdog = new Watchdog(this.#options.clock, {
+      tickets: () => this.#crew.tickets(),
+      expire: (ticket, item) => this.#expire(ticket, item),
+    });
     const { initializer, finalizer } = this.#options;
     if (initializer !== undefined) this.#tasks.check(initializer);
     if (finalizer !== undefined) this.#tasks.check(finalizer);
@@ -339,8 +352,8 @@ export class ProcessPool implements AsyncDisposable {
     options?: MapOptions,
   ): AsyncIterableIterator<Awaited<R> | PromiseSettledResult<Awaited<R>>>;
   map(task: Task | TaskRef, items: Iterable<unknown> | AsyncIterable<unknown>, options: MapOptions = {}): AsyncIterableIterator<unknown> {
-    const { maxWorkers, jobsPerWorker } = this.#options;
-    const resolved = resolveMapOptions(options, { task, items, lanes: maxWorkers * jobsPerWorker });
+    const { maxWorkers, jobsPerWorker, jobTimeout, retries, eager } = this.#options;
+    const resolved = resolveMapOptions(options, { task, items, lanes: maxWorkers * jobsPerWorker, jobTimeout, retries, eager });
     this.#refuseIfNotOpen("map with pool");
     this.#tasks.check(task);
     const host: MapHost = {
@@ -443,6 +456,12 @@ export class ProcessPool implements AsyncDisposable {
     const job = what instanceof Job ? what : new Job({ func: what as Task<unknown[]>, args });
     this.#refuseIfNotOpen();
     this.#tasks.check(job.func);
+    const { retries = this.#options.retries } = job;
+    if (retries > 0 && job.transfer.length > 0) {
+      throw new TypeError(
+        `Cannot submit job as what it has in 'transfer' is gone after its first run: 'retries' must be 0: current value is ${retries}`,
+      );
+    }
     job.signal?.throwIfAborted();
     return job;
   }
@@ -506,8 +525,13 @@ export class ProcessPool implements AsyncDisposable {
       ticket.place = undefined;
       const outcome = task instanceof Error ? failed(task) : send(ticket, task, slot);
       if (outcome !== undefined) this.#settle(ticket, outcome);
-      else this.#options.observer?.sent(ticket.id, slot.id);
+      else this.#sent(ticket, slot);
     }
+  }
+
+  #sent(ticket: Ticket, slot: Slot): void {
+    this.#watchdog.watch(ticket);
+    this.#options.observer?.sent(ticket.id, slot.id);
   }
 
   /** The task's message, the error if there can be none, or undefined if that is not known yet. */
@@ -524,6 +548,7 @@ export class ProcessPool implements AsyncDisposable {
     answered: (ticket, answer) => {
       const outcome = ticket.answered(answer, this.#decode);
       if (outcome !== undefined) this.#settle(ticket, outcome);
+      else ticket.place = this.#queue.unshift(ticket);
       this.#dispatch();
     },
     progressed: (ticket, items) => void ticket.answered(items, this.#decode),
@@ -554,24 +579,41 @@ export class ProcessPool implements AsyncDisposable {
 
   // Cancelling
 
-  #owner: TicketOwner = { cancel: (ticket, error, force) => this.#cancel(ticket, error, force) };
+  #owner: TicketOwner;
 
   #cancel(ticket: Ticket, error: unknown, force: boolean): boolean {
     const outcome: Outcome<unknown> = { state: "cancelled", error };
-    const { slot } = ticket;
     if (this.#takeBack(ticket)) this.#settle(ticket, outcome);
-    else if (force) this.#stopWith(ticket, { slot: slot!, outcome });
+    else if (force) this.#settleAll([[ticket, outcome], ...this.#stopWith(ticket, error)]);
     else return false;
     this.#dispatch();
     return true;
   }
 
-  /** Stops the worker that runs the job; its neighbours share its fate. */
-  #stopWith(ticket: Ticket, { slot, outcome }: { slot: Slot; outcome: Outcome<unknown> & { error?: unknown } }): void {
-    const { started, unstarted } = this.#crew.stop(slot, outcome.error);
+  /** A job, or an item of a chunk, has run for too long; the rest of the chunk runs elsewhere. */
+  #expire(ticket: Ticket, item: number): void {
+    const { timeout: limit, name: taskName, attempt: attempts } = ticket;
+    const errorOf = (jobId: string | number): JobTimeoutError =>
+      new JobTimeoutError(`Stopped job ${show(jobId)} (task ${show(taskName)}) as it ran for more than ${limit} ms`, {
+        jobId,
+        taskName,
+        limit,
+        attempts,
+      });
+    const ended = this.#stopWith(ticket, errorOf(ticket.id));
+    const outcome = ticket.lost(errorOf, item);
+    if (outcome === undefined) ticket.place = this.#queue.unshift(ticket);
+    else ended.unshift([ticket, outcome]);
+    this.#settleAll(ended);
+    this.#dispatch();
+  }
+
+  /** Stops the worker that runs a ticket; its neighbours share its fate, and what becomes of them is returned. */
+  #stopWith(ticket: Ticket, error: unknown): Settlement[] {
+    const { started, unstarted } = this.#crew.stop(ticket.slot!, error);
     const neighbours = started.filter((each) => each.ticket !== ticket);
-    const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: outcome.error } };
-    this.#settleAll([[ticket, outcome], ...this.#queueAgain({ started: neighbours, unstarted }, death)]);
+    const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: error } };
+    return this.#queueAgain({ started: neighbours, unstarted }, death);
   }
 
   /** Cancels a chunk that has not started; of one that has, no more items are started. */
@@ -611,6 +653,7 @@ export class ProcessPool implements AsyncDisposable {
   #record(ticket: Ticket, outcome: Outcome<unknown>): void {
     ticket.settled = true;
     ticket.stopListening();
+    this.#watchdog.forget(ticket);
     this.#options.observer?.settled(ticket.id, outcome.state);
     ticket.settle(outcome, this.#counts);
   }

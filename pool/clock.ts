@@ -2,12 +2,15 @@
 export interface Clock {
   /** Milliseconds since some fixed moment. */
   now(): number;
+  /** The time of day in milliseconds, cut to 32 bits: the same in all threads. */
+  today(): number;
   /** Calls back once after a delay in milliseconds; the function that is returned calls it off. */
   after(delay: number, callback: () => void): () => void;
 }
 
 export const realClock: Clock = {
   now: () => performance.now(),
+  today: () => Date.now() | 0,
   after(delay, callback) {
     const timer = setTimeout(callback, delay);
     return () => clearTimeout(timer);

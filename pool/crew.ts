@@ -1,4 +1,4 @@
-import { PoolBrokenError, WorkerDiedError } from "../errors.ts";
+import { MemoryLimitError, PoolBrokenError, WorkerDiedError } from "../errors.ts";
 import type { Death, ItemsMessage } from "../worker/protocol.ts";
 import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
 import type { TaskTable } from "../worker/tasks.ts";
@@ -167,13 +167,22 @@ export class Crew {
     stopTimer();
   }
 
+  /** The jobs that they hold. */
+  *tickets(): Generator<Ticket> {
+    for (const slot of this.#slots) yield* slot.tickets();
+  }
+
   /** What a job is told whose worker has died, or who cares if it held none. */
-  diedError({ reason, exitCode, thrown }: Death, job?: { id: string | number; ticket: Ticket }): WorkerDiedError {
+  diedError(death: Death, job?: { id: string | number; ticket: Ticket }): WorkerDiedError | MemoryLimitError {
+    const { reason, exitCode, memoryLimit, thrown } = death;
     const cause = thrown && this.#parts.tasks.decode(thrown);
-    if (job === undefined) return new WorkerDiedError(`An idle worker ${reason}`, { exitCode, cause });
-    const { id, ticket: { name, attempt } } = job;
-    const message = `Cannot finish job ${show(id)} (task ${show(name)}) as its worker ${reason}`;
-    return new WorkerDiedError(message, { jobId: id, taskName: name, attempts: attempt, exitCode, cause });
+    const { name: taskName, attempt: attempts } = job?.ticket ?? {};
+    const message = job === undefined
+      ? `An idle worker ${reason}`
+      : `Cannot finish job ${show(job.id)} (task ${show(taskName)}) as its worker ${reason}`;
+    const details = { jobId: job?.id, taskName, attempts, cause };
+    if (memoryLimit !== undefined) return new MemoryLimitError(message, { ...details, limit: memoryLimit });
+    return new WorkerDiedError(message, { ...details, exitCode });
   }
 
   get #ready(): number {

@@ -3,7 +3,7 @@ import type { ItemsMessage, RunHeader, RunMessage } from "../worker/protocol.ts"
 import { Checks, show } from "./checks.ts";
 import { Queue } from "./queue.ts";
 import { onAbort } from "./signals.ts";
-import { type Answer, type Decode, type SettledCounts, Ticket } from "./ticket.ts";
+import { type Answer, type Decode, isDeath, listCauses, type SettledCounts, Ticket } from "./ticket.ts";
 
 /** Options of `ProcessPool.map`. */
 export interface MapOptions {
@@ -32,6 +32,12 @@ export interface MapOptions {
    * @default {false}
    */
   settled?: boolean | undefined;
+  /**
+   * How long each item may run, in milliseconds from its real start.
+   *
+   * @default {the pool's jobTimeout}
+   */
+  timeout?: number | undefined;
   /**
    * Ends the loop when it aborts: it throws the signal's reason, and the rest is cancelled.
    *
@@ -79,19 +85,35 @@ export interface ResolvedMapOptions {
   chunksInFlight: number;
   ordered: boolean;
   settled: boolean;
+  timeout: number;
+  retries: number;
+  /** Whether each result is sent before the next item is started. */
+  eager: boolean;
   signal: AbortSignal | undefined;
+}
+
+/** What a pool adds to the options of a map. */
+export interface MapParts {
+  task: Task | TaskRef;
+  items: unknown;
+  /** How many jobs run at a time. */
+  lanes: number;
+  jobTimeout: number;
+  retries: number;
+  eager: boolean;
 }
 
 export function resolveMapOptions(
   options: MapOptions,
-  { task, items, lanes }: { task: Task | TaskRef; items: unknown; lanes: number },
+  { task, items, lanes, jobTimeout, retries, eager }: MapParts,
 ): ResolvedMapOptions {
   const checks = new Checks("map");
-  const { chunkSize = "auto", buffer, ordered = true, settled = false, signal } = checks.options(options, [
+  const { chunkSize = "auto", buffer, ordered = true, settled = false, timeout = jobTimeout, signal } = checks.options(options, [
     "chunkSize",
     "buffer",
     "ordered",
     "settled",
+    "timeout",
     "signal",
   ]);
   checkedFunc("map", "task", task);
@@ -105,6 +127,10 @@ export function resolveMapOptions(
     chunksInFlight,
     ordered: checks.boolean("ordered", ordered),
     settled: checks.boolean("settled", settled),
+    timeout: checks.milliseconds("timeout", timeout, { infinite: true }),
+    // Else results that were held back would be lost with an item that is stopped.
+    retries,
+    eager: eager || timeout !== Infinity || retries > 0,
     signal: signal === undefined ? undefined : checks.signal("signal", signal),
   };
 }
@@ -120,6 +146,9 @@ type ItemOutcome = PromiseSettledResult<unknown>;
 
 interface ChunkOptions {
   func: Task | TaskRef;
+  timeout: number;
+  retries: number;
+  eager: boolean;
   firstIndex: number;
   listener: ChunkListener;
 }
@@ -130,6 +159,11 @@ export class Chunk extends Ticket {
   /** The index of its first item in the input. */
   readonly id: number;
   readonly onDone = undefined;
+  readonly timeout: number;
+  #retries: number;
+  /** What came of earlier runs of the item that is next. */
+  #failures: unknown[] = [];
+  #eager: boolean;
   #items: unknown[];
   /** How many of the first items have their outcome. */
   #settledItems = 0;
@@ -138,9 +172,12 @@ export class Chunk extends Ticket {
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
 
-  constructor(permit: Disposable, items: unknown[], { func, firstIndex, listener }: ChunkOptions) {
+  constructor(permit: Disposable, items: unknown[], { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
     super(permit);
     this.func = func;
+    this.timeout = timeout;
+    this.#retries = retries;
+    this.#eager = eager;
     this.id = firstIndex;
     this.#items = items;
     this.#listener = listener;
@@ -149,7 +186,7 @@ export class Chunk extends Ticket {
   message(header: RunHeader): RunMessage {
     const skip = [...this.#unsendable.keys()];
     const items = skip.length === 0 ? this.#items : this.#items.map((item, i) => this.#unsendable.has(i) ? undefined : item);
-    return { type: "chunk", ...header, items, from: this.#settledItems, skip };
+    return { type: "chunk", ...header, items, from: this.#settledItems, skip, eager: this.#eager };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
@@ -161,6 +198,10 @@ export class Chunk extends Ticket {
     if (!last) return undefined;
     this.#listener.took(elapsed, values.length + from);
     return { state: "finished", value: undefined };
+  }
+
+  isUpToDate(item: number): boolean {
+    return this.#settledItems >= item - 1;
   }
 
   refused(error: unknown): Outcome<unknown> | undefined {
@@ -179,7 +220,12 @@ export class Chunk extends Ticket {
 
   lost(errorOf: (id: number) => unknown, nextItem: number): Outcome<unknown> | undefined {
     const outcomes: ItemOutcome[] = [];
-    for (let i = this.#settledItems; i < nextItem; i++) outcomes.push({ status: "rejected", reason: errorOf(this.id + i) });
+    for (let i = this.#settledItems; i < nextItem; i++) {
+      const error = errorOf(this.id + i);
+      // The last of them is the one that ran.
+      if (i === nextItem - 1 && isDeath(error) && this.#failures.length < this.#retries) this.#failures.push(error);
+      else outcomes.push({ status: "rejected", reason: i === nextItem - 1 ? listCauses(error, this.#failures.splice(0)) : error });
+    }
     this.#deliver(outcomes);
     const through = this.#settledItems === this.#items.length || this.#listener.ended;
     return through ? { state: "finished", value: undefined } : undefined;
@@ -200,6 +246,7 @@ export class Chunk extends Ticket {
   callBack(): void {}
 
   #deliver(outcomes: ItemOutcome[]): void {
+    if (outcomes.length > 0) this.#failures = [];
     for (const i of outcomes.keys()) {
       const index = this.#settledItems + i;
       if (this.#unsendable.has(index)) outcomes[i] = { status: "rejected", reason: this.#unsendable.get(index) };
@@ -411,8 +458,8 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     if (items.length === 0) return;
     const permit = await this.#host.acquire(this.#options.signal);
     if (this.ended) return permit[Symbol.dispose]();
-    const { task: func } = this.#options;
-    const chunk = new Chunk(permit, items, { func, firstIndex: this.#read - items.length, listener: this });
+    const { task: func, timeout, retries, eager } = this.#options;
+    const chunk = new Chunk(permit, items, { func, timeout, retries, eager, firstIndex: this.#read - items.length, listener: this });
     this.#chunks.set(chunk, { outcomes: [], over: false });
     this.#inFlight++;
     try {

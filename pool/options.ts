@@ -50,7 +50,7 @@ export interface ProcessPoolOptions {
    * they do; they cannot have permissions of their own. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied,
    * closures work, and a task that computes holds up the program.
    *
-   * @default {"worker"}
+   * @default {"worker", or "killable" for a pool with a jobTimeout or a memoryLimit}
    */
   backend?: Backend | undefined;
   /**
@@ -84,6 +84,27 @@ export interface ProcessPoolOptions {
    */
   maxJobsPerWorker?: number | undefined;
   /**
+   * How long a job may run, in milliseconds from its real start; for a map, each of its items. It then fails with a
+   * {@linkcode JobTimeoutError} and is stopped as far as the backend can: with this option the default backend is `"killable"`.
+   *
+   * @default {Infinity}
+   */
+  jobTimeout?: number | undefined;
+  /**
+   * How much heap a worker may have, in MB. The job that fills it fails with a {@linkcode MemoryLimitError}, and its worker is replaced; that
+   * is noticed within half a second. What typed arrays and ArrayBuffers hold is outside of the heap and does not count. Only the backend
+   * `"killable"` can do this, and it is the default with this option; in a Web Worker a full heap ends the whole program.
+   *
+   * @default {undefined}
+   */
+  memoryLimit?: number | undefined;
+  /**
+   * How often a job is run again that was lost because its worker died or filled its heap. A job of its own `retries` goes by those.
+   *
+   * @default {0}
+   */
+  retries?: number | undefined;
+  /**
    * After how many milliseconds without a job a worker is let go; it is started again when there is need. An idle worker keeps the program
    * alive, so this is how long a program lingers that forgot to shut its pool down. Infinity keeps workers for ever.
    *
@@ -106,11 +127,15 @@ export interface ResolvedOptions {
   /** Whether the modules may be imported on this thread. */
   mayImport: boolean;
   inline: boolean;
+  /** Whether results must have left the worker before the next item of a chunk begins: it may be killed. */
+  eager: boolean;
   initializer: Task | TaskRef | undefined;
   initArgs: unknown[];
   finalizer: Task | TaskRef | undefined;
   jobsPerWorker: number;
   maxJobsPerWorker: number;
+  jobTimeout: number;
+  retries: number;
   idleTimeout: number;
   onError: OnError;
   start: StartThread;
@@ -159,16 +184,26 @@ const OPTIONS = [
   "finalizer",
   "jobsPerWorker",
   "maxJobsPerWorker",
+  "jobTimeout",
+  "memoryLimit",
+  "retries",
   "idleTimeout",
   "onError",
 ] as const;
 
 const ACTION = "create pool";
 
-const BACKENDS: Record<Backend, (modules: readonly string[], permissions: Deno.PermissionOptions | undefined) => StartThread> = {
-  worker: webWorkers,
+/** What all threads of a pool have in common. */
+interface ThreadOptions {
+  modules: readonly string[];
+  permissions: Deno.PermissionOptions | undefined;
+  memoryLimit: number | undefined;
+}
+
+const BACKENDS: Record<Backend, (options: ThreadOptions) => StartThread> = {
+  worker: ({ modules, permissions }) => webWorkers(modules, permissions),
   killable: killableWorkers,
-  inline: inlineLanes,
+  inline: ({ modules }) => inlineLanes(modules),
 };
 
 /** Checks and completes the options; the caller's object is left as it is. */
@@ -179,7 +214,10 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     queueSize,
     modules = [],
     permissions,
-    backend = "worker",
+    jobTimeout = Infinity,
+    memoryLimit,
+    retries = 0,
+    backend = jobTimeout === Infinity && memoryLimit === undefined ? "worker" : "killable",
     initializer,
     initArgs,
     finalizer,
@@ -202,6 +240,10 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   if (initArgs !== undefined && initializer === undefined) {
     throw new TypeError(`Cannot ${ACTION} as 'initArgs' need an 'initializer': current value is undefined`);
   }
+  if (memoryLimit !== undefined && backend !== "killable") {
+    throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" cannot keep a 'memoryLimit': leave one of them out`);
+  }
+  if (memoryLimit !== undefined) checks.wholeNumber("memoryLimit", memoryLimit);
   const urls = known.map(({ url }) => url);
   if (maxJobsPerWorker !== Infinity) checks.wholeNumber("maxJobsPerWorker", maxJobsPerWorker);
   const args = checks.array("initArgs", initArgs === undefined ? [] : initArgs);
@@ -211,14 +253,17 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     modules: known,
     mayImport: permissions === undefined,
     inline,
+    eager: backend === "killable",
     initializer: initializer === undefined ? undefined : checkedFunc(ACTION, "initializer", initializer),
     initArgs: inline ? [...args] : copied(args),
     finalizer: finalizer === undefined ? undefined : checkedFunc(ACTION, "finalizer", finalizer),
     jobsPerWorker: checks.wholeNumber("jobsPerWorker", jobsPerWorker),
     maxJobsPerWorker,
+    jobTimeout: checks.milliseconds("jobTimeout", jobTimeout, { infinite: true }),
+    retries: checks.wholeNumber("retries", retries, { min: 0 }),
     idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
     onError: checks.callable("onError", onError),
-    start: environment?.start ?? BACKENDS[backend](urls, permissions),
+    start: environment?.start ?? BACKENDS[backend]({ modules: urls, permissions, memoryLimit }),
     clock: environment?.clock ?? realClock,
     observer,
   };

@@ -1,4 +1,4 @@
-import { JobCancelledError } from "../errors.ts";
+import { JobCancelledError, MemoryLimitError, WorkerDiedError } from "../errors.ts";
 import {
   callDoneCallbacks,
   type Future,
@@ -44,6 +44,8 @@ export abstract class Ticket {
   /** How often a worker was sent it. */
   attempt = 0;
   settled = false;
+  /** Whether the watchdog counts it. */
+  watched = false;
   /** Stops listening to the signal that may abort it. */
   stopListening: () => void = () => {};
 
@@ -54,6 +56,12 @@ export abstract class Ticket {
   get name(): string {
     return taskName(this.func);
   }
+
+  /** How long it may run, in ms; for a chunk, each of its items. */
+  abstract readonly timeout: number;
+
+  /** Whether all that the worker has finished of it has arrived, when it runs this item. */
+  abstract isUpToDate(item: number): boolean;
 
   /** The error of one that is cancelled. */
   cancelled(cause: unknown): JobCancelledError {
@@ -69,7 +77,7 @@ export abstract class Ticket {
   /** The message that has a worker run it. */
   abstract message(header: RunHeader): RunMessage;
 
-  /** Takes an answer. The outcome, if that settles it. */
+  /** Takes an answer. The outcome, if that settles it; else it goes on, or, if it has left its worker, runs again. */
   abstract answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined;
 
   /** It cannot be sent, as something in it cannot be copied. The outcome, or undefined if the rest of it can be sent now. */
@@ -88,8 +96,26 @@ export abstract class Ticket {
   abstract callBack(): void;
 }
 
+/** Whether it was not the task that failed. */
+export function isDeath(error: unknown): error is WorkerDiedError | MemoryLimitError {
+  return error instanceof WorkerDiedError || error instanceof MemoryLimitError;
+}
+
+/** The error of the last run, with those of earlier ones in its cause; what a task threw is left as it is. */
+export function listCauses(error: unknown, earlier: unknown[]): unknown {
+  if (!isDeath(error) || earlier.length === 0) return error;
+  const causes = error.cause === undefined ? earlier : [...earlier, error.cause];
+  error.cause = new AggregateError(causes, `${earlier.length + 1} runs have failed`);
+  return error;
+}
+
 /** What a ticket needs of its pool. */
 export interface TicketOwner {
+  /** How long a job may run that does not say it itself, in ms. */
+  jobTimeout: number;
+  /** How often a job is run again that does not say it itself. */
+  retries: number;
+  report(error: unknown): void;
   /** Cancels what has not started, or, with `force`, what runs; false if it does not. */
   cancel(ticket: Ticket, error: unknown, force: boolean): boolean;
 }
@@ -99,6 +125,8 @@ export class JobTicket extends Ticket implements FutureControl {
   readonly future: Future<unknown>;
   readonly #job: Job<never[], unknown>;
   readonly #owner: TicketOwner;
+  /** What came of earlier runs. */
+  #failures: unknown[] = [];
 
   constructor(permit: Disposable, job: Job<never[], unknown>, { owner, callbacks }: { owner: TicketOwner; callbacks: Callbacks }) {
     super(permit);
@@ -124,6 +152,14 @@ export class JobTicket extends Ticket implements FutureControl {
     return onDone === undefined ? undefined : () => onDone(this.future);
   }
 
+  get timeout(): number {
+    return this.#job.timeout ?? this.#owner.jobTimeout;
+  }
+
+  isUpToDate(): boolean {
+    return true;
+  }
+
   started(): boolean {
     return this.slot?.hasStarted(this) ?? false;
   }
@@ -139,15 +175,36 @@ export class JobTicket extends Ticket implements FutureControl {
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
     if (answer.type === "returned") return { state: "finished", value: answer.value };
-    return answer.type === "threw" ? { state: "failed", error: decode(answer.thrown) } : undefined;
+    return answer.type === "threw" ? this.#failed(decode(answer.thrown)) : undefined;
   }
 
   refused(error: unknown): Outcome<unknown> {
     return { state: "failed", error };
   }
 
-  lost(errorOf: (id: string | number) => unknown): Outcome<unknown> {
-    return { state: "failed", error: errorOf(this.id) };
+  lost(errorOf: (id: string | number) => unknown): Outcome<unknown> | undefined {
+    return this.#failed(errorOf(this.id));
+  }
+
+  /** The outcome, unless it is to run again. */
+  #failed(error: unknown): Outcome<unknown> | undefined {
+    const { retries = this.#owner.retries } = this.#job;
+    if (this.#failures.length < retries && this.#wantsRetry(error)) {
+      this.#failures.push(error);
+      return undefined;
+    }
+    return { state: "failed", error: listCauses(error, this.#failures) };
+  }
+
+  #wantsRetry(error: unknown): boolean {
+    const { retryIf } = this.#job;
+    if (retryIf === undefined) return isDeath(error);
+    try {
+      return retryIf(error, this.attempt);
+    } catch (second) {
+      this.#owner.report(second);
+      return false;
+    }
   }
 
   settle(outcome: Outcome<unknown>, counts: SettledCounts): void {

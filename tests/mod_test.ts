@@ -2,6 +2,7 @@ import { assertEquals } from "@std/assert";
 import type {
   AcquireOptions,
   AsCompletedOptions,
+  Backend,
   CancelOptions,
   CurrentJob,
   Future,
@@ -13,7 +14,11 @@ import type {
   JobOptions,
   JobOptionsWithKwargs,
   JobState,
+  JobTimeoutDetails,
+  JobTimeoutError,
   MapOptions,
+  MemoryLimitDetails,
+  MemoryLimitError,
   PoolBrokenDetails,
   PoolBrokenError,
   PoolClosedError,
@@ -38,6 +43,7 @@ import * as mod from "@procpool/process-pool";
 interface TypeExports {
   AcquireOptions: AcquireOptions;
   AsCompletedOptions: AsCompletedOptions;
+  Backend: Backend;
   CancelOptions: CancelOptions;
   CurrentJob: CurrentJob;
   Future: Future<number>;
@@ -49,7 +55,11 @@ interface TypeExports {
   JobOptions: JobOptions<[], number>;
   JobOptionsWithKwargs: JobOptionsWithKwargs<[], { level: number }, number>;
   JobState: JobState;
+  JobTimeoutDetails: JobTimeoutDetails;
+  JobTimeoutError: JobTimeoutError;
   MapOptions: MapOptions;
+  MemoryLimitDetails: MemoryLimitDetails;
+  MemoryLimitError: MemoryLimitError;
   PoolBrokenDetails: PoolBrokenDetails;
   PoolBrokenError: PoolBrokenError;
   PoolClosedError: PoolClosedError;
@@ -75,6 +85,8 @@ Deno.test("mod.ts exports these values and no others", () => {
     "Future",
     "Job",
     "JobCancelledError",
+    "JobTimeoutError",
+    "MemoryLimitError",
     "PoolBrokenError",
     "PoolClosedError",
     "ProcessPool",

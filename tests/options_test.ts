@@ -32,7 +32,7 @@ const getter = Object.getOwnPropertyDescriptor({
 
 const LONGEST = 2147483647;
 const POOL_OPTIONS = "'maxWorkers', 'queueSize', 'modules', 'permissions', 'backend', 'initializer', 'initArgs', 'finalizer', " +
-  "'jobsPerWorker', 'maxJobsPerWorker', 'idleTimeout', 'onError'";
+  "'jobsPerWorker', 'maxJobsPerWorker', 'jobTimeout', 'memoryLimit', 'retries', 'idleTimeout', 'onError'";
 const PERMISSIONS = "'read', 'write', 'net', 'env', 'sys', 'run', 'ffi', 'import'";
 const ADVICE = "export a function from a module, name that module in the pool's 'modules', and give the function";
 const MODULE = 'must be the address of a module, such as import.meta.resolve("./tasks.ts"), or { url, exports }: current value is';
@@ -261,6 +261,29 @@ Deno.test({
       ...integers("new ProcessPool", "jobsPerWorker", "create pool", newPool),
       ...integers("new ProcessPool", "maxJobsPerWorker", "create pool", newPool, { infinite: true }),
       ...times("new ProcessPool", "idleTimeout", "create pool", newPool, { infinite: true }),
+      ...times("new ProcessPool", "jobTimeout", "create pool", newPool, { infinite: true }),
+      ...integers("new ProcessPool", "memoryLimit", "create pool", newPool),
+      [
+        "retries: -1",
+        () => newPool({ retries: -1 }),
+        RangeError,
+        "Cannot create pool as 'retries' must be an integer of at least 0: current value is -1",
+      ],
+      [
+        "memoryLimit with a backend that has none",
+        () => newPool({ memoryLimit: 64, backend: "inline" }),
+        TypeError,
+        `Cannot create pool as the backend "inline" cannot keep a 'memoryLimit': leave one of them out`,
+      ],
+      [
+        "retries with transfer",
+        () =>
+          newPool({ retries: 1 }).trySubmit(
+            new Job({ func: (x: ArrayBuffer) => x, args: [new ArrayBuffer(1)], transfer: [new ArrayBuffer(1)] }),
+          ),
+        TypeError,
+        "Cannot submit job as what it has in 'transfer' is gone after its first run: 'retries' must be 0: current value is 1",
+      ],
 
       [
         "modules: null",
@@ -429,7 +452,12 @@ Deno.test({
       ],
 
       // Job
-      ...objects("new Job", "create job", "'id', 'func', 'args', 'kwargs', 'signal', 'transfer', 'onDone'", newJob),
+      ...objects(
+        "new Job",
+        "create job",
+        "'id', 'func', 'args', 'kwargs', 'signal', 'timeout', 'retries', 'retryIf', 'transfer', 'onDone'",
+        newJob,
+      ),
       [
         "new Job()",
         () => newJob(wrong(undefined)),
@@ -522,7 +550,7 @@ Deno.test({
         TypeError,
         `${itemsMessage} an object of class Object`,
       ],
-      ...objects("map", "map", "'chunkSize', 'buffer', 'ordered', 'settled', 'signal'", map),
+      ...objects("map", "map", "'chunkSize', 'buffer', 'ordered', 'settled', 'timeout', 'signal'", map),
       ...integers("map", "chunkSize", "map", map),
       [
         "map({ chunkSize: 'Auto' })",
@@ -660,6 +688,9 @@ Deno.test("ProcessPool() accepts undefined for every option", async () => {
     finalizer: undefined,
     jobsPerWorker: undefined,
     maxJobsPerWorker: undefined,
+    jobTimeout: undefined,
+    memoryLimit: undefined,
+    retries: undefined,
     idleTimeout: undefined,
     onError: undefined,
   };

@@ -448,6 +448,9 @@ Deno.test("ProcessPool with every optional field undefined is as one without opt
     finalizer: undefined,
     jobsPerWorker: undefined,
     maxJobsPerWorker: undefined,
+    jobTimeout: undefined,
+    memoryLimit: undefined,
+    retries: undefined,
     idleTimeout: undefined,
     onError: undefined,
   };

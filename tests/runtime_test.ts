@@ -44,7 +44,7 @@ Deno.test("createRuntime() skips a job or a chunk that was taken back", async ()
   const task = bySource("never", "() => { throw 1 }");
   claims[0] = WITHDRAWN;
   assertEquals(await answers({ type: "run", ...header(task), args: [] }), [{ type: "skipped", run: 1 }]);
-  assertEquals(await answers({ type: "chunk", ...header(task), items: [1], skip: [] }), [{ type: "skipped", run: 1 }]);
+  assertEquals(await answers({ type: "chunk", ...header(task), items: [1], skip: [], eager: false }), [{ type: "skipped", run: 1 }]);
 });
 
 Deno.test("createRuntime() explains a ReferenceError of a task by source, wherever it comes from", async () => {
@@ -61,7 +61,7 @@ Deno.test("createRuntime() explains a ReferenceError of a task by source, wherev
 Deno.test("createRuntime() fails each item of a chunk whose task cannot be had", async () => {
   const { header, answers } = start({ other: () => 1 });
   const task = { key: 1, name: "absent", export: { module: 0, name: "absent" } };
-  const [answer] = await answers({ type: "chunk", ...header(task), items: [1, 2], skip: [] });
+  const [answer] = await answers({ type: "chunk", ...header(task), items: [1, 2], skip: [], eager: false });
   assert(answer?.type === "items" && answer.last);
   assertEquals(answer.thrown.map(([index]) => index), [0, 1]);
 });
@@ -69,7 +69,7 @@ Deno.test("createRuntime() fails each item of a chunk whose task cannot be had",
 Deno.test("createRuntime() tells the item of a chunk whose result cannot be copied from the others", async () => {
   const { bySource, header, answers } = start();
   const task = bySource("task", "(x) => x === 1 ? () => 1 : x");
-  const [answer] = await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [3] });
+  const [answer] = await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [3], eager: false });
   assert(answer?.type === "items");
   assertEquals([answer.values, answer.thrown.map(([index]) => index)], [[0, undefined, 2, undefined], [1]]);
 });
@@ -87,7 +87,7 @@ Deno.test("createRuntime() forgets its tasks when there are too many, and says n
 Deno.test("createRuntime() sends the items that are finished before it ends", async () => {
   const { runtime, told, bySource, header, answers } = start();
   const task = bySource("task", "(x) => x < 2 ? x : new Promise(() => {})");
-  assertEquals(await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [] }), []);
+  assertEquals(await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [], eager: false }), []);
   runtime.end();
   const [items] = told;
   assert(items?.type === "items");

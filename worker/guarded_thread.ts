@@ -8,7 +8,7 @@ export interface Launch {
   /** The worker's end of the port that all messages go by. */
   port: MessagePort;
   /** To be called if the worker ends without its guard's word. */
-  failed: (error: Error) => void;
+  died: (death: Death) => void;
 }
 
 /** Starts a worker that runs `workerMain`, and returns what stops it. */
@@ -40,7 +40,7 @@ class GuardedThread implements Thread {
     port1.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#receive(data);
     port1.onmessageerror = () => this.#died({ reason: "sent a message that cannot be read" });
     try {
-      this.#stop = launcher({ lock, port: port2, failed: (raw) => this.#died({ reason: "could not be started", thrown: { raw } }) });
+      this.#stop = launcher({ lock, port: port2, died: (death) => this.#died(death) });
     } catch (error) {
       port1.close();
       throw error;

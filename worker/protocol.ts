@@ -18,8 +18,8 @@
  *    |            <-- dying ---------------- |    at any time, and last
  * ```
  *
- * Beside the messages there are the claims, an Int32Array in shared memory with two words for each job that a worker may hold: who has it, and
- * which of its items is next. A job that was sent is claimed by a compare-and-exchange: by the worker, which then runs it, or by the slot, which
+ * Beside the messages there are the claims, an Int32Array in shared memory with three words for each job that a worker may hold: who has it,
+ * which of its items is next, and when it or its last item was started (the time of day, cut to 32 bits). A job that was sent is claimed by a compare-and-exchange: by the worker, which then runs it, or by the slot, which
  * then knows that it will never run. In the same way the worker claims each item of a chunk before it starts it, and the slot all that are left.
  * So what `cancel()` and `running()` say is exact at any moment, and so is what a death took.
  *
@@ -27,7 +27,7 @@
  */
 
 /** The words that a job has in the claims. */
-export const CLAIM_WORDS = 2;
+export const CLAIM_WORDS = 3;
 /** The slot has sent the job. */
 export const SENT = 1;
 /** The worker runs the job. */
@@ -71,7 +71,16 @@ export interface RunHeader {
 export type RunMessage =
   & RunHeader
   & { from: number }
-  & ({ type: "run"; args: readonly unknown[] } | { type: "chunk"; items: readonly unknown[]; skip: readonly number[] });
+  & ({ type: "run"; args: readonly unknown[] } | ChunkPart);
+
+interface ChunkPart {
+  type: "chunk";
+  items: readonly unknown[];
+  /** The indexes of those that are not to be run. */
+  skip: readonly number[];
+  /** Whether each result is sent before the next item is started. */
+  eager: boolean;
+}
 
 export type ToWorker =
   | { type: "load"; claims: Int32Array }
@@ -146,6 +155,8 @@ export interface Death {
   /** What it did, as in "its worker ...". */
   reason: string;
   exitCode?: number | undefined;
+  /** The limit in MB, if that is what ended it. */
+  memoryLimit?: number | undefined;
   thrown?: Thrown | undefined;
 }
 

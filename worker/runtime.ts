@@ -151,6 +151,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   async function run(message: ToWorker & { type: "run" }): Promise<void> {
     const { run, claim } = message;
+    Atomics.store(claims, claim + 2, Date.now() | 0);
     if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
     try {
       const value = await callTask(task(message.task), message.args, message, message.id);
@@ -164,7 +165,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   async function runChunk(message: ToWorker & { type: "chunk" }): Promise<void> {
-    const { run, claim, items, skip } = message;
+    const { run, claim, items, skip, eager } = message;
+    Atomics.store(claims, claim + 2, Date.now() | 0);
     if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
     const func = taskOrThrower(message.task);
     const begin = performance.now();
@@ -198,6 +200,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     const flushThis = (): void => flush(false);
     flushes.add(flushThis);
     for (let i = from; i < items.length; i++) {
+      Atomics.store(claims, claim + 2, Date.now() | 0);
       if (Atomics.compareExchange(claims, claim + 1, i, i + 1) !== i) break;
       if (skip.includes(i)) {
         values.push(undefined);
@@ -211,7 +214,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         thrown.push([i, encode(error)]);
       }
       if (ended) return;
-      if (i + 1 < items.length && performance.now() - sent >= GATHER) flush(false);
+      if (i + 1 < items.length && (eager || performance.now() - sent >= GATHER)) flush(false);
     }
     running.delete(run);
     flushes.delete(flushThis);

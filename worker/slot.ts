@@ -177,6 +177,16 @@ export class Slot {
     return Atomics.load(this.#claims, this.#sent.get(ticket.run)!.claim) === STARTED;
   }
 
+  /**
+   * For how long what the worker runs of a job has run, in ms, by this time of day; undefined if it has not started it. `item` is that of a
+   * chunk's items which it runs, counted from 1.
+   */
+  runningFor(ticket: Ticket, today: number): { time: number; item: number } | undefined {
+    if (!this.hasStarted(ticket)) return undefined;
+    const { claim } = this.#sent.get(ticket.run)!;
+    return { time: (today - Atomics.load(this.#claims, claim + 2)) | 0, item: Atomics.load(this.#claims, claim + 1) };
+  }
+
   /** Takes a job back; false if the worker has started it. */
   withdraw(ticket: Ticket): boolean {
     const sent = this.#sent.get(ticket.run)!;
@@ -185,6 +195,11 @@ export class Slot {
     sent.ticket = undefined;
     ticket.slot = undefined;
     return true;
+  }
+
+  /** Lets the worker start no more items of a chunk, if it still runs this one, counted from 1. */
+  halt(ticket: Ticket, item: number): boolean {
+    return Atomics.compareExchange(this.#claims, this.#sent.get(ticket.run)!.claim + 1, item, NO_MORE) === item;
   }
 
   /** Lets the worker start no more items of a chunk. */

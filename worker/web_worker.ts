@@ -12,13 +12,13 @@ import type { StartThread } from "./protocol.ts";
 export function webWorkers(modules: readonly string[], permissions: Deno.PermissionOptions | undefined): StartThread {
   const options: WorkerOptions = permissions === undefined ? {} : { deno: { permissions } };
   let url: string | undefined;
-  return guardedThreads(({ lock, port, failed }) => {
+  return guardedThreads(({ lock, port, died }) => {
     url ??= workerUrl(modules, { connect: connectWebWorker, prefetched: permissions !== undefined });
     const worker = new Worker(url, { ...options, type: "module", name: lock });
     worker.onerror = (event) => {
       // Else the error would end the whole program.
       event.preventDefault();
-      failed(new Error(firstLine(event.message)));
+      died({ reason: "could not be started", thrown: { raw: new Error(firstLine(event.message)) } });
     };
     worker.postMessage(undefined, [port]);
     return () => worker.terminate();

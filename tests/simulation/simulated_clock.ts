@@ -16,6 +16,7 @@ export class SimulatedClock implements Clock {
   }
 
   now = (): number => this.#now;
+  today = (): number => this.#now | 0;
 
   after(delay: number, callback: () => void): () => void {
     const timer = { due: this.#now + delay, callback };

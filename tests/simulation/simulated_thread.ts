@@ -205,6 +205,7 @@ export class SimulatedThread implements Thread {
   }
 
   #claim({ run, claim }: { run: number; claim: number }): boolean {
+    Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
     if (Atomics.compareExchange(this.#claims, claim, SENT, STARTED) === SENT) return true;
     this.#send({ type: "skipped", run });
     return false;
@@ -225,6 +226,7 @@ export class SimulatedThread implements Thread {
   #workOnChunk(work: ChunkWork, index: number): void {
     const { items, claim, skip } = work.message;
     const i = work.next;
+    Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
     if (i === items.length || Atomics.compareExchange(this.#claims, claim + 1, i, i + 1) !== i) {
       this.#running.splice(index, 1);
       return this.#flush(work, true);

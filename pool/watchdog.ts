@@ -1,0 +1,80 @@
+import type { Clock } from "./clock.ts";
+import type { Ticket } from "./ticket.ts";
+
+/** What a watchdog watches over. */
+export interface Watched {
+  /** What workers hold. */
+  tickets(): Iterable<Ticket>;
+  /** Called for one of which this item, counted from 1, has run for too long. */
+  expire(ticket: Ticket, item: number): void;
+}
+
+/** When a result is about to arrive that was sent before the item that has run for too long, it is looked again after so many ms. */
+const SOON = 1;
+
+/**
+ * Notices jobs that have run for too long. Time counts from the real start, which the worker notes in shared memory; so nothing has to be done
+ * at a start or an end, and there is one timer, for the next moment at which a limit can be reached. With short jobs it runs out once a limit,
+ * not once a job.
+ */
+export class Watchdog {
+  #clock: Clock;
+  #watched: Watched;
+  /** How many tickets have a limit. */
+  #limited = 0;
+  #next = Infinity;
+  #stopTimer: () => void = () => {};
+
+  constructor(clock: Clock, watched: Watched) {
+    this.#clock = clock;
+    this.#watched = watched;
+  }
+
+  /** A ticket was sent to a worker. */
+  watch(ticket: Ticket): void {
+    if (ticket.timeout === Infinity) return;
+    if (!ticket.watched) this.#limited++;
+    ticket.watched = true;
+    this.#lookAfter(ticket.timeout);
+  }
+
+  /** A ticket has settled. */
+  forget(ticket: Ticket): void {
+    if (!ticket.watched) return;
+    ticket.watched = false;
+    if (--this.#limited === 0) this.#rest();
+  }
+
+  #rest(): void {
+    this.#stopTimer();
+    this.#next = Infinity;
+  }
+
+  #lookAfter(delay: number): void {
+    const next = this.#clock.now() + delay;
+    if (next >= this.#next) return;
+    this.#stopTimer();
+    this.#next = next;
+    this.#stopTimer = this.#clock.after(delay, () => this.#look());
+  }
+
+  #look(): void {
+    this.#next = Infinity;
+    const today = this.#clock.today();
+    const expired: [Ticket, number][] = [];
+    for (const ticket of this.#watched.tickets()) {
+      const { timeout } = ticket;
+      if (timeout === Infinity) continue;
+      const running = ticket.slot!.runningFor(ticket, today);
+      const left = timeout - (running?.time ?? 0);
+      if (left > 0) this.#lookAfter(Math.ceil(left));
+      else if (!ticket.isUpToDate(running!.item)) this.#lookAfter(SOON);
+      else expired.push([ticket, running!.item]);
+    }
+    // One of them may have been a neighbour of another, and be gone with it.
+    for (const [ticket, item] of expired) {
+      if (ticket.slot?.halt(ticket, item)) this.#watched.expire(ticket, item);
+    }
+    if (this.#limited === 0) this.#rest();
+  }
+}
