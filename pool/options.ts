@@ -7,7 +7,7 @@ import { webWorkers } from "../worker/web_worker.ts";
 import type { OnError } from "./callbacks.ts";
 import { Checks, show } from "./checks.ts";
 import { type Clock, realClock } from "./clock.ts";
-import { checkPermissions } from "./permissions.ts";
+import { checkPermissions, checkReadable } from "./permissions.ts";
 
 /**
  * A module whose exported functions are tasks: its address, which `import.meta.resolve("./tasks.ts")` gives, or the address with what it
@@ -47,7 +47,7 @@ export interface ProcessPoolOptions {
   permissions?: Deno.PermissionOptions | undefined;
   /**
    * What runs tasks. `"worker"`: Web Workers, which start fastest. `"killable"`: workers of node:worker_threads, which can be stopped whatever
-   * they do; they cannot have permissions of their own. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied,
+   * they do; with `permissions` they read their task modules with these. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied,
    * closures work, and a task that computes holds up the program.
    *
    * @default {"worker", or "killable" for a pool with a jobTimeout or a memoryLimit}
@@ -234,7 +234,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const inline = backend === "inline";
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
   if (permissions !== undefined) checkPermissions(permissions);
-  if (permissions !== undefined && backend !== "worker") {
+  if (permissions !== undefined && inline) {
     throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" has the permissions of the calling thread: leave 'permissions' out`);
   }
   if (initArgs !== undefined && initializer === undefined) {
@@ -245,6 +245,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   }
   if (memoryLimit !== undefined) checks.wholeNumber("memoryLimit", memoryLimit);
   const urls = known.map(({ url }) => url);
+  if (permissions !== undefined && backend === "killable") checkReadable(permissions, urls);
   if (maxJobsPerWorker !== Infinity) checks.wholeNumber("maxJobsPerWorker", maxJobsPerWorker);
   const args = checks.array("initArgs", initArgs === undefined ? [] : initArgs);
   return {

@@ -38,6 +38,33 @@ export function checkPermissions(permissions: Deno.PermissionOptions): void {
   }
 }
 
+/**
+ * Checks that killable workers with these permissions can read their task modules: unlike Web Workers they load them with their own.
+ *
+ * @throws {TypeError} If a module that is a file cannot be read. What it imports is not looked at.
+ */
+export function checkReadable(permissions: Deno.PermissionOptions, modules: readonly string[]): void {
+  const read = typeof permissions === "string" ? permissions === "inherit" : permissions.read ?? false;
+  if (read === true || read === "inherit") return;
+  const readable = (read === false ? [] : read).map((path) => resolve(String(path)));
+  for (const url of modules) {
+    if (!url.startsWith("file:")) continue;
+    const path = decodeURIComponent(new URL(url).pathname);
+    if (readable.some((each) => path === each || path.startsWith(each.endsWith("/") ? each : `${each}/`))) continue;
+    throw new TypeError(
+      `Cannot create pool as its killable workers read their task modules with their own 'permissions': ` +
+        `add the permission 'read' for ${show(path)}, and for what that imports`,
+    );
+  }
+}
+
+/** A path as an absolute one. */
+function resolve(path: string): string {
+  return path.startsWith("file:") || path.startsWith("/")
+    ? decodeURIComponent(new URL(path, "file:///").pathname)
+    : `${Deno.cwd()}/${path}`;
+}
+
 function checkPermission(name: PermissionName, value: unknown): void {
   if (value === undefined || value === "inherit" || value === false) return;
   if (value === true) return requireGranted(name, undefined);

@@ -265,20 +265,20 @@ Deno.test({
       ...integers("new ProcessPool", "memoryLimit", "create pool", newPool),
       [
         "retries: -1",
-        () => newPool({ retries: -1 }),
+        () => newPool(wrong({ retries: -1 })),
         RangeError,
         "Cannot create pool as 'retries' must be an integer of at least 0: current value is -1",
       ],
       [
         "memoryLimit with a backend that has none",
-        () => newPool({ memoryLimit: 64, backend: "inline" }),
+        () => newPool(wrong({ memoryLimit: 64, backend: "inline" })),
         TypeError,
         `Cannot create pool as the backend "inline" cannot keep a 'memoryLimit': leave one of them out`,
       ],
       [
         "retries with transfer",
         () =>
-          newPool({ retries: 1 }).trySubmit(
+          new ProcessPool({ retries: 1 }).trySubmit(
             new Job({ func: (x: ArrayBuffer) => x, args: [new ArrayBuffer(1)], transfer: [new ArrayBuffer(1)] }),
           ),
         TypeError,

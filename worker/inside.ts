@@ -42,6 +42,10 @@ export function workerUrl(
 ): string {
   const imports = modules.map((url) => JSON.stringify(url)).map((url) => `() => import(${prefetched ? url : `String(${url})`})`);
   const parts = `connect: ${connect}, createRuntime: ${createRuntime}, encodeError: ${encodeError}, imports: [${imports}]`;
-  const source = `(${workerMain})({ ${parts} });`;
+  return dataUrl(`(${workerMain})({ ${parts} });`);
+}
+
+/** A module of this source. */
+export function dataUrl(source: string): string {
   return `data:text/javascript,${encodeURIComponent(source)}`;
 }

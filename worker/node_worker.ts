@@ -1,18 +1,24 @@
-import { guardedThreads } from "./guarded_thread.ts";
+import { guardedThreads, type Launch } from "./guarded_thread.ts";
 import { workerUrl } from "./inside.ts";
 import type { Connection } from "./main.ts";
 import type { Death, StartThread } from "./protocol.ts";
+import { Supervisor } from "./supervisor.ts";
 
-/** The parts of node:worker_threads and node:v8 that we use. */
-interface WorkerThreads {
-  Worker: new (url: URL, options: { workerData: NodeConnection; transferList: Transferable[]; name: string; resourceLimits: object }) => {
-    on(event: "error", listener: (error: Error & { code?: string }) => void): void;
-    terminate(): Promise<number>;
-  };
-  workerData: NodeConnection;
+/** The part of node:worker_threads that we use. */
+export interface WorkerThreads {
+  Worker: new (url: URL, options: { resourceLimits: object }) => NodeWorker;
+  parentPort: { once(event: "message", listener: (message: NodeConnection) => void): void };
 }
 
-interface NodeConnection extends Connection {
+/** A worker of node:worker_threads. */
+export interface NodeWorker {
+  on(event: "error", listener: (error: Error & { code?: string }) => void): void;
+  postMessage(message: NodeConnection, transfer: Transferable[]): void;
+  terminate(): Promise<number>;
+}
+
+/** What such a worker has from its parent. */
+export interface NodeConnection extends Connection {
   /** By it the worker is asked for the size that its heap may have; there if that is limited. */
   pulse: MessagePort | undefined;
 }
@@ -21,6 +27,8 @@ interface NodeConnection extends Connection {
 export interface KillableOptions {
   /** The addresses of the task modules. */
   modules: readonly string[];
+  /** What the workers may do; undefined for what this thread may. */
+  permissions: Deno.PermissionOptions | undefined;
   /** How much heap a worker may have, in MB. */
   memoryLimit: number | undefined;
 }
@@ -34,26 +42,50 @@ const PULSE = 400;
  * Deno 2.9 does not stop a worker that is busy in synchronous code, unless that holds a Web Lock: to hand the lock on, Deno halts all its
  * JavaScript (runtime/ops/worker_host.rs, Drop for WorkerThread; denoland/deno pull request 35657 would do so for Web Workers). The guard in
  * our workers holds one from before their first job.
+ *
+ * Such workers cannot be given permissions: they have those of the thread that creates them. So where there are to be some, that thread is a
+ * Web Worker which has them, the {@linkcode Supervisor}.
  */
-export function killableWorkers({ modules, memoryLimit }: KillableOptions): StartThread {
+export function killableWorkers({ modules, permissions, memoryLimit }: KillableOptions): StartThread {
   const resourceLimits = memoryLimit === undefined ? {} : { maxOldGenerationSizeMb: memoryLimit };
-  let url: URL | undefined;
-  return guardedThreads(({ lock, port, died }) => {
-    url ??= new URL(workerUrl(modules, { connect: connectNodeWorker, prefetched: false }));
-    // Not imported: node:worker_threads takes 10 ms to load, which nobody should pay for who does not use it.
-    const { Worker } = workerThreads();
+  let start: ((launch: Launch, pulse: MessagePort | undefined) => () => void) | undefined;
+
+  function starter(): NonNullable<typeof start> {
+    const url = workerUrl(modules, { connect: connectNodeWorker, prefetched: false });
+    if (permissions === undefined) return (launch, pulse) => startHere(new URL(url), { launch, pulse, resourceLimits });
+    const supervisor = new Supervisor({ url, resourceLimits, permissions });
+    return (launch, pulse) => supervisor.start(launch, pulse);
+  }
+
+  return guardedThreads((launch) => {
+    start ??= starter();
     const full: Death = { reason: `filled its heap of ${memoryLimit} MB`, memoryLimit };
-    const pulse = memoryLimit === undefined ? undefined : feelPulse(() => died(full));
-    const transferList = pulse === undefined ? [port] : [port, pulse.port];
-    const worker = new Worker(url, { workerData: { port, lock, pulse: pulse?.port }, transferList, name: lock, resourceLimits });
-    worker.on("error", (error) => {
-      died(error.code === "ERR_WORKER_OUT_OF_MEMORY" ? full : { reason: "could not be started", thrown: { raw: error } });
-    });
+    const pulse = memoryLimit === undefined ? undefined : feelPulse(() => launch.died(full));
+    const died = (death: Death): void => launch.died(death.memoryLimit === undefined ? death : full);
+    const stop = start({ ...launch, died }, pulse?.port);
     return () => {
       pulse?.stop();
-      worker.terminate();
+      stop();
     };
   });
+}
+
+function startHere(
+  url: URL,
+  { launch: { lock, port, died }, pulse, resourceLimits }: { launch: Launch; pulse: MessagePort | undefined; resourceLimits: object },
+): () => void {
+  // Not imported: node:worker_threads takes 10 ms to load, which nobody should pay for who does not use it.
+  const { Worker } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
+  const worker = new Worker(url, { resourceLimits });
+  worker.on("error", (error) => died(deathOf(error)));
+  worker.postMessage({ port, lock, pulse }, pulse === undefined ? [port] : [port, pulse]);
+  return () => void worker.terminate();
+}
+
+/** What the error means that a worker ended with and that its guard did not see. */
+export function deathOf({ code, message }: { code?: string | undefined; message: string }): Death {
+  if (code === "ERR_WORKER_OUT_OF_MEMORY") return { reason: "filled its heap", memoryLimit: NaN };
+  return { reason: "could not be started", thrown: { raw: new Error(message) } };
 }
 
 /**
@@ -78,20 +110,20 @@ function feelPulse(isFull: () => void): { port: MessagePort; stop: () => void } 
   };
 }
 
-function workerThreads(): WorkerThreads {
-  return process.getBuiltinModule("node:worker_threads") as unknown as WorkerThreads;
-}
-
 declare const process: { getBuiltinModule(name: string): unknown };
 
-/** In the worker: its port and its lock came with it. What tasks find in a Web Worker they are to find here. */
+/** In the worker: waits for its port and its lock. What tasks find in a Web Worker they are to find here. */
 function connectNodeWorker(): Promise<Connection> {
   (globalThis as { self?: unknown }).self ??= globalThis;
-  const { workerData } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
-  const { pulse } = workerData;
-  if (pulse !== undefined) {
-    const v8 = process.getBuiltinModule("node:v8") as { getHeapStatistics(): { heap_size_limit: number } };
-    pulse.onmessage = () => pulse.postMessage(v8.getHeapStatistics().heap_size_limit);
-  }
-  return Promise.resolve(workerData);
+  const { parentPort } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
+  return new Promise((resolve) => {
+    parentPort.once("message", (connection) => {
+      const { pulse } = connection;
+      if (pulse !== undefined) {
+        const v8 = process.getBuiltinModule("node:v8") as { getHeapStatistics(): { heap_size_limit: number } };
+        pulse.onmessage = () => pulse.postMessage(v8.getHeapStatistics().heap_size_limit);
+      }
+      resolve(connection);
+    });
+  });
 }
