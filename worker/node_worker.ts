@@ -6,14 +6,19 @@ import { Supervisor } from "./supervisor.ts";
 
 /** The part of node:worker_threads that we use. */
 export interface WorkerThreads {
-  Worker: new (url: URL, options: { resourceLimits: object }) => NodeWorker;
-  parentPort: { once(event: "message", listener: (message: NodeConnection) => void): void };
+  Worker: new (url: URL, options: { resourceLimits: object; workerData: NodeWorkerData; transferList: Transferable[] }) => NodeWorker;
+  workerData: NodeWorkerData;
+}
+
+/** What a worker gets when it is created, which may be before there is anything to connect it to. */
+interface NodeWorkerData {
+  /** By it comes the {@linkcode NodeConnection}. */
+  line: MessagePort;
 }
 
 /** A worker of node:worker_threads. */
 export interface NodeWorker {
   on(event: "error", listener: (error: Error & { code?: string }) => void): void;
-  postMessage(message: NodeConnection, transfer: Transferable[]): void;
   terminate(): Promise<number>;
 }
 
@@ -76,10 +81,14 @@ function startHere(
 ): () => void {
   // Not imported: node:worker_threads takes 10 ms to load, which nobody should pay for who does not use it.
   const { Worker } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
-  const worker = new Worker(url, { resourceLimits });
+  const { port1, port2: line } = new MessageChannel();
+  const worker = new Worker(url, { resourceLimits, workerData: { line }, transferList: [line] });
   worker.on("error", (error) => died(deathOf(error)));
-  worker.postMessage({ port, lock, pulse }, pulse === undefined ? [port] : [port, pulse]);
-  return () => void worker.terminate();
+  port1.postMessage({ port, lock, pulse }, pulse === undefined ? [port] : [port, pulse]);
+  return () => {
+    port1.close();
+    worker.terminate();
+  };
 }
 
 /** What the error means that a worker ended with and that its guard did not see. */
@@ -115,15 +124,16 @@ declare const process: { getBuiltinModule(name: string): unknown };
 /** In the worker: waits for its port and its lock. What tasks find in a Web Worker they are to find here. */
 function connectNodeWorker(): Promise<Connection> {
   (globalThis as { self?: unknown }).self ??= globalThis;
-  const { parentPort } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
+  const { line } = (process.getBuiltinModule("node:worker_threads") as WorkerThreads).workerData;
   return new Promise((resolve) => {
-    parentPort.once("message", (connection) => {
-      const { pulse } = connection;
+    line.onmessage = ({ data }: MessageEvent<NodeConnection>) => {
+      line.close();
+      const { pulse } = data;
       if (pulse !== undefined) {
         const v8 = process.getBuiltinModule("node:v8") as { getHeapStatistics(): { heap_size_limit: number } };
         pulse.onmessage = () => pulse.postMessage(v8.getHeapStatistics().heap_size_limit);
       }
-      resolve(connection);
-    });
+      resolve(data);
+    };
   });
 }

@@ -67,9 +67,17 @@ export class Supervisor {
   }
 }
 
+/** A worker, and the port by which it is connected. */
+interface Supervised {
+  worker: NodeWorker;
+  line: MessagePort;
+  /** Undefined while it waits to be of use. */
+  id: number | undefined;
+}
+
 /**
  * What a supervisor runs. It keeps one worker ahead: Deno 2.9 starts a worker that a worker creates half a second late, which a slot whose worker
- * was killed would otherwise wait for.
+ * was killed would otherwise wait for. (The worker is connected by a port of its own, as the first message to its `parentPort` is as late.)
  *
  * This function is sent to the supervisor as its text: it refers to nothing outside itself.
  */
@@ -79,34 +87,33 @@ function supervise({ url, resourceLimits }: { url: string; resourceLimits: objec
     onmessage: (event: MessageEvent<ToSupervisor>) => void;
     postMessage(message: FromSupervisor): void;
   };
-  const workers = new Map<number, NodeWorker>();
-  /** Whom an error of a worker is told of. */
-  const ids = new Map<NodeWorker, number>();
+  const workers = new Map<number, Supervised>();
   let ahead = create();
 
-  function create(): NodeWorker {
-    const worker = new Worker(new URL(url), { resourceLimits });
+  function create(): Supervised {
+    const { port1, port2 } = new MessageChannel();
+    const worker = new Worker(new URL(url), { resourceLimits, workerData: { line: port2 }, transferList: [port2] });
+    const supervised: Supervised = { worker, line: port1, id: undefined };
     worker.on("error", ({ code, message }) => {
-      const id = ids.get(worker);
-      if (id !== undefined) scope.postMessage({ type: "failed", id, code, message });
+      if (supervised.id !== undefined) scope.postMessage({ type: "failed", id: supervised.id, code, message });
     });
-    return worker;
+    return supervised;
   }
 
   scope.onmessage = async ({ data }) => {
     const { id } = data;
     if (data.type === "start") {
       const { lock, port, pulse } = data;
-      const worker = ahead;
-      workers.set(id, worker);
-      ids.set(worker, id);
-      worker.postMessage({ port, lock, pulse }, pulse === undefined ? [port] : [port, pulse]);
+      workers.set(id, ahead);
+      ahead.id = id;
+      ahead.line.postMessage({ port, lock, pulse }, pulse === undefined ? [port] : [port, pulse]);
       ahead = create();
     } else {
-      const worker = workers.get(id)!;
+      const supervised = workers.get(id)!;
       workers.delete(id);
-      ids.delete(worker);
-      await worker.terminate();
+      supervised.id = undefined;
+      supervised.line.close();
+      await supervised.worker.terminate();
       scope.postMessage({ type: "stopped", id });
     }
   };
