@@ -51,6 +51,7 @@ export class Crew {
   #options: ResolvedOptions;
   #parts: CrewParts;
   #nextId = 1;
+  #warned = false;
   #failedStarts = 0;
   #warmUps: PromiseWithResolvers<void>[] = [];
   #stopIdleTimer: (() => void) | undefined;
@@ -250,6 +251,7 @@ export class Crew {
       if (left.started.length === 0 && !slot.proven) this.#startFailed(death);
       this.#parts.events.changed();
     },
+    stuck: () => this.#warnOfStuck(),
     gone: (slot) => {
       this.#ending.delete(slot);
       if (this.#ending.size > 0) return;
@@ -257,6 +259,15 @@ export class Crew {
       this.#gone = undefined;
     },
   };
+
+  #warnOfStuck(): void {
+    if (this.#warned) return;
+    this.#warned = true;
+    console.warn(
+      "process-pool: a worker was stopped and runs on, as Deno cannot stop a Web Worker that is busy. It burns a core and keeps the program " +
+        `from ending. A pool with backend: "killable" can stop it; 'stats().unstoppable' counts such workers.`,
+    );
+  }
 
   /** The worker has its modules. */
   #prepare(slot: Slot): void {

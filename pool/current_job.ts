@@ -4,7 +4,10 @@ export interface CurrentJob {
   id: string | number;
   /** 1 for the first time that the job runs. */
   attempt: number;
-  /** Aborts when the job is cancelled by force or aborted, where the worker lives on: on the backend `inline`. */
+  /**
+   * Aborts when the job is cancelled by force, aborted or stopped for its timeout. On the backend `worker` the task then has a tenth of a
+   * second to end; on `killable` it is halted at once and hears nothing.
+   */
   signal: AbortSignal;
 }
 

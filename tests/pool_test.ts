@@ -307,6 +307,28 @@ Deno.test("Job.signal ends a running job with its own reason, and the next job g
   assertEquals(await within(pool.run(add, 1, 2)), 3);
 });
 
+Deno.test("currentJob().signal of a task in a Web Worker aborts with the job, and the task has a moment to clean up", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const meeting = new Meeting();
+  const cleaned = new Int32Array(new SharedArrayBuffer(4));
+  const future = await pool.submit(
+    async (memory: Int32Array, cleaned: Int32Array) => {
+      const { signal } = (globalThis as Record<symbol, unknown>)[Symbol.for("process-pool.job")] as { signal: AbortSignal };
+      Atomics.store(memory, 0, 1);
+      Atomics.notify(memory, 0);
+      await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+      Atomics.store(cleaned, 0, signal.reason.message.startsWith("Cancelled job") ? 1 : 2);
+      Atomics.notify(cleaned, 0);
+    },
+    meeting.memory,
+    cleaned,
+  );
+  await within(meeting.come());
+  assert(future.cancel({ force: true }) && future.cancelled());
+  await Atomics.waitAsync(cleaned, 0, 0).value;
+  assertEquals(Atomics.load(cleaned, 0), 1);
+});
+
 Deno.test("currentJob().signal of a task on the calling thread aborts with the job", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline" });
   const started = Promise.withResolvers<void>();

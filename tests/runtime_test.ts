@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertThrows } from "@std/assert";
 import { decodeError } from "../worker/decode_error.ts";
 import { encodeError } from "../worker/encode_error.ts";
-import { type FromRuntime, SENT, STARTED, type TaskMessage, type ToWorker, WITHDRAWN } from "../worker/protocol.ts";
+import { type FromRuntime, SENT, STARTED, type TaskMessage, type ToRuntime, WITHDRAWN } from "../worker/protocol.ts";
 import { createRuntime } from "../worker/runtime.ts";
 import { turn } from "./helpers.ts";
 
@@ -21,7 +21,7 @@ function start(namespace: Record<string, unknown> = {}) {
   const header = (task: TaskMessage) => ({ run: 1, claim: 0, task, id: 0, attempt: 1, from: 0 });
 
   /** Sends a message and gives what comes of it. */
-  async function answers(message: ToWorker): Promise<FromRuntime[]> {
+  async function answers(message: ToRuntime): Promise<FromRuntime[]> {
     while (told.length === 0) await turn();
     told.length = 0;
     if ("claim" in message && claims[message.claim] === 0) claims[message.claim] = SENT;

@@ -43,6 +43,7 @@ function start() {
       alive: () => told.push("alive"),
       message: (message: FromWorker) => told.push(message),
       died: ({ reason, thrown }: Death) => told.push(thrown === undefined ? reason : [reason, thrown]),
+      stuck: () => told.push("stuck"),
       gone: () => told.push("gone"),
     };
     const thread = webWorkers([], undefined)(events, "test");
@@ -77,8 +78,8 @@ Deno.test("A Web Worker that is stopped before it was alive is gone, and what it
   const { thread, told, worker } = start();
   const { port } = worker;
   port.postMessage({ type: "alive" });
-  thread.stop(undefined);
-  thread.stop(undefined);
+  thread.stop();
+  thread.stop();
   await turn();
   assertEquals([told, worker.terminated], [["gone"], true]);
 });

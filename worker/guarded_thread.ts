@@ -1,5 +1,5 @@
 import { locks } from "./locks.ts";
-import type { Death, FromWorker, StartThread, Thread, ThreadEvents, ToWorker } from "./protocol.ts";
+import type { Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime, ToWorker } from "./protocol.ts";
 
 /** How a kind of worker is started. */
 export interface Launch {
@@ -14,10 +14,23 @@ export interface Launch {
 /** Starts a worker that runs `workerMain`, and returns what stops it. */
 export type Launcher = (launch: Launch) => () => void;
 
+/** A kind of worker. */
+export interface GuardedKind {
+  launch: Launcher;
+  /** Whether its JavaScript can be halted. If not, tasks are asked to end by their signals first. */
+  killable: boolean;
+}
+
+/** How long tasks that are asked to end may take, in ms: less, and they cannot clean up; more, and those that do not listen burn a core for longer. */
+const GRACE = 100;
+
+/** A worker that runs on for so many ms after it was stopped is called stuck. Less, and one that just ends slowly is; more, and nobody hears of it in time. */
+const STUCK_AFTER = 1000;
+
 /** A backend whose threads are workers that run `workerMain`. */
-export function guardedThreads(launcher: Launcher): StartThread {
+export function guardedThreads(kind: GuardedKind): StartThread {
   // No two workers of a program may have the same lock.
-  return (events, name) => new GuardedThread(events, launcher, `${name} ${crypto.randomUUID()}`);
+  return (events, name) => new GuardedThread(events, kind, `${name} ${crypto.randomUUID()}`);
 }
 
 /**
@@ -28,31 +41,50 @@ class GuardedThread implements Thread {
   #events: ThreadEvents;
   #lock: string;
   #port: MessagePort;
-  #stop: () => void;
+  #killable: boolean;
+  #terminate: () => void;
   #alive = false;
   #ended = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(events: ThreadEvents, launcher: Launcher, lock: string) {
+  constructor(events: ThreadEvents, { launch, killable }: GuardedKind, lock: string) {
     this.#events = events;
+    this.#killable = killable;
     this.#lock = lock;
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     port1.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#receive(data);
     port1.onmessageerror = () => this.#died({ reason: "sent a message that cannot be read" });
     try {
-      this.#stop = launcher({ lock, port: port2, died: (death) => this.#died(death) });
+      this.#terminate = launch({ lock, port: port2, died: (death) => this.#died(death) });
     } catch (error) {
       port1.close();
       throw error;
     }
   }
 
-  post(message: ToWorker, transfer: readonly Transferable[] = []): void {
+  post(message: ToRuntime, transfer: readonly Transferable[] = []): void {
     this.#port.postMessage(message, transfer as Transferable[]);
   }
 
-  stop(): void {
-    if (!this.#ended) this.#end();
+  stop(abort?: { reason: unknown }): void {
+    if (this.#ended) return;
+    if (abort === undefined || this.#killable) return this.#end();
+    this.#ended = true;
+    this.#abort(abort.reason);
+    this.#timer = setTimeout(() => {
+      this.#end();
+      this.#timer = setTimeout(() => this.#events.stuck(), STUCK_AFTER);
+    }, GRACE);
+  }
+
+  /** Asks tasks to end. The reason is copied, as far as it can be. */
+  #abort(reason: unknown): void {
+    try {
+      this.#port.postMessage({ type: "abort", reason } satisfies ToWorker);
+    } catch {
+      this.#port.postMessage({ type: "abort", reason: String(reason) } satisfies ToWorker);
+    }
   }
 
   #receive(message: FromWorker): void {
@@ -66,7 +98,11 @@ class GuardedThread implements Thread {
   }
 
   #lockFreed(): void {
-    if (this.#ended) return this.#events.gone();
+    if (this.#ended) {
+      clearTimeout(this.#timer);
+      this.#close();
+      return this.#events.gone();
+    }
     // What it sent before its end may be on the way still, and has a turn of the event loop to arrive.
     setTimeout(() => {
       this.#died({ reason: "ended without a word" });
@@ -82,9 +118,13 @@ class GuardedThread implements Thread {
 
   #end(): void {
     this.#ended = true;
-    this.#stop();
-    this.#port.close();
+    this.#close();
     // A worker that was never alive has run nothing that could resist, and holds no lock that could tell.
     if (!this.#alive) queueMicrotask(() => this.#events.gone());
+  }
+
+  #close(): void {
+    this.#terminate();
+    this.#port.close();
   }
 }

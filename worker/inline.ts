@@ -1,4 +1,4 @@
-import type { FromRuntime, StartThread, Thread, ThreadEvents, ToWorker } from "./protocol.ts";
+import type { FromRuntime, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 import { createRuntime, type Runtime } from "./runtime.ts";
 
 /**
@@ -19,7 +19,7 @@ export function inlineLanes(modules: readonly string[]): StartThread {
 class InlineThread implements Thread {
   #events: ThreadEvents;
   #runtime: Runtime;
-  #inbox: ToWorker[] = [];
+  #inbox: ToRuntime[] = [];
   /** How many messages have not been answered. */
   #open = 0;
   #stopped = false;
@@ -37,16 +37,16 @@ class InlineThread implements Thread {
     });
   }
 
-  post(message: ToWorker): void {
+  post(message: ToRuntime): void {
     this.#open++;
     if (this.#inbox.push(message) === 1) this.#callOff = soon(() => this.#deliver());
   }
 
-  stop(reason: unknown): void {
+  stop(abort?: { reason: unknown }): void {
     this.#stopped = true;
     this.#callOff();
     this.#open -= this.#inbox.splice(0).length;
-    this.#runtime.abort(reason);
+    if (abort !== undefined) this.#runtime.abort(abort.reason);
     if (this.#open === 0) queueMicrotask(() => this.#events.gone());
   }
 

@@ -1,5 +1,5 @@
 import type { RuntimeParts, WorkerScope } from "./inside.ts";
-import type { FromWorker } from "./protocol.ts";
+import type { FromWorker, ToWorker } from "./protocol.ts";
 
 /** What a worker has from its parent. */
 export interface Connection {
@@ -64,6 +64,11 @@ export async function workerMain({ connect, createRuntime, encodeError, imports 
       return new Promise(() => {});
     });
   });
-  port.onmessage = ({ data }) => runtime.receive(data);
+  port.onmessage = ({ data }: MessageEvent<ToWorker>) => {
+    if (data.type !== "abort") return runtime.receive(data);
+    // Nobody listens to what comes of the jobs any more.
+    runtime.end();
+    runtime.abort(data.reason, close);
+  };
   post({ type: "alive" });
 }

@@ -1,4 +1,4 @@
-import { guardedThreads, type Launch } from "./guarded_thread.ts";
+import { guardedThreads, type Launch, type Launcher } from "./guarded_thread.ts";
 import { workerUrl } from "./inside.ts";
 import type { Connection } from "./main.ts";
 import type { Death, StartThread } from "./protocol.ts";
@@ -62,7 +62,7 @@ export function killableWorkers({ modules, permissions, memoryLimit }: KillableO
     return (launch, pulse) => supervisor.start(launch, pulse);
   }
 
-  return guardedThreads((launch) => {
+  const launcher: Launcher = (launch) => {
     start ??= starter();
     const full: Death = { reason: `filled its heap of ${memoryLimit} MB`, memoryLimit };
     const pulse = memoryLimit === undefined ? undefined : feelPulse(() => launch.died(full));
@@ -72,7 +72,8 @@ export function killableWorkers({ modules, permissions, memoryLimit }: KillableO
       pulse?.stop();
       stop();
     };
-  });
+  };
+  return guardedThreads({ launch: launcher, killable: true });
 }
 
 function startHere(

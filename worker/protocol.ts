@@ -13,6 +13,7 @@
  *    | -- run, chunk ------------------->    |    as often as there are jobs; `load` and `initialize` are behind it then
  *    |            <-- returned, threw,       |
  *    |                skipped, items ------- |
+ *    | -- abort ------------------------>    |    aborts the signals of what runs; the worker ends when that has
  *    | -- close ------------------------>    |    no job runs; the finalizer does
  *    |            <-- closed --------------- |
  *    |            <-- dying ---------------- |    at any time, and last
@@ -82,11 +83,14 @@ interface ChunkPart {
   eager: boolean;
 }
 
-export type ToWorker =
+/** What the part of a worker is told that runs tasks. */
+export type ToRuntime =
   | { type: "load"; claims: Int32Array }
   | { type: "initialize"; task: TaskMessage; args: readonly unknown[] }
   | RunMessage
   | { type: "close"; finalizer: TaskMessage | undefined };
+
+export type ToWorker = ToRuntime | { type: "abort"; reason: unknown };
 
 export type FromWorker =
   | { type: "alive" }
@@ -167,9 +171,12 @@ export interface Thread {
    *
    * @throws {DOMException & { name: "DataCloneError" }} If it holds something that cannot be copied. Nothing was sent then.
    */
-  post(message: ToWorker, transfer?: readonly Transferable[]): void;
-  /** Stops the thread at once, as far as the backend can; what cannot be stopped hears the reason from its signal. */
-  stop(reason: unknown): void;
+  post(message: ToRuntime, transfer?: readonly Transferable[]): void;
+  /**
+   * Stops the thread at once, as far as the backend can. With `abort` jobs still run: where they cannot just be killed, their signals abort with
+   * this reason first.
+   */
+  stop(abort?: { reason: unknown }): void;
 }
 
 /** What a thread tells its slot. */
@@ -179,6 +186,8 @@ export interface ThreadEvents {
   message(message: FromRuntime): void;
   /** It has ended, or could not start, without having been told to stop. Nothing but `gone` comes after it. */
   died(death: Death): void;
+  /** It was stopped a while ago, and runs on. */
+  stuck(): void;
   /** Nothing of it runs any more. */
   gone(): void;
 }

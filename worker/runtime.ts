@@ -1,4 +1,4 @@
-import type { ExportMessage, FromRuntime, RunHeader, TaskMessage, Thrown, ToWorker } from "./protocol.ts";
+import type { ExportMessage, FromRuntime, RunHeader, TaskMessage, Thrown, ToRuntime } from "./protocol.ts";
 
 /** What {@linkcode createRuntime} needs of the thread that it is in. */
 export interface RuntimeHost {
@@ -13,13 +13,13 @@ export interface RuntimeHost {
 /** The part of a thread that runs tasks. */
 export interface Runtime {
   /** Takes a message of the slot's. */
-  receive(message: ToWorker): void;
+  receive(message: ToRuntime): void;
   /** Makes something thrown outside of any job fit to be sent. */
   encode(thrown: unknown): Thrown;
   /** Sends what is finished and was held back, and starts nothing any more: for a thread that is about to end. */
   end(): void;
-  /** Aborts the signals of the jobs that run. */
-  abort(reason: unknown): void;
+  /** Aborts the signals of the jobs that run; calls back when none runs any more. */
+  abort(reason: unknown, idle?: () => void): void;
 }
 
 /**
@@ -44,6 +44,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   let modules: Record<string, unknown>[] = [];
   let claims: Int32Array = new Int32Array(0);
   let ended = false;
+  let whenIdle: (() => void) | undefined;
 
   function post(message: FromRuntime): void {
     if (!ended) host.post(message);
@@ -53,7 +54,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return host.encode(thrown, (constructor) => classes.get(constructor));
   }
 
-  async function load(message: ToWorker & { type: "load" }): Promise<void> {
+  async function load(message: ToRuntime & { type: "load" }): Promise<void> {
     claims = message.claims;
     try {
       modules = await Promise.all(host.imports.map((load) => load()));
@@ -149,7 +150,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
-  async function run(message: ToWorker & { type: "run" }): Promise<void> {
+  async function run(message: ToRuntime & { type: "run" }): Promise<void> {
     const { run, claim } = message;
     Atomics.store(claims, claim + 2, Date.now() | 0);
     if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
@@ -160,11 +161,16 @@ export function createRuntime(host: RuntimeHost): Runtime {
       // Among the errors that come here is that of a result that cannot be copied.
       post({ type: "threw", run, thrown: encode(thrown) });
     } finally {
-      running.delete(run);
+      settled(run);
     }
   }
 
-  async function runChunk(message: ToWorker & { type: "chunk" }): Promise<void> {
+  function settled(run: number): void {
+    running.delete(run);
+    if (running.size === 0) whenIdle?.();
+  }
+
+  async function runChunk(message: ToRuntime & { type: "chunk" }): Promise<void> {
     const { run, claim, items, skip, eager } = message;
     Atomics.store(claims, claim + 2, Date.now() | 0);
     if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
@@ -213,19 +219,19 @@ export function createRuntime(host: RuntimeHost): Runtime {
         values.push(undefined);
         thrown.push([i, encode(error)]);
       }
-      if (ended) return;
+      if (ended) return settled(run);
       if (i + 1 < items.length && (eager || performance.now() - sent >= GATHER)) flush(false);
     }
-    running.delete(run);
     flushes.delete(flushThis);
     flush(true);
+    settled(run);
   }
 
   function isThenable(value: unknown): boolean {
     return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
   }
 
-  async function initialize(message: ToWorker & { type: "initialize" }): Promise<void> {
+  async function initialize(message: ToRuntime & { type: "initialize" }): Promise<void> {
     try {
       await task(message.task)(...message.args);
       post({ type: "initialized" });
@@ -234,7 +240,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
-  async function close({ finalizer }: ToWorker & { type: "close" }): Promise<void> {
+  async function close({ finalizer }: ToRuntime & { type: "close" }): Promise<void> {
     try {
       if (finalizer !== undefined) await task(finalizer)();
       post({ type: "closed", thrown: undefined });
@@ -264,8 +270,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
       for (const flush of flushes) flush();
       ended = true;
     },
-    abort(reason) {
+    abort(reason, idle) {
+      whenIdle = idle;
       for (const abort of [...running.values()]) abort(reason);
+      if (running.size === 0) idle?.();
     },
   };
 }

@@ -33,6 +33,8 @@ export interface SlotEvents {
   /** The worker was closed in an orderly way. */
   closed(slot: Slot, thrown: Thrown | undefined): void;
   died(slot: Slot, death: Death, jobs: LeftBehind): void;
+  /** A worker that was stopped runs on. */
+  stuck(): void;
   /** Nothing of the worker runs any more. */
   gone(slot: Slot): void;
 }
@@ -97,6 +99,7 @@ export class Slot {
       alive: () => this.#state === "starting" && this.#thread.post({ type: "load", claims: this.#claims }),
       message: (message) => this.#receive(message),
       died: (death) => this.#died(death),
+      stuck: () => events.stuck(),
       gone: () => events.gone(this),
     }, `process-pool worker ${id}`);
   }
@@ -217,7 +220,8 @@ export class Slot {
   stop(reason: unknown): LeftBehind {
     this.#state = "ended";
     const left = this.#leave();
-    this.#thread.stop(reason);
+    if (left.started.length > 0) this.#thread.stop({ reason });
+    else this.#thread.stop();
     return left;
   }
 

@@ -1,4 +1,4 @@
-import { guardedThreads } from "./guarded_thread.ts";
+import { guardedThreads, type Launcher } from "./guarded_thread.ts";
 import { type WorkerScope, workerUrl } from "./inside.ts";
 import type { Connection } from "./main.ts";
 import type { StartThread } from "./protocol.ts";
@@ -12,7 +12,7 @@ import type { StartThread } from "./protocol.ts";
 export function webWorkers(modules: readonly string[], permissions: Deno.PermissionOptions | undefined): StartThread {
   const options: WorkerOptions = permissions === undefined ? {} : { deno: { permissions } };
   let url: string | undefined;
-  return guardedThreads(({ lock, port, died }) => {
+  const launch: Launcher = ({ lock, port, died }) => {
     url ??= workerUrl(modules, { connect: connectWebWorker, prefetched: permissions !== undefined });
     const worker = new Worker(url, { ...options, type: "module", name: lock });
     worker.onerror = (event) => {
@@ -22,7 +22,8 @@ export function webWorkers(modules: readonly string[], permissions: Deno.Permiss
     };
     worker.postMessage(undefined, [port]);
     return () => worker.terminate();
-  });
+  };
+  return guardedThreads({ launch, killable: false });
 }
 
 /** In the worker: waits for its port, which the parent has sent before anything of the caller's could listen for it. */

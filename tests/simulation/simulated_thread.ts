@@ -6,7 +6,7 @@ import {
   type Thread,
   type ThreadEvents,
   type Thrown,
-  type ToWorker,
+  type ToRuntime,
 } from "../../worker/protocol.ts";
 import type { SimulatedWorld } from "./simulated_world.ts";
 
@@ -31,11 +31,11 @@ export interface Malice {
 type OnTheWay = { type: "alive" } | { type: "message"; message: FromRuntime } | { type: "died"; death: Death } | { type: "gone" };
 
 interface RunWork {
-  message: ToWorker & { type: "run" };
+  message: ToRuntime & { type: "run" };
 }
 
 interface ChunkWork {
-  message: ToWorker & { type: "chunk" };
+  message: ToRuntime & { type: "chunk" };
   next: number;
   from: number;
   values: unknown[];
@@ -57,7 +57,7 @@ export class SimulatedThread implements Thread {
   #mourned = false;
   #unstoppable: boolean;
   #claims = new Int32Array(0);
-  #inbox: ToWorker[] = [];
+  #inbox: ToRuntime[] = [];
   #outbox: OnTheWay[] = [];
   #running: (RunWork | ChunkWork)[] = [];
   /** The job of each run that was started. */
@@ -74,7 +74,7 @@ export class SimulatedThread implements Thread {
 
   // The slot's side
 
-  post(message: ToWorker): void {
+  post(message: ToRuntime): void {
     refuseUncloneable(message);
     this.#world.activity++;
     this.#inbox.push(message);
@@ -181,7 +181,7 @@ export class SimulatedThread implements Thread {
     else this.#echo = message;
   }
 
-  #take(message: ToWorker): void {
+  #take(message: ToRuntime): void {
     const { random, malice } = this.#world;
     switch (message.type) {
       case "load":
@@ -262,7 +262,7 @@ function failure(message: string): Thrown {
 }
 
 /** A symbol stands for all that cannot be copied. */
-function refuseUncloneable(message: ToWorker): void {
+function refuseUncloneable(message: ToRuntime): void {
   const values = message.type === "run" ? message.args : message.type === "chunk" ? message.items : [];
   if (values.some((value) => typeof value === "symbol")) throw new DOMException("A symbol could not be cloned", "DataCloneError");
 }
