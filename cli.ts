@@ -1,5 +1,5 @@
 /**
- * The command line: runs the example of ten jobs on four workers.
+ * The command line: runs the example of ten jobs on four workers, and draws which worker ran which job when.
  *
  * ```sh
  * deno run jsr:@procpool/process-pool/cli
@@ -18,13 +18,16 @@
 
 import manifest from "./deno.json" with { type: "json" };
 import { HELP, readArguments } from "./demo/arguments.ts";
+import { Interrupt } from "./demo/interrupt.ts";
+import { createReporter } from "./demo/report.ts";
 import { runDemo } from "./demo/run_demo.ts";
+import { stdout, tellSignal } from "./demo/terminal.ts";
 
 /**
- * Runs the command.
+ * Runs the command. While it runs it listens for Ctrl-C.
  *
  * @param args The arguments of the command line.
- * @returns The exit code: 0 if all went well, 1 if a job failed, 2 if the arguments are wrong.
+ * @returns The exit code: 0 if all went well, 1 if a job failed, 2 if the arguments are wrong, 130 after Ctrl-C, 143 after SIGTERM.
  */
 export async function main(args: readonly string[]): Promise<number> {
   const request = readArguments(args);
@@ -38,8 +41,11 @@ export async function main(args: readonly string[]): Promise<number> {
     case "refuse":
       console.error(request.message);
       return 2;
-    case "run":
-      return await runDemo(request.options, console.log) === 0 ? 0 : 1;
+    case "run": {
+      using interrupt = new Interrupt({ onSignal: tellSignal });
+      const { failed } = await runDemo(request.options, createReporter(request.report, stdout), interrupt.signal);
+      return interrupt.exitCode ?? (failed === 0 ? 0 : 1);
+    }
   }
 }
 

@@ -1,35 +1,102 @@
+import { PoolBrokenError, PoolClosedError } from "../errors.ts";
 import { type Future, Job, taskName } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
+import { OBSERVER, type Observer, type ProcessPoolOptions } from "../pool/options.ts";
+import { onAbort } from "../pool/signals.ts";
+import { fateOf } from "./fate.ts";
 import { funDemo } from "./fun_demo.ts";
+import type { Reporter, Summary } from "./report.ts";
 
 /** What the demo runs. */
 export interface DemoOptions {
   jobs: number;
   workers: number;
+  /** How many jobs may be in flight. */
+  queueSize: number;
+  /** What part of the jobs fails, from 0 to 1. */
+  failRate: number;
+  /** What decides how long jobs take and which fail. Left out, it is drawn. */
+  seed?: number | undefined;
+  /** What workers may do: nothing. Left out, what the program may. */
+  permissions?: "none" | undefined;
+  /**
+   * How long a job may take, in seconds.
+   *
+   * @default {1}
+   */
+  longest?: number | undefined;
+  /**
+   * How long jobs may go on after the run was told to stop, in milliseconds.
+   *
+   * @default {GRACE}
+   */
+  grace?: number | undefined;
 }
 
 /**
- * Runs the demo: so many jobs through a gate as wide as there are workers. Prints a line when a job has passed the gate, and one when it is done.
- *
- * @returns How many jobs failed.
+ * How long jobs may go on after the run was told to stop, in milliseconds. Shorter, and most of those that run are lost; longer, and Ctrl-C seems to
+ * do nothing.
  */
-export async function runDemo({ jobs, workers }: DemoOptions, print: (line: string) => void): Promise<number> {
-  let failed = 0;
+export const GRACE = 1000;
+
+/** A drawn seed is one that can be typed again. */
+const SEEDS_DRAWN = 1_000_000;
+
+/**
+ * Runs the demo: puts so many jobs through the gate of a pool, and tells the reporter when a job has passed the gate, when it is done, and at last
+ * what it all came to.
+ *
+ * @param options What to run.
+ * @param reporter Is told.
+ * @param signal Stops the run: no more jobs are put in, those that have not started are cancelled, those that run get a moment.
+ * @returns What the reporter was told last.
+ */
+export async function runDemo(options: DemoOptions, reporter: Reporter, signal?: AbortSignal): Promise<Summary> {
+  const { jobs, workers, queueSize, failRate, permissions, longest = 1, grace = GRACE } = options;
+  const seed = options.seed ?? Math.floor(Math.random() * SEEDS_DRAWN);
+  const summary: Summary = { jobs, finished: 0, failed: 0, cancelled: 0, neverPutIn: jobs, wall: 0, busy: 0, seed, stopped: false };
+  const begin = performance.now();
+  const now = () => performance.now() - begin;
+  const times = new Map<string | number, { worker?: number; start?: number; end?: number }>();
+
+  // A job whose worker died before it started it is sent again: the last time counts.
+  const observer: Observer = {
+    sent: (id, worker) => times.set(id, { worker, start: now() }),
+    settled: (id) => times.set(id, { ...times.get(id), end: now() }),
+  };
 
   async function jobExecuted(future: Future<number>): Promise<void> {
-    const label = `job[${future.id}] worker[${taskName(future.job.func)}]`;
     const error = await future.exception();
-    if (future.state === "finished") print(`${label} finish: [${await future.result()}]`);
-    else print(`${label} error: [${error}]`);
-    if (future.state !== "finished") failed++;
+    const state = future.state as "finished" | "failed" | "cancelled";
+    const seconds = state === "finished" ? await future.result() : undefined;
+    const { worker, start, end = 0 } = times.get(future.id)!;
+    times.delete(future.id);
+    summary[state]++;
+    if (start !== undefined) {
+      summary.busy += end - start;
+      summary.wall = Math.max(summary.wall, end);
+    }
+    reporter.settled({ job: Number(future.id), task: taskName(future.job.func), state, worker, start, end, seconds, error });
   }
 
-  await using pool = new ProcessPool({ maxWorkers: workers, queueSize: workers });
-  for (let id = 0; id < jobs; id++) {
-    const job = new Job({ id, func: funDemo, args: [1, 2, 3], kwargs: { name: "bear", age: 26 }, onDone: jobExecuted });
-    await pool.submit(job);
-    print(`put in job[${id}]`);
+  const poolOptions: ProcessPoolOptions & { [OBSERVER]: Observer } = { maxWorkers: workers, queueSize, permissions, [OBSERVER]: observer };
+  await using pool = new ProcessPool(poolOptions);
+  const stopListening = onAbort(signal, () => void pool.shutdown({ cancelPending: true, timeout: grace }));
+  try {
+    for (let id = 0; id < jobs && !signal?.aborted; id++) {
+      const kwargs = { name: "bear", age: 26, ...fateOf(id, { seed, failRate, longest }) };
+      const job = new Job({ id, func: funDemo, args: [1, 2, 3], kwargs, onDone: jobExecuted });
+      await pool.submit(job);
+      summary.neverPutIn--;
+      reporter.submitted(id, now());
+    }
+  } catch (error) {
+    // The first when the run is told to stop; the second is also what the jobs fail with that are in already.
+    if (!(error instanceof PoolClosedError || error instanceof PoolBrokenError)) throw error;
   }
   await pool.shutdown();
-  return failed;
+  stopListening();
+  summary.stopped = signal?.aborted ?? false;
+  reporter.summary(summary);
+  return summary;
 }

@@ -1,84 +1,285 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { main } from "@procpool/process-pool/cli";
 import manifest from "../deno.json" with { type: "json" };
-import { HELP, readArguments } from "../demo/arguments.ts";
-import { runDemo } from "../demo/run_demo.ts";
-import { granted } from "./fixtures.ts";
+import { HELP } from "../demo/arguments.ts";
+import { granted, within } from "./fixtures.ts";
 
-Deno.test("readArguments() takes the defaults, numbers, and what is asked about the command itself", () => {
-  assertEquals(readArguments([]), { action: "run", options: { jobs: 10, workers: 4 } });
-  assertEquals(readArguments(["--jobs", "3", "--workers=2"]), { action: "run", options: { jobs: 3, workers: 2 } });
-  assertEquals(readArguments(["--help"]), { action: "help" });
-  assertEquals(readArguments(["--version"]), { action: "version" });
-});
-
-const MISTAKES: [args: string[], message: string][] = [
-  [["--job", "3"], "there is no option '--job'"],
-  [["-x"], "there is no option '-x'"],
-  [["run"], "there is no option 'run'"],
-  [["--jobs", "0"], "'--jobs' must be a positive integer: current value is \"0\""],
-  [["--jobs", "1.5"], "'--jobs' must be a positive integer: current value is \"1.5\""],
-  [["--jobs"], "'--jobs' must be a positive integer: current value is \"\""],
-  [["--workers", "four"], "'--workers' must be a positive integer: current value is \"four\""],
-  [["--workers=-1"], "'--workers' must be a positive integer: current value is \"-1\""],
-];
-
-for (const [args, message] of MISTAKES) {
-  Deno.test(`readArguments() refuses '${args.join(" ")}' in one line`, () => {
-    assertEquals(readArguments(args), { action: "refuse", message: `process-pool: ${message}; '--help' shows what there is` });
-  });
-}
-
-Deno.test("runDemo() prints a line for each job that passed the gate and for each that is done, with no more in flight than workers", async () => {
-  const lines: string[] = [];
-  let inFlight = 0;
-  let most = 0;
-  const failed = await runDemo({ jobs: 6, workers: 2 }, (line) => {
-    lines.push(line);
-    // The line of a job that came in may follow those of jobs that came in and are done.
-    inFlight += line.startsWith("put in") ? 1 : -1;
-    most = Math.max(most, inFlight);
-  });
-  assertEquals([failed, lines.length], [0, 12]);
-  assertEquals(lines.filter((line) => line.startsWith("put in")), [0, 1, 2, 3, 4, 5].map((id) => `put in job[${id}]`));
-  const done = lines.filter((line) => !line.startsWith("put in")).sort();
-  for (const [id, line] of done.entries()) assertMatch(line, new RegExp(`^job\\[${id}\\] worker\\[funDemo\\] finish: \\[0\\.\\d+\\]$`));
-  assert(most <= 2, `${most} jobs were in flight at once`);
-});
-
-Deno.test("main() gives exit code 0 for help and version, 2 for a mistake", async () => {
-  const printed: string[] = [];
+/** Runs the command within this program. */
+async function run(...args: string[]): Promise<{ code: number; stdout: string[]; stderr: string[] }> {
+  const [stdout, stderr]: [string[], string[]] = [[], []];
   const { log, error } = console;
-  console.log = console.error = (line: string) => printed.push(line);
+  console.log = (line: string) => stdout.push(line);
+  console.error = (line: string) => stderr.push(line);
   try {
-    assertEquals([await main(["--help"]), await main(["--version"]), await main(["--nope"])], [0, 0, 2]);
+    return { code: await main(args), stdout, stderr };
   } finally {
     Object.assign(console, { log, error });
   }
-  assertEquals(printed, [HELP, manifest.version, "process-pool: there is no option '--nope'; '--help' shows what there is"]);
-});
-
-Deno.test("cli.ts runs ten jobs on four workers without any permission, and ends by itself (needs --allow-run and --allow-read)", {
-  ignore: !granted("run") || !granted("read"),
-}, async () => {
-  const { code, stdout, stderr } = await deno("run", "--no-prompt", "cli.ts");
-  assertEquals([code, stderr], [0, ""]);
-  const lines = stdout.trimEnd().split("\n");
-  assertEquals(lines.length, 20);
-  assertEquals(lines.slice(0, 4), [0, 1, 2, 3].map((id) => `put in job[${id}]`));
-  assertEquals(lines.filter((line) => /^job\[\d\] worker\[funDemo\] finish: \[0\.\d+\]$/.test(line)).length, 10);
-});
-
-Deno.test("cli.ts ends with code 2 and one line on stderr for an unknown option (needs --allow-run and --allow-read)", {
-  ignore: !granted("run") || !granted("read"),
-}, async () => {
-  const { code, stdout, stderr } = await deno("run", "cli.ts", "--nope");
-  assertEquals([code, stdout, stderr], [2, "", "process-pool: there is no option '--nope'; '--help' shows what there is\n"]);
-});
-
-async function deno(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const cwd = new URL("../", import.meta.url);
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args: ["--quiet", ...args], cwd, env: { NO_COLOR: "1" } })
-    .output();
-  return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
 }
+
+Deno.test("main() gives exit code 0 for help and version", async () => {
+  assertEquals(await run("--help"), { code: 0, stdout: [HELP], stderr: [] });
+  assertEquals(await run("--version"), { code: 0, stdout: [manifest.version], stderr: [] });
+});
+
+Deno.test("main() gives exit code 2 for a mistake, and says what is wrong and what would be right", async () => {
+  const message = `process-pool: '--jobs' must be an integer from 1 to 1000000: current value is "0"`;
+  assertEquals(await run("--jobs", "0", "--json"), { code: 2, stdout: [], stderr: [message] });
+});
+
+Deno.test("main() gives exit code 0 if all jobs finish and 1 if one fails", async () => {
+  const quick = ["--jobs", "2", "--workers", "2", "--quiet", "--no-timeline", "--seed", "5"];
+  const finished = await run(...quick);
+  assertEquals([finished.code, finished.stderr, finished.stdout.length], [0, [], 1]);
+  assertMatch(finished.stdout[0]!, /^2 jobs, 0 failed, wall \d+\.\d\d s, busy \d+\.\d\d s, speed-up \d\.\d\d, seed 5$/);
+  const failed = await run(...quick, "--fail-rate", "1");
+  assertEquals([failed.code, failed.stderr, failed.stdout.length], [1, [], 1]);
+});
+
+// As a process
+
+const ignore = !granted("run") || !granted("read");
+const NEEDS = "(needs --allow-run and --allow-read)";
+
+/** Signals other than a kill are not sent on Windows. */
+const noSignals = ignore || Deno.build.os === "windows";
+
+const cwd = new URL("../", import.meta.url);
+
+interface Ended {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** A program that runs, and whose output is read line by line. */
+class Child implements AsyncDisposable {
+  #child: Deno.ChildProcess;
+  #stdin: WritableStreamDefaultWriter<Uint8Array>;
+  #streams: { stdout: ReadableStreamDefaultReader<string>; stderr: ReadableStreamDefaultReader<string> };
+  #read = { stdout: "", stderr: "" };
+
+  constructor(command: string, args: string[], env: Record<string, string> = {}) {
+    this.#child = new Deno.Command(command, { args, cwd, env, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
+    this.#stdin = this.#child.stdin.getWriter();
+    this.#streams = {
+      stdout: this.#child.stdout.pipeThrough(new TextDecoderStream()).getReader(),
+      stderr: this.#child.stderr.pipeThrough(new TextDecoderStream()).getReader(),
+    };
+  }
+
+  /** Waits until the program has written this. */
+  async reads(stream: "stdout" | "stderr", what: string): Promise<void> {
+    while (!this.#read[stream].includes(what)) {
+      if (!await within(this.#readMore(stream))) {
+        throw new Error(`The program ended and never wrote '${what}', but: ${JSON.stringify(this.#read)}`);
+      }
+    }
+  }
+
+  kill(signal: Deno.Signal): void {
+    this.#child.kill(signal);
+  }
+
+  async types(text: string): Promise<void> {
+    await this.#stdin.write(new TextEncoder().encode(text));
+  }
+
+  /** Waits for the end. */
+  async ends(): Promise<Ended> {
+    const drain = async (stream: "stdout" | "stderr") => {
+      while (await this.#readMore(stream));
+    };
+    const [{ code }] = await within(Promise.all([this.#child.status, drain("stdout"), drain("stderr")]));
+    return { code, ...this.#read };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      // It has ended.
+    }
+    await this.ends();
+    await this.#stdin.close().catch(() => {});
+  }
+
+  async #readMore(stream: "stdout" | "stderr"): Promise<boolean> {
+    const { done, value } = await this.#streams[stream].read();
+    this.#read[stream] += value ?? "";
+    return !done;
+  }
+}
+
+/** A program that Deno runs: without any permission, and without a question whether it may have one. */
+function deno(...args: string[]): Child {
+  return new Child(Deno.execPath(), ["run", "--quiet", "--no-prompt", ...args]);
+}
+
+function linesOf(text: string): string[] {
+  return text.trimEnd().split("\n");
+}
+
+Deno.test(`cli.ts runs ten jobs on four workers without any permission, and ends by itself ${NEEDS}`, { ignore }, async () => {
+  await using child = deno("cli.ts");
+  const { code, stdout, stderr } = await child.ends();
+  assertEquals([code, stderr], [0, ""]);
+  assert(!stdout.includes("\x1b"), "there are no escape codes in a pipe");
+  const lines = linesOf(stdout);
+  const jobs = lines.slice(0, 20);
+  assertEquals(jobs.slice(0, 4), [0, 1, 2, 3].map((id) => `put in job[${id}]`));
+  assertEquals(jobs.filter((line) => line.startsWith("put in")).length, 10);
+  assertEquals(jobs.filter((line) => /^job\[\d\] worker\[funDemo\] finish: \[0\.\d{3}\]$/.test(line)).length, 10);
+  assertMatch(lines[20]!, /^10 jobs, 0 failed, wall \d+\.\d\d s, busy \d+\.\d\d s, speed-up \d\.\d\d, seed \d+$/);
+  const rows = lines.filter((line) => /^worker [1-4] [.|=\d#]+$/.test(line));
+  assertEquals([rows.length > 0, lines.length], [true, 21 + rows.length + (lines.at(-1)!.includes("# several jobs") ? 3 : 2)]);
+  for (const row of rows) assertEquals(row.length, 80);
+});
+
+Deno.test(`cli.ts with '--permissions none' runs its jobs on workers that may do nothing ${NEEDS}`, { ignore }, async () => {
+  await using child = deno("cli.ts", "--permissions", "none", "--jobs", "1", "--quiet");
+  const { code, stdout, stderr } = await child.ends();
+  assertEquals([code, stderr], [0, ""]);
+  assert(stdout.startsWith("1 job, 0 failed, "), stdout);
+});
+
+Deno.test(`cli.ts ends with code 2 and one line on stderr for an unknown option ${NEEDS}`, { ignore }, async () => {
+  await using child = deno("cli.ts", "--nope");
+  const stderr = "process-pool: there is no option '--nope': '--help' shows what there is\n";
+  assertEquals(await child.ends(), { code: 2, stdout: "", stderr });
+});
+
+Deno.test(
+  `cli.ts with '--json' writes objects that agree with each other, and ends with code 1 if a job fails ${NEEDS}`,
+  { ignore },
+  async () => {
+    await using child = deno("cli.ts", "--json", "--jobs", "8", "--workers", "3", "--queue-size", "5", "--fail-rate", "0.5", "--seed", "5");
+    const { code, stdout, stderr } = await child.ends();
+    assertEquals([code, stderr], [1, ""]);
+    const events = linesOf(stdout).map((line) => JSON.parse(line));
+    const of = (...names: string[]) => events.filter(({ event }) => names.includes(event));
+    const summary = events.at(-1);
+    assertEquals(of("summary"), [summary]);
+    assertEquals(of("submitted").map(({ job }) => job), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assertEquals(of("finished", "failed").map(({ job }) => job).sort(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assertEquals([of("finished").length, of("failed").length], [summary.finished, summary.failed]);
+    let busy = 0;
+    for (const { event, worker, seconds, error, start, end } of of("finished", "failed")) {
+      assert([1, 2, 3].includes(worker) && start >= 0 && end >= start && end <= summary.wall, JSON.stringify({ worker, start, end }));
+      assertEquals([typeof seconds, typeof error], event === "finished" ? ["number", "undefined"] : ["undefined", "string"]);
+      busy += end - start;
+    }
+    const speedUp = summary.busy / summary.wall;
+    assert(Math.abs(summary.busy - busy) < 0.1 && Math.abs(summary.speedUp - speedUp) < 0.1, JSON.stringify({ busy, summary }));
+    const { jobs, cancelled, neverPutIn, seed, stopped } = summary;
+    assertEquals({ jobs, cancelled, neverPutIn, seed, stopped }, { jobs: 8, cancelled: 0, neverPutIn: 0, seed: 5, stopped: false });
+  },
+);
+
+Deno.test(`cli.ts gives the same results for the same seed ${NEEDS}`, { ignore }, async () => {
+  const results: unknown[] = [];
+  for (const workers of ["2", "5"]) {
+    await using child = deno("cli.ts", "--jobs", "5", "--workers", workers, "--seed", "9", "--fail-rate", "0.3", "--no-timeline");
+    const { stdout } = await child.ends();
+    results.push(linesOf(stdout).slice(0, -1).sort());
+  }
+  assertEquals(results[0], results[1]);
+});
+
+for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+  Deno.test(
+    `cli.ts puts in no more jobs after ${signal}, says what was left and ends with code ${code} ${NEEDS}`,
+    { ignore: noSignals },
+    async () => {
+      await using child = deno("cli.ts", "--jobs", "1000", "--workers", "2", "--queue-size", "6");
+      await child.reads("stdout", "finish:");
+      child.kill(signal);
+      const ended = await child.ends();
+      assertEquals(ended.code, code);
+      assertEquals(ended.stderr, `${signal}: no more jobs; those that run get 1 s, once more ends at once\n`);
+      const lines = linesOf(ended.stdout);
+      const counts = lines.flatMap((line) =>
+        /^stopped: (\d+) finished, (\d+) failed, (\d+) cancelled, (\d+) never put in$/.exec(line)?.slice(1) ?? []
+      );
+      const [finished, failed, cancelled, neverPutIn] = counts.map(Number) as [number, number, number, number];
+      assertEquals(finished + failed + cancelled + neverPutIn, 1000);
+      const count = (begin: RegExp) => lines.filter((line) => begin.test(line)).length;
+      assertEquals([count(/^job.* finish: /), count(/^job.* error: /), count(/^put in /)], [finished, failed, 1000 - neverPutIn]);
+      assertEquals(count(/^1000 jobs, /), 1);
+    },
+  );
+}
+
+Deno.test(`cli.ts ends with code 130 after two SIGINTs ${NEEDS}`, { ignore: noSignals }, async () => {
+  await using child = deno("cli.ts", "--jobs", "1000", "--json");
+  await child.reads("stdout", "finished");
+  child.kill("SIGINT");
+  await child.reads("stderr", "SIGINT: no more jobs");
+  child.kill("SIGINT");
+  const { code, stdout } = await child.ends();
+  assertEquals(code, 130);
+  for (const line of linesOf(stdout)) JSON.parse(line);
+});
+
+for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+  Deno.test(`Interrupt ends a program that goes on after the first ${signal} at the second, with code ${code} ${NEEDS}`, {
+    ignore: noSignals,
+  }, async () => {
+    await using child = deno("tests/fixtures/interrupted.ts");
+    await child.reads("stdout", "ready\n");
+    child.kill(signal);
+    await child.reads("stdout", "aborted\n");
+    child.kill(signal);
+    assertEquals(await child.ends(), { code, stdout: `ready\n${signal} first\naborted\n${signal} again\n`, stderr: "" });
+  });
+}
+
+// In a terminal: that of `script`, which every Linux has in util-linux
+
+const noTerminal = ignore || Deno.build.os !== "linux";
+
+/** The command in a terminal of this size. */
+function inTerminal(columns: number, args: string, setting = "-u NO_COLOR"): Child {
+  const command = `stty cols ${columns} rows 24 && exec env ${setting} "${Deno.execPath()}" run --quiet --no-prompt cli.ts ${args}`;
+  try {
+    return new Child("script", ["--quiet", "--return", "--command", command, "/dev/null"], { TERM: "xterm-256color", SHELL: "/bin/sh" });
+  } catch (cause) {
+    throw new Error("This test needs a terminal, which the program 'script' of util-linux makes", { cause });
+  }
+}
+
+for (const columns of [40, 80, 200]) {
+  Deno.test(
+    `cli.ts draws a timeline as wide as its terminal of ${columns} columns, with colours ${NEEDS}`,
+    { ignore: noTerminal },
+    async () => {
+      await using child = inTerminal(columns, "--jobs 3 --seed 5 --fail-rate 1 --quiet");
+      const { code, stdout } = await child.ends();
+      assertEquals(code, 1);
+      const lines = stdout.replaceAll("\r\n", "\n").split("\n");
+      const rows = lines.filter((line) => line.startsWith("worker "));
+      assert(rows.length > 0, stdout);
+      for (const row of rows) {
+        assert(row.includes("\x1b[31m"), row);
+        assertEquals(row.replaceAll("\x1b[31m", "").replaceAll("\x1b[39m", "").length, columns);
+      }
+    },
+  );
+}
+
+Deno.test(`cli.ts uses no colours in a terminal with NO_COLOR ${NEEDS}`, { ignore: noTerminal }, async () => {
+  await using child = inTerminal(80, "--jobs 1 --seed 5 --fail-rate 1", "NO_COLOR=1");
+  const { code, stdout } = await child.ends();
+  assertEquals(code, 1);
+  assert(!stdout.includes("\x1b"), stdout);
+});
+
+Deno.test(`cli.ts takes Ctrl-C in a terminal ${NEEDS}`, { ignore: noTerminal }, async () => {
+  await using child = inTerminal(80, "--jobs 1000");
+  await child.reads("stdout", "finish:");
+  await child.types("\x03");
+  const { code, stdout } = await child.ends();
+  assertEquals(code, 130);
+  assert(stdout.includes("\rSIGINT: no more jobs"), stdout);
+  assertMatch(stdout, /\nstopped: \d+ finished, /);
+});

@@ -59,6 +59,7 @@ class GuardedThread implements Thread {
       this.#terminate = launch({ lock, port: port2, died: (death) => this.#died(death) });
     } catch (error) {
       port1.close();
+      port2.close();
       throw error;
     }
   }

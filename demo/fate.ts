@@ -1,0 +1,36 @@
+/** What becomes of a job of the demo. */
+export interface Fate {
+  /** How long it takes: whole milliseconds, in seconds. */
+  seconds: number;
+  /** Whether it fails at the end of that time. */
+  fails: boolean;
+}
+
+/** What fates are drawn from. */
+export interface FateOptions {
+  seed: number;
+  /** What part of the jobs fails, from 0 to 1. */
+  failRate: number;
+  /** How long a job may take, in seconds. */
+  longest: number;
+}
+
+/** The fate of a job. It follows from the seed and the job's number alone: neither the workers nor the order in which they work can change it. */
+export function fateOf(job: number, { seed, failRate, longest }: FateOptions): Fate {
+  return {
+    seconds: Math.floor(draw(seed, job, 0) * longest * 1000) / 1000,
+    fails: draw(seed, job, 1) < failRate,
+  };
+}
+
+/** A number from 0 up to, but not including, 1, made of 32-bit words by the finishing steps of MurmurHash3. */
+function draw(...words: number[]): number {
+  let hash = 0;
+  for (const word of words) {
+    hash = Math.imul(hash ^ word, 0x9e3779b1) + 0x6d2b79f5 | 0;
+    hash = Math.imul(hash ^ hash >>> 16, 0x85ebca6b);
+    hash = Math.imul(hash ^ hash >>> 13, 0xc2b2ae35);
+    hash ^= hash >>> 16;
+  }
+  return (hash >>> 0) / 0x1_0000_0000;
+}

@@ -1,0 +1,67 @@
+/** Where signals come from and how a program ends: `Deno`, but in tests. */
+export interface SignalHost {
+  addSignalListener(signal: Deno.Signal, listener: () => void): void;
+  removeSignalListener(signal: Deno.Signal, listener: () => void): void;
+  exit(code: number): void;
+}
+
+/** Options of {@linkcode Interrupt}. */
+export interface InterruptOptions {
+  /** Hears of each signal, before anything else comes of it. */
+  onSignal?: (signal: Deno.Signal, received: "first" | "again") => void;
+  /** Where signals come from. */
+  host?: SignalHost;
+}
+
+/** What a shell takes for the exit code of a program that a signal ended: 128 and the signal's number. */
+const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+
+type StopSignal = keyof typeof EXIT_CODES;
+
+/** On Windows Deno knows no SIGTERM. */
+const SIGNALS: StopSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
+
+/**
+ * Listens for the signals that end a program until it is disposed of. The first aborts {@linkcode Interrupt.signal}, so that the program can
+ * come to an end in an orderly way; another ends it at once.
+ */
+export class Interrupt implements Disposable {
+  #controller = new AbortController();
+  #exitCode: number | undefined;
+  #options: InterruptOptions;
+  #host: SignalHost;
+  #listeners = new Map<StopSignal, () => void>();
+
+  constructor(options: InterruptOptions = {}) {
+    this.#options = options;
+    this.#host = options.host ?? Deno;
+    for (const signal of SIGNALS) {
+      const listener = () => this.#receive(signal);
+      this.#listeners.set(signal, listener);
+      this.#host.addSignalListener(signal, listener);
+    }
+  }
+
+  /** Aborts at the first signal. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** What the program is to exit with; undefined as long as no signal has come. */
+  get exitCode(): number | undefined {
+    return this.#exitCode;
+  }
+
+  [Symbol.dispose](): void {
+    for (const [signal, listener] of this.#listeners) this.#host.removeSignalListener(signal, listener);
+    this.#listeners.clear();
+  }
+
+  #receive(signal: StopSignal): void {
+    const first = this.#exitCode === undefined;
+    this.#exitCode = EXIT_CODES[signal];
+    this.#options.onSignal?.(signal, first ? "first" : "again");
+    if (first) this.#controller.abort(new DOMException(`The program received ${signal}`, "AbortError"));
+    else this.#host.exit(this.#exitCode);
+  }
+}

@@ -1,0 +1,28 @@
+import type { Terminal } from "./report.ts";
+import { GRACE } from "./run_demo.ts";
+
+/** What a timeline is drawn for where there is no terminal, or one that does not tell its size. */
+const COLUMNS = 80;
+
+/** The standard output. What it can do is looked up when it is needed, as a terminal may change its size. No permission is needed for that. */
+export const stdout: Terminal = {
+  print: (line) => console.log(line),
+  get columns() {
+    if (!Deno.stdout.isTerminal()) return COLUMNS;
+    try {
+      return Deno.consoleSize().columns || COLUMNS;
+    } catch {
+      return COLUMNS;
+    }
+  },
+  get color() {
+    return Deno.stdout.isTerminal() && !Deno.noColor;
+  },
+};
+
+/** Says on the standard error what a signal does. */
+export function tellSignal(signal: string, received: "first" | "again"): void {
+  const what = received === "first" ? `no more jobs; those that run get ${GRACE / 1000} s, once more ends at once` : "ended at once";
+  // On a terminal the line begins with the ^C that was typed.
+  console.error(`${Deno.stderr.isTerminal() ? "\r" : ""}${signal}: ${what}`);
+}

@@ -1,0 +1,74 @@
+import { assertEquals } from "@std/assert";
+import { Interrupt, type SignalHost } from "../demo/interrupt.ts";
+
+/** A host whose signals the test sends. */
+class FakeHost implements SignalHost {
+  listeners: [signal: Deno.Signal, listener: () => void][] = [];
+  exits: number[] = [];
+
+  addSignalListener(signal: Deno.Signal, listener: () => void): void {
+    this.listeners.push([signal, listener]);
+  }
+
+  removeSignalListener(signal: Deno.Signal, listener: () => void): void {
+    this.listeners = this.listeners.filter((each) => each[0] !== signal || each[1] !== listener);
+  }
+
+  exit(code: number): void {
+    this.exits.push(code);
+  }
+
+  send(signal: Deno.Signal): void {
+    for (const [name, listener] of [...this.listeners]) if (name === signal) listener();
+  }
+}
+
+const ignore = Deno.build.os === "windows";
+
+for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+  Deno.test(
+    `Interrupt aborts at the first ${signal} and exits with ${code} at the second`,
+    { ignore: ignore && signal !== "SIGINT" },
+    () => {
+      const host = new FakeHost();
+      const heard: unknown[] = [];
+      using interrupt = new Interrupt({
+        host,
+        onSignal: (signal, received) => heard.push([signal, received, interrupt.signal.aborted, host.exits.length]),
+      });
+      assertEquals([interrupt.signal.aborted, interrupt.exitCode], [false, undefined]);
+
+      host.send(signal);
+      assertEquals([interrupt.signal.aborted, interrupt.exitCode, host.exits], [true, code, []]);
+      assertEquals(String(interrupt.signal.reason), `AbortError: The program received ${signal}`);
+
+      host.send(signal);
+      assertEquals(host.exits, [code]);
+      assertEquals(heard, [[signal, "first", false, 0], [signal, "again", true, 0]]);
+    },
+  );
+}
+
+Deno.test("Interrupt takes a signal of another kind for a second one, and exits with its code", { ignore }, () => {
+  const host = new FakeHost();
+  using interrupt = new Interrupt({ host });
+  host.send("SIGINT");
+  host.send("SIGTERM");
+  assertEquals([interrupt.exitCode, host.exits], [143, [143]]);
+});
+
+Deno.test("Interrupt stops listening when it is disposed of, and keeps its exit code", () => {
+  const host = new FakeHost();
+  const interrupt = new Interrupt({ host });
+  host.send("SIGINT");
+  interrupt[Symbol.dispose]();
+  interrupt[Symbol.dispose]();
+  assertEquals(host.listeners, []);
+  assertEquals(interrupt.exitCode, 130);
+});
+
+Deno.test("Interrupt leaves nothing of Deno's signals behind", () => {
+  const interrupt = new Interrupt();
+  interrupt[Symbol.dispose]();
+  assertEquals(interrupt.exitCode, undefined, "the sanitizers are the test");
+});
