@@ -18,7 +18,7 @@
 
 import manifest from "./deno.json" with { type: "json" };
 import { HELP, readArguments } from "./demo/arguments.ts";
-import { Interrupt } from "./demo/interrupt.ts";
+import { Interrupt } from "./pool/interrupt.ts";
 import { createReporter } from "./demo/report.ts";
 import { runDemo } from "./demo/run_demo.ts";
 import { stdout, tellSignal } from "./demo/terminal.ts";

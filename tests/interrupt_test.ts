@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Interrupt, type SignalHost } from "../demo/interrupt.ts";
+import { Interrupt, type SignalHost } from "../pool/interrupt.ts";
 
 /** A host whose signals the test sends. */
 class FakeHost implements SignalHost {

@@ -4,8 +4,12 @@ import type {
   AsCompletedOptions,
   Backend,
   CancelOptions,
+  Closable,
   CurrentJob,
+  EndProgramOptions,
   Future,
+  Interrupt,
+  InterruptOptions,
   Job,
   JobArgs,
   JobBaseOptions,
@@ -29,6 +33,7 @@ import type {
   Semaphore,
   SettledState,
   ShutdownOptions,
+  SignalHost,
   Task,
   TaskModule,
   TaskRef,
@@ -45,8 +50,12 @@ interface TypeExports {
   AsCompletedOptions: AsCompletedOptions;
   Backend: Backend;
   CancelOptions: CancelOptions;
+  Closable: Closable;
   CurrentJob: CurrentJob;
+  EndProgramOptions: EndProgramOptions;
   Future: Future<number>;
+  Interrupt: Interrupt;
+  InterruptOptions: InterruptOptions;
   Job: Job<[], number>;
   JobArgs: JobArgs<[]>;
   JobBaseOptions: JobBaseOptions<number>;
@@ -70,6 +79,7 @@ interface TypeExports {
   Semaphore: Semaphore;
   SettledState: SettledState;
   ShutdownOptions: ShutdownOptions;
+  SignalHost: SignalHost;
   Task: Task;
   TaskModule: TaskModule;
   TaskRef: TaskRef;
@@ -83,6 +93,7 @@ interface TypeExports {
 Deno.test("mod.ts exports these values and no others", () => {
   assertEquals(Object.keys(mod).sort(), [
     "Future",
+    "Interrupt",
     "Job",
     "JobCancelledError",
     "JobTimeoutError",
@@ -94,6 +105,7 @@ Deno.test("mod.ts exports these values and no others", () => {
     "WorkerDiedError",
     "asCompleted",
     "currentJob",
+    "endProgram",
     "wait",
   ]);
 });

@@ -432,6 +432,28 @@ Deno.test(
   },
 );
 
+Deno.test(
+  "endProgram() ends a program although a worker cannot be stopped, and the pool says so once (needs --allow-run and --allow-read)",
+  {
+    ignore: !granted("run") || !granted("read"),
+  },
+  async () => {
+    const source = `
+    import { endProgram, ProcessPool } from "@procpool/process-pool";
+    const pool = new ProcessPool({ maxWorkers: 2 });
+    const started = new Int32Array(new SharedArrayBuffer(4));
+    const burn = (started) => { Atomics.add(started, 0, 1); for (;;); };
+    await pool.submit(burn, started);
+    await pool.submit(burn, started);
+    while (Atomics.load(started, 0) < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+    await endProgram([pool], { exitCode: 5, timeout: 1 });
+  `;
+    const { code, stderr } = await runProgram(source);
+    assertEquals(code, 5);
+    assertEquals(stderr.split("\n").filter((line) => line.startsWith("process-pool: a worker was stopped and runs on")).length <= 1, true);
+  },
+);
+
 /** Runs a program in a process of its own, with the project's configuration but for what is given. */
 async function runProgram(source: string, changes: object = {}): Promise<{ code: number; stdout: string; stderr: string }> {
   const root = new URL("../", import.meta.url);

@@ -1,16 +1,27 @@
 /** Where signals come from and how a program ends: `Deno`, but in tests. */
 export interface SignalHost {
+  /** Begins to listen. */
   addSignalListener(signal: Deno.Signal, listener: () => void): void;
+  /** Stops listening. */
   removeSignalListener(signal: Deno.Signal, listener: () => void): void;
+  /** Ends the program. */
   exit(code: number): void;
 }
 
 /** Options of {@linkcode Interrupt}. */
 export interface InterruptOptions {
-  /** Hears of each signal, before anything else comes of it. */
-  onSignal?: (signal: Deno.Signal, received: "first" | "again") => void;
-  /** Where signals come from. */
-  host?: SignalHost;
+  /**
+   * Hears of each signal, before anything else comes of it.
+   *
+   * @default {undefined}
+   */
+  onSignal?: ((signal: Deno.Signal, received: "first" | "again") => void) | undefined;
+  /**
+   * Where signals come from.
+   *
+   * @default {Deno}
+   */
+  host?: SignalHost | undefined;
 }
 
 /** What a shell takes for the exit code of a program that a signal ended: 128 and the signal's number. */
@@ -22,8 +33,26 @@ type StopSignal = keyof typeof EXIT_CODES;
 const SIGNALS: StopSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
 
 /**
- * Listens for the signals that end a program until it is disposed of. The first aborts {@linkcode Interrupt.signal}, so that the program can
- * come to an end in an orderly way; another ends it at once.
+ * Listens for the signals that end a program, SIGINT (Ctrl-C) and SIGTERM, until it is disposed of. The first aborts
+ * {@linkcode Interrupt.signal}, so that the program can come to an end in an orderly way; another ends it at once.
+ *
+ * @example Letting jobs that run finish
+ * ```ts
+ * import { Interrupt, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * using interrupt = new Interrupt();
+ * const pool = new ProcessPool();
+ * interrupt.signal.addEventListener("abort", () => pool.shutdown({ cancelPending: true, timeout: 1000 }));
+ * const results: number[] = [];
+ * for (const n of [1, 2, 3]) {
+ *   if (interrupt.signal.aborted) break;
+ *   results.push(await pool.run((x: number) => x * 2, n));
+ * }
+ * await pool.shutdown();
+ * assertEquals(results, [2, 4, 6]);
+ * assertEquals(interrupt.exitCode, undefined);
+ * ```
  */
 export class Interrupt implements Disposable {
   #controller = new AbortController();
@@ -32,6 +61,11 @@ export class Interrupt implements Disposable {
   #host: SignalHost;
   #listeners = new Map<StopSignal, () => void>();
 
+  /**
+   * Begins to listen.
+   *
+   * @param options Who hears of a signal.
+   */
   constructor(options: InterruptOptions = {}) {
     this.#options = options;
     this.#host = options.host ?? Deno;
@@ -52,6 +86,7 @@ export class Interrupt implements Disposable {
     return this.#exitCode;
   }
 
+  /** Stops listening: the platform's own way with these signals holds again. */
   [Symbol.dispose](): void {
     for (const [signal, listener] of this.#listeners) this.#host.removeSignalListener(signal, listener);
     this.#listeners.clear();

@@ -1,0 +1,55 @@
+import { Checks } from "./checks.ts";
+
+/** What {@linkcode endProgram} ends: a pool. */
+export interface Closable {
+  /** Lets go of everything within a time, in milliseconds. */
+  shutdown(options: { cancelPending: boolean; timeout: number }): Promise<void>;
+  /** Tells how many workers could not be stopped. */
+  stats(): { unstoppable: number };
+}
+
+/** Options of {@linkcode endProgram}. */
+export interface EndProgramOptions {
+  /**
+   * What the program exits with.
+   *
+   * @default {Deno.exitCode}
+   */
+  exitCode?: number | undefined;
+  /**
+   * How long jobs that run may take to finish, in milliseconds; those that have not started are cancelled.
+   *
+   * @default {1000}
+   */
+  timeout?: number | undefined;
+}
+
+/** Shorter, and jobs that are about to finish are lost; longer, and Ctrl-C seems to do nothing. */
+const TIMEOUT = 1000;
+
+/**
+ * Ends the program, whatever its pools' workers do: shuts the pools down, terminating them when the time is over, and exits. A worker that could
+ * not be stopped, which would keep the program alive for ever, ends with it.
+ *
+ * @param pools What to shut down first.
+ * @param options The exit code, and how long jobs may take.
+ *
+ * @throws {TypeError} If an option is of the wrong type; a RangeError if it is of the wrong size.
+ *
+ * @example After a run that may have left a worker burning
+ * ```ts ignore
+ * import { endProgram, ProcessPool } from "@procpool/process-pool";
+ *
+ * const pool = new ProcessPool();
+ * // ... jobs, some of which never end ...
+ * await endProgram([pool], { exitCode: 0 });
+ * ```
+ */
+export async function endProgram(pools: Iterable<Closable>, options: EndProgramOptions = {}): Promise<never> {
+  const checks = new Checks("end program");
+  const { exitCode, timeout = TIMEOUT } = checks.options(options, ["exitCode", "timeout"]);
+  if (exitCode !== undefined) checks.wholeNumber("exitCode", exitCode, { min: 0 });
+  checks.milliseconds("timeout", timeout);
+  await Promise.all([...pools].map((pool) => pool.shutdown({ cancelPending: true, timeout })));
+  return Deno.exit(exitCode);
+}
