@@ -324,8 +324,10 @@ export class Crew {
       this.#stopIdleTimer = undefined;
     } else if (this.#stopIdleTimer === undefined && idleTimeout !== Infinity) {
       const longest = Math.max(0, ...[...this.#slots].map(({ idleFor }) => idleFor ?? 0));
+      // Under `deno test`, the first timer of a program runs microtasks while it is set, which may lead here again.
+      this.#stopIdleTimer = () => {};
       // A timer may run out a little early by the clock.
-      this.#stopIdleTimer = clock.after(Math.max(0, Math.ceil(idleTimeout - longest)), () => {
+      const stop = clock.after(Math.max(0, Math.ceil(idleTimeout - longest)), () => {
         this.#stopIdleTimer = undefined;
         for (const slot of this.#slots) {
           if (this.#warmUps.length === 0 && (slot.idleFor ?? -1) >= idleTimeout) this.#close(slot);
@@ -333,6 +335,8 @@ export class Crew {
         this.#watchIdle();
         this.#parts.events.changed();
       });
+      if (this.#stopIdleTimer === undefined) stop();
+      else this.#stopIdleTimer = stop;
     }
   }
 }

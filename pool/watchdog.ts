@@ -55,7 +55,10 @@ export class Watchdog {
     if (next >= this.#next) return;
     this.#stopTimer();
     this.#next = next;
-    this.#stopTimer = this.#clock.after(delay, () => this.#look());
+    const stop = this.#clock.after(delay, () => this.#look());
+    // Under `deno test`, the first timer of a program runs microtasks while it is set, which may lead here again.
+    if (this.#next === next) this.#stopTimer = stop;
+    else stop();
   }
 
   #look(): void {
