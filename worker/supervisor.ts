@@ -1,6 +1,6 @@
 import type { Launch } from "./guarded_thread.ts";
 import { dataUrl } from "./inside.ts";
-import { deathOf, type NodeWorker, type WorkerThreads } from "./node_worker.ts";
+import { deathOf, type NodeWorker, type WorkerThreads } from "./node_threads.ts";
 
 /** What a supervisor is told. */
 type ToSupervisor =
