@@ -45,6 +45,7 @@ class GuardedThread implements Thread {
   #terminate: () => void;
   #alive = false;
   #ended = false;
+  #closed = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(events: ThreadEvents, { launch, killable }: GuardedKind, lock: string) {
@@ -125,6 +126,8 @@ class GuardedThread implements Thread {
   }
 
   #close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#terminate();
     this.#port.close();
   }
