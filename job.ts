@@ -73,7 +73,8 @@ export interface JobBaseOptions<R> {
   transfer?: Transferable[] | undefined;
   /**
    * Called once when the job has settled, however it did. A promise that it returns holds the job's place in the gate until it settles, so
-   * that a slow callback holds back the submitter. What it throws goes to the pool's `onError`.
+   * that a slow callback holds back the submitter: it must not wait for a submission of its own, whose place it may hold. What it throws goes to
+   * the pool's `onError`.
    *
    * @default {undefined}
    */
@@ -137,7 +138,10 @@ export class Job<A extends unknown[], R, K extends object = object> {
   /** The task. */
   // deno-lint-ignore no-explicit-any -- its arguments are checked where the job is made
   readonly func: Task<any[], R> | TaskRef<any[], R>;
-  /** The arguments. They are copied when the job is sent to a worker, so do not change them before it runs. */
+  /**
+   * The arguments. They are copied when the job is sent to a worker, so do not change them before it runs; of an AbortSignal the platform copies
+   * nothing, so give that as the job's `signal`.
+   */
   readonly args: readonly unknown[];
   /** The named arguments. */
   readonly kwargs: object | undefined;

@@ -359,7 +359,7 @@ export class ProcessPool implements AsyncDisposable {
     const host: MapHost = {
       acquire: (signal) => this.#acquire(signal),
       admit: (ticket) => this.#admit(ticket),
-      cancel: (ticket, error) => this.#cancelChunk(ticket, error),
+      cancel: (ticket, error, force) => this.#cancelChunk(ticket, error, force),
       report: (error) => this.#callbacks.report(error),
     };
     return new MapRun(host, resolved);
@@ -572,7 +572,11 @@ export class ProcessPool implements AsyncDisposable {
       if (outcome === undefined) again.push(ticket);
       else ended.push([ticket, outcome]);
     }
-    again.push(...unstarted);
+    for (const ticket of unstarted) {
+      // What was to be moved has been, and is lost with the worker.
+      if (ticket.transfer.length === 0) again.push(ticket);
+      else ended.push([ticket, failed(this.#crew.diedError(death, { id: ticket.id, ticket }))]);
+    }
     for (const ticket of again.reverse()) ticket.place = this.#queue.unshift(ticket);
     return ended;
   }
@@ -582,6 +586,8 @@ export class ProcessPool implements AsyncDisposable {
   #owner: TicketOwner;
 
   #cancel(ticket: Ticket, error: unknown, force: boolean): boolean {
+    // One that is nowhere is being sent, or has come back and is about to settle: whoever asks is called further down the stack.
+    if (ticket.settled || (ticket.place === undefined && ticket.slot === undefined)) return false;
     const outcome: Outcome<unknown> = { state: "cancelled", error };
     if (this.#takeBack(ticket)) this.#settle(ticket, outcome);
     else if (force) this.#settleAll([[ticket, outcome], ...this.#stopWith(ticket, error)]);
@@ -616,12 +622,9 @@ export class ProcessPool implements AsyncDisposable {
     return this.#queueAgain({ started: neighbours, unstarted }, death);
   }
 
-  /** Cancels a chunk that has not started; of one that has, no more items are started. */
-  #cancelChunk(ticket: Ticket, error: unknown): void {
-    if (ticket.settled) return;
-    if (!this.#takeBack(ticket)) return ticket.slot!.curtail(ticket);
-    this.#settle(ticket, { state: "cancelled", error });
-    this.#dispatch();
+  /** Cancels a chunk that has not started; of one that has, no more items are started, and with `force` its worker is stopped. */
+  #cancelChunk(ticket: Ticket, error: unknown, force: boolean): void {
+    if (!this.#cancel(ticket, error, force)) ticket.slot?.curtail(ticket);
   }
 
   /** Takes a ticket out of the queue or back from its worker; false if the worker has started it. */
@@ -682,9 +685,10 @@ export class ProcessPool implements AsyncDisposable {
     if (this.#state === "closing" || this.#state === "closed") return;
     this.#state = "closing";
     this.#defect = undefined;
-    const error = new PoolClosedError("Cannot submit to pool as it was shut down meanwhile", cause === undefined ? {} : { cause });
-    this.#gate.refuseWaiting(error);
-    this.#crew.refuseWarmUps(error);
+    const errorOf = (action: string): PoolClosedError =>
+      new PoolClosedError(`Cannot ${action} as it was shut down meanwhile`, cause === undefined ? {} : { cause });
+    this.#gate.refuseWaiting(errorOf("submit to pool"));
+    this.#crew.refuseWarmUps(errorOf("warm up pool"));
   }
 
   /** Whether a pool that closes is through. */

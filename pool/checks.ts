@@ -27,10 +27,11 @@ export class Checks {
   }
 
   /** A whole number of at least `min`. */
-  wholeNumber(name: string, value: unknown, { min = 1 } = {}): number {
-    const wanted = min === 1 ? "a positive integer" : `an integer of at least ${min}`;
-    if (typeof value !== "number") throw this.#wrongType(name, wanted, value);
-    if (!Number.isSafeInteger(value) || value < min) throw this.#wrongSize(name, wanted, value);
+  wholeNumber(name: string, value: unknown, { min = 1, max = Number.MAX_SAFE_INTEGER } = {}): number {
+    const least = min === 1 ? "a positive integer" : `an integer of at least ${min}`;
+    if (typeof value !== "number") throw this.#wrongType(name, least, value);
+    if (!Number.isSafeInteger(value) || value < min) throw this.#wrongSize(name, least, value);
+    if (value > max) throw this.#wrongSize(name, `${least}, at most ${max}`, value);
     return value;
   }
 

@@ -15,7 +15,8 @@ export interface MapOptions {
    */
   chunkSize?: number | "auto" | undefined;
   /**
-   * How many items are read ahead of those that were consumed, at the most. It caps the chunks as well.
+   * How many items, not bytes, are read ahead of those that were consumed, at the most. It caps the chunks as well. So far it goes while an item
+   * holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds of chunks.
    *
    * @default {4096 * maxWorkers * jobsPerWorker}
    */
@@ -39,7 +40,8 @@ export interface MapOptions {
    */
   timeout?: number | undefined;
   /**
-   * Ends the loop when it aborts: it throws the signal's reason, and the rest is cancelled.
+   * Ends the loop when it aborts: it throws the signal's reason, and the rest is cancelled, with items that run stopped as by
+   * `cancel({ force: true })`. (To leave the loop lets those that run finish.)
    *
    * @default {undefined}
    */
@@ -58,6 +60,12 @@ const CHUNKS_PER_LANE = 2;
 /** What an automatic chunk should take, in ms. Less, and messages cost more than the work of short items; more, and results come in lumps. */
 const CHUNK_TIME = 5;
 
+/**
+ * So many rounds of chunks may be ready and not fetched. Fewer, and workers wait for a consumer that takes its results in bursts; more, and a
+ * consumer that is slower than the workers holds memory for nothing. (The buffer is for another case: an item that holds up those behind it.)
+ */
+const READY_ROUNDS = 4;
+
 /** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
 const CHUNK_GROWTH = 8;
 
@@ -69,15 +77,15 @@ export interface MapHost {
   acquire(signal: AbortSignal | undefined): Promise<Disposable>;
   /** Queues a chunk; throws if the pool takes none. */
   admit(chunk: Chunk): void;
-  /** Cancels what has not started of a chunk. */
-  cancel(chunk: Chunk, error: unknown): void;
+  /** Cancels what has not started of a chunk; with `force` also what runs. */
+  cancel(chunk: Chunk, error: unknown, force: boolean): void;
   report(error: unknown): void;
 }
 
 /** The options of a map, checked and complete. */
 export interface ResolvedMapOptions {
   task: Task | TaskRef;
-  /** Opens the input: only once nothing can be refused any more, since a stream that is opened is locked. */
+  /** Opens the input: when the first result is asked for, since a stream that is opened is locked. */
   open: () => AsyncIterator<unknown> | Iterator<unknown>;
   /** Undefined for automatic. */
   chunkSize: number | undefined;
@@ -169,6 +177,8 @@ export class Chunk extends Ticket {
   #settledItems = 0;
   /** Those that cannot be sent, and why. */
   #unsendable = new Map<number, unknown>();
+  /** Whether the items are copies, of which it is known that they can be sent. */
+  #copied = false;
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
 
@@ -205,17 +215,16 @@ export class Chunk extends Ticket {
   }
 
   refused(error: unknown): Outcome<unknown> | undefined {
+    if (this.#copied) return { state: "failed", error };
+    this.#copied = true;
     for (const [i, item] of this.#items.entries()) {
-      if (this.#unsendable.has(i)) continue;
       try {
-        structuredClone(item);
+        this.#items[i] = structuredClone(item);
       } catch (reason) {
         this.#unsendable.set(i, reason);
-        return undefined;
       }
     }
-    // It is not for one of the items.
-    return { state: "failed", error };
+    return undefined;
   }
 
   lost(errorOf: (id: number) => unknown, nextItem: number): Outcome<unknown> | undefined {
@@ -277,12 +286,13 @@ type Result = IteratorResult<unknown, undefined>;
 export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   #host: MapHost;
   #options: ResolvedMapOptions;
-  #source: AsyncIterator<unknown> | Iterator<unknown>;
+  #source: AsyncIterator<unknown> | Iterator<unknown> | undefined;
   /** The chunks in flight, in the order of their items, and what has come of each. */
-  #chunks = new Map<Chunk, { outcomes: ItemOutcome[]; over: boolean }>();
+  #chunks = new Map<Chunk, { outcomes: ItemOutcome[][]; over: boolean }>();
   /** What the consumer gets next. */
   #ready = new Queue<ItemOutcome[]>();
   #readyIndex = 0;
+  #readyItems = 0;
   #consumers = new Queue<PromiseWithResolvers<Result>>();
   #read = 0;
   #consumed = 0;
@@ -296,12 +306,13 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   #pulled: Promise<IteratorResult<unknown>> | undefined;
   #sourceEnded = false;
   #wakePump: () => void = () => {};
+  /** Aborts when the loop has ended: its next chunk leaves the gate. */
+  #over = new AbortController();
   #stopListening: () => void = () => {};
 
   constructor(host: MapHost, options: ResolvedMapOptions) {
     this.#host = host;
     this.#options = options;
-    this.#source = options.open();
     this.#chunkSize = Math.min(options.chunkSize ?? 1, options.buffer);
   }
 
@@ -333,9 +344,9 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   outcomes(chunk: Chunk, outcomes: ItemOutcome[]): void {
     if (this.#state === "ended" || outcomes.length === 0) return;
     if (this.#options.ordered) {
-      this.#chunks.get(chunk)!.outcomes.push(...outcomes);
+      this.#chunks.get(chunk)!.outcomes.push(outcomes);
       this.#advance();
-    } else this.#ready.push(outcomes);
+    } else this.#makeReady(outcomes);
     this.#serve();
   }
 
@@ -360,10 +371,15 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   /** In order, only the first chunk's outcomes are ready; then those of the next. */
   #advance(): void {
     for (const [chunk, { outcomes, over }] of this.#chunks) {
-      if (outcomes.length > 0) this.#ready.push(outcomes.splice(0));
+      for (const some of outcomes.splice(0)) this.#makeReady(some);
       if (!over) return;
       this.#chunks.delete(chunk);
     }
+  }
+
+  #makeReady(outcomes: ItemOutcome[]): void {
+    this.#ready.push(outcomes);
+    this.#readyItems += outcomes.length;
   }
 
   // The consumer's side
@@ -378,6 +394,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
           this.#readyIndex = 0;
         }
         this.#consumed++;
+        this.#readyItems--;
         this.#wakePump();
         this.#give(outcome);
       } else if (this.#state === "ending" && this.#chunks.size === 0) this.#finish();
@@ -405,21 +422,23 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   }
 
   /** Ends the loop although the input has not ended. */
-  #abandon(failure: { error: unknown } | undefined): void {
+  #abandon(failure: { error: unknown } | undefined, { force = false } = {}): void {
     this.#failure = failure;
-    this.#finish();
+    this.#finish(force);
     Promise.resolve().then(() => this.#closeSource()).catch((error) => this.#host.report(error));
   }
 
-  #finish(): void {
+  /** `force` ends items that run as well. */
+  #finish(force = false): void {
     if (this.#state === "ended") return;
     this.#state = "ended";
     this.#stopListening();
     this.#ready.clear();
     const reason = new DOMException("The loop over the map has ended", "AbortError");
+    this.#over.abort(reason);
     // Not at once: it may be an outcome that ends the loop, and while a pool settles several tickets they are in neither queue nor slot.
     queueMicrotask(() => {
-      for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason);
+      for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason, force);
     });
     this.#wakePump();
     this.#serve();
@@ -431,20 +450,20 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     const { signal } = this.#options;
     this.#state = "reading";
     if (signal?.aborted) return this.#abandon({ error: signal.reason });
-    this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }));
+    this.#source = this.#options.open();
+    this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }, { force: true }));
     this.#pump();
   }
 
   async #pump(): Promise<void> {
     try {
       while (this.#state === "reading" && !this.#sourceEnded) {
-        const room = this.#options.buffer - (this.#read - this.#consumed);
-        if (room >= this.#chunkSize && this.#inFlight < this.#options.chunksInFlight) await this.#submitChunk();
+        if (this.#hasRoom()) await this.#submitChunk();
         else await new Promise<void>((resolve) => this.#wakePump = resolve);
       }
     } catch (error) {
-      if (this.ended) return this.#host.report(error);
-      // It stands behind what was read before it.
+      // It was not admitted any more. What was read goes with it.
+      if (this.ended) return;
       this.#failure = { error };
       this.#closeSource().catch((error) => this.#host.report(error));
     }
@@ -453,10 +472,18 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     this.#serve();
   }
 
+  /** Whether another chunk may be read: the consumer is not too far behind, and neither are the workers. */
+  #hasRoom(): boolean {
+    const { buffer, chunksInFlight } = this.#options;
+    const unread = buffer - (this.#read - this.#consumed);
+    const unfetched = READY_ROUNDS * chunksInFlight * this.#chunkSize - this.#readyItems;
+    return Math.min(unread, unfetched) >= this.#chunkSize && this.#inFlight < chunksInFlight;
+  }
+
   async #submitChunk(): Promise<void> {
     const items = await this.#readChunk();
     if (items.length === 0) return;
-    const permit = await this.#host.acquire(this.#options.signal);
+    const permit = await this.#host.acquire(this.#over.signal);
     if (this.ended) return permit[Symbol.dispose]();
     const { task: func, timeout, retries, eager } = this.#options;
     const chunk = new Chunk(permit, items, { func, timeout, retries, eager, firstIndex: this.#read - items.length, listener: this });
@@ -474,22 +501,28 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   async #readChunk(): Promise<unknown[]> {
     const items: unknown[] = [];
     let patience: Patience | undefined;
-    while (items.length < this.#chunkSize && this.#state === "reading") {
-      let result = this.#pull();
-      if (result instanceof Promise) {
-        if (items.length > 0 && this.#options.chunkSize === undefined) {
-          patience ??= startPatience();
-          if (await Promise.race([result, patience.over]) === OVER) break;
+    try {
+      while (items.length < this.#chunkSize && this.#state === "reading") {
+        let result = this.#pull();
+        if (result instanceof Promise) {
+          if (items.length > 0 && this.#options.chunkSize === undefined) {
+            patience ??= startPatience();
+            if (await Promise.race([result, patience.over]) === OVER) break;
+          }
+          result = await result;
+          this.#pulled = undefined;
         }
-        result = await result;
-        this.#pulled = undefined;
+        if (result.done) {
+          this.#sourceEnded = true;
+          break;
+        }
+        items.push(result.value);
+        this.#read++;
       }
-      if (result.done) {
-        this.#sourceEnded = true;
-        break;
-      }
-      items.push(result.value);
-      this.#read++;
+    } catch (error) {
+      // It stands behind what was read before it. Who has left the loop hears of it through the pool.
+      if (this.ended) this.#host.report(error);
+      else this.#failure = { error };
     }
     patience?.end();
     return items;
@@ -499,7 +532,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   #pull(): IteratorResult<unknown> | Promise<IteratorResult<unknown>> {
     if (this.#pulled !== undefined) return this.#pulled;
     try {
-      const result = this.#source.next();
+      const result = this.#source!.next();
       if (!("then" in result)) return result;
       return this.#pulled = Promise.resolve(result).catch((error) => {
         this.#sourceEnded = true;
@@ -515,7 +548,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   async #closeSource(): Promise<void> {
     if (this.#sourceEnded) return;
     this.#sourceEnded = true;
-    const closed = Promise.resolve(this.#source.return?.());
+    const closed = Promise.resolve(this.#source?.return?.());
     if (this.#pulled === undefined) await closed;
     else closed.catch((error) => this.#host.report(error));
   }

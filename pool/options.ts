@@ -67,7 +67,7 @@ export interface ProcessPoolOptions {
    */
   initArgs?: unknown[] | undefined;
   /**
-   * Runs once in every worker that is let go in an orderly way: idle, worn, or at shutdown.
+   * Runs once in every worker that is let go in an orderly way: idle, worn, or at shutdown. That worker counts until it is through.
    *
    * @default {undefined}
    */
@@ -174,6 +174,9 @@ const QUEUE_SIZE_PER_WORKER = 30;
  */
 const IDLE_TIMEOUT = 3000;
 
+/** The words for the claims of so many jobs are 12 MB a worker; nothing that is of use comes near. */
+const MAX_JOBS_PER_WORKER = 1_000_000;
+
 const OPTIONS = [
   "maxWorkers",
   "queueSize",
@@ -259,7 +262,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     initializer: initializer === undefined ? undefined : checkedFunc(ACTION, "initializer", initializer),
     initArgs: inline ? [...args] : copied(args),
     finalizer: finalizer === undefined ? undefined : checkedFunc(ACTION, "finalizer", finalizer),
-    jobsPerWorker: checks.wholeNumber("jobsPerWorker", jobsPerWorker),
+    jobsPerWorker: checks.wholeNumber("jobsPerWorker", jobsPerWorker, { max: MAX_JOBS_PER_WORKER }),
     maxJobsPerWorker,
     jobTimeout: checks.milliseconds("jobTimeout", jobTimeout, { infinite: true }),
     retries: checks.wholeNumber("retries", retries, { min: 0 }),

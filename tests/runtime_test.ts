@@ -87,11 +87,12 @@ Deno.test("createRuntime() forgets its tasks when there are too many, and says n
 Deno.test("createRuntime() sends the items that are finished before it ends", async () => {
   const { runtime, told, bySource, header, answers } = start();
   const task = bySource("task", "(x) => x < 2 ? x : new Promise(() => {})");
-  assertEquals(await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [], eager: false }), []);
+  // Those that are ready are sent when the third has taken a while, or at the end.
+  await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [], eager: false });
   runtime.end();
-  const [items] = told;
-  assert(items?.type === "items");
-  assertEquals([items.from, items.values, items.last], [0, [0, 1], false]);
+  const items = told.filter((message) => message.type === "items");
+  assertEquals(items.flatMap(({ values }) => values), [0, 1]);
+  assertEquals(items.map(({ last }) => last), items.map(() => false));
 });
 
 Deno.test("encodeError() takes what it can of an error whose parts resist", () => {

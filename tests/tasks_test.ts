@@ -103,9 +103,62 @@ for (const [way, { options, hasClasses }] of Object.entries(WAYS)) {
   });
 }
 
-Deno.test("A thrown value that cannot be copied comes back as its text", async () => {
+Deno.test("A thrown value that cannot be copied comes back as a TypeError, with what of it can be copied as its cause", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
-  assertEquals(await errorOf(pool, tasks.throwFunction), "() => 1");
+  const thrown = [
+    [await errorOf(pool, tasks.throwFunction), "() => 1"],
+    [
+      await errorOf(pool, () => {
+        throw { code: 5, f() {} };
+      }),
+      { code: 5 },
+    ],
+  ];
+  for (const [error, cause] of thrown) {
+    assertInstanceOf(error, TypeError);
+    assertEquals([error.message, error.cause], ["The task threw something that cannot be copied, and no error", cause]);
+  }
+});
+
+Deno.test("An error of a class that names itself keeps its name, and one without end comes back as another", async () => {
+  const url = moduleOf(`
+    export class Named extends Error { constructor(m) { super(m); this.name = "Own"; } }
+    export function fail() { throw new Named("m"); }
+    export function failForEver() { let e = new Error("0"); for (let i = 0; i < 50_000; i++) e = new Error("x", { cause: e }); throw e; }
+  `);
+  const module = await import(url);
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
+  const named = await errorOf(pool, module.fail);
+  assertEquals([named instanceof module.Named, named.name, named.message], [true, "Own", "m"]);
+  const endless = await errorOf(pool, module.failForEver);
+  assertEquals([endless.message, endless.cause.cause.message], ["x", "x"]);
+  assertEquals(await within(pool.run((x: number) => x, 1)), 1);
+});
+
+Deno.test("A task by source is strict: it cannot make a global of a variable that it does not see", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  let total = 0;
+  const error = await errorOf(pool, (x: number) => {
+    total = x;
+  }, 5);
+  assertInstanceOf(error, ReferenceError);
+  assertStringIncludes(error.message, "total is not defined; a function that is sent by source");
+  assertEquals(total, 0);
+});
+
+Deno.test("A task whose first job was taken back, or that cannot be had, is the same at the next job", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
+  await pool.warmUp();
+  const twice = (x: number) => x * 2;
+  for (let i = 0; i < 100; i++) {
+    const fresh = new Function("x", `return x + ${i}`) as (x: number) => number;
+    pool.trySubmit(fresh, 1)!.cancel();
+    assertEquals(await within(pool.run(fresh, 1)), i + 1);
+  }
+  for (let i = 0; i < 2; i++) {
+    assertStringIncludes((await errorOf(pool, { module: URL_OF_TASKS, name: "revel" })).message, "does not export a function 'revel'");
+  }
+  assertEquals(await within(pool.run(twice, 2)), 4);
 });
 
 Deno.test("A task that its module does not export fails its future, and the message lists those that it does", async () => {

@@ -13,11 +13,16 @@ export function encodeError(
   thrown: unknown,
   exportedClass: (constructor: unknown) => { module: number; name: string } | undefined,
 ): Thrown {
+  /** Of an error that has more errors in it, the rest is left out: an endless chain of causes is of use to nobody. */
+  const MOST_ERRORS = 1000;
   const errors: ErrorMessage[] = [];
   const indexes = new Map<Error, number>();
 
   function encodeValue(value: unknown): ValueMessage | undefined {
-    if (value instanceof Error) return { error: indexes.get(value) ?? encode(value) };
+    if (value instanceof Error) {
+      const index = indexes.get(value) ?? (errors.length < MOST_ERRORS ? encode(value) : undefined);
+      return index === undefined ? undefined : { error: index };
+    }
     if (typeof value === "function" || typeof value === "symbol") return undefined;
     if (typeof value !== "object" || value === null) return { value };
     try {
@@ -51,12 +56,19 @@ export function encodeError(
       if (message.name === "Error" && name !== "") message.name = name;
     }
     for (const name of Object.getOwnPropertyNames(error)) {
-      if (name === "message" || name === "stack" || name === "name") continue;
+      if (name === "message" || name === "stack") continue;
       const value = read(error, name);
       const encoded = name === "errors" && Array.isArray(value) ? encodeList(value) : encodeValue(value);
       if (encoded !== undefined) message.properties.push([name, Object.prototype.propertyIsEnumerable.call(error, name), encoded]);
     }
     return index;
+  }
+
+  /** What of an object can be copied. */
+  function copyable(value: unknown): unknown {
+    if (typeof value !== "object" || value === null) return value;
+    const entries = Object.entries(value).map(([name, each]) => [name, encodeValue(each)] as const);
+    return Object.fromEntries(entries.flatMap(([name, each]) => each !== undefined && "value" in each ? [[name, each.value]] : []));
   }
 
   /** The errors of an AggregateError, as an error of its own whose properties they are. */
@@ -93,9 +105,16 @@ export function encodeError(
 
   /** The stack down to the task's own lines, without those of the pool that called it. */
   function tasksPart(stack: string): string {
-    const end = stack.search(/\n\s+at (async )?(callTask|callBySource|exported) \(/);
+    const end = stack.search(/\n\s+at (async )?(callTask|callBySource|exported) \((process-pool\/worker|file:.*\/runtime\.ts)/);
     return end < 0 ? stack : stack.slice(0, end);
   }
 
-  return { errors, root: encodeValue(thrown) ?? { value: show(thrown) } };
+  const root = encodeValue(thrown);
+  if (root !== undefined) return { errors, root };
+  // No error, and nothing that can be copied: a function, or an object that has one.
+  const cause = typeof thrown === "object" && thrown !== null ? { ...thrown } : show(thrown);
+  const error = new TypeError("The task threw something that cannot be copied, and no error", { cause: copyable(cause) });
+  error.stack = String(error);
+  encode(error);
+  return { errors, root: { error: 0 } };
 }

@@ -1,35 +1,53 @@
 /**
  * How a worker's source is made: of functions of ours, as their text. They are ordinary, checked TypeScript here; what is sent is what Deno has
- * already made of them, so that no worker has to compile them again, and a `data:` URL of it needs no permission (deno run, JSR and deno
- * compile alike).
+ * already made of them, so that no worker has to compile them again.
+ *
+ * A worker begins with a `data:` URL, which needs no permission (deno run, JSR and deno compile alike). That holds only a few lines; the rest
+ * comes by the first message, because Deno 2.9 keeps the text of each `data:` worker for ever, 18 KB for each worker that would be replaced.
  *
  * @module
  */
 
 import { encodeError } from "./encode_error.ts";
 import type { LockManager } from "./locks.ts";
-import { type Connection, workerMain } from "./main.ts";
+import { workerMain } from "./main.ts";
 import { createRuntime } from "./runtime.ts";
 
 /** What {@linkcode workerMain} is made of. */
 export interface RuntimeParts {
-  /** Gets the worker's port, in the way of its kind of worker. */
-  connect: () => Promise<Connection>;
   createRuntime: typeof createRuntime;
   encodeError: typeof encodeError;
+}
+
+/** What a worker is started with. */
+export interface Connection {
+  /** All messages go by it. */
+  port: MessagePort;
+  /** The name of the lock that it is to hold. */
+  lock: string;
   /** Import the task modules. */
   imports: (() => Promise<Record<string, unknown>>)[];
 }
 
+/** Starts what a worker is: what {@linkcode workerSource} is the text of. */
+export type StartInside = (connection: Connection) => void;
+
 /** The part of a worker's global scope that we use: Deno's types of it cannot be referred to in a published module. */
 export interface WorkerScope extends EventTarget {
-  name: string;
   navigator: { locks: LockManager };
   close(): void;
 }
 
+let source: string | undefined;
+
+/** The text of what all workers are. */
+export function workerSource(): string {
+  return source ??= `((connection) => (${workerMain})({ createRuntime: ${createRuntime}, encodeError: ${encodeError} }, connection))
+//# sourceURL=process-pool/worker`;
+}
+
 /**
- * The address of a worker that can import these task modules.
+ * The address of a worker that calls `connect` with what imports these task modules.
  *
  * `prefetched` writes the imports out in the source, so that Deno finds them there: it then loads the modules with the permissions of the
  * worker's parent before the worker runs, and evaluates them when they are imported. So a worker needs no permission of its own for its task
@@ -38,11 +56,10 @@ export interface WorkerScope extends EventTarget {
  */
 export function workerUrl(
   modules: readonly string[],
-  { connect, prefetched }: { connect: RuntimeParts["connect"]; prefetched: boolean },
+  { connect, prefetched }: { connect: (imports: Connection["imports"]) => void; prefetched: boolean },
 ): string {
   const imports = modules.map((url) => JSON.stringify(url)).map((url) => `() => import(${prefetched ? url : `String(${url})`})`);
-  const parts = `connect: ${connect}, createRuntime: ${createRuntime}, encodeError: ${encodeError}, imports: [${imports}]`;
-  return dataUrl(`(${workerMain})({ ${parts} });`);
+  return dataUrl(`(${connect})([${imports}]);`);
 }
 
 /** A module of this source. */

@@ -1,13 +1,5 @@
-import type { RuntimeParts, WorkerScope } from "./inside.ts";
+import type { Connection, RuntimeParts, WorkerScope } from "./inside.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
-
-/** What a worker has from its parent. */
-export interface Connection {
-  /** All messages go by it. */
-  port: MessagePort;
-  /** The name of the lock that it is to hold. */
-  lock: string;
-}
 
 /**
  * What a worker runs: it puts up the guard, starts the runtime, and tells the parent.
@@ -18,13 +10,15 @@ export interface Connection {
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
-export async function workerMain({ connect, createRuntime, encodeError, imports }: RuntimeParts): Promise<void> {
+export async function workerMain({ createRuntime, encodeError }: RuntimeParts, { port, lock, imports }: Connection): Promise<void> {
   const scope = globalThis as unknown as WorkerScope;
-  const { port, lock } = await connect();
   const exit = Deno.exit;
   const close = scope.close.bind(scope);
 
-  const post = (message: FromWorker): void => port.postMessage(message);
+  // As they are now: a task may put others in their place.
+  const { postMessage } = port;
+  const { apply } = Reflect;
+  const post = (message: FromWorker): void => void apply(postMessage, port, [message]);
   const runtime = createRuntime({ post, encode: encodeError, imports });
 
   function dying(reason: string, details: { exitCode?: number; thrown?: unknown }): void {

@@ -1,4 +1,4 @@
-import type { Connection } from "./main.ts";
+import type { Connection } from "./inside.ts";
 import type { Death } from "./protocol.ts";
 
 /** The part of node:worker_threads that we use. */
@@ -20,7 +20,9 @@ export interface NodeWorker {
 }
 
 /** What such a worker has from its parent. */
-export interface NodeConnection extends Connection {
+export interface NodeConnection extends Omit<Connection, "imports"> {
+  /** The text of what it is to be. */
+  source: string;
   /** By it the worker is asked for the size that its heap may have; there if that is limited. */
   pulse: MessagePort | undefined;
 }

@@ -1,6 +1,5 @@
 import { guardedThreads, type Launch, type Launcher } from "./guarded_thread.ts";
-import { workerUrl } from "./inside.ts";
-import type { Connection } from "./main.ts";
+import { type Connection, type StartInside, workerSource, workerUrl } from "./inside.ts";
 import type { Death, StartThread } from "./protocol.ts";
 import { deathOf, type NodeConnection, type WorkerThreads } from "./node_threads.ts";
 import { Supervisor } from "./supervisor.ts";
@@ -62,7 +61,8 @@ function startHere(
   const { port1, port2: line } = new MessageChannel();
   const worker = new Worker(url, { resourceLimits, workerData: { line }, transferList: [line] });
   worker.on("error", (error) => died(deathOf(error)));
-  port1.postMessage({ port, lock, pulse }, pulse === undefined ? [port] : [port, pulse]);
+  const connection: NodeConnection = { port, lock, pulse, source: workerSource() };
+  port1.postMessage(connection, pulse === undefined ? [port] : [port, pulse]);
   return () => {
     port1.close();
     worker.terminate();
@@ -93,19 +93,17 @@ function feelPulse(isFull: () => void): { port: MessagePort; stop: () => void } 
 
 declare const process: { getBuiltinModule(name: string): unknown };
 
-/** In the worker: waits for its port and its lock. What tasks find in a Web Worker they are to find here. */
-function connectNodeWorker(): Promise<Connection> {
+/** In the worker: waits for what it is to be. What tasks find in a Web Worker they are to find here. */
+function connectNodeWorker(imports: Connection["imports"]): void {
   (globalThis as { self?: unknown }).self ??= globalThis;
   const { line } = (process.getBuiltinModule("node:worker_threads") as WorkerThreads).workerData;
-  return new Promise((resolve) => {
-    line.onmessage = ({ data }: MessageEvent<NodeConnection>) => {
-      line.close();
-      const { pulse } = data;
-      if (pulse !== undefined) {
-        const v8 = process.getBuiltinModule("node:v8") as { getHeapStatistics(): { heap_size_limit: number } };
-        pulse.onmessage = () => pulse.postMessage(v8.getHeapStatistics().heap_size_limit);
-      }
-      resolve(data);
-    };
-  });
+  line.onmessage = ({ data: { port, lock, pulse, source } }: MessageEvent<NodeConnection>) => {
+    line.close();
+    if (pulse !== undefined) {
+      const v8 = process.getBuiltinModule("node:v8") as { getHeapStatistics(): { heap_size_limit: number } };
+      pulse.onmessage = () => pulse.postMessage(v8.getHeapStatistics().heap_size_limit);
+    }
+    const start: StartInside = (0, eval)(source);
+    start({ port, lock, imports });
+  };
 }

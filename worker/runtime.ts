@@ -50,8 +50,13 @@ export function createRuntime(host: RuntimeHost): Runtime {
     if (!ended) host.post(message);
   }
 
+  /** Whatever was thrown, this does not throw: an error may be too deep, or lie about itself. */
   function encode(thrown: unknown): Thrown {
-    return host.encode(thrown, (constructor) => classes.get(constructor));
+    try {
+      return host.encode(thrown, (constructor) => classes.get(constructor));
+    } catch (second) {
+      return host.encode(new Error("The task threw something that cannot be sent", { cause: String(second) }), () => undefined);
+    }
   }
 
   async function load(message: ToRuntime & { type: "load" }): Promise<void> {
@@ -74,19 +79,19 @@ export function createRuntime(host: RuntimeHost): Runtime {
     post({ type: "loaded", exports });
   }
 
+  /** A task that cannot be had throws whenever it is called: the slot counts it as known all the same. */
   function task(message: TaskMessage): Func {
     const known = tasks.get(message.key);
     if (known !== undefined) return known;
     if (tasks.size === KNOWN_TASKS) tasks.clear();
-    const func = message.func ?? (message.text !== undefined ? compile(message.text, message.name) : exported(message.export!));
+    const func = make(message);
     tasks.set(message.key, func);
     return func;
   }
 
-  /** A task that cannot be had fails each item of its chunk. */
-  function taskOrThrower(message: TaskMessage): Func {
+  function make(message: TaskMessage): Func {
     try {
-      return task(message);
+      return message.func ?? (message.text !== undefined ? compile(message.text, message.name) : exported(message.export!));
     } catch (thrown) {
       return () => {
         throw thrown;
@@ -102,7 +107,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function compile(text: string, name: string): Func {
-    const func = evaluate(`(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name)}`);
+    const func = evaluate(`"use strict";(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name)}`);
     return function callBySource(...args) {
       try {
         const value = func.apply(undefined, args);
@@ -152,10 +157,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   async function run(message: ToRuntime & { type: "run" }): Promise<void> {
     const { run, claim } = message;
+    // Even if the job was taken back: the slot counts the task as known from this message on.
+    const func = task(message.task);
     Atomics.store(claims, claim + 2, Date.now() | 0);
     if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
     try {
-      const value = await callTask(task(message.task), message.args, message, message.id);
+      const value = await callTask(func, message.args, message, message.id);
       post({ type: "returned", run, value });
     } catch (thrown) {
       // Among the errors that come here is that of a result that cannot be copied.
@@ -171,17 +178,21 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   async function runChunk(message: ToRuntime & { type: "chunk" }): Promise<void> {
-    const { run, claim, items, skip, eager } = message;
+    const { run, claim, items, eager } = message;
+    const skip = new Set(message.skip);
+    const func = task(message.task);
     Atomics.store(claims, claim + 2, Date.now() | 0);
     if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
-    const func = taskOrThrower(message.task);
     const begin = performance.now();
     let sent = begin;
     let from = message.from;
     let values: unknown[] = [];
     let thrown: [number, Thrown][] = [];
+    let timer: ReturnType<typeof setTimeout> | undefined;
 
     function flush(last: boolean): void {
+      clearTimeout(timer);
+      timer = undefined;
       sent = performance.now();
       const message: FromRuntime = { type: "items", run, from, values, thrown, last, elapsed: sent - begin };
       try {
@@ -190,7 +201,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         // One of the values cannot be copied: that is the error of its item alone.
         for (const [i, value] of values.entries()) {
           try {
-            structuredClone(value);
+            values[i] = structuredClone(value);
           } catch (error) {
             values[i] = undefined;
             thrown.push([from + i, encode(error)]);
@@ -208,13 +219,17 @@ export function createRuntime(host: RuntimeHost): Runtime {
     for (let i = from; i < items.length; i++) {
       Atomics.store(claims, claim + 2, Date.now() | 0);
       if (Atomics.compareExchange(claims, claim + 1, i, i + 1) !== i) break;
-      if (skip.includes(i)) {
+      if (skip.has(i)) {
         values.push(undefined);
         continue;
       }
       try {
         const value = callTask(func, [items[i]], message, Number(message.id) + i);
-        values.push(isThenable(value) ? await value : value);
+        if (isThenable(value)) {
+          // It may take long: what is ready does not wait for it.
+          if (values.length > 0) timer ??= setTimeout(flushThis, GATHER);
+          values.push(await value);
+        } else values.push(value);
       } catch (error) {
         values.push(undefined);
         thrown.push([i, encode(error)]);

@@ -197,6 +197,7 @@ export class Slot {
     // The claim is in use until the worker has come across it.
     sent.ticket = undefined;
     ticket.slot = undefined;
+    ticket.attempt--;
     return true;
   }
 
@@ -291,8 +292,10 @@ export class Slot {
       const items = Atomics.exchange(this.#claims, claim + 1, NO_MORE);
       if (ticket === undefined) continue;
       ticket.slot = undefined;
-      if (unstarted) left.unstarted.push(ticket);
-      else left.started.push({ ticket, items });
+      if (unstarted) {
+        ticket.attempt--;
+        left.unstarted.push(ticket);
+      } else left.started.push({ ticket, items });
     }
     this.#sent.clear();
     return left;

@@ -1,10 +1,10 @@
 import type { Launch } from "./guarded_thread.ts";
-import { dataUrl } from "./inside.ts";
-import { deathOf, type NodeWorker, type WorkerThreads } from "./node_threads.ts";
+import { dataUrl, workerSource } from "./inside.ts";
+import { deathOf, type NodeConnection, type NodeWorker, type WorkerThreads } from "./node_threads.ts";
 
 /** What a supervisor is told. */
 type ToSupervisor =
-  | { type: "start"; id: number; lock: string; port: MessagePort; pulse: MessagePort | undefined }
+  | { type: "start"; id: number; lock: string; port: MessagePort; pulse: MessagePort | undefined; source: string }
   | { type: "stop"; id: number };
 
 /** What a supervisor tells. */
@@ -37,7 +37,7 @@ export class Supervisor {
     const id = this.#nextId++;
     const { lock, port } = launch;
     this.#workers.set(id, launch);
-    const message: ToSupervisor = { type: "start", id, lock, port, pulse };
+    const message: ToSupervisor = { type: "start", id, lock, port, pulse, source: workerSource() };
     worker.postMessage(message, pulse === undefined ? [port] : [port, pulse]);
     return () => worker.postMessage({ type: "stop", id } satisfies ToSupervisor);
   }
@@ -103,10 +103,11 @@ function supervise({ url, resourceLimits }: { url: string; resourceLimits: objec
   scope.onmessage = async ({ data }) => {
     const { id } = data;
     if (data.type === "start") {
-      const { lock, port, pulse } = data;
+      const { lock, port, pulse, source } = data;
       workers.set(id, ahead);
       ahead.id = id;
-      ahead.line.postMessage({ port, lock, pulse }, pulse === undefined ? [port] : [port, pulse]);
+      const connection: NodeConnection = { port, lock, pulse, source };
+      ahead.line.postMessage(connection, pulse === undefined ? [port] : [port, pulse]);
       ahead = create();
     } else {
       const supervised = workers.get(id)!;

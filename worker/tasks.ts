@@ -117,7 +117,7 @@ export class TaskTable {
   }
 
   #reference({ module, name }: TaskRef): TaskMessage {
-    const url = String(module);
+    const url = URL.canParse(module) ? new URL(module).href : String(module);
     const index = this.#modules.findIndex((known) => known.url === url);
     if (index < 0) {
       const known = this.#modules.map((each) => show(each.url)).join(", ");
@@ -175,7 +175,7 @@ function expression(func: Task, text: string): string {
 /** Whether this parses; nothing of it is run. */
 function isExpression(text: string): boolean {
   try {
-    new Function(`return (${text}\n)`);
+    new Function(`"use strict"; return (${text}\n)`);
     return true;
   } catch {
     return false;

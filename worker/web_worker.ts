@@ -1,6 +1,5 @@
 import { guardedThreads, type Launcher } from "./guarded_thread.ts";
-import { type WorkerScope, workerUrl } from "./inside.ts";
-import type { Connection } from "./main.ts";
+import { type Connection, type StartInside, workerSource, workerUrl } from "./inside.ts";
 import type { StartThread } from "./protocol.ts";
 
 /**
@@ -20,18 +19,19 @@ export function webWorkers(modules: readonly string[], permissions: Deno.Permiss
       event.preventDefault();
       died({ reason: "could not be started", thrown: { raw: new Error(firstLine(event.message)) } });
     };
-    worker.postMessage(undefined, [port]);
+    worker.postMessage({ lock, source: workerSource() }, [port]);
     return () => worker.terminate();
   };
   return guardedThreads({ launch, killable: false });
 }
 
-/** In the worker: waits for its port, which the parent has sent before anything of the caller's could listen for it. */
-function connectWebWorker(): Promise<Connection> {
-  const scope = globalThis as unknown as WorkerScope;
-  return new Promise((resolve) => {
-    scope.addEventListener("message", (event) => resolve({ port: (event as MessageEvent).ports[0]!, lock: scope.name }), { once: true });
-  });
+/** In the worker: waits for what it is to be, which the parent has sent before anything of the caller's could listen for it. */
+function connectWebWorker(imports: Connection["imports"]): void {
+  addEventListener("message", (event) => {
+    const { data: { lock, source }, ports: [port] } = event as MessageEvent<{ lock: string; source: string }>;
+    const start: StartInside = (0, eval)(source);
+    start({ port: port!, lock, imports });
+  }, { once: true });
 }
 
 /** Deno's message goes on with colours and with the address of whatever imported the module, which is our worker's whole source. */

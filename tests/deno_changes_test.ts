@@ -1,0 +1,141 @@
+/**
+ * What Deno 2.9 does that the backend `killable` is built around. Each of these tests fails on the day Deno does otherwise, and says what can be
+ * changed then. Loops that cannot be stopped run in programs of their own, which are killed.
+ *
+ * @module
+ */
+
+import { assertEquals } from "@std/assert";
+import { granted, within } from "./fixtures.ts";
+
+const needsRun = { ignore: !granted("run") || !granted("read") };
+
+/** In a worker: says that it has begun, and counts for ever. */
+const COUNT = `Atomics.store(words, 0, 1); Atomics.notify(words, 0); for (;;) Atomics.add(words, 1, 1);`;
+
+/** Whether the counter still goes on some time after it was stopped. */
+const TELL = `
+  const pause = () => new Promise((resolve) => setTimeout(resolve, 500));
+  await pause();
+  const before = Atomics.load(words, 1);
+  await pause();
+  console.log(Atomics.load(words, 1) === before ? "stands still" : "goes on");
+  Deno.exit();
+`;
+
+/** A program that starts a node worker with this source, gives it `words`, and does `then` when it has begun. */
+function nodeProgram({ source, then, lock = true, resourceLimits = {} }: {
+  source: string;
+  then: string;
+  lock?: boolean;
+  resourceLimits?: object;
+}): string {
+  const held = lock ? `await new Promise((held) => navigator.locks.request("lock", () => (held(), new Promise(() => {}))));` : "";
+  const inside = `
+    import { getHeapStatistics } from "node:v8";
+    import { parentPort, workerData } from "node:worker_threads";
+    const { words, pulse } = workerData;
+    pulse.onmessage = () => pulse.postMessage(getHeapStatistics().heap_size_limit);
+    ${held}
+    parentPort.on("message", () => { ${source} });
+  `;
+  return `
+    import { Worker } from "node:worker_threads";
+    const words = new Int32Array(new SharedArrayBuffer(8));
+    const { port1: pulse, port2 } = new MessageChannel();
+    const worker = new Worker(new URL("data:text/javascript," + encodeURIComponent(${JSON.stringify(inside)})), {
+      workerData: { words, pulse: port2 }, transferList: [port2], resourceLimits: ${JSON.stringify(resourceLimits)},
+    });
+    worker.postMessage("begin");
+    await Atomics.waitAsync(words, 0, 0).value;
+    ${then}
+  `;
+}
+
+/** What a program prints. */
+async function run(source: string): Promise<string> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--no-config", "--no-lock", `data:text/javascript,${encodeURIComponent(source)}`],
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const timer = setTimeout(() => child.kill("SIGKILL"), 30_000);
+  const { stdout, stderr } = await within(child.output());
+  clearTimeout(timer);
+  return new TextDecoder().decode(stdout).trim() || new TextDecoder().decode(stderr).trim();
+}
+
+Deno.test("Deno does not stop a Web Worker that is busy (needs --allow-run and --allow-read)", needsRun, async () => {
+  const source = `
+    const words = new Int32Array(new SharedArrayBuffer(8));
+    const inside = "onmessage = ({ data: words }) => { ${COUNT} }";
+    const worker = new Worker("data:text/javascript," + encodeURIComponent(inside), { type: "module" });
+    worker.postMessage(words);
+    await Atomics.waitAsync(words, 0, 0).value;
+    worker.terminate();
+    ${TELL}
+  `;
+  // Else: the backend "worker" can stop everything that "killable" can. Let a jobTimeout choose "worker" again, take the warning and
+  // `stats().unstoppable` out, and change the first table of tests/failure_matrix.ts.
+  assertEquals(await run(source), "goes on");
+});
+
+Deno.test("Deno halts a busy node worker that holds a Web Lock (needs --allow-run and --allow-read)", needsRun, async () => {
+  // Else: the backend "killable" cannot keep its word. Find another way to have workers halted, or refuse jobTimeout, before this Deno is supported.
+  assertEquals(await run(nodeProgram({ source: COUNT, then: `await worker.terminate(); ${TELL}` })), "stands still");
+});
+
+Deno.test("Deno does not halt a busy node worker that holds no lock (needs --allow-run and --allow-read)", needsRun, async () => {
+  // Else: the lock is not needed to stop a worker, only to notice its end; say so in worker/node_worker.ts.
+  assertEquals(await run(nodeProgram({ source: COUNT, then: `await worker.terminate(); ${TELL}`, lock: false })), "goes on");
+});
+
+Deno.test(
+  "Deno reports no full heap of a node worker in a message handler, but grants it more (needs --allow-run and --allow-read)",
+  needsRun,
+  async () => {
+    const source = nodeProgram({
+      source: `Atomics.store(words, 0, 1); Atomics.notify(words, 0); const kept = []; for (;;) kept.push({ values: [kept.length, 1] });`,
+      resourceLimits: { maxOldGenerationSizeMb: 32 },
+      then: `
+      const seen = [];
+      for (const name of ["error", "exit"]) worker.on(name, () => seen.push(name));
+      const limit = () => new Promise((resolve) => {
+        pulse.onmessage = ({ data }) => resolve(data);
+        pulse.postMessage("");
+      });
+      // It answers when its JavaScript was stopped; an event would come then too.
+      const after = await limit();
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      console.log(after > 40 * 2 ** 20 ? "more granted" : "no more granted", seen);
+      Deno.exit();
+    `,
+    });
+    // Else, if there is an "error" now: feelPulse() in worker/node_worker.ts and worker/supervisor.ts can go, with the half second that it costs.
+    // If no more heap is granted and nothing comes: a memoryLimit is not noticed any more; find another sign.
+    assertEquals(await run(source), "more granted []");
+  },
+);
+
+Deno.test(
+  "V8 does not interrupt a loop that only makes and fills short arrays (needs --allow-run and --allow-read)",
+  needsRun,
+  async () => {
+    const source = `
+    Atomics.store(words, 0, 1); Atomics.notify(words, 0);
+    for (;;) new Array(1000).fill(1);
+  `;
+    const then = `
+    const { cpuUsage } = process.getBuiltinModule("node:process");
+    // Not before the loop is optimized.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await worker.terminate();
+    const before = cpuUsage().user;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    console.log(cpuUsage().user - before < 50_000 ? "stands still" : "goes on");
+    Deno.exit();
+  `;
+    // Else: take it out of the section on memory in docs/reliability.md.
+    assertEquals(await run(nodeProgram({ source, then })), "goes on");
+  },
+);
