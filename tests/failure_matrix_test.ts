@@ -1,6 +1,75 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { PoolBrokenError, ProcessPool, type ProcessPoolOptions, WorkerDiedError } from "@procpool/process-pool";
-import { moduleOf, within } from "./fixtures.ts";
+import { tryCell } from "./failure_cell.ts";
+import { BACKENDS, type Cell, cells, DEEDS as ALL_DEEDS, harmsProgram, MATRIX } from "./failure_matrix.ts";
+import { granted, moduleOf, within } from "./fixtures.ts";
+import { matrixTables, section } from "../tools/reliability_table.ts";
+
+// The whole matrix, from its table
+
+for (const cell of cells()) {
+  const { backend, stage, deed, expected } = cell;
+  const name = `Matrix (${backend}): ${stage}, ${deed}: ${expected}`;
+  if (!harmsProgram(cell)) Deno.test(name, async () => assertEquals(await within(tryCell(cell)), expected));
+  else {
+    const ignore = !granted("run") || !granted("read");
+    Deno.test(`${name} (needs --allow-run and --allow-read)`, { ignore }, async () => assertEquals(await tryInChild(cell), expected));
+  }
+}
+
+for (const backend of BACKENDS) {
+  Deno.test(`Matrix (${backend}): a program that has tried all that leaves it alone ends by itself (needs --allow-run and --allow-read)`, {
+    ignore: !granted("run") || !granted("read"),
+  }, async () => {
+    const { code, lines, errors } = await runCell([backend]);
+    assertEquals([code, lines], [0, ["tried all"]], errors);
+  });
+}
+
+Deno.test("Matrix: each backend has an outcome for each deed", () => {
+  for (const backend of BACKENDS) assertEquals(Object.keys(MATRIX[backend]), Object.keys(ALL_DEEDS));
+});
+
+Deno.test("docs/reliability.md shows the matrix as it is tested (needs --allow-read)", { ignore: !granted("read") }, async () => {
+  const text = await Deno.readTextFile(new URL("../docs/reliability.md", import.meta.url));
+  // If this fails: deno run --allow-read --allow-write tools/reliability_table.ts
+  assertEquals(section(text), matrixTables());
+});
+
+/** What a program does that tries a cell, in the words of the matrix. */
+async function tryInChild({ backend, stage, deed, expected }: Cell): Promise<string> {
+  const { code, signal, lines, errors } = await runCell([backend, stage, deed], { hangs: expected === "program hangs" });
+  const [first, seen] = lines;
+  assertEquals(first, "tries", errors);
+  if (expected === "waits, program fails" && seen === "waits" && code === 1) return expected;
+  if (seen !== undefined && code === 0) return seen;
+  if (errors.includes("JavaScript out of memory")) return "process aborts";
+  return signal === "SIGKILL" ? "program hangs" : "program exits";
+}
+
+/** Runs `failure_cell.ts` in a process of its own, which is killed if it hangs. That it does can only be told by waiting for it. */
+async function runCell(
+  args: string[],
+  { hangs = false } = {},
+): Promise<{ code: number; signal: string | null; lines: string[]; errors: string }> {
+  const file = (path: string) => new URL(path, import.meta.url);
+  // A small heap is soon filled.
+  const heap = args.includes("fills the heap") ? ["--v8-flags=--max-old-space-size=100"] : [];
+  const flags = ["--quiet", ...heap, "--config", file("../deno.json").pathname];
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", ...flags, file("failure_cell.ts").pathname, ...args],
+    env: { NO_COLOR: "1" },
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const timer = setTimeout(() => child.kill("SIGKILL"), hangs ? 2000 : 60_000);
+  const { code, signal, stdout, stderr } = await child.output();
+  clearTimeout(timer);
+  const [lines, errors] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes)) as [string, string];
+  return { code, signal, lines: lines.trim().split("\n"), errors };
+}
+
+// What the errors say
 
 /** What a task may do, as source text, and what its caller is told. */
 interface Deed {

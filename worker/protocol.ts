@@ -35,6 +35,8 @@ export const SENT = 1;
 export const STARTED = 2;
 /** The slot has taken the job back. */
 export const WITHDRAWN = 3;
+/** The worker has sent the job's answer. */
+export const FINISHED = 4;
 /** In the place of the next item: the slot wants no more of them. */
 export const NO_MORE = -1;
 

@@ -30,7 +30,7 @@ export interface Runtime {
 export function createRuntime(host: RuntimeHost): Runtime {
   type Func = (...args: unknown[]) => unknown;
   // As in protocol.ts, which is not there in a worker.
-  const SENT = 1, STARTED = 2, KNOWN_TASKS = 1000;
+  const SENT = 1, STARTED = 2, FINISHED = 4, KNOWN_TASKS = 1000;
   /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
   const GATHER = 1;
   const JOB = Symbol.for("process-pool.job");
@@ -168,11 +168,14 @@ export function createRuntime(host: RuntimeHost): Runtime {
       // Among the errors that come here is that of a result that cannot be copied.
       post({ type: "threw", run, thrown: encode(thrown) });
     } finally {
-      settled(run);
+      settled(message);
     }
   }
 
-  function settled(run: number): void {
+  /** The answer is on its way: a caller that was busy meanwhile does not take the job for one that runs still. */
+  function settled({ run, claim }: RunHeader): void {
+    // Unless the slot has the answer and has used the claim again.
+    Atomics.compareExchange(claims, claim, STARTED, FINISHED);
     running.delete(run);
     if (running.size === 0) whenIdle?.();
   }
@@ -234,12 +237,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
         values.push(undefined);
         thrown.push([i, encode(error)]);
       }
-      if (ended) return settled(run);
+      if (ended) return settled(message);
       if (i + 1 < items.length && (eager || performance.now() - sent >= GATHER)) flush(false);
     }
     flushes.delete(flushThis);
     flush(true);
-    settled(run);
+    settled(message);
   }
 
   function isThenable(value: unknown): boolean {

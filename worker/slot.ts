@@ -3,6 +3,7 @@ import {
   CLAIM_WORDS,
   type Death,
   type ExportMessage,
+  FINISHED,
   type FromRuntime,
   type ItemsMessage,
   KNOWN_TASKS,
@@ -177,16 +178,18 @@ export class Slot {
 
   /** Whether the worker has started a job that it was sent. */
   hasStarted(ticket: Ticket): boolean {
-    return Atomics.load(this.#claims, this.#sent.get(ticket.run)!.claim) === STARTED;
+    const state = Atomics.load(this.#claims, this.#sent.get(ticket.run)!.claim);
+    return state === STARTED || state === FINISHED;
   }
 
   /**
-   * For how long what the worker runs of a job has run, in ms, by this time of day; undefined if it has not started it. `item` is that of a
+   * For how long what the worker runs of a job has run, in ms, by this time of day; undefined if it has not started it, or
+   * has finished with it. `item` is that of a
    * chunk's items which it runs, counted from 1.
    */
   runningFor(ticket: Ticket, today: number): { time: number; item: number } | undefined {
-    if (!this.hasStarted(ticket)) return undefined;
     const { claim } = this.#sent.get(ticket.run)!;
+    if (Atomics.load(this.#claims, claim) !== STARTED) return undefined;
     return { time: (today - Atomics.load(this.#claims, claim + 2)) | 0, item: Atomics.load(this.#claims, claim + 1) };
   }
 

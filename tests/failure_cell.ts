@@ -1,0 +1,154 @@
+/**
+ * Tries a cell of the failure matrix. As a program it tries one that would harm whoever tries it, and prints what it saw.
+ *
+ * @module
+ */
+
+import {
+  type Future,
+  Job,
+  JobCancelledError,
+  JobTimeoutError,
+  MemoryLimitError,
+  PoolBrokenError,
+  ProcessPool,
+  WorkerDiedError,
+} from "@procpool/process-pool";
+import { type Cell, cells, type Deed, DEEDS, harmsProgram, type Outcome, type Stage } from "./failure_matrix.ts";
+import { moduleOf, within } from "./fixtures.ts";
+
+/** How long a job may run that is expected to run for too long, or to wait behind such a one, in ms. */
+const JOB_TIMEOUT = 200;
+
+/** How long a pool is waited for that is expected to wait for ever, in ms: longer than a job may run, since jobs do not end it. */
+const HANGS_AFTER = 350;
+
+/** How long any other is, in ms. */
+const ENDS_WITHIN = 30_000;
+
+/** The source of a module that does the deed at this stage, whose task `culprit` has to do with it and whose task `good` has not. */
+function sourceOf(deed: Deed, stage: Stage): string {
+  const { source, synchronous, returning = source } = deed;
+  const does = (when: Stage, what: string | undefined) => when === stage ? what : "";
+  return `
+    ${does("loading", source)}
+    export function good(x) { return x + 1; }
+    export async function initializer() { ${does("initializer", source)} }
+    export async function finalizer() { ${does("finalizer", source)} }
+    export async function running() { ${does("running", returning)} return 1; }
+    export function replying() { return { get value() { ${does("replying", synchronous)} return 1; } }; }
+    export function idle(started) {
+      setTimeout(async () => {
+        Atomics.store(started, 0, 1);
+        Atomics.notify(started, 0);
+        ${does("idle", source)}
+      });
+    }
+  `;
+}
+
+/** Does the deed at its stage in a new pool, then gives the pool another job and shuts it down; what came of it, in the words of the matrix. */
+export async function tryCell({ backend, stage, deed, expected }: Cell): Promise<Outcome | string> {
+  const module = moduleOf(sourceOf(DEEDS[deed], stage));
+  const reported: unknown[] = [];
+  const waits = expected.startsWith("waits");
+  const pool = new ProcessPool({
+    backend,
+    maxWorkers: 1,
+    modules: [module],
+    jobTimeout: waits || expected.startsWith("JobTimeoutError") ? JOB_TIMEOUT : ENDS_WITHIN,
+    memoryLimit: backend === "killable" && deed === "fills the heap" ? 64 : undefined,
+    initializer: stage === "initializer" ? { module, name: stage } : undefined,
+    finalizer: stage === "finalizer" ? { module, name: stage } : undefined,
+    onError: (error) => reported.push(error),
+  });
+
+  let culprit: Future<unknown> | undefined;
+  if (stage === "running" || stage === "replying") culprit = await pool.submit({ module, name: stage });
+  if (culprit !== undefined && waits) {
+    // It replies, and its worker is stuck then; a job that comes at once may be taken from the port just before.
+    await within(culprit.exception());
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  if (stage === "idle") {
+    const started = new Int32Array(new SharedArrayBuffer(4));
+    await within(pool.run(new Job({ func: { module, name: stage }, args: [started], timeout: ENDS_WITHIN })));
+    await Atomics.waitAsync(started, 0, 0).value;
+  }
+  const good = await pool.submit({ module, name: "good" }, 1);
+  if (stage === "finalizer") await within(good.exception());
+
+  const begin = performance.now();
+  const timeout = waits ? HANGS_AFTER : ENDS_WITHIN;
+  await within(pool.shutdown({ timeout }));
+  const hung = performance.now() - begin >= timeout;
+
+  const outcomes = [
+    culprit === undefined ? undefined : describe(await within(culprit.exception())),
+    hung && stage === "finalizer" ? "waits" : await describeGood(good),
+    reported.length > 0 ? describeReports(stage, reported) : undefined,
+  ];
+  const seen = outcomes.filter((outcome) => outcome !== undefined && outcome !== "no harm");
+  const outcome = new Set(seen).size === 0 ? "no harm" : [...new Set(seen)].join(" and ");
+  // A promise that never settles, on this thread, is held by nobody.
+  return backend !== "inline" && await burns(pool) ? `${outcome}, burns a core` : outcome;
+}
+
+function describe(error: unknown): Outcome | string {
+  if (error === undefined) return "no harm";
+  for (const type of [WorkerDiedError, JobTimeoutError, MemoryLimitError]) if (error instanceof type) return type.name;
+  const { name, message } = error as Error;
+  if ((name === "RangeError" && message === "deed") || name === "DataCloneError") return "its error";
+  return error instanceof PoolBrokenError ? "pool breaks" : error instanceof JobCancelledError ? "waits" : String(error);
+}
+
+async function describeGood(good: Future<unknown>): Promise<Outcome | string | undefined> {
+  const error = await within(good.exception());
+  if (error !== undefined) return describe(error);
+  const result = await good.result();
+  return result === 2 ? undefined : `a job that returns 2 returned ${result}`;
+}
+
+function describeReports(stage: Stage, reported: unknown[]): Outcome | string | undefined {
+  // A pool that breaks tells its jobs.
+  if (stage === "loading" || stage === "initializer") return undefined;
+  if (reported.length !== 1) return `${reported.length} reports`;
+  return stage === "idle" ? "reported, replaced" : "reported";
+}
+
+/** Whether what is left of the pool uses a core while this thread only waits; else it resolves when nothing is left. */
+async function burns(pool: ProcessPool): Promise<boolean> {
+  const before = processorTime();
+  while (pool.stats().unstoppable > 0) {
+    if (processorTime() - before > 300) return true;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return false;
+}
+
+/** How long the program has used processors so far, in ms. */
+function processorTime(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+declare const process: { cpuUsage(): { user: number; system: number } };
+
+if (import.meta.main) {
+  const [backend, stage, deed] = Deno.args;
+  if (deed === undefined) {
+    // Several at a time, and heaps are filled once, so that it does not take as long as the matrix; that has seen to what comes of each.
+    const all = cells().filter((cell) => cell.backend === backend && !harmsProgram(cell))
+      .filter(({ deed, stage }) => deed !== "fills the heap" || stage === "running").values();
+    await Promise.all(Array.from({ length: 4 }, async () => {
+      for (const cell of all) await tryCell(cell);
+    }));
+    console.log("tried all");
+  } else {
+    const cell = cells().find((cell) => cell.backend === backend && cell.stage === stage && cell.deed === deed)!;
+    console.log("tries");
+    console.log(await tryCell(cell));
+    // Nothing else would end it.
+    if (cell.expected.endsWith("burns a core")) Deno.exit(0);
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * What a task may do to its worker, when, and what the pool promises then. `failure_matrix_test.ts` tries each cell, and
+ * `tools/reliability_table.ts` writes the tables into `docs/reliability.md`.
+ *
+ * @module
+ */
+
+import type { Backend } from "@procpool/process-pool";
+
+/** When a deed is done. */
+export const STAGES = ["loading", "initializer", "running", "replying", "idle", "finalizer"] as const;
+export type Stage = typeof STAGES[number];
+
+/** What is done, as the source of statements where `await` is allowed. */
+export interface Deed {
+  source: string;
+  /** Where there can be no `await`, while a result is copied. Undefined if it cannot be done there. */
+  synchronous?: string | undefined;
+  /** Where something can be returned: the statement that does it. */
+  returning?: string;
+}
+
+/** A deed that is the same everywhere. */
+function anywhere(source: string): Deed {
+  return { source, synchronous: source };
+}
+
+export const DEEDS = {
+  "throws": anywhere(`throw new RangeError("deed");`),
+  "rejects": { source: `await Promise.reject(new RangeError("deed"));` },
+  "exits": anywhere(`Deno.exit(3);`),
+  "closes itself": anywhere(`self.close();`),
+  "posts the uncloneable": { source: `self.postMessage(() => 1);`, synchronous: `return () => 1;`, returning: `return () => 1;` },
+  "spins in synchronous code": anywhere(`for (;;);`),
+  "spins in microtasks": {
+    source: `for (;;) await 1;`,
+    synchronous: `(function again() { queueMicrotask(again); })();`,
+  },
+  "never settles": { source: `await new Promise(() => {});` },
+  "fills the heap": anywhere(`const kept = []; for (;;) kept.push({ values: [kept.length, 1, 2, 3] });`),
+  "meddles with its channel": anywhere(`
+    self.dispatchEvent(new MessageEvent("message", { data: { type: "closed" }, ports: [new MessageChannel().port1] }));
+    self.dispatchEvent(new MessageEvent("messageerror"));
+    self.postMessage = self.onmessage = self.name = undefined;
+  `),
+  "mutes every port": anywhere(`MessagePort.prototype.postMessage = () => {};`),
+  "floods the parent with messages": anywhere(
+    `for (let i = 0; i < 100_000; i++) self.postMessage({ type: "returned", run: i, value: "forged" });`,
+  ),
+} satisfies Record<string, Deed>;
+
+export type DeedName = keyof typeof DEEDS;
+
+/** What comes of it. The job, the pool and the program do what {@linkcode MEANINGS} says. */
+export type Outcome = keyof typeof MEANINGS;
+
+/** What each outcome means, as documentation. In all of them the next job is done, unless the words say otherwise. */
+export const MEANINGS = {
+  "no harm": "the job, if there is one, returns the right result",
+  "its error": "the job fails with what was thrown; its worker lives on",
+  "WorkerDiedError": "the job fails with it; a new worker takes the next job",
+  "JobTimeoutError":
+    "the job fails with it after its timeout, and what it did is stopped; without a timeout it runs until it is cancelled by force",
+  "JobTimeoutError, burns a core":
+    "the job fails with it after its timeout; what it does goes on until the program ends, and `stats().unstoppable` counts it",
+  "MemoryLimitError": "the job fails with it; a new worker takes the next job",
+  "pool breaks": "after three workers, all jobs fail with a PoolBrokenError that has the cause",
+  "reported": "`onError` is told",
+  "reported, replaced": "`onError` is told; a new worker takes the next job",
+  "waits": "the pool waits until `shutdown({ timeout })` or `terminate()`, which stop it",
+  "waits, burns a core":
+    "the pool waits until `shutdown({ timeout })` or `terminate()`, which resolve; a core burns until the program ends",
+  "process aborts": "V8 ends the whole program",
+  "waits, program fails":
+    "the pool waits until `shutdown({ timeout })` or `terminate()`; when the program ends, Deno gives it exit code 1 for it",
+  "program exits": "it is the program's own thread",
+  "program hangs": "it is the program's own thread",
+  "-": "cannot be done there, or is not tried",
+} as const;
+
+/** What is the outcome of each deed, in the order of {@linkcode STAGES}. */
+export const MATRIX: Record<Backend, Record<DeedName, readonly [Outcome, Outcome, Outcome, Outcome, Outcome, Outcome]>> = {
+  worker: {
+    "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
+    "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
+    "exits": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
+    "closes itself": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
+    "posts the uncloneable": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
+    "spins in synchronous code": [
+      "waits, burns a core",
+      "waits, burns a core",
+      "JobTimeoutError, burns a core",
+      "JobTimeoutError, burns a core",
+      "waits, burns a core",
+      "waits, burns a core",
+    ],
+    "spins in microtasks": [
+      "waits, burns a core",
+      "waits, burns a core",
+      "JobTimeoutError, burns a core",
+      "waits, burns a core",
+      "waits, burns a core",
+      "waits, burns a core",
+    ],
+    "never settles": ["waits", "waits", "JobTimeoutError", "-", "no harm", "waits"],
+    "fills the heap": ["process aborts", "process aborts", "process aborts", "process aborts", "process aborts", "process aborts"],
+    "meddles with its channel": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+    "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+    "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+  },
+  killable: {
+    "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
+    "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
+    "exits": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
+    "closes itself": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
+    "posts the uncloneable": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
+    "spins in synchronous code": ["waits", "waits", "JobTimeoutError", "JobTimeoutError", "waits", "waits"],
+    "spins in microtasks": ["waits", "waits", "JobTimeoutError", "waits", "waits", "waits"],
+    "never settles": ["waits", "waits", "JobTimeoutError", "-", "no harm", "waits"],
+    "fills the heap": ["pool breaks", "pool breaks", "MemoryLimitError", "MemoryLimitError", "reported, replaced", "reported"],
+    "meddles with its channel": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+    "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+    "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+  },
+  inline: {
+    "throws": ["pool breaks", "pool breaks", "its error", "no harm", "program exits", "reported"],
+    "rejects": ["pool breaks", "pool breaks", "its error", "-", "program exits", "reported"],
+    "exits": ["program exits", "program exits", "program exits", "no harm", "program exits", "program exits"],
+    "closes itself": ["-", "-", "-", "no harm", "-", "-"],
+    "posts the uncloneable": ["-", "-", "no harm", "no harm", "-", "-"],
+    "spins in synchronous code": ["-", "-", "program hangs", "no harm", "-", "-"],
+    "spins in microtasks": ["-", "-", "program hangs", "no harm", "-", "-"],
+    "never settles": ["waits, program fails", "waits", "JobTimeoutError", "-", "no harm", "waits"],
+    "fills the heap": ["-", "-", "process aborts", "no harm", "-", "-"],
+    "meddles with its channel": ["-", "-", "-", "-", "-", "-"],
+    "mutes every port": ["-", "-", "-", "-", "-", "-"],
+    "floods the parent with messages": ["-", "-", "-", "-", "-", "-"],
+  },
+};
+
+export const BACKENDS = ["worker", "killable", "inline"] as const satisfies readonly Backend[];
+
+/** One cell of the matrix. */
+export interface Cell {
+  backend: Backend;
+  stage: Stage;
+  deed: DeedName;
+  expected: Outcome;
+}
+
+/** The cells that there are to try. */
+export function cells(): Cell[] {
+  return BACKENDS.flatMap((backend) =>
+    Object.entries(MATRIX[backend]).flatMap(([deed, outcomes]) =>
+      STAGES.map((stage, i): Cell => ({ backend, stage, deed: deed as DeedName, expected: outcomes[i]! }))
+    )
+  ).filter(({ expected }) => expected !== "-");
+}
+
+/** Whether a cell would harm the program that tries it. */
+export function harmsProgram({ expected }: Cell): boolean {
+  return /burns|aborts|program/.test(expected);
+}

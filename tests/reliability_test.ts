@@ -1,0 +1,425 @@
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
+import {
+  type Future,
+  Job,
+  JobTimeoutError,
+  MemoryLimitError,
+  PoolClosedError,
+  ProcessPool,
+  type ProcessPoolOptions,
+  WorkerDiedError,
+} from "@procpool/process-pool";
+import { moduleOf, within } from "./fixtures.ts";
+import { meet, Meeting, turn } from "./helpers.ts";
+
+const BACKENDS = ["worker", "killable"] as const;
+
+/** Words that all workers share with the test. */
+function sharedWords(count: number): Int32Array {
+  return new Int32Array(new SharedArrayBuffer(count * Int32Array.BYTES_PER_ELEMENT));
+}
+
+/** An initializer: lets tasks find shared memory at `counts`. */
+function share(counts: Int32Array): void {
+  (globalThis as { counts?: Int32Array }).counts = counts;
+}
+
+/** Resolves when nothing runs any more of workers that were stopped. */
+async function allStopped(pool: ProcessPool): Promise<void> {
+  while (pool.stats().unstoppable > 0) await turn();
+}
+
+// Many jobs, every hundredth of which is bad
+
+/** Submits `count` calls of a task with 0, 1, 2, ...; the errors of those that failed, by number, once all others have been right. */
+async function runAll(pool: ProcessPool, task: (x: number) => number, count: number): Promise<Map<number, unknown>> {
+  const futures: Future<number>[] = [];
+  for (let x = 0; x < count; x++) futures.push(await pool.submit(task, x));
+  const errors = new Map<number, unknown>();
+  for (const [x, future] of futures.entries()) {
+    const error = await within(future.exception());
+    if (error === undefined) assertEquals(await future.result(), x * 2);
+    else errors.set(x, error);
+  }
+  return errors;
+}
+
+Deno.test("ProcessPool with 'jobTimeout' loses every hundredth of 1,000 jobs, which loops for ever, and stops each loop", async () => {
+  const counts = sharedWords(1);
+  await using pool = new ProcessPool({ maxWorkers: 2, jobTimeout: 200, initializer: share, initArgs: [counts] });
+  const errors = await runAll(pool, (x) => {
+    const { counts } = globalThis as unknown as { counts: Int32Array };
+    if (x % 100 === 50) { for (;;) Atomics.add(counts, 0, 1); }
+    return x * 2;
+  }, 1000);
+  assertEquals([...errors.keys()], [50, 150, 250, 350, 450, 550, 650, 750, 850, 950]);
+  for (const error of errors.values()) {
+    assertInstanceOf(error, JobTimeoutError);
+    assertEquals(error.limit, 200);
+  }
+  await within(allStopped(pool));
+  const before = Atomics.load(counts, 0);
+  assert(before !== 0);
+  assertEquals(await within(pool.run((x: number) => x, 1)), 1);
+  assertEquals(Atomics.load(counts, 0), before);
+  const { finished, failed, unstoppable } = pool.stats();
+  assertEquals([finished, failed, unstoppable], [991, 10, 0]);
+});
+
+Deno.test("ProcessPool with 'memoryLimit' loses every hundredth of 300 jobs, which fills its heap", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 2, memoryLimit: 64 });
+  const errors = await runAll(pool, (x) => {
+    const kept: unknown[] = [];
+    while (x % 100 === 50) kept.push({ values: [kept.length, 1, 2, 3] });
+    return x * 2;
+  }, 300);
+  assertEquals([...errors.keys()], [50, 150, 250]);
+  for (const error of errors.values()) {
+    assertInstanceOf(error, MemoryLimitError);
+    assertEquals(error.limit, 64);
+  }
+  await within(allStopped(pool));
+  assertEquals(await within(pool.run((x: number) => x, 1)), 1);
+});
+
+for (const backend of BACKENDS) {
+  Deno.test(`ProcessPool loses every hundredth of 1,000 jobs, which exits (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const errors = await runAll(pool, (x) => x % 100 === 50 ? Deno.exit(3) : x * 2, 1000);
+    assertEquals([...errors.keys()], [50, 150, 250, 350, 450, 550, 650, 750, 850, 950]);
+    for (const error of errors.values()) {
+      assertInstanceOf(error, WorkerDiedError);
+      assertEquals(error.exitCode, 3);
+    }
+  });
+}
+
+// Maps
+
+/** Maps 0 to 99 in chunks of ten. What failed, by number, once all others have been right; and how often each was run. */
+async function mapAll(
+  options: ProcessPoolOptions,
+  task: (x: number) => number,
+): Promise<{ errors: Map<number, unknown>; runs: number[] }> {
+  const counts = sharedWords(100);
+  await using pool = new ProcessPool({ maxWorkers: 2, initializer: share, initArgs: [counts], ...options });
+  const items = Array.from({ length: 100 }, (_, x) => x);
+  const errors = new Map<number, unknown>();
+  let x = 0;
+  for (const outcome of await within(Array.fromAsync(pool.map(task, items, { chunkSize: 10, settled: true })))) {
+    if (outcome.status === "rejected") errors.set(x, outcome.reason);
+    else assertEquals(outcome.value, x * 2);
+    x++;
+  }
+  assertEquals(x, 100);
+  return { errors, runs: [...counts] };
+}
+
+/** So many runs of each item, but for some. */
+function runsBut(exceptions: Record<number, number>): number[] {
+  return Array.from({ length: 100 }, (_, x) => exceptions[x] ?? 1);
+}
+
+Deno.test("ProcessPool.map() with 'timeout' fails items that loop, alone inside their chunks, and runs no item twice", async () => {
+  const { errors, runs } = await mapAll({ jobTimeout: 200 }, (x) => {
+    const { counts } = globalThis as unknown as { counts: Int32Array };
+    Atomics.add(counts, x, 1);
+    while (x === 0 || x === 45 || x === 99);
+    return x * 2;
+  });
+  assertEquals([...errors.keys()], [0, 45, 99]);
+  for (const [x, error] of errors) {
+    assertInstanceOf(error, JobTimeoutError);
+    assertEquals([error.jobId, error.limit], [x, 200]);
+  }
+  assertEquals(runs, runsBut({}));
+});
+
+for (const backend of BACKENDS) {
+  Deno.test(`ProcessPool.map() fails items that exit, alone inside their chunks, and runs no item twice (${backend})`, async () => {
+    const { errors, runs } = await mapAll({ backend }, (x) => {
+      const { counts } = globalThis as unknown as { counts: Int32Array };
+      Atomics.add(counts, x, 1);
+      if (x === 0 || x === 45 || x === 46 || x === 99) Deno.exit(x);
+      return x * 2;
+    });
+    assertEquals([...errors.keys()], [0, 45, 46, 99]);
+    for (const [x, error] of errors) {
+      assertInstanceOf(error, WorkerDiedError);
+      assertEquals([error.jobId, error.exitCode], [x, x]);
+    }
+    assertEquals(runs, runsBut({}));
+  });
+
+  Deno.test(`ProcessPool.map() with 'retries' runs again only the items that lost their worker (${backend})`, async () => {
+    const { errors, runs } = await mapAll({ backend, retries: 2 }, (x) => {
+      const { counts } = globalThis as unknown as { counts: Int32Array };
+      const run = Atomics.add(counts, x, 1);
+      if (x === 45 || (x === 71 && run < 2)) Deno.exit(3);
+      if (x === 50) throw new RangeError("deed");
+      return x * 2;
+    });
+    assertEquals([...errors.keys()], [45, 50]);
+    const died = errors.get(45);
+    assertInstanceOf(died, WorkerDiedError);
+    assertInstanceOf(died.cause, AggregateError);
+    assertEquals(died.cause.errors.map((error) => error instanceof WorkerDiedError && error.jobId), [45, 45]);
+    assertInstanceOf(errors.get(50), RangeError);
+    assertEquals(runs, runsBut({ 45: 3, 71: 3 }));
+  });
+}
+
+Deno.test("ProcessPool.map() with 'memoryLimit' fails an item that fills the heap, alone inside its chunk", async () => {
+  const { errors, runs } = await mapAll({ memoryLimit: 64 }, (x) => {
+    const { counts } = globalThis as unknown as { counts: Int32Array };
+    Atomics.add(counts, x, 1);
+    const kept: unknown[] = [];
+    while (x === 45) kept.push({ values: [kept.length, 1, 2, 3] });
+    return x * 2;
+  });
+  assertEquals([...errors.keys()], [45]);
+  assertInstanceOf(errors.get(45), MemoryLimitError);
+  assertEquals(runs, runsBut({}));
+});
+
+// Retries
+
+for (const backend of BACKENDS) {
+  Deno.test(`Job.retries runs a job again whose worker died, and the last error lists the earlier ones (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    const runs = sharedWords(1);
+    const func = (runs: Int32Array) => Deno.exit(10 + Atomics.add(runs, 0, 1));
+    const future = await pool.submit(new Job({ func, args: [runs], retries: 2 }));
+    const error = await within(future.exception());
+    assertInstanceOf(error, WorkerDiedError);
+    assertEquals([error.attempts, error.exitCode, runs[0]], [3, 12, 3]);
+    assertInstanceOf(error.cause, AggregateError);
+    assertEquals(error.cause.errors.map(({ exitCode, attempts }) => [exitCode, attempts]), [[10, 1], [11, 2]]);
+    assertEquals(pool.stats().failed, 1);
+  });
+
+  Deno.test(`Job.retries lets a job finish in a later run, under the same future (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend, retries: 2 });
+    const runs = sharedWords(1);
+    const done: unknown[] = [];
+    const func = (runs: Int32Array) => Atomics.add(runs, 0, 1) < 2 ? Deno.exit(3) : "third time";
+    const future = await pool.submit(new Job({ func, args: [runs], onDone: ({ state }) => done.push(state) }));
+    assertEquals(await within(future.result()), "third time");
+    assertEquals([done, runs[0], pool.stats().finished, pool.stats().failed], [["finished"], 3, 1, 0]);
+  });
+
+  Deno.test(`Job.retries does not run a job again that threw, unless 'retryIf' says so (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend, retries: 5 });
+    const runs = sharedWords(1);
+    const func = (runs: Int32Array) => {
+      throw new RangeError(`run ${Atomics.add(runs, 0, 1) + 1}`);
+    };
+    await assertRejects(() => within(pool.run(func, runs)), RangeError, "run 1");
+    const asked: unknown[] = [];
+    const retryIf = (error: unknown, attempt: number) => {
+      asked.push([(error as Error).message, attempt]);
+      return attempt < 3;
+    };
+    await assertRejects(() => within(pool.run(new Job({ func, args: [runs], retryIf }))), RangeError, "run 4");
+    assertEquals(asked, [["run 2", 1], ["run 3", 2], ["run 4", 3]]);
+  });
+
+  Deno.test(`Job.retryIf that throws is reported, and the job fails with its own error (${backend})`, async () => {
+    const reported: unknown[] = [];
+    await using pool = new ProcessPool({ maxWorkers: 1, backend, retries: 5, onError: (error) => reported.push(error) });
+    const mistake = new Error("retryIf");
+    const retryIf = () => {
+      throw mistake;
+    };
+    const error = await within(pool.run(new Job({ func: () => Deno.exit(3), retryIf })).catch((error) => error));
+    assertInstanceOf(error, WorkerDiedError);
+    assertEquals([error.attempts, error.cause], [1, undefined]);
+    assertEquals(reported.length, 1);
+    assertStrictEquals(reported[0], mistake);
+    assertEquals(await within(pool.run((x: number) => x, 1)), 1);
+  });
+}
+
+Deno.test("Job.retries runs a job again that filled its heap, and the last error lists the earlier one", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, memoryLimit: 64, retries: 1 });
+  const error = await within(
+    pool.run(() => {
+      const kept: unknown[] = [];
+      for (;;) kept.push({ values: [kept.length, 1, 2, 3] });
+    }).catch((error) => error),
+  );
+  assertInstanceOf(error, MemoryLimitError);
+  assertEquals([error.attempts, error.limit], [2, 64]);
+  assertInstanceOf(error.cause, AggregateError);
+  assertEquals(error.cause.errors.map((error) => error instanceof MemoryLimitError), [true]);
+});
+
+Deno.test("Job.timeout is no reason to run a job again, unless 'retryIf' says so", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, backend: "killable", retries: 2 });
+  const runs = sharedWords(1);
+  const func = (runs: Int32Array) => {
+    Atomics.add(runs, 0, 1);
+    for (;;);
+  };
+  const once = await within(pool.run(new Job({ func, args: [runs], timeout: 50 })).catch((error) => error));
+  assertInstanceOf(once, JobTimeoutError);
+  assertEquals([once.attempts, runs[0]], [1, 1]);
+  const retryIf = (error: unknown) => error instanceof JobTimeoutError;
+  const thrice = await within(pool.run(new Job({ func, args: [runs], timeout: 50, retryIf })).catch((error) => error));
+  assertInstanceOf(thrice, JobTimeoutError);
+  assertEquals([thrice.attempts, runs[0]], [3, 4]);
+});
+
+Deno.test("Job.retries brings back the innocent neighbours of a job that was stopped", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 3, backend: "killable" });
+  const runs = sharedWords(1);
+  const func = (runs: Int32Array) => Atomics.add(runs, 0, 1) > 0 ? "second run" : new Promise<string>(() => {});
+  const retried = await pool.submit(new Job({ func, args: [runs], retries: 1 }));
+  const lost = await pool.submit(() => new Promise(() => {}));
+  const culprit = await pool.submit(
+    new Job({
+      func: () => {
+        for (;;);
+      },
+      timeout: 50,
+    }),
+  );
+  assertInstanceOf(await within(culprit.exception()), JobTimeoutError);
+  const error = await within(lost.exception());
+  assertInstanceOf(error, WorkerDiedError);
+  assertInstanceOf(error.cause, JobTimeoutError);
+  assertEquals(error.cause.jobId, culprit.id);
+  assertEquals(await within(retried.result()), "second run");
+});
+
+// Timeouts
+
+Deno.test("Job.timeout counts from the real start, not while a neighbour in the same worker blocks it", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 2, backend: "killable" });
+  const meeting = new Meeting();
+  const blocking = await pool.submit(meet, meeting.memory);
+  await within(meeting.come());
+  const waiting = await pool.submit(new Job({ func: (x: number) => x, args: [1], timeout: 500 }));
+  assertEquals(pool.stats().running, 2);
+  // As much time as it has, and more, goes by until another has used up the same.
+  await using other = new ProcessPool({ maxWorkers: 1, jobTimeout: 500 });
+  const late = await within(
+    other.run(() => {
+      for (;;);
+    }).catch((error) => error),
+  );
+  assertInstanceOf(late, JobTimeoutError);
+  assertEquals(waiting.state, "queued");
+  meeting.letGo();
+  assertEquals(await within(blocking.result()), "met");
+  assertEquals(await within(waiting.result()), 1);
+});
+
+Deno.test("Job.timeout does not count the queue", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, jobTimeout: 300 });
+  const loop = () => {
+    for (;;);
+  };
+  const loops = [await pool.submit(loop), await pool.submit(loop), await pool.submit(loop)];
+  const last = await pool.submit((x: number) => x, 1);
+  for (const future of loops) assertInstanceOf(await within(future.exception()), JobTimeoutError);
+  assertEquals(await within(last.result()), 1);
+});
+
+for (const backend of BACKENDS) {
+  Deno.test(`Job.timeout does not fail a job that has finished while the caller was busy (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    await within(pool.warmUp());
+    const done = sharedWords(1);
+    const func = (done: Int32Array) => void Atomics.store(done, 0, 1);
+    const future = await pool.submit(new Job({ func, args: [done], timeout: 50 }));
+    const end = performance.now() + 100;
+    while (Atomics.load(done, 0) === 0 || performance.now() < end);
+    await within(future.result());
+  });
+}
+
+// The end of a pool, at bad moments
+
+/** What brings a pool's workers to where they start, die, or are replaced; `now` is to be called at that moment. */
+const MOMENTS: Record<string, (pool: ProcessPool, now: () => void) => Promise<Future<unknown>[]>> = {
+  "start": async (pool, now) => {
+    const futures = await Promise.all(Array.from({ length: 6 }, (_, i) => pool.submit((x: number) => x, i)));
+    now();
+    return futures;
+  },
+  "die": async (pool, now) => {
+    const culprit = new Job({ func: () => Deno.exit(3), onDone: now });
+    const futures = [await pool.submit(culprit), await pool.submit((): void => Deno.exit(3))];
+    for (let i = 0; i < 4; i++) futures.push(await pool.submit((x: number) => x, i) as Future<never>);
+    await within(futures[0]!.exception());
+    return futures;
+  },
+  "have just died and are replaced": async (pool, now) => {
+    const future = await pool.submit((): void => Deno.exit(3));
+    await within(future.exception());
+    const futures = await Promise.all(Array.from({ length: 6 }, (_, i) => pool.submit((x: number) => x, i)));
+    now();
+    return [future, ...futures];
+  },
+  "are worn and replaced": async (pool, now) => {
+    const first = new Job({ func: (x: number) => x, args: [0], onDone: now });
+    const futures: Future<unknown>[] = [await pool.submit(first)];
+    for (let i = 1; i < 6; i++) futures.push(await pool.submit((x: number) => x, i));
+    await within(futures[0]!.result());
+    return futures;
+  },
+};
+
+const ENDS: Record<string, (pool: ProcessPool) => Promise<void>> = {
+  "shutdown()": (pool) => pool.shutdown(),
+  "shutdown({ cancelPending })": (pool) => pool.shutdown({ cancelPending: true }),
+  "shutdown({ timeout: 0 })": (pool) => pool.shutdown({ timeout: 0 }),
+  "terminate()": (pool) => pool.terminate(),
+  "terminate() and shutdown()": async (pool) => void await Promise.all([pool.terminate(), pool.shutdown(), pool.terminate()]),
+};
+
+for (const backend of BACKENDS) {
+  for (const [action, end] of Object.entries(ENDS)) {
+    for (const [moment, reach] of Object.entries(MOMENTS)) {
+      Deno.test(`ProcessPool.${action} while workers ${moment} settles everything and resolves (${backend})`, async () => {
+        const pool = new ProcessPool({
+          backend,
+          maxWorkers: 2,
+          maxJobsPerWorker: moment === "are worn and replaced" ? 1 : Infinity,
+          finalizer: () => {},
+          onError: () => {},
+        });
+        const ended = Promise.withResolvers<void>();
+        const futures = await within(reach(pool, () => ended.resolve(end(pool))));
+        await within(ended.promise);
+        await Promise.all(futures.map((future) => within(future.exception())));
+        for (const future of futures) assert(future.done());
+        const { workers, queued, finished, failed, cancelled } = pool.stats();
+        assertEquals([workers, queued, finished + failed + cancelled], [0, 0, futures.length]);
+        if (action === "shutdown()") assertEquals(cancelled, 0);
+        await assertRejects(() => pool.submit(() => 1), PoolClosedError);
+        await within(allStopped(pool));
+      });
+    }
+  }
+
+  Deno.test(`ProcessPool.shutdown() during a map lets it end with a PoolClosedError, its workers dying all the while (${backend})`, async () => {
+    const url = moduleOf(`export function task(x) { if (x % 5 === 4) Deno.exit(3); return x; }`);
+    const pool = new ProcessPool({ backend, maxWorkers: 2, modules: [url], onError: () => {} });
+    function* naturals() {
+      for (let n = 0;; n++) yield n;
+    }
+    let shutdown: Promise<void> | undefined;
+    let seen = 0;
+    async function consume(): Promise<void> {
+      for await (const outcome of pool.map({ module: url, name: "task" }, naturals(), { chunkSize: 3, buffer: 12, settled: true })) {
+        assertEquals(outcome.status, seen % 5 === 4 ? "rejected" : "fulfilled");
+        if (++seen === 20) shutdown = pool.shutdown();
+      }
+    }
+    const error = await within(consume().catch((error) => error));
+    assertInstanceOf(error, PoolClosedError);
+    await within(shutdown!);
+  });
+}

@@ -1,0 +1,333 @@
+/**
+ * Hours in minutes: random jobs, with the faults of the failure matrix among them, on pools of both kinds of workers at once, cancelled, aborted,
+ * timed out and retried at random; pools are shut down and terminated at random, and new ones made. Each job must settle exactly once, in a way
+ * that is right for what it was; none may be lost, or run more often than its retries allow; memory and threads must be in the end
+ * where they were after the warm-up.
+ *
+ * ```sh
+ * deno task soak --minutes 3 --seed 1
+ * ```
+ *
+ * What a seed fixes is what is submitted, not how threads are scheduled.
+ *
+ * @module
+ */
+
+import {
+  type Future,
+  Job,
+  JobCancelledError,
+  JobTimeoutError,
+  MemoryLimitError,
+  PoolClosedError,
+  ProcessPool,
+  type ProcessPoolOptions,
+  WorkerDiedError,
+} from "@procpool/process-pool";
+import { parseArgs } from "@std/cli/parse-args";
+import { seeded } from "./helpers.ts";
+
+/** What a job may be, and whether it is asked of pools of Web Workers too, which cannot stop those that are busy. */
+const KINDS = {
+  computes: { weight: 400, onWorker: true },
+  waits: { weight: 100, onWorker: true },
+  throws: { weight: 60, onWorker: true },
+  rejects: { weight: 60, onWorker: true },
+  exits: { weight: 20, onWorker: true },
+  closes: { weight: 20, onWorker: true },
+  "throws in a timer": { weight: 20, onWorker: true },
+  "returns the uncloneable": { weight: 20, onWorker: true },
+  "takes the uncloneable": { weight: 20, onWorker: true },
+  floods: { weight: 5, onWorker: true },
+  "never settles": { weight: 15, onWorker: true },
+  loops: { weight: 15, onWorker: false },
+  "loops in microtasks": { weight: 10, onWorker: false },
+  "fills the heap": { weight: 3, onWorker: false },
+} as const;
+
+type Kind = keyof typeof KINDS;
+
+/** How long a job may run that would never end by itself, in ms. */
+const SHORT = 100;
+
+/** How long any other may run, in ms: a machine that is busy must not make it fail. */
+const LONG = 60_000;
+
+/** How many jobs a pool gets before it is ended. */
+const JOBS_PER_POOL = 1500;
+
+const { minutes, seed } = readArguments();
+console.log(`seed ${seed}, ${minutes} minutes`);
+
+const randoms = { worker: seeded(seed), killable: seeded(seed + 1) };
+const violations: string[] = [];
+const tally = new Map<string, number>();
+
+/** A self-contained task. It counts its runs, in memory that the soak shares. */
+function soakTask(kind: string, x: number, runs: Int32Array): unknown {
+  Atomics.add(runs, 0, 1);
+  switch (kind) {
+    case "computes": {
+      let sum = 0;
+      for (let i = 0; i < 2000; i++) sum += (i * x) % 7;
+      return sum < 0 ? sum : x * 2;
+    }
+    case "waits":
+      return new Promise((resolve) => setTimeout(() => resolve(x * 2), x % 5));
+    case "throws":
+      throw new RangeError("deed");
+    case "rejects":
+      return Promise.reject(new RangeError("deed"));
+    case "exits":
+      return Deno.exit(3);
+    case "closes":
+      return (globalThis as unknown as { close(): void }).close();
+    case "throws in a timer":
+      setTimeout(() => {
+        throw new RangeError("deed");
+      });
+      return new Promise(() => {});
+    case "returns the uncloneable":
+      return () => 1;
+    case "takes the uncloneable":
+      return "ran";
+    case "floods":
+      for (let i = 0; i < 2000; i++) (globalThis as unknown as Worker).postMessage({ type: "returned", run: i, value: "forged" });
+      return x * 2;
+    case "never settles":
+      return new Promise(() => {});
+    case "loops":
+      for (;;);
+    case "loops in microtasks":
+      return (async () => {
+        for (;;) await 1;
+      })();
+    case "fills the heap": {
+      const kept: unknown[] = [];
+      for (;;) kept.push({ values: [kept.length, 1, 2, 3] });
+    }
+  }
+  throw new Error(`There is no kind ${kind}`);
+}
+
+/** A job and what is done to it. */
+interface Trial {
+  kind: Kind;
+  x: number;
+  runs: Int32Array;
+  retries: number;
+  interference: "none" | "cancel" | "force" | "abort";
+  /** Whether the pool may run others in the same worker, which may take this one with them. */
+  shared: boolean;
+  /** Whether its pool was terminated. */
+  terminated: { yes: boolean };
+  settled: number;
+}
+
+/** Each kind of pool has its own, so that neither depends on how fast the other is. */
+type Random = () => number;
+
+function pick<T>(random: Random, items: readonly T[]): T {
+  return items[Math.floor(random() * items.length)]!;
+}
+
+function pickKind(random: Random, killable: boolean): Kind {
+  const kinds = Object.entries(KINDS).filter(([, { onWorker }]) => killable || onWorker);
+  let at = random() * kinds.reduce((sum, [, { weight }]) => sum + weight, 0);
+  return kinds.find(([, { weight }]) => (at -= weight) < 0)![0] as Kind;
+}
+
+/** One pool after the other, until the time is over. */
+async function soak(backend: "worker" | "killable", random: Random, end: number): Promise<void> {
+  while (performance.now() < end) {
+    const shared = random() < 0.3;
+    const terminated = { yes: false };
+    const retries = pick(random, [0, 0, 1]);
+    const options: ProcessPoolOptions = {
+      backend,
+      maxWorkers: pick(random, [1, 2, 3]),
+      jobsPerWorker: shared ? 3 : 1,
+      maxJobsPerWorker: pick(random, [Infinity, 50, 7]),
+      memoryLimit: backend === "killable" ? 64 : undefined,
+      retries,
+      // What idle workers die of is the old task's; nothing has to be done about it.
+      onError: () => {},
+    };
+    const pool = new ProcessPool(options);
+    const trials: Promise<void>[] = [];
+    for (let i = 0; i < JOBS_PER_POOL && performance.now() < end; i++) {
+      const trial: Trial = {
+        kind: pickKind(random, backend === "killable"),
+        x: i,
+        runs: new Int32Array(new SharedArrayBuffer(4)),
+        retries,
+        interference: random() < 0.9 ? "none" : pick(random, ["cancel", "force", "abort"]),
+        shared,
+        terminated,
+        settled: 0,
+      };
+      trials.push((await start(pool, trial, random() * 20)).judged);
+      if (random() < 0.01) await mapSome(pool, { shared, retries, random });
+    }
+    const how = pick(random, ["shutdown", "shutdown", "terminate", "cancelPending"]);
+    if (how === "terminate") {
+      terminated.yes = true;
+      await pool.terminate(new Error("soak"));
+    } else {
+      terminated.yes = how === "cancelPending";
+      await pool.shutdown({ cancelPending: how === "cancelPending" });
+    }
+    await Promise.all(trials);
+    const { workers, queued, running } = pool.stats();
+    if (workers + queued + running > 0) violations.push(`a pool was left with ${JSON.stringify(pool.stats())}`);
+    while (pool.stats().unstoppable > 0) await pause(1);
+    count(`pool ${backend} ${how}`);
+  }
+}
+
+/** Submits a job and interferes with it after so many ms; `judged` resolves when it has settled and was judged. */
+async function start(pool: ProcessPool, trial: Trial, delay: number): Promise<{ judged: Promise<void> }> {
+  const { kind, x, runs, interference } = trial;
+  const endless = kind === "never settles" || kind.startsWith("loops");
+  const controller = new AbortController();
+  const args = kind === "takes the uncloneable" ? [kind, x, runs, () => 1] : [kind, x, runs];
+  const future = await pool.submit(
+    new Job({
+      func: soakTask as (...args: unknown[]) => unknown,
+      args,
+      timeout: endless ? SHORT : LONG,
+      signal: interference === "abort" ? controller.signal : undefined,
+      onDone: () => void trial.settled++,
+    }),
+  );
+  async function interfere(): Promise<boolean> {
+    if (interference === "none") return false;
+    await pause(delay);
+    if (interference !== "abort") return future.cancel({ force: interference === "force" });
+    const aborted = !future.done();
+    controller.abort(new Error("aborted"));
+    return aborted;
+  }
+  return { judged: judge(future, trial, interfere()) };
+}
+
+async function judge(future: Future<unknown>, trial: Trial, interfered: Promise<boolean>): Promise<void> {
+  const error = await future.exception();
+  const result = error === undefined ? await future.result() : undefined;
+  const cancelled = await interfered;
+  const { kind, x, retries, shared, terminated } = trial;
+  const runs = Atomics.load(trial.runs, 0);
+  const seen = error === undefined ? "finished" : (error as Error).name;
+  count(`${kind}: ${seen}`);
+
+  function violated(what: string): void {
+    violations.push(
+      `${kind} (job ${future.id}, ${JSON.stringify({ ...trial, runs })}): ${what}; it ended with ${seen}: ${error ?? result}`,
+    );
+  }
+  if (trial.settled !== 1) violated(`it settled ${trial.settled} times`);
+  if (runs > 1 + retries) violated(`it ran ${runs} times`);
+  if (cancelled) {
+    if (future.state !== "cancelled") violated(`it was cancelled and is ${future.state}`);
+    return;
+  }
+  if (terminated.yes && (error instanceof PoolClosedError || error instanceof JobCancelledError)) return;
+  if (kind !== "takes the uncloneable" && runs === 0) violated("it never ran");
+  // A neighbour took the worker with it.
+  if (shared && (error instanceof WorkerDiedError || error instanceof MemoryLimitError)) return;
+  if (error === undefined && runs > 1 && !shared) violated("it finished and was run again");
+  const right: Record<Kind, () => boolean> = {
+    computes: () => result === x * 2,
+    waits: () => result === x * 2,
+    floods: () => result === x * 2,
+    throws: () => error instanceof RangeError,
+    rejects: () => error instanceof RangeError,
+    exits: () => error instanceof WorkerDiedError && error.exitCode === 3 && runs === retries + 1,
+    closes: () => error instanceof WorkerDiedError && runs === retries + 1,
+    "throws in a timer": () => error instanceof WorkerDiedError && runs === retries + 1,
+    "returns the uncloneable": () => seen === "DataCloneError",
+    "takes the uncloneable": () => seen === "DataCloneError" && runs === 0,
+    "never settles": () => error instanceof JobTimeoutError,
+    loops: () => error instanceof JobTimeoutError,
+    "loops in microtasks": () => error instanceof JobTimeoutError,
+    "fills the heap": () => error instanceof MemoryLimitError,
+  };
+  if (!right[kind]()) violated("that is not right");
+}
+
+/** A map whose items may take their worker with them. */
+async function mapSome(
+  pool: ProcessPool,
+  { shared, retries, random }: { shared: boolean; retries: number; random: Random },
+): Promise<void> {
+  const size = 50;
+  const runs = new Int32Array(new SharedArrayBuffer(size * 4));
+  const items = Array.from({ length: size }, (_, x) => ({ x, runs, deed: random() < 0.95 ? "none" : pick(random, ["exits", "throws"]) }));
+  function task({ x, runs, deed }: { x: number; runs: Int32Array; deed: string }): number {
+    Atomics.add(runs, x, 1);
+    if (deed === "exits") Deno.exit(3);
+    if (deed === "throws") throw new RangeError("deed");
+    return x * 2;
+  }
+  const outcomes = await Array.fromAsync(pool.map(task, items, { settled: true, chunkSize: pick(random, [1, 7, 50]), timeout: LONG }));
+  for (const [x, outcome] of outcomes.entries()) {
+    const { deed } = items[x]!;
+    const ran = runs[x]!;
+    const { status } = outcome;
+    count(`map item, ${deed}: ${status === "fulfilled" ? status : (outcome.reason as Error).name}`);
+    const lost = status === "rejected" && outcome.reason instanceof WorkerDiedError;
+    const right = status === "fulfilled"
+      ? deed === "none" && outcome.value === x * 2
+      : lost
+      ? deed === "exits" || shared
+      : deed === "throws";
+    if (!right || ran < 1 || ran > 1 + retries || (deed !== "exits" && !shared && ran > 1)) {
+      violations.push(`item ${x} of a map (${deed}, shared ${shared}, retries ${retries}) ran ${ran} times: ${JSON.stringify(outcome)}`);
+    }
+  }
+  if (outcomes.length !== size) violations.push(`a map of ${size} items gave ${outcomes.length}`);
+}
+
+function count(what: string): void {
+  tally.set(what, (tally.get(what) ?? 0) + 1);
+}
+
+function pause(delay: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, delay));
+}
+
+/** What the program holds, when nothing runs any more. */
+async function measure(): Promise<{ rss: number; threads: number }> {
+  await pause(1000);
+  (globalThis as { gc?: () => void }).gc?.();
+  const [, threads] = /^Threads:\s+(\d+)/m.exec(Deno.readTextFileSync("/proc/self/status"))!;
+  return { rss: Math.round(Deno.memoryUsage().rss / 2 ** 20), threads: Number(threads) };
+}
+
+function readArguments(): { minutes: number; seed: number } {
+  const { minutes, seed } = parseArgs(Deno.args, { string: ["minutes", "seed"] });
+  return { minutes: Number(minutes ?? 3), seed: Number(seed ?? Math.floor(Math.random() * 2 ** 31)) };
+}
+
+async function soakFor(ms: number): Promise<void> {
+  const end = performance.now() + ms;
+  await Promise.all([soak("worker", randoms.worker, end), soak("killable", randoms.killable, end)]);
+}
+
+/** How much more the program may hold than after the warm-up. */
+const MORE = { rss: 100, threads: 4 };
+
+const total = minutes * 60_000;
+// Long enough for every kind of job to have come by.
+await soakFor(Math.min(30_000, total / 3));
+const before = await measure();
+console.log(`after the warm-up: ${before.rss} MB, ${before.threads} threads`);
+await soakFor(total - Math.min(30_000, total / 3));
+const after = await measure();
+console.log(`in the end: ${after.rss} MB, ${after.threads} threads`);
+for (const [what, times] of [...tally].sort()) console.log(`${String(times).padStart(8)}  ${what}`);
+if (after.rss > before.rss + MORE.rss) violations.push(`memory grew from ${before.rss} to ${after.rss} MB`);
+if (after.threads > before.threads + MORE.threads) violations.push(`threads grew from ${before.threads} to ${after.threads}`);
+for (const violation of violations.slice(0, 20)) console.error(violation);
+console.log(violations.length === 0 ? "All jobs were accounted for." : `${violations.length} violations with seed ${seed}`);
+if (violations.length > 0) Deno.exitCode = 1;
