@@ -1,14 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
-import {
-  currentJob,
-  type Future,
-  Job,
-  JobCancelledError,
-  PoolClosedError,
-  ProcessPool,
-  type ProcessPoolOptions,
-  WorkerDiedError,
-} from "@procpool/process-pool";
+import { currentJob, type Future, Job, JobCancelledError, PoolClosedError, ProcessPool, WorkerDiedError } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { meet, Meeting, turn } from "./helpers.ts";
 
@@ -496,25 +487,3 @@ async function runProgram(source: string, changes: object = {}): Promise<{ code:
     await Deno.remove(directory, { recursive: true });
   }
 }
-
-Deno.test("ProcessPool with every optional field undefined is as one without options", async () => {
-  const options: Required<{ [K in keyof ProcessPoolOptions]: undefined }> = {
-    maxWorkers: undefined,
-    queueSize: undefined,
-    modules: undefined,
-    permissions: undefined,
-    backend: undefined,
-    initializer: undefined,
-    initArgs: undefined,
-    finalizer: undefined,
-    jobsPerWorker: undefined,
-    maxJobsPerWorker: undefined,
-    jobTimeout: undefined,
-    memoryLimit: undefined,
-    retries: undefined,
-    idleTimeout: undefined,
-    onError: undefined,
-  };
-  await using pool = new ProcessPool(options);
-  assertEquals(await within(pool.run(add, 1, 2)), 3);
-});
