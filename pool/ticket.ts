@@ -1,4 +1,4 @@
-import { JobCancelledError, MemoryLimitError, WorkerDiedError } from "../errors.ts";
+import { JobCancelledError, JobTimeoutError, MemoryLimitError, WorkerDiedError } from "../errors.ts";
 import {
   callDoneCallbacks,
   type Future,
@@ -103,7 +103,8 @@ export function isDeath(error: unknown): error is WorkerDiedError | MemoryLimitE
 
 /** The error of the last run, with those of earlier ones in its cause; what a task threw is left as it is. */
 export function listCauses(error: unknown, earlier: unknown[]): unknown {
-  if (!isDeath(error) || earlier.length === 0) return error;
+  const ours = isDeath(error) || error instanceof JobTimeoutError;
+  if (!ours || earlier.length === 0) return error;
   const causes = error.cause === undefined ? earlier : [...earlier, error.cause];
   error.cause = new AggregateError(causes, `${earlier.length + 1} runs have failed`);
   return error;

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertThrows } from "@std/assert";
 import { decodeError } from "../worker/decode_error.ts";
 import { encodeError } from "../worker/encode_error.ts";
-import { type FromRuntime, SENT, STARTED, type TaskMessage, type ToRuntime, WITHDRAWN } from "../worker/protocol.ts";
+import { FINISHED, type FromRuntime, SENT, type TaskMessage, type ToRuntime, WITHDRAWN } from "../worker/protocol.ts";
 import { createRuntime } from "../worker/runtime.ts";
 import { turn } from "./helpers.ts";
 
@@ -36,7 +36,7 @@ Deno.test("createRuntime() runs a task by source and claims its job", async () =
   const { claims, bySource, header, answers } = start();
   const task = bySource("add", "(a, b) => a + b");
   assertEquals(await answers({ type: "run", ...header(task), args: [1, 2] }), [{ type: "returned", run: 1, value: 3 }]);
-  assertEquals(claims[0], STARTED);
+  assertEquals(claims[0], FINISHED);
 });
 
 Deno.test("createRuntime() skips a job or a chunk that was taken back", async () => {
