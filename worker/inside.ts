@@ -27,6 +27,8 @@ export interface Connection {
   lock: string;
   /** Import the task modules. */
   imports: (() => Promise<Record<string, unknown>>)[];
+  /** Whether its parent can halt it whatever it does. */
+  killable: boolean;
 }
 
 /** Starts what a worker is: what {@linkcode workerSource} is the text of. */

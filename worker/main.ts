@@ -10,7 +10,10 @@ import type { FromWorker, ToWorker } from "./protocol.ts";
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
-export async function workerMain({ createRuntime, encodeError }: RuntimeParts, { port, lock, imports }: Connection): Promise<void> {
+export async function workerMain(
+  { createRuntime, encodeError }: RuntimeParts,
+  { port, lock, imports, killable }: Connection,
+): Promise<void> {
   const scope = globalThis as unknown as WorkerScope;
   const exit = Deno.exit;
   const close = scope.close.bind(scope);
@@ -31,26 +34,21 @@ export async function workerMain({ createRuntime, encodeError }: RuntimeParts, {
   Deno.exit = (code?: number): never => {
     const exitCode = code ?? Number(Deno.exitCode);
     dying(`called Deno.exit(${exitCode})`, { exitCode });
+    // Deno 2.9 panics, now and then, if a worker that ends itself is terminated at the same time; one that can be halted anywhere waits for that.
+    if (killable) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     return exit(code);
   };
-  scope.close = () => {
-    dying("called self.close()", {});
-    close();
-  };
+  // The parent ends the worker when it hears of this.
+  scope.close = () => dying("called self.close()", {});
   scope.addEventListener("error", (event) => {
     event.preventDefault();
     dying("had an uncaught error", { thrown: (event as ErrorEvent).error });
-    close();
   });
   scope.addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
     dying("had an unhandled rejection", { thrown: (event as PromiseRejectionEvent).reason });
-    close();
   });
-  port.onmessageerror = () => {
-    dying("was sent a message that cannot be read", {});
-    close();
-  };
+  port.onmessageerror = () => dying("was sent a message that cannot be read", {});
 
   await new Promise<void>((held) => {
     scope.navigator.locks.request(lock, () => {

@@ -20,7 +20,7 @@ export interface NodeWorker {
 }
 
 /** What such a worker has from its parent. */
-export interface NodeConnection extends Omit<Connection, "imports"> {
+export interface NodeConnection extends Omit<Connection, "imports" | "killable"> {
   /** The text of what it is to be. */
   source: string;
   /** By it the worker is asked for the size that its heap may have; there if that is limited. */

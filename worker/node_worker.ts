@@ -103,7 +103,9 @@ function connectNodeWorker(imports: Connection["imports"]): void {
       const v8 = process.getBuiltinModule("node:v8") as { getHeapStatistics(): { heap_size_limit: number } };
       pulse.onmessage = () => pulse.postMessage(v8.getHeapStatistics().heap_size_limit);
     }
+    // Node's timers are loaded at their first use, and Deno 2.9 panics if the worker is terminated just then: better now.
+    clearTimeout(setTimeout(() => {}));
     const start: StartInside = (0, eval)(source);
-    start({ port, lock, imports });
+    start({ port, lock, imports, killable: true });
   };
 }

@@ -30,7 +30,7 @@ function connectWebWorker(imports: Connection["imports"]): void {
   addEventListener("message", (event) => {
     const { data: { lock, source }, ports: [port] } = event as MessageEvent<{ lock: string; source: string }>;
     const start: StartInside = (0, eval)(source);
-    start({ port: port!, lock, imports });
+    start({ port: port!, lock, imports, killable: false });
   }, { once: true });
 }
 
