@@ -126,6 +126,8 @@ export class ProcessPool implements AsyncDisposable {
   #options: ResolvedOptions;
   #gate: Semaphore;
   #queue = new Queue<Ticket>();
+  /** Those that have left their worker, while it is not decided whether they run again: a `retryIf` may cancel any of them, or end the pool. */
+  #undecided = new Set<Ticket>();
   #crew: Crew;
   #tasks: TaskTable;
   #callbacks: Callbacks;
@@ -427,7 +429,8 @@ export class ProcessPool implements AsyncDisposable {
    */
   async terminate(reason?: unknown): Promise<void> {
     this.#close(reason);
-    const queued = this.#queue.clear();
+    const queued = [...this.#undecided, ...this.#queue.clear()];
+    this.#undecided.clear();
     const { started, unstarted } = this.#crew.dismiss(reason);
     this.#settleAll([
       ...started.map(({ ticket }): Settlement => {
@@ -546,9 +549,9 @@ export class ProcessPool implements AsyncDisposable {
   #crewEvents: CrewEvents = {
     changed: () => this.#dispatch(),
     answered: (ticket, answer) => {
-      const outcome = ticket.answered(answer, this.#decode);
-      if (outcome !== undefined) this.#settle(ticket, outcome);
-      else ticket.place = this.#queue.unshift(ticket);
+      this.#undecided.add(ticket);
+      const settlement = this.#decide(ticket, ticket.answered(answer, this.#decode));
+      if (settlement !== undefined) this.#settle(...settlement);
       this.#dispatch();
     },
     progressed: (ticket, items) => void ticket.answered(items, this.#decode),
@@ -563,22 +566,36 @@ export class ProcessPool implements AsyncDisposable {
 
   #decode = (thrown: Thrown): unknown => this.#tasks.decode(thrown);
 
-  /** A worker is gone with what it held: what can be run elsewhere goes before all that is queued. The others, and how they end. */
-  #queueAgain({ started, unstarted }: LeftBehind, death: Death): Settlement[] {
-    const again: Ticket[] = [];
-    const ended: Settlement[] = [];
-    for (const { ticket, items } of started) {
-      const outcome = ticket.lost((id) => this.#crew.diedError(death, { id, ticket }), items);
-      if (outcome === undefined) again.push(ticket);
-      else ended.push([ticket, outcome]);
+  /**
+   * A worker is gone with what it held: what can be run elsewhere goes before all that is queued. The others, and how they end; `outcomeOf` is
+   * asked about those that it had started.
+   */
+  #queueAgain({ started, unstarted }: LeftBehind, death: Death, outcomeOf = this.#lost): Settlement[] {
+    for (const ticket of unstarted.toReversed()) {
+      if (ticket.transfer.length === 0) ticket.place = this.#queue.unshift(ticket);
     }
-    for (const ticket of unstarted) {
-      // What was to be moved has been, and is lost with the worker.
-      if (ticket.transfer.length === 0) again.push(ticket);
-      else ended.push([ticket, failed(this.#crew.diedError(death, { id: ticket.id, ticket }))]);
-    }
-    for (const ticket of again.reverse()) ticket.place = this.#queue.unshift(ticket);
-    return ended;
+    // What was to be moved has been, and is lost with the worker.
+    const moved = unstarted.filter(({ transfer }) => transfer.length > 0);
+    for (const ticket of [...started.map(({ ticket }) => ticket), ...moved]) this.#undecided.add(ticket);
+    // A `retryIf` may ask about any of them, so nothing is decided before all have been asked.
+    const outcomes = started.map(({ ticket, items }) => this.#undecided.has(ticket) ? outcomeOf(ticket, items, death) : undefined);
+    const ended = moved.map((ticket) => this.#decide(ticket, failed(this.#crew.diedError(death, { id: ticket.id, ticket }))));
+    for (const [i, { ticket }] of started.entries().toArray().reverse()) ended.unshift(this.#decide(ticket, outcomes[i]));
+    return ended.filter((settlement) => settlement !== undefined);
+  }
+
+  #lost = (ticket: Ticket, nextItem: number, death: Death): Outcome<unknown> | undefined => {
+    return ticket.lost((id) => this.#crew.diedError(death, { id, ticket }), nextItem);
+  };
+
+  /** Queues one before all others that has no outcome. How it ends else; undefined as well if it has settled meanwhile. */
+  #decide(ticket: Ticket, outcome: Outcome<unknown> | undefined): Settlement | undefined {
+    if (!this.#undecided.delete(ticket)) return undefined;
+    if (outcome !== undefined) return [ticket, outcome];
+    // If it has come to that meanwhile, nobody will take it out of the queue.
+    if (this.#state === "broken") return [ticket, failed(this.#defect)];
+    ticket.place = this.#queue.unshift(ticket);
+    return undefined;
   }
 
   // Cancelling
@@ -586,11 +603,11 @@ export class ProcessPool implements AsyncDisposable {
   #owner: TicketOwner;
 
   #cancel(ticket: Ticket, error: unknown, force: boolean): boolean {
-    // One that is nowhere is being sent, or has come back and is about to settle: whoever asks is called further down the stack.
-    if (ticket.settled || (ticket.place === undefined && ticket.slot === undefined)) return false;
+    // One that is nowhere is being sent or about to settle: whoever asks is called further down the stack.
+    if (ticket.settled || (ticket.place === undefined && ticket.slot === undefined && !this.#undecided.has(ticket))) return false;
     const outcome: Outcome<unknown> = { state: "cancelled", error };
     if (this.#takeBack(ticket)) this.#settle(ticket, outcome);
-    else if (force) this.#settleAll([[ticket, outcome], ...this.#stopWith(ticket, error)]);
+    else if (force) this.#settleAll(this.#stopWith(ticket, error, () => outcome));
     else return false;
     this.#dispatch();
     return true;
@@ -606,20 +623,15 @@ export class ProcessPool implements AsyncDisposable {
         limit,
         attempts,
       });
-    const ended = this.#stopWith(ticket, errorOf(ticket.id));
-    const outcome = ticket.lost(errorOf, item);
-    if (outcome === undefined) ticket.place = this.#queue.unshift(ticket);
-    else ended.unshift([ticket, outcome]);
-    this.#settleAll(ended);
+    this.#settleAll(this.#stopWith(ticket, errorOf(ticket.idOf(item)), () => ticket.lost(errorOf, item)));
     this.#dispatch();
   }
 
-  /** Stops the worker that runs a ticket; its neighbours share its fate, and what becomes of them is returned. */
-  #stopWith(ticket: Ticket, error: unknown): Settlement[] {
-    const { started, unstarted } = this.#crew.stop(ticket.slot!, error);
-    const neighbours = started.filter((each) => each.ticket !== ticket);
+  /** Stops the worker that runs a ticket, of which this comes then; its neighbours share its fate. Those that end, and how. */
+  #stopWith(ticket: Ticket, error: unknown, outcome: () => Outcome<unknown> | undefined): Settlement[] {
     const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: error } };
-    return this.#queueAgain({ started: neighbours, unstarted }, death);
+    const left = this.#crew.stop(ticket.slot!, error);
+    return this.#queueAgain(left, death, (each, nextItem) => each === ticket ? outcome() : this.#lost(each, nextItem, death));
   }
 
   /** Cancels a chunk that has not started; of one that has, no more items are started, and with `force` its worker is stopped. */
@@ -630,6 +642,7 @@ export class ProcessPool implements AsyncDisposable {
   /** Takes a ticket out of the queue or back from its worker; false if the worker has started it. */
   #takeBack(ticket: Ticket): boolean {
     const { place, slot } = ticket;
+    if (this.#undecided.delete(ticket)) return true;
     if (place === undefined) return slot!.withdraw(ticket);
     ticket.place = undefined;
     return this.#queue.remove(place);
@@ -693,7 +706,7 @@ export class ProcessPool implements AsyncDisposable {
 
   /** Whether a pool that closes is through. */
   #conclude(): void {
-    if (this.#state !== "closing" || this.#queue.size > 0 || this.#crew.size > 0) return;
+    if (this.#state !== "closing" || this.#queue.size > 0 || this.#undecided.size > 0 || this.#crew.size > 0) return;
     this.#state = "closed";
     this.#crew.allGone().then(() => this.#callbacks.idle()).then(() => this.#end!.resolve());
   }

@@ -1,5 +1,5 @@
 import { checkedFunc, type Outcome, type Task, type TaskRef } from "../job.ts";
-import type { ItemsMessage, RunHeader, RunMessage } from "../worker/protocol.ts";
+import { type ItemsMessage, NO_MORE, type RunHeader, type RunMessage } from "../worker/protocol.ts";
 import { Checks, show } from "./checks.ts";
 import { Queue } from "./queue.ts";
 import { onAbort } from "./signals.ts";
@@ -210,8 +210,17 @@ export class Chunk extends Ticket {
     return { state: "finished", value: undefined };
   }
 
-  isUpToDate(item: number): boolean {
-    return this.#settledItems >= item - 1;
+  isAt(item: number): boolean {
+    // Of a chunk whose map has ended nobody wants to know more.
+    if (item === NO_MORE) return true;
+    let settled = this.#settledItems;
+    // Of those that the worker was not sent nothing comes but with the next result.
+    while (this.#unsendable.has(settled)) settled++;
+    return settled === item - 1;
+  }
+
+  idOf(item: number): number {
+    return item === NO_MORE ? this.id : this.id + item - 1;
   }
 
   refused(error: unknown): Outcome<unknown> | undefined {
@@ -229,13 +238,19 @@ export class Chunk extends Ticket {
 
   lost(errorOf: (id: number) => unknown, nextItem: number): Outcome<unknown> | undefined {
     const outcomes: ItemOutcome[] = [];
+    // Those of the first item: no other has run before.
+    let failures = this.#failures;
     for (let i = this.#settledItems; i < nextItem; i++) {
       const error = errorOf(this.id + i);
       // The last of them is the one that ran.
-      if (i === nextItem - 1 && isDeath(error) && this.#failures.length < this.#retries) this.#failures.push(error);
-      else outcomes.push({ status: "rejected", reason: i === nextItem - 1 ? listCauses(error, this.#failures.splice(0)) : error });
+      if (i === nextItem - 1 && isDeath(error) && failures.length < this.#retries) failures.push(error);
+      else {
+        outcomes.push({ status: "rejected", reason: listCauses(error, failures) });
+        failures = [];
+      }
     }
     this.#deliver(outcomes);
+    this.#failures = failures;
     const through = this.#settledItems === this.#items.length || this.#listener.ended;
     return through ? { state: "finished", value: undefined } : undefined;
   }

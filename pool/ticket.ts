@@ -41,7 +41,7 @@ export abstract class Ticket {
   slot: Slot | undefined;
   /** The number under which its slot knows it. */
   run = 0;
-  /** How often a worker was sent it. */
+  /** How often a worker has started it, or is about to. */
   attempt = 0;
   settled = false;
   /** Whether the watchdog counts it. */
@@ -60,8 +60,13 @@ export abstract class Ticket {
   /** How long it may run, in ms; for a chunk, each of its items. */
   abstract readonly timeout: number;
 
-  /** Whether all that the worker has finished of it has arrived, when it runs this item. */
-  abstract isUpToDate(item: number): boolean;
+  /**
+   * Whether this item, counted from 1, is what the worker runs, and all that it finished before has arrived. If not, it has just finished something.
+   */
+  abstract isAt(item: number): boolean;
+
+  /** What errors call this item, counted from 1. */
+  abstract idOf(item: number): string | number;
 
   /** The error of one that is cancelled. */
   cancelled(cause: unknown): JobCancelledError {
@@ -157,8 +162,12 @@ export class JobTicket extends Ticket implements FutureControl {
     return this.#job.timeout ?? this.#owner.jobTimeout;
   }
 
-  isUpToDate(): boolean {
+  isAt(): boolean {
     return true;
+  }
+
+  idOf(): string | number {
+    return this.id;
   }
 
   started(): boolean {

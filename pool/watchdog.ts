@@ -1,4 +1,5 @@
 import type { Clock } from "./clock.ts";
+import type { Slot } from "../worker/slot.ts";
 import type { Ticket } from "./ticket.ts";
 
 /** What a watchdog watches over. */
@@ -64,19 +65,19 @@ export class Watchdog {
   #look(): void {
     this.#next = Infinity;
     const today = this.#clock.today();
-    const expired: [Ticket, number][] = [];
+    const expired: { ticket: Ticket; slot: Slot; item: number }[] = [];
     for (const ticket of this.#watched.tickets()) {
       const { timeout } = ticket;
       if (timeout === Infinity) continue;
-      const running = ticket.slot!.runningFor(ticket, today);
+      const slot = ticket.slot!;
+      const running = slot.runningFor(ticket, today);
       const left = timeout - (running?.time ?? 0);
-      if (left > 0) this.#lookAfter(Math.ceil(left));
-      else if (!ticket.isUpToDate(running!.item)) this.#lookAfter(SOON);
-      else expired.push([ticket, running!.item]);
+      if (running !== undefined && left <= 0 && ticket.isAt(running.item)) expired.push({ ticket, slot, item: running.item });
+      else this.#lookAfter(Math.max(SOON, Math.ceil(left)));
     }
-    // One of them may have been a neighbour of another, and be gone with it.
-    for (const [ticket, item] of expired) {
-      if (ticket.slot?.halt(ticket, item)) this.#watched.expire(ticket, item);
+    // One of them may have been a neighbour of another, be gone with it, and have another worker by now.
+    for (const { ticket, slot, item } of expired) {
+      if (ticket.slot === slot && slot.halt(ticket, item)) this.#watched.expire(ticket, item);
     }
     if (this.#limited === 0) this.#rest();
   }

@@ -376,3 +376,10 @@ Deno.test("ProcessPool.map() factorises 20,000 numbers by a task module, and the
   }
   assertEquals(n, 20_002);
 });
+
+Deno.test("ProcessPool.map() loses no result of a chunk in which some items take long and others do not", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const task = (x: number) => x % 2 === 0 ? x : new Promise<number>((resolve) => setTimeout(() => resolve(x), 5));
+  const items = [0, 1, 2, 3, 4, 5, 6, 7];
+  assertEquals(await within(Array.fromAsync(pool.map(task, items, { chunkSize: 8 }))), items);
+});

@@ -1,4 +1,6 @@
 import { assertEquals } from "@std/assert";
+import { JobTicket } from "../pool/ticket.ts";
+import { Watchdog } from "../pool/watchdog.ts";
 import { Semaphore } from "../semaphore.ts";
 import { Slot } from "../worker/slot.ts";
 import { simulate } from "./simulation/schedule.ts";
@@ -40,7 +42,7 @@ Deno.test("simulate() finds a permit that is not given back on abort", async () 
     function (this: Semaphore) {
       if (!aborting) release.call(this);
     });
-  assertEquals((await simulate(6))?.invariant, "permits in use equal unsettled jobs");
+  assertEquals((await simulate(15))?.invariant, "permits in use equal unsettled jobs");
 });
 
 Deno.test("simulate() finds a job that is settled before it leaves its slot", async () => {
@@ -48,5 +50,27 @@ Deno.test("simulate() finds a job that is settled before it leaves its slot", as
     function (this: Slot, ticket) {
       return !this.hasStarted(ticket);
     });
-  assertEquals((await simulate(8))?.invariant, "no slot holds a settled job");
+  assertEquals((await simulate(5))?.invariant, "no slot holds a settled job");
+});
+
+Deno.test("simulate() finds a watchdog that sleeps while a job runs again", async () => {
+  using _ = replace(Watchdog.prototype, "watch", (watch) =>
+    function (this: Watchdog, ticket) {
+      if (!ticket.watched) watch.call(this, ticket);
+    });
+  assertEquals((await simulate(20))?.invariant, "the time of work that has a limit is watched");
+});
+
+Deno.test("simulate() finds a job that is run again without end", async () => {
+  using _ = replace(JobTicket.prototype, "lost", () => () => undefined);
+  assertEquals((await simulate(4))?.invariant, "nothing runs more often than 'retries' say");
+});
+
+Deno.test("simulate() finds a job that is stopped a moment too early", async () => {
+  using _ = replace(Slot.prototype, "runningFor", (runningFor) =>
+    function (this: Slot, ticket, today) {
+      const running = runningFor.call(this, ticket, today);
+      return running && { ...running, time: running.time + 1 };
+    });
+  assertEquals((await simulate(82))?.invariant, "what is stopped for its time has run for so long");
 });

@@ -231,7 +231,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
         if (isThenable(value)) {
           // It may take long: what is ready does not wait for it.
           if (values.length > 0) timer ??= setTimeout(flushThis, GATHER);
-          values.push(await value);
+          // After it, for the values may have been sent meanwhile.
+          const settledValue = await value;
+          values.push(settledValue);
         } else values.push(value);
       } catch (error) {
         values.push(undefined);

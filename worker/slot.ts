@@ -190,7 +190,9 @@ export class Slot {
   runningFor(ticket: Ticket, today: number): { time: number; item: number } | undefined {
     const { claim } = this.#sent.get(ticket.run)!;
     if (Atomics.load(this.#claims, claim) !== STARTED) return undefined;
-    return { time: (today - Atomics.load(this.#claims, claim + 2)) | 0, item: Atomics.load(this.#claims, claim + 1) };
+    // The item first: the worker notes the time before it claims the item, so the time cannot be that of an item before this one.
+    const item = Atomics.load(this.#claims, claim + 1);
+    return { time: (today - Atomics.load(this.#claims, claim + 2)) | 0, item };
   }
 
   /** Takes a job back; false if the worker has started it. */

@@ -1,9 +1,10 @@
 import type { Future } from "../../job.ts";
-import { Job, JobCancelledError, PoolBrokenError, PoolClosedError, type ProcessPool, WorkerDiedError } from "../../mod.ts";
+import { Job, JobCancelledError, PoolBrokenError, PoolClosedError, type ProcessPool } from "../../mod.ts";
 import { internalsOf } from "../../pool.ts";
 import type { Abort } from "./aborts.ts";
 import type { SimulatedWorld } from "./simulated_world.ts";
 import { check, Violation } from "./violation.ts";
+import type { Work } from "./works.ts";
 
 /** The one task. Nobody calls it: what comes of it is up to the world. */
 export function double(x: number): number {
@@ -14,8 +15,9 @@ export function double(x: number): number {
 export interface Stage {
   world: SimulatedWorld;
   pool: ProcessPool;
-  /** Numbers that nothing had before. */
-  nextWork(): number;
+  /** What the pool was told about jobs that do not say it themselves. */
+  jobTimeout: number;
+  retries: number;
   /** Does one more thing of the kind that a program might do from within a callback. */
   meddle(): void;
   /** Ends the schedule: for what is thrown where only the pool, or nobody, would hear of it. */
@@ -26,7 +28,8 @@ export interface Stage {
 
 /** One submission, what the schedule did to it, and what it expects of it. */
 export class SimulatedJob {
-  readonly work: number;
+  readonly work: Work;
+  readonly name: string;
   readonly abort: Abort | undefined;
   /** A job whose argument cannot be copied fails when it is sent. */
   readonly cloneable: boolean;
@@ -35,11 +38,15 @@ export class SimulatedJob {
   refusal: { error: unknown } | undefined;
   #stage: Stage;
   #job: Job<[number], number>;
-  #cancelReason: { reason: unknown; wasRunning: boolean } | undefined;
+  #cancelled: { reason: unknown; runs: number } | undefined;
   #calledOnDone = 0;
   #callbacks: { calls: number; error: unknown }[] = [];
   #done: DoneMode;
   #onDoneError: Error | undefined;
+  #retryMode: RetryMode;
+  /** After which errors `retryIf` had it run again. */
+  #retried: unknown[] = [];
+  #retryError: Error | undefined;
   /** Whether a promise of its `onDone` has its permit. */
   holds = false;
   /** Since the invariants were checked last. */
@@ -48,15 +55,27 @@ export class SimulatedJob {
   constructor(stage: Stage, abort: Abort | undefined) {
     const { random } = stage.world;
     this.#stage = stage;
-    this.work = stage.nextWork();
+    const timeout = random.chance(0.3) ? random.pick(LIMITS) : undefined;
+    const retries = random.chance(0.3) ? random.below(4) : undefined;
+    this.name = `job ${stage.world.works.length}`;
+    this.work = stage.world.newWork({
+      id: this.name,
+      limit: timeout ?? stage.jobTimeout,
+      retries: retries ?? stage.retries,
+      isWanted: () => !this.settled,
+    });
     this.abort = abort;
-    this.cloneable = !random.chance(0.1);
+    this.cloneable = !random.chance(0.05);
     this.#done = random.pick(DONE_MODES);
-    const args: [number] = [this.cloneable ? this.work : Symbol("uncloneable") as unknown as number];
+    this.#retryMode = random.chance(0.7) ? "none" : random.pick(RETRY_MODES);
+    const args: [number] = [this.cloneable ? this.work.number : Symbol("uncloneable") as unknown as number];
     this.#job = new Job<[number], number>({
-      id: this.work,
+      id: this.name,
       func: double,
       args,
+      timeout,
+      retries,
+      retryIf: this.#retryMode === "none" ? undefined : (error, attempt) => this.#retryIf(error, attempt),
       signal: abort?.signal,
       onDone: this.#done === "none" ? undefined : () => this.#onDone(),
     });
@@ -71,8 +90,8 @@ export class SimulatedJob {
     return this.future === undefined && this.refusal === undefined;
   }
 
-  get name(): string {
-    return `job ${this.work}`;
+  get #terms(): string {
+    return `at most ${this.work.limit} ms, ${this.work.retries} retries, retryIf: ${this.#retryMode}, onDone: ${this.#done}`;
   }
 
   // What is done to it
@@ -80,7 +99,7 @@ export class SimulatedJob {
   /** Submits it, waiting at the gate. */
   submit(): void {
     const { world, pool } = this.#stage;
-    world.note(() => `submit ${this.name}${this.abort === undefined ? "" : ` with ${this.abort.name}`}, onDone: ${this.#done}`);
+    world.note(() => `submit ${this.name}${this.abort === undefined ? "" : ` with ${this.abort.name}`}, ${this.#terms}`);
     pool.submit(this.#job).then((future) => this.#admitted(future), (error) => this.#refused(error)).catch((error) =>
       this.#stage.fail(error)
     );
@@ -91,7 +110,7 @@ export class SimulatedJob {
     const { available } = internalsOf(pool).gate;
     try {
       const future = pool.trySubmit(this.#job);
-      world.note(() => `trySubmit ${this.name}: ${future === undefined ? "no place" : "admitted"}, onDone: ${this.#done}`);
+      world.note(() => `trySubmit ${this.name}: ${future === undefined ? "no place" : "admitted"}, ${this.#terms}`);
       check((future === undefined) === (available === 0), "trySubmit admits when there is a place");
       if (future !== undefined) this.#admitted(future);
       else this.refusal = { error: undefined };
@@ -109,7 +128,7 @@ export class SimulatedJob {
     const reason = force ? new Error(`${this.name} is not wanted`) : undefined;
     world.note(() => `cancel ${this.name}${force ? " by force" : ""}, which is ${before}`);
     const wanted = before === "queued" || (before === "running" && force);
-    if (wanted) this.#cancelReason = { reason, wasRunning: before === "running" };
+    if (wanted) this.#cancelled = { reason, runs: this.work.runs };
     const cancelled = future.cancel({ reason, force });
     check(cancelled === wanted, "cancel() tells the truth", () => `${this.name} was ${before}: ${cancelled}`);
     check(future.state === (cancelled ? "cancelled" : before), "cancel() takes effect at once", () => `${this.name}: ${future.state}`);
@@ -171,15 +190,43 @@ export class SimulatedJob {
     });
   }
 
+  #retryIf(error: unknown, attempt: number): boolean {
+    const { work } = this;
+    const { world } = this.#stage;
+    world.activity++;
+    world.note(() => `retryIf of ${this.name} after ${attempt}: ${error}`);
+    check(this.#retried.length < work.retries, "'retryIf' is not asked when 'retries' are used up", () => this.name);
+    check(attempt === work.runs, "'retryIf' is told how often the job has run", () => `${this.name}: ${attempt}, not ${work.runs}`);
+    check(this.#isAnswer(error) || work.isLoss(error), "'retryIf' is told what came of the run", () => `${this.name}: ${error}`);
+    check(!this.settled, "'retryIf' is not asked about what has settled", () => this.name);
+    if (this.#retryMode === "meddles") {
+      const { state, over } = work;
+      // What becomes of the job is still open, so it can be meddled with as well.
+      Object.assign(work, { state: "lost", over: false });
+      this.#stage.meddle();
+      if (this.settled) return world.random.chance(0.5);
+      Object.assign(work, { state, over });
+    }
+    const again = this.#retryMode === "always" || (this.#retryMode !== "never" && world.random.chance(0.5));
+    work.retry(again);
+    if (again) this.#retried.push(error);
+    else if (this.#retryMode === "throws") throw this.#retryError = new Error(`retryIf of ${this.name} failed`);
+    return again;
+  }
+
+  #isAnswer(error: unknown): boolean {
+    const { state, outcome } = this.work;
+    return state === "answered" && "error" in outcome! && outcome.error === error;
+  }
+
   /** After every step. */
   checkNow(): void {
     const { future, work } = this;
-    const { world } = this.#stage;
     if (future === undefined) return;
     const { state } = future;
     if (state === "queued" || state === "running") {
-      check(!world.answers.has(work), "a job that was answered has settled", () => this.name);
-      check((state === "running") === world.begun.has(work), "running() is true from the start in a worker", () => this.name);
+      check(work.state !== "answered", "a job that was answered has settled", () => this.name);
+      check((state === "running") === work.isRunning, "running() is true from the start in a worker", () => this.name);
       check(this.abort?.aborted !== true, "an abort takes effect at once", () => this.name);
     } else check(this.#calledOnDone === (this.#done === "none" ? 0 : 1), "onDone is called once", () => this.name);
   }
@@ -189,7 +236,7 @@ export class SimulatedJob {
     const { future } = this;
     if (future === undefined) {
       check(this.refusal !== undefined, "every submission settles", () => this.name);
-      check(!this.#stage.world.begun.has(this.work), "a job that was refused never runs", () => this.name);
+      check(this.work.runs === 0, "a job that was refused never runs", () => this.name);
       return;
     }
     check(future.done(), "every job settles", () => this.name);
@@ -205,46 +252,58 @@ export class SimulatedJob {
     if (this.#done === "throws" || this.#done === "rejects later") {
       check(reported.get(this.#onDoneError) === 1, "what onDone throws is reported once", () => this.name);
     }
+    if (this.#retryError !== undefined) {
+      check(reported.get(this.#retryError) === 1, "what retryIf throws is reported once", () => this.name);
+    }
     check(!this.holds, "the world settles every promise", () => this.name);
   }
 
   async #checkFinished(future: Future<number>): Promise<void> {
-    const { world } = this.#stage;
-    const answer = world.answers.get(this.work);
+    const { state, outcome } = this.work;
     const value = await future.result();
-    check(answer !== undefined && "value" in answer && answer.value === value, "a finished job has its own result", () => this.name);
+    const right = state === "answered" && "value" in outcome! && outcome.value === value;
+    check(right, "a finished job has its own result", () => this.name);
   }
 
   #checkFailed(error: unknown): void {
-    const { world, end } = this.#stage;
-    const begun = world.begun.has(this.work);
-    const answer = world.answers.get(this.work);
-    const right = answer !== undefined
-      ? "error" in answer && answer.error === error
-      : error instanceof WorkerDiedError
-      ? begun && error.jobId === this.work
-      : error instanceof PoolClosedError
-      ? begun && end.terminated
-      : error instanceof PoolBrokenError
-      ? !begun
-      : error instanceof DOMException && error.name === "DataCloneError" && !this.cloneable && !begun;
+    const { work } = this;
+    const right = this.#isAnswer(error) ||
+      (error instanceof PoolClosedError
+        ? work.state === "lost" && work.fate === "terminated"
+        : error instanceof PoolBrokenError
+        ? work.mayRun
+        : error instanceof DOMException && error.name === "DataCloneError"
+        ? !this.cloneable && work.runs === 0
+        : work.isLoss(error));
     check(right, "a job fails for its own reason", () => `${this.name}: ${error}`);
+    if (!work.isLoss(error)) return;
+    work.checkLastLoss(error);
+    if (this.#retryMode === "none" || work.runs === 1) return;
+    const { errors } = (error as Error).cause as AggregateError;
+    check(this.#retried.every((each, i) => errors[i] === each), "the last error has those of earlier runs in its cause", () => this.name);
   }
 
   #checkCancelled(error: unknown): void {
-    const { world, end } = this.#stage;
-    const begun = world.begun.has(this.work);
+    const { work } = this;
+    const { end } = this.#stage;
     if (this.abort?.wasReason(error)) return;
-    check(error instanceof JobCancelledError && error.jobId === this.work, "a cancelled job says so", () => `${this.name}: ${error}`);
-    if (this.#cancelReason !== undefined) {
-      check(error.cause === this.#cancelReason.reason, "a cancelled job knows the reason", () => this.name);
-      check(begun === this.#cancelReason.wasRunning, "a job that was cancelled before it started never runs", () => this.name);
+    check(error instanceof JobCancelledError && error.jobId === this.name, "a cancelled job says so", () => `${this.name}: ${error}`);
+    if (this.#cancelled !== undefined) {
+      check(error.cause === this.#cancelled.reason, "a cancelled job knows the reason", () => this.name);
+      check(work.runs === this.#cancelled.runs, "a job that was cancelled never runs any more", () => this.name);
     } else {
       check(end.cancelPending || end.terminated, "nobody but the caller cancels a job", () => this.name);
-      check(!begun, "a pool that ends cancels only what has not started", () => this.name);
+      // Those that have left a worker are not settled while a retryIf is asked about one of them: to end the pool then takes effect.
+      check(!work.isRunning && work.fate !== "terminated", "a pool that ends cancels only what has not started", () => this.name);
     }
   }
 }
 
 const DONE_MODES = ["none", "none", "returns", "throws", "meddles", "holds", "rejects later", "meddles and holds"] as const;
 type DoneMode = typeof DONE_MODES[number];
+
+const RETRY_MODES = ["always", "sometimes", "never", "throws", "meddles"] as const;
+type RetryMode = "none" | typeof RETRY_MODES[number];
+
+/** How long work may take, in ms, where it is limited: about as long as simulated work does. Infinity lifts the limit of the pool. */
+export const LIMITS = [0, 1, 2, 3, 5, 10, 30, Infinity] as const;

@@ -1,14 +1,15 @@
-import { JobCancelledError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../../mod.ts";
+import { JobCancelledError, PoolBrokenError, PoolClosedError } from "../../mod.ts";
 import type { Abort } from "./aborts.ts";
-import { double, type Stage } from "./jobs.ts";
+import { double, LIMITS, type Stage } from "./jobs.ts";
 import { check, Violation } from "./violation.ts";
+import type { Work } from "./works.ts";
 
 /** One loop over a map, and what the schedule expects of it. */
 export class SimulatedMap {
   readonly name: string;
   readonly abort: Abort | undefined;
   #stage: Stage;
-  #works: number[] = [];
+  #works: Work[] = [];
   #items: unknown[] = [];
   #read = 0;
   #got: unknown[] = [];
@@ -18,10 +19,11 @@ export class SimulatedMap {
   #chunkSize: number | "auto";
   #breakAt: number;
   #slow: boolean;
+  #timeout: number | undefined;
   #sourceError: { error: Error; at: number } | undefined;
   #sourceClosed = false;
-  /** How many of its items had been started when it ended. */
-  #begunAtEnd = 0;
+  /** How often its items had been started when it ended. */
+  #runsAtEnd = 0;
   /** How the loop ended. */
   end: "done" | "broke" | { error: unknown } | undefined;
 
@@ -29,12 +31,17 @@ export class SimulatedMap {
     const { random } = stage.world;
     this.#stage = stage;
     this.abort = abort;
-    for (let i = random.below(7); i > 0; i--) {
-      const work = stage.nextWork();
+    this.#timeout = random.chance(0.3) ? random.pick(LIMITS) : undefined;
+    const limit = this.#timeout ?? stage.jobTimeout;
+    const { retries } = stage;
+    const isWanted = (): boolean => this.end === undefined && this.abort?.aborted !== true;
+    const size = random.below(7);
+    for (let id = 0; id < size; id++) {
+      const work = stage.world.newWork({ id, limit, retries, isWanted });
       this.#works.push(work);
-      this.#items.push(random.chance(0.05) ? Symbol("uncloneable") : work);
+      this.#items.push(random.chance(0.05) ? Symbol("uncloneable") : work.number);
     }
-    this.name = `the map of ${this.#works.length === 0 ? "nothing" : `${this.#works[0]} to ${this.#works.at(-1)}`}`;
+    this.name = `the map of ${size === 0 ? "nothing" : `${this.#works[0]!.number} to ${this.#works.at(-1)!.number}`}`;
     this.#ordered = random.chance(0.5);
     this.#settled = random.chance(0.5);
     this.#chunkSize = random.pick(["auto", 1, 2, 3] as const);
@@ -48,20 +55,26 @@ export class SimulatedMap {
     const { world } = this.#stage;
     world.note(() =>
       `begin ${this.name}: ${this.#ordered ? "ordered" : "unordered"}, ${this.#settled ? "settled, " : ""}chunks of ${this.#chunkSize}, ` +
-      `buffer ${this.#buffer}`
+      `buffer ${this.#buffer}, at most ${this.#timeout ?? this.#stage.jobTimeout} ms each, ${this.#stage.retries} retries`
     );
     // A chunk of automatic size waits for a slow input by the real clock.
     const items = this.#chunkSize !== "auto" && world.random.chance(0.3) ? this.#slowSource() : this.#source();
     this.#consume(items).then((end) => this.end = end, (error) => this.end = { error }).then(() => {
       world.note(() => `${this.name} has ended: ${typeof this.end === "object" ? this.end.error : this.end}`);
-      this.#begunAtEnd = this.#begun;
+      this.#runsAtEnd = this.#runs;
       world.activity++;
     });
   }
 
   async #consume(items: Iterable<unknown> | AsyncIterable<unknown>): Promise<"done" | "broke"> {
     const { world, pool } = this.#stage;
-    const options = { ordered: this.#ordered, buffer: this.#buffer, chunkSize: this.#chunkSize, signal: this.abort?.signal };
+    const options = {
+      ordered: this.#ordered,
+      buffer: this.#buffer,
+      chunkSize: this.#chunkSize,
+      timeout: this.#timeout,
+      signal: this.abort?.signal,
+    };
     const task = double as (item: unknown) => unknown;
     const outcomes = this.#settled ? pool.map(task, items, { ...options, settled: true }) : pool.map(task, items, options);
     for await (const outcome of outcomes) {
@@ -105,13 +118,13 @@ export class SimulatedMap {
     check(this.#read - this.#got.length <= this.#buffer + 1, "a map reads no more than 'buffer' items ahead", () => this.name);
   }
 
-  get #begun(): number {
-    return this.#works.filter((work) => this.#stage.world.begun.has(work)).length;
+  get #runs(): number {
+    return this.#works.reduce((sum, { runs }) => sum + runs, 0);
   }
 
   checkAtEnd(): void {
     check(this.end !== undefined, "every map ends", () => this.name);
-    check(this.#begun === this.#begunAtEnd, "no item starts after the end of the loop", () => this.name);
+    check(this.#runs === this.#runsAtEnd, "no item starts after the end of the loop", () => this.name);
     for (const [i, outcome] of this.#got.entries()) {
       if (this.#ordered) this.#checkOutcome(i, outcome);
       else check(this.#works.some((_, i) => this.#isOutcome(i, outcome)), "an outcome is that of an item", () => this.name);
@@ -128,19 +141,22 @@ export class SimulatedMap {
   }
 
   #isOutcome(index: number, outcome: unknown): boolean {
-    const known = this.#stage.world.outcomes.get(this.#works[index]!);
-    if (!this.#settled) return known !== undefined && "value" in known && known.value === outcome;
     const settled = outcome as PromiseSettledResult<unknown>;
-    if (settled.status === "fulfilled") return known !== undefined && "value" in known && known.value === settled.value;
-    return this.#isError(index, settled.reason);
+    if (this.#settled && settled.status === "rejected") return this.#isError(index, settled.reason);
+    const value = this.#settled && settled.status === "fulfilled" ? settled.value : outcome;
+    const { state, outcome: known } = this.#works[index]!;
+    return state === "answered" && "value" in known! && known.value === value;
   }
 
   #isError(index: number, error: unknown): boolean {
-    const { world, end } = this.#stage;
+    const { end } = this.#stage;
     const work = this.#works[index]!;
-    const known = world.outcomes.get(work);
-    if (known !== undefined && "error" in known && known.error === error) return true;
-    if (error instanceof WorkerDiedError) return world.begun.has(work) || typeof this.#items[index] === "symbol";
+    // Nothing comes in the place of an answer that has arrived.
+    if (work.state === "answered") return "error" in work.outcome! && work.outcome.error === error;
+    if (work.isLoss(error)) {
+      work.checkLastLoss(error);
+      return true;
+    }
     if (error instanceof DOMException && error.name === "DataCloneError") return typeof this.#items[index] === "symbol";
     if (error instanceof PoolClosedError) return end.terminated;
     if (error instanceof JobCancelledError) return end.terminated || end.cancelPending;

@@ -3,9 +3,9 @@ import { internalsOf } from "../../pool.ts";
 import { ENVIRONMENT, type Environment } from "../../pool/options.ts";
 import { JobTicket } from "../../pool/ticket.ts";
 import { Abort } from "./aborts.ts";
-import { double, SimulatedJob, type Stage } from "./jobs.ts";
+import { double, LIMITS, SimulatedJob, type Stage } from "./jobs.ts";
 import { SimulatedMap } from "./maps.ts";
-import { SimulatedWorld } from "./simulated_world.ts";
+import { SimulatedWorld, TERMINATED } from "./simulated_world.ts";
 import { check, Violation } from "./violation.ts";
 
 const MODULE = "file:///tasks.ts";
@@ -26,13 +26,14 @@ export class Schedule implements Stage {
   readonly pool: ProcessPool;
   readonly end = { asked: false, cancelPending: false, terminated: false };
   #options: ProcessPoolOptions & { maxWorkers: number; queueSize: number; jobsPerWorker: number };
+  readonly jobTimeout: number;
+  readonly retries: number;
   #jobs: SimulatedJob[] = [];
   #maps: SimulatedMap[] = [];
   #aborts: Abort[] = [];
   #warmUps: { settled: boolean }[] = [];
   #ends: { settled: boolean }[] = [];
   #reported = new Map<unknown, number>();
-  #works = 0;
   #steps = 0;
   #actions: number;
   /** How much rather something is done to the pool than that the world goes on. */
@@ -42,7 +43,7 @@ export class Schedule implements Stage {
   constructor(seed: number, trace?: (line: string) => void) {
     this.world = new SimulatedWorld(seed, { exports: EXPORTS, trace });
     const { random } = this.world;
-    this.#actions = random.between(5, 20);
+    this.#actions = random.between(4, 17);
     this.#haste = random.pick([0.2, 0.4, 0.6]);
     const onlyAnnounced = random.chance(0.2);
     this.#options = {
@@ -56,12 +57,17 @@ export class Schedule implements Stage {
       // What is exported is known to the pool from the beginning, or only when a worker has told it.
       modules: [onlyAnnounced ? MODULE : { url: MODULE, exports: { double } }],
       permissions: onlyAnnounced ? "none" : undefined,
+      backend: onlyAnnounced ? "worker" : random.pick([undefined, "worker", "killable"] as const),
+      jobTimeout: random.chance(0.4) ? random.pick(LIMITS) : undefined,
+      retries: random.chance(0.4) ? random.below(3) : undefined,
       onError: (error) => {
         this.#reported.set(error, (this.#reported.get(error) ?? 0) + 1);
         if (error instanceof Violation) this.fail(error);
         else if (this.world.random.chance(0.2)) this.meddle();
       },
     };
+    this.jobTimeout = this.#options.jobTimeout ?? Infinity;
+    this.retries = this.#options.retries ?? 0;
     this.world.note(() => `a pool with ${JSON.stringify(this.#options)}`);
     for (let i = random.below(3); i > 0; i--) this.#aborts.push(new Abort(this.world, i));
     const { start, clock } = this.world;
@@ -70,16 +76,16 @@ export class Schedule implements Stage {
     );
   }
 
-  nextWork(): number {
-    return this.#works++;
-  }
-
   /** Runs it to its end; throws the {@linkcode Violation} of the first invariant that does not hold. */
   async run(): Promise<void> {
     await this.#someActions();
     await this.#toRest();
-    this.#checkAtRest();
-    if (this.world.random.chance(0.5)) await this.#toRest({ timers: true });
+    // Or else it is told to end while there is work that only its limit ends.
+    if (!this.world.hangs || this.world.random.chance(0.7)) {
+      if (this.world.hangs) await this.#toRest({ timers: true });
+      this.#checkAtRest();
+      if (this.world.random.chance(0.5)) await this.#toRest({ timers: true });
+    }
     if (!this.end.asked) await this.#step(() => this.#shutdown());
     await this.#toRest({ timers: true });
     await this.#checkAtEnd();
@@ -103,7 +109,7 @@ export class Schedule implements Stage {
   /** Lets the world go on until it does nothing more by itself. */
   async #toRest({ timers = false } = {}): Promise<void> {
     for (;;) {
-      if (await this.#step(() => this.world.step({ hastyTimers: timers }))) continue;
+      if (await this.#step(() => this.world.step({ hastyTimers: timers }) || this.world.release())) continue;
       if (!timers || !await this.#step(() => this.world.fireTimer())) return;
     }
   }
@@ -221,8 +227,8 @@ export class Schedule implements Stage {
     const chosen = random.below(4);
     if (chosen === 0) {
       world.note(() => "terminate");
-      end.terminated = true;
-      through = pool.terminate("enough");
+      world.mayEnd = end.terminated = true;
+      through = pool.terminate(TERMINATED);
     } else {
       const cancelPending = chosen === 1;
       const timeout = chosen === 2 ? random.pick([0, 3, 20]) : undefined;
@@ -232,6 +238,7 @@ export class Schedule implements Stage {
       end.cancelPending ||= cancelPending;
       // It may come to that from now on.
       end.terminated ||= timeout !== undefined;
+      world.mayEnd = end.terminated;
       through = pool.shutdown({ cancelPending, timeout });
     }
     through.then(() => {
@@ -247,6 +254,7 @@ export class Schedule implements Stage {
   // Invariants
 
   #checkNow(): void {
+    this.world.checkNow();
     const { gate, queue, slots } = internalsOf(this.pool);
     const { maxWorkers, queueSize, jobsPerWorker } = this.#options;
     let unsettled = 0;

@@ -5,6 +5,9 @@ interface Timer {
   callback: () => void;
 }
 
+/** In ms. On the platform, too, time goes on when a timer without any delay is set again and again. */
+const SHORTEST_DELAY = 1;
+
 /** A clock that stands still until it is told to fire the timer that is due next. */
 export class SimulatedClock implements Clock {
   #now = 0;
@@ -15,11 +18,16 @@ export class SimulatedClock implements Clock {
     return this.#timers.length;
   }
 
+  /** When the next timer is due; Infinity if there is none. */
+  get nextDue(): number {
+    return this.#timers[0]?.due ?? Infinity;
+  }
+
   now = (): number => this.#now;
   today = (): number => this.#now | 0;
 
   after(delay: number, callback: () => void): () => void {
-    const timer = { due: this.#now + delay, callback };
+    const timer = { due: this.#now + Math.max(SHORTEST_DELAY, delay), callback };
     // Behind those that are due at the same moment: they were set before it.
     const index = this.#timers.findLastIndex(({ due }) => due <= timer.due);
     this.#timers.splice(index + 1, 0, timer);

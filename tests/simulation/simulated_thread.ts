@@ -1,5 +1,7 @@
+import { JobTimeoutError } from "../../mod.ts";
 import {
   type Death,
+  FINISHED,
   type FromRuntime,
   SENT,
   STARTED,
@@ -9,6 +11,8 @@ import {
   type ToRuntime,
 } from "../../worker/protocol.ts";
 import type { SimulatedWorld } from "./simulated_world.ts";
+import { check } from "./violation.ts";
+import { type Fate, HEAP, type Work, type WorkOutcome } from "./works.ts";
 
 /** How likely things go wrong in the threads of one schedule. */
 export interface Malice {
@@ -19,9 +23,15 @@ export interface Malice {
   diesAtStart: number;
   /** At each later step that it takes. */
   dies: number;
+  /** What kills every thread that runs it. */
+  deadly: number;
   /** What a thread sent last is lost when it dies. */
   losesMessages: number;
+  /** It dies of a full heap when it dies. */
+  fillsHeap: number;
   throws: number;
+  /** Work takes a while, or for ever. */
+  lingers: number;
   answersTwice: number;
   /** A thread that was stopped goes on, and is never gone. */
   unstoppable: number;
@@ -30,12 +40,22 @@ export interface Malice {
 
 type OnTheWay = { type: "alive" } | { type: "message"; message: FromRuntime } | { type: "died"; death: Death } | { type: "gone" };
 
+/** A job that the thread has claimed. */
 interface RunWork {
   message: ToRuntime & { type: "run" };
+  /** What it runs. */
+  current: Work;
+  /** How many more steps that takes; Infinity if it does not end by itself. */
+  left: number;
 }
 
 interface ChunkWork {
   message: ToRuntime & { type: "chunk" };
+  /** The item that it runs. */
+  current: Work | undefined;
+  left: number;
+  /** The item that it started last. */
+  last: Work | undefined;
   next: number;
   from: number;
   values: unknown[];
@@ -60,8 +80,10 @@ export class SimulatedThread implements Thread {
   #inbox: ToRuntime[] = [];
   #outbox: OnTheWay[] = [];
   #running: (RunWork | ChunkWork)[] = [];
-  /** The job of each run that was started. */
-  #workOfRun = new Map<number, number>();
+  /** What was claimed here, by run, and has not been answered in full; its slot has to account for it when the thread ends. */
+  #held = new Map<number, RunWork | ChunkWork>();
+  /** Whether work that does not end holds up everything else. */
+  #busy: boolean;
   /** An answer that is sent once more, behind the next message. */
   #echo: FromRuntime | undefined;
 
@@ -70,6 +92,7 @@ export class SimulatedThread implements Thread {
     this.#events = events;
     this.name = name.replace("process-pool ", "");
     this.#unstoppable = world.random.chance(world.malice.unstoppable);
+    this.#busy = world.random.chance(0.5);
   }
 
   // The slot's side
@@ -80,9 +103,14 @@ export class SimulatedThread implements Thread {
     this.#inbox.push(message);
   }
 
-  stop(): void {
+  stop(abort?: { reason: unknown }): void {
     this.#world.activity++;
+    if (abort?.reason instanceof JobTimeoutError) this.#checkTimeout(abort.reason);
+    else if (abort === undefined) this.#checkIdle();
     this.#stopped = true;
+    this.#lose(abort !== undefined && this.#world.isEnd(abort.reason) ? "terminated" : "stopped");
+    // Should it live on, then what it ran ends some time, and answers when nobody listens any more.
+    for (const work of this.#running) work.left = 0;
     this.#world.lastEnd = this.#world.clock.now();
     this.#world.note(() => `${this.name} is told to stop`);
   }
@@ -99,7 +127,8 @@ export class SimulatedThread implements Thread {
     if (this.#state === "starting") return true;
     if (this.#state === "dead") return !this.#unstoppable;
     if (this.#state === "gone") return false;
-    return (this.#stopped && !this.#unstoppable) || this.#inbox.length > 0 || this.#running.length > 0;
+    if (this.#stopped && !this.#unstoppable) return true;
+    return this.#inbox.length > 0 ? !this.#busy || !this.#running.some(isEndless) : !this.#running.every(isEndless);
   }
 
   /** Whether nothing will ever be heard of it again. */
@@ -112,11 +141,6 @@ export class SimulatedThread implements Thread {
     return this.#state === "gone" && !this.hasSent;
   }
 
-  /** What the job of a run was given. */
-  workOf(run: number): number | undefined {
-    return this.#workOfRun.get(run);
-  }
-
   /** What it sent first arrives. */
   deliver(): void {
     const sent = this.#outbox.shift()!;
@@ -127,11 +151,12 @@ export class SimulatedThread implements Thread {
       case "died":
         this.#mourned = true;
         if (!this.#stopped) this.#world.lastEnd = this.#world.clock.now();
+        this.#lose(sent.death.memoryLimit === undefined ? "died" : "full");
         return this.#events.died(sent.death);
       case "gone":
         return this.#events.gone();
       case "message":
-        if (!this.#stopped) this.#world.answered(this, sent.message);
+        this.#answered(sent.message);
         return this.#events.message(sent.message);
     }
   }
@@ -145,9 +170,39 @@ export class SimulatedThread implements Thread {
     if (this.#state === "starting") {
       this.#state = "alive";
       this.#outbox.push({ type: "alive" });
-    } else if (this.#inbox.length > 0 && (this.#running.length === 0 || random.chance(0.5))) this.#take(this.#inbox.shift()!);
-    else if (this.#running.length > 0) this.#work(random.below(this.#running.length));
+      return;
+    }
+    const able = this.#running.filter((work) => !isEndless(work));
+    if (this.#inbox.length > 0 && (able.length === 0 || random.chance(0.5))) this.#take(this.#inbox.shift()!);
+    else if (able.length > 0) this.#work(random.pick(able));
     else if (this.#stopped) this.#begone();
+  }
+
+  /** Lets work end that has no limit and would not end by itself; false if there is none. */
+  release(): boolean {
+    let released = false;
+    for (const work of this.#running) {
+      if (!isEndless(work) || work.current!.limit !== Infinity) continue;
+      work.left = 0;
+      released = true;
+    }
+    return released;
+  }
+
+  /** Whether it has work that only its limit will end. */
+  get hangs(): boolean {
+    return this.#running.some(isEndless);
+  }
+
+  /** After every step. */
+  checkNow(): void {
+    if (this.#stopped || this.#running.length === 0) return;
+    const { clock } = this.#world;
+    for (const { current } of this.#running) {
+      if (current === undefined || current.limit === Infinity) continue;
+      const latest = Math.max(clock.now() + 1, current.due);
+      check(clock.nextDue <= latest, "the time of work that has a limit is watched", () => current.number);
+    }
   }
 
   #begone(): void {
@@ -165,7 +220,65 @@ export class SimulatedThread implements Thread {
     this.#running = [];
     if (random.chance(malice.losesMessages)) this.#outbox.length = random.below(this.#outbox.length + 1);
     const thrown = random.chance(0.5) ? { raw: new Error("fatal") } : undefined;
-    this.#outbox.push({ type: "died", death: { reason: "died", thrown } });
+    const memoryLimit = random.chance(malice.fillsHeap) ? HEAP : undefined;
+    this.#outbox.push({ type: "died", death: { reason: "died", memoryLimit, thrown } });
+  }
+
+  // What its slot makes of it
+
+  /** An answer arrives. The same may come twice, or when the slot does not listen any more. */
+  #answered(message: FromRuntime): void {
+    if (!("run" in message)) return;
+    const held = this.#held.get(message.run);
+    if (held === undefined) return;
+    if (message.type !== "items") held.current!.arrive();
+    else for (const i of message.values.keys()) this.#itemOf(held as ChunkWork, message.from + i)?.arrive();
+    if (isAnswer(message)) this.#held.delete(message.run);
+  }
+
+  /** It has ended, as far as its slot knows. */
+  #lose(fate: Fate): void {
+    for (const work of this.#open()) work.lose(fate, this.#world.clock.now());
+    this.#held.clear();
+  }
+
+  /** What was started and has not been answered. */
+  *#open(): Generator<Work> {
+    for (const held of this.#held.values()) {
+      if ("next" in held) yield* this.#openItems(held);
+      else yield held.current;
+    }
+  }
+
+  *#openItems(held: ChunkWork): Generator<Work> {
+    for (let i = held.message.from; i < held.next; i++) {
+      const work = this.#itemOf(held, i);
+      if (work?.isRunning) yield work;
+    }
+  }
+
+  /** Undefined if the item cannot be sent. */
+  #itemOf({ message }: ChunkWork, index: number): Work | undefined {
+    return this.#world.works[message.items[index] as number];
+  }
+
+  /** It is stopped although it runs nothing. */
+  #checkIdle(): void {
+    const waits = this.#inbox.some((message) => message.type === "run" && this.#world.works[message.args[0] as number]!.isWanted());
+    check(!waits || this.#world.mayEnd, "a worker that has jobs is stopped only to end one of them", () => this.name);
+  }
+
+  /** It is stopped to end something that has run for too long. */
+  #checkTimeout(error: JobTimeoutError): void {
+    // Which item of a chunk runs is not known any more when its map has ended.
+    const isForgotten = (held: RunWork | ChunkWork): boolean =>
+      "next" in held && !held.message.items.some((_, i) => this.#itemOf(held, i)?.isWanted());
+    if ([...this.#held.values()].some(isForgotten)) return;
+    const now = this.#world.clock.now();
+    const overrun = [...this.#open()].filter((work) => work.hasOverrun(now) && work.id === error.jobId);
+    this.#world.note(() => `${this.name} is stopped for its time: ${error.jobId}`);
+    check(overrun.length > 0, "what is stopped for its time has run for so long", () => error.jobId);
+    if (overrun.length === 1) overrun[0]!.over = true;
   }
 
   // The worker's side
@@ -195,12 +308,10 @@ export class SimulatedThread implements Thread {
         return this.#send({ type: "closed", thrown: random.chance(malice.finalizerThrows) ? failure("cannot finalize") : undefined });
       case "run":
         if (!this.#claim(message)) return;
-        this.#workOfRun.set(message.run, message.args[0] as number);
-        this.#world.started(message.args[0] as number, this);
-        return void this.#running.push({ message });
+        return this.#run(message);
       case "chunk":
         if (!this.#claim(message)) return;
-        return void this.#running.push({ message, next: message.from, from: message.from, values: [], thrown: [] });
+        return this.#runChunk(message);
     }
   }
 
@@ -211,35 +322,85 @@ export class SimulatedThread implements Thread {
     return false;
   }
 
-  #work(index: number): void {
-    const work = this.#running[index]!;
-    if ("next" in work) return this.#workOnChunk(work, index);
-    const { run, args } = work.message;
-    const outcome = this.#world.outcomeOf(args[0] as number);
-    this.#running.splice(index, 1);
+  #run(message: ToRuntime & { type: "run" }): void {
+    const work = { message, current: this.#start(message.args[0] as number), left: this.#world.duration() };
+    this.#running.push(work);
+    this.#held.set(message.run, work);
+  }
+
+  #runChunk(message: ToRuntime & { type: "chunk" }): void {
+    const { from } = message;
+    const work = { message, current: undefined, left: 0, last: undefined, next: from, from, values: [], thrown: [] };
+    this.#running.push(work);
+    this.#held.set(message.run, work);
+  }
+
+  #start(number: number): Work {
+    check(!this.#stopped, "a worker that was stopped starts nothing", () => `${number} in ${this.name}`);
+    this.#world.note(() => `${this.name} starts ${number}`);
+    const work = this.#world.works[number]!;
+    work.start(this.#world.clock.now());
+    return work;
+  }
+
+  /** What comes of work that is through. Nobody listens to a thread that was stopped: it may be run elsewhere meanwhile. */
+  #finish(work: Work): WorkOutcome {
+    if (this.#stopped) return { value: -1 };
+    const outcome = this.#world.outcomeOf(work);
+    work.finish(outcome);
+    return outcome;
+  }
+
+  #work(work: RunWork | ChunkWork): void {
+    if (work.current === undefined) return this.#nextItem(work as ChunkWork);
+    if (work.left > 0) return void work.left--;
+    if (work.current.deadly) return this.#die();
+    const outcome = this.#finish(work.current);
+    if ("next" in work) return this.#endItem(work, outcome);
+    const { run } = work.message;
+    this.#running.splice(this.#running.indexOf(work), 1);
     this.#send(
       "error" in outcome ? { type: "threw", run, thrown: { raw: outcome.error } } : { type: "returned", run, value: outcome.value },
     );
+    this.#settled(work);
   }
 
-  /** The next item, or what comes after the last. */
-  #workOnChunk(work: ChunkWork, index: number): void {
+  /** Starts the next item, or ends the chunk. */
+  #nextItem(work: ChunkWork): void {
     const { items, claim, skip } = work.message;
     const i = work.next;
     Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
-    if (i === items.length || Atomics.compareExchange(this.#claims, claim + 1, i, i + 1) !== i) {
-      this.#running.splice(index, 1);
-      return this.#flush(work, true);
-    }
+    if (i === items.length || Atomics.compareExchange(this.#claims, claim + 1, i, i + 1) !== i) return this.#endChunk(work);
     work.next++;
-    if (skip.includes(i)) work.values.push(undefined);
-    else {
-      this.#world.started(items[i] as number, this);
-      const outcome = this.#world.outcomeOf(items[i] as number);
-      if ("error" in outcome) work.thrown.push([i, { raw: outcome.error }]);
-      work.values.push("error" in outcome ? undefined : outcome.value);
-    }
-    if (work.next < items.length && this.#world.random.chance(0.3)) this.#flush(work, false);
+    // From now on its slot can tell that the item before was finished, although what came of it may be lost.
+    if (work.last !== undefined) work.last.over = true;
+    work.last = undefined;
+    if (skip.includes(i)) return void work.values.push(undefined);
+    work.last = work.current = this.#start(items[i] as number);
+    work.left = this.#world.duration();
+    const { limit, retries } = work.current;
+    check(work.message.eager || (limit === Infinity && retries === 0), "results that may be lost with a later item are not held back");
+    // What was held back does not wait for an item that waits itself.
+    if (work.values.length > 0 && this.#world.random.chance(0.3)) this.#flush(work, false);
+  }
+
+  #endItem(work: ChunkWork, outcome: WorkOutcome): void {
+    const { items, eager } = work.message;
+    if ("error" in outcome) work.thrown.push([work.next - 1, { raw: outcome.error }]);
+    work.values.push("error" in outcome ? undefined : outcome.value);
+    work.current = undefined;
+    if (work.next === items.length) this.#endChunk(work);
+    else if (eager || this.#world.random.chance(0.3)) this.#flush(work, false);
+  }
+
+  #endChunk(work: ChunkWork): void {
+    this.#running.splice(this.#running.indexOf(work), 1);
+    this.#flush(work, true);
+    this.#settled(work);
+  }
+
+  #settled({ message }: RunWork | ChunkWork): void {
+    Atomics.compareExchange(this.#claims, message.claim, STARTED, FINISHED);
   }
 
   #flush(work: ChunkWork, last: boolean): void {
@@ -250,6 +411,10 @@ export class SimulatedThread implements Thread {
     work.thrown = [];
     this.#send({ type: "items", run: work.message.run, from, values, thrown, last, elapsed });
   }
+}
+
+function isEndless({ left }: RunWork | ChunkWork): boolean {
+  return left === Infinity;
 }
 
 function isAnswer(message: FromRuntime): boolean {

@@ -1,12 +1,12 @@
 import type { Environment } from "../../pool/options.ts";
-import type { ExportMessage, FromRuntime } from "../../worker/protocol.ts";
+import type { ExportMessage } from "../../worker/protocol.ts";
 import { Random } from "./random.ts";
 import { SimulatedClock } from "./simulated_clock.ts";
 import { type Malice, SimulatedThread } from "./simulated_thread.ts";
-import { check } from "./violation.ts";
+import { Work, type WorkOptions, type WorkOutcome } from "./works.ts";
 
-/** What came of one piece of work in a worker. */
-export type WorkOutcome = { value: number } | { error: Error };
+/** Why schedules terminate pools. */
+export const TERMINATED = "enough";
 
 /**
  * All that is around a pool: threads, time, and what waits for something outside. Nothing happens in it but by a step, and the generator chooses
@@ -20,15 +20,13 @@ export class SimulatedWorld implements Environment {
   readonly exports: ExportMessage[];
   /** Goes up whenever anything happens, so that one can tell when nothing does any more. */
   activity = 0;
-  /** What has been started in a worker: job arguments and items, all of them different numbers. */
-  readonly begun = new Set<number>();
-  /** What came of it there. */
-  readonly outcomes = new Map<number, WorkOutcome>();
-  /** The answers about jobs that arrived at a slot that was still to hear of them. */
-  readonly answers = new Map<number, WorkOutcome>();
+  /** All job arguments and items, by number. */
+  readonly works: Work[] = [];
   #threads: SimulatedThread[] = [];
   /** The threads of which the pool has not heard that they are gone. */
   readonly notGone = new Set<SimulatedThread>();
+  /** Whether the pool may have been told to stop its threads with all that they hold. */
+  mayEnd = false;
   /** When the pool ended a thread or heard of a death, most lately. */
   lastEnd = 0;
   /** Promises that something outside of the pool is to settle. */
@@ -42,18 +40,30 @@ export class SimulatedWorld implements Environment {
     // A peaceful world comes as far as the end of long stories; a malicious one begins many.
     const peaceful = random.chance(0.2);
     const rate = (...rates: number[]): number => peaceful || random.chance(0.4) ? 0 : random.pick(rates);
+    // Where workers start without trouble, jobs get further.
+    const troubled = random.chance(0.5);
+    const startRate = (...rates: number[]): number => troubled ? rate(...rates) : 0;
     this.malice = {
-      startThrows: rate(0.05, 0.3, 1),
-      failsToLoad: rate(0.05, 0.3, 0.9),
-      failsToInitialize: rate(0.05, 0.3),
-      diesAtStart: rate(0.05, 0.3, 1),
+      startThrows: startRate(0.05, 0.3, 1),
+      failsToLoad: startRate(0.05, 0.3, 0.9),
+      failsToInitialize: startRate(0.05, 0.3),
+      diesAtStart: startRate(0.05, 0.3, 1),
       dies: rate(0.01, 0.03, 0.1),
-      losesMessages: rate(0.3),
+      deadly: rate(0.1, 0.3),
+      losesMessages: rate(0.3, 0.8),
+      fillsHeap: rate(0.3, 1),
       throws: rate(0.1, 0.4),
+      lingers: rate(0.1, 0.3, 0.6),
       answersTwice: rate(0.1, 0.5),
       unstoppable: rate(0.1, 0.5),
       finalizerThrows: rate(0.3),
     };
+  }
+
+  newWork(options: Omit<WorkOptions, "deadly">): Work {
+    const work = new Work(this.works.length, { ...options, deadly: this.random.chance(this.malice.deadly) });
+    this.works.push(work);
+    return work;
   }
 
   note(line: () => string): void {
@@ -73,6 +83,11 @@ export class SimulatedWorld implements Environment {
     return thread;
   };
 
+  /** Whether this is why a pool is terminated, be it for its `shutdown` took too long. */
+  isEnd(reason: unknown): boolean {
+    return reason === TERMINATED || (reason instanceof DOMException && reason.name === "TimeoutError");
+  }
+
   /** A promise that a later step resolves. */
   pause(): Promise<void> {
     return new Promise((resolve) => this.#pauses.push(resolve));
@@ -80,23 +95,15 @@ export class SimulatedWorld implements Environment {
 
   // What threads tell of
 
-  started(work: number, thread: SimulatedThread): void {
-    this.note(() => `${thread.name} starts ${work}`);
-    check(!this.begun.has(work), "nothing runs twice", () => work);
-    this.begun.add(work);
+  /** How many more steps than one a piece of work takes: Infinity for one that ends when its thread does. */
+  duration(): number {
+    const { random, malice } = this;
+    return random.chance(malice.lingers) ? random.pick([1, 3, Infinity]) : 0;
   }
 
-  outcomeOf(work: number): WorkOutcome {
-    const outcome = this.random.chance(this.malice.throws) ? { error: new Error(`${work} failed`) } : { value: work * 2 };
-    this.outcomes.set(work, outcome);
-    return outcome;
-  }
-
-  /** An answer has arrived at a slot that has not stopped its thread. */
-  answered(thread: SimulatedThread, message: FromRuntime): void {
-    if (message.type !== "returned" && message.type !== "threw") return;
-    const work = thread.workOf(message.run)!;
-    if (!this.answers.has(work)) this.answers.set(work, this.outcomes.get(work)!);
+  outcomeOf({ number, runs }: Work): WorkOutcome {
+    // No two runs have the same.
+    return this.random.chance(this.malice.throws) ? { error: new Error(`${number} failed`) } : { value: number * 100 + runs };
   }
 
   // Steps
@@ -130,6 +137,22 @@ export class SimulatedWorld implements Environment {
     this.note(() => "the next timer fires");
     this.clock.fire();
     return true;
+  }
+
+  /** Lets work end that nothing else would ever end; false if there is none. */
+  release(): boolean {
+    let released = false;
+    for (const thread of this.#threads) released = thread.release() || released;
+    return released;
+  }
+
+  /** Whether a thread has work that only its limit will end. */
+  get hangs(): boolean {
+    return this.#threads.some((thread) => thread.hangs);
+  }
+
+  checkNow(): void {
+    for (const thread of this.#threads) thread.checkNow();
   }
 
   #deliver(thread: SimulatedThread): void {
