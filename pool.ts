@@ -534,6 +534,7 @@ export class ProcessPool implements AsyncDisposable {
 
   #sent(ticket: Ticket, slot: Slot): void {
     this.#watchdog.watch(ticket);
+    this.#crew.expectAnswer();
     this.#options.observer?.sent(ticket.id, slot.id);
   }
 

@@ -5,6 +5,7 @@ import type { TaskTable } from "../worker/tasks.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { show } from "./checks.ts";
 import type { ResolvedOptions } from "./options.ts";
+import { Rounds } from "./rounds.ts";
 import type { Answer, Ticket } from "./ticket.ts";
 
 /** What a crew tells its pool. */
@@ -40,6 +41,14 @@ const MAX_FAILED_STARTS = 3;
  */
 const GONE_WITHIN = 1000;
 
+/**
+ * So often, in ms, it is looked whether workers take up what they are sent. Oftener, and a busy machine that is slow to run a thread might be taken
+ * for a worker that is stuck; more seldom, and jobs wait for one that is.
+ */
+const LOOK_EVERY = 1000;
+
+const KEPT_BUSY: Death = { reason: "was stopped, as something that an earlier job left behind kept it busy" };
+
 /** The workers of a pool: starts those that are missing, chooses one for each job, lets go of those that are idle or worn, mourns the dead. */
 export class Crew {
   /** Those that start, run or close. */
@@ -55,11 +64,15 @@ export class Crew {
   #failedStarts = 0;
   #warmUps: PromiseWithResolvers<void>[] = [];
   #stopIdleTimer: (() => void) | undefined;
+  /** Calls off what is done about a worker that takes too long to start or to close. */
+  #deadlines = new Map<Slot, () => void>();
+  #looks: Rounds;
 
   constructor(options: ResolvedOptions, parts: CrewParts) {
     this.#options = options;
     this.#parts = parts;
     this.slots = this.#slots;
+    this.#looks = new Rounds(options.clock, LOOK_EVERY, () => this.#look());
   }
 
   get size(): number {
@@ -140,6 +153,11 @@ export class Crew {
     this.#watchIdle();
   }
 
+  /** Some worker was sent something that it is to take up soon. */
+  expectAnswer(): void {
+    this.#looks.begin();
+  }
+
   /** Stops one at once, as far as the backend can. */
   stop(slot: Slot, reason: unknown): LeftBehind {
     this.#leave(slot);
@@ -213,6 +231,10 @@ export class Crew {
         now: clock.now,
       });
       this.#slots.add(slot);
+      this.#limit(slot, () => {
+        this.stop(slot, undefined);
+        this.#startFailed({ reason: `was not ready within ${this.#options.startTimeout} ms ('startTimeout')` });
+      });
       return true;
     } catch (error) {
       this.#startFailed({ reason: "could not be started", thrown: { raw: error } });
@@ -244,12 +266,7 @@ export class Crew {
     },
     died: (slot, death, left) => {
       this.#leave(slot);
-      // First, since `onError` may ask about what the worker held.
-      this.#parts.events.bereaved(left, death);
-      if (left.started.length === 0) this.#parts.callbacks.report(this.diedError(death));
-      // What its module left behind may have ended it before its first job: the next would fare no better.
-      if (left.started.length === 0 && !slot.proven) this.#startFailed(death);
-      this.#parts.events.changed();
+      this.#mourn(slot, death, left);
     },
     stuck: () => this.#warnOfStuck(),
     gone: (slot) => {
@@ -259,6 +276,41 @@ export class Crew {
       this.#gone = undefined;
     },
   };
+
+  #mourn(slot: Slot, death: Death, left: LeftBehind): void {
+    // First, since `onError` may ask about what the worker held.
+    this.#parts.events.bereaved(left, death);
+    if (left.started.length === 0) this.#parts.callbacks.report(this.diedError(death));
+    // What its module left behind may have ended it before its first job: the next would fare no better.
+    if (left.started.length === 0 && !slot.proven) this.#startFailed(death);
+    this.#parts.events.changed();
+  }
+
+  /** Stops workers that have not taken up what they were sent, though they run nothing; their jobs go elsewhere. Whether there is more to expect. */
+  #look(): boolean {
+    for (const slot of [...this.#slots].filter((slot) => slot.isKeptBusy())) {
+      const left = this.stop(slot, undefined);
+      for (const ticket of left.unstarted) ticket.neglected++;
+      this.#mourn(slot, KEPT_BUSY, left);
+    }
+    return this.#count(({ load, state }) => load > 0 || state === "closing") > 0;
+  }
+
+  /** Does something about a worker that starts or closes, if it is not through in time. */
+  #limit(slot: Slot, late: () => void): void {
+    const { startTimeout, clock } = this.#options;
+    if (startTimeout === Infinity) return;
+    const stop = clock.after(startTimeout, () => {
+      late();
+      this.#parts.events.changed();
+    });
+    this.#deadlines.set(slot, stop);
+  }
+
+  #unlimit(slot: Slot): void {
+    this.#deadlines.get(slot)?.();
+    this.#deadlines.delete(slot);
+  }
 
   #warnOfStuck(): void {
     if (this.#warned) return;
@@ -288,6 +340,7 @@ export class Crew {
   }
 
   #makeReady(slot: Slot): void {
+    this.#unlimit(slot);
     slot.makeReady();
     if (this.#ready === this.#options.maxWorkers) { for (const { resolve } of this.#warmUps.splice(0)) resolve(); }
     this.#parts.events.changed();
@@ -307,12 +360,21 @@ export class Crew {
   }
 
   #close(slot: Slot): void {
-    const { finalizer } = this.#options;
+    const { finalizer, startTimeout } = this.#options;
     slot.close(finalizer && this.#parts.tasks.resolve(finalizer));
+    this.#looks.begin();
+    if (finalizer === undefined) return;
+    this.#limit(slot, () => {
+      this.stop(slot, undefined);
+      const reason = `was stopped, as it was not through with its finalizer within ${startTimeout} ms ('startTimeout')`;
+      this.#parts.callbacks.report(this.diedError({ reason }));
+    });
   }
 
   #leave(slot: Slot): void {
+    this.#unlimit(slot);
     this.#slots.delete(slot);
+    if (this.size === 0) this.#looks.end();
     this.#ending.add(slot);
   }
 

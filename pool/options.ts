@@ -92,6 +92,13 @@ export interface ProcessPoolOptions {
    */
   jobTimeout?: number | undefined;
   /**
+   * How long a worker may take to load its modules and to run its initializer, in milliseconds, and how long it may take for its finalizer. One that
+   * is not ready by then is stopped and counts as one that could not start; one that is not closed is stopped and reported to `onError`.
+   *
+   * @default {60000}
+   */
+  startTimeout?: number | undefined;
+  /**
    * How much heap a worker may have, in MB. The job that fills it fails with a {@linkcode MemoryLimitError}, and its worker is replaced; that
    * is noticed within half a second. What typed arrays and ArrayBuffers hold is outside of the heap and does not count. Only the backend
    * `"killable"` can do this, and it is the default with this option; in a Web Worker a full heap ends the whole program.
@@ -136,6 +143,7 @@ export interface ResolvedOptions {
   jobsPerWorker: number;
   maxJobsPerWorker: number;
   jobTimeout: number;
+  startTimeout: number;
   retries: number;
   idleTimeout: number;
   onError: OnError;
@@ -174,6 +182,9 @@ const QUEUE_SIZE_PER_WORKER = 30;
  */
 const IDLE_TIMEOUT = 3000;
 
+/** Shorter, and an initializer that loads a large model might be taken for one that hangs; longer, and a night may be lost to one that does. */
+const START_TIMEOUT = 60_000;
+
 /** The words for the claims of so many jobs are 12 MB a worker; nothing that is of use comes near. */
 const MAX_JOBS_PER_WORKER = 1_000_000;
 
@@ -189,6 +200,7 @@ const OPTIONS = [
   "jobsPerWorker",
   "maxJobsPerWorker",
   "jobTimeout",
+  "startTimeout",
   "memoryLimit",
   "retries",
   "idleTimeout",
@@ -219,6 +231,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     modules = [],
     permissions,
     jobTimeout = Infinity,
+    startTimeout = START_TIMEOUT,
     memoryLimit,
     retries = 0,
     backend = jobTimeout === Infinity && memoryLimit === undefined ? "worker" : "killable",
@@ -265,6 +278,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     jobsPerWorker: checks.wholeNumber("jobsPerWorker", jobsPerWorker, { max: MAX_JOBS_PER_WORKER }),
     maxJobsPerWorker,
     jobTimeout: checks.milliseconds("jobTimeout", jobTimeout, { infinite: true }),
+    startTimeout: checks.milliseconds("startTimeout", startTimeout, { infinite: true }),
     retries: checks.wholeNumber("retries", retries, { min: 0 }),
     idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
     onError: checks.callable("onError", onError),

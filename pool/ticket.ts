@@ -43,6 +43,8 @@ export abstract class Ticket {
   run = 0;
   /** How often a worker has started it, or is about to. */
   attempt = 0;
+  /** How often a worker was stopped that did not take it up. */
+  neglected = 0;
   settled = false;
   /** Whether the watchdog counts it. */
   watched = false;

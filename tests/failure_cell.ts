@@ -4,24 +4,15 @@
  * @module
  */
 
-import {
-  type Future,
-  Job,
-  JobCancelledError,
-  JobTimeoutError,
-  MemoryLimitError,
-  PoolBrokenError,
-  ProcessPool,
-  WorkerDiedError,
-} from "@procpool/process-pool";
+import { type Future, Job, JobTimeoutError, MemoryLimitError, PoolBrokenError, ProcessPool, WorkerDiedError } from "@procpool/process-pool";
 import { type Cell, cells, type Deed, DEEDS, harmsProgram, type Outcome, type Stage } from "./failure_matrix.ts";
 import { moduleOf, within } from "./fixtures.ts";
 
-/** How long a job may run that is expected to run for too long, or to wait behind such a one, in ms. */
+/** How long a job may run that is expected to run for too long, in ms. */
 const JOB_TIMEOUT = 200;
 
-/** How long a pool is waited for that is expected to wait for ever, in ms: longer than a job may run, since jobs do not end it. */
-const HANGS_AFTER = 350;
+/** How long a worker may take to be ready that is expected not to be, and to close after it was. */
+const START_TIMEOUTS = { never: 200, once: 3000 };
 
 /** How long any other is, in ms. */
 const ENDS_WITHIN = 30_000;
@@ -51,12 +42,13 @@ function sourceOf(deed: Deed, stage: Stage): string {
 export async function tryCell({ backend, stage, deed, expected }: Cell): Promise<Outcome | string> {
   const module = moduleOf(sourceOf(DEEDS[deed], stage));
   const reported: unknown[] = [];
-  const waits = expected.startsWith("waits");
+  const inTime = expected.includes("in time");
   const pool = new ProcessPool({
     backend,
     maxWorkers: 1,
     modules: [module],
-    jobTimeout: waits || expected.startsWith("JobTimeoutError") ? JOB_TIMEOUT : ENDS_WITHIN,
+    jobTimeout: expected.startsWith("JobTimeoutError") ? JOB_TIMEOUT : ENDS_WITHIN,
+    startTimeout: inTime ? START_TIMEOUTS[stage === "finalizer" ? "once" : "never"] : ENDS_WITHIN,
     memoryLimit: backend === "killable" && deed === "fills the heap" ? 64 : undefined,
     initializer: stage === "initializer" ? { module, name: stage } : undefined,
     finalizer: stage === "finalizer" ? { module, name: stage } : undefined,
@@ -65,7 +57,7 @@ export async function tryCell({ backend, stage, deed, expected }: Cell): Promise
 
   let culprit: Future<unknown> | undefined;
   if (stage === "running" || stage === "replying") culprit = await pool.submit({ module, name: stage });
-  if (culprit !== undefined && waits) {
+  if (culprit !== undefined && expected.startsWith("reported")) {
     // It replies, and its worker is stuck then; a job that comes at once may be taken from the port just before.
     await within(culprit.exception());
     await new Promise((resolve) => setTimeout(resolve, 50));
@@ -78,14 +70,11 @@ export async function tryCell({ backend, stage, deed, expected }: Cell): Promise
   const good = await pool.submit({ module, name: "good" }, 1);
   if (stage === "finalizer") await within(good.exception());
 
-  const begin = performance.now();
-  const timeout = waits ? HANGS_AFTER : ENDS_WITHIN;
-  await within(pool.shutdown({ timeout }));
-  const hung = performance.now() - begin >= timeout;
+  await within(pool.shutdown({ timeout: ENDS_WITHIN }));
 
   const outcomes = [
     culprit === undefined ? undefined : describe(await within(culprit.exception())),
-    hung && stage === "finalizer" ? "waits" : await describeGood(good),
+    await describeGood(good),
     reported.length > 0 ? describeReports(stage, reported) : undefined,
   ];
   const seen = outcomes.filter((outcome) => outcome !== undefined && outcome !== "no harm");
@@ -99,7 +88,7 @@ function describe(error: unknown): Outcome | string {
   for (const type of [WorkerDiedError, JobTimeoutError, MemoryLimitError]) if (error instanceof type) return type.name;
   const { name, message } = error as Error;
   if ((name === "RangeError" && message === "deed") || name === "DataCloneError") return "its error";
-  return error instanceof PoolBrokenError ? "pool breaks" : error instanceof JobCancelledError ? "waits" : String(error);
+  return error instanceof PoolBrokenError ? inTime("pool breaks", error) : String(error);
 }
 
 async function describeGood(good: Future<unknown>): Promise<Outcome | string | undefined> {
@@ -113,7 +102,11 @@ function describeReports(stage: Stage, reported: unknown[]): Outcome | string | 
   // A pool that breaks tells its jobs.
   if (stage === "loading" || stage === "initializer") return undefined;
   if (reported.length !== 1) return `${reported.length} reports`;
-  return stage === "idle" ? "reported, replaced" : "reported";
+  return stage === "finalizer" ? inTime("reported", reported[0]) : "reported, replaced";
+}
+
+function inTime(outcome: string, error: unknown): string {
+  return (error as Error).message.includes("'startTimeout'") ? `${outcome} in time` : outcome;
 }
 
 /** Whether what is left of the pool uses a core while this thread only waits; else it resolves when nothing is left. */

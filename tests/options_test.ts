@@ -32,7 +32,7 @@ const getter = Object.getOwnPropertyDescriptor({
 
 const LONGEST = 2147483647;
 const POOL_OPTIONS = "'maxWorkers', 'queueSize', 'modules', 'permissions', 'backend', 'initializer', 'initArgs', 'finalizer', " +
-  "'jobsPerWorker', 'maxJobsPerWorker', 'jobTimeout', 'memoryLimit', 'retries', 'idleTimeout', 'onError'";
+  "'jobsPerWorker', 'maxJobsPerWorker', 'jobTimeout', 'startTimeout', 'memoryLimit', 'retries', 'idleTimeout', 'onError'";
 const PERMISSIONS = "'read', 'write', 'net', 'env', 'sys', 'run', 'ffi', 'import'";
 const ADVICE = "export a function from a module, name that module in the pool's 'modules', and give the function";
 const MODULE = 'must be the address of a module, such as import.meta.resolve("./tasks.ts"), or { url, exports }: current value is';
@@ -262,6 +262,7 @@ Deno.test({
       ...integers("new ProcessPool", "maxJobsPerWorker", "create pool", newPool, { infinite: true }),
       ...times("new ProcessPool", "idleTimeout", "create pool", newPool, { infinite: true }),
       ...times("new ProcessPool", "jobTimeout", "create pool", newPool, { infinite: true }),
+      ...times("new ProcessPool", "startTimeout", "create pool", newPool, { infinite: true }),
       ...integers("new ProcessPool", "memoryLimit", "create pool", newPool),
       [
         "retries: -1",
@@ -689,6 +690,7 @@ Deno.test("ProcessPool() accepts undefined for every option", async () => {
     jobsPerWorker: undefined,
     maxJobsPerWorker: undefined,
     jobTimeout: undefined,
+    startTimeout: undefined,
     memoryLimit: undefined,
     retries: undefined,
     idleTimeout: undefined,

@@ -34,6 +34,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
   /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
   const GATHER = 1;
   const JOB = Symbol.for("process-pool.job");
+  // As they are now: tasks may put others in their place.
+  const { setTimeout, clearTimeout, performance } = globalThis;
+  const { store, compareExchange } = Atomics;
+  const { now: timeOfDay } = Date;
 
   const tasks = new Map<number, Func>();
   const classes = new Map<unknown, { module: number; name: string }>();
@@ -91,7 +95,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function make(message: TaskMessage): Func {
     try {
-      return message.func ?? (message.text !== undefined ? compile(message.text, message.name) : exported(message.export!));
+      if (Object.hasOwn(message, "func")) return message.func!;
+      return message.text !== undefined ? compile(message.text, message.name) : exported(message.export!);
     } catch (thrown) {
       return () => {
         throw thrown;
@@ -155,14 +160,21 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
+  /** Claims a job; false if it was taken back. */
+  function claim({ run, claim, task: message }: RunHeader): boolean {
+    store(claims, claim + 2, timeOfDay() | 0);
+    if (compareExchange(claims, claim, SENT, STARTED) === SENT) return true;
+    // The slot counts it as known from this message on.
+    task(message);
+    post({ type: "skipped", run });
+    return false;
+  }
+
   async function run(message: ToRuntime & { type: "run" }): Promise<void> {
-    const { run, claim } = message;
-    // Even if the job was taken back: the slot counts the task as known from this message on.
-    const func = task(message.task);
-    Atomics.store(claims, claim + 2, Date.now() | 0);
-    if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
+    if (!claim(message)) return;
+    const { run } = message;
     try {
-      const value = await callTask(func, message.args, message, message.id);
+      const value = await callTask(task(message.task), message.args, message, message.id);
       post({ type: "returned", run, value });
     } catch (thrown) {
       // Among the errors that come here is that of a result that cannot be copied.
@@ -175,17 +187,16 @@ export function createRuntime(host: RuntimeHost): Runtime {
   /** The answer is on its way: a caller that was busy meanwhile does not take the job for one that runs still. */
   function settled({ run, claim }: RunHeader): void {
     // Unless the slot has the answer and has used the claim again.
-    Atomics.compareExchange(claims, claim, STARTED, FINISHED);
+    compareExchange(claims, claim, STARTED, FINISHED);
     running.delete(run);
     if (running.size === 0) whenIdle?.();
   }
 
   async function runChunk(message: ToRuntime & { type: "chunk" }): Promise<void> {
-    const { run, claim, items, eager } = message;
+    if (!claim(message)) return;
+    const { run, items, eager } = message;
     const skip = new Set(message.skip);
     const func = task(message.task);
-    Atomics.store(claims, claim + 2, Date.now() | 0);
-    if (Atomics.compareExchange(claims, claim, SENT, STARTED) !== SENT) return post({ type: "skipped", run });
     const begin = performance.now();
     let sent = begin;
     let from = message.from;
@@ -220,8 +231,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     const flushThis = (): void => flush(false);
     flushes.add(flushThis);
     for (let i = from; i < items.length; i++) {
-      Atomics.store(claims, claim + 2, Date.now() | 0);
-      if (Atomics.compareExchange(claims, claim + 1, i, i + 1) !== i) break;
+      store(claims, message.claim + 2, timeOfDay() | 0);
+      if (compareExchange(claims, message.claim + 1, i, i + 1) !== i) break;
       if (skip.has(i)) {
         values.push(undefined);
         continue;

@@ -67,6 +67,12 @@ interface Sent {
   claim: number;
 }
 
+/**
+ * Whether a worker takes up what it is sent is looked at so often in a row before it is given up: with a second between two looks, it has had two
+ * to three seconds. Arguments that take longer to be copied have their time nonetheless, as it is doubled whenever a job meets with this.
+ */
+const LOOKS = 2;
+
 const FAILURES = { loading: "could not load its modules", initializing: "failed in its initializer" };
 
 /** `starting` -> `ready` -> `closing` -> `ended`, or straight to `ended` from anywhere. */
@@ -86,6 +92,12 @@ export class Slot {
   #now: () => number;
   #idleSince = 0;
   #proven = false;
+  /** Whether the worker has said something since it was last looked at. */
+  #heard = false;
+  /** How many looks in a row have found it neither running nor saying anything. */
+  #silentLooks = 0;
+  /** Whether something is to run before it is closed. */
+  #hasFinalizer = false;
   /** The tasks that the worker has, as {@linkcode KNOWN_TASKS} says. */
   #known = new Set<number>();
 
@@ -195,6 +207,28 @@ export class Slot {
     return { time: (today - Atomics.load(this.#claims, claim + 2)) | 0, item };
   }
 
+  /**
+   * Looks at the worker, about once a second. Whether it was to take up something long ago and has not, although it runs nothing: what an earlier
+   * job left behind keeps it busy.
+   */
+  isKeptBusy(): boolean {
+    const silent = !this.#heard && this.#isExpected();
+    this.#heard = false;
+    this.#silentLooks = silent ? this.#silentLooks + 1 : 0;
+    const neglected = Math.max(0, ...this.tickets().map((ticket) => ticket.neglected));
+    return this.#silentLooks > LOOKS * 2 ** neglected;
+  }
+
+  /** Whether it has something to take up, and runs nothing. */
+  #isExpected(): boolean {
+    if (this.#state === "closing") return !this.#hasFinalizer;
+    if (this.#state !== "ready" || this.load === 0) return false;
+    return this.#sent.values().every(({ claim }) => {
+      const state = Atomics.load(this.#claims, claim);
+      return state === SENT || state === WITHDRAWN;
+    });
+  }
+
   /** Takes a job back; false if the worker has started it. */
   withdraw(ticket: Ticket): boolean {
     const sent = this.#sent.get(ticket.run)!;
@@ -219,6 +253,7 @@ export class Slot {
   /** Has the worker run its finalizer; `closed` comes after it. Only for one that holds no job. */
   close(finalizer: TaskMessage | undefined): void {
     this.#state = "closing";
+    this.#hasFinalizer = finalizer !== undefined;
     this.#thread.post({ type: "close", finalizer: finalizer && this.#introduce(finalizer) });
   }
 
@@ -241,6 +276,7 @@ export class Slot {
 
   #receive(message: FromRuntime): void {
     if (this.#state === "ended") return;
+    this.#heard = true;
     switch (message.type) {
       case "loaded":
         return this.#events.loaded(this, message.exports);
