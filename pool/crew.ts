@@ -378,14 +378,15 @@ export class Crew {
     this.#ending.add(slot);
   }
 
-  /** One timer for all workers, set anew only when it has run out: jobs come and go far more often. */
+  /** One timer for all workers, set anew only when it has run out and a worker is idle: jobs come and go far more often. */
   #watchIdle(): void {
     const { idleTimeout, clock } = this.#options;
     if (this.size === 0) {
       this.#stopIdleTimer?.();
       this.#stopIdleTimer = undefined;
-    } else if (this.#stopIdleTimer === undefined && idleTimeout !== Infinity) {
-      const longest = Math.max(0, ...[...this.#slots].map(({ idleFor }) => idleFor ?? 0));
+    } else if (this.#stopIdleTimer === undefined && idleTimeout !== Infinity && this.#warmUps.length === 0) {
+      const longest = Math.max(...this.#slots.values().map(({ idleFor }) => idleFor ?? -1));
+      if (longest < 0) return;
       // Under `deno test`, the first timer of a program runs microtasks while it is set, which may lead here again.
       this.#stopIdleTimer = () => {};
       // A timer may run out a little early by the clock.

@@ -4,6 +4,7 @@ import {
   Job,
   JobTimeoutError,
   MemoryLimitError,
+  PoolBrokenError,
   PoolClosedError,
   ProcessPool,
   type ProcessPoolOptions,
@@ -423,3 +424,57 @@ for (const backend of BACKENDS) {
     await within(shutdown!);
   });
 }
+
+// Workers that take too long, outside of any job
+
+Deno.test("ProcessPool with 'startTimeout' breaks when its workers are never ready, and says why", async () => {
+  const pool = new ProcessPool({ maxWorkers: 1, startTimeout: 100, initializer: () => new Promise(() => {}) });
+  const error = await within(assertRejects(() => pool.run((x: number) => x, 1), PoolBrokenError));
+  assertEquals(
+    error.message,
+    "Cannot start the workers of the pool, 3 times in a row: the last one was not ready within 100 ms ('startTimeout')",
+  );
+  await within(pool.shutdown());
+});
+
+Deno.test("ProcessPool.warmUp() outlasts one worker that was not ready in time", async () => {
+  const starts = sharedWords(1);
+  const hangOnce = (starts: Int32Array) => Atomics.add(starts, 0, 1) === 0 ? new Promise(() => {}) : undefined;
+  await using pool = new ProcessPool({ maxWorkers: 1, startTimeout: 3000, initializer: hangOnce, initArgs: [starts] });
+  await within(pool.warmUp());
+  assertEquals(Atomics.load(starts, 0), 2);
+});
+
+Deno.test("ProcessPool stops a worker that an earlier job keeps busy, and runs the job elsewhere that was sent to it", async () => {
+  const reported: unknown[] = [];
+  await using pool = new ProcessPool({ backend: "killable", maxWorkers: 1, onError: (error) => reported.push(error) });
+  const spins = sharedWords(1);
+  await pool.run((spins: Int32Array) => {
+    setTimeout(() => {
+      Atomics.store(spins, 0, 1);
+      Atomics.notify(spins, 0);
+      for (;;);
+    });
+  }, spins);
+  await Atomics.waitAsync(spins, 0, 0).value;
+  const withdrawn = await pool.submit(() => "never runs");
+  assert(withdrawn.cancel());
+  const future = await pool.submit(() => (globalThis as Record<symbol, { attempt: number }>)[Symbol.for("process-pool.job")]!.attempt);
+  assertEquals(await within(future.result()), 1);
+  assertEquals(reported.map((error) => [(error as Error).name, (error as Error).message]), [
+    ["WorkerDiedError", "An idle worker was stopped, as something that an earlier job left behind kept it busy"],
+  ]);
+});
+
+Deno.test("A job's worker keeps its own Atomics, timers and clocks, whatever tasks put in their place", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, jobTimeout: 30_000 });
+  await pool.run(() => {
+    Object.assign(Atomics, { compareExchange: () => 0, store: () => 0 });
+    Date.now = performance.now = () => 0;
+    (globalThis as { setTimeout?: unknown }).setTimeout = (globalThis as { clearTimeout?: unknown }).clearTimeout = undefined;
+    Object.defineProperty(Object.prototype, "func", { value: () => "inherited", configurable: true });
+  });
+  assertEquals(await within(pool.run((x: number) => x + 1, 1)), 2);
+  const results = await within(Array.fromAsync(pool.map(async (x: number) => await x * 2, [1, 2, 3, 4, 5, 6, 7, 8])));
+  assertEquals(results, [2, 4, 6, 8, 10, 12, 14, 16]);
+});

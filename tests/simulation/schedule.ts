@@ -11,8 +11,8 @@ import { check, Violation } from "./violation.ts";
 const MODULE = "file:///tasks.ts";
 const EXPORTS = [{ module: 0, name: "double", functionName: "double", text: Function.prototype.toString.call(double) }];
 
-/** So many steps no schedule of this size needs. */
-const MAX_STEPS = 5000;
+/** So many steps no schedule of this size needs, not even one that looks every ms after a job in a worker that hangs. */
+const MAX_STEPS = 50_000;
 
 /** So long a pool that ends waits for workers that it has stopped, in ms. */
 const GONE_WITHIN = 1000;
@@ -58,6 +58,7 @@ export class Schedule implements Stage {
       modules: [onlyAnnounced ? MODULE : { url: MODULE, exports: { double } }],
       permissions: onlyAnnounced ? "none" : undefined,
       backend: onlyAnnounced ? "worker" : random.pick([undefined, "worker", "killable"] as const),
+      startTimeout: random.pick([undefined, 5, 1000]),
       jobTimeout: random.chance(0.4) ? random.pick(LIMITS) : undefined,
       retries: random.chance(0.4) ? random.below(3) : undefined,
       onError: (error) => {

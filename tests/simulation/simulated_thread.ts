@@ -36,9 +36,16 @@ export interface Malice {
   /** A thread that was stopped goes on, and is never gone. */
   unstoppable: number;
   finalizerThrows: number;
+  /** It never gets as far as that it is alive. */
+  hangsAtStart: number;
+  /** Something that a job leaves behind, or the finalizer, keeps it busy for ever. */
+  keptBusy: number;
 }
 
 type OnTheWay = { type: "alive" } | { type: "message"; message: FromRuntime } | { type: "died"; death: Death } | { type: "gone" };
+
+/** For so long, in ms, a worker has not taken up what it was sent that is stopped for it. */
+const KEPT_BUSY_FOR = 2000;
 
 /** A job that the thread has claimed. */
 interface RunWork {
@@ -84,6 +91,10 @@ export class SimulatedThread implements Thread {
   #held = new Map<number, RunWork | ChunkWork>();
   /** Whether work that does not end holds up everything else. */
   #busy: boolean;
+  /** Whether it takes nothing any more, and says nothing. */
+  #keptBusy: boolean;
+  /** When its slot last heard of it, or sent it something when it had nothing to do. */
+  #silentSince = 0;
   /** An answer that is sent once more, behind the next message. */
   #echo: FromRuntime | undefined;
 
@@ -93,6 +104,7 @@ export class SimulatedThread implements Thread {
     this.name = name.replace("process-pool ", "");
     this.#unstoppable = world.random.chance(world.malice.unstoppable);
     this.#busy = world.random.chance(0.5);
+    this.#keptBusy = world.random.chance(world.malice.hangsAtStart);
   }
 
   // The slot's side
@@ -100,6 +112,7 @@ export class SimulatedThread implements Thread {
   post(message: ToRuntime): void {
     refuseUncloneable(message);
     this.#world.activity++;
+    if (this.#inbox.length === 0) this.#silentSince = this.#world.clock.now();
     this.#inbox.push(message);
   }
 
@@ -124,10 +137,11 @@ export class SimulatedThread implements Thread {
 
   /** Whether it will do something by itself. */
   get canStep(): boolean {
-    if (this.#state === "starting") return true;
     if (this.#state === "dead") return !this.#unstoppable;
     if (this.#state === "gone") return false;
     if (this.#stopped && !this.#unstoppable) return true;
+    if (this.#keptBusy) return false;
+    if (this.#state === "starting") return true;
     return this.#inbox.length > 0 ? !this.#busy || !this.#running.some(isEndless) : !this.#running.every(isEndless);
   }
 
@@ -144,6 +158,7 @@ export class SimulatedThread implements Thread {
   /** What it sent first arrives. */
   deliver(): void {
     const sent = this.#outbox.shift()!;
+    this.#silentSince = this.#world.clock.now();
     this.#world.note(() => `${this.name} -> ${sent.type === "message" ? describe(sent.message) : sent.type}`);
     switch (sent.type) {
       case "alive":
@@ -165,7 +180,7 @@ export class SimulatedThread implements Thread {
   step(): void {
     const { random, malice } = this.#world;
     if (this.#state === "dead") return this.#begone();
-    if (this.#stopped && !this.#unstoppable && random.chance(0.5)) return this.#begone();
+    if (this.#stopped && !this.#unstoppable && (this.#keptBusy || random.chance(0.5))) return this.#begone();
     if (random.chance(this.#state === "starting" ? malice.diesAtStart : malice.dies)) return this.#die();
     if (this.#state === "starting") {
       this.#state = "alive";
@@ -189,9 +204,9 @@ export class SimulatedThread implements Thread {
     return released;
   }
 
-  /** Whether it has work that only its limit will end. */
+  /** Whether only time will end what it does. */
   get hangs(): boolean {
-    return this.#running.some(isEndless);
+    return this.#running.some(isEndless) || (this.#keptBusy && !this.#stopped);
   }
 
   /** After every step. */
@@ -265,7 +280,9 @@ export class SimulatedThread implements Thread {
   /** It is stopped although it runs nothing. */
   #checkIdle(): void {
     const waits = this.#inbox.some((message) => message.type === "run" && this.#world.works[message.args[0] as number]!.isWanted());
-    check(!waits || this.#world.mayEnd, "a worker that has jobs is stopped only to end one of them", () => this.name);
+    const silence = this.#world.clock.now() - this.#silentSince;
+    const mayBe = this.#world.mayEnd || silence >= KEPT_BUSY_FOR;
+    check(!waits || mayBe, "a worker that has jobs is stopped only to end one of them, or when it does not take them up", () => this.name);
   }
 
   /** It is stopped to end something that has run for too long. */
@@ -305,6 +322,7 @@ export class SimulatedThread implements Thread {
         if (!random.chance(malice.failsToInitialize)) return this.#send({ type: "initialized" });
         return this.#send({ type: "failed", stage: "initializing", thrown: failure("cannot initialize") });
       case "close":
+        if (message.finalizer !== undefined && random.chance(malice.keptBusy)) return void (this.#keptBusy = true);
         return this.#send({ type: "closed", thrown: random.chance(malice.finalizerThrows) ? failure("cannot finalize") : undefined });
       case "run":
         if (!this.#claim(message)) return;
@@ -400,6 +418,7 @@ export class SimulatedThread implements Thread {
   }
 
   #settled({ message }: RunWork | ChunkWork): void {
+    if (this.#running.length === 0) this.#keptBusy = this.#world.random.chance(this.#world.malice.keptBusy);
     Atomics.compareExchange(this.#claims, message.claim, STARTED, FINISHED);
   }
 

@@ -57,6 +57,8 @@ export class SimulatedWorld implements Environment {
       answersTwice: rate(0.1, 0.5),
       unstoppable: rate(0.1, 0.5),
       finalizerThrows: rate(0.3),
+      hangsAtStart: startRate(0.02, 0.1),
+      keptBusy: rate(0.02, 0.1),
     };
   }
 
@@ -146,7 +148,7 @@ export class SimulatedWorld implements Environment {
     return released;
   }
 
-  /** Whether a thread has work that only its limit will end. */
+  /** Whether a thread does something that only time will end. */
   get hangs(): boolean {
     return this.#threads.some((thread) => thread.hangs);
   }
