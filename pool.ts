@@ -580,13 +580,15 @@ export class ProcessPool implements AsyncDisposable {
     for (const ticket of [...started.map(({ ticket }) => ticket), ...moved]) this.#undecided.add(ticket);
     // A `retryIf` may ask about any of them, so nothing is decided before all have been asked.
     const outcomes = started.map(({ ticket, items }) => this.#undecided.has(ticket) ? outcomeOf(ticket, items, death) : undefined);
-    const ended = moved.map((ticket) => this.#decide(ticket, failed(this.#crew.diedError(death, { id: ticket.id, ticket }))));
+    const ended = moved.map((ticket) =>
+      this.#decide(ticket, failed(this.#crew.diedError(death, { id: ticket.id, name: ticket.name, attempts: 0 })))
+    );
     for (const [i, { ticket }] of started.entries().toArray().reverse()) ended.unshift(this.#decide(ticket, outcomes[i]));
     return ended.filter((settlement) => settlement !== undefined);
   }
 
   #lost = (ticket: Ticket, nextItem: number, death: Death): Outcome<unknown> | undefined => {
-    return ticket.lost((id) => this.#crew.diedError(death, { id, ticket }), nextItem);
+    return ticket.lost((id, attempts) => this.#crew.diedError(death, { id, name: ticket.name, attempts }), nextItem);
   };
 
   /** Queues one before all others that has no outcome. How it ends else; undefined as well if it has settled meanwhile. */
@@ -616,15 +618,15 @@ export class ProcessPool implements AsyncDisposable {
 
   /** A job, or an item of a chunk, has run for too long; the rest of the chunk runs elsewhere. */
   #expire(ticket: Ticket, item: number): void {
-    const { timeout: limit, name: taskName, attempt: attempts } = ticket;
-    const errorOf = (jobId: string | number): JobTimeoutError =>
+    const { timeout: limit, name: taskName } = ticket;
+    const errorOf = (jobId: string | number, attempts: number): JobTimeoutError =>
       new JobTimeoutError(`Stopped job ${show(jobId)} (task ${show(taskName)}) as it ran for more than ${limit} ms`, {
         jobId,
         taskName,
         limit,
         attempts,
       });
-    this.#settleAll(this.#stopWith(ticket, errorOf(ticket.idOf(item)), () => ticket.lost(errorOf, item)));
+    this.#settleAll(this.#stopWith(ticket, errorOf(ticket.idOf(item), ticket.attempt), () => ticket.lost(errorOf, item)));
     this.#dispatch();
   }
 

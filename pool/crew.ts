@@ -192,10 +192,10 @@ export class Crew {
   }
 
   /** What a job is told whose worker has died, or who cares if it held none. */
-  diedError(death: Death, job?: { id: string | number; ticket: Ticket }): WorkerDiedError | MemoryLimitError {
+  diedError(death: Death, job?: { id: string | number; name: string; attempts: number }): WorkerDiedError | MemoryLimitError {
     const { reason, exitCode, memoryLimit, thrown } = death;
     const cause = thrown && this.#parts.tasks.decode(thrown);
-    const { name: taskName, attempt: attempts } = job?.ticket ?? {};
+    const { name: taskName, attempts } = job ?? {};
     const message = job === undefined
       ? `An idle worker ${reason}`
       : `Cannot finish job ${show(job.id)} (task ${show(taskName)}) as its worker ${reason}`;

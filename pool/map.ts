@@ -3,7 +3,7 @@ import { type ItemsMessage, NO_MORE, type RunHeader, type RunMessage } from "../
 import { Checks, show } from "./checks.ts";
 import { Queue } from "./queue.ts";
 import { onAbort } from "./signals.ts";
-import { type Answer, type Decode, isDeath, listCauses, type SettledCounts, Ticket } from "./ticket.ts";
+import { type Answer, type Decode, type ErrorOf, isDeath, listCauses, type SettledCounts, Ticket } from "./ticket.ts";
 
 /** Options of `ProcessPool.map`. */
 export interface MapOptions {
@@ -193,6 +193,10 @@ export class Chunk extends Ticket {
     this.#listener = listener;
   }
 
+  get attempt(): number {
+    return this.#failures.length + 1;
+  }
+
   message(header: RunHeader): RunMessage {
     const skip = [...this.#unsendable.keys()];
     const items = skip.length === 0 ? this.#items : this.#items.map((item, i) => this.#unsendable.has(i) ? undefined : item);
@@ -236,12 +240,12 @@ export class Chunk extends Ticket {
     return undefined;
   }
 
-  lost(errorOf: (id: number) => unknown, nextItem: number): Outcome<unknown> | undefined {
+  lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined {
     const outcomes: ItemOutcome[] = [];
     // Those of the first item: no other has run before.
     let failures = this.#failures;
     for (let i = this.#settledItems; i < nextItem; i++) {
-      const error = errorOf(this.id + i);
+      const error = errorOf(this.id + i, failures.length + 1);
       // The last of them is the one that ran.
       if (i === nextItem - 1 && isDeath(error) && failures.length < this.#retries) failures.push(error);
       else {

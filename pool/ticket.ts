@@ -41,8 +41,6 @@ export abstract class Ticket {
   slot: Slot | undefined;
   /** The number under which its slot knows it. */
   run = 0;
-  /** How often a worker has started it, or is about to. */
-  attempt = 0;
   /** How often a worker was stopped that did not take it up. */
   neglected = 0;
   settled = false;
@@ -58,6 +56,9 @@ export abstract class Ticket {
   get name(): string {
     return taskName(this.func);
   }
+
+  /** Which run of it this is, or will be, counted from 1; for a chunk, of the item that is next. */
+  abstract readonly attempt: number;
 
   /** How long it may run, in ms; for a chunk, each of its items. */
   abstract readonly timeout: number;
@@ -91,7 +92,7 @@ export abstract class Ticket {
   abstract refused(error: unknown): Outcome<unknown> | undefined;
 
   /** Its worker died when this of its items would have been the next. The outcome, or undefined if the rest of it can still be run. */
-  abstract lost(errorOf: (id: string | number) => unknown, nextItem: number): Outcome<unknown> | undefined;
+  abstract lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined;
 
   /** Hands over the outcome and counts it; no callback is called yet. */
   abstract settle(outcome: Outcome<unknown>, counts: SettledCounts): void;
@@ -102,6 +103,9 @@ export abstract class Ticket {
   /** Calls the other callbacks. */
   abstract callBack(): void;
 }
+
+/** Makes the error of a job, or of an item, that was run so many times. */
+export type ErrorOf = (id: string | number, attempts: number) => unknown;
 
 /** Whether it was not the task that failed. */
 export function isDeath(error: unknown): error is WorkerDiedError | MemoryLimitError {
@@ -160,6 +164,10 @@ export class JobTicket extends Ticket implements FutureControl {
     return onDone === undefined ? undefined : () => onDone(this.future);
   }
 
+  get attempt(): number {
+    return this.#failures.length + 1;
+  }
+
   get timeout(): number {
     return this.#job.timeout ?? this.#owner.jobTimeout;
   }
@@ -194,8 +202,8 @@ export class JobTicket extends Ticket implements FutureControl {
     return { state: "failed", error };
   }
 
-  lost(errorOf: (id: string | number) => unknown): Outcome<unknown> | undefined {
-    return this.#failed(errorOf(this.id));
+  lost(errorOf: ErrorOf): Outcome<unknown> | undefined {
+    return this.#failed(errorOf(this.id, this.attempt));
   }
 
   /** The outcome, unless it is to run again. */

@@ -67,6 +67,7 @@ export interface RunHeader {
   claim: number;
   task: TaskMessage;
   id: string | number;
+  /** Which run of the job this is, counted from 1; of a chunk, of its first item. */
   attempt: number;
 }
 

@@ -141,7 +141,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /** Calls a task with its job to be read by `currentJob()` until the task first awaits. */
-  function callTask(func: Func, args: readonly unknown[], { run, attempt }: RunHeader, id: string | number): unknown {
+  function callTask(func: Func, args: readonly unknown[], run: number, { id, attempt }: { id: string | number; attempt: number }): unknown {
     let controller: AbortController | undefined;
     const scope = globalThis as Record<symbol, unknown>;
     const before = scope[JOB];
@@ -174,7 +174,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     if (!claim(message)) return;
     const { run } = message;
     try {
-      const value = await callTask(task(message.task), message.args, message, message.id);
+      const value = await callTask(task(message.task), message.args, run, message);
       post({ type: "returned", run, value });
     } catch (thrown) {
       // Among the errors that come here is that of a result that cannot be copied.
@@ -238,7 +238,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         continue;
       }
       try {
-        const value = callTask(func, [items[i]], message, Number(message.id) + i);
+        const value = callTask(func, [items[i]], run, { id: Number(message.id) + i, attempt: i === message.from ? message.attempt : 1 });
         if (isThenable(value)) {
           // It may take long: what is ready does not wait for it.
           if (values.length > 0) timer ??= setTimeout(flushThis, GATHER);

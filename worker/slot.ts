@@ -171,7 +171,7 @@ export class Slot {
     const claim = this.#freeClaims.at(-1)!;
     const run = this.#runs + 1;
     const introduced = this.#introduce(task);
-    const message = ticket.message({ run, claim, task: introduced, id: ticket.id, attempt: ticket.attempt + 1 });
+    const message = ticket.message({ run, claim, task: introduced, id: ticket.id, attempt: ticket.attempt });
     Atomics.store(this.#claims, claim, SENT);
     Atomics.store(this.#claims, claim + 1, message.from);
     try {
@@ -185,7 +185,6 @@ export class Slot {
     this.#sent.set(run, { ticket, claim });
     ticket.slot = this;
     ticket.run = run;
-    ticket.attempt++;
   }
 
   /** Whether the worker has started a job that it was sent. */
@@ -236,7 +235,6 @@ export class Slot {
     // The claim is in use until the worker has come across it.
     sent.ticket = undefined;
     ticket.slot = undefined;
-    ticket.attempt--;
     return true;
   }
 
@@ -333,10 +331,8 @@ export class Slot {
       const items = Atomics.exchange(this.#claims, claim + 1, NO_MORE);
       if (ticket === undefined) continue;
       ticket.slot = undefined;
-      if (unstarted) {
-        ticket.attempt--;
-        left.unstarted.push(ticket);
-      } else left.started.push({ ticket, items });
+      if (unstarted) left.unstarted.push(ticket);
+      else left.started.push({ ticket, items });
     }
     this.#sent.clear();
     return left;
