@@ -429,6 +429,8 @@ export class ProcessPool implements AsyncDisposable {
    */
   async terminate(reason?: unknown): Promise<void> {
     this.#close(reason);
+    // What has finished has finished.
+    this.#crew.drain();
     const queued = [...this.#undecided, ...this.#queue.clear()];
     this.#undecided.clear();
     const { started, unstarted } = this.#crew.dismiss(reason);
@@ -513,6 +515,7 @@ export class ProcessPool implements AsyncDisposable {
     const staffed = this.#state === "open" || this.#state === "closing";
     // What was left to workers that then could not be started goes to those that there are.
     if (staffed && this.#crew.staff(this.#queue.size)) this.#sendQueued();
+    if (this.#queue.size === 0) this.#crew.balance();
     this.#crew.release(this.#state !== "open" && this.#queue.size === 0);
     this.#conclude();
   }
@@ -522,11 +525,14 @@ export class ProcessPool implements AsyncDisposable {
       const slot = this.#crew.choose(this.#queue.size);
       if (slot === undefined) return;
       const ticket = this.#queue.first!;
+      // What is moved to a worker cannot be taken back: it is not sent ahead.
+      if (ticket.transfer.length > 0 && !slot.isFree) return;
       const task = this.#resolve(ticket);
       if (task === undefined) return void this.#tasks.learn().then(() => this.#dispatch());
       this.#queue.shift();
       ticket.place = undefined;
       const outcome = task instanceof Error ? failed(task) : send(ticket, task, slot);
+      if (ticket.settled) continue;
       if (outcome !== undefined) this.#settle(ticket, outcome);
       else this.#sent(ticket, slot);
     }
@@ -553,9 +559,9 @@ export class ProcessPool implements AsyncDisposable {
       this.#undecided.add(ticket);
       const settlement = this.#decide(ticket, ticket.answered(answer, this.#decode));
       if (settlement !== undefined) this.#settle(...settlement);
-      this.#dispatch();
     },
     progressed: (ticket, items) => void ticket.answered(items, this.#decode),
+    takenBack: (tickets) => this.#requeue(tickets),
     bereaved: (left, death) => this.#settleAll(this.#queueAgain(left, death)),
     broken: (error) => {
       if (this.#state === "open") this.#state = "broken";
@@ -572,9 +578,7 @@ export class ProcessPool implements AsyncDisposable {
    * asked about those that it had started.
    */
   #queueAgain({ started, unstarted }: LeftBehind, death: Death, outcomeOf = this.#lost): Settlement[] {
-    for (const ticket of unstarted.toReversed()) {
-      if (ticket.transfer.length === 0) ticket.place = this.#queue.unshift(ticket);
-    }
+    this.#requeue(unstarted.filter(({ transfer }) => transfer.length === 0));
     // What was to be moved has been, and is lost with the worker.
     const moved = unstarted.filter(({ transfer }) => transfer.length > 0);
     for (const ticket of [...started.map(({ ticket }) => ticket), ...moved]) this.#undecided.add(ticket);
@@ -585,6 +589,11 @@ export class ProcessPool implements AsyncDisposable {
     );
     for (const [i, { ticket }] of started.entries().toArray().reverse()) ended.unshift(this.#decide(ticket, outcomes[i]));
     return ended.filter((settlement) => settlement !== undefined);
+  }
+
+  /** Puts tickets before all that is queued. */
+  #requeue(tickets: Ticket[]): void {
+    for (const ticket of tickets.toReversed()) ticket.place = this.#queue.unshift(ticket);
   }
 
   #lost = (ticket: Ticket, nextItem: number, death: Death): Outcome<unknown> | undefined => {
@@ -606,14 +615,26 @@ export class ProcessPool implements AsyncDisposable {
   #owner: TicketOwner;
 
   #cancel(ticket: Ticket, error: unknown, force: boolean): boolean {
+    const cancelled = this.#tryCancel(ticket, { state: "cancelled", error }, force);
+    if (cancelled || force) this.#dispatch();
+    return cancelled;
+  }
+
+  #tryCancel(ticket: Ticket, outcome: Cancelled, force: boolean): boolean {
     // One that is nowhere is being sent or about to settle: whoever asks is called further down the stack.
-    if (ticket.settled || (ticket.place === undefined && ticket.slot === undefined && !this.#undecided.has(ticket))) return false;
-    const outcome: Outcome<unknown> = { state: "cancelled", error };
-    if (this.#takeBack(ticket)) this.#settle(ticket, outcome);
-    else if (force) this.#settleAll(this.#stopWith(ticket, error, () => outcome));
-    else return false;
-    this.#dispatch();
-    return true;
+    while (!ticket.settled && (ticket.place !== undefined || ticket.slot !== undefined || this.#undecided.has(ticket))) {
+      if (this.#takeBack(ticket)) {
+        this.#settle(ticket, outcome);
+        return true;
+      }
+      if (!force) return false;
+      const ended = this.#stopWith(ticket, outcome.error, { outcome: () => outcome });
+      // Else it has just settled, or it has just failed and is to run again.
+      if (ended === undefined) continue;
+      this.#settleAll(ended);
+      return true;
+    }
+    return false;
   }
 
   /** A job, or an item of a chunk, has run for too long; the rest of the chunk runs elsewhere. */
@@ -626,14 +647,31 @@ export class ProcessPool implements AsyncDisposable {
         limit,
         attempts,
       });
-    this.#settleAll(this.#stopWith(ticket, errorOf(ticket.idOf(item), ticket.attempt), () => ticket.lost(errorOf, item)));
+    const { slot } = ticket;
+    const stillRuns = (): boolean => ticket.isAt(item) && slot!.halt(ticket, item);
+    const error = errorOf(ticket.idOf(item), ticket.attempt);
+    const ended = this.#stopWith(ticket, error, { stillRuns, outcome: () => ticket.lost(errorOf, item) });
+    if (ended !== undefined) this.#settleAll(ended);
+    else if (ticket.slot === slot) this.#watchdog.watch(ticket);
     this.#dispatch();
   }
 
-  /** Stops the worker that runs a ticket, of which this comes then; its neighbours share its fate. Those that end, and how. */
-  #stopWith(ticket: Ticket, error: unknown, outcome: () => Outcome<unknown> | undefined): Settlement[] {
+  /**
+   * Stops the worker that runs a ticket, of which this comes then; its neighbours share its fate. Those that end, and how; undefined if the ticket
+   * does not run there any more.
+   */
+  #stopWith(
+    ticket: Ticket,
+    error: unknown,
+    { stillRuns = () => true, outcome }: { stillRuns?: () => boolean; outcome: () => Outcome<unknown> | undefined },
+  ): Settlement[] | undefined {
+    const slot = ticket.slot!;
+    // Nothing more is started there from now on, and what has finished is told: so it is this one that runs.
+    this.#requeue(slot.withdrawAll());
+    slot.drain();
+    if (ticket.slot !== slot || !stillRuns()) return undefined;
     const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: error } };
-    const left = this.#crew.stop(ticket.slot!, error);
+    const left = this.#crew.stop(slot, error);
     return this.#queueAgain(left, death, (each, nextItem) => each === ticket ? outcome() : this.#lost(each, nextItem, death));
   }
 
@@ -715,6 +753,7 @@ export class ProcessPool implements AsyncDisposable {
   }
 }
 
+type Cancelled = { state: "cancelled"; error: unknown };
 type Settlement = [ticket: Ticket, outcome: Outcome<unknown>];
 
 function failed(error: unknown): Outcome<unknown> {

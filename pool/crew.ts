@@ -16,6 +16,8 @@ export interface CrewEvents {
   answered(ticket: Ticket, answer: Answer): void;
   /** Some items of a job that goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
+  /** Jobs that a worker was sent ahead of time could be run elsewhere, and have been taken back. `changed` comes after it. */
+  takenBack(tickets: Ticket[]): void;
   /** A worker has died. `changed` comes after it. */
   bereaved(left: LeftBehind, death: Death): void;
   /** No worker can be started, and there is none. `changed` comes after it. */
@@ -47,6 +49,12 @@ const GONE_WITHIN = 1000;
  */
 const LOOK_EVERY = 1000;
 
+/**
+ * A worker that is held up for so long by one job, in ms, loses those that it was sent ahead of time to one that has nothing to do. Shorter, and jobs go to and fro that would
+ * have been done; longer, and they wait.
+ */
+const BALANCE_EVERY = 1;
+
 const KEPT_BUSY: Death = { reason: "was stopped, as something that an earlier job left behind kept it busy" };
 
 /** The workers of a pool: starts those that are missing, chooses one for each job, lets go of those that are idle or worn, mourns the dead. */
@@ -67,12 +75,14 @@ export class Crew {
   /** Calls off what is done about a worker that takes too long to start or to close. */
   #deadlines = new Map<Slot, () => void>();
   #looks: Rounds;
+  #balances: Rounds;
 
   constructor(options: ResolvedOptions, parts: CrewParts) {
     this.#options = options;
     this.#parts = parts;
     this.slots = this.#slots;
     this.#looks = new Rounds(options.clock, LOOK_EVERY, () => this.#look());
+    this.#balances = new Rounds(options.clock, BALANCE_EVERY, () => this.#balance());
   }
 
   get size(): number {
@@ -142,6 +152,33 @@ export class Crew {
       else failed = true;
     }
     return failed;
+  }
+
+  /** There is nothing queued: sees to it that no worker idles for long while another holds more than it can run. */
+  balance(): void {
+    if (this.#isUneven()) this.#balances.begin();
+  }
+
+  #isUneven(): boolean {
+    let free = false;
+    let surplus = false;
+    for (const slot of this.#slots) {
+      free ||= slot.isFree;
+      surplus ||= slot.hasSurplus;
+    }
+    return free && surplus;
+  }
+
+  #balance(): boolean {
+    if (!this.#isUneven()) return false;
+    for (const slot of this.#slots) if (slot.isHeldUp()) this.#parts.events.takenBack(slot.withdrawAll());
+    this.#parts.events.changed();
+    return this.#isUneven();
+  }
+
+  /** Takes the answers at once that have arrived by now. */
+  drain(): void {
+    for (const slot of [...this.#slots]) slot.drain();
   }
 
   /** Lets go of those that are worn; of all that hold no job, if there will be no more. */
@@ -258,7 +295,7 @@ export class Crew {
       this.#parts.events.answered(ticket, answer);
     },
     progressed: (ticket, items) => this.#parts.events.progressed(ticket, items),
-    vacated: () => this.#parts.events.changed(),
+    changed: () => this.#parts.events.changed(),
     closed: (slot, thrown) => {
       this.#leave(slot);
       if (thrown !== undefined) this.#parts.callbacks.report(this.#parts.tasks.decode(thrown));
@@ -288,6 +325,8 @@ export class Crew {
 
   /** Stops workers that have not taken up what they were sent, though they run nothing; their jobs go elsewhere. Whether there is more to expect. */
   #look(): boolean {
+    this.drain();
+    this.#parts.events.changed();
     for (const slot of [...this.#slots].filter((slot) => slot.isKeptBusy())) {
       const left = this.stop(slot, undefined);
       for (const ticket of left.unstarted) ticket.neglected++;
@@ -374,8 +413,10 @@ export class Crew {
   #leave(slot: Slot): void {
     this.#unlimit(slot);
     this.#slots.delete(slot);
-    if (this.size === 0) this.#looks.end();
     this.#ending.add(slot);
+    if (this.size > 0) return;
+    this.#looks.end();
+    this.#balances.end();
   }
 
   /** One timer for all workers, set anew only when it has run out and a worker is idle: jobs come and go far more often. */

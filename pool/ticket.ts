@@ -39,8 +39,9 @@ export abstract class Ticket {
   /** Where it is: in the queue, in a slot, or, settled, in neither. */
   place: Place<Ticket> | undefined;
   slot: Slot | undefined;
-  /** The number under which its slot knows it. */
+  /** The number under which its slot knows it, and how many its slot had sent before. */
   run = 0;
+  sentAs = 0;
   /** How often a worker was stopped that did not take it up. */
   neglected = 0;
   settled = false;
@@ -190,7 +191,7 @@ export class JobTicket extends Ticket implements FutureControl {
 
   message(header: RunHeader): RunMessage {
     const { args, kwargs } = this.#job;
-    return { type: "run", ...header, from: 0, args: kwargs === undefined ? args : [...args, kwargs] };
+    return { type: "run", ...header, args: kwargs === undefined ? args : [...args, kwargs] };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {

@@ -6,7 +6,7 @@ import type { Ticket } from "./ticket.ts";
 export interface Watched {
   /** What workers hold. */
   tickets(): Iterable<Ticket>;
-  /** Called for one of which this item, counted from 1, has run for too long. */
+  /** Called for one of which this item, counted from 1, has run for too long. If it does not end, {@linkcode Watchdog.watch} is to be called. */
   expire(ticket: Ticket, item: number): void;
 }
 
@@ -76,9 +76,7 @@ export class Watchdog {
       else this.#lookAfter(Math.max(SOON, Math.ceil(left)));
     }
     // One of them may have been a neighbour of another, be gone with it, and have another worker by now.
-    for (const { ticket, slot, item } of expired) {
-      if (ticket.slot === slot && slot.halt(ticket, item)) this.#watched.expire(ticket, item);
-    }
+    for (const { ticket, slot, item } of expired) if (ticket.slot === slot) this.#watched.expire(ticket, item);
     if (this.#limited === 0) this.#rest();
   }
 }

@@ -15,16 +15,16 @@ function start(namespace: Record<string, unknown> = {}) {
     encode: encodeError,
     imports: [() => Promise.resolve(namespace)],
   });
-  const claims = new Int32Array(8);
-  runtime.receive({ type: "load", claims });
+  const claims = new Int32Array(3);
+  runtime.receive({ type: "load", claims, capacity: 1 });
   const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text });
-  const header = (task: TaskMessage) => ({ run: 1, claim: 0, task, id: 0, attempt: 1, from: 0 });
+  const header = (task: TaskMessage) => ({ run: 1, task, id: 0, attempt: 1, from: 0 });
 
   /** Sends a message and gives what comes of it. */
   async function answers(message: ToRuntime): Promise<FromRuntime[]> {
     while (told.length === 0) await turn();
     told.length = 0;
-    if ("claim" in message && claims[message.claim] === 0) claims[message.claim] = SENT;
+    if ("run" in message && claims[0] === 0) claims[0] = SENT;
     runtime.receive(message);
     await turn();
     return [...told];

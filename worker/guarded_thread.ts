@@ -1,5 +1,6 @@
+import { Line } from "./line.ts";
 import { locks } from "./locks.ts";
-import type { Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime, ToWorker } from "./protocol.ts";
+import type { Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 
 /** How a kind of worker is started. */
 export interface Launch {
@@ -40,7 +41,7 @@ export function guardedThreads(kind: GuardedKind): StartThread {
 class GuardedThread implements Thread {
   #events: ThreadEvents;
   #lock: string;
-  #port: MessagePort;
+  #line: Line;
   #killable: boolean;
   #terminate: () => void;
   #alive = false;
@@ -53,8 +54,7 @@ class GuardedThread implements Thread {
     this.#killable = killable;
     this.#lock = lock;
     const { port1, port2 } = new MessageChannel();
-    this.#port = port1;
-    port1.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#receive(data);
+    this.#line = new Line(port1, (message) => this.#receive(message), () => this.#delivered());
     port1.onmessageerror = () => this.#died({ reason: "sent a message that cannot be read" });
     try {
       this.#terminate = launch({ lock, port: port2, died: (death) => this.#died(death) });
@@ -65,8 +65,16 @@ class GuardedThread implements Thread {
     }
   }
 
+  get pace(): number {
+    return this.#line.pace;
+  }
+
   post(message: ToRuntime, transfer: readonly Transferable[] = []): void {
-    this.#port.postMessage(message, transfer as Transferable[]);
+    this.#line.post(message.type === "load" ? { ...message, line: this.#line.memory } : message, transfer);
+  }
+
+  drain(): void {
+    if (!this.#ended) this.#line.drain();
   }
 
   stop(abort?: { reason: unknown }): void {
@@ -83,9 +91,9 @@ class GuardedThread implements Thread {
   /** Asks tasks to end. The reason is copied, as far as it can be. */
   #abort(reason: unknown): void {
     try {
-      this.#port.postMessage({ type: "abort", reason } satisfies ToWorker);
+      this.#line.post({ type: "abort", reason }, []);
     } catch {
-      this.#port.postMessage({ type: "abort", reason: String(reason) } satisfies ToWorker);
+      this.#line.post({ type: "abort", reason: String(reason) }, []);
     }
   }
 
@@ -97,6 +105,10 @@ class GuardedThread implements Thread {
     // Once it is granted, and given back.
     locks.request(this.#lock, () => {}).then(() => this.#lockFreed());
     this.#events.alive();
+  }
+
+  #delivered(): void {
+    if (!this.#ended) this.#events.delivered();
   }
 
   #lockFreed(): void {
@@ -113,6 +125,8 @@ class GuardedThread implements Thread {
   }
 
   #died(death: Death): void {
+    // What it had answered, it has.
+    this.drain();
     if (this.#ended) return;
     this.#end();
     this.#events.died(death);
@@ -129,6 +143,6 @@ class GuardedThread implements Thread {
     if (this.#closed) return;
     this.#closed = true;
     this.#terminate();
-    this.#port.close();
+    this.#line.close();
   }
 }

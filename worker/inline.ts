@@ -1,11 +1,6 @@
 import type { FromRuntime, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 import { createRuntime, type Runtime } from "./runtime.ts";
-
-/**
- * After so many ms without a turn of the event loop, the next job waits for one. Shorter costs a timer's delay more often, longer lets timers,
- * network and Ctrl-C wait for short jobs that follow each other.
- */
-const LONGEST_STRETCH = 10;
+import { soon } from "./soon.ts";
 
 /**
  * The backend `inline`: each thread is a lane on the calling thread. Nothing is copied, closures work, nothing can be stopped.
@@ -42,6 +37,12 @@ class InlineThread implements Thread {
     if (this.#inbox.push(message) === 1) this.#callOff = soon(() => this.#deliver());
   }
 
+  get pace(): number {
+    return Infinity;
+  }
+
+  drain(): void {}
+
   stop(abort?: { reason: unknown }): void {
     this.#stopped = true;
     this.#callOff();
@@ -58,20 +59,6 @@ class InlineThread implements Thread {
     if (message.type !== "items" || message.last) this.#open--;
     if (!this.#stopped) this.#events.message(message);
     else if (this.#open === 0) this.#events.gone();
+    if (!this.#stopped) this.#events.delivered();
   }
-}
-
-let lastTurn = performance.now();
-
-/** Calls back before other work of the event loop, unless that has waited long. The function that is returned calls off what has to wait. */
-function soon(callback: () => void): () => void {
-  if (performance.now() - lastTurn < LONGEST_STRETCH) {
-    queueMicrotask(callback);
-    return () => {};
-  }
-  const timer = setTimeout(() => {
-    lastTurn = performance.now();
-    callback();
-  });
-  return () => clearTimeout(timer);
 }

@@ -9,14 +9,18 @@
  */
 
 import { encodeError } from "./encode_error.ts";
+import { openLine } from "./line_end.ts";
 import type { LockManager } from "./locks.ts";
 import { workerMain } from "./main.ts";
 import { createRuntime } from "./runtime.ts";
+import { openSharedQueue } from "./shared_queue.ts";
 
 /** What {@linkcode workerMain} is made of. */
 export interface RuntimeParts {
   createRuntime: typeof createRuntime;
   encodeError: typeof encodeError;
+  openLine: typeof openLine;
+  openSharedQueue: typeof openSharedQueue;
 }
 
 /** What a worker is started with. */
@@ -44,7 +48,8 @@ let source: string | undefined;
 
 /** The text of what all workers are. */
 export function workerSource(): string {
-  return source ??= `((connection) => (${workerMain})({ createRuntime: ${createRuntime}, encodeError: ${encodeError} }, connection))
+  const parts = Object.entries({ createRuntime, encodeError, openLine, openSharedQueue }).map(([name, part]) => `${name}: ${part}`);
+  return source ??= `((connection) => (${workerMain})({ ${parts.join(", ")} }, connection))
 //# sourceURL=process-pool/worker`;
 }
 

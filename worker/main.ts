@@ -1,4 +1,5 @@
 import type { Connection, RuntimeParts, WorkerScope } from "./inside.ts";
+import type { LineEnd } from "./line_end.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
 
 /**
@@ -11,7 +12,7 @@ import type { FromWorker, ToWorker } from "./protocol.ts";
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export async function workerMain(
-  { createRuntime, encodeError }: RuntimeParts,
+  { createRuntime, encodeError, openLine, openSharedQueue }: RuntimeParts,
   { port, lock, imports, killable }: Connection,
 ): Promise<void> {
   const scope = globalThis as unknown as WorkerScope;
@@ -22,7 +23,15 @@ export async function workerMain(
   const { postMessage } = port;
   const { apply } = Reflect;
   const post = (message: FromWorker): void => void apply(postMessage, port, [message]);
-  const runtime = createRuntime({ post, encode: encodeError, imports });
+  let line: LineEnd | undefined;
+  const runtime = createRuntime({
+    post(message) {
+      if (!line?.reply(message)) post(message);
+    },
+    encode: encodeError,
+    imports,
+    hasRoom: () => line?.resume(),
+  });
 
   function dying(reason: string, details: { exitCode?: number; thrown?: unknown }): void {
     runtime.end();
@@ -57,10 +66,19 @@ export async function workerMain(
     });
   });
   port.onmessage = ({ data }: MessageEvent<ToWorker>) => {
-    if (data.type !== "abort") return runtime.receive(data);
-    // Nobody listens to what comes of the jobs any more.
-    runtime.end();
-    runtime.abort(data.reason, close);
+    switch (data.type) {
+      case "run":
+      case "chunk":
+      case "wake":
+        return line!.receive(data);
+      case "abort":
+        // Nobody listens to what comes of the jobs any more.
+        runtime.end();
+        return runtime.abort(data.reason, close);
+      case "load":
+        line = openLine({ memory: data.line, openSharedQueue, runtime });
+    }
+    runtime.receive(data);
   };
   post({ type: "alive" });
 }

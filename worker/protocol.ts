@@ -13,19 +13,22 @@
  *    | -- run, chunk ------------------->    |    as often as there are jobs; `load` and `initialize` are behind it then
  *    |            <-- returned, threw,       |
  *    |                skipped, items ------- |
+ *    | -- wake ------------------------->    |    to who listens: see {@linkcode Line}
  *    | -- abort ------------------------>    |    aborts the signals of what runs; the worker ends when that has
  *    | -- close ------------------------>    |    no job runs; the finalizer does
  *    |            <-- closed --------------- |
  *    |            <-- dying ---------------- |    at any time, and last
  * ```
  *
- * Beside the messages there are the claims, an Int32Array in shared memory with three words for each job that a worker may hold: who has it,
+ * What is small goes beside the port, through shared memory: {@linkcode Line} sees to that. And there are the claims, an Int32Array in shared memory with three words for each job that a worker may hold: who has it,
  * which of its items is next, and when it or its last item was started (the time of day, cut to 32 bits). A job that was sent is claimed by a compare-and-exchange: by the worker, which then runs it, or by the slot, which
  * then knows that it will never run. In the same way the worker claims each item of a chunk before it starts it, and the slot all that are left.
  * So what `cancel()` and `running()` say is exact at any moment, and so is what a death took.
  *
  * @module
  */
+
+import type { LineMemory } from "./line.ts";
 
 /** The words that a job has in the claims. */
 export const CLAIM_WORDS = 3;
@@ -61,25 +64,25 @@ export interface TaskMessage {
 
 /** Names a job to its worker. */
 export interface RunHeader {
-  /** Counts the jobs that a slot has sent. */
+  /** Tells apart the jobs that a slot has sent. Modulo the number of jobs for which there are claims, it says which are this one's. */
   run: number;
-  /** The index of the job's first word in the claims. */
-  claim: number;
   task: TaskMessage;
   id: string | number;
   /** Which run of the job this is, counted from 1; of a chunk, of its first item. */
   attempt: number;
 }
 
-/** A job, or a chunk of a map. `from` is the index of its first item that is to be run. */
-export type RunMessage =
-  & RunHeader
-  & { from: number }
-  & ({ type: "run"; args: readonly unknown[] } | ChunkPart);
+/** A job, or a chunk of a map. */
+export type RunMessage = RunHeader & ({ type: "run"; args: readonly unknown[] } | ChunkPart);
+
+/** One that comes by the port; it waits until the line says that it is its turn, or has it at once. */
+export type RunByPort = RunMessage & { inTurn: boolean };
 
 interface ChunkPart {
   type: "chunk";
   items: readonly unknown[];
+  /** The index of the first item that is to be run. */
+  from: number;
   /** The indexes of those that are not to be run. */
   skip: readonly number[];
   /** Whether each result is sent before the next item is started. */
@@ -88,12 +91,17 @@ interface ChunkPart {
 
 /** What the part of a worker is told that runs tasks. */
 export type ToRuntime =
-  | { type: "load"; claims: Int32Array }
+  | { type: "load"; claims: Int32Array; capacity: number }
   | { type: "initialize"; task: TaskMessage; args: readonly unknown[] }
   | RunMessage
   | { type: "close"; finalizer: TaskMessage | undefined };
 
-export type ToWorker = ToRuntime | { type: "abort"; reason: unknown };
+export type ToWorker =
+  | Exclude<ToRuntime, RunMessage | { type: "load" }>
+  | ToRuntime & { type: "load" } & { line: LineMemory }
+  | RunByPort
+  | { type: "wake" }
+  | { type: "abort"; reason: unknown };
 
 export type FromWorker =
   | { type: "alive" }
@@ -175,6 +183,10 @@ export interface Thread {
    * @throws {DOMException & { name: "DataCloneError" }} If it holds something that cannot be copied. Nothing was sent then.
    */
   post(message: ToRuntime, transfer?: readonly Transferable[]): void;
+  /** How long a job takes lately, in ms; Infinity if that is not known. */
+  readonly pace: number;
+  /** Tells at once of what has arrived by now. */
+  drain(): void;
   /**
    * Stops the thread at once, as far as the backend can. With `abort` jobs still run: where they cannot just be killed, their signals abort with
    * this reason first.
@@ -187,6 +199,8 @@ export interface ThreadEvents {
   /** It can be sent messages. */
   alive(): void;
   message(message: FromRuntime): void;
+  /** There are no more messages at this moment: time to act on those that came. */
+  delivered(): void;
   /** It has ended, or could not start, without having been told to stop. Nothing but `gone` comes after it. */
   died(death: Death): void;
   /** It was stopped a while ago, and runs on. */

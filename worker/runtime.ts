@@ -8,12 +8,18 @@ export interface RuntimeHost {
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
   /** Import the task modules. */
   imports: (() => Promise<Record<string, unknown>>)[];
+  /** Called when there is room for a job again, after there was none. */
+  hasRoom?(): void;
 }
 
 /** The part of a thread that runs tasks. */
 export interface Runtime {
-  /** Takes a message of the slot's. */
+  /** Takes a message of the slot's; a job only if there is room. */
   receive(message: ToRuntime): void;
+  /** Whether it takes a job now. */
+  readonly hasRoom: boolean;
+  /** Whether it runs no job. */
+  readonly idle: boolean;
   /** Makes something thrown outside of any job fit to be sent. */
   encode(thrown: unknown): Thrown;
   /** Sends what is finished and was held back, and starts nothing any more: for a thread that is about to end. */
@@ -30,7 +36,7 @@ export interface Runtime {
 export function createRuntime(host: RuntimeHost): Runtime {
   type Func = (...args: unknown[]) => unknown;
   // As in protocol.ts, which is not there in a worker.
-  const SENT = 1, STARTED = 2, FINISHED = 4, KNOWN_TASKS = 1000;
+  const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, KNOWN_TASKS = 1000;
   /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
   const GATHER = 1;
   const JOB = Symbol.for("process-pool.job");
@@ -41,12 +47,15 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   const tasks = new Map<number, Func>();
   const classes = new Map<unknown, { module: number; name: string }>();
-  /** How to abort what runs. */
-  const running = new Map<number, (reason: unknown) => void>();
+  /** The jobs that wait for something. */
+  const running = new Map<number, RunningJob>();
   /** Flushes the chunks that run. */
   const flushes = new Set<() => void>();
   let modules: Record<string, unknown>[] = [];
   let claims: Int32Array = new Int32Array(0);
+  /** For how many jobs there are claims, and how many run at a time. */
+  let claimed = 0;
+  let capacity = 0;
   let ended = false;
   let whenIdle: (() => void) | undefined;
 
@@ -64,7 +73,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   async function load(message: ToRuntime & { type: "load" }): Promise<void> {
-    claims = message.claims;
+    ({ claims, capacity } = message);
+    claimed = claims.length / CLAIM_WORDS;
     try {
       modules = await Promise.all(host.imports.map((load) => load()));
       // A rejection that a module left unhandled shows within a turn; the caller may import it next, relying on it to do no harm.
@@ -140,19 +150,31 @@ export function createRuntime(host: RuntimeHost): Runtime {
     throw thrown;
   }
 
+  /** What a task sees of its job. */
+  class RunningJob {
+    readonly id: string | number;
+    readonly attempt: number;
+    #controller: AbortController | undefined;
+
+    constructor(id: string | number, attempt: number) {
+      this.id = id;
+      this.attempt = attempt;
+    }
+
+    get signal(): AbortSignal {
+      return (this.#controller ??= new AbortController()).signal;
+    }
+
+    static abort(job: RunningJob, reason: unknown): void {
+      (job.#controller ??= new AbortController()).abort(reason);
+    }
+  }
+
   /** Calls a task with its job to be read by `currentJob()` until the task first awaits. */
-  function callTask(func: Func, args: readonly unknown[], run: number, { id, attempt }: { id: string | number; attempt: number }): unknown {
-    let controller: AbortController | undefined;
+  function callTask(func: Func, args: readonly unknown[], job: RunningJob): unknown {
     const scope = globalThis as Record<symbol, unknown>;
     const before = scope[JOB];
-    running.set(run, (reason) => (controller ??= new AbortController()).abort(reason));
-    scope[JOB] = {
-      id,
-      attempt,
-      get signal() {
-        return (controller ??= new AbortController()).signal;
-      },
-    };
+    scope[JOB] = job;
     try {
       return func(...args);
     } finally {
@@ -160,8 +182,14 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
+  /** The index of a job's first word in the claims. */
+  function claimOf(run: number): number {
+    return run % claimed * CLAIM_WORDS;
+  }
+
   /** Claims a job; false if it was taken back. */
-  function claim({ run, claim, task: message }: RunHeader): boolean {
+  function claim({ run, task: message }: RunHeader): boolean {
+    const claim = claimOf(run);
     store(claims, claim + 2, timeOfDay() | 0);
     if (compareExchange(claims, claim, SENT, STARTED) === SENT) return true;
     // The slot counts it as known from this message on.
@@ -170,31 +198,62 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return false;
   }
 
-  async function run(message: ToRuntime & { type: "run" }): Promise<void> {
+  function run(message: ToRuntime & { type: "run" }): void {
     if (!claim(message)) return;
-    const { run } = message;
+    const { run, id, attempt, args } = message;
+    const job = new RunningJob(id, attempt);
     try {
-      const value = await callTask(task(message.task), message.args, run, message);
+      const value = callTask(task(message.task), args, job);
+      if (isThenable(value)) return void settleLater(run, job, value);
       post({ type: "returned", run, value });
     } catch (thrown) {
       // Among the errors that come here is that of a result that cannot be copied.
       post({ type: "threw", run, thrown: encode(thrown) });
-    } finally {
-      settled(message);
     }
+    finish(run);
+  }
+
+  async function settleLater(run: number, job: RunningJob, outcome: PromiseLike<unknown>): Promise<void> {
+    running.set(run, job);
+    try {
+      const value = await outcome;
+      post({ type: "returned", run, value });
+    } catch (thrown) {
+      post({ type: "threw", run, thrown: encode(thrown) });
+    }
+    settled(run);
   }
 
   /** The answer is on its way: a caller that was busy meanwhile does not take the job for one that runs still. */
-  function settled({ run, claim }: RunHeader): void {
+  function finish(run: number): void {
     // Unless the slot has the answer and has used the claim again.
-    compareExchange(claims, claim, STARTED, FINISHED);
+    compareExchange(claims, claimOf(run), STARTED, FINISHED);
+  }
+
+  /** The same for one that has waited for something. */
+  function settled(run: number): void {
+    finish(run);
+    const hadRoom = hasRoom();
     running.delete(run);
     if (running.size === 0) whenIdle?.();
+    if (!hadRoom && hasRoom()) host.hasRoom?.();
+  }
+
+  function hasRoom(): boolean {
+    return running.size < capacity && !ended;
+  }
+
+  /** From now on it can be aborted. */
+  function start(run: number, id: string | number, attempt: number): RunningJob {
+    const job = new RunningJob(id, attempt);
+    running.set(run, job);
+    return job;
   }
 
   async function runChunk(message: ToRuntime & { type: "chunk" }): Promise<void> {
     if (!claim(message)) return;
     const { run, items, eager } = message;
+    const first = claimOf(run);
     const skip = new Set(message.skip);
     const func = task(message.task);
     const begin = performance.now();
@@ -230,15 +289,16 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
     const flushThis = (): void => flush(false);
     flushes.add(flushThis);
+    start(run, message.id, message.attempt);
     for (let i = from; i < items.length; i++) {
-      store(claims, message.claim + 2, timeOfDay() | 0);
-      if (compareExchange(claims, message.claim + 1, i, i + 1) !== i) break;
+      store(claims, first + 2, timeOfDay() | 0);
+      if (compareExchange(claims, first + 1, i, i + 1) !== i) break;
       if (skip.has(i)) {
         values.push(undefined);
         continue;
       }
       try {
-        const value = callTask(func, [items[i]], run, { id: Number(message.id) + i, attempt: i === message.from ? message.attempt : 1 });
+        const value = callTask(func, [items[i]], start(run, Number(message.id) + i, i === message.from ? message.attempt : 1));
         if (isThenable(value)) {
           // It may take long: what is ready does not wait for it.
           if (values.length > 0) timer ??= setTimeout(flushThis, GATHER);
@@ -250,15 +310,15 @@ export function createRuntime(host: RuntimeHost): Runtime {
         values.push(undefined);
         thrown.push([i, encode(error)]);
       }
-      if (ended) return settled(message);
+      if (ended) return settled(run);
       if (i + 1 < items.length && (eager || performance.now() - sent >= GATHER)) flush(false);
     }
     flushes.delete(flushThis);
     flush(true);
-    settled(message);
+    settled(run);
   }
 
-  function isThenable(value: unknown): boolean {
+  function isThenable(value: unknown): value is PromiseLike<unknown> {
     return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
   }
 
@@ -281,6 +341,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   return {
+    get hasRoom() {
+      return hasRoom();
+    },
+    get idle() {
+      return running.size === 0;
+    },
     encode,
     receive(message) {
       if (ended) return;
@@ -303,7 +369,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     },
     abort(reason, idle) {
       whenIdle = idle;
-      for (const abort of [...running.values()]) abort(reason);
+      for (const job of [...running.values()]) RunningJob.abort(job, reason);
       if (running.size === 0) idle?.();
     },
   };

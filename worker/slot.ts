@@ -29,8 +29,8 @@ export interface SlotEvents {
   answered(ticket: Ticket, answer: Extract<FromRuntime, { type: "returned" | "threw" }> | ItemsMessage): void;
   /** Some items of a job that goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
-  /** There is room for a job, after one that was withdrawn. */
-  vacated(): void;
+  /** Jobs have left the slot, and there is nothing more to tell for the moment. */
+  changed(): void;
   /** The worker was closed in an orderly way. */
   closed(slot: Slot, thrown: Thrown | undefined): void;
   died(slot: Slot, death: Death, jobs: LeftBehind): void;
@@ -60,12 +60,27 @@ export interface SlotOptions {
   now: () => number;
 }
 
-interface Sent {
+/** A job that the worker may hold, again and again another. */
+interface Holding {
+  /** The run of the job; undefined while there is none. */
+  run: number | undefined;
   /** Undefined once it was withdrawn. */
   ticket: Ticket | undefined;
   /** The index of its first word in the claims. */
   claim: number;
 }
+
+/**
+ * So many jobs are sent ahead to a worker at the most. Fewer, and it runs out of tiny ones before it is sent more; more only go back when
+ * their worker dies.
+ */
+const MOST_AHEAD = 255;
+
+/** So many ms of work are sent ahead. Less, and a worker waits for its caller between two jobs; more, and jobs wait longer behind one that takes longer than those before. */
+const TIME_AHEAD = 1;
+
+/** Runs are counted up to here, and then again from 0: they are 32-bit integers to the worker. */
+const MOST_RUNS = 2 ** 30;
 
 /**
  * Whether a worker takes up what it is sent is looked at so often in a row before it is given up: with a second between two looks, it has had two
@@ -85,9 +100,20 @@ export class Slot {
   #events: SlotEvents;
   #thread: Thread;
   #claims: Int32Array<SharedArrayBuffer>;
-  #freeClaims: number[] = [];
-  #sent = new Map<number, Sent>();
+  #holdings: Holding[];
+  /** The indexes of those that are free. */
+  #free: number[] = [];
+  #load = 0;
+  /** How many of them are withdrawn. */
+  #withdrawn = 0;
+  #capacity: number;
+  /** Those that were sent, without those that came back. */
   #runs = 0;
+  /** All that were ever sent. */
+  #sent = 0;
+  #paused = false;
+  #answers = 0;
+  #answersBefore = 0;
   #maxJobs: number;
   #now: () => number;
   #idleSince = 0;
@@ -106,11 +132,15 @@ export class Slot {
     this.#events = events;
     this.#maxJobs = maxJobs;
     this.#now = now;
-    this.#claims = new Int32Array(new SharedArrayBuffer(capacity * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
-    for (let i = capacity - 1; i >= 0; i--) this.#freeClaims.push(i * CLAIM_WORDS);
+    this.#capacity = capacity;
+    const places = capacity + MOST_AHEAD;
+    this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
+    this.#holdings = Array.from({ length: places }, (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS }));
+    for (let i = places - 1; i >= 0; i--) this.#free.push(i);
     this.#thread = start({
-      alive: () => this.#state === "starting" && this.#thread.post({ type: "load", claims: this.#claims }),
+      alive: () => this.#state === "starting" && this.#thread.post({ type: "load", claims: this.#claims, capacity }),
       message: (message) => this.#receive(message),
+      delivered: () => events.changed(),
       died: (death) => this.#died(death),
       stuck: () => events.stuck(),
       gone: () => events.gone(this),
@@ -123,12 +153,21 @@ export class Slot {
 
   /** How many jobs the worker holds. */
   get load(): number {
-    return this.#sent.size;
+    return this.#load;
   }
 
-  /** Whether it takes a job now. */
+  /** Whether the worker holds less than it can run at a time. */
+  get isFree(): boolean {
+    return this.#load < this.#capacity && this.hasRoom;
+  }
+
+  /** Whether it takes a job now: to run it, or, if jobs are short lately, ahead of time. */
   get hasRoom(): boolean {
-    return this.#state === "ready" && this.#freeClaims.length > 0 && !this.worn;
+    return this.#state === "ready" && this.#load < this.#capacity + this.#ahead && !this.worn && !this.#paused;
+  }
+
+  get #ahead(): number {
+    return this.#load < this.#capacity ? 0 : Math.min(MOST_AHEAD, Math.floor(TIME_AHEAD / this.#thread.pace));
   }
 
   /** Whether the worker has run as many jobs as it may. */
@@ -148,7 +187,7 @@ export class Slot {
 
   /** The jobs that the worker holds. */
   *tickets(): Generator<Ticket> {
-    for (const { ticket } of this.#sent.values()) {
+    for (const { ticket } of this.#holdings) {
       if (ticket !== undefined) yield ticket;
     }
   }
@@ -168,28 +207,38 @@ export class Slot {
    * @throws {DOMException & { name: "DataCloneError" }} If it cannot be copied. The slot is then as before.
    */
   send(ticket: Ticket, task: TaskMessage): void {
-    const claim = this.#freeClaims.at(-1)!;
-    const run = this.#runs + 1;
+    const index = this.#free.pop()!;
+    const holding = this.#holdings[index]!;
+    const { claim } = holding;
+    const { length: places } = this.#holdings;
+    const run = this.#sent % Math.floor(MOST_RUNS / places) * places + index;
+    // All that can be known is noted before: a getter of what is sent may lead here again, or end the slot.
+    this.#load++;
+    this.#runs++;
+    holding.run = ticket.run = run;
+    holding.ticket = ticket;
+    ticket.slot = this;
+    ticket.sentAs = this.#sent++;
     const introduced = this.#introduce(task);
-    const message = ticket.message({ run, claim, task: introduced, id: ticket.id, attempt: ticket.attempt });
-    Atomics.store(this.#claims, claim, SENT);
-    Atomics.store(this.#claims, claim + 1, message.from);
     try {
+      const message = ticket.message({ run, task: introduced, id: ticket.id, attempt: ticket.attempt });
+      Atomics.store(this.#claims, claim, SENT);
+      Atomics.store(this.#claims, claim + 1, message.type === "chunk" ? message.from : 0);
       this.#thread.post(message, ticket.transfer);
     } catch (error) {
       if (introduced === task) this.#known.delete(task.key);
+      if (holding.run === run) {
+        this.#clear(holding);
+        this.#runs--;
+      }
+      if (ticket.slot === this) ticket.slot = undefined;
       throw error;
     }
-    this.#freeClaims.pop();
-    this.#runs = run;
-    this.#sent.set(run, { ticket, claim });
-    ticket.slot = this;
-    ticket.run = run;
   }
 
   /** Whether the worker has started a job that it was sent. */
   hasStarted(ticket: Ticket): boolean {
-    const state = Atomics.load(this.#claims, this.#sent.get(ticket.run)!.claim);
+    const state = Atomics.load(this.#claims, this.#holdingOf(ticket).claim);
     return state === STARTED || state === FINISHED;
   }
 
@@ -199,7 +248,7 @@ export class Slot {
    * chunk's items which it runs, counted from 1.
    */
   runningFor(ticket: Ticket, today: number): { time: number; item: number } | undefined {
-    const { claim } = this.#sent.get(ticket.run)!;
+    const { claim } = this.#holdingOf(ticket);
     if (Atomics.load(this.#claims, claim) !== STARTED) return undefined;
     // The item first: the worker notes the time before it claims the item, so the time cannot be that of an item before this one.
     const item = Atomics.load(this.#claims, claim + 1);
@@ -222,30 +271,61 @@ export class Slot {
   #isExpected(): boolean {
     if (this.#state === "closing") return !this.#hasFinalizer;
     if (this.#state !== "ready" || this.load === 0) return false;
-    return this.#sent.values().every(({ claim }) => {
+    return this.#holdings.every(({ run, claim }) => {
       const state = Atomics.load(this.#claims, claim);
-      return state === SENT || state === WITHDRAWN;
+      return run === undefined || state === SENT || state === WITHDRAWN;
     });
   }
 
   /** Takes a job back; false if the worker has started it. */
   withdraw(ticket: Ticket): boolean {
-    const sent = this.#sent.get(ticket.run)!;
-    if (Atomics.compareExchange(this.#claims, sent.claim, SENT, WITHDRAWN) !== SENT) return false;
-    // The claim is in use until the worker has come across it.
-    sent.ticket = undefined;
+    const holding = this.#holdingOf(ticket);
+    if (Atomics.compareExchange(this.#claims, holding.claim, SENT, WITHDRAWN) !== SENT) return false;
+    // Its place is in use until the worker has come across it.
+    holding.ticket = undefined;
     ticket.slot = undefined;
+    this.#withdrawn++;
+    this.#runs--;
     return true;
+  }
+
+  /** Takes back all that the worker has not started, in the order in which it was sent. */
+  withdrawAll(): Ticket[] {
+    const tickets = [...this.tickets()].filter((ticket) => this.withdraw(ticket));
+    return tickets.sort((a, b) => a.sentAs - b.sentAs);
+  }
+
+  /** Whether the worker was sent jobs ahead of time, and has not answered any since this was asked before: they could be run elsewhere. */
+  isHeldUp(): boolean {
+    const heldUp = this.hasSurplus && this.#answers === this.#answersBefore;
+    this.#answersBefore = this.#answers;
+    return heldUp;
+  }
+
+  /** Whether the worker holds more than it can run at a time. */
+  get hasSurplus(): boolean {
+    return this.#load - this.#withdrawn > this.#capacity;
+  }
+
+  /** Takes answers at once that have arrived by now; the worker is sent nothing meanwhile. */
+  drain(): void {
+    const before = this.#paused;
+    this.#paused = true;
+    try {
+      this.#thread.drain();
+    } finally {
+      this.#paused = before;
+    }
   }
 
   /** Lets the worker start no more items of a chunk, if it still runs this one, counted from 1. */
   halt(ticket: Ticket, item: number): boolean {
-    return Atomics.compareExchange(this.#claims, this.#sent.get(ticket.run)!.claim + 1, item, NO_MORE) === item;
+    return Atomics.compareExchange(this.#claims, this.#holdingOf(ticket).claim + 1, item, NO_MORE) === item;
   }
 
   /** Lets the worker start no more items of a chunk. */
   curtail(ticket: Ticket): void {
-    Atomics.store(this.#claims, this.#sent.get(ticket.run)!.claim + 1, NO_MORE);
+    Atomics.store(this.#claims, this.#holdingOf(ticket).claim + 1, NO_MORE);
   }
 
   /** Has the worker run its finalizer; `closed` comes after it. Only for one that holds no job. */
@@ -297,22 +377,38 @@ export class Slot {
   }
 
   #progressed(message: ItemsMessage): void {
-    const ticket = this.#sent.get(message.run)?.ticket;
+    const ticket = this.#heldAs(message.run)?.ticket;
     if (ticket !== undefined) this.#events.progressed(ticket, message);
   }
 
   #answered(message: Extract<FromRuntime, { type: "returned" | "threw" | "skipped" }> | ItemsMessage): void {
-    const sent = this.#sent.get(message.run);
+    const holding = this.#heldAs(message.run);
     // An answer may come twice; the second finds nothing.
-    if (sent === undefined) return;
-    this.#sent.delete(message.run);
+    if (holding === undefined) return;
+    const { ticket } = holding;
+    this.#clear(holding);
+    this.#answers++;
     this.#proven = true;
-    this.#freeClaims.push(sent.claim);
-    if (this.load === 0) this.#idleSince = this.#now();
-    const { ticket } = sent;
-    if (ticket === undefined || message.type === "skipped") return this.#events.vacated();
+    if (this.#load === 0) this.#idleSince = this.#now();
+    if (ticket === undefined || message.type === "skipped") return;
     ticket.slot = undefined;
     this.#events.answered(ticket, message);
+  }
+
+  #holdingOf({ run }: Ticket): Holding {
+    return this.#holdings[run % this.#holdings.length]!;
+  }
+
+  #heldAs(run: number): Holding | undefined {
+    const holding = this.#holdings[run % this.#holdings.length]!;
+    return holding.run === run ? holding : undefined;
+  }
+
+  #clear(holding: Holding): void {
+    if (holding.ticket === undefined) this.#withdrawn--;
+    holding.run = holding.ticket = undefined;
+    this.#free.push(holding.claim / CLAIM_WORDS);
+    this.#load--;
   }
 
   #died(death: Death): void {
@@ -326,15 +422,19 @@ export class Slot {
   /** Clears the books. What has not started is taken back from the worker: should it live on, it will not start it. */
   #leave(): LeftBehind {
     const left: LeftBehind = { started: [], unstarted: [] };
-    for (const { ticket, claim } of this.#sent.values()) {
+    for (const holding of this.#holdings) {
+      const { run, ticket, claim } = holding;
+      if (run === undefined) continue;
       const unstarted = Atomics.compareExchange(this.#claims, claim, SENT, WITHDRAWN) === SENT;
       const items = Atomics.exchange(this.#claims, claim + 1, NO_MORE);
+      this.#clear(holding);
       if (ticket === undefined) continue;
       ticket.slot = undefined;
       if (unstarted) left.unstarted.push(ticket);
       else left.started.push({ ticket, items });
     }
-    this.#sent.clear();
+    left.started.sort((a, b) => a.ticket.sentAs - b.ticket.sentAs);
+    left.unstarted.sort((a, b) => a.sentAs - b.sentAs);
     return left;
   }
 }

@@ -17,6 +17,9 @@ const MAX_STEPS = 50_000;
 /** So long a pool that ends waits for workers that it has stopped, in ms. */
 const GONE_WITHIN = 1000;
 
+/** So many jobs are sent ahead to a thread that says that it is fast. */
+const MOST_AHEAD = 5;
+
 /** So many turns of the microtask queue without any effect, and there will be none: longer than any chain of promises in the pool. */
 const QUIET_TURNS = 8;
 
@@ -278,7 +281,7 @@ export class Schedule implements Stage {
     for (const slot of slots) {
       if (slot.state === "starting") starting++;
       check(slot.state !== "ended", "a worker that has ended has left");
-      check(slot.load <= jobsPerWorker, "no worker holds more than 'jobsPerWorker' jobs", () => slot.load);
+      check(slot.load <= jobsPerWorker + MOST_AHEAD, "no worker holds more than it can run soon", () => slot.load);
       for (const ticket of slot.tickets()) {
         inSlots++;
         check(!ticket.settled, "no slot holds a settled job", () => `job ${ticket.id}`);

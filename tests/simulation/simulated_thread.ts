@@ -1,5 +1,6 @@
 import { JobTimeoutError } from "../../mod.ts";
 import {
+  CLAIM_WORDS,
   type Death,
   FINISHED,
   type FromRuntime,
@@ -84,6 +85,10 @@ export class SimulatedThread implements Thread {
   #mourned = false;
   #unstoppable: boolean;
   #claims = new Int32Array(0);
+  #capacity = 1;
+  #places = 1;
+  /** How long jobs take, it says. */
+  readonly pace: number;
   #inbox: ToRuntime[] = [];
   #outbox: OnTheWay[] = [];
   #running: (RunWork | ChunkWork)[] = [];
@@ -105,6 +110,7 @@ export class SimulatedThread implements Thread {
     this.#unstoppable = world.random.chance(world.malice.unstoppable);
     this.#busy = world.random.chance(0.5);
     this.#keptBusy = world.random.chance(world.malice.hangsAtStart);
+    this.pace = world.random.pick([Infinity, 0.5, 0.2]);
   }
 
   // The slot's side
@@ -114,6 +120,11 @@ export class SimulatedThread implements Thread {
     this.#world.activity++;
     if (this.#inbox.length === 0) this.#silentSince = this.#world.clock.now();
     this.#inbox.push(message);
+  }
+
+  /** Some of what it sent has arrived, or all. */
+  drain(): void {
+    while (this.#outbox[0]?.type === "message" && this.#world.random.chance(0.8)) this.deliver();
   }
 
   stop(abort?: { reason: unknown }): void {
@@ -142,7 +153,7 @@ export class SimulatedThread implements Thread {
     if (this.#stopped && !this.#unstoppable) return true;
     if (this.#keptBusy) return false;
     if (this.#state === "starting") return true;
-    return this.#inbox.length > 0 ? !this.#busy || !this.#running.some(isEndless) : !this.#running.every(isEndless);
+    return this.#canTake() ? !this.#busy || !this.#running.some(isEndless) : !this.#running.every(isEndless);
   }
 
   /** Whether nothing will ever be heard of it again. */
@@ -172,7 +183,8 @@ export class SimulatedThread implements Thread {
         return this.#events.gone();
       case "message":
         this.#answered(sent.message);
-        return this.#events.message(sent.message);
+        this.#events.message(sent.message);
+        return this.#events.delivered();
     }
   }
 
@@ -188,9 +200,14 @@ export class SimulatedThread implements Thread {
       return;
     }
     const able = this.#running.filter((work) => !isEndless(work));
-    if (this.#inbox.length > 0 && (able.length === 0 || random.chance(0.5))) this.#take(this.#inbox.shift()!);
+    if (this.#canTake() && (able.length === 0 || random.chance(0.5))) this.#take(this.#inbox.shift()!);
     else if (able.length > 0) this.#work(random.pick(able));
     else if (this.#stopped) this.#begone();
+  }
+
+  /** Whether there is something to begin with, and room for it. */
+  #canTake(): boolean {
+    return this.#inbox.length > 0 && this.#running.length < this.#capacity;
   }
 
   /** Lets work end that has no limit and would not end by itself; false if there is none. */
@@ -316,6 +333,8 @@ export class SimulatedThread implements Thread {
     switch (message.type) {
       case "load":
         this.#claims = message.claims as Int32Array<ArrayBuffer>;
+        this.#capacity = message.capacity;
+        this.#places = this.#claims.length / CLAIM_WORDS;
         if (random.chance(malice.failsToLoad)) return this.#send({ type: "failed", stage: "loading", thrown: failure("cannot load") });
         return this.#send({ type: "loaded", exports: this.#world.exports });
       case "initialize":
@@ -333,7 +352,13 @@ export class SimulatedThread implements Thread {
     }
   }
 
-  #claim({ run, claim }: { run: number; claim: number }): boolean {
+  /** The index of a job's first word in the claims. */
+  #claimOf(run: number): number {
+    return run % this.#places * CLAIM_WORDS;
+  }
+
+  #claim({ run }: { run: number }): boolean {
+    const claim = this.#claimOf(run);
     Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
     if (Atomics.compareExchange(this.#claims, claim, SENT, STARTED) === SENT) return true;
     this.#send({ type: "skipped", run });
@@ -385,7 +410,8 @@ export class SimulatedThread implements Thread {
 
   /** Starts the next item, or ends the chunk. */
   #nextItem(work: ChunkWork): void {
-    const { items, claim, skip } = work.message;
+    const { run, items, skip } = work.message;
+    const claim = this.#claimOf(run);
     const i = work.next;
     Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
     if (i === items.length || Atomics.compareExchange(this.#claims, claim + 1, i, i + 1) !== i) return this.#endChunk(work);
@@ -419,7 +445,7 @@ export class SimulatedThread implements Thread {
 
   #settled({ message }: RunWork | ChunkWork): void {
     if (this.#running.length === 0) this.#keptBusy = this.#world.random.chance(this.#world.malice.keptBusy);
-    Atomics.compareExchange(this.#claims, message.claim, STARTED, FINISHED);
+    Atomics.compareExchange(this.#claims, this.#claimOf(message.run), STARTED, FINISHED);
   }
 
   #flush(work: ChunkWork, last: boolean): void {

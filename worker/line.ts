@@ -1,0 +1,186 @@
+import type { FromWorker, RunMessage, ToWorker } from "./protocol.ts";
+import { openSharedQueue, type SharedQueue } from "./shared_queue.ts";
+import { soon } from "./soon.ts";
+
+/** The memory that both ends of a line share. */
+export interface LineMemory {
+  requests: SharedArrayBuffer;
+  replies: SharedArrayBuffer;
+  /** The words {@linkcode WORKER} and {@linkcode CALLER}, and at {@linkcode PACE} a double. */
+  bells: SharedArrayBuffer;
+}
+
+/** In the bells: what the worker does, one of {@linkcode AWAKE}, {@linkcode ASLEEP} and {@linkcode LISTENING}. */
+export const WORKER = 0;
+/** In the bells: what the caller does, {@linkcode AWAKE} or {@linkcode ASLEEP}. */
+export const CALLER = 16;
+/** In the bells, read as doubles: how long a job takes lately, in ms. */
+export const PACE = 16;
+/** It will look at its queue before it does anything else. */
+export const AWAKE = 0;
+/** It waits in `Atomics.wait` or `Atomics.waitAsync`. */
+export const ASLEEP = 1;
+/** It is in its event loop, and hears messages alone. */
+export const LISTENING = 2;
+
+/** The kind of a request that says: the next one comes by the port. Other kinds are the keys of tasks. */
+export const BY_PORT = -1;
+/** Kinds of replies. */
+export const RETURNED = 1;
+export const SKIPPED = 2;
+
+/** For so many cells of eight bytes there is room at a time, each way: twice what the largest number of small jobs takes that is sent ahead. */
+const CELLS = 2 ** 14;
+
+/**
+ * The caller's end of the line to a worker: a port, and beside it shared memory for what is small. A job that is written there is with the worker
+ * at once; all jobs of a turn wake it together; and a reply is with the caller even if the worker is halted a moment later. So a call costs far
+ * less than a message each way, and calls need not be gathered into chunks by whoever makes them.
+ *
+ * After a job the worker waits for the next one for a few milliseconds in `Atomics.wait`, the caller in `Atomics.waitAsync`: to be woken from there takes a few
+ * microseconds, a message to an event loop takes some fifty. Then the worker goes back to its event loop, so that nothing is used when nothing is
+ * done.
+ */
+export class Line {
+  readonly memory: LineMemory;
+  #port: MessagePort;
+  #requests: SharedQueue;
+  #replies: SharedQueue;
+  #bells: Int32Array<SharedArrayBuffer>;
+  #pace: Float64Array<SharedArrayBuffer>;
+  #receive: (message: FromWorker) => void;
+  #delivered: () => void;
+  /** How many jobs have not been answered. */
+  #open = 0;
+  #waking = false;
+  #listening = false;
+  #closed = false;
+
+  /**
+   * @param port The port to the worker.
+   * @param receive Takes a message.
+   * @param delivered Called when there are no more of them for the moment.
+   */
+  constructor(port: MessagePort, receive: (message: FromWorker) => void, delivered: () => void) {
+    this.#port = port;
+    this.#receive = receive;
+    this.#delivered = delivered;
+    const queue = (): SharedArrayBuffer => new SharedArrayBuffer(8 * (16 + CELLS));
+    this.memory = { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(8 * (PACE + 1)) };
+    this.#requests = openSharedQueue(this.memory.requests);
+    this.#replies = openSharedQueue(this.memory.replies);
+    this.#bells = new Int32Array(this.memory.bells);
+    this.#pace = new Float64Array(this.memory.bells);
+    this.#bells[WORKER] = LISTENING;
+    this.#pace[PACE] = Infinity;
+    port.onmessage = ({ data }: MessageEvent<FromWorker>) => {
+      // What was written before the message was sent comes before it.
+      this.drain();
+      if (this.#closed) return;
+      if (isLast(data)) this.#open--;
+      this.#receive(data);
+      this.#delivered();
+    };
+  }
+
+  /** How long a job takes lately, in ms; Infinity before the first. */
+  get pace(): number {
+    return this.#pace[PACE]!;
+  }
+
+  /**
+   * Sends a message, in turn with those before.
+   *
+   * @throws {DOMException & { name: "DataCloneError" }} If it holds something that cannot be copied. Nothing was sent then.
+   */
+  post(message: RunMessage | Exclude<ToWorker, RunMessage>, transfer: readonly Transferable[]): void {
+    if (message.type !== "run" && message.type !== "chunk") {
+      this.#port.postMessage(message, transfer as Transferable[]);
+      return this.#wake(false);
+    }
+    if (message.type !== "run" || transfer.length > 0 || !this.#write(message)) {
+      const inTurn = this.#requests.hasRoom;
+      this.#port.postMessage({ ...message, inTurn } satisfies ToWorker, transfer as Transferable[]);
+      if (inTurn) this.#requests.push(BY_PORT, 0, []);
+      this.#wake(false);
+    } else if (!this.#waking && Atomics.load(this.#bells, WORKER) !== AWAKE) this.#wakeSoon();
+    this.#open++;
+    this.#listen();
+  }
+
+  /** Takes the replies that are there by now. */
+  drain(): void {
+    const replies = this.#replies;
+    if (!replies.hasNext) return;
+    do {
+      replies.next();
+      const { kind, number: run } = replies;
+      const [value] = replies.values();
+      this.#open--;
+      this.#receive(kind === RETURNED ? { type: "returned", run, value } : { type: "skipped", run });
+    } while (replies.hasNext);
+    this.#delivered();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#port.close();
+    // So that nothing waits on the memory any more.
+    Atomics.notify(this.#bells, CALLER);
+  }
+
+  /** What a task is goes by the port, once; then its key will do. */
+  #write({ run, task: { key, text, export: exported }, id, attempt, args }: RunMessage & { type: "run" }): boolean {
+    if (text !== undefined || exported !== undefined) return false;
+    return this.#requests.push(key, run, [id, attempt, ...args]);
+  }
+
+  /** Once for all that is sent in this turn. */
+  #wakeSoon(): void {
+    this.#waking = true;
+    queueMicrotask(() => {
+      this.#waking = false;
+      this.#wake(true);
+    });
+  }
+
+  #wake(byMessage: boolean): void {
+    if (Atomics.compareExchange(this.#bells, WORKER, ASLEEP, AWAKE) === ASLEEP) Atomics.notify(this.#bells, WORKER);
+    else if (byMessage && !this.#closed && Atomics.compareExchange(this.#bells, WORKER, LISTENING, AWAKE) === LISTENING) {
+      this.#port.postMessage({ type: "wake" } satisfies ToWorker);
+    }
+  }
+
+  /** Waits for replies. */
+  #listen(): void {
+    if (this.#listening || this.#closed) return;
+    this.#listening = true;
+    Atomics.store(this.#bells, CALLER, ASLEEP);
+    const woken = (): void => {
+      this.#listening = false;
+      Atomics.store(this.#bells, CALLER, AWAKE);
+      if (this.#closed) return;
+      this.drain();
+      if (this.#open > 0) this.#listen();
+    };
+    // Whoever writes now sees that it has to wake; whoever wrote just before did not.
+    if (this.#replies.hasNext) return void soon(woken);
+    const waiting = Atomics.waitAsync(this.#bells, CALLER, ASLEEP);
+    if (waiting.async) waiting.value.then(woken);
+    else soon(woken);
+  }
+}
+
+/** Whether nothing more comes of a job. */
+function isLast(message: FromWorker): boolean {
+  switch (message.type) {
+    case "returned":
+    case "threw":
+    case "skipped":
+      return true;
+    case "items":
+      return message.last;
+    default:
+      return false;
+  }
+}

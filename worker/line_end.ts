@@ -1,0 +1,135 @@
+import type { LineMemory } from "./line.ts";
+import type { FromRuntime, RunByPort, RunMessage } from "./protocol.ts";
+import type { Runtime } from "./runtime.ts";
+import type { openSharedQueue } from "./shared_queue.ts";
+
+/** What {@linkcode openLine} needs. */
+export interface LineEndParts {
+  memory: LineMemory;
+  openSharedQueue: typeof openSharedQueue;
+  runtime: Runtime;
+}
+
+/** The worker's end of a line. */
+export interface LineEnd {
+  /** A job, or something like a knock, has come by the port. */
+  receive(message: RunByPort | { type: "wake" }): void;
+  /** Sends a reply if it is small; false if it has to go by the port. */
+  reply(message: FromRuntime): boolean;
+  /** The runtime has room again, after it had none. */
+  resume(): void;
+}
+
+/**
+ * Opens the worker's end of a line, of which {@linkcode Line} is the other: gives the runtime one job after the other, and waits for more.
+ *
+ * This function is sent to workers as its text: it refers to nothing outside itself.
+ */
+export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): LineEnd {
+  // As in line.ts, which is not there in a worker.
+  const WORKER = 0, CALLER = 16, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1, RETURNED = 1, SKIPPED = 2;
+  /**
+   * How long the worker sleeps beside its event loop before it goes back to it, in ms, and how long it works beside it. Shorter, and callers that take their
+   * time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open wait for longer.
+   */
+  const SLEEP = 4, LONGEST_STRETCH = 4;
+  /** How much the latest job counts in the pace. */
+  const LATEST = 0.2;
+
+  const { compareExchange, load, notify, store, wait } = Atomics;
+  const { performance } = globalThis;
+  const { setImmediate } = globalThis as unknown as { setImmediate: (callback: () => void) => void };
+  const bells = new Int32Array(memory.bells);
+  const pace = new Float64Array(memory.bells);
+  const requests = openSharedQueue(memory.requests);
+  const replies = openSharedQueue(memory.replies);
+  /** Jobs that have come by the port, and for how many of them the queue has said that it is their turn. */
+  const byPort: RunByPort[] = [];
+  let turnsOfPort = 0;
+  let working = false;
+  let turnBegan = 0;
+  /** When the job began that occupies the runtime. */
+  let occupiedSince: number | undefined;
+
+  /** Gives the runtime jobs as long as it takes them and there are some. */
+  async function work(): Promise<void> {
+    if (working) return;
+    working = true;
+    store(bells, WORKER, AWAKE);
+    turnBegan = performance.now();
+    while (runtime.hasRoom) {
+      const message = next();
+      if (message === undefined) {
+        if (turnsOfPort > 0 || !sleep()) break;
+        continue;
+      }
+      const begin = performance.now();
+      runtime.receive(message);
+      if (runtime.hasRoom) measure(begin);
+      else occupiedSince = begin;
+      // What tasks leave for later has its turn before the next job.
+      await undefined;
+      if (performance.now() - turnBegan < LONGEST_STRETCH) continue;
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      turnBegan = performance.now();
+    }
+    working = false;
+  }
+
+  /** The next job whose turn it is. */
+  function next(): RunMessage | undefined {
+    if (turnsOfPort === 0 && requests.hasNext) {
+      requests.next();
+      const { kind: key, number: run } = requests;
+      const values = requests.values();
+      if (key !== BY_PORT) {
+        const [id, attempt, ...args] = values;
+        return { type: "run", run, task: { key }, id, attempt, args } as unknown as RunMessage;
+      }
+      turnsOfPort++;
+    }
+    if (turnsOfPort === 0 || byPort.length === 0) return undefined;
+    turnsOfPort--;
+    return byPort.shift();
+  }
+
+  /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */
+  function sleep(): boolean {
+    if (runtime.idle) {
+      store(bells, WORKER, ASLEEP);
+      if (!requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
+      store(bells, WORKER, AWAKE);
+      if (requests.hasNext) return true;
+    }
+    store(bells, WORKER, LISTENING);
+    return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
+  }
+
+  function measure(begin: number): void {
+    const took = performance.now() - begin;
+    const before = pace[PACE]!;
+    pace[PACE] = before === Infinity ? took : before + (took - before) * LATEST;
+  }
+
+  return {
+    receive(message) {
+      if (message.type !== "wake") {
+        byPort.push(message);
+        if (!message.inTurn) turnsOfPort++;
+      }
+      work();
+    },
+    resume() {
+      if (occupiedSince !== undefined) measure(occupiedSince);
+      occupiedSince = undefined;
+      work();
+    },
+    reply(message) {
+      const sent = message.type === "returned"
+        ? replies.push(RETURNED, message.run, [message.value])
+        : message.type === "skipped" && replies.push(SKIPPED, message.run, []);
+      if (sent && load(bells, CALLER) === ASLEEP && compareExchange(bells, CALLER, ASLEEP, AWAKE) === ASLEEP) notify(bells, CALLER);
+      return sent;
+    },
+  };
+}
