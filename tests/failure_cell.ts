@@ -60,7 +60,7 @@ export async function tryCell({ kind, stage, deed, expected }: Cell): Promise<Ou
     maxWorkers: 1,
     modules: [module],
     jobTimeout: waits || expected.startsWith("JobTimeoutError") ? JOB_TIMEOUT : ENDS_WITHIN,
-    memoryLimit: KINDS[kind].backend === "killable" && deed === "fills the heap" ? 64 : undefined,
+    memoryLimit: KINDS[kind].backend === "killable" && deed === "fills the heap" ? 32 : undefined,
     initializer: stage === "initializer" ? { module, name: stage } : undefined,
     finalizer: stage === "finalizer" ? { module, name: stage } : undefined,
     onError: (error) => reported.push(error),
