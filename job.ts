@@ -102,6 +102,10 @@ export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = Job
 
 const JOB_OPTIONS = ["id", "func", "args", "kwargs", "signal", "timeout", "retries", "retryIf", "transfer", "onDone"] as const;
 
+/** Says that a job is made by the pool, of a call: it has no options, and thousands of them are made in a millisecond. */
+const MERE_CALL = Symbol("mere call");
+const NOTHING: readonly never[] = [];
+
 /** The number of the next job that comes without an id. */
 let nextId = 0;
 
@@ -175,7 +179,14 @@ export class Job<A extends unknown[], R, K extends object = object> {
    * @throws {TypeError} If an option is missing, unknown or of the wrong type.
    */
   constructor(options: JobOptionsWithKwargs<A, K, R>);
-  constructor(options: JobBaseOptions<R> & { func: unknown; args?: unknown; kwargs?: unknown }) {
+  constructor(options: JobBaseOptions<R> & { func: unknown; args?: unknown; kwargs?: unknown }, mereCall?: typeof MERE_CALL) {
+    if (mereCall === MERE_CALL) {
+      this.id = nextId++;
+      this.func = checkedFunc("create job", "func", options.func) as Task<unknown[], R>;
+      this.args = options.args as unknown[];
+      this.transfer = NOTHING;
+      return;
+    }
     const checks = new Checks("create job");
     const { id, func, args, kwargs, signal, timeout, retries, retryIf, transfer, onDone } = checks.options(options, JOB_OPTIONS);
     this.id = id === undefined ? nextId++ : checkedId(id);
@@ -186,9 +197,16 @@ export class Job<A extends unknown[], R, K extends object = object> {
     this.timeout = timeout === undefined ? undefined : checks.milliseconds("timeout", timeout, { infinite: true });
     this.retries = retries === undefined ? undefined : checks.wholeNumber("retries", retries, { min: 0 });
     this.retryIf = retryIf === undefined ? undefined : checks.callable("retryIf", retryIf);
-    this.transfer = transfer === undefined ? [] : checks.array("transfer", transfer) as Transferable[];
+    this.transfer = transfer === undefined ? NOTHING : checks.array("transfer", transfer) as Transferable[];
     this.onDone = onDone === undefined ? undefined : checks.callable("onDone", onDone);
   }
+}
+
+const MereCall = Job as unknown as new (options: object, mereCall: typeof MERE_CALL) => Job<never[], unknown>;
+
+/** Makes a job of a call, of which nothing has to be checked but its task: for the pool alone. */
+export function makeJob(func: unknown, args: unknown[]): Job<never[], unknown> {
+  return new MereCall({ func, args }, MERE_CALL);
 }
 
 function checkedId(id: unknown): string | number {
@@ -254,6 +272,8 @@ export interface FutureControl {
 export let makeFuture: <R>(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) => Future<R>;
 /** Settles a future: wakes those who wait for it. */
 export let settleFuture: <R>(future: Future<R>, outcome: Outcome<R>) => void;
+/** Settles a promise as the future does: one of which nobody has asked for the result. */
+export let connectFuture: (future: Future<unknown>, resolve: (value: unknown) => void, reject: (error: unknown) => void) => void;
 /** Calls the done callbacks of a settled future. */
 export let callDoneCallbacks: (future: Future<unknown>) => void;
 /** Calls back when a future is settled, at once if it is. The function that is returned calls it off. */
@@ -292,6 +312,8 @@ export class Future<R> {
   #listeners: Set<() => void> | undefined;
   #doneCallbacks: (() => void)[] | undefined;
   #result: Promise<R> | undefined;
+  #resolve: ((value: R) => void) | undefined;
+  #reject: ((error: unknown) => void) | undefined;
 
   private constructor(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) {
     this.id = job.id;
@@ -303,6 +325,7 @@ export class Future<R> {
   static {
     makeFuture = (job, control, callbacks) => new Future(job, control, callbacks);
     settleFuture = (future, outcome) => future.#settle(outcome);
+    connectFuture = (future, resolve, reject) => future.#connect(resolve, reject);
     callDoneCallbacks = (future) => future.#callDoneCallbacks();
     onSettled = (future, listener) => future.#onSettled(listener);
   }
@@ -327,8 +350,11 @@ export class Future<R> {
    * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first.
    * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
    */
-  async result(options?: ResultOptions): Promise<R> {
-    if (options === undefined) return await this.#promise();
+  result(options?: ResultOptions): Promise<R> {
+    return options === undefined ? this.#promise() : this.#resultWithin(options);
+  }
+
+  async #resultWithin(options: ResultOptions): Promise<R> {
     const checks = new Checks("wait for result");
     const { timeout, signal } = checks.options(options, ["timeout", "signal"]);
     if (timeout !== undefined) checks.milliseconds("timeout", timeout);
@@ -398,8 +424,21 @@ export class Future<R> {
 
   #promise(): Promise<R> {
     return this.#result ??= new Promise((resolve, reject) => {
-      this.#onSettled(() => this.#settled === "finished" ? resolve(this.#outcome as R) : reject(this.#outcome));
+      if (this.#resolve === undefined) this.#connect(resolve, reject);
+      else this.#onSettled(() => this.#settled === "finished" ? resolve(this.#outcome as R) : reject(this.#outcome));
     });
+  }
+
+  #connect(resolve: (value: R) => void, reject: (error: unknown) => void): void {
+    this.#resolve = resolve;
+    this.#reject = reject;
+    if (this.#settled !== undefined) this.#settlePromise();
+  }
+
+  #settlePromise(): void {
+    if (this.#settled === "finished") this.#resolve?.(this.#outcome as R);
+    else this.#reject?.(this.#outcome);
+    this.#resolve = this.#reject = undefined;
   }
 
   #onSettled(listener: () => void): () => void {
@@ -416,14 +455,17 @@ export class Future<R> {
     this.#settled = outcome.state;
     this.#outcome = outcome.state === "finished" ? outcome.value : outcome.error;
     this.#control = undefined;
+    if (this.#resolve !== undefined) this.#settlePromise();
+    if (this.#listeners === undefined) return;
     const listeners = this.#listeners;
     this.#listeners = undefined;
-    for (const listener of listeners ?? []) listener();
+    for (const listener of listeners) listener();
   }
 
   #callDoneCallbacks(): void {
     // One that a callback adds is called in the same round: after those that were added before it.
-    for (const call of this.#doneCallbacks ?? []) call();
+    if (this.#doneCallbacks === undefined) return;
+    for (const call of this.#doneCallbacks) call();
     this.#doneCallbacks = undefined;
   }
 }

@@ -15,7 +15,7 @@
  */
 
 import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors.ts";
-import { type Future, Job, type Outcome, type Task, type TaskRef } from "./job.ts";
+import { type Future, Job, makeJob, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
 import { Crew, type CrewEvents } from "./pool/crew.ts";
@@ -23,9 +23,10 @@ import { type MapHost, type MapOptions, MapRun, resolveMapOptions } from "./pool
 import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from "./pool/options.ts";
 import { Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
+import { Submission } from "./pool/submission.ts";
 import { Watchdog } from "./pool/watchdog.ts";
 import { JobTicket, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
-import { Semaphore } from "./semaphore.ts";
+import { Semaphore, waitForPermit } from "./semaphore.ts";
 import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
 import type { LeftBehind, Slot } from "./worker/slot.ts";
 import { TaskTable } from "./worker/tasks.ts";
@@ -207,7 +208,7 @@ export class ProcessPool implements AsyncDisposable {
       const job = this.#accept(what, args);
       const permit = this.#gate.tryAcquire();
       if (permit !== undefined) return Promise.resolve(this.#admitJob(job, permit));
-      return this.#gate.acquire({ signal: job.signal }).then((permit) => this.#admitJob(job, permit));
+      return this.#wait(job, false) as Promise<Future<unknown>>;
     } catch (error) {
       return Promise.reject(error);
     }
@@ -270,9 +271,15 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {unknown} What {@linkcode ProcessPool.submit} and {@linkcode Future.result} throw.
    */
   run<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Awaited<R>>;
-  async run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
-    const future = await this.submit(what as Task, ...args);
-    return await future.result();
+  run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
+    try {
+      const job = this.#accept(what, args);
+      const permit = this.#gate.tryAcquire();
+      if (permit !== undefined) return this.#admitJob(job, permit).result();
+      return this.#wait(job, true);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /**
@@ -455,10 +462,14 @@ export class ProcessPool implements AsyncDisposable {
 
   /** What was submitted, as a job; throws at once what can be known at once. */
   #accept(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
-    if (what instanceof Job && args.length > 0) {
-      throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} stand beside it`);
+    if (!(what instanceof Job)) {
+      const job = makeJob(what, args);
+      this.#refuseIfNotOpen();
+      this.#tasks.check(job.func);
+      return job;
     }
-    const job = what instanceof Job ? what : new Job({ func: what as Task<unknown[]>, args });
+    if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} stand beside it`);
+    const job = what;
     this.#refuseIfNotOpen();
     this.#tasks.check(job.func);
     const { retries = this.#options.retries } = job;
@@ -482,6 +493,15 @@ export class ProcessPool implements AsyncDisposable {
     return permit ?? await this.#gate.acquire({ signal });
   }
 
+  /** Has a submission wait at the gate: for its future, or for its result. */
+  #wait(job: Job<never[], unknown>, wantsResult: boolean): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      waitForPermit(this.#gate, new Submission(job, this.#admitWaiting, wantsResult, resolve, reject), job.signal);
+    });
+  }
+
+  #admitWaiting = (job: Job<never[], unknown>, permit: Disposable): Future<unknown> => this.#admitJob(job, permit);
+
   #admitJob(job: Job<never[], unknown>, permit: Disposable): Future<unknown> {
     const { signal } = job;
     const ticket = new JobTicket(permit, job, { owner: this.#owner, callbacks: this.#callbacks });
@@ -499,9 +519,10 @@ export class ProcessPool implements AsyncDisposable {
       throw error;
     }
     ticket.place = this.#queue.push(ticket);
-    // Before dispatch: that may settle other jobs, whose callbacks may abort the signal.
-    ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal!.reason, true));
-    this.#dispatch();
+    // Before it is sent: that may settle other jobs, whose callbacks may abort the signal.
+    if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
+    this.#sendQueued();
+    if (this.#queue.size > 0) this.#dispatch();
   }
 
   // Dispatch
@@ -556,6 +577,7 @@ export class ProcessPool implements AsyncDisposable {
   #crewEvents: CrewEvents = {
     changed: () => this.#dispatch(),
     answered: (ticket, answer) => {
+      if (answer.type === "returned") return this.#settle(ticket, { state: "finished", value: answer.value });
       this.#undecided.add(ticket);
       const settlement = this.#decide(ticket, ticket.answered(answer, this.#decode));
       if (settlement !== undefined) this.#settle(...settlement);
@@ -709,7 +731,7 @@ export class ProcessPool implements AsyncDisposable {
   /** The one end of every ticket; it has left the queue and its slot before. */
   #record(ticket: Ticket, outcome: Outcome<unknown>): void {
     ticket.settled = true;
-    ticket.stopListening();
+    ticket.stopListening?.();
     this.#watchdog.forget(ticket);
     this.#options.observer?.settled(ticket.id, outcome.state);
     ticket.settle(outcome, this.#counts);

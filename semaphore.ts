@@ -18,10 +18,15 @@ export interface AcquireOptions {
   signal?: AbortSignal | undefined;
 }
 
-interface Waiter {
+/** Somebody who waits for a permit. */
+export interface Waiter {
+  /** Called when there is one, while it is given back by somebody else. */
   grant(permit: Disposable): void;
   refuse(reason: unknown): void;
 }
+
+/** Has somebody wait for a permit who is called back and needs no promise: for the pool alone. */
+export let waitForPermit: (semaphore: Semaphore, waiter: Waiter, signal?: AbortSignal) => void;
 
 /**
  * A counting semaphore: of its permits, no more are out at a time than there are. Who finds none waits, and is served strictly in the order of
@@ -51,6 +56,10 @@ export class Semaphore {
   #permits: number;
   #available: number;
   #waiters = new Queue<Waiter>();
+
+  static {
+    waitForPermit = (semaphore, waiter, signal) => semaphore.#enqueue(waiter, signal);
+  }
 
   /**
    * Constructs a semaphore whose permits are all there.
@@ -131,21 +140,24 @@ export class Semaphore {
   }
 
   #wait(signal: AbortSignal | undefined): Promise<Disposable> {
-    return new Promise((resolve, reject) => {
-      const stopListening = onAbort(signal, () => {
-        this.#waiters.remove(place);
-        reject(signal!.reason);
-      });
-      const place: Place<Waiter> = this.#waiters.push({
-        grant(permit) {
-          stopListening();
-          resolve(permit);
-        },
-        refuse(reason) {
-          stopListening();
-          reject(reason);
-        },
-      });
+    return new Promise((grant, refuse) => this.#enqueue({ grant, refuse }, signal));
+  }
+
+  #enqueue(waiter: Waiter, signal: AbortSignal | undefined): void {
+    if (signal === undefined) return void this.#waiters.push(waiter);
+    const stopListening = onAbort(signal, () => {
+      this.#waiters.remove(place);
+      waiter.refuse(signal.reason);
+    });
+    const place: Place<Waiter> = this.#waiters.push({
+      grant(permit) {
+        stopListening();
+        waiter.grant(permit);
+      },
+      refuse(reason) {
+        stopListening();
+        waiter.refuse(reason);
+      },
     });
   }
 }

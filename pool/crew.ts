@@ -141,6 +141,7 @@ export class Crew {
   /** Starts the workers that so many queued jobs need; true if one could not be started. */
   staff(queued: number): boolean {
     const { maxWorkers } = this.#options;
+    if (this.size === maxWorkers && this.#warmUps.length === 0) return false;
     const idle = this.#count((slot) => slot.hasRoom && slot.load === 0);
     const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued - idle;
     // With no worker left, what failed before gets one more chance.

@@ -1,5 +1,5 @@
 import { checkedFunc, type Outcome, type Task, type TaskRef } from "../job.ts";
-import { type ItemsMessage, NO_MORE, type RunHeader, type RunMessage } from "../worker/protocol.ts";
+import { type ItemsMessage, NO_MORE, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
 import { Checks, show } from "./checks.ts";
 import { Queue } from "./queue.ts";
 import { onAbort } from "./signals.ts";
@@ -197,10 +197,11 @@ export class Chunk extends Ticket {
     return this.#failures.length + 1;
   }
 
-  message(header: RunHeader): RunMessage {
+  message(run: number, task: TaskMessage): RunMessage {
     const skip = [...this.#unsendable.keys()];
     const items = skip.length === 0 ? this.#items : this.#items.map((item, i) => this.#unsendable.has(i) ? undefined : item);
-    return { type: "chunk", ...header, items, from: this.#settledItems, skip, eager: this.#eager };
+    const { id, attempt } = this;
+    return { type: "chunk", run, task, id, attempt, items, from: this.#settledItems, skip, eager: this.#eager };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {

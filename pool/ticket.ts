@@ -11,7 +11,7 @@ import {
   taskName,
   type TaskRef,
 } from "../job.ts";
-import type { FromWorker, ItemsMessage, RunHeader, RunMessage, Thrown } from "../worker/protocol.ts";
+import type { FromWorker, ItemsMessage, RunMessage, TaskMessage, Thrown } from "../worker/protocol.ts";
 import type { Slot } from "../worker/slot.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { show } from "./checks.ts";
@@ -48,7 +48,7 @@ export abstract class Ticket {
   /** Whether the watchdog counts it. */
   watched = false;
   /** Stops listening to the signal that may abort it. */
-  stopListening: () => void = () => {};
+  stopListening: (() => void) | undefined;
 
   constructor(permit: Disposable) {
     this.permit = permit;
@@ -84,7 +84,7 @@ export abstract class Ticket {
   }
 
   /** The message that has a worker run it. */
-  abstract message(header: RunHeader): RunMessage;
+  abstract message(run: number, task: TaskMessage): RunMessage;
 
   /** Takes an answer. The outcome, if that settles it; else it goes on, or, if it has left its worker, runs again. */
   abstract answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined;
@@ -139,7 +139,7 @@ export class JobTicket extends Ticket implements FutureControl {
   readonly #job: Job<never[], unknown>;
   readonly #owner: TicketOwner;
   /** What came of earlier runs. */
-  #failures: unknown[] = [];
+  #failures: unknown[] | undefined;
 
   constructor(permit: Disposable, job: Job<never[], unknown>, { owner, callbacks }: { owner: TicketOwner; callbacks: Callbacks }) {
     super(permit);
@@ -162,11 +162,11 @@ export class JobTicket extends Ticket implements FutureControl {
 
   get onDone(): (() => unknown) | undefined {
     const { onDone } = this.#job;
-    return onDone === undefined ? undefined : () => onDone(this.future);
+    return onDone && (() => onDone(this.future));
   }
 
   get attempt(): number {
-    return this.#failures.length + 1;
+    return this.#failures === undefined ? 1 : this.#failures.length + 1;
   }
 
   get timeout(): number {
@@ -189,9 +189,9 @@ export class JobTicket extends Ticket implements FutureControl {
     return this.#owner.cancel(this, this.cancelled(reason), force);
   }
 
-  message(header: RunHeader): RunMessage {
-    const { args, kwargs } = this.#job;
-    return { type: "run", ...header, args: kwargs === undefined ? args : [...args, kwargs] };
+  message(run: number, task: TaskMessage): RunMessage {
+    const { id, args, kwargs } = this.#job;
+    return { type: "run", run, task, id, attempt: this.attempt, args: kwargs === undefined ? args : [...args, kwargs] };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
@@ -210,11 +210,13 @@ export class JobTicket extends Ticket implements FutureControl {
   /** The outcome, unless it is to run again. */
   #failed(error: unknown): Outcome<unknown> | undefined {
     const { retries = this.#owner.retries } = this.#job;
-    if (this.#failures.length < retries && this.#wantsRetry(error)) {
-      this.#failures.push(error);
+    const failures = this.#failures ?? [];
+    if (failures.length < retries && this.#wantsRetry(error)) {
+      failures.push(error);
+      this.#failures = failures;
       return undefined;
     }
-    return { state: "failed", error: listCauses(error, this.#failures) };
+    return { state: "failed", error: listCauses(error, failures) };
   }
 
   #wantsRetry(error: unknown): boolean {

@@ -5,51 +5,56 @@
  */
 
 import { type Future, Job, JobTimeoutError, MemoryLimitError, PoolBrokenError, ProcessPool, WorkerDiedError } from "@procpool/process-pool";
-import { type Cell, cells, type Deed, DEEDS, harmsProgram, type Outcome, type Stage } from "./failure_matrix.ts";
+import { type Cell, cells, type Deed, DEEDS, harmsProgram, type Kind, KINDS, type Outcome, type Stage } from "./failure_matrix.ts";
 import { moduleOf, within } from "./fixtures.ts";
 
 /** How long a job may run that is expected to run for too long, in ms. */
 const JOB_TIMEOUT = 200;
 
-/** How long a worker may take to be ready that is expected not to be, and to close after it was. */
-const START_TIMEOUTS = { never: 200, once: 3000 };
+/** How long a worker may take to be ready and to close that does not, in ms: longer than it takes to come to its deed, also on a busy machine. */
+function startTimeout(kind: Kind, stage: Stage): number {
+  return stage === "finalizer" || kind === "killable with permissions" ? 3000 : 1000;
+}
 
 /** How long any other is, in ms. */
 const ENDS_WITHIN = 30_000;
 
-/** The source of a module that does the deed at this stage, whose task `culprit` has to do with it and whose task `good` has not. */
-function sourceOf(deed: Deed, stage: Stage): string {
+/** The source of a module that does the deed at this stage, once it has said so on a channel of this name. */
+function sourceOf(deed: Deed, stage: Stage, channel: string): string {
   const { source, synchronous, returning = source } = deed;
-  const does = (when: Stage, what: string | undefined) => when === stage ? what : "";
+  const does = (when: Stage, what: string | undefined) => when === stage ? `begin(); ${what}` : "";
   return `
+    function begin() {
+      const channel = new BroadcastChannel(${JSON.stringify(channel)});
+      channel.postMessage("begun");
+      channel.close();
+    }
     ${does("loading", source)}
     export function good(x) { return x + 1; }
     export async function initializer() { ${does("initializer", source)} }
     export async function finalizer() { ${does("finalizer", source)} }
     export async function running() { ${does("running", returning)} return 1; }
     export function replying() { return { get value() { ${does("replying", synchronous)} return 1; } }; }
-    export function idle(started) {
-      setTimeout(async () => {
-        Atomics.store(started, 0, 1);
-        Atomics.notify(started, 0);
-        ${does("idle", source)}
-      });
+    export function idle() {
+      setTimeout(async () => { ${does("idle", source)} });
     }
   `;
 }
 
 /** Does the deed at its stage in a new pool, then gives the pool another job and shuts it down; what came of it, in the words of the matrix. */
-export async function tryCell({ backend, stage, deed, expected }: Cell): Promise<Outcome | string> {
-  const module = moduleOf(sourceOf(DEEDS[deed], stage));
+export async function tryCell({ kind, stage, deed, expected }: Cell): Promise<Outcome | string> {
+  const channel = new BroadcastChannel(crypto.randomUUID());
+  const begun = new Promise((resolve) => channel.onmessage = resolve);
+  const module = moduleOf(sourceOf(DEEDS[deed], stage, channel.name));
   const reported: unknown[] = [];
   const inTime = expected.includes("in time");
   const pool = new ProcessPool({
-    backend,
+    ...KINDS[kind],
     maxWorkers: 1,
     modules: [module],
     jobTimeout: expected.startsWith("JobTimeoutError") ? JOB_TIMEOUT : ENDS_WITHIN,
-    startTimeout: inTime ? START_TIMEOUTS[stage === "finalizer" ? "once" : "never"] : ENDS_WITHIN,
-    memoryLimit: backend === "killable" && deed === "fills the heap" ? 64 : undefined,
+    startTimeout: inTime ? startTimeout(kind, stage) : ENDS_WITHIN,
+    memoryLimit: KINDS[kind].backend === "killable" && deed === "fills the heap" ? 32 : undefined,
     initializer: stage === "initializer" ? { module, name: stage } : undefined,
     finalizer: stage === "finalizer" ? { module, name: stage } : undefined,
     onError: (error) => reported.push(error),
@@ -63,14 +68,16 @@ export async function tryCell({ backend, stage, deed, expected }: Cell): Promise
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   if (stage === "idle") {
-    const started = new Int32Array(new SharedArrayBuffer(4));
-    await within(pool.run(new Job({ func: { module, name: stage }, args: [started], timeout: ENDS_WITHIN })));
-    await Atomics.waitAsync(started, 0, 0).value;
+    await within(pool.run(new Job({ func: { module, name: stage }, timeout: ENDS_WITHIN })));
+    await within(begun);
   }
   const good = await pool.submit({ module, name: "good" }, 1);
   if (stage === "finalizer") await within(good.exception());
+  // How long a worker takes to start is not part of what is waited for.
+  if (stage === "loading" || stage === "initializer") await within(begun);
 
   await within(pool.shutdown({ timeout: ENDS_WITHIN }));
+  channel.close();
 
   const outcomes = [
     culprit === undefined ? undefined : describe(await within(culprit.exception())),
@@ -80,7 +87,7 @@ export async function tryCell({ backend, stage, deed, expected }: Cell): Promise
   const seen = outcomes.filter((outcome) => outcome !== undefined && outcome !== "no harm");
   const outcome = new Set(seen).size === 0 ? "no harm" : [...new Set(seen)].join(" and ");
   // A promise that never settles, on this thread, is held by nobody.
-  return backend !== "inline" && await burns(pool) ? `${outcome}, burns a core` : outcome;
+  return kind !== "inline" && await within(burns(pool, expected)) ? `${outcome}, burns a core` : outcome;
 }
 
 function describe(error: unknown): Outcome | string {
@@ -109,11 +116,15 @@ function inTime(outcome: string, error: unknown): string {
   return (error as Error).message.includes("'startTimeout'") ? `${outcome} in time` : outcome;
 }
 
-/** Whether what is left of the pool uses a core while this thread only waits; else it resolves when nothing is left. */
-async function burns(pool: ProcessPool): Promise<boolean> {
+/**
+ * Whether what is left of the pool uses a core while this thread only waits; else it resolves when nothing is left. Where nothing is to be left,
+ * other cells may be tried in this process meanwhile, which use the processors as well.
+ */
+async function burns(pool: ProcessPool, expected: Outcome): Promise<boolean> {
+  const enough = expected.endsWith("burns a core") ? 300 : ENDS_WITHIN;
   const before = processorTime();
   while (pool.stats().unstoppable > 0) {
-    if (processorTime() - before > 300) return true;
+    if (processorTime() - before > enough) return true;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   return false;
@@ -128,17 +139,20 @@ function processorTime(): number {
 declare const process: { cpuUsage(): { user: number; system: number } };
 
 if (import.meta.main) {
-  const [backend, stage, deed] = Deno.args;
+  const [kind, stage, deed] = Deno.args;
+  const all = cells(kind as Kind);
   if (deed === undefined) {
-    // Several at a time, and heaps are filled once, so that it does not take as long as the matrix; that has seen to what comes of each.
-    const all = cells().filter((cell) => cell.backend === backend && !harmsProgram(cell))
-      .filter(({ deed, stage }) => deed !== "fills the heap" || stage === "running").values();
-    await Promise.all(Array.from({ length: 4 }, async () => {
-      for (const cell of all) await tryCell(cell);
+    // Several at a time, each deed once for each outcome, and heaps filled once, so that it does not take as long as the matrix; that has seen to
+    // what comes of each.
+    const harmless = all.filter((cell) => !harmsProgram(cell))
+      .filter(({ deed, stage }) => deed !== "fills the heap" || stage === "running");
+    const some = Map.groupBy(harmless, ({ deed, expected }) => `${deed}: ${expected}`).values().map(([cell]) => cell!);
+    await Promise.all(Array.from({ length: 6 }, async () => {
+      for (const cell of some) await tryCell(cell);
     }));
-    console.log("tried all");
+    console.log("tried each");
   } else {
-    const cell = cells().find((cell) => cell.backend === backend && cell.stage === stage && cell.deed === deed)!;
+    const cell = all.find((cell) => cell.stage === stage && cell.deed === deed)!;
     console.log("tries");
     console.log(await tryCell(cell));
     // Nothing else would end it.

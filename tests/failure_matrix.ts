@@ -5,7 +5,17 @@
  * @module
  */
 
-import type { Backend } from "@procpool/process-pool";
+import type { ProcessPoolOptions } from "@procpool/process-pool";
+
+/** The kinds of pools, and what makes a pool one of them. The modules of the matrix are `data:` URLs, for which workers need no permission. */
+export const KINDS = {
+  "worker": { backend: "worker" },
+  "killable": { backend: "killable" },
+  "killable with permissions": { backend: "killable" },
+  "inline": { backend: "inline" },
+} as const satisfies Record<string, ProcessPoolOptions>;
+
+export type Kind = keyof typeof KINDS;
 
 /** When a deed is done. */
 export const STAGES = ["loading", "initializer", "running", "replying", "idle", "finalizer"] as const;
@@ -45,7 +55,7 @@ export const DEEDS = {
   `),
   "mutes every port": anywhere(`MessagePort.prototype.postMessage = () => {};`),
   "floods the parent with messages": anywhere(
-    `for (let i = 0; i < 100_000; i++) self.postMessage({ type: "returned", run: i, value: "forged" });`,
+    `for (let i = 0; i < 20_000; i++) self.postMessage({ type: "returned", run: i, value: "forged" });`,
   ),
 } satisfies Record<string, Deed>;
 
@@ -82,8 +92,8 @@ export const MEANINGS = {
 } as const;
 
 /** What is the outcome of each deed, in the order of {@linkcode STAGES}. */
-export const MATRIX: Record<Backend, Record<DeedName, readonly [Outcome, Outcome, Outcome, Outcome, Outcome, Outcome]>> = {
-  worker: {
+export const MATRIX: Record<Kind, Record<DeedName, readonly [Outcome, Outcome, Outcome, Outcome, Outcome, Outcome]>> = {
+  "worker": {
     "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
     "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
     "exits": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
@@ -111,7 +121,7 @@ export const MATRIX: Record<Backend, Record<DeedName, readonly [Outcome, Outcome
     "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
     "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
   },
-  killable: {
+  "killable": {
     "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
     "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
     "exits": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
@@ -139,7 +149,35 @@ export const MATRIX: Record<Backend, Record<DeedName, readonly [Outcome, Outcome
     "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
     "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
   },
-  inline: {
+  "killable with permissions": {
+    "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
+    "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
+    "exits": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
+    "closes itself": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
+    "posts the uncloneable": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
+    "spins in synchronous code": [
+      "pool breaks in time",
+      "pool breaks in time",
+      "JobTimeoutError",
+      "JobTimeoutError",
+      "reported, replaced",
+      "reported in time",
+    ],
+    "spins in microtasks": [
+      "pool breaks in time",
+      "pool breaks in time",
+      "JobTimeoutError",
+      "reported, replaced",
+      "reported, replaced",
+      "reported in time",
+    ],
+    "never settles": ["pool breaks in time", "pool breaks in time", "JobTimeoutError", "-", "no harm", "reported in time"],
+    "fills the heap": ["pool breaks", "pool breaks", "MemoryLimitError", "MemoryLimitError", "reported, replaced", "reported"],
+    "meddles with its channel": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+    "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+    "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+  },
+  "inline": {
     "throws": ["pool breaks", "pool breaks", "its error", "no harm", "program exits", "reported"],
     "rejects": ["pool breaks", "pool breaks", "its error", "-", "program exits", "reported"],
     "exits": ["program exits", "program exits", "program exits", "no harm", "program exits", "program exits"],
@@ -155,23 +193,19 @@ export const MATRIX: Record<Backend, Record<DeedName, readonly [Outcome, Outcome
   },
 };
 
-export const BACKENDS = ["worker", "killable", "inline"] as const satisfies readonly Backend[];
-
 /** One cell of the matrix. */
 export interface Cell {
-  backend: Backend;
+  kind: Kind;
   stage: Stage;
   deed: DeedName;
   expected: Outcome;
 }
 
-/** The cells that there are to try. */
-export function cells(): Cell[] {
-  return BACKENDS.flatMap((backend) =>
-    Object.entries(MATRIX[backend]).flatMap(([deed, outcomes]) =>
-      STAGES.map((stage, i): Cell => ({ backend, stage, deed: deed as DeedName, expected: outcomes[i]! }))
-    )
-  ).filter(({ expected }) => expected !== "-");
+/** The cells that there are to try with one kind of pools. */
+export function cells(kind: Kind): Cell[] {
+  return Object.entries(MATRIX[kind])
+    .flatMap(([deed, outcomes]) => STAGES.map((stage, i): Cell => ({ kind, stage, deed: deed as DeedName, expected: outcomes[i]! })))
+    .filter(({ expected }) => expected !== "-");
 }
 
 /** Whether a cell would harm the program that tries it. */

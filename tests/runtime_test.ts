@@ -1,7 +1,18 @@
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertThrows } from "@std/assert";
 import { decodeError } from "../worker/decode_error.ts";
 import { encodeError } from "../worker/encode_error.ts";
-import { FINISHED, type FromRuntime, SENT, type TaskMessage, type ToRuntime, WITHDRAWN } from "../worker/protocol.ts";
+import {
+  CLAIM_WORDS,
+  FINISHED,
+  type FromRuntime,
+  KNOWN_TASKS,
+  NO_MORE,
+  SENT,
+  STARTED,
+  type TaskMessage,
+  type ToRuntime,
+  WITHDRAWN,
+} from "../worker/protocol.ts";
 import { createRuntime } from "../worker/runtime.ts";
 import { turn } from "./helpers.ts";
 
@@ -74,14 +85,82 @@ Deno.test("createRuntime() tells the item of a chunk whose result cannot be copi
   assertEquals([answer.values, answer.thrown.map(([index]) => index)], [[0, undefined, 2, undefined], [1]]);
 });
 
-Deno.test("createRuntime() forgets its tasks when there are too many, and says nothing once it has ended", async () => {
-  const { runtime, bySource, header, answers } = start();
-  for (let key = 0; key <= 1000; key++) {
-    const claimed = { ...header({ key, name: "one", text: "() => 1" }) };
-    runtime.receive({ type: "run", ...claimed, args: [] });
+// The runtime has copies of the constants of protocol.ts, which is not there in a worker: these tests fail if one of them is another.
+
+Deno.test("createRuntime() claims a job that was sent, and no other, in the words that protocol.ts gives it", async () => {
+  const { claims, header, answers } = start();
+  const claim = CLAIM_WORDS;
+  const task: TaskMessage = { key: 1, name: "look", func: () => [...claims] };
+  const run = { type: "run", ...header(task), claim, args: [] } as const;
+  claims.fill(-7);
+  claims.set([SENT, 0], claim);
+  const [answer] = await answers(run);
+  assert(answer?.type === "returned");
+  const words = answer.value as number[];
+  assertEquals(words.slice(claim, claim + 2), [STARTED, 0]);
+  // The last of its words, and the last that was written to, is when it started.
+  assertEquals(words.map((word) => word !== -7), words.map((_, i) => i >= claim && i < claim + CLAIM_WORDS));
+  assertEquals([...claims.subarray(claim, claim + 2)], [FINISHED, 0]);
+  for (const other of [STARTED, WITHDRAWN, FINISHED]) {
+    claims[claim] = other;
+    assertEquals(await answers(run), [{ type: "skipped", run: 1 }]);
+    assertEquals(claims[claim], other);
   }
-  runtime.end();
-  assertEquals(await answers({ type: "run", ...header(bySource("late", "() => 1")), args: [] }), []);
+});
+
+Deno.test("createRuntime() claims the items of a chunk one by one, until there are to be no more", async () => {
+  const { claims, header, answers } = start();
+  const seen: number[][] = [];
+  function look(x: number): void {
+    seen.push([...claims.subarray(0, 2)]);
+    if (x === 2) claims[1] = NO_MORE;
+  }
+  await answers({
+    type: "chunk",
+    ...header({ key: 1, name: "look", func: look as () => void }),
+    items: [0, 1, 2, 3],
+    skip: [],
+    eager: false,
+  });
+  assertEquals(seen, [[STARTED, 1], [STARTED, 2], [STARTED, 3]]);
+  assertEquals([...claims.subarray(0, 2)], [FINISHED, NO_MORE]);
+});
+
+Deno.test("createRuntime() forgets its tasks when there is one more than it keeps, as its slot expects", async () => {
+  const { runtime, told, claims, header, answers } = start();
+  await answers({ type: "run", ...header({ key: 0, name: "zero", func: () => "zero" }), args: [] });
+  function learn(key: number): void {
+    claims[0] = SENT;
+    runtime.receive({ type: "run", ...header({ key, name: "task", func: () => key }), args: [] });
+  }
+  /** What comes of a message that names the first task and does not carry it. */
+  async function callZero(): Promise<FromRuntime["type"] | undefined> {
+    await turn();
+    told.length = 0;
+    claims[0] = SENT;
+    runtime.receive({ type: "run", ...header({ key: 0, name: "zero" }), args: [] });
+    await turn();
+    return told[0]?.type;
+  }
+  for (let key = 1; key < KNOWN_TASKS; key++) learn(key);
+  assertEquals(await callZero(), "returned");
+  learn(KNOWN_TASKS);
+  assertEquals(await callZero(), "threw");
+});
+
+Deno.test("createRuntime() says nothing once it has ended", async () => {
+  const { runtime, told, claims, bySource, header } = start();
+  while (told.length === 0) await turn();
+  told.length = 0;
+  for (const name of ["running", "late"]) {
+    claims[0] = SENT;
+    runtime.receive({ type: "run", ...header(bySource(name, "() => 1")), args: [] });
+    runtime.end();
+    await turn();
+  }
+  assertEquals(told, []);
+  // The first was claimed, the second was not.
+  assertEquals(claims[0], SENT);
 });
 
 Deno.test("createRuntime() sends the items that are finished before it ends", async () => {

@@ -10,10 +10,10 @@ function open(cells = 1024, gone = 0): { writer: SharedQueue; reader: SharedQueu
   return { writer: openSharedQueue(memory), reader: openSharedQueue(memory) };
 }
 
-function take(reader: SharedQueue): [number, number, unknown[]] {
+function take(reader: SharedQueue): [number, number, unknown, unknown[]] {
   assert(reader.hasNext);
   reader.next();
-  return [reader.kind, reader.number, reader.values()];
+  return [reader.kind, reader.number, reader.label, reader.values()];
 }
 
 Deno.test("openSharedQueue() carries what it takes as structured cloning does", () => {
@@ -41,12 +41,12 @@ Deno.test("openSharedQueue() carries what it takes as structured cloning does", 
     { a: 1, "b c": { d: [true] }, 7: "seven", "line\nbreak": 0 },
   ];
   for (const value of values) {
-    assert(writer.push(3, -5, [value, 1]), Deno.inspect(value));
-    assertEquals(take(reader), [3, -5, [structuredClone(value), 1]]);
+    assert(writer.push(3, -5, value, [structuredClone(value), 1]), Deno.inspect(value));
+    assertEquals(take(reader), [3, -5, structuredClone(value), [structuredClone(value), 1]]);
   }
   assert(!reader.hasNext);
-  assert(writer.push(0, 0, []));
-  assertEquals(take(reader), [0, 0, []]);
+  assert(writer.push(0, 0, 0, []));
+  assertEquals(take(reader), [0, 0, 0, []]);
 });
 
 Deno.test("openSharedQueue() refuses what it cannot carry faithfully, and goes on", () => {
@@ -79,11 +79,11 @@ Deno.test("openSharedQueue() refuses what it cannot carry faithfully, and goes o
     Array.from({ length: 13 }, () => [1]),
   ];
   for (const value of refused) {
-    assertEquals(writer.push(1, 1, [{ new: value }]), false, Deno.inspect(value));
-    assertEquals(writer.push(1, 1, [value]), false, Deno.inspect(value));
+    assertEquals(writer.push(1, 1, { new: value }, []), false, Deno.inspect(value));
+    assertEquals(writer.push(1, 1, 0, [1, value]), false, Deno.inspect(value));
     // What was written of it, such as keys that nobody has seen yet, has left no trace.
-    assert(writer.push(1, 1, [{ new: 1 }, { old: 2 }]));
-    assertEquals(take(reader), [1, 1, [{ new: 1 }, { old: 2 }]]);
+    assert(writer.push(1, 1, 0, [{ new: 1 }, { old: 2 }]));
+    assertEquals(take(reader), [1, 1, 0, [{ new: 1 }, { old: 2 }]]);
   }
 });
 
@@ -94,17 +94,17 @@ Deno.test("openSharedQueue() throws what a getter throws, and goes on", () => {
       throw new RangeError("no");
     },
   };
-  assertThrows(() => writer.push(1, 1, [value]), RangeError, "no");
+  assertThrows(() => writer.push(1, 1, 0, [value]), RangeError, "no");
   assert(!reader.hasNext);
-  assert(writer.push(1, 1, [{ secret: 1 }]));
-  assertEquals(take(reader), [1, 1, [{ secret: 1 }]]);
+  assert(writer.push(1, 1, 0, [{ secret: 1 }]));
+  assertEquals(take(reader), [1, 1, 0, [{ secret: 1 }]]);
 });
 
 Deno.test("openSharedQueue() refuses when it is full and takes more when there is room, round and round", () => {
   // The positions begin again at 0 on the way.
   const { writer, reader } = open(256, 2 ** 31 - 20_000);
   const random = new Random(7);
-  const expected: [number, number, unknown[]][] = [];
+  const expected: [number, number, unknown, unknown[]][] = [];
   let full = 0;
   for (let i = 0; i < 20_000; i++) {
     if (random.chance(0.5)) {
@@ -112,7 +112,7 @@ Deno.test("openSharedQueue() refuses when it is full and takes more when there i
         { length: random.below(4) },
         () => random.pick([i, i / 3, "x".repeat(random.below(90)), { a: i }, { [`key${i % 9}`]: [i] }]),
       );
-      if (writer.push(i, -i, values)) expected.push([i, -i, structuredClone(values)]);
+      if (writer.push(i, -i, `${i}`, values)) expected.push([i, -i, `${i}`, structuredClone(values)]);
       else full++;
     } else if (expected.length > 0) assertEquals(take(reader), expected.shift()!);
     else assert(!reader.hasNext);
@@ -124,7 +124,7 @@ Deno.test("openSharedQueue() gives up on keys when objects are dictionaries", ()
   const { writer, reader } = open();
   let refused = 0;
   for (let i = 0; i < 1000; i++) {
-    if (writer.push(1, i, [{ [`key ${i}`]: i }])) assertEquals(take(reader), [1, i, [{ [`key ${i}`]: i }]]);
+    if (writer.push(1, i, 0, [{ [`key ${i}`]: i }])) assertEquals(take(reader), [1, i, 0, [{ [`key ${i}`]: i }]]);
     else refused++;
   }
   assertEquals(refused, 1000 - 256);

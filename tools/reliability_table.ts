@@ -8,7 +8,7 @@
  * @module
  */
 
-import { BACKENDS, MATRIX, MEANINGS, STAGES } from "../tests/failure_matrix.ts";
+import { type Kind, KINDS, MATRIX, MEANINGS, STAGES } from "../tests/failure_matrix.ts";
 
 const BEGIN = "<!-- matrix: written by tools/reliability_table.ts -->";
 const END = "<!-- end of matrix -->";
@@ -26,14 +26,22 @@ export function section(text: string): string {
   return parts(text)[1];
 }
 
-/** A table for each backend, and what its words mean. */
+/** A table for each kind of pools, or for several that promise the same, and what its words mean. */
 export function matrixTables(): string {
-  const tables = BACKENDS.map((backend) => {
-    const rows = Object.entries(MATRIX[backend]).map(([deed, outcomes]) => [deed, ...outcomes]);
-    return `### Backend \`${backend}\`\n\n${table([["a task that", ...STAGES], ...rows])}`;
+  const kinds = Map.groupBy(Object.keys(KINDS) as Kind[], (kind) => JSON.stringify(MATRIX[kind]));
+  const tables = [...kinds.values()].map((same) => {
+    const rows = Object.entries(MATRIX[same[0]!]).map(([deed, outcomes]) => [deed, ...outcomes]);
+    return `### ${same.length > 1 ? "Backends" : "Backend"} ${same.map(title).join(" and ")}\n\n${
+      table([["a task that", ...STAGES], ...rows])
+    }`;
   });
   const meanings = Object.entries(MEANINGS).map(([outcome, meaning]) => [outcome, meaning]);
   return `\n\n${[...tables, `### What the words mean\n\n${table([["", "that is"], ...meanings])}`].join("\n\n")}\n\n`;
+}
+
+function title(kind: Kind): string {
+  const { backend, ...others } = KINDS[kind];
+  return `\`${backend}\`${"permissions" in others ? " with `permissions`" : ""}`;
 }
 
 /** A table as `deno fmt` leaves it. */

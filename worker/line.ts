@@ -32,6 +32,9 @@ export const SKIPPED = 2;
 /** For so many cells of eight bytes there is room at a time, each way: twice what the largest number of small jobs takes that is sent ahead. */
 const CELLS = 2 ** 14;
 
+/** So many jobs keep a worker busy for as long as it takes to wake it; that it is not woken for fewer in one turn saves waking it for each. */
+const ENOUGH = 64;
+
 /**
  * The caller's end of the line to a worker: a port, and beside it shared memory for what is small. A job that is written there is with the worker
  * at once; all jobs of a turn wake it together; and a reply is with the caller even if the worker is halted a moment later. So a call costs far
@@ -52,7 +55,8 @@ export class Line {
   #delivered: () => void;
   /** How many jobs have not been answered. */
   #open = 0;
-  #waking = false;
+  /** How many jobs the worker was sent in this turn and not woken for. */
+  #unheard = 0;
   #listening = false;
   #closed = false;
 
@@ -101,9 +105,9 @@ export class Line {
     if (message.type !== "run" || transfer.length > 0 || !this.#write(message)) {
       const inTurn = this.#requests.hasRoom;
       this.#port.postMessage({ ...message, inTurn } satisfies ToWorker, transfer as Transferable[]);
-      if (inTurn) this.#requests.push(BY_PORT, 0, []);
+      if (inTurn) this.#requests.push(BY_PORT, 0, 0, []);
       this.#wake(false);
-    } else if (!this.#waking && Atomics.load(this.#bells, WORKER) !== AWAKE) this.#wakeSoon();
+    } else this.#wakeSoon();
     this.#open++;
     this.#listen();
   }
@@ -114,8 +118,8 @@ export class Line {
     if (!replies.hasNext) return;
     do {
       replies.next();
-      const { kind, number: run } = replies;
-      const [value] = replies.values();
+      const { kind, number: run, label: value } = replies;
+      replies.values();
       this.#open--;
       this.#receive(kind === RETURNED ? { type: "returned", run, value } : { type: "skipped", run });
     } while (replies.hasNext);
@@ -129,20 +133,23 @@ export class Line {
     Atomics.notify(this.#bells, CALLER);
   }
 
-  /** What a task is goes by the port, once; then its key will do. */
-  #write({ run, task: { key, text, export: exported }, id, attempt, args }: RunMessage & { type: "run" }): boolean {
-    if (text !== undefined || exported !== undefined) return false;
-    return this.#requests.push(key, run, [id, attempt, ...args]);
+  /** What a task is goes by the port, once; then its key will do. A second attempt is rare. */
+  #write({ run, task, id, attempt, args }: RunMessage & { type: "run" }): boolean {
+    return task.text === undefined && task.export === undefined && attempt === 1 && this.#requests.push(task.key, run, id, args);
   }
 
-  /** Once for all that is sent in this turn. */
+  /** Once for all that is sent in this turn, or for enough of it that the worker can go ahead with. */
   #wakeSoon(): void {
-    this.#waking = true;
-    queueMicrotask(() => {
-      this.#waking = false;
-      this.#wake(true);
-    });
+    if (Atomics.load(this.#bells, WORKER) === AWAKE) return;
+    this.#unheard++;
+    if (this.#unheard === ENOUGH) this.#wake(true);
+    else if (this.#unheard === 1) queueMicrotask(this.#wakeAtEnd);
   }
+
+  #wakeAtEnd = (): void => {
+    this.#unheard = 0;
+    this.#wake(true);
+  };
 
   #wake(byMessage: boolean): void {
     if (Atomics.compareExchange(this.#bells, WORKER, ASLEEP, AWAKE) === ASLEEP) Atomics.notify(this.#bells, WORKER);

@@ -35,6 +35,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const SLEEP = 4, LONGEST_STRETCH = 4;
   /** How much the latest job counts in the pace. */
   const LATEST = 0.2;
+  const nothing: unknown[] = [];
 
   const { compareExchange, load, notify, store, wait } = Atomics;
   const { performance } = globalThis;
@@ -57,21 +58,27 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     working = true;
     store(bells, WORKER, AWAKE);
     turnBegan = performance.now();
+    let now = turnBegan;
     while (runtime.hasRoom) {
       const message = next();
       if (message === undefined) {
         if (turnsOfPort > 0 || !sleep()) break;
+        now = performance.now();
         continue;
       }
-      const begin = performance.now();
+      const begin = now;
       runtime.receive(message);
-      if (runtime.hasRoom) measure(begin);
-      else occupiedSince = begin;
+      if (!runtime.hasRoom) {
+        occupiedSince = begin;
+        break;
+      }
       // What tasks leave for later has its turn before the next job.
       await undefined;
-      if (performance.now() - turnBegan < LONGEST_STRETCH) continue;
+      now = performance.now();
+      measure(now - begin);
+      if (now - turnBegan < LONGEST_STRETCH) continue;
       await new Promise<void>((resolve) => setImmediate(resolve));
-      turnBegan = performance.now();
+      now = turnBegan = performance.now();
     }
     working = false;
   }
@@ -80,12 +87,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   function next(): RunMessage | undefined {
     if (turnsOfPort === 0 && requests.hasNext) {
       requests.next();
-      const { kind: key, number: run } = requests;
-      const values = requests.values();
-      if (key !== BY_PORT) {
-        const [id, attempt, ...args] = values;
-        return { type: "run", run, task: { key }, id, attempt, args } as unknown as RunMessage;
-      }
+      const { kind: key, number: run, label } = requests;
+      const args = requests.values();
+      if (key !== BY_PORT) return { type: "run", run, task: { key, name: "" }, id: label as string | number, attempt: 1, args };
       turnsOfPort++;
     }
     if (turnsOfPort === 0 || byPort.length === 0) return undefined;
@@ -105,8 +109,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
   }
 
-  function measure(begin: number): void {
-    const took = performance.now() - begin;
+  function measure(took: number): void {
     const before = pace[PACE]!;
     pace[PACE] = before === Infinity ? took : before + (took - before) * LATEST;
   }
@@ -120,14 +123,14 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       work();
     },
     resume() {
-      if (occupiedSince !== undefined) measure(occupiedSince);
+      if (occupiedSince !== undefined) measure(performance.now() - occupiedSince);
       occupiedSince = undefined;
       work();
     },
     reply(message) {
       const sent = message.type === "returned"
-        ? replies.push(RETURNED, message.run, [message.value])
-        : message.type === "skipped" && replies.push(SKIPPED, message.run, []);
+        ? replies.push(RETURNED, message.run, message.value, nothing)
+        : message.type === "skipped" && replies.push(SKIPPED, message.run, 0, nothing);
       if (sent && load(bells, CALLER) === ASLEEP && compareExchange(bells, CALLER, ASLEEP, AWAKE) === ASLEEP) notify(bells, CALLER);
       return sent;
     },

@@ -14,9 +14,6 @@ export interface KillableOptions {
   memoryLimit: number | undefined;
 }
 
-/** How often a worker is asked for its pulse, in ms: less often, and a job that has filled its heap is noticed later; more often, and it works less. */
-const PULSE = 400;
-
 /**
  * The backend `killable`: each thread is a worker of node:worker_threads.
  *
@@ -71,24 +68,12 @@ function startHere(
 
 /**
  * Notices that a worker has filled its heap. Deno stops the JavaScript of such a worker, and if that ran for a message no event tells of it: the
- * worker looks alive, and never answers the job. But V8 has then granted it a larger heap, which another port can be asked about.
+ * worker looks alive, and never answers the job. But V8 has then granted it a larger heap, of which the worker tells by another port.
  */
 function feelPulse(isFull: () => void): { port: MessagePort; stop: () => void } {
   const { port1, port2 } = new MessageChannel();
-  let limit: number | undefined;
-  port1.onmessage = ({ data }: MessageEvent<number>) => {
-    limit ??= data;
-    if (data > limit) isFull();
-  };
-  const timer = setInterval(() => port1.postMessage(undefined), PULSE);
-  port1.postMessage(undefined);
-  return {
-    port: port2,
-    stop() {
-      clearInterval(timer);
-      port1.close();
-    },
-  };
+  port1.onmessage = isFull;
+  return { port: port2, stop: () => port1.close() };
 }
 
 declare const process: { getBuiltinModule(name: string): unknown };
@@ -101,7 +86,12 @@ function connectNodeWorker(imports: Connection["imports"]): void {
     line.close();
     if (pulse !== undefined) {
       const v8 = process.getBuiltinModule("node:v8") as { getHeapStatistics(): { heap_size_limit: number } };
-      pulse.onmessage = () => pulse.postMessage(v8.getHeapStatistics().heap_size_limit);
+      const limit = v8.getHeapStatistics().heap_size_limit;
+      // By a timer, and not when it is asked: when V8 stops a job it drops all microtasks, and a port that was about to be read by one of them
+      // is never read again.
+      setInterval(() => {
+        if (v8.getHeapStatistics().heap_size_limit > limit) pulse.postMessage(undefined);
+      }, 200);
     }
     // Node's timers are loaded at their first use, and Deno 2.9 panics if the worker is terminated just then: better now.
     clearTimeout(setTimeout(() => {}));

@@ -1,20 +1,21 @@
 /** One end of a queue of records in shared memory: at one end one thread writes, at the other one reads. */
 export interface SharedQueue {
   /**
-   * Writes a record: two numbers and values. False, and nothing is written, if there is no room, or if a value is not of the kind that
-   * can be written.
+   * Writes a record: two whole numbers of 32 bits, a value that is called its label, and values. False, and nothing is written, if there is no
+   * room, or if a value is not of the kind that can be written.
    *
    * @throws {unknown} What a getter of a value throws. Nothing is written then.
    */
-  push(kind: number, number: number, values: readonly unknown[]): boolean;
+  push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean;
   /** Whether a record without values can be written for certain. */
   readonly hasRoom: boolean;
   /** Whether there is a record to take. */
   readonly hasNext: boolean;
-  /** Goes to the next record, whose two numbers are then `kind` and `number`. Only if there is one; its values must be taken before the next one. */
+  /** Goes to the next record and reads all but its values, which must be taken before the next one. Only if there is one. */
   next(): void;
-  kind: number;
-  number: number;
+  readonly kind: number;
+  readonly number: number;
+  readonly label: unknown;
   /** The values of the record. The room that it took is free then. */
   values(): unknown[];
 }
@@ -71,7 +72,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   let recordEnd = 0;
   let count = 0;
 
-  function push(kind: number, number: number, values: readonly unknown[]): boolean {
+  function push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean {
     const written = words[WRITTEN]!;
     const free = size - ((written - load(words, READ)) & POSITIONS);
     let start = written & inRing;
@@ -82,7 +83,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
       start = 0;
     }
     const room = Math.min(free - skipped, size - start);
-    if (room < 3) return false;
+    if (room < 2) return false;
     if (skipped > 0) words[2 * (FIRST_CELL + size - skipped)] = SKIP;
     cell = FIRST_CELL + start;
     end = cell + room;
@@ -91,7 +92,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     cell += 2;
     let complete = false;
     try {
-      complete = values.every(write);
+      complete = write(label) && writeAll(values);
     } finally {
       if (objects.length > 0) objects = [];
       // The reader will not see the keys that were new in it.
@@ -103,6 +104,11 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     words[header + 2] = number;
     words[header + 3] = values.length;
     store(words, WRITTEN, (written + skipped + cell - (header >> 1)) & POSITIONS);
+    return true;
+  }
+
+  function writeAll(values: readonly unknown[]): boolean {
+    for (let i = 0; i < values.length; i++) if (!write(values[i])) return false;
     return true;
   }
 
@@ -161,7 +167,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     if (isArray(value)) {
       const { length } = value;
       // More keys than elements, or fewer, are cloned as they are.
-      return length <= LONGEST_ARRAY && keysOf(value).length === length && token(ARRAY, length, 0) && value.every(write);
+      return length <= LONGEST_ARRAY && keysOf(value).length === length && token(ARRAY, length, 0) && writeAll(value);
     }
     if (getPrototypeOf(value) !== plain) return false;
     const keys = keysOf(value);
@@ -177,7 +183,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     if (known !== undefined) return sameKeys(shapes[known]!, keys) && token(OBJECT, latest = known, 0);
     // To assign to it would set the prototype.
     if (shapes.length === MOST_SHAPES || keys.includes("__proto__")) return false;
-    if (!token(NEW_SHAPE, keys.length, 0) || !keys.every(write)) return false;
+    if (!token(NEW_SHAPE, keys.length, 0) || !writeAll(keys)) return false;
     shapeIds.set(id, shapes.length);
     latest = shapes.push(keys) - 1;
     return true;
@@ -242,10 +248,21 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     return object;
   }
 
-  const queue: SharedQueue = {
-    kind: 0,
-    number: 0,
+  let kind = 0;
+  let number = 0;
+  let label: unknown;
+
+  return {
     push,
+    get kind() {
+      return kind;
+    },
+    get number() {
+      return number;
+    },
+    get label() {
+      return label;
+    },
     get hasRoom() {
       return size - ((words[WRITTEN]! - load(words, READ)) & POSITIONS) > size >> 1;
     },
@@ -258,10 +275,11 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
       cell = FIRST_CELL + (position & inRing);
       const header = 2 * cell;
       recordEnd = (position + words[header]!) & POSITIONS;
-      queue.kind = words[header + 1]!;
-      queue.number = words[header + 2]!;
+      kind = words[header + 1]!;
+      number = words[header + 2]!;
       count = words[header + 3]!;
       cell += 2;
+      label = read();
     },
     values() {
       const values = readAll(count);
@@ -269,5 +287,4 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
       return values;
     },
   };
-  return queue;
 }

@@ -107,6 +107,8 @@ export class Slot {
   /** How many of them are withdrawn. */
   #withdrawn = 0;
   #capacity: number;
+  /** How many jobs it takes by now, with those ahead of time. */
+  #room: number;
   /** Those that were sent, without those that came back. */
   #runs = 0;
   /** All that were ever sent. */
@@ -132,7 +134,7 @@ export class Slot {
     this.#events = events;
     this.#maxJobs = maxJobs;
     this.#now = now;
-    this.#capacity = capacity;
+    this.#capacity = this.#room = capacity;
     const places = capacity + MOST_AHEAD;
     this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
     this.#holdings = Array.from({ length: places }, (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS }));
@@ -140,7 +142,10 @@ export class Slot {
     this.#thread = start({
       alive: () => this.#state === "starting" && this.#thread.post({ type: "load", claims: this.#claims, capacity }),
       message: (message) => this.#receive(message),
-      delivered: () => events.changed(),
+      delivered: () => {
+        this.#room = capacity + Math.min(MOST_AHEAD, Math.floor(TIME_AHEAD / this.#thread.pace));
+        events.changed();
+      },
       died: (death) => this.#died(death),
       stuck: () => events.stuck(),
       gone: () => events.gone(this),
@@ -163,11 +168,7 @@ export class Slot {
 
   /** Whether it takes a job now: to run it, or, if jobs are short lately, ahead of time. */
   get hasRoom(): boolean {
-    return this.#state === "ready" && this.#load < this.#capacity + this.#ahead && !this.worn && !this.#paused;
-  }
-
-  get #ahead(): number {
-    return this.#load < this.#capacity ? 0 : Math.min(MOST_AHEAD, Math.floor(TIME_AHEAD / this.#thread.pace));
+    return this.#load < this.#room && this.#state === "ready" && !this.worn && !this.#paused;
   }
 
   /** Whether the worker has run as many jobs as it may. */
@@ -221,7 +222,7 @@ export class Slot {
     ticket.sentAs = this.#sent++;
     const introduced = this.#introduce(task);
     try {
-      const message = ticket.message({ run, task: introduced, id: ticket.id, attempt: ticket.attempt });
+      const message = ticket.message(run, introduced);
       Atomics.store(this.#claims, claim, SENT);
       Atomics.store(this.#claims, claim + 1, message.type === "chunk" ? message.from : 0);
       this.#thread.post(message, ticket.transfer);
