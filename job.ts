@@ -312,7 +312,7 @@ export class Future<R> {
   #listeners: Set<() => void> | undefined;
   #doneCallbacks: (() => void)[] | undefined;
   #result: Promise<R> | undefined;
-  #resolve: ((value: R) => void) | undefined;
+  #resolve: ((value: unknown) => void) | undefined;
   #reject: ((error: unknown) => void) | undefined;
 
   private constructor(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) {
@@ -424,19 +424,19 @@ export class Future<R> {
 
   #promise(): Promise<R> {
     return this.#result ??= new Promise((resolve, reject) => {
-      if (this.#resolve === undefined) this.#connect(resolve, reject);
+      if (this.#resolve === undefined) this.#connect(resolve as (value: unknown) => void, reject);
       else this.#onSettled(() => this.#settled === "finished" ? resolve(this.#outcome as R) : reject(this.#outcome));
     });
   }
 
-  #connect(resolve: (value: R) => void, reject: (error: unknown) => void): void {
+  #connect(resolve: (value: unknown) => void, reject: (error: unknown) => void): void {
     this.#resolve = resolve;
     this.#reject = reject;
     if (this.#settled !== undefined) this.#settlePromise();
   }
 
   #settlePromise(): void {
-    if (this.#settled === "finished") this.#resolve?.(this.#outcome as R);
+    if (this.#settled === "finished") this.#resolve?.(this.#outcome);
     else this.#reject?.(this.#outcome);
     this.#resolve = this.#reject = undefined;
   }
