@@ -19,7 +19,7 @@ import { type Future, Job, makeJob, type Outcome, type Task, type TaskRef } from
 import { Callbacks } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
 import { Crew, type CrewEvents } from "./pool/crew.ts";
-import { type MapHost, type MapOptions, MapRun, resolveMapOptions } from "./pool/map.ts";
+import { type MapHost, type MapOptions, type MapResults, MapRun, resolveMapOptions } from "./pool/map.ts";
 import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from "./pool/options.ts";
 import { Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
@@ -299,7 +299,7 @@ export class ProcessPool implements AsyncDisposable {
     task: ((item: T) => R) | TaskRef<[T], R>,
     items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
     options: MapOptions & { settled: true },
-  ): AsyncIterableIterator<PromiseSettledResult<Awaited<R>>>;
+  ): MapResults<PromiseSettledResult<Awaited<R>>>;
   /**
    * Runs a task on each item of an input, and gives the results, one for each item.
    *
@@ -344,7 +344,7 @@ export class ProcessPool implements AsyncDisposable {
     task: ((item: T) => R) | TaskRef<[T], R>,
     items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
     options?: MapOptions & { settled?: false | undefined },
-  ): AsyncIterableIterator<Awaited<R>>;
+  ): MapResults<Awaited<R>>;
   /**
    * Runs a task on each item of an input, and gives the results or the outcomes, as `settled` says.
    *
@@ -359,8 +359,8 @@ export class ProcessPool implements AsyncDisposable {
     task: ((item: T) => R) | TaskRef<[T], R>,
     items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
     options?: MapOptions,
-  ): AsyncIterableIterator<Awaited<R> | PromiseSettledResult<Awaited<R>>>;
-  map(task: Task | TaskRef, items: Iterable<unknown> | AsyncIterable<unknown>, options: MapOptions = {}): AsyncIterableIterator<unknown> {
+  ): MapResults<Awaited<R> | PromiseSettledResult<Awaited<R>>>;
+  map(task: Task | TaskRef, items: Iterable<unknown> | AsyncIterable<unknown>, options: MapOptions = {}): MapResults<unknown> {
     const { maxWorkers, jobsPerWorker, jobTimeout, retries, eager } = this.#options;
     const resolved = resolveMapOptions(options, { task, items, lanes: maxWorkers * jobsPerWorker, jobTimeout, retries, eager });
     this.#refuseIfNotOpen("map with pool");

@@ -18,7 +18,7 @@ export interface MapOptions {
    * How many items, not bytes, are read ahead of those that were consumed, at the most. It caps the chunks as well. So far it goes while an item
    * holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds of chunks.
    *
-   * @default {4096 * maxWorkers * jobsPerWorker}
+   * @default {16384 * maxWorkers * jobsPerWorker}
    */
   buffer?: number | undefined;
   /**
@@ -48,11 +48,38 @@ export interface MapOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** What `ProcessPool.map` gives: the outcomes one by one, or as many at a time as are ready. */
+export interface MapResults<T> extends AsyncIterableIterator<T> {
+  /**
+   * The same outcomes, several at a time: for who has so many that to await each takes longer than its work. Numbers may come in a Float64Array. What
+   * was taken one by one before does not come again, and to leave this loop ends the map.
+   *
+   * @returns Outcomes in their order; none of the lists is empty.
+   *
+   * @throws {unknown} Out of the loop, what the map throws; the results before it come first.
+   *
+   * @example A million numbers
+   * ```ts
+   * import { ProcessPool } from "@procpool/process-pool";
+   * import { assertEquals } from "@std/assert";
+   *
+   * await using pool = new ProcessPool({ maxWorkers: 2 });
+   * const numbers = new Float64Array(1_000_000).map((_, i) => i);
+   * let sum = 0;
+   * for await (const results of pool.map((x: number) => x * 2, numbers).chunks()) {
+   *   for (let i = 0; i < results.length; i++) sum += results[i]!;
+   * }
+   * assertEquals(sum, 999_999_000_000);
+   * ```
+   */
+  chunks(): AsyncIterableIterator<ArrayLike<T>>;
+}
+
 /**
  * Items read ahead, for each job that runs at a time. Fewer make chunks of tiny items too small to be cheap (half the speed at a tenth); more
  * only hold memory.
  */
-const BUFFER_PER_LANE = 4096;
+const BUFFER_PER_LANE = 16_384;
 
 /** Chunks in flight, for each job that runs at a time: one that runs and one that is next, so that no worker waits for its caller. */
 const CHUNKS_PER_LANE = 2;
@@ -87,6 +114,9 @@ export interface ResolvedMapOptions {
   task: Task | TaskRef;
   /** Opens the input: when the first result is asked for, since a stream that is opened is locked. */
   open: () => AsyncIterator<unknown> | Iterator<unknown>;
+  isAsync: boolean;
+  /** The items themselves, if they can be read many at a time. */
+  array: Sliceable | undefined;
   /** Undefined for automatic. */
   chunkSize: number | undefined;
   buffer: number;
@@ -130,6 +160,8 @@ export function resolveMapOptions(
   return {
     task,
     open: opener(items),
+    isAsync: typeof (items as Partial<AsyncIterable<unknown>>)[Symbol.asyncIterator] === "function",
+    array: isSliceable(items) ? items : undefined,
     chunkSize: size,
     buffer: buffer === undefined ? Math.max(BUFFER_PER_LANE * lanes, (size ?? 0) * chunksInFlight) : checks.wholeNumber("buffer", buffer),
     chunksInFlight,
@@ -150,7 +182,27 @@ function opener(items: unknown): ResolvedMapOptions["open"] {
   throw new TypeError(`Cannot map as the items must be iterable, an async iterable or a ReadableStream: current value is ${show(items)}`);
 }
 
-type ItemOutcome = PromiseSettledResult<unknown>;
+/** Outcomes of consecutive items. */
+interface Block {
+  /** The results; whatever there is where an item failed. */
+  values: ArrayLike<unknown>;
+  /** The errors, by index in the block. */
+  errors: Map<number, unknown> | undefined;
+}
+
+/** So many numbers are cheaper to send in a typed array. */
+const WORTH_PACKING = 16;
+
+function packed(items: ArrayLike<unknown>): ArrayLike<unknown> {
+  if (!Array.isArray(items) || items.length < WORTH_PACKING) return items;
+  for (let i = 0; i < items.length; i++) if (typeof items[i] !== "number") return items;
+  return new Float64Array(items);
+}
+
+/** A block of so many failures of one kind. */
+function failures(errors: unknown[]): Block {
+  return { values: new Array(errors.length), errors: new Map(errors.entries()) };
+}
 
 interface ChunkOptions {
   func: Task | TaskRef;
@@ -160,6 +212,17 @@ interface ChunkOptions {
   firstIndex: number;
   listener: ChunkListener;
 }
+
+/** An array or a typed array. */
+type Sliceable = ArrayLike<unknown> & { slice(from: number, to: number): ArrayLike<unknown> };
+
+/** Whether items can as well be read many at a time: to iterate them does nothing else. */
+function isSliceable(items: unknown): items is Sliceable {
+  const iterate = (items as Iterable<unknown>)[Symbol.iterator];
+  return Array.isArray(items) ? iterate === Array.prototype[Symbol.iterator] : ArrayBuffer.isView(items) && iterate === ITERATE_TYPED_ARRAY;
+}
+
+const ITERATE_TYPED_ARRAY = Uint8Array.prototype[Symbol.iterator];
 
 /** Some items of a map that travel together: one ticket, one permit. */
 export class Chunk extends Ticket {
@@ -172,7 +235,7 @@ export class Chunk extends Ticket {
   /** What came of earlier runs of the item that is next. */
   #failures: unknown[] = [];
   #eager: boolean;
-  #items: unknown[];
+  #items: ArrayLike<unknown>;
   /** How many of the first items have their outcome. */
   #settledItems = 0;
   /** Those that cannot be sent, and why. */
@@ -182,7 +245,7 @@ export class Chunk extends Ticket {
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
 
-  constructor(permit: Disposable, items: unknown[], { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
+  constructor(permit: Disposable, items: ArrayLike<unknown>, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
     super(permit);
     this.func = func;
     this.timeout = timeout;
@@ -199,17 +262,18 @@ export class Chunk extends Ticket {
 
   message(run: number, task: TaskMessage): RunMessage {
     const skip = [...this.#unsendable.keys()];
-    const items = skip.length === 0 ? this.#items : this.#items.map((item, i) => this.#unsendable.has(i) ? undefined : item);
-    const { id, attempt } = this;
-    return { type: "chunk", run, task, id, attempt, items, from: this.#settledItems, skip, eager: this.#eager };
+    const items = skip.length === 0
+      ? packed(this.#items)
+      : Array.from(this.#items, (item, i) => this.#unsendable.has(i) ? undefined : item);
+    const { id, attempt, timeout } = this;
+    const timed = timeout !== Infinity;
+    return { type: "chunk", run, task, id, attempt, items, from: this.#settledItems, skip, eager: this.#eager, timed };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
-    const message = answer as ItemsMessage;
-    const { from, values, thrown, last, elapsed } = message;
-    const outcomes = values.map((value): ItemOutcome => ({ status: "fulfilled", value }));
-    for (const [index, error] of thrown) outcomes[index - from] = { status: "rejected", reason: decode(error) };
-    this.#deliver(outcomes);
+    const { from, values, thrown, last, elapsed } = answer as ItemsMessage;
+    const errors = thrown.length === 0 ? undefined : new Map(thrown.map(([index, error]) => [index - from, decode(error)]));
+    this.#deliver({ values, errors });
     if (!last) return undefined;
     this.#listener.took(elapsed, values.length + from);
     return { state: "finished", value: undefined };
@@ -231,31 +295,32 @@ export class Chunk extends Ticket {
   refused(error: unknown): Outcome<unknown> | undefined {
     if (this.#copied) return { state: "failed", error };
     this.#copied = true;
-    for (const [i, item] of this.#items.entries()) {
+    this.#items = Array.from(this.#items, (item, i) => {
       try {
-        this.#items[i] = structuredClone(item);
+        return structuredClone(item);
       } catch (reason) {
         this.#unsendable.set(i, reason);
+        return item;
       }
-    }
+    });
     return undefined;
   }
 
   lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined {
-    const outcomes: ItemOutcome[] = [];
+    const errors: unknown[] = [];
     // Those of the first item: no other has run before.
-    let failures = this.#failures;
+    let earlier = this.#failures;
     for (let i = this.#settledItems; i < nextItem; i++) {
-      const error = errorOf(this.id + i, failures.length + 1);
+      const error = errorOf(this.id + i, earlier.length + 1);
       // The last of them is the one that ran.
-      if (i === nextItem - 1 && isDeath(error) && failures.length < this.#retries) failures.push(error);
+      if (i === nextItem - 1 && isDeath(error) && earlier.length < this.#retries) earlier.push(error);
       else {
-        outcomes.push({ status: "rejected", reason: listCauses(error, failures) });
-        failures = [];
+        errors.push(listCauses(error, earlier));
+        earlier = [];
       }
     }
-    this.#deliver(outcomes);
-    this.#failures = failures;
+    this.#deliver(failures(errors));
+    this.#failures = earlier;
     const through = this.#settledItems === this.#items.length || this.#listener.ended;
     return through ? { state: "finished", value: undefined } : undefined;
   }
@@ -267,22 +332,25 @@ export class Chunk extends Ticket {
     if (outcome.state === "failed") counts.failed += rest;
     else counts.cancelled += rest;
     if (outcome.state !== "finished") {
-      this.#listener.outcomes(this, Array.from({ length: rest }, () => ({ status: "rejected", reason: outcome.error })));
+      this.#listener.outcomes(this, failures(new Array(rest).fill(outcome.error)));
     }
     this.#listener.settled(this);
   }
 
   callBack(): void {}
 
-  #deliver(outcomes: ItemOutcome[]): void {
-    if (outcomes.length > 0) this.#failures = [];
-    for (const i of outcomes.keys()) {
-      const index = this.#settledItems + i;
-      if (this.#unsendable.has(index)) outcomes[i] = { status: "rejected", reason: this.#unsendable.get(index) };
-      this.#counted[outcomes[i]!.status === "fulfilled" ? "finished" : "failed"]++;
+  #deliver(block: Block): void {
+    const { length } = block.values;
+    if (length > 0) this.#failures = [];
+    for (const [i, reason] of this.#unsendable) {
+      const index = i - this.#settledItems;
+      if (index >= 0 && index < length) (block.errors ??= new Map()).set(index, reason);
     }
-    this.#settledItems += outcomes.length;
-    this.#listener.outcomes(this, outcomes);
+    const failed = block.errors?.size ?? 0;
+    this.#counted.failed += failed;
+    this.#counted.finished += length - failed;
+    this.#settledItems += length;
+    this.#listener.outcomes(this, block);
   }
 }
 
@@ -291,7 +359,7 @@ export interface ChunkListener {
   /** Whether nobody wants outcomes any more. */
   readonly ended: boolean;
   /** The next outcomes of a chunk, in the order of its items. */
-  outcomes(chunk: Chunk, outcomes: ItemOutcome[]): void;
+  outcomes(chunk: Chunk, block: Block): void;
   /** How long the worker took for so many items, in ms. */
   took(elapsed: number, items: number): void;
   settled(chunk: Chunk): void;
@@ -299,21 +367,30 @@ export interface ChunkListener {
 
 type Result = IteratorResult<unknown, undefined>;
 
+/** Somebody who waits for an outcome, or for all that there are. */
+interface Consumer {
+  wantsAll: boolean;
+  resolve: (result: Result) => void;
+  reject: (error: unknown) => void;
+}
+
 /**
  * One call of `map`. A loop of its own, the pump, reads the input and submits chunks as long as the consumer is not too far behind; the
  * consumer takes what is ready or waits for it.
  */
-export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
+export class MapRun implements MapResults<unknown>, ChunkListener {
   #host: MapHost;
   #options: ResolvedMapOptions;
   #source: AsyncIterator<unknown> | Iterator<unknown> | undefined;
   /** The chunks in flight, in the order of their items, and what has come of each. */
-  #chunks = new Map<Chunk, { outcomes: ItemOutcome[][]; over: boolean }>();
-  /** What the consumer gets next. */
-  #ready = new Queue<ItemOutcome[]>();
-  #readyIndex = 0;
+  #chunks = new Map<Chunk, { blocks: Block[]; over: boolean }>();
+  /** What the consumer gets next: the rest of a block, from an index, and then others. */
+  #block: Block | undefined;
+  #index = 0;
+  #ready = new Queue<Block>();
+  /** How many items there are in the blocks of these two, with those that were taken of the first. */
   #readyItems = 0;
-  #consumers = new Queue<PromiseWithResolvers<Result>>();
+  #consumers = new Queue<Consumer>();
   #read = 0;
   #consumed = 0;
   #inFlight = 0;
@@ -341,15 +418,32 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   }
 
   next(): Promise<Result> {
+    if (this.#block !== undefined && this.#block.errors === undefined && this.#consumers.size === 0) {
+      return Promise.resolve({ done: false, value: this.#takeValue(this.#block) });
+    }
+    return this.#wait(false);
+  }
+
+  /** The same outcomes, as many at a time as there are. */
+  chunks(): AsyncIterableIterator<ArrayLike<unknown>> {
+    const chunks = {
+      [Symbol.asyncIterator]: () => chunks,
+      next: () => this.#wait(true) as Promise<IteratorResult<ArrayLike<unknown>, undefined>>,
+      return: () => this.return(),
+    };
+    return chunks;
+  }
+
+  #wait(wantsAll: boolean): Promise<Result> {
     if (this.#state === "new") this.#start();
-    const consumer = Promise.withResolvers<Result>();
-    this.#consumers.push(consumer);
-    this.#serve();
-    return consumer.promise;
+    return new Promise((resolve, reject) => {
+      this.#consumers.push({ wantsAll, resolve, reject });
+      this.#serve();
+    });
   }
 
   /** Ends the loop early. It waits for the input to be closed, unless that is still about to give an item. */
-  async return(): Promise<Result> {
+  async return(): Promise<IteratorReturnResult<undefined>> {
     this.#finish();
     await this.#closeSource();
     return { done: true, value: undefined };
@@ -361,12 +455,12 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     return this.#state === "ended";
   }
 
-  outcomes(chunk: Chunk, outcomes: ItemOutcome[]): void {
-    if (this.#state === "ended" || outcomes.length === 0) return;
+  outcomes(chunk: Chunk, block: Block): void {
+    if (this.#state === "ended" || block.values.length === 0) return;
     if (this.#options.ordered) {
-      this.#chunks.get(chunk)!.outcomes.push(outcomes);
+      this.#chunks.get(chunk)!.blocks.push(block);
       this.#advance();
-    } else this.#makeReady(outcomes);
+    } else this.#makeReady(block);
     this.#serve();
   }
 
@@ -390,47 +484,71 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
 
   /** In order, only the first chunk's outcomes are ready; then those of the next. */
   #advance(): void {
-    for (const [chunk, { outcomes, over }] of this.#chunks) {
-      for (const some of outcomes.splice(0)) this.#makeReady(some);
+    for (const [chunk, { blocks, over }] of this.#chunks) {
+      for (const block of blocks.splice(0)) this.#makeReady(block);
       if (!over) return;
       this.#chunks.delete(chunk);
     }
   }
 
-  #makeReady(outcomes: ItemOutcome[]): void {
-    this.#ready.push(outcomes);
-    this.#readyItems += outcomes.length;
+  #makeReady(block: Block): void {
+    this.#readyItems += block.values.length;
+    if (this.#block === undefined) this.#block = block;
+    else this.#ready.push(block);
   }
 
   // The consumer's side
 
   #serve(): void {
     while (this.#consumers.size > 0) {
-      const outcomes = this.#ready.first;
-      if (outcomes !== undefined) {
-        const outcome = outcomes[this.#readyIndex++]!;
-        if (this.#readyIndex === outcomes.length) {
-          this.#ready.shift();
-          this.#readyIndex = 0;
-        }
-        this.#consumed++;
-        this.#readyItems--;
-        this.#wakePump();
-        this.#give(outcome);
-      } else if (this.#state === "ending" && this.#chunks.size === 0) this.#finish();
+      if (this.#block !== undefined) this.#give(this.#block);
+      else if (this.#state === "ending" && this.#chunks.size === 0) this.#finish();
       else if (this.#state === "ended") this.#giveEnd();
       else return;
     }
   }
 
-  #give(outcome: ItemOutcome): void {
-    const consumer = this.#consumers.shift()!;
-    if (this.#options.settled) consumer.resolve({ done: false, value: outcome });
-    else if (outcome.status === "fulfilled") consumer.resolve({ done: false, value: outcome.value });
-    else {
-      consumer.reject(outcome.reason);
+  #give(block: Block): void {
+    const { wantsAll, resolve, reject } = this.#consumers.shift()!;
+    const { errors } = block;
+    const { settled } = this.#options;
+    if (!settled && errors?.has(this.#index)) {
+      const error = errors.get(this.#index);
       this.#abandon(undefined);
+      return reject(error);
     }
+    resolve({ done: false, value: wantsAll ? this.#takeAll(block) : this.#takeValue(block) });
+  }
+
+  /** The next value, or its outcome: of a block where the next has not failed, or with `settled`. */
+  #takeValue(block: Block): unknown {
+    const index = this.#index;
+    this.#skip(block, 1);
+    return this.#options.settled ? outcomeAt(block, index) : block.values[index];
+  }
+
+  /** All values up to the next that has failed, or all outcomes. */
+  #takeAll(block: Block): ArrayLike<unknown> {
+    const { values, errors } = block;
+    const index = this.#index;
+    const end = this.#options.settled || errors === undefined
+      ? values.length
+      : Math.min(...[...errors.keys()].filter((i) => i > index), values.length);
+    this.#skip(block, end - index);
+    if (this.#options.settled) return Array.from({ length: end - index }, (_, i) => outcomeAt(block, index + i));
+    if (index === 0 && end === values.length) return values;
+    return values instanceof Float64Array ? values.slice(index, end) : Array.prototype.slice.call(values, index, end);
+  }
+
+  /** So many of a block are consumed. */
+  #skip({ values: { length } }: Block, count: number): void {
+    this.#index += count;
+    if (this.#index < length) return;
+    this.#block = this.#ready.shift();
+    this.#index = 0;
+    this.#consumed += length;
+    this.#readyItems -= length;
+    this.#wakePump();
   }
 
   #giveEnd(): void {
@@ -454,6 +572,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     this.#state = "ended";
     this.#stopListening();
     this.#ready.clear();
+    this.#block = undefined;
     const reason = new DOMException("The loop over the map has ended", "AbortError");
     this.#over.abort(reason);
     // Not at once: it may be an outcome that ends the loop, and while a pool settles several tickets they are in neither queue nor slot.
@@ -507,7 +626,7 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     if (this.ended) return permit[Symbol.dispose]();
     const { task: func, timeout, retries, eager } = this.#options;
     const chunk = new Chunk(permit, items, { func, timeout, retries, eager, firstIndex: this.#read - items.length, listener: this });
-    this.#chunks.set(chunk, { outcomes: [], over: false });
+    this.#chunks.set(chunk, { blocks: [], over: false });
     this.#inFlight++;
     try {
       this.#host.admit(chunk);
@@ -518,7 +637,8 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
   }
 
   /** Reads the items of the next chunk; there are none when the input has ended. */
-  async #readChunk(): Promise<unknown[]> {
+  async #readChunk(): Promise<ArrayLike<unknown>> {
+    if (this.#options.array !== undefined) return this.#readArray(this.#options.array);
     const items: unknown[] = [];
     let patience: Patience | undefined;
     try {
@@ -548,13 +668,20 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     return items;
   }
 
+  #readArray(array: Sliceable): ArrayLike<unknown> {
+    const items = array.slice(this.#read, this.#read + this.#chunkSize);
+    this.#read += items.length;
+    if (items.length === 0) this.#sourceEnded = true;
+    return items;
+  }
+
   /** The input's next result, or the promise of it if one is under way already. */
   #pull(): IteratorResult<unknown> | Promise<IteratorResult<unknown>> {
     if (this.#pulled !== undefined) return this.#pulled;
     try {
       const result = this.#source!.next();
-      if (!("then" in result)) return result;
-      return this.#pulled = Promise.resolve(result).catch((error) => {
+      if (!this.#options.isAsync) return result as IteratorResult<unknown>;
+      return this.#pulled = Promise.resolve(result as Promise<IteratorResult<unknown>>).catch((error) => {
         this.#sourceEnded = true;
         throw error;
       });
@@ -572,6 +699,10 @@ export class MapRun implements AsyncIterableIterator<unknown>, ChunkListener {
     if (this.#pulled === undefined) await closed;
     else closed.catch((error) => this.#host.report(error));
   }
+}
+
+function outcomeAt({ values, errors }: Block, index: number): PromiseSettledResult<unknown> {
+  return errors?.has(index) ? { status: "rejected", reason: errors.get(index) } : { status: "fulfilled", value: values[index] };
 }
 
 const OVER = Symbol("over");

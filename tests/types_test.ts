@@ -5,6 +5,7 @@ import {
   asCompleted,
   type Future,
   Job,
+  type MapResults,
   type ProcessPool,
   type ProcessPoolOptions,
   type ResultOptions,
@@ -201,7 +202,7 @@ const compiled: Record<string, () => unknown> = {
     hasType<Promise<number[]>>()(pool.run(typed, 12));
     hasType<Promise<Future<number[]>>>()(pool.submit(typed, 12));
     hasType<Promise<number[]>>()(pool.run(new Job({ func: typed, args: [12] })));
-    hasType<AsyncIterableIterator<number[]>>()(pool.map(typed, [1, 2]));
+    hasType<MapResults<number[]>>()(pool.map(typed, [1, 2]));
     // @ts-expect-error -- a string for a number
     pool.run(typed, "x");
     // @ts-expect-error -- an argument is missing
@@ -224,30 +225,30 @@ const compiled: Record<string, () => unknown> = {
     hasType<Promise<Future<unknown>>>()(pool.submit({ module: "file:///tasks.ts", name: "factorize" }, 12));
     hasType<Promise<unknown>>()(pool.run(new Job({ func: ref, args: [12, "x"] })));
     hasType<Promise<unknown>>()(pool.run(new Job({ func: { module: "file:///tasks.ts", name: "factorize" }, args: [12] })));
-    hasType<AsyncIterableIterator<unknown>>()(pool.map(ref, [1, "x"]));
-    hasType<AsyncIterableIterator<unknown>>()(pool.map({ module: "file:///tasks.ts", name: "factorize" }, [1]));
+    hasType<MapResults<unknown>>()(pool.map(ref, [1, "x"]));
+    hasType<MapResults<unknown>>()(pool.map({ module: "file:///tasks.ts", name: "factorize" }, [1]));
   },
 
   "ProcessPool.map() gives results, or outcomes"() {
-    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, [1, 2]));
-    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, new Set([1])));
-    hasType<AsyncIterableIterator<number[]>>()(pool.map(
+    hasType<MapResults<number[]>>()(pool.map(factorize, [1, 2]));
+    hasType<MapResults<number[]>>()(pool.map(factorize, new Set([1])));
+    hasType<MapResults<number[]>>()(pool.map(
       factorize,
       (async function* () {
         yield await Promise.resolve(1);
       })(),
     ));
-    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, new ReadableStream<number>()));
-    hasType<AsyncIterableIterator<number>>()(pool.map(fetchLength, ["a"]));
-    hasType<AsyncIterableIterator<number>>()(pool.map(cached, [1]));
-    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, [1], { chunkSize: "auto", buffer: 10, ordered: false }));
-    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, [1], { settled: false }));
-    hasType<AsyncIterableIterator<number[]>>()(pool.map(factorize, [1], { settled: undefined }));
-    hasType<AsyncIterableIterator<PromiseSettledResult<number[]>>>()(pool.map(factorize, [1], { settled: true }));
-    hasType<AsyncIterableIterator<PromiseSettledResult<number>>>()(pool.map(fetchLength, ["a"], { settled: true, ordered: false }));
-    hasType<AsyncIterableIterator<number>>()(pool.map((x: number) => x * 2, [1]));
-    hasType<AsyncIterableIterator<number>>()(pool.map((x) => x * 2, [1]));
-    hasType<AsyncIterableIterator<string>>()(pool.map(([key, value]) => `${key}${value.toFixed()}`, new Map([["a", 1]])));
+    hasType<MapResults<number[]>>()(pool.map(factorize, new ReadableStream<number>()));
+    hasType<MapResults<number>>()(pool.map(fetchLength, ["a"]));
+    hasType<MapResults<number>>()(pool.map(cached, [1]));
+    hasType<MapResults<number[]>>()(pool.map(factorize, [1], { chunkSize: "auto", buffer: 10, ordered: false }));
+    hasType<MapResults<number[]>>()(pool.map(factorize, [1], { settled: false }));
+    hasType<MapResults<number[]>>()(pool.map(factorize, [1], { settled: undefined }));
+    hasType<MapResults<PromiseSettledResult<number[]>>>()(pool.map(factorize, [1], { settled: true }));
+    hasType<MapResults<PromiseSettledResult<number>>>()(pool.map(fetchLength, ["a"], { settled: true, ordered: false }));
+    hasType<MapResults<number>>()(pool.map((x: number) => x * 2, [1]));
+    hasType<MapResults<number>>()(pool.map((x) => x * 2, [1]));
+    hasType<MapResults<string>>()(pool.map(([key, value]) => `${key}${value.toFixed()}`, new Map([["a", 1]])));
     // @ts-expect-error -- items of the wrong type
     pool.map(factorize, ["x"]);
     // @ts-expect-error -- items of the wrong type

@@ -1,4 +1,4 @@
-import type { FromWorker, RunMessage, ToWorker } from "./protocol.ts";
+import type { FromWorker, ItemsMessage, RunMessage, ToWorker } from "./protocol.ts";
 import { openSharedQueue, type SharedQueue } from "./shared_queue.ts";
 import { soon } from "./soon.ts";
 
@@ -28,6 +28,8 @@ export const BY_PORT = -1;
 /** Kinds of replies. */
 export const RETURNED = 1;
 export const SKIPPED = 2;
+/** One item of a chunk: the value is that of the item whose index follows. */
+export const ITEM = 3;
 
 /** For so many cells of eight bytes there is room at a time, each way: twice what the largest number of small jobs takes that is sent ahead. */
 const CELLS = 2 ** 14;
@@ -58,6 +60,8 @@ export class Line {
   /** How many jobs the worker was sent in this turn and not woken for. */
   #unheard = 0;
   #listening = false;
+  /** Items that have arrived and were not received. */
+  #items: ItemsMessage & { values: unknown[] } | undefined;
   #closed = false;
 
   /**
@@ -119,11 +123,29 @@ export class Line {
     do {
       replies.next();
       const { kind, number: run, label: value } = replies;
-      replies.values();
-      this.#open--;
-      this.#receive(kind === RETURNED ? { type: "returned", run, value } : { type: "skipped", run });
+      const [from] = replies.values() as [number];
+      if (kind === ITEM) this.#gather(run, from, value);
+      else {
+        this.#open--;
+        this.#receiveItems();
+        this.#receive(kind === RETURNED ? { type: "returned", run, value } : { type: "skipped", run });
+      }
     } while (replies.hasNext);
+    this.#receiveItems();
     this.#delivered();
+  }
+
+  /** Items that follow each other are received together. */
+  #gather(run: number, from: number, value: unknown): void {
+    if (this.#items?.run !== run) this.#receiveItems();
+    this.#items ??= { type: "items", run, from, values: [], thrown: [], last: false, elapsed: 0 };
+    this.#items.values.push(value);
+  }
+
+  #receiveItems(): void {
+    const items = this.#items;
+    this.#items = undefined;
+    if (items !== undefined) this.#receive(items);
   }
 
   close(): void {

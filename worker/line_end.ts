@@ -1,5 +1,5 @@
 import type { LineMemory } from "./line.ts";
-import type { FromRuntime, RunByPort, RunMessage } from "./protocol.ts";
+import type { FromRuntime, ItemsMessage, RunByPort, RunMessage } from "./protocol.ts";
 import type { Runtime } from "./runtime.ts";
 import type { openSharedQueue } from "./shared_queue.ts";
 
@@ -27,7 +27,7 @@ export interface LineEnd {
  */
 export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): LineEnd {
   // As in line.ts, which is not there in a worker.
-  const WORKER = 0, CALLER = 16, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1, RETURNED = 1, SKIPPED = 2;
+  const WORKER = 0, CALLER = 16, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1, RETURNED = 1, SKIPPED = 2, ITEM = 3;
   /**
    * How long the worker sleeps beside its event loop before it goes back to it, in ms, and how long it works beside it. Shorter, and callers that take their
    * time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open wait for longer.
@@ -47,6 +47,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   /** Jobs that have come by the port, and for how many of them the queue has said that it is their turn. */
   const byPort: RunByPort[] = [];
   let turnsOfPort = 0;
+  /** The chunks of which an item has gone by the port. */
+  const byPortToo = new Set<number>();
   let working = false;
   let turnBegan = 0;
   /** When the job began that occupies the runtime. */
@@ -114,6 +116,28 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     pace[PACE] = before === Infinity ? took : before + (took - before) * LATEST;
   }
 
+  function write(message: FromRuntime): boolean {
+    switch (message.type) {
+      case "returned":
+        return replies.push(RETURNED, message.run, message.value, nothing);
+      case "skipped":
+        return replies.push(SKIPPED, message.run, 0, nothing);
+      case "items":
+        return writeItem(message);
+      default:
+        return false;
+    }
+  }
+
+  /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. */
+  function writeItem({ run, from, values, thrown, last }: ItemsMessage): boolean {
+    const one = !last && values.length === 1 && thrown.length === 0 && !byPortToo.has(run);
+    if (one && replies.push(ITEM, run, values[0], [from])) return true;
+    if (last) byPortToo.delete(run);
+    else byPortToo.add(run);
+    return false;
+  }
+
   return {
     receive(message) {
       if (message.type !== "wake") {
@@ -128,9 +152,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       work();
     },
     reply(message) {
-      const sent = message.type === "returned"
-        ? replies.push(RETURNED, message.run, message.value, nothing)
-        : message.type === "skipped" && replies.push(SKIPPED, message.run, 0, nothing);
+      const sent = write(message);
       if (sent && load(bells, CALLER) === ASLEEP && compareExchange(bells, CALLER, ASLEEP, AWAKE) === ASLEEP) notify(bells, CALLER);
       return sent;
     },

@@ -80,13 +80,16 @@ export type RunByPort = RunMessage & { inTurn: boolean };
 
 interface ChunkPart {
   type: "chunk";
-  items: readonly unknown[];
+  /** An array; a Float64Array of as many numbers is as good, and far cheaper. */
+  items: ArrayLike<unknown>;
   /** The index of the first item that is to be run. */
   from: number;
   /** The indexes of those that are not to be run. */
   skip: readonly number[];
   /** Whether each result is sent before the next item is started. */
   eager: boolean;
+  /** Whether the start of each item is noted. */
+  timed: boolean;
 }
 
 /** What the part of a worker is told that runs tasks. */
@@ -127,8 +130,8 @@ export interface ItemsMessage {
   run: number;
   /** The index of the first of them. */
   from: number;
-  /** What the task returned; a hole's worth of undefined where it threw. */
-  values: unknown[];
+  /** What the task returned; a hole's worth of undefined where it threw. Numbers may come as a Float64Array. */
+  values: ArrayLike<unknown>;
   /** What it threw, by index in the chunk. */
   thrown: [index: number, thrown: Thrown][];
   /** Whether the chunk is through: no more of it will come. */

@@ -39,12 +39,17 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, KNOWN_TASKS = 1000;
   /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
   const GATHER = 1;
+  /** So many items at the most are run between two looks at the clock. */
+  const LONGEST_STRIDE = 512;
+  /** So many numbers are cheaper to send in a typed array. */
+  const WORTH_PACKING = 16;
   const JOB = Symbol.for("process-pool.job");
   // As they are now: tasks may put others in their place.
   const { setTimeout, clearTimeout, performance } = globalThis;
   const { store, compareExchange } = Atomics;
   const { now: timeOfDay } = Date;
 
+  const scope = globalThis as Record<symbol, unknown>;
   const tasks = new Map<number, Func>();
   const classes = new Map<unknown, { module: number; name: string }>();
   /** The jobs that wait for something. */
@@ -172,13 +177,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   /** Calls a task with its job to be read by `currentJob()` until the task first awaits. */
   function callTask(func: Func, args: readonly unknown[], job: RunningJob): unknown {
-    const scope = globalThis as Record<symbol, unknown>;
-    const before = scope[JOB];
     scope[JOB] = job;
     try {
       return func(...args);
     } finally {
-      scope[JOB] = before;
+      scope[JOB] = undefined;
     }
   }
 
@@ -243,16 +246,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return running.size < capacity && !ended;
   }
 
-  /** From now on it can be aborted. */
-  function start(run: number, id: string | number, attempt: number): RunningJob {
-    const job = new RunningJob(id, attempt);
-    running.set(run, job);
-    return job;
-  }
-
   async function runChunk(message: ToRuntime & { type: "chunk" }): Promise<void> {
     if (!claim(message)) return;
-    const { run, items, eager } = message;
+    const { run, items, eager, timed } = message;
+    const firstId = Number(message.id);
     const first = claimOf(run);
     const skip = new Set(message.skip);
     const func = task(message.task);
@@ -260,14 +257,20 @@ export function createRuntime(host: RuntimeHost): Runtime {
     let sent = begin;
     let from = message.from;
     let values: unknown[] = [];
+    let numbers = true;
     let thrown: [number, Thrown][] = [];
     let timer: ReturnType<typeof setTimeout> | undefined;
+    /** After how many items the clock is looked at: that takes longer than the shortest ones. */
+    let stride = 1;
+    let nextLook = from;
+    let lastLook = begin;
 
     function flush(last: boolean): void {
       clearTimeout(timer);
       timer = undefined;
       sent = performance.now();
-      const message: FromRuntime = { type: "items", run, from, values, thrown, last, elapsed: sent - begin };
+      const packed = numbers && values.length >= WORTH_PACKING ? new Float64Array(values as number[]) : values;
+      const message: FromRuntime = { type: "items", run, from, values: packed, thrown, last, elapsed: sent - begin };
       try {
         post(message);
       } catch {
@@ -284,35 +287,51 @@ export function createRuntime(host: RuntimeHost): Runtime {
       }
       from += values.length;
       values = [];
+      numbers = true;
       thrown = [];
+    }
+
+    function isTimeToFlush(i: number): boolean {
+      if (eager) return true;
+      if (i < nextLook) return false;
+      const now = performance.now();
+      stride = now - lastLook < GATHER / 10 ? Math.min(2 * stride, LONGEST_STRIDE) : 1;
+      nextLook = i + stride;
+      lastLook = now;
+      return now - sent >= GATHER;
     }
 
     const flushThis = (): void => flush(false);
     flushes.add(flushThis);
-    start(run, message.id, message.attempt);
+    running.set(run, new RunningJob(message.id, message.attempt));
     for (let i = from; i < items.length; i++) {
-      store(claims, first + 2, timeOfDay() | 0);
+      if (timed) store(claims, first + 2, timeOfDay() | 0);
       if (compareExchange(claims, first + 1, i, i + 1) !== i) break;
-      if (skip.has(i)) {
-        values.push(undefined);
-        continue;
+      let value: unknown;
+      if (!skip.has(i)) {
+        const job = new RunningJob(firstId + i, i === message.from ? message.attempt : 1);
+        scope[JOB] = job;
+        try {
+          value = func(items[i]);
+          if (isThenable(value)) {
+            scope[JOB] = undefined;
+            running.set(run, job);
+            // It may take long: what is ready does not wait for it.
+            if (values.length > 0) timer ??= setTimeout(flushThis, GATHER);
+            value = await value;
+          }
+        } catch (error) {
+          value = undefined;
+          thrown.push([i, encode(error)]);
+        }
       }
-      try {
-        const value = callTask(func, [items[i]], start(run, Number(message.id) + i, i === message.from ? message.attempt : 1));
-        if (isThenable(value)) {
-          // It may take long: what is ready does not wait for it.
-          if (values.length > 0) timer ??= setTimeout(flushThis, GATHER);
-          // After it, for the values may have been sent meanwhile.
-          const settledValue = await value;
-          values.push(settledValue);
-        } else values.push(value);
-      } catch (error) {
-        values.push(undefined);
-        thrown.push([i, encode(error)]);
-      }
-      if (ended) return settled(run);
-      if (i + 1 < items.length && (eager || performance.now() - sent >= GATHER)) flush(false);
+      numbers &&= typeof value === "number";
+      values.push(value);
+      if (ended) break;
+      if (i + 1 < items.length && isTimeToFlush(i)) flush(false);
     }
+    scope[JOB] = undefined;
+    if (ended) return settled(run);
     flushes.delete(flushThis);
     flush(true);
     settled(run);

@@ -264,7 +264,7 @@ export class SimulatedThread implements Thread {
     const held = this.#held.get(message.run);
     if (held === undefined) return;
     if (message.type !== "items") held.current!.arrive();
-    else for (const i of message.values.keys()) this.#itemOf(held as ChunkWork, message.from + i)?.arrive();
+    else for (let i = 0; i < message.values.length; i++) this.#itemOf(held as ChunkWork, message.from + i)?.arrive();
     if (isAnswer(message)) this.#held.delete(message.run);
   }
 
@@ -306,7 +306,7 @@ export class SimulatedThread implements Thread {
   #checkTimeout(error: JobTimeoutError): void {
     // Which item of a chunk runs is not known any more when its map has ended.
     const isForgotten = (held: RunWork | ChunkWork): boolean =>
-      "next" in held && !held.message.items.some((_, i) => this.#itemOf(held, i)?.isWanted());
+      "next" in held && !Array.from(held.message.items).some((_, i) => this.#itemOf(held, i)?.isWanted());
     if ([...this.#held.values()].some(isForgotten)) return;
     const now = this.#world.clock.now();
     const overrun = [...this.#open()].filter((work) => work.hasOverrun(now) && work.id === error.jobId);
@@ -474,7 +474,9 @@ function failure(message: string): Thrown {
 /** A symbol stands for all that cannot be copied. */
 function refuseUncloneable(message: ToRuntime): void {
   const values = message.type === "run" ? message.args : message.type === "chunk" ? message.items : [];
-  if (values.some((value) => typeof value === "symbol")) throw new DOMException("A symbol could not be cloned", "DataCloneError");
+  if (Array.from(values).some((value) => typeof value === "symbol")) {
+    throw new DOMException("A symbol could not be cloned", "DataCloneError");
+  }
 }
 
 function describe(message: FromRuntime): string {
