@@ -1,0 +1,21 @@
+"""One measurement in a process of its own, as in main.mjs: main.py <contender> <JSON of the request>."""
+
+import importlib
+import json
+import sys
+
+import drive
+
+
+def measure(name, request):
+    try:
+        with importlib.import_module(name).Session(request["workers"], request["variant"]) as session:
+            return {"figures": drive.DRIVES[request["drive"]](session, request["size"], request["workers"])}
+    except drive.WrongResult as error:
+        return {"failure": {"kind": "wrong", "message": str(error)}}
+    except Exception as error:
+        return {"failure": {"kind": "failed", "message": f"{type(error).__name__}: {error}"}}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))))
