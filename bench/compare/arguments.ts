@@ -73,7 +73,6 @@ function read(args: readonly string[]): Request {
   if (parsed.help) return { action: "help" };
   for (const name of OPTIONS) {
     if (parsed[name] === "") throw new Refusal(`'--${name}' needs a value: '--help' shows which`);
-    if (Array.isArray(parsed[name])) throw new Refusal(`'--${name}' is given more than once`);
   }
   const file = (name: string) => parsed[name] as string | undefined;
   if (file("from") !== undefined && file("json") !== undefined) throw new Refusal("'--from' measures nothing that '--json' could write");

@@ -1,12 +1,12 @@
 import { type Results, type Row, type Section, sectionsOf } from "./results.ts";
 import { format, formatRatio } from "./statistics.ts";
 
-const WIDTH = 960;
+const WIDTH = 1040;
 const MARGIN = 24;
 const GAP = 40;
 const COLUMN = (WIDTH - 2 * MARGIN - GAP) / 2;
-/** Room for names, at the font's widest letters: longer ones are set smaller by the renderer, not cut. */
-const NAMES = 190;
+/** Room for the longest name. */
+const NAMES = 218;
 /** Room for figure and ratio behind the longest bar. */
 const FIGURES = 104;
 const LINE = 17;
@@ -40,15 +40,13 @@ export function renderChart(results: Results): string {
     .filter(({ workload, measure, rows }) => measure === workload.measures[0] && rows.some(({ figure }) => figure !== undefined))
     .map((section) => ({ section, rows: section.rows.filter(({ figure }) => figure !== undefined) }));
   const { machine, rounds, date } = results;
-  // The first is left, the next goes where there is more room.
-  const bottoms: [number, number] = [92, 92];
-  const drawn = panels.map(({ section, rows }) => {
-    const side = bottoms[0] <= bottoms[1] ? 0 : 1;
-    const top = bottoms[side];
-    bottoms[side] += HEAD + rows.length * LINE + 26;
-    return panel(section, rows, MARGIN + side * (COLUMN + GAP), top);
-  });
-  const height = Math.max(...bottoms);
+  const drawn: string[] = [];
+  let height = 92;
+  for (let i = 0; i < panels.length; i += 2) {
+    const pair = panels.slice(i, i + 2);
+    for (const [side, { section, rows }] of pair.entries()) drawn.push(panel(section, rows, MARGIN + side * (COLUMN + GAP), height));
+    height += HEAD + Math.max(...pair.map(({ rows }) => rows.length)) * LINE + 26;
+  }
   const sub = `Medians of ${rounds} round${rounds === 1 ? "" : "s"}; ${machine.cpu}, ${machine.cores} cores; ${date.slice(0, 10)}. `;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-labelledby="title">`,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type Drive, type Workload, WORKLOADS } from "./workloads.ts";
+import type { Drive, Workload } from "./workloads.ts";
 
 export type Runtime = "deno" | "node" | "python";
 
@@ -38,37 +38,52 @@ export const PACKAGES: Readonly<Record<string, string>> = {
   "workerpool": "10.0.3",
 };
 
-const COPIES_RESULTS = "arguments are moved, results are copied";
-const PYTHON: Contender["cannot"] = {
-  move: "Python moves nothing",
-  mapTyped: "Python has no arithmetic on packed arrays",
+const BARE: Contender = {
+  name: "bare",
+  title: "bare workers",
+  runtime: "deno",
+  kind: "baseline",
+  file: "bare.ts",
+  variant: "",
+  only: undefined,
+  cannot: {},
+  notes: {},
 };
+const OURS: Contender = { ...BARE, name: "process-pool", title: "process-pool", kind: "ours", file: "process_pool.ts" };
+
+const COPIES_RESULTS: Contender["notes"] = { move: "arguments are moved, results are copied" };
+const PYTHON: Contender["cannot"] = { move: "Python moves nothing", mapTyped: "Python has no arithmetic on packed arrays" };
+const FUTURES: Contender = {
+  ...BARE,
+  name: "futures",
+  title: "concurrent.futures",
+  runtime: "python",
+  kind: "rival",
+  file: "executor",
+  cannot: PYTHON,
+};
+const MULTIPROCESSING: Contender = { ...FUTURES, name: "multiprocessing", title: "multiprocessing", file: "processes" };
+/** Batches of 100 that are made by hand. */
+const BATCH = { variant: "batch", notes: { calls: "100 jobs a message, made by hand", mixed: "100 jobs a message, made by hand" } };
 
 export const CONTENDERS: readonly Contender[] = [
-  { ...ours("process-pool", ""), notes: { move: COPIES_RESULTS } },
-  { ...ours("process-pool/submit", "submit"), title: "process-pool, submit", only: ["calls", "mixed"] },
-  { ...ours("process-pool/killable", "killable"), title: "process-pool, killable", notes: { move: COPIES_RESULTS } },
-  contender("bare", "bare workers", "deno", "bare.ts", { kind: "baseline" }),
-  contender("bare/batch", "bare workers, 100 jobs a message", "deno", "bare.ts", {
-    kind: "baseline",
-    variant: "batch",
-    only: ["calls", "mixed"],
-  }),
-  contender("piscina", "piscina", "deno", "piscina.mjs", { npm: "piscina" }),
-  contender("tinypool", "tinypool", "deno", "tinypool.mjs", {
-    npm: "tinypool",
-    notes: everywhere("without its Atomics, with which it hangs on Deno"),
-  }),
-  contender("workerpool", "workerpool", "deno", "workerpool.mjs", { npm: "workerpool" }),
-  contender("poolifier", "poolifier-web-worker", "deno", "poolifier.mjs", { npm: "poolifier-web-worker", notes: { move: COPIES_RESULTS } }),
-  contender("piscina@node", "piscina", "node", "piscina.mjs", { npm: "piscina" }),
-  contender("tinypool@node", "tinypool", "node", "tinypool.mjs", { npm: "tinypool" }),
-  contender("workerpool@node", "workerpool", "node", "workerpool.mjs", { npm: "workerpool" }),
-  contender("poolifier@node", "poolifier", "node", "poolifier.mjs", { npm: "poolifier", notes: { move: COPIES_RESULTS } }),
-  contender("futures", "concurrent.futures", "python", "executor", { cannot: PYTHON }),
-  contender("futures/batch", "concurrent.futures, chunks of 100", "python", "executor", { variant: "batch", only: ["calls"] }),
-  contender("multiprocessing", "multiprocessing", "python", "processes", { cannot: PYTHON }),
-  contender("multiprocessing/batch", "multiprocessing, chunks of 100", "python", "processes", { variant: "batch", only: ["calls"] }),
+  { ...OURS, notes: COPIES_RESULTS },
+  { ...OURS, name: "process-pool/submit", title: "process-pool, submit", variant: "submit", only: ["calls", "mixed"] },
+  { ...OURS, name: "process-pool/killable", title: "process-pool, killable", variant: "killable", notes: COPIES_RESULTS },
+  { ...BARE },
+  { ...BARE, ...BATCH, name: "bare/batch", title: "bare workers, by 100", only: ["calls", "mixed"] },
+  rival("piscina", "deno", "piscina"),
+  { ...rival("tinypool", "deno", "tinypool"), title: "tinypool, no Atomics" },
+  rival("workerpool", "deno", "workerpool"),
+  { ...rival("poolifier", "deno", "poolifier-web-worker"), notes: COPIES_RESULTS },
+  rival("piscina", "node", "piscina"),
+  rival("tinypool", "node", "tinypool"),
+  rival("workerpool", "node", "workerpool"),
+  { ...rival("poolifier", "node", "poolifier"), notes: COPIES_RESULTS },
+  { ...FUTURES },
+  { ...FUTURES, ...BATCH, name: "futures/batch", title: "concurrent.futures, by 100", only: ["calls"] },
+  { ...MULTIPROCESSING },
+  { ...MULTIPROCESSING, ...BATCH, name: "multiprocessing/batch", title: "multiprocessing, by 100", only: ["calls"] },
 ];
 
 /** Whether a table shows it, be it with a dash. */
@@ -76,14 +91,6 @@ export function takesPart({ only }: Contender, { drive }: Workload): boolean {
   return only === undefined || only.includes(drive);
 }
 
-function contender(name: string, title: string, runtime: Runtime, file: string, more: Partial<Contender> = {}): Contender {
-  return { name, title, runtime, kind: "rival", file, variant: "", only: undefined, cannot: {}, notes: {}, ...more };
-}
-
-function ours(name: string, variant: string): Contender {
-  return contender(name, "process-pool", "deno", "process_pool.ts", { kind: "ours", variant });
-}
-
-function everywhere(note: string): Contender["notes"] {
-  return Object.fromEntries(WORKLOADS.map(({ drive }) => [drive, note]));
+function rival(file: string, runtime: "deno" | "node", npm: string): Contender {
+  return { ...BARE, name: runtime === "deno" ? file : `${file}@node`, title: npm, runtime, kind: "rival", file: `${file}.mjs`, npm };
 }

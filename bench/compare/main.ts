@@ -102,7 +102,12 @@ async function measureAll({ workloads, contenders, rounds, timeout }: Plan, sign
           measurements.push({ workload: workload.name, contender: contender.name, round, outcome });
           if ("failure" in outcome) progress.tell(`${workload.name}, ${contender.name}: ${complaint(outcome.failure)}`);
         } catch (error) {
-          if (signal.aborted) return results;
+          if (signal.aborted) {
+            return {
+              ...results,
+              workloads: workloads.filter(({ name }) => measurements.some((one) => one.workload === name)),
+            };
+          }
           throw error;
         }
         progress.ended();

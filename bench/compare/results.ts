@@ -74,7 +74,8 @@ export function sectionsOf(results: Results): Section[] {
       const mine = rows.find(({ contender, figure }) => contender.kind === "ours" && figure !== undefined)?.figure?.median;
       for (const row of rows) {
         if (row.figure === undefined || mine === undefined) continue;
-        row.ratio = measure.better === "higher" ? row.figure.median / mine : mine / row.figure.median;
+        const ratio = measure.better === "higher" ? row.figure.median / mine : mine / row.figure.median;
+        if (Number.isFinite(ratio)) row.ratio = ratio;
       }
       return { workload, measure, rows: rows.sort((a, b) => compareRows(a, b, measure)) };
     })

@@ -2,7 +2,7 @@ import type { Results, Row, Section } from "./results.ts";
 import { sectionsOf } from "./results.ts";
 import { format, formatRatio } from "./statistics.ts";
 
-const NAME = 38;
+const NAME = 26;
 const RUNTIME = 7;
 const FIGURE = 11;
 const RANGE = 26;
