@@ -3,7 +3,7 @@ import { HELP, type Plan, readArguments } from "../bench/compare/arguments.ts";
 import { renderChart } from "../bench/compare/chart.ts";
 import { longestIdleWait, record } from "../bench/compare/child/drive.mjs";
 import { type Contender, CONTENDERS, PACKAGES } from "../bench/compare/contenders.ts";
-import { type Outcome, type Results, sectionsOf } from "../bench/compare/results.ts";
+import { type Outcome, parseResults, type Results, sectionsOf } from "../bench/compare/results.ts";
 import { format, formatRatio, median, summarise } from "../bench/compare/statistics.ts";
 import { renderTable } from "../bench/compare/table.ts";
 import { type Workload, WORKLOADS } from "../bench/compare/workloads.ts";
@@ -118,6 +118,12 @@ Deno.test("sectionsOf() leaves a variant out of what it does as the contender wi
   const batch = CONTENDERS.find(({ name }) => name === "bare/batch")!;
   assertEquals(sectionsOf(resultsOf(roundTrip, [batch], {})).map(({ rows }) => rows.length), [0, 0]);
   assertEquals(sectionsOf(resultsOf(tiny, [batch], {})).map(({ rows }) => rows.length), [1]);
+});
+
+Deno.test("parseResults() reads what was written, and refuses what something else wrote", () => {
+  const results = resultsOf(tiny, [mine], { "process-pool": figures("rate", 1) });
+  assertEquals(parseResults(JSON.stringify(results)), results);
+  for (const text of ["{}", "null", "[]", "nonsense", ""]) assertThrows(() => parseResults(text), SyntaxError);
 });
 
 // Table and chart

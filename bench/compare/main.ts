@@ -13,7 +13,7 @@ import { renderChart } from "./chart.ts";
 import { type Contender, takesPart } from "./contenders.ts";
 import { measure } from "./measurement.ts";
 import { Progress } from "./progress.ts";
-import { type Failure, type Measurement, type Results, sectionsOf } from "./results.ts";
+import { type Failure, type Measurement, parseResults, type Results, sectionsOf } from "./results.ts";
 import { describeMachine, lookAround } from "./surroundings.ts";
 import { renderTable } from "./table.ts";
 import type { Workload } from "./workloads.ts";
@@ -52,7 +52,7 @@ async function compare(plan: Plan, signal: AbortSignal): Promise<number> {
   for (const file of [plan.json, plan.chart]) if (file !== undefined) await Deno.writeTextFile(file, "", { append: true });
   const results: Results = plan.from === undefined
     ? await measureAll(plan, signal)
-    : choose(JSON.parse(await Deno.readTextFile(plan.from)), plan);
+    : choose(parseResults(await Deno.readTextFile(plan.from)), plan);
   if (plan.json !== undefined) await Deno.writeTextFile(plan.json, `${JSON.stringify(results, null, 2)}\n`);
   if (results.measurements.length > 0) {
     if (plan.chart !== undefined) await Deno.writeTextFile(plan.chart, renderChart(results));

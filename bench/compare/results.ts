@@ -64,6 +64,18 @@ export interface Section {
   rows: Row[];
 }
 
+/**
+ * Reads what was written to a file.
+ *
+ * @throws {SyntaxError} If it was something else.
+ */
+export function parseResults(text: string): Results {
+  const results = JSON.parse(text) as Partial<Results> | null;
+  const { workloads, contenders, measurements } = results ?? {};
+  if ([workloads, contenders, measurements].every(Array.isArray)) return results as Results;
+  throw new SyntaxError("This file is none that '--json' wrote");
+}
+
 /** Sorts what was measured into sections. A contender that failed in any round has no figure. */
 export function sectionsOf(results: Results): Section[] {
   return results.workloads.flatMap((workload) =>
