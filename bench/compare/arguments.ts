@@ -79,7 +79,7 @@ function read(args: readonly string[]): Request {
   return {
     action: "compare",
     plan: {
-      workloads: select("only", file("only"), WORKLOADS, ({ name }, wanted) => name.startsWith(wanted)),
+      workloads: select("only", file("only"), WORKLOADS, isBeginning),
       contenders: select("pools", file("pools"), CONTENDERS, isMeant),
       rounds: wholeNumber("rounds", file("rounds") ?? "4", 100),
       timeout: wholeNumber("timeout", file("timeout") ?? "60", 3600),
@@ -88,6 +88,11 @@ function read(args: readonly string[]): Request {
       from: file("from"),
     },
   };
+}
+
+/** A workload's name means it; what is none means all that begin so. */
+function isBeginning({ name }: Workload, wanted: string): boolean {
+  return name === wanted || (name.startsWith(wanted) && !WORKLOADS.some((one) => one.name === wanted));
 }
 
 /** A name means itself, and all that have more behind it; a runtime means all that run on it. */

@@ -41,7 +41,7 @@ function renderRow({ contender, figure, ratio, remark, failed }: Row, paint: Pai
   const range = figure.count === 1 ? "" : `${format(figure.min)} to ${format(figure.max)}`;
   const times = ratio === undefined ? "" : `${formatRatio(ratio)}x`;
   const line = `${start}${format(figure.median).padStart(FIGURE)}${range.padStart(RANGE)}${times.padStart(RATIO)}`;
-  return remark === undefined ? line : `${line}  ${paint("dim", remark)}`;
+  return remark === undefined ? line.trimEnd() : `${line}  ${paint("dim", remark)}`;
 }
 
 type Style = "bold" | "dim" | "green" | "red";

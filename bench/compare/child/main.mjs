@@ -12,21 +12,25 @@ import { drives } from "./drive.mjs";
 const [file, text] = process.argv.slice(2);
 const { drive, size, workers, variant } = JSON.parse(text ?? "");
 
-let outcome;
-try {
+async function measure() {
   /** @type {import("./session.mjs").Contender} */
   const { open } = await import(new URL(file ?? "", import.meta.url).href);
   const session = await open({ workers, variant });
-  outcome = { figures: await drives[drive]?.(session, size, workers) };
+  tell({ figures: await drives[drive]?.(session, size, workers) });
   // A program that is timed to its exit has to close its pool and to end by itself. The others do neither: whether a contender can, and how long
   // it takes, is not what they measure.
   if (drive === "coldStart") await session.close();
-} catch (error) {
-  const { name, message } = error instanceof Error ? error : new Error(String(error));
-  outcome = {
-    failure: { kind: name === "WrongResult" ? "wrong" : "failed", message: name === "WrongResult" ? message : `${name}: ${message}` },
-  };
+  else process.exit(0);
 }
-process.stdout.write(`${JSON.stringify(outcome)}\n`, () => {
-  if (drive !== "coldStart" || outcome.failure) process.exit(0);
+
+/** @param {unknown} outcome */
+function tell(outcome) {
+  console.log(JSON.stringify(outcome));
+}
+
+// It is not awaited: Node ends a program with code 13 that awaits here when nothing keeps it alive, as poolifier's pools do while they close.
+measure().catch((error) => {
+  const wrong = error.name === "WrongResult";
+  tell({ failure: { kind: wrong ? "wrong" : "failed", message: wrong ? error.message : String(error) } });
+  process.exit(0);
 });
