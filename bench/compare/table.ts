@@ -16,9 +16,8 @@ export function renderTable(results: Results, { color }: { color: boolean }): st
     paint("bold", "process-pool beside others"),
     `${machine.cpu}, ${machine.cores} cores, ${machine.memoryGb} GB, ${machine.os}; ${results.date.slice(0, 10)}`,
     Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", "),
-    `Medians of ${rounds} interleaved round${
-      rounds === 1 ? "" : "s"
-    }, each in a fresh process, with the range; the last column tells how many times as good as process-pool.`,
+    `Medians and ranges of ${rounds} interleaved round${rounds === 1 ? "" : "s"}, each in a fresh process;`,
+    "behind them, how many times as good as process-pool.",
   ];
   return [...head, ...sectionsOf(results).map((section) => renderSection(section, paint))].join("\n");
 }
