@@ -195,7 +195,7 @@ export const WORKLOADS: readonly Workload[] = [
   {
     name: "handover",
     title: "from the end of a task of 1 to 20 ms until its caller has the result",
-    about: "whether results are held back, for a batch or by the next job; 240 jobs at once",
+    about: "whether results are held back, for a batch or by the next job; 240 jobs at once, which leave the cores to others",
     drive: "handOver",
     size: { jobs: 240 },
     workers: 2,

@@ -302,12 +302,12 @@ export function record(id) {
  */
 async function fairness(session, { bursts, before, after, short, long, warmUp }, workers) {
   // Whoever learns from the past how long a task takes has learnt that it is short.
-  await session.calls("spin", range(warmUp).map((id) => ({ id, ms: short })));
+  await session.calls("hold", range(warmUp).map((id) => ({ id, ms: short })));
   let [wait, idle] = [0, 0];
   for (let burst = 0; burst < bursts; burst++) {
     const jobs = range(before + 1 + after).map((id) => ({ id, ms: id === before ? long : short }));
     const begin = now();
-    const spans = await session.calls("spin", jobs);
+    const spans = await session.calls("hold", jobs);
     for (const [id, span] of spans.entries()) expect(span.id, id, "job");
     const shorts = spans.filter(({ id }) => id !== before);
     wait = Math.max(wait, ...shorts.map(({ start }) => start - begin));
@@ -347,7 +347,7 @@ async function handOver(session, { jobs }) {
   const durations = [1, 5, 20];
   const delays = await Promise.all(
     range(jobs).map(async (id) => {
-      const span = await session.call("spin", { id, ms: durations[id % 3] });
+      const span = await session.call("hold", { id, ms: durations[id % 3] });
       const delay = now() - span.end;
       expect(span.id, id, "job");
       return delay;
@@ -379,7 +379,7 @@ async function warmUp(session) {
   for (let i = 0; i < 5; i++) await session.calls("increment", range(1_000));
 }
 
-/** Now, in ms on the clock of {@link spin}. */
+/** Now, in ms on the clock of {@link hold}. */
 function now() {
   return performance.timeOrigin + performance.now();
 }

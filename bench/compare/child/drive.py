@@ -147,13 +147,13 @@ def record(i):
 
 
 def fairness(session, size, workers):
-    session.calls(tasks.spin, [(i, size["short"]) for i in range(size["warmUp"])])
+    session.calls(tasks.hold, [(i, size["short"]) for i in range(size["warmUp"])])
     before = size["before"]
     wait = idle = 0
     for _ in range(size["bursts"]):
         jobs = [(i, size["long"] if i == before else size["short"]) for i in range(before + 1 + size["after"])]
         begin = time.monotonic() * 1000
-        spans = session.calls(tasks.spin, jobs)
+        spans = session.calls(tasks.hold, jobs)
         for i, span in enumerate(spans):
             expect(span[0], i, "job")
         starts = [start for i, start, _ in spans if i != before]
@@ -189,7 +189,7 @@ def hand_over(session, size, _workers):
             complete.set()
 
     for i in range(jobs):
-        session.call(tasks.spin, (i, (1, 5, 20)[i % 3]), arrived)
+        session.call(tasks.hold, (i, (1, 5, 20)[i % 3]), arrived)
     complete.wait()
     delays.sort()
     return {"median": percentile(delays, 0.5), "p99": percentile(delays, 0.99)}

@@ -40,15 +40,15 @@ export function compute({ seed, iterations }) {
 }
 
 /**
- * Computes for so many milliseconds, and tells when it did: in milliseconds on a clock that all threads share.
+ * Holds its worker for so many milliseconds, as computing would, but leaves the core to others; and tells when it did, in milliseconds on a clock
+ * that all threads share.
  *
  * @param {{ id: number, ms: number }} work
  */
-export function spin({ id, ms }) {
-  const begin = performance.now();
-  let end = begin;
-  while (end - begin < ms) end = performance.now();
-  return { id, start: performance.timeOrigin + begin, end: performance.timeOrigin + end };
+export function hold({ id, ms }) {
+  const start = performance.timeOrigin + performance.now();
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+  return { id, start, end: performance.timeOrigin + performance.now() };
 }
 
 /** @typedef {{ id: number, name: string, email: string, city: string, tags: string[], prices: number[] }} Item */
