@@ -55,7 +55,7 @@ Deno.test("summarise() refuses what is no figure", () => {
 
 Deno.test("format() shows three digits that count, and formatRatio() two", () => {
   assertEquals([1_234_567, 45.64, 0.07812, 999.7, 5, 0].map(format), ["1,230,000", "45.6", "0.0781", "1,000", "5.00", "0"]);
-  assertEquals([12.3, 1.64, 0.054, 9.96, 1234].map(formatRatio), ["12", "1.6", "0.05", "10", "1,200"]);
+  assertEquals([12.3, 1.64, 0.054, 9.96, 1234, 0.0031].map(formatRatio), ["12", "1.6", "0.05", "10", "1,200", "0.003"]);
 });
 
 // The data

@@ -31,8 +31,9 @@ export function format(figure: number): string {
   return rounded.toLocaleString("en-US", { minimumFractionDigits: Math.min(decimals, 6), maximumFractionDigits: Math.min(decimals, 6) });
 }
 
-/** A ratio with two digits: 12, 1.6, 0.05. */
+/** A ratio with two digits, and one if it is very small: 12, 1.6, 0.05, 0.003. */
 export function formatRatio(ratio: number): string {
   const rounded = Number(ratio.toPrecision(2));
+  if (rounded < 0.01) return String(Number(ratio.toPrecision(1)));
   return rounded >= 10 ? rounded.toLocaleString("en-US") : rounded >= 1 ? rounded.toFixed(1) : rounded.toFixed(2);
 }
