@@ -14,7 +14,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { format, summarise } from "./compare/statistics.ts";
 
 /** What one process measures. */
-interface Point {
+export interface Point {
   curve: "workers" | "jobs" | "payload";
   /** `run`: one call a job, 1,000 at a time. `map`: over a generator. `compute`: jobs of 1 ms. `echo`: bytes in and out, a few at a time. */
   by: "run" | "map" | "compute" | "echo";
@@ -53,7 +53,8 @@ const MIB = 1024 * KIB;
 /** Each payload is sent until so many bytes have gone out, but not more often than that many jobs. */
 const [PAYLOAD_TOTAL, PAYLOAD_JOBS] = [256 * MIB, 50_000];
 
-function pointsOf(quick: boolean): Point[] {
+/** What is measured: three curves. */
+export function pointsOf(quick: boolean): Point[] {
   const small = { workers: 2, bytes: 8 };
   const workers = quick ? [1, 2, 4, 8] : [1, 2, 3, 4, 5, 6, 7, 8];
   const runs = quick ? [1e3, 1e4, 1e5] : [1e3, 1e4, 1e5, 1e6, 1e7, 2e7];

@@ -4,6 +4,7 @@
  * @module
  */
 
+import manifest from "../../deno.json" with { type: "json" };
 import { type Contender, PACKAGES, type Runtime } from "./contenders.ts";
 import type { Machine } from "./results.ts";
 
@@ -22,7 +23,7 @@ const VERSION_COMMANDS: Record<Exclude<Runtime, "deno">, [string, ...string[]]> 
 
 /** Looks which runtimes there are, and installs the packages that the contenders need, once for every set of versions. */
 export async function lookAround(contenders: readonly Contender[], tell: (line: string) => void): Promise<Surroundings> {
-  const versions: Record<string, string> = { Deno: Deno.version.deno };
+  const versions: Record<string, string> = { "process-pool": await ownVersion(), Deno: Deno.version.deno };
   const missing: Record<string, string> = {};
   for (const runtime of ["node", "python"] as const) {
     if (!contenders.some((one) => one.runtime === runtime)) continue;
@@ -41,6 +42,15 @@ export async function lookAround(contenders: readonly Contender[], tell: (line: 
     for (const { name } of needed) missing[name] = (error as Error).message;
     return { versions, packages: undefined, missing };
   }
+}
+
+/** With the commit, where git knows it, and whether files have changed since. */
+async function ownVersion(): Promise<string> {
+  const directory = import.meta.dirname!;
+  const commit = (await output("git", ["-C", directory, "rev-parse", "--short", "HEAD"]))?.trim();
+  if (commit === undefined) return manifest.version;
+  const changes = await output("git", ["-C", directory, "status", "--porcelain", "--untracked-files=no"]);
+  return `${manifest.version} (${commit}${changes ? " with changes" : ""})`;
 }
 
 /** Installs the packages into the user's cache, in a folder whose name tells their versions apart. */
