@@ -16,7 +16,7 @@ export interface Contender {
   runtime: Runtime;
   /** Ours, a baseline without a pool, or another pool. */
   kind: "ours" | "baseline" | "rival";
-  /** In `child/`: a module with `open`, or a Python module with `Session`. */
+  /** In `child/`: a module with `open`, or a Python module with `Contender`. */
   file: string;
   variant: string;
   /** The npm package that it needs. */

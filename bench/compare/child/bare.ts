@@ -1,4 +1,4 @@
-import { type Session, session } from "./session.mjs";
+import { asPool, type Pool } from "./pool.mjs";
 
 /** Jobs of one task, or of several as pairs, that travel in one message. */
 type Request = [id: number, task: string, args: unknown[], move: boolean];
@@ -8,7 +8,7 @@ type Reply = [id: number, outcomes: PromiseSettledResult<unknown>[] | undefined,
 const BATCH = 100;
 
 /** Web Workers and postMessage, without a pool: each worker in turn gets a message, and nobody looks who is busy. */
-export function open({ workers, variant }: { workers: number; variant: string }): Promise<Session> {
+export function open({ workers, variant }: { workers: number; variant: string }): Promise<Pool> {
   let nextId = 0;
   const waiting = new Map<number, (reply: Reply) => void>();
   const crew = Array.from({ length: workers }, () => {
@@ -37,7 +37,7 @@ export function open({ workers, variant }: { workers: number; variant: string })
     return outcome!.value;
   }
 
-  const all = session({
+  const all = asPool({
     call: one,
     move: (buffer) => one("stampBuffer", buffer, [buffer]) as Promise<ArrayBuffer>,
     close: () => {

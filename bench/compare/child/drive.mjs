@@ -7,7 +7,7 @@
 
 import { compute as computeHere } from "./tasks.mjs";
 
-/** @typedef {import("./session.mjs").Session} Session */
+/** @typedef {import("./pool.mjs").Pool} Pool */
 /** @typedef {Record<string, number>} Figures */
 /** @typedef {{ jobs: number, bytes: number, inFlight: number, seconds: number }} BufferSize */
 
@@ -36,20 +36,20 @@ function expectNext(actual, expected) {
   if (actual !== expected) expect(actual, expected, `result ${expected - 1}`);
 }
 
-/** @type {Record<string, (session: Session, size: any, workers: number) => Promise<Figures>>} */
+/** @type {Record<string, (pool: Pool, size: any, workers: number) => Promise<Figures>>} */
 export const drives = { calls, roundTrip, map, mapTyped, copy, move, compute, mixed, mixedMap, fairness, handOver, coldStart };
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ jobs: number, window: number }} size
  * @returns {Promise<Figures>}
  */
-async function calls(session, { jobs, window }) {
-  await warmUp(session);
+async function calls(pool, { jobs, window }) {
+  await warmUp(pool);
   const numbers = range(jobs);
   const begin = performance.now();
   for (let at = 0; at < jobs; at += window) {
-    const results = await session.calls("increment", numbers.slice(at, at + window));
+    const results = await pool.calls("increment", numbers.slice(at, at + window));
     expect(results.length, window, "results");
     for (let i = 0; i < window; i++) expectNext(results[i], at + i + 1);
   }
@@ -57,16 +57,16 @@ async function calls(session, { jobs, window }) {
 }
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ calls: number, warmUp: number, pause: number }} size
  * @returns {Promise<Figures>}
  */
-async function roundTrip(session, { calls, warmUp, pause }) {
+async function roundTrip(pool, { calls, warmUp, pause }) {
   const times = [];
   for (let i = 0; i < warmUp + calls; i++) {
     if (pause > 0) await new Promise((resolve) => setTimeout(resolve, pause));
     const begin = performance.now();
-    const result = await session.call("increment", i);
+    const result = await pool.call("increment", i);
     times.push((performance.now() - begin) * 1000);
     expect(result, i + 1, `result ${i}`);
   }
@@ -75,65 +75,65 @@ async function roundTrip(session, { calls, warmUp, pause }) {
 }
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ items: number, chunk: number }} size
  * @returns {Promise<Figures>}
  */
-async function map(session, { items, chunk }) {
-  await warmUp(session);
+async function map(pool, { items, chunk }) {
+  await warmUp(pool);
   const numbers = range(items);
   let next = 0;
   const begin = performance.now();
-  await session.map(numbers, chunk, (result) => expectNext(result, ++next));
+  await pool.map(numbers, chunk, (result) => expectNext(result, ++next));
   expect(next, items, "results");
   return { rate: perSecond(items, begin) };
 }
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ items: number, chunk: number }} size
  * @returns {Promise<Figures>}
  */
-async function mapTyped(session, { items, chunk }) {
-  await warmUp(session);
+async function mapTyped(pool, { items, chunk }) {
+  await warmUp(pool);
   const numbers = Float64Array.from({ length: items }, (_, i) => i);
   let next = 0;
   const begin = performance.now();
-  await session.mapTyped(numbers, chunk, (result) => expectNext(result, ++next));
+  await pool.mapTyped(numbers, chunk, (result) => expectNext(result, ++next));
   expect(next, items, "results");
   return { rate: perSecond(items, begin) };
 }
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {BufferSize & { view: 0 | 1 }} size
  * @returns {Promise<Figures>}
  */
-async function copy(session, { view, ...size }) {
+async function copy(pool, { view, ...size }) {
   const { bytes, inFlight } = size;
-  await warmUp(session);
+  await warmUp(pool);
   const sources = Array.from({ length: inFlight }, () => new Uint8Array(bytes));
   return await buffers(size, (stamp, lane) => {
     const source = /** @type {Uint8Array} */ (sources[lane]);
     source[0] = stamp;
-    return view ? session.call("stampBytes", source) : session.call("stampBuffer", source.buffer);
+    return view ? pool.call("stampBytes", source) : pool.call("stampBuffer", source.buffer);
   });
 }
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {BufferSize} size
  * @returns {Promise<Figures>}
  */
-async function move(session, size) {
+async function move(pool, size) {
   const { bytes, inFlight } = size;
-  await warmUp(session);
+  await warmUp(pool);
   // What comes back goes out again, as a program that moves its buffers would do it.
   const inHand = Array.from({ length: inFlight }, () => new ArrayBuffer(bytes));
   return await buffers(size, async (stamp, lane) => {
     const out = /** @type {ArrayBuffer} */ (inHand[lane]);
     new Uint8Array(out)[0] = stamp;
-    const done = session.move(out);
+    const done = pool.move(out);
     const back = await done;
     if (out.byteLength !== 0) throw new WrongResult("The buffer was copied and not moved");
     return inHand[lane] = back;
@@ -165,18 +165,18 @@ async function buffers({ jobs, bytes, inFlight, seconds }, send) {
 }
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ jobs: number, microseconds: number, alone: number }} size
  * @param {number} workers
  * @returns {Promise<Figures>}
  */
-async function compute(session, { jobs, microseconds, alone }, workers) {
+async function compute(pool, { jobs, microseconds, alone }, workers) {
   const iterations = iterationsFor(microseconds);
   const jobsOf = (/** @type {number} */ count) => range(count).map((seed) => ({ seed, iterations }));
-  await session.calls("compute", jobsOf(Math.max(4, Math.ceil(100_000 / microseconds))));
+  await pool.calls("compute", jobsOf(Math.max(4, Math.ceil(100_000 / microseconds))));
   const before = aloneFor(alone, iterations);
   const begin = performance.now();
-  const results = await session.calls("compute", jobsOf(jobs));
+  const results = await pool.calls("compute", jobsOf(jobs));
   const wall = performance.now() - begin;
   const after = aloneFor(alone, iterations);
   expect(results.length, jobs, "results");
@@ -218,19 +218,19 @@ const TASKS = /** @type {[string, (record: Item) => string][]} */ ([
 const SEEN = /** @type {((record: Item) => string)[]} */ ([({ name }) => name, ({ prices }) => String(prices), ({ tags }) => String(tags)]);
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ jobs: number, window: number }} size
  * @returns {Promise<Figures>}
  */
-async function mixed(session, { jobs, window }) {
-  await warmUp(session);
+async function mixed(pool, { jobs, window }) {
+  await warmUp(pool);
   const records = range(jobs).map(record);
   let failures = 0;
   let time = 0;
   for (let at = 0; at < jobs; at += window) {
     const part = records.slice(at, at + window).map((item) => /** @type {[string, Item]} */ ([TASKS[item.id % 3]?.[0], item]));
     const begin = performance.now();
-    const outcomes = await session.settle(part);
+    const outcomes = await pool.settle(part);
     time += performance.now() - begin;
     expect(outcomes.length, part.length, "outcomes");
     for (const [i, outcome] of outcomes.entries()) failures += checkOutcome(outcome, at + i, (at + i) % 3);
@@ -240,17 +240,17 @@ async function mixed(session, { jobs, window }) {
 }
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ items: number, chunk: number }} size
  * @returns {Promise<Figures>}
  */
-async function mixedMap(session, { items, chunk }) {
-  await warmUp(session);
+async function mixedMap(pool, { items, chunk }) {
+  await warmUp(pool);
   const records = range(items).map(record);
   /** @type {PromiseSettledResult<any>[]} */
   const outcomes = [];
   const begin = performance.now();
-  await session.mapRecords(records, chunk, (outcome) => outcomes.push(outcome));
+  await pool.mapRecords(records, chunk, (outcome) => outcomes.push(outcome));
   const rate = perSecond(items, begin);
   expect(outcomes.length, items, "outcomes");
   let failures = 0;
@@ -295,19 +295,19 @@ export function record(id) {
 }
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ bursts: number, before: number, after: number, short: number, long: number, warmUp: number }} size
  * @param {number} workers
  * @returns {Promise<Figures>}
  */
-async function fairness(session, { bursts, before, after, short, long, warmUp }, workers) {
+async function fairness(pool, { bursts, before, after, short, long, warmUp }, workers) {
   // Whoever learns from the past how long a task takes has learnt that it is short.
-  await session.calls("hold", range(warmUp).map((id) => ({ id, ms: short })));
+  await pool.calls("hold", range(warmUp).map((id) => ({ id, ms: short })));
   let [wait, idle] = [0, 0];
   for (let burst = 0; burst < bursts; burst++) {
     const jobs = range(before + 1 + after).map((id) => ({ id, ms: id === before ? long : short }));
     const begin = now();
-    const spans = await session.calls("hold", jobs);
+    const spans = await pool.calls("hold", jobs);
     for (const [id, span] of spans.entries()) expect(span.id, id, "job");
     const shorts = spans.filter(({ id }) => id !== before);
     wait = Math.max(wait, ...shorts.map(({ start }) => start - begin));
@@ -338,16 +338,16 @@ export function longestIdleWait(begin, spans, last, workers) {
 }
 
 /**
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ jobs: number }} size
  * @returns {Promise<Figures>}
  */
-async function handOver(session, { jobs }) {
-  await warmUp(session);
+async function handOver(pool, { jobs }) {
+  await warmUp(pool);
   const durations = [1, 5, 20];
   const delays = await Promise.all(
     range(jobs).map(async (id) => {
-      const span = await session.call("hold", { id, ms: durations[id % 3] });
+      const span = await pool.call("hold", { id, ms: durations[id % 3] });
       const delay = now() - span.end;
       expect(span.id, id, "job");
       return delay;
@@ -360,12 +360,12 @@ async function handOver(session, { jobs }) {
 /**
  * What is timed is the program around it.
  *
- * @param {Session} session
+ * @param {Pool} pool
  * @param {{ jobs: number }} size
  * @returns {Promise<Figures>}
  */
-async function coldStart(session, { jobs }) {
-  const results = await session.calls("increment", range(jobs));
+async function coldStart(pool, { jobs }) {
+  const results = await pool.calls("increment", range(jobs));
   expect(String(results), String(range(jobs).map((x) => x + 1)), "results");
   return {};
 }
@@ -373,10 +373,10 @@ async function coldStart(session, { jobs }) {
 /**
  * The workers are there and have compiled what they run.
  *
- * @param {Session} session
+ * @param {Pool} pool
  */
-async function warmUp(session) {
-  for (let i = 0; i < 5; i++) await session.calls("increment", range(1_000));
+async function warmUp(pool) {
+  for (let i = 0; i < 5; i++) await pool.calls("increment", range(1_000));
 }
 
 /** Now, in ms on the clock of {@link hold}. */

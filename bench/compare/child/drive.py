@@ -1,4 +1,4 @@
-"""How each workload is driven, as in drive.mjs. A session has call(task, arg), which gives something with result(), and map(task, items, chunk)."""
+"""How each workload is driven, as in drive.mjs. A pool has call(task, arg), which gives something with result(), and map(task, items, chunk)."""
 
 import math
 import time
@@ -16,36 +16,36 @@ def expect(actual, expected, what):
         raise WrongResult(f"{what}: {actual} in place of {expected}")
 
 
-def calls(session, size, _workers):
-    warm_up(session)
+def calls(pool, size, _workers):
+    warm_up(pool)
     jobs, window = size["jobs"], size["window"]
     begin = time.perf_counter()
     for at in range(0, jobs, window):
-        results = session.calls(tasks.increment, range(at, at + window))
+        results = pool.calls(tasks.increment, range(at, at + window))
         expect(len(results), window, "results")
         for i, result in enumerate(results):
             expect(result, at + i + 1, f"result {at + i}")
     return {"rate": jobs / (time.perf_counter() - begin)}
 
 
-def round_trip(session, size, _workers):
+def round_trip(pool, size, _workers):
     times = []
     for i in range(size["warmUp"] + size["calls"]):
         if size["pause"] > 0:
             time.sleep(size["pause"] / 1000)
         begin = time.perf_counter()
-        result = session.call(tasks.increment, i).result()
+        result = pool.call(tasks.increment, i).result()
         times.append((time.perf_counter() - begin) * 1e6)
         expect(result, i + 1, f"result {i}")
     times = sorted(times[size["warmUp"]:])
     return {"median": percentile(times, 0.5), "p99": percentile(times, 0.99)}
 
 
-def mapped(session, size, _workers):
-    warm_up(session)
+def mapped(pool, size, _workers):
+    warm_up(pool)
     count = 0
     begin = time.perf_counter()
-    for result in session.map(tasks.increment, range(size["items"]), size["chunk"]):
+    for result in pool.map(tasks.increment, range(size["items"]), size["chunk"]):
         count += 1
         if result != count:
             expect(result, count, f"result {count - 1}")
@@ -53,8 +53,8 @@ def mapped(session, size, _workers):
     return {"rate": count / (time.perf_counter() - begin)}
 
 
-def copy(session, size, _workers):
-    warm_up(session)
+def copy(pool, size, _workers):
+    warm_up(pool)
     jobs, length, lanes = size["jobs"], size["bytes"], size["inFlight"]
     rest = bytes(length - 1)
     sent = 0
@@ -62,7 +62,7 @@ def copy(session, size, _workers):
     begin = time.perf_counter()
     while True:
         while sent < jobs and len(in_flight) < lanes and time.perf_counter() - begin < size["seconds"]:
-            in_flight.append((sent % 250, session.call(tasks.stamp_bytes, bytes([sent % 250]) + rest)))
+            in_flight.append((sent % 250, pool.call(tasks.stamp_bytes, bytes([sent % 250]) + rest)))
             sent += 1
         if not in_flight:
             return {"rate": 2 * sent * length / (time.perf_counter() - begin) / 1e6}
@@ -72,13 +72,13 @@ def copy(session, size, _workers):
         expect(back[0], stamp + 1, "stamp")
 
 
-def compute(session, size, workers):
+def compute(pool, size, workers):
     jobs = size["jobs"]
     iterations = round(200_000 * size["microseconds"] / 1000 / alone_for(10, 200_000))
-    session.calls(tasks.compute, [(seed, iterations) for seed in range(4)])
+    pool.calls(tasks.compute, [(seed, iterations) for seed in range(4)])
     before = alone_for(size["alone"], iterations)
     begin = time.perf_counter()
-    results = session.calls(tasks.compute, [(seed, iterations) for seed in range(jobs)])
+    results = pool.calls(tasks.compute, [(seed, iterations) for seed in range(jobs)])
     wall = (time.perf_counter() - begin) * 1000
     after = alone_for(size["alone"], iterations)
     expect(len(results), jobs, "results")
@@ -94,23 +94,23 @@ def alone_for(jobs, iterations):
     return (time.perf_counter() - begin) * 1000 / jobs
 
 
-def cold_start(session, size, _workers):
-    expect(list(session.calls(tasks.increment, range(size["jobs"]))), list(range(1, size["jobs"] + 1)), "results")
+def cold_start(pool, size, _workers):
+    expect(list(pool.calls(tasks.increment, range(size["jobs"]))), list(range(1, size["jobs"] + 1)), "results")
     return {}
 
 
 MIX = (tasks.anonymise, tasks.reprice, tasks.retag)
 
 
-def mixed(session, size, _workers):
-    warm_up(session)
+def mixed(pool, size, _workers):
+    warm_up(pool)
     records = [record(i) for i in range(size["jobs"])]
     failures = 0
     spent = 0
     for at in range(0, size["jobs"], size["window"]):
         begin = time.perf_counter()
         outcomes = []
-        for job in [session.call(MIX[item["id"] % 3], item) for item in records[at:at + size["window"]]]:
+        for job in [pool.call(MIX[item["id"] % 3], item) for item in records[at:at + size["window"]]]:
             try:
                 outcomes.append(job.result())
             except ValueError as error:
@@ -121,11 +121,11 @@ def mixed(session, size, _workers):
     return {"rate": size["jobs"] / spent}
 
 
-def mixed_map(session, size, _workers):
-    warm_up(session)
+def mixed_map(pool, size, _workers):
+    warm_up(pool)
     records = [record(i) for i in range(size["items"])]
     begin = time.perf_counter()
-    outcomes = list(session.map(tasks.reprice_settled, records, size["chunk"]))
+    outcomes = list(pool.map(tasks.reprice_settled, records, size["chunk"]))
     rate = size["items"] / (time.perf_counter() - begin)
     expect(len(outcomes), size["items"], "outcomes")
     expect(sum(check_outcome(outcome, i, tasks.reprice) for i, outcome in enumerate(outcomes)), size["items"] // 100, "failures")
@@ -146,14 +146,14 @@ def record(i):
             "prices": [i, 20.5, 31.25]}
 
 
-def fairness(session, size, workers):
-    session.calls(tasks.hold, [(i, size["short"]) for i in range(size["warmUp"])])
+def fairness(pool, size, workers):
+    pool.calls(tasks.hold, [(i, size["short"]) for i in range(size["warmUp"])])
     before = size["before"]
     wait = idle = 0
     for _ in range(size["bursts"]):
         jobs = [(i, size["long"] if i == before else size["short"]) for i in range(before + 1 + size["after"])]
         begin = time.monotonic() * 1000
-        spans = session.calls(tasks.hold, jobs)
+        spans = pool.calls(tasks.hold, jobs)
         for i, span in enumerate(spans):
             expect(span[0], i, "job")
         starts = [start for i, start, _ in spans if i != before]
@@ -177,8 +177,8 @@ def longest_idle_wait(begin, spans, last, workers):
     return max(longest, last - idle_since) if running < workers else longest
 
 
-def hand_over(session, size, _workers):
-    warm_up(session)
+def hand_over(pool, size, _workers):
+    warm_up(pool)
     delays = []
     jobs = size["jobs"]
     complete = Event()
@@ -189,14 +189,14 @@ def hand_over(session, size, _workers):
             complete.set()
 
     for i in range(jobs):
-        session.call(tasks.hold, (i, (1, 5, 20)[i % 3]), arrived)
+        pool.call(tasks.hold, (i, (1, 5, 20)[i % 3]), arrived)
     complete.wait()
     delays.sort()
     return {"median": percentile(delays, 0.5), "p99": percentile(delays, 0.99)}
 
 
-def warm_up(session):
-    session.calls(tasks.increment, range(1000))
+def warm_up(pool):
+    pool.calls(tasks.increment, range(1000))
 
 
 def percentile(ordered, part):

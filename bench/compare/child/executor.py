@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 BATCH = 100
 
 
-class Session:
+class Contender:
     def __init__(self, workers, variant):
         self.executor = ProcessPoolExecutor(workers)
         self.batch = variant == "batch"

@@ -13,13 +13,13 @@ const [file, text] = process.argv.slice(2);
 const { drive, size, workers, variant } = JSON.parse(text ?? "");
 
 async function measure() {
-  /** @type {import("./session.mjs").Contender} */
+  /** @type {import("./pool.mjs").Contender} */
   const { open } = await import(new URL(file ?? "", import.meta.url).href);
-  const session = await open({ workers, variant });
-  tell({ figures: await drives[drive]?.(session, size, workers) });
+  const pool = await open({ workers, variant });
+  tell({ figures: await drives[drive]?.(pool, size, workers) });
   // A program that is timed to its exit has to close its pool and to end by itself. The others do neither: whether a contender can, and how long
   // it takes, is not what they measure.
-  if (drive === "coldStart") await session.close();
+  if (drive === "coldStart") await pool.close();
   else process.exit(0);
 }
 

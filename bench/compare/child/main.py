@@ -11,8 +11,8 @@ import drive
 
 def measure(name, request):
     try:
-        with importlib.import_module(name).Session(request["workers"], request["variant"]) as session:
-            return {"figures": drive.DRIVES[request["drive"]](session, request["size"], request["workers"])}
+        with importlib.import_module(name).Contender(request["workers"], request["variant"]) as pool:
+            return {"figures": drive.DRIVES[request["drive"]](pool, request["size"], request["workers"])}
     except drive.WrongResult as error:
         return {"failure": {"kind": "wrong", "message": str(error)}}
     except Exception as error:

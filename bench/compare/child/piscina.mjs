@@ -1,11 +1,11 @@
 // @ts-check
-import { load, session } from "./session.mjs";
+import { asPool, load } from "./pool.mjs";
 
-/** @type {import("./session.mjs").Contender["open"]} */
+/** @type {import("./pool.mjs").Contender["open"]} */
 export async function open({ workers }) {
   const { Piscina } = await load("piscina");
   const pool = new Piscina({ filename: new URL("./piscina_tasks.mjs", import.meta.url).href, minThreads: workers, maxThreads: workers });
-  return session({
+  return asPool({
     call: (task, arg) => pool.run(arg, { name: task }),
     move: (buffer) => pool.run(buffer, { name: "stampAndMove", transferList: [buffer] }),
     close: () => pool.destroy(),

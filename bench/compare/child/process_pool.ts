@@ -1,13 +1,13 @@
 import { Job, ProcessPool } from "../../../mod.ts";
-import { type Session, session } from "./session.mjs";
+import { asPool, type Pool } from "./pool.mjs";
 import * as tasks from "./tasks.mjs";
 
 const byName = tasks as unknown as Record<string, (arg: unknown) => unknown>;
 
 /** The pool of this repository. Functions go by source; nothing but the number of workers and the backend is set. */
-export function open({ workers, variant }: { workers: number; variant: string }): Promise<Session> {
+export function open({ workers, variant }: { workers: number; variant: string }): Promise<Pool> {
   const pool = new ProcessPool({ maxWorkers: workers, backend: variant === "killable" ? "killable" : "worker" });
-  const all = session({
+  const all = asPool({
     call: (task, arg) => pool.run(byName[task]!, arg),
     async map(items, _chunk, each) {
       for await (const result of pool.map(tasks.increment, items)) each(result);
@@ -27,7 +27,7 @@ export function open({ workers, variant }: { workers: number; variant: string })
 }
 
 /** One by one through the gate, whose width is the default. */
-function bySubmit(pool: ProcessPool): Pick<Session, "calls" | "settle"> {
+function bySubmit(pool: ProcessPool): Pick<Pool, "calls" | "settle"> {
   async function submitAll(jobs: [task: string, arg: unknown][]): Promise<Promise<unknown>[]> {
     const results: Promise<unknown>[] = [];
     for (const [task, arg] of jobs) {

@@ -5,7 +5,7 @@ from multiprocessing import Pool
 BATCH = 100
 
 
-class Session:
+class Contender:
     def __init__(self, workers, variant):
         self.pool = Pool(workers)
         self.batch = variant == "batch"

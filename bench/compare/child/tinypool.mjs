@@ -1,8 +1,8 @@
 // @ts-check
 import process from "node:process";
-import { load, session } from "./session.mjs";
+import { asPool, load } from "./pool.mjs";
 
-/** @type {import("./session.mjs").Contender["open"]} */
+/** @type {import("./pool.mjs").Contender["open"]} */
 export async function open({ workers }) {
   const { Tinypool } = await load("tinypool");
   const pool = new Tinypool({
@@ -12,7 +12,7 @@ export async function open({ workers }) {
     // With Atomics it hangs on Deno as soon as many jobs are in flight.
     useAtomics: !("deno" in process.versions),
   });
-  return session({
+  return asPool({
     call: (task, arg) => pool.run(arg, { name: task }),
     move: (buffer) => pool.run(buffer, { name: "stampAndMove", transferList: [buffer] }),
     close: () => pool.destroy(),

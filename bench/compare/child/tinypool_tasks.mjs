@@ -1,5 +1,5 @@
 // @ts-check
-import { load } from "./session.mjs";
+import { load } from "./pool.mjs";
 import { stampBuffer } from "./tasks.mjs";
 
 export * from "./tasks.mjs";

@@ -1,8 +1,8 @@
 // @ts-check
 import { fileURLToPath } from "node:url";
-import { load, session } from "./session.mjs";
+import { asPool, load } from "./pool.mjs";
 
-/** @type {import("./session.mjs").Contender["open"]} */
+/** @type {import("./pool.mjs").Contender["open"]} */
 export async function open({ workers }) {
   const { default: workerpool } = await load("workerpool");
   const pool = workerpool.pool(fileURLToPath(new URL("./workerpool_worker.mjs", import.meta.url)), {
@@ -10,7 +10,7 @@ export async function open({ workers }) {
     maxWorkers: workers,
     workerType: "thread",
   });
-  return session({
+  return asPool({
     call: (task, arg) => pool.exec(task, [arg]),
     move: (buffer) => pool.exec("stampAndMove", [buffer], { transfer: [buffer] }),
     close: () => pool.terminate(),

@@ -1,5 +1,5 @@
 // @ts-check
-import { load } from "./session.mjs";
+import { load } from "./pool.mjs";
 import * as tasks from "./tasks.mjs";
 
 const { default: workerpool } = await load("workerpool");

@@ -1,12 +1,12 @@
 // @ts-check
 /**
- * What every contender implements, in one small file each: it opens a session.
+ * What every contender implements, in one small file each: it opens its pool.
  *
  * @module
  */
 
 /**
- * @typedef {object} Session A pool, ready for work.
+ * @typedef {object} Pool A pool that is ready for work, or workers without one.
  * @property {(task: string, arg: unknown) => Promise<any>} call Runs a task of `tasks.mjs`.
  * @property {(task: string, args: unknown[]) => Promise<any[]>} calls The same once for each argument, all at once.
  * @property {(jobs: [task: string, arg: unknown][]) => Promise<PromiseSettledResult<any>[]>} settle Different tasks, all at once, some of which fail.
@@ -20,19 +20,19 @@
 
 /**
  * @typedef {object} Contender
- * @property {(options: { workers: number, variant: string }) => Promise<Session>} open
+ * @property {(options: { workers: number, variant: string }) => Promise<Pool>} open
  */
 
-/** So many chunks by hand are in flight: two a worker that it works on, two that are next. */
+/** So many chunks by hand are in flight, four for each of two workers: fewer, and workers wait for the caller; more gains nothing. */
 const CHUNKS_IN_FLIGHT = 8;
 
 /**
- * Makes a session of what every pool has: one call a job.
+ * Makes one of what every pool has: one call a job.
  *
- * @param {Pick<Session, "call" | "move" | "close"> & Partial<Session>} pool
- * @returns {Session}
+ * @param {Pick<Pool, "call" | "move" | "close"> & Partial<Pool>} pool
+ * @returns {Pool}
  */
-export function session(pool) {
+export function asPool(pool) {
   const { call } = pool;
   return {
     calls: (task, args) => Promise.all(args.map((arg) => call(task, arg))),
