@@ -28,7 +28,8 @@ export async function lookAround(contenders: readonly Contender[], tell: (line: 
   for (const runtime of ["node", "python"] as const) {
     if (!contenders.some((one) => one.runtime === runtime)) continue;
     const [command, ...args] = VERSION_COMMANDS[runtime];
-    const version = (await output(command, args))?.replace(/^(v|Python )/, "").trim();
+    // Deno 2.9 runs itself by the name of `node` where Node is missing: what answers must have a version of the right form.
+    const version = /^(?:v|Python )([\d.]+)/.exec(await output(command, args) ?? "")?.[1];
     if (version !== undefined) versions[runtime === "node" ? "Node" : "Python"] = version;
     else for (const one of contenders) if (one.runtime === runtime) missing[one.name] = `${command} is not installed`;
   }
