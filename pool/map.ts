@@ -96,6 +96,9 @@ const READY_ROUNDS = 4;
 /** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
 const CHUNK_GROWTH = 8;
 
+/** So many results, each sent before the next item begins, fit into the line to a worker: more would overflow it if the caller is busy. */
+const LARGEST_EAGER = 512;
+
 /** How long an automatic chunk waits for an input that is slow to come, in ms: longer delays results, shorter sends smaller chunks. */
 const CHUNK_PATIENCE = 2;
 
@@ -466,8 +469,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   took(elapsed: number, items: number): void {
     if (this.#options.chunkSize !== undefined || items === 0) return;
-    const { buffer, chunksInFlight } = this.#options;
-    const largest = Math.max(1, Math.floor(buffer / chunksInFlight));
+    const { buffer, chunksInFlight, eager } = this.#options;
+    const largest = Math.max(1, Math.floor(Math.min(buffer / chunksInFlight, eager ? LARGEST_EAGER : Infinity)));
     const wanted = Math.floor(CHUNK_TIME * items / elapsed);
     this.#chunkSize = Math.max(1, Math.min(wanted, this.#chunkSize * CHUNK_GROWTH, largest));
   }

@@ -101,11 +101,12 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
 
   /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */
   function sleep(): boolean {
-    if (runtime.idle) {
+    // A job that has come by the port is about to have its turn: nobody would send a message to say so.
+    if (runtime.idle || byPort.length > 0) {
       store(bells, WORKER, ASLEEP);
       if (!requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
       store(bells, WORKER, AWAKE);
-      if (requests.hasNext) return true;
+      if (requests.hasNext || byPort.length > 0) return true;
     }
     store(bells, WORKER, LISTENING);
     return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
