@@ -59,6 +59,7 @@ export {
 } from "./job.ts";
 export { type PoolStats, ProcessPool, type ShutdownOptions } from "./pool.ts";
 export { type CurrentJob, currentJob } from "./pool/current_job.ts";
+export { move } from "./pool/move.ts";
 export { Interrupt, type InterruptOptions, type SignalHost } from "./pool/interrupt.ts";
 export { type Closable, endProgram, type EndProgramOptions } from "./pool/program.ts";
 export type { MapOptions, MapResults } from "./pool/map.ts";

@@ -19,14 +19,14 @@ import { turn } from "./helpers.ts";
 // What runs in workers, run here: there are no counts of lines from a worker.
 
 /** A runtime whose messages are copied, as a worker's are. */
-function start(namespace: Record<string, unknown> = {}) {
+function start(namespace: Record<string, unknown> = {}, places = 1) {
   const told: FromRuntime[] = [];
   const runtime = createRuntime({
     post: (message) => void told.push(structuredClone(message)),
     encode: encodeError,
     imports: [() => Promise.resolve(namespace)],
   });
-  const claims = new Int32Array(3);
+  const claims = new Int32Array(places * CLAIM_WORDS);
   runtime.receive({ type: "load", claims, capacity: 1 });
   const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text });
   const header = (task: TaskMessage) => ({ run: 1, task, id: 0, attempt: 1, from: 0 });
@@ -91,10 +91,11 @@ Deno.test("createRuntime() tells the item of a chunk whose result cannot be copi
 // The runtime has copies of the constants of protocol.ts, which is not there in a worker: these tests fail if one of them is another.
 
 Deno.test("createRuntime() claims a job that was sent, and no other, in the words that protocol.ts gives it", async () => {
-  const { claims, header, answers } = start();
+  const { claims, header, answers } = start({}, 3);
+  // That of run 1.
   const claim = CLAIM_WORDS;
   const task: TaskMessage = { key: 1, name: "look", func: () => [...claims] };
-  const run = { type: "run", ...header(task), claim, args: [] } as const;
+  const run = { type: "run", ...header(task), args: [] } as const;
   claims.fill(-7);
   claims.set([SENT, 0], claim);
   const [answer] = await answers(run);
@@ -158,7 +159,7 @@ Deno.test("createRuntime() says nothing once it has ended", async () => {
   told.length = 0;
   for (const name of ["running", "late"]) {
     claims[0] = SENT;
-    runtime.receive({ type: "run", ...header(bySource(name, "() => 1")), args: [] });
+    runtime.receive({ type: "run", ...header(bySource(name, "async () => 1")), args: [] });
     runtime.end();
     await turn();
   }

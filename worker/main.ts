@@ -22,11 +22,11 @@ export async function workerMain(
   // As they are now: a task may put others in their place.
   const { postMessage } = port;
   const { apply } = Reflect;
-  const post = (message: FromWorker): void => void apply(postMessage, port, [message]);
+  const post = (message: FromWorker, transfer: Transferable[] = []): void => void apply(postMessage, port, [message, transfer]);
   let line: LineEnd | undefined;
   const runtime = createRuntime({
-    post(message) {
-      if (!line?.reply(message)) post(message);
+    post(message, transfer) {
+      if (!line?.reply(message)) post(message, transfer);
     },
     encode: encodeError,
     imports,

@@ -2,8 +2,8 @@ import type { ExportMessage, FromRuntime, RunHeader, TaskMessage, Thrown, ToRunt
 
 /** What {@linkcode createRuntime} needs of the thread that it is in. */
 export interface RuntimeHost {
-  /** Sends a message to the slot. */
-  post(message: FromRuntime): void;
+  /** Sends a message to the slot, and moves with it what is to be moved. */
+  post(message: FromRuntime, transfer?: Transferable[]): void;
   /** Makes something thrown fit to be sent. */
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
   /** Import the task modules. */
@@ -35,6 +35,7 @@ export interface Runtime {
  */
 export function createRuntime(host: RuntimeHost): Runtime {
   type Func = (...args: unknown[]) => unknown;
+  type Moved = { value: unknown; [move: symbol]: Transferable[] };
   // As in protocol.ts, which is not there in a worker.
   const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, KNOWN_TASKS = 1000;
   /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
@@ -43,7 +44,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const LONGEST_STRIDE = 512;
   /** So many numbers are cheaper to send in a typed array. */
   const WORTH_PACKING = 16;
-  const JOB = Symbol.for("process-pool.job");
+  const JOB = Symbol.for("process-pool.job"), MOVE = Symbol.for("process-pool.move");
   // As they are now: tasks may put others in their place.
   const { setTimeout, clearTimeout, performance } = globalThis;
   const { store, compareExchange } = Atomics;
@@ -64,8 +65,17 @@ export function createRuntime(host: RuntimeHost): Runtime {
   let ended = false;
   let whenIdle: (() => void) | undefined;
 
-  function post(message: FromRuntime): void {
-    if (!ended) host.post(message);
+  function post(message: FromRuntime, transfer?: Transferable[]): void {
+    if (!ended) host.post(message, transfer);
+  }
+
+  function postResult(run: number, value: unknown): void {
+    if (isMoved(value)) post({ type: "returned", run, value: value.value }, value[MOVE]);
+    else post({ type: "returned", run, value });
+  }
+
+  function isMoved(value: unknown): value is Moved {
+    return typeof value === "object" && value !== null && MOVE in value;
   }
 
   /** Whatever was thrown, this does not throw: an error may be too deep, or lie about itself. */
@@ -208,7 +218,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     try {
       const value = callTask(task(message.task), args, job);
       if (isThenable(value)) return void settleLater(run, job, value);
-      post({ type: "returned", run, value });
+      postResult(run, value);
     } catch (thrown) {
       // Among the errors that come here is that of a result that cannot be copied.
       post({ type: "threw", run, thrown: encode(thrown) });
@@ -219,8 +229,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   async function settleLater(run: number, job: RunningJob, outcome: PromiseLike<unknown>): Promise<void> {
     running.set(run, job);
     try {
-      const value = await outcome;
-      post({ type: "returned", run, value });
+      postResult(run, await outcome);
     } catch (thrown) {
       post({ type: "threw", run, thrown: encode(thrown) });
     }
@@ -259,6 +268,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     let values: unknown[] = [];
     let numbers = true;
     let thrown: [number, Thrown][] = [];
+    let transfer: Transferable[] = [];
     let timer: ReturnType<typeof setTimeout> | undefined;
     /** After how many items the clock is looked at: that takes longer than the shortest ones. */
     let stride = 1;
@@ -272,7 +282,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       const packed = numbers && values.length >= WORTH_PACKING ? new Float64Array(values as number[]) : values;
       const message: FromRuntime = { type: "items", run, from, values: packed, thrown, last, elapsed: sent - begin };
       try {
-        post(message);
+        post(message, transfer);
       } catch {
         // One of the values cannot be copied: that is the error of its item alone.
         for (const [i, value] of values.entries()) {
@@ -289,6 +299,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       values = [];
       numbers = true;
       thrown = [];
+      transfer = [];
     }
 
     function isTimeToFlush(i: number): boolean {
@@ -319,6 +330,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
             // It may take long: what is ready does not wait for it.
             if (values.length > 0) timer ??= setTimeout(flushThis, GATHER);
             value = await value;
+          }
+          if (isMoved(value)) {
+            transfer.push(...value[MOVE]!);
+            value = value.value;
           }
         } catch (error) {
           value = undefined;

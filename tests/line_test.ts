@@ -1,0 +1,131 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { ProcessPool } from "@procpool/process-pool";
+import { move } from "@procpool/process-pool/task";
+import { moduleOf, within } from "./fixtures.ts";
+
+// What goes beside the port and what goes by it: nobody is to notice but by the time that it takes.
+
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`Jobs whose arguments and results are small, large and in between come through, in any order (${backend})`, async () => {
+    const reported: unknown[] = [];
+    await using pool = new ProcessPool({ backend, maxWorkers: 2, queueSize: 200, onError: (error) => reported.push(error) });
+    const task = (x: number, argument: unknown, answer: number) => {
+      // Small, or too large or too odd for shared memory.
+      const results = [x, `${x}`, { x }, [x, [x]], "x".repeat(300) + x, new Map([[x, argument]]), new Uint8Array(300).fill(x), new Date(x)];
+      return [results[answer], argument];
+    };
+    const others = [
+      1,
+      "text",
+      { a: { b: [1, 2] } },
+      null,
+      undefined,
+      -0,
+      new Set([1]),
+      "y".repeat(1000),
+      Array(100).fill("z"),
+      new Float64Array(50),
+    ];
+    for (let round = 0; round < 30; round++) {
+      const jobs = Array.from({ length: 200 }, (_, i) => [round * 200 + i, others[i % others.length], i % 7 % 8] as const);
+      const results = await within(Promise.all(jobs.map((job) => pool.run(task, ...job))));
+      for (const [i, [x, argument, answer]] of jobs.entries()) assertEquals(results[i], structuredClone(task(x, argument, answer)));
+    }
+    assertEquals(reported, []);
+  });
+
+  Deno.test(`No job waits for a message that has been (${backend})`, async () => {
+    // A lost message would be made good by the pool after seconds, and be reported.
+    const reported: unknown[] = [];
+    await using pool = new ProcessPool({ backend, maxWorkers: 2, onError: (error) => reported.push(error) });
+    let sum = 0;
+    for await (const x of pool.map((x: number) => x + 1, Array(200_000).keys(), { timeout: 60_000 })) sum += x;
+    assertEquals(sum, 200_000 * 200_001 / 2);
+    assertEquals(reported, []);
+  });
+
+  Deno.test(`What a getter throws while a result is written fails the job (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    const task = () => ({
+      get value() {
+        throw new RangeError("no");
+      },
+    });
+    await assertRejects(() => pool.run(task), RangeError, "no");
+    assertEquals(await pool.run((x: number) => x, 1), 1);
+  });
+
+  Deno.test(`A worker that is called without a pause gives its own timers and promises their turn (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    await pool.run(() => {
+      const scope = globalThis as { ticks?: number; later?: boolean };
+      scope.ticks = 0;
+      setInterval(() => scope.ticks!++, 1);
+      Promise.resolve().then(() => scope.later = true);
+    });
+    assertEquals(await pool.run(() => (globalThis as { later?: boolean }).later), true);
+    const ticks = () => (globalThis as { ticks?: number }).ticks!;
+    // It ends when the timer has been; were it never, the test would hang.
+    while (await within(pool.run(ticks)) < 3);
+  });
+
+  Deno.test(`move() moves a result instead of copying it (${backend})`, async () => {
+    const url = moduleOf(`
+      let last;
+      export function make(length) {
+        last = new Uint8Array(length).fill(7);
+        return { [Symbol.for("process-pool.move")]: [last.buffer], value: last };
+      }
+      export const left = () => last.length;
+    `);
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url] });
+    const make = { module: url, name: "make" };
+    const left = { module: url, name: "left" };
+    assertEquals(await pool.run(make, 1000), new Uint8Array(1000).fill(7));
+    assertEquals(await pool.run(left), 0);
+    const lengths: number[] = [];
+    for await (const bytes of pool.map(make, [10, 2000, 30])) lengths.push((bytes as Uint8Array).length);
+    assertEquals([lengths, await pool.run(left)], [[10, 2000, 30], 0]);
+  });
+}
+
+Deno.test("move() marks what is moved, and wants a list", () => {
+  const bytes = new Uint8Array(3);
+  const moved = move(bytes, [bytes.buffer]) as unknown as Record<PropertyKey, unknown>;
+  assertEquals([moved.value, moved[Symbol.for("process-pool.move")]], [bytes, [bytes.buffer]]);
+  assertThrows(() => move(bytes, bytes.buffer as never), TypeError, "Cannot move result as 'transfer' must be an array: current value is");
+});
+
+Deno.test("ProcessPool.run() of a job that throws later than it returns leaves the others alone, whatever was sent ahead", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 100 });
+  const results = await within(Promise.allSettled(Array.from({ length: 100 }, (_, i) =>
+    pool.run((i: number) => {
+      if (i % 10 === 3) throw new RangeError(`no ${i}`);
+      return i;
+    }, i))));
+  for (const [i, result] of results.entries()) {
+    if (i % 10 === 3) assertEquals((result as PromiseRejectedResult).reason.message, `no ${i}`);
+    else assertEquals((result as PromiseFulfilledResult<number>).value, i);
+  }
+});
+
+Deno.test("What was sent ahead to a worker runs elsewhere while that is held up", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 2, queueSize: 1000 });
+  const inc = (x: number) => x + 1;
+  await pool.warmUp();
+  await Promise.all(Array.from({ length: 1000 }, (_, i) => pool.run(inc, i)));
+  const gate = new Int32Array(new SharedArrayBuffer(4));
+  const held = (gate: Int32Array) => {
+    Atomics.wait(gate, 0, 0);
+    return "let go";
+  };
+  // The quick ones around it are sent ahead to both workers; all of them come through while it waits.
+  const before = Array.from({ length: 50 }, (_, i) => pool.run(inc, i));
+  const slow = await pool.submit(held, gate);
+  const after = Array.from({ length: 200 }, (_, i) => pool.run(inc, i));
+  await within(Promise.all([...before, ...after]));
+  assert(slow.running());
+  Atomics.store(gate, 0, 1);
+  Atomics.notify(gate, 0);
+  assertEquals(await within(slow.result()), "let go");
+});
