@@ -439,19 +439,19 @@ Deno.test("Job's signal takes it from the gate", async () => {
   await pool.shutdown();
 });
 
-Deno.test("Job's signal that aborts between the grant of the permit and the admission refuses the submission", async () => {
+Deno.test("Job's signal that aborts when its submission has just been admitted, and does not know it yet, cancels the job", async () => {
   const { pool, held, running } = await heldPool(0, { queueSize: 1 });
   const spied = new SpiedSignal();
   const reason = new Error("own");
   const submission = pool.submit(new Job({ func: boom, signal: spied.signal }));
-  const refused = thrownBy(() => submission);
   held.finish("");
-  // In this callback the permit has been granted, and the submission does not know it yet.
   await running.addDoneCallback(() => {
-    assertEquals([pool.stats().waiting, spied.listening], [0, 0]);
+    assertEquals([pool.stats().waiting, spied.listening], [0, 1]);
     spied.abort(reason);
   });
-  assertStrictEquals(await refused, reason);
+  const future = await submission;
+  assertEquals([future.state, spied.listening], ["cancelled", 0]);
+  assertStrictEquals(await thrownBy(() => future.result()), reason);
   assertEquals(await pool.run(same, 3), 3, "the permit is back");
   await pool.shutdown();
 });

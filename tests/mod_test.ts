@@ -106,6 +106,7 @@ Deno.test("mod.ts exports these values and no others", () => {
     "asCompleted",
     "currentJob",
     "endProgram",
+    "move",
     "wait",
   ]);
 });

@@ -16,6 +16,8 @@ export interface LineEnd {
   receive(message: RunByPort | { type: "wake" }): void;
   /** Sends a reply if it is small; false if it has to go by the port. */
   reply(message: FromRuntime): boolean;
+  /** Says nothing any more. */
+  close(): void;
   /** The runtime has room again, after it had none. */
   resume(): void;
 }
@@ -147,6 +149,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       }
       work();
     },
+    close: () => replies.close(),
     resume() {
       if (occupiedSince !== undefined) measure(performance.now() - occupiedSince);
       occupiedSince = undefined;

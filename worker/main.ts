@@ -35,6 +35,7 @@ export async function workerMain(
 
   function dying(reason: string, details: { exitCode?: number; thrown?: unknown }): void {
     runtime.end();
+    line?.close();
     const thrown = "thrown" in details ? runtime.encode(details.thrown) : undefined;
     post({ type: "dying", reason, exitCode: details.exitCode, thrown });
   }

@@ -7,6 +7,8 @@ export interface SharedQueue {
    * @throws {unknown} What a getter of a value throws. Nothing is written then.
    */
   push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean;
+  /** Writes nothing any more, not even a record that a getter of its values is being asked for. */
+  close(): void;
   /** Whether a record without values can be written for certain. */
   readonly hasRoom: boolean;
   /** Whether there is a record to take. */
@@ -67,6 +69,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   /** The next cell, and the end of those that may be written. */
   let cell = 0;
   let end = 0;
+  let closed = false;
 
   /** Where the record that is taken ends, as a position. */
   let recordEnd = 0;
@@ -92,7 +95,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     cell += 2;
     let complete = false;
     try {
-      complete = write(label) && writeAll(values);
+      complete = write(label) && writeAll(values) && !closed;
     } finally {
       if (objects.length > 0) objects = [];
       // The reader will not see the keys that were new in it.
@@ -254,6 +257,9 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
 
   return {
     push,
+    close() {
+      closed = true;
+    },
     get kind() {
       return kind;
     },

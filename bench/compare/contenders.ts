@@ -67,9 +67,9 @@ const MULTIPROCESSING: Contender = { ...FUTURES, name: "multiprocessing", title:
 const BATCH = { variant: "batch", notes: { calls: "100 jobs a message, made by hand", mixed: "100 jobs a message, made by hand" } };
 
 export const CONTENDERS: readonly Contender[] = [
-  { ...OURS, notes: COPIES_RESULTS },
+  OURS,
   { ...OURS, name: "process-pool/submit", title: "process-pool, submit", variant: "submit", only: ["calls", "mixed"] },
-  { ...OURS, name: "process-pool/killable", title: "process-pool, killable", variant: "killable", notes: COPIES_RESULTS },
+  { ...OURS, name: "process-pool/killable", title: "process-pool, killable", variant: "killable" },
   { ...BARE },
   { ...BARE, ...BATCH, name: "bare/batch", title: "bare workers, by 100", only: ["calls", "mixed"] },
   rival("piscina", "deno", "piscina"),

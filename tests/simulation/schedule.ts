@@ -20,6 +20,9 @@ const GONE_WITHIN = 1000;
 /** So many jobs are sent ahead to a thread that says that it is fast. */
 const MOST_AHEAD = 5;
 
+/** After so many ms a worker that holds more than it runs is held up. */
+const A_WHILE = 3;
+
 /** So many turns of the microtask queue without any effect, and there will be none: longer than any chain of promises in the pool. */
 const QUIET_TURNS = 8;
 
@@ -113,9 +116,26 @@ export class Schedule implements Stage {
   /** Lets the world go on until it does nothing more by itself. */
   async #toRest({ timers = false } = {}): Promise<void> {
     for (;;) {
-      if (await this.#step(() => this.world.step({ hastyTimers: timers }) || this.world.release())) continue;
+      if (await this.#step(() => this.world.step({ hastyTimers: timers }))) continue;
+      if (await this.#aWhile()) continue;
+      this.#checkBalance();
+      if (await this.#step(() => this.world.release())) continue;
       if (!timers || !await this.#step(() => this.world.fireTimer())) return;
     }
+  }
+
+  /** Lets some time pass while work goes on; true as soon as the world goes on as well. */
+  async #aWhile(): Promise<boolean> {
+    const until = this.world.clock.now() + A_WHILE;
+    while (await this.#step(() => this.world.fireSoonTimer(until))) if (this.world.canStep) return true;
+    return false;
+  }
+
+  /** When all that runs has run for a while. */
+  #checkBalance(): void {
+    const slots = [...internalsOf(this.pool).slots];
+    const uneven = slots.some(({ isFree }) => isFree) && slots.some(({ hasSurplus }) => hasSurplus);
+    check(!uneven, "what was sent ahead does not wait while a worker is idle");
   }
 
   async #step<T>(step: () => T): Promise<T> {

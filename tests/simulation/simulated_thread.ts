@@ -122,15 +122,20 @@ export class SimulatedThread implements Thread {
     this.#inbox.push(message);
   }
 
-  /** Some of what it sent has arrived, or all. */
+  /** All that it sent has arrived. It goes on meanwhile. */
   drain(): void {
-    while (this.#outbox[0]?.type === "message" && this.#world.random.chance(0.8)) this.deliver();
+    const { random } = this.#world;
+    while (this.#state === "alive" && this.canStep && random.chance(0.3)) this.step();
+    while (this.#outbox[0]?.type === "message") this.deliver();
   }
 
   stop(abort?: { reason: unknown }): void {
     this.#world.activity++;
     if (abort?.reason instanceof JobTimeoutError) this.#checkTimeout(abort.reason);
     else if (abort === undefined) this.#checkIdle();
+    const jobs = [...this.#held.keys()].length;
+    const mayLose = abort !== undefined && this.#world.isEnd(abort.reason) ? Infinity : this.#capacity;
+    check(jobs <= mayLose, "a worker that is stopped takes no more jobs with it than it runs at a time", () => jobs);
     this.#stopped = true;
     this.#lose(abort !== undefined && this.#world.isEnd(abort.reason) ? "terminated" : "stopped");
     // Should it live on, then what it ran ends some time, and answers when nobody listens any more.

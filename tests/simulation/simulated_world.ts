@@ -110,6 +110,11 @@ export class SimulatedWorld implements Environment {
 
   // Steps
 
+  /** Whether anything but a timer is about to happen. */
+  get canStep(): boolean {
+    return this.#pauses.length > 0 || this.#threads.some((thread) => thread.hasSent || thread.canStep);
+  }
+
   /** Takes one step, if there is one. Time passes only when nothing else happens, but for `hasty` timers. */
   step({ hastyTimers }: { hastyTimers: boolean }): boolean {
     const { random } = this;
@@ -139,6 +144,11 @@ export class SimulatedWorld implements Environment {
     this.note(() => "the next timer fires");
     this.clock.fire();
     return true;
+  }
+
+  /** Fires the next timer if it is due soon. */
+  fireSoonTimer(until: number): boolean {
+    return this.clock.nextDue <= until && this.fireTimer();
   }
 
   /** Lets work end that nothing else would ever end; false if there is none. */

@@ -12,15 +12,15 @@ export function open({ workers, variant }: { workers: number; variant: string })
     async map(items, _chunk, each) {
       for await (const result of pool.map(tasks.increment, items)) each(result);
     },
-    async mapTyped(items, chunk, each) {
-      for await (const part of pool.map(tasks.incrementAll<Float64Array>, parts(items, chunk))) {
-        for (let i = 0; i < part.length; i++) each(part[i]!);
+    async mapTyped(items, _chunk, each) {
+      for await (const results of pool.map(tasks.increment, items).chunks()) {
+        for (let i = 0; i < results.length; i++) each(results[i]!);
       }
     },
     async mapRecords(items, _chunk, each) {
       for await (const outcome of pool.map(tasks.reprice, items, { settled: true })) each(outcome);
     },
-    move: (buffer) => pool.run(new Job({ func: tasks.stampBuffer, args: [buffer], transfer: [buffer] })),
+    move: (buffer) => pool.run(new Job({ func: stampAndMove, args: [buffer], transfer: [buffer] })),
     close: () => pool.shutdown(),
   });
   return Promise.resolve(variant === "submit" ? { ...all, ...bySubmit(pool) } : all);
@@ -45,6 +45,9 @@ function bySubmit(pool: ProcessPool): Pick<Pool, "calls" | "settle"> {
   };
 }
 
-function* parts(items: Float64Array, size: number): Generator<Float64Array> {
-  for (let at = 0; at < items.length; at += size) yield items.slice(at, at + size);
+/** As `stampBuffer`; what it returns is moved as well. */
+function stampAndMove(buffer: ArrayBuffer): ArrayBuffer {
+  const bytes = new Uint8Array(buffer);
+  bytes[0] = (bytes[0] ?? 0) + 1;
+  return { [Symbol.for("process-pool.move")]: [buffer], value: buffer } as unknown as ArrayBuffer;
 }
