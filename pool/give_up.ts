@@ -1,4 +1,3 @@
-import { abortable } from "@std/async/abortable";
 import { onAbort } from "./signals.ts";
 
 /** When to stop waiting for something that goes on by itself. */
@@ -13,17 +12,17 @@ export interface Patience {
  */
 export async function giveUp<T>(promise: Promise<T>, { timeout, signal }: Patience): Promise<T> {
   if (timeout === undefined && signal === undefined) return await promise;
-  if (signal?.aborted) {
-    // Nobody waits for the promise, which would be an unhandled rejection if it came to reject.
-    promise.catch(() => {});
-    throw signal.reason;
-  }
+  // It may reject when nobody waits for it any more, or not yet: that would be an unhandled rejection.
+  promise.catch(() => {});
+  if (signal?.aborted) throw signal.reason;
   const impatience = new AbortController();
   const timer = timeout === undefined ? undefined : setTimeout(() => {
     impatience.abort(new DOMException(`Not settled within ${timeout} ms`, "TimeoutError"));
   }, timeout);
   const stopListening = onAbort(signal, () => impatience.abort(signal!.reason));
   try {
+    // Not before it is needed: a program that only computes has no use for it.
+    const { abortable } = await import("@std/async/abortable");
     return await abortable(promise, impatience.signal);
   } finally {
     clearTimeout(timer);

@@ -103,7 +103,7 @@ class GuardedThread implements Thread {
     if (message.type !== "alive") return this.#events.message(message);
     this.#alive = true;
     // Once it is granted, and given back.
-    locks.request(this.#lock, () => {}).then(() => this.#lockFreed());
+    locks().request(this.#lock, () => {}).then(() => this.#lockFreed());
     this.#events.alive();
   }
 
