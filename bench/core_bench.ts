@@ -6,6 +6,7 @@
 
 import { ProcessPool, Semaphore } from "@procpool/process-pool";
 import { Queue } from "../pool/queue.ts";
+import { openSharedQueue } from "../worker/shared_queue.ts";
 
 const gate = new Semaphore(1);
 
@@ -39,9 +40,48 @@ Deno.bench("Queue of 1,000: push and shift", { group: "queue" }, () => {
   queue.shift();
 });
 
+// The protocol: a hundred small values, there and back within this thread.
+
+const memory = new SharedArrayBuffer(8 * (16 + 2 ** 14));
+const [writer, reader] = [openSharedQueue(memory), openSharedQueue(memory)];
+const nothing: unknown[] = [];
+
+function throughQueue(values: unknown[]): void {
+  for (const value of values) writer.push(1, 2, value, nothing);
+  for (const _ of values) {
+    reader.next();
+    reader.values();
+  }
+}
+
+const hundred = Array.from({ length: 100 }, (_, i) => i);
+const records = hundred.map((id) => ({
+  id,
+  name: `a record with the number ${id}`,
+  place: { lat: 48.137 + id / 100, lon: 11.576 - id / 100 },
+  tags: ["alpha", "beta"],
+  note: "some text of a few words, as records have it",
+}));
+
+Deno.bench("structuredClone() of an array of 100 numbers", { group: "100 numbers", baseline: true }, () => {
+  structuredClone(hundred);
+});
+
+Deno.bench("100 numbers through shared memory, one by one", { group: "100 numbers" }, () => throughQueue(hundred));
+
+Deno.bench("structuredClone() of an array of 100 records", { group: "100 records of 200 bytes", baseline: true }, () => {
+  structuredClone(records);
+});
+
+Deno.bench("100 records through shared memory, one by one", { group: "100 records of 200 bytes" }, () => throughQueue(records));
+
 const bare = new Worker(`data:text/javascript,${encodeURIComponent("onmessage = ({ data }) => postMessage(data + 1)")}`, {
   type: "module",
 });
+const hundreds = new Worker(
+  `data:text/javascript,${encodeURIComponent("onmessage = ({ data }) => postMessage(data.map((x) => x + 1))")}`,
+  { type: "module" },
+);
 const pool = new ProcessPool({ maxWorkers: 1, idleTimeout: Infinity });
 const inline = new ProcessPool({ maxWorkers: 1, idleTimeout: Infinity, backend: "inline" });
 const increment = (x: number) => x + 1;
@@ -63,6 +103,18 @@ Deno.bench("ProcessPool.run(), inline", { group: "round trip" }, async () => {
 });
 
 const items = Array.from({ length: 1000 }, (_, i) => i);
+
+Deno.bench("1,000 numbers in ten messages of 100, there and back, one worker", { group: "1,000 calls", baseline: true }, async () => {
+  let left = 10;
+  await new Promise<void>((resolve) => {
+    hundreds.onmessage = () => --left === 0 && resolve();
+    for (let i = 0; i < 1000; i += 100) hundreds.postMessage(items.slice(i, i + 100));
+  });
+});
+
+Deno.bench("1,000 calls of ProcessPool.run(), one worker", { group: "1,000 calls" }, async () => {
+  await Promise.all(items.map((item) => pool.run(increment, item)));
+});
 
 Deno.bench("1,000 items by Array.map", { group: "map", baseline: true }, () => {
   items.map(increment);

@@ -223,9 +223,11 @@ async function start(pool: ProcessPool, trial: Trial, delay: number): Promise<{ 
     if (interference === "none") return false;
     await pause(delay);
     if (interference !== "abort") return future.cancel({ force: interference === "force" });
-    const aborted = !future.done();
+    const wasDone = future.done();
     controller.abort(new Error("aborted"));
-    return aborted;
+    if (!future.done()) violations.push(`job ${future.id} was aborted and is ${future.state}`);
+    // Its answer may have been there already, unread.
+    return !wasDone && future.cancelled();
   }
   return { judged: judge(future, trial, interfere()) };
 }

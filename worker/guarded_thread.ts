@@ -73,8 +73,8 @@ class GuardedThread implements Thread {
     this.#line.post(message.type === "load" ? { ...message, line: this.#line.memory } : message, transfer);
   }
 
-  drain(): void {
-    if (!this.#ended) this.#line.drain();
+  drain(portToo: boolean): void {
+    if (!this.#ended) this.#line.drain(portToo);
   }
 
   stop(abort?: { reason: unknown }): void {
@@ -126,7 +126,7 @@ class GuardedThread implements Thread {
 
   #died(death: Death): void {
     // What it had answered, it has.
-    this.drain();
+    this.drain(false);
     if (this.#ended) return;
     this.#end();
     this.#events.died(death);

@@ -188,8 +188,8 @@ export interface Thread {
   post(message: ToRuntime, transfer?: readonly Transferable[]): void;
   /** How long a job takes lately, in ms; Infinity if that is not known. */
   readonly pace: number;
-  /** Tells at once of what has arrived by now. */
-  drain(): void;
+  /** Tells at once of what has arrived by now in shared memory, and, if that is asked for, by the port. */
+  drain(portToo: boolean): void;
   /**
    * Stops the thread at once, as far as the backend can. With `abort` jobs still run: where they cannot just be killed, their signals abort with
    * this reason first.

@@ -46,7 +46,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const WORTH_PACKING = 16;
   const JOB = Symbol.for("process-pool.job"), MOVE = Symbol.for("process-pool.move");
   // As they are now: tasks may put others in their place.
-  const { setTimeout, clearTimeout, performance } = globalThis;
+  const { performance } = globalThis;
+  const startTimer = global<typeof setTimeout>("setTimeout");
+  const stopTimer = global<typeof clearTimeout>("clearTimeout");
   const { store, compareExchange } = Atomics;
   const { now: timeOfDay } = Date;
 
@@ -64,6 +66,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
   let capacity = 0;
   let ended = false;
   let whenIdle: (() => void) | undefined;
+
+  /** What a global is now, to be had later: timers take a megabyte when they are first looked at. */
+  function global<T>(name: string): () => T {
+    const { value, get } = Object.getOwnPropertyDescriptor(globalThis, name)!;
+    return () => value ?? get!.call(globalThis);
+  }
 
   function post(message: FromRuntime, transfer?: Transferable[]): void {
     if (!ended) host.post(message, transfer);
@@ -93,7 +101,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     try {
       modules = await Promise.all(host.imports.map((load) => load()));
       // A rejection that a module left unhandled shows within a turn; the caller may import it next, relying on it to do no harm.
-      if (modules.length > 0) await new Promise((resolve) => setTimeout(resolve));
+      if (modules.length > 0) await new Promise((resolve) => startTimer()(resolve));
     } catch (thrown) {
       return post({ type: "failed", stage: "loading", thrown: encode(thrown) });
     }
@@ -276,7 +284,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     let lastLook = begin;
 
     function flush(last: boolean): void {
-      clearTimeout(timer);
+      if (timer !== undefined) stopTimer()(timer);
       timer = undefined;
       sent = performance.now();
       const packed = numbers && values.length >= WORTH_PACKING ? new Float64Array(values as number[]) : values;
@@ -328,7 +336,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
             scope[JOB] = undefined;
             running.set(run, job);
             // It may take long: what is ready does not wait for it.
-            if (values.length > 0) timer ??= setTimeout(flushThis, GATHER);
+            if (values.length > 0) timer ??= startTimer()(flushThis, GATHER);
             value = await value;
           }
           if (isMoved(value)) {

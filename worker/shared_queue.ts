@@ -38,6 +38,8 @@ export interface SharedQueue {
 export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   /** Strings of up to so many characters; longer ones are cloned faster than they are written character by character. */
   const LONGEST_STRING = 200;
+  /** Strings of up to so many are read faster from an array than from a view. */
+  const SHORT_STRING = 24;
   const LONGEST_ARRAY = 64;
   /** So many objects and arrays in a record; each is compared with those before it. */
   const MOST_OBJECTS = 12;
@@ -242,7 +244,10 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     const from = type === LATIN ? 8 * cell : 4 * cell;
     const units = type === LATIN ? bytes : characters;
     cell += type === LATIN ? (length + 7) >> 3 : (length + 3) >> 2;
-    return apply(fromCharCode, undefined, units.subarray(from, from + length));
+    if (length > SHORT_STRING) return apply(fromCharCode, undefined, units.subarray(from, from + length));
+    const codes: number[] = [];
+    for (let i = 0; i < length; i++) codes.push(units[from + i]!);
+    return apply(fromCharCode, undefined, codes);
   }
 
   function readObject(keys: string[]): object {

@@ -239,7 +239,7 @@ export class Slot {
 
   /** Whether the worker has started a job that it was sent. */
   hasStarted(ticket: Ticket): boolean {
-    const state = Atomics.load(this.#claims, this.#holdingOf(ticket).claim);
+    const state = this.#stateOf(this.#holdingOf(ticket));
     return state === STARTED || state === FINISHED;
   }
 
@@ -272,9 +272,9 @@ export class Slot {
   #isExpected(): boolean {
     if (this.#state === "closing") return !this.#hasFinalizer;
     if (this.#state !== "ready" || this.load === 0) return false;
-    return this.#holdings.every(({ run, claim }) => {
-      const state = Atomics.load(this.#claims, claim);
-      return run === undefined || state === SENT || state === WITHDRAWN;
+    return this.#holdings.every((holding) => {
+      const state = this.#stateOf(holding);
+      return holding.run === undefined || state === SENT || state === WITHDRAWN;
     });
   }
 
@@ -313,7 +313,9 @@ export class Slot {
     const before = this.#paused;
     this.#paused = true;
     try {
-      this.#thread.drain();
+      this.#thread.drain(false);
+      // What is large, or an error, comes by the port.
+      if (this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === FINISHED)) this.#thread.drain(true);
     } finally {
       this.#paused = before;
     }
@@ -394,6 +396,10 @@ export class Slot {
     if (ticket === undefined || message.type === "skipped") return;
     ticket.slot = undefined;
     this.#events.answered(ticket, message);
+  }
+
+  #stateOf({ claim }: Holding): number {
+    return Atomics.load(this.#claims, claim);
   }
 
   #holdingOf({ run }: Ticket): Holding {
