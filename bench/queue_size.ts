@@ -1,6 +1,6 @@
 /**
- * How wide should the gate be? Submits tiny jobs one after another, as the original does, through gates of several widths, in interleaved rounds, and
- * prints the jobs a second of each relative to the default of 30 a worker.
+ * How wide should the gate be? Tiny jobs go through gates of several widths, in interleaved rounds: submitted one after another, as the original of
+ * this pool does, and called a thousand at a time. Prints the jobs a second of each relative to those of the default.
  *
  * ```sh
  * deno run bench/queue_size.ts
@@ -12,17 +12,29 @@
 import { ProcessPool } from "@procpool/process-pool";
 
 const WORKERS = 2;
-const JOBS = 20_000;
-const ROUNDS = 5;
-const DEFAULT = 30;
-const WIDTHS = [1, 2, 4, 10, DEFAULT, 100, 1000];
+const JOBS = 40_000;
+const WINDOW = 1000;
+const ROUNDS = 7;
+const DEFAULT = 100;
+const WIDTHS = [1, 4, 10, 30, DEFAULT, 250, 500, 1000];
 
-async function jobsPerSecond(width: number): Promise<number> {
+const increment = (x: number) => x + 1;
+
+const PATTERNS: Record<string, (pool: ProcessPool) => Promise<void>> = {
+  async "one after another"(pool) {
+    for (let i = 0; i < JOBS; i++) await pool.submit(increment, i);
+  },
+  async "a thousand at a time"(pool) {
+    for (let i = 0; i < JOBS; i += WINDOW) await Promise.all(Array.from({ length: WINDOW }, (_, j) => pool.run(increment, i + j)));
+  },
+};
+
+async function jobsPerSecond(width: number, pattern: (pool: ProcessPool) => Promise<void>): Promise<number> {
   await using pool = new ProcessPool({ maxWorkers: WORKERS, queueSize: width * WORKERS });
   await pool.warmUp();
+  await pattern(pool);
   const begin = performance.now();
-  for (let i = 0; i < JOBS; i++) await pool.submit((x: number) => x + 1, i);
-  await pool.shutdown();
+  await pattern(pool);
   return JOBS / (performance.now() - begin) * 1000;
 }
 
@@ -30,13 +42,12 @@ function median(values: number[]): number {
   return values.sort((a, b) => a - b)[values.length >> 1]!;
 }
 
-const rounds = new Map(WIDTHS.map((width) => [width, [] as number[]]));
-for (let round = 0; round < ROUNDS; round++) {
-  for (const width of WIDTHS) rounds.get(width)!.push(await jobsPerSecond(width));
-}
-const baseline = median(rounds.get(DEFAULT)!);
-for (const [width, values] of rounds) {
-  console.log(
-    `${String(width).padStart(5)} a worker: ${(median(values) / baseline).toFixed(2)} of the default's ${baseline.toFixed(0)} jobs/s`,
-  );
+for (const [name, pattern] of Object.entries(PATTERNS)) {
+  const rounds = new Map(WIDTHS.map((width) => [width, [] as number[]]));
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const width of WIDTHS) rounds.get(width)!.push(await jobsPerSecond(width, pattern));
+  }
+  const baseline = median(rounds.get(DEFAULT)!);
+  console.log(`${name}: ${baseline.toFixed(0)} jobs/s with the default of ${DEFAULT} a worker`);
+  for (const [width, values] of rounds) console.log(`${String(width).padStart(5)} a worker: ${(median(values) / baseline).toFixed(2)}`);
 }

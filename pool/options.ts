@@ -29,7 +29,7 @@ export interface ProcessPoolOptions {
   /**
    * The gate's permits: how many jobs may be admitted and not settled. Who submits one more waits.
    *
-   * @default {30 * maxWorkers}
+   * @default {100 * maxWorkers}
    */
   queueSize?: number | undefined;
   /**
@@ -171,10 +171,10 @@ export const OBSERVER: unique symbol = Symbol("observer");
 export const ENVIRONMENT: unique symbol = Symbol("environment");
 
 /**
- * Admitted jobs a worker. Fewer, and a submitter that is woken for each job leaves workers idle meanwhile; more, and memory is held by jobs
- * that wait. The number is that of the model this pool comes from, and no larger one was faster: see `bench/queue_size.ts`.
+ * Admitted jobs a worker. Fewer, and tiny jobs have workers wait for the caller (half the speed at 30, the number of the model that this pool comes
+ * from); more, and memory is held by jobs that wait, for a little more speed at best: see `bench/queue_size.ts`.
  */
-const QUEUE_SIZE_PER_WORKER = 30;
+const QUEUE_SIZE_PER_WORKER = 100;
 
 /**
  * Shorter, and a pool that is used in bursts starts its workers again for each (15 to 60 ms); longer, and a program that forgot to shut its pool
