@@ -149,8 +149,11 @@ export interface ErrorMessage {
   builtin: string;
   /** The nearest class that a task module exports. */
   exported: { module: number; name: string } | undefined;
+  /** Its name. */
   name: string;
+  /** Its message. */
   message: string;
+  /** Its stack, down to the task's own lines. */
   stack: string;
   /** Own properties that can be copied, whether enumerable, and their values. */
   properties: [name: string, enumerable: boolean, value: ValueMessage][];
