@@ -1,4 +1,4 @@
-import { Job, JobCancelledError, type PoolStats, ProcessPool, type ShutdownOptions } from "@procpool/process-pool";
+import { Job, JobCancelledError, type PoolStats, ProcessPool } from "@procpool/process-pool";
 import { Checks, show } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
@@ -16,7 +16,7 @@ import {
 import { type Envelope, type ItemReply, readEnvelope, type Reply, VERSION, writeFailure, writeValue } from "./envelope.ts";
 import { checkedStore, isTooLarge, type PayloadStore } from "./payloads.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
-import { fromJson, type Json } from "./values.ts";
+import { fromJson } from "./values.ts";
 
 /** Options of {@linkcode serve}. */
 export interface ServeOptions {
@@ -216,7 +216,7 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
     onError,
   });
   const client = await connect(where, { action: ACTION, timeout: openTimeout, onError, onWarning });
-  const host = new ClusterHost(client, pool, {
+  const host = new Host(client, pool, {
     queue,
     tasks,
     workers,
@@ -251,7 +251,34 @@ interface HostOptions {
 }
 
 /** What {@linkcode serve} returns: a host that takes jobs until it is shut down. */
-export class ClusterHost implements AsyncDisposable {
+export interface ClusterHost extends AsyncDisposable {
+  /** What the host is called. */
+  readonly name: string;
+  /** What the local pool holds and has done. */
+  stats(): PoolStats;
+  /**
+   * Takes no more jobs and lets those that run finish; those that do not in time go back into the queue, for other hosts. To do it twice is
+   * harmless.
+   *
+   * @param options How long jobs may take, in milliseconds; 10 seconds if that is not said.
+   *
+   * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
+   */
+  shutdown(options?: HostShutdownOptions): Promise<void>;
+}
+
+/** Options of {@linkcode ClusterHost.shutdown}. */
+export interface HostShutdownOptions {
+  /**
+   * How long jobs that run may take to finish, in milliseconds.
+   *
+   * @default {10000}
+   */
+  timeout?: number | undefined;
+}
+
+/** A worker of BullMQ's before a pool of ours: takes jobs from the queue, checks them, and hears of those that are to be stopped. */
+class Host implements ClusterHost {
   #client: Redis;
   #subscriber: Redis;
   #pool: ProcessPool;
@@ -261,7 +288,6 @@ export class ClusterHost implements AsyncDisposable {
   #active = new Map<string, AbortController>();
   #end: Promise<void> | undefined;
 
-  /** Constructs a host that takes no jobs yet: for {@linkcode serve} alone. */
   constructor(client: Redis, pool: ProcessPool, options: HostOptions) {
     const { queue, name, workers, lockDuration, stalledInterval, redeliveries, onError } = options;
     this.#client = client;
@@ -291,17 +317,15 @@ export class ClusterHost implements AsyncDisposable {
     });
   }
 
-  /** What the host is called. */
   get name(): string {
     return this.#options.name;
   }
 
-  /** What the local pool holds and has done. */
   stats(): PoolStats {
     return this.#pool.stats();
   }
 
-  /** Begins to take jobs: for {@linkcode serve} alone. */
+  /** Begins to take jobs. */
   async start(): Promise<void> {
     this.#subscriber.on("message", (_channel: string, id: string) => this.#active.get(id)?.abort(cancelled(id)));
     await this.#subscriber.subscribe(cancelChannel(this.#options.queue));
@@ -309,20 +333,13 @@ export class ClusterHost implements AsyncDisposable {
     this.#worker.run().catch((error) => this.#options.onError(plain(error)));
   }
 
-  /**
-   * Takes no more jobs and lets those that run finish; those that do not in time go back into the queue, for other hosts. To do it twice is
-   * harmless.
-   *
-   * @param options How long jobs may take, in milliseconds; 10 seconds if that is not said. Nothing waits here, so `cancelPending` is of no use.
-   */
-  async shutdown(options: ShutdownOptions = {}): Promise<void> {
+  async shutdown(options: HostShutdownOptions = {}): Promise<void> {
     const checks = new Checks("shut down host");
     const { timeout = GRACE } = checks.options(options, ["timeout"]);
     checks.milliseconds("timeout", timeout, { infinite: true });
     await (this.#end ??= this.#shutDown(timeout));
   }
 
-  /** The same as {@linkcode ClusterHost.shutdown}, for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.shutdown();
   }

@@ -8,6 +8,8 @@ export interface Chunk {
   /** The index of the first in the input. */
   first: number;
   items: Json[];
+  /** Whether it is too large for Redis: one item that is. */
+  large: boolean;
   unsendable: { error: unknown } | undefined;
 }
 
@@ -23,8 +25,8 @@ export interface MapHost {
   lanes: number;
   /** Resolves when it is known which task to run. */
   prepare(): Promise<void>;
-  /** What stands for an item in JSON; throws if nothing does. */
-  encode(item: unknown): Json;
+  /** What stands for an item in JSON, and whether that is too large for Redis; throws if it cannot travel. */
+  encode(item: unknown): { json: Json; large: boolean };
   /** Runs a chunk somewhere. Its items' errors are in the outcomes. */
   run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes>;
   report(error: unknown): void;
@@ -147,7 +149,7 @@ class Chunks {
   async *read(): AsyncGenerator<Chunk> {
     await this.#host.prepare();
     const source = new Source(this.#open(), (error) => this.#host.report(error));
-    let chunk: Chunk = { first: 0, items: [], unsendable: undefined };
+    let chunk: Chunk = { first: 0, items: [], large: false, unsendable: undefined };
     let size = 0;
     let bytes = 0;
     let patience: Patience | undefined;
@@ -155,7 +157,7 @@ class Chunks {
       patience?.end();
       patience = undefined;
       const full = chunk;
-      chunk = { first: this.#read, items: [], unsendable: undefined };
+      chunk = { first: this.#read, items: [], large: false, unsendable: undefined };
       bytes = 0;
       return full;
     };
@@ -173,14 +175,15 @@ class Chunks {
         }
         if (result.done) break;
         try {
-          const item = this.#host.encode(result.value);
-          const itemBytes = sizeOf(item) + 1;
+          const { json, large } = this.#host.encode(result.value);
+          const itemBytes = sizeOf(json) + 1;
           if (chunk.items.length > 0 && bytes + itemBytes > MAX_CHUNK) yield next();
-          chunk.items.push(item);
+          chunk.items.push(json);
+          chunk.large = large;
           bytes += itemBytes;
         } catch (error) {
           if (chunk.items.length > 0) yield next();
-          yield { first: this.#read, items: [], unsendable: { error } };
+          yield { first: this.#read, items: [], large: false, unsendable: { error } };
           chunk.first = this.#read + 1;
         }
         this.#read++;

@@ -1,6 +1,7 @@
 /**
  * The jobs of `@procpool/process-pool` on many machines, through [BullMQ](https://bullmq.io) and Redis or Valkey. Producers have a
- * {@linkcode ClusterPool}, machines that run jobs a host, which {@linkcode serve} starts; both share what {@linkcode defineTasks} names.
+ * {@linkcode ClusterPool}, machines that run jobs a host, which {@linkcode serve} starts; both share what {@linkcode defineTasks} names. What they have in common with the core, such as `Job` and the errors,
+ * is the core's own.
  *
  * @example What both sides share
  * ```ts
@@ -27,8 +28,39 @@
  * @module
  */
 
+export {
+  asCompleted,
+  type AsCompletedOptions,
+  type CancelOptions,
+  Future,
+  Job,
+  type JobArgs,
+  type JobBaseOptions,
+  type JobCancelledDetails,
+  JobCancelledError,
+  type JobOptions,
+  type JobOptionsWithKwargs,
+  type JobState,
+  type JobTimeoutDetails,
+  JobTimeoutError,
+  type MapOptions,
+  type MemoryLimitDetails,
+  MemoryLimitError,
+  PoolClosedError,
+  type PoolStats,
+  type ResultOptions,
+  type SettledState,
+  type ShutdownOptions,
+  type Task,
+  type TaskRef,
+  wait,
+  type WaitOptions,
+  type WaitResult,
+  type WorkerDiedDetails,
+  WorkerDiedError,
+} from "@procpool/process-pool";
 export type { RedisConnection } from "./connection.ts";
-export { ClusterHost, serve, type ServeOptions } from "./host.ts";
+export { type ClusterHost, type HostShutdownOptions, serve, type ServeOptions } from "./host.ts";
 export type { PayloadStore } from "./payloads.ts";
 export { ClusterPool, type ClusterPoolOptions, type ClusterStats, type RedeliveredJob } from "./pool.ts";
 export type { ClusterStatus, HostStatus } from "./status.ts";

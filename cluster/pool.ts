@@ -290,6 +290,7 @@ export class ClusterPool implements AsyncDisposable {
     // Without a turn for a task that is known, so that submissions pass the gate in the order of the calls.
     const task = this.#finder.known(job.func) ?? await this.#finder.find(job.func);
     const envelope = this.#writeCall(job, task);
+    const large = isTooLarge(envelope.args, { what: "the arguments", store: this.#settings.store });
     const permit = await this.#acquire(signal);
     const ticket = new JobTicket(job, this.#maker, {
       task: task.task,
@@ -298,7 +299,7 @@ export class ClusterPool implements AsyncDisposable {
       owner: this.#owner,
     });
     this.#admit(ticket, signal);
-    this.#send(ticket, envelope);
+    this.#send(ticket, envelope, large);
     return ticket.future;
   }
 
@@ -400,8 +401,7 @@ export class ClusterPool implements AsyncDisposable {
         encode: (item) => {
           task!.validate?.([item]);
           const json = toJson(item, "the item");
-          isTooLarge(json, { what: "the item", store });
-          return json;
+          return { json, large: isTooLarge(json, { what: "the item", store }) };
         },
         run: (chunk, options) => this.#runChunk(task!, chunk, options),
         report: (error) => this.#maker.report(error),
@@ -561,11 +561,11 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /** Sends a call; what is too large for Redis goes into the store before. */
-  #send(ticket: Ticket, envelope: Envelope): void {
+  #send(ticket: Ticket, envelope: Envelope, large: boolean): void {
     const what = envelope.items === undefined ? "args" : "items";
     const { [what]: payload, ...rest } = envelope;
     const { store, queue } = this.#settings;
-    if (store === undefined || !isTooLarge(payload, { what, store })) return this.#link.send(ticket.travelId, envelope, ticket);
+    if (store === undefined || !large) return this.#link.send(ticket.travelId, envelope, ticket);
     ticket.stored = true;
     this.#errand(async () => {
       try {
@@ -591,14 +591,14 @@ export class ClusterPool implements AsyncDisposable {
       owner: this.#owner,
     });
     this.#admit(ticket, signal);
-    this.#send(ticket, { ...this.#header(task, timeout), items });
+    this.#send(ticket, { ...this.#header(task, timeout), items }, chunk.large);
     const outcome = await ticket.outcome;
     if (outcome.state === "finished") return outcome.value;
     const { error } = outcome;
     if (outcome.state === "cancelled") throw error;
     if (error instanceof WorkerDiedError && items.length > 1) {
       const single = (item: Json, i: number): Promise<ChunkOutcomes> => {
-        return this.#runChunk(task, { first: first + i, items: [item], unsendable: undefined }, options);
+        return this.#runChunk(task, { first: first + i, items: [item], large: chunk.large, unsendable: undefined }, options);
       };
       const each = await Promise.all(items.map(single));
       return { outcomes: each.flatMap(({ outcomes }) => outcomes), elapsed: 0 };
