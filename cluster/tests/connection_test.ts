@@ -41,7 +41,7 @@ async function makeCertificates(folder: string): Promise<{ ca: string; other: st
 // A client that lets go of a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool and serve() work with TLS, a user and the few rights that the documentation names",
-  { sanitizeOps: false },
+  { sanitizeResources: false },
   async () => {
     const folder = await Deno.makeTempDir({ prefix: "cluster-test-" });
     const { ca, other } = await makeCertificates(folder);
@@ -94,7 +94,7 @@ Deno.test(
 );
 
 // A client that lets go of a server keeps a timer for two seconds.
-Deno.test("ClusterPool.open() and serve() give up when the time is over, and say why", { sanitizeOps: false }, async () => {
+Deno.test("ClusterPool.open() and serve() give up when the time is over, and say why", { sanitizeResources: false }, async () => {
   const port = freePort();
   const options = { queue: "test", connection: `redis://user:secret@127.0.0.1:${port}`, tasks, openTimeout: 200 };
   for (const open of [() => ClusterPool.open(options), () => serve(options)]) {

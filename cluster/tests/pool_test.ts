@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import {
   asCompleted,
@@ -262,7 +262,7 @@ Deno.test("ClusterPool.attach() finds a job again after its producer has ended, 
 });
 
 // BullMQ's reader of events waits for five seconds after an error, by a timer that nobody can stop.
-Deno.test("ClusterPool settles jobs whose ends no event tells of, by looking them up", { sanitizeOps: false }, async () => {
+Deno.test("ClusterPool settles jobs whose ends no event tells of, by looking them up", { sanitizeResources: false }, async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
   const client = new Redis(server.url);
