@@ -41,7 +41,7 @@ async function makeCertificates(folder: string): Promise<{ ca: string; other: st
 // A client that lets go of a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool and serve() work with TLS, a user and the few rights that the documentation names",
-  { sanitizeResources: false },
+  { sanitizeOps: false, sanitizeResources: false },
   async () => {
     const folder = await Deno.makeTempDir({ prefix: "cluster-test-" });
     const { ca, other } = await makeCertificates(folder);
@@ -94,27 +94,31 @@ Deno.test(
 );
 
 // A client that lets go of a server keeps a timer for two seconds.
-Deno.test("ClusterPool.open() and serve() give up when the time is over, and say why", { sanitizeResources: false }, async () => {
-  const port = freePort();
-  const options = { queue: "test", connection: `redis://user:secret@127.0.0.1:${port}`, tasks, openTimeout: 200 };
-  for (const open of [() => ClusterPool.open(options), () => serve(options)]) {
-    const error = await within(open().then(() => undefined, (error) => error));
-    assertInstanceOf(error, Error);
-    assertStringIncludes(error.message, `as redis://127.0.0.1:${port} was not there within 200 ms`);
-    assertStringIncludes(error.message, "ECONNREFUSED");
-    assertEquals(Deno.inspect(error, { depth: 10 }).includes("secret"), false);
-  }
-  // A server that takes connections and says nothing.
-  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const accepted = silent.accept();
-  const address = `127.0.0.1:${(silent.addr as Deno.NetAddr).port}`;
-  await assertRejects(
-    () => within(ClusterPool.open({ ...options, connection: `redis://${address}` })),
-    Error,
-    `redis://${address} was not there`,
-  );
-  (await accepted).close();
-});
+Deno.test(
+  "ClusterPool.open() and serve() give up when the time is over, and say why",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    const port = freePort();
+    const options = { queue: "test", connection: `redis://user:secret@127.0.0.1:${port}`, tasks, openTimeout: 200 };
+    for (const open of [() => ClusterPool.open(options), () => serve(options)]) {
+      const error = await within(open().then(() => undefined, (error) => error));
+      assertInstanceOf(error, Error);
+      assertStringIncludes(error.message, `as redis://127.0.0.1:${port} was not there within 200 ms`);
+      assertStringIncludes(error.message, "ECONNREFUSED");
+      assertEquals(Deno.inspect(error, { depth: 10 }).includes("secret"), false);
+    }
+    // A server that takes connections and says nothing.
+    using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const accepted = silent.accept();
+    const address = `127.0.0.1:${(silent.addr as Deno.NetAddr).port}`;
+    await assertRejects(
+      () => within(ClusterPool.open({ ...options, connection: `redis://${address}` })),
+      Error,
+      `redis://${address} was not there`,
+    );
+    (await accepted).close();
+  },
+);
 
 Deno.test("ClusterPool.open() waits for a server that is about to start", async () => {
   const port = freePort();
