@@ -145,6 +145,11 @@ export class Link {
     });
   }
 
+  /** Removes a job that has ended, for which nobody will ask again. */
+  remove(id: string): void {
+    this.#errand(async () => void await this.#queue.remove(id));
+  }
+
   /** Resolves when what was dropped is out of the queue, and closes the connections. */
   async close(): Promise<void> {
     this.#state = "closed";

@@ -700,7 +700,11 @@ export class ClusterPool implements AsyncDisposable {
       if (through === undefined) held?.[Symbol.dispose]();
       else through.then(() => held?.[Symbol.dispose]());
       this.#maker.callBack(future);
-    } else permit?.[Symbol.dispose]();
+    } else {
+      permit?.[Symbol.dispose]();
+      // Nobody can attach to a chunk, and ten thousand of them may be gigabytes.
+      if (outcome.state === "finished") this.#link.remove(ticket.travelId);
+    }
     if (ticket.stored) this.#errand(() => this.#clearStore(ticket));
     this.#conclude();
   }

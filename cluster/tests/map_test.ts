@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
+import { Redis } from "ioredis";
 import { PoolClosedError, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { openPool, RedisServer, startHost, until, within } from "./helpers.ts";
@@ -19,6 +20,11 @@ Deno.test("ClusterPool.map() gives results in order, each once, whatever the chu
   assertEquals(unordered.sort((a, b) => a - b), expected);
   assertEquals(await Array.fromAsync(pool.map(tasks.double, [])), []);
   assertEquals(pool.stats().finished, 3000);
+  // Nothing of it stays in Redis, but for the queue's own books.
+  await within(pool.shutdown());
+  const client = new Redis(server.url);
+  assertEquals((await client.keys("dpool:test.v1:map-*")).length, 0);
+  await client.quit();
 });
 
 Deno.test("ClusterPool.map() reads no more than 'buffer' items ahead, and sends no more chunks than the gate has permits", async () => {
