@@ -39,6 +39,16 @@ async function start(command: string, args: string[], ready: string): Promise<De
   return child;
 }
 
+async function stop(child: Deno.ChildProcess): Promise<void> {
+  try {
+    child.kill("SIGKILL");
+  } catch (error) {
+    // It has ended already.
+    if (!(error instanceof TypeError)) throw error;
+  }
+  await child.status;
+}
+
 function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return (listener.addr as Deno.NetAddr).port;
@@ -98,15 +108,7 @@ try {
   assert(redelivered.length >= 1, "nothing was redelivered");
   assertEquals([completed, failed], [RECORDS / CHUNK, 0]);
 } finally {
-  for (const child of children.reverse()) {
-    try {
-      child.kill("SIGKILL");
-    } catch (error) {
-      // It has ended already.
-      if (!(error instanceof TypeError)) throw error;
-    }
-    await child.status;
-  }
+  for (const child of children.reverse()) await stop(child);
   await Deno.remove(folder, { recursive: true });
 }
 
