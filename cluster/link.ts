@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import { Queue, QueueEvents } from "bullmq";
-import { cancelChannel, plain, PREFIX, queueName } from "./connection.ts";
+import { cancelChannel, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
 import { type Envelope, VERSION } from "./envelope.ts";
 
 /** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more. */
@@ -60,7 +60,7 @@ export class Link {
   #events: QueueEvents;
   #client: Redis;
   #channel: string;
-  #report: (error: unknown) => void;
+  #report: (error: Error) => void;
   #entries = new Map<string, Entry>();
   #sweeps = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -72,7 +72,7 @@ export class Link {
     const common = { connection: client, prefix: PREFIX, skipVersionCheck: true };
     this.#client = client;
     this.#channel = cancelChannel(queue);
-    this.#report = report;
+    this.#report = tellOnce(client, report);
     this.#queue = new Queue(queueName(queue), { ...common, streams: { events: { maxLen: MAX_EVENTS } } });
     this.#events = new QueueEvents(queueName(queue), { ...common, lastEventId: lastEvent });
     // Connection errors come from the client too, which tells of each once.
@@ -254,7 +254,7 @@ export class Link {
   }
 
   #tell(error: Error): void {
-    if (this.#state === "open" && !/ECONNREFUSED|ECONNRESET|Connection is closed/.test(error.message)) this.#report(plain(error));
+    if (this.#state === "open" && !/ECONNREFUSED|ECONNRESET|Connection is closed/.test(error.message)) this.#report(error);
   }
 }
 

@@ -413,7 +413,7 @@ export class ClusterPool implements AsyncDisposable {
 
   /**
    * The future of a job that was submitted before, by this program or by one that has ended. Results are kept for ten minutes, and the last
-   * 10,000 of a queue; failures for a day, and the last 1000.
+   * 10,000 of a queue; failures for a day, and the last 1000. The future's `job` knows its id and its task, and not its arguments.
    *
    * @typeParam R What the task returns.
    * @param id The id of the job: a text.

@@ -105,7 +105,17 @@ function resolveTask(checks: Checks, task: string, given: unknown): ClusterTask 
     );
   }
   if (validate !== undefined) checks.callable(`${task}.validate`, validate);
-  return Object.freeze({ module: new URL(module).href, name: checkedName(name), task, validate });
+  return Object.freeze({ module: new URL(module).href, name: checkedName(name), task, validate: validate && atOnce(task, validate) });
+}
+
+/** A check whose outcome is a promise would let everything pass. */
+function atOnce(task: string, validate: (args: unknown[]) => unknown): (args: unknown[]) => void {
+  return (args) => {
+    const outcome = validate(args);
+    if (!(outcome instanceof Promise)) return;
+    outcome.catch(() => {});
+    throw new TypeError(`Cannot check the arguments of ${show(task)} as its 'validate' must not be asynchronous`);
+  };
 }
 
 function checkedName(name: unknown): string {

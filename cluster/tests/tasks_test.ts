@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { defineTasks } from "../mod.ts";
+import { type ClusterPool, defineTasks } from "../mod.ts";
 import { TaskFinder } from "../tasks.ts";
 import { add, double } from "./tasks.ts";
 
@@ -28,4 +28,26 @@ Deno.test("TaskFinder finds tasks by definition, reference and function, and no 
   assertEquals(finder.known(double)?.task, "twice");
   await assertRejects(() => finder.find((x: number) => x), TypeError, "as a cluster runs named tasks only");
   assertThrows(() => finder.known({ module, name: "spin" }), TypeError, 'its tasks are "plus", "twice"');
+});
+
+Deno.test("defineTasks() refuses a 'validate' that is asynchronous once it is called", () => {
+  const { add } = defineTasks({ add: { module, validate: async () => await Promise.reject(new Error("late")) } });
+  assertThrows(() => add.validate!([1]), TypeError, "its 'validate' must not be asynchronous");
+});
+
+Deno.test("defineTasks() gives tasks the types of their functions", () => {
+  const tasks = defineTasks<Pick<typeof import("./tasks.ts"), "add">>({ add: module });
+  // Never called: the compiler looks at it.
+  function types(pool: ClusterPool): void {
+    const sum: Promise<number> = pool.run(tasks.add, 1, 2);
+    const sums: AsyncIterable<number> = pool.map(double, [1, 2]);
+    // @ts-expect-error -- a text is no number
+    pool.run(tasks.add, "1", 2);
+    // @ts-expect-error -- there is no such task
+    pool.run(tasks.subtract, 1, 2);
+    // @ts-expect-error -- an argument is missing
+    pool.submit(tasks.add, 1);
+    void [sum, sums];
+  }
+  assertEquals([typeof types, Object.keys(tasks)], ["function", ["add"]]);
 });
