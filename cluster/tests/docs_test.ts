@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { Child, RedisServer, startHost } from "./helpers.ts";
+import { tasks } from "./cluster_tasks.ts";
+import { Child, freePort, openPool, RedisServer, startHost, until } from "./helpers.ts";
 
 const CONFIG = new URL("../deno.json", import.meta.url).pathname;
 
@@ -41,6 +42,21 @@ Deno.test("examples/cluster: all results arrive although a host is killed", asyn
   const expected = source.split("// Output")[1]!.split("\n").slice(1).map((line) => line.replace("// ", "")).filter((line) => line !== "");
   const varying = (line: string) => line.replaceAll(/records .*/g, "records … to …");
   assertEquals(new Set(child.said.trimEnd().split("\n").map(varying)), new Set(expected.map(varying)));
+});
+
+Deno.test("examples/cluster-dashboard shows the queue", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  await pool.submit(tasks.add, 1, 1);
+  await until(async () => (await pool.status()).waiting === 1);
+  const port = freePort();
+  const script = new URL("../../examples/cluster-dashboard/main.ts", import.meta.url).pathname;
+  const permissions = ["--allow-net=127.0.0.1", "--allow-read", "--ignore-env", "--no-prompt"];
+  await using dashboard = new Child(Deno.execPath(), ["run", "--no-check", ...permissions, script, server.url, "test", String(port)]);
+  await dashboard.says("is shown at");
+  const response = await fetch(`http://127.0.0.1:${port}/api/queues`);
+  const { queues: [queue] } = await response.json();
+  assertEquals([queue.name, queue.counts.waiting], ["test.v1", 1]);
 });
 
 Deno.test("startHost() refuses to go on when a host does not start", async () => {
