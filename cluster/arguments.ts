@@ -17,7 +17,7 @@ export type Request =
   | { action: "help" | "version" }
   | { action: "refuse"; message: string };
 
-export const HELP = `Runs the tasks of a module on many machines, through BullMQ and Redis or Valkey.
+export const HELP = `Runs the tasks of a module on many machines, by BullMQ and Redis or Valkey.
 
 Usage:
   cluster/cli.ts serve TASKS.ts         be a host: run jobs until told to stop
@@ -47,13 +47,15 @@ Options of status:
   --json                  one JSON object in place of text
 
 Permissions:
-  deno run --allow-net=HOST:PORT --allow-read --ignore-env cluster/cli.ts serve TASKS.ts
-  deno run --allow-net=HOST:PORT --allow-read --ignore-env cluster/cli.ts run TASKS.ts NAME ARGS
-  deno run --allow-net=HOST:PORT --ignore-env cluster/cli.ts status
+  serve   deno run --allow-net=HOST:PORT --allow-read --ignore-env --no-prompt
+          cluster/cli.ts serve TASKS.ts
+  run     the same
+  status  the same without --allow-read
 
 --allow-read may be limited to TASKS.ts and what it imports, and the files that
 the options name. What tasks need beyond that has to be granted as well.
---ignore-env lets the Redis client find an empty environment.
+--ignore-env lets the Redis client find an empty environment, and --no-prompt
+keeps Deno from asking for native code that a library does without.
 
 Ctrl-C or SIGTERM has a host finish what runs; once more ends it at once. Exit
 code: 0 if all went well, 1 if not, 2 if the arguments are wrong, 130 after

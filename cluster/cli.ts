@@ -2,7 +2,7 @@
  * The command line: a host for each machine, a job to try it with, and a look at the queue.
  *
  * ```sh
- * deno run --allow-net=10.0.0.1:6379 --allow-read --ignore-env jsr:@procpool/cluster/cli serve tasks.ts --redis redis://10.0.0.1:6379 --queue images
+ * deno run --allow-net=10.0.0.1:6379 --allow-read --ignore-env --no-prompt jsr:@procpool/cluster/cli serve tasks.ts --redis redis://10.0.0.1:6379 --queue images
  * ```
  *
  * @example From a program
@@ -66,7 +66,9 @@ async function serveUntilStopped(request: Extract<Request, { action: "serve" }>)
   const { tasks: file, queue, workers, name, grace } = request;
   using interrupt = new Interrupt({
     onSignal: (_signal, received) => {
-      if (received === "first") console.log(`stops within ${grace / 1000} s; once more ends at once`);
+      // Over the "^C" that a terminal shows.
+      const start = Deno.stdout.isTerminal() ? "\r" : "";
+      if (received === "first") console.log(`${start}stops within ${grace / 1000} s; once more ends at once`);
     },
   });
   const tasks = await loadTasks(file);

@@ -152,7 +152,16 @@ export async function connect(
     clearTimeout(timer);
     client.off("error", watch);
   }
-  client.on("error", tellOnce(client, (error) => onError(new Error(`Lost connection to ${address}: ${error.message}`, { cause: error }))));
+  let lost = false;
+  client.on("ready", () => {
+    if (lost) onWarning(`${address}: connected again`);
+    lost = false;
+  });
+  const tell = tellOnce(client, (error) => onError(new Error(`Lost connection to ${address}: ${error.message}`, { cause: error })));
+  client.on("error", (error: Error) => {
+    lost = true;
+    tell(error);
+  });
   return client;
 }
 

@@ -101,7 +101,7 @@ export interface ServeOptions {
    */
   onError?: ((error: unknown) => void) | undefined;
   /**
-   * Gets what is amiss with the server: once, at the start.
+   * Gets what is amiss with how the server is set up, once, and hears when a connection that was lost is there again.
    *
    * @default {console.warn}
    */

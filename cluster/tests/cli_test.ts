@@ -89,6 +89,6 @@ Deno.test("cli.ts tells of a module that is none, a wrong address and a server t
 Deno.test("cli.ts --help names the permissions, and --version the version", async () => {
   const help = await output(command(1, ["--help"], { read: false }));
   assertEquals(help.code, 0);
-  assertStringIncludes(help.said, "--allow-net=HOST:PORT --allow-read --ignore-env");
+  assertStringIncludes(help.said, "--allow-net=HOST:PORT --allow-read --ignore-env --no-prompt");
   assertMatch((await output(command(1, ["--version"], { read: false }))).said, /^\d+\.\d+\.\d+\n$/);
 });

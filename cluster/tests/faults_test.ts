@@ -64,8 +64,8 @@ Deno.test("a map over two hosts, one of which is killed: all results arrive in o
 
 Deno.test("Redis is killed in the middle and comes back with its log: all results arrive", async () => {
   await using server = await RedisServer.start();
-  const reported: unknown[] = [];
-  await using pool = await openPool(server, { onError: (error) => reported.push(error) });
+  const [reported, warnings]: [unknown[], string[]] = [[], []];
+  await using pool = await openPool(server, { onError: (error) => reported.push(error), onWarning: (message) => warnings.push(message) });
   await using _host = await startHost(server, { workers: 2 });
   let done = 0;
   const futures = [];
@@ -80,6 +80,7 @@ Deno.test("Redis is killed in the middle and comes back with its log: all result
   await within(Promise.all(futures.map((future) => future.result())));
   assertEquals([await within(meanwhile.result()), done], [2, 200]);
   assertStringIncludes(String(reported[0]), `Lost connection to redis://127.0.0.1:${server.port}`);
+  assertEquals([reported.length, warnings], [1, [`redis://127.0.0.1:${server.port}: connected again`]]);
 });
 
 Deno.test("a job that kills each host it comes to fails alone: not those that wait, nor those of its chunk", async () => {
