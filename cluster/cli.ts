@@ -75,7 +75,8 @@ async function serveUntilStopped(request: Extract<Request, { action: "serve" }>)
   const host = await serve({ ...report, queue, connection: await connectionOf(request), tasks, workers, name });
   console.log(`${host.name} serves the queue "${queue}": ${Object.keys(tasks).join(", ")}`);
   const { signal } = interrupt;
-  if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+  const told = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  if (!signal.aborted) await Promise.race([told, host.finished]);
   await host.shutdown({ timeout: grace });
   console.log(`${host.name} has stopped`);
   return 0;

@@ -28,6 +28,8 @@ export interface Envelope {
   id?: string | number;
   args?: Json[];
   items?: Json[];
+  /** The index of the first item in the input: what errors call it. */
+  first?: number;
   /** Whether `args` or `items` are in the payload store instead. */
   stored?: "args" | "items";
   /** How long it may run, or each item, in ms. */
@@ -85,7 +87,7 @@ const CLASSES = new Map<string, unknown>(
 /** Reads a call; throws a TypeError that says what is wrong with it. */
 export function readEnvelope(data: unknown): Envelope {
   if (!isObject(data)) throw malformed("it must be an object", data);
-  const { v, task, args, items, stored, timeout, retries, expiresAt, release, id } = data;
+  const { v, task, args, items, first, stored, timeout, retries, expiresAt, release, id } = data;
   if (v !== VERSION) throw malformed(`this host reads version ${VERSION}`, v);
   if (typeof task !== "string") throw malformed("'task' must be a text", task);
   if (data.cancelled === true) return data as unknown as Envelope;
@@ -97,7 +99,7 @@ export function readEnvelope(data: unknown): Envelope {
   ) {
     throw malformed("it must have either 'args' or 'items'", data);
   }
-  for (const [name, value] of Object.entries({ timeout, retries, expiresAt })) {
+  for (const [name, value] of Object.entries({ timeout, retries, expiresAt, first })) {
     if (value !== undefined && !(typeof value === "number" && value >= 0)) throw malformed(`'${name}' must be a number`, value);
   }
   if (release !== undefined && typeof release !== "string") throw malformed("'release' must be a text", release);

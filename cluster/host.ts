@@ -1,4 +1,14 @@
-import { Job, JobCancelledError, type PoolStats, ProcessPool } from "@procpool/process-pool";
+import {
+  Job,
+  JobCancelledError,
+  JobTimeoutError,
+  MemoryLimitError,
+  PoolBrokenError,
+  PoolClosedError,
+  type PoolStats,
+  ProcessPool,
+  WorkerDiedError,
+} from "@procpool/process-pool";
 import { Checks, show } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
@@ -160,6 +170,7 @@ const LOCK_LOST = Symbol("lock lost");
  * @throws {TypeError} If an option is of the wrong type.
  * @throws {RangeError} If a number is out of its range.
  * @throws {Error} If the server is not there in time, or does not let the host in.
+ * @throws {PoolBrokenError} If no worker can be started, as with a task module that cannot be loaded.
  *
  * @example A host of two workers
  * ```ts ignore
@@ -254,6 +265,8 @@ interface HostOptions {
 export interface ClusterHost extends AsyncDisposable {
   /** What the host is called. */
   readonly name: string;
+  /** Resolves when it has shut down; rejects if it had to, because its workers could not be started any more. */
+  readonly finished: Promise<void>;
   /** What the local pool holds and has done. */
   stats(): PoolStats;
   /**
@@ -287,6 +300,9 @@ class Host implements ClusterHost {
   /** The jobs that run here, by the names under which they travel. */
   #active = new Map<string, AbortController>();
   #end: Promise<void> | undefined;
+  /** Why it takes no more jobs, if nobody told it so. */
+  #defect: PoolBrokenError | undefined;
+  #finished = Promise.withResolvers<void>();
 
   constructor(client: Redis, pool: ProcessPool, options: HostOptions) {
     const { queue, name, workers, lockDuration, stalledInterval, redeliveries, onError } = options;
@@ -312,6 +328,8 @@ class Host implements ClusterHost {
       // The connection tells of itself, and what comes of a lost lock is told below.
       if (!/ECONN|EPIPE|Connection is closed|could not renew lock/.test(error.message)) tell(error);
     });
+    // Whoever does not ask does not hear of it.
+    this.#finished.promise.catch(() => {});
     this.#worker.on("lockRenewalFailed", (ids: string[]) => {
       for (const id of ids) this.#active.get(id)?.abort(LOCK_LOST);
     });
@@ -321,12 +339,18 @@ class Host implements ClusterHost {
     return this.#options.name;
   }
 
+  get finished(): Promise<void> {
+    return this.#finished.promise;
+  }
+
   stats(): PoolStats {
     return this.#pool.stats();
   }
 
   /** Begins to take jobs. */
   async start(): Promise<void> {
+    // A module that cannot be loaded fails the host, and not the first jobs.
+    await this.#pool.warmUp();
     this.#subscriber.on("message", (_channel: string, id: string) => this.#active.get(id)?.abort(cancelled(id)));
     await this.#subscriber.subscribe(cancelChannel(this.#options.queue));
     await this.#worker.waitUntilReady();
@@ -353,6 +377,8 @@ class Host implements ClusterHost {
     this.#subscriber.disconnect();
     this.#client.disconnect();
     await this.#pool.terminate();
+    if (this.#defect === undefined) this.#finished.resolve();
+    else this.#finished.reject(this.#defect);
   }
 
   async #process(job: QueuedJob, token: string): Promise<Reply> {
@@ -362,15 +388,22 @@ class Host implements ClusterHost {
     try {
       return await this.#run(id, readEnvelope(job.data), controller.signal);
     } catch (error) {
-      if (error === HANDED_BACK || error === LOCK_LOST) {
-        if (error === HANDED_BACK) await job.moveToWait(token);
-        else this.#options.onError(new Error(`Stopped job ${show(id)} as the queue has given it to another host`));
-        throw new WaitingError();
-      }
-      throw failure(error);
+      // A host without workers must not draw all jobs to itself and fail them.
+      if (error instanceof PoolBrokenError) this.#breakDown(error);
+      if (error === LOCK_LOST) this.#options.onError(new Error(`Stopped job ${show(id)} as the queue has given it to another host`));
+      else if (error === HANDED_BACK || hasNoWorkers(error)) await job.moveToWait(token);
+      else throw failure(error);
+      throw new WaitingError();
     } finally {
       this.#active.delete(id);
     }
+  }
+
+  #breakDown(error: PoolBrokenError): void {
+    if (this.#defect !== undefined) return;
+    this.#defect = error;
+    this.#options.onError(error);
+    this.shutdown({ timeout: 0 });
   }
 
   async #run(id: string, envelope: Envelope, signal: AbortSignal): Promise<Reply> {
@@ -421,7 +454,7 @@ class Host implements ClusterHost {
   }
 
   /** All in one worker, one after the other: each item fails alone, and a death costs the item that ran. */
-  async #runItems(task: ClusterTask, { items, timeout }: Envelope, signal: AbortSignal): Promise<Reply> {
+  async #runItems(task: ClusterTask, { items, timeout, first = 0 }: Envelope, signal: AbortSignal): Promise<Reply> {
     const start = performance.now();
     const replies: ItemReply[] = [];
     const accepted: { index: number; item: unknown }[] = [];
@@ -441,8 +474,12 @@ class Host implements ClusterHost {
     });
     let next = 0;
     for await (const outcome of outcomes) {
-      replies[accepted[next++]!.index] = attempt(() => {
-        if (outcome.status === "rejected") throw outcome.reason;
+      // It is the host that failed, and not the item: another is to run all of them.
+      if (outcome.status === "rejected" && hasNoWorkers(outcome.reason)) throw outcome.reason;
+      const { index } = accepted[next]!;
+      const [from, to] = [next++, first + index];
+      replies[index] = attempt(() => {
+        if (outcome.status === "rejected") throw renumbered(outcome.reason, { from, to });
         return writeValue(outcome.value);
       });
     }
@@ -467,6 +504,19 @@ function attempt(make: () => ItemReply): ItemReply {
   } catch (error) {
     return { failure: writeFailure(error) };
   }
+}
+
+/** Whether there are no workers here any more. */
+function hasNoWorkers(error: unknown): boolean {
+  return error instanceof PoolBrokenError || error instanceof PoolClosedError;
+}
+
+/** The error of an item, which counts within the whole input and not within what was sent to the worker. */
+function renumbered(error: unknown, { from, to }: { from: number; to: number }): unknown {
+  const ours = error instanceof JobTimeoutError || error instanceof WorkerDiedError || error instanceof MemoryLimitError;
+  if (!ours || error.jobId !== from) return error;
+  error.message = error.message.replace(`job ${from} `, `job ${to} `);
+  return Object.defineProperty(error, "jobId", { value: to });
 }
 
 function cancelled(id: string): JobCancelledError {

@@ -100,7 +100,12 @@ export class Link {
   static async open(client: Redis, queue: string, report: (error: unknown) => void): Promise<Link> {
     const [last] = await client.xrevrange(`${PREFIX}:${queueName(queue)}:events`, "+", "-", "COUNT", 1);
     const link = new Link(client, queue, { lastEvent: last?.[0] ?? "0", report });
-    await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
+    try {
+      await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
+    } catch (error) {
+      await link.close();
+      throw error;
+    }
     return link;
   }
 
@@ -116,9 +121,9 @@ export class Link {
     this.#send(this.#register(id, envelope, listener));
   }
 
-  /** The call of a job that was sent before; undefined if the queue knows none of this id. */
-  async find(id: string): Promise<Envelope | undefined> {
-    return (await this.#queue.getJob(id))?.data;
+  /** The name of the task of a job that was sent before; undefined if the queue knows none of this id. */
+  async find(id: string): Promise<string | undefined> {
+    return (await this.#queue.getJob(id))?.name;
   }
 
   /** Listens to a job that was sent before. */

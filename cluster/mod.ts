@@ -46,6 +46,8 @@ export {
   type MapOptions,
   type MemoryLimitDetails,
   MemoryLimitError,
+  type PoolBrokenDetails,
+  PoolBrokenError,
   PoolClosedError,
   type PoolStats,
   type ResultOptions,

@@ -427,13 +427,12 @@ export class ClusterPool implements AsyncDisposable {
     this.#refuseIfNotOpen("attach to job");
     if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a text: current value is ${show(id)}`);
     const travelsAs = travelId(id);
-    const envelope = await this.#link.find(travelsAs);
+    const task = await this.#link.find(travelsAs);
     this.#refuseIfNotOpen("attach to job");
-    if (envelope === undefined) {
+    if (task === undefined) {
       throw new Deno.errors.NotFound(`Cannot attach to job ${show(id)} as the queue ${show(this.#settings.queue)} knows none of this id`);
     }
-    const { task } = envelope;
-    const func = Object.hasOwn(this.#tasks, task) ? this.#tasks[task]! : { module: "", name: String(task) };
+    const func = Object.hasOwn(this.#tasks, task) ? this.#tasks[task]! : { module: "", name: task };
     const ticket = new JobTicket(new Job({ id, func }), this.#maker, {
       task: func.name,
       travelId: travelsAs,
@@ -591,7 +590,7 @@ export class ClusterPool implements AsyncDisposable {
       owner: this.#owner,
     });
     this.#admit(ticket, signal);
-    this.#send(ticket, { ...this.#header(task, timeout), items }, chunk.large);
+    this.#send(ticket, { ...this.#header(task, timeout), items, first }, chunk.large);
     const outcome = await ticket.outcome;
     if (outcome.state === "finished") return outcome.value;
     const { error } = outcome;

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { type Job as QueuedJob, Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { Job, JobCancelledError, WorkerDiedError } from "../mod.ts";
+import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
@@ -236,4 +236,59 @@ Deno.test("a job that somebody removes from the queue is cancelled", async () =>
   await same.close();
   await again.quit();
   await assertRejects(() => within(future.result()), JobCancelledError, "as somebody removed it from the queue");
+});
+
+Deno.test("a host that was held up for longer than its lock lasts stops its copy of the job, whose result comes once", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startHost(server);
+  await using pool = await openPool(server);
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const done: unknown[] = [];
+  const future = await pool.submit(new Job({ func: tasks.note, args: [file, gate], onDone: ({ state }) => void done.push(state) }));
+  await until(async () => (await lines(file)).length === 1);
+  one.kill("SIGSTOP");
+  await using two = await startHost(server);
+  await until(async () => (await lines(file)).length === 2);
+  one.kill("SIGCONT");
+  await one.says("as the queue has given it to another host");
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(future.result()), "noted");
+  assertEquals([done, pool.stats().redelivered], [["finished"], 1]);
+  assertEquals(await lines(file), [String(one.process.pid), String(two.process.pid)]);
+});
+
+Deno.test("a host whose task module cannot be loaded does not start, and one whose workers cannot be replaced gives its jobs back and ends", async () => {
+  await using server = await RedisServer.start();
+  const [module, broken] = [`${server.folder}/fragile.ts`, `${server.folder}/broken`];
+  await Deno.writeTextFile(
+    module,
+    `let broken = false;
+    try { Deno.statSync(${JSON.stringify(broken)}); broken = true; } catch { /* it is whole */ }
+    if (broken) throw new Error("the module is broken");
+    export function die(): void { Deno.exit(3); }
+    export function one(): number { return 1; }`,
+  );
+  const fragile = defineTasks({ die: `file://${module}`, one: `file://${module}` });
+  await using pool = await ClusterPool.open({ queue: "fragile", connection: server.url, tasks: fragile });
+  const reported: unknown[] = [];
+  const options = {
+    queue: "fragile",
+    connection: server.url,
+    tasks: fragile,
+    workers: 1,
+    onError: (error: unknown) => void reported.push(error),
+  };
+  const host = await serve(options);
+  await Deno.writeTextFile(broken, "");
+  assertInstanceOf(await within((await pool.submit(fragile.die)).exception()), WorkerDiedError);
+  const future = await pool.submit(fragile.one);
+  const mapped = Array.fromAsync(pool.map(fragile.one, [1, 2, 3]));
+  const error = await assertRejects(() => within(host.finished), PoolBrokenError);
+  assertStringIncludes(String(error.cause), "the module is broken");
+  assert(reported.includes(error));
+  await assertRejects(() => within(serve(options)), PoolBrokenError);
+  assertEquals(future.done(), false);
+  await Deno.remove(broken);
+  await using _whole = await serve(options);
+  assertEquals([await within(future.result()), await within(mapped)], [1, [1, 1, 1]]);
 });

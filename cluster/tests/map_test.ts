@@ -71,6 +71,7 @@ Deno.test("ClusterPool.map() throws at the place of an item that fails, or gives
       for await (const x of pool.map(tasks.exitAt13, numbers(), { chunkSize: 5 })) seen.push(x);
     },
     WorkerDiedError,
+    "job 13 ",
   );
   assertEquals(seen, Array.from({ length: 13 }, (_, n) => n * 2));
   const mixed = [1, new Map(), "x".repeat(300_000), 4];

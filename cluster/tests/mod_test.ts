@@ -10,6 +10,7 @@ Deno.test("mod.ts exports what a cluster needs, and of the core the very same th
     "JobCancelledError",
     "JobTimeoutError",
     "MemoryLimitError",
+    "PoolBrokenError",
     "PoolClosedError",
     "WorkerDiedError",
     "asCompleted",
