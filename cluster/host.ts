@@ -372,7 +372,10 @@ class Host implements ClusterHost {
     const closed = this.#worker.close();
     if (!await settledWithin(closed, timeout)) {
       for (const controller of this.#active.values()) controller.abort(HANDED_BACK);
-      if (!await settledWithin(closed, FAREWELL)) this.#options.onError(new Error(`Left ${this.#active.size} jobs to other hosts`));
+      const heard = await settledWithin(closed, FAREWELL);
+      if (!heard && this.#active.size > 0) {
+        this.#options.onError(new Error(`Left ${this.#active.size} jobs for other hosts to find, as the server does not answer`));
+      }
     }
     this.#subscriber.disconnect();
     this.#client.disconnect();

@@ -21,10 +21,12 @@ async function copy(from: URL, to: string): Promise<void> {
 }
 
 /** Copies a package as it is published; `links` are the stand-ins that it finds beside it. */
-async function pack(folder: URL, name: string, linksOf: (config: Config) => string[]): Promise<void> {
+async function pack(folder: URL, name: string, linksOf: (config: Config) => string[] | undefined): Promise<void> {
   const config: Config = JSON.parse(await Deno.readTextFile(new URL("deno.json", folder)));
   await Deno.mkdir(`${directory}/${name}`);
   for (const path of config.publish.include) await copy(new URL(path, folder), `${directory}/${name}/${path}`);
+  // Not published, but it says which versions of other packages to look at.
+  await copy(new URL("deno.lock", folder), `${directory}/${name}/deno.lock`);
   await Deno.writeTextFile(`${directory}/${name}/deno.json`, JSON.stringify({ ...config, links: linksOf(config) }));
 }
 
@@ -32,7 +34,7 @@ try {
   const [name = "process-pool"] = Deno.args;
   const besides = ({ links }: Config): string[] => links.map((path) => path.replace(/^\.\.?\/tools\//, "../"));
   await copy(new URL("tools/std", root), `${directory}/std`);
-  await pack(root, "process-pool", name === "process-pool" ? besides : () => []);
+  await pack(root, "process-pool", name === "process-pool" ? besides : () => undefined);
   if (name !== "process-pool") await pack(new URL(`${name}/`, root), name, besides);
   const { code } = await new Deno.Command(Deno.execPath(), { args: ["publish", "--dry-run", "--allow-dirty"], cwd: `${directory}/${name}` })
     .spawn().status;
