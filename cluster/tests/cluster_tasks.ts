@@ -25,4 +25,6 @@ export const tasks = defineTasks<typeof import("./tasks.ts")>({
   exitAt13: module,
   killHostAt13: module,
   note: module,
+  unsteady: module,
+  fill: module,
 });

@@ -146,6 +146,8 @@ export interface HostOptions {
   store?: string;
   release?: string;
   name?: string;
+  permissions?: Deno.PermissionOptions;
+  memoryLimit?: number;
 }
 
 /** Starts a host and waits until it takes jobs. */

@@ -6,6 +6,7 @@ import {
   Job,
   JobCancelledError,
   JobTimeoutError,
+  MemoryLimitError,
   PoolClosedError,
   serve,
   type Task,
@@ -200,6 +201,27 @@ Deno.test("ClusterPool with 'jobTimeout' limits each job, and each item of a map
   await assertRejects(() => within(pool.run(tasks.spinForEver)), JobTimeoutError);
   const outcomes = await within(Array.fromAsync(pool.map(tasks.spin, [1, 60_000, 1], { chunkSize: 3, settled: true })));
   assertEquals(outcomes.map(({ status }) => status), ["fulfilled", "rejected", "fulfilled"]);
+});
+
+Deno.test("Job.retries runs a job again whose worker died, on its host", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server, { retries: 1 });
+  assertEquals(await within(pool.run(tasks.unsteady, `${server.folder}/one`)), "steady");
+  const once = new Job({ func: tasks.unsteady, args: [`${server.folder}/two`], retries: 0 });
+  await assertRejects(() => within(pool.run(once)), WorkerDiedError);
+});
+
+Deno.test("serve() with 'permissions' and 'memoryLimit' keeps tasks to them", async () => {
+  await using server = await RedisServer.start();
+  const read = [new URL("../..", import.meta.url).pathname];
+  await using _host = await startHost(server, { permissions: { read }, memoryLimit: 64 });
+  await using pool = await openPool(server);
+  assertEquals(await within(pool.run(tasks.double, 4)), 8);
+  await assertRejects(() => within(pool.run(tasks.note, `${server.folder}/runs`)), Deno.errors.NotCapable);
+  const full = await within((await pool.submit(tasks.fill)).exception());
+  assertInstanceOf(full, MemoryLimitError);
+  assertEquals([full.limit, full.taskName], [64, "fill"]);
 });
 
 Deno.test("ClusterPool with 'expiresIn' cancels a job that no host started in time", async () => {

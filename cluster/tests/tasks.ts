@@ -82,6 +82,18 @@ export async function note(file: string, until?: string): Promise<string> {
   return "noted";
 }
 
+/** Ends its worker in its first run, which it knows by a file. */
+export function unsteady(file: string): string {
+  if (exists(file)) return "steady";
+  Deno.writeTextFileSync(file, "");
+  Deno.exit(3);
+}
+
+/** Fills the heap. */
+export function fill(): never {
+  for (const kept: unknown[] = [];;) kept.push({ values: [kept.length, 1, 2, 3] });
+}
+
 function exists(file: string): boolean {
   try {
     return Deno.statSync(file).isFile;
