@@ -119,7 +119,7 @@ export interface ConnectOptions {
 export async function connect(
   { address, options }: ResolvedConnection,
   { action, timeout, onError, onWarning }: ConnectOptions,
-): Promise<Redis> {
+): Promise<Connection> {
   const client = new Redis({
     ...options,
     lazyConnect: true,
@@ -162,7 +162,38 @@ export async function connect(
     lost = true;
     tell(error);
   });
-  return client;
+  return new Connection(client);
+}
+
+/** A client, and those that BullMQ makes of it for commands that wait. */
+export class Connection {
+  readonly client: Redis;
+  #clients: Redis[];
+
+  constructor(client: Redis) {
+    this.client = client;
+    this.#clients = [client];
+    const duplicate = client.duplicate.bind(client);
+    client.duplicate = (override) => {
+      const copy = duplicate(override);
+      this.#clients.push(copy);
+      return copy;
+    };
+  }
+
+  /**
+   * Ends all of them, whether the server is there or not: what waits for it is rejected. A client that is about to connect again would forget that
+   * when it is told to disconnect, and never end, so it is made to try at once.
+   */
+  end(): void {
+    for (const client of this.#clients) {
+      const { status } = client;
+      client.disconnect();
+      if (status !== "reconnecting") continue;
+      client.once("ready", () => client.disconnect());
+      client.connect().catch(() => {});
+    }
+  }
 }
 
 /** Hears of every error, and tells of each message once until the client is connected again. */

@@ -16,6 +16,7 @@ import {
   cancelChannel,
   checkedQueue,
   connect,
+  type Connection,
   plain,
   PREFIX,
   queueName,
@@ -226,8 +227,8 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
     jobTimeout,
     onError,
   });
-  const client = await connect(where, { action: ACTION, timeout: openTimeout, onError, onWarning });
-  const host = new Host(client, pool, {
+  const server = await connect(where, { action: ACTION, timeout: openTimeout, onError, onWarning });
+  const host = new Host(server, pool, {
     queue,
     tasks,
     workers,
@@ -292,7 +293,7 @@ export interface HostShutdownOptions {
 
 /** A worker of BullMQ's before a pool of ours: takes jobs from the queue, checks them, and hears of those that are to be stopped. */
 class Host implements ClusterHost {
-  #client: Redis;
+  #server: Connection;
   #subscriber: Redis;
   #pool: ProcessPool;
   #worker: Worker;
@@ -304,9 +305,10 @@ class Host implements ClusterHost {
   #defect: PoolBrokenError | undefined;
   #finished = Promise.withResolvers<void>();
 
-  constructor(client: Redis, pool: ProcessPool, options: HostOptions) {
+  constructor(server: Connection, pool: ProcessPool, options: HostOptions) {
+    const { client } = server;
     const { queue, name, workers, lockDuration, stalledInterval, redeliveries, onError } = options;
-    this.#client = client;
+    this.#server = server;
     this.#pool = pool;
     this.#options = options;
     this.#subscriber = client.duplicate();
@@ -376,9 +378,10 @@ class Host implements ClusterHost {
       if (!heard && this.#active.size > 0) {
         this.#options.onError(new Error(`Left ${this.#active.size} jobs for other hosts to find, as the server does not answer`));
       }
+      if (!heard) this.#server.end();
     }
-    this.#subscriber.disconnect();
-    this.#client.disconnect();
+    await settledWithin(closed, FAREWELL);
+    this.#server.end();
     await this.#pool.terminate();
     if (this.#defect === undefined) this.#finished.resolve();
     else this.#finished.reject(this.#defect);

@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import { Queue, QueueEvents } from "bullmq";
-import { cancelChannel, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
+import { cancelChannel, type Connection, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
 import { type Envelope, VERSION } from "./envelope.ts";
 
 /** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more. */
@@ -58,6 +58,7 @@ const MOST_SENDINGS = 3;
 export class Link {
   #queue: Queue;
   #events: QueueEvents;
+  #connection: Connection;
   #client: Redis;
   #channel: string;
   #report: (error: Error) => void;
@@ -68,8 +69,14 @@ export class Link {
   /** What is under way and must be through before the connection is closed. */
   #errands = new Set<Promise<void>>();
 
-  private constructor(client: Redis, queue: string, { lastEvent, report }: { lastEvent: string; report: (error: unknown) => void }) {
+  private constructor(
+    connection: Connection,
+    queue: string,
+    { lastEvent, report }: { lastEvent: string; report: (error: unknown) => void },
+  ) {
+    const { client } = connection;
     const common = { connection: client, prefix: PREFIX, skipVersionCheck: true };
+    this.#connection = connection;
     this.#client = client;
     this.#channel = cancelChannel(queue);
     this.#report = tellOnce(client, report);
@@ -97,9 +104,9 @@ export class Link {
   }
 
   /** Begins to listen. Nothing that happens from now on is missed, however long the connection for it takes. */
-  static async open(client: Redis, queue: string, report: (error: unknown) => void): Promise<Link> {
-    const [last] = await client.xrevrange(`${PREFIX}:${queueName(queue)}:events`, "+", "-", "COUNT", 1);
-    const link = new Link(client, queue, { lastEvent: last?.[0] ?? "0", report });
+  static async open(connection: Connection, queue: string, report: (error: unknown) => void): Promise<Link> {
+    const [last] = await connection.client.xrevrange(`${PREFIX}:${queueName(queue)}:events`, "+", "-", "COUNT", 1);
+    const link = new Link(connection, queue, { lastEvent: last?.[0] ?? "0", report });
     try {
       await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
     } catch (error) {
@@ -155,20 +162,19 @@ export class Link {
     this.#errand(async () => void await this.#queue.remove(id));
   }
 
-  /** Resolves when what was dropped is out of the queue, and closes the connections. */
+  /** Resolves when what was dropped is out of the queue and the connections are closed. */
   async close(): Promise<void> {
     this.#state = "closed";
     clearTimeout(this.#timer);
     while (this.#errands.size > 0) await Promise.all(this.#errands);
-    this.disconnect();
     await Promise.allSettled([this.#events.close(), this.#queue.close()]);
+    this.#connection.end();
   }
 
-  /** Lets go of the server, which may be away: what waits for it fails. */
-  disconnect(): void {
+  /** Lets go of a server that is away: what waits for it fails, and {@linkcode Link.close} comes to its end. */
+  abandon(): void {
     this.#state = "closed";
-    clearTimeout(this.#timer);
-    this.#client.disconnect();
+    this.#connection.end();
   }
 
   #register(id: string, envelope: Envelope | undefined, listener: Listener): Entry {

@@ -239,16 +239,16 @@ export class ClusterPool implements AsyncDisposable {
     };
     const maker = new FutureMaker(checks.callable("onError", onError));
     const report = (error: unknown): void => maker.report(error);
-    const client = await connect(resolveConnection(ACTION, connection), {
+    const server = await connect(resolveConnection(ACTION, connection), {
       action: ACTION,
       timeout: openTimeout,
       onError: report,
       onWarning: checks.callable("onWarning", onWarning),
     });
     try {
-      return new ClusterPool(await Link.open(client, settings.queue, report), settings, { tasks, maker });
+      return new ClusterPool(await Link.open(server, settings.queue, report), settings, { tasks, maker });
     } catch (error) {
-      client.disconnect();
+      server.end();
       throw error;
     }
   }
@@ -742,7 +742,7 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   async #letGo(): Promise<void> {
-    const timer = setTimeout(() => this.#link.disconnect(), FAREWELL);
+    const timer = setTimeout(() => this.#link.abandon(), FAREWELL);
     while (this.#errands.size > 0) await Promise.all(this.#errands);
     await this.#link.close();
     clearTimeout(timer);

@@ -3,7 +3,7 @@ import { type Job as QueuedJob, Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { Child, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
 /** The runs of a task that notes them: one line each. */
 async function lines(file: string): Promise<string[]> {
@@ -292,3 +292,12 @@ Deno.test("a host whose task module cannot be loaded does not start, and one who
   await using _whole = await serve(options);
   assertEquals([await within(future.result()), await within(mapped)], [1, [1, 1, 1]]);
 });
+
+for (const what of ["pool", "host"]) {
+  Deno.test(`a ${what} that ends while the server is away settles everything and lets its program end`, async () => {
+    const script = new URL("./away.ts", import.meta.url).pathname;
+    await using child = new Child(Deno.execPath(), ["run", "--allow-all", "--no-check", script, what]);
+    assert((await child.status()).success, child.said);
+    assertStringIncludes(child.said, "ended");
+  });
+}
