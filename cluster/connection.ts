@@ -188,6 +188,8 @@ export class Connection {
   end(): void {
     for (const client of this.#clients) {
       const { status } = client;
+      // To disconnect what is closed begins a timer that nothing ends.
+      if (status === "end" || status === "close") continue;
       client.disconnect();
       if (status !== "reconnecting") continue;
       client.once("ready", () => client.disconnect());
