@@ -264,7 +264,9 @@ export type Outcome<R> = { state: "finished"; value: R } | { state: "failed" | "
 
 /** The pool's hand on an unsettled job. */
 export interface FutureControl {
+  /** Whether a worker has really started the job. */
   started(): boolean;
+  /** Cancels what has not started, or, with `force`, what runs; false if it does not. */
   cancel(options: { reason: unknown; force: boolean }): boolean;
 }
 

@@ -650,13 +650,22 @@ export class ProcessPool implements AsyncDisposable {
         return true;
       }
       if (!force) return false;
-      const ended = this.#stopWith(ticket, outcome.error, { outcome: () => outcome });
+      const { slot } = ticket;
+      const ended = this.#stopWith(ticket, outcome.error, () => outcome, () => !slot!.hasUnread);
+      if (ended !== undefined) this.#settleAll(ended);
+      else if (ticket.slot === slot) this.#letGo(ticket, outcome);
       // Else it has just settled, or it has just failed and is to run again.
-      if (ended === undefined) continue;
-      this.#settleAll(ended);
+      else continue;
       return true;
     }
     return false;
+  }
+
+  /** Ends a ticket at once, and the worker that runs it when answers that are on their way from there have arrived. */
+  #letGo(ticket: Ticket, outcome: Cancelled): void {
+    const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: outcome.error } };
+    this.#crew.condemn(ticket.slot!, ticket, death, outcome.error);
+    this.#settle(ticket, outcome);
   }
 
   /** A job, or an item of a chunk, has run for too long; the rest of the chunk runs elsewhere. */
@@ -670,28 +679,24 @@ export class ProcessPool implements AsyncDisposable {
         attempts,
       });
     const { slot } = ticket;
-    const stillRuns = (): boolean => ticket.isAt(item) && slot!.halt(ticket, item);
+    const stillRuns = (): boolean => ticket.isAt(item) && !slot!.hasUnread && slot!.halt(ticket, item);
     const error = errorOf(ticket.idOf(item), ticket.attempt);
-    const ended = this.#stopWith(ticket, error, { stillRuns, outcome: () => ticket.lost(errorOf, item) });
+    const ended = this.#stopWith(ticket, error, () => ticket.lost(errorOf, item), stillRuns);
     if (ended !== undefined) this.#settleAll(ended);
-    else if (ticket.slot === slot) this.#watchdog.watch(ticket);
+    else if (ticket.slot === slot) this.#watchdog.lookSoon();
     this.#dispatch();
   }
 
   /**
    * Stops the worker that runs a ticket, of which this comes then; its neighbours share its fate. Those that end, and how; undefined if the ticket
-   * does not run there any more.
+   * does not run there any more, or is not to be stopped yet.
    */
-  #stopWith(
-    ticket: Ticket,
-    error: unknown,
-    { stillRuns = () => true, outcome }: { stillRuns?: () => boolean; outcome: () => Outcome<unknown> | undefined },
-  ): Settlement[] | undefined {
+  #stopWith(ticket: Ticket, error: unknown, outcome: () => Outcome<unknown> | undefined, mayStop: () => boolean): Settlement[] | undefined {
     const slot = ticket.slot!;
     // Nothing more is started there from now on, and what has finished is told: so it is this one that runs.
     this.#requeue(slot.withdrawAll());
     slot.drain();
-    if (ticket.slot !== slot || !stillRuns()) return undefined;
+    if (ticket.slot !== slot || !mayStop()) return undefined;
     const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: error } };
     const left = this.#crew.stop(slot, error);
     return this.#queueAgain(left, death, (each, nextItem) => each === ticket ? outcome() : this.#lost(each, nextItem, death));

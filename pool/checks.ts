@@ -22,6 +22,7 @@ export function show(value: unknown): string {
 export class Checks {
   #action: string;
 
+  /** The checks of this action. */
   constructor(action: string) {
     this.#action = action;
   }
@@ -44,31 +45,37 @@ export class Checks {
     return value;
   }
 
+  /** True or false. */
   boolean(name: string, value: unknown): boolean {
     if (typeof value !== "boolean") throw this.#wrongType(name, "true or false", value);
     return value;
   }
 
+  /** A function. */
   callable<F>(name: string, value: F): F {
     if (typeof value !== "function") throw this.#wrongType(name, "a function", value);
     return value;
   }
 
+  /** An array. */
   array(name: string, value: unknown): unknown[] {
     if (!Array.isArray(value)) throw this.#wrongType(name, "an array", value);
     return value;
   }
 
+  /** An object that is no array. */
   object(name: string, value: unknown): object {
     if (typeof value !== "object" || value === null || Array.isArray(value)) throw this.#wrongType(name, "an object", value);
     return value;
   }
 
+  /** An AbortSignal. */
   signal(name: string, value: unknown): AbortSignal {
     if (!(value instanceof AbortSignal)) throw this.#wrongType(name, "an AbortSignal", value);
     return value;
   }
 
+  /** One of some words. */
   oneOf<T extends string>(name: string, value: unknown, allowed: readonly T[]): T {
     if (!allowed.includes(value as T)) throw this.#wrongType(name, allowed.map((word) => `"${word}"`).join(" or "), value);
     return value as T;

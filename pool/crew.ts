@@ -55,6 +55,9 @@ const LOOK_EVERY = 1000;
  */
 const BALANCE_EVERY = 1;
 
+/** An answer that is on its way is here in so many ms. */
+const SOON = 1;
+
 const KEPT_BUSY: Death = { reason: "was stopped, as something that an earlier job left behind kept it busy" };
 
 /** The workers of a pool: starts those that are missing, chooses one for each job, lets go of those that are idle or worn, mourns the dead. */
@@ -200,6 +203,21 @@ export class Crew {
   stop(slot: Slot, reason: unknown): LeftBehind {
     this.#leave(slot);
     return slot.stop(reason);
+  }
+
+  /**
+   * Stops one as soon as what it has answered by the port has arrived. One of the jobs that it runs is let go of at once; others that it runs then end as with
+   * any death.
+   */
+  condemn(slot: Slot, ticket: Ticket, death: Death, reason: unknown): void {
+    slot.condemn(ticket);
+    const stopSoon = (): void => {
+      if (!this.#slots.has(slot)) return;
+      if (slot.hasUnread) return void this.#options.clock.after(SOON, stopSoon);
+      if (!slot.reprieve()) this.#parts.events.bereaved(this.stop(slot, reason), death);
+      this.#parts.events.changed();
+    };
+    this.#options.clock.after(SOON, stopSoon);
   }
 
   /** Stops all at once, as far as the backend can. */

@@ -6,7 +6,7 @@ import type { Ticket } from "./ticket.ts";
 export interface Watched {
   /** What workers hold. */
   tickets(): Iterable<Ticket>;
-  /** Called for one of which this item, counted from 1, has run for too long. If it does not end, {@linkcode Watchdog.watch} is to be called. */
+  /** Called for one of which this item, counted from 1, has run for too long. If it does not end, {@linkcode Watchdog.lookSoon} is to be called. */
   expire(ticket: Ticket, item: number): void;
 }
 
@@ -37,6 +37,11 @@ export class Watchdog {
     if (!ticket.watched) this.#limited++;
     ticket.watched = true;
     this.#lookAfter(ticket.timeout);
+  }
+
+  /** One that has run for too long has not ended yet. */
+  lookSoon(): void {
+    this.#lookAfter(SOON);
   }
 
   /** A ticket has settled. */

@@ -1,13 +1,18 @@
 /**
  * Publishes to nowhere: copies what the publish list of deno.json names, with the stand-ins of `@std` packages beside it instead of inside, and lets
- * `deno publish --dry-run` look at that. Inside the package Deno would take the stand-ins for modules that the list leaves out.
+ * `deno publish --dry-run` look at that. Inside the package Deno would take the stand-ins for modules that the list leaves out. The argument
+ * `cluster` has it do that for the package there, which then finds the core as it is published beside it.
  *
  * @module
  */
 
 const root = new URL("../", import.meta.url);
-const config = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
 const directory = await Deno.makeTempDir();
+
+interface Config {
+  publish: { include: string[] };
+  links: string[];
+}
 
 async function copy(from: URL, to: string): Promise<void> {
   if ((await Deno.stat(from)).isFile) return await Deno.copyFile(from, to);
@@ -15,13 +20,23 @@ async function copy(from: URL, to: string): Promise<void> {
   for await (const { name } of Deno.readDir(from)) await copy(new URL(`${from.href.replace(/\/$/, "")}/${name}`), `${to}/${name}`);
 }
 
+/** Copies a package as it is published; `links` are the stand-ins that it finds beside it. */
+async function pack(folder: URL, name: string, linksOf: (config: Config) => string[] | undefined): Promise<void> {
+  const config: Config = JSON.parse(await Deno.readTextFile(new URL("deno.json", folder)));
+  await Deno.mkdir(`${directory}/${name}`);
+  for (const path of config.publish.include) await copy(new URL(path, folder), `${directory}/${name}/${path}`);
+  // Not published, but it says which versions of other packages to look at.
+  await copy(new URL("deno.lock", folder), `${directory}/${name}/deno.lock`);
+  await Deno.writeTextFile(`${directory}/${name}/deno.json`, JSON.stringify({ ...config, links: linksOf(config) }));
+}
+
 try {
-  await Deno.mkdir(`${directory}/package`);
-  for (const path of config.publish.include) await copy(new URL(path, root), `${directory}/package/${path}`);
+  const [name = "process-pool"] = Deno.args;
+  const besides = ({ links }: Config): string[] => links.map((path) => path.replace(/^\.\.?\/tools\//, "../"));
   await copy(new URL("tools/std", root), `${directory}/std`);
-  const links = config.links.map((path: string) => path.replace("./tools/", "../"));
-  await Deno.writeTextFile(`${directory}/package/deno.json`, JSON.stringify({ ...config, links }));
-  const { code } = await new Deno.Command(Deno.execPath(), { args: ["publish", "--dry-run", "--allow-dirty"], cwd: `${directory}/package` })
+  await pack(root, "process-pool", name === "process-pool" ? besides : () => undefined);
+  if (name !== "process-pool") await pack(new URL(`${name}/`, root), name, besides);
+  const { code } = await new Deno.Command(Deno.execPath(), { args: ["publish", "--dry-run", "--allow-dirty"], cwd: `${directory}/${name}` })
     .spawn().status;
   Deno.exitCode = code;
 } finally {

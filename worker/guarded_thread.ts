@@ -73,8 +73,8 @@ class GuardedThread implements Thread {
     this.#line.post(message.type === "load" ? { ...message, line: this.#line.memory } : message, transfer);
   }
 
-  drain(portToo: boolean): void {
-    if (!this.#ended) this.#line.drain(portToo);
+  drain(): void {
+    if (!this.#ended) this.#line.drain();
   }
 
   stop(abort?: { reason: unknown }): void {
@@ -126,7 +126,7 @@ class GuardedThread implements Thread {
 
   #died(death: Death): void {
     // What it had answered, it has.
-    this.drain(false);
+    this.drain();
     if (this.#ended) return;
     this.#end();
     this.#events.died(death);

@@ -109,28 +109,17 @@ export class Line {
     this.#listen();
   }
 
-  /** Takes the replies that are there by now; those by the port only if asked, since what can do that takes 10 ms to load. */
-  drain(portToo: boolean): void {
-    this.#takeReplies();
-    if (!portToo) return;
-    const { receiveMessageOnPort } = process.getBuiltinModule("node:worker_threads") as ReceivesAtOnce;
-    while (!this.#closed) {
-      const received = receiveMessageOnPort(this.#port);
-      if (received === undefined) return;
-      this.#receiveByPort(received.message);
-    }
-  }
-
   #receiveByPort(message: FromWorker): void {
     // What was written before the message was sent comes before it.
-    this.#takeReplies();
+    this.drain();
     if (this.#closed) return;
     if (isLast(message)) this.#open--;
     this.#receive(message);
     this.#delivered();
   }
 
-  #takeReplies(): void {
+  /** Takes the replies that are there by now. Those by the port cannot be had before their turn without others overtaking them. */
+  drain(): void {
     const replies = this.#replies;
     if (!replies.hasNext) return;
     do {
@@ -213,7 +202,7 @@ export class Line {
   /** Takes replies as long as there are some at every turn of the event loop: to wait and be woken for each costs the worker and the caller more. */
   #take = (): void => {
     if (this.#closed) return;
-    this.#takeReplies();
+    this.drain();
     if (this.#open > 0) return void setImmediate(this.#replies.hasNext ? this.#take : this.#lookOnce);
     this.#listening = false;
   };
@@ -223,13 +212,6 @@ export class Line {
     this.#listening = false;
     if (this.#open > 0) this.#listen();
   };
-}
-
-declare const process: { getBuiltinModule(name: string): unknown };
-
-/** Of node:worker_threads: reads a port without a turn of the event loop. */
-interface ReceivesAtOnce {
-  receiveMessageOnPort(port: MessagePort): { message: FromWorker } | undefined;
 }
 
 /** A macrotask, at once. */

@@ -161,8 +161,11 @@ export interface ErrorMessage {
   builtin: string;
   /** The nearest class that a task module exports. */
   exported: { module: number; name: string } | undefined;
+  /** Its name. */
   name: string;
+  /** Its message. */
   message: string;
+  /** Its stack, down to the task's own lines. */
   stack: string;
   /** Own properties that can be copied, whether enumerable, and their values. */
   properties: [name: string, enumerable: boolean, value: ValueMessage][];
@@ -188,8 +191,8 @@ export interface Thread {
   post(message: ToRuntime, transfer?: readonly Transferable[]): void;
   /** How long a job takes lately, in ms; Infinity if that is not known. */
   readonly pace: number;
-  /** Tells at once of what has arrived by now in shared memory, and, if that is asked for, by the port. */
-  drain(portToo: boolean): void;
+  /** Tells at once of what has arrived by now in shared memory. */
+  drain(): void;
   /**
    * Stops the thread at once, as far as the backend can. With `abort` jobs still run: where they cannot just be killed, their signals abort with
    * this reason first.

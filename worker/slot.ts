@@ -114,6 +114,7 @@ export class Slot {
   /** All that were ever sent. */
   #sent = 0;
   #paused = false;
+  #condemned = false;
   #answers = 0;
   #answersBefore = 0;
   #maxJobs: number;
@@ -168,7 +169,7 @@ export class Slot {
 
   /** Whether it takes a job now: to run it, or, if jobs are short lately, ahead of time. */
   get hasRoom(): boolean {
-    return this.#load < this.#room && this.#state === "ready" && !this.worn && !this.#paused;
+    return this.#load < this.#room && this.#state === "ready" && !this.worn && !this.#paused && !this.#condemned;
   }
 
   /** Whether the worker has run as many jobs as it may. */
@@ -313,12 +314,34 @@ export class Slot {
     const before = this.#paused;
     this.#paused = true;
     try {
-      this.#thread.drain(false);
-      // What is large, or an error, comes by the port.
-      if (this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === FINISHED)) this.#thread.drain(true);
+      this.#thread.drain();
     } finally {
       this.#paused = before;
     }
+  }
+
+  /** Whether an answer is on its way by the port: it will be here in a turn or two of the event loop. */
+  get hasUnread(): boolean {
+    return this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === FINISHED);
+  }
+
+  /** Lets go of a job that the worker runs: it is to be stopped soon, and is sent nothing any more. */
+  condemn(ticket: Ticket): void {
+    this.#condemned = true;
+    this.curtail(ticket);
+    this.#holdingOf(ticket).ticket = undefined;
+    this.#withdrawn++;
+    ticket.slot = undefined;
+  }
+
+  /** True if what was to be stopped has come to its end: the worker goes on. */
+  reprieve(): boolean {
+    this.#condemned = this.#isRunning;
+    return !this.#condemned;
+  }
+
+  get #isRunning(): boolean {
+    return this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === STARTED);
   }
 
   /** Lets the worker start no more items of a chunk, if it still runs this one, counted from 1. */
@@ -341,8 +364,9 @@ export class Slot {
   /** Ends the worker at once, as far as its backend can. `gone` comes after it. */
   stop(reason: unknown): LeftBehind {
     this.#state = "ended";
+    const runs = this.#isRunning;
     const left = this.#leave();
-    if (left.started.length > 0) this.#thread.stop({ reason });
+    if (runs || left.started.length > 0) this.#thread.stop({ reason });
     else this.#thread.stop();
     return left;
   }

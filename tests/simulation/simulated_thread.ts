@@ -94,6 +94,8 @@ export class SimulatedThread implements Thread {
   #running: (RunWork | ChunkWork)[] = [];
   /** What was claimed here, by run, and has not been answered in full; its slot has to account for it when the thread ends. */
   #held = new Map<number, RunWork | ChunkWork>();
+  /** Whether all that it sends goes by the port. */
+  #byPort: boolean;
   /** Whether work that does not end holds up everything else. */
   #busy: boolean;
   /** Whether it takes nothing any more, and says nothing. */
@@ -110,6 +112,7 @@ export class SimulatedThread implements Thread {
     this.#unstoppable = world.random.chance(world.malice.unstoppable);
     this.#busy = world.random.chance(0.5);
     this.#keptBusy = world.random.chance(world.malice.hangsAtStart);
+    this.#byPort = world.random.chance(0.3);
     this.pace = world.random.pick([Infinity, 0.5, 0.2]);
   }
 
@@ -126,6 +129,8 @@ export class SimulatedThread implements Thread {
   drain(): void {
     const { random } = this.#world;
     while (this.#state === "alive" && this.canStep && random.chance(0.3)) this.step();
+    // By the port, nothing arrives before its turn.
+    if (this.#byPort) return;
     while (this.#outbox[0]?.type === "message") this.deliver();
   }
 

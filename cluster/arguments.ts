@@ -1,0 +1,167 @@
+import { parseArgs } from "@std/cli/parse-args";
+import { show } from "@procpool/process-pool/executor";
+
+/** Where the queue is. */
+interface Where {
+  redis: string;
+  queue: string;
+  passwordFile: string | undefined;
+  ca: string | undefined;
+}
+
+/** What the command line asks for. */
+export type Request =
+  | Where & { action: "serve"; tasks: string; workers: number | undefined; name: string | undefined; grace: number }
+  | Where & { action: "run"; tasks: string; task: string; args: unknown[] }
+  | Where & { action: "status"; json: boolean }
+  | { action: "help" | "version" }
+  | { action: "refuse"; message: string };
+
+export const HELP = `Runs the tasks of a module on many machines, by BullMQ and Redis or Valkey.
+
+Usage:
+  cluster/cli.ts serve TASKS.ts         be a host: run jobs until told to stop
+  cluster/cli.ts run TASKS.ts NAME ARGS run one job, and print its result
+  cluster/cli.ts status                 show the queue and its hosts
+
+TASKS.ts exports the tasks, or one value of defineTasks(). ARGS are JSON, or
+texts where they are not.
+
+Options:
+  --redis <address>       redis://HOST:PORT or rediss://HOST:PORT (TLS), with
+                          USER@ in it if need be
+                          (default: redis://127.0.0.1:6379)
+  --queue <name>          the queue (default: default)
+  --password-file <file>  the password is in there, not on the command line
+  --ca <file>             the authority of the server's certificate, in PEM
+  --help                  show this
+  --version               show the version
+
+Options of serve:
+  --workers <number>      how many jobs run at a time (default: one a core)
+  --name <name>           what 'status' calls this host (default: its process)
+  --grace <seconds>       how long jobs may take when the host is told to stop,
+                          before others get them (default: 10)
+
+Options of status:
+  --json                  one JSON object in place of text
+
+Permissions:
+  serve   deno run --allow-net=HOST:PORT --allow-read --ignore-env --no-prompt
+          cluster/cli.ts serve TASKS.ts
+  run     the same
+  status  the same without --allow-read
+
+--allow-read may be limited to TASKS.ts and what it imports, and the files that
+the options name. What tasks need beyond that has to be granted as well.
+--ignore-env lets the Redis client find an empty environment, and --no-prompt
+keeps Deno from asking for native code that a library does without.
+
+Ctrl-C or SIGTERM has a host finish what runs; once more ends it at once. Exit
+code: 0 if all went well, 1 if not, 2 if the arguments are wrong, 130 after
+Ctrl-C of 'run'.`;
+
+const STRINGS = ["redis", "queue", "password-file", "ca", "workers", "name", "grace"] as const;
+const FLAGS = ["json", "help", "version"] as const;
+
+/** Which options a command knows, beside those that say where the queue is. */
+const COMMANDS: Record<string, readonly string[]> = { serve: ["workers", "name", "grace"], run: [], status: ["json"] };
+
+/** How long jobs may take that run when a host is told to stop, in seconds. */
+const GRACE = 10;
+
+/** More workers than this, at 10 MB each, fit no machine. */
+const MOST_WORKERS = 1024;
+
+class Refusal extends Error {}
+
+/** Reads the command line. */
+export function readArguments(args: readonly string[]): Request {
+  try {
+    return read(args);
+  } catch (error) {
+    if (error instanceof Refusal) return { action: "refuse", message: error.message };
+    throw error;
+  }
+}
+
+function read(args: readonly string[]): Request {
+  const parsed: Record<string, unknown> & { _: unknown[] } = parseArgs([...args], {
+    string: [...STRINGS, "_"],
+    boolean: [...FLAGS],
+    // What belongs to a job begins with a dash as well, as negative numbers do.
+    unknown: (arg, option) => {
+      if (option === undefined || /^-\d/.test(arg)) return true;
+      throw new Refusal(`there is no option '${arg.split("=", 1)}': '--help' shows what there is`);
+    },
+  });
+  if (parsed.help) return { action: "help" };
+  if (parsed.version) return { action: "version" };
+  const [command, ...rest] = positional(args);
+  if (command === undefined) throw new Refusal("what to do is missing: 'serve', 'run' or 'status'; '--help' shows more");
+  if (!Object.hasOwn(COMMANDS, command)) throw new Refusal(`there is no command ${show(command)}: 'serve', 'run' or 'status'`);
+  for (const name of ["workers", "name", "grace", "json"]) {
+    const given = name === "json" ? parsed.json === true : parsed[name] !== undefined;
+    if (given && !COMMANDS[command]!.includes(name)) throw new Refusal(`'${command}' takes no option '--${name}'`);
+  }
+  const where: Where = {
+    redis: text(parsed, "redis") ?? "redis://127.0.0.1:6379",
+    queue: text(parsed, "queue") ?? "default",
+    passwordFile: text(parsed, "password-file"),
+    ca: text(parsed, "ca"),
+  };
+  switch (command) {
+    case "serve": {
+      const [tasks, ...more] = rest;
+      if (tasks === undefined) throw new Refusal("'serve' needs the module of the tasks: serve TASKS.ts");
+      if (more.length > 0) throw new Refusal(`'serve' takes one module: ${show(more[0])} is one more`);
+      const workers = number(parsed, "workers", { min: 1, max: MOST_WORKERS });
+      const grace = number(parsed, "grace", { min: 0, max: 86_400 }) ?? GRACE;
+      return { action: "serve", ...where, tasks, workers, name: text(parsed, "name"), grace: grace * 1000 };
+    }
+    case "run": {
+      const [tasks, task, ...values] = rest;
+      if (tasks === undefined || task === undefined) {
+        throw new Refusal("'run' needs the module and the name of a task: run TASKS.ts NAME ARGS");
+      }
+      return { action: "run", ...where, tasks, task, args: values.map(jsonOrText) };
+    }
+    default:
+      if (rest.length > 0) throw new Refusal(`'status' takes no argument: ${show(rest[0])} is one`);
+      return { action: "status", ...where, json: parsed.json === true };
+  }
+}
+
+/** What stands on the command line and belongs to no option. Not parseArgs' own list: that has no negative numbers. */
+function positional(args: readonly string[]): string[] {
+  const found: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i]!;
+    if (arg === "--") return [...found, ...args.slice(i + 1)];
+    if (!arg.startsWith("--")) found.push(arg);
+    else if ((STRINGS as readonly string[]).includes(arg.slice(2))) i++;
+  }
+  return found;
+}
+
+function text(parsed: Record<string, unknown>, name: string): string | undefined {
+  const value = parsed[name];
+  if (value === undefined) return undefined;
+  if (value === "") throw new Refusal(`'--${name}' needs a value`);
+  return value as string;
+}
+
+function number(parsed: Record<string, unknown>, name: string, { min, max }: { min: number; max: number }): number | undefined {
+  const value = text(parsed, name);
+  if (value === undefined) return undefined;
+  if (/^\d+$/.test(value) && Number(value) >= min && Number(value) <= max) return Number(value);
+  throw new Refusal(`'--${name}' must be an integer from ${min} to ${max}: current value is ${show(value)}`);
+}
+
+function jsonOrText(arg: string): unknown {
+  try {
+    return JSON.parse(arg);
+  } catch {
+    return arg;
+  }
+}

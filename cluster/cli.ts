@@ -1,0 +1,165 @@
+/**
+ * The command line: a host for each machine, a job to try it with, and a look at the queue.
+ *
+ * ```sh
+ * deno run --allow-net=10.0.0.1:6379 --allow-read --ignore-env --no-prompt jsr:@procpool/cluster/cli serve tasks.ts --redis redis://10.0.0.1:6379 --queue images
+ * ```
+ *
+ * @example From a program
+ * ```ts
+ * import { main } from "@procpool/cluster/cli";
+ * import { assertEquals } from "@std/assert";
+ *
+ * assertEquals(await main(["--version"]), 0);
+ * ```
+ *
+ * @module
+ */
+
+import { Interrupt } from "@procpool/process-pool";
+import manifest from "./deno.json" with { type: "json" };
+import { HELP, readArguments, type Request } from "./arguments.ts";
+import type { RedisConnection } from "./connection.ts";
+import { serve } from "./host.ts";
+import { ClusterPool } from "./pool.ts";
+import type { ClusterStatus } from "./status.ts";
+import { areTasks, type ClusterTasks, defineTasks } from "./tasks.ts";
+
+/**
+ * Runs the command.
+ *
+ * @param args The arguments of the command line.
+ * @returns The exit code: 0 if all went well, also for a host that was told to stop; 1 if not; 2 if the arguments are wrong; 130 after Ctrl-C.
+ */
+export async function main(args: readonly string[]): Promise<number> {
+  const request = readArguments(args);
+  try {
+    switch (request.action) {
+      case "help":
+        console.log(HELP);
+        return 0;
+      case "version":
+        console.log(manifest.version);
+        return 0;
+      case "refuse":
+        console.error(`cluster: ${request.message}`);
+        return 2;
+      case "serve":
+        return await serveUntilStopped(request);
+      case "run":
+        return await runOne(request);
+      case "status":
+        return await showStatus(request);
+    }
+  } catch (error) {
+    console.error(`cluster: ${error instanceof Error ? error.message : error}`);
+    return 1;
+  }
+}
+
+const report = {
+  onError: (error: unknown) => console.error(`cluster: ${error instanceof Error ? error.message : error}`),
+  onWarning: (message: string) => console.error(`cluster: ${message}`),
+};
+
+async function serveUntilStopped(request: Extract<Request, { action: "serve" }>): Promise<number> {
+  const { tasks: file, queue, workers, name, grace } = request;
+  using interrupt = new Interrupt({
+    onSignal: (_signal, received) => {
+      // Over the "^C" that a terminal shows.
+      const start = Deno.stdout.isTerminal() ? "\r" : "";
+      if (received === "first") console.log(`${start}stops within ${grace / 1000} s; once more ends at once`);
+    },
+  });
+  const tasks = await loadTasks(file);
+  const host = await serve({ ...report, queue, connection: await connectionOf(request), tasks, workers, name });
+  console.log(`${host.name} serves the queue "${queue}": ${Object.keys(tasks).join(", ")}`);
+  const { signal } = interrupt;
+  const told = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  if (!signal.aborted) await Promise.race([told, host.finished]);
+  await host.shutdown({ timeout: grace });
+  console.log(`${host.name} has stopped`);
+  return 0;
+}
+
+async function runOne(request: Extract<Request, { action: "run" }>): Promise<number> {
+  const { tasks: file, queue, task, args } = request;
+  const tasks = await loadTasks(file);
+  if (!Object.hasOwn(tasks, task)) {
+    throw new TypeError(
+      `Cannot run ${JSON.stringify(task)} as '${file}' has none of that name: its tasks are ${Object.keys(tasks).join(", ")}`,
+    );
+  }
+  using interrupt = new Interrupt();
+  const pool = await ClusterPool.open({ ...report, queue, connection: await connectionOf(request), tasks });
+  const { signal } = interrupt;
+  const stop = (): Promise<void> => pool.terminate(signal.reason);
+  signal.addEventListener("abort", stop);
+  try {
+    const { hosts } = await pool.status();
+    if (hosts?.length === 0) console.error(`cluster: no host serves the queue "${queue}" at this moment: the job waits for one`);
+    const value = await pool.run(tasks[task]!, ...args);
+    console.log(value === undefined ? "undefined" : JSON.stringify(value));
+    return 0;
+  } catch (error) {
+    if (interrupt.exitCode !== undefined) return interrupt.exitCode;
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", stop);
+    await pool.terminate();
+  }
+}
+
+async function showStatus(request: Extract<Request, { action: "status" }>): Promise<number> {
+  const { queue, json } = request;
+  await using pool = await ClusterPool.open({ ...report, queue, connection: await connectionOf(request), tasks: defineTasks({}) });
+  const status = await pool.status();
+  console.log(json ? JSON.stringify(status) : describe(status));
+  return 0;
+}
+
+/** The status as a person wants it. */
+function describe({ queue, hosts, waiting, active, completed, failed, perMinute }: ClusterStatus): string {
+  const throughput = perMinute.length === 0
+    ? "not yet measured: it is told a minute after the first job"
+    : `${perMinute[0]} in the last minute`;
+  return [
+    `queue      ${queue}`,
+    `waiting    ${waiting}`,
+    `active     ${active}`,
+    `completed  ${completed}`,
+    `failed     ${failed}`,
+    `throughput ${throughput}`,
+    `hosts      ${hosts === undefined ? "unknown: the server does not tell" : hosts.length}`,
+    ...(hosts ?? []).map(({ name, address, age }) => `           ${name} at ${address}, for ${age} s`),
+  ].join("\n");
+}
+
+/** The tasks that a module defines, or else all functions that it exports. */
+async function loadTasks(file: string): Promise<ClusterTasks> {
+  const url = new URL(file, `file://${Deno.cwd()}/`).href;
+  let module: Record<string, unknown>;
+  try {
+    module = await import(url);
+  } catch (cause) {
+    throw new Error(`Cannot load '${file}': ${cause instanceof Error ? cause.message : cause}`, { cause });
+  }
+  const defined = Object.values(module).find(areTasks);
+  if (defined !== undefined) return defined;
+  const names = Object.keys(module).filter((name) => name !== "default" && typeof module[name] === "function");
+  if (names.length === 0) throw new TypeError(`Cannot use '${file}' as it exports no function`);
+  return defineTasks(Object.fromEntries(names.map((name) => [name, url])));
+}
+
+async function connectionOf(
+  { redis, passwordFile, ca }: { redis: string; passwordFile: string | undefined; ca: string | undefined },
+): Promise<RedisConnection> {
+  return {
+    url: redis,
+    password: passwordFile === undefined ? undefined : (await Deno.readTextFile(passwordFile)).trimEnd(),
+    ca: ca === undefined ? undefined : await Deno.readTextFile(ca),
+  };
+}
+
+// Not `Deno.exitCode`: a task that could not be stopped would keep a host alive that has stopped.
+if (import.meta.main) Deno.exit(await main(Deno.args));

@@ -1,0 +1,230 @@
+import { Checks, show } from "@procpool/process-pool/executor";
+import { Redis, type RedisOptions } from "ioredis";
+import { VERSION } from "./envelope.ts";
+
+/** Where Redis or Valkey is, and how to get in. */
+export interface RedisConnection {
+  /** Its address: `redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS. A user, a password and a database number may stand in it. */
+  url: string;
+  /**
+   * The user's name, in the place of that in `url`.
+   *
+   * @default {undefined}
+   */
+  username?: string | undefined;
+  /**
+   * The password, in the place of that in `url`.
+   *
+   * @default {undefined}
+   */
+  password?: string | undefined;
+  /**
+   * The certificate of the authority that the server's certificate comes from, in PEM; for `rediss` alone.
+   *
+   * @default {what Deno trusts}
+   */
+  ca?: string | undefined;
+}
+
+/** All keys begin with this, so that one ACL pattern covers them. */
+export const PREFIX = "dpool";
+
+/** Longer, and a server that is back is found late; shorter, and a server that is away is asked all the time. In ms. */
+const LONGEST_RETRY = 2000;
+
+/** Trying again does not help after these. */
+const HOPELESS = /WRONGPASS|NOAUTH|NOPERM|invalid password|certificate|UnknownIssuer/i;
+
+/** The queue's name in Redis. */
+export function queueName(queue: string): string {
+  return `${queue}.v${VERSION}`;
+}
+
+/** The channel on which hosts hear of jobs to be stopped. */
+export function cancelChannel(queue: string): string {
+  return `${PREFIX}:${queueName(queue)}:cancel`;
+}
+
+/** A queue's name as users give it. */
+export function checkedQueue(action: string, queue: unknown): string {
+  if (typeof queue === "string" && /^[A-Za-z0-9][\w.-]{0,99}$/.test(queue)) return queue;
+  throw new TypeError(
+    `Cannot ${action} as 'queue' must be a name of letters, digits, '.', '-' and '_', such as "images": current value is ${show(queue)}`,
+  );
+}
+
+/** The options of a client, and its address without user and password. */
+export interface ResolvedConnection {
+  address: string;
+  options: RedisOptions;
+}
+
+/** Checks and completes where to connect. No message shows a password. */
+export function resolveConnection(action: string, connection: unknown): ResolvedConnection {
+  const checks = new Checks(action);
+  const given = typeof connection === "string" ? { url: connection } : connection;
+  if (typeof given !== "object" || given === null) {
+    throw new TypeError(
+      `Cannot ${action} as 'connection' must be an address such as "redis://HOST:PORT", or an object: ` +
+        `current value is ${show(given)}`,
+    );
+  }
+  const { url: text, username, password, ca } = checks.options(given as RedisConnection, ["url", "username", "password", "ca"]);
+  const url = typeof text === "string" && URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !["redis:", "rediss:"].includes(url.protocol) || url.hostname === "") {
+    throw new TypeError(`Cannot ${action} as the address of the connection must be redis://HOST:PORT or rediss://HOST:PORT`);
+  }
+  for (const [name, value] of Object.entries({ username, password, ca })) {
+    if (value !== undefined && typeof value !== "string") throw new TypeError(`Cannot ${action} as '${name}' must be a text`);
+  }
+  const tls = url.protocol === "rediss:";
+  if (ca !== undefined && !tls) throw new TypeError(`Cannot ${action} as 'ca' needs an address that begins with rediss://`);
+  const db = url.pathname.slice(1);
+  if (!/^\d*$/.test(db)) {
+    throw new TypeError(`Cannot ${action} as the path of the address must be the number of a database: current value is ${show(db)}`);
+  }
+  const port = url.port === "" ? 6379 : Number(url.port);
+  const host = url.hostname.replace(/^\[|\]$/g, "");
+  return {
+    address: `${url.protocol}//${url.hostname}:${port}`,
+    options: {
+      host,
+      port,
+      db: Number(db),
+      ...optional("username", username ?? decodeURIComponent(url.username)),
+      ...optional("password", password ?? decodeURIComponent(url.password)),
+      ...(tls ? { tls: ca === undefined ? {} : { ca } } : {}),
+    },
+  };
+}
+
+function optional(name: string, value: string): Record<string, string> {
+  return value === "" ? {} : { [name]: value };
+}
+
+/** What to do with errors of a connection that is there: each is told once, until it has been there again. */
+export interface ConnectOptions {
+  /** Which action to name in messages. */
+  action: string;
+  /** How long to try, in ms. */
+  timeout: number;
+  onError: (error: unknown) => void;
+  onWarning: (message: string) => void;
+}
+
+/**
+ * Connects, within a time: the client would try for ever. It stays connected, trying again whenever the server is away, and commands wait
+ * meanwhile.
+ */
+export async function connect(
+  { address, options }: ResolvedConnection,
+  { action, timeout, onError, onWarning }: ConnectOptions,
+): Promise<Connection> {
+  const client = new Redis({
+    ...options,
+    lazyConnect: true,
+    // As BullMQ needs it: a command waits for as long as the server is away.
+    maxRetriesPerRequest: null,
+    retryStrategy: (times) => Math.min(50 * 2 ** times, LONGEST_RETRY),
+  });
+  let last: Error | undefined;
+  const failed = Promise.withResolvers<never>();
+  const watch = (error: Error): void => {
+    last = error;
+    if (HOPELESS.test(error.message)) failed.reject(error);
+  };
+  const fail = (reason: string): Error => {
+    const cause = last === undefined ? undefined : plain(last);
+    const detail = cause === undefined ? "" : `: ${cause.message}`;
+    return new Error(`Cannot ${action} as ${address} ${reason}${detail}`, cause === undefined ? {} : { cause });
+  };
+  client.on("error", watch);
+  const timer = setTimeout(() => failed.reject(undefined), timeout);
+  try {
+    client.connect().catch(() => {});
+    const info = await Promise.race([client.info(), failed.promise]);
+    for (const warning of warningsOf(info)) onWarning(`${address}: ${warning}`);
+  } catch (error) {
+    client.disconnect();
+    if (error instanceof Error) last = error;
+    throw fail(error === undefined ? `was not there within ${timeout} ms` : "let nobody in");
+  } finally {
+    clearTimeout(timer);
+    client.off("error", watch);
+  }
+  let lost = false;
+  client.on("ready", () => {
+    if (lost) onWarning(`${address}: connected again`);
+    lost = false;
+  });
+  const tell = tellOnce(client, (error) => onError(new Error(`Lost connection to ${address}: ${error.message}`, { cause: error })));
+  client.on("error", (error: Error) => {
+    lost = true;
+    tell(error);
+  });
+  return new Connection(client);
+}
+
+/** A client, and those that BullMQ makes of it for commands that wait. */
+export class Connection {
+  readonly client: Redis;
+  #clients: Redis[];
+
+  constructor(client: Redis) {
+    this.client = client;
+    this.#clients = [client];
+    const duplicate = client.duplicate.bind(client);
+    client.duplicate = (override) => {
+      const copy = duplicate(override);
+      this.#clients.push(copy);
+      return copy;
+    };
+  }
+
+  /**
+   * Ends all of them, whether the server is there or not: what waits for it is rejected. A client that is about to connect again would forget that
+   * when it is told to disconnect, and never end, so it is made to try at once.
+   */
+  end(): void {
+    for (const client of this.#clients) {
+      const { status } = client;
+      // To disconnect what is closed begins a timer that nothing ends.
+      if (status === "end" || status === "close") continue;
+      client.disconnect();
+      if (status !== "reconnecting") continue;
+      client.once("ready", () => client.disconnect());
+      client.connect().catch(() => {});
+    }
+  }
+}
+
+/** Hears of every error, and tells of each message once until the client is connected again. */
+export function tellOnce(client: Redis, tell: (error: Error) => void): (error: Error) => void {
+  const told = new Set<string>();
+  client.on("ready", () => told.clear());
+  return (error) => {
+    const { message } = error;
+    if (told.has(message)) return;
+    told.add(message);
+    tell(plain(error));
+  };
+}
+
+/** An error without the command that failed: the password is in that of a login. */
+export function plain(error: Error): Error {
+  const copy = new Error(error.message);
+  if (error.name !== "Error") copy.name = error.name;
+  return copy;
+}
+
+/** What a server should be set up with, and is not. */
+function warningsOf(info: string): string[] {
+  const field = (name: string): string | undefined => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1];
+  const warnings: string[] = [];
+  const policy = field("maxmemory_policy");
+  if (policy !== undefined && policy !== "noeviction") {
+    warnings.push(`maxmemory-policy is "${policy}": jobs may vanish when the memory is full. Set it to "noeviction"`);
+  }
+  if (field("aof_enabled") === "0") warnings.push('appendonly is off: jobs may vanish when the server ends. Set it to "yes"');
+  return warnings;
+}

@@ -1,0 +1,236 @@
+/**
+ * What is written into the queue: a call on the way there, a reply or a failure on the way back. Whatever comes out of Redis is checked before
+ * it is used, since others may write there too.
+ *
+ * @module
+ */
+
+import {
+  JobCancelledError,
+  JobTimeoutError,
+  MemoryLimitError,
+  PoolBrokenError,
+  PoolClosedError,
+  WorkerDiedError,
+} from "@procpool/process-pool";
+import { decodeError, encodeError, show, type Thrown } from "@procpool/process-pool/executor";
+import { fromJson, type Json, sizeOf, toJson } from "./values.ts";
+
+/** The version of what is written. Queues carry it in their names, so that hosts and producers of different versions do not meet. */
+export const VERSION = 1;
+
+/** A call: of a task with arguments, or of a task with each of some items. */
+export interface Envelope {
+  v: typeof VERSION;
+  /** The task's name. */
+  task: string;
+  /** What errors call the job, where that is not the name it travels under. */
+  id?: string | number;
+  args?: Json[];
+  items?: Json[];
+  /** The index of the first item in the input: what errors call it. */
+  first?: number;
+  /** Whether `args` or `items` are in the payload store instead. */
+  stored?: "args" | "items";
+  /** How long it may run, or each item, in ms. */
+  timeout?: number;
+  /** How often it is run again after its worker died. */
+  retries?: number;
+  /** When it is too late to start it, in ms since 1970. */
+  expiresAt?: number;
+  /** Which release of the program the producer is. */
+  release?: string;
+  /** Whether nobody wants it any more. */
+  cancelled?: true;
+}
+
+/** An item's outcome: a value, nothing, or what was thrown. */
+export type ItemReply = { value: Json } | { failure: Failure } | Record<never, never>;
+
+/** What a host replies: a value or nothing; the outcomes of items and how long they took, in ms; or that either is in the payload store. */
+export interface Reply {
+  v: typeof VERSION;
+  value?: Json;
+  items?: ItemReply[];
+  elapsed?: number;
+  stored?: true;
+}
+
+/** Something thrown, in JSON. Name and message are for people who look into Redis. */
+export interface Failure {
+  v: typeof VERSION;
+  name: string;
+  message: string;
+  thrown: Json;
+}
+
+/**
+ * What arguments, results and chunks may take in Redis, in bytes. Redis holds all of it in memory, and results twice: as such and in the events
+ * stream. More, and a few thousand jobs fill it; less, and ordinary records need a store.
+ */
+export const MAX_PAYLOAD = 256 * 1024;
+
+/** What a failure may take. Stacks and causes beyond are left out. */
+const MAX_FAILURE = 32 * 1024;
+
+/** What a message may take, in characters, once a failure is cut. */
+const MAX_MESSAGE = 4096;
+
+/** What BullMQ fails a job with that was redelivered too often. */
+const STALLED = "job stalled more than allowable limit";
+
+/** The classes that come back as themselves. */
+const CLASSES = new Map<string, unknown>(
+  Object.entries({ JobCancelledError, JobTimeoutError, MemoryLimitError, PoolBrokenError, PoolClosedError, WorkerDiedError }),
+);
+
+/** Reads a call; throws a TypeError that says what is wrong with it. */
+export function readEnvelope(data: unknown): Envelope {
+  if (!isObject(data)) throw malformed("it must be an object", data);
+  const { v, task, args, items, first, stored, timeout, retries, expiresAt, release, id } = data;
+  if (v !== VERSION) throw malformed(`this host reads version ${VERSION}`, v);
+  if (typeof task !== "string") throw malformed("'task' must be a text", task);
+  if (data.cancelled === true) return data as unknown as Envelope;
+  const payloads = [args, items].filter((each) => each !== undefined);
+  if (
+    stored === undefined
+      ? payloads.length !== 1 || !Array.isArray(payloads[0])
+      : payloads.length !== 0 || !["args", "items"].includes(stored as string)
+  ) {
+    throw malformed("it must have either 'args' or 'items'", data);
+  }
+  for (const [name, value] of Object.entries({ timeout, retries, expiresAt, first })) {
+    if (value !== undefined && !(typeof value === "number" && value >= 0)) throw malformed(`'${name}' must be a number`, value);
+  }
+  if (release !== undefined && typeof release !== "string") throw malformed("'release' must be a text", release);
+  if (id !== undefined && typeof id !== "string" && typeof id !== "number") throw malformed("'id' must be a text or a number", id);
+  return data as unknown as Envelope;
+}
+
+/** Reads a reply; throws a TypeError that says what is wrong with it. */
+export function readReply(data: unknown): Reply {
+  if (!isObject(data)) throw malformed("a reply must be an object", data);
+  if (data.v !== VERSION) throw malformed(`this producer reads version ${VERSION}`, data.v);
+  if (data.items !== undefined && !Array.isArray(data.items)) throw malformed("'items' of a reply must be an array", data.items);
+  return data as unknown as Reply;
+}
+
+/** The outcome of an item. */
+export function readItem(reply: unknown): PromiseSettledResult<unknown> {
+  if (!isObject(reply)) return { status: "rejected", reason: malformed("an item of a reply must be an object", reply) };
+  if ("failure" in reply) return { status: "rejected", reason: readFailure(reply.failure) };
+  return { status: "fulfilled", value: "value" in reply ? fromJson(reply.value as Json) : undefined };
+}
+
+/** A result, that may be nothing. */
+export function writeValue(value: unknown): { value: Json } | Record<never, never> {
+  return value === undefined ? {} : { value: toJson(value, "the result") };
+}
+
+/** Takes something thrown apart. What of it cannot be said in JSON is left out. */
+export function writeFailure(thrown: unknown): Failure {
+  const failure = writeThrown(
+    thrown,
+    encodeError(thrown, (constructor) => {
+      const name = (constructor as { name?: string } | undefined)?.name ?? "";
+      return CLASSES.get(name) === constructor ? { module: 0, name } : undefined;
+    }),
+  );
+  if (sizeOf(failure) <= MAX_FAILURE) return failure;
+  const { name, message } = failure;
+  const cut = new Error(message.slice(0, MAX_MESSAGE));
+  cut.name = name.slice(0, MAX_MESSAGE);
+  cut.stack = `${cut}`;
+  return writeThrown(cut, encodeError(cut, () => undefined));
+}
+
+function writeThrown(thrown: unknown, encoded: Thrown): Failure {
+  const { name, message } = thrown instanceof Error ? thrown : { name: "", message: show(thrown) };
+  return { v: VERSION, name: String(name), message: String(message), thrown: jsonOf(encoded) };
+}
+
+/** Properties that are no JSON are left out one by one. */
+function jsonOf(encoded: Thrown): Json {
+  if ("raw" in encoded) throw new TypeError("Cannot send what was not taken apart");
+  const { errors, root } = encoded;
+  return {
+    root: valueOf(root) ?? { value: null },
+    errors: errors.map(({ builtin, exported, name, message, stack, properties }) => ({
+      builtin,
+      exported: exported?.name ?? null,
+      name,
+      message,
+      stack,
+      properties: properties.flatMap(([name, enumerable, value]): Json[] => {
+        const json = valueOf(value);
+        return json === undefined ? [] : [[name, enumerable, json]];
+      }),
+    })),
+  };
+}
+
+function valueOf(value: { value: unknown } | { error: number }): Json | undefined {
+  if ("error" in value) return { error: value.error };
+  if (value.value === undefined) return {};
+  try {
+    return { value: toJson(value.value, "a property") };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Puts something thrown together again. */
+export function readFailure(data: unknown): unknown {
+  try {
+    const { v, thrown } = data as Failure;
+    if (v !== VERSION) throw malformed(`this producer reads failures of version ${VERSION}`, v);
+    const { root, errors } = thrown as { root: { value?: Json; error?: number }; errors: Record<string, Json>[] };
+    const decoded: Thrown = {
+      root: decodedValue(root, errors.length),
+      errors: errors.map(({ builtin, exported, name, message, stack, properties }) => ({
+        builtin: String(builtin),
+        exported: typeof exported === "string" ? { module: 0, name: exported } : undefined,
+        name: String(name),
+        message: String(message),
+        stack: String(stack),
+        properties: (properties as [string, boolean, Json][]).map(([name, enumerable, value]) => [
+          String(name),
+          Boolean(enumerable),
+          decodedValue(value as { value?: Json; error?: number }, errors.length),
+        ]),
+      })),
+    };
+    return decodeError(decoded, ({ name }) => CLASSES.get(name));
+  } catch (cause) {
+    return new TypeError("Cannot read what the host reported as a failure", { cause });
+  }
+}
+
+function decodedValue(data: { value?: Json; error?: number }, errors: number): { value: unknown } | { error: number } {
+  if (data.error === undefined) return { value: data.value === undefined ? undefined : fromJson(data.value) };
+  if (Number.isInteger(data.error) && data.error >= 0 && data.error < errors) return { error: data.error };
+  throw malformed("an error must be one of those listed", data.error);
+}
+
+/** What BullMQ keeps of a failed job, as what its future rejects with. */
+export function readFailedReason(reason: string, { jobId, taskName }: { jobId: string | number; taskName: string }): unknown {
+  if (reason === STALLED) {
+    return new WorkerDiedError(
+      `Lost job ${show(jobId)} (task ${show(taskName)}) as the hosts that ran it are gone, and it is not delivered again`,
+      { jobId, taskName },
+    );
+  }
+  try {
+    return readFailure(JSON.parse(reason));
+  } catch {
+    return new Error(reason);
+  }
+}
+
+function malformed(need: string, value: unknown): TypeError {
+  return new TypeError(`Cannot read what the queue holds as ${need}: current value is ${show(value)}`);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,547 @@
+import {
+  Job,
+  JobCancelledError,
+  JobTimeoutError,
+  MemoryLimitError,
+  PoolBrokenError,
+  PoolClosedError,
+  type PoolStats,
+  ProcessPool,
+  WorkerDiedError,
+} from "@procpool/process-pool";
+import { Checks, show } from "@procpool/process-pool/executor";
+import { type Job as QueuedJob, UnrecoverableError, WaitingError, Worker } from "bullmq";
+import type { Redis } from "ioredis";
+import {
+  cancelChannel,
+  checkedQueue,
+  connect,
+  type Connection,
+  plain,
+  PREFIX,
+  queueName,
+  type RedisConnection,
+  resolveConnection,
+  tellOnce,
+} from "./connection.ts";
+import { type Envelope, type ItemReply, readEnvelope, type Reply, VERSION, writeFailure, writeValue } from "./envelope.ts";
+import { checkedStore, isTooLarge, type PayloadStore } from "./payloads.ts";
+import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
+import { fromJson } from "./values.ts";
+
+/** Options of {@linkcode serve}. */
+export interface ServeOptions {
+  /** The queue's name: letters, digits, `.`, `-` and `_`. */
+  queue: string;
+  /** Where Redis or Valkey is: an address, or an address with what it takes to get in. */
+  connection: string | RedisConnection;
+  /** What this host can run, from {@linkcode defineTasks}. */
+  tasks: ClusterTasks;
+  /**
+   * How many jobs run at a time, each in a worker of its own that can be stopped.
+   *
+   * @default {navigator.hardwareConcurrency}
+   */
+  workers?: number | undefined;
+  /**
+   * What the host is called in `status`.
+   *
+   * @default {"host-" and the number of its process}
+   */
+  name?: string | undefined;
+  /**
+   * What tasks may do: as for `ProcessPool`. It has to include reading the task modules.
+   *
+   * @default {what the host may do}
+   */
+  permissions?: Deno.PermissionOptions | undefined;
+  /**
+   * How much heap a worker may have, in MB: as for `ProcessPool`.
+   *
+   * @default {undefined}
+   */
+  memoryLimit?: number | undefined;
+  /**
+   * How long a job may run that does not say it itself, in milliseconds.
+   *
+   * @default {Infinity}
+   */
+  jobTimeout?: number | undefined;
+  /**
+   * How often a job is delivered again after its host died. With 0 a job is started at most once; give such jobs a queue of their own, as it holds for all of
+   * a queue and all its hosts must say the same.
+   *
+   * @default {1}
+   */
+  redeliveries?: number | undefined;
+  /**
+   * For how long the queue takes a host for alive that says nothing, in milliseconds. Shorter, and a host that was held up for a moment has its
+   * jobs run twice; longer, and those of a dead one wait longer.
+   *
+   * @default {15000}
+   */
+  lockDuration?: number | undefined;
+  /**
+   * How often hosts look for jobs of dead hosts, in milliseconds.
+   *
+   * @default {5000}
+   */
+  stalledInterval?: number | undefined;
+  /**
+   * Where payloads go that are too large for Redis.
+   *
+   * @default {undefined}
+   */
+  payloads?: PayloadStore | undefined;
+  /**
+   * Which release of the program this is: a job of a producer that names another fails at once.
+   *
+   * @default {undefined}
+   */
+  release?: string | undefined;
+  /**
+   * How long to try to connect, in milliseconds.
+   *
+   * @default {10000}
+   */
+  openTimeout?: number | undefined;
+  /**
+   * Gets what belongs to no job: a connection that was lost, a job whose lock was lost.
+   *
+   * @default {console.error}
+   */
+  onError?: ((error: unknown) => void) | undefined;
+  /**
+   * Gets what is amiss with how the server is set up, once, and hears when a connection that was lost is there again.
+   *
+   * @default {console.warn}
+   */
+  onWarning?: ((message: string) => void) | undefined;
+}
+
+const OPTIONS = [
+  "queue",
+  "connection",
+  "tasks",
+  "workers",
+  "name",
+  "permissions",
+  "memoryLimit",
+  "jobTimeout",
+  "redeliveries",
+  "lockDuration",
+  "stalledInterval",
+  "payloads",
+  "release",
+  "openTimeout",
+  "onError",
+  "onWarning",
+] as const;
+
+const ACTION = "serve queue";
+
+/** Longer than the pauses of a busy machine, so that jobs do not run twice; short enough that those of a dead host wait for half a minute at most. */
+const LOCK_DURATION = 15_000;
+const STALLED_INTERVAL = 5000;
+
+/** A server that starts at the same time is waited for; a wrong address is told soon. In ms. */
+export const OPEN_TIMEOUT = 10_000;
+
+/** Jobs that run when the host is told to stop: longer ones are given back and start anew elsewhere. In ms. */
+const GRACE = 10_000;
+
+/** How long the server may take to hear that jobs are given back, in ms. If it is away they are left to be found by other hosts. */
+const FAREWELL = 3000;
+
+/** Minutes of which the queue remembers how many jobs ended. */
+const METRICS_MINUTES = 60;
+
+/** Why a local job is stopped that goes back into the queue. */
+const HANDED_BACK = Symbol("handed back");
+/** Why a local job is stopped that the queue has given to another host. */
+const LOCK_LOST = Symbol("lock lost");
+
+/**
+ * Runs the jobs of a queue on this machine, until it is shut down. They run in a local pool of killable workers, so that a task that computes
+ * holds up nothing: the host's own thread only talks to Redis.
+ *
+ * @param options Which queue, which tasks, how many workers.
+ * @returns The host, once it takes jobs.
+ *
+ * @throws {TypeError} If an option is of the wrong type.
+ * @throws {RangeError} If a number is out of its range.
+ * @throws {Error} If the server is not there in time, or does not let the host in.
+ * @throws {PoolBrokenError} If no worker can be started, as with a task module that cannot be loaded.
+ *
+ * @example A host of two workers
+ * ```ts ignore
+ * import { defineTasks, serve } from "@procpool/cluster";
+ *
+ * const tasks = defineTasks({ resize: import.meta.resolve("./tasks.ts") });
+ * await using host = await serve({ queue: "images", connection: "redis://127.0.0.1:6379", tasks, workers: 2 });
+ * await new Promise((resolve) => Deno.addSignalListener("SIGTERM", () => resolve(undefined)));
+ * ```
+ */
+export async function serve(options: ServeOptions): Promise<ClusterHost> {
+  const checks = new Checks(ACTION);
+  const {
+    queue,
+    connection,
+    tasks,
+    workers = navigator.hardwareConcurrency,
+    name = `host-${Deno.pid}`,
+    permissions,
+    memoryLimit,
+    jobTimeout,
+    redeliveries = 1,
+    lockDuration = LOCK_DURATION,
+    stalledInterval = STALLED_INTERVAL,
+    payloads,
+    release,
+    openTimeout = OPEN_TIMEOUT,
+    onError = (error: unknown) => console.error(error),
+    onWarning = (message: string) => console.warn(message),
+  } = checks.options(options, OPTIONS);
+  checkedQueue(ACTION, queue);
+  checkedTasks(ACTION, tasks);
+  checks.wholeNumber("redeliveries", redeliveries, { min: 0 });
+  checks.wholeNumber("lockDuration", lockDuration, { min: 100, max: 3_600_000 });
+  checks.wholeNumber("stalledInterval", stalledInterval, { min: 100, max: 3_600_000 });
+  checks.milliseconds("openTimeout", openTimeout);
+  checks.callable("onError", onError);
+  checks.callable("onWarning", onWarning);
+  if (typeof name !== "string" || !/^[\w.@-]{1,100}$/.test(name)) {
+    throw new TypeError(`Cannot ${ACTION} as 'name' must be of letters, digits and '.@_-': current value is ${show(name)}`);
+  }
+  if (release !== undefined && typeof release !== "string") {
+    throw new TypeError(`Cannot ${ACTION} as 'release' must be a text: current value is ${show(release)}`);
+  }
+  const store = checkedStore(ACTION, payloads);
+  const where = resolveConnection(ACTION, connection);
+  const pool = new ProcessPool({
+    maxWorkers: checks.wholeNumber("workers", workers),
+    modules: [...new Set(Object.values<ClusterTask>(tasks).map(({ module }) => module))],
+    backend: "killable",
+    permissions,
+    memoryLimit,
+    jobTimeout,
+    onError,
+  });
+  const server = await connect(where, { action: ACTION, timeout: openTimeout, onError, onWarning });
+  const host = new Host(server, pool, {
+    queue,
+    tasks,
+    workers,
+    name,
+    redeliveries,
+    lockDuration,
+    stalledInterval,
+    store,
+    release,
+    onError,
+  });
+  try {
+    await host.start();
+  } catch (error) {
+    await host.shutdown({ timeout: 0 });
+    throw error;
+  }
+  return host;
+}
+
+interface HostOptions {
+  queue: string;
+  tasks: ClusterTasks;
+  workers: number;
+  name: string;
+  redeliveries: number;
+  lockDuration: number;
+  stalledInterval: number;
+  store: PayloadStore | undefined;
+  release: string | undefined;
+  onError: (error: unknown) => void;
+}
+
+/** What {@linkcode serve} returns: a host that takes jobs until it is shut down. */
+export interface ClusterHost extends AsyncDisposable {
+  /** What the host is called. */
+  readonly name: string;
+  /** Resolves when it has shut down; rejects if it had to, because its workers could not be started any more. */
+  readonly finished: Promise<void>;
+  /** What the local pool holds and has done. */
+  stats(): PoolStats;
+  /**
+   * Takes no more jobs and lets those that run finish; those that do not in time go back into the queue, for other hosts. To do it twice is
+   * harmless.
+   *
+   * @param options How long jobs may take, in milliseconds; 10 seconds if that is not said.
+   *
+   * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
+   */
+  shutdown(options?: HostShutdownOptions): Promise<void>;
+}
+
+/** Options of {@linkcode ClusterHost.shutdown}. */
+export interface HostShutdownOptions {
+  /**
+   * How long jobs that run may take to finish, in milliseconds.
+   *
+   * @default {10000}
+   */
+  timeout?: number | undefined;
+}
+
+/** A worker of BullMQ's before a pool of ours: takes jobs from the queue, checks them, and hears of those that are to be stopped. */
+class Host implements ClusterHost {
+  #server: Connection;
+  #subscriber: Redis;
+  #pool: ProcessPool;
+  #worker: Worker;
+  #options: HostOptions;
+  /** The jobs that run here, by the names under which they travel. */
+  #active = new Map<string, AbortController>();
+  #end: Promise<void> | undefined;
+  /** Why it takes no more jobs, if nobody told it so. */
+  #defect: PoolBrokenError | undefined;
+  #finished = Promise.withResolvers<void>();
+
+  constructor(server: Connection, pool: ProcessPool, options: HostOptions) {
+    const { client } = server;
+    const { queue, name, workers, lockDuration, stalledInterval, redeliveries, onError } = options;
+    this.#server = server;
+    this.#pool = pool;
+    this.#options = options;
+    this.#subscriber = client.duplicate();
+    this.#subscriber.on("error", () => {});
+    this.#worker = new Worker(queueName(queue), (job, token) => this.#process(job, token!), {
+      connection: client,
+      prefix: PREFIX,
+      name,
+      autorun: false,
+      skipVersionCheck: true,
+      concurrency: workers,
+      lockDuration,
+      stalledInterval,
+      maxStalledCount: redeliveries,
+      metrics: { maxDataPoints: METRICS_MINUTES },
+    });
+    const tell = tellOnce(client, onError);
+    this.#worker.on("error", (error) => {
+      // The connection tells of itself, and what comes of a lost lock is told below.
+      if (!/ECONN|EPIPE|Connection is closed|could not renew lock/.test(error.message)) tell(error);
+    });
+    // Whoever does not ask does not hear of it.
+    this.#finished.promise.catch(() => {});
+    this.#worker.on("lockRenewalFailed", (ids: string[]) => {
+      for (const id of ids) this.#active.get(id)?.abort(LOCK_LOST);
+    });
+  }
+
+  get name(): string {
+    return this.#options.name;
+  }
+
+  get finished(): Promise<void> {
+    return this.#finished.promise;
+  }
+
+  stats(): PoolStats {
+    return this.#pool.stats();
+  }
+
+  /** Begins to take jobs. */
+  async start(): Promise<void> {
+    // A module that cannot be loaded fails the host, and not the first jobs.
+    await this.#pool.warmUp();
+    this.#subscriber.on("message", (_channel: string, id: string) => this.#active.get(id)?.abort(cancelled(id)));
+    await this.#subscriber.subscribe(cancelChannel(this.#options.queue));
+    await this.#worker.waitUntilReady();
+    this.#worker.run().catch((error) => this.#options.onError(plain(error)));
+  }
+
+  async shutdown(options: HostShutdownOptions = {}): Promise<void> {
+    const checks = new Checks("shut down host");
+    const { timeout = GRACE } = checks.options(options, ["timeout"]);
+    checks.milliseconds("timeout", timeout, { infinite: true });
+    await (this.#end ??= this.#shutDown(timeout));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+
+  async #shutDown(timeout: number): Promise<void> {
+    const closed = this.#worker.close();
+    if (!await settledWithin(closed, timeout)) {
+      for (const controller of this.#active.values()) controller.abort(HANDED_BACK);
+      const heard = await settledWithin(closed, FAREWELL);
+      if (!heard && this.#active.size > 0) {
+        this.#options.onError(new Error(`Left ${this.#active.size} jobs for other hosts to find, as the server does not answer`));
+      }
+      if (!heard) this.#server.end();
+    }
+    await settledWithin(closed, FAREWELL);
+    this.#server.end();
+    await this.#pool.terminate();
+    if (this.#defect === undefined) this.#finished.resolve();
+    else this.#finished.reject(this.#defect);
+  }
+
+  async #process(job: QueuedJob, token: string): Promise<Reply> {
+    const id = job.id!;
+    const controller = new AbortController();
+    this.#active.set(id, controller);
+    try {
+      return await this.#run(id, readEnvelope(job.data), controller.signal);
+    } catch (error) {
+      // A host without workers must not draw all jobs to itself and fail them.
+      if (error instanceof PoolBrokenError) this.#breakDown(error);
+      if (error === LOCK_LOST) this.#options.onError(new Error(`Stopped job ${show(id)} as the queue has given it to another host`));
+      else if (error === HANDED_BACK || hasNoWorkers(error)) await job.moveToWait(token);
+      else throw failure(error);
+      throw new WaitingError();
+    } finally {
+      this.#active.delete(id);
+    }
+  }
+
+  #breakDown(error: PoolBrokenError): void {
+    if (this.#defect !== undefined) return;
+    this.#defect = error;
+    this.#options.onError(error);
+    this.shutdown({ timeout: 0 });
+  }
+
+  async #run(id: string, envelope: Envelope, signal: AbortSignal): Promise<Reply> {
+    const task = this.#admit(id, envelope);
+    const { stored } = envelope;
+    if (stored !== undefined) envelope[stored] = JSON.parse(await this.#store().get(payloadKey(this.#options.queue, id, "args")));
+    signal.throwIfAborted();
+    const reply = envelope.items === undefined
+      ? await this.#runOne(id, task, envelope, signal)
+      : await this.#runItems(task, envelope, signal);
+    const { store, queue } = this.#options;
+    if (!isTooLarge(reply, { what: "the result", store })) return reply;
+    await this.#store().put(payloadKey(queue, id, "result"), JSON.stringify(reply));
+    return { v: VERSION, stored: true };
+  }
+
+  /** The task of a call that may be started: looked up among this host's own, whatever the queue says. */
+  #admit(id: string, { task: name, cancelled: unwanted, expiresAt, release }: Envelope): ClusterTask {
+    const { tasks } = this.#options;
+    if (unwanted === true) throw cancelled(id);
+    if (!Object.hasOwn(tasks, name)) {
+      throw new TypeError(
+        `Cannot run task ${show(name)} as this host has none of that name: its tasks are ${Object.keys(tasks).map(show).join(", ")}`,
+      );
+    }
+    if (release !== undefined && this.#options.release !== undefined && release !== this.#options.release) {
+      throw new TypeError(
+        `Cannot run task ${show(name)} of release ${show(release)} as this host is of release ${show(this.#options.release)}`,
+      );
+    }
+    if (expiresAt !== undefined && Date.now() > expiresAt) {
+      const cause = new DOMException("It is too late to start the job", "TimeoutError");
+      throw new JobCancelledError(`Cancelled job ${show(id)} (task ${show(name)}) as no host was free in time`, {
+        jobId: id,
+        taskName: name,
+        cause,
+      });
+    }
+    return tasks[name]!;
+  }
+
+  async #runOne(id: string, task: ClusterTask, envelope: Envelope, signal: AbortSignal): Promise<Reply> {
+    const args = envelope.args!.map(fromJson);
+    task.validate?.(args);
+    const { timeout, retries } = envelope;
+    const value = await this.#pool.run(new Job({ id: envelope.id ?? id, func: task, args, timeout, retries, signal }));
+    return { v: VERSION, ...writeValue(value) };
+  }
+
+  /** All in one worker, one after the other: each item fails alone, and a death costs the item that ran. */
+  async #runItems(task: ClusterTask, { items, timeout, first = 0 }: Envelope, signal: AbortSignal): Promise<Reply> {
+    const start = performance.now();
+    const replies: ItemReply[] = [];
+    const accepted: { index: number; item: unknown }[] = [];
+    for (const [index, json] of items!.entries()) {
+      const item = fromJson(json);
+      replies[index] = attempt(() => {
+        task.validate?.([item]);
+        accepted.push({ index, item });
+        return {};
+      });
+    }
+    const outcomes = this.#pool.map(task, accepted.map(({ item }) => item), {
+      chunkSize: Math.max(1, accepted.length),
+      settled: true,
+      timeout,
+      signal,
+    });
+    let next = 0;
+    for await (const outcome of outcomes) {
+      // It is the host that failed, and not the item: another is to run all of them.
+      if (outcome.status === "rejected" && hasNoWorkers(outcome.reason)) throw outcome.reason;
+      const { index } = accepted[next]!;
+      const [from, to] = [next++, first + index];
+      replies[index] = attempt(() => {
+        if (outcome.status === "rejected") throw renumbered(outcome.reason, { from, to });
+        return writeValue(outcome.value);
+      });
+    }
+    return { v: VERSION, items: replies, elapsed: performance.now() - start };
+  }
+
+  #store(): PayloadStore {
+    const { store } = this.#options;
+    if (store !== undefined) return store;
+    throw new TypeError("Cannot read arguments that are in the payload store as this host was given no 'payloads'");
+  }
+}
+
+/** Under which key the store has something of a job. */
+export function payloadKey(queue: string, id: string, what: "args" | "result"): string {
+  return `${queue}.${id}.${what}`;
+}
+
+function attempt(make: () => ItemReply): ItemReply {
+  try {
+    return make();
+  } catch (error) {
+    return { failure: writeFailure(error) };
+  }
+}
+
+/** Whether there are no workers here any more. */
+function hasNoWorkers(error: unknown): boolean {
+  return error instanceof PoolBrokenError || error instanceof PoolClosedError;
+}
+
+/** The error of an item, which counts within the whole input and not within what was sent to the worker. */
+function renumbered(error: unknown, { from, to }: { from: number; to: number }): unknown {
+  const ours = error instanceof JobTimeoutError || error instanceof WorkerDiedError || error instanceof MemoryLimitError;
+  if (!ours || error.jobId !== from) return error;
+  error.message = error.message.replace(`job ${from} `, `job ${to} `);
+  return Object.defineProperty(error, "jobId", { value: to });
+}
+
+function cancelled(id: string): JobCancelledError {
+  return new JobCancelledError(`Cancelled job ${show(id)}`, { jobId: id, taskName: "" });
+}
+
+/** What BullMQ fails a job with for good. Of an error it keeps the message, and the stack, which is in the message already. */
+function failure(error: unknown): UnrecoverableError {
+  const failure = new UnrecoverableError(JSON.stringify(writeFailure(error)));
+  failure.stack = "";
+  return failure;
+}
+
+/** Whether a promise settles in time. */
+async function settledWithin(promise: Promise<unknown>, timeout: number): Promise<boolean> {
+  if (timeout === Infinity) return await promise.then(() => true, () => true);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<false>((resolve) => timer = setTimeout(() => resolve(false), timeout));
+  const settled = await Promise.race([promise.then(() => true, () => true), late]);
+  clearTimeout(timer);
+  return settled;
+}

@@ -1,0 +1,278 @@
+import type { Redis } from "ioredis";
+import { Queue, QueueEvents } from "bullmq";
+import { cancelChannel, type Connection, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
+import { type Envelope, VERSION } from "./envelope.ts";
+
+/** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more. */
+export type Ending =
+  | { kind: "completed"; reply: unknown }
+  | { kind: "failed"; reason: string }
+  | { kind: "refused"; error: Error }
+  | { kind: "removed" | "lost" };
+
+/** Hears of one job. */
+export interface Listener {
+  /** A host has started it, or has not after all. */
+  running(running: boolean): void;
+  /** The host that ran it is gone, or had to stop: it waits for another. */
+  redelivered(): void;
+  /** It has ended. Nothing comes after that. */
+  ended(ending: Ending): void;
+}
+
+interface Entry {
+  id: string;
+  /** Undefined for one that another producer has sent. */
+  envelope: Envelope | undefined;
+  listeners: Set<Listener>;
+  /** Resolves when Redis has taken it. */
+  sent: Promise<void>;
+  /** The sweep after which Redis had taken it; infinite before. */
+  sentAt: number;
+  sendings: number;
+}
+
+/** Results are kept for producers that come back, for so many seconds and so many jobs. More, and Redis holds them in memory for nothing. */
+export const KEEP_COMPLETED = { age: 600, count: 10_000 };
+const KEEP_FAILED = { age: 86_400, count: 1000 };
+
+/**
+ * Entries of the events stream, about four a job, results among them. Fewer, and a producer that is held up for a moment misses some, which the
+ * sweep finds two seconds later; more, and Redis holds that many results twice.
+ */
+const MAX_EVENTS = 10_000;
+
+/** How often pending jobs are looked up, in ms: what a lost event costs. Shorter, and Redis is asked about slow jobs all the time. */
+const SWEEP_INTERVAL = 2000;
+
+/** Jobs a lookup. More, and Redis is held up for everybody else. */
+const SWEEP_BATCH = 500;
+
+/** So often a job is sent that Redis forgets each time: one that was emptied must not keep producers busy for ever. */
+const MOST_SENDINGS = 3;
+
+/**
+ * A producer's end of the queue: sends jobs, hears how they end, and asks about those of which it has heard nothing, so that each ends once
+ * whatever happens to the events.
+ */
+export class Link {
+  #queue: Queue;
+  #events: QueueEvents;
+  #connection: Connection;
+  #client: Redis;
+  #channel: string;
+  #report: (error: Error) => void;
+  #entries = new Map<string, Entry>();
+  #sweeps = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #state: "open" | "closed" = "open";
+  /** What is under way and must be through before the connection is closed. */
+  #errands = new Set<Promise<void>>();
+
+  private constructor(
+    connection: Connection,
+    queue: string,
+    { lastEvent, report }: { lastEvent: string; report: (error: unknown) => void },
+  ) {
+    const { client } = connection;
+    const common = { connection: client, prefix: PREFIX, skipVersionCheck: true };
+    this.#connection = connection;
+    this.#client = client;
+    this.#channel = cancelChannel(queue);
+    this.#report = tellOnce(client, report);
+    this.#queue = new Queue(queueName(queue), { ...common, streams: { events: { maxLen: MAX_EVENTS } } });
+    this.#events = new QueueEvents(queueName(queue), { ...common, lastEventId: lastEvent });
+    // Connection errors come from the client too, which tells of each once.
+    this.#queue.on("error", () => {});
+    this.#events.on("error", (error) => this.#tell(error));
+    this.#events.on("completed", ({ jobId, returnvalue }) => this.#end(jobId, { kind: "completed", reply: returnvalue }));
+    this.#events.on("failed", ({ jobId, failedReason }) => this.#end(jobId, { kind: "failed", reason: failedReason }));
+    this.#events.on("removed", ({ jobId }) => this.#end(jobId, { kind: "removed" }));
+    this.#events.on("active", ({ jobId }) => this.#each(jobId, (listener) => listener.running(true)));
+    this.#events.on("waiting", ({ jobId, prev }) => {
+      if (prev !== "active") return;
+      this.#each(jobId, (listener) => {
+        listener.running(false);
+        listener.redelivered();
+      });
+    });
+    this.#events.on("duplicated", ({ jobId }) => {
+      const entry = this.#entries.get(jobId);
+      if (entry !== undefined) this.#errand(() => this.#lookUp([entry]));
+    });
+    this.#scheduleSweep();
+  }
+
+  /** Begins to listen. Nothing that happens from now on is missed, however long the connection for it takes. */
+  static async open(connection: Connection, queue: string, report: (error: unknown) => void): Promise<Link> {
+    const [last] = await connection.client.xrevrange(`${PREFIX}:${queueName(queue)}:events`, "+", "-", "COUNT", 1);
+    const link = new Link(connection, queue, { lastEvent: last?.[0] ?? "0", report });
+    try {
+      await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
+    } catch (error) {
+      await link.close();
+      throw error;
+    }
+    return link;
+  }
+
+  /** The queue, for looking at it. */
+  get queue(): Queue {
+    return this.#queue;
+  }
+
+  /** Sends a job. One of the same id that the queue knows already is not sent again: how that ends is what the listener hears. */
+  send(id: string, envelope: Envelope, listener: Listener): void {
+    const entry = this.#entries.get(id);
+    if (entry !== undefined) return void entry.listeners.add(listener);
+    this.#send(this.#register(id, envelope, listener));
+  }
+
+  /** The name of the task of a job that was sent before; undefined if the queue knows none of this id. */
+  async find(id: string): Promise<string | undefined> {
+    return (await this.#queue.getJob(id))?.name;
+  }
+
+  /** Listens to a job that was sent before. */
+  listen(id: string, listener: Listener): void {
+    const known = this.#entries.get(id);
+    if (known !== undefined) return void known.listeners.add(listener);
+    const entry = this.#register(id, undefined, listener);
+    entry.sentAt = this.#sweeps;
+    this.#errand(() => this.#lookUp([entry]));
+  }
+
+  /** Stops listening to a job. When nobody listens any more it is taken out of the queue, or the host that runs it is told to stop. */
+  drop(id: string, listener: Listener): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined || !entry.listeners.delete(listener) || entry.listeners.size > 0) return;
+    this.#entries.delete(id);
+    this.#errand(async () => {
+      await entry.sent;
+      if (await this.#queue.remove(id) === 1) return;
+      // In this order: should the host die before it hears, the next one finds that nobody wants the job any more.
+      const job = await this.#queue.getJob(id);
+      await job?.updateData({ v: VERSION, task: job.name, cancelled: true });
+      await this.#client.publish(this.#channel, id);
+    });
+  }
+
+  /** Removes a job that has ended, for which nobody will ask again. */
+  remove(id: string): void {
+    this.#errand(async () => void await this.#queue.remove(id));
+  }
+
+  /** Resolves when what was dropped is out of the queue and the connections are closed. */
+  async close(): Promise<void> {
+    this.#state = "closed";
+    clearTimeout(this.#timer);
+    while (this.#errands.size > 0) await Promise.all(this.#errands);
+    await Promise.allSettled([this.#events.close(), this.#queue.close()]);
+    this.#connection.end();
+  }
+
+  /** Lets go of a server that is away: what waits for it fails, and {@linkcode Link.close} comes to its end. */
+  abandon(): void {
+    this.#state = "closed";
+    this.#connection.end();
+  }
+
+  #register(id: string, envelope: Envelope | undefined, listener: Listener): Entry {
+    const entry: Entry = { id, envelope, listeners: new Set([listener]), sent: Promise.resolve(), sentAt: Infinity, sendings: 0 };
+    this.#entries.set(id, entry);
+    return entry;
+  }
+
+  #send(entry: Entry): void {
+    entry.sendings++;
+    entry.sentAt = Infinity;
+    entry.sent = this.#add(entry);
+  }
+
+  async #add(entry: Entry): Promise<void> {
+    const { id, envelope } = entry;
+    try {
+      await this.#queue.add(envelope!.task, envelope, {
+        jobId: id,
+        attempts: 1,
+        removeOnComplete: KEEP_COMPLETED,
+        removeOnFail: KEEP_FAILED,
+      });
+      entry.sentAt = this.#sweeps;
+    } catch (error) {
+      this.#end(id, { kind: "refused", error: plain(error as Error) });
+    }
+  }
+
+  #each(id: string, tell: (listener: Listener) => void): void {
+    for (const listener of this.#entries.get(id)?.listeners ?? []) tell(listener);
+  }
+
+  #end(id: string, ending: Ending): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    this.#entries.delete(id);
+    for (const listener of entry.listeners) listener.ended(ending);
+  }
+
+  #scheduleSweep(): void {
+    if (this.#state === "closed") return;
+    this.#timer = setTimeout(() => this.#errand(() => this.#sweep()), SWEEP_INTERVAL);
+  }
+
+  /** Asks about the jobs of which nothing was heard since the last sweep but one. */
+  async #sweep(): Promise<void> {
+    try {
+      const silent = this.#entries.values().filter(({ sentAt }) => sentAt < this.#sweeps).toArray();
+      this.#sweeps++;
+      for (let i = 0; i < silent.length && this.#state === "open"; i += SWEEP_BATCH) {
+        await this.#lookUp(silent.slice(i, i + SWEEP_BATCH));
+      }
+    } finally {
+      this.#scheduleSweep();
+    }
+  }
+
+  /** Reads what has become of jobs, without their arguments. */
+  async #lookUp(entries: Entry[]): Promise<void> {
+    const pipeline = this.#client.pipeline();
+    for (const { id } of entries) {
+      pipeline.hmget(this.#queue.toKey(id), "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn");
+    }
+    const answers = await pipeline.exec();
+    for (const [i, entry] of entries.entries()) {
+      const [error, fields] = answers?.[i] ?? [];
+      if (error instanceof Error) throw error;
+      const [timestamp, finishedOn, returnvalue, failedReason, processedOn] = fields as (string | null)[];
+      // Meanwhile it may have ended, or been sent anew.
+      if (this.#entries.get(entry.id) !== entry || entry.sentAt === Infinity) continue;
+      if (timestamp === null) this.#forgotten(entry);
+      else if (finishedOn !== null && failedReason) this.#end(entry.id, { kind: "failed", reason: failedReason });
+      else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });
+      else this.#each(entry.id, (listener) => listener.running(processedOn !== null));
+    }
+  }
+
+  /** Redis has lost it, as one that was not written to disk in time: whoever has it sends it again. */
+  #forgotten(entry: Entry): void {
+    if (entry.envelope === undefined || entry.sendings >= MOST_SENDINGS) return this.#end(entry.id, { kind: "lost" });
+    this.#send(entry);
+  }
+
+  #errand(work: () => Promise<void>): void {
+    const errand = work().catch((error) => this.#tell(error)).finally(() => this.#errands.delete(errand));
+    this.#errands.add(errand);
+  }
+
+  #tell(error: Error): void {
+    if (this.#state === "open" && !/ECONNREFUSED|ECONNRESET|Connection is closed/.test(error.message)) this.#report(error);
+  }
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,267 @@
+import { currentJob, type MapOptions, ProcessPool } from "@procpool/process-pool";
+import { Checks, show } from "@procpool/process-pool/executor";
+import { MAX_PAYLOAD } from "./envelope.ts";
+import { type Json, sizeOf } from "./values.ts";
+
+/** Some items that travel together, or one that cannot travel, and why. */
+export interface Chunk {
+  /** The index of the first in the input. */
+  first: number;
+  items: Json[];
+  /** Whether it is too large for Redis: one item that is. */
+  large: boolean;
+  unsendable: { error: unknown } | undefined;
+}
+
+/** The outcomes of a chunk, and how long a worker took for them, in ms. */
+export interface ChunkOutcomes {
+  outcomes: PromiseSettledResult<unknown>[];
+  elapsed: number;
+}
+
+/** What a map needs of its pool. */
+export interface MapHost {
+  /** How many chunks may be under way. */
+  lanes: number;
+  /** Resolves when it is known which task to run. */
+  prepare(): Promise<void>;
+  /** What stands for an item in JSON, and whether that is too large for Redis; throws if it cannot travel. */
+  encode(item: unknown): { json: Json; large: boolean };
+  /** Runs a chunk somewhere. Its items' errors are in the outcomes. */
+  run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes>;
+  report(error: unknown): void;
+}
+
+/** What an automatic chunk should take, in ms. Less, and Redis is busier than the workers; more, and a host that dies costs more work. */
+const CHUNK_TIME = 500;
+
+/** What the items of a chunk may take in Redis, in bytes, so that there is room for what stands around them. */
+const MAX_CHUNK = 0.95 * MAX_PAYLOAD;
+
+/** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
+const CHUNK_GROWTH = 8;
+
+/** How long an automatic chunk waits for an input that is slow to come, in ms: longer delays results, shorter sends smaller chunks. */
+const CHUNK_PATIENCE = 20;
+
+/** Items read ahead, for each chunk that may be under way: the size of the largest automatic chunk. More only hold memory. */
+const BUFFER_PER_LANE = 64;
+
+const OPTIONS = ["chunkSize", "buffer", "ordered", "settled", "timeout", "signal"] as const;
+
+type Items = Iterable<unknown> | AsyncIterable<unknown>;
+
+/**
+ * One call of `map`. The chunks are the items of a map of the core's own, on its backend `inline`: a lane of that waits for a chunk which runs
+ * elsewhere. So order, early ends and signals are the core's; what is done here is to make chunks, and to read no more than `buffer` items ahead.
+ */
+export function mapChunks(host: MapHost, items: Items, options: MapOptions): AsyncIterableIterator<unknown> {
+  const checks = new Checks("map");
+  const { chunkSize = "auto", buffer, ordered = true, settled = false, timeout, signal } = checks.options(options, OPTIONS);
+  const fixed = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize);
+  const most = buffer === undefined ? host.lanes * Math.max(BUFFER_PER_LANE, fixed ?? 0) : checks.wholeNumber("buffer", buffer);
+  checks.boolean("ordered", ordered);
+  checks.boolean("settled", settled);
+  if (timeout !== undefined) checks.milliseconds("timeout", timeout, { infinite: true });
+  if (signal !== undefined) checks.signal("signal", signal);
+  const open = opener(items);
+
+  const input = new Chunks(open, host, { fixed, buffer: most });
+  const loop = run();
+  return loop;
+
+  async function* run(): AsyncGenerator<unknown, undefined> {
+    const lanes = new ProcessPool({ backend: "inline", maxWorkers: host.lanes, onError: (error) => host.report(error) });
+    const runChunk = (chunk: Chunk): Promise<PromiseSettledResult<unknown>[]> =>
+      input.run(chunk, { timeout, signal: currentJob()!.signal });
+    try {
+      for await (const outcomes of lanes.map(runChunk, input.read(), { chunkSize: 1, buffer: 2 * host.lanes, ordered, signal })) {
+        for (const outcome of outcomes) {
+          input.consumed();
+          if (settled) yield outcome;
+          else if (outcome.status === "fulfilled") yield outcome.value;
+          else throw outcome.reason;
+        }
+      }
+    } finally {
+      input.end();
+      await lanes.terminate();
+    }
+    return undefined;
+  }
+}
+
+function opener(items: unknown): () => AsyncIterator<unknown> | Iterator<unknown> {
+  const given = (items ?? {}) as AsyncIterable<unknown> & Iterable<unknown>;
+  if (typeof given[Symbol.asyncIterator] === "function") return () => given[Symbol.asyncIterator]();
+  if (typeof given[Symbol.iterator] === "function") return () => given[Symbol.iterator]();
+  throw new TypeError(`Cannot map as the items must be iterable, an async iterable or a ReadableStream: current value is ${show(items)}`);
+}
+
+/** Makes chunks of an input, as large as they were told to be or as long as they should take. */
+class Chunks {
+  #open: () => AsyncIterator<unknown> | Iterator<unknown>;
+  #host: MapHost;
+  #fixed: number | undefined;
+  #buffer: number;
+  #size: number;
+  #read = 0;
+  #consumed = 0;
+  #ended = false;
+  #wake: () => void = () => {};
+
+  constructor(
+    open: () => AsyncIterator<unknown> | Iterator<unknown>,
+    host: MapHost,
+    { fixed, buffer }: { fixed: number | undefined; buffer: number },
+  ) {
+    this.#open = open;
+    this.#host = host;
+    this.#fixed = fixed;
+    this.#buffer = buffer;
+    this.#size = Math.min(fixed ?? 1, buffer);
+  }
+
+  /** The loop has taken an item. */
+  consumed(): void {
+    this.#consumed++;
+    this.#wake();
+  }
+
+  /** No more is wanted. */
+  end(): void {
+    this.#ended = true;
+    this.#wake();
+  }
+
+  async run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
+    if (chunk.unsendable !== undefined) return [{ status: "rejected", reason: chunk.unsendable.error }];
+    const { outcomes, elapsed } = await this.#host.run(chunk, options);
+    if (this.#fixed === undefined && elapsed > 0) {
+      const largest = Math.max(1, Math.floor(this.#buffer / this.#host.lanes));
+      const wanted = Math.floor(CHUNK_TIME * outcomes.length / elapsed);
+      this.#size = Math.max(1, Math.min(wanted, this.#size * CHUNK_GROWTH, largest));
+    }
+    return outcomes;
+  }
+
+  /** Reads the input: an item that cannot travel is a chunk of its own, and a chunk that grows too large for Redis is cut short. */
+  async *read(): AsyncGenerator<Chunk> {
+    await this.#host.prepare();
+    const source = new Source(this.#open(), (error) => this.#host.report(error));
+    let chunk: Chunk = { first: 0, items: [], large: false, unsendable: undefined };
+    let size = 0;
+    let bytes = 0;
+    let patience: Patience | undefined;
+    const next = (): Chunk => {
+      patience?.end();
+      patience = undefined;
+      const full = chunk;
+      chunk = { first: this.#read, items: [], large: false, unsendable: undefined };
+      bytes = 0;
+      return full;
+    };
+    try {
+      for (;;) {
+        if (chunk.items.length === 0) {
+          await this.#room();
+          if (this.#ended) return;
+          size = this.#size;
+        } else if (this.#fixed === undefined) patience ??= startPatience();
+        const result = await source.pull(patience);
+        if (result === LATE) {
+          yield next();
+          continue;
+        }
+        if (result.done) break;
+        try {
+          const { json, large } = this.#host.encode(result.value);
+          const itemBytes = sizeOf(json) + 1;
+          if (chunk.items.length > 0 && bytes + itemBytes > MAX_CHUNK) yield next();
+          chunk.items.push(json);
+          chunk.large = large;
+          bytes += itemBytes;
+        } catch (error) {
+          if (chunk.items.length > 0) yield next();
+          yield { first: this.#read, items: [], large: false, unsendable: { error } };
+          chunk.first = this.#read + 1;
+        }
+        this.#read++;
+        if (chunk.items.length >= size) yield next();
+      }
+    } catch (error) {
+      // It stands behind what was read before it.
+      if (chunk.items.length > 0) yield next();
+      throw error;
+    } finally {
+      patience?.end();
+      await source.close();
+    }
+    if (chunk.items.length > 0) yield next();
+  }
+
+  /** Resolves when a whole chunk may be read, or nothing is wanted any more. */
+  async #room(): Promise<void> {
+    while (!this.#ended && this.#buffer - (this.#read - this.#consumed) < this.#size) {
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+  }
+}
+
+const LATE = Symbol("late");
+
+interface Patience {
+  over: Promise<typeof LATE>;
+  end(): void;
+}
+
+function startPatience(): Patience {
+  const { promise, resolve } = Promise.withResolvers<typeof LATE>();
+  const timer = setTimeout(() => resolve(LATE), CHUNK_PATIENCE);
+  return { over: promise, end: () => clearTimeout(timer) };
+}
+
+/** An input that may be slow: whoever gives up waiting finds the item the next time. */
+class Source {
+  #iterator: AsyncIterator<unknown> | Iterator<unknown>;
+  #report: (error: unknown) => void;
+  #pulled: Promise<IteratorResult<unknown>> | undefined;
+  #ended = false;
+
+  constructor(iterator: AsyncIterator<unknown> | Iterator<unknown>, report: (error: unknown) => void) {
+    this.#iterator = iterator;
+    this.#report = report;
+  }
+
+  async pull(patience: Patience | undefined): Promise<IteratorResult<unknown> | typeof LATE> {
+    try {
+      if (this.#pulled === undefined) {
+        const result = this.#iterator.next();
+        if (!("then" in result)) return this.#took(result);
+        this.#pulled = Promise.resolve(result);
+      }
+      const result = await (patience === undefined ? this.#pulled : Promise.race([this.#pulled, patience.over]));
+      return result === LATE ? LATE : this.#took(result);
+    } catch (error) {
+      this.#ended = true;
+      throw error;
+    }
+  }
+
+  /** Tells the input that no more is wanted. One that is about to give an item ends when it has; that is not waited for. */
+  async close(): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    const pulled = this.#pulled;
+    pulled?.catch((error) => this.#report(error));
+    const closed = Promise.resolve(this.#iterator.return?.());
+    if (pulled === undefined) await closed;
+    else closed.catch((error) => this.#report(error));
+  }
+
+  #took(result: IteratorResult<unknown>): IteratorResult<unknown> {
+    this.#pulled = undefined;
+    if (result.done) this.#ended = true;
+    return result;
+  }
+}

@@ -1,0 +1,69 @@
+/**
+ * The jobs of `@procpool/process-pool` on many machines, through [BullMQ](https://bullmq.io) and Redis or Valkey. Producers have a
+ * {@linkcode ClusterPool}, machines that run jobs a host, which {@linkcode serve} starts; both share what {@linkcode defineTasks} names. What they have in common with the core, such as `Job` and the errors,
+ * is the core's own.
+ *
+ * @example What both sides share
+ * ```ts
+ * import { defineTasks } from "@procpool/cluster";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const tasks = defineTasks({ resize: "file:///srv/tasks.ts" });
+ * assertEquals(tasks.resize.module, "file:///srv/tasks.ts");
+ * ```
+ *
+ * @example A producer, and a host on another machine
+ * ```ts ignore
+ * import { ClusterPool, serve } from "@procpool/cluster";
+ * import { tasks } from "./cluster_tasks.ts";
+ *
+ * // On every machine that runs jobs:
+ * await serve({ queue: "images", connection: "redis://10.0.0.1:6379", tasks });
+ *
+ * // Where the jobs come from:
+ * await using pool = await ClusterPool.open({ queue: "images", connection: "redis://10.0.0.1:6379", tasks });
+ * for await (const size of pool.map(tasks.resize, ["a.png", "b.png"])) console.log(size);
+ * ```
+ *
+ * @module
+ */
+
+export {
+  asCompleted,
+  type AsCompletedOptions,
+  type CancelOptions,
+  Future,
+  Job,
+  type JobArgs,
+  type JobBaseOptions,
+  type JobCancelledDetails,
+  JobCancelledError,
+  type JobOptions,
+  type JobOptionsWithKwargs,
+  type JobState,
+  type JobTimeoutDetails,
+  JobTimeoutError,
+  type MapOptions,
+  type MemoryLimitDetails,
+  MemoryLimitError,
+  type PoolBrokenDetails,
+  PoolBrokenError,
+  PoolClosedError,
+  type PoolStats,
+  type ResultOptions,
+  type SettledState,
+  type ShutdownOptions,
+  type Task,
+  type TaskRef,
+  wait,
+  type WaitOptions,
+  type WaitResult,
+  type WorkerDiedDetails,
+  WorkerDiedError,
+} from "@procpool/process-pool";
+export type { RedisConnection } from "./connection.ts";
+export { type ClusterHost, type HostShutdownOptions, serve, type ServeOptions } from "./host.ts";
+export type { PayloadStore } from "./payloads.ts";
+export { ClusterPool, type ClusterPoolOptions, type ClusterStats, type RedeliveredJob } from "./pool.ts";
+export type { ClusterStatus, HostStatus } from "./status.ts";
+export { type ClusterTask, type ClusterTasks, defineTasks, type TaskDefinition, type TaskNames } from "./tasks.ts";

@@ -1,0 +1,784 @@
+import {
+  type Future,
+  Job,
+  JobCancelledError,
+  type MapOptions,
+  PoolClosedError,
+  Semaphore,
+  type ShutdownOptions,
+  type Task,
+  type TaskRef,
+  WorkerDiedError,
+} from "@procpool/process-pool";
+import { Checks, FutureMaker, type Outcome, show } from "@procpool/process-pool/executor";
+import { checkedQueue, connect, type RedisConnection, resolveConnection } from "./connection.ts";
+import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
+import { OPEN_TIMEOUT, payloadKey } from "./host.ts";
+import { type Ending, Link } from "./link.ts";
+import { type Chunk, type ChunkOutcomes, mapChunks } from "./map.ts";
+import { checkedStore, isTooLarge, type PayloadStore } from "./payloads.ts";
+import { type ClusterStatus, readStatus } from "./status.ts";
+import { ChunkTicket, JobTicket, type Ticket, type TicketOwner } from "./ticket.ts";
+import { checkedTasks, type ClusterTask, type ClusterTasks, TaskFinder } from "./tasks.ts";
+import { fromJson, type Json, toJson } from "./values.ts";
+
+/** Options of {@linkcode ClusterPool.open}. */
+export interface ClusterPoolOptions {
+  /** The queue's name: letters, digits, `.`, `-` and `_`. Hosts of the same name run its jobs. */
+  queue: string;
+  /** Where Redis or Valkey is: an address, or an address with what it takes to get in. */
+  connection: string | RedisConnection;
+  /** What can be run, from {@linkcode defineTasks}. */
+  tasks: ClusterTasks;
+  /**
+   * The gate's permits: how many jobs, and chunks of maps, may be on their way. Who submits one more waits. Too few, and hosts wait for work:
+   * there should be twice as many as the cluster has workers.
+   *
+   * @default {1000}
+   */
+  queueSize?: number | undefined;
+  /**
+   * How long a job may run that does not say it itself, in milliseconds from its real start; of a map, each item.
+   *
+   * @default {what the host says}
+   */
+  jobTimeout?: number | undefined;
+  /**
+   * How often a job is run again whose worker died or filled its heap. (When a whole host dies, its jobs are delivered again as that queue's hosts
+   * have it in `redeliveries`.)
+   *
+   * @default {0}
+   */
+  retries?: number | undefined;
+  /**
+   * After how many milliseconds from its submission no host starts a job any more: it is cancelled instead. It goes by the clocks of both
+   * machines.
+   *
+   * @default {Infinity}
+   */
+  expiresIn?: number | undefined;
+  /**
+   * Where payloads go that are too large for Redis. Without it they are refused.
+   *
+   * @default {undefined}
+   */
+  payloads?: PayloadStore | undefined;
+  /**
+   * Which release of the program this is: hosts that name another fail its jobs at once.
+   *
+   * @default {undefined}
+   */
+  release?: string | undefined;
+  /**
+   * How long to try to connect, in milliseconds.
+   *
+   * @default {10000}
+   */
+  openTimeout?: number | undefined;
+  /**
+   * Hears of each job whose host is gone, or had to stop, and that is run again elsewhere.
+   *
+   * @default {undefined}
+   */
+  onRedelivered?: ((job: RedeliveredJob) => void) | undefined;
+  /**
+   * Gets what has no future to go to: what a callback throws, a connection that was lost.
+   *
+   * @default {console.error}
+   */
+  onError?: ((error: unknown) => void) | undefined;
+  /**
+   * Gets what is amiss with how the server is set up, once, and hears when a connection that was lost is there again.
+   *
+   * @default {console.warn}
+   */
+  onWarning?: ((message: string) => void) | undefined;
+}
+
+/** What {@linkcode ClusterPoolOptions.onRedelivered} is told. */
+export interface RedeliveredJob {
+  /** The id of the job; of a chunk of a map the index of its first item. */
+  id: string | number;
+  /** The name of its task. */
+  taskName: string;
+  /** How many items it has; undefined if it is no chunk. */
+  items: number | undefined;
+}
+
+/** What {@linkcode ClusterPool.stats} tells: of this pool's own jobs. {@linkcode ClusterPool.status} tells of the whole cluster. */
+export interface ClusterStats {
+  /** Jobs and chunks that a host has started, as far as is known here. */
+  running: number;
+  /** Jobs and chunks that have passed the gate and that no host has started. */
+  queued: number;
+  /** Submissions that wait at the gate. */
+  waiting: number;
+  /** Jobs that returned. Each item of a map counts as a job. */
+  finished: number;
+  /** Jobs that threw, or were lost. */
+  failed: number;
+  /** Jobs that were cancelled or aborted. */
+  cancelled: number;
+  /** How often a job or a chunk was delivered again. */
+  redelivered: number;
+}
+
+const OPTIONS = [
+  "queue",
+  "connection",
+  "tasks",
+  "queueSize",
+  "jobTimeout",
+  "retries",
+  "expiresIn",
+  "payloads",
+  "release",
+  "openTimeout",
+  "onRedelivered",
+  "onError",
+  "onWarning",
+] as const;
+
+const ACTION = "open cluster pool";
+
+/** Enough for 500 workers; a thousand jobs of the largest size take 256 MB of Redis's memory. */
+const QUEUE_SIZE = 1000;
+
+interface Settings {
+  queue: string;
+  queueSize: number;
+  jobTimeout: number | undefined;
+  retries: number | undefined;
+  expiresIn: number;
+  store: PayloadStore | undefined;
+  release: string | undefined;
+  onRedelivered: (job: RedeliveredJob) => void;
+}
+
+/**
+ * A pool whose workers are on other machines. It has the interface of `ProcessPool`, with these differences: it is opened and not constructed;
+ * tasks are those that {@linkcode defineTasks} names; arguments and results are JSON and bytes; and a job whose host dies is run again, so that a
+ * job may be run more than once, while its future settles once.
+ *
+ * @example Jobs of a cluster
+ * ```ts ignore
+ * import { ClusterPool, defineTasks } from "@procpool/cluster";
+ * import { factorize } from "./tasks.ts";
+ *
+ * const tasks = defineTasks({ factorize: import.meta.resolve("./tasks.ts") });
+ * await using pool = await ClusterPool.open({ queue: "numbers", connection: "redis://127.0.0.1:6379", tasks });
+ * console.log(await pool.run(factorize, 60));
+ * for await (const factors of pool.map(factorize, [1, 2, 3])) console.log(factors);
+ * ```
+ */
+export class ClusterPool implements AsyncDisposable {
+  #link: Link;
+  #settings: Settings;
+  #tasks: ClusterTasks;
+  #finder: TaskFinder;
+  #gate: Semaphore;
+  #maker: FutureMaker;
+  #tickets = new Set<Ticket>();
+  #counts = { finished: 0, failed: 0, cancelled: 0, redelivered: 0 };
+  #state: "open" | "closing" | "closed" = "open";
+  #end: PromiseWithResolvers<void> | undefined;
+  #closed: Promise<void> | undefined;
+  /** What is done in the store for jobs that have settled. */
+  #errands = new Set<Promise<void>>();
+
+  private constructor(link: Link, settings: Settings, { tasks, maker }: { tasks: ClusterTasks; maker: FutureMaker }) {
+    this.#link = link;
+    this.#settings = settings;
+    this.#tasks = tasks;
+    this.#finder = new TaskFinder(tasks);
+    this.#gate = new Semaphore(settings.queueSize);
+    this.#maker = maker;
+  }
+
+  /**
+   * Connects to the queue.
+   *
+   * @param options Which queue, which tasks.
+   * @returns The pool, once it is connected.
+   *
+   * @throws {TypeError} If an option is unknown or of the wrong type.
+   * @throws {RangeError} If a number is out of its range.
+   * @throws {Error} If the server is not there within `openTimeout`, or does not let the pool in. The message has no password.
+   */
+  static async open(options: ClusterPoolOptions): Promise<ClusterPool> {
+    const checks = new Checks(ACTION);
+    const {
+      queue,
+      connection,
+      tasks,
+      queueSize = QUEUE_SIZE,
+      jobTimeout,
+      retries,
+      expiresIn = Infinity,
+      payloads,
+      release,
+      openTimeout = OPEN_TIMEOUT,
+      onRedelivered = () => {},
+      onError = (error: unknown) => console.error(error),
+      onWarning = (message: string) => console.warn(message),
+    } = checks.options(options, OPTIONS);
+    checkedTasks(ACTION, tasks);
+    checks.milliseconds("openTimeout", openTimeout);
+    if (release !== undefined && typeof release !== "string") {
+      throw new TypeError(`Cannot ${ACTION} as 'release' must be a text: current value is ${show(release)}`);
+    }
+    const settings: Settings = {
+      queue: checkedQueue(ACTION, queue),
+      queueSize: checks.wholeNumber("queueSize", queueSize),
+      jobTimeout: jobTimeout === undefined ? undefined : checks.milliseconds("jobTimeout", jobTimeout, { infinite: true }),
+      retries: retries === undefined ? undefined : checks.wholeNumber("retries", retries, { min: 0 }),
+      expiresIn: checks.milliseconds("expiresIn", expiresIn, { infinite: true }),
+      store: checkedStore(ACTION, payloads),
+      release,
+      onRedelivered: checks.callable("onRedelivered", onRedelivered),
+    };
+    const maker = new FutureMaker(checks.callable("onError", onError));
+    const report = (error: unknown): void => maker.report(error);
+    const server = await connect(resolveConnection(ACTION, connection), {
+      action: ACTION,
+      timeout: openTimeout,
+      onError: report,
+      onWarning: checks.callable("onWarning", onWarning),
+    });
+    try {
+      return new ClusterPool(await Link.open(server, settings.queue, report), settings, { tasks, maker });
+    } catch (error) {
+      server.end();
+      throw error;
+    }
+  }
+
+  /**
+   * Submits a job, waiting at the gate until it is admitted. If its id is a text, the job goes by it in the whole cluster: one that the queue
+   * knows already is not run again, and its result is what the future gets.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns, or what its promise resolves with.
+   * @param job The job.
+   * @returns The job's future, as soon as the job is admitted.
+   *
+   * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
+   * @throws {unknown} The reason of the job's signal, if that aborts before the job is admitted; what the task's `validate` throws.
+   * @throws {TypeError} If the task is none of the pool's, or the arguments cannot be said in JSON.
+   * @throws {RangeError} If the arguments are too large and there is no store for them.
+   */
+  submit<A extends unknown[], R>(job: Job<A, R>): Promise<Future<R>>;
+  /**
+   * Submits a call of a task, waiting at the gate until it is admitted.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments. They are copied at once.
+   * @returns The job's future, as soon as the job is admitted. Its id is one that {@linkcode ClusterPool.attach} takes.
+   *
+   * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
+   * @throws {TypeError} If the task is none of the pool's, or the arguments cannot be said in JSON.
+   * @throws {RangeError} If the arguments are too large and there is no store for them.
+   */
+  submit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Future<Awaited<R>>>;
+  async submit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<Future<unknown>> {
+    this.#refuseIfNotOpen("submit to pool");
+    const job = checkedJob(what, args);
+    const { signal } = job;
+    signal?.throwIfAborted();
+    // Without a turn for a task that is known, so that submissions pass the gate in the order of the calls.
+    const task = this.#finder.known(job.func) ?? await this.#finder.find(job.func);
+    const envelope = this.#writeCall(job, task);
+    const large = isTooLarge(envelope.args, { what: "the arguments", store: this.#settings.store });
+    const permit = await this.#acquire(signal);
+    const ticket = new JobTicket(job, this.#maker, {
+      task: task.task,
+      travelId: typeof job.id === "string" ? travelId(job.id) : `job-${crypto.randomUUID()}`,
+      permit,
+      owner: this.#owner,
+    });
+    this.#admit(ticket, signal);
+    this.#send(ticket, envelope, large);
+    return ticket.future;
+  }
+
+  /**
+   * Submits a job and waits for its result.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns, or what its promise resolves with.
+   * @param job The job.
+   * @returns What the task returned.
+   *
+   * @throws {unknown} What {@linkcode ClusterPool.submit} and `Future.result` throw.
+   */
+  run<A extends unknown[], R>(job: Job<A, R>): Promise<R>;
+  /**
+   * Submits a call of a task and waits for its result.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments.
+   * @returns What the task returned.
+   *
+   * @throws {unknown} What {@linkcode ClusterPool.submit} and `Future.result` throw.
+   */
+  run<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Awaited<R>>;
+  async run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
+    const future = await this.submit(what as Task, ...args);
+    return await future.result();
+  }
+
+  /**
+   * Runs a task on each item of an input, and gives the outcomes, one for each item.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task: called with one item.
+   * @param items The input. It is read only as far ahead as `buffer` says, and may be infinite.
+   * @param options With `settled: true`.
+   * @returns The outcomes. No item makes the loop throw.
+   *
+   * @throws {TypeError} If an option or the input is of the wrong type.
+   * @throws {RangeError} If a number is out of its range.
+   */
+  map<T, R>(
+    task: ((item: T) => R) | TaskRef<[T], R>,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options: MapOptions & { settled: true },
+  ): AsyncIterableIterator<PromiseSettledResult<Awaited<R>>>;
+  /**
+   * Runs a task on each item of an input, and gives the results, one for each item, each once.
+   *
+   * Items travel in chunks, each of which takes one permit and one entry in the queue, and is delivered again as a whole if its host dies. An
+   * item that fails makes the loop throw at its place. To end the loop early cancels the rest.
+   *
+   * As for `ProcessPool`, but that automatic chunks take about half a second and that `buffer` is 64 items for each permit of the gate, or a
+   * `chunkSize` for each.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task: called with one item.
+   * @param items The input. It is read only as far ahead as `buffer` says, and may be infinite.
+   * @param options Order, chunks, how far to read ahead.
+   * @returns The results, in the order of the items but for `ordered: false`.
+   *
+   * @throws {unknown} Out of the loop: what the task threw for an item; what the input threw; the reason of `signal`.
+   * @throws {PoolClosedError} Out of the loop, if the pool is shut down before the input ends.
+   * @throws {TypeError} If an option or the input is of the wrong type.
+   * @throws {RangeError} If a number is out of its range.
+   */
+  map<T, R>(
+    task: ((item: T) => R) | TaskRef<[T], R>,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options?: MapOptions & { settled?: false | undefined },
+  ): AsyncIterableIterator<Awaited<R>>;
+  /**
+   * Runs a task on each item of an input, and gives the results or the outcomes, as `settled` says.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task: called with one item.
+   * @param items The input.
+   * @param options Order, chunks, how far to read ahead.
+   * @returns The results or the outcomes.
+   */
+  map<T, R>(
+    task: ((item: T) => R) | TaskRef<[T], R>,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options?: MapOptions,
+  ): AsyncIterableIterator<Awaited<R> | PromiseSettledResult<Awaited<R>>>;
+  map(func: Task | TaskRef, items: Iterable<unknown> | AsyncIterable<unknown>, options: MapOptions = {}): AsyncIterableIterator<unknown> {
+    this.#refuseIfNotOpen("map with pool");
+    const { queueSize: lanes, store } = this.#settings;
+    let task = this.#finder.known(new Job({ func }).func);
+    return mapChunks(
+      {
+        lanes,
+        prepare: async () => void (task ??= await this.#finder.find(func)),
+        encode: (item) => {
+          task!.validate?.([item]);
+          const json = toJson(item, "the item");
+          return { json, large: isTooLarge(json, { what: "the item", store }) };
+        },
+        run: (chunk, options) => this.#runChunk(task!, chunk, options),
+        report: (error) => this.#maker.report(error),
+      },
+      items,
+      options,
+    );
+  }
+
+  /**
+   * The future of a job that was submitted before, by this program or by one that has ended. Results are kept for ten minutes, and the last
+   * 10,000 of a queue; failures for a day, and the last 1000. The future's `job` knows its id and its task, and not its arguments.
+   *
+   * @typeParam R What the task returns.
+   * @param id The id of the job: a text.
+   * @returns The job's future.
+   *
+   * @throws {Deno.errors.NotFound} If the queue knows no job of this id, or no more.
+   * @throws {PoolClosedError} If the pool is shut down.
+   * @throws {TypeError} If the id is no text.
+   */
+  async attach<R = unknown>(id: string): Promise<Future<R>> {
+    this.#refuseIfNotOpen("attach to job");
+    if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a text: current value is ${show(id)}`);
+    const travelsAs = travelId(id);
+    const task = await this.#link.find(travelsAs);
+    this.#refuseIfNotOpen("attach to job");
+    if (task === undefined) {
+      throw new Deno.errors.NotFound(`Cannot attach to job ${show(id)} as the queue ${show(this.#settings.queue)} knows none of this id`);
+    }
+    const func = Object.hasOwn(this.#tasks, task) ? this.#tasks[task]! : { module: "", name: task };
+    const ticket = new JobTicket(new Job({ id, func }), this.#maker, {
+      task: func.name,
+      travelId: travelsAs,
+      permit: undefined,
+      owner: this.#owner,
+    });
+    this.#admit(ticket, undefined);
+    this.#link.listen(travelsAs, ticket);
+    return ticket.future as Future<R>;
+  }
+
+  /** What this pool holds and has done, at this moment. */
+  stats(): ClusterStats {
+    let running = 0;
+    for (const ticket of this.#tickets) if (ticket.started()) running++;
+    return { running, queued: this.#tickets.size - running, waiting: this.#gate.waiting, ...this.#counts };
+  }
+
+  /**
+   * What the whole cluster holds and has done.
+   *
+   * @returns The hosts that are there, and the queue's jobs, whoever has submitted them.
+   */
+  async status(): Promise<ClusterStatus> {
+    this.#refuseIfNotOpen("ask for status");
+    return await readStatus(this.#link.queue, this.#settings.queue);
+  }
+
+  /**
+   * Takes no more jobs, waits for those that were admitted and for callbacks, and closes the connection. To do it twice is harmless.
+   *
+   * @param options What to do about jobs that have not started, and how long to wait.
+   *
+   * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
+   */
+  async shutdown(options: ShutdownOptions = {}): Promise<void> {
+    const checks = new Checks("shut down pool");
+    const { cancelPending = false, timeout } = checks.options(options, ["cancelPending", "timeout"]);
+    checks.boolean("cancelPending", cancelPending);
+    if (timeout !== undefined) checks.milliseconds("timeout", timeout);
+    this.#close(undefined);
+    if (cancelPending) { for (const ticket of [...this.#tickets]) this.#cancel(ticket, { reason: undefined, force: false }); }
+    const timer = timeout === undefined ? undefined : setTimeout(() => {
+      this.terminate(new DOMException(`The pool was not through within ${timeout} ms`, "TimeoutError"));
+    }, timeout);
+    this.#conclude();
+    await this.#end!.promise;
+    clearTimeout(timer);
+    await this.#disconnect();
+  }
+
+  /**
+   * Ends everything at once: jobs that run fail with a {@linkcode PoolClosedError} and are stopped where they run, jobs that have not started are
+   * cancelled, submissions that wait are refused.
+   *
+   * @param reason Becomes the cause of those errors.
+   * @returns Resolves when the queue knows of it, or three seconds later if the server is away. Callbacks are not waited for.
+   */
+  async terminate(reason?: unknown): Promise<void> {
+    this.#close(reason);
+    for (const ticket of [...this.#tickets]) {
+      const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.task)}) as the pool was terminated`;
+      const closed = new PoolClosedError(message, reason === undefined ? {} : { cause: reason });
+      this.#drop(ticket, ticket.started() ? { state: "failed", error: closed } : { state: "cancelled", error: ticket.cancelled(reason) });
+    }
+    this.#end!.resolve();
+    await this.#disconnect();
+  }
+
+  /** The same as {@linkcode ClusterPool.shutdown}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+
+  // Admission
+
+  #refuseIfNotOpen(action: string): void {
+    if (this.#state !== "open") throw new PoolClosedError(`Cannot ${action} as it is shut down`);
+  }
+
+  /** A permit of a pool that is open still. */
+  async #acquire(signal: AbortSignal | undefined): Promise<Disposable> {
+    this.#refuseIfNotOpen("submit to pool");
+    const permit = this.#gate.tryAcquire() ?? await this.#gate.acquire({ signal });
+    try {
+      this.#refuseIfNotOpen("submit to pool");
+      signal?.throwIfAborted();
+    } catch (error) {
+      permit[Symbol.dispose]();
+      throw error;
+    }
+    return permit;
+  }
+
+  #admit(ticket: Ticket, signal: AbortSignal | undefined): void {
+    this.#tickets.add(ticket);
+    if (signal === undefined) return;
+    const abort = (): void => this.#drop(ticket, { state: "cancelled", error: signal.reason });
+    signal.addEventListener("abort", abort, { once: true });
+    ticket.stopListening = () => signal.removeEventListener("abort", abort);
+  }
+
+  /** The call of a job; throws if it cannot travel. */
+  #writeCall(job: Job<never[], unknown>, task: ClusterTask): Envelope {
+    const { id, kwargs, timeout = this.#settings.jobTimeout, retries = this.#settings.retries } = job;
+    const args = kwargs === undefined ? [...job.args] : [...job.args, kwargs];
+    task.validate?.(args);
+    return {
+      ...this.#header(task, timeout),
+      args: args.map((arg, i) => toJson(arg, `argument ${i + 1}`)),
+      ...(typeof id === "number" ? { id } : {}),
+      ...(retries === undefined ? {} : { retries }),
+    };
+  }
+
+  #header({ task }: ClusterTask, timeout: number | undefined): Envelope {
+    const { expiresIn, release } = this.#settings;
+    return {
+      v: VERSION,
+      task,
+      ...(timeout === undefined || timeout === Infinity ? {} : { timeout }),
+      ...(expiresIn === Infinity ? {} : { expiresAt: Date.now() + expiresIn }),
+      ...(release === undefined ? {} : { release }),
+    };
+  }
+
+  /** Sends a call; what is too large for Redis goes into the store before. */
+  #send(ticket: Ticket, envelope: Envelope, large: boolean): void {
+    const what = envelope.items === undefined ? "args" : "items";
+    const { [what]: payload, ...rest } = envelope;
+    const { store, queue } = this.#settings;
+    if (store === undefined || !large) return this.#link.send(ticket.travelId, envelope, ticket);
+    ticket.stored = true;
+    this.#errand(async () => {
+      try {
+        await store.put(payloadKey(queue, ticket.travelId, "args"), JSON.stringify(payload));
+      } catch (error) {
+        return this.#settle(ticket, { state: "failed", error });
+      }
+      if (this.#tickets.has(ticket)) this.#link.send(ticket.travelId, { ...rest, stored: what }, ticket);
+      else await this.#clearStore(ticket);
+    });
+  }
+
+  // Maps
+
+  /** Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other. */
+  async #runChunk(task: ClusterTask, chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes> {
+    const { timeout = this.#settings.jobTimeout, signal } = options;
+    const { first, items } = chunk;
+    const ticket = new ChunkTicket({ first, items: items.length }, {
+      task: task.task,
+      travelId: `map-${crypto.randomUUID()}`,
+      permit: await this.#acquire(signal),
+      owner: this.#owner,
+    });
+    this.#admit(ticket, signal);
+    this.#send(ticket, { ...this.#header(task, timeout), items, first }, chunk.large);
+    const outcome = await ticket.outcome;
+    if (outcome.state === "finished") return outcome.value;
+    const { error } = outcome;
+    if (outcome.state === "cancelled") throw error;
+    if (error instanceof WorkerDiedError && items.length > 1) {
+      const single = (item: Json, i: number): Promise<ChunkOutcomes> => {
+        return this.#runChunk(task, { first: first + i, items: [item], large: chunk.large, unsendable: undefined }, options);
+      };
+      const each = await Promise.all(items.map(single));
+      return { outcomes: each.flatMap(({ outcomes }) => outcomes), elapsed: 0 };
+    }
+    return { outcomes: items.map(() => ({ status: "rejected", reason: error })), elapsed: 0 };
+  }
+
+  // Settling
+
+  #owner: TicketOwner = {
+    ended: (ticket, ending) => {
+      const outcome = this.#read(ticket, ending);
+      if (outcome instanceof Promise) this.#errand(async () => this.#settle(ticket, await outcome));
+      else this.#settle(ticket, outcome);
+    },
+    redelivered: (ticket) => {
+      this.#counts.redelivered++;
+      try {
+        this.#settings.onRedelivered({ id: ticket.id, taskName: ticket.task, items: ticket.items });
+      } catch (error) {
+        this.#maker.report(error);
+      }
+    },
+    cancel: (ticket, options) => this.#cancel(ticket, options),
+  };
+
+  /** What came of a job, as its future is to have it. */
+  #read(ticket: Ticket, ending: Ending): Outcome<unknown> | Promise<Outcome<unknown>> {
+    const { id, task, travelId } = ticket;
+    switch (ending.kind) {
+      case "completed":
+        return this.#readReply(ticket, ending.reply);
+      case "failed": {
+        const error = readFailedReason(ending.reason, { jobId: id, taskName: task });
+        return { state: error instanceof JobCancelledError ? "cancelled" : "failed", error };
+      }
+      case "removed": {
+        const message = `Cancelled job ${show(id)} (task ${show(task)}) as somebody removed it from the queue`;
+        return { state: "cancelled", error: new JobCancelledError(message, { jobId: id, taskName: task }) };
+      }
+      case "refused": {
+        const message = `Cannot submit job ${show(id)} (task ${show(task)}) as the server refuses it: ${ending.error.message}`;
+        return { state: "failed", error: new Error(message, { cause: ending.error }) };
+      }
+      case "lost": {
+        const message = `Lost job ${show(id)} (task ${show(task)}) as the server knows no ${show(travelId)} any more`;
+        return { state: "failed", error: new WorkerDiedError(message, { jobId: id, taskName: task }) };
+      }
+    }
+  }
+
+  #readReply(ticket: Ticket, data: unknown): Outcome<unknown> | Promise<Outcome<unknown>> {
+    try {
+      const reply = readReply(data);
+      return reply.stored === true ? this.#fetchReply(ticket) : finished(ticket, reply);
+    } catch (error) {
+      return { state: "failed", error };
+    }
+  }
+
+  async #fetchReply(ticket: Ticket): Promise<Outcome<unknown>> {
+    const { store, queue } = this.#settings;
+    ticket.stored = true;
+    try {
+      if (store === undefined) throw new TypeError("Cannot read a result that is in the payload store as the pool was given no 'payloads'");
+      return finished(ticket, readReply(JSON.parse(await store.get(payloadKey(queue, ticket.travelId, "result")))));
+    } catch (error) {
+      return { state: "failed", error };
+    }
+  }
+
+  #cancel(ticket: Ticket, { reason, force }: { reason: unknown; force: boolean }): boolean {
+    if (!this.#tickets.has(ticket) || (ticket.started() && !force)) return false;
+    this.#drop(ticket, { state: "cancelled", error: ticket.cancelled(reason) });
+    return true;
+  }
+
+  /** Settles what nobody wants any more, and has it taken out of the queue or stopped. */
+  #drop(ticket: Ticket, outcome: Outcome<unknown>): void {
+    this.#link.drop(ticket.travelId, ticket);
+    this.#settle(ticket, outcome);
+  }
+
+  /**
+   * The one end of every ticket. The permit is back before callbacks run, so that they can submit; but a promise that `onDone` returns holds it. Somebody who
+   * waits at the gate is let in after `onDone` has run.
+   */
+  #settle(ticket: Ticket, outcome: Outcome<unknown>): void {
+    if (!this.#tickets.delete(ticket)) return;
+    ticket.stopListening();
+    ticket.settle(outcome, this.#counts);
+    const { permit } = ticket;
+    if (ticket instanceof JobTicket) {
+      const { future } = ticket;
+      const free = future.job.onDone === undefined || this.#gate.waiting === 0;
+      if (free) permit?.[Symbol.dispose]();
+      const through = this.#maker.callOnDone(future);
+      const held = !free ? permit : through && this.#gate.tryAcquire();
+      if (through === undefined) held?.[Symbol.dispose]();
+      else through.then(() => held?.[Symbol.dispose]());
+      this.#maker.callBack(future);
+    } else {
+      permit?.[Symbol.dispose]();
+      // Nobody can attach to a chunk, and ten thousand of them may be gigabytes.
+      if (outcome.state === "finished") this.#link.remove(ticket.travelId);
+    }
+    if (ticket.stored) this.#errand(() => this.#clearStore(ticket));
+    this.#conclude();
+  }
+
+  async #clearStore({ travelId }: Ticket): Promise<void> {
+    const { store, queue } = this.#settings;
+    if (store === undefined) return;
+    await Promise.all([store.delete(payloadKey(queue, travelId, "args")), store.delete(payloadKey(queue, travelId, "result"))]);
+  }
+
+  #errand(work: () => Promise<void>): void {
+    const errand = work().catch((error) => this.#maker.report(error)).finally(() => this.#errands.delete(errand));
+    this.#errands.add(errand);
+  }
+
+  // The end
+
+  #close(cause: unknown): void {
+    this.#end ??= Promise.withResolvers();
+    if (this.#state !== "open") return;
+    this.#state = "closing";
+    this.#gate.refuseWaiting(
+      new PoolClosedError("Cannot submit to pool as it was shut down meanwhile", cause === undefined ? {} : { cause }),
+    );
+  }
+
+  /** Whether a pool that closes is through. */
+  #conclude(): void {
+    if (this.#state !== "closing" || this.#tickets.size > 0) return;
+    this.#state = "closed";
+    this.#maker.idle().then(() => this.#end!.resolve());
+  }
+
+  async #disconnect(): Promise<void> {
+    await (this.#closed ??= this.#letGo());
+  }
+
+  async #letGo(): Promise<void> {
+    const timer = setTimeout(() => this.#link.abandon(), FAREWELL);
+    while (this.#errands.size > 0) await Promise.all(this.#errands);
+    await this.#link.close();
+    clearTimeout(timer);
+  }
+}
+
+/** How long the server may take to hear what is not wanted any more, in ms. If it is away, hosts find out for themselves or do it in vain. */
+const FAREWELL = 3000;
+
+/** What was submitted, as a job; throws what can be known at once. */
+function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
+  if (!(what instanceof Job)) return new Job({ id: crypto.randomUUID(), func: what as Task<unknown[]>, args });
+  if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} stand beside it`);
+  if (what.transfer.length > 0) throw new TypeError("Cannot submit job as nothing can be moved to another machine: leave 'transfer' out");
+  if (what.retryIf !== undefined) {
+    throw new TypeError("Cannot submit job as a function cannot decide on another machine: leave 'retryIf' out");
+  }
+  return what;
+}
+
+/** The name under which a job travels: BullMQ takes no ':' in it, no whole number, and keeps its own keys beside it. */
+function travelId(id: string): string {
+  const travels = `job-${encodeURIComponent(id.toWellFormed())}`;
+  if (travels.length <= MAX_ID) return travels;
+  throw new RangeError(`Cannot submit job as its id must be at most ${MAX_ID - 4} characters in an address: current value is ${show(id)}`);
+}
+
+/** Redis keys may be longer; files of a store may not. */
+const MAX_ID = 200;
+
+/** What a reply says that has arrived. */
+function finished(ticket: Ticket, { value, items, elapsed = 0 }: Reply): Outcome<unknown> {
+  if (ticket.items === undefined) return { state: "finished", value: value === undefined ? undefined : fromJson(value) };
+  if (items?.length !== ticket.items) {
+    const message = `Cannot use the reply to ${ticket.items} items as it has ${items?.length ?? "no"} outcomes`;
+    return { state: "failed", error: new TypeError(message) };
+  }
+  return { state: "finished", value: { outcomes: items.map(readItem), elapsed } satisfies ChunkOutcomes };
+}

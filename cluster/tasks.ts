@@ -1,0 +1,180 @@
+import type { Task, TaskRef } from "@procpool/process-pool";
+import { Checks, show } from "@procpool/process-pool/executor";
+
+/** Where a task is, and what it is to be called with. */
+export interface TaskDefinition {
+  /** The address of its module, as `import.meta.resolve("./tasks.ts")` gives it. */
+  module: string | URL;
+  /**
+   * The name under which the module exports it.
+   *
+   * @default {the task's own name}
+   */
+  name?: string | undefined;
+  /**
+   * Looks at the arguments of a call, and throws if they are not right: before they are queued, and again on the host, since others may write to
+   * the queue as well. Of a map, it looks at each item.
+   *
+   * @default {undefined}
+   */
+  validate?: ((args: unknown[]) => void) | undefined;
+}
+
+/** A task as both sides know it: given to a pool in the place of its function, and typed as that is. */
+export interface ClusterTask<A extends unknown[] = unknown[], R = unknown> extends TaskRef<A, R> {
+  /** The address of its module. */
+  readonly module: string;
+  /** The name under which the module exports it. */
+  readonly name: string;
+  /** The name that travels. */
+  readonly task: string;
+  /** Looks at the arguments of a call. */
+  readonly validate: ((args: unknown[]) => void) | undefined;
+}
+
+/** The names of a module's functions. */
+export type TaskNames<M> = { [N in keyof M]: M[N] extends Task ? N : never }[keyof M] & string;
+
+/** What {@linkcode defineTasks} returns: the tasks by the names that travel. */
+export type ClusterTasks<M = Record<string, Task>, N extends string = string> = {
+  readonly [K in N]: K extends keyof M ? M[K] extends (...args: infer A) => infer R ? ClusterTask<A, Awaited<R>> : never
+    // deno-lint-ignore no-explicit-any -- nothing is known of a task that is given by its address alone
+    : ClusterTask<any[], unknown>;
+};
+
+/** What names may be: those of exports, so that a path or an address is none. */
+const NAME = /^[A-Za-z_$][\w$]{0,99}$/;
+
+const ACTION = "define tasks";
+
+const made = new WeakSet<object>();
+
+/**
+ * Defines what a cluster can run: producers and hosts share this. A task's name is all that travels; a host looks it up here and imports nothing
+ * that came from the queue.
+ *
+ * The type parameter is the module that the functions come from, for whoever wants calls checked: its type, with nothing imported.
+ *
+ * @typeParam M The type of the module or modules.
+ * @typeParam N The names.
+ * @param definitions The tasks by name: the address of the module that exports them, or a definition in full.
+ * @returns The tasks by name, to be given to `ClusterPool.open` and `serve`, and one by one to `run`, `submit` and `map`.
+ *
+ * @throws {TypeError} If a name is none of an export, or a definition is of the wrong type.
+ *
+ * @example A task of a module
+ * ```ts
+ * import { defineTasks } from "@procpool/cluster";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const tasks = defineTasks({ resize: "file:///srv/tasks.ts", upload: { module: "file:///srv/storage.ts", name: "put" } });
+ * assertEquals(Object.keys(tasks), ["resize", "upload"]);
+ * assertEquals(tasks.upload.name, "put");
+ * ```
+ */
+export function defineTasks<M extends object = Record<never, never>, N extends string = TaskNames<M>>(
+  definitions: { readonly [K in N]: string | URL | TaskDefinition },
+): ClusterTasks<M, N> {
+  const checks = new Checks(ACTION);
+  checks.object("definitions", definitions);
+  const tasks: Record<string, ClusterTask> = Object.create(null);
+  for (const [task, given] of Object.entries(definitions)) tasks[checkedName(task)] = resolveTask(checks, task, given);
+  made.add(tasks);
+  return Object.freeze(tasks) as ClusterTasks<M, N>;
+}
+
+/** Whether {@linkcode defineTasks} made it. */
+export function areTasks(value: unknown): value is ClusterTasks {
+  return typeof value === "object" && value !== null && made.has(value);
+}
+
+/** The tasks, if {@linkcode defineTasks} made them. */
+export function checkedTasks(action: string, value: unknown): ClusterTasks {
+  if (areTasks(value)) return value;
+  throw new TypeError(`Cannot ${action} as 'tasks' must come from defineTasks(): current value is ${show(value)}`);
+}
+
+function resolveTask(checks: Checks, task: string, given: unknown): ClusterTask {
+  if (typeof given === "string" || given instanceof URL) return resolveTask(checks, task, { module: given });
+  checks.object(task, given);
+  const { module, name = task, validate } = checks.options(given as TaskDefinition, ["module", "name", "validate"]);
+  if ((typeof module !== "string" && !(module instanceof URL)) || !URL.canParse(module)) {
+    throw new TypeError(
+      `Cannot ${ACTION} as '${task}' must have the address of a module, such as import.meta.resolve("./tasks.ts"): ` +
+        `current value is ${show(module)}`,
+    );
+  }
+  if (validate !== undefined) checks.callable(`${task}.validate`, validate);
+  return Object.freeze({ module: new URL(module).href, name: checkedName(name), task, validate: validate && atOnce(task, validate) });
+}
+
+/** A check whose outcome is a promise would let everything pass. */
+function atOnce(task: string, validate: (args: unknown[]) => unknown): (args: unknown[]) => void {
+  return (args) => {
+    const outcome = validate(args);
+    if (!(outcome instanceof Promise)) return;
+    outcome.catch(() => {});
+    throw new TypeError(`Cannot check the arguments of ${show(task)} as its 'validate' must not be asynchronous`);
+  };
+}
+
+function checkedName(name: unknown): string {
+  if (typeof name === "string" && NAME.test(name) && name !== "__proto__") return name;
+  throw new TypeError(`Cannot ${ACTION} as a task must have the name of an export, such as "resize": current value is ${show(name)}`);
+}
+
+/**
+ * Finds which task a producer means: by the task itself, by another reference to the same export, or by the function. For a function it imports
+ * the modules here, once; those that the program has imported anyway give the same functions and need no permission.
+ */
+export class TaskFinder {
+  #tasks: ClusterTasks;
+  #byExport = new Map<string, ClusterTask>();
+  #byFunction = new Map<Task, ClusterTask>();
+  #imported: Promise<void> | undefined;
+
+  constructor(tasks: ClusterTasks) {
+    this.#tasks = tasks;
+    for (const task of Object.values<ClusterTask>(tasks)) this.#byExport.set(exportKey(task), task);
+  }
+
+  /** The task, or undefined for a function that is unknown as yet. */
+  known(func: Task | TaskRef): ClusterTask | undefined {
+    if (typeof func === "function") return this.#byFunction.get(func);
+    const own = this.#tasks[func.name];
+    const task = own === func ? own : this.#byExport.get(exportKey(func));
+    if (task !== undefined) return task;
+    throw new TypeError(
+      `Cannot submit task ${show(func.name)} of ${show(String(func.module))} as it is none of the pool's: ${this.#list()}`,
+    );
+  }
+
+  /** The task that a function is. */
+  async find(func: Task | TaskRef): Promise<ClusterTask> {
+    const known = this.known(func);
+    if (known !== undefined) return known;
+    await (this.#imported ??= this.#import());
+    const found = this.known(func);
+    if (found !== undefined) return found;
+    throw new TypeError(
+      `Cannot submit ${show(func)} as a cluster runs named tasks only, and no task is this very function: ${this.#list()}`,
+    );
+  }
+
+  async #import(): Promise<void> {
+    await Promise.all(
+      Object.values<ClusterTask>(this.#tasks).map(async (task) => {
+        const exported = (await import(task.module))[task.name];
+        if (typeof exported === "function") this.#byFunction.set(exported, task);
+      }),
+    );
+  }
+
+  #list(): string {
+    return `its tasks are ${Object.keys(this.#tasks).map(show).join(", ") || "none"}`;
+  }
+}
+
+function exportKey({ module, name }: TaskRef): string {
+  return `${URL.canParse(module) ? new URL(module).href : module} ${name}`;
+}

@@ -1,0 +1,94 @@
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { Child, freePort, RedisServer, within } from "./helpers.ts";
+
+const CLI = new URL("../cli.ts", import.meta.url).pathname;
+const TASKS = new URL("./cli_tasks.ts", import.meta.url).pathname;
+
+/** The command with the permissions that its help names, and no others. */
+function command(port: number, args: string[], { read = true } = {}): Child {
+  const permissions = [`--allow-net=127.0.0.1:${port}`, "--ignore-env", "--no-prompt", ...(read ? [`--allow-read=${TASKS}`] : [])];
+  return new Child(Deno.execPath(), ["run", "--no-check", ...permissions, CLI, ...args], { NO_COLOR: "1" });
+}
+
+async function output(child: Child): Promise<{ code: number; said: string }> {
+  await using _child = child;
+  const { code } = await child.status();
+  return { code, said: child.said };
+}
+
+Deno.test("cli.ts serves, runs and shows the status with the permissions that its help names, and ends on SIGTERM", async () => {
+  await using server = await RedisServer.start();
+  const where = ["--redis", server.url, "--queue", "numbers"];
+  await using host = command(server.port, ["serve", TASKS, ...where, "--workers", "2", "--name", "box-1"]);
+  await host.says('box-1 serves the queue "numbers": add, fail, greet');
+  const run = (...args: string[]) => output(command(server.port, ["run", TASKS, ...args, ...where]));
+  assertEquals(await run("add", "1", "-2.5"), { code: 0, said: "-1.5\n" });
+  assertEquals(await run("greet", "bear"), { code: 0, said: '"Hello, bear!"\n' });
+  assertEquals(await run("fail"), { code: 1, said: "cluster: no luck\n" });
+  const missing = await run("none");
+  assertEquals(missing.code, 1);
+  assertStringIncludes(missing.said, 'Cannot run "none"');
+  const status = await output(command(server.port, ["status", ...where], { read: false }));
+  const lines = status.said.replaceAll(/ +/g, " ").split("\n");
+  assertEquals(lines.slice(0, 5), ["queue numbers", "waiting 0", "active 0", "completed 2", "failed 1"]);
+  assertMatch(lines.slice(5).join("\n"), /^throughput .*\nhosts 1\n box-1 at 127.0.0.1:\d+, for \d+ s\n$/);
+  const { hosts, completed } = JSON.parse((await output(command(server.port, ["status", "--json", ...where], { read: false }))).said);
+  assertEquals([hosts[0].name, completed], ["box-1", 2]);
+  host.kill("SIGTERM");
+  assertEquals((await host.status()).code, 0);
+  assertStringIncludes(host.said, "stops within 10 s; once more ends at once\nbox-1 has stopped\n");
+});
+
+Deno.test("cli.ts run says that no host is there, and gives the job up on Ctrl-C", async () => {
+  await using server = await RedisServer.start();
+  const where = ["--redis", server.url];
+  await using waiting = command(server.port, ["run", TASKS, "add", "1", "2", ...where]);
+  await waiting.says('no host serves the queue "default" at this moment: the job waits for one');
+  waiting.kill("SIGINT");
+  assertEquals((await waiting.status()).code, 130);
+  const status = await output(command(server.port, ["status", "--json", ...where], { read: false }));
+  assertEquals(JSON.parse(status.said).waiting, 0);
+});
+
+Deno.test("cli.ts tells what is wrong with the command line, and needs no server for that", async () => {
+  const cases: [string[], string][] = [
+    [[], "what to do is missing: 'serve', 'run' or 'status'"],
+    [["sreve"], 'there is no command "sreve"'],
+    [["serve"], "'serve' needs the module of the tasks: serve TASKS.ts"],
+    [["serve", "a.ts", "b.ts"], "'serve' takes one module"],
+    [["serve", "a.ts", "--workers", "0"], `'--workers' must be an integer from 1 to 1024: current value is "0"`],
+    [["serve", "a.ts", "--grace", "x"], "'--grace' must be an integer"],
+    [["serve", "a.ts", "--json"], "'serve' takes no option '--json'"],
+    [["serve", "a.ts", "--wrokers", "1"], "there is no option '--wrokers'"],
+    [["serve", "a.ts", "--queue"], "'--queue' needs a value"],
+    [["run", "a.ts"], "'run' needs the module and the name of a task"],
+    [["status", "x"], "'status' takes no argument"],
+  ];
+  for (const [args, message] of cases) {
+    const { code, said } = await output(command(1, args, { read: false }));
+    assertEquals(code, 2, args.join(" "));
+    assertStringIncludes(said, `cluster: ${message}`);
+  }
+});
+
+Deno.test("cli.ts tells of a module that is none, a wrong address and a server that is not there", async () => {
+  const port = freePort();
+  const cases: [string[], string][] = [
+    [["run", TASKS.replace("cli_tasks", "none"), "add"], "Cannot load"],
+    [["status", "--redis", "http://127.0.0.1"], "must be redis://HOST:PORT or rediss://HOST:PORT"],
+    [["status", "--redis", `redis://user:secret@127.0.0.1:${port}`], `redis://127.0.0.1:${port} was not there within 10000 ms`],
+    [["status", "--queue", "a:b"], "'queue' must be a name"],
+  ];
+  for (const [args, message] of cases) {
+    const { code, said } = await within(output(command(port, args)));
+    assertEquals([code, said.includes("secret")], [1, false]);
+    assertStringIncludes(said, message);
+  }
+});
+
+Deno.test("cli.ts --help names the permissions, and --version the version", async () => {
+  const help = await output(command(1, ["--help"], { read: false }));
+  assertEquals(help.code, 0);
+  assertStringIncludes(help.said, "--allow-net=HOST:PORT --allow-read --ignore-env --no-prompt");
+  assertMatch((await output(command(1, ["--version"], { read: false }))).said, /^\d+\.\d+\.\d+\n$/);
+});

@@ -1,0 +1,146 @@
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
+import { ClusterPool, serve } from "../mod.ts";
+import { tasks } from "./cluster_tasks.ts";
+import { freePort, openPool, RedisServer, startHost, within } from "./helpers.ts";
+
+/** The rights of a producer or a host, as docs/cluster.md has them. */
+const ACL = "on ~dpool:* resetchannels &dpool:* +@all -@dangerous +info +client|setname +client|list";
+
+async function openssl(folder: string, ...args: string[]): Promise<void> {
+  const { success, stderr } = await new Deno.Command("openssl", { args, cwd: folder }).output();
+  if (!success) throw new Error(new TextDecoder().decode(stderr));
+}
+
+/** An authority, and a certificate of it for a server on the loopback interface. */
+async function makeCertificates(folder: string): Promise<{ ca: string; other: string }> {
+  for (const name of ["ca", "other"]) {
+    await openssl(
+      folder,
+      "req",
+      "-x509",
+      "-newkey",
+      "rsa:2048",
+      "-nodes",
+      "-keyout",
+      `${name}.key`,
+      "-out",
+      `${name}.crt`,
+      "-subj",
+      `/CN=${name}`,
+      "-days",
+      "2",
+    );
+  }
+  await openssl(folder, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server");
+  await Deno.writeTextFile(`${folder}/ext`, "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n");
+  const sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-out", "server.crt"];
+  await openssl(folder, ...sign, "-days", "2", "-extfile", "ext");
+  return { ca: await Deno.readTextFile(`${folder}/ca.crt`), other: await Deno.readTextFile(`${folder}/other.crt`) };
+}
+
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
+  "ClusterPool and serve() work with TLS, a user and the few rights that the documentation names",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    const folder = await Deno.makeTempDir({ prefix: "cluster-test-" });
+    const { ca, other } = await makeCertificates(folder);
+    const tls = [
+      "--tls-port",
+      "PORT",
+      "--tls-cert-file",
+      "server.crt",
+      "--tls-key-file",
+      "server.key",
+      "--tls-ca-cert-file",
+      "ca.crt",
+      "--tls-auth-clients",
+      "no",
+    ];
+    await using server = await RedisServer.start([...tls, "--user", "dpool", ">word", ...ACL.split(" "), "--user", "default", "off"], {
+      folder,
+    });
+    const url = `rediss://dpool:word@127.0.0.1:${server.port}`;
+    const connection = { url, ca };
+    await using _host = await startHost(server, { connection, workers: 2 });
+    await using pool = await openPool(server, { connection });
+    assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
+    assertEquals(await within(Array.fromAsync(pool.map(tasks.double, [1, 2, 3]))), [2, 4, 6]);
+    const busy = await pool.submit(tasks.spinForEver);
+    while (!busy.running()) await new Promise((resolve) => setTimeout(resolve, 5));
+    assert(busy.cancel({ force: true }));
+    assertEquals((await pool.status()).hosts?.length, 1);
+    await within(pool.shutdown());
+
+    // Whom the server does not let in hears of it at once, and not of the password.
+    const wrong = [
+      { connection: { url, ca: other }, message: "certificate" },
+      { connection: { url }, message: "certificate" },
+      { connection: { url, ca, password: "hidden-secret" }, message: "WRONGPASS" },
+      { connection: { url: `rediss://127.0.0.1:${server.port}`, ca }, message: "NOAUTH" },
+    ];
+    for (const { connection, message } of wrong) {
+      for (const open of [() => openPool(server, { connection }), () => serve({ queue: "test", connection, tasks })]) {
+        const start = performance.now();
+        const error = await within(open().then(() => undefined, (error) => error));
+        assertInstanceOf(error, Error);
+        assertStringIncludes(error.message, `rediss://127.0.0.1:${server.port} let nobody in`);
+        assertStringIncludes(error.message, message);
+        assert(performance.now() - start < 9000, "it waited for the end of its time");
+        assertEquals(/word|secret/.test(Deno.inspect(error, { depth: 10 }).replaceAll("password", "")), false);
+      }
+    }
+  },
+);
+
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
+  "ClusterPool.open() and serve() give up when the time is over, and say why",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    const port = freePort();
+    const options = { queue: "test", connection: `redis://user:secret@127.0.0.1:${port}`, tasks, openTimeout: 200 };
+    for (const open of [() => ClusterPool.open(options), () => serve(options)]) {
+      const error = await within(open().then(() => undefined, (error) => error));
+      assertInstanceOf(error, Error);
+      assertStringIncludes(error.message, `as redis://127.0.0.1:${port} was not there within 200 ms`);
+      assertStringIncludes(error.message, "ECONNREFUSED");
+      assertEquals(Deno.inspect(error, { depth: 10 }).includes("secret"), false);
+    }
+    // A server that takes connections and says nothing.
+    using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const accepted = silent.accept();
+    const address = `127.0.0.1:${(silent.addr as Deno.NetAddr).port}`;
+    await assertRejects(
+      () => within(ClusterPool.open({ ...options, connection: `redis://${address}` })),
+      Error,
+      `redis://${address} was not there`,
+    );
+    (await accepted).close();
+  },
+);
+
+Deno.test("ClusterPool.open() waits for a server that is about to start", async () => {
+  const port = freePort();
+  const opening = ClusterPool.open({ queue: "test", connection: `redis://127.0.0.1:${port}`, tasks });
+  await using server = await RedisServer.start(["--port", String(port)]);
+  const pool = await within(opening);
+  assertEquals((await pool.status()).waiting, 0);
+  await pool.shutdown();
+  assert(server.folder);
+});
+
+Deno.test("the core's module graph has nothing of the cluster's in it", async () => {
+  const root = import.meta.resolve("../../");
+  for (const entry of ["../../mod.ts", "../../cli.ts", "../../executor.ts"]) {
+    const path = new URL(entry, import.meta.url).pathname;
+    const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["info", "--json", path], cwd: new URL("../..", import.meta.url) })
+      .output();
+    const { modules, npmPackages = {} } = JSON.parse(new TextDecoder().decode(stdout));
+    assert(modules.length > 5);
+    const specifiers = modules.map(({ specifier }: { specifier: string }) => specifier.replace(root, ""));
+    assertEquals(specifiers.filter((specifier: string) => /cluster|bullmq|redis/.test(specifier)), []);
+    assertEquals(specifiers.filter((specifier: string) => specifier.startsWith("npm:") && !specifier.startsWith("npm:/deno-std@")), []);
+    assertEquals(Object.keys(npmPackages).filter((name) => /bullmq|redis|msgpackr/.test(name)), []);
+  }
+});

@@ -1,0 +1,71 @@
+import { assert, assertEquals } from "@std/assert";
+import { tasks } from "./cluster_tasks.ts";
+import { Child, freePort, openPool, RedisServer, startHost, until } from "./helpers.ts";
+
+const CONFIG = new URL("../deno.json", import.meta.url).pathname;
+
+/** The files of docs/cluster.md: each block of code that begins with a file's name. */
+async function documentedFiles(): Promise<Map<string, string>> {
+  const text = await Deno.readTextFile(new URL("../../docs/cluster.md", import.meta.url));
+  return new Map(Array.from(text.matchAll(/```ts ignore\n\/\/ (\w+\.ts)\n(.*?)```/gs), ([, name, source]) => [name!, source!]));
+}
+
+Deno.test("docs/cluster.md: its files are checked, its host serves, and its producer prints what stands there", async () => {
+  await using server = await RedisServer.start();
+  const files = await documentedFiles();
+  assertEquals([...files.keys()], ["tasks.ts", "cluster_tasks.ts", "host.ts", "main.ts", "store.ts"]);
+  for (const [name, source] of files) {
+    await Deno.writeTextFile(`${server.folder}/${name}`, source.replaceAll("redis://10.0.0.1:6379", server.url));
+  }
+  const path = (name: string) => `${server.folder}/${name}`;
+  const check = new Child(Deno.execPath(), ["check", "--config", CONFIG, ...[...files.keys()].map(path)]);
+  assert((await check.status()).success, check.said);
+  const permissions = [`--allow-net=127.0.0.1:${server.port}`, `--allow-read=${server.folder}`, "--ignore-env", "--no-prompt"];
+  await using host = new Child(Deno.execPath(), ["run", "--config", CONFIG, ...permissions, path("host.ts")]);
+  await host.says("is ready");
+  const main = new Child(Deno.execPath(), ["run", "--quiet", "--config", CONFIG, ...permissions, path("main.ts")], { NO_COLOR: "1" });
+  assert((await main.status()).success, main.said);
+  const expected = files.get("main.ts")!.split("// Output:\n")[1]!.replaceAll(/^\/\/ /gm, "");
+  assertEquals(main.said, expected);
+  host.kill("SIGTERM");
+  assertEquals((await host.status()).code, 0);
+});
+
+Deno.test("examples/cluster: all results arrive although a host is killed", async () => {
+  const example = new URL("../../examples/cluster/main.ts", import.meta.url);
+  const source = await Deno.readTextFile(example);
+  const command = / \* deno (run .*)\n/.exec(source)![1]!.split(" ");
+  const args = command.map((arg) => arg === "cluster/deno.json" ? CONFIG : arg === "examples/cluster/main.ts" ? example.pathname : arg);
+  await using child = new Child(Deno.execPath(), ["run", "--quiet", "--no-prompt", ...args.slice(1)], { NO_COLOR: "1" });
+  assert((await child.status()).success, child.said);
+  // The lines that stand at its end, with '…' for what varies, and as many redeliveries as there were.
+  const expected = source.split("// Output")[1]!.split("\n").slice(1).map((line) => line.replace("// ", "")).filter((line) => line !== "");
+  const varying = (line: string) => line.replaceAll(/records .*/g, "records … to …");
+  assertEquals(new Set(child.said.trimEnd().split("\n").map(varying)), new Set(expected.map(varying)));
+});
+
+Deno.test("examples/cluster-dashboard shows the queue", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  await pool.submit(tasks.add, 1, 1);
+  await until(async () => (await pool.status()).waiting === 1);
+  const port = freePort();
+  const script = new URL("../../examples/cluster-dashboard/main.ts", import.meta.url).pathname;
+  const permissions = ["--allow-net=127.0.0.1", "--allow-read", "--ignore-env", "--no-prompt"];
+  await using dashboard = new Child(Deno.execPath(), ["run", "--no-check", ...permissions, script, server.url, "test", String(port)]);
+  await dashboard.says("is shown at");
+  const response = await fetch(`http://127.0.0.1:${port}/api/queues`);
+  const { queues: [queue] } = await response.json();
+  assertEquals([queue.name, queue.counts.waiting], ["test.v1", 1]);
+});
+
+Deno.test("startHost() refuses to go on when a host does not start", async () => {
+  await using server = await RedisServer.start();
+  let message = "";
+  try {
+    await startHost(server, { workers: 0 });
+  } catch (error) {
+    message = (error as Error).message;
+  }
+  assert(message.includes("'workers' must be a positive integer"), message);
+});

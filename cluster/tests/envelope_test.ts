@@ -1,0 +1,92 @@
+import { assert, assertEquals, assertInstanceOf, assertStringIncludes, assertThrows } from "@std/assert";
+import { JobTimeoutError, MemoryLimitError, WorkerDiedError } from "../mod.ts";
+import { readEnvelope, readFailedReason, readFailure, readItem, readReply, writeFailure } from "../envelope.ts";
+
+/** What arrives of something thrown. */
+function sent(thrown: unknown): unknown {
+  return readFailedReason(JSON.stringify(writeFailure(thrown)), { jobId: 1, taskName: "t" });
+}
+
+Deno.test("writeFailure() brings errors across with class, message, stack, cause and the properties that are JSON", () => {
+  const error = Object.assign(new RangeError("out", { cause: new TypeError("in") }), { code: 7, detail: { a: [1] }, when: new Date(0) });
+  const back = sent(error);
+  assertInstanceOf(back, RangeError);
+  assertEquals([back.message, back.stack], [error.message, error.stack]);
+  assertInstanceOf(back.cause, TypeError);
+  assertEquals(back.cause.message, "in");
+  const { code, detail, when } = back as unknown as Record<string, unknown>;
+  assertEquals([code, detail, when], [7, { a: [1] }, undefined]);
+});
+
+Deno.test("writeFailure() brings the core's errors across as themselves", () => {
+  const timeout = sent(new JobTimeoutError("late", { jobId: "a", taskName: "t", limit: 5, attempts: 2 }));
+  assertInstanceOf(timeout, JobTimeoutError);
+  assertEquals([timeout.message, timeout.jobId, timeout.taskName, timeout.limit, timeout.attempts], ["late", "a", "t", 5, 2]);
+  const died = sent(new WorkerDiedError("gone", { jobId: 1, taskName: "t", exitCode: 3, attempts: 1, cause: new Error("why") }));
+  assertInstanceOf(died, WorkerDiedError);
+  assertEquals([died.exitCode, (died.cause as Error).message], [3, "why"]);
+  assertInstanceOf(sent(new MemoryLimitError("full", { limit: 64 })), MemoryLimitError);
+});
+
+Deno.test("writeFailure() brings other errors and values across", () => {
+  const many = sent(new AggregateError([new Error("a"), 1], "both"));
+  assertInstanceOf(many, AggregateError);
+  assertEquals(many.errors.map(String), ["Error: a", "1"]);
+  const aborted = sent(new DOMException("stop", "AbortError"));
+  assertInstanceOf(aborted, DOMException);
+  assertEquals(aborted.name, "AbortError");
+  assertInstanceOf(sent(new Deno.errors.NotFound("no file")), Deno.errors.NotFound);
+  class OwnError extends Error {
+    override name = "OwnError";
+  }
+  assertEquals([(sent(new OwnError("o")) as Error).name, (sent(new OwnError("o")) as Error).message], ["OwnError", "o"]);
+  const loop = new Error("loop");
+  loop.cause = loop;
+  const back = sent(loop) as Error;
+  assert(back.cause === back);
+  for (const value of ["text", 7, null, undefined, { a: 1 }]) assertEquals(sent(value), value);
+});
+
+Deno.test("writeFailure() keeps an error small", () => {
+  const back = sent(Object.assign(new Error("m".repeat(100_000)), { much: "x".repeat(1_000_000) })) as Error;
+  assertEquals(back.message.length, 4096);
+  assertEquals("much" in back, false);
+});
+
+Deno.test("readFailedReason() tells of lost jobs, and of what it cannot read", () => {
+  const lost = readFailedReason("job stalled more than allowable limit", { jobId: "a", taskName: "t" });
+  assertInstanceOf(lost, WorkerDiedError);
+  assertEquals([lost.jobId, lost.taskName], ["a", "t"]);
+  assertStringIncludes(lost.message, 'Lost job "a" (task "t")');
+  assertEquals((readFailedReason("something else", { jobId: 1, taskName: "t" }) as Error).message, "something else");
+  for (const data of [{}, { v: 2, thrown: {} }, { v: 1, thrown: { root: { error: 5 }, errors: [] } }, null, 7]) {
+    assertInstanceOf(readFailure(data), TypeError);
+  }
+});
+
+Deno.test("readEnvelope() takes nothing that is not a call of its own version", () => {
+  assertEquals(readEnvelope({ v: 1, task: "t", args: [1] }).args, [1]);
+  const cases: [unknown, string][] = [
+    [null, "it must be an object"],
+    [[], "it must be an object"],
+    [{ v: 2, task: "t", args: [] }, "this host reads version 1: current value is 2"],
+    [{ task: "t", args: [] }, "this host reads version 1: current value is undefined"],
+    [{ v: 1, args: [] }, "'task' must be a text"],
+    [{ v: 1, task: "t" }, "it must have either 'args' or 'items'"],
+    [{ v: 1, task: "t", args: 7 }, "it must have either 'args' or 'items'"],
+    [{ v: 1, task: "t", args: [], items: [] }, "it must have either 'args' or 'items'"],
+    [{ v: 1, task: "t", stored: "other" }, "it must have either 'args' or 'items'"],
+    [{ v: 1, task: "t", args: [], timeout: -1 }, "'timeout' must be a number"],
+    [{ v: 1, task: "t", args: [], expiresAt: "now" }, "'expiresAt' must be a number"],
+    [{ v: 1, task: "t", args: [], release: 1 }, "'release' must be a text"],
+    [{ v: 1, task: "t", args: [], id: {} }, "'id' must be a text or a number"],
+  ];
+  for (const [data, message] of cases) assertThrows(() => readEnvelope(data), TypeError, message);
+});
+
+Deno.test("readReply() and readItem() take nothing that is not a reply", () => {
+  for (const data of [null, "text", { v: 2 }, { v: 1, items: 7 }]) assertThrows(() => readReply(data), TypeError);
+  assertEquals(readItem({ value: 7 }), { status: "fulfilled", value: 7 });
+  assertEquals(readItem({}), { status: "fulfilled", value: undefined });
+  assertEquals(readItem(7).status, "rejected");
+});

@@ -1,0 +1,303 @@
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
+import { type Job as QueuedJob, Queue } from "bullmq";
+import { Redis } from "ioredis";
+import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, serve, WorkerDiedError } from "../mod.ts";
+import { tasks } from "./cluster_tasks.ts";
+import { Child, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+
+/** The runs of a task that notes them: one line each. */
+async function lines(file: string): Promise<string[]> {
+  try {
+    return (await Deno.readTextFile(file)).trimEnd().split("\n");
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
+Deno.test("200 jobs over two hosts: both are used, and all results arrive", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startHost(server, { workers: 2 });
+  await using two = await startHost(server, { workers: 2 });
+  await using pool = await openPool(server);
+  const futures = [];
+  for (let n = 0; n < 200; n++) futures.push(await pool.submit(tasks.hostOf, 5));
+  const pids = await within(Promise.all(futures.map((future) => future.result())));
+  assertEquals(new Set(pids), new Set([one.process.pid, two.process.pid]));
+  assertEquals(pool.stats().finished, 200);
+});
+
+Deno.test("200 jobs over two hosts, one of which is killed: all results arrive, each once, and what ran there runs again", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startHost(server, { workers: 2 });
+  await using two = await startHost(server, { workers: 2 });
+  const redelivered: unknown[] = [];
+  await using pool = await openPool(server, { onRedelivered: ({ id }) => redelivered.push(id) });
+  const done: unknown[] = [];
+  const futures = [];
+  for (let id = 0; id < 200; id++) {
+    futures.push(await pool.submit(new Job({ id, func: tasks.hostOf, args: [20], onDone: ({ id }) => void done.push(id) })));
+  }
+  await until(() => done.length > 20 && pool.stats().running === 4);
+  one.kill("SIGKILL");
+  const pids = await within(Promise.all(futures.map((future) => future.result())));
+  assertEquals(done.length, 200);
+  assertEquals(new Set(done).size, 200);
+  assert(pids.includes(one.process.pid) && pids.includes(two.process.pid));
+  // As many as it had workers, unless one of them was about to begin with the next job.
+  assert(redelivered.length >= 1 && redelivered.length <= 2, `${redelivered.length} jobs were redelivered`);
+  assertEquals(pool.stats().redelivered, redelivered.length);
+});
+
+Deno.test("a map over two hosts, one of which is killed: all results arrive in order, each once", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startHost(server, { workers: 2 });
+  await using _two = await startHost(server, { workers: 2 });
+  await using pool = await openPool(server);
+  const results: number[] = [];
+  for await (const x of pool.map(tasks.double, Array.from({ length: 2000 }, (_, n) => n), { chunkSize: 10 })) {
+    results.push(x);
+    if (results.length === 300) one.kill("SIGKILL");
+  }
+  assertEquals(results, Array.from({ length: 2000 }, (_, n) => n * 2));
+});
+
+Deno.test("Redis is killed in the middle and comes back with its log: all results arrive", async () => {
+  await using server = await RedisServer.start();
+  const [reported, warnings]: [unknown[], string[]] = [[], []];
+  await using pool = await openPool(server, { onError: (error) => reported.push(error), onWarning: (message) => warnings.push(message) });
+  await using _host = await startHost(server, { workers: 2 });
+  let done = 0;
+  const futures = [];
+  for (let n = 0; n < 200; n++) {
+    futures.push(await pool.submit(new Job({ func: tasks.hostOf, args: [10], onDone: () => void done++ })));
+  }
+  await until(() => done > 20);
+  await server.kill();
+  await until(() => reported.length > 0);
+  const meanwhile = await pool.submit(tasks.add, 1, 1);
+  await server.restart();
+  await within(Promise.all(futures.map((future) => future.result())));
+  assertEquals([await within(meanwhile.result()), done], [2, 200]);
+  assertStringIncludes(String(reported[0]), `Lost connection to redis://127.0.0.1:${server.port}`);
+  assertEquals([reported.length, warnings], [1, [`redis://127.0.0.1:${server.port}: connected again`]]);
+});
+
+Deno.test("a job that kills each host it comes to fails alone: not those that wait, nor those of its chunk", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const outcomes = Array.fromAsync(pool.map(tasks.killHostAt13, Array.from({ length: 40 }, (_, n) => n), { chunkSize: 10, settled: true }));
+  const poison = await pool.submit(tasks.killHostAt13, 13);
+  const others = [];
+  for (let n = 0; n < 10; n++) others.push(await pool.submit(tasks.add, n, n));
+  let over = false;
+  const all = Promise.all([outcomes, poison.exception(), ...others.map((future) => future.result())]).finally(() => over = true);
+  let hosts = 0;
+  while (!over) {
+    await using host = await startHost(server);
+    hosts++;
+    await within(Promise.race([host.process.status, all]));
+  }
+  const [settled, error, ...sums] = await all;
+  assertEquals(sums, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]);
+  assertInstanceOf(error, WorkerDiedError);
+  assertStringIncludes(error.message, "it is not delivered again");
+  const rejected = settled.flatMap((outcome, n) => outcome.status === "rejected" ? [[n, outcome.reason]] : []);
+  assertEquals(rejected.map(([n]) => n), [13]);
+  assertInstanceOf(rejected[0]![1], WorkerDiedError);
+  // Twice for the job, twice for the chunk and twice for the item alone; the last host does the rest.
+  assertEquals(hosts, 7);
+});
+
+Deno.test("a host with 'redeliveries' of 0 starts a job once at the most", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const future = await pool.submit(tasks.note, file, `${server.folder}/never`);
+  {
+    await using host = await startHost(server, { redeliveries: 0 });
+    await until(async () => (await lines(file)).length === 1);
+    host.kill("SIGKILL");
+  }
+  await using _host = await startHost(server, { redeliveries: 0 });
+  assertInstanceOf(await within(future.exception()), WorkerDiedError);
+  assertEquals((await lines(file)).length, 1);
+});
+
+Deno.test("a job that computes for longer than the lock lasts runs once", async () => {
+  await using server = await RedisServer.start();
+  await using _one = await startHost(server);
+  await using _two = await startHost(server);
+  await using pool = await openPool(server);
+  // Both hosts have a worker that computes for three lock durations, while they look for jobs of dead hosts six times.
+  const spins = [await pool.submit(tasks.spin, 3000), await pool.submit(tasks.spin, 3000)];
+  assertEquals(await within(Promise.all(spins.map((future) => future.result()))), ["span", "span"]);
+  assertEquals(pool.stats().redelivered, 0);
+});
+
+Deno.test("what others write into the queue fails after one attempt: unknown names, addresses, other versions, other releases", async () => {
+  await using server = await RedisServer.start();
+  await using host = await startHost(server, { release: "7" });
+  const client = new Redis(server.url, { maxRetriesPerRequest: null });
+  const queue = new Queue("test.v1", { connection: client, prefix: "dpool" });
+  const cases: [unknown, string][] = [
+    [{ v: 1, task: "none", args: [] }, 'Cannot run task \\"none\\" as this host has none of that name'],
+    [{ v: 1, task: "__proto__", args: [] }, 'Cannot run task \\"__proto__\\"'],
+    [{ v: 1, task: "constructor", args: [] }, 'Cannot run task \\"constructor\\"'],
+    [{ v: 1, task: "file:///etc/passwd", args: [] }, 'Cannot run task \\"file:///etc/passwd\\"'],
+    [{ v: 1, task: "(x) => Deno.exit()", args: [] }, "as this host has none of that name"],
+    [{ v: 2, task: "add", args: [1, 2] }, "this host reads version 1: current value is 2"],
+    [{ v: 1, task: "add", args: ["1", "2"] }, "add() takes numbers"],
+    [{ v: 1, task: "add", args: [1, 2], release: "8" }, 'as this host is of release \\"7\\"'],
+    [{ v: 1, task: "add", stored: "args" }, "as this host was given no 'payloads'"],
+    ["text", "it must be an object"],
+  ];
+  const jobs: QueuedJob[] = [];
+  for (const [data] of cases) jobs.push(await queue.add("add", data, { attempts: 5, removeOnFail: false }));
+  for (const [i, [, message]] of cases.entries()) {
+    await until(async () => await jobs[i]!.isFailed());
+    const job = (await queue.getJob(jobs[i]!.id!))!;
+    assertStringIncludes(job.failedReason!, message);
+    assertEquals([job.attemptsMade, job.stacktrace], [1, []]);
+  }
+  const good = await queue.add("add", { v: 1, task: "add", args: [1, 2], release: "7" });
+  await until(async () => await good.isCompleted());
+  await queue.close();
+  await client.quit();
+  assertEquals(host.said, "ready\n");
+});
+
+Deno.test("a host that is told to stop finishes what runs, delivers it and ends with code 0", async () => {
+  await using server = await RedisServer.start();
+  await using host = await startHost(server);
+  await using pool = await openPool(server);
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const running = await pool.submit(tasks.note, file, gate);
+  const next = await pool.submit(tasks.note, file);
+  await until(async () => running.running() && (await lines(file)).length === 1);
+  host.kill("SIGTERM");
+  // It takes no other job meanwhile: it has said so by disconnecting from the queue.
+  await until(async () => (await pool.status()).hosts?.length === 0);
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(running.result()), "noted");
+  assertEquals((await host.status()).code, 0);
+  assertStringIncludes(host.said, "stopped");
+  assertEquals([(await lines(file)).length, next.state, pool.stats().redelivered], [1, "queued", 0]);
+});
+
+Deno.test("a host that is told to stop gives back what does not finish in time, and another runs it at once", async () => {
+  await using server = await RedisServer.start();
+  // A lock of an hour: whoever waited for that would wait for long.
+  const slow = { lockDuration: 3_600_000, stalledInterval: 3_600_000 };
+  await using one = await startHost(server, { ...slow, grace: 50 });
+  await using pool = await openPool(server);
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const future = await pool.submit(tasks.note, file, gate);
+  await until(async () => future.running() && (await lines(file)).length === 1);
+  await using _two = await startHost(server, slow);
+  one.kill("SIGTERM");
+  assertEquals((await one.status()).code, 0);
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(future.result()), "noted");
+  assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
+});
+
+Deno.test("a job that was cancelled while its host died is not run again", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startHost(server);
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const future = await pool.submit(new Job({ id: "gone", func: tasks.note, args: [file, `${server.folder}/never`] }));
+  await until(async () => future.running() && (await lines(file)).length === 1);
+  one.kill("SIGKILL");
+  await one.status();
+  assert(future.cancel({ force: true }));
+  await using _two = await startHost(server);
+  await until(async () => (await pool.status()).failed === 1);
+  assertInstanceOf(await within((await pool.attach("gone")).exception()), JobCancelledError);
+  assertEquals((await lines(file)).length, 1);
+});
+
+Deno.test("a job that somebody removes from the queue is cancelled", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const future = await pool.submit(tasks.add, 1, 1);
+  const client = new Redis(server.url, { maxRetriesPerRequest: null });
+  const queue = new Queue("test.v1", { connection: client, prefix: "dpool" });
+  await until(async () => (await queue.getWaitingCount()) === 1);
+  await queue.obliterate();
+  await queue.close();
+  await client.quit();
+  // Obliterating tells nobody, so that the job is sent again; removing does.
+  await until(async () => (await pool.status()).waiting === 1);
+  const again = new Redis(server.url, { maxRetriesPerRequest: null });
+  const same = new Queue("test.v1", { connection: again, prefix: "dpool" });
+  for (const job of await same.getWaiting()) await job.remove();
+  await same.close();
+  await again.quit();
+  await assertRejects(() => within(future.result()), JobCancelledError, "as somebody removed it from the queue");
+});
+
+Deno.test("a host that was held up for longer than its lock lasts stops its copy of the job, whose result comes once", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startHost(server);
+  await using pool = await openPool(server);
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const done: unknown[] = [];
+  const future = await pool.submit(new Job({ func: tasks.note, args: [file, gate], onDone: ({ state }) => void done.push(state) }));
+  await until(async () => (await lines(file)).length === 1);
+  one.kill("SIGSTOP");
+  await using two = await startHost(server);
+  await until(async () => (await lines(file)).length === 2);
+  one.kill("SIGCONT");
+  await one.says("as the queue has given it to another host");
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(future.result()), "noted");
+  assertEquals([done, pool.stats().redelivered], [["finished"], 1]);
+  assertEquals(await lines(file), [String(one.process.pid), String(two.process.pid)]);
+});
+
+Deno.test("a host whose task module cannot be loaded does not start, and one whose workers cannot be replaced gives its jobs back and ends", async () => {
+  await using server = await RedisServer.start();
+  const [module, broken] = [`${server.folder}/fragile.ts`, `${server.folder}/broken`];
+  await Deno.writeTextFile(
+    module,
+    `let broken = false;
+    try { Deno.statSync(${JSON.stringify(broken)}); broken = true; } catch { /* it is whole */ }
+    if (broken) throw new Error("the module is broken");
+    export function die(): void { Deno.exit(3); }
+    export function one(): number { return 1; }`,
+  );
+  const fragile = defineTasks({ die: `file://${module}`, one: `file://${module}` });
+  await using pool = await ClusterPool.open({ queue: "fragile", connection: server.url, tasks: fragile });
+  const reported: unknown[] = [];
+  const options = {
+    queue: "fragile",
+    connection: server.url,
+    tasks: fragile,
+    workers: 1,
+    onError: (error: unknown) => void reported.push(error),
+  };
+  const host = await serve(options);
+  await Deno.writeTextFile(broken, "");
+  assertInstanceOf(await within((await pool.submit(fragile.die)).exception()), WorkerDiedError);
+  const future = await pool.submit(fragile.one);
+  const mapped = Array.fromAsync(pool.map(fragile.one, [1, 2, 3]));
+  const error = await assertRejects(() => within(host.finished), PoolBrokenError);
+  assertStringIncludes(String(error.cause), "the module is broken");
+  assert(reported.includes(error));
+  await assertRejects(() => within(serve(options)), PoolBrokenError);
+  assertEquals(future.done(), false);
+  await Deno.remove(broken);
+  await using _whole = await serve(options);
+  assertEquals([await within(future.result()), await within(mapped)], [1, [1, 1, 1]]);
+});
+
+for (const what of ["pool", "host"]) {
+  Deno.test(`a ${what} that ends while the server is away settles everything and lets its program end`, async () => {
+    const script = new URL("./away.ts", import.meta.url).pathname;
+    await using child = new Child(Deno.execPath(), ["run", "--allow-all", "--no-check", script, what]);
+    assert((await child.status()).success, child.said);
+    assertStringIncludes(child.said, "ended");
+  });
+}

@@ -1,0 +1,172 @@
+/**
+ * A Redis server of its own for each test, and hosts in processes of their own. All of it ends with the test.
+ *
+ * @module
+ */
+
+import { ClusterPool, type ClusterPoolOptions } from "../mod.ts";
+import { tasks } from "./cluster_tasks.ts";
+
+/** A deadline for what must not hang: long enough for a machine that is busy with other things. */
+export async function within<T>(promise: Promise<T>, ms = 60_000): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => timer = setTimeout(() => reject(new Error(`Not settled within ${ms} ms`)), ms));
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Resolves when something has come true. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  const end = performance.now() + 30_000;
+  while (!await condition()) {
+    if (performance.now() > end) throw new Error(`Not true within half a minute: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** What of the host can be tested without waiting for the defaults: dead hosts are found within two seconds. */
+export const QUICK = { lockDuration: 1000, stalledInterval: 500 } as const;
+
+/** Some port that is free at this moment. */
+export function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return (listener.addr as Deno.NetAddr).port;
+}
+
+/** A child process whose output is read line by line. */
+export class Child implements AsyncDisposable {
+  readonly process: Deno.ChildProcess;
+  /** All that it has said so far. */
+  said = "";
+  #done: Promise<void>;
+  #heard: () => void = () => {};
+
+  constructor(command: string, args: string[], env: Record<string, string> = {}) {
+    this.process = new Deno.Command(command, { args, env, stdin: "null", stdout: "piped", stderr: "piped" }).spawn();
+    this.#done = Promise.all([this.#listen(this.process.stdout), this.#listen(this.process.stderr)]).then(() => this.#heard());
+  }
+
+  /** Resolves when it has said something. */
+  async says(text: string): Promise<void> {
+    let ended = false;
+    this.#done.then(() => ended = true);
+    while (!this.said.includes(text)) {
+      if (ended) throw new Error(`The process ended and never said ${JSON.stringify(text)}:\n${this.said}`);
+      await within(new Promise<void>((resolve) => this.#heard = resolve));
+    }
+  }
+
+  /** How it ended. */
+  async status(): Promise<Deno.CommandStatus> {
+    const status = await within(this.process.status);
+    await this.#done;
+    return status;
+  }
+
+  kill(signal: Deno.Signal): void {
+    try {
+      this.process.kill(signal);
+    } catch (error) {
+      // It has ended by itself.
+      if (!(error instanceof TypeError || error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill("SIGKILL");
+    await this.status();
+  }
+
+  async #listen(stream: ReadableStream<Uint8Array>): Promise<void> {
+    for await (const text of stream.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>)) {
+      this.said += text;
+      this.#heard();
+    }
+  }
+}
+
+/** A server of its own, on the loopback interface, with its files in a folder of its own. */
+export class RedisServer implements AsyncDisposable {
+  readonly port: number;
+  readonly folder: string;
+  #args: string[];
+  #process: Child | undefined;
+
+  private constructor(port: number, folder: string, args: string[]) {
+    this.port = port;
+    this.folder = folder;
+    this.#args = args;
+  }
+
+  /** Starts a server; `args` are added to those of its command line. */
+  static async start(args: string[] = [], { folder }: { folder?: string } = {}): Promise<RedisServer> {
+    const server = new RedisServer(freePort(), folder ?? await Deno.makeTempDir({ prefix: "cluster-test-" }), args);
+    await server.restart();
+    return server;
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
+  /** Starts it again, on the same port and with the same files. */
+  async restart(): Promise<void> {
+    const { port, folder } = this;
+    const ports = this.#args.includes("--tls-port") ? ["--port", "0"] : ["--port", String(port)];
+    const common = ["--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction"];
+    this.#process = new Child("redis-server", [...ports, ...common, ...this.#args.map((arg) => arg.replace("PORT", String(port)))]);
+    await this.#process.says("Ready to accept connections");
+  }
+
+  /** Kills it as a power cut does. */
+  async kill(): Promise<void> {
+    this.#process!.kill("SIGKILL");
+    await this.#process!.status();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+    await Deno.remove(this.folder, { recursive: true });
+  }
+}
+
+/** Options of a host, as they travel to its process. */
+export interface HostOptions {
+  connection?: unknown;
+  workers?: number;
+  lockDuration?: number;
+  stalledInterval?: number;
+  redeliveries?: number;
+  /** How long jobs may take that run when it is told to stop, in ms. */
+  grace?: number;
+  /** The folder of the payload store. */
+  store?: string;
+  release?: string;
+  name?: string;
+  permissions?: Deno.PermissionOptions;
+  memoryLimit?: number;
+}
+
+/** Starts a host and waits until it takes jobs. */
+export async function startHost(server: RedisServer, options: HostOptions = {}): Promise<Child> {
+  const all = { queue: "test", connection: server.url, workers: 1, ...QUICK, ...options };
+  const script = new URL("./host.ts", import.meta.url);
+  const host = new Child(Deno.execPath(), ["run", "--allow-all", "--no-check", script.pathname, JSON.stringify(all)]);
+  try {
+    await host.says("ready\n");
+  } catch (error) {
+    await host[Symbol.asyncDispose]();
+    throw error;
+  }
+  return host;
+}
+
+/** Opens a pool on a server. When the test is over it is terminated, so that a job which does not end fails the test and does not hold it up. */
+export async function openPool(server: RedisServer, options: Partial<ClusterPoolOptions> = {}): Promise<ClusterPool> {
+  const pool = await ClusterPool.open({ queue: "test", connection: server.url, tasks, ...options });
+  pool[Symbol.asyncDispose] = () => pool.terminate();
+  return pool;
+}

@@ -1,0 +1,153 @@
+import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
+import { Redis } from "ioredis";
+import { PoolClosedError, WorkerDiedError } from "../mod.ts";
+import { tasks } from "./cluster_tasks.ts";
+import { openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+
+function* numbers(): Generator<number> {
+  for (let n = 0;; n++) yield n;
+}
+
+Deno.test("ClusterPool.map() gives results in order, each once, whatever the chunks", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server, { workers: 2 });
+  await using pool = await openPool(server);
+  const expected = Array.from({ length: 500 }, (_, n) => n * 2);
+  for (const options of [{}, { chunkSize: 1 }, { chunkSize: 7 }, { chunkSize: 1000 }, { chunkSize: 10, buffer: 3 }]) {
+    assertEquals(await within(Array.fromAsync(pool.map(tasks.double, numbers().take(500), options))), expected);
+  }
+  const unordered = await within(Array.fromAsync(pool.map(tasks.double, numbers().take(500), { ordered: false, chunkSize: 20 })));
+  assertEquals(unordered.sort((a, b) => a - b), expected);
+  assertEquals(await Array.fromAsync(pool.map(tasks.double, [])), []);
+  assertEquals(pool.stats().finished, 3000);
+  // Nothing of it stays in Redis, but for the queue's own books.
+  await within(pool.shutdown());
+  const client = new Redis(server.url);
+  assertEquals((await client.keys("dpool:test.v1:map-*")).length, 0);
+  await client.quit();
+});
+
+Deno.test("ClusterPool.map() reads no more than 'buffer' items ahead, and sends no more chunks than the gate has permits", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { queueSize: 4 });
+  let read = 0;
+  function* counted(): Generator<number> {
+    for (const n of numbers()) {
+      read++;
+      yield n;
+    }
+  }
+  // No host is there: nothing is consumed, and all that may be read is read.
+  const bounded = pool.map(tasks.double, counted(), { chunkSize: 5, buffer: 12 });
+  const first = bounded.next();
+  await until(() => read === 10);
+  await until(async () => (await pool.status()).waiting === 2);
+  const other = pool.map(tasks.double, numbers(), { chunkSize: 1 });
+  const otherFirst = other.next();
+  await until(async () => (await pool.status()).waiting === 4);
+  assertEquals([read, pool.stats().waiting > 0], [10, true]);
+  await using _host = await startHost(server);
+  assertEquals([(await within(first)).value, (await within(otherFirst)).value], [0, 0]);
+  for (let n = 1; n < 100; n++) {
+    assertEquals((await within(bounded.next())).value, n * 2);
+    assert(read - (n + 1) <= 12, `${read} items were read when ${n + 1} were consumed`);
+  }
+  await within(bounded.return!());
+  await within(other.return!());
+  // What is left is taken out of the queue.
+  await until(async () => {
+    const { waiting, active } = await pool.status();
+    return waiting + active === 0;
+  });
+});
+
+Deno.test("ClusterPool.map() throws at the place of an item that fails, or gives outcomes", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const seen: unknown[] = [];
+  await assertRejects(
+    async () => {
+      for await (const x of pool.map(tasks.exitAt13, numbers(), { chunkSize: 5 })) seen.push(x);
+    },
+    WorkerDiedError,
+    "job 13 ",
+  );
+  assertEquals(seen, Array.from({ length: 13 }, (_, n) => n * 2));
+  const mixed = [1, new Map(), "x".repeat(300_000), 4];
+  const outcomes = await within(Array.fromAsync(pool.map(tasks.echo, mixed, { settled: true, chunkSize: 4 })));
+  assertEquals(outcomes.map(({ status }) => status), ["fulfilled", "rejected", "rejected", "fulfilled"]);
+  assertInstanceOf((outcomes[1] as PromiseRejectedResult).reason, TypeError);
+  assertInstanceOf((outcomes[2] as PromiseRejectedResult).reason, RangeError);
+});
+
+// The client's parser begins a timer of its own for replies as large as these.
+Deno.test("ClusterPool.map() cuts a chunk that grows too large for Redis", { sanitizeOps: false, sanitizeResources: false }, async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const texts = Array.from({ length: 10 }, (_, n) => String(n).repeat(100_000));
+  const back = await within(Array.fromAsync(pool.map(tasks.echo, texts, { chunkSize: 10 })));
+  assertEquals(back.map((text) => (text as string)[0]), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+});
+
+Deno.test("ClusterPool.map() takes streams and slow inputs, and tells an input's error behind its items", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  assertEquals(await within(Array.fromAsync(pool.map(tasks.double, ReadableStream.from([1, 2, 3])))), [2, 4, 6]);
+  let closed = false;
+  async function* halting(): AsyncGenerator<number> {
+    try {
+      yield 1;
+      yield 2;
+      await new Promise(() => {});
+    } finally {
+      closed = true;
+    }
+  }
+  // The items that are there do not wait for one that does not come.
+  const slow = pool.map(tasks.double, halting());
+  assertEquals([(await within(slow.next())).value, (await within(slow.next())).value], [2, 4]);
+  await within(slow.return!());
+  assertEquals(closed, false);
+  async function* broken(): AsyncGenerator<number> {
+    yield 1;
+    throw new Error("input");
+  }
+  const seen: unknown[] = [];
+  await assertRejects(
+    async () => {
+      for await (const x of pool.map(tasks.double, broken())) seen.push(x);
+    },
+    Error,
+    "input",
+  );
+  assertEquals(seen, [2]);
+});
+
+Deno.test("ClusterPool.map() ends when its signal aborts or its pool is shut down, and stops what runs for it", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  const pool = await openPool(server);
+  const controller = new AbortController();
+  const spinning = pool.map(tasks.spin, [600_000, 600_000], { signal: controller.signal, chunkSize: 1 }).next();
+  await until(() => pool.stats().running === 1);
+  controller.abort(new Error("enough"));
+  await assertRejects(() => within(spinning), Error, "enough");
+  assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
+
+  const seen: number[] = [];
+  let shutdown: Promise<void> | undefined;
+  await assertRejects(
+    async () => {
+      for await (const x of pool.map(tasks.double, numbers(), { chunkSize: 2, buffer: 8 })) {
+        seen.push(x);
+        if (seen.length === 10) shutdown = pool.shutdown();
+      }
+    },
+    PoolClosedError,
+  );
+  assert(seen.length >= 10);
+  await within(shutdown!);
+});

@@ -1,0 +1,387 @@
+import { assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
+import { Redis } from "ioredis";
+import {
+  asCompleted,
+  ClusterPool,
+  Job,
+  JobCancelledError,
+  JobTimeoutError,
+  MemoryLimitError,
+  PoolClosedError,
+  serve,
+  type Task,
+  WorkerDiedError,
+} from "../mod.ts";
+import { tasks } from "./cluster_tasks.ts";
+import { folderStore } from "./folder_store.ts";
+import { openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { add, greet } from "./tasks.ts";
+
+/** How often a task that notes its runs has run. */
+async function runs(file: string): Promise<number> {
+  try {
+    return (await Deno.readTextFile(file)).split("\n").length - 1;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return 0;
+    throw error;
+  }
+}
+
+Deno.test("ClusterPool.run() runs a task on a host, by its function or by its definition", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  assertEquals(await within(pool.run(add, 1, 2)), 3);
+  assertEquals(await within(pool.run(tasks.add, 3, 4)), 7);
+  assertEquals(await within(pool.run(new Job({ func: greet, args: ["Hello"], kwargs: { name: "bear" } }))), "Hello, bear!");
+  assertEquals(await within(pool.run(tasks.nothing)), undefined);
+});
+
+Deno.test("ClusterPool brings JSON and bytes there and back, and errors as the core does", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const value = { text: "ü", list: [1, null, { $bytes: "AAA=" }], bytes: new Uint8Array([1, 2, 255]), __proto__: null };
+  assertEquals(await within(pool.run(tasks.echo, value)), { ...value });
+  const error = await within((await pool.submit(tasks.fail)).exception());
+  assertInstanceOf(error, RangeError);
+  assertEquals([error.message, (error.cause as Error).message, Reflect.get(error, "code")], ["out of range", "within", 7]);
+  assertStringIncludes(error.stack!, "tasks.ts");
+  await assertRejects(() => within(pool.run(tasks.bad, "map")), TypeError, "Cannot send the result through the queue");
+  await assertRejects(() => within(pool.run(tasks.bad, "bigint")), TypeError, "current value is 1n");
+  const died = await within((await pool.submit(tasks.exitAt, 1, 1)).exception());
+  assertInstanceOf(died, WorkerDiedError);
+  assertEquals([died.exitCode, died.taskName], [3, "exitAt"]);
+});
+
+Deno.test("ClusterPool refuses what cannot travel before it is queued", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  // deno-lint-ignore no-explicit-any -- what the types would refuse
+  const submit = pool.submit.bind(pool) as (...args: any[]) => Promise<unknown>;
+  await assertRejects(() => submit(tasks.echo, new Map()), TypeError, "Cannot send argument 1 through the queue");
+  await assertRejects(() => submit(tasks.echo, { when: new Date() }), TypeError, "Cannot send argument 1.when through the queue");
+  await assertRejects(() => submit(tasks.echo, undefined), TypeError, "current value is undefined");
+  await assertRejects(() => submit(tasks.add, "1", 2), TypeError, "add() takes numbers");
+  await assertRejects(() => submit(tasks.echo, "x".repeat(300_000)), RangeError, "must be at most 262144 bytes of JSON without 'payloads'");
+  await assertRejects(() => submit((x: number) => x, 1), TypeError, "as a cluster runs named tasks only");
+  await assertRejects(() => submit({ module: "file:///etc/x.ts", name: "add" }, 1), TypeError, "as it is none of the pool's");
+  await assertRejects(() => submit(7), TypeError, "'func' must be a function");
+  await assertRejects(() => submit(new Job({ func: tasks.echo, args: [1] }), 1), TypeError, "its arguments belong in the job");
+  const bytes = new Uint8Array(1);
+  await assertRejects(() => submit(new Job({ func: tasks.echo, args: [bytes], transfer: [bytes.buffer] })), TypeError, "'transfer'");
+  await assertRejects(() => submit(new Job({ func: tasks.echo, args: [1], retryIf: () => true })), TypeError, "'retryIf'");
+  await assertRejects(() => submit(new Job({ id: "x".repeat(300), func: tasks.nothing })), RangeError, "its id must be at most");
+  assertEquals(pool.stats(), { running: 0, queued: 0, waiting: 0, finished: 0, failed: 0, cancelled: 0, redelivered: 0 });
+  assertEquals((await pool.status()).waiting, 0);
+});
+
+Deno.test("ClusterPool.open() and serve() refuse wrong options at once", async () => {
+  // deno-lint-ignore no-explicit-any -- what the types would refuse
+  const open = ClusterPool.open as (options: any) => Promise<unknown>;
+  const good = { queue: "q", connection: "redis://127.0.0.1:1", tasks };
+  const cases: [Record<string, unknown>, string][] = [
+    [{ queue: "a:b" }, "'queue' must be a name of letters"],
+    [{ queue: "" }, "'queue' must be a name of letters"],
+    [{ connection: "http://127.0.0.1" }, "must be redis://HOST:PORT or rediss://HOST:PORT"],
+    [{ connection: { url: "redis://127.0.0.1:1", extra: 1 } }, "there is no option 'extra'"],
+    [{ connection: { url: "redis://127.0.0.1:1", ca: "-" } }, "'ca' needs an address that begins with rediss://"],
+    [{ connection: 7 }, "'connection' must be an address"],
+    [{ connection: "redis://127.0.0.1:1/x" }, "must be the number of a database"],
+    [{ tasks: {} }, "'tasks' must come from defineTasks()"],
+    [{ openTimeout: "1" }, "'openTimeout' must be a number of milliseconds"],
+    [{ payloads: {} }, "'payloads' must have the methods put, get and delete"],
+    [{ release: 1 }, "'release' must be a text"],
+    [{ mystery: 1 }, "there is no option 'mystery'"],
+  ];
+  for (const [options, message] of cases) {
+    await assertRejects(() => open({ ...good, ...options }), TypeError, message);
+    await assertRejects(() => serve({ ...good, ...options } as never), TypeError, message);
+  }
+  await assertRejects(() => open({ ...good, queueSize: 0 }), RangeError, "'queueSize' must be a positive integer");
+  await assertRejects(() => serve({ ...good, workers: 0 }), RangeError, "'workers' must be a positive integer");
+  await assertRejects(() => serve({ ...good, name: "a b" }), TypeError, "'name' must be of letters");
+  await assertRejects(() => serve({ ...good, redeliveries: -1 }), RangeError, "'redeliveries' must be an integer of at least 0");
+});
+
+Deno.test("ClusterPool with 'payloads' sends what is too large for Redis through the store, and leaves nothing there", async () => {
+  await using server = await RedisServer.start();
+  const folder = await Deno.makeTempDir({ dir: server.folder });
+  await using _host = await startHost(server, { store: folder });
+  await using pool = await openPool(server, { payloads: folderStore(folder) });
+  const text = "y".repeat(400_000);
+  assertEquals(await within(pool.run(tasks.echo, text)), text);
+  assertEquals((await within(pool.run(tasks.large, 500_000)) as string).length, 500_000);
+  assertEquals(await within(Array.fromAsync(pool.map(tasks.echo, [text, "small"], { chunkSize: 2 }))), [text, "small"]);
+  await within(pool.shutdown());
+  assertEquals(await Array.fromAsync(Deno.readDir(folder)), []);
+});
+
+Deno.test("ClusterPool fails a job whose result is too large, if there is no store", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  await assertRejects(() => within(pool.run(tasks.large, 300_000)), RangeError, "Cannot send the result through the queue");
+});
+
+Deno.test("ClusterPool.submit() gives the core's futures: states, callbacks, asCompleted", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const seen: unknown[] = [];
+  const slow = await pool.submit(new Job({ id: 7, func: tasks.note, args: [file, gate], onDone: ({ id, state }) => seen.push(id, state) }));
+  const next = await pool.submit(tasks.add, 1, 1);
+  assertEquals([slow.state, next.state, pool.stats().queued], ["queued", "queued", 2]);
+  await using _host = await startHost(server, { workers: 2 });
+  await until(() => slow.running());
+  assertEquals(await within(next.result()), 2);
+  await Deno.writeTextFile(gate, "");
+  const order = [];
+  for await (const future of asCompleted([slow, next])) order.push(future.id);
+  assertEquals(order, [next.id, 7]);
+  assertEquals([seen, await runs(file)], [[7, "finished"], 1]);
+  const { finished, failed, cancelled } = pool.stats();
+  assertEquals([finished, failed, cancelled], [2, 0, 0]);
+});
+
+Deno.test("ClusterPool admits no more than 'queueSize' jobs, in order, and an abort leaves the gate", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { queueSize: 1 });
+  const first = await pool.submit(tasks.add, 1, 1);
+  const controller = new AbortController();
+  const aborted = pool.submit(new Job({ func: tasks.add, args: [1, 2], signal: controller.signal }));
+  const last = pool.submit(tasks.add, 1, 3);
+  assertEquals(pool.stats().waiting, 2);
+  controller.abort(new Error("no more"));
+  await assertRejects(() => aborted, Error, "no more");
+  await using _host = await startHost(server);
+  assertEquals([await within(first.result()), await within((await last).result())], [2, 4]);
+});
+
+Deno.test("Future.cancel() takes a waiting job out of the queue, and stops one that computes only with 'force'", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const busy = await pool.submit(tasks.spinForEver);
+  const waiting = await pool.submit(tasks.note, file);
+  await until(() => busy.running());
+  assertEquals([waiting.cancel({ reason: "no time" }), waiting.state], [true, "cancelled"]);
+  const error = await waiting.exception();
+  assertInstanceOf(error, JobCancelledError);
+  assertEquals(error.cause, "no time");
+  assertEquals(busy.cancel(), false);
+  assertEquals([busy.cancel({ force: true }), busy.state], [true, "cancelled"]);
+  // The only worker of the only host computes no more.
+  assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
+  assertEquals(await runs(file), 0);
+  const { waiting: left, active } = await pool.status();
+  assertEquals([left, active], [0, 0]);
+});
+
+Deno.test("Job.signal stops a job that computes, and Job.timeout fails it; the worker is free again", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const controller = new AbortController();
+  const busy = await pool.submit(new Job({ func: tasks.spinForEver, signal: controller.signal }));
+  await until(() => busy.running());
+  controller.abort(new Error("stop"));
+  await assertRejects(() => busy.result(), Error, "stop");
+  const late = await within((await pool.submit(new Job({ id: 5, func: tasks.spinForEver, timeout: 100 }))).exception());
+  assertInstanceOf(late, JobTimeoutError);
+  assertEquals([late.jobId, late.taskName, late.limit], [5, "spinForEver", 100]);
+  assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
+});
+
+Deno.test("ClusterPool with 'jobTimeout' limits each job, and each item of a map", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server, { jobTimeout: 300 });
+  await assertRejects(() => within(pool.run(tasks.spinForEver)), JobTimeoutError);
+  const outcomes = await within(Array.fromAsync(pool.map(tasks.spin, [1, 60_000, 1], { chunkSize: 3, settled: true })));
+  assertEquals(outcomes.map(({ status }) => status), ["fulfilled", "rejected", "fulfilled"]);
+});
+
+Deno.test("Job.retries runs a job again whose worker died, on its host", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server, { retries: 1 });
+  assertEquals(await within(pool.run(tasks.unsteady, `${server.folder}/one`)), "steady");
+  const once = new Job({ func: tasks.unsteady, args: [`${server.folder}/two`], retries: 0 });
+  await assertRejects(() => within(pool.run(once)), WorkerDiedError);
+});
+
+Deno.test("serve() with 'permissions' and 'memoryLimit' keeps tasks to them", async () => {
+  await using server = await RedisServer.start();
+  const read = [new URL("../..", import.meta.url).pathname];
+  await using _host = await startHost(server, { permissions: { read }, memoryLimit: 64 });
+  await using pool = await openPool(server);
+  assertEquals(await within(pool.run(tasks.double, 4)), 8);
+  await assertRejects(() => within(pool.run(tasks.note, `${server.folder}/runs`)), Deno.errors.NotCapable);
+  const full = await within((await pool.submit(tasks.fill)).exception());
+  assertInstanceOf(full, MemoryLimitError);
+  assertEquals([full.limit, full.taskName], [64, "fill"]);
+});
+
+Deno.test("ClusterPool with 'expiresIn' cancels a job that no host started in time", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { expiresIn: 0 });
+  const future = await pool.submit(tasks.add, 1, 1);
+  const start = Date.now();
+  await until(() => Date.now() > start + 1);
+  await using _host = await startHost(server);
+  const error = await within(future.exception());
+  assertInstanceOf(error, JobCancelledError);
+  assertEquals([future.state, (error.cause as DOMException).name], ["cancelled", "TimeoutError"]);
+});
+
+Deno.test("ClusterPool runs the same id once, whoever submits it and how often", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  await using other = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const job = () => new Job({ id: "import:2026 ü", func: tasks.note, args: [file] });
+  const futures = [await pool.submit(job()), await pool.submit(job()), await other.submit(job())];
+  await using _host = await startHost(server, { workers: 2 });
+  assertEquals(await within(Promise.all(futures.map((future) => future.result()))), ["noted", "noted", "noted"]);
+  // One that has ended is not run again either.
+  assertEquals(await within(pool.run(job())), "noted");
+  assertEquals(await runs(file), 1);
+});
+
+Deno.test("ClusterPool.attach() finds a job again after its producer has ended, before and after it is done", async () => {
+  await using server = await RedisServer.start();
+  {
+    const first = await openPool(server);
+    await first.submit(new Job({ id: "big", func: tasks.add, args: [20, 22] }));
+    await first.submit(new Job({ id: "bad", func: tasks.fail }));
+    // As if the program had been killed: nothing is taken back.
+    const script = `import { openPool } from ${JSON.stringify(import.meta.resolve("./helpers.ts"))};
+      import { tasks } from ${JSON.stringify(import.meta.resolve("./cluster_tasks.ts"))};
+      import { Job } from ${JSON.stringify(import.meta.resolve("../mod.ts"))};
+      const pool = await openPool({ url: ${JSON.stringify(server.url)} } as never);
+      await pool.submit(new Job({ id: "other", func: tasks.add, args: [1, 2] }));
+      while ((await pool.status()).waiting < 3) await new Promise((resolve) => setTimeout(resolve, 5));
+      Deno.kill(Deno.pid, "SIGKILL");`;
+    const file = `${server.folder}/producer.ts`;
+    await Deno.writeTextFile(file, script);
+    const config = new URL("../deno.json", import.meta.url).pathname;
+    const { signal } = await new Deno.Command(Deno.execPath(), { args: ["run", "--allow-all", "--no-check", "--config", config, file] })
+      .output();
+    assertEquals(signal, "SIGKILL");
+    await assertRejects(() => first.attach("none"), Deno.errors.NotFound, 'the queue "test" knows none of this id');
+    await using second = await openPool(server);
+    const early = await second.attach<number>("big");
+    assertEquals(early.state, "queued");
+    await using _host = await startHost(server);
+    assertEquals(await within(early.result()), 42);
+    assertEquals(await within((await second.attach("other")).result()), 3);
+    assertEquals(await within((await second.attach("big")).result()), 42);
+    assertInstanceOf(await within((await second.attach("bad")).exception()), RangeError);
+    await within(first.shutdown());
+  }
+});
+
+// BullMQ's reader of events waits for five seconds after an error, by a timer that nobody can stop.
+Deno.test(
+  "ClusterPool settles jobs whose ends no event tells of, by looking them up",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using _host = await startHost(server);
+    const client = new Redis(server.url);
+    // This pool may not read the events at all.
+    await client.acl("SETUSER", "deaf", "on", ">word", "~*", "&*", "+@all", "-xread");
+    await client.quit();
+    const reported: unknown[] = [];
+    await using pool = await openPool(server, {
+      connection: { url: server.url, username: "deaf", password: "word" },
+      onError: (error) => reported.push(error),
+    });
+    assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
+    await assertRejects(() => within(pool.run(tasks.fail)), RangeError, "out of range");
+    assertEquals(await within(Array.fromAsync(pool.map(tasks.double, [1, 2, 3]))), [2, 4, 6]);
+    assertStringIncludes(String(reported[0]), "xread");
+  },
+);
+
+Deno.test("ClusterPool sends a job again that Redis has forgotten", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const future = await pool.submit(tasks.add, 1, 2);
+  const client = new Redis(server.url);
+  await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
+  await client.flushall();
+  await client.quit();
+  await using _host = await startHost(server);
+  assertEquals(await within(future.result()), 3);
+});
+
+Deno.test("ClusterPool.shutdown() waits for jobs and callbacks, cancels what waits if it is told so, and refuses what comes later", async () => {
+  await using server = await RedisServer.start();
+  const pool = await openPool(server, { queueSize: 2 });
+  const gate = `${server.folder}/go`;
+  await using _host = await startHost(server);
+  let called = false;
+  const running = await pool.submit(
+    new Job({ func: tasks.note, args: [`${server.folder}/runs`, gate], onDone: () => void (called = true) }),
+  );
+  await until(() => running.running());
+  const queued = await pool.submit(tasks.add, 1, 1);
+  const waiting = pool.submit(tasks.add, 2, 2);
+  const shutdown = pool.shutdown({ cancelPending: true });
+  await assertRejects(() => waiting, PoolClosedError, "shut down meanwhile");
+  await assertRejects(() => pool.submit(tasks.add, 1, 1), PoolClosedError);
+  assertEquals([queued.state, running.state], ["cancelled", "running"]);
+  await Deno.writeTextFile(gate, "");
+  await within(shutdown);
+  await within(pool.shutdown());
+  assertEquals([running.state, called], ["finished", true]);
+});
+
+Deno.test("ClusterPool.terminate() and a shutdown whose time is over settle everything, and hosts stop", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  for (const end of [(pool: ClusterPool) => pool.terminate("enough"), (pool: ClusterPool) => pool.shutdown({ timeout: 10 })]) {
+    const pool = await openPool(server);
+    const running = await pool.submit(tasks.spinForEver);
+    const queued = await pool.submit(tasks.add, 1, 1);
+    await until(() => running.running());
+    await within(end(pool));
+    assertInstanceOf(await running.exception(), PoolClosedError);
+    assertInstanceOf(await queued.exception(), JobCancelledError);
+  }
+  await using pool = await openPool(server);
+  assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
+});
+
+Deno.test("ClusterPool.status() tells of hosts and jobs of the whole queue", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  await pool.submit(tasks.add, 1, 1);
+  await until(async () => (await pool.status()).waiting === 1);
+  assertEquals((await pool.status()).hosts, []);
+  await using _host = await startHost(server, { name: "a.b-c" });
+  await until(async () => (await pool.status()).completed === 1);
+  const { hosts, waiting, active, failed, queue } = await pool.status();
+  assertEquals([hosts?.map(({ name }) => name), waiting, active, failed, queue], [["a.b-c"], 0, 0, 0, "test"]);
+});
+
+Deno.test("ClusterPool reports what a callback throws, and warns of a server that may lose jobs", async () => {
+  await using server = await RedisServer.start(["--maxmemory-policy", "allkeys-lru", "--appendonly", "no"]);
+  const warnings: string[] = [];
+  const reported: unknown[] = [];
+  await using _host = await startHost(server);
+  await using pool = await openPool(server, { onWarning: (message) => warnings.push(message), onError: (error) => reported.push(error) });
+  assertEquals(warnings.length, 2);
+  assertStringIncludes(warnings[0]!, 'maxmemory-policy is "allkeys-lru"');
+  assertStringIncludes(warnings[1]!, "appendonly is off");
+  const mistake = new Error("callback");
+  const onDone: Task = () => {
+    throw mistake;
+  };
+  await within(pool.run(new Job({ func: tasks.add, args: [1, 1], onDone })));
+  await until(() => reported.length > 0);
+  assertEquals(reported, [mistake]);
+});

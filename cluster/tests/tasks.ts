@@ -1,0 +1,103 @@
+/**
+ * The tasks of the tests. They run in the workers of real hosts.
+ *
+ * @module
+ */
+
+import { currentJob } from "@procpool/process-pool";
+
+export function add(a: number, b: number): number {
+  return a + b;
+}
+
+export function double(x: number): number {
+  return x * 2;
+}
+
+/** The process of the host, after a while. */
+export async function hostOf(ms: number): Promise<number> {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+  return Deno.pid;
+}
+
+export function echo(value: unknown): unknown {
+  return value;
+}
+
+export function nothing(): void {}
+
+export function greet(greeting: string, { name }: { name: string }): string {
+  return `${greeting}, ${name}!`;
+}
+
+export function jobId(): unknown {
+  return currentJob()?.id;
+}
+
+/** Computes for so long, in ms. */
+export function spin(ms: number): string {
+  const end = performance.now() + ms;
+  while (performance.now() < end);
+  return "span";
+}
+
+export function spinForEver(): never {
+  for (;;);
+}
+
+/** A result of so many characters. */
+export function large(length: number): string {
+  return "x".repeat(length);
+}
+
+export function bad(value: unknown): unknown {
+  return value === "map" ? new Map() : 1n;
+}
+
+export function fail(): never {
+  throw Object.assign(new RangeError("out of range", { cause: new TypeError("within") }), { code: 7, when: new Date(0) });
+}
+
+/** Ends its worker, if it is told this number. */
+export function exitAt(x: number, bad: number): number {
+  if (x === bad) Deno.exit(3);
+  return x;
+}
+
+export function exitAt13(x: number): number {
+  if (x === 13) Deno.exit(3);
+  return x * 2;
+}
+
+/** Ends the whole host, if it is told 13. */
+export function killHostAt13(x: number): number {
+  if (x === 13) Deno.kill(Deno.pid, "SIGKILL");
+  return x * 2;
+}
+
+/** Adds a line to a file for each run, so that a test can count them, and then waits until another file is there. */
+export async function note(file: string, until?: string): Promise<string> {
+  Deno.writeTextFileSync(file, `${Deno.pid}\n`, { append: true });
+  while (until !== undefined && !exists(until)) await new Promise((resolve) => setTimeout(resolve, 5));
+  return "noted";
+}
+
+/** Ends its worker in its first run, which it knows by a file. */
+export function unsteady(file: string): string {
+  if (exists(file)) return "steady";
+  Deno.writeTextFileSync(file, "");
+  Deno.exit(3);
+}
+
+/** Fills the heap. */
+export function fill(): never {
+  for (const kept: unknown[] = [];;) kept.push({ values: [kept.length, 1, 2, 3] });
+}
+
+function exists(file: string): boolean {
+  try {
+    return Deno.statSync(file).isFile;
+  } catch {
+    return false;
+  }
+}

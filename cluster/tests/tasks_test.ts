@@ -1,0 +1,53 @@
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { type ClusterPool, defineTasks } from "../mod.ts";
+import { TaskFinder } from "../tasks.ts";
+import { add, double } from "./tasks.ts";
+
+const module = import.meta.resolve("./tasks.ts");
+
+Deno.test("defineTasks() refuses names that are none of an export, and addresses that are none", () => {
+  const names = ["__proto__", "a b", "file:///etc/passwd", "../x", "", "1a", "a".repeat(101)];
+  for (const name of names) {
+    const definitions = Object.defineProperty({}, name, { value: module, enumerable: true });
+    assertThrows(() => defineTasks(definitions), TypeError, "Cannot define tasks as a task must have the name of an export");
+    assertThrows(() => defineTasks({ a: { module, name } }), TypeError, "Cannot define tasks as a task must have the name of an export");
+  }
+  assertThrows(() => defineTasks({ a: "./tasks.ts" }), TypeError, "'a' must have the address of a module");
+  assertThrows(() => defineTasks({ a: 7 as unknown as string }), TypeError, "'a' must be an object: current value is 7");
+  assertThrows(() => defineTasks({ a: { module, extra: 1 } as unknown as string }), TypeError, "there is no option 'extra'");
+  assertThrows(() => defineTasks({ a: { module, validate: 1 } as unknown as string }), TypeError, "'a.validate' must be a function");
+});
+
+Deno.test("TaskFinder finds tasks by definition, reference and function, and no others", async () => {
+  const tasks = defineTasks({ plus: { module, name: "add" }, twice: { module: new URL(module), name: "double" } });
+  const finder = new TaskFinder(tasks);
+  assertEquals(finder.known(tasks.plus)?.task, "plus");
+  assertEquals(finder.known({ module, name: "double" })?.task, "twice");
+  assertEquals(finder.known(add), undefined);
+  assertEquals((await finder.find(add)).task, "plus");
+  assertEquals(finder.known(double)?.task, "twice");
+  await assertRejects(() => finder.find((x: number) => x), TypeError, "as a cluster runs named tasks only");
+  assertThrows(() => finder.known({ module, name: "spin" }), TypeError, 'its tasks are "plus", "twice"');
+});
+
+Deno.test("defineTasks() refuses a 'validate' that is asynchronous once it is called", () => {
+  const { add } = defineTasks({ add: { module, validate: async () => await Promise.reject(new Error("late")) } });
+  assertThrows(() => add.validate!([1]), TypeError, "its 'validate' must not be asynchronous");
+});
+
+Deno.test("defineTasks() gives tasks the types of their functions", () => {
+  const tasks = defineTasks<Pick<typeof import("./tasks.ts"), "add">>({ add: module });
+  // Never called: the compiler looks at it.
+  function types(pool: ClusterPool): void {
+    const sum: Promise<number> = pool.run(tasks.add, 1, 2);
+    const sums: AsyncIterable<number> = pool.map(double, [1, 2]);
+    // @ts-expect-error -- a text is no number
+    pool.run(tasks.add, "1", 2);
+    // @ts-expect-error -- there is no such task
+    pool.run(tasks.subtract, 1, 2);
+    // @ts-expect-error -- an argument is missing
+    pool.submit(tasks.add, 1);
+    void [sum, sums];
+  }
+  assertEquals([typeof types, Object.keys(tasks)], ["function", ["add"]]);
+});

@@ -1,0 +1,131 @@
+import { type Future, type Job, JobCancelledError } from "@procpool/process-pool";
+import { type FutureControl, type FutureMaker, type Outcome, show } from "@procpool/process-pool/executor";
+import type { Ending, Listener } from "./link.ts";
+import type { ChunkOutcomes } from "./map.ts";
+
+/** What a ticket needs of its pool. */
+export interface TicketOwner {
+  ended(ticket: Ticket, ending: Ending): void;
+  redelivered(ticket: Ticket): void;
+  cancel(ticket: Ticket, options: { reason: unknown; force: boolean }): boolean;
+}
+
+/** How many jobs have settled so far, by outcome. Each item of a map counts as a job. */
+export interface Counts {
+  finished: number;
+  failed: number;
+  cancelled: number;
+}
+
+/** What a ticket is made with. */
+export interface TicketOptions {
+  /** The name of its task. */
+  task: string;
+  /** The name under which it travels. */
+  travelId: string;
+  /** Given back once it settles; an attached job has none. */
+  permit: Disposable | undefined;
+  owner: TicketOwner;
+}
+
+/** A pool's record of something that is on its way: a job or a chunk. */
+export abstract class Ticket implements Listener {
+  readonly task: string;
+  readonly travelId: string;
+  readonly permit: Disposable | undefined;
+  protected readonly owner: TicketOwner;
+  abstract readonly id: string | number;
+  /** How many items it has; undefined if it is a job. */
+  abstract readonly items: number | undefined;
+  /** Stops listening to the signal that may abort it. */
+  stopListening: () => void = () => {};
+  /** Whether the store has something of it. */
+  stored = false;
+  #running = false;
+
+  constructor({ task, travelId, permit, owner }: TicketOptions) {
+    this.task = task;
+    this.travelId = travelId;
+    this.permit = permit;
+    this.owner = owner;
+  }
+
+  /** Hands over the outcome and counts it; no callback is called yet. */
+  abstract settle(outcome: Outcome<unknown>, counts: Counts): void;
+
+  started(): boolean {
+    return this.#running;
+  }
+
+  running(running: boolean): void {
+    this.#running = running;
+  }
+
+  redelivered(): void {
+    this.owner.redelivered(this);
+  }
+
+  ended(ending: Ending): void {
+    this.owner.ended(this, ending);
+  }
+
+  /** The error of one that is cancelled. */
+  cancelled(cause?: unknown): JobCancelledError {
+    const message = `Cancelled job ${show(this.id)} (task ${show(this.task)})`;
+    return new JobCancelledError(message, { jobId: this.id, taskName: this.task, cause });
+  }
+}
+
+/** The record of a job, and the pool's hand on its future. */
+export class JobTicket extends Ticket implements FutureControl {
+  readonly future: Future<unknown>;
+  readonly items = undefined;
+  #maker: FutureMaker;
+
+  constructor(job: Job<never[], unknown>, maker: FutureMaker, options: TicketOptions) {
+    super(options);
+    this.#maker = maker;
+    this.future = maker.make<unknown>(job, this);
+  }
+
+  get id(): string | number {
+    return this.future.id;
+  }
+
+  settle(outcome: Outcome<unknown>, counts: Counts): void {
+    counts[outcome.state]++;
+    this.#maker.settle(this.future, outcome);
+  }
+
+  cancel(options: { reason: unknown; force: boolean }): boolean {
+    return this.owner.cancel(this, options);
+  }
+}
+
+/** The record of a chunk of a map. */
+export class ChunkTicket extends Ticket {
+  readonly id: number;
+  readonly items: number;
+  #outcome = Promise.withResolvers<Outcome<ChunkOutcomes>>();
+
+  constructor({ first, items }: { first: number; items: number }, options: TicketOptions) {
+    super(options);
+    this.id = first;
+    this.items = items;
+  }
+
+  /** What came of it. */
+  get outcome(): Promise<Outcome<ChunkOutcomes>> {
+    return this.#outcome.promise;
+  }
+
+  settle(outcome: Outcome<unknown>, counts: Counts): void {
+    if (outcome.state === "finished") {
+      const { outcomes } = outcome.value as ChunkOutcomes;
+      const finished = outcomes.filter(({ status }) => status === "fulfilled").length;
+      counts.finished += finished;
+      counts.failed += outcomes.length - finished;
+    } else counts[outcome.state] += this.items;
+    this.#outcome.resolve(outcome as Outcome<ChunkOutcomes>);
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * What another executor needs that hands out this package's futures, such as one that runs jobs on other machines: it makes futures, settles
+ * them, words its refusals as the pool does, and takes errors apart for the way. Who only runs jobs needs nothing of this.
+ *
+ * @example An executor whose jobs are done by somebody else
+ * ```ts
+ * import { Job } from "@procpool/process-pool";
+ * import { FutureMaker } from "@procpool/process-pool/executor";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const maker = new FutureMaker(console.error);
+ * const job = new Job({ id: "a", func: (x: number) => x, args: [1] });
+ * const future = maker.make(job, { started: () => false, cancel: () => false });
+ * assertEquals(future.state, "queued");
+ * maker.settle(future, { state: "finished", value: 1 });
+ * maker.callBack(future);
+ * assertEquals(await future.result(), 1);
+ * ```
+ *
+ * @module
+ */
+
+import { callDoneCallbacks, type Future, type FutureControl, type Job, makeFuture, type Outcome, settleFuture } from "./job.ts";
+import { Callbacks } from "./pool/callbacks.ts";
+import { realClock } from "./pool/clock.ts";
+
+export type { Future, FutureControl, Job, Outcome } from "./job.ts";
+export { Checks, show } from "./pool/checks.ts";
+export { decodeError, type FindClass } from "./worker/decode_error.ts";
+export { encodeError } from "./worker/encode_error.ts";
+export type { ErrorMessage, Thrown, ValueMessage } from "./worker/protocol.ts";
+
+/**
+ * Makes the futures of one executor, settles them, and calls their callbacks. A future is settled once; its callbacks are called once, after
+ * that.
+ */
+export class FutureMaker {
+  #callbacks: Callbacks;
+
+  /**
+   * Constructs a maker.
+   *
+   * @param onError Gets what has no future to go to: what a callback throws.
+   */
+  constructor(onError: (error: unknown) => void) {
+    this.#callbacks = new Callbacks(realClock, onError);
+  }
+
+  /**
+   * Makes the future of a job.
+   *
+   * @typeParam R What the task returns, or what its promise resolves with.
+   * @param job The job.
+   * @param control Tells whether the job runs, and cancels it. It is let go of when the future settles.
+   * @returns The future, unsettled.
+   */
+  // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
+  make<R>(job: Job<any[], R>, control: FutureControl): Future<R> {
+    return makeFuture(job as Job<never[], R>, control, this.#callbacks);
+  }
+
+  /**
+   * Settles a future: wakes those who wait for it. No callback is called yet.
+   *
+   * @typeParam R What the task returns, or what its promise resolves with.
+   * @param future The future: not settled before.
+   * @param outcome What came of its job.
+   */
+  settle<R>(future: Future<R>, outcome: Outcome<R>): void {
+    settleFuture(future, outcome);
+  }
+
+  /**
+   * Calls the job's `onDone`.
+   *
+   * @param future The settled future.
+   * @returns Resolves, and never rejects, when the callback is through; undefined if it is already, or if there is none.
+   */
+  callOnDone(future: Future<unknown>): Promise<void> | undefined {
+    const { onDone } = future.job;
+    return onDone === undefined ? undefined : this.#callbacks.callOnDone(() => onDone(future));
+  }
+
+  /**
+   * Calls the other callbacks.
+   *
+   * @param future The settled future.
+   */
+  callBack(future: Future<unknown>): void {
+    callDoneCallbacks(future);
+  }
+
+  /**
+   * Hands an error to `onError`.
+   *
+   * @param error The error.
+   */
+  report(error: unknown): void {
+    this.#callbacks.report(error);
+  }
+
+  /** Resolves when no callback is at work. */
+  idle(): Promise<void> {
+    return this.#callbacks.idle();
+  }
+}

@@ -1,0 +1,2 @@
+/** Stands for the published core in the development of `cluster/`, whose users get it from JSR. */
+export * from "../../mod.ts";
