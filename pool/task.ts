@@ -4,7 +4,7 @@
  * ```ts
  * import { currentJob, move } from "@procpool/process-pool/task";
  *
- * export function squares(numbers: Float64Array): Float64Array {
+ * export function squares(numbers: Float64Array<ArrayBuffer>): Float64Array {
  *   const { signal } = currentJob()!;
  *   for (let i = 0; i < numbers.length && !signal.aborted; i++) numbers[i]! **= 2;
  *   return move(numbers, [numbers.buffer]);

@@ -114,7 +114,8 @@ export class Slot {
   /** All that were ever sent. */
   #sent = 0;
   #paused = false;
-  #condemned = false;
+  /** The runs for which the worker is to be stopped soon. */
+  #condemned = new Set<number>();
   #answers = 0;
   #answersBefore = 0;
   #maxJobs: number;
@@ -169,7 +170,7 @@ export class Slot {
 
   /** Whether it takes a job now: to run it, or, if jobs are short lately, ahead of time. */
   get hasRoom(): boolean {
-    return this.#load < this.#room && this.#state === "ready" && !this.worn && !this.#paused && !this.#condemned;
+    return this.#load < this.#room && this.#state === "ready" && !this.worn && !this.#paused && this.#condemned.size === 0;
   }
 
   /** Whether the worker has run as many jobs as it may. */
@@ -327,7 +328,7 @@ export class Slot {
 
   /** Lets go of a job that the worker runs: it is to be stopped soon, and is sent nothing any more. */
   condemn(ticket: Ticket): void {
-    this.#condemned = true;
+    this.#condemned.add(ticket.run);
     this.curtail(ticket);
     this.#holdingOf(ticket).ticket = undefined;
     this.#withdrawn++;
@@ -336,8 +337,11 @@ export class Slot {
 
   /** True if what was to be stopped has come to its end: the worker goes on. */
   reprieve(): boolean {
-    this.#condemned = this.#isRunning;
-    return !this.#condemned;
+    for (const run of this.#condemned) {
+      const holding = this.#heldAs(run);
+      if (holding === undefined || this.#stateOf(holding) !== STARTED) this.#condemned.delete(run);
+    }
+    return this.#condemned.size === 0;
   }
 
   get #isRunning(): boolean {

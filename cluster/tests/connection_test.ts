@@ -132,7 +132,7 @@ Deno.test("ClusterPool.open() waits for a server that is about to start", async 
 
 Deno.test("the core's module graph has nothing of the cluster's in it", async () => {
   const root = import.meta.resolve("../../");
-  for (const entry of ["../../mod.ts", "../../cli.ts", "../../executor.ts"]) {
+  for (const entry of ["../../mod.ts", "../../cli.ts", "../../pool/executor.ts"]) {
     const path = new URL(entry, import.meta.url).pathname;
     const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["info", "--json", path], cwd: new URL("../..", import.meta.url) })
       .output();

@@ -1,2 +1,2 @@
 /** Stands for the published core in the development of `cluster/`, whose users get it from JSR. */
-export * from "../../executor.ts";
+export * from "../../pool/executor.ts";

@@ -20,15 +20,15 @@
  * @module
  */
 
-import { callDoneCallbacks, type Future, type FutureControl, type Job, makeFuture, type Outcome, settleFuture } from "./job.ts";
-import { Callbacks } from "./pool/callbacks.ts";
-import { realClock } from "./pool/clock.ts";
+import { callDoneCallbacks, type Future, type FutureControl, type Job, makeFuture, type Outcome, settleFuture } from "../job.ts";
+import { Callbacks } from "./callbacks.ts";
+import { realClock } from "./clock.ts";
 
-export type { Future, FutureControl, Job, Outcome } from "./job.ts";
-export { Checks, show } from "./pool/checks.ts";
-export { decodeError, type FindClass } from "./worker/decode_error.ts";
-export { encodeError } from "./worker/encode_error.ts";
-export type { ErrorMessage, Thrown, ValueMessage } from "./worker/protocol.ts";
+export type { Future, FutureControl, Job, Outcome } from "../job.ts";
+export { Checks, show } from "./checks.ts";
+export { decodeError, type FindClass } from "../worker/decode_error.ts";
+export { encodeError } from "../worker/encode_error.ts";
+export type { ErrorMessage, Thrown, ValueMessage } from "../worker/protocol.ts";
 
 /**
  * Makes the futures of one executor, settles them, and calls their callbacks. A future is settled once; its callbacks are called once, after
