@@ -301,7 +301,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
       // Every character that is more than one byte makes the text shorter than the bytes.
       const ascii = text.length === to - from;
       const suspicious = text.includes("\uFFFD");
-      let at = 0;
+      let at = base + from === 0 && text === "\ufeff" ? 1 : 0;
       let byteAt = from;
       words[PHASE] = 1;
       while (at < text.length) {
