@@ -1,8 +1,9 @@
 /**
  * A lane is shared memory in which a worker leaves what comes of one range of the input, record by record. Nothing of it travels in a message:
- * when a record is done, its result is there, and remains there if the worker is killed during the next.
+ * what is done is there, and remains there if the worker is killed.
  *
- * A record is committed by one compare-and-exchange of the sequence number. What belongs to the state after it (how far the input is read, how
+ * A record is committed by one compare-and-exchange of the sequence number; quick ones are committed a few together, since that costs more than
+ * they do, and a word tells which of them runs. What belongs to the state after it (how far the input is read, how
  * long the output is) is written before into one of two banks, in turn, so that the state of the last commit is whole at any moment. The
  * calling thread halts a lane by the same word: a record that was halted cannot be committed any more, so it is either done or out of time,
  * never both.
@@ -20,9 +21,12 @@ export const LAYOUT = {
   phase: 2,
   /** The number of the record's attempt that runs, from 1. */
   attempt: 3,
+  /** How many records were finished since the last commit. */
+  current: 4,
+  words: 8,
   halted: -1,
   /** Words of 64 bits: where the first bank begins, and how many words a bank has. */
-  banks: 2,
+  banks: 4,
   bankWords: 7,
   /** The words of a bank. */
   position: 0,
@@ -33,12 +37,14 @@ export const LAYOUT = {
   errorsLength: 5,
   busy: 6,
   /** In bytes: where the histogram of times begins, and how many counters of 32 bits it has. */
-  histogram: 128,
+  histogram: 192,
   buckets: 704,
   /** Times of less than 2^-20 ms, a nanosecond, are counted as that much. */
   smallestExponent: -20,
   /** Before the text of an error: its length, line, byte offset, and place in the output. */
   errorHeader: 32,
+  /** What an output can grow to: address space alone, until it is written to. */
+  mostBytes: 2 ** 28,
 } as const;
 
 /** What of a range is done. All numbers are since the lane was begun but for the position. */
@@ -79,9 +85,6 @@ const CONTROL_BYTES = LAYOUT.histogram + LAYOUT.buckets * 4;
 /** The output of a range that is about as long as its input, which is most often below a megabyte, fits without growing. */
 const FIRST_BYTES = 2 ** 16;
 
-/** Address space alone, until it is written to: the longest result of one record. */
-const MOST_BYTES = 2 ** 28;
-
 /** The calling thread's side of a lane. */
 export class Lane {
   memory!: LaneMemory;
@@ -95,7 +98,7 @@ export class Lane {
 
   /** Begins a range: nothing of it is done. */
   begin(position: number): void {
-    this.#words.fill(0, 0, 4);
+    this.#words.fill(0);
     this.#banks.fill(0);
     this.#banks[LAYOUT.position] = position;
     this.#histogram.fill(0);
@@ -130,6 +133,11 @@ export class Lane {
   /** The number of the record's attempt that runs, from 1. */
   get attempt(): number {
     return Atomics.load(this.#words, LAYOUT.attempt);
+  }
+
+  /** How many records were finished since the last commit. */
+  get current(): number {
+    return Atomics.load(this.#words, LAYOUT.current);
   }
 
   /** Asks the worker to return after the record that it runs. */
@@ -189,7 +197,7 @@ export class Lane {
   #allocate(outputBytes: number, errorBytes: number): void {
     const control = new SharedArrayBuffer(CONTROL_BYTES);
     this.memory = { control, output: growable(outputBytes), errors: growable(errorBytes) };
-    this.#words = new Int32Array(control, 0, 4);
+    this.#words = new Int32Array(control, 0, LAYOUT.words);
     this.#banks = new Float64Array(control, LAYOUT.banks * 8, 2 * LAYOUT.bankWords);
     this.#histogram = new Uint32Array(control, LAYOUT.histogram, LAYOUT.buckets);
   }
@@ -198,5 +206,5 @@ export class Lane {
 function growable(bytes: number): SharedArrayBuffer {
   // Deno's types do not know yet that shared memory can grow.
   const Growable = SharedArrayBuffer as new (bytes: number, options: { maxByteLength: number }) => SharedArrayBuffer;
-  return new Growable(bytes, { maxByteLength: MOST_BYTES });
+  return new Growable(bytes, { maxByteLength: LAYOUT.mostBytes });
 }

@@ -39,6 +39,8 @@ export interface ErrorEntry {
   position: number;
   header?: string[];
   record: string;
+  /** Whether the record is longer than what is kept of it. */
+  truncated?: true;
   error: { name: string; message: string; stack: string };
   attempts: number;
 }

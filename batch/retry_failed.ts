@@ -60,13 +60,13 @@ function deniedBy({ error }: ErrorEntry): string | undefined {
   return readError(new TextEncoder().encode(`,"error":${JSON.stringify(error)}`)).denied;
 }
 
-/** Each record as a part of its own. One that could not be parsed is the same as ever, and is left as it is. */
+/** Each record as a part of its own. One that could not be parsed is the same as ever, and is left as it is, as is one that was not kept whole. */
 function runAgain(
   plan: Plan,
   entries: ErrorEntry[],
   retried: Map<ErrorEntry, Retried>,
 ): { run: BatchRun; pool: ReturnType<typeof createPool> } {
-  const again = entries.filter(({ error }) => error.name !== "ParseError");
+  const again = entries.filter(({ error, truncated }) => error.name !== "ParseError" && !truncated);
   const pool = createPool(plan);
   async function* parts(): AsyncGenerator<Part> {
     for (const [index, { record, header }] of again.entries()) {

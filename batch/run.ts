@@ -90,14 +90,17 @@ export interface RunCounts {
 interface Active {
   part: Part;
   lane: Lane;
+  /** What is known of the record that the last worker ran when it died, after so many others. */
+  before: number;
   verdict: Verdict | undefined;
   attempt: number;
   /** How often its worker died while it ran no record. */
   barren: number;
   /** The commit after which it was halted. */
   halted: number | undefined;
-  /** The commit that was seen last, and since when. */
+  /** The commit that was seen last, how many records after it, and since when. */
   seen: number;
+  current: number;
   since: number;
   /** The limit that it was halted by, in ms. */
   reason: number | undefined;
@@ -251,12 +254,14 @@ export class BatchRun {
     const active: Active = {
       part,
       lane,
+      before: -1,
       verdict: undefined,
       attempt: 1,
       barren: 0,
       halted: undefined,
       reason: undefined,
       seen: 0,
+      current: 0,
       since: performance.now(),
       kill: undefined,
     };
@@ -265,9 +270,10 @@ export class BatchRun {
   }
 
   async #submit(active: Active): Promise<void> {
-    const { part: { piece }, lane, attempt, verdict } = active;
+    const { part: { piece }, lane, before, attempt, verdict } = active;
     const { halt, limit, ordered } = this.#parts.options;
     const limits: RunnerLimits = {
+      before,
       attempt,
       verdict,
       slice: SLICE,
@@ -307,12 +313,14 @@ export class BatchRun {
     const { lane } = active;
     const sequence = active.halted ?? lane.sequence;
     const running = active.halted !== undefined || lane.running;
+    const current = active.halted === undefined ? lane.current : active.current;
     const attempts = Math.max(1, lane.attempt);
     const time = performance.now() - active.since;
     lane.leave(sequence);
     if (running) {
       const failed = attempts > this.#parts.options.retries;
       active.verdict = failed ? { ...explainDeath(active.halted === undefined ? error : active.reason, attempts), time } : undefined;
+      active.before = current;
       active.attempt = failed ? 1 : attempts + 1;
     } else if (++active.barren >= MOST_BARREN) {
       return this.#fail(
@@ -322,6 +330,7 @@ export class BatchRun {
         }),
       );
     } else {
+      active.before = -1;
       active.verdict = undefined;
       active.attempt = 1;
     }
@@ -404,9 +413,10 @@ export class BatchRun {
     for (const active of this.#active) {
       const { lane, seen, since } = active;
       if (active.halted !== undefined) continue;
-      const { sequence } = lane;
-      if (sequence !== seen || !lane.running) {
+      const { sequence, current } = lane;
+      if (sequence !== seen || current !== active.current || !lane.running) {
         active.seen = sequence;
+        active.current = current;
         active.since = now;
       } else if (now - since > limit && active.kill !== undefined && lane.halt(sequence)) {
         active.halted = sequence;

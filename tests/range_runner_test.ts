@@ -9,7 +9,14 @@ const decoder = new TextDecoder();
 const ignore = !granted("read") || !granted("write");
 const NEEDS = "(needs --allow-read and --allow-write)";
 
-const NO_LIMITS: RunnerLimits = { attempt: 1, verdict: undefined, slice: Infinity, maxRecords: Infinity, maxFailures: Infinity };
+const NO_LIMITS: RunnerLimits = {
+  before: -1,
+  attempt: 1,
+  verdict: undefined,
+  slice: Infinity,
+  maxRecords: Infinity,
+  maxFailures: Infinity,
+};
 
 function runner(parts: Partial<RunnerParts>) {
   return createRangeRunner({
@@ -169,7 +176,7 @@ Deno.test("createRangeRunner() tries a record again that throws, as often as 're
 
 Deno.test("createRangeRunner() puts down a verdict in the place of running the first record", async () => {
   const verdict = { name: "JobTimeoutError", message: "too long", stack: "", attempts: 2, time: 5 };
-  const { output, failed } = await runText("\n1\n2\n", ndjson, { verdict });
+  const { output, failed } = await runText("\n1\n2\n", ndjson, { verdict, before: 0 });
   assertEquals(output, "2\n");
   assertEquals(failed, [{ line: 1, offset: 1, name: "JobTimeoutError", record: "1", attempts: 2 }]);
 });
