@@ -36,8 +36,12 @@ export const LAYOUT = {
   outputLength: 4,
   errorsLength: 5,
   busy: 6,
+  /** Words of 64 bits: where the slowest records are, how many, and the words of each: its time, lines and offset. */
+  slowest: 24,
+  slowestCount: 5,
+  slowWords: 4,
   /** In bytes: where the histogram of times begins, and how many counters of 32 bits it has. */
-  histogram: 192,
+  histogram: 512,
   buckets: 704,
   /** Times of less than 2^-20 ms, a nanosecond, are counted as that much. */
   smallestExponent: -20,
@@ -59,6 +63,17 @@ export interface LaneState {
   errorsLength: number;
   /** What the records took, in milliseconds. */
   busy: number;
+}
+
+/** A record, or one of a few, that took long. */
+export interface SlowRecord {
+  /** In milliseconds. */
+  time: number;
+  /** The lines, counted from 0 at the begin of the range, that it is one of. */
+  line: number;
+  lastLine: number;
+  /** The byte of the input at which they begin. */
+  offset: number;
 }
 
 /** What a worker is given of a lane. */
@@ -90,6 +105,7 @@ export class Lane {
   memory!: LaneMemory;
   #words!: Int32Array;
   #banks!: Float64Array;
+  #slowest!: Float64Array;
   #histogram!: Uint32Array;
 
   constructor() {
@@ -101,6 +117,7 @@ export class Lane {
     this.#words.fill(0);
     this.#banks.fill(0);
     this.#banks[LAYOUT.position] = position;
+    this.#slowest.fill(0);
     this.#histogram.fill(0);
   }
 
@@ -112,9 +129,10 @@ export class Lane {
   leave(sequence: number): void {
     const { output, errors } = this.memory;
     const { outputLength, errorsLength } = this.state(sequence);
-    const [bank, histogram] = [this.#bank(sequence), this.#histogram];
+    const [bank, slowest, histogram] = [this.#bank(sequence), this.#slowest, this.#histogram];
     this.#allocate(output.byteLength, errors.byteLength);
     this.#banks.set(bank);
+    this.#slowest.set(slowest);
     this.#histogram.set(histogram);
     new Uint8Array(this.memory.output).set(new Uint8Array(output, 0, outputLength));
     new Uint8Array(this.memory.errors).set(new Uint8Array(errors, 0, errorsLength));
@@ -184,6 +202,21 @@ export class Lane {
     return errors;
   }
 
+  /** The slowest records, those first that took longest. */
+  slowest(): SlowRecord[] {
+    const slowest: SlowRecord[] = [];
+    for (let at = 0; this.#slowest[at]! > 0; at += LAYOUT.slowWords) {
+      const [time, line, lastLine, offset] = this.#slowest.subarray(at, at + LAYOUT.slowWords) as unknown as [
+        number,
+        number,
+        number,
+        number,
+      ];
+      slowest.push({ time, line, lastLine, offset });
+    }
+    return slowest;
+  }
+
   /** Adds the times of the lane's records to a histogram. */
   addTimes(histogram: Float64Array): void {
     for (let i = 0; i < LAYOUT.buckets; i++) histogram[i]! += this.#histogram[i]!;
@@ -199,6 +232,7 @@ export class Lane {
     this.memory = { control, output: growable(outputBytes), errors: growable(errorBytes) };
     this.#words = new Int32Array(control, 0, LAYOUT.words);
     this.#banks = new Float64Array(control, LAYOUT.banks * 8, 2 * LAYOUT.bankWords);
+    this.#slowest = new Float64Array(control, LAYOUT.slowest * 8, LAYOUT.slowestCount * LAYOUT.slowWords);
     this.#histogram = new Uint32Array(control, LAYOUT.histogram, LAYOUT.buckets);
   }
 }

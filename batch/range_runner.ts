@@ -1,4 +1,4 @@
-import type { LaneMemory, LAYOUT } from "./lane.ts";
+import type { LaneMemory, LAYOUT, SlowRecord } from "./lane.ts";
 
 /** How the records of an input are told apart. */
 export type InputFormat = "ndjson" | "lines" | "csv";
@@ -45,22 +45,10 @@ export interface RunnerLimits {
   maxFailures: number;
 }
 
-/** A record, or one of a few, that took long. */
-export interface SlowRecord {
-  /** In milliseconds. */
-  time: number;
-  /** The lines, counted from 0 at the begin of the range, that it is one of. */
-  line: number;
-  lastLine: number;
-  /** The byte of the input at which they begin. */
-  offset: number;
-}
-
 /** What a worker says of a range; all else is in the lane. */
 export interface RangeReply {
   /** Whether all of the range is done. */
   done: boolean;
-  slowest: SlowRecord[];
 }
 
 /** What is in a worker. */
@@ -110,7 +98,6 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   const MOST_PENDING = 2 ** 16;
   /** So much of a record is kept in the errors file, in characters. */
   const MOST_KEPT = 2 ** 22;
-  const SLOWEST = 5;
   const NEWLINE = 10;
   const CARRIAGE_RETURN = 13;
   const SPACE = 32;
@@ -212,6 +199,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   let sliceEnd = 0;
   let sliceOver = false;
   let slowest: SlowRecord[] = [];
+  let slowEnough = 0;
 
   function commit(): void {
     const bank = BANKS + ((sequence + 1) & 1) * BANK_WORDS;
@@ -292,14 +280,24 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
       histogram[bucketOf(longest)]! += count;
       typical = longest;
     }
-    if (slowest.length < SLOWEST || longest > slowest.at(-1)!.time) {
-      slowest.push({ time: longest, line: firstLine, lastLine: lines - 1, offset: firstOffset });
-      slowest.sort((a, b) => b.time - a.time);
-      slowest.length = Math.min(slowest.length, SLOWEST);
-    }
+    if (longest > slowEnough) putDownSlow({ time: longest, line: firstLine, lastLine: lines - 1, offset: firstOffset });
     together = before >= 0 || typical >= QUICK || unusual ? 1 : Math.min(together * 2, MOST_TOGETHER, lastRecord - records);
     begin = now;
     sliceOver = now > sliceEnd;
+  }
+
+  function putDownSlow(slow: SlowRecord): void {
+    slowest.push(slow);
+    slowest.sort((a, b) => b.time - a.time);
+    slowest.length = Math.min(slowest.length, layout.slowestCount);
+    if (slowest.length === layout.slowestCount) slowEnough = slowest.at(-1)!.time;
+    let at: number = layout.slowest;
+    for (const { time, line, lastLine, offset } of slowest) {
+      floats[at++] = time;
+      floats[at++] = line;
+      floats[at++] = lastLine;
+      floats[at++] = offset;
+    }
   }
 
   function isOver(): boolean {
@@ -494,12 +492,16 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     sliceEnd = performance.now() + limits.slice;
     sliceOver = false;
     slowest = [];
+    slowEnough = 0;
+    for (let at: number = layout.slowest; floats[at]! > 0 && slowest.length < layout.slowestCount; at += layout.slowWords) {
+      slowest.push({ time: floats[at]!, line: floats[at + 1]!, lastLine: floats[at + 2]!, offset: floats[at + 3]! });
+    }
     await ("bytes" in piece ? runBytes(piece) : runFile(piece));
     const early = words[PHASE] === 1;
     words[PHASE] = 0;
     if (!early) position = Math.max(position, piece.end);
     commit();
-    return { done: !early || position >= piece.end, slowest };
+    return { done: !early || position >= piece.end };
   }
 
   return {

@@ -15,9 +15,9 @@ import { JobTimeoutError, MemoryLimitError, PoolBrokenError, PoolClosedError, Wo
 import { Job } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
 import { BatchError } from "./errors.ts";
-import { Lane, type LaneError, type LaneState } from "./lane.ts";
+import { Lane, type LaneError, type LaneState, type SlowRecord } from "./lane.ts";
 import type { HaltLimit, TimeLimit } from "./options.ts";
-import type { Piece, RangeReply, RunnerLimits, SlowRecord, Verdict } from "./range_runner.ts";
+import type { Piece, RangeReply, RunnerLimits, Verdict } from "./range_runner.ts";
 import { noTimes, quantile, type Times } from "./times.ts";
 import { runRange, TASK_MISTAKE } from "./worker_source.ts";
 
@@ -293,7 +293,7 @@ export class BatchRun {
 
   // What comes back
 
-  #settled(active: Active, { done, slowest }: RangeReply): void {
+  #settled(active: Active, { done }: RangeReply): void {
     if (!this.#active.has(active)) return;
     const { part, lane } = active;
     const state = lane.state();
@@ -301,7 +301,7 @@ export class BatchRun {
       this.#rest.push({ ...part, start: state.position });
       this.#rest.sort((a, b) => a.index - b.index);
     }
-    this.#finish(active, { state, slowest, end: done ? part.end : Math.min(state.position, part.end) });
+    this.#finish(active, { state, end: done ? part.end : Math.min(state.position, part.end) });
   }
 
   #died(active: Active, error: unknown): void {
@@ -345,10 +345,10 @@ export class BatchRun {
   /** Leaves a part where its last commit was. */
   #abandon(active: Active, sequence: number): void {
     const state = active.lane.state(sequence);
-    this.#finish(active, { state, slowest: [], end: Math.min(state.position, active.part.end) });
+    this.#finish(active, { state, end: Math.min(state.position, active.part.end) });
   }
 
-  #finish(active: Active, { state, slowest, end }: { state: LaneState; slowest: SlowRecord[]; end: number }): void {
+  #finish(active: Active, { state, end }: { state: LaneState; end: number }): void {
     const { part: { source, index, start, ...part }, lane } = active;
     this.#active.delete(active);
     lane.addTimes(this.times);
@@ -357,7 +357,16 @@ export class BatchRun {
     this.#counts.busy += state.busy;
     this.#counts.bytes += end - start;
     this.#checkHalt();
-    const done = { source, index, start, end, state, slowest, last: end === part.end, errors: lane.errors(state.errorsLength) };
+    const done = {
+      source,
+      index,
+      start,
+      end,
+      state,
+      slowest: lane.slowest(),
+      last: end === part.end,
+      errors: lane.errors(state.errorsLength),
+    };
     const next = this.#isNext(done) && !this.#draining;
     const view = lane.output(state.outputLength);
     this.#done.set(`${index} ${start}`, { ...done, output: next ? view : view.slice(), lane: next ? lane : undefined });
