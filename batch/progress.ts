@@ -16,8 +16,9 @@ export interface BatchProgress {
   recordsPerSecond: number;
   /** Milliseconds that the rest will take at this speed; undefined if that is not known. */
   timeLeft: number | undefined;
-  /** How many workers there are, and how many of them have something to do. */
+  /** How many workers there are. */
   workers: number;
+  /** How many of them have something to do. */
   busy: number;
   /** What the program holds, in bytes. */
   memory: number;
@@ -27,8 +28,9 @@ export interface BatchProgress {
 export interface SlowRecordReport {
   /** The input. */
   input: string;
-  /** Its first line, counted from 1, and the last of its neighbours that were timed together; undefined where lines are not known. */
+  /** Its line, counted from 1, or the first of its neighbours that were timed together; undefined where lines are not known. */
   line: number | undefined;
+  /** The last of them. */
   lastLine: number | undefined;
   /** The byte of the input at which it begins. */
   offset: number;
@@ -52,10 +54,13 @@ export interface BatchSummary {
   recordsPerSecond: number;
   /** What share of the workers' time records took, from 0 to 1. */
   utilisation: number;
+  /** How many workers there were. */
   workers: number;
-  /** Milliseconds below which half of the records, 95 % and 99 % of them took; undefined if there were none. */
+  /** What half of the records took at the most, in milliseconds; undefined if there were none. */
   p50: number | undefined;
+  /** The same of 95 % of them. */
   p95: number | undefined;
+  /** The same of 99 % of them. */
   p99: number | undefined;
   /** The slowest records of this run, at most five. */
   slowest: SlowRecordReport[];
