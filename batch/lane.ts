@@ -17,7 +17,7 @@ export const LAYOUT = {
   sequence: 0,
   /** Not 0 if the worker is to return after the record that it runs. */
   stop: 1,
-  /** 1 while a record runs, 0 while the input is read. */
+  /** 0 before the range has begun and after its end, 1 while a record runs, 2 while the input is read. */
   phase: 2,
   /** The number of the record's attempt that runs, from 1. */
   attempt: 3,
@@ -141,6 +141,11 @@ export class Lane {
   /** How many commits there were. */
   get sequence(): number {
     return Atomics.load(this.#words, LAYOUT.sequence);
+  }
+
+  /** Whether a worker has begun with it. */
+  get begun(): boolean {
+    return Atomics.load(this.#words, LAYOUT.phase) !== 0;
   }
 
   /** Whether a record runs. */

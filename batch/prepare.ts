@@ -132,6 +132,8 @@ export function poolOptions(
     initializer: prepareWorker,
     initArgs: [setup],
     finalizer: closeWorker,
+    // The second waits for the first: a worker never has to wait until this thread has sent it another.
+    jobsPerWorker: 2,
     // A slow stream must not cost the workers.
     idleTimeout: 60_000,
   };

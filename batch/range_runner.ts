@@ -388,7 +388,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
       endGroup(count, results, position);
       if (isOver()) return true;
     }
-    words[PHASE] = 0;
+    words[PHASE] = 2;
     return position >= end;
   }
 
@@ -478,6 +478,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     floats = new Float64Array(lane.control);
     histogram = new Uint32Array(lane.control, layout.histogram, BUCKETS);
     out = new Uint8Array(lane.output, 0, lane.output.byteLength);
+    words[PHASE] = 2;
     sequence = 0;
     position = floats[BANKS + layout.position]!;
     lines = floats[BANKS + layout.lines]!;

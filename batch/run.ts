@@ -108,8 +108,8 @@ interface Active {
   kill: (() => void) | undefined;
 }
 
-/** Lanes a worker: with one alone it would wait until the next part is sent. */
-const LANES_PER_WORKER = 2;
+/** Lanes a worker: of the range that it runs, of the one that it has been sent ahead, and of one that is being written or waits for its turn. */
+const LANES_PER_WORKER = 3;
 
 /** So many bytes of results may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and memory is no longer flat. */
 const MOST_HELD = 2 ** 25;
@@ -312,7 +312,7 @@ export class BatchRun {
     }
     const { lane } = active;
     const sequence = active.halted ?? lane.sequence;
-    const running = active.halted !== undefined || lane.running;
+    const [begun, running] = [lane.begun, active.halted !== undefined || lane.running];
     const current = active.halted === undefined ? lane.current : active.current;
     const attempts = Math.max(1, lane.attempt);
     const time = performance.now() - active.since;
@@ -322,14 +322,15 @@ export class BatchRun {
       active.verdict = failed ? { ...explainDeath(active.halted === undefined ? error : active.reason, attempts), time } : undefined;
       active.before = current;
       active.attempt = failed ? 1 : attempts + 1;
-    } else if (++active.barren >= MOST_BARREN) {
+    } else if (begun && ++active.barren >= MOST_BARREN) {
       return this.#fail(
         new BatchError(`Cannot go on as workers die while they run no record: ${(error as Error).message}`, {
           resumable: true,
           cause: error,
         }),
       );
-    } else {
+    } else if (sequence > 0) {
+      // What was known of its next record has been used.
       active.before = -1;
       active.verdict = undefined;
       active.attempt = 1;

@@ -49,6 +49,8 @@ interface Left {
   tasks: Record<string, unknown>;
   papa: { parse(text: string, options: object): { data: string[][]; errors: { message: string }[] } } | undefined;
   runner: RangeRunner;
+  /** Settles when the range before is through. */
+  last: Promise<unknown> | undefined;
 }
 
 /** The initializer of the workers. This function is sent as its text: it refers to nothing outside itself. */
@@ -75,9 +77,15 @@ export function prepareWorker({ source, options, module, task: name, delimiter }
   left.runner = ((0, eval)(source) as typeof createRangeRunner)({ ...options, task: task as (record: unknown) => unknown, parseCsv });
 }
 
-/** The task of the workers, as the pool sees it. This function is sent as its text: it refers to nothing outside itself. */
+/**
+ * The task of the workers, as the pool sees it: one range after the other, the next of which is here already when one ends. This function is sent as
+ * its text: it refers to nothing outside itself.
+ */
 export function runRange(lane: LaneMemory, piece: Piece, limits: RunnerLimits): Promise<RangeReply> {
-  return (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!.runner.run(lane, piece, limits);
+  const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
+  const reply = (left.last ?? Promise.resolve()).then(() => left.runner.run(lane, piece, limits));
+  left.last = reply.catch(() => {});
+  return reply;
 }
 
 /** The finalizer of the workers. This function is sent as its text: it refers to nothing outside itself. */

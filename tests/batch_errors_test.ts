@@ -51,6 +51,19 @@ Deno.test(`batch() stops records that run for too long, and loses and repeats no
   assertEquals([failed, slowest.slice(0, 4).every(({ time }) => time >= 300)], [4, true]);
 });
 
+Deno.test(`batch() stops asynchronous records that never settle, and the ranges behind them go on ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(3000));
+  const bad = [700, 701, 1500, 2999];
+  const task = async (x: number) => {
+    if (x === 700 || x === 701 || x === 1500 || x === 2999) await new Promise(() => {});
+    return 2 * x;
+  };
+  await run(task, { input, output: folder.of("out"), timeout: 300, retries: 1, chunk: 1024 });
+  assertEquals([...errorsIn(folder)], bad.map((x) => [x, ["JobTimeoutError", "The record ran for more than 300 ms", 2]]));
+  assertEquals(folder.read("out"), doubles(3000, (x) => bad.includes(x)));
+});
+
 Deno.test(`batch() runs a record again that was lost with its worker, as often as 'retries' says ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(2000));
