@@ -221,7 +221,7 @@ const PART_TIME = 100;
 
 /** Smaller parts are a waste of time, larger ones of memory. */
 const SMALLEST_PART = 2 ** 14;
-const LARGEST_PART = 2 ** 20;
+const LARGEST_PART = 2 ** 19;
 
 /** How long the next part is to be: as measured, and near the end so that every worker gets one. */
 function chunkSize({ chunk, workers }: ResolvedBatch, measured: () => { bytes: number; busy: number }): (left: number) => number {

@@ -83,7 +83,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     buckets: BUCKETS,
   } = layout;
   /** What is read and decoded at once. Larger blocks, and garbage that is about to be collected fills the memory; smaller, and there are more calls. */
-  const BLOCK = 2 ** 17;
+  const BLOCK = 2 ** 16;
   /** A range whose output or errors have grown to this returns early. */
   const MOST_OUTPUT = 2 ** 23;
   /** The longest result of one record, in characters: each may be three bytes in a lane, which other results are in already. */

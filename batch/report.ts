@@ -1,4 +1,4 @@
-import type { BatchProgress, BatchSummary } from "./progress.ts";
+import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
 
 /** Where a batch tells how it goes: the standard error. */
 export interface ReportTerminal {
@@ -85,7 +85,7 @@ export function summaryLines(summary: BatchSummary): string[] {
     const quantiles = `time a record: p50 ${duration(p50)}, p95 ${duration(p95!)}, p99 ${duration(p99!)}`;
     lines.push(`${quantiles}; ${workers} ${workers === 1 ? "worker" : "workers"}, ${Math.round(utilisation * 100)} % of the time busy`);
   }
-  for (const { input, line, lastLine, offset, time } of summary.slowest.filter(({ time }) => time >= 1 && time > 10 * (p50 ?? 0))) {
+  for (const { input, line, lastLine, offset, time } of summary.slowest.filter((slow) => isTelling(slow, p50 ?? 0))) {
     const place = line === undefined ? `byte ${offset}` : line === lastLine ? `line ${line}` : `one of lines ${line} to ${lastLine}`;
     lines.push(`slow: ${duration(time)}, ${input}, ${place}`);
   }
@@ -101,6 +101,11 @@ export function summaryLines(summary: BatchSummary): string[] {
   if (outcome === "halted") lines.push(`gave up, as '--halt' says${summary.output === undefined ? "" : ": '--resume' goes on"}`);
   if (outcome === "stopped") lines.push(`stopped${summary.output === undefined ? "" : ": '--resume' goes on"}`);
   return lines;
+}
+
+/** Among quick records that were timed together, a pause of V8's or of the system's looks like a slow one. */
+function isTelling({ time, line, lastLine }: SlowRecordReport, p50: number): boolean {
+  return time >= 1 && time > 10 * p50 && (line === lastLine || time >= 1000);
 }
 
 /** A number with its thousands apart, without decimals. */
