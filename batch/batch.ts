@@ -96,18 +96,30 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
     const { records, failed } = last;
     return { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined };
   }
+  const log = await explained(
+    paths,
+    () => found === undefined ? JobLog.create(paths.log, fingerprint) : JobLog.reopen(paths.log, found.length),
+  );
   try {
-    const log = found === undefined ? await JobLog.create(paths.log, fingerprint) : await JobLog.reopen(paths.log, found.length);
-    const output = await openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN });
-    const errors = await ErrorsFile.open(paths.errors, last?.errors ?? 0);
+    const [output, errors] = await explained(paths, async (): Promise<[Output, ErrorsFile]> => [
+      await openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN }),
+      await ErrorsFile.open(paths.errors, last?.errors ?? 0),
+    ]);
     return await run(plan, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
   } catch (error) {
     // What could never begin leaves nothing to take up again.
     if (last === undefined && !(error instanceof BatchError && error.resumable)) await removeAll([paths.partial, paths.log, paths.errors]);
-    if (error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.NotFound) {
-      throw explainPath(error, `folder of the output '${paths.name}'`, { flag: "--allow-write" });
-    }
     throw error;
+  }
+}
+
+/** Opens files of an output. */
+async function explained<T>(paths: Paths, open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.NotFound)) throw error;
+    throw explainPath(error, `folder of the output '${paths.name}'`, { flag: "--allow-write" });
   }
 }
 
@@ -208,7 +220,6 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
     };
   } finally {
     await pool.terminate();
-    log?.close();
     if (!through) {
       errors?.close();
       await output.close();

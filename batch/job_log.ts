@@ -6,6 +6,7 @@
  * @module
  */
 
+import { BatchError } from "./errors.ts";
 import type { OutputState } from "./output.ts";
 
 /** What a log begins with: what has to be the same for a batch to be taken up again. */
@@ -84,14 +85,22 @@ export class JobLog implements Disposable {
 
   /** Begins a log. */
   static async create(path: string, fingerprint: Fingerprint): Promise<JobLog> {
-    const log = new JobLog(await Deno.open(path, { write: true, create: true, truncate: true }));
+    const log = await JobLog.reopen(path, 0);
     await log.#append(fingerprint);
     return log;
   }
 
-  /** Goes on with a log; what is behind `length` is cut off. */
+  /**
+   * Goes on with a log; what is behind `length` is cut off. Nobody else can as long as it is open.
+   *
+   * @throws {BatchError} If another batch has it open.
+   */
   static async reopen(path: string, length: number): Promise<JobLog> {
-    const file = await Deno.open(path, { write: true });
+    const file = await Deno.open(path, { write: true, create: true });
+    if (!await file.tryLock(true)) {
+      file.close();
+      throw new BatchError(`Cannot run batch as another one writes to the same output: its job log '${path}' is locked`);
+    }
     await file.truncate(length);
     await file.seek(0, Deno.SeekMode.End);
     return new JobLog(file);

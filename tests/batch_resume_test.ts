@@ -191,3 +191,14 @@ Deno.test(`batch() with 'retryFailed' ends a merge that was cut short before its
   assertEquals([failed, recordsOfRun, folder.read("out")], [0, 0, doubles(10)]);
   assertEquals(folder.names(), ["in.ndjson", "out", "out.log"]);
 });
+
+Deno.test(`batch() refuses to write where another one does ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(10));
+  const log = folder.write("out.log", "");
+  using held = Deno.openSync(log, { write: true });
+  held.lockSync(true);
+  const message = `Cannot run batch as another one writes to the same output: its job log '${log}' is locked`;
+  await assertFails(() => run(double, { input, output: folder.of("out"), overwrite: true }), BatchError as never, message);
+  assertEquals(folder.names(), ["in.ndjson", "out.log"]);
+});
