@@ -96,7 +96,7 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
     const { records, failed } = last;
     return { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined };
   }
-  const log = await explained(
+  using log = await explained(
     paths,
     () => found === undefined ? JobLog.create(paths.log, fingerprint) : JobLog.reopen(paths.log, found.length),
   );
