@@ -1,8 +1,10 @@
 /**
- * The command line: runs the example of ten jobs on four workers, and draws which worker ran which job when.
+ * The command line: runs the example of ten jobs on four workers, and draws which worker ran which job when; with `batch`, runs a task on every
+ * record of a file.
  *
  * ```sh
  * deno run jsr:@procpool/process-pool/cli
+ * deno run jsr:@procpool/process-pool/cli batch --help
  * ```
  *
  * @example From a program
@@ -17,6 +19,7 @@
  */
 
 import manifest from "./deno.json" with { type: "json" };
+import { batchCommand } from "./batch/command.ts";
 import { HELP, readArguments } from "./demo/arguments.ts";
 import { Interrupt } from "./pool/interrupt.ts";
 import { createReporter } from "./demo/report.ts";
@@ -27,9 +30,11 @@ import { stdout, tellSignal } from "./demo/terminal.ts";
  * Runs the command. While it runs it listens for Ctrl-C.
  *
  * @param args The arguments of the command line.
- * @returns The exit code: 0 if all went well, 1 if a job failed, 2 if the arguments are wrong, 130 after Ctrl-C, 143 after SIGTERM.
+ * @returns The exit code: 0 if all went well, 1 if a job failed, 2 if the arguments are wrong, 130 after Ctrl-C, 143 after SIGTERM;
+ * for `batch`, as its help says.
  */
 export async function main(args: readonly string[]): Promise<number> {
+  if (args[0] === "batch") return await batchCommand(args.slice(1));
   const request = readArguments(args);
   switch (request.action) {
     case "help":
@@ -49,4 +54,8 @@ export async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-if (import.meta.main) Deno.exitCode = await main(Deno.args);
+if (import.meta.main) {
+  Deno.exitCode = await main(Deno.args);
+  // A standard input that was not read to its end would keep the program waiting for it.
+  if (Deno.args[0] === "batch") Deno.exit();
+}

@@ -14,6 +14,7 @@ export const HELP = `Runs jobs that each sleep for up to a second on a pool of w
 which worker ran which job when.
 
 Usage: deno run cli.ts [options]
+       deno run cli.ts batch --help
 
 Options:
   --jobs <number>        how many jobs to run (default: 10)

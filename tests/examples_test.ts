@@ -1,8 +1,18 @@
 import { assert, assertEquals } from "@std/assert";
 import { granted } from "./fixtures.ts";
 
-const EXAMPLES = ["cancel", "complete_example", "lines", "mandelbrot", "process_pool", "sandbox", "thread_pool"];
-const TASK_MODULES = ["factorize"];
+const EXAMPLES = [
+  "cancel",
+  "cities",
+  "complete_example",
+  "generate_records",
+  "lines",
+  "mandelbrot",
+  "process_pool",
+  "sandbox",
+  "thread_pool",
+];
+const TASK_MODULES = ["factorize", "geohash"];
 
 const ignore = !granted("run") || !granted("read");
 

@@ -130,3 +130,7 @@ Deno.test("mod.ts exports the types that its functions use", () => {
   const types: Partial<TypeExports> = {};
   assertEquals(types, {}, "that this compiles is the test");
 });
+
+Deno.test("The entry point './batch' exports these, and nothing else", async () => {
+  assertEquals(Object.keys(await import("@procpool/process-pool/batch")).sort(), ["BatchError", "batch"]);
+});

@@ -3,6 +3,7 @@ export interface ParseOptions {
   boolean?: readonly string[];
   string?: readonly string[];
   negatable?: readonly string[];
+  collect?: readonly string[];
   alias?: Record<string, string | readonly string[]>;
   default?: Record<string, unknown>;
   stopEarly?: boolean;

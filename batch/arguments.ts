@@ -1,0 +1,277 @@
+import { parseArgs } from "@std/cli/parse-args";
+import { nearest } from "../demo/nearest.ts";
+import { show } from "../pool/checks.ts";
+import type { BatchOptions } from "./options.ts";
+
+/** What the command line of `batch` asks for. */
+export type BatchRequest =
+  | { action: "run"; task: { module: string; name: string }; options: BatchOptions; report: BatchReport }
+  | { action: "help" }
+  | { action: "refuse"; message: string };
+
+/** How a batch tells how it goes. */
+export interface BatchReport {
+  progress: "auto" | "json" | "none";
+  dryRun: boolean;
+}
+
+export const BATCH_HELP = `Runs a task on every record of a file, on all cores.
+
+Usage: deno run --allow-read --allow-write cli.ts batch TASKS.ts
+         --input FILE --output FILE [options]
+
+TASKS.ts is a module that exports a function: what it returns for a record, or
+what its promise resolves with, is the result. Outside of a checkout this needs
+'deno run --unstable-worker-options ...', or '--permissions inherit'.
+
+Options:
+  --task <name>          which export of TASKS.ts is the task (default: the
+                         default export, or the only function)
+  --input <file>         what to read: a path, a glob in quotes, or - for the
+                         standard input; may be given more than once
+  --output <file>        where results go: a path, or - for the standard output
+  --format <format>      how records are told apart: ndjson, lines or csv
+                         (default: by the name of the input, else ndjson)
+  --output-format <format>
+                         ndjson, or lines for strings as they are (default: by
+                         the name of the output, else ndjson)
+  --errors <file>        where failed records go (default: the output's name
+                         and .errors.ndjson)
+  --retries <number>     how often a failed record is run again (default: 0)
+  --timeout <time>       how long a record may run: 500ms, 5s, 2m, or a share
+                         of the median such as 500%
+  --memory-limit <MB>    how much heap a worker may have
+  --halt <when>          when to give up: never, first, after so many failed
+                         records, or at a share such as 5% (default: never)
+  --resume               go on where an earlier run ended
+  --retry-failed         run the failed records alone, and put their results
+                         where they belong
+  --overwrite            replace the output
+  --unordered            write results as they come
+  --workers <number>     how many workers there are (default: one a core)
+  --chunk <size>         how much a worker reads at a time, such as 256KB
+                         (default: what takes about 100 ms, at most 512KB)
+  --permissions <list>   what workers may do beyond reading the input, such as
+                         net=example.com,api.org or env; inherit for what the
+                         program may; may be given more than once
+  --progress <how>       json for one JSON object a line on stderr, none for
+                         nothing (default: a line, on a terminal)
+  --dry-run <number>     print the results of the first records, and no more
+  --help                 show this
+
+Inputs that are compressed by gzip are decompressed; an output whose name ends
+in .gz is compressed. Ctrl-C ends in an orderly way: go on with --resume. Exit
+code: 0 if all went well, 1 if a record failed, 2 if something is wrong with
+the command or its files, 3 if the batch gave up or could not go on, 130 after
+Ctrl-C.`;
+
+/** An option with a value. */
+interface ValueOption<T> {
+  /** What the value has to be. */
+  need: string;
+  /** The value; undefined if the text is not one. */
+  read(text: string): T | undefined;
+}
+
+interface Values {
+  task: string;
+  output: string;
+  format: "ndjson" | "lines" | "csv";
+  "output-format": "ndjson" | "lines";
+  errors: string;
+  retries: number;
+  timeout: number | `${number}%`;
+  "memory-limit": number;
+  halt: number | "never" | `${number}%`;
+  workers: number;
+  chunk: number;
+  progress: "json" | "none";
+  "dry-run": number;
+}
+
+const MOST_WORKERS = 256;
+
+const UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+const SIZES = { B: 1, KB: 2 ** 10, MB: 2 ** 20 };
+
+const VALUES: { [Name in keyof Values]: ValueOption<Values[Name]> } = {
+  task: { need: "the name of an export", read: (text) => text },
+  output: { need: "a path, or -", read: (text) => text },
+  format: oneOf("ndjson", "lines", "csv"),
+  "output-format": oneOf("ndjson", "lines"),
+  errors: { need: "a path", read: (text) => text },
+  retries: wholeNumber(0, 1000),
+  timeout: {
+    need: "a time such as 500ms, 5s or 2m, or a share of the median such as 500%",
+    read: (text) => readShare(text) ?? readQuantity(text, UNITS),
+  },
+  "memory-limit": wholeNumber(16, 65_536),
+  halt: {
+    need: "never, first, a number of records, or a share such as 5%",
+    read: (text) =>
+      text === "never" ? text : text === "first" ? 1 : readShare(text) ?? (/^[1-9]\d*$/.test(text) ? Number(text) : undefined),
+  },
+  workers: wholeNumber(1, MOST_WORKERS),
+  chunk: {
+    need: "a size from 1KB to 64MB, such as 256KB",
+    read: (text) => {
+      const bytes = readQuantity(text, SIZES);
+      return bytes !== undefined && bytes >= SIZES.KB && bytes <= 64 * SIZES.MB ? Math.round(bytes) : undefined;
+    },
+  },
+  progress: oneOf("json", "none"),
+  "dry-run": wholeNumber(1, 1_000_000),
+};
+
+/** Options that may be given more than once. */
+const LISTS = ["input", "permissions"];
+const FLAGS = ["resume", "retry-failed", "overwrite", "unordered", "help"];
+const NAMES = [...Object.keys(VALUES), ...LISTS, ...FLAGS];
+
+const KINDS = ["env", "ffi", "import", "net", "read", "run", "sys", "write"] as const;
+
+/** Why a command line is refused. */
+class Refusal extends Error {}
+
+/** Reads the command line behind `batch`. */
+export function readBatchArguments(args: readonly string[]): BatchRequest {
+  try {
+    return read(args);
+  } catch (error) {
+    if (error instanceof Refusal) return { action: "refuse", message: `process-pool: ${error.message}` };
+    throw error;
+  }
+}
+
+function read(args: readonly string[]): BatchRequest {
+  const parsed: Record<string, unknown> & { _: unknown[] } = parseArgs(joinValues(args), {
+    string: [...Object.keys(VALUES), ...LISTS, "_"],
+    boolean: FLAGS,
+    collect: LISTS,
+    unknown: (arg: string) => !arg.startsWith("-") || arg === "-" || refuseUnknown(arg),
+  });
+  for (const arg of args) refuseValue(arg);
+  if (parsed.help) return { action: "help" };
+  const [module, extra] = parsed._.map(String);
+  if (module === undefined) throw new Refusal("batch needs a module with the task: 'cli.ts batch TASKS.ts --input FILE --output FILE'");
+  if (extra !== undefined) throw new Refusal(`batch takes one module, and no argument ${quote(extra)}: name inputs with '--input'`);
+
+  function value<Name extends keyof Values>(name: Name): Values[Name] | undefined {
+    const text = parsed[name];
+    return text === undefined ? undefined : readValue(name, text as string);
+  }
+
+  const input = parsed.input as string[];
+  if (input.length === 0 || input.includes("")) throw new Refusal("'--input' needs a value: a path, a glob in quotes, or -");
+  const dryRun = value("dry-run");
+  const output = value("output");
+  if (output === undefined && dryRun === undefined) throw new Refusal("'--output' needs a value: a path, or - for the standard output");
+  const modes = ["resume", "overwrite", "retry-failed"].filter((name) => parsed[name]);
+  if (modes.length > 1) throw new Refusal(`'--${modes[0]}' and '--${modes[1]}' exclude each other: leave one of them out`);
+  const [mode] = modes;
+  if (mode !== undefined && (output === "-" || dryRun !== undefined)) throw new Refusal(`'--${mode}' needs an '--output' that is a file`);
+  return {
+    action: "run",
+    task: { module, name: value("task") ?? "" },
+    options: {
+      input,
+      output: dryRun === undefined ? output! : "-",
+      inputFormat: value("format"),
+      outputFormat: value("output-format"),
+      errors: dryRun === undefined ? value("errors") : undefined,
+      ordered: parsed.unordered !== true,
+      workers: value("workers"),
+      chunk: value("chunk"),
+      timeout: value("timeout"),
+      memoryLimit: value("memory-limit"),
+      retries: value("retries"),
+      halt: value("halt"),
+      permissions: readPermissions(parsed.permissions as string[]),
+      resume: parsed.resume === true,
+      overwrite: parsed.overwrite === true,
+      retryFailed: parsed["retry-failed"] === true,
+      limit: dryRun,
+    },
+    report: { progress: value("progress") ?? "auto", dryRun: dryRun !== undefined },
+  };
+}
+
+/** Makes `--timeout 5s` into `--timeout=5s`: parseArgs takes what begins with a dash, such as `-`, for the next option. */
+function joinValues(args: readonly string[]): string[] {
+  const joined: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const [arg, next] = [args[i]!, args[i + 1]];
+    const name = arg.slice(2);
+    const takesNext = arg.startsWith("--") && (Object.hasOwn(VALUES, name) || LISTS.includes(name)) && next !== undefined &&
+      !/^-[^\d.]/.test(next);
+    if (takesNext) i++;
+    joined.push(takesNext ? `${arg}=${next}` : arg);
+  }
+  return joined;
+}
+
+function readValue<Name extends keyof Values>(name: Name, text: string): Values[Name] {
+  const { need, read } = VALUES[name];
+  if (text === "") throw new Refusal(`'--${name}' needs a value: ${need}`);
+  const value = read(text);
+  if (value === undefined) throw new Refusal(`'--${name}' must be ${need}: current value is ${show(text)}`);
+  return value;
+}
+
+function readPermissions(texts: readonly string[]): "inherit" | Deno.PermissionOptionsObject {
+  if (texts.includes("inherit")) return "inherit";
+  const permissions: Record<string, true | string[]> = {};
+  for (const text of texts) {
+    const [name, ...rest] = text.split("=");
+    if (!KINDS.includes(name as typeof KINDS[number])) {
+      throw new Refusal(
+        `'--permissions' must be inherit, or one of ${KINDS.join(", ")}, with or without a list: current value is ${show(text)}`,
+      );
+    }
+    const before = permissions[name!];
+    const items = rest.join("=").split(",").filter((item) => item !== "");
+    permissions[name!] = items.length === 0 || before === true ? true : [...before ?? [], ...items];
+  }
+  return permissions;
+}
+
+/** Flags take no value; parseArgs would read `--resume=no` as true. */
+function refuseValue(arg: string): void {
+  const [, option, name, value] = /^(--([^=]*))=(.*)$/s.exec(arg) ?? [];
+  if (name !== undefined && FLAGS.includes(name)) throw new Refusal(`'${option}' takes no value: current value is ${show(value)}`);
+}
+
+function refuseUnknown(arg: string): never {
+  const [name] = arg.split("=", 1) as [string];
+  const meant = nearest(name.replace(/^-+/, "").toLowerCase(), NAMES);
+  throw new Refusal(
+    `there is no option ${quote(name)}: ${meant === undefined ? "'batch --help' shows what there is" : `did you mean '--${meant}'?`}`,
+  );
+}
+
+/** In single quotes and on one line, whatever is in it. */
+function quote(text: string): string {
+  return `'${show(text).slice(1, -1)}'`;
+}
+
+function readShare(text: string): `${number}%` | undefined {
+  return /^\d+(\.\d+)?%$/.test(text) && parseFloat(text) > 0 ? text as `${number}%` : undefined;
+}
+
+function readQuantity(text: string, units: Record<string, number>): number | undefined {
+  const [, number, unit] = /^(\d+(?:\.\d+)?)([a-zA-Z]+)$/.exec(text) ?? [];
+  const factor = unit === undefined ? undefined : units[unit];
+  const quantity = factor === undefined ? undefined : Number(number) * factor;
+  return quantity !== undefined && quantity > 0 && quantity < 2 ** 31 ? quantity : undefined;
+}
+
+function oneOf<T extends string>(...words: T[]): ValueOption<T> {
+  return { need: `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`, read: (text) => words.find((word) => word === text) };
+}
+
+function wholeNumber(min: number, max: number): ValueOption<number> {
+  return {
+    need: `an integer from ${min} to ${max}`,
+    read: (text) => /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max ? Number(text) : undefined,
+  };
+}

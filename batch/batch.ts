@@ -1,0 +1,294 @@
+import type { ProcessPool } from "../pool.ts";
+import { readHeader } from "./csv.ts";
+import { Coverage } from "./coverage.ts";
+import { BatchError, explainPath } from "./errors.ts";
+import { ErrorsFile, Files, type Totals } from "./files.ts";
+import { findSources } from "./inputs.ts";
+import { differences, type Fingerprint, type FoundLog, JobLog, readLog } from "./job_log.ts";
+import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
+import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
+import { divide } from "./parts.ts";
+import { resolve } from "./paths.ts";
+import { fingerprintOf, formatOf, formatsOf, prepareTask } from "./prepare.ts";
+import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
+import { retryFailed, settledLog } from "./retry_failed.ts";
+import { createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
+import { BatchRun } from "./run.ts";
+
+/**
+ * Runs a task on every record of a file, however many there are, on all cores, and writes the results to another file.
+ *
+ * Workers read the input themselves, each a range at a time, and may do nothing else than that unless `permissions` says so. A record that fails
+ * costs that record: it goes to the errors file. What is done is made last every second, and a batch that was stopped goes on with `resume`.
+ *
+ * @param task What is called with each record: a function, a task of a module, or the address of a module that exports one function. A function is
+ * sent to the workers as its text.
+ * @param options What to read, where results go, and what to do about failures.
+ * @returns What came of it. A batch that its signal stopped, or that was halted since too many records failed, has its outcome there.
+ *
+ * @throws {TypeError} If an option is unknown or of the wrong type.
+ * @throws {RangeError} If a number is out of its range.
+ * @throws {BatchError} If the batch cannot be run, or cannot go on.
+ *
+ * @example A file of JSON lines
+ * ```ts
+ * import { batch } from "@procpool/process-pool/batch";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const input = new Response('{"price":2}\n{"price":3}\n').body!;
+ * const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+ * const output = new Response(readable).text();
+ * const summary = await batch((item: { price: number }) => ({ ...item, gross: item.price * 1.5 }), {
+ *   input,
+ *   output: writable,
+ *   permissions: "inherit",
+ * });
+ * assertEquals(await output, '{"price":2,"gross":3}\n{"price":3,"gross":4.5}\n');
+ * assertEquals([summary.records, summary.failed], [2, 0]);
+ * ```
+ */
+export async function batch(task: BatchTask, options: BatchOptions): Promise<BatchSummary> {
+  const resolved = resolveBatchOptions(task, options);
+  const formats = formatsOf(resolved);
+  const prepared = await prepareTask(resolved.task);
+  const sources = await findSources(resolved.inputs, (name) => resolved.inputFormat ?? formatOf(name));
+  const plan: Plan = { options: resolved, formats, task: prepared, sources };
+  if (!isPath(resolved.output)) return await runToStream(plan);
+  const paths = pathsOf(resolved, sources);
+  if (resolved.mode === "retry-failed") return await retryFailed(plan, paths);
+  return await runToFile(plan, paths);
+}
+
+async function runToStream(plan: Plan): Promise<BatchSummary> {
+  const { output, errors, ordered } = plan.options;
+  const coverages = plan.sources.map(() => new Coverage({ merge: ordered }));
+  const stream = output === "-"
+    ? new StreamOutput(Deno.stdout.writable, "leave")
+    : new StreamOutput(output as WritableStream<Uint8Array>, "close");
+  const errorsFile = errors === undefined ? undefined : await ErrorsFile.open(resolve(errors), 0);
+  return await run(plan, {
+    coverages,
+    output: stream,
+    errors: errorsFile,
+    log: undefined,
+    before: NOTHING_DONE,
+    paths: undefined,
+    errorsPath: errors,
+  });
+}
+
+const NOTHING_DONE: Totals = { records: 0, failed: 0, busy: 0, wall: 0 };
+
+async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
+  const { ordered, mode } = plan.options;
+  const fingerprint = await fingerprintOf({ ...plan, ordered });
+  const found = mode === "resume" ? await foundToResume(paths, fingerprint) : undefined;
+  if (mode === "begin") await refuseExisting(paths);
+  const coverages = plan.sources.map(() => new Coverage({ merge: ordered }));
+  for (const { done } of found?.entries ?? []) {
+    for (const [source, start, end, lines] of done) coverages[source]!.add({ start, end, lines });
+  }
+  const last = found?.entries.at(-1);
+  const before: Totals = last === undefined
+    ? NOTHING_DONE
+    : { records: last.records, failed: last.failed, busy: last.busy, wall: last.wall };
+  if (last?.stage === "finished") {
+    const { records, failed } = last;
+    return { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined };
+  }
+  using log = await explained(
+    paths,
+    () => found === undefined ? JobLog.create(paths.log, fingerprint) : JobLog.reopen(paths.log, found.length),
+  );
+  try {
+    const [output, errors] = await explained(paths, async (): Promise<[Output, ErrorsFile]> => [
+      await openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN }),
+      await ErrorsFile.open(paths.errors, last?.errors ?? 0),
+    ]);
+    return await run(plan, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
+  } catch (error) {
+    // What could never begin leaves nothing to take up again.
+    if (last === undefined && !(error instanceof BatchError && error.resumable)) await removeAll([paths.partial, paths.log, paths.errors]);
+    throw error;
+  }
+}
+
+/** Opens files of an output. */
+async function explained<T>(paths: Paths, open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.NotFound)) throw error;
+    throw explainPath(error, `folder of the output '${paths.name}'`, { flag: "--allow-write" });
+  }
+}
+
+async function removeAll(paths: string[]): Promise<void> {
+  // What is not there, or may not be written, was not made by this run.
+  for (const path of paths) await Deno.remove(path).catch(() => {});
+}
+
+/** What is there of an earlier run that can go on; undefined if there was none. */
+async function foundToResume(paths: Paths, fingerprint: Fingerprint): Promise<FoundLog | undefined> {
+  const found = await settledLog(paths);
+  if (found === undefined) {
+    await refuseExisting(paths);
+    return undefined;
+  }
+  const changed = differences(found.fingerprint, fingerprint);
+  if (changed.length > 0) {
+    throw new BatchError(`Cannot resume '${paths.name}' as ${changed.join(", and ")}: begin anew with '--overwrite'`);
+  }
+  const last = found.entries.at(-1);
+  if (last?.stage === "finished") return found;
+  const partial = await sizeOf(paths.partial);
+  const length = last?.output.length ?? 0;
+  if (partial === undefined && last !== undefined && await sizeOf(paths.output) !== undefined) {
+    // It was killed between the rename and the last line of the log.
+    return { ...found, entries: [...found.entries, { ...last, done: [], stage: "finished" }] };
+  }
+  if ((partial ?? 0) < length) {
+    throw new BatchError(
+      `Cannot resume '${paths.name}' as '${paths.name}.partial' has ${partial ?? 0} bytes, and its job log tells of ${length}: ` +
+        "begin anew with '--overwrite'",
+    );
+  }
+  return found;
+}
+
+async function refuseExisting(paths: Paths): Promise<void> {
+  if (await sizeOf(paths.partial) !== undefined || await readLog(paths.log) !== undefined && await sizeOf(paths.output) === undefined) {
+    throw new BatchError(
+      `Cannot run batch as an earlier run to '${paths.name}' was not finished: go on with '--resume', or begin anew with '--overwrite'`,
+    );
+  }
+  for (const [what, path, name] of [["output", paths.output, paths.name], ["errors file", paths.errors, paths.errors]] as const) {
+    if (await sizeOf(path) === undefined) continue;
+    throw new BatchError(`Cannot run batch as the ${what} '${name}' exists: replace it with '--overwrite', or go on with '--resume'`);
+  }
+}
+
+/** What a run writes to. */
+interface Destination {
+  coverages: Coverage[];
+  output: Output;
+  errors: ErrorsFile | undefined;
+  log: JobLog | undefined;
+  before: Totals;
+  paths: Paths | undefined;
+  errorsPath: string | URL | undefined;
+}
+
+async function run(plan: Plan, { coverages, output, errors, log, before, paths, errorsPath }: Destination): Promise<BatchSummary> {
+  const { options, sources } = plan;
+  const { workers, ordered } = options;
+  const files = new Files({ sources, coverages, ordered, output, errors, log, before });
+  const begin = performance.now();
+  const pool = createPool(plan);
+  const chunk = chunkSize(options, () => ({ ...batchRun.counts, elapsed: performance.now() - begin }));
+  const parts = divide(sources, coverages, {
+    format: ({ name }) => options.inputFormat ?? formatOf(name),
+    chunk,
+    fields: (row) => readHeader(row, { input: sources[0]!.name, delimiter: plan.formats.delimiter }),
+  });
+  const tell = progressOf({ plan, pool, begin, before, counts: () => batchRun.counts, covered: coveredBytes(coverages) });
+  const batchRun: BatchRun = new BatchRun({ pool, parts, consumer: files, options, onTick: () => tell("now and then") });
+  let through = false;
+  try {
+    const outcome = await batchRun.run();
+    // Killed workers take a moment; nobody waits for them.
+    if (outcome === "complete") await pool.shutdown({ timeout: 1000 });
+    else await pool.terminate();
+    const wall = performance.now() - begin;
+    const { records, failed } = files.totals;
+    if (outcome === "complete") {
+      await output.finish();
+      await errors?.finish(sources, coverages, ordered);
+      await files.save(true);
+      through = true;
+    }
+    tell("at the end");
+    return {
+      ...summaryOf(plan, paths),
+      ...whatFilesTell(files),
+      ...speedOf({ records: records - before.records, busy: files.totals.busy - before.busy, wall, workers }),
+      ...quantilesOf(batchRun.times),
+      outcome,
+      records,
+      failed,
+      errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
+    };
+  } finally {
+    await pool.terminate();
+    if (!through) {
+      errors?.close();
+      await output.close();
+    }
+  }
+}
+
+/** A part of about so many ms is long enough that handing it out costs nothing beside it, and short enough that all workers end together. */
+const PART_TIME = 100;
+
+/** Smaller parts are a waste of time, larger ones of memory. */
+const SMALLEST_PART = 2 ** 14;
+const LARGEST_PART = 2 ** 19;
+
+/** How long the next part is to be: as measured, and near the end so that every worker gets one. */
+function chunkSize({ chunk, workers }: ResolvedBatch, measured: () => { bytes: number; busy: number }): (left: number) => number {
+  return (left) => {
+    if (chunk !== undefined) return chunk;
+    const { bytes, busy } = measured();
+    const wanted = busy > 0 ? bytes / busy * PART_TIME : SMALLEST_PART;
+    return Math.round(Math.max(SMALLEST_PART, Math.min(wanted, left / (2 * workers), LARGEST_PART)));
+  };
+}
+
+function coveredBytes(coverages: readonly Coverage[]): number {
+  let bytes = 0;
+  for (const coverage of coverages) for (const { start, end } of coverage.stretches()) bytes += end - start;
+  return bytes;
+}
+
+/** How often progress is told, in ms. */
+const TELL_EVERY = 500;
+
+function progressOf(
+  { plan: { options, sources }, pool, begin, before, counts, covered }: {
+    plan: Plan;
+    pool: ProcessPool;
+    begin: number;
+    before: Totals;
+    counts: () => { records: number; failed: number; bytes: number };
+    covered: number;
+  },
+): (when: "now and then" | "at the end") => void {
+  const { onProgress, workers } = options;
+  const totalBytes = sources.every(({ size }) => size !== undefined) ? sources.reduce((sum, { size }) => sum + size!, 0) : undefined;
+  let told = begin;
+  return (when) => {
+    const now = performance.now();
+    if (onProgress === undefined || (when === "now and then" && now - told < TELL_EVERY)) return;
+    told = now;
+    const { records, failed, bytes } = counts();
+    const elapsed = now - begin;
+    const left = totalBytes === undefined ? undefined : totalBytes - covered - bytes;
+    const progress: BatchProgress = {
+      records: before.records + records,
+      failed: before.failed + failed,
+      bytes: covered + bytes,
+      totalBytes,
+      elapsed,
+      recordsPerSecond: records / elapsed * 1000,
+      timeLeft: left === undefined || bytes === 0 ? undefined : Math.max(0, left / bytes * elapsed),
+      workers,
+      busy: pool.stats().busy,
+      memory: Deno.memoryUsage().rss,
+    };
+    onProgress(progress);
+  };
+}
+
+function whatFilesTell({ slowest, errorNames, denied }: Files): Pick<BatchSummary, "slowest" | "errorNames" | "denied"> {
+  return { slowest, errorNames: [...errorNames].sort(([, a], [, b]) => b - a), denied: [...denied] };
+}

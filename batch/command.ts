@@ -1,0 +1,71 @@
+import { Interrupt } from "../pool/interrupt.ts";
+import { BATCH_HELP, type BatchRequest, readBatchArguments } from "./arguments.ts";
+import { batch } from "./batch.ts";
+import { BatchError } from "./errors.ts";
+import { createReporter, type ReportTerminal } from "./report.ts";
+
+/**
+ * Runs the command `batch`. While it runs it listens for Ctrl-C.
+ *
+ * @param args The arguments behind `batch`.
+ * @returns The exit code, as the help says.
+ */
+export async function batchCommand(args: readonly string[]): Promise<number> {
+  const request = readBatchArguments(args);
+  switch (request.action) {
+    case "help":
+      console.log(BATCH_HELP);
+      return 0;
+    case "refuse":
+      console.error(request.message);
+      return 2;
+    case "run":
+      return await run(request);
+  }
+}
+
+async function run({ task, options, report }: BatchRequest & { action: "run" }): Promise<number> {
+  const reporter = createReporter(report.progress, stderr);
+  using interrupt = new Interrupt({
+    onSignal(signal, received) {
+      reporter.clear();
+      stderr.write(`${signal}: ${received === "first" ? "records that run get 1 s, once more ends at once" : "ended at once"}\n`);
+    },
+  });
+  try {
+    const summary = await batch(task.name === "" ? task.module : task, {
+      ...options,
+      signal: interrupt.signal,
+      onProgress: (progress) => reporter.progress(progress),
+    });
+    reporter.summary(summary);
+    if (summary.outcome === "halted") return 3;
+    return interrupt.exitCode ?? (summary.failed === 0 ? 0 : 1);
+  } catch (error) {
+    reporter.clear();
+    if (!(error instanceof BatchError || error instanceof TypeError || error instanceof RangeError)) throw error;
+    const hint = error instanceof BatchError && error.resumable && options.output !== "-"
+      ? ": what is done is kept, '--resume' goes on"
+      : "";
+    stderr.write(`process-pool: ${error.message.replace("Cannot run batch as ", "")}${hint}\n`);
+    return error instanceof BatchError && error.resumable ? 3 : 2;
+  }
+}
+
+const encoder = new TextEncoder();
+
+const stderr: ReportTerminal = {
+  write(text) {
+    Deno.stderr.writeSync(encoder.encode(text));
+  },
+  get isTerminal() {
+    return Deno.stderr.isTerminal();
+  },
+  get columns() {
+    try {
+      return Deno.consoleSize().columns || 80;
+    } catch {
+      return 80;
+    }
+  },
+};

@@ -1,0 +1,46 @@
+/** What is known about what a {@linkcode BatchError} tells. */
+export interface BatchErrorDetails {
+  /** Whether a batch with `resume` can go on from where this one ended. */
+  resumable?: boolean | undefined;
+  /** The error behind it. */
+  cause?: unknown;
+}
+
+/**
+ * A batch that cannot be run, or cannot go on: its message says what to do. A record that fails is none of these.
+ *
+ * @example A file that is not there
+ * ```ts
+ * import { batch, BatchError } from "@procpool/process-pool/batch";
+ * import { assertRejects } from "@std/assert";
+ *
+ * await assertRejects(() => batch((x) => x, { input: "no_such.ndjson", output: "-" }), BatchError, "Cannot run batch as ");
+ * ```
+ */
+export class BatchError extends Error {
+  /** The name of the class. */
+  override readonly name = "BatchError";
+  /** Whether a batch with `resume` can go on from where this one ended. */
+  readonly resumable: boolean;
+
+  /**
+   * Constructs a new error.
+   *
+   * @param message What is wrong, and what to do.
+   * @param details Whether the batch can be taken up again, and the error behind it.
+   */
+  constructor(message: string, { resumable = false, cause }: BatchErrorDetails = {}) {
+    super(message, cause === undefined ? {} : { cause });
+    this.resumable = resumable;
+  }
+}
+
+/** What an error of the platform says about a path, in words of ours. */
+export function explainPath(error: unknown, what: string, { flag }: { flag: string }): BatchError {
+  const cannot = "Cannot run batch as ";
+  if (error instanceof Deno.errors.NotFound) return new BatchError(`${cannot}there is no ${what}`, { cause: error });
+  if (error instanceof Deno.errors.NotCapable) {
+    return new BatchError(`${cannot}it may not access the ${what}: run it with ${flag}`, { cause: error });
+  }
+  return new BatchError(`${cannot}it cannot access the ${what}: ${(error as Error).message}`, { cause: error });
+}

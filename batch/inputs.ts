@@ -1,0 +1,224 @@
+import { globToRegExp } from "@std/path/glob-to-regexp";
+import { BatchError, explainPath } from "./errors.ts";
+import { resolve } from "./paths.ts";
+import type { InputFormat } from "./range_runner.ts";
+
+/** What a batch reads: a path or a glob, `"-"` for the standard input, or a stream of bytes. */
+export type BatchInput = string | URL | ReadableStream<Uint8Array>;
+
+/** One input. */
+export interface Source {
+  /** What it is called in messages and in the errors file. */
+  name: string;
+  /** Its absolute path; undefined for a stream. */
+  path: string | undefined;
+  /** How many bytes a plain file has; undefined if that is not known before it is read. */
+  size: number | undefined;
+  changed: Date | undefined;
+  /** Whether workers read it themselves, range by range; else it comes through this thread in blocks. */
+  ranges: boolean;
+  /** Its bytes, uncompressed. */
+  open(): Promise<ReadableStream<Uint8Array>>;
+}
+
+/**
+ * The inputs, in the order in which they are read; what a glob matches is in the order of the names.
+ *
+ * @throws {BatchError} If there is no such file.
+ */
+export async function findSources(inputs: readonly BatchInput[], format: (name: string) => InputFormat): Promise<Source[]> {
+  const sources: Source[] = [];
+  for (const input of inputs) {
+    if (input instanceof ReadableStream) sources.push(streamSource("stream", () => input));
+    else if (input === "-") sources.push(streamSource("-", () => Deno.stdin.readable));
+    else {
+      for (const name of await expand(input)) sources.push(await fileSource(name, format(name)));
+    }
+  }
+  return sources;
+}
+
+function streamSource(name: string, open: () => ReadableStream<Uint8Array>): Source {
+  return {
+    name,
+    path: undefined,
+    size: undefined,
+    changed: undefined,
+    ranges: false,
+    open: async () => await uncompressed(open()),
+  };
+}
+
+async function fileSource(name: string, format: InputFormat): Promise<Source> {
+  const path = resolve(name);
+  const { isDirectory, isFile, size, mtime } = await stat(path, name);
+  if (isDirectory) throw new BatchError(`Cannot run batch as the input '${name}' is a folder: name its files, as in '${name}/*'`);
+  const compressed = isFile && await isCompressed(path);
+  return {
+    name,
+    path,
+    size: isFile && !compressed ? size : undefined,
+    changed: mtime ?? undefined,
+    // Where a row of CSV ends cannot be told from the middle of a file: a line may end within quotes.
+    ranges: isFile && !compressed && format !== "csv",
+    open: async () => await uncompressed((await Deno.open(path)).readable),
+  };
+}
+
+async function stat(path: string, name: string): Promise<Deno.FileInfo> {
+  try {
+    return await Deno.stat(path);
+  } catch (error) {
+    throw explainPath(error, `input file '${name}'`, { flag: `--allow-read=${name}` });
+  }
+}
+
+async function isCompressed(path: string): Promise<boolean> {
+  using file = await Deno.open(path);
+  const bytes = new Uint8Array(2);
+  const read = await file.read(bytes);
+  return read === 2 && hasGzipMagic(bytes);
+}
+
+function hasGzipMagic(bytes: Uint8Array): boolean {
+  return bytes[0] === 0x1f && bytes[1] === 0x8b;
+}
+
+/** The stream, decompressed if it begins as gzip does. */
+async function uncompressed(stream: ReadableStream<Uint8Array>): Promise<ReadableStream<Uint8Array>> {
+  const reader = stream.getReader();
+  const first: Uint8Array[] = [];
+  let length = 0;
+  while (length < 2) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    first.push(value);
+    length += value.length;
+  }
+  const whole = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const value = first.shift() ?? (await reader.read()).value;
+      if (value === undefined) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  const beginning = new Uint8Array(first.flatMap((bytes) => [...bytes.subarray(0, 2)]));
+  if (!hasGzipMagic(beginning)) return whole;
+  // Not a DecompressionStream: Deno's refuses a file of several members, which is what `cat a.gz b.gz` and bgzip make.
+  const [{ createGunzip }, { Readable }] = await Promise.all([import("node:zlib"), import("node:stream")]);
+  const gunzip = createGunzip();
+  const source = Readable.fromWeb(whole as Parameters<typeof Readable.fromWeb>[0]);
+  source.on("error", (error) => gunzip.destroy(error));
+  return Readable.toWeb(source.pipe(gunzip)) as unknown as ReadableStream<Uint8Array>;
+}
+
+const GLOB_CHARACTERS = /[*?[\]{}]/;
+
+/** The files that a path or a glob means. */
+async function expand(input: string | URL): Promise<string[]> {
+  if (input instanceof URL || input.startsWith("file:")) return [resolve(input)];
+  if (!GLOB_CHARACTERS.test(input) || await exists(input)) return [input];
+  const segments = input.split("/");
+  const literal = segments.findIndex((segment) => GLOB_CHARACTERS.test(segment));
+  const folder = segments.slice(0, literal).join("/");
+  const depth = input.includes("**") ? Infinity : segments.length - literal;
+  const found: string[] = [];
+  await walk(folder, depth, globToRegExp(input, { extended: true, globstar: true }), found);
+  if (found.length === 0) throw new BatchError(`Cannot run batch as no file matches the input '${input}'`);
+  return found.sort();
+}
+
+async function walk(folder: string, depth: number, pattern: RegExp, found: string[]): Promise<void> {
+  const within = folder === "" ? "." : folder === "" || folder.endsWith("/") ? folder : `${folder}/`;
+  try {
+    for await (const { name, isDirectory } of Deno.readDir(within)) {
+      const path = folder === "" ? name : `${folder.replace(/\/$/, "")}/${name}`;
+      if (isDirectory && depth > 1) await walk(path, depth - 1, pattern, found);
+      else if (!isDirectory && pattern.test(path)) found.push(path);
+    }
+  } catch (error) {
+    throw explainPath(error, `folder '${within}' of the input`, { flag: `--allow-read=${within}` });
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await Deno.stat(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** So much of a file is read at its begin, middle and end to know it again. */
+const SAMPLE = 2 ** 16;
+
+/** The hash of samples of a file. */
+export async function sampleOf(path: string, size: number): Promise<string> {
+  using file = await Deno.open(path);
+  const samples = new Uint8Array(3 * SAMPLE);
+  let length = 0;
+  for (const start of [0, Math.max(0, (size - SAMPLE) >> 1), Math.max(0, size - SAMPLE)]) {
+    await file.seek(start, Deno.SeekMode.Start);
+    length += await file.read(samples.subarray(length, length + SAMPLE)) ?? 0;
+  }
+  return await hashOf(samples.subarray(0, length));
+}
+
+/** A short hash, in hexadecimal digits. */
+export async function hashOf(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex().slice(0, 32);
+}
+
+/** A block of whole records. */
+export interface Block {
+  /** Which byte of the input it begins with. */
+  offset: number;
+  bytes: Uint8Array<ArrayBuffer>;
+}
+
+/** Cuts a stream into blocks of at least so many bytes that end where a record ends, the last one where the stream does. */
+export async function* blocksOf(
+  stream: ReadableStream<Uint8Array>,
+  { csv, size }: { csv: boolean; size: () => number },
+): AsyncGenerator<Block> {
+  let parts: Uint8Array[] = [];
+  let length = 0;
+  let offset = 0;
+  /** Up to where of what is there records are whole; whether a quoted field is open behind all that is there. */
+  let whole = 0;
+  let open = false;
+
+  function take(count: number): Block {
+    const all = new Uint8Array(length);
+    let at = 0;
+    for (const part of parts) {
+      all.set(part, at);
+      at += part.length;
+    }
+    const block = { offset, bytes: all.slice(0, count) };
+    offset += count;
+    parts = count < length ? [all.subarray(count)] : [];
+    length -= count;
+    whole = 0;
+    return block;
+  }
+
+  for await (const part of stream) {
+    if (csv) {
+      for (let i = 0; i < part.length; i++) {
+        const byte = part[i];
+        if (byte === 34) open = !open;
+        else if (byte === 10 && !open) whole = length + i + 1;
+      }
+    } else {
+      const newline = part.lastIndexOf(10);
+      if (newline >= 0) whole = length + newline + 1;
+    }
+    parts.push(part);
+    length += part.length;
+    if (length >= size() && whole > 0) yield take(whole);
+  }
+  if (length > 0) yield take(length);
+}

@@ -1,0 +1,152 @@
+/**
+ * The job log beside an output: what of the input is done, and how long the output and the errors file were when it was. It vouches for
+ * nothing that is not on the disk: the output is written out first, then the line that speaks of it. A line that is torn at the end counts as
+ * never written.
+ *
+ * @module
+ */
+
+import { BatchError } from "./errors.ts";
+import type { OutputState } from "./output.ts";
+
+/** What a log begins with: what has to be the same for a batch to be taken up again. */
+export interface Fingerprint {
+  version: 1;
+  /** Each input: its path, size, time of the last change and the hash of samples. */
+  inputs: { path: string; size: number | null; changed: string | null; sample: string | null }[];
+  task: { module: string; name: string | null; hash: string };
+  /** The options that the output depends on. */
+  options: Record<string, unknown>;
+}
+
+/** What happened up to a moment. Counts are since the begin of the batch. */
+export interface LogEntry {
+  /** What was done since the last entry: input, first byte, end, lines. */
+  done: [input: number, start: number, end: number, lines: number][];
+  output: OutputState;
+  /** Bytes of the errors file. */
+  errors: number;
+  records: number;
+  failed: number;
+  /** Milliseconds. */
+  busy: number;
+  wall: number;
+  /** `"finished"` when the batch is through; `"merging"` when what replaces its files is complete and has only to be renamed. */
+  stage?: "finished" | "merging";
+}
+
+/** A log as it was found. */
+export interface FoundLog {
+  fingerprint: Fingerprint;
+  entries: LogEntry[];
+  /** Bytes of the file that can be relied on. */
+  length: number;
+}
+
+/** Reads a log; undefined if there is none, or none that has been begun. */
+export async function readLog(path: string): Promise<FoundLog | undefined> {
+  const bytes = await readIfThere(path);
+  const lines: unknown[] = [];
+  let length = 0;
+  for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, length)) {
+    const value = parse(bytes.subarray(length, end));
+    if (value === undefined) break;
+    lines.push(value);
+    length = end + 1;
+  }
+  const [fingerprint, ...entries] = lines as [Fingerprint | undefined, ...LogEntry[]];
+  return fingerprint?.version === 1 ? { fingerprint, entries, length } : undefined;
+}
+
+async function readIfThere(path: string): Promise<Uint8Array> {
+  try {
+    return await Deno.readFile(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return new Uint8Array();
+    throw error;
+  }
+}
+
+function parse(line: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(line));
+  } catch {
+    return undefined;
+  }
+}
+
+/** A log that is written. */
+export class JobLog implements Disposable {
+  #file: Deno.FsFile;
+
+  private constructor(file: Deno.FsFile) {
+    this.#file = file;
+  }
+
+  /** Begins a log. */
+  static async create(path: string, fingerprint: Fingerprint): Promise<JobLog> {
+    const log = await JobLog.reopen(path, 0);
+    await log.#append(fingerprint);
+    return log;
+  }
+
+  /**
+   * Goes on with a log; what is behind `length` is cut off. Nobody else can as long as it is open.
+   *
+   * @throws {BatchError} If another batch has it open.
+   */
+  static async reopen(path: string, length: number): Promise<JobLog> {
+    const file = await Deno.open(path, { write: true, create: true });
+    if (!await file.tryLock(true)) {
+      file.close();
+      throw new BatchError(`Cannot run batch as another one writes to the same output: its job log '${path}' is locked`);
+    }
+    await file.truncate(length);
+    await file.seek(0, Deno.SeekMode.End);
+    return new JobLog(file);
+  }
+
+  async append(entry: LogEntry): Promise<void> {
+    await this.#append(entry);
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  async #append(value: unknown): Promise<void> {
+    const bytes = new TextEncoder().encode(`${JSON.stringify(value)}\n`);
+    for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
+    await this.#file.syncData();
+  }
+}
+
+/** What of a batch has changed since a log was begun, in words; nothing if it can go on. */
+export function differences(before: Fingerprint, now: Fingerprint): string[] {
+  const found: string[] = [];
+  const [paths, pathsNow] = [before, now].map(({ inputs }) => inputs.map(({ path }) => path).join(", "));
+  if (paths !== pathsNow) found.push(`the input was '${paths}' and is '${pathsNow}'`);
+  else {
+    for (const [i, { path, size, changed, sample }] of before.inputs.entries()) {
+      const other = now.inputs[i]!;
+      if (size !== other.size) found.push(`the input '${path}' had ${size} bytes and has ${other.size}`);
+      else if (sample !== other.sample) found.push(`the input '${path}' has another content`);
+      else if (changed !== other.changed) found.push(`the input '${path}' was changed at ${other.changed}`);
+    }
+  }
+  const { task, options } = before;
+  if (task.module !== now.task.module) found.push(`the task module was '${task.module}' and is '${now.task.module}'`);
+  else if (task.hash !== now.task.hash) found.push(`the task module '${task.module}', or what it imports, has another content`);
+  if (task.name !== now.task.name) {
+    found.push(`the task was '${task.name ?? "the only export"}' and is '${now.task.name ?? "the only export"}'`);
+  }
+  for (const name of new Set([...Object.keys(options), ...Object.keys(now.options)])) {
+    const [was, is] = [options[name], now.options[name]].map((value) => JSON.stringify(value));
+    if (was !== is) found.push(`'${name}' was ${was} and is ${is}`);
+  }
+  return found;
+}

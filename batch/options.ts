@@ -1,0 +1,293 @@
+import { checkedFunc, type Task, type TaskRef } from "../job.ts";
+import { Checks, show } from "../pool/checks.ts";
+import type { BatchInput } from "./inputs.ts";
+import type { BatchProgress } from "./progress.ts";
+import type { InputFormat, OutputFormat } from "./range_runner.ts";
+
+/** A task for {@linkcode batch}: a function, a task of a module, or the address of a module that exports one function. */
+// deno-lint-ignore no-explicit-any -- whatever the input holds
+export type BatchTask = Task<[record: any], unknown> | TaskRef<[record: any], unknown> | string | URL;
+
+/** When a batch gives up: never, after so many records have failed, or when more than such a share has. */
+export type BatchHalt = "never" | number | `${number}%`;
+
+/** Options of {@linkcode batch}. */
+export interface BatchOptions {
+  /** What to read: paths, globs, `"-"` for the standard input, streams of bytes; one, or a list. What is compressed by gzip is decompressed. */
+  input: BatchInput | readonly BatchInput[];
+  /** Where results go: a path, which gets compressed if it ends in `.gz`; `"-"` for the standard output; or a stream, which is closed at the end. */
+  output: string | URL | WritableStream<Uint8Array>;
+  /**
+   * How records are told apart: `"ndjson"`, one JSON value a line; `"lines"`, plain text; `"csv"`, whose first row names the fields of the others.
+   *
+   * @default {by the name of the first input: .csv and .tsv, .txt and .log, else NDJSON}
+   */
+  inputFormat?: InputFormat | undefined;
+  /**
+   * How results are written: as JSON, one a line, or as they are, strings alone. There is no line for undefined.
+   *
+   * @default {by the name of the output: "lines" for .txt, else "ndjson"}
+   */
+  outputFormat?: OutputFormat | undefined;
+  /**
+   * The file for the records that fail, one JSON object a line.
+   *
+   * @default {the output's path and ".errors.ndjson"; none if the output has no path}
+   */
+  errors?: string | URL | undefined;
+  /**
+   * Whether results are in the order of the records.
+   *
+   * @default {true}
+   */
+  ordered?: boolean | undefined;
+  /**
+   * How many workers there are.
+   *
+   * @default {navigator.hardwareConcurrency}
+   */
+  workers?: number | undefined;
+  /**
+   * How many bytes of the input a worker takes at a time.
+   *
+   * @default {so many as take about 100 ms, at most 512 KiB}
+   */
+  chunk?: number | undefined;
+  /**
+   * How long one record may run: milliseconds, or a share of the median of those before, such as `"500%"`, but not less than 100 ms. With a
+   * limit, workers are of the backend `killable`.
+   *
+   * @default {Infinity}
+   */
+  timeout?: number | `${number}%` | undefined;
+  /**
+   * How much heap a worker may have, in MB. With a limit, workers are of the backend `killable`; without one, a full heap ends the program.
+   *
+   * @default {undefined}
+   */
+  memoryLimit?: number | undefined;
+  /**
+   * How often a record is run again that failed in whatever way, but for one that cannot be parsed.
+   *
+   * @default {0}
+   */
+  retries?: number | undefined;
+  /**
+   * When to give up: `"never"`, after so many failed records, or when more than a share such as `"5%"` of at least 100 records has failed. What is
+   * done is kept, and can be taken up again.
+   *
+   * @default {"never"}
+   */
+  halt?: BatchHalt | undefined;
+  /**
+   * What workers may do beyond reading the inputs and the task's modules; `"inherit"` for what this thread may.
+   *
+   * @default {{}}
+   */
+  permissions?: "inherit" | Deno.PermissionOptionsObject | undefined;
+  /**
+   * Goes on where an earlier batch of the same input, task and options ended; begins if there was none.
+   *
+   * @default {false}
+   */
+  resume?: boolean | undefined;
+  /**
+   * Replaces an output, and what an earlier batch left.
+   *
+   * @default {false}
+   */
+  overwrite?: boolean | undefined;
+  /**
+   * Runs the task on the records in the errors file alone, and puts their results where they belong in the output.
+   *
+   * @default {false}
+   */
+  retryFailed?: boolean | undefined;
+  /**
+   * Runs only so many records, the first ones.
+   *
+   * @default {Infinity}
+   */
+  limit?: number | undefined;
+  /**
+   * Ends the batch in an orderly way when it aborts: what is done is kept, and can be taken up again.
+   *
+   * @default {undefined}
+   */
+  signal?: AbortSignal | undefined;
+  /**
+   * Is told twice a second how it goes, and once at the end.
+   *
+   * @default {undefined}
+   */
+  onProgress?: ((progress: BatchProgress) => void) | undefined;
+}
+
+/** The options of a batch, checked and complete. */
+export interface ResolvedBatch {
+  task: Task | TaskRef;
+  inputs: readonly BatchInput[];
+  output: string | URL | WritableStream<Uint8Array>;
+  inputFormat: InputFormat | undefined;
+  outputFormat: OutputFormat | undefined;
+  errors: string | URL | undefined;
+  ordered: boolean;
+  workers: number;
+  chunk: number | undefined;
+  timeout: TimeLimit;
+  memoryLimit: number | undefined;
+  retries: number;
+  halt: HaltLimit;
+  permissions: "inherit" | Deno.PermissionOptionsObject;
+  mode: "begin" | "resume" | "overwrite" | "retry-failed";
+  limit: number;
+  signal: AbortSignal | undefined;
+  onProgress: ((progress: BatchProgress) => void) | undefined;
+}
+
+/** How long a record may run: milliseconds, or so many times the median. */
+export type TimeLimit = { ms: number } | { ofMedian: number };
+
+/** So many failed records, or more than such a share of all. */
+export interface HaltLimit {
+  failed: number;
+  share: number;
+}
+
+const ACTION = "run batch";
+
+const OPTIONS = [
+  "input",
+  "output",
+  "inputFormat",
+  "outputFormat",
+  "errors",
+  "ordered",
+  "workers",
+  "chunk",
+  "timeout",
+  "memoryLimit",
+  "retries",
+  "halt",
+  "permissions",
+  "resume",
+  "overwrite",
+  "retryFailed",
+  "limit",
+  "signal",
+  "onProgress",
+] as const;
+
+/** Smaller, and a worker spends its time on asking for more. */
+const SMALLEST_CHUNK = 1024;
+
+/** Checks and completes the options; the caller's object is left as it is. */
+export function resolveBatchOptions(task: BatchTask, options: BatchOptions): ResolvedBatch {
+  const checks = new Checks(ACTION);
+  const given = checks.options(options, OPTIONS);
+  const {
+    input,
+    output,
+    inputFormat,
+    outputFormat,
+    errors,
+    ordered = true,
+    workers = navigator.hardwareConcurrency,
+    chunk,
+    timeout = Infinity,
+    memoryLimit,
+    retries = 0,
+    halt = "never",
+    permissions = {},
+    resume = false,
+    overwrite = false,
+    retryFailed = false,
+    limit = Infinity,
+    signal,
+    onProgress,
+  } = given;
+  const inputs = Array.isArray(input) ? input as BatchInput[] : [input as BatchInput];
+  if (inputs.length === 0) throw new TypeError(`Cannot ${ACTION} as 'input' must not be empty: current value is ${show(input)}`);
+  for (const each of inputs) {
+    if (typeof each === "string" && each !== "" || each instanceof URL || each instanceof ReadableStream) continue;
+    throw new TypeError(`Cannot ${ACTION} as 'input' must be a path, a URL, a stream, or a list of them: current value is ${show(each)}`);
+  }
+  if (!(typeof output === "string" && output !== "" || output instanceof URL || output instanceof WritableStream)) {
+    throw new TypeError(`Cannot ${ACTION} as 'output' must be a path, a URL or a stream: current value is ${show(output)}`);
+  }
+  if (errors !== undefined && !(typeof errors === "string" && errors !== "" || errors instanceof URL)) {
+    throw new TypeError(`Cannot ${ACTION} as 'errors' must be a path or a URL: current value is ${show(errors)}`);
+  }
+  if (inputFormat !== undefined) checks.oneOf("inputFormat", inputFormat, ["ndjson", "lines", "csv"]);
+  if (outputFormat !== undefined) checks.oneOf("outputFormat", outputFormat, ["ndjson", "lines"]);
+  for (const [name, value] of Object.entries({ ordered, resume, overwrite, retryFailed })) checks.boolean(name, value);
+  checks.wholeNumber("workers", workers);
+  if (chunk !== undefined) checks.wholeNumber("chunk", chunk, { min: SMALLEST_CHUNK });
+  if (memoryLimit !== undefined) checks.wholeNumber("memoryLimit", memoryLimit);
+  checks.wholeNumber("retries", retries, { min: 0 });
+  if (limit !== Infinity) checks.wholeNumber("limit", limit);
+  if (signal !== undefined) checks.signal("signal", signal);
+  if (onProgress !== undefined) checks.callable("onProgress", onProgress);
+  if (permissions !== "inherit") checks.object("permissions", permissions);
+  const modes = Object.entries({ resume, overwrite, retryFailed }).filter(([, value]) => value).map(([name]) => name);
+  if (modes.length > 1) {
+    throw new TypeError(`Cannot ${ACTION} as '${modes[0]}' and '${modes[1]}' exclude each other: leave one of them out`);
+  }
+  if (modes.length > 0 && !isPath(output)) throw new TypeError(`Cannot ${ACTION} as '${modes[0]}' needs an 'output' that is a file`);
+  if (limit !== Infinity && isPath(output)) throw new TypeError(`Cannot ${ACTION} as 'limit' needs an 'output' that is no file`);
+  return {
+    task: resolveTask(task),
+    inputs,
+    output,
+    inputFormat,
+    outputFormat,
+    errors,
+    ordered: ordered || limit !== Infinity,
+    workers: limit === Infinity ? workers : 1,
+    chunk,
+    timeout: timeLimit(checks, timeout),
+    memoryLimit,
+    retries,
+    halt: haltLimit(checks, halt),
+    permissions,
+    mode: resume ? "resume" : overwrite ? "overwrite" : retryFailed ? "retry-failed" : "begin",
+    limit,
+    signal,
+    onProgress,
+  };
+}
+
+/** Whether results go to a file, which can be taken up again. */
+export function isPath(output: string | URL | WritableStream<Uint8Array>): output is string | URL {
+  return output !== "-" && !(output instanceof WritableStream);
+}
+
+function resolveTask(task: BatchTask): Task | TaskRef {
+  if (typeof task !== "string" && !(task instanceof URL)) return checkedFunc(ACTION, "task", task);
+  return { module: task, name: "" };
+}
+
+const SHARE = /^(\d+(?:\.\d+)?)%$/;
+
+function timeLimit(checks: Checks, timeout: unknown): TimeLimit {
+  const [, share] = SHARE.exec(String(timeout)) ?? [];
+  if (typeof timeout === "string" && Number(share) > 0) return { ofMedian: Number(share) / 100 };
+  if (typeof timeout === "string") {
+    throw new TypeError(
+      `Cannot ${ACTION} as 'timeout' must be a number of milliseconds or a share such as "500%": current value is ${show(timeout)}`,
+    );
+  }
+  return { ms: checks.milliseconds("timeout", timeout, { infinite: true }) };
+}
+
+function haltLimit(checks: Checks, halt: unknown): HaltLimit {
+  if (halt === "never") return { failed: Infinity, share: 1 };
+  const [, share] = SHARE.exec(String(halt)) ?? [];
+  if (typeof halt === "string" && Number(share) <= 100) return { failed: Infinity, share: Number(share) / 100 };
+  if (typeof halt === "string") {
+    throw new TypeError(
+      `Cannot ${ACTION} as 'halt' must be "never", a number of records or a share such as "5%": current value is ${show(halt)}`,
+    );
+  }
+  return { failed: checks.wholeNumber("halt", halt), share: 1 };
+}

@@ -1,0 +1,230 @@
+import { constants, crc32, deflateRawSync } from "node:zlib";
+import { basename, dirname } from "./paths.ts";
+
+/** How far an output has been written: what is needed to go on from there. */
+export interface OutputState {
+  /** Bytes in the file. */
+  length: number;
+  /** Bytes of results: the same but for an output that is compressed. */
+  position: number;
+  /** The checksum of the results; 0 but for an output that is compressed. */
+  crc: number;
+}
+
+/** Where results go. */
+export interface Output {
+  /** How many bytes of results there are. */
+  readonly position: number;
+  /** What is in the file, once all is there that was written. */
+  readonly state: OutputState;
+  /** Appends; whoever writes again before a promise is through does so at his own risk. */
+  write(bytes: Uint8Array): void | Promise<void>;
+  /** Everything that was written so far is where a power cut does not lose it, once this resolves. */
+  sync(): Promise<void>;
+  /**
+   * Completes the output, under its final name.
+   *
+   * @param beforeRename Called when all of it is on the disk.
+   */
+  finish(beforeRename?: () => Promise<void>): Promise<void>;
+  /** Lets go of it as it is. */
+  close(): Promise<void>;
+}
+
+/** Nothing written yet. */
+export const NOTHING_WRITTEN: OutputState = { length: 0, position: 0, crc: 0 };
+
+/** Opens the file in which an output grows; what is behind `state` is cut off. It gets its final name when it is finished. */
+export async function openOutput(path: string, { partial, state }: { partial: string; state: OutputState }): Promise<Output> {
+  const file = await Deno.open(partial, { write: true, read: true, create: true });
+  await file.truncate(state.length);
+  await file.seek(0, Deno.SeekMode.End);
+  const plain = new FileOutput(file, { path, partial, state });
+  return path.endsWith(".gz") ? new GzipOutput(plain, state) : plain;
+}
+
+class FileOutput implements Output {
+  state: OutputState;
+  #file: Deno.FsFile;
+  #path: string;
+  #partial: string;
+
+  constructor(file: Deno.FsFile, { path, partial, state }: { path: string; partial: string; state: OutputState }) {
+    this.#file = file;
+    this.#path = path;
+    this.#partial = partial;
+    this.state = state;
+  }
+
+  get position(): number {
+    return this.state.position;
+  }
+
+  write(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
+    const length = this.state.length + bytes.length;
+    this.state = { length, position: length, crc: 0 };
+  }
+
+  async sync(): Promise<void> {
+    await this.#file.syncData();
+  }
+
+  async finish(beforeRename?: () => Promise<void>): Promise<void> {
+    await this.#file.sync();
+    await beforeRename?.();
+    this.#file.close();
+    await Deno.rename(this.#partial, this.#path);
+    await syncFolder(this.#path);
+  }
+
+  close(): Promise<void> {
+    this.#file.close();
+    return Promise.resolve();
+  }
+}
+
+/** Smaller parts are compressed less well; larger ones hold up the calling thread for longer. */
+const PART = 2 ** 18;
+
+/** A member of a gzip file begins with this: no name, no time, an unknown system. */
+const GZIP_HEADER = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
+
+/**
+ * One gzip member, each part of which is compressed on its own and ends at a byte, as pigz does it: so the file can be cut off behind any part, and
+ * taken up again. A CompressionStream cannot be, and to begin another member instead would make a file that a DecompressionStream refuses.
+ */
+class GzipOutput implements Output {
+  #file: FileOutput;
+  #crc: number;
+  /** Without what waits to be compressed. */
+  #position: number;
+  #parts: Uint8Array[] = [];
+  #size = 0;
+
+  constructor(file: FileOutput, { position, crc }: OutputState) {
+    this.#file = file;
+    this.#position = position;
+    this.#crc = crc;
+  }
+
+  get position(): number {
+    return this.#position + this.#size;
+  }
+
+  get state(): OutputState {
+    this.#flush();
+    return { length: this.#file.state.length, position: this.#position, crc: this.#crc };
+  }
+
+  write(bytes: Uint8Array): void {
+    this.#parts.push(bytes.slice());
+    this.#size += bytes.length;
+    if (this.#size >= PART) this.#flush();
+  }
+
+  async sync(): Promise<void> {
+    await this.#file.sync();
+  }
+
+  async finish(beforeRename?: () => Promise<void>): Promise<void> {
+    this.#flush();
+    if (this.#file.state.length === 0) this.#file.write(GZIP_HEADER);
+    // An empty last part, the checksum, and the size.
+    const end = new DataView(new ArrayBuffer(10));
+    end.setUint8(0, 3);
+    end.setUint32(2, this.#crc, true);
+    end.setUint32(6, this.#position % 2 ** 32, true);
+    this.#file.write(new Uint8Array(end.buffer));
+    await this.#file.finish(beforeRename);
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+
+  #flush(): void {
+    if (this.#size === 0) return;
+    const bytes = new Uint8Array(this.#size);
+    let at = 0;
+    for (const part of this.#parts) {
+      bytes.set(part, at);
+      at += part.length;
+    }
+    const compressed = deflateRawSync(bytes, { finishFlush: constants.Z_SYNC_FLUSH });
+    if (this.#file.state.length === 0) this.#file.write(GZIP_HEADER);
+    this.#file.write(compressed);
+    this.#crc = crc32(bytes, this.#crc);
+    this.#position += bytes.length;
+    this.#parts = [];
+    this.#size = 0;
+  }
+}
+
+/** An output that nothing can be cut off of. */
+export class StreamOutput implements Output {
+  state: OutputState = NOTHING_WRITTEN;
+  #writer: WritableStreamDefaultWriter<Uint8Array>;
+  #end: "close" | "leave";
+
+  /** @param end Whether the stream is closed when the batch is through. */
+  constructor(stream: WritableStream<Uint8Array>, end: "close" | "leave") {
+    this.#writer = stream.getWriter();
+    this.#end = end;
+  }
+
+  get position(): number {
+    return this.state.position;
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    // Shared memory is none that streams take.
+    await this.#writer.write(bytes.slice());
+    const length = this.state.length + bytes.length;
+    this.state = { length, position: length, crc: 0 };
+  }
+
+  sync(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async finish(): Promise<void> {
+    if (this.#end === "close") await this.#writer.close();
+    this.#writer.releaseLock();
+  }
+
+  close(): Promise<void> {
+    this.#writer.releaseLock();
+    return Promise.resolve();
+  }
+}
+
+/** A rename is lost in a power cut unless the folder is written out, where the system can do that. */
+export async function syncFolder(path: string): Promise<void> {
+  try {
+    using folder = await Deno.open(dirname(path));
+    await folder.sync();
+  } catch {
+    // Windows cannot, and who may not read the folder cannot either: the rename is then as safe as the system makes it.
+  }
+}
+
+/** The name under which a file grows. */
+export function partialOf(path: string): string {
+  return `${path}.partial`;
+}
+
+/** The name of the job log beside an output. */
+export function logOf(path: string): string {
+  return `${path}.log`;
+}
+
+/** The name of the errors file beside an output, unless another is given. */
+export function errorsOf(path: string): string {
+  return `${path}.errors.ndjson`;
+}
+
+/** A file's name for messages. */
+export function nameOf(path: string): string {
+  return basename(path);
+}

@@ -1,0 +1,84 @@
+import type { Coverage } from "./coverage.ts";
+import { BatchError } from "./errors.ts";
+import { type Block, blocksOf, type Source } from "./inputs.ts";
+import type { InputFormat } from "./range_runner.ts";
+import type { Part } from "./run.ts";
+
+/** How an input is divided. */
+export interface DivideOptions {
+  format(source: Source): InputFormat;
+  /** How many bytes the next part is to have, of so many that are left. */
+  chunk(left: number): number;
+  /** The fields of a row of CSV. */
+  fields(row: string): Promise<string[]>;
+}
+
+/** The parts of the inputs that are not done yet, one after the other. */
+export async function* divide(sources: readonly Source[], coverages: readonly Coverage[], options: DivideOptions): AsyncGenerator<Part> {
+  let index = 0;
+  for (const [source, each] of sources.entries()) {
+    const parts = each.ranges ? ranges(each, coverages[source]!, options) : blocks(each, coverages[source]!, options);
+    for await (const part of parts) yield { ...part, source, index: index++ };
+  }
+}
+
+type Divided = Omit<Part, "source" | "index">;
+
+function* ranges({ path, size }: Source, coverage: Coverage, { chunk }: DivideOptions): Generator<Divided> {
+  for (const gap of coverage.gaps(size!)) {
+    let { start } = gap;
+    while (start < gap.end) {
+      const end = Math.min(gap.end, start + chunk(size! - start));
+      yield { start, end, piece: { path: path!, end, header: undefined } };
+      start = end;
+    }
+  }
+}
+
+async function* blocks(source: Source, coverage: Coverage, { format, chunk, fields }: DivideOptions): AsyncGenerator<Divided> {
+  const csv = format(source) === "csv";
+  let header: string[] | undefined;
+  let gaps: ReturnType<Coverage["gaps"]> | undefined;
+  const stream = await source.open();
+  for await (let block of named(source, blocksOf(stream, { csv, size: () => chunk(Infinity) }))) {
+    if (csv && header === undefined) {
+      const row = firstRow(block.bytes);
+      header = await fields(new TextDecoder().decode(row).replace(/\r?\n$/, ""));
+      coverage.add({ start: 0, end: row.length, lines: row.reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0) });
+      block = { offset: row.length, bytes: block.bytes.slice(row.length) };
+    }
+    // Of a stream it is not known where it ends.
+    gaps ??= coverage.gaps(Infinity);
+    const end = block.offset + block.bytes.length;
+    for (const gap of gaps) {
+      const start = Math.max(gap.start, block.offset);
+      const stop = Math.min(gap.end, end);
+      if (start >= stop) continue;
+      const bytes = block.bytes.slice(start - block.offset, stop - block.offset);
+      yield { start, end: stop, piece: { bytes, offset: start, end: stop, header } };
+    }
+  }
+}
+
+/** The first row, with its end. */
+function firstRow(bytes: Uint8Array): Uint8Array {
+  let open = false;
+  for (const [i, byte] of bytes.entries()) {
+    if (byte === 34) open = !open;
+    else if (byte === 10 && !open) return bytes.subarray(0, i + 1);
+  }
+  return bytes;
+}
+
+/** An error of a stream tells whose it is. */
+async function* named({ name }: Source, blocks: AsyncGenerator<Block>): AsyncGenerator<Block> {
+  try {
+    yield* blocks;
+  } catch (error) {
+    if (error instanceof BatchError) throw error;
+    throw new BatchError(`Cannot go on as the input '${name}' cannot be read: ${(error as Error).message}`, {
+      resumable: true,
+      cause: error,
+    });
+  }
+}

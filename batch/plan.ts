@@ -1,0 +1,89 @@
+import { ProcessPool } from "../pool.ts";
+import { BatchError, explainPath } from "./errors.ts";
+import type { Source } from "./inputs.ts";
+import type { ResolvedBatch } from "./options.ts";
+import { errorsOf, logOf, partialOf } from "./output.ts";
+import { resolve } from "./paths.ts";
+import { explainPool, type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
+import type { BatchSummary } from "./progress.ts";
+
+/** What is known of a batch before it begins. */
+export interface Plan {
+  options: ResolvedBatch;
+  formats: Formats;
+  task: PreparedTask;
+  sources: Source[];
+}
+
+/** The files of a batch. */
+export interface Paths {
+  output: string;
+  partial: string;
+  log: string;
+  errors: string;
+  /** The output as the user named it. */
+  name: string;
+}
+
+/** Where a batch to a file puts things. */
+export function pathsOf({ output, errors }: ResolvedBatch, sources: readonly Source[]): Paths {
+  const path = resolve(output as string | URL);
+  for (const source of sources) {
+    if (source.path === path) throw new BatchError(`Cannot run batch as '${source.name}' is input and output`);
+  }
+  return {
+    output: path,
+    partial: partialOf(path),
+    log: logOf(path),
+    errors: errors === undefined ? errorsOf(path) : resolve(errors),
+    name: output instanceof URL ? path : output as string,
+  };
+}
+
+/** A file's size; undefined if there is none. */
+export async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await Deno.stat(path)).size;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw explainPath(error, `file '${path}'`, { flag: "--allow-read" });
+  }
+}
+
+/** The pool of a batch. */
+export function createPool(plan: Plan): ProcessPool {
+  try {
+    return new ProcessPool(poolOptions(plan.task, plan));
+  } catch (error) {
+    throw explainPool(error);
+  }
+}
+
+/** The summary of a batch of which nothing has been run yet. */
+export function summaryOf({ options: { workers } }: Plan, paths: Paths | undefined): BatchSummary {
+  return {
+    outcome: "complete",
+    records: 0,
+    failed: 0,
+    recordsOfRun: 0,
+    wall: 0,
+    recordsPerSecond: 0,
+    utilisation: 0,
+    workers,
+    p50: undefined,
+    p95: undefined,
+    p99: undefined,
+    slowest: [],
+    errorNames: [],
+    denied: [],
+    output: paths?.name,
+    errors: undefined,
+  };
+}
+
+/** How fast a run was. Times are in milliseconds. */
+export function speedOf(
+  { records, busy, wall, workers }: { records: number; busy: number; wall: number; workers: number },
+): Pick<BatchSummary, "recordsOfRun" | "wall" | "recordsPerSecond" | "utilisation"> {
+  return { recordsOfRun: records, wall, recordsPerSecond: records / wall * 1000, utilisation: Math.min(1, busy / (wall * workers)) };
+}

@@ -1,0 +1,165 @@
+import type { TaskRef } from "../job.ts";
+import type { ProcessPool } from "../pool.ts";
+import { BatchError, explainPath } from "./errors.ts";
+import { hashOf, sampleOf, type Source } from "./inputs.ts";
+import type { Fingerprint } from "./job_log.ts";
+import { LAYOUT } from "./lane.ts";
+import { isPath, type ResolvedBatch } from "./options.ts";
+import { resolve, toFileUrl } from "./paths.ts";
+import { delimiterOf } from "./csv.ts";
+import type { InputFormat, OutputFormat } from "./range_runner.ts";
+import { taskFiles } from "./task_files.ts";
+import { closeWorker, prepareWorker, taskModuleUrl, workerSetup } from "./worker_source.ts";
+
+/** A task as its workers come by it. */
+export interface PreparedTask {
+  /** The module as the user knows it; undefined for a function that is sent as its text. */
+  module: string | undefined;
+  name: string | undefined;
+  /** What makes it known to a worker. */
+  source: { module: string } | { text: string };
+  /** The local files that it is made of. */
+  files: string[];
+  hash: string;
+}
+
+/**
+ * Looks at a task without running anything of it.
+ *
+ * @throws {BatchError} If there is no such module.
+ */
+export async function prepareTask(task: ResolvedBatch["task"]): Promise<PreparedTask> {
+  if (typeof task === "function") {
+    const text = Function.prototype.toString.call(task);
+    const hash = await hashOf(new TextEncoder().encode(text));
+    return { module: undefined, name: undefined, source: { text: checkedText(text) }, files: [], hash };
+  }
+  const { module, name } = task as TaskRef;
+  const given = String(module);
+  const url = /^[a-z][a-z+.-]+:/i.test(given) ? new URL(given).href : toFileUrl(resolve(given)).href;
+  const shown = url.startsWith("file:") ? given : url;
+  if (url.startsWith("file:")) {
+    try {
+      await Deno.stat(new URL(url));
+    } catch (error) {
+      throw explainPath(error, `task module '${shown}'`, { flag: `--allow-read=${shown}` });
+    }
+  }
+  const files = await taskFiles(url);
+  const contents = [...files.values()];
+  const all = new Uint8Array(contents.reduce((length, content) => length + content.length, 0));
+  let at = 0;
+  for (const content of contents) {
+    all.set(content, at);
+    at += content.length;
+  }
+  const hash = await hashOf(files.size === 0 ? new TextEncoder().encode(url) : all);
+  return { module: shown, name: name === "" ? undefined : name, source: { module: url }, files: [...files.keys()], hash };
+}
+
+/** A function's text, if it makes a function by itself; nothing of it is run. */
+function checkedText(text: string): string {
+  try {
+    new Function(`"use strict"; return (${text}\n)`);
+    if (!/^class\b|\{\s*\[native code\]\s*\}$/.test(text)) return text;
+  } catch {
+    // It is a method, or an accessor.
+  }
+  throw new TypeError(
+    "Cannot run batch as the text of its task is not that of a function: export a function from a module, and give the module's address",
+  );
+}
+
+/** The formats of a batch. */
+export interface Formats {
+  input: InputFormat;
+  output: OutputFormat;
+  delimiter: string;
+}
+
+/** The format that an input has by its name. */
+export function formatOf(name: string): InputFormat {
+  const plain = name.replace(/\.gz$/, "");
+  return /\.[ct]sv$/.test(plain) ? "csv" : /\.(txt|log)$/.test(plain) ? "lines" : "ndjson";
+}
+
+/** What inputs are read as, and how results are written. */
+export function formatsOf({ inputs, inputFormat, output, outputFormat }: ResolvedBatch): Formats {
+  const first = inputs[0] instanceof ReadableStream ? "" : String(inputs[0]);
+  const lines = isPath(output) && /\.txt(\.gz)?$/.test(String(output));
+  return { input: inputFormat ?? formatOf(first), output: outputFormat ?? (lines ? "lines" : "ndjson"), delimiter: delimiterOf(first) };
+}
+
+/** What has to be the same for a batch to be taken up again. */
+export async function fingerprintOf(
+  { task, sources, formats, ordered }: { task: PreparedTask; sources: readonly Source[]; formats: Formats; ordered: boolean },
+): Promise<Fingerprint> {
+  const inputs = await Promise.all(sources.map(async ({ name, path, changed }) => {
+    if (path === undefined) return { path: name, size: null, changed: null, sample: null };
+    const { size, isFile } = await Deno.stat(path);
+    if (!isFile) return { path: name, size: null, changed: null, sample: null };
+    return { path: name, size, changed: changed?.toISOString() ?? null, sample: await sampleOf(path, size) };
+  }));
+  return {
+    version: 1,
+    inputs,
+    task: { module: task.module ?? "a function", name: task.name ?? null, hash: task.hash },
+    options: { inputFormat: formats.input, outputFormat: formats.output, ordered },
+  };
+}
+
+/** The options of the pool that a batch runs on. */
+export function poolOptions(
+  task: PreparedTask,
+  { sources, formats, options }: { sources: readonly Source[]; formats: Formats; options: ResolvedBatch },
+): ConstructorParameters<typeof ProcessPool>[0] {
+  const { workers, retries, timeout, memoryLimit, permissions } = options;
+  const killable = memoryLimit !== undefined || "ofMedian" in timeout || timeout.ms !== Infinity;
+  const csv = formats.input === "csv";
+  const setup = workerSetup({
+    options: { layout: LAYOUT, inputFormat: formats.input, outputFormat: formats.output, retries },
+    module: task.module,
+    task: task.name,
+    delimiter: formats.delimiter,
+  });
+  const readable = [...sources.flatMap(({ ranges, path }) => ranges ? [path!] : []), ...killable ? task.files : []];
+  return {
+    maxWorkers: workers,
+    modules: [taskModuleUrl(task.source, csv)],
+    permissions: permissions === "inherit" ? undefined : withRead(permissions, readable),
+    backend: killable ? "killable" : "worker",
+    memoryLimit,
+    initializer: prepareWorker,
+    initArgs: [setup],
+    finalizer: closeWorker,
+    // The second waits for the first: a worker never has to wait until this thread has sent it another.
+    jobsPerWorker: 2,
+    // A slow stream must not cost the workers.
+    idleTimeout: 60_000,
+  };
+}
+
+/** Nothing but what is named: what is left out is denied, not asked for. */
+const DENIED: Deno.PermissionOptionsObject = {
+  env: false,
+  ffi: false,
+  import: false,
+  net: false,
+  read: false,
+  run: false,
+  sys: false,
+  write: false,
+};
+
+function withRead(permissions: Deno.PermissionOptionsObject, paths: string[]): Deno.PermissionOptionsObject {
+  const { read } = permissions;
+  const all = { ...DENIED, ...permissions };
+  if (read === true || read === "inherit") return all;
+  return { ...all, read: [...paths, ...(Array.isArray(read) ? read.map((each) => resolve(each)) : [])] };
+}
+
+/** A batch that cannot be run for want of a permission says so in the words of a user of `batch`. */
+export function explainPool(error: unknown): unknown {
+  if (!(error instanceof Deno.errors.NotCapable)) return error;
+  return new BatchError(error.message.replace("create pool", "run batch"), { cause: error });
+}

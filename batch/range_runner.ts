@@ -1,0 +1,515 @@
+import type { LaneMemory, LAYOUT, SlowRecord } from "./lane.ts";
+
+/** How the records of an input are told apart. */
+export type InputFormat = "ndjson" | "lines" | "csv";
+
+/** How results are written. */
+export type OutputFormat = "ndjson" | "lines";
+
+/** What all ranges of a batch have in common. */
+export interface RunnerOptions {
+  layout: typeof LAYOUT;
+  inputFormat: InputFormat;
+  outputFormat: OutputFormat;
+  /** How often a record is run again that failed. */
+  retries: number;
+}
+
+/** A part of the input: the lines that begin in a range of a file, or a block of whole records. */
+export type Piece =
+  | { path: string; end: number; header: string[] | undefined }
+  | { bytes: Uint8Array<ArrayBuffer>; offset: number; end: number; header: string[] | undefined };
+
+/** Why the next record is not run any more. */
+export interface Verdict {
+  name: string;
+  message: string;
+  stack: string;
+  attempts: number;
+  /** How long its last attempt took, in milliseconds. */
+  time: number;
+}
+
+/** How one run through a range differs from another. */
+export interface RunnerLimits {
+  /** How many records come before the one that the last worker ran when it died. They, and that one, are committed one by one. */
+  before: number;
+  /** The number of that record's next attempt, from 1. */
+  attempt: number;
+  /** What that record has failed with for good. */
+  verdict: Verdict | undefined;
+  /** After how many milliseconds the worker returns, at the end of a record. */
+  slice: number;
+  /** After how many records and failures it returns. */
+  maxRecords: number;
+  maxFailures: number;
+}
+
+/** What a worker says of a range; all else is in the lane. */
+export interface RangeReply {
+  /** Whether all of the range is done. */
+  done: boolean;
+}
+
+/** What is in a worker. */
+export interface RangeRunner {
+  /** Runs the task on the records of a range. */
+  run(lane: LaneMemory, piece: Piece, limits: RunnerLimits): Promise<RangeReply>;
+  /** Closes the input that was read last. */
+  close(): void;
+}
+
+/** What {@linkcode createRangeRunner} needs. */
+export interface RunnerParts extends RunnerOptions {
+  task(record: unknown): unknown;
+  /** The fields of one CSV record. */
+  parseCsv: ((text: string) => { fields: string[]; error: string | undefined }) | undefined;
+}
+
+/**
+ * What runs in a worker of a batch: reads a range of the input, finds its records, runs the task on each, and commits what comes of it to the lane.
+ *
+ * This function is sent to workers as its text: it refers to nothing outside itself.
+ */
+export function createRangeRunner({ layout, inputFormat, outputFormat, retries, task, parseCsv }: RunnerParts): RangeRunner {
+  const {
+    banks: BANKS,
+    bankWords: BANK_WORDS,
+    sequence: SEQUENCE,
+    stop: STOP,
+    phase: PHASE,
+    attempt: ATTEMPT,
+    current: CURRENT,
+    buckets: BUCKETS,
+  } = layout;
+  /** What is read and decoded at once. Larger blocks, and garbage that is about to be collected fills the memory; smaller, and there are more calls. */
+  const BLOCK = 2 ** 16;
+  /** A range whose output or errors have grown to this returns early. */
+  const MOST_OUTPUT = 2 ** 23;
+  /** The longest result of one record, in characters: each may be three bytes in a lane, which other results are in already. */
+  const MOST_CHARACTERS = Math.floor((layout.mostBytes - 2 * MOST_OUTPUT) / 3);
+  /**
+   * Records that take less than this, in ms, are timed and committed so many together: each commit, with an encoding and a reading of the clock,
+   * takes half a microsecond. More of them, and more are run again when one kills its worker.
+   */
+  const QUICK = 0.02;
+  const MOST_TOGETHER = 32;
+  /** Results that wait to be encoded, in characters. */
+  const MOST_PENDING = 2 ** 16;
+  /** So much of a record is kept in the errors file, in characters. */
+  const MOST_KEPT = 2 ** 22;
+  const NEWLINE = 10;
+  const CARRIAGE_RETURN = 13;
+  const SPACE = 32;
+  const QUOTE = '"';
+
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const strictDecoder = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
+  const encoder = new TextEncoder();
+  const float = new Float64Array(1);
+  const floatHalves = new Uint32Array(float.buffer);
+  const asJson = inputFormat === "ndjson";
+  const toJson = outputFormat === "ndjson";
+  let open: { path: string; file: Deno.FsFile } | undefined;
+  let block = new Uint8Array(BLOCK);
+
+  function fileOf(path: string): Deno.FsFile {
+    if (open?.path === path) return open.file;
+    open?.file.close();
+    open = { path, file: Deno.openSync(path) };
+    return open.file;
+  }
+
+  function bucketOf(time: number): number {
+    float[0] = time;
+    const bucket = (floatHalves[1]! >>> 16) - ((1023 + layout.smallestExponent) << 4);
+    return bucket < 0 ? 0 : bucket < BUCKETS ? bucket : BUCKETS - 1;
+  }
+
+  function isThenable(value: unknown): value is PromiseLike<unknown> {
+    return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+  }
+
+  function parseRow(text: string, header: string[]): unknown {
+    const { fields, error } = parseCsv!(text);
+    if (error !== undefined) throw new Error(`The row is not CSV: ${error}`);
+    if (fields.length !== header.length) throw new Error(`The row has ${fields.length} fields and the header ${header.length}`);
+    const row: Record<string, string> = {};
+    for (let i = 0; i < header.length; i++) row[header[i]!] = fields[i]!;
+    return row;
+  }
+
+  /** The stack down to the task's own lines, and no more than is of use. */
+  function stackOf(error: Error): string {
+    const stack = String(error.stack ?? "");
+    const end = stack.search(/\n\s+at [^\n]*process-pool\/(batch|worker)/);
+    return (end < 0 ? stack : stack.slice(0, end)).slice(0, 4000);
+  }
+
+  function explainParsing(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {
+    const { message } = thrown as Error;
+    return { name: "ParseError", message: thrown instanceof SyntaxError ? `The line is not JSON: ${message}` : message, stack: "" };
+  }
+
+  function explain(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {
+    try {
+      if (thrown instanceof Error) {
+        return { name: thrown.name, message: thrown.message, stack: stackOf(thrown) };
+      }
+      return {
+        name: typeof thrown,
+        message: typeof thrown === "object" ? JSON.stringify(thrown) ?? String(thrown) : String(thrown),
+        stack: "",
+      };
+    } catch {
+      return { name: typeof thrown, message: "something that has no text", stack: "" };
+    }
+  }
+
+  // The range that runs. All functions are made once a worker, and not for each range: V8 optimises them then as it does no others.
+
+  let lane: LaneMemory;
+  let piece: Piece;
+  let words: Int32Array;
+  let floats: Float64Array;
+  let histogram: Uint32Array;
+  /** Of a fixed length: access to those that follow a growing buffer is many times slower. */
+  let out: Uint8Array<SharedArrayBuffer>;
+  let sequence = 0;
+  let position = 0;
+  let lines = 0;
+  let records = 0;
+  let failed = 0;
+  let outputLength = 0;
+  let errorsLength = 0;
+  let busy = 0;
+  let lastRecord = 0;
+  let lastFailure = 0;
+  let before = -1;
+  let attempt = 1;
+  let verdict: Verdict | undefined;
+
+  /** What the last records took, in ms each, and how many are timed and committed together. */
+  let typical = 0;
+  let together = 1;
+  /** The group of records that runs. */
+  let begin = 0;
+  let firstLine = 0;
+  let firstOffset = 0;
+  let sliceEnd = 0;
+  let sliceOver = false;
+  let slowest: SlowRecord[] = [];
+  let slowEnough = 0;
+
+  function commit(): void {
+    const bank = BANKS + ((sequence + 1) & 1) * BANK_WORDS;
+    floats[bank + layout.position] = position;
+    floats[bank + layout.lines] = lines;
+    floats[bank + layout.records] = records;
+    floats[bank + layout.failed] = failed;
+    floats[bank + layout.outputLength] = outputLength;
+    floats[bank + layout.errorsLength] = errorsLength;
+    floats[bank + layout.busy] = busy;
+    // Halted: the record counts as failed, and this thread is about to be stopped.
+    if (Atomics.compareExchange(words, SEQUENCE, sequence, sequence + 1) !== sequence) {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    }
+    sequence++;
+  }
+
+  // What comes of a record
+
+  function grow(memory: SharedArrayBuffer, needed: number): Uint8Array<SharedArrayBuffer> {
+    const growing = memory as SharedArrayBuffer & { grow(bytes: number): void; maxByteLength: number };
+    growing.grow(Math.min(growing.maxByteLength, Math.max(needed, 2 * memory.byteLength)));
+    return new Uint8Array(memory, 0, memory.byteLength);
+  }
+
+  /** Appends lines to the output. */
+  function append(results: string): void {
+    if (results === "") return;
+    const needed = outputLength + results.length * 3;
+    if (needed > out.length) out = grow(lane.output, needed);
+    outputLength += encoder.encodeInto(results, out.subarray(outputLength)).written;
+  }
+
+  function asText(value: unknown): string | undefined {
+    if (typeof value === "string" || value === undefined) return value;
+    throw new TypeError(`A result that is written as a line must be a string or undefined, and is of type ${typeof value}`);
+  }
+
+  function fail(text: string, line: number, offset: number, { name, message, stack, attempts }: Omit<Verdict, "time">): void {
+    const row = piece.header === undefined ? "" : `"header":${JSON.stringify(piece.header)},`;
+    const record = text.length > MOST_KEPT
+      ? `"truncated":true,"record":${JSON.stringify(text.slice(0, MOST_KEPT))}`
+      : `"record":${JSON.stringify(text)}`;
+    const members = `${row}${record},"error":${JSON.stringify({ name, message, stack })},"attempts":${attempts}`;
+    const needed = errorsLength + layout.errorHeader + members.length * 3;
+    if (needed > lane.errors.byteLength) grow(lane.errors, needed);
+    const bytes = new Uint8Array(lane.errors, errorsLength + layout.errorHeader, members.length * 3);
+    const { written } = encoder.encodeInto(members, bytes);
+    const header = new DataView(lane.errors, errorsLength, layout.errorHeader);
+    for (const [i, value] of [written, line, offset, outputLength].entries()) header.setFloat64(i * 8, value);
+    errorsLength += layout.errorHeader + written;
+    failed++;
+  }
+
+  // Groups of records
+
+  /** Commits so many records, with their results, after which the input is done up to `end`. */
+  function endGroup(count: number, results: string, end: number): void {
+    append(results);
+    records += count;
+    position = end;
+    commit();
+    words[CURRENT] = 0;
+    putDownTime(count);
+  }
+
+  /** Puts down what a few records took: as if they had taken the same, or, if that is much, as if one of them had taken what is unusual. */
+  function putDownTime(count: number): void {
+    const now = performance.now();
+    const time = now - begin;
+    busy += time;
+    const unusual = count > 1 && time > typical * count * 3 + 0.05;
+    const longest = unusual ? time - typical * (count - 1) : time / count;
+    if (unusual) {
+      histogram[bucketOf(typical)]! += count - 1;
+      histogram[bucketOf(longest)]!++;
+    } else {
+      histogram[bucketOf(longest)]! += count;
+      typical = longest;
+    }
+    if (longest > slowEnough) putDownSlow({ time: longest, line: firstLine, lastLine: lines - 1, offset: firstOffset });
+    together = before >= 0 || typical >= QUICK || unusual ? 1 : Math.min(together * 2, MOST_TOGETHER, lastRecord - records);
+    begin = now;
+    sliceOver = now > sliceEnd;
+  }
+
+  function putDownSlow(slow: SlowRecord): void {
+    slowest.push(slow);
+    slowest.sort((a, b) => b.time - a.time);
+    slowest.length = Math.min(slowest.length, layout.slowestCount);
+    if (slowest.length === layout.slowestCount) slowEnough = slowest.at(-1)!.time;
+    let at: number = layout.slowest;
+    for (const { time, line, lastLine, offset } of slowest) {
+      floats[at++] = time;
+      floats[at++] = line;
+      floats[at++] = lastLine;
+      floats[at++] = offset;
+    }
+  }
+
+  function isOver(): boolean {
+    return sliceOver || words[STOP] !== 0 || outputLength > MOST_OUTPUT || errorsLength > MOST_OUTPUT || records >= lastRecord ||
+      failed >= lastFailure;
+  }
+
+  // One block: whole records, from `from` to `to` in `bytes`, of which the first byte is that of `base` in the input
+
+  /** Runs the records that begin before the end; true if the range, or the time for it, is over. */
+  async function runBlock(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
+    const text = decoder.decode(bytes.subarray(from, to));
+    // Every character that is more than one byte makes the text shorter than the bytes.
+    const ascii = text.length === to - from;
+    const suspicious = text.includes("\uFFFD");
+    const texts = text.split("\n");
+    if (texts.at(-1) === "" || (base + from === 0 && text === "\ufeff")) texts.pop();
+    words[PHASE] = 1;
+    begin = performance.now();
+    // What changes with each record stays within this function: V8 is a third slower with variables that others see.
+    const { end, header } = piece;
+    let count = 0;
+    let results = "";
+    let byteNext = from;
+    for (let i = 0; i < texts.length;) {
+      const byteAt = byteNext;
+      const offset = base + byteAt;
+      if (offset >= end) break;
+      let record = texts[i]!;
+      let next = i + 1;
+      if (inputFormat === "csv") {
+        for (let open = isOpen(record, false); open && next < texts.length; next++) {
+          open = isOpen(texts[next]!, open);
+          record += `\n${texts[next]}`;
+        }
+      }
+      const line = lines;
+      lines += next - i;
+      byteNext = ascii ? byteAt + record.length + 1 : afterNewlines(bytes, byteAt, to, next - i);
+      i = next;
+      if (record.charCodeAt(record.length - 1) === CARRIAGE_RETURN) record = record.slice(0, -1);
+      // A byte order mark is no part of the first record.
+      if (offset === 0 && record.charCodeAt(0) === 0xfeff) record = record.slice(1);
+      if (inputFormat !== "lines" && !(record.charCodeAt(0) > SPACE) && record.trim() === "") continue;
+      if (count === 0) {
+        firstLine = line;
+        firstOffset = offset;
+      }
+      words[CURRENT] = count;
+      const resumed = before >= 0 && before-- === 0;
+      if (resumed && verdict !== undefined) {
+        fail(record, line, offset, verdict);
+        // As if it had been run just now.
+        begin -= verdict.time;
+      } else {
+        const invalid = suspicious && record.includes("\uFFFD") && isInvalid(bytes.subarray(byteAt, byteNext));
+        for (let tries = resumed ? attempt : 1;; tries++) {
+          words[ATTEMPT] = tries;
+          let parsed = false;
+          try {
+            if (invalid) throw new Error("The line is not valid UTF-8");
+            const input = asJson ? JSON.parse(record) : header === undefined ? record : parseRow(record, header);
+            parsed = true;
+            let value = task(input);
+            if (isThenable(value)) value = await value;
+            const result = toJson ? JSON.stringify(value) : asText(value);
+            if (result !== undefined) {
+              if (result.length > MOST_CHARACTERS) throw new RangeError(`The result has more than ${MOST_CHARACTERS} characters`);
+              results += `${result}\n`;
+            }
+          } catch (thrown) {
+            if (tries <= retries && parsed) continue;
+            append(results);
+            results = "";
+            fail(record, line, offset, { ...parsed ? explain(thrown) : explainParsing(thrown), attempts: tries });
+          }
+          break;
+        }
+      }
+      if (++count < together && results.length < MOST_PENDING && failed < lastFailure) continue;
+      endGroup(count, results, base + Math.min(byteNext, to));
+      count = 0;
+      results = "";
+      if (isOver()) return true;
+    }
+    position = base + Math.min(byteNext, to);
+    if (count > 0) {
+      endGroup(count, results, position);
+      if (isOver()) return true;
+    }
+    words[PHASE] = 2;
+    return position >= end;
+  }
+
+  /** The byte behind so many line ends. */
+  function afterNewlines(bytes: Uint8Array, from: number, to: number, count: number): number {
+    let at = from;
+    for (let i = 0; i < count; i++) {
+      const newline = bytes.indexOf(NEWLINE, at);
+      at = newline < 0 ? to : newline + 1;
+    }
+    return at;
+  }
+
+  /** Whether a quoted field is open after this line of a row. */
+  function isOpen(line: string, open: boolean): boolean {
+    for (let i = line.indexOf(QUOTE); i >= 0; i = line.indexOf(QUOTE, i + 1)) open = !open;
+    return open;
+  }
+
+  function isInvalid(bytes: Uint8Array): boolean {
+    try {
+      strictDecoder.decode(bytes);
+      return false;
+    } catch {
+      return true;
+    }
+  }
+
+  // The range
+
+  async function runBytes({ bytes, offset }: { bytes: Uint8Array; offset: number }): Promise<void> {
+    await runBlock(bytes, offset, position - offset, bytes.length);
+  }
+
+  async function runFile({ path, end }: { path: string; end: number }): Promise<void> {
+    const file = fileOf(path);
+    /** What of the block is filled, and which byte of the file it begins with. */
+    let filled = 0;
+    let base = Math.max(0, position - 1);
+    /** Where in the block the next line begins; not known at first, but that it is behind the first newline. */
+    let next = position === 0 ? 0 : -1;
+    file.seekSync(base, 0);
+    for (;;) {
+      if (block.length - filled < BLOCK / 2) {
+        const larger = new Uint8Array(2 * block.length);
+        larger.set(block.subarray(0, filled));
+        block = larger;
+      }
+      // A little more than the range, for its last line; the longer that turns out to be, the more.
+      const wanted = Math.min(block.length - filled, Math.max(0, end - base - filled) + Math.max(1024, filled));
+      const read = file.readSync(block.subarray(filled, filled + wanted)) ?? 0;
+      filled += read;
+      if (next < 0) {
+        const newline = block.subarray(0, filled).indexOf(NEWLINE);
+        if (newline < 0 && read > 0 && base + filled < end) {
+          base += filled;
+          filled = 0;
+          continue;
+        }
+        if (newline < 0 || base + newline + 1 >= end) return;
+        next = newline + 1;
+        position = base + next;
+        commit();
+      }
+      // What was there before has no newline, but for the line before the first.
+      const news = Math.max(next, filled - read);
+      const newline = block.subarray(news, filled).lastIndexOf(NEWLINE);
+      const to = read === 0 ? filled : newline < 0 ? 0 : news + newline + 1;
+      if (to > next) {
+        if (await runBlock(block, base, next, to)) return;
+        block.copyWithin(0, to, filled);
+        base += to;
+        filled -= to;
+        next = 0;
+      }
+      if (read === 0) return;
+      // The long line that made it so is over.
+      if (block.length > BLOCK && filled < BLOCK / 2) block = new Uint8Array(block.slice(0, filled).buffer.transfer(BLOCK));
+    }
+  }
+
+  async function runRange(memory: LaneMemory, what: Piece, limits: RunnerLimits): Promise<RangeReply> {
+    lane = memory;
+    piece = what;
+    ({ before, attempt, verdict } = limits);
+    words = new Int32Array(lane.control, 0, layout.words);
+    floats = new Float64Array(lane.control);
+    histogram = new Uint32Array(lane.control, layout.histogram, BUCKETS);
+    out = new Uint8Array(lane.output, 0, lane.output.byteLength);
+    words[PHASE] = 2;
+    sequence = 0;
+    position = floats[BANKS + layout.position]!;
+    lines = floats[BANKS + layout.lines]!;
+    records = floats[BANKS + layout.records]!;
+    failed = floats[BANKS + layout.failed]!;
+    outputLength = floats[BANKS + layout.outputLength]!;
+    errorsLength = floats[BANKS + layout.errorsLength]!;
+    busy = floats[BANKS + layout.busy]!;
+    lastRecord = records + limits.maxRecords;
+    lastFailure = failed + limits.maxFailures;
+    together = 1;
+    sliceEnd = performance.now() + limits.slice;
+    sliceOver = false;
+    slowest = [];
+    slowEnough = 0;
+    for (let at: number = layout.slowest; floats[at]! > 0 && slowest.length < layout.slowestCount; at += layout.slowWords) {
+      slowest.push({ time: floats[at]!, line: floats[at + 1]!, lastLine: floats[at + 2]!, offset: floats[at + 3]! });
+    }
+    await ("bytes" in piece ? runBytes(piece) : runFile(piece));
+    const early = words[PHASE] === 1;
+    words[PHASE] = 0;
+    if (!early) position = Math.max(position, piece.end);
+    commit();
+    return { done: !early || position >= piece.end };
+  }
+
+  return {
+    run: runRange,
+    close() {
+      open?.file.close();
+      open = undefined;
+    },
+  };
+}

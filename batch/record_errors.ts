@@ -1,0 +1,60 @@
+import type { LaneError } from "./lane.ts";
+
+/** Where the errors of a part are. */
+export interface ErrorPlace {
+  /** The input. */
+  input: string;
+  /** How many lines there are before the part; undefined while that is not known. */
+  lines: number | undefined;
+  /** The byte at which the part begins. */
+  start: number;
+  /** How many bytes of results there are before the part's. */
+  position: number;
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** An error as a line of the errors file. Where the number of its line is not known yet, it has what that can be found by. */
+export function errorLine({ line, offset, position, members }: LaneError, place: ErrorPlace): Uint8Array {
+  const number = place.lines === undefined ? `null,"part":[${place.start},${line}]` : place.lines + line + 1;
+  const head = encoder.encode(
+    `{"input":${JSON.stringify(place.input)},"line":${number},"offset":${offset},"position":${place.position + position},`,
+  );
+  const entry = new Uint8Array(head.length + members.length + 2);
+  entry.set(head);
+  entry.set(members, head.length);
+  entry.set([0x7d, 10], head.length + members.length);
+  return entry;
+}
+
+/** A line of the errors file, read. */
+export interface ErrorEntry {
+  input: string;
+  line: number | null;
+  /** The part that it came from, and its line within that, both counted from 0. */
+  part?: [start: number, line: number];
+  offset: number;
+  /** The byte of the output, before it is compressed, at which its result would be. */
+  position: number;
+  header?: string[];
+  record: string;
+  /** Whether the record is longer than what is kept of it. */
+  truncated?: true;
+  error: { name: string; message: string; stack: string };
+  attempts: number;
+}
+
+/** Reads errors, one a line. */
+export function parseErrors(bytes: Uint8Array): ErrorEntry[] {
+  return decoder.decode(bytes).split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
+}
+
+/** The name of an error, and what it was denied. Nothing within quotes can look like this, since quotes there are escaped. */
+export function readError(members: Uint8Array): { name: string; denied: string | undefined } {
+  const text = decoder.decode(members);
+  const begin = text.lastIndexOf(`,"error":{"name":"`);
+  const name = /^,"error":\{"name":"((?:[^"\\]|\\.)*)"/.exec(text.slice(begin))?.[1] ?? "";
+  const [, kind, value] = /"message":"Requires (\w+) access(?: to \\"((?:[^"\\])*)\\")?/.exec(text.slice(begin)) ?? [];
+  return { name, denied: name !== "NotCapable" || kind === undefined ? undefined : value === undefined ? kind : `${kind}=${value}` };
+}

@@ -1,0 +1,519 @@
+/**
+ * How a batch is driven. The calling thread hands out parts of the input, watches the clock, and passes on what is done:
+ *
+ * ```
+ * parts ----> a free lane ----> pool: runRange(lane, part) ----> done? ----> consumer, in order
+ *   ^                                   |                          |
+ *   +--- the rest of a part that ended early, before all others <--+
+ *                                       +-- died: the record that ran is run again, or fails; the same lane goes on behind it
+ * ```
+ *
+ * @module
+ */
+
+import { JobTimeoutError, MemoryLimitError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../errors.ts";
+import { Job } from "../job.ts";
+import type { ProcessPool } from "../pool.ts";
+import { BatchError } from "./errors.ts";
+import { Lane, type LaneError, type LaneState, type SlowRecord } from "./lane.ts";
+import type { HaltLimit, TimeLimit } from "./options.ts";
+import type { Piece, RangeReply, RunnerLimits, Verdict } from "./range_runner.ts";
+import { noTimes, quantile, type Times } from "./times.ts";
+import { runRange, TASK_MISTAKE } from "./worker_source.ts";
+
+/** A part of the input that is to be run: from `start`, the lines that begin before `end`. */
+export interface Part {
+  /** Which input it is a part of. */
+  source: number;
+  /** Counts the parts as they were handed out; what is left of one that ended early has the same. */
+  index: number;
+  start: number;
+  end: number;
+  piece: Piece;
+}
+
+/** A part that is done, or as much of one as is done. */
+export interface DonePart {
+  source: number;
+  index: number;
+  start: number;
+  end: number;
+  state: LaneState;
+  /** Its results; of no use any more when the consumer is through with it. */
+  output: Uint8Array;
+  errors: LaneError[];
+  slowest: SlowRecord[];
+}
+
+/** What happens to the parts that are done. */
+export interface Consumer {
+  /** Takes a part. Nothing is written behind a part that could not be. */
+  take(part: DonePart): void | Promise<void>;
+  /** Makes what was taken last. */
+  save(): Promise<void>;
+}
+
+/** What a run needs. */
+export interface RunParts {
+  pool: ProcessPool;
+  parts: AsyncIterator<Part>;
+  consumer: Consumer;
+  options: RunOptions;
+  /** Is called now and then, while it goes on. */
+  onTick: () => void;
+}
+
+/** How a run goes about it. */
+export interface RunOptions {
+  workers: number;
+  ordered: boolean;
+  retries: number;
+  timeout: TimeLimit;
+  memoryLimit: number | undefined;
+  halt: HaltLimit;
+  limit: number;
+  signal: AbortSignal | undefined;
+}
+
+/** What is done at a moment, and what came of it. */
+export interface RunCounts {
+  records: number;
+  failed: number;
+  bytes: number;
+  /** What the records took together, in milliseconds. */
+  busy: number;
+  /** How many lanes have a part. */
+  lanes: number;
+}
+
+/** A part that a worker has, or waits for one. */
+interface Active {
+  part: Part;
+  lane: Lane;
+  /** What is known of the record that the last worker ran when it died, after so many others. */
+  before: number;
+  verdict: Verdict | undefined;
+  attempt: number;
+  /** How often its worker died while it ran no record. */
+  barren: number;
+  /** The commit after which it was halted. */
+  halted: number | undefined;
+  /** The commit that was seen last, how many records after it, and since when. */
+  seen: number;
+  current: number;
+  since: number;
+  /** The limit that it was halted by, in ms. */
+  reason: number | undefined;
+  /** Stops its worker. */
+  kill: (() => void) | undefined;
+}
+
+/** Lanes a worker: of the range that it runs, of the one that it has been sent ahead, and of one that is being written or waits for its turn. */
+const LANES_PER_WORKER = 3;
+
+/** So many bytes of results may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and memory is no longer flat. */
+const MOST_HELD = 2 ** 25;
+
+/** A worker returns after so many ms with what it has done. Shorter, and it asks for more too often; longer, and slow tasks are seen and saved late. */
+const SLICE = 500;
+
+/** How often time limits are looked at, in ms: a record has that much more. */
+const TICK = 25;
+
+/** How often what is done is made last, in ms: less often, and more is run again after a crash; more often, and the disk has more to do. */
+const SAVE_EVERY = 1000;
+
+/** How long records that run may take when a run is told to end. */
+const GRACE = 1000;
+
+/** Workers that die one after another while they run no record: it is no accident then. */
+const MOST_BARREN = 3;
+
+/** A share of the median is of use once so many records have been timed, and never means less than this, in ms: else a pause of V8's is a timeout. */
+const ENOUGH_TIMED = 50;
+const SHORTEST_LIMIT = 100;
+
+/** Before a share of failed records can end a run. */
+const ENOUGH_RECORDS = 100;
+
+/** One run over an input. */
+export class BatchRun {
+  readonly times: Times = noTimes();
+  #parts: RunParts;
+  #free: Lane[] = [];
+  #active = new Set<Active>();
+  /** What is left of parts that ended early. */
+  #rest: Part[] = [];
+  #arrived: Part | undefined;
+  #reading = false;
+  #exhausted = false;
+  /** Parts that are done and wait for an earlier one, by index and start. */
+  #done = new Map<string, DonePart & { last: boolean; lane: Lane | undefined }>();
+  #held = 0;
+  #next: { index: number; start: number | undefined } = { index: 0, start: undefined };
+  #starts = new Map<number, number>();
+  #draining = false;
+  #counts: RunCounts = { records: 0, failed: 0, bytes: 0, busy: 0, lanes: 0 };
+  #ending: "stopped" | "halted" | undefined;
+  #failure: { error: unknown } | undefined;
+  #changed = Promise.withResolvers<void>();
+  #saved = performance.now();
+  #saving: Promise<void> | undefined;
+
+  constructor(parts: RunParts) {
+    this.#parts = parts;
+    const { limit, workers } = parts.options;
+    const lanes = limit === Infinity ? workers * LANES_PER_WORKER : 1;
+    for (let i = 0; i < lanes; i++) this.#free.push(new Lane());
+  }
+
+  /** What is done so far, with what is done of parts that run. */
+  get counts(): RunCounts {
+    const counts = { ...this.#counts, lanes: this.#active.size };
+    for (const { part, lane, halted } of this.#active) {
+      if (halted !== undefined) continue;
+      const { records, failed, position, busy } = lane.state();
+      counts.records += records;
+      counts.failed += failed;
+      counts.busy += busy;
+      counts.bytes += Math.max(0, Math.min(position, part.end) - part.start);
+    }
+    return counts;
+  }
+
+  /**
+   * Runs all parts, or as many as it may.
+   *
+   * @returns How it ended. What is done has been made last then.
+   *
+   * @throws {BatchError} If it cannot go on.
+   */
+  async run(): Promise<"complete" | "stopped" | "halted"> {
+    const { signal } = this.#parts.options;
+    const stop = () => this.#end("stopped");
+    signal?.addEventListener("abort", stop, { once: true });
+    const timer = setInterval(() => this.#tick(), TICK);
+    try {
+      if (signal?.aborted) stop();
+      await this.#work();
+      if (this.#failure === undefined) await this.#wind();
+      await this.#saving;
+      if (this.#failure === undefined) await this.#parts.consumer.save();
+      if (this.#failure === undefined) return this.#ending ?? "complete";
+    } catch (error) {
+      this.#failure ??= { error };
+    } finally {
+      clearInterval(timer);
+      signal?.removeEventListener("abort", stop);
+    }
+    await this.#parts.pool.terminate();
+    // As much as can be; why it cannot be more is thrown.
+    await Promise.resolve(this.#saving).then(() => this.#parts.consumer.save()).catch(() => {});
+    throw this.#failure!.error;
+  }
+
+  // Handing out
+
+  async #work(): Promise<void> {
+    while (this.#failure === undefined && this.#ending === undefined && this.#counts.records < this.#parts.options.limit) {
+      const free = this.#free.length > 0;
+      if (free && this.#rest.length > 0) this.#start(this.#rest.shift()!);
+      else if (free && this.#arrived !== undefined && this.#mayStart) {
+        const part = this.#arrived;
+        this.#arrived = undefined;
+        this.#starts.set(part.index, part.start);
+        this.#start(part);
+      } else {
+        if (free && this.#arrived === undefined) this.#read();
+        if (this.#exhausted && this.#active.size === 0 && this.#rest.length === 0 && this.#done.size === 0) return;
+        await this.#change();
+      }
+    }
+  }
+
+  /** What is left of an earlier part may always start: what is held waits for it. */
+  get #mayStart(): boolean {
+    return this.#held < MOST_HELD;
+  }
+
+  #read(): void {
+    if (this.#reading || this.#exhausted) return;
+    this.#reading = true;
+    this.#parts.parts.next().then(({ value, done }) => {
+      if (done) this.#exhausted = true;
+      else this.#arrived = value;
+    }, (error) => this.#fail(error)).finally(() => {
+      this.#reading = false;
+      this.#wake();
+    });
+  }
+
+  #start(part: Part): void {
+    const lane = this.#free.pop()!;
+    lane.begin(part.start);
+    const active: Active = {
+      part,
+      lane,
+      before: -1,
+      verdict: undefined,
+      attempt: 1,
+      barren: 0,
+      halted: undefined,
+      reason: undefined,
+      seen: 0,
+      current: 0,
+      since: performance.now(),
+      kill: undefined,
+    };
+    this.#active.add(active);
+    this.#submit(active);
+  }
+
+  async #submit(active: Active): Promise<void> {
+    const { part: { piece }, lane, before, attempt, verdict } = active;
+    const { halt, limit, ordered } = this.#parts.options;
+    const limits: RunnerLimits = {
+      before,
+      attempt,
+      verdict,
+      slice: SLICE,
+      maxRecords: ordered ? limit - this.#counts.records : limit,
+      maxFailures: halt.failed - this.#counts.failed,
+    };
+    let reply: RangeReply;
+    try {
+      const future = await this.#parts.pool.submit(new Job({ func: runRange, args: [lane.memory, piece, limits] }));
+      active.kill = () => future.cancel({ force: true });
+      reply = await future.result();
+    } catch (error) {
+      return this.#died(active, error);
+    }
+    this.#settled(active, reply);
+  }
+
+  // What comes back
+
+  #settled(active: Active, { done }: RangeReply): void {
+    if (!this.#active.has(active)) return;
+    const { part, lane } = active;
+    const state = lane.state();
+    if (!done && state.position < part.end) {
+      this.#rest.push({ ...part, start: state.position });
+      this.#rest.sort((a, b) => a.index - b.index);
+    }
+    this.#finish(active, { state, end: done ? part.end : Math.min(state.position, part.end) });
+  }
+
+  #died(active: Active, error: unknown): void {
+    if (!this.#active.has(active)) return;
+    const lost = error instanceof WorkerDiedError || error instanceof MemoryLimitError || active.halted !== undefined;
+    if (!lost) {
+      return this.#fail(error instanceof PoolClosedError && this.#failure !== undefined ? this.#failure.error : explainFailure(error));
+    }
+    const { lane } = active;
+    const sequence = active.halted ?? lane.sequence;
+    const [begun, running] = [lane.begun, active.halted !== undefined || lane.running];
+    const current = active.halted === undefined ? lane.current : active.current;
+    const attempts = Math.max(1, lane.attempt);
+    const time = performance.now() - active.since;
+    lane.leave(sequence);
+    if (running) {
+      const failed = attempts > this.#parts.options.retries;
+      active.verdict = failed ? { ...explainDeath(active.halted === undefined ? error : active.reason, attempts), time } : undefined;
+      active.before = current;
+      active.attempt = failed ? 1 : attempts + 1;
+    } else if (begun && ++active.barren >= MOST_BARREN) {
+      return this.#fail(
+        new BatchError(`Cannot go on as workers die while they run no record: ${(error as Error).message}`, {
+          resumable: true,
+          cause: error,
+        }),
+      );
+    } else if (sequence > 0) {
+      // What was known of its next record has been used.
+      active.before = -1;
+      active.verdict = undefined;
+      active.attempt = 1;
+    }
+    active.halted = undefined;
+    active.kill = undefined;
+    active.seen = 0;
+    active.since = performance.now();
+    if (this.#ending === undefined) this.#submit(active);
+    else this.#abandon(active, 0);
+  }
+
+  /** Leaves a part where its last commit was. */
+  #abandon(active: Active, sequence: number): void {
+    const state = active.lane.state(sequence);
+    this.#finish(active, { state, end: Math.min(state.position, active.part.end) });
+  }
+
+  #finish(active: Active, { state, end }: { state: LaneState; end: number }): void {
+    const { part: { source, index, start, ...part }, lane } = active;
+    this.#active.delete(active);
+    lane.addTimes(this.times);
+    this.#counts.records += state.records;
+    this.#counts.failed += state.failed;
+    this.#counts.busy += state.busy;
+    this.#counts.bytes += end - start;
+    this.#checkHalt();
+    const done = {
+      source,
+      index,
+      start,
+      end,
+      state,
+      slowest: lane.slowest(),
+      last: end === part.end,
+      errors: lane.errors(state.errorsLength),
+    };
+    const next = this.#isNext(done) && !this.#draining;
+    const view = lane.output(state.outputLength);
+    this.#done.set(`${index} ${start}`, { ...done, output: next ? view : view.slice(), lane: next ? lane : undefined });
+    if (!next) {
+      this.#free.push(lane);
+      this.#held += state.outputLength;
+    }
+    this.#drain();
+    this.#wake();
+  }
+
+  // Passing on
+
+  #isNext({ index, start }: { index: number; start: number }): boolean {
+    if (!this.#parts.options.ordered) return true;
+    return index === this.#next.index && start === (this.#next.start ?? this.#starts.get(index));
+  }
+
+  async #drain(): Promise<void> {
+    if (this.#draining) return;
+    this.#draining = true;
+    try {
+      for (let done = this.#takeNext(); done !== undefined && this.#failure === undefined; done = this.#takeNext()) {
+        const taken = this.#parts.consumer.take(done);
+        if (taken !== undefined) await taken;
+        if (done.lane !== undefined) this.#free.push(done.lane);
+        else this.#held -= done.state.outputLength;
+      }
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#draining = false;
+      this.#wake();
+    }
+  }
+
+  #takeNext(): DonePart & { lane: Lane | undefined } | undefined {
+    const { index, start = this.#starts.get(index) } = this.#next;
+    const key = this.#parts.options.ordered ? `${index} ${start}` : this.#done.keys().next().value;
+    const done = key === undefined ? undefined : this.#done.get(key);
+    if (done === undefined) return undefined;
+    this.#done.delete(key!);
+    this.#starts.delete(index);
+    this.#next = done.last ? { index: index + 1, start: undefined } : { index, start: done.end };
+    return done;
+  }
+
+  // Looking around
+
+  #tick(): void {
+    const now = performance.now();
+    const limit = this.#timeLimit();
+    for (const active of this.#active) {
+      const { lane, seen, since } = active;
+      if (active.halted !== undefined) continue;
+      const { sequence, current } = lane;
+      if (sequence !== seen || current !== active.current || !lane.running) {
+        active.seen = sequence;
+        active.current = current;
+        active.since = now;
+      } else if (now - since > limit && active.kill !== undefined && lane.halt(sequence)) {
+        active.halted = sequence;
+        active.reason = limit;
+        active.kill();
+      }
+    }
+    this.#checkHalt();
+    if (now - this.#saved > SAVE_EVERY && this.#saving === undefined && this.#failure === undefined) {
+      this.#saving = this.#parts.consumer.save().catch((error) => this.#fail(error)).finally(() => {
+        this.#saved = performance.now();
+        this.#saving = undefined;
+      });
+    }
+    this.#parts.onTick();
+  }
+
+  #timeLimit(): number {
+    const { timeout } = this.#parts.options;
+    if ("ms" in timeout) return timeout.ms;
+    if (this.#counts.records < ENOUGH_TIMED) return Infinity;
+    return Math.max(SHORTEST_LIMIT, quantile(this.times, 0.5)! * timeout.ofMedian);
+  }
+
+  #checkHalt(): void {
+    const { halt } = this.#parts.options;
+    const { records, failed } = this.counts;
+    if (failed >= halt.failed || (records >= ENOUGH_RECORDS && failed > records * halt.share)) this.#end("halted");
+  }
+
+  // The end
+
+  #end(why: "stopped" | "halted"): void {
+    if (this.#ending !== undefined) return;
+    this.#ending = why;
+    for (const { lane } of this.#active) lane.stop();
+    this.#wake();
+  }
+
+  /** Waits for records that run, but not for long. */
+  async #wind(): Promise<void> {
+    const deadline = setTimeout(() => {
+      for (const active of [...this.#active]) {
+        const { sequence } = active.lane;
+        if (active.halted === undefined && !active.lane.halt(sequence)) continue;
+        this.#abandon(active, active.halted ?? sequence);
+      }
+      this.#wake();
+    }, this.#ending === undefined ? 0 : GRACE);
+    // A lane that was committed just when it was to be halted returns by itself.
+    while (this.#failure === undefined && (this.#active.size > 0 || this.#draining)) await this.#change();
+    clearTimeout(deadline);
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#wake();
+  }
+
+  /** Resolves when anything has happened since it was called. */
+  #change(): Promise<void> {
+    return this.#changed.promise;
+  }
+
+  #wake(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+}
+
+function explainDeath(error: unknown, attempts: number): Omit<Verdict, "time"> {
+  if (typeof error === "number") {
+    const message = `The record ran for more than ${Number(error.toPrecision(3))} ms`;
+    return { name: JobTimeoutError.name, message, stack: "", attempts };
+  }
+  const { name, message, cause } = error as Error;
+  const reason = /\bas its worker (.+)$/s.exec(message)?.[1] ?? "died";
+  const stack = cause instanceof Error ? cause.stack ?? "" : "";
+  return { name, message: `The worker ${reason}${cause instanceof Error ? `: ${cause.message}` : ""}`, stack, attempts };
+}
+
+function explainFailure(error: unknown): unknown {
+  if (error instanceof PoolBrokenError) {
+    const { cause } = error;
+    const message = cause instanceof Error ? cause.message : String(cause);
+    if (message.startsWith(TASK_MISTAKE)) return new BatchError(message);
+    return new BatchError(`Cannot run batch as the task module cannot be loaded: ${message}`, { cause });
+  }
+  return new BatchError(`Cannot go on as a worker cannot read the input: ${(error as Error).message}`, { resumable: true, cause: error });
+}

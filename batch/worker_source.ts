@@ -1,0 +1,94 @@
+/**
+ * How the workers of a batch come by the user's task and by the code that runs it. The task module is imported by a small module of ours, which
+ * leaves its exports where the initializer finds them: a restricted worker cannot import anything by itself. The code comes with the initializer,
+ * as text, so that no worker needs a permission for it, and nothing of it is kept of workers that were replaced.
+ *
+ * @module
+ */
+
+import { dataUrl } from "../worker/inside.ts";
+import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
+import type { LaneMemory } from "./lane.ts";
+
+/** What the initializer is given. */
+export interface WorkerSetup {
+  /** The text of {@linkcode createRangeRunner}. */
+  source: string;
+  options: RunnerOptions;
+  /** The module as the user knows it; undefined for a function that is sent as its text. */
+  module: string | undefined;
+  /** The export that is the task; undefined for the only one. */
+  task: string | undefined;
+  /** Between the fields of CSV. */
+  delimiter: string;
+}
+
+/** How a message begins that an initializer throws for the user to read. */
+export const TASK_MISTAKE = "Cannot run batch as ";
+
+/** What parses CSV: loaded where there is CSV alone. */
+export const PAPA_PARSE = "npm:papaparse@5.7.1";
+
+/** A module that makes a task known to the initializer. */
+export function taskModuleUrl(task: { module: string } | { text: string }, csv: boolean): string {
+  const lines = [
+    ..."module" in task ? [`import * as tasks from ${JSON.stringify(task.module)};`] : [`const tasks = { default: (${task.text}\n) };`],
+    ...csv ? [`import papa from ${JSON.stringify(PAPA_PARSE)};`] : ["const papa = undefined;"],
+    'globalThis[Symbol.for("process-pool.batch")] = { tasks, papa };',
+  ];
+  return dataUrl(lines.join("\n"));
+}
+
+/** What the initializer is given, but for what is the same in all batches. */
+export function workerSetup(setup: Omit<WorkerSetup, "source">): WorkerSetup {
+  return { ...setup, source: `(${createRangeRunner})\n//# sourceURL=process-pool/batch` };
+}
+
+/** What the module of {@linkcode taskModuleUrl} leaves, and what the initializer makes of it. */
+interface Left {
+  tasks: Record<string, unknown>;
+  papa: { parse(text: string, options: object): { data: string[][]; errors: { message: string }[] } } | undefined;
+  runner: RangeRunner;
+  /** Settles when the range before is through. */
+  last: Promise<unknown> | undefined;
+}
+
+/** The initializer of the workers. This function is sent as its text: it refers to nothing outside itself. */
+export function prepareWorker({ source, options, module, task: name, delimiter }: WorkerSetup): void {
+  const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
+  const { tasks, papa } = left;
+  const names = Object.keys(tasks).filter((each) => typeof tasks[each] === "function");
+  const chosen = name ?? (names.includes("default") ? "default" : names.length === 1 ? names[0] : undefined);
+  const exported = names.length === 0 ? "it exports no function" : `it exports '${names.join("', '")}'`;
+  if (chosen === undefined) {
+    throw new TypeError(
+      `Cannot run batch as the module '${module}' does not tell which function is the task: ${exported}` +
+        (names.length === 0 ? "" : `; name one, as in '--task ${names[0]}'`),
+    );
+  }
+  const task = tasks[chosen];
+  if (typeof task !== "function") {
+    throw new TypeError(`Cannot run batch as the module '${module}' does not export a function '${chosen}': ${exported}`);
+  }
+  const parseCsv = papa && ((text: string) => {
+    const { data, errors } = papa.parse(text, { delimiter });
+    return { fields: data[0] ?? [""], error: errors.find(({ message }) => !message.startsWith("Unable to auto-detect"))?.message };
+  });
+  left.runner = ((0, eval)(source) as typeof createRangeRunner)({ ...options, task: task as (record: unknown) => unknown, parseCsv });
+}
+
+/**
+ * The task of the workers, as the pool sees it: one range after the other, the next of which is here already when one ends. This function is sent as
+ * its text: it refers to nothing outside itself.
+ */
+export function runRange(lane: LaneMemory, piece: Piece, limits: RunnerLimits): Promise<RangeReply> {
+  const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
+  const reply = (left.last ?? Promise.resolve()).then(() => left.runner.run(lane, piece, limits));
+  left.last = reply.catch(() => {});
+  return reply;
+}
+
+/** The finalizer of the workers. This function is sent as its text: it refers to nothing outside itself. */
+export function closeWorker(): void {
+  (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!.runner.close();
+}

@@ -1,0 +1,144 @@
+/**
+ * A batch over many records beside a single-threaded loop in Deno and Python's `ProcessPoolExecutor.map`, each a program of its own, in turns. It
+ * generates the records, checks that the output is complete and in order by computing what must be in it, and watches the memory of the batch.
+ *
+ * ```sh
+ * deno run --allow-all bench/batch.ts [records] [rounds]
+ * ```
+ *
+ * All permissions, as Deno lets nobody else look at the memory of another process. Python runs a twentieth of the records with each chunk size, and its best counts. Where there is no Python, it is left out.
+ *
+ * @module
+ */
+
+const [count = "20000000", rounds = "3"] = Deno.args;
+const workers = navigator.hardwareConcurrency;
+const root = new URL("../", import.meta.url);
+const folder = await Deno.makeTempDir();
+const input = `${folder}/records.ndjson`;
+
+interface Run {
+  records: number;
+  seconds: number;
+}
+
+/** Runs a program to its end; its standard output. */
+async function program(command: string, args: string[]): Promise<string> {
+  const { success, stdout, stderr } = await new Deno.Command(command, { args, cwd: root, env: { NO_COLOR: "1" } }).output();
+  if (!success) throw new Error(`${command} ${args.join(" ")} failed: ${new TextDecoder().decode(stderr)}`);
+  return new TextDecoder().decode(stdout);
+}
+
+async function singleLoop(): Promise<Run> {
+  return JSON.parse(
+    await program(Deno.execPath(), [
+      "run",
+      "--allow-read",
+      "--allow-write",
+      "bench/batch/single_loop.ts",
+      input,
+      `${folder}/single.ndjson`,
+    ]),
+  );
+}
+
+async function python(chunk: number, limit: number): Promise<Run> {
+  return JSON.parse(
+    await program("python3", ["bench/batch/process_pool.py", input, `${folder}/python.ndjson`, `${chunk}`, `${workers}`, `${limit}`]),
+  );
+}
+
+/** Runs the command, and reads how much memory its process ever had. */
+async function batch(): Promise<Run & { peaks: number[] }> {
+  const args = ["run", "--allow-read", "--allow-write", "cli.ts", "batch", "bench/batch/task.ts", "--input", input];
+  const options = ["--output", `${folder}/batch.ndjson`, "--overwrite", "--progress", "json"];
+  const child = new Deno.Command(Deno.execPath(), { args: [...args, ...options], cwd: root, stderr: "piped" }).spawn();
+  const peaks: number[] = [];
+  let text = "";
+  for await (const part of child.stderr.pipeThrough(new TextDecoderStream())) {
+    text += part;
+    peaks.push(await peakMemory(child.pid) ?? peaks.at(-1) ?? 0);
+  }
+  const { code } = await child.status;
+  if (code !== 0) throw new Error(`The batch failed: ${text}`);
+  const { records, wall } = JSON.parse(text.trimEnd().split("\n").at(-1)!);
+  return { records, seconds: wall / 1000, peaks };
+}
+
+/** In MB; undefined where the system does not tell, or no more. */
+async function peakMemory(pid: number): Promise<number | undefined> {
+  try {
+    const status = await Deno.readTextFile(`/proc/${pid}/status`);
+    const kilobytes = /VmHWM:\s+(\d+) kB/.exec(status)?.[1];
+    return kilobytes === undefined ? undefined : Number(kilobytes) / 1000;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Computes what must be in an output, record by record, and throws if something else is. */
+async function check(path: string): Promise<void> {
+  let state = 1;
+  let id = 0;
+  let rest = "";
+  using file = await Deno.open(path);
+  const block = new Uint8Array(2 ** 20);
+  const decoder = new TextDecoder();
+  for (let read = file.readSync(block); read !== null; read = file.readSync(block)) {
+    const lines = (rest + decoder.decode(block.subarray(0, read))).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      const expected = `{"id":${id},"area":${((state % 1000) * ((state >>> 10) % 1000)) % 9973}}`;
+      if (line !== expected) throw new Error(`Line ${id + 1} of ${path} is ${line} and must be ${expected}`);
+      id++;
+    }
+  }
+  if (id !== Number(count) || rest !== "") throw new Error(`${path} has ${id} lines and must have ${count}`);
+}
+
+function rate({ records, seconds }: Run): number {
+  return records / seconds;
+}
+
+function median(numbers: number[]): number {
+  return numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!;
+}
+
+function inMillions(rate: number): string {
+  return `${(rate / 1e6).toFixed(2)} million records/s`;
+}
+
+try {
+  console.log(
+    `${
+      (await program(Deno.execPath(), ["run", "--allow-write", "examples/generate_records.ts", input, count])).trim()
+    }, ${workers} workers`,
+  );
+  const [ours, single]: [number[], number[]] = [[], []];
+  let peaks: number[] = [];
+  for (let round = 0; round < Number(rounds); round++) {
+    single.push(rate(await singleLoop()));
+    const run = await batch();
+    peaks = run.peaks;
+    ours.push(rate(run));
+    console.log(`round ${round + 1}: single loop ${inMillions(single.at(-1)!)}, batch ${inMillions(ours.at(-1)!)}`);
+  }
+  await check(`${folder}/batch.ndjson`);
+  const [best, alone] = [median(ours), median(single)];
+  console.log(`batch: complete and in order; ${(best / alone).toFixed(2)} times the single loop`);
+  console.log(`memory: ${peaks[1]?.toFixed(0)} MB at the most after a second, ${peaks.at(-1)?.toFixed(0)} MB at the end`);
+  let theirs = 0;
+  for (const chunk of [500, 5000, 20_000]) {
+    const run = await python(chunk, Math.ceil(Number(count) / 20)).catch((error) => {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw error;
+    });
+    if (run === undefined) break;
+    console.log(`ProcessPoolExecutor.map with chunks of ${chunk}: ${inMillions(rate(run))}`);
+    theirs = Math.max(theirs, rate(run));
+  }
+  if (theirs > 0) console.log(`batch: ${(best / theirs).toFixed(1)} times ProcessPoolExecutor.map`);
+} finally {
+  await Deno.remove(folder, { recursive: true });
+}

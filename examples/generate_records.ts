@@ -1,0 +1,35 @@
+/**
+ * Makes a file of records to try a batch on: measurements, one JSON object a line, the same for the same number of them. Without arguments it makes
+ * a hundred in a temporary file; with a path and a number, so many there: 20 million are 0.9 GB.
+ *
+ * ```sh
+ * deno run --allow-write examples/generate_records.ts
+ * ```
+ *
+ * @module
+ */
+
+const [path = await Deno.makeTempFile({ suffix: ".ndjson" }), count = "100"] = Deno.args;
+
+const file = await Deno.open(path, { write: true, create: true, truncate: true });
+const encoder = new TextEncoder();
+let state = 1;
+let lines = "";
+let size = 0;
+for (let id = 0; id < Number(count); id++) {
+  // A linear congruential generator, so that everybody gets the same file.
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  lines += `{"id":${id},"x":${state % 1000},"y":${(state >>> 10) % 1000},"unit":"cm${state % 7}"}\n`;
+  if (lines.length > 2 ** 20 || id === Number(count) - 1) {
+    const bytes = encoder.encode(lines);
+    for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
+    size += bytes.length;
+    lines = "";
+  }
+}
+file.close();
+console.log(`${count} records, ${size} bytes`);
+if (Deno.args.length === 0) await Deno.remove(path);
+
+// Output:
+// 100 records, 3864 bytes

@@ -1,0 +1,385 @@
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { BATCH_HELP, readBatchArguments } from "../batch/arguments.ts";
+import { createReporter, duration, progressLine, summaryLines } from "../batch/report.ts";
+import type { BatchProgress, BatchSummary } from "@procpool/process-pool/batch";
+import { doubles, Folder, numbers } from "./batch_fixtures.ts";
+import { granted, within } from "./fixtures.ts";
+
+// Arguments
+
+const NEEDED = ["tasks.ts", "--input", "in", "--output", "out"];
+
+Deno.test("readBatchArguments() reads every option", () => {
+  const request = readBatchArguments([
+    ..."tasks.ts --task enrich --input a --input=- --output out --format csv --output-format lines --errors bad --retries 2".split(" "),
+    ..."--timeout 1.5s --memory-limit 64 --halt 3 --resume --unordered --workers 4 --chunk 64KB --progress json".split(" "),
+    ..."--permissions net=a.org,b.org --permissions env --permissions net=c.org".split(" "),
+  ]);
+  assertEquals(request, {
+    action: "run",
+    task: { module: "tasks.ts", name: "enrich" },
+    options: {
+      input: ["a", "-"],
+      output: "out",
+      inputFormat: "csv",
+      outputFormat: "lines",
+      errors: "bad",
+      ordered: false,
+      workers: 4,
+      chunk: 65_536,
+      timeout: 1500,
+      memoryLimit: 64,
+      retries: 2,
+      halt: 3,
+      permissions: { net: ["a.org", "b.org", "c.org"], env: true },
+      resume: true,
+      overwrite: false,
+      retryFailed: false,
+      limit: undefined,
+    },
+    report: { progress: "json", dryRun: false },
+  });
+});
+
+Deno.test("readBatchArguments() reads times, shares and sizes", () => {
+  const option = (name: string, text: string, key: string) => {
+    const request = readBatchArguments([...NEEDED, `--${name}`, text]);
+    return request.action === "run" ? (request.options as unknown as Record<string, unknown>)[key] : request;
+  };
+  assertEquals(["250ms", "5s", "2m", "1h", "500%"].map((text) => option("timeout", text, "timeout")), [
+    250,
+    5000,
+    120_000,
+    3_600_000,
+    "500%",
+  ]);
+  assertEquals(["never", "first", "7", "2.5%"].map((text) => option("halt", text, "halt")), ["never", 1, 7, "2.5%"]);
+  assertEquals(["2KB", "1.5MB"].map((text) => option("chunk", text, "chunk")), [2048, 1_572_864]);
+  assertEquals(option("permissions", "inherit", "permissions"), "inherit");
+});
+
+for (
+  const [args, message] of [
+    ["", "batch needs a module with the task: 'cli.ts batch TASKS.ts --input FILE --output FILE'"],
+    ["a.ts b.ts", "batch takes one module, and no argument 'b.ts': name inputs with '--input'"],
+    ["a.ts", "'--input' needs a value: a path, a glob in quotes, or -"],
+    ["a.ts --input", "'--input' needs a value: a path, a glob in quotes, or -"],
+    ["a.ts --input x", "'--output' needs a value: a path, or - for the standard output"],
+    ["a.ts --inptu x", "there is no option '--inptu': did you mean '--input'?"],
+    ["a.ts --zzz", "there is no option '--zzz': 'batch --help' shows what there is"],
+    ["a.ts --input x --output y --resume=no", `'--resume' takes no value: current value is "no"`],
+    ["a.ts --input x --output y --workers 0", `'--workers' must be an integer from 1 to 256: current value is "0"`],
+    [
+      "a.ts --input x --output y --timeout 5",
+      `'--timeout' must be a time such as 500ms, 5s or 2m, or a share of the median such as 500%: current value is "5"`,
+    ],
+    [
+      "a.ts --input x --output y --halt soon",
+      `'--halt' must be never, first, a number of records, or a share such as 5%: current value is "soon"`,
+    ],
+    ["a.ts --input x --output y --chunk 1", `'--chunk' must be a size from 1KB to 64MB, such as 256KB: current value is "1"`],
+    ["a.ts --input x --output y --format xml", `'--format' must be ndjson, lines or csv: current value is "xml"`],
+    ["a.ts --input x --output y --progress yes", `'--progress' must be json or none: current value is "yes"`],
+    ["a.ts --input x --output y --memory-limit lots", `'--memory-limit' must be an integer from 16 to 65536: current value is "lots"`],
+    [
+      "a.ts --input x --output y --permissions web",
+      `'--permissions' must be inherit, or one of env, ffi, import, net, read, run, sys, write, with or without a list: current value is "web"`,
+    ],
+    ["a.ts --input x --output y --resume --overwrite", "'--resume' and '--overwrite' exclude each other: leave one of them out"],
+    ["a.ts --input x --output - --resume", "'--resume' needs an '--output' that is a file"],
+  ]
+) {
+  Deno.test(`readBatchArguments() refuses 'batch ${args}'`, () => {
+    const words = args === "" ? [] : args!.split(" ");
+    assertEquals(readBatchArguments(words), { action: "refuse", message: `process-pool: ${message}` });
+  });
+}
+
+Deno.test("BATCH_HELP names every option, and fits a terminal", () => {
+  for (const line of BATCH_HELP.split("\n")) assert(line.length <= 80, line);
+  assertEquals(readBatchArguments(["--help"]), { action: "help" });
+});
+
+// What is told
+
+const PROGRESS: BatchProgress = {
+  records: 1_234_567,
+  failed: 12,
+  bytes: 25,
+  totalBytes: 100,
+  elapsed: 90_000,
+  recordsPerSecond: 2_500_000,
+  timeLeft: 270_000,
+  workers: 2,
+  busy: 1,
+  memory: 95_000_000,
+};
+
+const SUMMARY: BatchSummary = {
+  outcome: "complete",
+  records: 1000,
+  failed: 2,
+  recordsOfRun: 1000,
+  wall: 1500,
+  recordsPerSecond: 667,
+  utilisation: 0.9,
+  workers: 2,
+  p50: 0.0005,
+  p95: 0.02,
+  p99: 3,
+  slowest: [{ input: "in", line: 5, lastLine: 5, offset: 40, time: 1200 }, { input: "in", line: 1, lastLine: 8, offset: 0, time: 1100 }, {
+    input: "in",
+    line: 9,
+    lastLine: 16,
+    offset: 80,
+    time: 15,
+  }],
+  errorNames: [["TypeError", 2]],
+  denied: ["net=example.com"],
+  output: "out",
+  errors: "out.errors.ndjson",
+};
+
+Deno.test("progressLine() has what matters", () => {
+  assertEquals(progressLine(PROGRESS), "1,234,567 records, 25 %, 2,500,000/s, 12 failed, 5 min left, 1 of 2 workers busy, 95 MB");
+  const line = progressLine({ ...PROGRESS, totalBytes: undefined, timeLeft: undefined, elapsed: 30_000 });
+  assertEquals(line, "1,234,567 records, 2,500,000/s, 12 failed, 30 s so far, 1 of 2 workers busy, 95 MB");
+});
+
+Deno.test("summaryLines() has what matters, and what to do next", () => {
+  assertEquals(summaryLines(SUMMARY), [
+    "1,000 records, 2 failed, 1.5 s, 667 records/s",
+    "time a record: p50 500 ns, p95 20 µs, p99 3.0 ms; 2 workers, 90 % of the time busy",
+    "slow: 1.2 s, in, line 5",
+    "slow: 1.1 s, in, one of lines 1 to 8",
+    "failed with: TypeError 2",
+    "the task was denied 'net=example.com': run with '--allow-net=example.com', and give it to the workers with '--permissions net=example.com'",
+    "failed records are in out.errors.ndjson: '--retry-failed' runs them again",
+  ]);
+  assertEquals(
+    summaryLines({ ...SUMMARY, outcome: "halted", slowest: [], denied: [], failed: 0, errors: undefined, errorNames: [] }).at(-1),
+    "gave up, as '--halt' says: '--resume' goes on",
+  );
+  assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }).at(-1), "stopped: '--resume' goes on");
+  assertEquals(summaryLines({ ...SUMMARY, recordsOfRun: 0 }), ["nothing to do: out is complete, with 1,000 records, 2 of which failed"]);
+});
+
+Deno.test("duration() tells a time in the unit that suits it", () => {
+  assertEquals([0.00002, 0.05, 9.44, 61_000, 600_000, 7_500_000].map(duration), [
+    "20 ns",
+    "50 µs",
+    "9.4 ms",
+    "61 s",
+    "10 min",
+    "2 h 5 min",
+  ]);
+});
+
+Deno.test("createReporter() draws a line on a terminal alone, and takes it away for the summary", () => {
+  const written: string[] = [];
+  const terminal = { write: (text: string) => void written.push(text), isTerminal: true, columns: 20 };
+  const reporter = createReporter("auto", terminal);
+  reporter.progress(PROGRESS);
+  reporter.summary({ ...SUMMARY, recordsOfRun: 0 });
+  assertEquals(written, [
+    "\r\x1b[K1,234,567 records, ",
+    "\r\x1b[K",
+    "nothing to do: out is complete, with 1,000 records, 2 of which failed\n",
+  ]);
+  written.length = 0;
+  for (const [progress, isTerminal] of [["auto", false], ["none", true]] as const) {
+    createReporter(progress, { ...terminal, isTerminal }).progress(PROGRESS);
+  }
+  assertEquals(written, []);
+  createReporter("json", terminal).progress(PROGRESS);
+  assertEquals(JSON.parse(written[0]!), { event: "progress", ...PROGRESS });
+});
+
+// As a process
+
+const ignore = !granted("run") || !granted("read") || !granted("write");
+const NEEDS = "(needs --allow-run, --allow-read and --allow-write)";
+const noSignals = ignore || Deno.build.os === "windows";
+const cwd = new URL("../", import.meta.url);
+
+function command(args: string[], flags = ["--allow-read", "--allow-write"]): Deno.Command {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-check", ...flags, "cli.ts", "batch", ...args],
+    cwd,
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  });
+}
+
+/** Runs the command to its end. */
+async function ended(
+  args: string[],
+  { stdin = "", flags }: { stdin?: string; flags?: string[] } = {},
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  await using child = command(args, flags).spawn();
+  const output = child.output();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(stdin)).then(() => writer.close()).catch(() => {});
+  const { code, stdout, stderr } = await within(output);
+  return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
+}
+
+const DOUBLE = "export function double(x) { return 2 * x; }\nexport function bad(x) { throw new Error('bad ' + x); }";
+
+Deno.test(`cli.ts batch runs a file, and writes no progress line into a pipe ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", numbers(3000)), folder.write("tasks.js", DOUBLE)];
+  const { code, stdout, stderr } = await ended([tasks, "--task", "double", "--input", input, "--output", folder.of("out")]);
+  assertEquals([code, stdout, folder.read("out")], [0, "", doubles(3000)]);
+  assertMatch(stderr, /^3,000 records, 0 failed, [\d.]+ m?s, [\d,]+ records\/s\ntime a record: /);
+  assert(!stderr.includes("\r"));
+  const exists = await ended([tasks, "--task", "double", "--input", input, "--output", folder.of("out")]);
+  const message = `process-pool: the output '${folder.of("out")}' exists: replace it with '--overwrite', or go on with '--resume'\n`;
+  assertEquals(exists, { code: 2, stdout: "", stderr: message });
+});
+
+Deno.test(`cli.ts batch reads the standard input and writes the standard output ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const tasks = folder.write("tasks.js", DOUBLE);
+  const { code, stdout } = await ended([tasks, "--task", "double", "--input", "-", "--output", "-"], { stdin: numbers(50_000) });
+  assertEquals([code, stdout], [0, doubles(50_000)]);
+  const failing = await ended([tasks, "--task", "bad", "--input", "-", "--output", "-"], { stdin: "1\n2\n" });
+  assertEquals([failing.code, failing.stdout], [1, ""]);
+  assert(failing.stderr.includes("failed with: Error 2\nfailed records were not kept: '--errors FILE' keeps them\n"), failing.stderr);
+});
+
+Deno.test(`cli.ts batch with '--dry-run' prints the first results, and writes no file ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", numbers(3000)), folder.write("tasks.js", DOUBLE)];
+  const { code, stdout } = await ended([tasks, "--task", "double", "--input", input, "--dry-run", "3"]);
+  assertEquals([code, stdout, folder.names()], [0, "0\n2\n4\n", ["in.ndjson", "tasks.js"]]);
+});
+
+Deno.test(`cli.ts batch with '--progress json' writes objects on stderr ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", numbers(3000)), folder.write("tasks.js", DOUBLE)];
+  const { stderr } = await ended([tasks, "--task", "double", "--input", input, "--output", folder.of("out"), "--progress", "json"]);
+  const events = stderr.trimEnd().split("\n").map((line) => JSON.parse(line));
+  assertEquals(events.map(({ event }) => event).slice(-2), ["progress", "summary"]);
+  assertEquals([events.at(-1).records, events.at(-2).records], [3000, 3000]);
+});
+
+Deno.test(`cli.ts batch says which permission the program or the task needs ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", '"x"\n'), folder.write("tasks.js", "export default (name) => Deno.env.get(name);")];
+  const none = await ended([tasks, "--input", input, "--output", folder.of("out")], { flags: [] });
+  assertEquals([none.code, none.stderr], [
+    2,
+    `process-pool: it may not access the task module '${tasks}': run it with --allow-read=${tasks}\n`,
+  ]);
+  const read = await ended([tasks, "--input", input, "--output", folder.of("out")], { flags: ["--allow-read"] });
+  assertEquals([read.code, read.stderr], [
+    2,
+    `process-pool: it may not access the folder of the output '${folder.of("out")}': run it with --allow-write\n`,
+  ]);
+  const env = await ended([tasks, "--input", input, "--output", folder.of("out")]);
+  assertEquals(env.code, 1);
+  assert(
+    env.stderr.includes("the task was denied 'env=x': run with '--allow-env=x', and give it to the workers with '--permissions env=x'\n"),
+    env.stderr,
+  );
+  const more = await ended([tasks, "--input", input, "--output", folder.of("out2"), "--permissions", "env=x"]);
+  assertEquals([more.code, more.stderr], [
+    2,
+    "process-pool: its workers are to have a permission that this thread has not: run it with --allow-env=x\n",
+  ]);
+});
+
+Deno.test(`cli.ts batch stops cleanly when the output cannot be written, and can go on ${NEEDS}`, { ignore: noSignals }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", numbers(200_000)), folder.write("tasks.js", DOUBLE)];
+  const args = [tasks, "--task", "double", "--input", input, "--output", folder.of("out"), "--chunk", "4KB"];
+  // The system lets no file grow beyond 200 KB; the signal that says so is ignored.
+  const deno = [Deno.execPath(), "run", "--no-prompt", "--no-check", "--allow-read", "--allow-write", "cli.ts", "batch", ...args];
+  const shell = `trap '' XFSZ; ulimit -f 400; exec ${deno.map((word) => `'${word}'`).join(" ")}`;
+  const { code, stderr } = await new Deno.Command("sh", { args: ["-c", shell], cwd, stdout: "null", stderr: "piped" }).output();
+  const text = new TextDecoder().decode(stderr);
+  assertMatch(text, /^process-pool: Cannot write results: File too large.*: what is done is kept, '--resume' goes on\n$/);
+  assertEquals(code, 3);
+  assertEquals((await ended([...args, "--resume"])).code, 0);
+  assertEquals(folder.read("out"), doubles(200_000));
+});
+
+Deno.test(`cli.ts batch ends in an orderly way after SIGINT, and goes on with '--resume' ${NEEDS}`, { ignore: noSignals }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(20_000));
+  // It cannot be through before the signal: one record waits until there is a file.
+  const tasks = folder.write(
+    "tasks.js",
+    `export default async (x) => {
+    while (x === 15000 && !exists()) await new Promise((resolve) => setTimeout(resolve, 10));
+    return 2 * x;
+  };
+  function exists() { try { return Deno.statSync("${folder.of("go")}").isFile; } catch { return false; } }`,
+  );
+  const args = [
+    tasks,
+    "--input",
+    input,
+    "--output",
+    folder.of("out"),
+    "--permissions",
+    `read=${folder.path}`,
+    "--progress",
+    "json",
+    "--chunk",
+    "4KB",
+  ];
+  const child = command(args).spawn();
+  void child.stdin.close();
+  const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+  let stderr = "";
+  for (let done = false, interrupted = false; !done;) {
+    const { value = "", done: ended } = await within(reader.read());
+    stderr += value;
+    done = ended;
+    if (interrupted || !stderr.includes('"event":"progress"')) continue;
+    interrupted = true;
+    child.kill("SIGINT");
+  }
+  const [{ code }] = await within(Promise.all([child.status, child.stdout.cancel()]));
+  assertEquals(code, 130);
+  assert(stderr.includes("SIGINT: records that run get 1 s, once more ends at once\n"), stderr);
+  assert(stderr.includes('"outcome":"stopped"'), stderr);
+  folder.write("go", "");
+  assertEquals((await ended([...args, "--resume"])).code, 0);
+  assertEquals(folder.read("out"), doubles(20_000));
+});
+
+Deno.test(`cli.ts batch killed at twenty moments and resumed each time writes what an uninterrupted run does ${NEEDS}`, {
+  ignore: noSignals,
+}, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(150_000));
+  const tasks = folder.write(
+    "tasks.js",
+    `export default (x) => {
+    for (const end = performance.now() + 0.1; performance.now() < end;);
+    if (x % 1000 === 999) throw new Error("bad");
+    return 2 * x;
+  };`,
+  );
+  const args = [tasks, "--input", input, "--output", folder.of("out"), "--resume", "--workers", "2"];
+  let kills = 0;
+  for (; kills < 20; kills++) {
+    const child = command(args).spawn();
+    void child.stdin.close();
+    const done = Promise.all([child.stdout.cancel(), child.stderr.cancel()]);
+    // Whatever the moment is, what must hold afterwards is the same.
+    const timer = setTimeout(() => child.kill("SIGKILL"), Math.random() * 2000);
+    const { signal } = await within(child.status);
+    clearTimeout(timer);
+    await done;
+    if (signal === null) break;
+  }
+  assertEquals((await ended(args)).code, 1);
+  const bad = (x: number) => x % 1000 === 999;
+  assertEquals(folder.read("out"), doubles(150_000, bad));
+  assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), Array.from({ length: 150 }, (_, i) => (i + 1) * 1000));
+});

@@ -1,0 +1,176 @@
+import { assert, assertEquals } from "@std/assert";
+import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
+
+/** The errors of a batch, by record: name, message, attempts, line. */
+function errorsIn(folder: Folder): Map<number, [name: string, message: string, attempts: number]> {
+  const errors = new Map<number, [string, string, number]>();
+  for (const { input, line, offset, record, error, attempts } of folder.json("out.errors.ndjson")) {
+    const x = Number(record);
+    assert(!errors.has(x), `${x} is there twice`);
+    assertEquals([input, line], [folder.of("in.ndjson"), x + 1]);
+    assertEquals(folder.read("in.ndjson").slice(offset, offset + record.length + 1), `${record}\n`);
+    errors.set(x, [error.name, error.message, attempts]);
+  }
+  return errors;
+}
+
+for (const ordered of [true, false]) {
+  Deno.test(`batch() loses no record but those that throw, ${ordered ? "in order" : "unordered"} ${NEEDS}`, { ignore }, async () => {
+    using folder = new Folder();
+    const input = folder.write("in.ndjson", numbers(10_000));
+    const task = (x: number) => {
+      if (x % 1000 === 7) throw new RangeError(`no ${x}`);
+      return 2 * x;
+    };
+    const { records, failed, errorNames, errors } = await run(task, { input, output: folder.of("out"), ordered, chunk: 1024 });
+    assertEquals([records, failed, errorNames, errors], [10_000, 10, [["RangeError", 10]], folder.of("out.errors.ndjson")]);
+    const expected = Array.from(
+      { length: 10 },
+      (_, i): [number, [string, string, number]] => [i * 1000 + 7, ["RangeError", `no ${i * 1000 + 7}`, 1]],
+    );
+    assertEquals([...errorsIn(folder)], expected);
+    const text = folder.read("out");
+    const all = doubles(10_000, (x) => x % 1000 === 7);
+    assertEquals(ordered ? text : text.split("\n").sort(), ordered ? all : all.split("\n").sort());
+    const [{ error }] = folder.json("out.errors.ndjson");
+    assert(error.stack.startsWith("RangeError: no 7\n") && !error.stack.includes("runBlock"), error.stack);
+  });
+}
+
+Deno.test(`batch() stops records that run for too long, and loses and repeats no other ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(3000));
+  const task = (x: number) => {
+    while (x === 0 || x === 1500 || x === 1501 || x === 2999);
+    return 2 * x;
+  };
+  const { failed, slowest } = await run(task, { input, output: folder.of("out"), timeout: 300 });
+  const bad = [0, 1500, 1501, 2999];
+  assertEquals([...errorsIn(folder)], bad.map((x) => [x, ["JobTimeoutError", "The record ran for more than 300 ms", 1]]));
+  assertEquals(folder.read("out"), doubles(3000, (x) => bad.includes(x)));
+  assertEquals([failed, slowest.slice(0, 4).every(({ time }) => time >= 300)], [4, true]);
+});
+
+Deno.test(`batch() stops asynchronous records that never settle, and the ranges behind them go on ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(3000));
+  const bad = [700, 701, 1500, 2999];
+  const task = async (x: number) => {
+    if (x === 700 || x === 701 || x === 1500 || x === 2999) await new Promise(() => {});
+    return 2 * x;
+  };
+  await run(task, { input, output: folder.of("out"), timeout: 300, retries: 1, chunk: 1024 });
+  assertEquals([...errorsIn(folder)], bad.map((x) => [x, ["JobTimeoutError", "The record ran for more than 300 ms", 2]]));
+  assertEquals(folder.read("out"), doubles(3000, (x) => bad.includes(x)));
+});
+
+Deno.test(`batch() runs a record again that was lost with its worker, as often as 'retries' says ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(2000));
+  for (const timeout of [Infinity, 60_000]) {
+    const task = (x: number) => x === 100 || x === 1999 ? Deno.exit(3) : 2 * x;
+    await run(task, { input, output: folder.of("out"), retries: 1, timeout, overwrite: true });
+    assertEquals([...errorsIn(folder)], [100, 1999].map((x) => [x, ["WorkerDiedError", "The worker called Deno.exit(3)", 2]]));
+    assertEquals(folder.read("out"), doubles(2000, (x) => x === 100 || x === 1999));
+  }
+});
+
+Deno.test(`batch() with 'memoryLimit' loses the record that fills the heap ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(1000));
+  const task = (x: number) => {
+    const kept: unknown[] = [];
+    while (x === 500) kept.push({ values: [kept.length, 1, 2, 3] });
+    return 2 * x;
+  };
+  await run(task, { input, output: folder.of("out"), memoryLimit: 64 });
+  assertEquals([...errorsIn(folder)], [[500, ["MemoryLimitError", "The worker filled its heap of 64 MB", 1]]]);
+  assertEquals(folder.read("out"), doubles(1000, (x) => x === 500));
+});
+
+Deno.test(`batch() takes a share of the median for a time limit ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(5000));
+  const task = (x: number) => {
+    while (x === 4000);
+    return 2 * x;
+  };
+  await run(task, { input, output: folder.of("out"), timeout: "500%", chunk: 1024 });
+  assertEquals([...errorsIn(folder)], [[4000, ["JobTimeoutError", "The record ran for more than 100 ms", 1]]]);
+});
+
+Deno.test(`batch() gives up after so many failed records, or at a share of them, and can go on ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(20_000));
+  const output = folder.of("out");
+  const task = (x: number) => {
+    if (x % 10 === 5) throw new Error("bad");
+    return 2 * x;
+  };
+  for (const halt of [1, "5%"] as const) {
+    const { outcome, failed, records } = await run(task, { input, output, halt, chunk: 1024, overwrite: true });
+    assertEquals(outcome, "halted");
+    assert(failed > 0 && records < 20_000, JSON.stringify({ failed, records }));
+    assertEquals(folder.names(), ["in.ndjson", "out.errors.ndjson", "out.log", "out.partial"]);
+  }
+  const { outcome, records, failed } = await run(task, { input, output, resume: true });
+  assertEquals([outcome, records, failed], ["complete", 20_000, 2000]);
+  assertEquals([folder.read("out"), errorsIn(folder).size], [doubles(20_000, (x) => x % 10 === 5), 2000]);
+});
+
+for (const name of ["out", "out.gz"]) {
+  Deno.test(`batch() with 'retryFailed' puts the results of failed records where they belong (${name}) ${NEEDS}`, { ignore }, async () => {
+    using folder = new Folder();
+    const text = async () =>
+      name === "out"
+        ? folder.read(name)
+        : await new Response(new Response(Deno.readFileSync(folder.of(name))).body!.pipeThrough(new DecompressionStream("gzip"))).text();
+    const input = folder.write("in.ndjson", `${numbers(5000)}{\n`);
+    const output = folder.of(name);
+    const bad = (x: number) => x % 7 === 0 || x === 4999;
+    const failing = (x: number) => {
+      if (x % 7 === 0 || x === 4999) throw new Error("bad");
+      return 2 * x;
+    };
+    const first = await run(failing, { input, output });
+    assertEquals([first.failed, await text()], [717, doubles(5000, bad)]);
+    const better = (x: number) => {
+      if (x % 14 === 0) throw new TypeError("still bad");
+      return 2 * x;
+    };
+    const second = await run(better, { input, output, retryFailed: true });
+    assertEquals([second.records, second.failed, second.recordsOfRun], [5001, 359, 716]);
+    assertEquals(second.errorNames, [["TypeError", 358], ["ParseError", 1]]);
+    assertEquals(await text(), doubles(5000, (x) => x % 14 === 0));
+    assertEquals(folder.json(`${name}.errors.ndjson`)[0].attempts, 2);
+    const third = await run((x: number) => 2 * x, { input, output, retryFailed: true });
+    assertEquals([third.failed, await text()], [1, doubles(5000)]);
+    assertEquals(folder.names(), ["in.ndjson", name, `${name}.errors.ndjson`, `${name}.log`]);
+  });
+}
+
+Deno.test(`batch() with 'retryFailed' finds the header of a row of CSV ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.csv", 'a,b\n1,"x\ny"\n2,z\n');
+  const output = folder.of("out");
+  await run(() => {
+    throw new Error("bad");
+  }, { input, output });
+  assertEquals(folder.read("out"), "");
+  await run((row: { a: string; b: string }) => [row.b, row.a], { input, output, retryFailed: true });
+  assertEquals(folder.json("out"), [["x\ny", "1"], ["z", "2"]]);
+});
+
+Deno.test(`batch() finds the number of each line that failed in an unordered run of several files ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  folder.write("1.ndjson", numbers(3000));
+  folder.write("2.ndjson", numbers(2000));
+  const task = (x: number) => {
+    if (x % 500 === 499) throw new Error("bad");
+    return x;
+  };
+  await run(task, { input: folder.of("?.ndjson"), output: folder.of("out"), ordered: false, chunk: 1024 });
+  const found = folder.json("out.errors.ndjson").map(({ input, line, part }) => [input, line, part]);
+  const of = (name: string, count: number) => Array.from({ length: count }, (_, i) => [folder.of(name), (i + 1) * 500, undefined]);
+  assertEquals(found, [...of("1.ndjson", 6), ...of("2.ndjson", 4)]);
+});

@@ -1,0 +1,62 @@
+/**
+ * What the tests of batches need: a folder of their own, and what is in its files.
+ *
+ * @module
+ */
+
+import { batch, type BatchOptions, type BatchSummary, type BatchTask } from "@procpool/process-pool/batch";
+import { granted, within } from "./fixtures.ts";
+
+/** Batches of files need these. */
+export const ignore: boolean = !granted("read") || !granted("write");
+/** Said in the names of their tests. */
+export const NEEDS = "(needs --allow-read and --allow-write)";
+
+/** A folder that is gone at the end of the test. */
+export class Folder implements Disposable {
+  readonly path: string = Deno.makeTempDirSync();
+
+  /** The path of a file in it. */
+  of(name: string): string {
+    return `${this.path}/${name}`;
+  }
+
+  write(name: string, content: string | Uint8Array): string {
+    Deno.writeFileSync(this.of(name), typeof content === "string" ? new TextEncoder().encode(content) : content);
+    return this.of(name);
+  }
+
+  read(name: string): string {
+    return Deno.readTextFileSync(this.of(name));
+  }
+
+  /** The JSON values in a file, one a line. */
+  // deno-lint-ignore no-explicit-any -- whatever is there
+  json(name: string): any[] {
+    return this.read(name).trimEnd().split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
+  }
+
+  /** The names of its files. */
+  names(): string[] {
+    return [...Deno.readDirSync(this.path)].map(({ name }) => name).sort();
+  }
+
+  [Symbol.dispose](): void {
+    Deno.removeSync(this.path, { recursive: true });
+  }
+}
+
+/** A batch of two workers that must not hang. */
+export function run(task: BatchTask, options: BatchOptions): Promise<BatchSummary> {
+  return within(batch(task, { workers: 2, ...options }));
+}
+
+/** Numbers from 0, one a line. */
+export function numbers(count: number): string {
+  return Array.from({ length: count }, (_, i) => `${i}\n`).join("");
+}
+
+/** Their doubles, but for some. */
+export function doubles(count: number, without: (x: number) => boolean = () => false): string {
+  return Array.from({ length: count }, (_, i) => without(i) ? "" : `${2 * i}\n`).join("");
+}

@@ -1,0 +1,204 @@
+import { assert, assertEquals } from "@std/assert";
+import { BatchError } from "@procpool/process-pool/batch";
+import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
+import { assertFails } from "./helpers.ts";
+
+const COUNT = 20_000;
+
+const double = (x: number) => 2 * x;
+
+/** Fails some, as in all runs of these tests. */
+const task = (x: number) => {
+  if (x % 1000 === 999) throw new Error("bad");
+  return 2 * x;
+};
+const isBad = (x: number) => x % 1000 === 999;
+
+/** Begins a batch, and stops it when some of it is done. */
+async function begin(folder: Folder, { name = "out", ordered = true } = {}): Promise<void> {
+  const input = folder.write("in.ndjson", numbers(COUNT));
+  const controller = new AbortController();
+  // It cannot be through before it is stopped.
+  const stuck = (x: number) => {
+    if (x % 1000 === 999) throw new Error("bad");
+    return x === 15_000 ? new Promise(() => {}) : 2 * x;
+  };
+  const { outcome, records } = await run(stuck, {
+    input,
+    output: folder.of(name),
+    ordered,
+    chunk: 1024,
+    signal: controller.signal,
+    onProgress: ({ records }) => records > 0 && controller.abort(),
+  });
+  assertEquals(outcome, "stopped");
+  assert(records > 0 && records < COUNT, `${records} records`);
+  assertEquals(folder.names(), ["in.ndjson", `${name}.errors.ndjson`, `${name}.log`, `${name}.partial`]);
+  // The same text for all functions here, as if it were one module.
+  replaceTask(folder, name);
+}
+
+/** Lets the log tell of the task that goes on. */
+function replaceTask(folder: Folder, name: string): void {
+  const log = folder.json(`${name}.log`);
+  log[0].task.hash = hash;
+  folder.write(`${name}.log`, log.map((line) => `${JSON.stringify(line)}\n`).join(""));
+}
+
+const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(String(task)))).toHex().slice(0, 32);
+
+function check(folder: Folder): void {
+  assertEquals(folder.read("out"), doubles(COUNT, isBad));
+  assertEquals(
+    folder.json("out.errors.ndjson").map(({ record, line }) => [record, line]),
+    Array.from({ length: 20 }, (_, i) => [`${i * 1000 + 999}`, (i + 1) * 1000]),
+  );
+  assertEquals(folder.names(), ["in.ndjson", "out", "out.errors.ndjson", "out.log"]);
+}
+
+Deno.test(`batch() with 'resume' goes on where it was stopped ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  await begin(folder);
+  const { records, recordsOfRun, failed } = await run(task, { input: folder.of("in.ndjson"), output: folder.of("out"), resume: true });
+  assertEquals([records, failed], [COUNT, 20]);
+  assert(recordsOfRun < COUNT);
+  check(folder);
+  const again = await run(task, { input: folder.of("in.ndjson"), output: folder.of("out"), resume: true });
+  assertEquals([again.records, again.recordsOfRun, again.outcome], [COUNT, 0, "complete"]);
+});
+
+Deno.test(
+  `batch() with 'resume' cuts off what is behind the last entry of the job log, and a torn line of that ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    await begin(folder);
+    const append = { append: true };
+    Deno.writeTextFileSync(folder.of("out.partial"), "12\n345", append);
+    Deno.writeTextFileSync(folder.of("out.errors.ndjson"), '{"input":"x"', append);
+    Deno.writeTextFileSync(folder.of("out.log"), '{"done":[[0,0,99', append);
+    await run(task, { input: folder.of("in.ndjson"), output: folder.of("out"), resume: true });
+    check(folder);
+  },
+);
+
+Deno.test(`batch() with 'resume' takes up an unordered run, with each result once ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  await begin(folder, { ordered: false });
+  await run(task, { input: folder.of("in.ndjson"), output: folder.of("out"), resume: true, ordered: false });
+  const sorted = (text: string) => text.split("\n").map(Number).sort((a, b) => a - b);
+  assertEquals(sorted(folder.read("out")), sorted(doubles(COUNT, isBad)));
+  assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), Array.from({ length: 20 }, (_, i) => (i + 1) * 1000));
+});
+
+Deno.test(`batch() with 'resume' goes on with a compressed output ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  await begin(folder, { name: "out.gz" });
+  Deno.writeTextFileSync(folder.of("out.gz.partial"), "torn", { append: true });
+  await run(task, { input: folder.of("in.ndjson"), output: folder.of("out.gz"), resume: true });
+  const stream = new Response(Deno.readFileSync(folder.of("out.gz"))).body!.pipeThrough(new DecompressionStream("gzip"));
+  assertEquals(await new Response(stream).text(), doubles(COUNT, isBad));
+});
+
+Deno.test(`batch() with 'resume' begins if there is nothing to go on with ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  folder.write("in.ndjson", numbers(COUNT));
+  await run(task, { input: folder.of("in.ndjson"), output: folder.of("out"), resume: true });
+  check(folder);
+});
+
+Deno.test(`batch() says that an earlier run was not finished ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  await begin(folder);
+  const output = folder.of("out");
+  const message =
+    `Cannot run batch as an earlier run to '${output}' was not finished: go on with '--resume', or begin anew with '--overwrite'`;
+  await assertFails(() => run(task, { input: folder.of("in.ndjson"), output }), BatchError as never, message);
+  const retry = `Cannot retry as the run to '${output}' was not finished: go on with '--resume'`;
+  await assertFails(() => run(task, { input: folder.of("in.ndjson"), output, retryFailed: true }), BatchError as never, retry);
+  await run(task, { input: folder.of("in.ndjson"), output, overwrite: true });
+  check(folder);
+});
+
+Deno.test(
+  `batch() with 'resume' refuses to go on with another input, task or option, and says what differs ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    await begin(folder);
+    const [input, output] = [folder.of("in.ndjson"), folder.of("out")];
+    const refuses = (what: typeof task, options: object, differs: string) =>
+      assertFails(
+        () => run(what, { input, output, resume: true, ...options }),
+        BatchError as never,
+        `Cannot resume '${output}' as ${differs}: begin anew with '--overwrite'`,
+      );
+    await refuses(double, {}, "the task module 'a function', or what it imports, has another content");
+    await refuses(
+      task,
+      { ordered: false, outputFormat: "lines" },
+      `'outputFormat' was "ndjson" and is "lines", and 'ordered' was true and is false`,
+    );
+    const other = folder.write("other.ndjson", "1\n");
+    await refuses(task, { input: other }, `the input was '${input}' and is '${other}'`);
+    const before = folder.read("in.ndjson");
+    folder.write("in.ndjson", `${before}1\n`);
+    await refuses(task, {}, `the input '${input}' had ${before.length} bytes and has ${before.length + 2}`);
+    folder.write("in.ndjson", before.replace("\n5\n", "\n6\n"));
+    await refuses(task, {}, `the input '${input}' has another content`);
+    folder.write("in.ndjson", before);
+    Deno.utimeSync(input, 1, 1);
+    await refuses(task, {}, `the input '${input}' was changed at 1970-01-01T00:00:01.000Z`);
+  },
+);
+
+Deno.test(`batch() with 'resume' refuses an output that is shorter than its job log tells ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  await begin(folder);
+  const { length } = folder.json("out.log").at(-1).output;
+  Deno.truncateSync(folder.of("out.partial"), 1);
+  const output = folder.of("out");
+  const message =
+    `Cannot resume '${output}' as '${output}.partial' has 1 bytes, and its job log tells of ${length}: begin anew with '--overwrite'`;
+  await assertFails(() => run(task, { input: folder.of("in.ndjson"), output, resume: true }), BatchError as never, message);
+});
+
+Deno.test(`batch() with 'resume' notices that only the last line of the job log was missing ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  folder.write("in.ndjson", numbers(COUNT));
+  const options = { input: folder.of("in.ndjson"), output: folder.of("out") };
+  await run(task, options);
+  const log = folder.read("out.log").trimEnd().split("\n");
+  folder.write("out.log", `${log.slice(0, -1).join("\n")}\n`);
+  const { recordsOfRun, records } = await run(task, { ...options, resume: true });
+  assertEquals([recordsOfRun, records], [0, COUNT]);
+  check(folder);
+});
+
+Deno.test(`batch() with 'retryFailed' ends a merge that was cut short before its renames ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(10));
+  const output = folder.of("out");
+  await run((x: number) => {
+    if (x < 2) throw new Error("bad");
+    return 2 * x;
+  }, { input, output });
+  const last = folder.json("out.log").at(-1);
+  folder.write("out.partial", doubles(10));
+  folder.write("out.errors.ndjson.partial", "");
+  Deno.writeTextFileSync(folder.of("out.log"), `${JSON.stringify({ ...last, failed: 0, stage: "merging" })}\n`, { append: true });
+  const { failed, recordsOfRun } = await run(double, { input, output, retryFailed: true });
+  assertEquals([failed, recordsOfRun, folder.read("out")], [0, 0, doubles(10)]);
+  assertEquals(folder.names(), ["in.ndjson", "out", "out.log"]);
+});
+
+Deno.test(`batch() refuses to write where another one does ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(10));
+  const log = folder.write("out.log", "");
+  using held = Deno.openSync(log, { write: true });
+  held.lockSync(true);
+  const message = `Cannot run batch as another one writes to the same output: its job log '${log}' is locked`;
+  await assertFails(() => run(double, { input, output: folder.of("out"), overwrite: true }), BatchError as never, message);
+  assertEquals(folder.names(), ["in.ndjson", "out.log"]);
+});

@@ -1,0 +1,218 @@
+import { assert, assertEquals } from "@std/assert";
+import { Lane, LAYOUT } from "../batch/lane.ts";
+import { createRangeRunner, type Piece, type RunnerLimits, type RunnerParts } from "../batch/range_runner.ts";
+import { granted } from "./fixtures.ts";
+import { seeded } from "./helpers.ts";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+const ignore = !granted("read") || !granted("write");
+const NEEDS = "(needs --allow-read and --allow-write)";
+
+const NO_LIMITS: RunnerLimits = {
+  before: -1,
+  attempt: 1,
+  verdict: undefined,
+  slice: Infinity,
+  maxRecords: Infinity,
+  maxFailures: Infinity,
+};
+
+function runner(parts: Partial<RunnerParts>) {
+  return createRangeRunner({
+    layout: LAYOUT,
+    inputFormat: "lines",
+    outputFormat: "lines",
+    retries: 0,
+    task: (x) => x,
+    parseCsv: undefined,
+    ...parts,
+  });
+}
+
+/** What comes of a whole input that is cut into ranges at these bytes. */
+async function runRanges(
+  run: ReturnType<typeof runner>,
+  cuts: number[],
+  pieceOf: (start: number, end: number) => Piece,
+  limits: Partial<RunnerLimits> = {},
+): Promise<
+  {
+    output: string;
+    lines: number;
+    records: number;
+    failed: { line: number; offset: number; name: string; record: string; attempts: number }[];
+  }
+> {
+  const lane = new Lane();
+  const result = {
+    output: "",
+    lines: 0,
+    records: 0,
+    failed: [] as { line: number; offset: number; name: string; record: string; attempts: number }[],
+  };
+  for (const [i, end] of cuts.slice(1).entries()) {
+    for (let start = cuts[i]!, done = false; !done;) {
+      lane.begin(start);
+      ({ done } = await run.run(lane.memory, pieceOf(start, end), { ...NO_LIMITS, ...limits }));
+      const state = lane.state();
+      result.output += decoder.decode(lane.output(state.outputLength).slice());
+      for (const { line, offset, members } of lane.errors(state.errorsLength)) {
+        const { record, error, attempts } = JSON.parse(`{${decoder.decode(members)}}`);
+        result.failed.push({ line: result.lines + line, offset, name: error.name, record, attempts });
+      }
+      result.lines += state.lines;
+      result.records += state.records;
+      start = state.position;
+    }
+  }
+  run.close();
+  return result;
+}
+
+/** Cuts at random places. */
+function cutsOf(length: number, random: () => number): number[] {
+  const cuts = Array.from({ length: Math.floor(random() * 6) }, () => Math.floor(random() * (length + 1)));
+  return [0, ...cuts, length].sort((a, b) => a - b);
+}
+
+async function withFile(bytes: Uint8Array, action: (path: string) => Promise<void>): Promise<void> {
+  const path = await Deno.makeTempFile();
+  try {
+    await Deno.writeFile(path, bytes);
+    await action(path);
+  } finally {
+    await Deno.remove(path);
+  }
+}
+
+Deno.test(`createRangeRunner() runs each line once and in order, wherever the ranges begin and end ${NEEDS}`, { ignore }, async () => {
+  const random = seeded(1);
+  const words = ["", "a", "line", "zwölf", "日本語", "\u{1f600}", "x".repeat(300), "y".repeat(70_000), "ü".repeat(40_000), "  "];
+  const run = runner({});
+  for (let round = 0; round < 150; round++) {
+    const lines = Array.from({ length: Math.floor(random() * 12) }, () => words[Math.floor(random() * words.length)]!);
+    const end = ["\n", "\r\n"][Math.floor(random() * 2)]!;
+    const last = random() < 0.5 || lines.at(-1) === "" ? end : "";
+    const text = `${random() < 0.3 ? "\ufeff" : ""}${lines.join(end)}${lines.length > 0 ? last : ""}`;
+    const bytes = encoder.encode(text);
+    const cuts = cutsOf(bytes.length, random);
+    await withFile(bytes, async (path) => {
+      const { output, lines: seen } = await runRanges(run, cuts, (_, end) => ({ path, end, header: undefined }));
+      assertEquals([output, seen], [lines.map((line) => `${line}\n`).join(""), lines.length], JSON.stringify({ round, cuts }));
+    });
+  }
+});
+
+Deno.test(`createRangeRunner() returns early after 'maxRecords', and goes on from there ${NEEDS}`, { ignore }, async () => {
+  const random = seeded(2);
+  const lines = Array.from({ length: 200 }, (_, i) => `${i} ${"ä".repeat(Math.floor(random() * 30))}`);
+  const bytes = encoder.encode(lines.join("\n"));
+  await withFile(bytes, async (path) => {
+    for (const maxRecords of [1, 7, 199, 200]) {
+      const pieceOf = (_: number, end: number) => ({ path, end, header: undefined });
+      const { output, records } = await runRanges(runner({}), cutsOf(bytes.length, random), pieceOf, { maxRecords });
+      assertEquals([output, records], [lines.map((line) => `${line}\n`).join(""), 200]);
+    }
+  });
+});
+
+/** Runs a text that is given as bytes. */
+async function runText(
+  text: string | Uint8Array<ArrayBuffer>,
+  parts: Partial<RunnerParts>,
+  limits: Partial<RunnerLimits> = {},
+  header?: string[],
+) {
+  const bytes = typeof text === "string" ? encoder.encode(text) : text;
+  return await runRanges(runner(parts), [0, bytes.length], (_, end) => ({ bytes, offset: 0, end, header }), limits);
+}
+
+const ndjson = { inputFormat: "ndjson", outputFormat: "ndjson" } as const;
+
+Deno.test("createRangeRunner() skips blank lines of NDJSON, and numbers the others right", async () => {
+  const { output, failed, records, lines } = await runText('\n{"a":1}\r\n  \r\n\t\n[2]\n{"a":\n\n"é"', ndjson);
+  assertEquals(output, '{"a":1}\n[2]\n"é"\n');
+  assertEquals(failed, [{ line: 5, offset: 20, name: "ParseError", record: '{"a":', attempts: 1 }]);
+  assertEquals([records, lines], [4, 8]);
+});
+
+Deno.test("createRangeRunner() fails a line that is not valid UTF-8, and no other", async () => {
+  const bytes = new Uint8Array([...encoder.encode('"ä"\n'), 0x22, 0xff, 0x22, 10, ...encoder.encode('"\ufffd"\n"z"')]);
+  const { output, failed } = await runText(bytes, ndjson);
+  assertEquals(output, '"ä"\n"\ufffd"\n"z"\n');
+  assertEquals(failed, [{ line: 1, offset: 5, name: "ParseError", record: '"\ufffd"', attempts: 1 }]);
+});
+
+Deno.test("createRangeRunner() awaits promises, and leaves out what is undefined", async () => {
+  const task = (x: unknown) => x === 2 ? undefined : Number(x) % 2 === 0 ? Promise.resolve(x) : x;
+  assertEquals((await runText("1\n2\n3\n4\n", { ...ndjson, task })).output, "1\n3\n4\n");
+});
+
+Deno.test("createRangeRunner() fails what throws, rejects, cannot be written as JSON, or is no string for lines", async () => {
+  const task = (x: unknown) => {
+    if (x === 1) throw new RangeError("one");
+    if (x === 2) return Promise.reject(new TypeError("two"));
+    if (x === 3) return 3n;
+    if (x === 4) throw "four";
+    return x;
+  };
+  const { output, failed } = await runText("1\n2\n3\n4\n5\n", { ...ndjson, task });
+  assertEquals([output, failed.map(({ name }) => name)], ["5\n", ["RangeError", "TypeError", "TypeError", "string"]]);
+  assertEquals((await runText("5\n", { ...ndjson, outputFormat: "lines" })).failed[0]!.name, "TypeError");
+});
+
+Deno.test("createRangeRunner() tries a record again that throws, as often as 'retries' says, but not one that cannot be parsed", async () => {
+  let calls = 0;
+  const task = () => {
+    if (++calls < 3) throw new Error("not yet");
+    return calls;
+  };
+  assertEquals((await runText("1\n", { ...ndjson, task, retries: 2 })).output, "3\n");
+  calls = -10;
+  const { failed } = await runText("1\n{\n", { ...ndjson, task, retries: 2 });
+  assertEquals(failed.map(({ name, attempts }) => [name, attempts]), [["Error", 3], ["ParseError", 1]]);
+});
+
+Deno.test("createRangeRunner() puts down a verdict in the place of running the first record", async () => {
+  const verdict = { name: "JobTimeoutError", message: "too long", stack: "", attempts: 2, time: 5 };
+  const { output, failed } = await runText("\n1\n2\n", ndjson, { verdict, before: 0 });
+  assertEquals(output, "2\n");
+  assertEquals(failed, [{ line: 1, offset: 1, name: "JobTimeoutError", record: "1", attempts: 2 }]);
+});
+
+Deno.test("createRangeRunner() writes results of any length and any characters", async () => {
+  const results = ["a", "ä".repeat(100), "b".repeat(500), `${"c".repeat(150)}日本`, "d".repeat(300_000), "\u{1f600}".repeat(50_000), ""];
+  const task = (i: unknown) => results[Number(i)];
+  const { output } = await runText(results.map((_, i) => `${i}\n`).join(""), { task });
+  assertEquals(output, results.map((result) => `${result}\n`).join(""));
+});
+
+Deno.test("createRangeRunner() takes a line end within quotes for a part of the field in CSV", async () => {
+  const parseCsv = (text: string) => ({ fields: [text], error: text.startsWith("bad") ? "bad" : undefined });
+  const { output, failed, lines } = await runText('"a\nb"\r\nc\n\n"d ""e\n"\nbad\nf', { ...ndjson, inputFormat: "csv", parseCsv }, {}, [
+    "x",
+  ]);
+  assertEquals(output.trimEnd().split("\n").map((line) => JSON.parse(line).x), ['"a\nb"', "c", '"d ""e\n"', "f"]);
+  assertEquals(failed, [{ line: 6, offset: 19, name: "ParseError", record: "bad", attempts: 1 }]);
+  assertEquals(lines, 8);
+});
+
+Deno.test("createRangeRunner() commits each record, and one that was halted never", async () => {
+  const lane = new Lane();
+  const bytes = encoder.encode("1\n2\n3\n");
+  lane.begin(0);
+  const seen: [number, number][] = [];
+  const task = (x: unknown) => {
+    seen.push([lane.sequence, lane.state().records]);
+    if (x === 3) assert(!lane.halt(lane.sequence - 1), "the record before is done");
+    return x;
+  };
+  await runner({ ...ndjson, task }).run(lane.memory, { bytes, offset: 0, end: bytes.length, header: undefined }, NO_LIMITS);
+  assertEquals(seen, [[0, 0], [1, 1], [2, 2]]);
+  const left = lane.sequence;
+  const state = lane.state();
+  lane.leave(left);
+  assertEquals([lane.sequence, lane.state()], [0, state]);
+  assertEquals(decoder.decode(lane.output(state.outputLength).slice()), "1\n2\n3\n");
+});

@@ -1,0 +1,1 @@
+export * from "./glob_to_regexp.ts";
