@@ -35,6 +35,11 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
    * time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open wait for longer.
    */
   const SLEEP = 4, LONGEST_STRETCH = 4;
+  /**
+   * After so few jobs in a row the worker looks so many times whether the next is there, some 50 µs, before it sleeps: a caller that makes one call after
+   * another is answered without waking a core, in a tenth of the time. When many jobs come at a time that would only take a core from the caller.
+   */
+  const FEW = 2, SPIN = 20_000;
   /** How much the latest job counts in the pace. */
   const LATEST = 0.2;
   const nothing: unknown[] = [];
@@ -57,6 +62,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   there.onmessage = () => turned?.();
   let working = false;
   let turnBegan = 0;
+  /** How many jobs there were since it slept. */
+  let inARow = 0;
   /** When the job began that occupies the runtime. */
   let occupiedSince: number | undefined;
 
@@ -75,6 +82,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
         continue;
       }
       const begin = now;
+      inARow++;
       runtime.receive(message);
       if (!runtime.hasRoom) {
         occupiedSince = begin;
@@ -117,6 +125,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   function sleep(): boolean {
     // A job that has come by the port is about to have its turn: nobody would send a message to say so.
     if (runtime.idle || byPort.length > 0) {
+      if (inARow <= FEW) { for (let i = 0; i < SPIN && !requests.hasNext; i++); }
+      inARow = 0;
       store(bells, WORKER, ASLEEP);
       if (!requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
       store(bells, WORKER, AWAKE);
