@@ -17,6 +17,6 @@ export function within<T>(promise: Promise<T>): Promise<T> {
 }
 
 /** Whether a permission is granted: tests that need one say so in their name and are ignored without it. */
-export function granted(name: "read" | "run" | "ffi"): boolean {
+export function granted(name: "read" | "write" | "run" | "ffi"): boolean {
   return Deno.permissions.querySync({ name }).state === "granted";
 }
