@@ -3,6 +3,7 @@ import { type Future, Job, taskName } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
 import type { PoolObserver } from "../pool/observation.ts";
 import { onAbort } from "../pool/signals.ts";
+import type { ReportData } from "../report/data.ts";
 import { fateOf } from "./fate.ts";
 import { funDemo } from "./fun_demo.ts";
 import type { Reporter, Summary } from "./report.ts";
@@ -102,4 +103,21 @@ export async function runDemo(options: DemoOptions, reporter: Reporter, signal?:
   summary.stopped = signal?.aborted ?? false;
   reporter.summary(summary);
   return summary;
+}
+
+/** What a report says of a run. */
+export function describe(options: DemoOptions, summary: Summary): Pick<ReportData, "title" | "counts" | "settings"> {
+  const { jobs, workers, queueSize, failRate, permissions = "those of the program" } = options;
+  const { finished, failed, cancelled, neverPutIn, seed } = summary;
+  const settings = {
+    jobs,
+    "never put in": neverPutIn,
+    workers,
+    "queue size": queueSize,
+    "fail rate": failRate,
+    seed,
+    permissions,
+    backend: "worker",
+  };
+  return { title: "process-pool: the demo", counts: { finished, failed, cancelled }, settings };
 }
