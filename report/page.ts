@@ -54,7 +54,21 @@ ${
 `;
 }
 
-function throughput({ throughput: { width, finished, failed }, wall }: ReportData): string {
+/** Bars of the throughput: at the most so many, and no more than that there are so many jobs in each, on the average. */
+const MOST_BARS = 100, JOBS_PER_BAR = 4;
+
+/** Puts stretches together where jobs are few: the rate of a stretch with one job in it says nothing. */
+function coarser({ throughput: { width, finished, failed } }: ReportData): ReportData["throughput"] {
+  const jobs = sum(finished) + sum(failed);
+  const wanted = Math.max(1, Math.min(MOST_BARS, Math.floor(jobs / JOBS_PER_BAR)));
+  const together = Math.ceil(finished.length / wanted);
+  const merge = (counts: number[]): number[] =>
+    Array.from({ length: Math.ceil(counts.length / together) }, (_, i) => sum(counts.slice(i * together, (i + 1) * together)));
+  return { width: width * together, finished: merge(finished), failed: merge(failed) };
+}
+
+function throughput(data: ReportData): string {
+  const { width, finished, failed } = coarser(data);
   const most = Math.max(1, ...finished.map((count, i) => count + failed[i]!));
   const bars = finished.map((count, i) => {
     const bad = failed[i]!;
@@ -66,9 +80,9 @@ function throughput({ throughput: { width, finished, failed }, wall }: ReportDat
   const rows = finished.map((count, i) => [moment(i * width), grouped(count), grouped(failed[i]!)]);
   return `${legend(failed.some((count) => count > 0))}
 <figure class="plot"><div class="y"><span>${figures(most / width * 1000)}</span><span>0</span></div>
-<svg class="tall" viewBox="0 0 ${
-    wall === 0 ? 1 : Math.max(finished.length, 1)
-  } 1" preserveAspectRatio="none" role="img" aria-label="Jobs that settled per second, over time">${bars.join("")}</svg>
+<svg class="tall" viewBox="0 0 ${finished.length} 1" preserveAspectRatio="none" role="img" aria-label="Jobs that settled per second, over time">${
+    bars.join("")
+  }</svg>
 ${axis(width * finished.length)}<figcaption>Jobs that settled per second; a bar is ${duration(width)}.</figcaption></figure>
 ${asTable(["from", "finished", "failed"], rows)}`;
 }
@@ -176,6 +190,9 @@ function slowest({ slowest }: ReportData): string {
 
 // Parts
 
+/** A figure and its unit stay on one line. */
+const NBSP = "\u00a0";
+
 function legend(withFailed: boolean): string {
   return `<p class="legend"><span><i class="finished"></i> finished</span>${
     withFailed ? `<span><i class="failed"></i> failed</span>` : ""
@@ -207,7 +224,7 @@ function grouped(count: number): string {
 }
 
 function percent(part: number): string {
-  return `${Math.round(part * 100)} %`;
+  return `${Math.round(part * 100)}${NBSP}%`;
 }
 
 /** To three figures. */
@@ -218,14 +235,20 @@ function figures(value: number): string {
 /** A length of time, in the unit that suits it. */
 function duration(ms: number): string {
   if (ms === 0) return "0";
-  if (ms < 1) return `${figures(ms * 1000)} µs`;
-  if (ms < 1000) return `${figures(ms)} ms`;
-  return ms < 100_000 ? `${figures(ms / 1000)} s` : `${grouped(Math.floor(ms / 60_000))} min ${Math.floor(ms / 1000) % 60} s`;
+  if (ms < 1) return `${figures(ms * 1000)}${NBSP}µs`;
+  if (ms < 1000) return `${figures(ms)}${NBSP}ms`;
+  return ms < 100_000
+    ? `${figures(ms / 1000)}${NBSP}s`
+    : `${grouped(Math.floor(ms / 60_000))}${NBSP}min ${Math.floor(ms / 1000) % 60}${NBSP}s`;
 }
 
 /** A moment of the run. */
 function moment(ms: number): string {
   return ms === 0 ? "0" : duration(ms);
+}
+
+function sum(values: number[]): number {
+  return values.reduce((all, value) => all + value, 0);
 }
 
 function round(value: number): number {
@@ -277,13 +300,14 @@ rect.chosen { stroke: var(--text); stroke-width: 3px }
 .name { width: 5.5rem; text-align: right; flex: none }
 .busy { width: 3.2rem; text-align: right; flex: none }
 #chosen { margin-top: .5rem; min-height: 3em; overflow-wrap: anywhere }
-.scroll { overflow-x: auto; max-height: 24rem; overflow-y: auto; border: 1px solid var(--line); border-radius: 6px }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .35rem .75rem; border-bottom: 1px solid var(--line); vertical-align: top }
 th { position: sticky; top: 0; background: var(--card); color: var(--soft); font-weight: 600; white-space: nowrap }
 tbody tr:last-child td { border-bottom: 0 }
-td { overflow-wrap: anywhere; min-width: 4.5rem }
+td { overflow-wrap: break-word; max-width: 30rem }
 details { margin-top: .5rem }
+details .scroll { max-height: 24rem; overflow-y: auto }
 summary { cursor: pointer; color: var(--focus); padding: .25rem 0 }
 @media (prefers-reduced-motion: no-preference) { html { scroll-behavior: smooth } }
 @media (max-width: 30rem) { .name { width: 4.6rem } .busy { width: 2.8rem } }
