@@ -8,8 +8,11 @@ export interface TimeQuantiles {
   count: number;
   /** Half of the times were at most this. */
   p50: number;
+  /** Nine of ten. */
   p90: number;
+  /** 95 of a hundred. */
   p95: number;
+  /** 99 of a hundred. */
   p99: number;
   /** The longest. */
   max: number;

@@ -26,8 +26,9 @@ export interface ObservedJob {
   readonly ended: number | undefined;
   /** How many runs of it there were. */
   readonly runs: number;
-  /** When it settled, and how; undefined before. */
+  /** When it settled; undefined before. */
   readonly settled: number | undefined;
+  /** How it settled; undefined before. */
   readonly state: SettledState | undefined;
   /** What it failed with, or what it was cancelled for. */
   readonly error: unknown;
