@@ -275,6 +275,7 @@ a { color: var(--focus); padding: .25rem 0 }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: .5rem; margin: 1rem 0 }
 .tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .5rem .75rem }
 .tiles.small { grid-template-columns: repeat(auto-fit, minmax(5rem, 1fr)) }
+.tiles.small div { padding: .5rem }
 dt { color: var(--soft); font-size: .875rem }
 dd { margin: 0; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums }
 .small dd { font-size: 1rem }
