@@ -135,7 +135,7 @@ export interface ProcessPoolOptions {
    *
    * @default {undefined}
    */
-  trace?: string | URL | WritableStream<Uint8Array> | undefined;
+  trace?: string | URL | WritableStream<Uint8Array> | WritableStream<BufferSource> | undefined;
   /**
    * Has the pool measure how long jobs wait and run, for `stats().measured`. It costs about a microsecond a job.
    *
