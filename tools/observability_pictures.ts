@@ -80,14 +80,11 @@ try {
   const run = ["--jobs", "16", "--workers", "3", "--fail-rate", "0.25", "--seed", "3", "--quiet", "--no-timeline"];
   await main([...run, "--report", `${folder}/report.html`, "--trace", `${folder}/trace.json`]);
   await Deno.writeTextFile(new URL("trace.svg", docs), drawTrace(JSON.parse(await Deno.readTextFile(`${folder}/trace.json`))));
+  await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", "docs/trace.svg"], cwd: new URL("../", docs) }).output();
   await using browser = await Browser.start();
   await browser.look({ width: 1000 });
   await browser.open(`file://${folder}/report.html`);
   await Deno.writeFile(new URL("report.png", docs), await browser.picture());
-  await browser.look({ width: 1040, height: 260 });
-  await browser.open(new URL("trace.svg", docs).href);
-  await Deno.writeFile(`${folder}/trace.png`, await browser.picture());
-  if (Deno.args[0] !== undefined) await Deno.copyFile(`${folder}/trace.png`, Deno.args[0]);
 } finally {
   await Deno.remove(folder, { recursive: true });
 }
