@@ -21,10 +21,13 @@
 import manifest from "./deno.json" with { type: "json" };
 import { batchCommand } from "./batch/command.ts";
 import { HELP, readArguments } from "./demo/arguments.ts";
+import { makeWritable } from "./demo/files.ts";
 import { Interrupt } from "./pool/interrupt.ts";
 import { createReporter } from "./demo/report.ts";
-import { runDemo } from "./demo/run_demo.ts";
+import { describe, runDemo } from "./demo/run_demo.ts";
 import { stdout, tellSignal } from "./demo/terminal.ts";
+import { renderReport } from "./report/page.ts";
+import { Recorder } from "./report/recorder.ts";
 
 /**
  * Runs the command. While it runs it listens for Ctrl-C.
@@ -47,9 +50,18 @@ export async function main(args: readonly string[]): Promise<number> {
       console.error(request.message);
       return 2;
     case "run": {
+      const files = [["--trace", request.options.trace], ["--report", request.page]] as const;
+      const wrong = files.flatMap(([option, path]) => path === undefined ? [] : makeWritable(option, path) ?? []);
+      if (wrong.length > 0) {
+        console.error(wrong.join("\n"));
+        return 2;
+      }
       using interrupt = new Interrupt({ onSignal: tellSignal });
-      const { failed } = await runDemo(request.options, createReporter(request.report, stdout), interrupt.signal);
-      return interrupt.exitCode ?? (failed === 0 ? 0 : 1);
+      const recorder = request.page === undefined ? undefined : new Recorder();
+      const options = recorder === undefined ? request.options : { ...request.options, observers: [recorder] };
+      const summary = await runDemo(options, createReporter(request.report, stdout), interrupt.signal);
+      if (recorder !== undefined) await Deno.writeTextFile(request.page!, renderReport(recorder.data(describe(options, summary))));
+      return interrupt.exitCode ?? (summary.failed === 0 ? 0 : 1);
     }
   }
 }

@@ -200,6 +200,13 @@ export class Job<A extends unknown[], R, K extends object = object> {
     this.transfer = transfer === undefined ? NOTHING : checks.array("transfer", transfer) as Transferable[];
     this.onDone = onDone === undefined ? undefined : checks.callable("onDone", onDone);
   }
+
+  /** How `console.log` shows a job: without what was left to its default. */
+  [Symbol.for("Deno.customInspect")](inspect: (value: unknown, options?: object) => string, options: object): string {
+    const { id, func: _, ...others } = this;
+    const given = Object.entries(others).filter(([, value]) => value !== undefined && value !== NOTHING);
+    return `Job ${inspect({ id, task: taskName(this.func), ...Object.fromEntries(given) }, options)}`;
+  }
 }
 
 const MereCall = Job as unknown as new (options: object, mereCall: typeof MERE_CALL) => Job<never[], unknown>;
@@ -422,6 +429,13 @@ export class Future<R> {
     if (this.#settled !== undefined && this.#doneCallbacks === undefined) queueMicrotask(call);
     else (this.#doneCallbacks ??= []).push(call);
     return promise;
+  }
+
+  /** How `console.log` shows a future. */
+  [Symbol.for("Deno.customInspect")](inspect: (value: unknown, options?: object) => string, options: object): string {
+    const { id, state, job } = this;
+    const outcome = state === "finished" ? { result: this.#outcome } : this.#settled === undefined ? {} : { error: this.#outcome };
+    return `Future ${inspect({ id, task: taskName(job.func), state, ...outcome }, options)}`;
   }
 
   #promise(): Promise<R> {

@@ -58,6 +58,9 @@ export {
   type WaitResult,
 } from "./job.ts";
 export { type PoolStats, ProcessPool, type ShutdownOptions } from "./pool.ts";
+export type { JobInspection, WorkerInspection } from "./pool/crew.ts";
+export type { PoolMeasurements, TimeQuantiles, WorkerMeasurements } from "./pool/measurement.ts";
+export type { ObservedJob, ObservedPool, PoolLevels, PoolObserver, WorkerChange } from "./pool/observation.ts";
 export { type CurrentJob, currentJob } from "./pool/current_job.ts";
 export { move } from "./pool/move.ts";
 export { Interrupt, type InterruptOptions, type SignalHost } from "./pool/interrupt.ts";

@@ -18,8 +18,10 @@ import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors
 import { type Future, Job, makeJob, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
-import { Crew, type CrewEvents } from "./pool/crew.ts";
+import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
 import { type MapHost, type MapOptions, type MapResults, MapRun, resolveMapOptions } from "./pool/map.ts";
+import type { PoolMeasurements } from "./pool/measurement.ts";
+import { type JobRecord, Observation } from "./pool/observation.ts";
 import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from "./pool/options.ts";
 import { Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
@@ -51,6 +53,8 @@ export interface PoolStats {
   failed: number;
   /** Jobs that were cancelled or aborted. */
   cancelled: number;
+  /** What was measured; undefined for a pool without `measure: true`. */
+  measured: PoolMeasurements | undefined;
 }
 
 /** Options of {@linkcode ProcessPool.shutdown}. */
@@ -133,6 +137,8 @@ export class ProcessPool implements AsyncDisposable {
   #tasks: TaskTable;
   #callbacks: Callbacks;
   #watchdog: Watchdog;
+  /** There is none if nobody wants to know. */
+  #observation: Observation | undefined;
   #counts: SettledCounts = { finished: 0, failed: 0, cancelled: 0 };
   #state: "open" | "closing" | "closed" | "broken" = "open";
   /** Why the pool is broken. */
@@ -158,7 +164,8 @@ export class ProcessPool implements AsyncDisposable {
     this.#gate = new Semaphore(this.#options.queueSize);
     this.#callbacks = new Callbacks(this.#options.clock, this.#options.onError);
     this.#tasks = new TaskTable(this.#options);
-    this.#crew = new Crew(this.#options, { tasks: this.#tasks, callbacks: this.#callbacks, events: this.#crewEvents });
+    const observation = this.#observation = this.#observe();
+    this.#crew = new Crew(this.#options, { tasks: this.#tasks, callbacks: this.#callbacks, events: this.#crewEvents, observation });
     const { jobTimeout, retries } = this.#options;
     this.#owner = {
       jobTimeout,
@@ -173,6 +180,20 @@ export class ProcessPool implements AsyncDisposable {
     const { initializer, finalizer } = this.#options;
     if (initializer !== undefined) this.#tasks.check(initializer);
     if (finalizer !== undefined) this.#tasks.check(finalizer);
+  }
+
+  #observe(): Observation | undefined {
+    const { observers, clock, maxWorkers, jobsPerWorker, queueSize } = this.#options;
+    if (observers.length === 0) return undefined;
+    const observation = new Observation(observers, { now: clock.now, report: (error) => this.#callbacks.report(error) });
+    const levels = () => ({
+      waiting: this.#gate.waiting,
+      queued: this.#queue.size,
+      running: this.#crew.load,
+      workers: this.#crew.size,
+    });
+    observation.opened({ maxWorkers, jobsPerWorker, queueSize, levels });
+    return observation;
   }
 
   /**
@@ -367,7 +388,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#tasks.check(task);
     const host: MapHost = {
       acquire: (signal) => this.#acquire(signal),
-      admit: (ticket) => this.#admit(ticket),
+      admit: (chunk) => this.#admit(chunk, undefined, this.#observation?.submitted(chunk, chunk.size)),
       cancel: (ticket, error, force) => this.#cancelChunk(ticket, error, force),
       report: (error) => this.#callbacks.report(error),
     };
@@ -400,7 +421,19 @@ export class ProcessPool implements AsyncDisposable {
       waiting: this.#gate.waiting,
       unstoppable,
       ...this.#counts,
+      measured: this.#options.measurement?.read(this.#crew.inspect()),
     };
+  }
+
+  /** What each worker does at this moment, and for how long. */
+  inspect(): WorkerInspection[] {
+    return this.#crew.inspect();
+  }
+
+  /** How `console.log` shows a pool. */
+  [Symbol.for("Deno.customInspect")](inspect: (value: unknown, options?: object) => string, options: object): string {
+    const { measured: _, ...stats } = this.stats();
+    return `ProcessPool ${inspect({ state: this.#state, ...stats }, options)}`;
   }
 
   /**
@@ -449,6 +482,7 @@ export class ProcessPool implements AsyncDisposable {
       ...[...unstarted, ...queued].map((ticket): Settlement => [ticket, cancelled(ticket, reason)]),
     ]);
     await this.#crew.allGone();
+    await this.#observation?.closed();
     this.#state = "closed";
     this.#end!.resolve();
   }
@@ -495,30 +529,45 @@ export class ProcessPool implements AsyncDisposable {
 
   /** Has a submission wait at the gate: for its future, or for its result. */
   #wait(job: Job<never[], unknown>, wantsResult: boolean): Promise<unknown> {
+    if (this.#observation !== undefined) return this.#waitObserved(this.#observation, job, wantsResult);
     return new Promise((resolve, reject) => {
       waitForPermit(this.#gate, new Submission(job, this.#admitWaiting, wantsResult, resolve, reject), job.signal);
     });
   }
 
+  #waitObserved(observation: Observation, job: Job<never[], unknown>, wantsResult: boolean): Promise<unknown> {
+    const observed = observation.submitted(job);
+    const admit = (job: Job<never[], unknown>, permit: Disposable) => this.#admitJob(job, permit, observed);
+    return new Promise((resolve, reject) => {
+      const refuse = (error: unknown): void => {
+        observation.refused(observed, error);
+        reject(error);
+      };
+      waitForPermit(this.#gate, new Submission(job, admit, wantsResult, resolve, refuse), job.signal);
+    });
+  }
+
   #admitWaiting = (job: Job<never[], unknown>, permit: Disposable): Future<unknown> => this.#admitJob(job, permit);
 
-  #admitJob(job: Job<never[], unknown>, permit: Disposable): Future<unknown> {
+  #admitJob(job: Job<never[], unknown>, permit: Disposable, observed = this.#observation?.submitted(job)): Future<unknown> {
     const { signal } = job;
     const ticket = new JobTicket(permit, job, { owner: this.#owner, callbacks: this.#callbacks });
-    this.#admit(ticket, signal);
+    this.#admit(ticket, signal, observed);
     return ticket.future;
   }
 
   /** Between the permit and this moment the pool may have closed, and the signal aborted. */
-  #admit(ticket: Ticket, signal?: AbortSignal): void {
+  #admit(ticket: Ticket, signal?: AbortSignal, observed?: JobRecord): void {
     try {
       this.#refuseIfNotOpen();
       signal?.throwIfAborted();
     } catch (error) {
       ticket.permit[Symbol.dispose]();
+      if (observed !== undefined) this.#observation!.refused(observed, error);
       throw error;
     }
     ticket.place = this.#queue.push(ticket);
+    if (observed !== undefined) this.#observation!.admitted(ticket, observed);
     // Before it is sent: that may settle other jobs, whose callbacks may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
     this.#sendQueued();
@@ -562,7 +611,7 @@ export class ProcessPool implements AsyncDisposable {
   #sent(ticket: Ticket, slot: Slot): void {
     this.#watchdog.watch(ticket);
     this.#crew.expectAnswer();
-    this.#options.observer?.sent(ticket.id, slot.id);
+    this.#observation?.sent(ticket, slot.id);
   }
 
   /** The task's message, the error if there can be none, or undefined if that is not known yet. */
@@ -738,7 +787,7 @@ export class ProcessPool implements AsyncDisposable {
     ticket.settled = true;
     ticket.stopListening?.();
     this.#watchdog.forget(ticket);
-    this.#options.observer?.settled(ticket.id, outcome.state);
+    this.#observation?.settled(ticket, outcome);
     ticket.settle(outcome, this.#counts);
   }
 
@@ -776,7 +825,7 @@ export class ProcessPool implements AsyncDisposable {
   #conclude(): void {
     if (this.#state !== "closing" || this.#queue.size > 0 || this.#undecided.size > 0 || this.#crew.size > 0) return;
     this.#state = "closed";
-    this.#crew.allGone().then(() => this.#callbacks.idle()).then(() => this.#end!.resolve());
+    this.#crew.allGone().then(() => this.#callbacks.idle()).then(() => this.#observation?.closed()).then(() => this.#end!.resolve());
   }
 }
 

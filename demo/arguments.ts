@@ -6,7 +6,7 @@ import type { DemoOptions } from "./run_demo.ts";
 
 /** What the command line asks for. */
 export type Request =
-  | { action: "run"; options: DemoOptions; report: ReportOptions }
+  | { action: "run"; options: DemoOptions; report: ReportOptions; page: string | undefined }
   | { action: "help" | "version" }
   | { action: "refuse"; message: string };
 
@@ -28,6 +28,9 @@ Options:
   --json                 one JSON object a line, in place of all text
   --quiet                no line for each job
   --no-timeline          no timeline
+  --trace <file>         writes a trace, for ui.perfetto.dev; needs
+                         'deno run --allow-write ...'
+  --report <file>        writes a report as one page of HTML; needs the same
   --help                 show this
   --version              show the version
 
@@ -50,6 +53,8 @@ interface Values {
   "fail-rate": number;
   seed: number;
   permissions: "none";
+  trace: string;
+  report: string;
 }
 
 /** More jobs than this and the timeline's memory of them, about 100 bytes each, is worth thinking about. */
@@ -71,6 +76,8 @@ const VALUES: { [Name in keyof Values]: ValueOption<Values[Name]> } = {
   },
   seed: wholeNumber(0, LAST_SEED),
   permissions: { need: '"none"', read: (text) => text === "none" ? text : undefined },
+  trace: { need: "the path of a file", read: (text) => text },
+  report: { need: "the path of a file", read: (text) => text },
 };
 
 const FLAGS = ["json", "quiet", "timeline", "help", "version"];
@@ -120,8 +127,10 @@ function read(args: readonly string[]): Request {
       failRate: value("fail-rate") ?? 0,
       seed: value("seed"),
       permissions: value("permissions"),
+      trace: value("trace"),
     },
     report: { json: parsed.json === true, quiet: parsed.quiet === true, timeline: parsed.timeline === true },
+    page: value("report"),
   };
 }
 

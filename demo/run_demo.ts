@@ -1,8 +1,9 @@
 import { PoolBrokenError, PoolClosedError } from "../errors.ts";
 import { type Future, Job, taskName } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
-import { OBSERVER, type Observer, type ProcessPoolOptions } from "../pool/options.ts";
+import type { PoolObserver } from "../pool/observation.ts";
 import { onAbort } from "../pool/signals.ts";
+import type { ReportData } from "../report/data.ts";
 import { fateOf } from "./fate.ts";
 import { funDemo } from "./fun_demo.ts";
 import type { Reporter, Summary } from "./report.ts";
@@ -31,6 +32,10 @@ export interface DemoOptions {
    * @default {GRACE}
    */
   grace?: number | undefined;
+  /** Where a trace goes. */
+  trace?: string | undefined;
+  /** Are told what happens in the pool. */
+  observers?: PoolObserver[] | undefined;
 }
 
 /**
@@ -52,24 +57,24 @@ const SEEDS_DRAWN = 1_000_000;
  * @returns What the reporter was told last.
  */
 export async function runDemo(options: DemoOptions, reporter: Reporter, signal?: AbortSignal): Promise<Summary> {
-  const { jobs, workers, queueSize, failRate, permissions, longest = 1, grace = GRACE } = options;
+  const { jobs, workers, queueSize, failRate, permissions, longest = 1, grace = GRACE, trace, observers = [] } = options;
   const seed = options.seed ?? Math.floor(Math.random() * SEEDS_DRAWN);
   const summary: Summary = { jobs, finished: 0, failed: 0, cancelled: 0, neverPutIn: jobs, wall: 0, busy: 0, seed, stopped: false };
   const begin = performance.now();
   const now = () => performance.now() - begin;
-  const times = new Map<string | number, { worker?: number; start?: number; end?: number }>();
+  const times = new Map<string | number, { worker: number | undefined; start: number | undefined; end: number }>();
 
-  // A job whose worker died before it started it is sent again: the last time counts.
-  const observer: Observer = {
-    sent: (id, worker) => times.set(id, { worker, start: now() }),
-    settled: (id) => times.set(id, { ...times.get(id), end: now() }),
+  const observer: PoolObserver = {
+    settled: ({ id, worker, sent, started = sent, settled, ended = settled }) => {
+      times.set(id, { worker, start: started && started - begin, end: ended! - begin });
+    },
   };
 
   async function jobExecuted(future: Future<number>): Promise<void> {
     const error = await future.exception();
     const state = future.state as "finished" | "failed" | "cancelled";
     const seconds = state === "finished" ? await future.result() : undefined;
-    const { worker, start, end = 0 } = times.get(future.id)!;
+    const { worker, start, end } = times.get(future.id)!;
     times.delete(future.id);
     summary[state]++;
     if (start !== undefined) {
@@ -79,8 +84,7 @@ export async function runDemo(options: DemoOptions, reporter: Reporter, signal?:
     reporter.settled({ job: Number(future.id), task: taskName(future.job.func), state, worker, start, end, seconds, error });
   }
 
-  const poolOptions: ProcessPoolOptions & { [OBSERVER]: Observer } = { maxWorkers: workers, queueSize, permissions, [OBSERVER]: observer };
-  await using pool = new ProcessPool(poolOptions);
+  await using pool = new ProcessPool({ maxWorkers: workers, queueSize, permissions, trace, observers: [observer, ...observers] });
   const stopListening = onAbort(signal, () => void pool.shutdown({ cancelPending: true, timeout: grace }));
   try {
     for (let id = 0; id < jobs && !signal?.aborted; id++) {
@@ -99,4 +103,21 @@ export async function runDemo(options: DemoOptions, reporter: Reporter, signal?:
   summary.stopped = signal?.aborted ?? false;
   reporter.summary(summary);
   return summary;
+}
+
+/** What a report says of a run. */
+export function describe(options: DemoOptions, summary: Summary): Pick<ReportData, "title" | "counts" | "settings"> {
+  const { jobs, workers, queueSize, failRate, permissions = "those of the program" } = options;
+  const { finished, failed, cancelled, neverPutIn, seed } = summary;
+  const settings = {
+    jobs,
+    "never put in": neverPutIn,
+    workers,
+    "queue size": queueSize,
+    "fail rate": failRate,
+    seed,
+    permissions,
+    backend: "worker",
+  };
+  return { title: "process-pool: the demo", counts: { finished, failed, cancelled }, settings };
 }

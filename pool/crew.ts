@@ -4,9 +4,36 @@ import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
 import type { TaskTable } from "../worker/tasks.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { show } from "./checks.ts";
+import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { Rounds } from "./rounds.ts";
 import type { Answer, Ticket } from "./ticket.ts";
+
+/** What a worker does, as {@linkcode ProcessPool.inspect} tells it. Times are in milliseconds. */
+export interface WorkerInspection {
+  /** The worker's number; no other worker of the pool has had it. */
+  worker: number;
+  /** `starting`: it loads its modules and runs its initializer. `closing`: it runs its finalizer. */
+  state: "starting" | "idle" | "running" | "closing";
+  /** How long it has been like that; for one that runs jobs, how long it has run the oldest of them. */
+  for: number;
+  /** The jobs that it runs. */
+  jobs: JobInspection[];
+  /** How many jobs it was sent ahead of time, or has not taken up yet. */
+  ahead: number;
+}
+
+/** A job that runs. */
+export interface JobInspection {
+  /** The job's id; of a chunk of a map, the index of the item that runs. */
+  id: string | number;
+  /** The name of its task. */
+  task: string;
+  /** Which run of it this is, counted from 1. */
+  attempt: number;
+  /** How long it has run, in milliseconds; of a chunk of a map, that item if there is a time limit, else the chunk. */
+  for: number;
+}
 
 /** What a crew tells its pool. */
 export interface CrewEvents {
@@ -29,6 +56,7 @@ export interface CrewParts {
   tasks: TaskTable;
   callbacks: Callbacks;
   events: CrewEvents;
+  observation: Observation | undefined;
 }
 
 /**
@@ -102,6 +130,24 @@ export class Crew {
     let load = 0;
     for (const slot of this.#slots) load += slot.load;
     return load;
+  }
+
+  /** What each does. */
+  inspect(): WorkerInspection[] {
+    const today = this.#options.clock.today();
+    return [...this.#slots].map((slot) => {
+      const jobs: JobInspection[] = [];
+      let ahead = 0;
+      for (const ticket of slot.tickets()) {
+        const running = slot.runningFor(ticket, today);
+        if (running !== undefined) {
+          jobs.push({ id: ticket.idOf(running.item), task: ticket.name, attempt: ticket.attempt, for: Math.max(0, running.time) });
+        } else if (!slot.hasStarted(ticket)) ahead++;
+      }
+      jobs.sort((a, b) => b.for - a.for);
+      const state = slot.state === "ready" ? (jobs.length > 0 ? "running" : "idle") : slot.state as "starting" | "closing";
+      return { worker: slot.id, state, for: jobs[0]?.for ?? slot.unchangedFor, jobs, ahead };
+    });
   }
 
   /** How many were stopped and are not gone. */
@@ -201,7 +247,7 @@ export class Crew {
 
   /** Stops one at once, as far as the backend can. */
   stop(slot: Slot, reason: unknown): LeftBehind {
-    this.#leave(slot);
+    this.#leave(slot, "stopped", reason === undefined ? undefined : String(reason));
     return slot.stop(reason);
   }
 
@@ -285,8 +331,10 @@ export class Crew {
         capacity: jobsPerWorker,
         maxJobs: maxJobsPerWorker,
         now: clock.now,
+        observation: this.#parts.observation,
       });
       this.#slots.add(slot);
+      this.#parts.observation?.worker(slot.id, "starting");
       this.#limit(slot, () => {
         this.stop(slot, undefined);
         this.#startFailed({ reason: `was not ready within ${this.#options.startTimeout} ms ('startTimeout')` });
@@ -305,7 +353,7 @@ export class Crew {
     },
     initialized: (slot) => this.#makeReady(slot),
     failedToStart: (slot, death) => {
-      this.#leave(slot);
+      this.#leave(slot, "failed to start", death.reason);
       this.#startFailed(death);
       this.#parts.events.changed();
     },
@@ -316,12 +364,12 @@ export class Crew {
     progressed: (ticket, items) => this.#parts.events.progressed(ticket, items),
     changed: () => this.#parts.events.changed(),
     closed: (slot, thrown) => {
-      this.#leave(slot);
+      this.#leave(slot, "closed");
       if (thrown !== undefined) this.#parts.callbacks.report(this.#parts.tasks.decode(thrown));
       this.#parts.events.changed();
     },
     died: (slot, death, left) => {
-      this.#leave(slot);
+      this.#leave(slot, "died", death.reason);
       this.#mourn(slot, death, left);
     },
     stuck: () => this.#warnOfStuck(),
@@ -402,6 +450,7 @@ export class Crew {
   #makeReady(slot: Slot): void {
     this.#unlimit(slot);
     slot.makeReady();
+    this.#parts.observation?.worker(slot.id, "ready");
     if (this.#ready === this.#options.maxWorkers) { for (const { resolve } of this.#warmUps.splice(0)) resolve(); }
     this.#parts.events.changed();
   }
@@ -431,7 +480,8 @@ export class Crew {
     });
   }
 
-  #leave(slot: Slot): void {
+  #leave(slot: Slot, change: WorkerChange, reason?: string): void {
+    this.#parts.observation?.worker(slot.id, change, reason);
     this.#unlimit(slot);
     this.#slots.delete(slot);
     this.#ending.add(slot);

@@ -1,4 +1,4 @@
-import { checkedFunc, type Outcome, type Task, type TaskRef } from "../job.ts";
+import { checkedFunc, type Outcome, type SettledState, type Task, type TaskRef } from "../job.ts";
 import { type ItemsMessage, NO_MORE, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
 import { Checks, show } from "./checks.ts";
 import { Queue } from "./queue.ts";
@@ -293,6 +293,15 @@ export class Chunk extends Ticket {
 
   idOf(item: number): number {
     return item === NO_MORE ? this.id : this.id + item - 1;
+  }
+
+  /** How many items it has. */
+  get size(): number {
+    return this.#items.length;
+  }
+
+  failedItems(state: SettledState): number {
+    return this.#counted.failed + (state === "failed" ? this.#items.length - this.#settledItems : 0);
   }
 
   refused(error: unknown): Outcome<unknown> | undefined {

@@ -1,4 +1,4 @@
-import { checkedFunc, type SettledState, type Task, type TaskRef } from "../job.ts";
+import { checkedFunc, type Task, type TaskRef } from "../job.ts";
 import { inlineLanes } from "../worker/inline.ts";
 import { killableWorkers } from "../worker/node_worker.ts";
 import type { StartThread } from "../worker/protocol.ts";
@@ -7,7 +7,10 @@ import { webWorkers } from "../worker/web_worker.ts";
 import type { OnError } from "./callbacks.ts";
 import { Checks, show } from "./checks.ts";
 import { type Clock, realClock } from "./clock.ts";
+import { Measurement } from "./measurement.ts";
+import type { PoolObserver } from "./observation.ts";
 import { checkPermissions, checkReadable } from "./permissions.ts";
+import { openTrace } from "./trace.ts";
 
 /**
  * A module whose exported functions are tasks: its address, which `import.meta.resolve("./tasks.ts")` gives, or the address with what it
@@ -125,6 +128,26 @@ export interface ProcessPoolOptions {
    * @default {console.error}
    */
   onError?: ((error: unknown) => void) | undefined;
+  /**
+   * Writes a trace that https://ui.perfetto.dev and chrome://tracing open: which worker ran which job when, how long it had waited, how many wait. It goes
+   * to a file, which needs the permission to write it, or to a stream of bytes, such as a file's `writable`, which is closed when the pool is
+   * through. It is written as the run goes on; what a stream does not take in time is held in memory.
+   *
+   * @default {undefined}
+   */
+  trace?: string | URL | WritableStream<Uint8Array> | WritableStream<BufferSource> | undefined;
+  /**
+   * Has the pool measure how long jobs wait and run, for `stats().measured`. It costs about a microsecond a job.
+   *
+   * @default {false}
+   */
+  measure?: boolean | undefined;
+  /**
+   * Are told what happens, at once: what a trace and measurements are built on, for those of other kinds.
+   *
+   * @default {[]}
+   */
+  observers?: PoolObserver[] | undefined;
 }
 
 /** The options of a pool, checked and complete. */
@@ -149,7 +172,8 @@ export interface ResolvedOptions {
   onError: OnError;
   start: StartThread;
   clock: Clock;
-  observer: Observer | undefined;
+  measurement: Measurement | undefined;
+  observers: PoolObserver[];
 }
 
 /** What the world looks like to a pool; simulations put another in its place. */
@@ -157,15 +181,6 @@ export interface Environment {
   start: StartThread;
   clock: Clock;
 }
-
-/** Is told which worker a job is sent to, and when it settles: what timelines are drawn from. */
-export interface Observer {
-  sent(jobId: string | number, workerId: number): void;
-  settled(jobId: string | number, state: SettledState): void;
-}
-
-/** The key under which the demo gives a pool its {@linkcode Observer}. */
-export const OBSERVER: unique symbol = Symbol("observer");
 
 /** The key under which a simulation gives a pool its {@linkcode Environment}. */
 export const ENVIRONMENT: unique symbol = Symbol("environment");
@@ -205,6 +220,9 @@ const OPTIONS = [
   "retries",
   "idleTimeout",
   "onError",
+  "trace",
+  "measure",
+  "observers",
 ] as const;
 
 const ACTION = "create pool";
@@ -242,9 +260,11 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     maxJobsPerWorker = Infinity,
     idleTimeout = IDLE_TIMEOUT,
     onError = (error: unknown) => console.error(error),
+    trace,
+    measure = false,
+    observers = [],
     [ENVIRONMENT]: environment,
-    [OBSERVER]: observer,
-  }: ProcessPoolOptions & { [ENVIRONMENT]?: Environment; [OBSERVER]?: Observer } = checks.options(options, OPTIONS);
+  }: ProcessPoolOptions & { [ENVIRONMENT]?: Environment } = checks.options(options, OPTIONS);
 
   checks.wholeNumber("maxWorkers", maxWorkers);
   checks.oneOf("backend", backend, ["worker", "killable", "inline"]);
@@ -265,7 +285,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   if (permissions !== undefined && backend === "killable") checkReadable(permissions, urls);
   if (maxJobsPerWorker !== Infinity) checks.wholeNumber("maxJobsPerWorker", maxJobsPerWorker);
   const args = checks.array("initArgs", initArgs === undefined ? [] : initArgs);
-  return {
+  const resolved: Omit<ResolvedOptions, "observers" | "measurement"> = {
     maxWorkers,
     queueSize: checks.wholeNumber("queueSize", queueSize === undefined ? QUEUE_SIZE_PER_WORKER * maxWorkers : queueSize),
     modules: known,
@@ -284,8 +304,12 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     onError: checks.callable("onError", onError),
     start: environment?.start ?? BACKENDS[backend]({ modules: urls, permissions, memoryLimit }),
     clock: environment?.clock ?? realClock,
-    observer,
   };
+  const given = checks.array("observers", observers).map((each, i) => checks.object(`observers[${i}]`, each) as PoolObserver);
+  const measurement = checks.boolean("measure", measure) ? new Measurement(resolved.clock) : undefined;
+  // Last, as it creates a file, which is not to be there if anything else is wrong.
+  const writer = trace === undefined ? undefined : openTrace(trace, resolved.onError);
+  return { ...resolved, measurement, observers: [...given, measurement, writer].filter((each) => each !== undefined) };
 }
 
 function resolveModule(given: unknown, index: number): KnownModule {

@@ -6,6 +6,7 @@ import {
   type Job,
   makeFuture,
   type Outcome,
+  type SettledState,
   settleFuture,
   type Task,
   taskName,
@@ -15,6 +16,7 @@ import type { FromWorker, ItemsMessage, RunMessage, TaskMessage, Thrown } from "
 import type { Slot } from "../worker/slot.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { show } from "./checks.ts";
+import type { JobRecord } from "./observation.ts";
 import type { Place } from "./queue.ts";
 
 /** How many jobs have settled so far, by outcome. Each item of a map counts as a job. */
@@ -47,6 +49,8 @@ export abstract class Ticket {
   settled = false;
   /** Whether the watchdog counts it. */
   watched = false;
+  /** What observers see of it, if there are any. */
+  observed: JobRecord | undefined;
   /** Stops listening to the signal that may abort it. */
   stopListening: (() => void) | undefined;
 
@@ -77,6 +81,9 @@ export abstract class Ticket {
     const message = `Cancelled job ${show(this.id)} (task ${show(this.name)})`;
     return new JobCancelledError(message, { jobId: this.id, taskName: this.name, cause });
   }
+
+  /** How many of its items have failed, if it settles like this. */
+  abstract failedItems(state: SettledState): number;
 
   /** What is moved to the worker. */
   get transfer(): readonly Transferable[] {
@@ -179,6 +186,10 @@ export class JobTicket extends Ticket implements FutureControl {
 
   idOf(): string | number {
     return this.id;
+  }
+
+  failedItems(state: SettledState): number {
+    return state === "failed" ? 1 : 0;
   }
 
   started(): boolean {

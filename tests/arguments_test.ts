@@ -1,19 +1,21 @@
 import { assert, assertEquals } from "@std/assert";
 import { HELP, readArguments } from "../demo/arguments.ts";
 
-const OPTIONS = { jobs: 10, workers: 4, queueSize: 4, failRate: 0, seed: undefined, permissions: undefined };
+const OPTIONS = { jobs: 10, workers: 4, queueSize: 4, failRate: 0, seed: undefined, permissions: undefined, trace: undefined };
 const REPORT = { json: false, quiet: false, timeline: true };
 
 Deno.test("readArguments() has a default for all", () => {
-  assertEquals(readArguments([]), { action: "run", options: OPTIONS, report: REPORT });
+  assertEquals(readArguments([]), { action: "run", options: OPTIONS, report: REPORT, page: undefined });
 });
 
 Deno.test("readArguments() takes all options, with or without an equals sign", () => {
-  const spaced = "--jobs 3 --workers 2 --queue-size 7 --fail-rate 0.25 --seed 0 --permissions none --json --quiet --no-timeline";
+  const spaced = "--jobs 3 --workers 2 --queue-size 7 --fail-rate 0.25 --seed 0 --permissions none --trace a.json --report b.html " +
+    "--json --quiet --no-timeline";
   const expected = {
     action: "run" as const,
-    options: { jobs: 3, workers: 2, queueSize: 7, failRate: 0.25, seed: 0, permissions: "none" as const },
+    options: { jobs: 3, workers: 2, queueSize: 7, failRate: 0.25, seed: 0, permissions: "none" as const, trace: "a.json" },
     report: { json: true, quiet: true, timeline: false },
+    page: "b.html",
   };
   assertEquals(readArguments(spaced.split(" ")), expected);
   assertEquals(readArguments(spaced.replaceAll(/ (?!--)/g, "=").split(" ")), expected);
@@ -24,6 +26,7 @@ Deno.test("readArguments() lets as many jobs in flight as there are workers, and
     action: "run",
     options: { ...OPTIONS, jobs: 2, workers: 9, queueSize: 9 },
     report: REPORT,
+    page: undefined,
   });
 });
 
@@ -41,7 +44,7 @@ Deno.test("readArguments() takes what is asked about the command itself", () => 
 });
 
 Deno.test("HELP tells of every option, in 80 columns", () => {
-  for (const option of "jobs workers queue-size fail-rate seed permissions json quiet no-timeline help version".split(" ")) {
+  for (const option of "jobs workers queue-size fail-rate seed permissions trace report json quiet no-timeline help version".split(" ")) {
     assert(HELP.includes(`  --${option} `), option);
   }
   for (const line of HELP.split("\n")) assert(line.length <= 80, line);

@@ -15,6 +15,7 @@ import type {
   JobBaseOptions,
   JobCancelledDetails,
   JobCancelledError,
+  JobInspection,
   JobOptions,
   JobOptionsWithKwargs,
   JobState,
@@ -23,9 +24,14 @@ import type {
   MapOptions,
   MemoryLimitDetails,
   MemoryLimitError,
+  ObservedJob,
+  ObservedPool,
   PoolBrokenDetails,
   PoolBrokenError,
   PoolClosedError,
+  PoolLevels,
+  PoolMeasurements,
+  PoolObserver,
   PoolStats,
   ProcessPool,
   ProcessPoolOptions,
@@ -37,10 +43,14 @@ import type {
   Task,
   TaskModule,
   TaskRef,
+  TimeQuantiles,
   WaitOptions,
   WaitResult,
+  WorkerChange,
   WorkerDiedDetails,
   WorkerDiedError,
+  WorkerInspection,
+  WorkerMeasurements,
 } from "@procpool/process-pool";
 import * as mod from "@procpool/process-pool";
 
@@ -61,6 +71,7 @@ interface TypeExports {
   JobBaseOptions: JobBaseOptions<number>;
   JobCancelledDetails: JobCancelledDetails;
   JobCancelledError: JobCancelledError;
+  JobInspection: JobInspection;
   JobOptions: JobOptions<[], number>;
   JobOptionsWithKwargs: JobOptionsWithKwargs<[], { level: number }, number>;
   JobState: JobState;
@@ -69,9 +80,14 @@ interface TypeExports {
   MapOptions: MapOptions;
   MemoryLimitDetails: MemoryLimitDetails;
   MemoryLimitError: MemoryLimitError;
+  ObservedJob: ObservedJob;
+  ObservedPool: ObservedPool;
   PoolBrokenDetails: PoolBrokenDetails;
   PoolBrokenError: PoolBrokenError;
   PoolClosedError: PoolClosedError;
+  PoolLevels: PoolLevels;
+  PoolMeasurements: PoolMeasurements;
+  PoolObserver: PoolObserver;
   PoolStats: PoolStats;
   ProcessPool: ProcessPool;
   ProcessPoolOptions: ProcessPoolOptions;
@@ -83,11 +99,15 @@ interface TypeExports {
   Task: Task;
   TaskModule: TaskModule;
   TaskRef: TaskRef;
+  TimeQuantiles: TimeQuantiles;
   WaitOptions: WaitOptions;
   // deno-lint-ignore no-explicit-any -- whatever its parameter stands for
   WaitResult: WaitResult<any>;
+  WorkerChange: WorkerChange;
   WorkerDiedDetails: WorkerDiedDetails;
   WorkerDiedError: WorkerDiedError;
+  WorkerInspection: WorkerInspection;
+  WorkerMeasurements: WorkerMeasurements;
 }
 
 Deno.test("mod.ts exports these values and no others", () => {

@@ -32,7 +32,8 @@ const getter = Object.getOwnPropertyDescriptor({
 
 const LONGEST = 2147483647;
 const POOL_OPTIONS = "'maxWorkers', 'queueSize', 'modules', 'permissions', 'backend', 'initializer', 'initArgs', 'finalizer', " +
-  "'jobsPerWorker', 'maxJobsPerWorker', 'jobTimeout', 'startTimeout', 'memoryLimit', 'retries', 'idleTimeout', 'onError'";
+  "'jobsPerWorker', 'maxJobsPerWorker', 'jobTimeout', 'startTimeout', 'memoryLimit', 'retries', 'idleTimeout', 'onError', " +
+  "'trace', 'measure', 'observers'";
 const PERMISSIONS = "'read', 'write', 'net', 'env', 'sys', 'run', 'ffi', 'import'";
 const ADVICE = "export a function from a module, name that module in the pool's 'modules', and give the function";
 const MODULE = 'must be the address of a module, such as import.meta.resolve("./tasks.ts"), or { url, exports }: current value is';
@@ -695,6 +696,9 @@ Deno.test("ProcessPool() accepts undefined for every option", async () => {
     retries: undefined,
     idleTimeout: undefined,
     onError: undefined,
+    trace: undefined,
+    measure: undefined,
+    observers: undefined,
   };
   await using pool = new ProcessPool(options);
   assertEquals(await pool.run((x: number) => x + 1, 1), 2);

@@ -35,15 +35,19 @@ class Record implements Reporter {
 class NoWorker {
   onerror: (event: { message: string; preventDefault(): void }) => void = () => {};
 
+  #timer: ReturnType<typeof setTimeout>;
+
   constructor() {
-    setTimeout(() => this.onerror({ message: "There are no threads left", preventDefault() {} }));
+    this.#timer = setTimeout(() => this.onerror({ message: "There are no threads left", preventDefault() {} }));
   }
 
   postMessage(_message: unknown, transfer: MessagePort[]): void {
     for (const port of transfer) port.close();
   }
 
-  terminate(): void {}
+  terminate(): void {
+    clearTimeout(this.#timer);
+  }
 }
 
 /** Jobs of up to 20 ms. */

@@ -27,7 +27,7 @@ function start(namespace: Record<string, unknown> = {}, places = 1) {
     imports: [() => Promise.resolve(namespace)],
   });
   const claims = new Int32Array(places * CLAIM_WORDS);
-  runtime.receive({ type: "load", claims, capacity: 1 });
+  runtime.receive({ type: "load", claims, capacity: 1, times: undefined });
   const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text });
   const header = (task: TaskMessage) => ({ run: 1, task, id: 0, attempt: 1, from: 0 });
 

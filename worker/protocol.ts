@@ -92,9 +92,18 @@ interface ChunkPart {
   timed: boolean;
 }
 
+/** Where a worker notes when jobs begin and end, if anybody wants to know. */
+export interface TimesMemory {
+  /** Two for each job that there are claims for, in milliseconds of the caller's `performance.now()`; 0 for what was not noted. */
+  times: Float64Array;
+  /** The caller's `performance.timeOrigin`, and its `performance.now()` when this was sent. */
+  origin: number;
+  now: number;
+}
+
 /** What the part of a worker is told that runs tasks. */
 export type ToRuntime =
-  | { type: "load"; claims: Int32Array; capacity: number }
+  | { type: "load"; claims: Int32Array; capacity: number; times: TimesMemory | undefined }
   | { type: "initialize"; task: TaskMessage; args: readonly unknown[] }
   | RunMessage
   | { type: "close"; finalizer: TaskMessage | undefined };

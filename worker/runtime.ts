@@ -1,4 +1,4 @@
-import type { ExportMessage, FromRuntime, RunHeader, TaskMessage, Thrown, ToRuntime } from "./protocol.ts";
+import type { ExportMessage, FromRuntime, RunHeader, TaskMessage, Thrown, TimesMemory, ToRuntime } from "./protocol.ts";
 
 /** What {@linkcode createRuntime} needs of the thread that it is in. */
 export interface RuntimeHost {
@@ -44,6 +44,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const LONGEST_STRIDE = 512;
   /** So many numbers are cheaper to send in a typed array. */
   const WORTH_PACKING = 16;
+  /** A message takes less to arrive, in ms: longer, and a change of the time of day might not be noticed. */
+  const LONGEST_DELIVERY = 1000;
   const JOB = Symbol.for("process-pool.job"), MOVE = Symbol.for("process-pool.move");
   // As they are now: tasks may put others in their place.
   const { performance } = globalThis;
@@ -61,6 +63,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const flushes = new Set<() => void>();
   let modules: Record<string, unknown>[] = [];
   let claims: Int32Array = new Int32Array(0);
+  /** When jobs began and ended, on the caller's clock, which is so much ahead; undefined if nobody wants to know. */
+  let times: Float64Array | undefined;
+  let ahead = 0;
   /** For how many jobs there are claims, and how many run at a time. */
   let claimed = 0;
   let capacity = 0;
@@ -98,6 +103,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   async function load(message: ToRuntime & { type: "load" }): Promise<void> {
     ({ claims, capacity } = message);
     claimed = claims.length / CLAIM_WORDS;
+    if (message.times !== undefined) noteTimesIn(message.times);
     try {
       modules = await Promise.all(host.imports.map((load) => load()));
       // A rejection that a module left unhandled shows within a turn; the caller may import it next, relying on it to do no harm.
@@ -114,6 +120,20 @@ export function createRuntime(host: RuntimeHost): Runtime {
       }
     }
     post({ type: "loaded", exports });
+  }
+
+  function noteTimesIn(memory: TimesMemory): void {
+    times = memory.times;
+    // It took this message some time to arrive, so this is too little.
+    const least = memory.now - performance.now();
+    const byTimeOfDay = performance.timeOrigin - memory.origin;
+    // Better, unless the time of day was changed meanwhile.
+    ahead = byTimeOfDay >= least && byTimeOfDay < least + LONGEST_DELIVERY ? byTimeOfDay : least;
+  }
+
+  /** Notes that a job begins, or, with 1, that it has ended. */
+  function noteTime(run: number, end: 0 | 1): void {
+    if (times !== undefined) times[run % claimed * 2 + end] = performance.now() + ahead;
   }
 
   /** A task that cannot be had throws whenever it is called: the slot counts it as known all the same. */
@@ -212,7 +232,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
   function claim({ run, task: message }: RunHeader): boolean {
     const claim = claimOf(run);
     store(claims, claim + 2, timeOfDay() | 0);
-    if (compareExchange(claims, claim, SENT, STARTED) === SENT) return true;
+    if (compareExchange(claims, claim, SENT, STARTED) === SENT) {
+      noteTime(run, 0);
+      return true;
+    }
     // The slot counts it as known from this message on.
     task(message);
     post({ type: "skipped", run });
@@ -226,8 +249,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
     try {
       const value = callTask(task(message.task), args, job);
       if (isThenable(value)) return void settleLater(run, job, value);
+      noteTime(run, 1);
       postResult(run, value);
     } catch (thrown) {
+      noteTime(run, 1);
       // Among the errors that come here is that of a result that cannot be copied.
       post({ type: "threw", run, thrown: encode(thrown) });
     }
@@ -237,8 +262,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
   async function settleLater(run: number, job: RunningJob, outcome: PromiseLike<unknown>): Promise<void> {
     running.set(run, job);
     try {
-      postResult(run, await outcome);
+      const value = await outcome;
+      noteTime(run, 1);
+      postResult(run, value);
     } catch (thrown) {
+      noteTime(run, 1);
       post({ type: "threw", run, thrown: encode(thrown) });
     }
     settled(run);
@@ -356,6 +384,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     scope[JOB] = undefined;
     if (ended) return settled(run);
     flushes.delete(flushThis);
+    noteTime(run, 1);
     flush(true);
     settled(run);
   }

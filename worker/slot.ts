@@ -1,3 +1,4 @@
+import type { Observation } from "../pool/observation.ts";
 import type { Ticket } from "../pool/ticket.ts";
 import {
   CLAIM_WORDS,
@@ -58,6 +59,8 @@ export interface SlotOptions {
   maxJobs: number;
   /** The pool's clock, in milliseconds. */
   now: () => number;
+  /** Wants to know when jobs begin and end. */
+  observation: Observation | undefined;
 }
 
 /** A job that the worker may hold, again and again another. */
@@ -130,19 +133,25 @@ export class Slot {
   #hasFinalizer = false;
   /** The tasks that the worker has, as {@linkcode KNOWN_TASKS} says. */
   #known = new Set<number>();
+  #observation: Observation | undefined;
+  /** When the worker began and ended each job, if it is to note that. */
+  #times: Float64Array<SharedArrayBuffer> | undefined;
 
-  constructor({ id, start, events, capacity, maxJobs, now }: SlotOptions) {
+  constructor({ id, start, events, capacity, maxJobs, now, observation }: SlotOptions) {
     this.id = id;
     this.#events = events;
     this.#maxJobs = maxJobs;
     this.#now = now;
     this.#capacity = this.#room = capacity;
+    this.#idleSince = now();
     const places = capacity + MOST_AHEAD;
     this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
     this.#holdings = Array.from({ length: places }, (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS }));
     for (let i = places - 1; i >= 0; i--) this.#free.push(i);
+    this.#observation = observation;
+    if (observation !== undefined) this.#times = new Float64Array(new SharedArrayBuffer(places * 2 * Float64Array.BYTES_PER_ELEMENT));
     this.#thread = start({
-      alive: () => this.#state === "starting" && this.#thread.post({ type: "load", claims: this.#claims, capacity }),
+      alive: () => this.#state === "starting" && this.#loadModules(),
       message: (message) => this.#receive(message),
       delivered: () => {
         this.#room = capacity + Math.min(MOST_AHEAD, Math.floor(TIME_AHEAD / this.#thread.pace));
@@ -188,11 +197,21 @@ export class Slot {
     return this.#state === "ready" && this.load === 0 ? this.#now() - this.#idleSince : undefined;
   }
 
+  /** For how long the worker has started, been without a job, or closed, in ms. */
+  get unchangedFor(): number {
+    return this.#now() - this.#idleSince;
+  }
+
   /** The jobs that the worker holds. */
   *tickets(): Generator<Ticket> {
     for (const { ticket } of this.#holdings) {
       if (ticket !== undefined) yield ticket;
     }
+  }
+
+  #loadModules(): void {
+    const times = this.#times && { times: this.#times, origin: performance.timeOrigin, now: performance.now() };
+    this.#thread.post({ type: "load", claims: this.#claims, capacity: this.#capacity, times });
   }
 
   initialize(task: TaskMessage, args: readonly unknown[]): void {
@@ -225,6 +244,7 @@ export class Slot {
     const introduced = this.#introduce(task);
     try {
       const message = ticket.message(run, introduced);
+      if (this.#times !== undefined) this.#times[index * 2] = this.#times[index * 2 + 1] = 0;
       Atomics.store(this.#claims, claim, SENT);
       Atomics.store(this.#claims, claim + 1, message.type === "chunk" ? message.from : 0);
       this.#thread.post(message, ticket.transfer);
@@ -361,6 +381,7 @@ export class Slot {
   /** Has the worker run its finalizer; `closed` comes after it. Only for one that holds no job. */
   close(finalizer: TaskMessage | undefined): void {
     this.#state = "closing";
+    this.#idleSince = this.#now();
     this.#hasFinalizer = finalizer !== undefined;
     this.#thread.post({ type: "close", finalizer: finalizer && this.#introduce(finalizer) });
   }
@@ -417,6 +438,7 @@ export class Slot {
     // An answer may come twice; the second finds nothing.
     if (holding === undefined) return;
     const { ticket } = holding;
+    if (this.#observation !== undefined && ticket !== undefined && message.type !== "skipped") this.#observe(holding, ticket);
     this.#clear(holding);
     this.#answers++;
     this.#proven = true;
@@ -428,6 +450,12 @@ export class Slot {
 
   #stateOf({ claim }: Holding): number {
     return Atomics.load(this.#claims, claim);
+  }
+
+  /** A worker is through with a job. */
+  #observe({ claim }: Holding, ticket: Ticket): void {
+    const index = claim / CLAIM_WORDS * 2;
+    this.#observation!.ran(ticket, this.#times![index]!, this.#times![index + 1]!);
   }
 
   #holdingOf({ run }: Ticket): Holding {
@@ -461,6 +489,7 @@ export class Slot {
       const { run, ticket, claim } = holding;
       if (run === undefined) continue;
       const unstarted = Atomics.compareExchange(this.#claims, claim, SENT, WITHDRAWN) === SENT;
+      if (this.#observation !== undefined && ticket !== undefined && !unstarted) this.#observe(holding, ticket);
       const items = Atomics.exchange(this.#claims, claim + 1, NO_MORE);
       this.#clear(holding);
       if (ticket === undefined) continue;

@@ -1,0 +1,165 @@
+/**
+ * Spans and metrics of a process-pool for OpenTelemetry. Deno exports them by itself when it is run with `OTEL_DENO=true`; any other SDK that is
+ * registered with `@opentelemetry/api` does as well, and without one nothing is recorded.
+ *
+ * @example A pool in the traces and dashboards of a service
+ * ```ts
+ * import { otelObserver } from "@procpool/otel";
+ * import { ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 1, observers: [otelObserver({ name: "thumbnails" })] });
+ * assertEquals(await pool.run((x: number) => x * x, 3), 9);
+ * ```
+ *
+ * @module
+ */
+
+import { type Attributes, type Context, context, metrics, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import type { ObservedJob, PoolObserver } from "@procpool/process-pool";
+
+/** Options of {@linkcode otelObserver}. */
+export interface OtelOptions {
+  /**
+   * What the pool is called: the attribute `process_pool.name` of all spans and metrics.
+   *
+   * @default {"default"}
+   */
+  name?: string | undefined;
+  /**
+   * Whether each job is a span. Metrics cost less, and may be all that a pool of a million jobs should send.
+   *
+   * @default {true}
+   */
+  spans?: boolean | undefined;
+}
+
+/** The name under which tracer and meter are asked for. */
+const SCOPE = "@procpool/otel";
+
+/** In seconds: from what a short job takes to what a night does. */
+const BOUNDARIES = [0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600, 3600];
+
+/** The span of a job, and the context that its runs are in. */
+interface JobSpan {
+  span: Span;
+  within: Context;
+}
+
+/**
+ * An observer of one pool, for its `observers`. A job is a span, from its submission to its end, within the caller's span; within it each run in
+ * a worker is one, with the worker's own times. A chunk of a map is one job.
+ *
+ * Metrics: `process_pool.jobs` (settled, by `outcome` and `task`), `process_pool.job.waiting` and `process_pool.job.running` (histograms,
+ * in seconds), `process_pool.queue` (by `state`: `waiting` at the gate, `queued`, `running`), `process_pool.workers`, `process_pool.worker.deaths` and `process_pool.timeouts`.
+ *
+ * @param options What the pool is called, and whether there are spans.
+ * @returns The observer. Each pool needs its own.
+ *
+ * @throws {TypeError} If an option is of the wrong type.
+ */
+export function otelObserver(options: OtelOptions = {}): PoolObserver {
+  const { name = "default", spans = true } = options;
+  if (typeof name !== "string") throw new TypeError(`Cannot create observer as 'name' must be a string: current value is ${String(name)}`);
+  if (typeof spans !== "boolean") {
+    throw new TypeError(`Cannot create observer as 'spans' must be true or false: current value is ${String(spans)}`);
+  }
+  const tracer = trace.getTracer(SCOPE);
+  const meter = metrics.getMeter(SCOPE);
+  const pool: Attributes = { "process_pool.name": name };
+  const advice = { advice: { explicitBucketBoundaries: BOUNDARIES } };
+  const settled = meter.createCounter("process_pool.jobs", { unit: "{job}", description: "Jobs and items of maps that have settled" });
+  const waiting = meter.createHistogram("process_pool.job.waiting", { unit: "s", description: "From submission to start", ...advice });
+  const running = meter.createHistogram("process_pool.job.running", { unit: "s", description: "From start to end", ...advice });
+  const deaths = meter.createCounter("process_pool.worker.deaths", { unit: "{worker}", description: "Workers that died" });
+  const timeouts = meter.createCounter("process_pool.timeouts", { unit: "{job}", description: "Jobs that ran for too long" });
+  const queue = meter.createObservableGauge("process_pool.queue", { unit: "{job}", description: "Jobs that have not settled" });
+  const workers = meter.createObservableGauge("process_pool.workers", { unit: "{worker}", description: "Workers that there are" });
+  const jobSpans = new WeakMap<ObservedJob, JobSpan>();
+  let stopObserving = (): void => {};
+
+  /** A run has ended, if there was one. */
+  function ran(job: ObservedJob, failed: boolean): void {
+    const { started, ended, submitted, task, runs, worker } = job;
+    if (started === undefined) return;
+    const attributes = { ...pool, task };
+    if (runs === 1) waiting.record((started - submitted) / 1000, attributes);
+    running.record((ended! - started) / 1000, attributes);
+    const parent = jobSpans.get(job);
+    if (parent === undefined) return;
+    const span = tracer.startSpan(`run ${task}`, {
+      startTime: timeOfDay(started),
+      attributes: { ...pool, "process_pool.worker": worker!, "process_pool.run": runs },
+      links: [{ context: parent.span.spanContext() }],
+    }, parent.within);
+    if (failed) span.setStatus({ code: SpanStatusCode.ERROR });
+    span.end(timeOfDay(ended!));
+  }
+
+  function end(job: ObservedJob, state: string, error: unknown): void {
+    const jobSpan = jobSpans.get(job);
+    if (jobSpan === undefined) return;
+    const { span } = jobSpan;
+    span.setAttribute("process_pool.outcome", state);
+    if (state !== "finished") {
+      span.recordException(error instanceof Error ? error : String(error));
+      span.setStatus({ code: SpanStatusCode.ERROR, message: error instanceof Error ? error.message : String(error) });
+    }
+    span.end();
+    jobSpans.delete(job);
+  }
+
+  return {
+    opened({ levels }) {
+      const observeQueue: Parameters<typeof queue.addCallback>[0] = (result) => {
+        const { waiting, queued, running } = levels();
+        for (const [state, count] of Object.entries({ waiting, queued, running })) result.observe(count, { ...pool, state });
+      };
+      const observeWorkers: typeof observeQueue = (result) => result.observe(levels().workers, pool);
+      queue.addCallback(observeQueue);
+      workers.addCallback(observeWorkers);
+      stopObserving = () => {
+        queue.removeCallback(observeQueue);
+        workers.removeCallback(observeWorkers);
+      };
+    },
+    submitted(job) {
+      if (!spans) return;
+      const { id, task, items, submitted } = job;
+      const caller = context.active();
+      const span = tracer.startSpan(task, {
+        kind: SpanKind.INTERNAL,
+        startTime: timeOfDay(submitted),
+        attributes: { ...pool, "process_pool.job.id": id, "process_pool.job.items": items },
+      }, caller);
+      jobSpans.set(job, { span, within: trace.setSpan(caller, span) });
+    },
+    refused(job, error) {
+      settled.add(job.items, { ...pool, task: job.task, outcome: "refused" });
+      end(job, "refused", error);
+    },
+    retried(job) {
+      ran(job, true);
+    },
+    settled(job) {
+      const { state, error, failed, items, task } = job;
+      ran(job, state !== "finished");
+      const whole = items - failed;
+      if (whole > 0) settled.add(whole, { ...pool, task, outcome: state! });
+      if (failed > 0) settled.add(failed, { ...pool, task, outcome: "failed" });
+      if ((error as Partial<Error> | undefined)?.name === "JobTimeoutError") timeouts.add(1, { ...pool, task });
+      end(job, state!, error);
+    },
+    worker(_worker, change, reason) {
+      if (change === "died" || change === "failed to start") deaths.add(1, { ...pool, change, reason: reason ?? "" });
+    },
+    closed() {
+      stopObserving();
+    },
+  };
+}
+
+/** What `performance.now()` was, as milliseconds of the time of day. */
+function timeOfDay(time: number): number {
+  return performance.timeOrigin + time;
+}

@@ -1,0 +1,237 @@
+import { type Outcome, type SettledState, type Task, taskName, type TaskRef } from "../job.ts";
+import type { Ticket } from "./ticket.ts";
+
+/**
+ * One job, or one chunk of a map, as observers see it. All times are in milliseconds of `performance.now()` on the thread of the pool; the two
+ * that a worker takes are put on that scale, and lie between the moment when the job was sent and the one when the pool heard of its end.
+ */
+export interface ObservedJob {
+  /** The job's id; of a chunk, the index of its first item. */
+  readonly id: string | number;
+  /** The name of its task. */
+  readonly task: string;
+  /** How many items a chunk has; 1 for a job. */
+  readonly items: number;
+  /** When it was submitted. A chunk is submitted when it has passed the gate: what holds a map back is that it reads no further. */
+  readonly submitted: number;
+  /** When it passed the gate; undefined until then. */
+  readonly admitted: number | undefined;
+  /** When it was sent to a worker the last time; undefined before. */
+  readonly sent: number | undefined;
+  /** The worker that it was sent to. */
+  readonly worker: number | undefined;
+  /** When the worker really started it; undefined if it has not, or if the run has not come to its end. */
+  readonly started: number | undefined;
+  /** When that run ended: the task was through, or its worker was. */
+  readonly ended: number | undefined;
+  /** How many runs of it there were. */
+  readonly runs: number;
+  /** When it settled; undefined before. */
+  readonly settled: number | undefined;
+  /** How it settled; undefined before. */
+  readonly state: SettledState | undefined;
+  /** What it failed with, or what it was cancelled for. */
+  readonly error: unknown;
+  /** How many of its items failed. */
+  readonly failed: number;
+}
+
+/** What becomes of a worker: the last four are its end. `stopped` is what happens to one whose job is to be stopped, or whose pool is. */
+export type WorkerChange = "starting" | "ready" | "closed" | "stopped" | "died" | "failed to start";
+
+/** How much there is at this moment. */
+export interface PoolLevels {
+  /** Submissions that wait at the gate. */
+  waiting: number;
+  /** Jobs that have passed the gate and that no worker has yet. */
+  queued: number;
+  /** Jobs that workers hold. */
+  running: number;
+  /** Workers that start, run or close. */
+  workers: number;
+}
+
+/** The pool, as its observers see it. */
+export interface ObservedPool {
+  /** The greatest number of workers. */
+  readonly maxWorkers: number;
+  /** How many jobs a worker runs at a time. */
+  readonly jobsPerWorker: number;
+  /** The gate's permits. */
+  readonly queueSize: number;
+  /** When the pool was made, in milliseconds of `performance.now()`. */
+  readonly opened: number;
+  /** How much there is at this moment. */
+  levels(): PoolLevels;
+}
+
+/**
+ * Is told what happens in a pool, at once and on the pool's thread: what traces, statistics and metrics are made of. All methods may be left out. What one of
+ * them throws goes to the pool's `onError`; the pool goes on.
+ *
+ * A job is told of in this order: `submitted`; then `refused`, or `admitted`; `sent`, which comes again if the job came back without having started;
+ * `retried` if a run of it was not the last; and `settled`.
+ *
+ * @example How long each job waited, and how long it ran
+ * ```ts
+ * import { type PoolObserver, ProcessPool } from "@procpool/process-pool";
+ * import { assert } from "@std/assert";
+ *
+ * const lines: string[] = [];
+ * const observer: PoolObserver = {
+ *   settled: ({ task, submitted, started, ended }) => {
+ *     if (started !== undefined) lines.push(`${task} waited ${started - submitted} ms and ran ${ended! - started} ms`);
+ *   },
+ * };
+ * const square = (x: number) => x * x;
+ * {
+ *   await using pool = new ProcessPool({ observers: [observer] });
+ *   await pool.run(square, 2);
+ * }
+ * assert(lines[0]!.startsWith("square waited "));
+ * ```
+ */
+export interface PoolObserver {
+  /** The pool was made. */
+  opened?(pool: ObservedPool): void;
+  /** A job was submitted: called within `submit`, `trySubmit` or `run`, where the caller's context is the current one. */
+  submitted?(job: ObservedJob): void;
+  /** It was not admitted, as the pool closed or its signal aborted while it waited at the gate. Nothing more is told of it. */
+  refused?(job: ObservedJob, error: unknown): void;
+  /** It has passed the gate. */
+  admitted?(job: ObservedJob): void;
+  /** It was sent to a worker. */
+  sent?(job: ObservedJob): void;
+  /** A run of it has ended, `started` and `ended` say when, and it is sent again. */
+  retried?(job: ObservedJob): void;
+  /** It has settled. `started` and `ended` are those of its last run. */
+  settled?(job: ObservedJob): void;
+  /** Something became of a worker; the reason is there if it died, was stopped or could not be started. */
+  worker?(worker: number, change: WorkerChange, reason: string | undefined): void;
+  /** The pool is through. `shutdown()` and `terminate()` wait for what this returns. */
+  closed?(): void | PromiseLike<void>;
+}
+
+/** The one {@linkcode ObservedJob}; it is changed as the job goes on. */
+export class JobRecord implements ObservedJob {
+  readonly id: string | number;
+  readonly items: number;
+  readonly submitted: number;
+  admitted: number | undefined = undefined;
+  sent: number | undefined = undefined;
+  worker: number | undefined = undefined;
+  started: number | undefined = undefined;
+  ended: number | undefined = undefined;
+  runs = 0;
+  settled: number | undefined = undefined;
+  state: SettledState | undefined = undefined;
+  error: unknown = undefined;
+  failed = 0;
+  refused = false;
+  #func: Task | TaskRef;
+
+  constructor(id: string | number, func: Task | TaskRef, { items, submitted }: { items: number; submitted: number }) {
+    this.id = id;
+    this.#func = func;
+    this.items = items;
+    this.submitted = submitted;
+  }
+
+  get task(): string {
+    return taskName(this.#func);
+  }
+}
+
+/** Takes the times of what happens in a pool that is observed, and tells its observers. A pool that is not has none of these. */
+export class Observation {
+  #observers: readonly PoolObserver[];
+  #now: () => number;
+  #report: (error: unknown) => void;
+
+  constructor(observers: readonly PoolObserver[], { now, report }: { now: () => number; report: (error: unknown) => void }) {
+    this.#observers = observers;
+    this.#now = now;
+    this.#report = report;
+  }
+
+  opened(pool: Omit<ObservedPool, "opened">): void {
+    const opened = this.#now();
+    this.#tell((observer) => observer.opened?.({ ...pool, opened }));
+  }
+
+  /** `items` is the number of a chunk's. */
+  submitted({ id, func }: { id: string | number; func: Task | TaskRef }, items = 1): JobRecord {
+    const job = new JobRecord(id, func, { items, submitted: this.#now() });
+    this.#tell((observer) => observer.submitted?.(job));
+    return job;
+  }
+
+  /** Once, whoever is the first to notice. */
+  refused(job: JobRecord, error: unknown): void {
+    if (job.refused || job.admitted !== undefined) return;
+    job.refused = true;
+    this.#tell((observer) => observer.refused?.(job, error));
+  }
+
+  admitted(ticket: Ticket, job: JobRecord): void {
+    ticket.observed = job;
+    job.admitted = this.#now();
+    this.#tell((observer) => observer.admitted?.(job));
+  }
+
+  sent({ observed: job }: Ticket, worker: number): void {
+    if (job === undefined) return;
+    if (job.started !== undefined) {
+      this.#tell((observer) => observer.retried?.(job));
+      job.started = job.ended = undefined;
+    }
+    job.sent = this.#now();
+    job.worker = worker;
+    this.#tell((observer) => observer.sent?.(job));
+  }
+
+  /** A worker is through with a job that it had started, or is no more. The times are as the worker noted them; 0 for what it has not. */
+  ran({ observed: job }: Ticket, started: number, ended: number): void {
+    if (job === undefined) return;
+    const now = this.#now();
+    // Clocks of two threads may differ a little.
+    job.started = Math.min(Math.max(started, job.sent!), now);
+    job.ended = Math.max(job.started, ended === 0 ? now : Math.min(ended, now));
+    job.runs++;
+  }
+
+  settled(ticket: Ticket, outcome: Outcome<unknown>): void {
+    const { observed: job } = ticket;
+    if (job === undefined) return;
+    job.settled = this.#now();
+    const state = job.state = outcome.state;
+    if (outcome.state !== "finished") job.error = outcome.error;
+    job.failed = ticket.failedItems(state);
+    this.#tell((observer) => observer.settled?.(job));
+  }
+
+  worker(worker: number, change: WorkerChange, reason?: string): void {
+    this.#tell((observer) => observer.worker?.(worker, change, reason));
+  }
+
+  /** Never rejects. */
+  async closed(): Promise<void> {
+    await Promise.all(this.#observers.map(async (observer) => {
+      try {
+        await observer.closed?.();
+      } catch (error) {
+        this.#report(error);
+      }
+    }));
+  }
+
+  #tell(what: (observer: PoolObserver) => void): void {
+    for (const observer of this.#observers) {
+      try {
+        what(observer);
+      } catch (error) {
+        this.#report(error);
+      }
+    }
+  }
+}

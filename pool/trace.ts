@@ -1,0 +1,278 @@
+import { show } from "./checks.ts";
+import type { OnError } from "./callbacks.ts";
+import type { ObservedJob, ObservedPool, PoolLevels, PoolObserver, WorkerChange } from "./observation.ts";
+
+/** Where a trace goes. */
+interface Sink {
+  write(text: string): void;
+  close(): void | Promise<void>;
+}
+
+/** So many characters are written at a time: fewer, and the file is called for each few jobs; more would be lost if the program is killed. */
+const WRITTEN_AT_ONCE = 2 ** 16;
+
+/** The counters are written at most so often, in ms: oftener than a viewer can show only makes the trace large. */
+const COUNT_EVERY = 1;
+
+/** The process and the calling thread, in the trace. A worker's first track has its number times {@linkcode TRACKS}. */
+const PROCESS = 1, CALLER = 0;
+
+/** How long a submission takes, in microseconds: a flow begins within something, and two submissions are further apart. */
+const POINT = 0.1;
+
+/** Jobs that a worker runs at the same time have tracks of their own; a worker has at the most as many as this, and the last takes what is left. */
+const TRACKS = 1000;
+
+const ENDS: ReadonlySet<WorkerChange> = new Set(["closed", "stopped", "died", "failed to start"]);
+
+/**
+ * Opens a trace.
+ *
+ * @throws {TypeError} If it is neither a path nor a stream, or if the stream is locked.
+ * @throws {Deno.errors.NotCapable} If the file may not be written; other errors if it cannot be.
+ */
+export function openTrace(trace: unknown, onError: OnError): PoolObserver {
+  if (trace instanceof WritableStream) {
+    if (trace.locked) throw new TypeError("Cannot create pool as 'trace' must not be locked: somebody else writes to the stream");
+    return new TraceWriter(new StreamSink(trace.getWriter(), onError));
+  }
+  if (typeof trace === "string" || trace instanceof URL) return new TraceWriter(new FileSink(openFile(trace)));
+  throw new TypeError(`Cannot create pool as 'trace' must be a path or a WritableStream: current value is ${show(trace)}`);
+}
+
+function openFile(path: string | URL): Deno.FsFile {
+  try {
+    return Deno.openSync(path, { write: true, create: true, truncate: true });
+  } catch (cause) {
+    if (!(cause instanceof Error)) throw cause;
+    const why = cause instanceof Deno.errors.NotCapable ? `run it with --allow-write=${path}` : cause.message;
+    const ErrorClass = cause.constructor as new (message: string, options: ErrorOptions) => Error;
+    throw new ErrorClass(`Cannot create pool as its 'trace' ${show(String(path))} cannot be written: ${why}`, { cause });
+  }
+}
+
+/** Writes at once: the trace then holds no memory, and what was written is there if the program is killed. */
+class FileSink implements Sink {
+  #file: Deno.FsFile;
+  #encoder = new TextEncoder();
+
+  constructor(file: Deno.FsFile) {
+    this.#file = file;
+  }
+
+  write(text: string): void {
+    let bytes = this.#encoder.encode(text);
+    while (bytes.length > 0) bytes = bytes.subarray(this.#file.writeSync(bytes));
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+}
+
+/** A stream that fails is told of once. */
+class StreamSink implements Sink {
+  #writer: WritableStreamDefaultWriter<Uint8Array>;
+  #onError: OnError;
+  #encoder = new TextEncoder();
+  #failed = false;
+
+  constructor(writer: WritableStreamDefaultWriter<Uint8Array>, onError: OnError) {
+    this.#writer = writer;
+    this.#onError = onError;
+    // What it rejects with, writing rejects with as well.
+    writer.closed.catch(() => {});
+  }
+
+  write(text: string): void {
+    if (!this.#failed) this.#writer.write(this.#encoder.encode(text)).catch((error) => this.#fail(error));
+  }
+
+  async close(): Promise<void> {
+    if (this.#failed) return;
+    try {
+      await this.#writer.close();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    this.#onError(error);
+  }
+}
+
+/**
+ * Writes what happens in a pool in Chrome's trace event format, as an array: an event a line, the first two lines after its bracket name the
+ * process. It may end after any line, says the format; with the pool's end comes the closing bracket.
+ *
+ * Each worker is a thread with its jobs (`X`) and what became of itself (`i`). Each submission is a point on the calling thread (an `X` that takes next to no time),
+ * from which a flow (`s`, `f`) leads to where the job began. The gate and the queue are counters (`C`).
+ */
+class TraceWriter implements PoolObserver {
+  #sink: Sink;
+  #text = "";
+  #opened = 0;
+  #levels!: () => PoolLevels;
+  #jobsPerWorker = 1;
+  #flows = 0;
+  #counted = -Infinity;
+  #counts = "";
+  /** What the last job on each track of each worker ended at. */
+  #tracks = new Map<number, number[]>();
+  /** Names in quotes: there are few, and each job has one. */
+  #quoted = new Map<string, string>();
+  #closed = false;
+  #failed = false;
+
+  constructor(sink: Sink) {
+    this.#sink = sink;
+  }
+
+  opened({ opened, levels, jobsPerWorker }: ObservedPool): void {
+    this.#opened = opened;
+    this.#levels = levels;
+    this.#jobsPerWorker = jobsPerWorker;
+    this.#text = `[\n{"ph":"M","pid":${PROCESS},"tid":${CALLER},"name":"process_name","args":{"name":"process-pool"}}`;
+    this.#name(CALLER, "calling thread");
+  }
+
+  admitted(job: ObservedJob): void {
+    this.#count(job.admitted!);
+  }
+
+  refused({ id, task, submitted }: ObservedJob, error: unknown): void {
+    const args = `{"id":${this.#json(id)},"error":${JSON.stringify(String(error))}}`;
+    this.#write(
+      `{"ph":"i","s":"t","pid":${PROCESS},"tid":${CALLER},"ts":${this.#time(submitted)},"name":${
+        this.#quote(`refused ${task}`)
+      },"args":${args}}`,
+    );
+  }
+
+  retried(job: ObservedJob): void {
+    this.#job(job, "retried");
+  }
+
+  settled(job: ObservedJob): void {
+    this.#job(job, job.state!);
+    this.#count(job.settled!);
+  }
+
+  worker(worker: number, change: WorkerChange, reason: string | undefined): void {
+    const track = worker * TRACKS;
+    if (change === "starting") {
+      this.#tracks.set(worker, [-Infinity]);
+      this.#name(track, `worker ${worker}`);
+    }
+    const args = reason === undefined ? "" : `,"args":{"reason":${JSON.stringify(reason)}}`;
+    const now = this.#time(performance.now());
+    this.#write(`{"ph":"i","s":"t","pid":${PROCESS},"tid":${track},"ts":${now},"cat":"worker","name":"${change}"${args}}`);
+    if (!ENDS.has(change)) return;
+    this.#tracks.delete(worker);
+    // There may be nothing more to come.
+    if (this.#tracks.size === 0) this.#flush();
+  }
+
+  async closed(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#text += "\n]\n";
+    try {
+      this.#flush();
+    } finally {
+      await this.#sink.close();
+    }
+  }
+
+  /** A run of a job. One that never ran has its submission alone. */
+  #job(job: ObservedJob, outcome: string): void {
+    const { id, task, items, submitted, started, ended, worker, runs, error } = job;
+    const name = this.#quote(task);
+    const at = this.#time(submitted);
+    const flow = ++this.#flows;
+    const from = `"pid":${PROCESS},"tid":${CALLER},"ts":${at},"cat":"job","name":`;
+    const first = runs < 2 ? `{"ph":"X","dur":${POINT},${from}${name},"args":{"id":${this.#json(id)}}}` : "";
+    if (started === undefined) return this.#write(first);
+    const track = this.#trackFor(worker!, started, ended!);
+    const to = `"pid":${PROCESS},"tid":${worker! * TRACKS + track},"ts":${this.#time(started)},"cat":"job","name":`;
+    const chunk = items === 1 ? "" : `,"items":${items},"failed":${job.failed}`;
+    const why = outcome === "finished" || error === undefined ? "" : `,"error":${JSON.stringify(String(error))}`;
+    const waited = Math.round((started - submitted) * 1000) / 1000;
+    const args = `{"id":${this.#json(id)},"outcome":"${outcome}","run":${runs},"waited ms":${waited}${chunk}${why}}`;
+    const run = `{"ph":"X","dur":${Math.round((ended! - started) * 1e6) / 1000},${to}${name},"args":${args}}`;
+    if (runs > 1) return this.#write(run);
+    this.#write(`${first},\n{"ph":"s","id":${flow},${from}"queue"},\n${run},\n{"ph":"f","bp":"e","id":${flow},${to}"queue"}`);
+  }
+
+  /** The first track of a worker on which nothing runs at that time. */
+  #trackFor(worker: number, started: number, ended: number): number {
+    const ends = this.#tracks.get(worker);
+    // What runs one after the other, does so on one track, whatever a clock may say.
+    if (ends === undefined || this.#jobsPerWorker === 1) return 0;
+    let track = ends.findIndex((end) => end <= started);
+    if (track < 0) {
+      track = ends.length;
+      if (track === TRACKS) return track - 1;
+      this.#name(worker * TRACKS + track, `worker ${worker}, job ${track + 1}`);
+    }
+    ends[track] = ended;
+    return track;
+  }
+
+  #count(now: number): void {
+    if (now - this.#counted < COUNT_EVERY) return;
+    this.#counted = now;
+    const { waiting, queued, running } = this.#levels();
+    const counts =
+      `"name":"gate","args":{"waiting":${waiting}}},\n{"ph":"C","pid":${PROCESS},"tid":${CALLER},"ts":TS,"name":"queue","args":{"queued":${queued},"with workers":${running}}}`;
+    if (counts === this.#counts) return;
+    this.#counts = counts;
+    const time = this.#time(now);
+    this.#write(`{"ph":"C","pid":${PROCESS},"tid":${CALLER},"ts":${time},${counts.replace("TS", String(time))}`);
+  }
+
+  #name(track: number, name: string): void {
+    const thread = `"ph":"M","pid":${PROCESS},"tid":${track}`;
+    this.#write(
+      `{${thread},"name":"thread_name","args":{"name":"${name}"}},\n{${thread},"name":"thread_sort_index","args":{"sort_index":${track}}}`,
+    );
+  }
+
+  #write(event: string): void {
+    if (this.#closed) return;
+    this.#text += ",\n" + event;
+    if (this.#text.length >= WRITTEN_AT_ONCE) this.#flush();
+  }
+
+  #flush(): void {
+    const text = this.#text;
+    this.#text = "";
+    if (this.#failed) return;
+    try {
+      this.#sink.write(text);
+    } catch (error) {
+      // Told once: a disk that is full stays full.
+      this.#failed = true;
+      throw error;
+    }
+  }
+
+  /** In microseconds since the pool was made, to the nanosecond. */
+  #time(now: number): number {
+    return Math.round((now - this.#opened) * 1e6) / 1000;
+  }
+
+  #json(id: string | number): string {
+    return typeof id === "number" && Number.isFinite(id) ? `${id}` : JSON.stringify(String(id));
+  }
+
+  #quote(name: string): string {
+    let quoted = this.#quoted.get(name);
+    if (quoted === undefined) this.#quoted.set(name, quoted = JSON.stringify(name));
+    if (this.#quoted.size > 1000) this.#quoted.clear();
+    return quoted;
+  }
+}

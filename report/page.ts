@@ -1,0 +1,349 @@
+import type { Distribution, ReportData, WorkerRow } from "./data.ts";
+
+/**
+ * A report as one page of HTML that needs nothing else: charts are SVG without text, which can be stretched, with labels in HTML beside them, which are as large
+ * on a phone as anywhere. What a chart shows, a table beneath it says.
+ */
+export function renderReport(data: ReportData): string {
+  const { title, begun, wall, counts } = data;
+  const total = counts.finished + counts.failed + counts.cancelled;
+  const tiles: [label: string, value: string][] = [
+    ["jobs", grouped(total)],
+    ["finished", grouped(counts.finished)],
+    ["failed", grouped(counts.failed)],
+    ["cancelled", grouped(counts.cancelled)],
+    ["wall time", duration(wall)],
+    ["jobs per second", wall === 0 ? "0" : figures((counts.finished + counts.failed) / wall * 1000)],
+  ];
+  const sections: [id: string, heading: string, content: string][] = [
+    ["throughput", "Throughput", throughput(data)],
+    ["latency", "Latency", latency(data)],
+    ["workers", "Workers", timeline(data)],
+    ["errors", "Errors by kind", errors(data)],
+    ["slowest", "Slowest jobs", slowest(data)],
+    ["settings", "Settings", table(["setting", "value"], Object.entries(data.settings).map(([name, value]) => [name, String(value)]))],
+  ];
+  return `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
+<link rel="icon" href="data:,">
+<title>${escape(title)}: report</title>
+<style>${STYLE}</style>
+</head>
+<body>
+<header>
+<h1>${escape(title)}</h1>
+<p class="soft">begun <time datetime="${escape(begun)}">${escape(begun.replace("T", " ").replace(/\.\d+Z$/, " UTC"))}</time></p>
+<dl class="tiles">${tiles.map(([label, value]) => `<div data-tile="${label}"><dt>${label}</dt><dd>${value}</dd></div>`).join("")}</dl>
+<nav aria-label="Sections">${sections.map(([id, heading]) => `<a href="#${id}">${heading}</a>`).join(" ")}</nav>
+</header>
+<main>
+${
+    sections.map(([id, heading, content]) =>
+      `<section id="${id}" aria-labelledby="${id}-h"><h2 id="${id}-h">${heading}</h2>\n${content}\n</section>`
+    ).join("\n")
+  }
+</main>
+<script>${SCRIPT}</script>
+</body>
+</html>
+`;
+}
+
+/** Bars of the throughput: at the most so many, and no more than that there are so many jobs in each, on the average. */
+const MOST_BARS = 100, JOBS_PER_BAR = 4;
+
+/** Puts stretches together where jobs are few: the rate of a stretch with one job in it says nothing. */
+function coarser({ throughput: { width, finished, failed } }: ReportData): ReportData["throughput"] {
+  const jobs = sum(finished) + sum(failed);
+  const wanted = Math.max(1, Math.min(MOST_BARS, Math.floor(jobs / JOBS_PER_BAR)));
+  const together = Math.ceil(finished.length / wanted);
+  const merge = (counts: number[]): number[] =>
+    Array.from({ length: Math.ceil(counts.length / together) }, (_, i) => sum(counts.slice(i * together, (i + 1) * together)));
+  return { width: width * together, finished: merge(finished), failed: merge(failed) };
+}
+
+function throughput(data: ReportData): string {
+  const { width, finished, failed } = coarser(data);
+  const most = Math.max(1, ...finished.map((count, i) => count + failed[i]!));
+  const bars = finished.map((count, i) => {
+    const bad = failed[i]!;
+    const label = `${moment(i * width)} to ${moment((i + 1) * width)}: ${grouped(count)} finished, ${grouped(bad)} failed`;
+    const finishedBar = count === 0 ? "" : `<rect class="finished" x="${i}" y="${1 - count / most}" width="1" height="${count / most}"/>`;
+    const failedBar = bad === 0 ? "" : `<rect class="failed" x="${i}" y="${1 - (count + bad) / most}" width="1" height="${bad / most}"/>`;
+    return count + bad === 0 ? "" : `<g><title>${label}</title>${failedBar}${finishedBar}</g>`;
+  });
+  const rows = finished.map((count, i) => [moment(i * width), grouped(count), grouped(failed[i]!)]);
+  return `${legend(failed.some((count) => count > 0))}
+<figure class="plot"><div class="y"><span>${figures(most / width * 1000)}</span><span>0</span></div>
+<svg class="tall" viewBox="0 0 ${finished.length} 1" preserveAspectRatio="none" role="img" aria-label="Jobs that settled per second, over time">${
+    bars.join("")
+  }</svg>
+${axis(width * finished.length)}<figcaption>Jobs that settled per second; a bar is ${duration(width)}.</figcaption></figure>
+${asTable(["from", "finished", "failed"], rows)}`;
+}
+
+function latency({ waiting, running }: ReportData): string {
+  return `<div class="two">${distribution("Waiting", "from submission to start", waiting)}${
+    distribution("Running", "from start to end", running)
+  }</div>`;
+}
+
+function distribution(name: string, what: string, { quantiles, bins }: Distribution): string {
+  const { count, p50, p90, p95, p99, max } = quantiles;
+  if (count === 0) return `<div><h3>${name}</h3><p>No job has started.</p></div>`;
+  const most = Math.max(...bins.map((bin) => bin.count));
+  const bars = bins.map((bin, i) =>
+    bin.count === 0
+      ? ""
+      : `<rect class="finished" x="${i}" y="${1 - bin.count / most}" width="1" height="${bin.count / most}"><title>${
+        duration(bin.from)
+      } to ${duration(bin.to)}: ${grouped(bin.count)}</title></rect>`
+  );
+  const cells = Object.entries({ p50, p90, p95, p99, max }).map(([label, value]) =>
+    `<div data-quantile="${label}"><dt>${label}</dt><dd>${duration(value)}</dd></div>`
+  );
+  return `<div data-distribution="${name.toLowerCase()}"><h3>${name} <span class="soft">${what}</span></h3>
+<figure class="plot"><div class="y"><span>${grouped(most)}</span><span>0</span></div>
+<svg class="low" viewBox="0 0 ${bins.length} 1" preserveAspectRatio="none" role="img" aria-label="How many jobs took how long, ${what}">${
+    bars.join("")
+  }</svg>
+<div class="x"><span>${duration(bins[0]!.from)}</span><span>${
+    duration(bins.at(-1)!.to)
+  }</span></div><figcaption>Jobs by time; the scale is logarithmic.</figcaption></figure>
+<dl class="tiles small">${cells.join("")}</dl>
+${asTable(["from", "to", "jobs"], bins.map((bin) => [duration(bin.from), duration(bin.to), grouped(bin.count)]))}</div>`;
+}
+
+function timeline({ workers, wall, throughput: { width } }: ReportData): string {
+  if (workers.length === 0) return "<p>No job has started.</p>";
+  const drawn = workers[0]!.bars !== undefined;
+  const rows = workers.map((row) =>
+    `<div class="lane"><span class="name">worker ${row.worker}</span><svg viewBox="0 0 ${
+      Math.max(wall, 1e-3)
+    } 1" preserveAspectRatio="none" role="img" aria-label="worker ${row.worker}: ${grouped(row.jobs)} jobs, busy ${
+      percent(row.utilisation)
+    }">${drawn ? bars(row) : heat(row, width)}</svg><span class="busy">${percent(row.utilisation)}</span></div>`
+  );
+  const failed = workers.some(({ bars }) => bars?.some(({ failed }) => failed));
+  const how = drawn ? "Each bar is a job." : `The fuller a stretch of ${duration(width)}, the busier the worker was.`;
+  const keys = drawn ? " Tab to the chart; the arrow keys go from job to job." : "";
+  return `${drawn ? legend(failed) : ""}
+<div class="lanes" id="lanes"${drawn ? ` tabindex="0" role="group" aria-describedby="chosen" aria-label="Timeline of the workers"` : ""}>${
+    rows.join("\n")
+  }
+<div class="lane">${`<span class="name"></span>`}${axis(wall)}<span class="busy">busy</span></div></div>
+<p id="chosen" role="status" class="soft">${how}${keys}</p>
+${
+    asTable(
+      ["worker", "jobs", "busy"],
+      workers.map(({ worker, jobs, utilisation }) => [String(worker), grouped(jobs), percent(utilisation)]),
+    )
+  }`;
+}
+
+function bars({ worker, bars }: WorkerRow): string {
+  return bars!.map(({ id, task, start, end, failed }) =>
+    `<rect class="${failed ? "failed" : "finished"}" x="${round(start)}" width="${round(end - start)}" height="1"><title>${
+      escape(
+        `job ${id} (${task}) on worker ${worker}: ${moment(start)} to ${moment(end)}, ${duration(end - start)}${
+          failed ? ", did not finish" : ""
+        }`,
+      )
+    }</title></rect>`
+  ).join("");
+}
+
+function heat({ busy }: WorkerRow, width: number): string {
+  return busy.map((part, i) =>
+    part === 0
+      ? ""
+      : `<rect class="finished even" x="${round(i * width)}" y="${round(1 - part)}" width="${round(width)}" height="${
+        round(part)
+      }"><title>${moment(i * width)}: ${percent(part)}</title></rect>`
+  ).join("");
+}
+
+function errors({ errors, counts }: ReportData): string {
+  if (counts.failed === 0) return "<p>None.</p>";
+  return table(["kind", "jobs", "the first of them"], errors.map(({ kind, count, example }) => [kind, grouped(count), example]));
+}
+
+function slowest({ slowest }: ReportData): string {
+  if (slowest.length === 0) return "<p>No job has started.</p>";
+  return table(
+    ["job", "task", "ran", "waited", "worker", "outcome"],
+    slowest.map(({ id, task, items, ran, waited, worker, outcome }) => [
+      items === 1 ? String(id) : `${id} and ${items - 1} more`,
+      task,
+      duration(ran),
+      duration(waited),
+      String(worker),
+      outcome,
+    ]),
+  );
+}
+
+// Parts
+
+/** A figure and its unit stay on one line. */
+const NBSP = "\u00a0";
+
+function legend(withFailed: boolean): string {
+  return `<p class="legend"><span><i class="finished"></i> finished</span>${
+    withFailed ? `<span><i class="failed"></i> failed</span>` : ""
+  }</p>`;
+}
+
+function axis(wall: number): string {
+  return `<div class="x"><span>0</span><span>${moment(wall / 2)}</span><span>${moment(wall)}</span></div>`;
+}
+
+function asTable(head: string[], rows: string[][]): string {
+  return `<details><summary>The same as a table</summary>${table(head, rows)}</details>`;
+}
+
+/** It scrolls by itself where it is too wide, and can be scrolled by keyboard then. */
+function table(head: string[], rows: string[][]): string {
+  const cells = (tag: string, row: string[]): string => row.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join("");
+  return `<div class="scroll" tabindex="0" role="region" aria-label="Table"><table><thead><tr>${
+    cells('th scope="col"', head).replaceAll('</th scope="col">', "</th>")
+  }</tr></thead><tbody>${rows.map((row) => `<tr>${cells("td", row)}</tr>`).join("\n")}</tbody></table></div>`;
+}
+
+function escape(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+}
+
+function grouped(count: number): string {
+  return count.toLocaleString("en");
+}
+
+function percent(part: number): string {
+  return `${Math.round(part * 100)}${NBSP}%`;
+}
+
+/** To three figures. */
+function figures(value: number): string {
+  return value >= 100 ? grouped(Math.round(value)) : String(Number(value.toPrecision(3)));
+}
+
+/** A length of time, in the unit that suits it. */
+function duration(ms: number): string {
+  if (ms === 0) return "0";
+  if (ms < 1) return `${figures(ms * 1000)}${NBSP}µs`;
+  if (ms < 1000) return `${figures(ms)}${NBSP}ms`;
+  return ms < 100_000
+    ? `${figures(ms / 1000)}${NBSP}s`
+    : `${grouped(Math.floor(ms / 60_000))}${NBSP}min ${Math.floor(ms / 1000) % 60}${NBSP}s`;
+}
+
+/** A moment of the run. */
+function moment(ms: number): string {
+  return ms === 0 ? "0" : duration(ms);
+}
+
+function sum(values: number[]): number {
+  return values.reduce((all, value) => all + value, 0);
+}
+
+function round(value: number): number {
+  return Math.round(value * 1000) / 1000;
+}
+
+/** Text has a contrast of at least 4.5 to what is behind it, bars have one of at least 3. */
+const STYLE = `
+:root { color-scheme: light dark; --page: #ffffff; --card: #f6f8fa; --text: #1f2328; --soft: #59636e; --line: #d1d9e0; --finished: #3468b8; --failed: #cf4a1f; --focus: #0550ae }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #0d1117; --card: #161b22; --text: #e6edf3; --soft: #9198a1; --line: #3d444d; --finished: #5b8fd9; --failed: #f0883e; --focus: #79c0ff }
+}
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--text); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere }
+h2 { font-size: 1.2rem; margin: 0 0 .75rem }
+h3 { font-size: 1rem; margin: 0 0 .5rem }
+p { margin: 0 0 .75rem }
+.soft { color: var(--soft); font-weight: normal }
+section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.5rem }
+nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem }
+a { color: var(--focus); padding: .25rem 0 }
+:focus-visible { outline: 3px solid var(--focus); outline-offset: 2px }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: .5rem; margin: 1rem 0 }
+.tiles div { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .5rem .75rem }
+.tiles.small { grid-template-columns: repeat(auto-fit, minmax(5rem, 1fr)) }
+.tiles.small div { padding: .5rem }
+dt { color: var(--soft); font-size: .875rem }
+dd { margin: 0; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums }
+.small dd { font-size: 1rem }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 2rem }
+.two > div { min-width: 0 }
+.plot { display: grid; grid-template-columns: auto minmax(0, 1fr); gap: .25rem .5rem; margin: 0 }
+.y { display: flex; flex-direction: column; justify-content: space-between; text-align: right; line-height: 1 }
+.x { grid-column: 2; display: flex; flex: 1; justify-content: space-between }
+.x, .y, figcaption, .legend, .name, .busy { color: var(--soft); font-size: .875rem; font-variant-numeric: tabular-nums }
+figcaption { grid-column: 2 }
+svg { display: block; width: 100%; background: var(--card); border-bottom: 1px solid var(--line) }
+.tall { height: 11rem }
+.low { height: 7rem }
+.finished { fill: var(--finished); background: var(--finished) }
+.failed { fill: var(--failed); background: var(--failed) }
+rect { stroke: var(--page); stroke-width: 1px; vector-effect: non-scaling-stroke }
+rect.even { stroke: none }
+rect.chosen { stroke: var(--text); stroke-width: 3px }
+.legend { display: flex; gap: 1rem; margin: 0 0 .5rem }
+.legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; vertical-align: -1px }
+.lane { display: flex; align-items: center; gap: .5rem; margin-bottom: .25rem }
+.lane svg { flex: 1; min-width: 0; height: 1.75rem }
+.name { width: 5.5rem; text-align: right; flex: none }
+.busy { width: 3.2rem; text-align: right; flex: none }
+#chosen { margin-top: .5rem; min-height: 3em; overflow-wrap: anywhere }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { text-align: left; padding: .35rem .75rem; border-bottom: 1px solid var(--line); vertical-align: top }
+th { position: sticky; top: 0; background: var(--card); color: var(--soft); font-weight: 600; white-space: nowrap }
+tbody tr:last-child td { border-bottom: 0 }
+td { overflow-wrap: break-word; max-width: 30rem }
+details { margin-top: .5rem }
+details .scroll { max-height: 24rem; overflow-y: auto }
+summary { cursor: pointer; color: var(--focus); padding: .25rem 0 }
+@media (prefers-reduced-motion: no-preference) { html { scroll-behavior: smooth } }
+@media (max-width: 30rem) { .name { width: 4.6rem } .busy { width: 2.8rem } }
+`;
+
+/** From job to job by the arrow keys, and at a touch: what a mouse shows by itself. */
+const SCRIPT = `
+const lanes = document.getElementById("lanes");
+const rows = lanes === null ? [] : [...lanes.querySelectorAll("svg")].map((svg) => [...svg.querySelectorAll("rect")]);
+if (lanes?.hasAttribute("tabindex")) {
+  const status = document.getElementById("chosen");
+  let chosen;
+  const choose = (rect) => {
+    if (rect === undefined) return;
+    chosen?.classList.remove("chosen");
+    chosen = rect;
+    rect.classList.add("chosen");
+    rect.parentNode.append(rect);
+    status.textContent = rect.querySelector("title").textContent;
+  };
+  const startOf = (rect) => Number(rect.getAttribute("x"));
+  const near = (row, x) => row.reduce((best, rect) => Math.abs(startOf(rect) - x) < Math.abs(startOf(best) - x) ? rect : best, row[0]);
+  for (const row of rows) row.sort((a, b) => startOf(a) - startOf(b));
+  lanes.addEventListener("keydown", (event) => {
+    const keys = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    const step = keys[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    if (chosen === undefined) return choose(rows[0][0]);
+    const y = rows.findIndex((row) => row.includes(chosen));
+    if (step[0] !== 0) return choose(rows[y + step[0]] && near(rows[y + step[0]], startOf(chosen)));
+    choose(rows[y][rows[y].indexOf(chosen) + step[1]]);
+  });
+  lanes.addEventListener("click", (event) => {
+    if (event.target.tagName === "rect") choose(event.target);
+  });
+}
+`;

@@ -1,0 +1,214 @@
+import { assert, assertEquals } from "@std/assert";
+import { Job, type ObservedJob, type PoolObserver, ProcessPool } from "@procpool/process-pool";
+import { Times } from "../pool/measurement.ts";
+import { within } from "./fixtures.ts";
+import { meet, Meeting, seeded, thrownBy, turn } from "./helpers.ts";
+
+/** What a time is among others, by its own definition: at least this part of them is no longer. */
+function quantile(times: number[], part: number): number {
+  return times.toSorted((a, b) => a - b)[Math.ceil(part * times.length) - 1]!;
+}
+
+function assertNear(actual: number, expected: number): void {
+  assert(Math.abs(actual - expected) <= expected * 0.002, `${actual} is not ${expected}`);
+}
+
+Deno.test("Times gives quantiles to three figures, of a microsecond and of an hour", () => {
+  const random = seeded(1);
+  const times = Array.from({ length: 20_000 }, () => 10 ** (random() * 9.5 - 3));
+  const all = new Times();
+  for (const time of times) all.record(time);
+  const { count, p50, p90, p95, p99, max } = all.quantiles();
+  assertEquals([count, max], [20_000, Math.max(...times)]);
+  for (const [actual, part] of [[p50, 0.5], [p90, 0.9], [p95, 0.95], [p99, 0.99]] as const) assertNear(actual, quantile(times, part));
+});
+
+Deno.test("Times.merge() is as if all had been recorded in one", () => {
+  const [one, other, both] = [new Times(), new Times(), new Times()];
+  for (let i = 1; i <= 10_000; i++) {
+    (i % 3 === 0 ? one : other).record(i);
+    both.record(i);
+  }
+  one.merge(other);
+  assertEquals(one.quantiles(), both.quantiles());
+});
+
+Deno.test("Times gives zeros if there are none, and takes what is too short or too long for it", () => {
+  const times = new Times();
+  assertEquals(times.quantiles(), { count: 0, p50: 0, p90: 0, p95: 0, p99: 0, max: 0 });
+  times.record(0);
+  times.record(1e12);
+  assertEquals([times.quantiles().count, times.quantiles().max], [2, 1e12]);
+});
+
+for (const backend of ["worker", "killable", "inline"] as const) {
+  Deno.test(`ProcessPool.stats() measures waiting and running as the tasks themselves do (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 2, measure: true });
+    const spin = (ms: number) => {
+      const begin = performance.now();
+      while (performance.now() - begin < ms);
+      return performance.now() - begin;
+    };
+    const ran = await within(Promise.all(Array.from({ length: 100 }, (_, i) => pool.run(spin, i < 90 ? 1 : 4))));
+    const { waiting, running, throughput, workers } = pool.stats().measured!;
+    assertEquals([waiting.count, running.count], [100, 100]);
+    // The worker's own measure contains the task's.
+    assert(running.p50 >= quantile(ran, 0.5) * 0.998, `${running.p50} < ${quantile(ran, 0.5)}`);
+    assert(running.max >= Math.max(...ran));
+    assert(waiting.max > waiting.p50 && waiting.p50 > 0);
+    assert(throughput > 0 && throughput < 2 * 1000, `${throughput}`);
+    assertEquals(workers.reduce((sum, { jobs }) => sum + jobs, 0), 100);
+    assert(workers.every(({ utilisation }) => utilisation > 0 && utilisation <= 1), JSON.stringify(workers));
+  });
+}
+
+Deno.test("ProcessPool.stats() measures nothing of a pool that is not to measure", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  await pool.run((x: number) => x, 1);
+  assertEquals(pool.stats().measured, undefined);
+});
+
+Deno.test("ProcessPool.stats() measures chunks with the mean of their items, and counts each item in the throughput", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, measure: true });
+  for await (const _ of pool.map((x: number) => x, Array(1000).keys(), { chunkSize: 100 }));
+  const { waiting, running, throughput } = pool.stats().measured!;
+  assertEquals([waiting.count, running.count], [10, 10]);
+  assert(running.max > 0 && throughput > 0);
+});
+
+Deno.test("ProcessPool.stats() counts what runs at the moment in the utilisation", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, measure: true });
+  const meeting = new Meeting();
+  const result = pool.run(meet, meeting.memory);
+  await meeting.come();
+  while (pool.stats().measured!.workers[0]!.utilisation === 0) await turn();
+  assertEquals(pool.stats().measured!.workers[0]!.jobs, 0);
+  meeting.letGo();
+  await result;
+});
+
+Deno.test("ProcessPool.inspect() says what each worker does, and for how long", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 2 });
+  assertEquals(pool.inspect(), []);
+  const warm = pool.warmUp();
+  assertEquals(pool.inspect().map(({ worker, state, jobs }) => ({ worker, state, jobs })), [
+    { worker: 1, state: "starting", jobs: [] },
+    { worker: 2, state: "starting", jobs: [] },
+  ]);
+  await warm;
+  assertEquals(pool.inspect().map(({ state }) => state), ["idle", "idle"]);
+  const meeting = new Meeting();
+  const result = pool.run(new Job({ id: "it", func: meet, args: [meeting.memory] }));
+  await meeting.come();
+  while (pool.inspect().every(({ for: time, state }) => state !== "running" || time < 5)) await turn();
+  const running = pool.inspect().find(({ state }) => state === "running")!;
+  assertEquals(running.jobs.map(({ id, task, attempt }) => ({ id, task, attempt })), [{ id: "it", task: "meet", attempt: 1 }]);
+  assertEquals([running.for, running.ahead], [running.jobs[0]!.for, 0]);
+  meeting.letGo();
+  await result;
+  assertEquals(pool.inspect().every(({ state, for: time }) => state === "idle" && time >= 0), true);
+});
+
+Deno.test("ProcessPool.inspect() tells which item of a map runs", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const meetings = [new Meeting(), new Meeting()];
+  meetings[0]!.letGo();
+  const results = pool.map(meet, meetings.map(({ memory }) => memory), { chunkSize: 2 });
+  const first = results.next();
+  await meetings[1]!.come();
+  assertEquals(pool.inspect()[0]!.jobs.map(({ id, task }) => [id, task]), [[1, "meet"]]);
+  meetings[1]!.letGo();
+  await first;
+});
+
+Deno.test("console.log() shows what a pool, a job and a future are about", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const square = (x: number) => x * x;
+  const job = new Job({ id: 7, func: square, args: [3], timeout: 100 });
+  assertEquals(Deno.inspect(job), `Job { id: 7, task: "square", args: [ 3 ], timeout: 100 }`);
+  const future = await pool.submit(job);
+  assertEquals(Deno.inspect(future), `Future { id: 7, task: "square", state: "queued" }`);
+  await future.result();
+  assertEquals(Deno.inspect(future), `Future { id: 7, task: "square", state: "finished", result: 9 }`);
+  const failed = await pool.submit(() => {
+    throw new RangeError("no");
+  });
+  await failed.exception();
+  assert(Deno.inspect(failed).includes('state: "failed",\n  error: RangeError: no\n'), Deno.inspect(failed));
+  const shown = Deno.inspect(pool);
+  assert(shown.startsWith('ProcessPool {\n  state: "open",\n  workers: 1,'), shown);
+  assert(shown.includes("finished: 1") && !shown.includes("measured"), shown);
+});
+
+/** The events that an observer is told, as words. */
+class Listener implements PoolObserver {
+  events: string[] = [];
+  jobs: ObservedJob[] = [];
+  submitted = (job: ObservedJob) => this.#note("submitted", job);
+  refused = (job: ObservedJob) => this.#note("refused", job);
+  admitted = (job: ObservedJob) => this.#note("admitted", job);
+  sent = (job: ObservedJob) => this.#note("sent", job);
+  retried = (job: ObservedJob) => this.#note("retried", job);
+  settled = (job: ObservedJob) => this.#note(job.state!, job);
+  closed = () => void this.events.push("closed");
+
+  #note(what: string, job: ObservedJob): void {
+    this.events.push(`${what} ${job.id}`);
+    this.jobs.push(job);
+  }
+}
+
+Deno.test("PoolObserver is told of each job in order, with times that follow each other", async () => {
+  const listener = new Listener();
+  {
+    await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1, observers: [listener] });
+    const fails = () => {
+      throw new Error("no");
+    };
+    await Promise.all([
+      thrownBy(() => pool.run(new Job({ id: "a", func: fails, retries: 1, retryIf: () => true }))),
+      pool.run(new Job({ id: "b", func: (x: number) => x, args: [1] })),
+    ]);
+  }
+  const { events } = listener;
+  const of = (id: string) => events.filter((event) => event.endsWith(` ${id}`)).map((event) => event.split(" ")[0]);
+  assertEquals(of("a"), ["submitted", "admitted", "sent", "retried", "sent", "failed"]);
+  assertEquals(of("b"), ["submitted", "admitted", "sent", "finished"]);
+  // It waited at the gate.
+  assert(events.indexOf("submitted b") < events.indexOf("failed a") && events.indexOf("failed a") < events.indexOf("admitted b"));
+  assertEquals(events.at(-1), "closed");
+  for (const job of new Set(listener.jobs)) {
+    const times = [job.submitted, job.admitted, job.sent, job.started, job.ended, job.settled] as number[];
+    assertEquals(times, times.toSorted((a, b) => a - b), `job ${job.id}`);
+    assertEquals([job.worker, job.items], [1, 1]);
+  }
+});
+
+Deno.test("PoolObserver that throws is reported, and the pool goes on", async () => {
+  const reported: unknown[] = [];
+  const observer: PoolObserver = {
+    sent: () => {
+      throw new Error("of sent");
+    },
+    closed: () => Promise.reject(new Error("of closed")),
+  };
+  {
+    await using pool = new ProcessPool({ maxWorkers: 1, observers: [observer], onError: (error) => reported.push(error) });
+    assertEquals(await pool.run((x: number) => x, 1), 1);
+  }
+  assertEquals(reported.map(String), ["Error: of sent", "Error: of closed"]);
+});
+
+Deno.test("PoolObserver is told of submissions within the call, where the caller's context is", async () => {
+  let current = "none";
+  const seen: string[] = [];
+  await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1, observers: [{ submitted: () => void seen.push(current) }] });
+  const results: Promise<unknown>[] = [];
+  for (const name of ["a", "b", "c"]) {
+    current = name;
+    results.push(pool.run((x: number) => x, 1));
+    current = "none";
+  }
+  await Promise.all(results);
+  assertEquals(seen, ["a", "b", "c"]);
+});

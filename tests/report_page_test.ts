@@ -1,0 +1,207 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { ProcessPool } from "@procpool/process-pool";
+import { main } from "@procpool/process-pool/cli";
+import type { ReportData } from "../report/data.ts";
+import { renderReport } from "../report/page.ts";
+import { Recorder } from "../report/recorder.ts";
+import { Browser, browserAllowed, NEEDS_BROWSER } from "./browser.ts";
+import { granted } from "./fixtures.ts";
+import { thrownBy } from "./helpers.ts";
+
+const SETTINGS = { workers: 2, 'a "name"': "<b>&amp;" };
+
+/** What a recorder makes of a run. */
+async function recorded(title: string, use: (pool: ProcessPool) => Promise<unknown>): Promise<ReportData> {
+  const recorder = new Recorder();
+  await using pool = new ProcessPool({ maxWorkers: 2, observers: [recorder] });
+  await use(pool);
+  await pool.shutdown();
+  return recorder.data({ title, counts: pool.stats(), settings: SETTINGS });
+}
+
+/** Jobs of which each tenth fails, in one of two ways. */
+async function withErrors(pool: ProcessPool): Promise<void> {
+  const task = (x: number) => {
+    if (x % 20 === 0) throw new RangeError(`<script>alert(${x})</script>`);
+    if (x % 10 === 0) throw new TypeError("no");
+    return x;
+  };
+  await Promise.all(Array.from({ length: 100 }, (_, x) => pool.run(task, x).catch(() => {})));
+}
+
+const total = (counts: number[]): number => counts.reduce((sum, count) => sum + count, 0);
+
+Deno.test("Recorder gathers what a report shows", async () => {
+  const data = await recorded("a run", withErrors);
+  const { counts: { finished, failed, cancelled }, throughput, waiting, running, workers, errors, slowest, wall } = data;
+  assertEquals([finished, failed, cancelled], [90, 10, 0]);
+  assertEquals([total(throughput.finished), total(throughput.failed)], [90, 10]);
+  assertEquals([waiting.quantiles.count, running.quantiles.count], [100, 100]);
+  for (const { bins } of [waiting, running]) assertEquals(total(bins.map(({ count }) => count)), 100);
+  assertEquals(total(workers.map(({ jobs }) => jobs)), 100);
+  assertEquals(workers.flatMap(({ bars }) => bars!).filter((bar) => bar.failed).length, 10);
+  for (const bar of workers.flatMap(({ bars }) => bars!)) assert(0 <= bar.start && bar.start <= bar.end && bar.end <= wall);
+  assertEquals(errors.map(({ kind, count }) => [kind, count]), [["RangeError", 5], ["TypeError", 5]]);
+  assertEquals(slowest.length, 10);
+  assertEquals(slowest.map(({ ran }) => ran), slowest.map(({ ran }) => ran).toSorted((a, b) => b - a));
+  assertEquals(slowest[0]!.ran, Math.max(...workers.flatMap(({ bars }) => bars!.map(({ start, end }) => end - start))));
+});
+
+Deno.test("Recorder gathers chunks with their items, and the errors that it is told of", async () => {
+  const recorder = new Recorder();
+  await using pool = new ProcessPool({ maxWorkers: 2, observers: [recorder] });
+  const task = (x: number) => {
+    if (x % 10 === 0) throw new Error("no");
+    return x;
+  };
+  for await (const outcome of pool.map(task, Array(1000).keys(), { settled: true })) {
+    if (outcome.status === "rejected") recorder.failed(outcome.reason);
+  }
+  const { throughput, errors } = recorder.data({ title: "", counts: pool.stats(), settings: {} });
+  assertEquals([total(throughput.finished), total(throughput.failed)], [900, 100]);
+  assertEquals(errors, [{ kind: "Error", count: 100, example: "no" }]);
+});
+
+Deno.test("Recorder keeps its memory however long the run: stretches get longer, and bars are given up", () => {
+  const recorder = new Recorder();
+  recorder.opened({
+    opened: 0,
+    jobsPerWorker: 1,
+    maxWorkers: 1,
+    queueSize: 1,
+    levels: () => ({ waiting: 0, queued: 0, running: 0, workers: 1 }),
+  });
+  const JOBS = 5000;
+  for (let i = 0; i < JOBS; i++) {
+    const at = i * 100;
+    const times = { submitted: at, admitted: at, sent: at, started: at + 50, ended: at + 75, settled: at + 75 };
+    recorder.settled({ id: i, task: "task", items: 1, worker: 1, runs: 1, state: "finished", error: undefined, failed: 0, ...times });
+  }
+  const { throughput, workers, wall } = recorder.data({ title: "", counts: { finished: JOBS, failed: 0, cancelled: 0 }, settings: {} });
+  assertEquals([wall, total(throughput.finished)], [(JOBS - 1) * 100 + 75, JOBS]);
+  assert(throughput.finished.length <= 200 && throughput.finished.length > 90, `${throughput.finished.length}`);
+  const [{ bars, utilisation, busy }] = workers as [ReportData["workers"][number]];
+  assertEquals(bars, undefined);
+  assert(Math.abs(utilisation - 0.25) < 0.001 && busy.slice(0, -1).every((part) => Math.abs(part - 0.25) < 0.02), `${utilisation} ${busy}`);
+});
+
+Deno.test("renderReport() puts no text of a run into the page as markup, and needs no network", async () => {
+  const page = renderReport(await recorded('<script>alert("title")</script>', withErrors));
+  assert(!page.includes("<script>alert"));
+  assertStringIncludes(page, "&lt;script&gt;alert(0)&lt;/script&gt;");
+  assertStringIncludes(page, "&lt;b&gt;&amp;amp;");
+  assert(!/https?:/.test(page), "there is no address in it");
+});
+
+Deno.test("renderReport() has a page for a run without jobs", () => {
+  const data = new Recorder().data({ title: "nothing", counts: { finished: 0, failed: 0, cancelled: 0 }, settings: {} });
+  const page = renderReport(data);
+  assertStringIncludes(page, "No job has started.");
+  const [body] = page.split("<script>") as [string];
+  assert(!/NaN|Infinity|undefined/.test(body), body);
+});
+
+// In a browser
+
+const ignore = !browserAllowed;
+
+Deno.test({
+  name: `The report of the demo, in a browser, has the figures of its summary, and logs nothing ${NEEDS_BROWSER}`,
+  ignore: ignore || !granted("read"),
+  sanitizeOps: false,
+  sanitizeResources: false,
+  async fn() {
+    const path = await Deno.makeTempFile({ suffix: ".html" });
+    const lines: string[] = [];
+    const { log } = console;
+    console.log = (line: string) => lines.push(line);
+    try {
+      assertEquals(await main(["--jobs", "12", "--workers", "4", "--fail-rate", "0.4", "--seed", "1", "--json", "--report", path]), 1);
+    } finally {
+      console.log = log;
+    }
+    try {
+      const events = lines.map((line) => JSON.parse(line));
+      const summary = events.at(-1);
+      assert(summary.failed > 0 && summary.finished > 0);
+      await using browser = await Browser.start();
+      for (const look of [{ width: 1100 }, { width: 1100, dark: true }, { width: 360 }]) {
+        await browser.look(look);
+        await browser.open(`file://${path}`);
+        const tiles = await browser.evaluate(`Object.fromEntries([...document.querySelectorAll("[data-tile]")].map((tile) =>
+          [tile.dataset.tile, tile.querySelector("dd").textContent]))`) as Record<string, string>;
+        assertEquals([tiles.jobs, tiles.finished, tiles.failed, tiles.cancelled], ["12", `${summary.finished}`, `${summary.failed}`, "0"]);
+        assertEquals(parseFloat(tiles["wall time"]!), Number((summary.wall / 1000).toPrecision(3)));
+        // Each job is a bar, of the colour of its outcome, and where it was.
+        const bars = await browser.evaluate(`[...document.querySelectorAll("#lanes rect")].map((rect) =>
+          [rect.querySelector("title").textContent, rect.getBoundingClientRect().width, getComputedStyle(rect).fill])`) as [
+          string,
+          number,
+          string,
+        ][];
+        assertEquals(bars.length, 12);
+        assert(bars.every(([, width]) => width > 0));
+        assertEquals(new Set(bars.map(([, , fill]) => fill)).size, 2);
+        const ids = bars.map(([title]) => Number(/^job (\d+) /.exec(title)?.[1])).sort((a, b) => a - b);
+        assertEquals(ids, Array(12).keys().toArray());
+        const errors = await browser.evaluate(`document.querySelector("#errors tbody").innerText`) as string;
+        assertEquals(errors.split("\t").slice(0, 2), ["Error", `${summary.failed}`]);
+        // Nothing but tables scrolls sideways.
+        assertEquals(await browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), true, JSON.stringify(look));
+      }
+      assertEquals(browser.problems, []);
+      assertEquals(browser.requests.filter((url) => !url.startsWith("file:") && url !== "data:,"), []);
+    } finally {
+      await Deno.remove(path);
+    }
+  },
+});
+
+Deno.test({
+  name: `A report can be read by keyboard, in light and in dark ${NEEDS_BROWSER}`,
+  ignore,
+  sanitizeOps: false,
+  sanitizeResources: false,
+  async fn() {
+    const page = renderReport(
+      await recorded("by keyboard", async (pool) => {
+        await pool.warmUp();
+        const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+        await Promise.all([20, 20, 20, 20].map((ms) => pool.run(sleep, ms)));
+        await thrownBy(() => pool.run(() => Promise.reject(new Error("no"))));
+      }),
+    );
+    const path = await Deno.makeTempFile({ suffix: ".html" });
+    await Deno.writeTextFile(path, page);
+    try {
+      await using browser = await Browser.start();
+      const backgrounds: unknown[] = [];
+      for (const dark of [false, true]) {
+        await browser.look({ width: 1100, dark });
+        await browser.open(`file://${path}`);
+        backgrounds.push(await browser.evaluate("getComputedStyle(document.body).backgroundColor"));
+        const reached: unknown[] = [];
+        while (!reached.includes("lanes")) {
+          await browser.press("Tab");
+          reached.push(await browser.evaluate("document.activeElement.id || document.activeElement.tagName"));
+          assert(reached.length < 50, `${reached}`);
+        }
+        const chosen = () => browser.evaluate(`document.getElementById("chosen").textContent`) as Promise<string>;
+        await browser.press("ArrowRight");
+        const first = await chosen();
+        assert(/^job \d+ \(.*\) on worker 1: /.test(first), first);
+        await browser.press("ArrowRight");
+        const second = await chosen();
+        assert(second !== first && second.includes("on worker 1: "), second);
+        await browser.press("ArrowDown");
+        assertStringIncludes(await chosen(), "on worker 2: ");
+        await browser.press("ArrowDown");
+        assertStringIncludes(await chosen(), "on worker 2: ");
+      }
+      assertEquals(backgrounds, ["rgb(255, 255, 255)", "rgb(13, 17, 23)"]);
+      assertEquals(browser.problems, []);
+    } finally {
+      await Deno.remove(path);
+    }
+  },
+});
