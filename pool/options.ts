@@ -137,7 +137,7 @@ export interface ProcessPoolOptions {
    */
   trace?: string | URL | WritableStream<Uint8Array> | WritableStream<BufferSource> | undefined;
   /**
-   * Has the pool measure how long jobs wait and run, for `stats().measured`. It costs about a microsecond a job.
+   * Has the pool measure how long jobs wait and run, for `stats().measured`. It takes about a microsecond a job of the calling thread.
    *
    * @default {false}
    */
