@@ -58,12 +58,12 @@ Deno.test("simulate() finds a watchdog that sleeps while a job runs again", asyn
     function (this: Watchdog, ticket) {
       if (!ticket.watched) watch.call(this, ticket);
     });
-  assertEquals((await simulate(90))?.invariant, "the time of work that has a limit is watched");
+  assertEquals((await simulate(79))?.invariant, "the time of work that has a limit is watched");
 });
 
 Deno.test("simulate() finds a job that is run again without end", async () => {
   using _ = replace(JobTicket.prototype, "lost", () => () => undefined);
-  assertEquals((await simulate(12))?.invariant, "nothing runs more often than 'retries' say");
+  assertEquals((await simulate(9))?.invariant, "nothing runs more often than 'retries' say");
 });
 
 Deno.test("simulate() finds a job that is stopped a moment too early", async () => {
@@ -72,12 +72,12 @@ Deno.test("simulate() finds a job that is stopped a moment too early", async () 
       const running = runningFor.call(this, ticket, today);
       return running && { ...running, time: running.time + 1 };
     });
-  assertEquals((await simulate(44))?.invariant, "what is stopped for its time has run for so long");
+  assertEquals((await simulate(36))?.invariant, "what is stopped for its time has run for so long");
 });
 
 Deno.test("simulate() finds a worker that takes up nothing and is waited for", async () => {
   using _ = replace(Slot.prototype, "isKeptBusy", () => () => false);
-  assertEquals((await simulate(5))?.invariant, "every schedule comes to rest");
+  assertEquals((await simulate(37))?.invariant, "every schedule comes to rest");
 });
 
 Deno.test("simulate() finds a worker that is given up too soon", async () => {
@@ -86,7 +86,7 @@ Deno.test("simulate() finds a worker that is given up too soon", async () => {
       return this.load > 0;
     });
   assertEquals(
-    (await simulate(133))?.invariant,
+    (await simulate(39))?.invariant,
     "a worker that has jobs is stopped only to end one of them, or when it does not take them up",
   );
 });
@@ -94,12 +94,12 @@ Deno.test("simulate() finds a worker that is given up too soon", async () => {
 Deno.test("simulate() finds jobs that have finished and are lost when their worker is stopped for another", async () => {
   const original = Object.getOwnPropertyDescriptor(Slot.prototype, "hasUnread")!;
   Object.defineProperty(Slot.prototype, "hasUnread", { configurable: true, get: () => false });
-  const violation = await simulate(2315);
+  const violation = await simulate(6331);
   Object.defineProperty(Slot.prototype, "hasUnread", original);
   assertEquals(violation?.invariant, "a worker that is stopped takes no more jobs with it than it runs at a time");
 });
 
 Deno.test("simulate() finds jobs that were sent ahead and wait while another worker is idle", async () => {
   using _ = replace(Slot.prototype, "isHeldUp", () => () => false);
-  assertEquals((await simulate(150))?.invariant, "what was sent ahead does not wait while a worker is idle");
+  assertEquals((await simulate(1737))?.invariant, "what was sent ahead does not wait while a worker is idle");
 });

@@ -37,6 +37,8 @@ export interface Malice {
   /** A thread that was stopped goes on, and is never gone. */
   unstoppable: number;
   finalizerThrows: number;
+  /** A supervisor dies, and all threads with it, at each step of the world; threads that are started later have another. */
+  supervisorDies: number;
   /** It never gets as far as that it is alive. */
   hangsAtStart: number;
   /** Something that a job leaves behind, or the finalizer, keeps it busy for ever. */
@@ -218,6 +220,11 @@ export class SimulatedThread implements Thread {
   /** Whether there is something to begin with, and room for it. */
   #canTake(): boolean {
     return this.#inbox.length > 0 && this.#running.length < this.#capacity;
+  }
+
+  /** What all threads depend on has ended: a supervisor. */
+  perish(): void {
+    if (this.#state === "starting" || this.#state === "alive") this.#die();
   }
 
   /** Lets work end that has no limit and would not end by itself; false if there is none. */

@@ -57,6 +57,7 @@ export class SimulatedWorld implements Environment {
       answersTwice: rate(0.1, 0.5),
       unstoppable: rate(0.1, 0.5),
       finalizerThrows: rate(0.3),
+      supervisorDies: rate(0.01, 0.05),
       hangsAtStart: startRate(0.02, 0.1),
       keptBusy: rate(0.02, 0.1),
     };
@@ -128,6 +129,7 @@ export class SimulatedWorld implements Environment {
     const choices = senders.length + steppers.length + this.#pauses.length;
     if (choices === 0) return false;
     if (random.chance(0.2)) this.clock.creep(random.below(4));
+    if (random.chance(this.malice.supervisorDies)) this.#endAll();
     let choice = random.below(choices);
     if (choice < senders.length) this.#deliver(senders[choice]!);
     else if ((choice -= senders.length) < steppers.length) this.#step(steppers[choice]!);
@@ -165,6 +167,11 @@ export class SimulatedWorld implements Environment {
 
   checkNow(): void {
     for (const thread of this.#threads) thread.checkNow();
+  }
+
+  #endAll(): void {
+    this.note(() => "a supervisor dies");
+    for (const thread of this.#threads) thread.perish();
   }
 
   #deliver(thread: SimulatedThread): void {
