@@ -49,17 +49,20 @@ export {
   type PoolBrokenDetails,
   PoolBrokenError,
   PoolClosedError,
+  type PoolMeasurements,
   type PoolStats,
   type ResultOptions,
   type SettledState,
   type ShutdownOptions,
   type Task,
   type TaskRef,
+  type TimeQuantiles,
   wait,
   type WaitOptions,
   type WaitResult,
   type WorkerDiedDetails,
   WorkerDiedError,
+  type WorkerMeasurements,
 } from "@procpool/process-pool";
 export type { RedisConnection } from "./connection.ts";
 export { type ClusterHost, type HostShutdownOptions, serve, type ServeOptions } from "./host.ts";
