@@ -105,6 +105,8 @@ export class Crew {
   #stopIdleTimer: (() => void) | undefined;
   /** Calls off what is done about a worker that takes too long to start or to close. */
   #deadlines = new Map<Slot, () => void>();
+  /** Calls off the end of a worker that is to be stopped soon. */
+  #condemned = new Map<Slot, () => void>();
   #looks: Rounds;
   #balances: Rounds;
 
@@ -257,13 +259,20 @@ export class Crew {
    */
   condemn(slot: Slot, ticket: Ticket, death: Death, reason: unknown): void {
     slot.condemn(ticket);
+    if (this.#condemned.has(slot)) return;
+    const wait = (): void => {
+      const stopTimer = this.#options.clock.after(SOON, stopSoon);
+      // As with other timers, the worker may have left meanwhile.
+      if (this.#slots.has(slot)) this.#condemned.set(slot, stopTimer);
+      else stopTimer();
+    };
     const stopSoon = (): void => {
-      if (!this.#slots.has(slot)) return;
-      if (slot.hasUnread) return void this.#options.clock.after(SOON, stopSoon);
+      if (slot.hasUnread) return wait();
+      this.#condemned.delete(slot);
       if (!slot.reprieve()) this.#parts.events.bereaved(this.stop(slot, reason), death);
       this.#parts.events.changed();
     };
-    this.#options.clock.after(SOON, stopSoon);
+    wait();
   }
 
   /** Stops all at once, as far as the backend can. */
@@ -483,6 +492,8 @@ export class Crew {
   #leave(slot: Slot, change: WorkerChange, reason?: string): void {
     this.#parts.observation?.worker(slot.id, change, reason);
     this.#unlimit(slot);
+    this.#condemned.get(slot)?.();
+    this.#condemned.delete(slot);
     this.#slots.delete(slot);
     this.#ending.add(slot);
     if (this.size > 0) return;
