@@ -137,6 +137,108 @@ Deno.test("createRangeRunner() skips blank lines of NDJSON, and numbers the othe
   assertEquals([records, lines], [4, 8]);
 });
 
+Deno.test("createRangeRunner() parses lines at once as it would one by one, whatever they are made of", async () => {
+  const random = seeded(3);
+  const pieces = [
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    " ",
+    '"',
+    '"a":',
+    '"b":',
+    "1",
+    "null",
+    '"x"',
+    '{"a":1}',
+    '{"a":[',
+    "]}",
+    '"},{"',
+    "\r",
+    '{"a":{"b":2}}',
+  ];
+  const whole = ['{"a":1}', '{"b":[1,{"c":2}]}', '{"a":{"b":2},"c":3}', '{"t":"},{"}', '{"t":", {"}'];
+  const parsed = { lines: 0, failed: 0 };
+  for (let round = 0; round < 20_000; round++) {
+    const lines = Array.from({ length: 1 + Math.floor(random() * 4) }, () => {
+      if (random() < 0.4) return whole[Math.floor(random() * whole.length)]!;
+      return `{${Array.from({ length: Math.floor(random() * 6) }, () => pieces[Math.floor(random() * pieces.length)]).join("")}`;
+    });
+    const expected = lines.flatMap((line) => {
+      try {
+        return [`${JSON.stringify(JSON.parse(line))}\n`];
+      } catch {
+        return [];
+      }
+    });
+    const { output, failed } = await runText(lines.join("\n"), ndjson);
+    assertEquals([output, failed.length], [expected.join(""), lines.length - expected.length], JSON.stringify(lines));
+    parsed.lines += expected.length;
+    parsed.failed += failed.length;
+  }
+  assert(parsed.lines > 10_000 && parsed.failed > 10_000, JSON.stringify(parsed));
+});
+
+Deno.test("createRangeRunner() takes two values in a line for a mistake, though a value in two lines makes up for it", async () => {
+  for (
+    const [two, ...one] of [
+      ['{"a":1},{"b":2}', '{"c":[{"d":3}', '{"e":4}]}'],
+      ['{"a":1} , {"b":2}', '{"c":[{"d":3}', '{"e":4}]}'],
+      ['{"a":1},"b"', '{"c":[{"d":3}', '{"e":4}]}'],
+      ['{"a":1},null', '{"c":[{"d":3}', '{"e":4}]}'],
+      ['{"a":1},[2]', '{"c":[{"d":3}', '{"e":4}]}'],
+      ['{"a":1},3', '{"c":[{"d":3}', '{"e":4}]}'],
+      ['{"a":1},{"b":2}', '{"c":"', '{"}'],
+    ]
+  ) {
+    const { output, failed } = await runText([two, ...one, '{"f":5}'].join("\n"), ndjson);
+    assertEquals([output, failed.map(({ line }) => line)], ['{"f":5}\n', [0, 1, 2]]);
+  }
+});
+
+Deno.test("createRangeRunner() parses objects, 256 of them at a time, and one by one where one of those is none", async () => {
+  using parse = spyOnParse();
+  const lines = Array.from({ length: 1000 }, (_, a) => JSON.stringify({ a, b: { c: [a, "x"] }, d: "ä" }));
+  const { output } = await runText(lines.join("\r\n"), ndjson);
+  assertEquals([output, parse.calls], [lines.map((line) => `${line}\n`).join(""), 4]);
+  lines[300] = "{";
+  parse.calls = 0;
+  assertEquals((await runText(lines.join("\n"), ndjson)).records, 1000);
+  // The helper of this test parses the error, too.
+  assertEquals(parse.calls, 4 + 256 + 1);
+});
+
+Deno.test("createRangeRunner() gives a record that is tried again what it was given first, though the task changed it", async () => {
+  const seen: unknown[] = [];
+  const task = (record: unknown) => {
+    const { a } = record as { a: number };
+    seen.push(a);
+    (record as { a: number }).a = 100;
+    if (seen.length < 3) throw new Error("not yet");
+    return a;
+  };
+  const { output } = await runText('{"a":1}\n{"a":2}\n', { ...ndjson, task, retries: 2 });
+  assertEquals([output, seen], ["1\n2\n", [1, 1, 1, 2]]);
+});
+
+/** Counts how often JSON is parsed. */
+function spyOnParse(): { calls: number } & Disposable {
+  const { parse } = JSON;
+  const spy = {
+    calls: 0,
+    [Symbol.dispose]() {
+      JSON.parse = parse;
+    },
+  };
+  JSON.parse = (text, reviver) => {
+    spy.calls++;
+    return parse(text, reviver);
+  };
+  return spy;
+}
+
 Deno.test("createRangeRunner() fails a line that is not valid UTF-8, and no other", async () => {
   const bytes = new Uint8Array([...encoder.encode('"ä"\n'), 0x22, 0xff, 0x22, 10, ...encoder.encode('"\ufffd"\n"z"')]);
   const { output, failed } = await runText(bytes, ndjson);
