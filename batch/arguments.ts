@@ -56,6 +56,7 @@ Options:
                          program may; may be given more than once
   --progress <how>       json for one JSON object a line on stderr, none for
                          nothing (default: a line, on a terminal)
+  --report <file>        writes a report of the run as one page of HTML
   --dry-run <number>     print the results of the first records, and no more
   --help                 show this
 
@@ -86,6 +87,7 @@ interface Values {
   workers: number;
   chunk: number;
   progress: "json" | "none";
+  report: string;
   "dry-run": number;
 }
 
@@ -120,6 +122,7 @@ const VALUES: { [Name in keyof Values]: ValueOption<Values[Name]> } = {
     },
   },
   progress: oneOf("json", "none"),
+  report: { need: "the path of a file", read: (text) => text === "-" ? undefined : text },
   "dry-run": wholeNumber(1, 1_000_000),
 };
 
@@ -191,6 +194,7 @@ function read(args: readonly string[]): BatchRequest {
       overwrite: parsed.overwrite === true,
       retryFailed: parsed["retry-failed"] === true,
       limit: dryRun,
+      report: value("report"),
     },
     report: { progress: value("progress") ?? "auto", dryRun: dryRun !== undefined },
   };

@@ -1,19 +1,23 @@
 import type { ProcessPool } from "../pool.ts";
+import { count } from "../report/figures.ts";
 import { readHeader } from "./csv.ts";
 import { Coverage } from "./coverage.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { ErrorsFile, Files, type Totals } from "./files.ts";
-import { findSources } from "./inputs.ts";
+import { findSources, type Source } from "./inputs.ts";
 import { differences, type Fingerprint, type FoundLog, JobLog, readLog } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
+import { checkReport, writeReport } from "./page.ts";
 import { divide } from "./parts.ts";
 import { resolve } from "./paths.ts";
 import { fingerprintOf, formatOf, formatsOf, prepareTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
 import { retryFailed, settledLog } from "./retry_failed.ts";
 import { createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
-import { BatchRun } from "./run.ts";
+import { BatchRecorder } from "./recorder.ts";
+import { BatchRun, type RangeRun } from "./run.ts";
+import { noTimes } from "./times.ts";
 
 /**
  * Runs a task on every record of a file, however many there are, on all cores, and writes the results to another file.
@@ -52,11 +56,19 @@ export async function batch(task: BatchTask, options: BatchOptions): Promise<Bat
   const formats = formatsOf(resolved);
   const prepared = await prepareTask(resolved.task);
   const sources = await findSources(resolved.inputs, (name) => resolved.inputFormat ?? formatOf(name));
-  const plan: Plan = { options: resolved, formats, task: prepared, sources };
-  if (!isPath(resolved.output)) return await runToStream(plan);
-  const paths = pathsOf(resolved, sources);
+  const recorder = resolved.report === undefined ? undefined : new BatchRecorder(rangeName(resolved, sources));
+  const plan: Plan = { options: resolved, formats, task: prepared, sources, recorder };
+  const paths = isPath(resolved.output) ? pathsOf(resolved, sources) : undefined;
+  await checkReport(plan, paths);
+  if (paths === undefined) return await runToStream(plan);
   if (resolved.mode === "retry-failed") return await retryFailed(plan, paths);
   return await runToFile(plan, paths);
+}
+
+/** What a range is called on the timeline of a report. */
+function rangeName({ mode }: ResolvedBatch, sources: readonly Source[]): (range: RangeRun) => string {
+  if (mode === "retry-failed") return ({ index }) => `record ${count(index + 1)} of those that had failed`;
+  return ({ source, start, end }) => `bytes ${count(start)} to ${count(end)} of ${sources[source]!.name}`;
 }
 
 async function runToStream(plan: Plan): Promise<BatchSummary> {
@@ -94,7 +106,9 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
     : { records: last.records, failed: last.failed, busy: last.busy, wall: last.wall };
   if (last?.stage === "finished") {
     const { records, failed } = last;
-    return { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined };
+    const summary = { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined };
+    await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
+    return summary;
   }
   using log = await explained(
     paths,
@@ -180,10 +194,11 @@ interface Destination {
 }
 
 async function run(plan: Plan, { coverages, output, errors, log, before, paths, errorsPath }: Destination): Promise<BatchSummary> {
-  const { options, sources } = plan;
-  const { workers, ordered } = options;
+  const { options, sources, recorder } = plan;
+  const { ordered } = options;
   const files = new Files({ sources, coverages, ordered, output, errors, log, before });
   const begin = performance.now();
+  recorder?.begin();
   const pool = createPool(plan);
   const chunk = chunkSize(options, () => ({ ...batchRun.counts, elapsed: performance.now() - begin }));
   const parts = divide(sources, coverages, {
@@ -191,8 +206,33 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
     chunk,
     fields: (row) => readHeader(row, { input: sources[0]!.name, delimiter: plan.formats.delimiter }),
   });
+  const summarise = (outcome: BatchSummary["outcome"], wall: number): BatchSummary => {
+    const { records, failed } = files.totals;
+    return {
+      ...summaryOf(plan, paths),
+      ...whatFilesTell(files),
+      ...speedOf({ records: records - before.records, busy: batchRun.counts.busy, wall, workers: options.workers }),
+      ...quantilesOf(batchRun.times),
+      outcome,
+      records,
+      failed,
+      errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
+    };
+  };
+  const report = (summary: BatchSummary, failure?: unknown) =>
+    writeReport(plan, { summary, times: batchRun.times, errors: files.errors.get(), run: batchRun.counts.records, failure });
   const tell = progressOf({ plan, pool, begin, before, counts: () => batchRun.counts, covered: coveredBytes(coverages) });
-  const batchRun: BatchRun = new BatchRun({ pool, parts, consumer: files, options, onTick: () => tell("now and then") });
+  const batchRun: BatchRun = new BatchRun({
+    pool,
+    parts,
+    consumer: files,
+    options,
+    onTick() {
+      recorder?.sample(batchRun.counts);
+      tell("now and then");
+    },
+    onRange: recorder && ((range) => recorder.range(range)),
+  });
   let through = false;
   try {
     const outcome = await batchRun.run();
@@ -200,7 +240,7 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
     if (outcome === "complete") await pool.shutdown({ timeout: 1000 });
     else await pool.terminate();
     const wall = performance.now() - begin;
-    const { records, failed } = files.totals;
+    recorder?.sample(batchRun.counts);
     if (outcome === "complete") {
       await output.finish();
       await errors?.finish(sources, coverages, ordered);
@@ -208,16 +248,16 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
       through = true;
     }
     tell("at the end");
-    return {
-      ...summaryOf(plan, paths),
-      ...whatFilesTell(files),
-      ...speedOf({ records: records - before.records, busy: files.totals.busy - before.busy, wall, workers }),
-      ...quantilesOf(batchRun.times),
-      outcome,
-      records,
-      failed,
-      errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
-    };
+    const summary = summarise(outcome, wall);
+    await report(summary);
+    return summary;
+  } catch (error) {
+    recorder?.sample(batchRun.counts);
+    // Why the batch cannot go on matters more than that its report cannot be written either.
+    if (error instanceof BatchError && error.resumable) {
+      await report(summarise("stopped", performance.now() - begin), error).catch(() => {});
+    }
+    throw error;
   } finally {
     await pool.terminate();
     if (!through) {
@@ -289,6 +329,6 @@ function progressOf(
   };
 }
 
-function whatFilesTell({ slowest, errorNames, denied }: Files): Pick<BatchSummary, "slowest" | "errorNames" | "denied"> {
-  return { slowest, errorNames: [...errorNames].sort(([, a], [, b]) => b - a), denied: [...denied] };
+function whatFilesTell({ slowest, errors, denied }: Files): Pick<BatchSummary, "slowest" | "errorNames" | "denied"> {
+  return { slowest, errorNames: errors.get().map(({ kind, count }) => [kind, count]), denied: [...denied] };
 }

@@ -1,10 +1,11 @@
 import type { Coverage } from "./coverage.ts";
+import { Kinds } from "../report/kinds.ts";
 import { BatchError } from "./errors.ts";
 import type { Source } from "./inputs.ts";
 import type { JobLog, LogEntry } from "./job_log.ts";
 import { type Output, partialOf } from "./output.ts";
 import type { SlowRecordReport } from "./progress.ts";
-import { type ErrorEntry, errorLine, parseErrors, readError } from "./record_errors.ts";
+import { type ErrorEntry, errorLine, parseErrors, parseMembers, readError } from "./record_errors.ts";
 import type { Consumer, DonePart } from "./run.ts";
 
 /** So many of the slowest records are told. */
@@ -32,8 +33,8 @@ export interface Totals {
 
 /** Puts down what is done. */
 export class Files implements Consumer {
-  /** Names of errors, how often each came. */
-  readonly errorNames = new Map<string, number>();
+  /** What records failed with. */
+  readonly errors = new Kinds();
   /** What tasks were denied. */
   readonly denied = new Set<string>();
   /** The slowest records, those first that took longest. */
@@ -124,7 +125,7 @@ export class Files implements Consumer {
 
   #count(members: Uint8Array): void {
     const { name, denied } = readError(members);
-    this.errorNames.set(name, (this.errorNames.get(name) ?? 0) + 1);
+    this.errors.add(name, () => parseMembers(members).error.message);
     if (denied !== undefined) this.denied.add(denied);
   }
 

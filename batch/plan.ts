@@ -2,6 +2,7 @@ import { ProcessPool } from "../pool.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import type { Source } from "./inputs.ts";
 import type { ResolvedBatch } from "./options.ts";
+import type { BatchRecorder } from "./recorder.ts";
 import { errorsOf, logOf, partialOf } from "./output.ts";
 import { resolve } from "./paths.ts";
 import { explainPool, type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
@@ -13,6 +14,8 @@ export interface Plan {
   formats: Formats;
   task: PreparedTask;
   sources: Source[];
+  /** Gathers what a report shows; undefined if there is to be none. */
+  recorder: BatchRecorder | undefined;
 }
 
 /** The files of a batch. */
@@ -53,7 +56,8 @@ export async function sizeOf(path: string): Promise<number | undefined> {
 /** The pool of a batch. */
 export function createPool(plan: Plan): ProcessPool {
   try {
-    return new ProcessPool(poolOptions(plan.task, plan));
+    const observers = plan.recorder === undefined ? undefined : [plan.recorder];
+    return new ProcessPool({ ...poolOptions(plan.task, plan), observers });
   } catch (error) {
     throw explainPool(error);
   }

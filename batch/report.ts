@@ -1,3 +1,5 @@
+import { count, duration, percent, rounded } from "../report/figures.ts";
+import { placeOf } from "./page.ts";
 import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
 
 /** Where a batch tells how it goes: the standard error. */
@@ -61,7 +63,7 @@ export function progressLine(
   return [
     `${count(records)} records`,
     ...share === undefined ? [] : [`${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`],
-    `${count(recordsPerSecond)}/s`,
+    `${rounded(recordsPerSecond)}/s`,
     `${count(failed)} failed`,
     timeLeft === undefined ? `${duration(elapsed)} so far` : `${duration(timeLeft)} left`,
     `${busy} of ${workers} workers busy`,
@@ -78,16 +80,15 @@ export function summaryLines(summary: BatchSummary): string[] {
   }
   const lines = [
     `${count(records)} ${records === 1 ? "record" : "records"}${earlier}, ${count(failed)} failed, ${duration(wall)}, ${
-      count(recordsPerSecond)
+      rounded(recordsPerSecond)
     } records/s`,
   ];
   if (p50 !== undefined) {
     const quantiles = `time a record: p50 ${duration(p50)}, p95 ${duration(p95!)}, p99 ${duration(p99!)}`;
-    lines.push(`${quantiles}; ${workers} ${workers === 1 ? "worker" : "workers"}, ${Math.round(utilisation * 100)} % of the time busy`);
+    lines.push(`${quantiles}; ${workers} ${workers === 1 ? "worker" : "workers"}, ${percent(utilisation)} of the time busy`);
   }
-  for (const { input, line, lastLine, offset, time } of summary.slowest.filter((slow) => isTelling(slow, p50 ?? 0))) {
-    const place = line === undefined ? `byte ${offset}` : line === lastLine ? `line ${line}` : `one of lines ${line} to ${lastLine}`;
-    lines.push(`slow: ${duration(time)}, ${input}, ${place}`);
+  for (const slow of summary.slowest.filter((slow) => isTelling(slow, p50 ?? 0))) {
+    lines.push(`slow: ${duration(slow.time)}, ${slow.input}, ${placeOf(slow)}`);
   }
   if (summary.errorNames.length > 0) {
     const names = summary.errorNames.slice(0, 5).map(([name, times]) => `${name === "" ? "unnamed" : name} ${count(times)}`);
@@ -106,24 +107,4 @@ export function summaryLines(summary: BatchSummary): string[] {
 /** Among quick records that were timed together, a pause of V8's or of the system's looks like a slow one. */
 function isTelling({ time, line, lastLine }: SlowRecordReport, p50: number): boolean {
   return time >= 1 && time > 10 * p50 && (line === lastLine || time >= 1000);
-}
-
-/** A number with its thousands apart, without decimals. */
-function count(number: number): string {
-  return Math.round(number).toString().replaceAll(/\B(?=(\d{3})+$)/g, ",");
-}
-
-/** A time in milliseconds, in the unit that suits it. */
-export function duration(ms: number): string {
-  if (ms < 0.001) return `${Math.round(ms * 1e6)} ns`;
-  if (ms < 1) return `${short(ms * 1000)} µs`;
-  if (ms < 1000) return `${short(ms)} ms`;
-  if (ms < 60_000) return `${short(ms / 1000)} s`;
-  const minutes = Math.round(ms / 60_000);
-  if (minutes < 2) return `${Math.round(ms / 1000)} s`;
-  return minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function short(number: number): string {
-  return number < 10 ? number.toFixed(1) : number.toFixed(0);
 }

@@ -47,7 +47,7 @@ export function duration(ms: number): string {
   if (ms === 0) return "0";
   const [unit, size] = UNITS.find(([, size]) => Math.round(ms / size) < 1000) ?? ["s", 1000];
   const seconds = Math.round(ms / 1000);
-  if (unit !== "s" || seconds < 100) return `${rounded(ms / size)} ${unit}`;
+  if (unit !== "s" || ms < 99_950) return `${rounded(ms / size)} ${unit}`;
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
   return `${count(Math.floor(minutes / 60))} h ${minutes % 60} min`;

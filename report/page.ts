@@ -62,6 +62,7 @@ function coarser({ throughput: { width, finished, failed } }: ReportData): Repor
 function throughput(data: ReportData): string {
   const { item } = data.words;
   const { width, finished, failed } = coarser(data);
+  if (sum(finished) + sum(failed) === 0) return `<p>No ${item} was through.</p>`;
   const most = Math.max(1, ...finished.map((count, i) => count + failed[i]!));
   const bars = finished.map((each, i) => {
     const bad = failed[i]!;
@@ -89,13 +90,12 @@ function distribution({ name, what, distribution: { quantiles, bins } }: Latency
   const most = Math.max(...bins.map((bin) => bin.count));
   const [from, to] = [bins[0]!.from, bins.at(-1)!.to];
   const x = (time: number): number => round(Math.log2(time / from));
-  const bars = bins.map((bin) =>
-    bin.count === 0
-      ? ""
-      : `<rect class="finished" x="${x(bin.from)}" y="${1 - bin.count / most}" width="${round(Math.log2(bin.to / bin.from))}" height="${
-        bin.count / most
-      }"><title>${time(bin.from)} to ${time(bin.to)}: ${count(bin.count)}</title></rect>`
-  );
+  const bars = bins.map((bin) => {
+    const height = Math.max(LEAST_HEIGHT, bin.count / most);
+    const title = `${time(bin.from)} to ${time(bin.to)}: ${count(bin.count)}`;
+    const place = `x="${x(bin.from)}" y="${1 - height}" width="${round(Math.log2(bin.to / bin.from))}" height="${height}"`;
+    return bin.count === 0 ? "" : `<rect class="finished" ${place}><title>${title}</title></rect>`;
+  });
   const cells = Object.entries(quantiles).filter(([name]) => name !== "count").map(([name, value]) =>
     [name, { value, unit: "ms" }] as const
   );
@@ -143,6 +143,9 @@ ${about === "" ? "" : `<p class="soft">${about}</p>\n`}${
     )
   }`;
 }
+
+/** A bar of few is seen beside one of many. */
+const LEAST_HEIGHT = 0.015;
 
 /** Of a bar that failed in part, a strip has the colour of what failed: at least so high that it is seen. */
 const LEAST_STRIP = 0.2;

@@ -86,7 +86,8 @@ export class Recorder implements PoolObserver {
   }
 
   worker(worker: number, change: WorkerChange): void {
-    if (change !== "starting" && change !== "ready") this.#timeline.left(worker);
+    if (change === "starting") this.#timeline.entered(worker);
+    else if (change !== "ready") this.#timeline.left(worker);
   }
 
   /** Counts the error of an item of a map: the pool tells only how many there were. */

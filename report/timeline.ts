@@ -15,6 +15,8 @@ interface Row {
   replaced: number;
   jobs: number;
   busy: number;
+  /** When the last of them ended. */
+  end: number;
   bars: WorkerBar[];
 }
 
@@ -34,13 +36,24 @@ export class Timeline {
     const row = this.#rows[index]!;
     row.jobs++;
     row.busy += busy;
+    row.end = Math.max(row.end, bar.end);
     this.#stretches.spread(`row ${index}`, bar, busy);
     if (++this.#bars <= MOST_BARS) row.bars.push(bar);
     // They would not be drawn, so they need not be kept.
     else if (this.#bars === MOST_BARS + 1) { for (const each of this.#rows) each.bars = []; }
   }
 
-  /** A worker is gone: the next that comes has its row. */
+  /** A worker comes: it has the row of one that is gone, or one of its own. */
+  entered(worker: number): void {
+    this.#rowOf(worker);
+  }
+
+  /** When a worker was last through with something; 0 if it never was. */
+  endOf(worker: number): number {
+    return this.#rows.find((row) => row.worker === worker)?.end ?? 0;
+  }
+
+  /** A worker is gone; what it ran may still be told. */
   left(worker: number): void {
     const row = this.#rows.find((row) => row.worker === worker);
     if (row !== undefined) row.free = true;
@@ -58,7 +71,7 @@ export class Timeline {
       bars: drawn ? bars : undefined,
       busy: this.#stretches.get(`row ${index}`, wall).map((each) => Math.min(1, each / this.#stretches.width / jobsPerWorker)),
     }));
-    return rows.sort((a, b) => a.worker - b.worker);
+    return rows.filter(({ jobs }) => jobs > 0).sort((a, b) => a.worker - b.worker);
   }
 
   #rowOf(worker: number): number {
@@ -66,7 +79,7 @@ export class Timeline {
     if (known >= 0) return known;
     const free = this.#rows.findIndex((row) => row.free);
     if (free < 0) {
-      return this.#rows.push({ name: worker, worker, former: undefined, free: false, replaced: 0, jobs: 0, busy: 0, bars: [] }) - 1;
+      return this.#rows.push({ name: worker, worker, former: undefined, free: false, replaced: 0, jobs: 0, busy: 0, end: 0, bars: [] }) - 1;
     }
     const row = this.#rows[free]!;
     [row.former, row.worker, row.free] = [row.worker, worker, false];
