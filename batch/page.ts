@@ -76,8 +76,7 @@ export async function writeReport(plan: Plan, reported: Reported): Promise<void>
   }
 }
 
-const RANGE =
-  "A range is a part of the input, or what was left of one, that a worker ran in one go. A strip of the other colour says that records of it failed.";
+const RANGE = "A range is a part of the input, or what was left of one, that a worker ran in one go.";
 const BUSY = "Busy is the share of the whole run that records took; the rest is reading, and waiting.";
 
 /** What a report shows. Its figures are those of the summary. */

@@ -123,8 +123,11 @@ function timeline({ workers, wall, throughput: { width }, words: { item, bar, ab
   );
   const failed = workers.some(({ bars }) => bars?.some(({ failed }) => failed > 0));
   const total = sum(workers.map(({ jobs }) => jobs));
+  const strips = workers.some(({ bars }) => bars?.some(({ failed }) => failed > 0 && failed < 1));
   const how = drawn
-    ? `Each bar is a ${bar}. Tab to the chart; the arrow keys go from ${bar} to ${bar}.`
+    ? `Each bar is a ${bar}${
+      strips ? `; one with a strip of the other colour failed in part` : ""
+    }. Tab to the chart; the arrow keys go from ${bar} to ${bar}.`
     : `There were ${count(total)} ${bar}s, too many to be drawn one by one. They are merged into stretches of ${time(width)}: ` +
       "the fuller a stretch, the busier the worker was.";
   const replaced = workers.some(({ replaced }) => replaced > 0);
@@ -145,7 +148,7 @@ ${about === "" ? "" : `<p class="soft">${about}</p>\n`}${
 }
 
 /** A bar of few is seen beside one of many. */
-const LEAST_HEIGHT = 0.015;
+const LEAST_HEIGHT = 0.03;
 
 /** Of a bar that failed in part, a strip has the colour of what failed: at least so high that it is seen. */
 const LEAST_STRIP = 0.2;
