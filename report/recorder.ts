@@ -1,6 +1,6 @@
 import { Times } from "../pool/measurement.ts";
 import type { ObservedJob, ObservedPool, PoolObserver, WorkerChange } from "../pool/observation.ts";
-import type { Distribution, ErrorKind, ReportData } from "./data.ts";
+import type { Distribution, ReportData } from "./data.ts";
 import { Kinds } from "./kinds.ts";
 import { Stretches } from "./stretches.ts";
 import { Timeline } from "./timeline.ts";
