@@ -123,7 +123,8 @@ const VALUES: ValueOptions<Values> = {
 /** Options that may be given more than once. */
 const LISTS = ["input", "permissions"];
 const FLAGS = ["resume", "retry-failed", "overwrite", "unordered", "help"];
-const NAMES = [...Object.keys(VALUES), ...LISTS, ...FLAGS];
+/** All options that there are. */
+export const NAMES: readonly string[] = [...Object.keys(VALUES), ...LISTS, ...FLAGS];
 
 const KINDS = ["env", "ffi", "import", "net", "read", "run", "sys", "write"] as const;
 

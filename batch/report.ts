@@ -19,13 +19,16 @@ export interface Reporter {
   summary(summary: BatchSummary): void;
 }
 
+/** What kind of run it is: what to do next depends on that. */
+export type RunKind = "batch" | "dry run" | "retry";
+
 /** The reporter that the options ask for. */
-export function createReporter(progress: "auto" | "json" | "none", terminal: ReportTerminal): Reporter {
+export function createReporter(progress: "auto" | "json" | "none", terminal: ReportTerminal, kind: RunKind = "batch"): Reporter {
   if (progress === "json") return jsonReporter(terminal);
-  return textReporter(terminal, progress === "auto" && terminal.isTerminal);
+  return textReporter(terminal, { kind, live: progress === "auto" && terminal.isTerminal });
 }
 
-function textReporter(terminal: ReportTerminal, live: boolean): Reporter {
+function textReporter(terminal: ReportTerminal, { kind, live }: { kind: RunKind; live: boolean }): Reporter {
   let shown = false;
   function clear(): void {
     if (shown) terminal.write("\r\x1b[K");
@@ -40,7 +43,7 @@ function textReporter(terminal: ReportTerminal, live: boolean): Reporter {
     clear,
     summary(summary) {
       clear();
-      terminal.write(summaryLines(summary).map((line) => `${line}\n`).join(""));
+      terminal.write(summaryLines(summary, kind).map((line) => `${line}\n`).join(""));
     },
   };
 }
@@ -72,7 +75,7 @@ export function progressLine(
 }
 
 /** What came of it. */
-export function summaryLines(summary: BatchSummary): string[] {
+export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): string[] {
   const { outcome, records, failed, recordsOfRun, wall, recordsPerSecond, utilisation, workers, p50, p95, p99 } = summary;
   const earlier = recordsOfRun < records ? ` (${count(recordsOfRun)} of them in this run)` : "";
   if (outcome === "complete" && recordsOfRun === 0 && records > 0) {
@@ -98,9 +101,10 @@ export function summaryLines(summary: BatchSummary): string[] {
     lines.push(`the task was denied '${denied}': run with '--allow-${denied}', and give it to the workers with '--permissions ${denied}'`);
   }
   if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}: '--retry-failed' runs them again`);
-  else if (failed > 0) lines.push("failed records were not kept: '--errors FILE' keeps them");
-  if (outcome === "halted") lines.push(`gave up, as '--halt' says${summary.output === undefined ? "" : ": '--resume' goes on"}`);
-  if (outcome === "stopped") lines.push(`stopped${summary.output === undefined ? "" : ": '--resume' goes on"}`);
+  else if (failed > 0 && kind !== "dry run") lines.push("failed records were not kept: '--errors FILE' keeps them");
+  const next = summary.output === undefined ? "" : `: '--${kind === "retry" ? "retry-failed" : "resume"}' goes on`;
+  if (outcome === "halted") lines.push(`gave up, as '--halt' says${next}`);
+  if (outcome === "stopped") lines.push(`stopped${next}`);
   return lines;
 }
 

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { BATCH_HELP, readBatchArguments } from "../batch/arguments.ts";
+import { BATCH_HELP, NAMES, readBatchArguments } from "../batch/arguments.ts";
 import { createReporter, progressLine, summaryLines } from "../batch/report.ts";
 import type { BatchProgress, BatchSummary } from "@procpool/process-pool/batch";
 import { doubles, Folder, numbers } from "./batch_fixtures.ts";
@@ -102,6 +102,7 @@ for (
 
 Deno.test("BATCH_HELP names every option, and fits a terminal", () => {
   for (const line of BATCH_HELP.split("\n")) assert(line.length <= 80, line);
+  for (const name of NAMES) assertMatch(BATCH_HELP, new RegExp(`^  --${name}( |$)`, "m"));
   assertEquals(readBatchArguments(["--help"]), { action: "help" });
 });
 
@@ -166,6 +167,10 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
     "gave up, as '--halt' says: '--resume' goes on",
   );
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }).at(-1), "stopped: '--resume' goes on");
+  assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }, "retry").at(-1), "stopped: '--retry-failed' goes on");
+  const notKept: BatchSummary = { ...SUMMARY, denied: [], output: undefined, errors: undefined };
+  assertEquals(summaryLines(notKept).at(-1), "failed records were not kept: '--errors FILE' keeps them");
+  assertEquals(summaryLines(notKept, "dry run").at(-1), "failed with: TypeError 2");
   assertEquals(summaryLines({ ...SUMMARY, recordsOfRun: 0 }), ["nothing to do: out is complete, with 1,000 records, 2 of which failed"]);
 });
 
@@ -257,6 +262,15 @@ Deno.test(`cli.ts batch with '--progress json' writes objects on stderr ${NEEDS}
   const events = stderr.trimEnd().split("\n").map((line) => JSON.parse(line));
   assertEquals(events.map(({ event }) => event).slice(-2), ["progress", "summary"]);
   assertEquals([events.at(-1).records, events.at(-2).records], [3000, 3000]);
+});
+
+Deno.test(`cli.ts batch goes on when nobody reads its stderr any more ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", numbers(3000)), folder.write("tasks.js", DOUBLE)];
+  await using child = command([tasks, "--task", "double", "--input", input, "--output", folder.of("out"), "--progress", "json"]).spawn();
+  await Promise.all([child.stdin.close(), child.stdout.cancel(), child.stderr.cancel()]);
+  const { code } = await within(child.status);
+  assertEquals([code, folder.read("out")], [0, doubles(3000)]);
 });
 
 Deno.test(`cli.ts batch says which permission the program or the task needs ${NEEDS}`, { ignore }, async () => {
