@@ -4,17 +4,17 @@ import { readHeader } from "./csv.ts";
 import { Coverage } from "./coverage.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { ErrorsFile, Files, type Totals } from "./files.ts";
-import { findSources, type Source } from "./inputs.ts";
+import { expandInputs, findSources, type Source } from "./inputs.ts";
 import { differences, type Fingerprint, type FoundLog, JobLog, readLog } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
 import { checkReport, writeReport } from "./page.ts";
 import { divide } from "./parts.ts";
 import { resolve } from "./paths.ts";
-import { fingerprintOf, formatOf, formatsOf, prepareTask } from "./prepare.ts";
+import { fingerprintOf, formatsOf, prepareTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
 import { retryFailed, settledLog } from "./retry_failed.ts";
-import { createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
+import { checkDistinct, createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { BatchRecorder } from "./recorder.ts";
 import { BatchRun, type RangeRun } from "./run.ts";
 import { noTimes } from "./times.ts";
@@ -53,13 +53,15 @@ import { noTimes } from "./times.ts";
  */
 export async function batch(task: BatchTask, options: BatchOptions): Promise<BatchSummary> {
   const resolved = resolveBatchOptions(task, options);
-  const formats = formatsOf(resolved);
   const prepared = await prepareTask(resolved.task);
-  const sources = await findSources(resolved.inputs, (name) => resolved.inputFormat ?? formatOf(name));
+  const inputs = await expandInputs(resolved.inputs);
+  const formats = formatsOf(resolved, inputs);
+  const sources = await findSources(inputs, formats.input);
   const recorder = resolved.report === undefined ? undefined : new BatchRecorder(rangeName(resolved, sources));
   const plan: Plan = { options: resolved, formats, task: prepared, sources, recorder };
-  const paths = isPath(resolved.output) ? pathsOf(resolved, sources) : undefined;
-  await checkReport(plan, paths);
+  const paths = isPath(resolved.output) ? pathsOf(resolved) : undefined;
+  checkDistinct(plan, paths);
+  await checkReport(resolved);
   if (paths === undefined) return await runToStream(plan);
   if (resolved.mode === "retry-failed") return await retryFailed(plan, paths);
   return await runToFile(plan, paths);
@@ -74,10 +76,12 @@ function rangeName({ mode }: ResolvedBatch, sources: readonly Source[]): (range:
 async function runToStream(plan: Plan): Promise<BatchSummary> {
   const { output, errors, ordered } = plan.options;
   const coverages = plan.sources.map(() => new Coverage({ merge: ordered }));
+  const errorsFile = errors === undefined
+    ? undefined
+    : await explained(() => ErrorsFile.open(resolve(errors), 0), `folder of the errors file '${errors}'`);
   const stream = output === "-"
     ? new StreamOutput(Deno.stdout.writable, "leave")
     : new StreamOutput(output as WritableStream<Uint8Array>, "close");
-  const errorsFile = errors === undefined ? undefined : await ErrorsFile.open(resolve(errors), 0);
   return await run(plan, {
     coverages,
     output: stream,
@@ -110,15 +114,16 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
     await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
     return summary;
   }
+  const folder = `folder of the output '${paths.name}'`;
   using log = await explained(
-    paths,
     () => found === undefined ? JobLog.create(paths.log, fingerprint) : JobLog.reopen(paths.log, found.length),
+    folder,
   );
   try {
-    const [output, errors] = await explained(paths, async (): Promise<[Output, ErrorsFile]> => [
+    const [output, errors] = await explained(async (): Promise<[Output, ErrorsFile]> => [
       await openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN }),
       await ErrorsFile.open(paths.errors, last?.errors ?? 0),
-    ]);
+    ], folder);
     return await run(plan, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
   } catch (error) {
     // What could never begin leaves nothing to take up again.
@@ -127,13 +132,13 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
   }
 }
 
-/** Opens files of an output. */
-async function explained<T>(paths: Paths, open: () => Promise<T>): Promise<T> {
+/** Opens files in a folder. */
+async function explained<T>(open: () => Promise<T>, folder: string): Promise<T> {
   try {
     return await open();
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.NotFound)) throw error;
-    throw explainPath(error, `folder of the output '${paths.name}'`, { flag: "--allow-write" });
+    if (error instanceof BatchError) throw error;
+    throw explainPath(error, folder, { flag: "--allow-write" });
   }
 }
 
@@ -167,6 +172,13 @@ async function foundToResume(paths: Paths, fingerprint: Fingerprint): Promise<Fo
         "begin anew with '--overwrite'",
     );
   }
+  const errors = await sizeOf(paths.errors) ?? 0;
+  if (errors < (last?.errors ?? 0)) {
+    throw new BatchError(
+      `Cannot resume '${paths.name}' as the errors file '${paths.errors}' has ${errors} bytes, and the job log tells of ${last!.errors}: ` +
+        "begin anew with '--overwrite'",
+    );
+  }
   return found;
 }
 
@@ -197,14 +209,19 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
   const { options, sources, recorder } = plan;
   const { ordered } = options;
   const files = new Files({ sources, coverages, ordered, output, errors, log, before });
+  const enough = new AbortController();
   const begin = performance.now();
   recorder?.begin();
-  const pool = createPool(plan);
+  const pool = await poolOf(plan, async (error) => {
+    errors?.close();
+    await output.close({ error });
+  });
   const chunk = chunkSize(options, () => ({ ...batchRun.counts, elapsed: performance.now() - begin }));
   const parts = divide(sources, coverages, {
-    format: ({ name }) => options.inputFormat ?? formatOf(name),
+    format: plan.formats.input,
     chunk,
-    fields: (row) => readHeader(row, { input: sources[0]!.name, delimiter: plan.formats.delimiter }),
+    fields: (row, { name }) => readHeader(row, { input: name, delimiter: plan.formats.delimiter }),
+    enough: enough.signal,
   });
   const summarise = (outcome: BatchSummary["outcome"], wall: number): BatchSummary => {
     const { records, failed } = files.totals;
@@ -233,7 +250,7 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
     },
     onRange: recorder && ((range) => recorder.range(range)),
   });
-  let through = false;
+  let failure: { error: unknown } | undefined;
   try {
     const outcome = await batchRun.run();
     // Killed workers take a moment; nobody waits for them.
@@ -245,13 +262,13 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
       await output.finish();
       await errors?.finish(sources, coverages, ordered);
       await files.save(true);
-      through = true;
     }
     tell("at the end");
     const summary = summarise(outcome, wall);
     await report(summary);
     return summary;
   } catch (error) {
+    failure = { error };
     recorder?.sample(batchRun.counts);
     // Why the batch cannot go on matters more than that its report cannot be written either.
     if (error instanceof BatchError && error.resumable) {
@@ -259,11 +276,20 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
     }
     throw error;
   } finally {
+    enough.abort();
     await pool.terminate();
-    if (!through) {
-      errors?.close();
-      await output.close();
-    }
+    errors?.close();
+    await output.close(failure);
+  }
+}
+
+/** The pool; what has been opened is closed if there can be none. */
+async function poolOf(plan: Plan, close: (error: unknown) => Promise<void>): Promise<ProcessPool> {
+  try {
+    return createPool(plan);
+  } catch (error) {
+    await close(error);
+    throw error;
   }
 }
 

@@ -122,7 +122,7 @@ export interface BatchOptions {
    */
   signal?: AbortSignal | undefined;
   /**
-   * Is told twice a second how it goes, and once at the end.
+   * Is told twice a second how it goes, and once at the end; not with `retryFailed`. What it throws ends the batch.
    *
    * @default {undefined}
    */

@@ -3,31 +3,19 @@ import { count, type Figure } from "../report/figures.ts";
 import { renderReport } from "../report/page.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import type { ResolvedBatch } from "./options.ts";
-import { partialOf } from "./output.ts";
 import { resolve } from "./paths.ts";
-import type { Paths, Plan } from "./plan.ts";
+import type { Plan } from "./plan.ts";
 import type { BatchSummary, SlowRecordReport } from "./progress.ts";
 import { bins, type Times } from "./times.ts";
 
 /**
  * Sees to it that the report can be written, before anything is run whose outcome is to be in it. Nothing is changed by that.
  *
- * @throws {BatchError} If it cannot, or if it would take the place of another file of the batch.
+ * @throws {BatchError} If it cannot.
  */
-export async function checkReport({ options: { report, errors }, sources, task }: Plan, paths: Paths | undefined): Promise<void> {
+export async function checkReport({ report }: ResolvedBatch): Promise<void> {
   if (report === undefined) return;
   const path = resolve(report);
-  const others: [what: string, path: string | undefined][] = [
-    ...sources.map(({ path }): [string, string | undefined] => ["an input", path]),
-    ...task.files.map((path): [string, string] => ["a part of the task", path]),
-    ["the output", paths?.output],
-    ["the output", paths?.partial],
-    ["the job log", paths?.log],
-    ["the errors file", paths?.errors ?? (errors && resolve(errors))],
-    ["the errors file", paths && partialOf(paths.errors)],
-  ];
-  const [same] = others.find(([, other]) => other === path) ?? [];
-  if (same !== undefined) throw new BatchError(`Cannot run batch as the report '${report}' is ${same} as well`);
   try {
     await touch(path);
   } catch (error) {

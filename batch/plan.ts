@@ -29,11 +29,8 @@ export interface Paths {
 }
 
 /** Where a batch to a file puts things. */
-export function pathsOf({ output, errors }: ResolvedBatch, sources: readonly Source[]): Paths {
+export function pathsOf({ output, errors }: ResolvedBatch): Paths {
   const path = resolve(output as string | URL);
-  for (const source of sources) {
-    if (source.path === path) throw new BatchError(`Cannot run batch as '${source.name}' is input and output`);
-  }
   return {
     output: path,
     partial: partialOf(path),
@@ -41,6 +38,32 @@ export function pathsOf({ output, errors }: ResolvedBatch, sources: readonly Sou
     errors: errors === undefined ? errorsOf(path) : resolve(errors),
     name: output instanceof URL ? path : output as string,
   };
+}
+
+/**
+ * Sees to it that each file of a batch is one thing alone, else an input could be lost.
+ *
+ * @throws {BatchError} If one is two.
+ */
+export function checkDistinct({ options: { errors, report }, sources, task }: Plan, paths: Paths | undefined): void {
+  const files: [what: string, path: string | undefined][] = [
+    ...sources.map(({ path }): [string, string | undefined] => ["an input", path]),
+    ...task.files.map((path): [string, string] => ["a part of the task", path]),
+    ["the output", paths?.output],
+    ["the output, as it grows", paths?.partial],
+    ["the job log", paths?.log],
+    ["the errors file", paths?.errors ?? (errors && resolve(errors))],
+    ["the errors file, as it is replaced", paths && partialOf(paths.errors)],
+    ["the report", report && resolve(report)],
+  ];
+  const known = new Map<string, string>();
+  for (const [what, path] of files) {
+    if (path === undefined) continue;
+    const other = known.get(path);
+    // The same input twice does no harm.
+    if (other !== undefined && other !== what) throw new BatchError(`Cannot run batch as '${path}' is ${other} and ${what}`);
+    known.set(path, what);
+  }
 }
 
 /** A file's size; undefined if there is none. */

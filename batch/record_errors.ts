@@ -59,7 +59,7 @@ export function parseMembers(members: Uint8Array): Pick<ErrorEntry, "error" | "a
 export function readError(members: Uint8Array): { name: string; denied: string | undefined } {
   const text = decoder.decode(members);
   const begin = text.lastIndexOf(`,"error":{"name":"`);
-  const name = /^,"error":\{"name":"((?:[^"\\]|\\.)*)"/.exec(text.slice(begin))?.[1] ?? "";
+  const name: string = JSON.parse(/^,"error":\{"name":("(?:[^"\\]|\\.)*")/.exec(text.slice(begin))?.[1] ?? '""');
   const [, kind, value] = /"message":"Requires (\w+) access(?: to \\"((?:[^"\\])*)\\")?/.exec(text.slice(begin)) ?? [];
   return { name, denied: name !== "NotCapable" || kind === undefined ? undefined : value === undefined ? kind : `${kind}=${value}` };
 }

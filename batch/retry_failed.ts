@@ -1,5 +1,5 @@
 import { Kinds } from "../report/kinds.ts";
-import { BatchError } from "./errors.ts";
+import { BatchError, explainPath } from "./errors.ts";
 import { writeErrors } from "./files.ts";
 import { type FoundLog, JobLog, type LogEntry, readLog } from "./job_log.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
@@ -32,7 +32,7 @@ export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummar
   if (last?.stage !== "finished") {
     throw new BatchError(`Cannot retry as the run to '${paths.name}' was not finished: go on with '--resume'`);
   }
-  const entries = last.failed === 0 ? [] : parseErrors(await Deno.readFile(paths.errors)).sort((a, b) => a.position - b.position);
+  const entries = last.failed === 0 ? [] : await readErrors(paths.errors);
   const { inputFormat, outputFormat } = found.fingerprint.options as { inputFormat: InputFormat; outputFormat: OutputFormat };
   const begin = performance.now();
   plan.recorder?.begin();
@@ -62,6 +62,21 @@ export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummar
   };
   await writeReport(plan, { summary, times: run.times, errors: errors.get(), run: run.counts.records });
   return summary;
+}
+
+/** What failed, in the order of the output. */
+async function readErrors(path: string): Promise<ErrorEntry[]> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await Deno.readFile(path);
+  } catch (error) {
+    throw explainPath(error, `errors file '${path}'`, { flag: `--allow-read=${path}` });
+  }
+  try {
+    return parseErrors(bytes).sort((a, b) => a.position - b.position);
+  } catch (error) {
+    throw new BatchError(`Cannot retry as the errors file '${path}' is damaged: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 function deniedBy({ error }: ErrorEntry): string | undefined {

@@ -488,7 +488,11 @@ export class BatchRun {
         this.#saving = undefined;
       });
     }
-    this.#parts.onTick();
+    try {
+      this.#parts.onTick();
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   #timeLimit(): number {
@@ -513,19 +517,28 @@ export class BatchRun {
     this.#wake();
   }
 
-  /** Waits for records that run, but not for long. */
+  /** Waits for records that run, and for what is written; if the run is told to end, not for long. */
   async #wind(): Promise<void> {
-    const deadline = setTimeout(() => {
+    let over = false;
+    const giveUp = () => {
+      // Nor is a stream waited for that nobody reads.
+      over = this.#ending !== undefined;
       for (const active of [...this.#active]) {
         const { sequence } = active.lane;
         if (active.halted === undefined && !active.lane.halt(sequence)) continue;
         this.#abandon(active, active.halted ?? sequence);
       }
       this.#wake();
-    }, this.#ending === undefined ? 0 : GRACE);
+    };
+    const atOnce = this.#ending === undefined ? setTimeout(giveUp, 0) : undefined;
+    let grace: ReturnType<typeof setTimeout> | undefined;
     // A lane that was committed just when it was to be halted returns by itself.
-    while (this.#failure === undefined && (this.#active.size > 0 || this.#draining)) await this.#change();
-    clearTimeout(deadline);
+    while (this.#failure === undefined && (this.#active.size > 0 || (this.#draining && !over))) {
+      if (this.#ending !== undefined) grace ??= setTimeout(giveUp, GRACE);
+      await this.#change();
+    }
+    clearTimeout(atOnce);
+    clearTimeout(grace);
   }
 
   #fail(error: unknown): void {

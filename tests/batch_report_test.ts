@@ -237,11 +237,11 @@ Deno.test(`batch() refuses a report that cannot be written, or that would replac
   for (
     const [report, message] of [
       [folder.of("none/r.html"), `there is no folder of the report '${folder.of("none/r.html")}'`],
-      [input, `the report '${input}' is an input as well`],
-      [tasks, `the report '${tasks}' is a part of the task as well`],
-      [output, `the report '${output}' is the output as well`],
-      [`${output}.log`, `the report '${output}.log' is the job log as well`],
-      [`${output}.errors.ndjson`, `the report '${output}.errors.ndjson' is the errors file as well`],
+      [input, `'${input}' is an input and the report`],
+      [tasks, `'${tasks}' is a part of the task and the report`],
+      [output, `'${output}' is the output and the report`],
+      [`${output}.log`, `'${output}.log' is the job log and the report`],
+      [`${output}.errors.ndjson`, `'${output}.errors.ndjson' is the errors file and the report`],
     ] as const
   ) {
     await assertFails(() => run(tasks, { input, output, report }), BatchError, `Cannot run batch as ${message}`);
