@@ -61,7 +61,7 @@ export async function batch(task: BatchTask, options: BatchOptions): Promise<Bat
   const plan: Plan = { options: resolved, formats, task: prepared, sources, recorder };
   const paths = isPath(resolved.output) ? pathsOf(resolved) : undefined;
   checkDistinct(plan, paths);
-  await checkReport(resolved);
+  checkReport(resolved);
   if (paths === undefined) return await runToStream(plan);
   if (resolved.mode === "retry-failed") return await retryFailed(plan, paths);
   return await runToFile(plan, paths);

@@ -1,3 +1,4 @@
+import { tryToWrite } from "../command/files.ts";
 import type { ErrorKind, Latency, ReportData } from "../report/data.ts";
 import { count, type Figure } from "../report/figures.ts";
 import { renderReport } from "../report/page.ts";
@@ -13,26 +14,15 @@ import { bins, type Times } from "./times.ts";
  *
  * @throws {BatchError} If it cannot.
  */
-export async function checkReport({ report }: ResolvedBatch): Promise<void> {
+export function checkReport({ report }: ResolvedBatch): void {
   if (report === undefined) return;
   const path = resolve(report);
   try {
-    await touch(path);
+    tryToWrite(path);
   } catch (error) {
     const what = error instanceof Deno.errors.NotFound ? "folder of the report" : "report";
     throw explainPath(error, `${what} '${report}'`, { flag: `--allow-write=${report}` });
   }
-}
-
-/** Opens a file for writing, and leaves it as it was. */
-async function touch(path: string): Promise<void> {
-  try {
-    (await Deno.open(path, { write: true, createNew: true })).close();
-  } catch (error) {
-    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-    return (await Deno.open(path, { write: true })).close();
-  }
-  await Deno.remove(path);
 }
 
 /** What a report is made of. */

@@ -44,7 +44,8 @@ export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummar
   } finally {
     await pool.terminate();
   }
-  const left = await merge({ paths, found, last, entries, retried });
+  // Nothing is copied for nothing.
+  const left = retried.size === 0 ? entries : await merge({ paths, found, last, entries, retried });
   const wall = performance.now() - begin;
   plan.recorder?.sample(run.counts);
   const errors = new Kinds();

@@ -171,6 +171,16 @@ Deno.test(`batch() with 'retryFailed' says what is wrong with the errors file, a
   assertEquals((await retry()).failed, 0);
 });
 
+Deno.test(`batch() with 'retryFailed' leaves the output as it is if no record can be run again ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", "1\n{bad\n3\n"), folder.of("out")];
+  await run(same, { input, output });
+  const before = [Deno.statSync(output).ino, folder.read("out.errors.ndjson"), folder.read("out.log")];
+  const { failed, recordsOfRun, errorNames } = await run(same, { input, output, retryFailed: true });
+  assertEquals([failed, recordsOfRun, errorNames], [1, 0, [["ParseError", 1]]]);
+  assertEquals([Deno.statSync(output).ino, folder.read("out.errors.ndjson"), folder.read("out.log")], before);
+});
+
 Deno.test(`batch() reads all inputs as the first file that there is is to be read ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   folder.write("a.csv", "id,name\n1,x\n");
