@@ -21,7 +21,7 @@
 import manifest from "./deno.json" with { type: "json" };
 import { batchCommand } from "./batch/command.ts";
 import { HELP, readArguments } from "./demo/arguments.ts";
-import { makeWritable } from "./demo/files.ts";
+import { explainUnwritable } from "./demo/files.ts";
 import { Interrupt } from "./pool/interrupt.ts";
 import { createReporter } from "./demo/report.ts";
 import { describe, runDemo } from "./demo/run_demo.ts";
@@ -51,7 +51,7 @@ export async function main(args: readonly string[]): Promise<number> {
       return 2;
     case "run": {
       const files = [["--trace", request.options.trace], ["--report", request.page]] as const;
-      const wrong = files.flatMap(([option, path]) => path === undefined ? [] : makeWritable(option, path) ?? []);
+      const wrong = files.flatMap(([option, path]) => path === undefined ? [] : explainUnwritable(option, path) ?? []);
       if (wrong.length > 0) {
         console.error(wrong.join("\n"));
         return 2;

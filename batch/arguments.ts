@@ -1,5 +1,7 @@
 import { parseArgs } from "@std/cli/parse-args";
-import { nearest } from "../demo/nearest.ts";
+import { nearest } from "../command/nearest.ts";
+import { orRefused, Refusal, type Refused, refuseFlagValue } from "../command/refusal.ts";
+import { joinValues, oneOf, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
 import { show } from "../pool/checks.ts";
 import type { BatchOptions } from "./options.ts";
 
@@ -7,7 +9,7 @@ import type { BatchOptions } from "./options.ts";
 export type BatchRequest =
   | { action: "run"; task: { module: string; name: string }; options: BatchOptions; report: BatchReport }
   | { action: "help" }
-  | { action: "refuse"; message: string };
+  | Refused;
 
 /** How a batch tells how it goes. */
 export interface BatchReport {
@@ -56,6 +58,7 @@ Options:
                          program may; may be given more than once
   --progress <how>       json for one JSON object a line on stderr, none for
                          nothing (default: a line, on a terminal)
+  --report <file>        writes a report of the run as one page of HTML
   --dry-run <number>     print the results of the first records, and no more
   --help                 show this
 
@@ -64,14 +67,6 @@ in .gz is compressed. Ctrl-C ends in an orderly way: go on with --resume. Exit
 code: 0 if all went well, 1 if a record failed, 2 if something is wrong with
 the command or its files, 3 if the batch gave up or could not go on, 130 after
 Ctrl-C.`;
-
-/** An option with a value. */
-interface ValueOption<T> {
-  /** What the value has to be. */
-  need: string;
-  /** The value; undefined if the text is not one. */
-  read(text: string): T | undefined;
-}
 
 interface Values {
   task: string;
@@ -86,6 +81,7 @@ interface Values {
   workers: number;
   chunk: number;
   progress: "json" | "none";
+  report: string;
   "dry-run": number;
 }
 
@@ -94,7 +90,7 @@ const MOST_WORKERS = 256;
 const UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 const SIZES = { B: 1, KB: 2 ** 10, MB: 2 ** 20 };
 
-const VALUES: { [Name in keyof Values]: ValueOption<Values[Name]> } = {
+const VALUES: ValueOptions<Values> = {
   task: { need: "the name of an export", read: (text) => text },
   output: { need: "a path, or -", read: (text) => text },
   format: oneOf("ndjson", "lines", "csv"),
@@ -120,37 +116,34 @@ const VALUES: { [Name in keyof Values]: ValueOption<Values[Name]> } = {
     },
   },
   progress: oneOf("json", "none"),
+  report: { need: "the path of a file", read: (text) => text === "-" ? undefined : text },
   "dry-run": wholeNumber(1, 1_000_000),
 };
 
 /** Options that may be given more than once. */
 const LISTS = ["input", "permissions"];
 const FLAGS = ["resume", "retry-failed", "overwrite", "unordered", "help"];
-const NAMES = [...Object.keys(VALUES), ...LISTS, ...FLAGS];
+/** All options that there are. */
+export const NAMES: readonly string[] = [...Object.keys(VALUES), ...LISTS, ...FLAGS];
 
 const KINDS = ["env", "ffi", "import", "net", "read", "run", "sys", "write"] as const;
 
-/** Why a command line is refused. */
-class Refusal extends Error {}
-
 /** Reads the command line behind `batch`. */
 export function readBatchArguments(args: readonly string[]): BatchRequest {
-  try {
-    return read(args);
-  } catch (error) {
-    if (error instanceof Refusal) return { action: "refuse", message: `process-pool: ${error.message}` };
-    throw error;
-  }
+  return orRefused(() => read(args));
 }
 
 function read(args: readonly string[]): BatchRequest {
-  const parsed: Record<string, unknown> & { _: unknown[] } = parseArgs(joinValues(args), {
-    string: [...Object.keys(VALUES), ...LISTS, "_"],
-    boolean: FLAGS,
-    collect: LISTS,
-    unknown: (arg: string) => !arg.startsWith("-") || arg === "-" || refuseUnknown(arg),
-  });
-  for (const arg of args) refuseValue(arg);
+  const parsed: Record<string, unknown> & { _: unknown[] } = parseArgs(
+    joinValues(args, (name) => Object.hasOwn(VALUES, name) || LISTS.includes(name)),
+    {
+      string: [...Object.keys(VALUES), ...LISTS, "_"],
+      boolean: FLAGS,
+      collect: LISTS,
+      unknown: (arg: string) => !arg.startsWith("-") || arg === "-" || refuseUnknown(arg),
+    },
+  );
+  for (const arg of args) refuseFlagValue(arg, FLAGS);
   if (parsed.help) return { action: "help" };
   const [module, extra] = parsed._.map(String);
   if (module === undefined) throw new Refusal("batch needs a module with the task: 'cli.ts batch TASKS.ts --input FILE --output FILE'");
@@ -158,7 +151,7 @@ function read(args: readonly string[]): BatchRequest {
 
   function value<Name extends keyof Values>(name: Name): Values[Name] | undefined {
     const text = parsed[name];
-    return text === undefined ? undefined : readValue(name, text as string);
+    return text === undefined ? undefined : readValue(name, text as string, VALUES[name]);
   }
 
   const input = parsed.input as string[];
@@ -191,31 +184,10 @@ function read(args: readonly string[]): BatchRequest {
       overwrite: parsed.overwrite === true,
       retryFailed: parsed["retry-failed"] === true,
       limit: dryRun,
+      report: value("report"),
     },
     report: { progress: value("progress") ?? "auto", dryRun: dryRun !== undefined },
   };
-}
-
-/** Makes `--timeout 5s` into `--timeout=5s`: parseArgs takes what begins with a dash, such as `-`, for the next option. */
-function joinValues(args: readonly string[]): string[] {
-  const joined: string[] = [];
-  for (let i = 0; i < args.length; i++) {
-    const [arg, next] = [args[i]!, args[i + 1]];
-    const name = arg.slice(2);
-    const takesNext = arg.startsWith("--") && (Object.hasOwn(VALUES, name) || LISTS.includes(name)) && next !== undefined &&
-      !/^-[^\d.]/.test(next);
-    if (takesNext) i++;
-    joined.push(takesNext ? `${arg}=${next}` : arg);
-  }
-  return joined;
-}
-
-function readValue<Name extends keyof Values>(name: Name, text: string): Values[Name] {
-  const { need, read } = VALUES[name];
-  if (text === "") throw new Refusal(`'--${name}' needs a value: ${need}`);
-  const value = read(text);
-  if (value === undefined) throw new Refusal(`'--${name}' must be ${need}: current value is ${show(text)}`);
-  return value;
 }
 
 function readPermissions(texts: readonly string[]): "inherit" | Deno.PermissionOptionsObject {
@@ -235,23 +207,12 @@ function readPermissions(texts: readonly string[]): "inherit" | Deno.PermissionO
   return permissions;
 }
 
-/** Flags take no value; parseArgs would read `--resume=no` as true. */
-function refuseValue(arg: string): void {
-  const [, option, name, value] = /^(--([^=]*))=(.*)$/s.exec(arg) ?? [];
-  if (name !== undefined && FLAGS.includes(name)) throw new Refusal(`'${option}' takes no value: current value is ${show(value)}`);
-}
-
 function refuseUnknown(arg: string): never {
   const [name] = arg.split("=", 1) as [string];
   const meant = nearest(name.replace(/^-+/, "").toLowerCase(), NAMES);
   throw new Refusal(
     `there is no option ${quote(name)}: ${meant === undefined ? "'batch --help' shows what there is" : `did you mean '--${meant}'?`}`,
   );
-}
-
-/** In single quotes and on one line, whatever is in it. */
-function quote(text: string): string {
-  return `'${show(text).slice(1, -1)}'`;
 }
 
 function readShare(text: string): `${number}%` | undefined {
@@ -263,15 +224,4 @@ function readQuantity(text: string, units: Record<string, number>): number | und
   const factor = unit === undefined ? undefined : units[unit];
   const quantity = factor === undefined ? undefined : Number(number) * factor;
   return quantity !== undefined && quantity > 0 && quantity < 2 ** 31 ? quantity : undefined;
-}
-
-function oneOf<T extends string>(...words: T[]): ValueOption<T> {
-  return { need: `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`, read: (text) => words.find((word) => word === text) };
-}
-
-function wholeNumber(min: number, max: number): ValueOption<number> {
-  return {
-    need: `an integer from ${min} to ${max}`,
-    read: (text) => /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max ? Number(text) : undefined,
-  };
 }

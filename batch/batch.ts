@@ -1,19 +1,23 @@
 import type { ProcessPool } from "../pool.ts";
+import { count } from "../report/figures.ts";
 import { readHeader } from "./csv.ts";
 import { Coverage } from "./coverage.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { ErrorsFile, Files, type Totals } from "./files.ts";
-import { findSources } from "./inputs.ts";
+import { expandInputs, findSources, type Source } from "./inputs.ts";
 import { differences, type Fingerprint, type FoundLog, JobLog, readLog } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
+import { checkReport, writeReport } from "./page.ts";
 import { divide } from "./parts.ts";
 import { resolve } from "./paths.ts";
-import { fingerprintOf, formatOf, formatsOf, prepareTask } from "./prepare.ts";
+import { fingerprintOf, formatsOf, prepareTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
 import { retryFailed, settledLog } from "./retry_failed.ts";
-import { createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
-import { BatchRun } from "./run.ts";
+import { checkDistinct, createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
+import { BatchRecorder } from "./recorder.ts";
+import { BatchRun, type RangeRun } from "./run.ts";
+import { noTimes } from "./times.ts";
 
 /**
  * Runs a task on every record of a file, however many there are, on all cores, and writes the results to another file.
@@ -49,23 +53,35 @@ import { BatchRun } from "./run.ts";
  */
 export async function batch(task: BatchTask, options: BatchOptions): Promise<BatchSummary> {
   const resolved = resolveBatchOptions(task, options);
-  const formats = formatsOf(resolved);
   const prepared = await prepareTask(resolved.task);
-  const sources = await findSources(resolved.inputs, (name) => resolved.inputFormat ?? formatOf(name));
-  const plan: Plan = { options: resolved, formats, task: prepared, sources };
-  if (!isPath(resolved.output)) return await runToStream(plan);
-  const paths = pathsOf(resolved, sources);
+  const inputs = await expandInputs(resolved.inputs);
+  const formats = formatsOf(resolved, inputs);
+  const sources = await findSources(inputs, formats.input);
+  const recorder = resolved.report === undefined ? undefined : new BatchRecorder(rangeName(resolved, sources));
+  const plan: Plan = { options: resolved, formats, task: prepared, sources, recorder };
+  const paths = isPath(resolved.output) ? pathsOf(resolved) : undefined;
+  checkDistinct(plan, paths);
+  checkReport(resolved);
+  if (paths === undefined) return await runToStream(plan);
   if (resolved.mode === "retry-failed") return await retryFailed(plan, paths);
   return await runToFile(plan, paths);
+}
+
+/** What a range is called on the timeline of a report. */
+function rangeName({ mode }: ResolvedBatch, sources: readonly Source[]): (range: RangeRun) => string {
+  if (mode === "retry-failed") return ({ index }) => `record ${count(index + 1)} of those that had failed`;
+  return ({ source, start, end }) => `bytes ${count(start)} to ${count(end)} of ${sources[source]!.name}`;
 }
 
 async function runToStream(plan: Plan): Promise<BatchSummary> {
   const { output, errors, ordered } = plan.options;
   const coverages = plan.sources.map(() => new Coverage({ merge: ordered }));
+  const errorsFile = errors === undefined
+    ? undefined
+    : await explained(() => ErrorsFile.open(resolve(errors), 0), `folder of the errors file '${errors}'`);
   const stream = output === "-"
     ? new StreamOutput(Deno.stdout.writable, "leave")
     : new StreamOutput(output as WritableStream<Uint8Array>, "close");
-  const errorsFile = errors === undefined ? undefined : await ErrorsFile.open(resolve(errors), 0);
   return await run(plan, {
     coverages,
     output: stream,
@@ -94,17 +110,20 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
     : { records: last.records, failed: last.failed, busy: last.busy, wall: last.wall };
   if (last?.stage === "finished") {
     const { records, failed } = last;
-    return { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined };
+    const summary = { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined };
+    await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
+    return summary;
   }
+  const folder = `folder of the output '${paths.name}'`;
   using log = await explained(
-    paths,
     () => found === undefined ? JobLog.create(paths.log, fingerprint) : JobLog.reopen(paths.log, found.length),
+    folder,
   );
   try {
-    const [output, errors] = await explained(paths, async (): Promise<[Output, ErrorsFile]> => [
+    const [output, errors] = await explained(async (): Promise<[Output, ErrorsFile]> => [
       await openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN }),
       await ErrorsFile.open(paths.errors, last?.errors ?? 0),
-    ]);
+    ], folder);
     return await run(plan, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
   } catch (error) {
     // What could never begin leaves nothing to take up again.
@@ -113,13 +132,13 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
   }
 }
 
-/** Opens files of an output. */
-async function explained<T>(paths: Paths, open: () => Promise<T>): Promise<T> {
+/** Opens files in a folder. */
+async function explained<T>(open: () => Promise<T>, folder: string): Promise<T> {
   try {
     return await open();
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.NotFound)) throw error;
-    throw explainPath(error, `folder of the output '${paths.name}'`, { flag: "--allow-write" });
+    if (error instanceof BatchError) throw error;
+    throw explainPath(error, folder, { flag: "--allow-write" });
   }
 }
 
@@ -153,6 +172,13 @@ async function foundToResume(paths: Paths, fingerprint: Fingerprint): Promise<Fo
         "begin anew with '--overwrite'",
     );
   }
+  const errors = await sizeOf(paths.errors) ?? 0;
+  if (errors < (last?.errors ?? 0)) {
+    throw new BatchError(
+      `Cannot resume '${paths.name}' as the errors file '${paths.errors}' has ${errors} bytes, and the job log tells of ${last!.errors}: ` +
+        "begin anew with '--overwrite'",
+    );
+  }
   return found;
 }
 
@@ -180,50 +206,90 @@ interface Destination {
 }
 
 async function run(plan: Plan, { coverages, output, errors, log, before, paths, errorsPath }: Destination): Promise<BatchSummary> {
-  const { options, sources } = plan;
-  const { workers, ordered } = options;
+  const { options, sources, recorder } = plan;
+  const { ordered } = options;
   const files = new Files({ sources, coverages, ordered, output, errors, log, before });
+  const enough = new AbortController();
   const begin = performance.now();
-  const pool = createPool(plan);
+  recorder?.begin();
+  const pool = await poolOf(plan, async (error) => {
+    errors?.close();
+    await output.close({ error });
+  });
   const chunk = chunkSize(options, () => ({ ...batchRun.counts, elapsed: performance.now() - begin }));
   const parts = divide(sources, coverages, {
-    format: ({ name }) => options.inputFormat ?? formatOf(name),
+    format: plan.formats.input,
     chunk,
-    fields: (row) => readHeader(row, { input: sources[0]!.name, delimiter: plan.formats.delimiter }),
+    fields: (row, { name }) => readHeader(row, { input: name, delimiter: plan.formats.delimiter }),
+    enough: enough.signal,
   });
-  const tell = progressOf({ plan, pool, begin, before, counts: () => batchRun.counts, covered: coveredBytes(coverages) });
-  const batchRun: BatchRun = new BatchRun({ pool, parts, consumer: files, options, onTick: () => tell("now and then") });
-  let through = false;
-  try {
-    const outcome = await batchRun.run();
-    // Killed workers take a moment; nobody waits for them.
-    if (outcome === "complete") await pool.shutdown({ timeout: 1000 });
-    else await pool.terminate();
-    const wall = performance.now() - begin;
+  const summarise = (outcome: BatchSummary["outcome"], wall: number): BatchSummary => {
     const { records, failed } = files.totals;
-    if (outcome === "complete") {
-      await output.finish();
-      await errors?.finish(sources, coverages, ordered);
-      await files.save(true);
-      through = true;
-    }
-    tell("at the end");
     return {
       ...summaryOf(plan, paths),
       ...whatFilesTell(files),
-      ...speedOf({ records: records - before.records, busy: files.totals.busy - before.busy, wall, workers }),
+      ...speedOf({ records: records - before.records, busy: batchRun.counts.busy, wall, workers: options.workers }),
       ...quantilesOf(batchRun.times),
       outcome,
       records,
       failed,
       errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
     };
-  } finally {
-    await pool.terminate();
-    if (!through) {
-      errors?.close();
-      await output.close();
+  };
+  const report = (summary: BatchSummary, failure?: unknown) =>
+    writeReport(plan, { summary, times: batchRun.times, errors: files.errors.get(), run: batchRun.counts.records, failure });
+  const tell = progressOf({ plan, pool, begin, before, counts: () => batchRun.counts, covered: coveredBytes(coverages) });
+  const batchRun: BatchRun = new BatchRun({
+    pool,
+    parts,
+    consumer: files,
+    options,
+    onTick() {
+      recorder?.sample(batchRun.counts);
+      tell("now and then");
+    },
+    onRange: recorder && ((range) => recorder.range(range)),
+  });
+  let failure: { error: unknown } | undefined;
+  try {
+    const outcome = await batchRun.run();
+    // Killed workers take a moment; nobody waits for them.
+    if (outcome === "complete") await pool.shutdown({ timeout: 1000 });
+    else await pool.terminate();
+    const wall = performance.now() - begin;
+    recorder?.sample(batchRun.counts);
+    if (outcome === "complete") {
+      await output.finish();
+      await errors?.finish(sources, coverages, ordered);
+      await files.save(true);
     }
+    tell("at the end");
+    const summary = summarise(outcome, wall);
+    await report(summary);
+    return summary;
+  } catch (error) {
+    failure = { error };
+    recorder?.sample(batchRun.counts);
+    // Why the batch cannot go on matters more than that its report cannot be written either.
+    if (error instanceof BatchError && error.resumable) {
+      await report(summarise("stopped", performance.now() - begin), error).catch(() => {});
+    }
+    throw error;
+  } finally {
+    enough.abort();
+    await pool.terminate();
+    errors?.close();
+    await output.close(failure);
+  }
+}
+
+/** The pool; what has been opened is closed if there can be none. */
+async function poolOf(plan: Plan, close: (error: unknown) => Promise<void>): Promise<ProcessPool> {
+  try {
+    return createPool(plan);
+  } catch (error) {
+    await close(error);
+    throw error;
   }
 }
 
@@ -289,6 +355,6 @@ function progressOf(
   };
 }
 
-function whatFilesTell({ slowest, errorNames, denied }: Files): Pick<BatchSummary, "slowest" | "errorNames" | "denied"> {
-  return { slowest, errorNames: [...errorNames].sort(([, a], [, b]) => b - a), denied: [...denied] };
+function whatFilesTell({ slowest, errors, denied }: Files): Pick<BatchSummary, "slowest" | "errorNames" | "denied"> {
+  return { slowest, errorNames: errors.get().map(({ kind, count }) => [kind, count]), denied: [...denied] };
 }

@@ -25,7 +25,7 @@ export async function batchCommand(args: readonly string[]): Promise<number> {
 }
 
 async function run({ task, options, report }: BatchRequest & { action: "run" }): Promise<number> {
-  const reporter = createReporter(report.progress, stderr);
+  const reporter = createReporter(report.progress, stderr, report.dryRun ? "dry run" : options.retryFailed ? "retry" : "batch");
   using interrupt = new Interrupt({
     onSignal(signal, received) {
       reporter.clear();
@@ -56,7 +56,13 @@ const encoder = new TextEncoder();
 
 const stderr: ReportTerminal = {
   write(text) {
-    Deno.stderr.writeSync(encoder.encode(text));
+    const bytes = encoder.encode(text);
+    try {
+      for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
+    } catch (error) {
+      // Nobody reads it any more, as behind `2>&1 | head`: that is no reason to end a batch.
+      if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    }
   },
   get isTerminal() {
     return Deno.stderr.isTerminal();

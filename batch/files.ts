@@ -1,14 +1,18 @@
 import type { Coverage } from "./coverage.ts";
+import { Kinds } from "../report/kinds.ts";
 import { BatchError } from "./errors.ts";
 import type { Source } from "./inputs.ts";
 import type { JobLog, LogEntry } from "./job_log.ts";
 import { type Output, partialOf } from "./output.ts";
 import type { SlowRecordReport } from "./progress.ts";
-import { type ErrorEntry, errorLine, parseErrors, readError } from "./record_errors.ts";
+import { type ErrorEntry, errorLine, parseErrors, parseMembers, readError } from "./record_errors.ts";
 import type { Consumer, DonePart } from "./run.ts";
 
 /** So many of the slowest records are told. */
 const SLOWEST = 5;
+
+/** So much of what tasks were denied is told. */
+const MOST_DENIED = 20;
 
 /** Where the parts of a batch go that are done: the output, the errors file, the job log. */
 export interface FilesOptions {
@@ -32,9 +36,9 @@ export interface Totals {
 
 /** Puts down what is done. */
 export class Files implements Consumer {
-  /** Names of errors, how often each came. */
-  readonly errorNames = new Map<string, number>();
-  /** What tasks were denied. */
+  /** What records failed with. */
+  readonly errors = new Kinds();
+  /** What tasks were denied, the first of it. */
   readonly denied = new Set<string>();
   /** The slowest records, those first that took longest. */
   readonly slowest: SlowRecordReport[] = [];
@@ -124,8 +128,8 @@ export class Files implements Consumer {
 
   #count(members: Uint8Array): void {
     const { name, denied } = readError(members);
-    this.errorNames.set(name, (this.errorNames.get(name) ?? 0) + 1);
-    if (denied !== undefined) this.denied.add(denied);
+    this.errors.add(name, () => parseMembers(members).error.message);
+    if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
   }
 
   #rank(slow: SlowRecordReport): void {
@@ -141,6 +145,7 @@ export class ErrorsFile {
   length: number;
   #file: Deno.FsFile;
   #path: string;
+  #open = true;
 
   private constructor(file: Deno.FsFile, path: string, length: number) {
     this.#file = file;
@@ -175,7 +180,7 @@ export class ErrorsFile {
 
   /** Completes it: one that is empty is removed, and where lines could not be numbered before, they are now. */
   async finish(sources: readonly Source[], coverages: readonly Coverage[], ordered: boolean): Promise<void> {
-    this.#file.close();
+    this.close();
     if (this.length === 0) return await Deno.remove(this.#path);
     if (ordered) return;
     const entries = parseErrors(await Deno.readFile(this.#path));
@@ -187,8 +192,10 @@ export class ErrorsFile {
     this.length = (await Deno.stat(this.#path)).size;
   }
 
+  /** Lets go of it as it is, or, if it is finished, does nothing. */
   close(): void {
-    this.#file.close();
+    if (this.#open) this.#file.close();
+    this.#open = false;
   }
 }
 

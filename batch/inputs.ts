@@ -22,18 +22,30 @@ export interface Source {
 }
 
 /**
- * The inputs, in the order in which they are read; what a glob matches is in the order of the names.
+ * The inputs, with the files that are meant in place of globs, in the order of their names.
+ *
+ * @throws {BatchError} If a glob means none.
+ */
+export async function expandInputs(inputs: readonly BatchInput[]): Promise<BatchInput[]> {
+  const expanded: BatchInput[] = [];
+  for (const input of inputs) {
+    if (input instanceof ReadableStream || input === "-") expanded.push(input);
+    else expanded.push(...await expand(input));
+  }
+  return expanded;
+}
+
+/**
+ * What is known of inputs, in the order in which they are read.
  *
  * @throws {BatchError} If there is no such file.
  */
-export async function findSources(inputs: readonly BatchInput[], format: (name: string) => InputFormat): Promise<Source[]> {
+export async function findSources(inputs: readonly BatchInput[], format: InputFormat): Promise<Source[]> {
   const sources: Source[] = [];
   for (const input of inputs) {
     if (input instanceof ReadableStream) sources.push(streamSource("stream", () => input));
     else if (input === "-") sources.push(streamSource("-", () => Deno.stdin.readable));
-    else {
-      for (const name of await expand(input)) sources.push(await fileSource(name, format(name)));
-    }
+    else sources.push(await fileSource(String(input), format));
   }
   return sources;
 }
@@ -110,6 +122,8 @@ async function uncompressed(stream: ReadableStream<Uint8Array>): Promise<Readabl
   const gunzip = createGunzip();
   const source = Readable.fromWeb(whole as Parameters<typeof Readable.fromWeb>[0]);
   source.on("error", (error) => gunzip.destroy(error));
+  // Where it is not read to its end, the file is to be closed all the same.
+  gunzip.on("close", () => source.destroy());
   return Readable.toWeb(source.pipe(gunzip)) as unknown as ReadableStream<Uint8Array>;
 }
 
@@ -121,7 +135,7 @@ async function expand(input: string | URL): Promise<string[]> {
   if (!GLOB_CHARACTERS.test(input) || await exists(input)) return [input];
   const segments = input.split("/");
   const literal = segments.findIndex((segment) => GLOB_CHARACTERS.test(segment));
-  const folder = segments.slice(0, literal).join("/");
+  const folder = literal === 1 && input.startsWith("/") ? "/" : segments.slice(0, literal).join("/");
   const depth = input.includes("**") ? Infinity : segments.length - literal;
   const found: string[] = [];
   await walk(folder, depth, globToRegExp(input, { extended: true, globstar: true }), found);
@@ -130,7 +144,7 @@ async function expand(input: string | URL): Promise<string[]> {
 }
 
 async function walk(folder: string, depth: number, pattern: RegExp, found: string[]): Promise<void> {
-  const within = folder === "" ? "." : folder === "" || folder.endsWith("/") ? folder : `${folder}/`;
+  const within = folder === "" ? "." : folder.endsWith("/") ? folder : `${folder}/`;
   try {
     for await (const { name, isDirectory } of Deno.readDir(within)) {
       const path = folder === "" ? name : `${folder.replace(/\/$/, "")}/${name}`;
@@ -178,10 +192,10 @@ export interface Block {
   bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** Cuts a stream into blocks of at least so many bytes that end where a record ends, the last one where the stream does. */
+/** Cuts an input into blocks of at least so many bytes that end where a record ends, the last one where the input does. */
 export async function* blocksOf(
-  stream: ReadableStream<Uint8Array>,
-  { csv, size }: { csv: boolean; size: () => number },
+  source: Source,
+  { csv, size, enough }: { csv: boolean; size: () => number; enough: AbortSignal },
 ): AsyncGenerator<Block> {
   let parts: Uint8Array[] = [];
   let length = 0;
@@ -205,7 +219,7 @@ export async function* blocksOf(
     return block;
   }
 
-  for await (const part of stream) {
+  for await (const part of until(enough, source)) {
     if (csv) {
       for (let i = 0; i < part.length; i++) {
         const byte = part[i];
@@ -220,5 +234,20 @@ export async function* blocksOf(
     length += part.length;
     if (length >= size() && whole > 0) yield take(whole);
   }
-  if (length > 0) yield take(length);
+  if (length > 0 && !enough.aborted) yield take(length);
+}
+
+/** The bytes of an input, until there are enough: a stream is then cancelled, even one that is waited for. */
+async function* until(enough: AbortSignal, source: Source): AsyncGenerator<Uint8Array> {
+  if (enough.aborted) return;
+  const reader = (await source.open()).getReader();
+  // A stream that fails while it is cancelled is of no interest any more.
+  const cancel = () => void reader.cancel().catch(() => {});
+  enough.addEventListener("abort", cancel, { once: true });
+  if (enough.aborted) cancel();
+  try {
+    for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) yield value!;
+  } finally {
+    enough.removeEventListener("abort", cancel);
+  }
 }

@@ -110,13 +110,19 @@ export interface BatchOptions {
    */
   limit?: number | undefined;
   /**
+   * Where a report of the run goes, as one page of HTML. One that is stopped, halted, or cannot go on has a report, too.
+   *
+   * @default {undefined}
+   */
+  report?: string | URL | undefined;
+  /**
    * Ends the batch in an orderly way when it aborts: what is done is kept, and can be taken up again.
    *
    * @default {undefined}
    */
   signal?: AbortSignal | undefined;
   /**
-   * Is told twice a second how it goes, and once at the end.
+   * Is told twice a second how it goes, and once at the end; not with `retryFailed`. What it throws ends the batch.
    *
    * @default {undefined}
    */
@@ -141,6 +147,7 @@ export interface ResolvedBatch {
   permissions: "inherit" | Deno.PermissionOptionsObject;
   mode: "begin" | "resume" | "overwrite" | "retry-failed";
   limit: number;
+  report: string | URL | undefined;
   signal: AbortSignal | undefined;
   onProgress: ((progress: BatchProgress) => void) | undefined;
 }
@@ -174,6 +181,7 @@ const OPTIONS = [
   "overwrite",
   "retryFailed",
   "limit",
+  "report",
   "signal",
   "onProgress",
 ] as const;
@@ -203,6 +211,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
     overwrite = false,
     retryFailed = false,
     limit = Infinity,
+    report,
     signal,
     onProgress,
   } = given;
@@ -215,8 +224,9 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   if (!(typeof output === "string" && output !== "" || output instanceof URL || output instanceof WritableStream)) {
     throw new TypeError(`Cannot ${ACTION} as 'output' must be a path, a URL or a stream: current value is ${show(output)}`);
   }
-  if (errors !== undefined && !(typeof errors === "string" && errors !== "" || errors instanceof URL)) {
-    throw new TypeError(`Cannot ${ACTION} as 'errors' must be a path or a URL: current value is ${show(errors)}`);
+  for (const [name, value] of Object.entries({ errors, report })) {
+    if (value === undefined || typeof value === "string" && value !== "" || value instanceof URL) continue;
+    throw new TypeError(`Cannot ${ACTION} as '${name}' must be a path or a URL: current value is ${show(value)}`);
   }
   if (inputFormat !== undefined) checks.oneOf("inputFormat", inputFormat, ["ndjson", "lines", "csv"]);
   if (outputFormat !== undefined) checks.oneOf("outputFormat", outputFormat, ["ndjson", "lines"]);
@@ -252,6 +262,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
     permissions,
     mode: resume ? "resume" : overwrite ? "overwrite" : retryFailed ? "retry-failed" : "begin",
     limit,
+    report,
     signal,
     onProgress,
   };

@@ -27,8 +27,8 @@ export interface Output {
    * @param beforeRename Called when all of it is on the disk.
    */
   finish(beforeRename?: () => Promise<void>): Promise<void>;
-  /** Lets go of it as it is. */
-  close(): Promise<void>;
+  /** Lets go of it as it is, or, if it is finished, does nothing. A stream is closed, or is aborted if something has failed. */
+  close(failure?: { error: unknown }): Promise<void>;
 }
 
 /** Nothing written yet. */
@@ -48,6 +48,7 @@ class FileOutput implements Output {
   #file: Deno.FsFile;
   #path: string;
   #partial: string;
+  #open = true;
 
   constructor(file: Deno.FsFile, { path, partial, state }: { path: string; partial: string; state: OutputState }) {
     this.#file = file;
@@ -73,13 +74,14 @@ class FileOutput implements Output {
   async finish(beforeRename?: () => Promise<void>): Promise<void> {
     await this.#file.sync();
     await beforeRename?.();
-    this.#file.close();
+    await this.close();
     await Deno.rename(this.#partial, this.#path);
     await syncFolder(this.#path);
   }
 
   close(): Promise<void> {
-    this.#file.close();
+    if (this.#open) this.#file.close();
+    this.#open = false;
     return Promise.resolve();
   }
 }
@@ -165,7 +167,8 @@ class GzipOutput implements Output {
 export class StreamOutput implements Output {
   state: OutputState = NOTHING_WRITTEN;
   #writer: WritableStreamDefaultWriter<Uint8Array>;
-  #end: "close" | "leave";
+  #end: "close" | "leave" | "left";
+  #writing = 0;
 
   /** @param end Whether the stream is closed when the batch is through. */
   constructor(stream: WritableStream<Uint8Array>, end: "close" | "leave") {
@@ -178,8 +181,10 @@ export class StreamOutput implements Output {
   }
 
   async write(bytes: Uint8Array): Promise<void> {
+    this.#writing++;
     // Shared memory is none that streams take.
     await this.#writer.write(bytes.slice());
+    this.#writing--;
     const length = this.state.length + bytes.length;
     this.state = { length, position: length, crc: 0 };
   }
@@ -191,11 +196,18 @@ export class StreamOutput implements Output {
   async finish(): Promise<void> {
     if (this.#end === "close") await this.#writer.close();
     this.#writer.releaseLock();
+    this.#end = "left";
   }
 
-  close(): Promise<void> {
-    this.#writer.releaseLock();
-    return Promise.resolve();
+  async close(failure?: { error: unknown }): Promise<void> {
+    if (this.#end === "close") {
+      const why = failure ?? (this.#writing > 0 ? { error: new Error("The batch was stopped while a result was written") } : undefined);
+      // Whoever does not read any more does not hear of it either; and an abort waits for what is being written, which may be for ever.
+      if (why === undefined) await this.#writer.close().catch(() => {});
+      else this.#writer.abort(why.error).catch(() => {});
+    }
+    if (this.#end !== "left") this.#writer.releaseLock();
+    this.#end = "left";
   }
 }
 

@@ -6,11 +6,13 @@ import type { Part } from "./run.ts";
 
 /** How an input is divided. */
 export interface DivideOptions {
-  format(source: Source): InputFormat;
+  format: InputFormat;
   /** How many bytes the next part is to have, of so many that are left. */
   chunk(left: number): number;
-  /** The fields of a row of CSV. */
-  fields(row: string): Promise<string[]>;
+  /** The fields of the first row of CSV. */
+  fields(row: string, source: Source): Promise<string[]>;
+  /** Aborts when nothing more is wanted: a stream is cancelled then. */
+  enough: AbortSignal;
 }
 
 /** The parts of the inputs that are not done yet, one after the other. */
@@ -35,15 +37,14 @@ function* ranges({ path, size }: Source, coverage: Coverage, { chunk }: DivideOp
   }
 }
 
-async function* blocks(source: Source, coverage: Coverage, { format, chunk, fields }: DivideOptions): AsyncGenerator<Divided> {
-  const csv = format(source) === "csv";
+async function* blocks(source: Source, coverage: Coverage, { format, chunk, fields, enough }: DivideOptions): AsyncGenerator<Divided> {
+  const csv = format === "csv";
   let header: string[] | undefined;
   let gaps: ReturnType<Coverage["gaps"]> | undefined;
-  const stream = await source.open();
-  for await (let block of named(source, blocksOf(stream, { csv, size: () => chunk(Infinity) }))) {
+  for await (let block of named(source, () => blocksOf(source, { csv, size: () => chunk(Infinity), enough }))) {
     if (csv && header === undefined) {
       const row = firstRow(block.bytes);
-      header = await fields(new TextDecoder().decode(row).replace(/\r?\n$/, ""));
+      header = await fields(new TextDecoder().decode(row).replace(/\r?\n$/, ""), source);
       coverage.add({ start: 0, end: row.length, lines: row.reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0) });
       block = { offset: row.length, bytes: block.bytes.slice(row.length) };
     }
@@ -71,9 +72,9 @@ function firstRow(bytes: Uint8Array): Uint8Array {
 }
 
 /** An error of a stream tells whose it is. */
-async function* named({ name }: Source, blocks: AsyncGenerator<Block>): AsyncGenerator<Block> {
+async function* named({ name }: Source, blocks: () => AsyncGenerator<Block>): AsyncGenerator<Block> {
   try {
-    yield* blocks;
+    yield* blocks();
   } catch (error) {
     if (error instanceof BatchError) throw error;
     throw new BatchError(`Cannot go on as the input '${name}' cannot be read: ${(error as Error).message}`, {

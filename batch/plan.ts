@@ -2,6 +2,7 @@ import { ProcessPool } from "../pool.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import type { Source } from "./inputs.ts";
 import type { ResolvedBatch } from "./options.ts";
+import type { BatchRecorder } from "./recorder.ts";
 import { errorsOf, logOf, partialOf } from "./output.ts";
 import { resolve } from "./paths.ts";
 import { explainPool, type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
@@ -13,6 +14,8 @@ export interface Plan {
   formats: Formats;
   task: PreparedTask;
   sources: Source[];
+  /** Gathers what a report shows; undefined if there is to be none. */
+  recorder: BatchRecorder | undefined;
 }
 
 /** The files of a batch. */
@@ -26,11 +29,8 @@ export interface Paths {
 }
 
 /** Where a batch to a file puts things. */
-export function pathsOf({ output, errors }: ResolvedBatch, sources: readonly Source[]): Paths {
+export function pathsOf({ output, errors }: ResolvedBatch): Paths {
   const path = resolve(output as string | URL);
-  for (const source of sources) {
-    if (source.path === path) throw new BatchError(`Cannot run batch as '${source.name}' is input and output`);
-  }
   return {
     output: path,
     partial: partialOf(path),
@@ -38,6 +38,32 @@ export function pathsOf({ output, errors }: ResolvedBatch, sources: readonly Sou
     errors: errors === undefined ? errorsOf(path) : resolve(errors),
     name: output instanceof URL ? path : output as string,
   };
+}
+
+/**
+ * Sees to it that each file of a batch is one thing alone, else an input could be lost.
+ *
+ * @throws {BatchError} If one is two.
+ */
+export function checkDistinct({ options: { errors, report }, sources, task }: Plan, paths: Paths | undefined): void {
+  const files: [what: string, path: string | undefined][] = [
+    ...sources.map(({ path }): [string, string | undefined] => ["an input", path]),
+    ...task.files.map((path): [string, string] => ["a part of the task", path]),
+    ["the output", paths?.output],
+    ["the output, as it grows", paths?.partial],
+    ["the job log", paths?.log],
+    ["the errors file", paths?.errors ?? (errors && resolve(errors))],
+    ["the errors file, as it is replaced", paths && partialOf(paths.errors)],
+    ["the report", report && resolve(report)],
+  ];
+  const known = new Map<string, string>();
+  for (const [what, path] of files) {
+    if (path === undefined) continue;
+    const other = known.get(path);
+    // The same input twice does no harm.
+    if (other !== undefined && other !== what) throw new BatchError(`Cannot run batch as '${path}' is ${other} and ${what}`);
+    known.set(path, what);
+  }
 }
 
 /** A file's size; undefined if there is none. */
@@ -53,7 +79,8 @@ export async function sizeOf(path: string): Promise<number | undefined> {
 /** The pool of a batch. */
 export function createPool(plan: Plan): ProcessPool {
   try {
-    return new ProcessPool(poolOptions(plan.task, plan));
+    const observers = plan.recorder === undefined ? undefined : [plan.recorder];
+    return new ProcessPool({ ...poolOptions(plan.task, plan), observers });
   } catch (error) {
     throw explainPool(error);
   }

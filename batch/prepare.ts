@@ -1,7 +1,7 @@
 import type { TaskRef } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
 import { BatchError, explainPath } from "./errors.ts";
-import { hashOf, sampleOf, type Source } from "./inputs.ts";
+import { type BatchInput, hashOf, sampleOf, type Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
 import { LAYOUT } from "./lane.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
@@ -78,16 +78,29 @@ export interface Formats {
 }
 
 /** The format that an input has by its name. */
-export function formatOf(name: string): InputFormat {
+function formatOf(name: string): InputFormat {
   const plain = name.replace(/\.gz$/, "");
   return /\.[ct]sv$/.test(plain) ? "csv" : /\.(txt|log)$/.test(plain) ? "lines" : "ndjson";
 }
 
-/** What inputs are read as, and how results are written. */
-export function formatsOf({ inputs, inputFormat, output, outputFormat }: ResolvedBatch): Formats {
-  const first = inputs[0] instanceof ReadableStream ? "" : String(inputs[0]);
+/**
+ * What inputs are read as, by the first, and how results are written.
+ *
+ * @throws {BatchError} If they cannot be read as the same.
+ */
+export function formatsOf({ inputFormat, output, outputFormat }: ResolvedBatch, inputs: readonly BatchInput[]): Formats {
+  const names = inputs.map((input) => input instanceof ReadableStream ? "" : String(input));
+  const [first] = names as [string];
+  const format = inputFormat ?? formatOf(first);
+  const delimiter = delimiterOf(first);
+  const other = names.find((name) => delimiterOf(name) !== delimiter);
+  if (format === "csv" && other !== undefined) {
+    throw new BatchError(
+      `Cannot run batch as the fields of '${first}' and '${other}' are not divided by the same: run them one after the other`,
+    );
+  }
   const lines = isPath(output) && /\.txt(\.gz)?$/.test(String(output));
-  return { input: inputFormat ?? formatOf(first), output: outputFormat ?? (lines ? "lines" : "ndjson"), delimiter: delimiterOf(first) };
+  return { input: format, output: outputFormat ?? (lines ? "lines" : "ndjson"), delimiter };
 }
 
 /** What has to be the same for a batch to be taken up again. */

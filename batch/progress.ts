@@ -64,9 +64,9 @@ export interface BatchSummary {
   p99: number | undefined;
   /** The slowest records of this run, at most five. */
   slowest: SlowRecordReport[];
-  /** Names and counts of the errors that records failed with in this run, the most frequent first. */
+  /** Names and counts of the errors that records failed with in this run, the most frequent first. Beyond a hundred they are put together. */
   errorNames: [name: string, count: number][];
-  /** What tasks were denied, as Deno names it: a kind and, in most cases, a value. */
+  /** What tasks were denied, the first twenty, as Deno names it: a kind and, in most cases, a value. */
   denied: string[];
   /** The output's path; undefined if it is a stream. */
   output: string | undefined;

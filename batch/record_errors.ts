@@ -50,11 +50,16 @@ export function parseErrors(bytes: Uint8Array): ErrorEntry[] {
   return decoder.decode(bytes).split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
 }
 
+/** What a worker wrote of an error, read. */
+export function parseMembers(members: Uint8Array): Pick<ErrorEntry, "error" | "attempts"> {
+  return JSON.parse(`{${decoder.decode(members)}}`);
+}
+
 /** The name of an error, and what it was denied. Nothing within quotes can look like this, since quotes there are escaped. */
 export function readError(members: Uint8Array): { name: string; denied: string | undefined } {
   const text = decoder.decode(members);
   const begin = text.lastIndexOf(`,"error":{"name":"`);
-  const name = /^,"error":\{"name":"((?:[^"\\]|\\.)*)"/.exec(text.slice(begin))?.[1] ?? "";
+  const name: string = JSON.parse(/^,"error":\{"name":("(?:[^"\\]|\\.)*")/.exec(text.slice(begin))?.[1] ?? '""');
   const [, kind, value] = /"message":"Requires (\w+) access(?: to \\"((?:[^"\\])*)\\")?/.exec(text.slice(begin)) ?? [];
   return { name, denied: name !== "NotCapable" || kind === undefined ? undefined : value === undefined ? kind : `${kind}=${value}` };
 }

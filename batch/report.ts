@@ -1,3 +1,5 @@
+import { count, duration, percent, rounded } from "../report/figures.ts";
+import { placeOf } from "./page.ts";
 import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
 
 /** Where a batch tells how it goes: the standard error. */
@@ -17,13 +19,16 @@ export interface Reporter {
   summary(summary: BatchSummary): void;
 }
 
+/** What kind of run it is: what to do next depends on that. */
+export type RunKind = "batch" | "dry run" | "retry";
+
 /** The reporter that the options ask for. */
-export function createReporter(progress: "auto" | "json" | "none", terminal: ReportTerminal): Reporter {
+export function createReporter(progress: "auto" | "json" | "none", terminal: ReportTerminal, kind: RunKind = "batch"): Reporter {
   if (progress === "json") return jsonReporter(terminal);
-  return textReporter(terminal, progress === "auto" && terminal.isTerminal);
+  return textReporter(terminal, { kind, live: progress === "auto" && terminal.isTerminal });
 }
 
-function textReporter(terminal: ReportTerminal, live: boolean): Reporter {
+function textReporter(terminal: ReportTerminal, { kind, live }: { kind: RunKind; live: boolean }): Reporter {
   let shown = false;
   function clear(): void {
     if (shown) terminal.write("\r\x1b[K");
@@ -38,7 +43,7 @@ function textReporter(terminal: ReportTerminal, live: boolean): Reporter {
     clear,
     summary(summary) {
       clear();
-      terminal.write(summaryLines(summary).map((line) => `${line}\n`).join(""));
+      terminal.write(summaryLines(summary, kind).map((line) => `${line}\n`).join(""));
     },
   };
 }
@@ -61,7 +66,7 @@ export function progressLine(
   return [
     `${count(records)} records`,
     ...share === undefined ? [] : [`${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`],
-    `${count(recordsPerSecond)}/s`,
+    `${rounded(recordsPerSecond)}/s`,
     `${count(failed)} failed`,
     timeLeft === undefined ? `${duration(elapsed)} so far` : `${duration(timeLeft)} left`,
     `${busy} of ${workers} workers busy`,
@@ -70,7 +75,7 @@ export function progressLine(
 }
 
 /** What came of it. */
-export function summaryLines(summary: BatchSummary): string[] {
+export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): string[] {
   const { outcome, records, failed, recordsOfRun, wall, recordsPerSecond, utilisation, workers, p50, p95, p99 } = summary;
   const earlier = recordsOfRun < records ? ` (${count(recordsOfRun)} of them in this run)` : "";
   if (outcome === "complete" && recordsOfRun === 0 && records > 0) {
@@ -78,16 +83,15 @@ export function summaryLines(summary: BatchSummary): string[] {
   }
   const lines = [
     `${count(records)} ${records === 1 ? "record" : "records"}${earlier}, ${count(failed)} failed, ${duration(wall)}, ${
-      count(recordsPerSecond)
+      rounded(recordsPerSecond)
     } records/s`,
   ];
   if (p50 !== undefined) {
     const quantiles = `time a record: p50 ${duration(p50)}, p95 ${duration(p95!)}, p99 ${duration(p99!)}`;
-    lines.push(`${quantiles}; ${workers} ${workers === 1 ? "worker" : "workers"}, ${Math.round(utilisation * 100)} % of the time busy`);
+    lines.push(`${quantiles}; ${workers} ${workers === 1 ? "worker" : "workers"}, ${percent(utilisation)} of the time busy`);
   }
-  for (const { input, line, lastLine, offset, time } of summary.slowest.filter((slow) => isTelling(slow, p50 ?? 0))) {
-    const place = line === undefined ? `byte ${offset}` : line === lastLine ? `line ${line}` : `one of lines ${line} to ${lastLine}`;
-    lines.push(`slow: ${duration(time)}, ${input}, ${place}`);
+  for (const slow of summary.slowest.filter((slow) => isTelling(slow, p50 ?? 0))) {
+    lines.push(`slow: ${duration(slow.time)}, ${slow.input}, ${placeOf(slow)}`);
   }
   if (summary.errorNames.length > 0) {
     const names = summary.errorNames.slice(0, 5).map(([name, times]) => `${name === "" ? "unnamed" : name} ${count(times)}`);
@@ -97,33 +101,14 @@ export function summaryLines(summary: BatchSummary): string[] {
     lines.push(`the task was denied '${denied}': run with '--allow-${denied}', and give it to the workers with '--permissions ${denied}'`);
   }
   if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}: '--retry-failed' runs them again`);
-  else if (failed > 0) lines.push("failed records were not kept: '--errors FILE' keeps them");
-  if (outcome === "halted") lines.push(`gave up, as '--halt' says${summary.output === undefined ? "" : ": '--resume' goes on"}`);
-  if (outcome === "stopped") lines.push(`stopped${summary.output === undefined ? "" : ": '--resume' goes on"}`);
+  else if (failed > 0 && kind !== "dry run") lines.push("failed records were not kept: '--errors FILE' keeps them");
+  const next = summary.output === undefined ? "" : `: '--${kind === "retry" ? "retry-failed" : "resume"}' goes on`;
+  if (outcome === "halted") lines.push(`gave up, as '--halt' says${next}`);
+  if (outcome === "stopped") lines.push(`stopped${next}`);
   return lines;
 }
 
 /** Among quick records that were timed together, a pause of V8's or of the system's looks like a slow one. */
 function isTelling({ time, line, lastLine }: SlowRecordReport, p50: number): boolean {
   return time >= 1 && time > 10 * p50 && (line === lastLine || time >= 1000);
-}
-
-/** A number with its thousands apart, without decimals. */
-function count(number: number): string {
-  return Math.round(number).toString().replaceAll(/\B(?=(\d{3})+$)/g, ",");
-}
-
-/** A time in milliseconds, in the unit that suits it. */
-export function duration(ms: number): string {
-  if (ms < 0.001) return `${Math.round(ms * 1e6)} ns`;
-  if (ms < 1) return `${short(ms * 1000)} µs`;
-  if (ms < 1000) return `${short(ms)} ms`;
-  if (ms < 60_000) return `${short(ms / 1000)} s`;
-  const minutes = Math.round(ms / 60_000);
-  if (minutes < 2) return `${Math.round(ms / 1000)} s`;
-  return minutes < 120 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-function short(number: number): string {
-  return number < 10 ? number.toFixed(1) : number.toFixed(0);
 }

@@ -1,11 +1,13 @@
-import { BatchError } from "./errors.ts";
+import { Kinds } from "../report/kinds.ts";
+import { BatchError, explainPath } from "./errors.ts";
 import { writeErrors } from "./files.ts";
 import { type FoundLog, JobLog, type LogEntry, readLog } from "./job_log.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
+import { writeReport } from "./page.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
-import { type ErrorEntry, parseErrors, readError } from "./record_errors.ts";
+import { type ErrorEntry, parseErrors, parseMembers, readError } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
 
 /** What came of a record that was run again. */
@@ -30,9 +32,10 @@ export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummar
   if (last?.stage !== "finished") {
     throw new BatchError(`Cannot retry as the run to '${paths.name}' was not finished: go on with '--resume'`);
   }
-  const entries = last.failed === 0 ? [] : parseErrors(await Deno.readFile(paths.errors)).sort((a, b) => a.position - b.position);
+  const entries = last.failed === 0 ? [] : await readErrors(paths.errors);
   const { inputFormat, outputFormat } = found.fingerprint.options as { inputFormat: InputFormat; outputFormat: OutputFormat };
   const begin = performance.now();
+  plan.recorder?.begin();
   const retried = new Map<ErrorEntry, Retried>();
   const { run, pool } = runAgain({ ...plan, formats: { ...plan.formats, input: inputFormat, output: outputFormat } }, entries, retried);
   let outcome: BatchSummary["outcome"];
@@ -41,19 +44,40 @@ export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummar
   } finally {
     await pool.terminate();
   }
-  const left = await merge({ paths, found, last, entries, retried });
-  const names = Object.entries(Object.groupBy(left, ({ error }) => error.name)).map(([name, all]): [string, number] => [name, all!.length]);
-  return {
+  // Nothing is copied for nothing.
+  const left = retried.size === 0 ? entries : await merge({ paths, found, last, entries, retried });
+  const wall = performance.now() - begin;
+  plan.recorder?.sample(run.counts);
+  const errors = new Kinds();
+  for (const { error: { name, message } } of left) errors.add(name, () => message);
+  const summary: BatchSummary = {
     ...summaryOf(plan, paths),
-    ...speedOf({ records: run.counts.records, busy: run.counts.busy, wall: performance.now() - begin, workers: plan.options.workers }),
+    ...speedOf({ records: run.counts.records, busy: run.counts.busy, wall, workers: plan.options.workers }),
     ...quantilesOf(run.times),
     outcome,
     records: last.records,
     failed: left.length,
-    errorNames: names.sort(([, a], [, b]) => b - a),
+    errorNames: errors.get().map(({ kind, count }) => [kind, count]),
     denied: [...new Set(left.flatMap((entry) => deniedBy(entry) ?? []))],
     errors: left.length > 0 ? paths.errors : undefined,
   };
+  await writeReport(plan, { summary, times: run.times, errors: errors.get(), run: run.counts.records });
+  return summary;
+}
+
+/** What failed, in the order of the output. */
+async function readErrors(path: string): Promise<ErrorEntry[]> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await Deno.readFile(path);
+  } catch (error) {
+    throw explainPath(error, `errors file '${path}'`, { flag: `--allow-read=${path}` });
+  }
+  try {
+    return parseErrors(bytes).sort((a, b) => a.position - b.position);
+  } catch (error) {
+    throw new BatchError(`Cannot retry as the errors file '${path}' is damaged: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 function deniedBy({ error }: ErrorEntry): string | undefined {
@@ -79,13 +103,22 @@ function runAgain(
   const consumer = {
     take({ index, output, errors }: DonePart): void {
       const entry = again[index]!;
-      const [failed] = errors.map(({ members }) => JSON.parse(`{${new TextDecoder().decode(members)}}`) as ErrorEntry);
+      const [failed] = errors.map(({ members }) => parseMembers(members));
       const error = failed && { error: failed.error, attempts: entry.attempts + failed.attempts };
       retried.set(entry, { output: output.slice(), error });
     },
     save: () => Promise.resolve(),
   };
-  return { pool, run: new BatchRun({ pool, parts: parts(), consumer, options: plan.options, onTick: () => {} }) };
+  const { options, recorder } = plan;
+  const run: BatchRun = new BatchRun({
+    pool,
+    parts: parts(),
+    consumer,
+    options,
+    onTick: () => recorder?.sample(run.counts),
+    onRange: recorder && ((range) => recorder.range(range)),
+  });
+  return { pool, run };
 }
 
 /** Writes output and errors file anew; returns what is left of the errors. */

@@ -45,6 +45,24 @@ export interface DonePart {
   slowest: SlowRecord[];
 }
 
+/** What came of one run of a worker over a part, or over what was left of it. */
+export interface RangeRun {
+  /** The id of its job in the pool. */
+  job: string | number;
+  /** That of the part. */
+  index: number;
+  /** Which input, and the bytes of it that were done. */
+  source: number;
+  start: number;
+  end: number;
+  records: number;
+  failed: number;
+  /** What the records took, in milliseconds. */
+  busy: number;
+  /** Whether the worker had begun with it at all. */
+  begun: boolean;
+}
+
 /** What happens to the parts that are done. */
 export interface Consumer {
   /** Takes a part. Nothing is written behind a part that could not be. */
@@ -61,6 +79,8 @@ export interface RunParts {
   options: RunOptions;
   /** Is called now and then, while it goes on. */
   onTick: () => void;
+  /** Is told what each run over a part came to. */
+  onRange?: ((range: RangeRun) => void) | undefined;
 }
 
 /** How a run goes about it. */
@@ -106,6 +126,8 @@ interface Active {
   reason: number | undefined;
   /** Stops its worker. */
   kill: (() => void) | undefined;
+  /** The job that runs it, and what was done before that; undefined while there is none. */
+  job: { id: string | number; before: LaneState } | undefined;
 }
 
 /** Lanes a worker: of the range that it runs, of the one that it has been sent ahead, and of one that is being written or waits for its turn. */
@@ -264,6 +286,7 @@ export class BatchRun {
       current: 0,
       since: performance.now(),
       kill: undefined,
+      job: undefined,
     };
     this.#active.add(active);
     this.#submit(active);
@@ -280,10 +303,12 @@ export class BatchRun {
       maxRecords: ordered ? limit - this.#counts.records : limit,
       maxFailures: halt.failed - this.#counts.failed,
     };
+    const done = lane.state();
     let reply: RangeReply;
     try {
       const future = await this.#parts.pool.submit(new Job({ func: runRange, args: [lane.memory, piece, limits] }));
       active.kill = () => future.cancel({ force: true });
+      active.job = { id: future.id, before: done };
       reply = await future.result();
     } catch (error) {
       return this.#died(active, error);
@@ -297,6 +322,7 @@ export class BatchRun {
     if (!this.#active.has(active)) return;
     const { part, lane } = active;
     const state = lane.state();
+    this.#tell(active, state);
     if (!done && state.position < part.end) {
       this.#rest.push({ ...part, start: state.position });
       this.#rest.sort((a, b) => a.index - b.index);
@@ -316,6 +342,7 @@ export class BatchRun {
     const current = active.halted === undefined ? lane.current : active.current;
     const attempts = Math.max(1, lane.attempt);
     const time = performance.now() - active.since;
+    this.#tell(active, lane.state(sequence));
     lane.leave(sequence);
     if (running) {
       const failed = attempts > this.#parts.options.retries;
@@ -346,7 +373,27 @@ export class BatchRun {
   /** Leaves a part where its last commit was. */
   #abandon(active: Active, sequence: number): void {
     const state = active.lane.state(sequence);
+    this.#tell(active, state);
     this.#finish(active, { state, end: Math.min(state.position, active.part.end) });
+  }
+
+  /** Tells what a part's last job came to. */
+  #tell(active: Active, state: LaneState): void {
+    const { job, part: { source, index }, lane, halted } = active;
+    if (job === undefined) return;
+    active.job = undefined;
+    const { id, before } = job;
+    this.#parts.onRange?.({
+      job: id,
+      index,
+      source,
+      start: before.position,
+      end: state.position,
+      records: state.records - before.records,
+      failed: state.failed - before.failed,
+      busy: state.busy - before.busy,
+      begun: halted !== undefined || lane.begun || state.position > before.position,
+    });
   }
 
   #finish(active: Active, { state, end }: { state: LaneState; end: number }): void {
@@ -441,7 +488,11 @@ export class BatchRun {
         this.#saving = undefined;
       });
     }
-    this.#parts.onTick();
+    try {
+      this.#parts.onTick();
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   #timeLimit(): number {
@@ -466,19 +517,28 @@ export class BatchRun {
     this.#wake();
   }
 
-  /** Waits for records that run, but not for long. */
+  /** Waits for records that run, and for what is written; if the run is told to end, not for long. */
   async #wind(): Promise<void> {
-    const deadline = setTimeout(() => {
+    let over = false;
+    const giveUp = () => {
+      // Nor is a stream waited for that nobody reads.
+      over = this.#ending !== undefined;
       for (const active of [...this.#active]) {
         const { sequence } = active.lane;
         if (active.halted === undefined && !active.lane.halt(sequence)) continue;
         this.#abandon(active, active.halted ?? sequence);
       }
       this.#wake();
-    }, this.#ending === undefined ? 0 : GRACE);
+    };
+    const atOnce = this.#ending === undefined ? setTimeout(giveUp, 0) : undefined;
+    let grace: ReturnType<typeof setTimeout> | undefined;
     // A lane that was committed just when it was to be halted returns by itself.
-    while (this.#failure === undefined && (this.#active.size > 0 || this.#draining)) await this.#change();
-    clearTimeout(deadline);
+    while (this.#failure === undefined && (this.#active.size > 0 || (this.#draining && !over))) {
+      if (this.#ending !== undefined) grace ??= setTimeout(giveUp, GRACE);
+      await this.#change();
+    }
+    clearTimeout(atOnce);
+    clearTimeout(grace);
   }
 
   #fail(error: unknown): void {

@@ -1,6 +1,7 @@
 import { parseArgs } from "@std/cli/parse-args";
-import { show } from "../pool/checks.ts";
-import { nearest } from "./nearest.ts";
+import { nearest } from "../command/nearest.ts";
+import { orRefused, Refusal, type Refused, refuseFlagValue } from "../command/refusal.ts";
+import { joinValues, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
 import type { ReportOptions } from "./report.ts";
 import type { DemoOptions } from "./run_demo.ts";
 
@@ -8,7 +9,7 @@ import type { DemoOptions } from "./run_demo.ts";
 export type Request =
   | { action: "run"; options: DemoOptions; report: ReportOptions; page: string | undefined }
   | { action: "help" | "version" }
-  | { action: "refuse"; message: string };
+  | Refused;
 
 export const HELP = `Runs jobs that each sleep for up to a second on a pool of workers, and draws
 which worker ran which job when.
@@ -38,14 +39,6 @@ Ctrl-C puts in no more jobs and gives those that run a second; once more ends
 at once. Exit code: 0 if all jobs finished, 1 if one failed, 2 if an option is
 wrong, 130 after Ctrl-C.`;
 
-/** An option with a value. */
-interface ValueOption<T> {
-  /** What the value has to be. */
-  need: string;
-  /** The value; undefined if the text is not one. */
-  read(text: string): T | undefined;
-}
-
 interface Values {
   jobs: number;
   workers: number;
@@ -66,7 +59,7 @@ const MOST_WORKERS = 256;
 /** What fates are drawn from has 32 bits; a longer seed would be the same as a shorter one. */
 const LAST_SEED = 2 ** 32 - 1;
 
-const VALUES: { [Name in keyof Values]: ValueOption<Values[Name]> } = {
+const VALUES: ValueOptions<Values> = {
   jobs: wholeNumber(1, MOST_JOBS),
   workers: wholeNumber(1, MOST_WORKERS),
   "queue-size": wholeNumber(1, MOST_JOBS),
@@ -85,21 +78,13 @@ const FLAGS = ["json", "quiet", "timeline", "help", "version"];
 /** What is suggested in place of a mistyped option. */
 const NAMES = [...Object.keys(VALUES), ...FLAGS.map((name) => name === "timeline" ? "no-timeline" : name)];
 
-/** Why a command line is refused. */
-class Refusal extends Error {}
-
 /** Reads the command line. */
 export function readArguments(args: readonly string[]): Request {
-  try {
-    return read(args);
-  } catch (error) {
-    if (error instanceof Refusal) return { action: "refuse", message: `process-pool: ${error.message}` };
-    throw error;
-  }
+  return orRefused(() => read(args));
 }
 
 function read(args: readonly string[]): Request {
-  const parsed: Record<string, unknown> & { _: unknown[] } = parseArgs(joinValues(args), {
+  const parsed: Record<string, unknown> & { _: unknown[] } = parseArgs(joinValues(args, (name) => Object.hasOwn(VALUES, name)), {
     string: [...Object.keys(VALUES), "_"],
     boolean: FLAGS,
     negatable: ["timeline"],
@@ -108,13 +93,13 @@ function read(args: readonly string[]): Request {
   });
   // What stands behind a '--' is not told to `unknown`.
   if (parsed._.length > 0) refuseArgument(String(parsed._[0]));
-  for (const arg of args) refuseValue(arg);
+  for (const arg of args) refuseFlagValue(arg, FLAGS);
   if (parsed.help) return { action: "help" };
   if (parsed.version) return { action: "version" };
 
   function value<Name extends keyof Values>(name: Name): Values[Name] | undefined {
     const text = parsed[name];
-    return text === undefined ? undefined : readValue(name, text as string);
+    return text === undefined ? undefined : readValue(name, text as string, VALUES[name]);
   }
 
   const { jobs = 10, workers = 4 } = { jobs: value("jobs"), workers: value("workers") };
@@ -134,33 +119,6 @@ function read(args: readonly string[]): Request {
   };
 }
 
-/** Makes `--seed -1` into `--seed=-1`: parseArgs takes what begins with a dash for the next option. */
-function joinValues(args: readonly string[]): string[] {
-  const joined: string[] = [];
-  for (let i = 0; i < args.length; i++) {
-    const [arg, next] = [args[i]!, args[i + 1]];
-    if (arg === "--") return [...joined, ...args.slice(i)];
-    const takesNext = arg.startsWith("--") && Object.hasOwn(VALUES, arg.slice(2)) && next !== undefined && !/^-[^\d.]/.test(next);
-    if (takesNext) i++;
-    joined.push(takesNext ? `${arg}=${next}` : arg);
-  }
-  return joined;
-}
-
-function readValue<Name extends keyof Values>(name: Name, text: string): Values[Name] {
-  const { need, read } = VALUES[name];
-  if (text === "") throw new Refusal(`'--${name}' needs a value: ${need}`);
-  const value = read(text);
-  if (value === undefined) throw new Refusal(`'--${name}' must be ${need}: current value is ${show(text)}`);
-  return value;
-}
-
-/** Flags take no value; parseArgs would read `--json=no` as true. */
-function refuseValue(arg: string): void {
-  const [, option, name, value] = /^(--(?:no-)?([^=]*))=(.*)$/s.exec(arg) ?? [];
-  if (name !== undefined && FLAGS.includes(name)) throw new Refusal(`'${option}' takes no value: current value is ${show(value)}`);
-}
-
 function refuseUnknown(arg: string): never {
   if (!arg.startsWith("-") || arg === "-") refuseArgument(arg);
   const [name] = arg.split("=", 1) as [string];
@@ -175,16 +133,4 @@ function refuseArgument(arg: string): never {
 function suggestion(mistyped: string): string | undefined {
   const name = nearest(mistyped.replace(/^-+|=.*$/gs, "").toLowerCase(), NAMES);
   return name && `did you mean '--${name}'?`;
-}
-
-/** In single quotes and on one line, whatever is in it. */
-function quote(text: string): string {
-  return `'${show(text).slice(1, -1)}'`;
-}
-
-function wholeNumber(min: number, max: number): ValueOption<number> {
-  return {
-    need: `an integer from ${min} to ${max}`,
-    read: (text) => /^\d+$/.test(text) && Number(text) >= min && Number(text) <= max ? Number(text) : undefined,
-  };
 }

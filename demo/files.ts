@@ -1,11 +1,13 @@
+import { tryToWrite } from "../command/files.ts";
+
 /**
- * Sees to it that a file can be written, before anything is done whose outcome is to be in it.
+ * Whether a file can be written, before anything is done whose outcome is to be in it. Nothing is changed by that.
  *
- * @returns What is wrong, if it cannot; undefined if it is there now, and empty.
+ * @returns What is wrong, if it cannot.
  */
-export function makeWritable(option: string, path: string): string | undefined {
+export function explainUnwritable(option: string, path: string): string | undefined {
   try {
-    Deno.openSync(path, { write: true, create: true, truncate: true }).close();
+    tryToWrite(path);
     return undefined;
   } catch (error) {
     const why = error instanceof Deno.errors.NotCapable ? `run it with 'deno run --allow-write=${path} ...'` : (error as Error).message;

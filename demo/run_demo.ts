@@ -3,7 +3,7 @@ import { type Future, Job, taskName } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
 import type { PoolObserver } from "../pool/observation.ts";
 import { onAbort } from "../pool/signals.ts";
-import type { ReportData } from "../report/data.ts";
+import type { Ran } from "../report/recorder.ts";
 import { fateOf } from "./fate.ts";
 import { funDemo } from "./fun_demo.ts";
 import type { Reporter, Summary } from "./report.ts";
@@ -106,9 +106,9 @@ export async function runDemo(options: DemoOptions, reporter: Reporter, signal?:
 }
 
 /** What a report says of a run. */
-export function describe(options: DemoOptions, summary: Summary): Pick<ReportData, "title" | "counts" | "settings"> {
+export function describe(options: DemoOptions, summary: Summary): Ran {
   const { jobs, workers, queueSize, failRate, permissions = "those of the program" } = options;
-  const { finished, failed, cancelled, neverPutIn, seed } = summary;
+  const { finished, failed, cancelled, neverPutIn, seed, wall } = summary;
   const settings = {
     jobs,
     "never put in": neverPutIn,
@@ -119,5 +119,5 @@ export function describe(options: DemoOptions, summary: Summary): Pick<ReportDat
     permissions,
     backend: "worker",
   };
-  return { title: "process-pool: the demo", counts: { finished, failed, cancelled }, settings };
+  return { title: "process-pool: the demo", counts: { finished, failed, cancelled }, settings, wall };
 }

@@ -9,8 +9,27 @@
  * @module
  */
 
-const [path = await Deno.makeTempFile({ suffix: ".ndjson" }), count = "100"] = Deno.args;
+const HELP = `Usage: deno run --allow-write examples/generate_records.ts [PATH [NUMBER]]
 
+Writes so many records to a file: a hundred to a temporary one that is removed
+again, unless told otherwise.`;
+
+function refuse(message: string): never {
+  console.error(`generate_records: ${message}: '--help' shows what there is`);
+  Deno.exit(2);
+}
+
+if (Deno.args.includes("--help")) {
+  console.log(HELP);
+  Deno.exit();
+}
+const flag = Deno.args.find((arg) => arg.startsWith("-"));
+if (flag !== undefined) refuse(`there is no option ${JSON.stringify(flag)}`);
+const [given, count = "100", extra] = Deno.args;
+if (extra !== undefined) refuse(`there is no third argument ${JSON.stringify(extra)}`);
+if (!/^\d+$/.test(count)) refuse(`the number of records must be an integer: current value is ${JSON.stringify(count)}`);
+
+const path = given ?? await Deno.makeTempFile({ suffix: ".ndjson" });
 const file = await Deno.open(path, { write: true, create: true, truncate: true });
 const encoder = new TextEncoder();
 let state = 1;
@@ -29,7 +48,7 @@ for (let id = 0; id < Number(count); id++) {
 }
 file.close();
 console.log(`${count} records, ${size} bytes`);
-if (Deno.args.length === 0) await Deno.remove(path);
+if (given === undefined) await Deno.remove(path);
 
 // Output:
 // 100 records, 3864 bytes

@@ -1,4 +1,5 @@
 import type { TimeQuantiles } from "../pool/measurement.ts";
+import type { Figure } from "./figures.ts";
 
 /**
  * What a report shows: plain data, so that it can come from anywhere. Times are in milliseconds, and moments count from the begin of the run.
@@ -10,49 +11,77 @@ export interface ReportData {
   begun: string;
   /** How long it took. */
   wall: number;
-  /** How many jobs there were by outcome; each item of a map is one. */
-  counts: { finished: number; failed: number; cancelled: number };
+  /** What is to be known before all else, such as that the run was stopped. */
+  notes: string[];
+  words: Words;
+  /** What it came to, by name. */
+  figures: Record<string, Figure>;
   /** What it ran with, by name. */
   settings: Record<string, string | number>;
-  /** How many jobs settled in each stretch of time. */
+  /** How many jobs, or records, were through in each stretch of time. */
   throughput: { width: number; finished: number[]; failed: number[] };
-  /** From submission to start, and from start to end. */
-  waiting: Distribution;
-  running: Distribution;
-  /** The workers, by number. */
+  /** What took how long. */
+  latency: Latency[];
+  /** The rows of the timeline. */
   workers: WorkerRow[];
   /** Kinds of errors, the most frequent first. */
   errors: ErrorKind[];
-  /** The jobs that ran longest, the longest first. */
-  slowest: SlowJob[];
+  /** What took longest, the longest first. */
+  slowest: { head: string[]; rows: (string | Figure)[][] };
+}
+
+/** What things are called: nouns that take an s. */
+export interface Words {
+  /** What is counted, such as `"record"`. */
+  item: string;
+  /** What a bar of the timeline is. */
+  bar: string;
+  /** What is to be known of such bars, in sentences. */
+  about: string;
+}
+
+/** Times of one kind. */
+export interface Latency {
+  /** Such as `"Waiting"`. */
+  name: string;
+  /** Such as `"from submission to start"`. */
+  what: string;
+  distribution: Distribution;
 }
 
 /** How times are distributed. */
 export interface Distribution {
-  quantiles: TimeQuantiles;
-  /** How many times there were from `from` up to `to`; neighbours, and their borders a constant ratio apart. */
+  quantiles: Partial<Omit<TimeQuantiles, "count">>;
+  /** How many times there were from `from` up to `to`; neighbours. There are none if there were no times. */
   bins: { from: number; to: number; count: number }[];
 }
 
-/** What a worker did. */
+/** What a worker did, or one after the other in the same place. */
 export interface WorkerRow {
+  /** Its number, or that of the first of them. */
   worker: number;
+  /** How many took the place of another. */
+  replaced: number;
+  /** How many bars it has, drawn or not. */
   jobs: number;
-  /** What part of the run it ran jobs, from 0 to 1. */
+  /** What part of the run it worked, from 0 to 1. */
   utilisation: number;
-  /** Its jobs one by one; undefined if there were too many to be drawn. */
+  /** What it ran, one by one; undefined if there was too much to be drawn. */
   bars: WorkerBar[] | undefined;
-  /** How much of each stretch of time it ran jobs, from 0 to 1; the stretches are those of the throughput. */
+  /** How much of each stretch of time it worked, from 0 to 1; the stretches are those of the throughput. */
   busy: number[];
 }
 
-/** One run of a job on a worker. */
+/** What a worker ran at a time. */
 export interface WorkerBar {
-  id: string | number;
-  task: string;
+  /** What it was, such as `"job 3 (resize)"`. */
+  label: string;
   start: number;
   end: number;
-  failed: boolean;
+  /** What part of it failed, from 0 to 1. */
+  failed: number;
+  /** What came of it, such as `"10 records, 1 failed"`; nothing if that goes without saying. */
+  outcome: string;
 }
 
 /** Errors of one kind. */
@@ -62,17 +91,4 @@ export interface ErrorKind {
   count: number;
   /** The message of the first of them. */
   example: string;
-}
-
-/** A job that ran for long. */
-export interface SlowJob {
-  /** The job's id; of a chunk of a map, the index of its first item. */
-  id: string | number;
-  task: string;
-  /** How many items it had. */
-  items: number;
-  worker: number;
-  waited: number;
-  ran: number;
-  outcome: string;
 }

@@ -1,26 +1,18 @@
-import type { Distribution, ReportData, WorkerRow } from "./data.ts";
+import type { Latency, ReportData, Words, WorkerRow } from "./data.ts";
+import { count, duration, type Figure, rounded, text } from "./figures.ts";
 
 /**
  * A report as one page of HTML that needs nothing else: charts are SVG without text, which can be stretched, with labels in HTML beside them, which are as large
  * on a phone as anywhere. What a chart shows, a table beneath it says.
  */
 export function renderReport(data: ReportData): string {
-  const { title, begun, wall, counts } = data;
-  const total = counts.finished + counts.failed + counts.cancelled;
-  const tiles: [label: string, value: string][] = [
-    ["jobs", grouped(total)],
-    ["finished", grouped(counts.finished)],
-    ["failed", grouped(counts.failed)],
-    ["cancelled", grouped(counts.cancelled)],
-    ["wall time", duration(wall)],
-    ["jobs per second", wall === 0 ? "0" : figures((counts.finished + counts.failed) / wall * 1000)],
-  ];
+  const { title, begun, notes, figures, words: { item } } = data;
   const sections: [id: string, heading: string, content: string][] = [
     ["throughput", "Throughput", throughput(data)],
     ["latency", "Latency", latency(data)],
     ["workers", "Workers", timeline(data)],
     ["errors", "Errors by kind", errors(data)],
-    ["slowest", "Slowest jobs", slowest(data)],
+    ["slowest", `Slowest ${item}s`, slowest(data)],
     ["settings", "Settings", table(["setting", "value"], Object.entries(data.settings).map(([name, value]) => [name, String(value)]))],
   ];
   return `<!DOCTYPE html>
@@ -38,7 +30,7 @@ export function renderReport(data: ReportData): string {
 <header>
 <h1>${escape(title)}</h1>
 <p class="soft">begun <time datetime="${escape(begun)}">${escape(begun.replace("T", " ").replace(/\.\d+Z$/, " UTC"))}</time></p>
-<dl class="tiles">${tiles.map(([label, value]) => `<div data-tile="${label}"><dt>${label}</dt><dd>${value}</dd></div>`).join("")}</dl>
+${notes.map((note) => `<p class="note">${escape(note)}</p>\n`).join("")}<dl class="tiles">${tiles(figures, "tile")}</dl>
 <nav aria-label="Sections">${sections.map(([id, heading]) => `<a href="#${id}">${heading}</a>`).join(" ")}</nav>
 </header>
 <main>
@@ -68,94 +60,108 @@ function coarser({ throughput: { width, finished, failed } }: ReportData): Repor
 }
 
 function throughput(data: ReportData): string {
+  const { item } = data.words;
   const { width, finished, failed } = coarser(data);
+  if (sum(finished) + sum(failed) === 0) return `<p>No ${item} was through.</p>`;
   const most = Math.max(1, ...finished.map((count, i) => count + failed[i]!));
-  const bars = finished.map((count, i) => {
+  const bars = finished.map((each, i) => {
     const bad = failed[i]!;
-    const label = `${moment(i * width)} to ${moment((i + 1) * width)}: ${grouped(count)} finished, ${grouped(bad)} failed`;
-    const finishedBar = count === 0 ? "" : `<rect class="finished" x="${i}" y="${1 - count / most}" width="1" height="${count / most}"/>`;
-    const failedBar = bad === 0 ? "" : `<rect class="failed" x="${i}" y="${1 - (count + bad) / most}" width="1" height="${bad / most}"/>`;
-    return count + bad === 0 ? "" : `<g><title>${label}</title>${failedBar}${finishedBar}</g>`;
+    const label = `${time(i * width)} to ${time((i + 1) * width)}: ${count(each)} finished, ${count(bad)} failed`;
+    const finishedBar = each === 0 ? "" : `<rect class="finished" x="${i}" y="${1 - each / most}" width="1" height="${each / most}"/>`;
+    const failedBar = bad === 0 ? "" : `<rect class="failed" x="${i}" y="${1 - (each + bad) / most}" width="1" height="${bad / most}"/>`;
+    return each + bad === 0 ? "" : `<g><title>${label}</title>${failedBar}${finishedBar}</g>`;
   });
-  const rows = finished.map((count, i) => [moment(i * width), grouped(count), grouped(failed[i]!)]);
+  const rows = finished.map((each, i) => [time(i * width), count(each), count(failed[i]!)]);
   return `${legend(failed.some((count) => count > 0))}
-<figure class="plot"><div class="y"><span>${figures(most / width * 1000)}</span><span>0</span></div>
-<svg class="tall" viewBox="0 0 ${finished.length} 1" preserveAspectRatio="none" role="img" aria-label="Jobs that settled per second, over time">${
-    bars.join("")
-  }</svg>
-${axis(width * finished.length)}<figcaption>Jobs that settled per second; a bar is ${duration(width)}.</figcaption></figure>
+<figure class="plot"><div class="y"><span>${rounded(most / width * 1000)}</span><span>0</span></div>
+<svg class="tall" viewBox="0 0 ${finished.length} 1" preserveAspectRatio="none" role="img" aria-label="${
+    capital(item)
+  }s per second, over time">${bars.join("")}</svg>
+${axis(width * finished.length)}<figcaption>${capital(item)}s per second; a bar is ${time(width)}.</figcaption></figure>
 ${asTable(["from", "finished", "failed"], rows)}`;
 }
 
-function latency({ waiting, running }: ReportData): string {
-  return `<div class="two">${distribution("Waiting", "from submission to start", waiting)}${
-    distribution("Running", "from start to end", running)
-  }</div>`;
+function latency({ latency, words }: ReportData): string {
+  return `<div class="two">${latency.map((each) => distribution(each, words)).join("")}</div>`;
 }
 
-function distribution(name: string, what: string, { quantiles, bins }: Distribution): string {
-  const { count, p50, p90, p95, p99, max } = quantiles;
-  if (count === 0) return `<div><h3>${name}</h3><p>No job has started.</p></div>`;
+function distribution({ name, what, distribution: { quantiles, bins } }: Latency, { item }: Words): string {
+  if (bins.length === 0) return `<div><h3>${name}</h3><p>No ${item} has started.</p></div>`;
   const most = Math.max(...bins.map((bin) => bin.count));
-  const bars = bins.map((bin, i) =>
-    bin.count === 0
-      ? ""
-      : `<rect class="finished" x="${i}" y="${1 - bin.count / most}" width="1" height="${bin.count / most}"><title>${
-        duration(bin.from)
-      } to ${duration(bin.to)}: ${grouped(bin.count)}</title></rect>`
-  );
-  const cells = Object.entries({ p50, p90, p95, p99, max }).map(([label, value]) =>
-    `<div data-quantile="${label}"><dt>${label}</dt><dd>${duration(value)}</dd></div>`
+  const [from, to] = [bins[0]!.from, bins.at(-1)!.to];
+  const x = (time: number): number => round(Math.log2(time / from));
+  const bars = bins.map((bin) => {
+    const height = Math.max(LEAST_HEIGHT, bin.count / most);
+    const title = `${time(bin.from)} to ${time(bin.to)}: ${count(bin.count)}`;
+    const place = `x="${x(bin.from)}" y="${1 - height}" width="${round(Math.log2(bin.to / bin.from))}" height="${height}"`;
+    return bin.count === 0 ? "" : `<rect class="finished" ${place}><title>${title}</title></rect>`;
+  });
+  const cells = Object.entries(quantiles).filter(([name]) => name !== "count").map(([name, value]) =>
+    [name, { value, unit: "ms" }] as const
   );
   return `<div data-distribution="${name.toLowerCase()}"><h3>${name} <span class="soft">${what}</span></h3>
-<figure class="plot"><div class="y"><span>${grouped(most)}</span><span>0</span></div>
-<svg class="low" viewBox="0 0 ${bins.length} 1" preserveAspectRatio="none" role="img" aria-label="How many jobs took how long, ${what}">${
+<figure class="plot"><div class="y"><span>${count(most)}</span><span>0</span></div>
+<svg class="low" viewBox="0 0 ${x(to)} 1" preserveAspectRatio="none" role="img" aria-label="How many ${item}s took how long, ${what}">${
     bars.join("")
   }</svg>
-<div class="x"><span>${duration(bins[0]!.from)}</span><span>${
-    duration(bins.at(-1)!.to)
-  }</span></div><figcaption>Jobs by time; the scale is logarithmic.</figcaption></figure>
-<dl class="tiles small">${cells.join("")}</dl>
-${asTable(["from", "to", "jobs"], bins.map((bin) => [duration(bin.from), duration(bin.to), grouped(bin.count)]))}</div>`;
+<div class="x"><span>${time(from)}</span><span>${time(to)}</span></div><figcaption>${
+    capital(item)
+  }s by time; the scale is logarithmic.</figcaption></figure>
+<dl class="tiles small">${tiles(Object.fromEntries(cells), "quantile")}</dl>
+${asTable(["from", "to", `${item}s`], bins.map((bin) => [time(bin.from), time(bin.to), count(bin.count)]))}</div>`;
 }
 
-function timeline({ workers, wall, throughput: { width } }: ReportData): string {
-  if (workers.length === 0) return "<p>No job has started.</p>";
+function timeline({ workers, wall, throughput: { width }, words: { item, bar, about } }: ReportData): string {
+  if (workers.length === 0) return `<p>No ${item} has started.</p>`;
   const drawn = workers[0]!.bars !== undefined;
   const rows = workers.map((row) =>
     `<div class="lane"><span class="name">worker ${row.worker}</span><svg viewBox="0 0 ${
       Math.max(wall, 1e-3)
-    } 1" preserveAspectRatio="none" role="img" aria-label="worker ${row.worker}: ${grouped(row.jobs)} jobs, busy ${
+    } 1" preserveAspectRatio="none" role="img" aria-label="worker ${row.worker}: ${count(row.jobs)} ${bar}s, busy ${
       percent(row.utilisation)
     }">${drawn ? bars(row) : heat(row, width)}</svg><span class="busy">${percent(row.utilisation)}</span></div>`
   );
-  const failed = workers.some(({ bars }) => bars?.some(({ failed }) => failed));
-  const how = drawn ? "Each bar is a job." : `The fuller a stretch of ${duration(width)}, the busier the worker was.`;
-  const keys = drawn ? " Tab to the chart; the arrow keys go from job to job." : "";
+  const failed = workers.some(({ bars }) => bars?.some(({ failed }) => failed > 0));
+  const total = sum(workers.map(({ jobs }) => jobs));
+  const strips = workers.some(({ bars }) => bars?.some(({ failed }) => failed > 0 && failed < 1));
+  const how = drawn
+    ? `Each bar is a ${bar}${
+      strips ? `; one with a strip of the other colour failed in part` : ""
+    }. Tab to the chart; the arrow keys go from ${bar} to ${bar}.`
+    : `There were ${count(total)} ${bar}s, too many to be drawn one by one. They are merged into stretches of ${time(width)}: ` +
+      "the fuller a stretch, the busier the worker was.";
+  const replaced = workers.some(({ replaced }) => replaced > 0);
   return `${drawn ? legend(failed) : ""}
 <div class="lanes" id="lanes"${drawn ? ` tabindex="0" role="group" aria-describedby="chosen" aria-label="Timeline of the workers"` : ""}>${
     rows.join("\n")
   }
-<div class="lane">${`<span class="name"></span>`}${axis(wall)}<span class="busy">busy</span></div></div>
-<p id="chosen" role="status" class="soft">${how}${keys}</p>
-${
+<div class="lane"><span class="name"></span>${axis(wall)}<span class="busy">busy</span></div></div>
+<p id="chosen" role="status" class="soft">${how}</p>
+${about === "" ? "" : `<p class="soft">${about}</p>\n`}${
     asTable(
-      ["worker", "jobs", "busy"],
-      workers.map(({ worker, jobs, utilisation }) => [String(worker), grouped(jobs), percent(utilisation)]),
+      ["worker", `${bar}s`, "busy", ...replaced ? ["replaced"] : []],
+      workers.map((
+        { worker, jobs, utilisation, replaced: times },
+      ) => [String(worker), count(jobs), percent(utilisation), ...replaced ? [times === 0 ? "never" : `${count(times)} times`] : []]),
     )
   }`;
 }
 
+/** A bar of few is seen beside one of many. */
+const LEAST_HEIGHT = 0.03;
+
+/** Of a bar that failed in part, a strip has the colour of what failed: at least so high that it is seen. */
+const LEAST_STRIP = 0.2;
+
 function bars({ worker, bars }: WorkerRow): string {
-  return bars!.map(({ id, task, start, end, failed }) =>
-    `<rect class="${failed ? "failed" : "finished"}" x="${round(start)}" width="${round(end - start)}" height="1"><title>${
-      escape(
-        `job ${id} (${task}) on worker ${worker}: ${moment(start)} to ${moment(end)}, ${duration(end - start)}${
-          failed ? ", did not finish" : ""
-        }`,
-      )
-    }</title></rect>`
-  ).join("");
+  return bars!.map(({ label, start, end, failed, outcome }) => {
+    const at = `x="${round(start)}" width="${round(end - start)}"`;
+    const title = `${label} on worker ${worker}: ${time(start)} to ${time(end)}, ${time(end - start)}${
+      outcome === "" ? "" : `, ${outcome}`
+    }`;
+    const strip = failed > 0 && failed < 1 ? `<rect class="failed strip" ${at} height="${round(Math.max(LEAST_STRIP, failed))}"/>` : "";
+    return `<rect class="${failed === 1 ? "failed" : "finished"}" ${at} height="1"><title>${escape(title)}</title></rect>${strip}`;
+  }).join("");
 }
 
 function heat({ busy }: WorkerRow, width: number): string {
@@ -164,34 +170,48 @@ function heat({ busy }: WorkerRow, width: number): string {
       ? ""
       : `<rect class="finished even" x="${round(i * width)}" y="${round(1 - part)}" width="${round(width)}" height="${
         round(part)
-      }"><title>${moment(i * width)}: ${percent(part)}</title></rect>`
+      }"><title>${time(i * width)}: ${percent(part)}</title></rect>`
   ).join("");
 }
 
-function errors({ errors, counts }: ReportData): string {
-  if (counts.failed === 0) return "<p>None.</p>";
-  return table(["kind", "jobs", "the first of them"], errors.map(({ kind, count, example }) => [kind, grouped(count), example]));
+function errors({ errors, words: { item } }: ReportData): string {
+  if (errors.length === 0) return "<p>None.</p>";
+  return table(["kind", `${item}s`, "the first of them"], errors.map(({ kind, count: times, example }) => [kind, count(times), example]));
 }
 
-function slowest({ slowest }: ReportData): string {
-  if (slowest.length === 0) return "<p>No job has started.</p>";
-  return table(
-    ["job", "task", "ran", "waited", "worker", "outcome"],
-    slowest.map(({ id, task, items, ran, waited, worker, outcome }) => [
-      items === 1 ? String(id) : `${id} and ${items - 1} more`,
-      task,
-      duration(ran),
-      duration(waited),
-      String(worker),
-      outcome,
-    ]),
-  );
+function slowest({ slowest: { head, rows }, words: { item } }: ReportData): string {
+  if (rows.length === 0) return `<p>No ${item} has started.</p>`;
+  return table(head, rows);
 }
 
 // Parts
 
 /** A figure and its unit stay on one line. */
-const NBSP = "\u00a0";
+function together(text: string): string {
+  return text.replaceAll(" ", "\u00a0");
+}
+
+function time(ms: number): string {
+  return together(duration(ms));
+}
+
+function percent(part: number): string {
+  return together(text({ value: part, unit: "share" }));
+}
+
+function tiles(figures: Record<string, Figure>, kind: "tile" | "quantile"): string {
+  return Object.entries(figures).map(([label, figure]) => `<div data-${kind}="${label}"><dt>${label}</dt><dd>${written(figure)}</dd></div>`)
+    .join("");
+}
+
+/** For eyes, and in full for programs. */
+function written(figure: Figure): string {
+  return `<data value="${figure.value}">${together(text(figure))}</data>`;
+}
+
+function capital(word: string): string {
+  return `${word[0]!.toUpperCase()}${word.slice(1)}`;
+}
 
 function legend(withFailed: boolean): string {
   return `<p class="legend"><span><i class="finished"></i> finished</span>${
@@ -200,51 +220,27 @@ function legend(withFailed: boolean): string {
 }
 
 function axis(wall: number): string {
-  return `<div class="x"><span>0</span><span>${moment(wall / 2)}</span><span>${moment(wall)}</span></div>`;
+  return `<div class="x"><span>0</span><span>${time(wall / 2)}</span><span>${time(wall)}</span></div>`;
 }
 
-function asTable(head: string[], rows: string[][]): string {
+function asTable(head: string[], rows: Cell[][]): string {
   return `<details><summary>The same as a table</summary>${table(head, rows)}</details>`;
 }
 
+type Cell = string | Figure;
+
 /** It scrolls by itself where it is too wide, and can be scrolled by keyboard then. */
-function table(head: string[], rows: string[][]): string {
-  const cells = (tag: string, row: string[]): string => row.map((cell) => `<${tag}>${escape(cell)}</${tag}>`).join("");
-  return `<div class="scroll" tabindex="0" role="region" aria-label="Table"><table><thead><tr>${
-    cells('th scope="col"', head).replaceAll('</th scope="col">', "</th>")
-  }</tr></thead><tbody>${rows.map((row) => `<tr>${cells("td", row)}</tr>`).join("\n")}</tbody></table></div>`;
+function table(head: string[], rows: Cell[][]): string {
+  const heads = head.map((cell) => `<th scope="col">${escape(cell)}</th>`).join("");
+  const line = (row: Cell[]): string =>
+    `<tr>${row.map((cell) => `<td>${typeof cell === "string" ? escape(cell) : written(cell)}</td>`).join("")}</tr>`;
+  return `<div class="scroll" tabindex="0" role="region" aria-label="Table"><table><thead><tr>${heads}</tr></thead><tbody>${
+    rows.map(line).join("\n")
+  }</tbody></table></div>`;
 }
 
-function escape(text: string): string {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
-}
-
-function grouped(count: number): string {
-  return count.toLocaleString("en");
-}
-
-function percent(part: number): string {
-  return `${Math.round(part * 100)}${NBSP}%`;
-}
-
-/** To three figures. */
-function figures(value: number): string {
-  return value >= 100 ? grouped(Math.round(value)) : String(Number(value.toPrecision(3)));
-}
-
-/** A length of time, in the unit that suits it. */
-function duration(ms: number): string {
-  if (ms === 0) return "0";
-  if (ms < 1) return `${figures(ms * 1000)}${NBSP}µs`;
-  if (ms < 1000) return `${figures(ms)}${NBSP}ms`;
-  return ms < 100_000
-    ? `${figures(ms / 1000)}${NBSP}s`
-    : `${grouped(Math.floor(ms / 60_000))}${NBSP}min ${Math.floor(ms / 1000) % 60}${NBSP}s`;
-}
-
-/** A moment of the run. */
-function moment(ms: number): string {
-  return ms === 0 ? "0" : duration(ms);
+function escape(raw: string): string {
+  return raw.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 }
 
 function sum(values: number[]): number {
@@ -267,6 +263,7 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere }
 h2 { font-size: 1.2rem; margin: 0 0 .75rem }
 h3 { font-size: 1rem; margin: 0 0 .5rem }
 p { margin: 0 0 .75rem }
+.note { background: var(--card); border-left: 4px solid var(--focus); margin: .75rem 0; padding: .5rem .75rem; overflow-wrap: anywhere }
 .soft { color: var(--soft); font-weight: normal }
 section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.5rem }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem }
@@ -292,7 +289,8 @@ svg { display: block; width: 100%; background: var(--card); border-bottom: 1px s
 .finished { fill: var(--finished); background: var(--finished) }
 .failed { fill: var(--failed); background: var(--failed) }
 rect { stroke: var(--page); stroke-width: 1px; vector-effect: non-scaling-stroke }
-rect.even { stroke: none }
+rect.even, rect.strip { stroke: none }
+rect.strip { pointer-events: none }
 rect.chosen { stroke: var(--text); stroke-width: 3px }
 .legend { display: flex; gap: 1rem; margin: 0 0 .5rem }
 .legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; vertical-align: -1px }
@@ -317,7 +315,7 @@ summary { cursor: pointer; color: var(--focus); padding: .25rem 0 }
 /** From job to job by the arrow keys, and at a touch: what a mouse shows by itself. */
 const SCRIPT = `
 const lanes = document.getElementById("lanes");
-const rows = lanes === null ? [] : [...lanes.querySelectorAll("svg")].map((svg) => [...svg.querySelectorAll("rect")]);
+const rows = lanes === null ? [] : [...lanes.querySelectorAll("svg")].map((svg) => [...svg.querySelectorAll("rect:not(.strip)")]);
 if (lanes?.hasAttribute("tabindex")) {
   const status = document.getElementById("chosen");
   let chosen;

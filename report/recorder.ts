@@ -1,66 +1,24 @@
 import { Times } from "../pool/measurement.ts";
-import type { ObservedJob, ObservedPool, PoolObserver } from "../pool/observation.ts";
-import type { Distribution, ErrorKind, ReportData, SlowJob, WorkerBar } from "./data.ts";
-
-/** So many jobs are drawn one by one at the most: more cannot be told apart, and make the page slow. */
-const MOST_BARS = 2000;
-
-/** A run is cut into at most so many stretches of time, and at least half as many once it is long: as many as a narrow chart can show. */
-const MOST_STRETCHES = 200;
-
-/** The first stretches are so long, in ms. */
-const FIRST_WIDTH = 5;
+import type { ObservedJob, ObservedPool, PoolObserver, WorkerChange } from "../pool/observation.ts";
+import type { Distribution, ReportData } from "./data.ts";
+import { Kinds } from "./kinds.ts";
+import { Stretches } from "./stretches.ts";
+import { Timeline } from "./timeline.ts";
 
 /** Bins of a histogram: so many for each power of ten. */
 const BINS_PER_DECADE = 5;
 
 const MOST_SLOW = 10;
 
-/** Kinds of errors that are told apart; more are put together. */
-const MOST_KINDS = 20;
-const OTHER_KINDS = "other kinds";
-
-/** Amounts over time, in stretches whose width doubles whenever there are too many: memory stays the same, however long the run. */
-class Stretches {
-  width = FIRST_WIDTH;
-  #series = new Map<string, Float64Array>();
-
-  /** Adds an amount at a moment. */
-  add(name: string, at: number, amount: number): void {
-    this.#fit(at);
-    this.#of(name)[Math.floor(at / this.width)]! += amount;
-  }
-
-  /** Adds a span of time to the stretches that it lies in. */
-  addSpan(name: string, start: number, end: number): void {
-    this.#fit(end);
-    const values = this.#of(name);
-    for (let i = Math.floor(start / this.width); i * this.width < end; i++) {
-      values[i]! += Math.min(end, (i + 1) * this.width) - Math.max(start, i * this.width);
-    }
-  }
-
-  /** As many as the run has. */
-  get(name: string, wall: number): number[] {
-    return [...this.#of(name).slice(0, Math.max(1, Math.min(MOST_STRETCHES, Math.ceil(wall / this.width))))];
-  }
-
-  #of(name: string): Float64Array {
-    let values = this.#series.get(name);
-    if (values === undefined) this.#series.set(name, values = new Float64Array(MOST_STRETCHES));
-    return values;
-  }
-
-  #fit(at: number): void {
-    while (at >= this.width * MOST_STRETCHES) {
-      this.width *= 2;
-      for (const values of this.#series.values()) {
-        for (let i = 0; i < MOST_STRETCHES; i++) {
-          values[i] = 2 * i + 1 < MOST_STRETCHES ? values[2 * i]! + values[2 * i + 1]! : 0;
-        }
-      }
-    }
-  }
+/** A job that ran for long; of a chunk of a map, the id is the index of its first item. */
+interface SlowJob {
+  id: string | number;
+  task: string;
+  items: number;
+  worker: number;
+  waited: number;
+  ran: number;
+  outcome: string;
 }
 
 /** Times with their quantiles and a histogram. */
@@ -85,10 +43,12 @@ class Distributed {
   }
 }
 
-interface Worker {
-  jobs: number;
-  busy: number;
-  bars: WorkerBar[];
+/** What a run was, and how it ended: what the one knows who ran it. */
+export interface Ran extends Pick<ReportData, "title" | "settings"> {
+  /** How many jobs there were by outcome; each item of a map is one. */
+  counts: { finished: number; failed: number; cancelled: number };
+  /** How long it took, in milliseconds. */
+  wall: number;
 }
 
 /** An observer that gathers what a report shows, in memory that does not grow with the number of jobs. */
@@ -98,11 +58,10 @@ export class Recorder implements PoolObserver {
   #jobsPerWorker = 1;
   #wall = 0;
   #stretches = new Stretches();
+  #timeline = new Timeline(this.#stretches);
   #waiting = new Distributed();
   #running = new Distributed();
-  #workers = new Map<number, Worker>();
-  #bars = 0;
-  #errors = new Map<string, ErrorKind>();
+  #errors = new Kinds();
   #slowest: SlowJob[] = [];
 
   opened({ opened, jobsPerWorker }: ObservedPool): void {
@@ -126,59 +85,75 @@ export class Recorder implements PoolObserver {
     if (job.items === 1 && job.state === "failed") this.failed(job.error);
   }
 
-  /** Counts the error of an item of a map: the pool tells only how many there were. */
-  failed(error: unknown): void {
-    const name = error instanceof Error ? error.name : "a value that is no error";
-    const kind = this.#errors.has(name) || this.#errors.size < MOST_KINDS ? name : OTHER_KINDS;
-    const known = this.#errors.get(kind);
-    if (known !== undefined) known.count++;
-    else this.#errors.set(kind, { kind, count: 1, example: error instanceof Error ? error.message : String(error) });
+  worker(worker: number, change: WorkerChange): void {
+    if (change === "starting") this.#timeline.entered(worker);
+    else if (change !== "ready") this.#timeline.left(worker);
   }
 
-  /** What is known by now; what the run was, and how it ended, says whoever ran it. */
-  data({ title, counts, settings }: Pick<ReportData, "title" | "counts" | "settings">): ReportData {
-    const { width } = this.#stretches;
-    const wall = this.#wall;
-    const drawn = this.#bars <= MOST_BARS;
-    const time = wall * this.#jobsPerWorker;
-    const workers = [...this.#workers].sort(([a], [b]) => a - b).map(([worker, { jobs, busy, bars }]) => ({
-      worker,
-      jobs,
-      utilisation: time === 0 ? 0 : Math.min(1, busy / time),
-      bars: drawn ? bars : undefined,
-      busy: this.#stretches.get(`worker ${worker}`, wall).map((each) => Math.min(1, each / width / this.#jobsPerWorker)),
-    }));
+  /** Counts the error of an item of a map: the pool tells only how many there were. */
+  failed(error: unknown): void {
+    if (error instanceof Error) this.#errors.add(error.name, () => error.message);
+    else this.#errors.add("a value that is no error", () => String(error));
+  }
+
+  /** What is known by now. */
+  data({ title, counts: { finished, failed, cancelled }, settings, wall: took }: Ran): ReportData {
+    const perSecond = took === 0 ? 0 : (finished + failed) / took * 1000;
+    // Jobs that failed without having run may have settled later than all others ended.
+    const wall = Math.max(took, this.#wall);
     return {
       title,
       begun: this.#begun.toISOString(),
       wall,
-      counts: { ...counts },
+      notes: [],
+      words: { item: "job", bar: "job", about: "" },
+      figures: {
+        jobs: { value: finished + failed + cancelled, unit: "count" },
+        finished: { value: finished, unit: "count" },
+        failed: { value: failed, unit: "count" },
+        cancelled: { value: cancelled, unit: "count" },
+        "wall time": { value: took, unit: "ms" },
+        "jobs per second": { value: perSecond, unit: "per second" },
+      },
       settings: { ...settings },
-      throughput: { width, finished: this.#stretches.get("finished", wall), failed: this.#stretches.get("failed", wall) },
-      waiting: this.#waiting.get(),
-      running: this.#running.get(),
-      workers,
-      errors: [...this.#errors.values()].sort((a, b) => b.count - a.count),
-      slowest: [...this.#slowest],
+      throughput: {
+        finished: this.#stretches.get("finished", wall),
+        failed: this.#stretches.get("failed", wall),
+        width: this.#stretches.width,
+      },
+      latency: [
+        { name: "Waiting", what: "from submission to start", distribution: this.#waiting.get() },
+        { name: "Running", what: "from start to end", distribution: this.#running.get() },
+      ],
+      workers: this.#timeline.rows(wall, this.#jobsPerWorker),
+      errors: this.#errors.get(),
+      slowest: {
+        head: ["job", "task", "ran", "waited", "worker", "outcome"],
+        rows: this.#slowest.map(({ id, task, items, ran, waited, worker, outcome }) => [
+          items === 1 ? String(id) : `${id} and ${items - 1} more`,
+          task,
+          { value: ran, unit: "ms" },
+          { value: waited, unit: "ms" },
+          String(worker),
+          outcome,
+        ]),
+      },
     };
   }
 
   #ran({ id, task, items, submitted, started, ended, runs, worker: number }: ObservedJob, outcome: string): void {
     if (started === undefined) return;
-    const [start, end] = [started - this.#begin, ended! - this.#begin];
+    const [worker, start, end] = [number!, started - this.#begin, ended! - this.#begin];
     const [waited, ran] = [started - submitted, end - start];
     if (runs === 1) this.#waiting.record(waited);
     this.#running.record(ran / items);
-    let worker = this.#workers.get(number!);
-    if (worker === undefined) this.#workers.set(number!, worker = { jobs: 0, busy: 0, bars: [] });
-    worker.jobs++;
-    worker.busy += ran;
     this.#wall = Math.max(this.#wall, end);
-    this.#stretches.addSpan(`worker ${number}`, start, end);
-    if (++this.#bars <= MOST_BARS) worker.bars.push({ id, task, start, end, failed: outcome !== "finished" });
+    const finished = outcome === "finished";
+    const label = `job ${id} (${task})`;
+    this.#timeline.add(worker, { label, start, end, failed: finished ? 0 : 1, outcome: finished ? "" : "did not finish" });
     const least = this.#slowest.at(-1);
     if (this.#slowest.length === MOST_SLOW && ran <= least!.ran) return;
-    this.#slowest.push({ id, task, items, worker: number!, waited, ran, outcome });
+    this.#slowest.push({ id, task, items, worker, waited, ran, outcome });
     this.#slowest.sort((a, b) => b.ran - a.ran);
     this.#slowest.length = Math.min(this.#slowest.length, MOST_SLOW);
   }

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { BATCH_HELP, readBatchArguments } from "../batch/arguments.ts";
-import { createReporter, duration, progressLine, summaryLines } from "../batch/report.ts";
+import { BATCH_HELP, NAMES, readBatchArguments } from "../batch/arguments.ts";
+import { createReporter, progressLine, summaryLines } from "../batch/report.ts";
 import type { BatchProgress, BatchSummary } from "@procpool/process-pool/batch";
 import { doubles, Folder, numbers } from "./batch_fixtures.ts";
 import { granted, within } from "./fixtures.ts";
@@ -12,7 +12,9 @@ const NEEDED = ["tasks.ts", "--input", "in", "--output", "out"];
 Deno.test("readBatchArguments() reads every option", () => {
   const request = readBatchArguments([
     ..."tasks.ts --task enrich --input a --input=- --output out --format csv --output-format lines --errors bad --retries 2".split(" "),
-    ..."--timeout 1.5s --memory-limit 64 --halt 3 --resume --unordered --workers 4 --chunk 64KB --progress json".split(" "),
+    ..."--timeout 1.5s --memory-limit 64 --halt 3 --resume --unordered --workers 4 --chunk 64KB --progress json --report report.html".split(
+      " ",
+    ),
     ..."--permissions net=a.org,b.org --permissions env --permissions net=c.org".split(" "),
   ]);
   assertEquals(request, {
@@ -36,6 +38,7 @@ Deno.test("readBatchArguments() reads every option", () => {
       overwrite: false,
       retryFailed: false,
       limit: undefined,
+      report: "report.html",
     },
     report: { progress: "json", dryRun: false },
   });
@@ -80,6 +83,8 @@ for (
     ["a.ts --input x --output y --chunk 1", `'--chunk' must be a size from 1KB to 64MB, such as 256KB: current value is "1"`],
     ["a.ts --input x --output y --format xml", `'--format' must be ndjson, lines or csv: current value is "xml"`],
     ["a.ts --input x --output y --progress yes", `'--progress' must be json or none: current value is "yes"`],
+    ["a.ts --input x --output y --report -", `'--report' must be the path of a file: current value is "-"`],
+    ["a.ts --input x --output y --report", "'--report' needs a value: the path of a file"],
     ["a.ts --input x --output y --memory-limit lots", `'--memory-limit' must be an integer from 16 to 65536: current value is "lots"`],
     [
       "a.ts --input x --output y --permissions web",
@@ -97,6 +102,7 @@ for (
 
 Deno.test("BATCH_HELP names every option, and fits a terminal", () => {
   for (const line of BATCH_HELP.split("\n")) assert(line.length <= 80, line);
+  for (const name of NAMES) assertMatch(BATCH_HELP, new RegExp(`^  --${name}( |$)`, "m"));
   assertEquals(readBatchArguments(["--help"]), { action: "help" });
 });
 
@@ -141,7 +147,7 @@ const SUMMARY: BatchSummary = {
 };
 
 Deno.test("progressLine() has what matters", () => {
-  assertEquals(progressLine(PROGRESS), "1,234,567 records, 25 %, 2,500,000/s, 12 failed, 5 min left, 1 of 2 workers busy, 95 MB");
+  assertEquals(progressLine(PROGRESS), "1,234,567 records, 25 %, 2,500,000/s, 12 failed, 4 min 30 s left, 1 of 2 workers busy, 95 MB");
   const line = progressLine({ ...PROGRESS, totalBytes: undefined, timeLeft: undefined, elapsed: 30_000 });
   assertEquals(line, "1,234,567 records, 2,500,000/s, 12 failed, 30 s so far, 1 of 2 workers busy, 95 MB");
 });
@@ -149,7 +155,7 @@ Deno.test("progressLine() has what matters", () => {
 Deno.test("summaryLines() has what matters, and what to do next", () => {
   assertEquals(summaryLines(SUMMARY), [
     "1,000 records, 2 failed, 1.5 s, 667 records/s",
-    "time a record: p50 500 ns, p95 20 µs, p99 3.0 ms; 2 workers, 90 % of the time busy",
+    "time a record: p50 500 ns, p95 20 µs, p99 3 ms; 2 workers, 90 % of the time busy",
     "slow: 1.2 s, in, line 5",
     "slow: 1.1 s, in, one of lines 1 to 8",
     "failed with: TypeError 2",
@@ -161,18 +167,11 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
     "gave up, as '--halt' says: '--resume' goes on",
   );
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }).at(-1), "stopped: '--resume' goes on");
+  assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }, "retry").at(-1), "stopped: '--retry-failed' goes on");
+  const notKept: BatchSummary = { ...SUMMARY, denied: [], output: undefined, errors: undefined };
+  assertEquals(summaryLines(notKept).at(-1), "failed records were not kept: '--errors FILE' keeps them");
+  assertEquals(summaryLines(notKept, "dry run").at(-1), "failed with: TypeError 2");
   assertEquals(summaryLines({ ...SUMMARY, recordsOfRun: 0 }), ["nothing to do: out is complete, with 1,000 records, 2 of which failed"]);
-});
-
-Deno.test("duration() tells a time in the unit that suits it", () => {
-  assertEquals([0.00002, 0.05, 9.44, 61_000, 600_000, 7_500_000].map(duration), [
-    "20 ns",
-    "50 µs",
-    "9.4 ms",
-    "61 s",
-    "10 min",
-    "2 h 5 min",
-  ]);
 });
 
 Deno.test("createReporter() draws a line on a terminal alone, and takes it away for the summary", () => {
@@ -263,6 +262,15 @@ Deno.test(`cli.ts batch with '--progress json' writes objects on stderr ${NEEDS}
   const events = stderr.trimEnd().split("\n").map((line) => JSON.parse(line));
   assertEquals(events.map(({ event }) => event).slice(-2), ["progress", "summary"]);
   assertEquals([events.at(-1).records, events.at(-2).records], [3000, 3000]);
+});
+
+Deno.test(`cli.ts batch goes on when nobody reads its stderr any more ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", numbers(3000)), folder.write("tasks.js", DOUBLE)];
+  await using child = command([tasks, "--task", "double", "--input", input, "--output", folder.of("out"), "--progress", "json"]).spawn();
+  await Promise.all([child.stdin.close(), child.stdout.cancel(), child.stderr.cancel()]);
+  const { code } = await within(child.status);
+  assertEquals([code, folder.read("out")], [0, doubles(3000)]);
 });
 
 Deno.test(`cli.ts batch says which permission the program or the task needs ${NEEDS}`, { ignore }, async () => {

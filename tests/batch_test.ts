@@ -208,7 +208,7 @@ Deno.test(`batch() says which file is not there, or is in the way ${NEEDS}`, { i
   await fails(double, { input: "no*.ndjson", output }, "no file matches the input 'no*.ndjson'");
   await fails(double, { input: folder.path, output }, `the input '${folder.path}' is a folder: name its files, as in '${folder.path}/*'`);
   await fails("no.ts", { input, output }, "there is no task module 'no.ts'");
-  await fails(double, { input, output: input }, `'${input}' is input and output`);
+  await fails(double, { input, output: input }, `'${input}' is an input and the output`);
   await fails(double, { input, output: folder.of("no/out") }, `there is no folder of the output '${folder.of("no/out")}'`);
   folder.write("out", "");
   await fails(double, { input, output }, `the output '${output}' exists: replace it with '--overwrite', or go on with '--resume'`);

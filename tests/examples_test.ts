@@ -30,6 +30,26 @@ for (const name of EXAMPLES) {
   });
 }
 
+Deno.test("examples/generate_records.ts prints its help, and refuses what it does not know (needs --allow-run and --allow-read)", {
+  ignore,
+}, async () => {
+  const run = async (...args: string[]) => {
+    // It may write nothing: what is refused is refused before.
+    const { code, stdout, stderr } = await deno(["run", "--no-prompt", "--no-check", "examples/generate_records.ts", ...args]);
+    return [code, stdout.split("\n")[0], stderr];
+  };
+  assertEquals(await run("--help"), [0, "Usage: deno run --allow-write examples/generate_records.ts [PATH [NUMBER]]", ""]);
+  for (
+    const [args, message] of [
+      [["--count", "5"], 'there is no option "--count"'],
+      [["x.ndjson", "many"], 'the number of records must be an integer: current value is "many"'],
+      [["x.ndjson", "5", "6"], 'there is no third argument "6"'],
+    ] as const
+  ) {
+    assertEquals(await run(...args), [2, "", `generate_records: ${message}: '--help' shows what there is\n`]);
+  }
+});
+
 Deno.test("Each example needs each permission that its command grants (needs --allow-run and --allow-read)", { ignore }, async () => {
   for (const name of EXAMPLES) {
     const { command } = readExample(await readText(`examples/${name}.ts`));

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { ProcessPool } from "@procpool/process-pool";
 import { main } from "@procpool/process-pool/cli";
 import type { ReportData } from "../report/data.ts";
+import { duration, type Figure } from "../report/figures.ts";
 import { renderReport } from "../report/page.ts";
 import { Recorder } from "../report/recorder.ts";
 import { Browser, browserAllowed, NEEDS_BROWSER } from "./browser.ts";
@@ -13,10 +14,11 @@ const SETTINGS = { workers: 2, 'a "name"': "<b>&amp;" };
 /** What a recorder makes of a run. */
 async function recorded(title: string, use: (pool: ProcessPool) => Promise<unknown>): Promise<ReportData> {
   const recorder = new Recorder();
+  const begin = performance.now();
   await using pool = new ProcessPool({ maxWorkers: 2, observers: [recorder] });
   await use(pool);
   await pool.shutdown();
-  return recorder.data({ title, counts: pool.stats(), settings: SETTINGS });
+  return recorder.data({ title, counts: pool.stats(), settings: SETTINGS, wall: performance.now() - begin });
 }
 
 /** Jobs of which each tenth fails, in one of two ways. */
@@ -33,18 +35,19 @@ const total = (counts: number[]): number => counts.reduce((sum, count) => sum + 
 
 Deno.test("Recorder gathers what a report shows", async () => {
   const data = await recorded("a run", withErrors);
-  const { counts: { finished, failed, cancelled }, throughput, waiting, running, workers, errors, slowest, wall } = data;
-  assertEquals([finished, failed, cancelled], [90, 10, 0]);
+  const { figures, throughput, latency, workers, errors, slowest, wall } = data;
+  const distributions = latency.map(({ distribution }) => distribution);
+  assertEquals(["finished", "failed", "cancelled"].map((name) => figures[name]?.value), [90, 10, 0]);
   assertEquals([total(throughput.finished), total(throughput.failed)], [90, 10]);
-  assertEquals([waiting.quantiles.count, running.quantiles.count], [100, 100]);
-  for (const { bins } of [waiting, running]) assertEquals(total(bins.map(({ count }) => count)), 100);
+  for (const { bins } of distributions) assertEquals(total(bins.map(({ count }) => count)), 100);
   assertEquals(total(workers.map(({ jobs }) => jobs)), 100);
-  assertEquals(workers.flatMap(({ bars }) => bars!).filter((bar) => bar.failed).length, 10);
+  assertEquals(workers.flatMap(({ bars }) => bars!).filter((bar) => bar.failed === 1).length, 10);
   for (const bar of workers.flatMap(({ bars }) => bars!)) assert(0 <= bar.start && bar.start <= bar.end && bar.end <= wall);
   assertEquals(errors.map(({ kind, count }) => [kind, count]), [["RangeError", 5], ["TypeError", 5]]);
-  assertEquals(slowest.length, 10);
-  assertEquals(slowest.map(({ ran }) => ran), slowest.map(({ ran }) => ran).toSorted((a, b) => b - a));
-  assertEquals(slowest[0]!.ran, Math.max(...workers.flatMap(({ bars }) => bars!.map(({ start, end }) => end - start))));
+  const ran = slowest.rows.map((row) => (row[slowest.head.indexOf("ran")] as Figure).value);
+  assertEquals(ran.length, 10);
+  assertEquals(ran, ran.toSorted((a, b) => b - a));
+  assertEquals(ran[0], Math.max(...workers.flatMap(({ bars }) => bars!.map(({ start, end }) => end - start))));
 });
 
 Deno.test("Recorder gathers chunks with their items, and the errors that it is told of", async () => {
@@ -57,7 +60,7 @@ Deno.test("Recorder gathers chunks with their items, and the errors that it is t
   for await (const outcome of pool.map(task, Array(1000).keys(), { settled: true })) {
     if (outcome.status === "rejected") recorder.failed(outcome.reason);
   }
-  const { throughput, errors } = recorder.data({ title: "", counts: pool.stats(), settings: {} });
+  const { throughput, errors } = recorder.data({ title: "", counts: pool.stats(), settings: {}, wall: 1 });
   assertEquals([total(throughput.finished), total(throughput.failed)], [900, 100]);
   assertEquals(errors, [{ kind: "Error", count: 100, example: "no" }]);
 });
@@ -77,7 +80,12 @@ Deno.test("Recorder keeps its memory however long the run: stretches get longer,
     const times = { submitted: at, admitted: at, sent: at, started: at + 50, ended: at + 75, settled: at + 75 };
     recorder.settled({ id: i, task: "task", items: 1, worker: 1, runs: 1, state: "finished", error: undefined, failed: 0, ...times });
   }
-  const { throughput, workers, wall } = recorder.data({ title: "", counts: { finished: JOBS, failed: 0, cancelled: 0 }, settings: {} });
+  const { throughput, workers, wall } = recorder.data({
+    title: "",
+    counts: { finished: JOBS, failed: 0, cancelled: 0 },
+    settings: {},
+    wall: 0,
+  });
   assertEquals([wall, total(throughput.finished)], [(JOBS - 1) * 100 + 75, JOBS]);
   assert(throughput.finished.length <= 200 && throughput.finished.length > 90, `${throughput.finished.length}`);
   const [{ bars, utilisation, busy }] = workers as [ReportData["workers"][number]];
@@ -94,7 +102,7 @@ Deno.test("renderReport() puts no text of a run into the page as markup, and nee
 });
 
 Deno.test("renderReport() has a page for a run without jobs", () => {
-  const data = new Recorder().data({ title: "nothing", counts: { finished: 0, failed: 0, cancelled: 0 }, settings: {} });
+  const data = new Recorder().data({ title: "nothing", counts: { finished: 0, failed: 0, cancelled: 0 }, settings: {}, wall: 0 });
   const page = renderReport(data);
   assertStringIncludes(page, "No job has started.");
   const [body] = page.split("<script>") as [string];
@@ -131,7 +139,7 @@ Deno.test({
         const tiles = await browser.evaluate(`Object.fromEntries([...document.querySelectorAll("[data-tile]")].map((tile) =>
           [tile.dataset.tile, tile.querySelector("dd").textContent]))`) as Record<string, string>;
         assertEquals([tiles.jobs, tiles.finished, tiles.failed, tiles.cancelled], ["12", `${summary.finished}`, `${summary.failed}`, "0"]);
-        assertEquals(parseFloat(tiles["wall time"]!), Number((summary.wall / 1000).toPrecision(3)));
+        assertEquals(tiles["wall time"]!.replaceAll("\u00a0", " "), duration(summary.wall));
         // Each job is a bar, of the colour of its outcome, and where it was.
         const bars = await browser.evaluate(`[...document.querySelectorAll("#lanes rect")].map((rect) =>
           [rect.querySelector("title").textContent, rect.getBoundingClientRect().width, getComputedStyle(rect).fill])`) as [

@@ -1,5 +1,5 @@
 /**
- * Makes the pictures of docs/observability.md: runs the demo, has its report photographed by Chromium, and draws its trace.
+ * Makes the pictures of docs/observability.md: runs the demo and a batch, has their reports photographed by Chromium, and draws the demo's trace.
  *
  * ```sh
  * deno run --allow-all tools/observability_pictures.ts
@@ -8,6 +8,7 @@
  * @module
  */
 
+import { fileURLToPath as fromFileUrl } from "node:url";
 import { main } from "../cli.ts";
 import { Browser } from "../tests/browser.ts";
 
@@ -75,16 +76,38 @@ ${drawn.join("\n")}
 `;
 }
 
+/** A task that takes its time with some records, and fails with others. */
+const TASK = `export default ({ id, x, y }) => {
+  for (const end = performance.now() + (id % 997 === 0 ? 4 : 0.02 + x / 20_000); performance.now() < end;);
+  if (x < 2) throw new RangeError(\`no area of width \${x}\`);
+  if (y === 500) throw new TypeError("not measured");
+  return { id, area: x * y };
+};
+`;
+
+/** Runs a batch with errors. */
+async function runBatch(): Promise<void> {
+  await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--allow-write", fromFileUrl(new URL("../examples/generate_records.ts", docs)), "records.ndjson", "60000"],
+  }).output();
+  await Deno.writeTextFile("area.js", TASK);
+  await main(["batch", "area.js", "--input", "records.ndjson", "--output", "areas.ndjson", "--report", "batch.html", "--chunk", "128KB"]);
+}
+
 const folder = await Deno.makeTempDir();
+Deno.chdir(folder);
 try {
   const run = ["--jobs", "16", "--workers", "3", "--fail-rate", "0.25", "--seed", "3", "--quiet", "--no-timeline"];
   await main([...run, "--report", `${folder}/report.html`, "--trace", `${folder}/trace.json`]);
   await Deno.writeTextFile(new URL("trace.svg", docs), drawTrace(JSON.parse(await Deno.readTextFile(`${folder}/trace.json`))));
   await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", "docs/trace.svg"], cwd: new URL("../", docs) }).output();
+  await runBatch();
   await using browser = await Browser.start();
   await browser.look({ width: 1000 });
   await browser.open(`file://${folder}/report.html`);
   await Deno.writeFile(new URL("report.png", docs), await browser.picture());
+  await browser.open(`file://${folder}/batch.html`);
+  await Deno.writeFile(new URL("batch-report.png", docs), await browser.picture());
 } finally {
   await Deno.remove(folder, { recursive: true });
 }

@@ -1,4 +1,5 @@
 import { parseArgs } from "@std/cli/parse-args";
+import { orRefused, Refusal, type Refused } from "../../command/refusal.ts";
 import { type Contender, CONTENDERS } from "./contenders.ts";
 import { type Workload, WORKLOADS } from "./workloads.ts";
 
@@ -15,7 +16,7 @@ export interface Plan {
   from: string | undefined;
 }
 
-export type Request = { action: "compare"; plan: Plan } | { action: "help" } | { action: "refuse"; message: string };
+export type Request = { action: "compare"; plan: Plan } | { action: "help" } | Refused;
 
 export const HELP = `Measures process-pool beside other pools, and prints a table.
 
@@ -46,17 +47,9 @@ Exit code: 0 if all went well, 1 if a result was wrong or a measurement failed,
 
 const OPTIONS = ["only", "pools", "rounds", "timeout", "json", "chart", "from"];
 
-/** Why a command line is refused. */
-class Refusal extends Error {}
-
 /** Reads the command line. */
 export function readArguments(args: readonly string[]): Request {
-  try {
-    return read(args);
-  } catch (error) {
-    if (error instanceof Refusal) return { action: "refuse", message: `compare: ${error.message}` };
-    throw error;
-  }
+  return orRefused(() => read(args), "compare");
 }
 
 function read(args: readonly string[]): Request {

@@ -1,0 +1,171 @@
+import { tryToWrite } from "../command/files.ts";
+import type { ErrorKind, Latency, ReportData } from "../report/data.ts";
+import { count, type Figure } from "../report/figures.ts";
+import { renderReport } from "../report/page.ts";
+import { BatchError, explainPath } from "./errors.ts";
+import type { ResolvedBatch } from "./options.ts";
+import { resolve } from "./paths.ts";
+import type { Plan } from "./plan.ts";
+import type { BatchSummary, SlowRecordReport } from "./progress.ts";
+import { bins, type Times } from "./times.ts";
+
+/**
+ * Sees to it that the report can be written, before anything is run whose outcome is to be in it. Nothing is changed by that.
+ *
+ * @throws {BatchError} If it cannot.
+ */
+export function checkReport({ report }: ResolvedBatch): void {
+  if (report === undefined) return;
+  const path = resolve(report);
+  try {
+    tryToWrite(path);
+  } catch (error) {
+    const what = error instanceof Deno.errors.NotFound ? "folder of the report" : "report";
+    throw explainPath(error, `${what} '${report}'`, { flag: `--allow-write=${report}` });
+  }
+}
+
+/** What a report is made of. */
+export interface Reported {
+  summary: BatchSummary;
+  /** What the records took. */
+  times: Times;
+  errors: ErrorKind[];
+  /** How many records were run: those of the summary, and those whose results could not be kept. */
+  run: number;
+  /** Why the batch could not go on; undefined if it could. */
+  failure?: unknown;
+}
+
+/**
+ * Writes the report, if there is to be one.
+ *
+ * @throws {BatchError} If it cannot be written.
+ */
+export async function writeReport(plan: Plan, reported: Reported): Promise<void> {
+  const { report } = plan.options;
+  if (report === undefined) return;
+  try {
+    await Deno.writeTextFile(resolve(report), renderReport(reportOf(plan, reported)));
+  } catch (error) {
+    throw new BatchError(`Cannot write the report '${report}', though the results are written: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
+}
+
+const RANGE = "A range is a part of the input, or what was left of one, that a worker ran in one go.";
+const BUSY = "Busy is the share of the whole run that records took; the rest is reading, and waiting.";
+
+/** What a report shows. Its figures are those of the summary. */
+export function reportOf(plan: Plan, reported: Reported): ReportData {
+  const { summary, errors } = reported;
+  const { records, failed, recordsOfRun, wall, recordsPerSecond, utilisation, workers } = summary;
+  const figures: Record<string, Figure> = {
+    records: { value: records, unit: "count" },
+    ...recordsOfRun === records ? {} : { "in this run": { value: recordsOfRun, unit: "count" } },
+    failed: { value: failed, unit: "count" },
+    "wall time": { value: wall, unit: "ms" },
+    "records per second": { value: recordsPerSecond, unit: "per second" },
+    workers: { value: workers, unit: "count" },
+    busy: { value: utilisation, unit: "share" },
+  };
+  return {
+    title: `process-pool: ${taskOf(plan)} on ${listed(plan.sources.map(({ name }) => name), 1)}`,
+    ...plan.recorder!.data(wall),
+    wall,
+    notes: notesOf(plan, reported),
+    words: {
+      item: "record",
+      ...plan.options.mode === "retry-failed" ? { bar: "record", about: BUSY } : { bar: "range", about: `${RANGE} ${BUSY}` },
+    },
+    figures,
+    settings: settingsOf(plan),
+    latency: [latencyOf(reported)],
+    errors: errors.map((error) => ({ ...error, kind: error.kind === "" ? "unnamed" : error.kind })),
+    slowest: {
+      head: ["input", "place", "took"],
+      rows: summary.slowest.map((slow) => [slow.input, placeOf(slow), { value: slow.time, unit: "ms" }]),
+    },
+  };
+}
+
+/** Where a slow record is. */
+export function placeOf({ line, lastLine, offset }: SlowRecordReport): string {
+  return line === undefined ? `byte ${offset}` : line === lastLine ? `line ${line}` : `one of lines ${line} to ${lastLine}`;
+}
+
+function latencyOf({ summary: { p50, p95, p99 }, times }: Reported): Latency {
+  return {
+    name: "Records",
+    what: "from parsing to result; percentiles are right to within 6 %",
+    distribution: { quantiles: p50 === undefined ? {} : { p50, p95: p95!, p99: p99! }, bins: bins(times) },
+  };
+}
+
+function notesOf({ options: { mode, limit } }: Plan, { summary, run, failure }: Reported): string[] {
+  const { outcome, records, recordsOfRun, output } = summary;
+  const kept = output === undefined ? "" : " What is done is kept, and can be taken up again.";
+  const notes: string[] = [];
+  if (failure !== undefined) notes.push(`Could not go on: ${(failure as Error).message}.${kept}`);
+  else if (outcome === "stopped") notes.push(`Stopped before it was through.${kept}`);
+  else if (outcome === "halted") notes.push(`Gave up, since as many records failed as were to end it.${kept}`);
+  else if (recordsOfRun === 0 && records > 0) notes.push("Nothing to do: all of it had been done before.");
+  if (limit !== Infinity) notes.push(`Only the first records were to be run: ${count(limit)}.`);
+  if (mode === "retry-failed") {
+    notes.push(`Records that had failed were run again, ${count(recordsOfRun)} of them: the charts are of those.`);
+  } else if (0 < recordsOfRun && recordsOfRun < records) {
+    notes.push(`Earlier runs had done ${count(records - recordsOfRun)} of the records: the charts, times and errors are of this run.`);
+  }
+  if (mode !== "retry-failed" && run > recordsOfRun) {
+    notes.push(
+      `${
+        count(run - recordsOfRun)
+      } records more were run, and are in the charts: their results come behind what was not done, and were not kept.`,
+    );
+  }
+  return notes;
+}
+
+function taskOf({ task: { module, name } }: Plan): string {
+  return module === undefined ? "a function" : name === undefined ? module : `${name} of ${module}`;
+}
+
+function settingsOf(plan: Plan): ReportData["settings"] {
+  const { options, formats, sources } = plan;
+  const { output, ordered, workers, chunk, timeout, memoryLimit, retries, halt, permissions, mode, limit } = options;
+  return {
+    task: taskOf(plan),
+    input: listed(sources.map(({ name }) => name), 5),
+    output: output instanceof WritableStream ? "a stream" : output === "-" ? "the standard output" : String(output),
+    "input format": formats.input,
+    "output format": formats.output,
+    order: ordered ? "that of the input" : "as results come",
+    mode: mode === "begin" ? "from the begin" : mode,
+    ...limit === Infinity ? {} : { "first records alone": limit },
+    workers,
+    chunk: chunk === undefined ? "as measured" : `${count(chunk)} bytes`,
+    timeout: "ofMedian" in timeout ? `${timeout.ofMedian * 100} % of the median` : timeout.ms === Infinity ? "none" : `${timeout.ms} ms`,
+    "memory limit": memoryLimit === undefined ? "none" : `${memoryLimit} MB`,
+    retries,
+    halt: haltOf(halt),
+    permissions: permissions === "inherit" ? "those of the program" : `the input, ${given(permissions)}`,
+  };
+}
+
+function haltOf({ failed, share }: ResolvedBatch["halt"]): string {
+  if (failed !== Infinity) return `at ${count(failed)} failed records`;
+  return share === 1 ? "never" : `at ${Number((share * 100).toPrecision(6))} % failed records`;
+}
+
+function given(permissions: Deno.PermissionOptionsObject): string {
+  const kinds = Object.entries(permissions).filter(([, value]) => value !== undefined && value !== false);
+  if (kinds.length === 0) return "and nothing else";
+  return kinds.map(([kind, value]) => Array.isArray(value) ? `${kind}=${value.join(",")}` : kind).join(", ");
+}
+
+/** The first of some names, and how many there are beyond them. */
+function listed(names: string[], most: number): string {
+  const more = names.length - most;
+  return names.slice(0, most).join(", ") + (more > 0 ? ` and ${count(more)} more` : "");
+}

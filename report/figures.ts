@@ -1,0 +1,54 @@
+/**
+ * Figures as people read them: the same on a page as in a summary on a terminal.
+ *
+ * @module
+ */
+
+/** A number and what it is of. */
+export interface Figure {
+  value: number;
+  /** `"share"` is from 0 to 1. */
+  unit: "count" | "ms" | "per second" | "share";
+}
+
+/** A figure as text. */
+export function text({ value, unit }: Figure): string {
+  switch (unit) {
+    case "count":
+      return count(value);
+    case "ms":
+      return duration(value);
+    case "per second":
+      return rounded(value);
+    case "share":
+      return percent(value);
+  }
+}
+
+/** A whole number, with its thousands apart. */
+export function count(number: number): string {
+  return Math.round(number).toLocaleString("en");
+}
+
+/** To three figures, and to no fewer than there are before the point. */
+export function rounded(number: number): string {
+  return number >= 99.95 ? count(number) : String(Number(number.toPrecision(3)));
+}
+
+/** A part of 1. */
+export function percent(part: number): string {
+  return `${Math.round(part * 100)} %`;
+}
+
+const UNITS = [["ns", 1e-6], ["µs", 1e-3], ["ms", 1]] as const;
+
+/** A length of time in milliseconds, in the unit that suits it, to three figures or to the second. */
+export function duration(ms: number): string {
+  if (ms === 0) return "0";
+  const [unit, size] = UNITS.find(([, size]) => Math.round(ms / size) < 1000) ?? ["s", 1000];
+  const seconds = Math.round(ms / 1000);
+  if (unit !== "s" || ms < 99_950) return `${rounded(ms / size)} ${unit}`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
+  return `${count(Math.floor(minutes / 60))} h ${minutes % 60} min`;
+}

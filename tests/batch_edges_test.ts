@@ -1,0 +1,223 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { batch, BatchError } from "@procpool/process-pool/batch";
+import { readError } from "../batch/record_errors.ts";
+import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
+import { within } from "./fixtures.ts";
+import { assertFails, thrownBy } from "./helpers.ts";
+
+const same = (x: unknown) => x;
+
+/** Fails for every tenth. */
+function tenth(x: number): number {
+  if (x % 10 === 0) throw new Error("no");
+  return x;
+}
+
+Deno.test(`batch() never writes to a file that it reads, nor two things to one file ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const output = folder.of("out");
+  for (
+    const [name, options, message] of [
+      ["in.ndjson", { errors: folder.of("in.ndjson") }, `'${folder.of("in.ndjson")}' is an input and the errors file`],
+      ["out.log", {}, `'${folder.of("out.log")}' is an input and the job log`],
+      ["out.partial", {}, `'${folder.of("out.partial")}' is an input and the output, as it grows`],
+      ["in.ndjson", { errors: output }, `'${output}' is the output and the errors file`],
+    ] as const
+  ) {
+    const input = folder.write(name, "1\n");
+    await assertFails(() => run(same, { input, output, overwrite: true, ...options }), BatchError, `Cannot run batch as ${message}`);
+    assertEquals([folder.read(name), folder.names()], ["1\n", [name]]);
+    Deno.removeSync(input);
+  }
+  const input = folder.write("in.ndjson", "1\n");
+  const { writable } = new TransformStream<Uint8Array, Uint8Array>();
+  await assertFails(
+    () => run(same, { input, output: writable, errors: input }),
+    BatchError,
+    `Cannot run batch as '${input}' is an input and the errors file`,
+  );
+  assertEquals(folder.read("in.ndjson"), "1\n");
+});
+
+Deno.test(`batch() to a stream says so if its errors file cannot be opened, and lets go of the stream ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const { writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const error = await thrownBy(() =>
+    run(same, { input: new Response("1\n").body!, output: writable, errors: folder.of("none/errors") })
+  ) as Error;
+  assertEquals([error.constructor, error.message], [
+    BatchError,
+    `Cannot run batch as there is no folder of the errors file '${folder.of("none/errors")}'`,
+  ]);
+  assertEquals(writable.locked, false);
+});
+
+Deno.test("batch() that is stopped closes the stream that it writes to: its reader is not left waiting", async () => {
+  const controller = new AbortController();
+  const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.enqueue(new TextEncoder().encode(numbers(100))) });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const text = new Response(readable).text();
+  const summary = await within(batch((x: number) => x, {
+    input,
+    output: writable,
+    permissions: "inherit",
+    workers: 1,
+    chunk: 1024,
+    signal: controller.signal,
+    onProgress: () => controller.abort(),
+  }));
+  assertEquals([summary.outcome, await within(text)], ["stopped", ""]);
+});
+
+Deno.test("batch() that is stopped settles even if nobody reads what it writes", async () => {
+  const controller = new AbortController();
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const summary = await within(batch((x: number) => x, {
+    input: new Response(numbers(1000)).body!,
+    output: writable,
+    permissions: "inherit",
+    workers: 1,
+    signal: controller.signal,
+    onProgress: () => controller.abort(),
+  }));
+  assertEquals(summary.outcome, "stopped");
+  await assertRejects(() => within(new Response(readable).text()), Error);
+});
+
+Deno.test("batch() that fails aborts the stream that it writes to, with why", async () => {
+  const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.error(new Error("the cable was cut")) });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const text = new Response(readable).text().catch((error: Error) => error);
+  const error = await thrownBy(() => within(batch((x) => x, { input, output: writable, permissions: "inherit", workers: 1 })));
+  assert(error instanceof BatchError, `${error}`);
+  assertEquals(error.message, "Cannot go on as the input 'stream' cannot be read: the cable was cut");
+  assertEquals(await within(text), error);
+});
+
+Deno.test("batch() that needs no more of its input cancels it", async () => {
+  const cancelled = Promise.withResolvers<void>();
+  const input = new ReadableStream<Uint8Array>({
+    pull: (stream) => stream.enqueue(new TextEncoder().encode(numbers(1000))),
+    cancel: () => cancelled.resolve(),
+  });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const text = new Response(readable).text();
+  await within(batch((x: number) => x, { input, output: writable, permissions: "inherit", limit: 2 }));
+  await within(cancelled.promise);
+  assertEquals(await text, "0\n1\n");
+});
+
+Deno.test(`batch() closes files that it does not read to their end ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const text = `a,b\n${"1,2\n".repeat(500_000)}`;
+  folder.write("in.csv", text);
+  folder.write("in.csv.gz", await new Response(new Response(text).body!.pipeThrough(new CompressionStream("gzip"))).bytes());
+  for (const name of ["in.csv", "in.csv.gz"]) {
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const output = new Response(readable).text();
+    await run(same, { input: folder.of(name), output: writable, limit: 1 });
+    assertEquals(await output, '{"a":"1","b":"2"}\n');
+  }
+  // That they are closed, the sanitizer checks.
+});
+
+Deno.test("batch() rejects with what 'onProgress' throws", async () => {
+  const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.enqueue(new TextEncoder().encode("1\n")) });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const text = new Response(readable).text().catch(() => {});
+  const mine = new Error("mine");
+  const onProgress = () => {
+    throw mine;
+  };
+  assertEquals(
+    await thrownBy(() => within(batch((x) => x, { input, output: writable, permissions: "inherit", workers: 1, onProgress }))),
+    mine,
+  );
+  await within(text);
+});
+
+Deno.test(`batch() does not resume where the errors file is not what the job log tells of ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", numbers(3000)), folder.of("out")];
+  const { outcome } = await run(tenth, { input, output, halt: 20, chunk: 1024 });
+  assertEquals(outcome, "halted");
+  const length = folder.read("out.errors.ndjson").length;
+  await assertFails(
+    () => run(tenth, { input, output, resume: true, errors: folder.of("others") }),
+    BatchError,
+    `Cannot resume '${output}' as the errors file '${
+      folder.of("others")
+    }' has 0 bytes, and the job log tells of ${length}: begin anew with '--overwrite'`,
+  );
+  assertEquals(folder.names().includes("others"), false);
+  const { failed } = await run(tenth, { input, output, resume: true });
+  assertEquals([failed, folder.json("out.errors.ndjson").length], [300, 300]);
+});
+
+Deno.test(`batch() with 'retryFailed' says what is wrong with the errors file, and leaves all as it is ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", numbers(30)), folder.of("out")];
+  await run(tenth, { input, output });
+  const [errors, results] = [folder.read("out.errors.ndjson"), folder.read("out")];
+  Deno.removeSync(folder.of("out.errors.ndjson"));
+  const path = folder.of("out.errors.ndjson");
+  const retry = () => run(same, { input, output, retryFailed: true });
+  await assertFails(retry, BatchError, `Cannot run batch as there is no errors file '${path}'`);
+  folder.write("out.errors.ndjson", "{torn");
+  const error = await thrownBy(retry) as Error;
+  assert(error instanceof BatchError && error.message.startsWith(`Cannot retry as the errors file '${path}' is damaged: `), error.message);
+  assertEquals(folder.read("out"), results);
+  folder.write("out.errors.ndjson", errors);
+  assertEquals((await retry()).failed, 0);
+});
+
+Deno.test(`batch() with 'retryFailed' leaves the output as it is if no record can be run again ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", "1\n{bad\n3\n"), folder.of("out")];
+  await run(same, { input, output });
+  const before = [Deno.statSync(output).ino, folder.read("out.errors.ndjson"), folder.read("out.log")];
+  const { failed, recordsOfRun, errorNames } = await run(same, { input, output, retryFailed: true });
+  assertEquals([failed, recordsOfRun, errorNames], [1, 0, [["ParseError", 1]]]);
+  assertEquals([Deno.statSync(output).ino, folder.read("out.errors.ndjson"), folder.read("out.log")], before);
+});
+
+Deno.test(`batch() reads all inputs as the first file that there is is to be read ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  folder.write("a.csv", "id,name\n1,x\n");
+  folder.write("b.csv", "id,name\n2,y\n");
+  const all = await run(same, { input: folder.of("*"), output: folder.of("o.ndjson") });
+  assertEquals([all.failed, folder.json("o.ndjson")], [0, [{ id: "1", name: "x" }, { id: "2", name: "y" }]]);
+  const [lines, json] = [folder.write("c.txt", "1\n"), folder.write("d.ndjson", "2\n")];
+  await run(same, { input: [lines, json], output: folder.of("p.ndjson") });
+  assertEquals(folder.read("p.ndjson"), '"1"\n"2"\n');
+  await run(same, { input: [json, folder.write("e.csv", "3\n")], output: folder.of("q.ndjson") });
+  assertEquals(folder.read("q.ndjson"), "2\n3\n");
+  const tabs = folder.write("f.tsv", "id\tname\n3\tz\n");
+  await assertFails(
+    () => run(same, { input: [folder.of("a.csv"), tabs], output: folder.of("r") }),
+    BatchError,
+    `Cannot run batch as the fields of '${folder.of("a.csv")}' and '${tabs}' are not divided by the same: run them one after the other`,
+  );
+  const twice = folder.write("g.csv", "id,id\n1,2\n");
+  const error = await thrownBy(() => run(same, { input: [folder.of("a.csv"), twice], output: folder.of("s") })) as Error;
+  assertEquals(error.message, `Cannot run batch as the first row of '${twice}' names the field 'id' twice`);
+});
+
+Deno.test("readError() reads a name as it was", () => {
+  const members = (name: string) => new TextEncoder().encode(`"record":"1","error":${JSON.stringify({ name, message: "", stack: "" })}`);
+  for (const name of ["", "Error", 'a "quoted" one\n']) assertEquals(readError(members(name)).name, name);
+});
+
+Deno.test(`batch() keeps no more kinds of errors, and of what was denied, than people can read ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(1000));
+  const denied = (x: number) => Deno.env.get(`VARIABLE_${x}`);
+  const named = (x: number) => {
+    throw Object.assign(new Error("no"), { name: `Error${x}` });
+  };
+  const first = await run(named, { input, output: folder.of("a") });
+  assertEquals([first.errorNames.length, first.errorNames[0]], [101, ["other kinds", 900]]);
+  assertEquals(first.errorNames.reduce((sum, [, count]) => sum + count, 0), 1000);
+  const second = await run(denied, { input, output: folder.of("b") });
+  assertEquals([second.failed, second.denied.length], [1000, 20]);
+});
