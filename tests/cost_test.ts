@@ -61,6 +61,20 @@ for (const backend of ["worker", "killable"] as const) {
     });
   }
 
+  Deno.test(`Short jobs wake the caller for several of them at a time (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 2 });
+    await pool.warmUp();
+    const compute = (ms: number) => {
+      for (const end = performance.now() + ms; performance.now() < end;);
+    };
+    const jobs = 2000;
+    const [waits] = await countCalls(
+      [[Atomics, "waitAsync"]],
+      () => within(all(Array.from({ length: jobs }, () => pool.run(compute, 0.1)))).then(() => {}),
+    );
+    assert(waits! < jobs / 2, `${waits} waits for ${jobs} jobs`);
+  });
+
   Deno.test(`An item of a map costs no message and no promise of the pool's (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 2 });
     await pool.warmUp();

@@ -44,6 +44,32 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(reported, []);
   });
 
+  Deno.test(`A result does not wait for a long job that comes after it (${backend})`, async () => {
+    const gate = new Int32Array(new SharedArrayBuffer(4));
+    await using pool = new ProcessPool({
+      backend,
+      maxWorkers: 1,
+      initializer: (gate: Int32Array) => void Object.assign(globalThis, { gate }),
+      initArgs: [gate],
+    });
+    const compute = (ms: number) => {
+      for (const end = performance.now() + ms; performance.now() < end;);
+      return ms;
+    };
+    const hold = () => Atomics.wait((globalThis as unknown as { gate: Int32Array }).gate, 0, 0);
+    for (let round = 0; round < 10; round++) {
+      // So that the worker expects short ones, of which it does not tell one by one.
+      await within(Promise.all(Array.from({ length: 30 }, () => pool.run(compute, 0.1))));
+      const short = [pool.run(compute, 0.1), pool.run(compute, 0.1), pool.run(compute, 0.1)];
+      const long = pool.run(hold);
+      assertEquals(await within(Promise.all(short)), [0.1, 0.1, 0.1]);
+      Atomics.store(gate, 0, 1);
+      Atomics.notify(gate, 0);
+      await within(long);
+      Atomics.store(gate, 0, 0);
+    }
+  });
+
   Deno.test(`What a getter throws while a result is written fails the job (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1 });
     const task = () => ({

@@ -40,6 +40,11 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
    * another is answered without waking a core, in a tenth of the time. When many jobs come at a time that would only take a core from the caller.
    */
   const FEW = 2, SPIN = 20_000;
+  /**
+   * A caller that sleeps is not woken for each of many jobs that take longer than so many ms, but after so many. Longer, and results are held back for longer;
+   * shorter, and the caller takes more of the cores that workers compute on. Shorter jobs than that keep a caller awake anyway.
+   */
+  const WORTH_HOLDING = 0.02, LONGEST_HELD = 0.8;
   /** How much the latest job counts in the pace. */
   const LATEST = 0.2;
   const nothing: unknown[] = [];
@@ -64,6 +69,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   let turnBegan = 0;
   /** How many jobs there were since it slept. */
   let inARow = 0;
+  /** Whether there are replies that the caller was not woken for, and since when. */
+  let held = false;
+  let heldSince = 0;
   /** When the job began that occupies the runtime. */
   let occupiedSince: number | undefined;
 
@@ -77,6 +85,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     while (runtime.hasRoom) {
       const message = next();
       if (message === undefined) {
+        if (held) ring();
         if (turnsOfPort > 0 || !sleep()) break;
         now = performance.now();
         continue;
@@ -85,6 +94,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       inARow++;
       runtime.receive(message);
       if (!runtime.hasRoom) {
+        if (held) ring();
         occupiedSince = begin;
         break;
       }
@@ -92,6 +102,11 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       await undefined;
       now = performance.now();
       measure(now - begin);
+      if (held) {
+        if (heldSince === 0) heldSince = now;
+        // After one that took long the caller does not look any more.
+        if (!requests.hasNext || now - begin > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
+      }
       if (now - turnBegan < LONGEST_STRETCH) continue;
       await turn();
       now = turnBegan = performance.now();
@@ -134,6 +149,13 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     }
     store(bells, WORKER, LISTENING);
     return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
+  }
+
+  /** Wakes the caller. */
+  function ring(): void {
+    held = false;
+    heldSince = 0;
+    if (load(bells, CALLER) === ASLEEP && compareExchange(bells, CALLER, ASLEEP, AWAKE) === ASLEEP) notify(bells, CALLER);
   }
 
   function measure(took: number): void {
@@ -179,7 +201,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     },
     reply(message) {
       const sent = write(message);
-      if (sent && load(bells, CALLER) === ASLEEP && compareExchange(bells, CALLER, ASLEEP, AWAKE) === ASLEEP) notify(bells, CALLER);
+      // Not what settles while nothing else runs: there may be nothing for long.
+      if (sent && working && pace[PACE]! > WORTH_HOLDING) held = true;
+      else if (sent) ring();
       return sent;
     },
   };

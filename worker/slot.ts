@@ -80,7 +80,7 @@ interface Holding {
 const MOST_AHEAD = 255;
 
 /** So many ms of work are sent ahead. Less, and a worker waits for its caller between two jobs; more, and jobs wait longer behind one that takes longer than those before. */
-const TIME_AHEAD = 1;
+const TIME_AHEAD = 2;
 
 /** Runs are counted up to here, and then again from 0: they are 32-bit integers to the worker. */
 const MOST_RUNS = 2 ** 30;
