@@ -179,11 +179,15 @@ export class Job<A extends unknown[], R, K extends object = object> {
    * @throws {TypeError} If an option is missing, unknown or of the wrong type.
    */
   constructor(options: JobOptionsWithKwargs<A, K, R>);
-  constructor(options: JobBaseOptions<R> & { func: unknown; args?: unknown; kwargs?: unknown }, mereCall?: typeof MERE_CALL) {
+  constructor(
+    options: JobBaseOptions<R> & { func: unknown; args?: unknown; kwargs?: unknown },
+    mereCall?: typeof MERE_CALL,
+    argsOfCall?: unknown[],
+  ) {
     if (mereCall === MERE_CALL) {
       this.id = nextId++;
-      this.func = checkedFunc("create job", "func", options.func) as Task<unknown[], R>;
-      this.args = options.args as unknown[];
+      this.func = checkedFunc("create job", "func", options) as Task<unknown[], R>;
+      this.args = argsOfCall!;
       this.transfer = NOTHING;
       return;
     }
@@ -209,11 +213,11 @@ export class Job<A extends unknown[], R, K extends object = object> {
   }
 }
 
-const MereCall = Job as unknown as new (options: object, mereCall: typeof MERE_CALL) => Job<never[], unknown>;
+const MereCall = Job as unknown as new (func: unknown, mereCall: typeof MERE_CALL, args: unknown[]) => Job<never[], unknown>;
 
 /** Makes a job of a call, of which nothing has to be checked but its task: for the pool alone. */
 export function makeJob(func: unknown, args: unknown[]): Job<never[], unknown> {
-  return new MereCall({ func, args }, MERE_CALL);
+  return new MereCall(func, MERE_CALL, args);
 }
 
 function checkedId(id: unknown): string | number {

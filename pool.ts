@@ -170,8 +170,8 @@ export class ProcessPool implements AsyncDisposable {
     this.#owner = {
       jobTimeout,
       retries,
+      callbacks: this.#callbacks,
       cancel: (ticket, error, force) => this.#cancel(ticket, error, force),
-      report: (error) => this.#callbacks.report(error),
     };
     this.#watchdog = new Watchdog(this.#options.clock, {
       tickets: () => this.#crew.tickets(),
@@ -551,7 +551,7 @@ export class ProcessPool implements AsyncDisposable {
 
   #admitJob(job: Job<never[], unknown>, permit: Disposable, observed = this.#observation?.submitted(job)): Future<unknown> {
     const { signal } = job;
-    const ticket = new JobTicket(permit, job, { owner: this.#owner, callbacks: this.#callbacks });
+    const ticket = new JobTicket(permit, job, this.#owner);
     this.#admit(ticket, signal, observed);
     return ticket.future;
   }

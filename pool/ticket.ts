@@ -135,7 +135,8 @@ export interface TicketOwner {
   jobTimeout: number;
   /** How often a job is run again that does not say it itself. */
   retries: number;
-  report(error: unknown): void;
+  /** Where errors are reported. */
+  callbacks: Callbacks;
   /** Cancels what has not started, or, with `force`, what runs; false if it does not. */
   cancel(ticket: Ticket, error: unknown, force: boolean): boolean;
 }
@@ -148,11 +149,11 @@ export class JobTicket extends Ticket implements FutureControl {
   /** What came of earlier runs. */
   #failures: unknown[] | undefined;
 
-  constructor(permit: Disposable, job: Job<never[], unknown>, { owner, callbacks }: { owner: TicketOwner; callbacks: Callbacks }) {
+  constructor(permit: Disposable, job: Job<never[], unknown>, owner: TicketOwner) {
     super(permit);
     this.#job = job;
     this.#owner = owner;
-    this.future = makeFuture(job, this, callbacks);
+    this.future = makeFuture(job, this, owner.callbacks);
   }
 
   get id(): string | number {
@@ -236,7 +237,7 @@ export class JobTicket extends Ticket implements FutureControl {
     try {
       return retryIf(error, this.attempt);
     } catch (second) {
-      this.#owner.report(second);
+      this.#owner.callbacks.report(second);
       return false;
     }
   }

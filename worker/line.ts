@@ -135,7 +135,7 @@ export class Line {
     do {
       replies.next();
       const { kind, number: run, label: value } = replies;
-      const [from] = replies.values() as [number];
+      const from = replies.values()[0] as number;
       if (kind === ITEM) this.#gather(run, from, value);
       else {
         this.#open--;

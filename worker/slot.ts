@@ -131,8 +131,8 @@ export class Slot {
   #silentLooks = 0;
   /** Whether something is to run before it is closed. */
   #hasFinalizer = false;
-  /** The tasks that the worker has, as {@linkcode KNOWN_TASKS} says. */
-  #known = new Set<number>();
+  /** The tasks that the worker has, as {@linkcode KNOWN_TASKS} says, as the next message is to name them. */
+  #known = new Map<number, TaskMessage>();
   #observation: Observation | undefined;
   /** When the worker began and ended each job, if it is to note that. */
   #times: Float64Array<SharedArrayBuffer> | undefined;
@@ -396,11 +396,12 @@ export class Slot {
     return left;
   }
 
-  /** The first message about a task carries it whole. */
+  /** The first message about a task carries it whole; others its key. */
   #introduce(task: TaskMessage): TaskMessage {
-    if (this.#known.has(task.key)) return { key: task.key, name: task.name };
+    const known = this.#known.get(task.key);
+    if (known !== undefined) return known;
     if (this.#known.size === KNOWN_TASKS) this.#known.clear();
-    this.#known.add(task.key);
+    this.#known.set(task.key, { key: task.key, name: task.name });
     return task;
   }
 
