@@ -142,27 +142,45 @@ export class JobRecord implements ObservedJob {
   }
 }
 
+/** Who wants to know of what: a pool tells of each job several times, and most observers want few of them. */
+type Listeners = { [K in Exclude<keyof PoolObserver, "closed">]-?: PoolObserver[] };
+
 /** Takes the times of what happens in a pool that is observed, and tells its observers. A pool that is not has none of these. */
 export class Observation {
   #observers: readonly PoolObserver[];
-  #now: () => number;
+  #listeners: Listeners;
+  #clock: () => number;
   #report: (error: unknown) => void;
+  /** The time that was read last, in this turn; undefined when there was none. */
+  #latest: number | undefined;
 
   constructor(observers: readonly PoolObserver[], { now, report }: { now: () => number; report: (error: unknown) => void }) {
+    const listeners = (what: keyof PoolObserver) => observers.filter((observer) => observer[what] !== undefined);
     this.#observers = observers;
-    this.#now = now;
+    this.#listeners = {
+      opened: listeners("opened"),
+      submitted: listeners("submitted"),
+      refused: listeners("refused"),
+      admitted: listeners("admitted"),
+      sent: listeners("sent"),
+      retried: listeners("retried"),
+      settled: listeners("settled"),
+      worker: listeners("worker"),
+    };
+    this.#clock = now;
     this.#report = report;
   }
 
   opened(pool: Omit<ObservedPool, "opened">): void {
     const opened = this.#now();
-    this.#tell((observer) => observer.opened?.({ ...pool, opened }));
+    this.#tell(this.#listeners.opened, (observer) => observer.opened!({ ...pool, opened }));
   }
 
   /** `items` is the number of a chunk's. */
   submitted({ id, func }: { id: string | number; func: Task | TaskRef }, items = 1): JobRecord {
     const job = new JobRecord(id, func, { items, submitted: this.#now() });
-    this.#tell((observer) => observer.submitted?.(job));
+    const { submitted } = this.#listeners;
+    if (submitted.length > 0) this.#tell(submitted, (observer) => observer.submitted!(job));
     return job;
   }
 
@@ -170,24 +188,26 @@ export class Observation {
   refused(job: JobRecord, error: unknown): void {
     if (job.refused || job.admitted !== undefined) return;
     job.refused = true;
-    this.#tell((observer) => observer.refused?.(job, error));
+    this.#tell(this.#listeners.refused, (observer) => observer.refused!(job, error));
   }
 
   admitted(ticket: Ticket, job: JobRecord): void {
     ticket.observed = job;
-    job.admitted = this.#now();
-    this.#tell((observer) => observer.admitted?.(job));
+    job.admitted = this.#justNow();
+    const { admitted } = this.#listeners;
+    if (admitted.length > 0) this.#tell(admitted, (observer) => observer.admitted!(job));
   }
 
   sent({ observed: job }: Ticket, worker: number): void {
     if (job === undefined) return;
     if (job.started !== undefined) {
-      this.#tell((observer) => observer.retried?.(job));
+      this.#tell(this.#listeners.retried, (observer) => observer.retried!(job));
       job.started = job.ended = undefined;
     }
-    job.sent = this.#now();
+    job.sent = this.#justNow();
     job.worker = worker;
-    this.#tell((observer) => observer.sent?.(job));
+    const { sent } = this.#listeners;
+    if (sent.length > 0) this.#tell(sent, (observer) => observer.sent!(job));
   }
 
   /** A worker is through with a job that it had started, or is no more. The times are as the worker noted them; 0 for what it has not. */
@@ -203,15 +223,16 @@ export class Observation {
   settled(ticket: Ticket, outcome: Outcome<unknown>): void {
     const { observed: job } = ticket;
     if (job === undefined) return;
-    job.settled = this.#now();
+    job.settled = this.#justNow();
     const state = job.state = outcome.state;
     if (outcome.state !== "finished") job.error = outcome.error;
     job.failed = ticket.failedItems(state);
-    this.#tell((observer) => observer.settled?.(job));
+    const { settled } = this.#listeners;
+    if (settled.length > 0) this.#tell(settled, (observer) => observer.settled!(job));
   }
 
   worker(worker: number, change: WorkerChange, reason?: string): void {
-    this.#tell((observer) => observer.worker?.(worker, change, reason));
+    this.#tell(this.#listeners.worker, (observer) => observer.worker!(worker, change, reason));
   }
 
   /** Never rejects. */
@@ -225,8 +246,22 @@ export class Observation {
     }));
   }
 
-  #tell(what: (observer: PoolObserver) => void): void {
-    for (const observer of this.#observers) {
+  #now(): number {
+    if (this.#latest === undefined) queueMicrotask(this.#forget);
+    return this.#latest = this.#clock();
+  }
+
+  /** For what follows from something whose time was just read: to read it takes longer than all else that is done here. */
+  #justNow(): number {
+    return this.#latest ?? this.#now();
+  }
+
+  #forget = (): void => {
+    this.#latest = undefined;
+  };
+
+  #tell(listeners: readonly PoolObserver[], what: (observer: PoolObserver) => void): void {
+    for (const observer of listeners) {
       try {
         what(observer);
       } catch (error) {

@@ -200,9 +200,9 @@ class TraceWriter implements PoolObserver {
     const to = `"pid":${PROCESS},"tid":${worker! * TRACKS + track},"ts":${this.#time(started)},"cat":"job","name":`;
     const chunk = items === 1 ? "" : `,"items":${items},"failed":${job.failed}`;
     const why = outcome === "finished" || error === undefined ? "" : `,"error":${JSON.stringify(String(error))}`;
-    const waited = Math.round((started - submitted) * 1000) / 1000;
+    const waited = inThousandths(started - submitted);
     const args = `{"id":${this.#json(id)},"outcome":"${outcome}","run":${runs},"waited ms":${waited}${chunk}${why}}`;
-    const run = `{"ph":"X","dur":${Math.round((ended! - started) * 1e6) / 1000},${to}${name},"args":${args}}`;
+    const run = `{"ph":"X","dur":${inThousandths((ended! - started) * 1000)},${to}${name},"args":${args}}`;
     if (runs > 1) return this.#write(run);
     this.#write(`${first},\n{"ph":"s","id":${flow},${from}"queue"},\n${run},\n{"ph":"f","bp":"e","id":${flow},${to}"queue"}`);
   }
@@ -231,7 +231,7 @@ class TraceWriter implements PoolObserver {
     if (counts === this.#counts) return;
     this.#counts = counts;
     const time = this.#time(now);
-    this.#write(`{"ph":"C","pid":${PROCESS},"tid":${CALLER},"ts":${time},${counts.replace("TS", String(time))}`);
+    this.#write(`{"ph":"C","pid":${PROCESS},"tid":${CALLER},"ts":${time},${counts.replace("TS", time)}`);
   }
 
   #name(track: number, name: string): void {
@@ -261,8 +261,8 @@ class TraceWriter implements PoolObserver {
   }
 
   /** In microseconds since the pool was made, to the nanosecond. */
-  #time(now: number): number {
-    return Math.round((now - this.#opened) * 1e6) / 1000;
+  #time(now: number): string {
+    return inThousandths((now - this.#opened) * 1000);
   }
 
   #json(id: string | number): string {
@@ -275,4 +275,14 @@ class TraceWriter implements PoolObserver {
     if (this.#quoted.size > 1000) this.#quoted.clear();
     return quoted;
   }
+}
+
+/** A number with three digits behind the point: put together of two whole numbers, which takes a fraction of what one with digits behind it does. */
+function inThousandths(value: number): string {
+  const all = Math.round(value * 1000);
+  const whole = Math.trunc(all / 1000);
+  const rest = Math.abs(all - whole * 1000);
+  if (rest === 0) return `${whole}`;
+  const sign = all < 0 && whole === 0 ? "-" : "";
+  return `${sign}${whole}.${rest < 10 ? "00" : rest < 100 ? "0" : ""}${rest}`;
 }
