@@ -24,10 +24,20 @@ import {
   resolveConnection,
   tellOnce,
 } from "./connection.ts";
-import { type Envelope, type ItemReply, readEnvelope, type Reply, VERSION, writeFailure, writeValue } from "./envelope.ts";
-import { checkedStore, isTooLarge, type PayloadStore } from "./payloads.ts";
+import {
+  type Envelope,
+  type ItemReply,
+  MAX_CHUNK,
+  MAX_PAYLOAD,
+  readEnvelope,
+  type Reply,
+  VERSION,
+  writeFailure,
+  writeValue,
+} from "./envelope.ts";
+import { checkedStore, isTooLarge, type PayloadStore, tooLarge } from "./payloads.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
-import { fromJson } from "./values.ts";
+import { fromJson, sizeOf } from "./values.ts";
 
 /** Options of {@linkcode serve}. */
 export interface ServeOptions {
@@ -500,7 +510,8 @@ class Host implements ClusterHost {
         });
       }
     }
-    return { v: VERSION, items: replies, elapsed: performance.now() - start };
+    const reply: Reply = { v: VERSION, items: replies, elapsed: performance.now() - start };
+    return this.#options.store === undefined && sizeOf(reply) > MAX_PAYLOAD ? { ...reply, items: firstOf(replies) } : reply;
   }
 
   /** Runs an item by itself whose worker has died. */
@@ -531,6 +542,20 @@ function attempt(make: () => ItemReply): ItemReply {
   } catch (error) {
     return { failure: writeFailure(error) };
   }
+}
+
+/** As many outcomes as Redis takes: the producer sends the rest of the items again. Those that are too large by themselves have failed. */
+function firstOf(replies: ItemReply[]): ItemReply[] {
+  const items = replies.map((reply) =>
+    attempt(() => {
+      const size = sizeOf(reply);
+      if (size > MAX_CHUNK) throw tooLarge(size, { what: "the result", most: MAX_CHUNK });
+      return reply;
+    })
+  );
+  let bytes = 0;
+  const end = items.findIndex((item) => (bytes += sizeOf(item) + 1) > MAX_CHUNK);
+  return end < 0 ? items : items.slice(0, Math.max(1, end));
 }
 
 /** Whether there are no workers here any more. */

@@ -584,7 +584,10 @@ export class ClusterPool implements AsyncDisposable {
 
   // Maps
 
-  /** Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other. */
+  /**
+   * Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other; items whose results were too large
+   * to come with the others are run again.
+   */
   async #runChunk(task: ClusterTask, chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes> {
     const { retries, jobTimeout } = this.#settings;
     const { timeout = jobTimeout, signal } = options;
@@ -598,7 +601,14 @@ export class ClusterPool implements AsyncDisposable {
     this.#admit(ticket, signal);
     this.#send(ticket, { ...this.#header(task, { timeout, retries }), items, first }, chunk.large);
     const outcome = await ticket.outcome;
-    if (outcome.state === "finished") return outcome.value;
+    if (outcome.state === "finished") {
+      const { outcomes, elapsed } = outcome.value;
+      const fit = outcomes.length;
+      if (fit === items.length) return outcome.value;
+      const left: Chunk = { first: first + fit, items: items.slice(fit), large: chunk.large, unsendable: undefined };
+      const rest = await this.#runChunk(task, left, options);
+      return { outcomes: [...outcomes, ...rest.outcomes], elapsed: elapsed + rest.elapsed, fit: Math.min(fit, rest.fit ?? fit) };
+    }
     const { error } = outcome;
     if (outcome.state === "cancelled") throw error;
     if (error instanceof WorkerDiedError && items.length > 1) {
@@ -787,7 +797,7 @@ const MAX_ID = 200;
 /** What a reply says that has arrived. */
 function finished(ticket: Ticket, { value, items, elapsed = 0 }: Reply): Outcome<unknown> {
   if (ticket.items === undefined) return { state: "finished", value: value === undefined ? undefined : fromJson(value) };
-  if (items?.length !== ticket.items) {
+  if (items === undefined || items.length > ticket.items || (items.length === 0 && ticket.items > 0)) {
     const message = `Cannot use the reply to ${ticket.items} items as it has ${items?.length ?? "no"} outcomes`;
     return { state: "failed", error: new TypeError(message) };
   }
