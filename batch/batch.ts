@@ -3,9 +3,10 @@ import { count } from "../report/figures.ts";
 import { readHeader } from "./csv.ts";
 import { Coverage } from "./coverage.ts";
 import { BatchError, explainPath } from "./errors.ts";
-import { ErrorsFile, Files, type Totals } from "./files.ts";
+import { ErrorsFile } from "./errors_file.ts";
+import { Files, type Totals } from "./files.ts";
 import { expandInputs, findSources, type Source } from "./inputs.ts";
-import { differences, type Fingerprint, type FoundLog, JobLog, readLog } from "./job_log.ts";
+import { differences, type Fingerprint, type FoundLog, JobLog, type LogEntry, readLog } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
 import { checkReport, writeReport } from "./page.ts";
@@ -14,7 +15,7 @@ import { resolve } from "./paths.ts";
 import { fingerprintOf, formatsOf, prepareTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
 import { retryFailed, settledLog } from "./retry_failed.ts";
-import { checkDistinct, createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
+import { checkDistinct, createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf, taskIsLoaded } from "./plan.ts";
 import { BatchRecorder } from "./recorder.ts";
 import { BatchRun, type RangeRun } from "./run.ts";
 import { noTimes } from "./times.ts";
@@ -60,7 +61,7 @@ export async function batch(task: BatchTask, options: BatchOptions): Promise<Bat
   const recorder = resolved.report === undefined ? undefined : new BatchRecorder(rangeName(resolved, sources));
   const plan: Plan = { options: resolved, formats, task: prepared, sources, recorder };
   const paths = isPath(resolved.output) ? pathsOf(resolved) : undefined;
-  checkDistinct(plan, paths);
+  await checkDistinct(plan, paths);
   checkReport(resolved);
   if (paths === undefined) return await runToStream(plan);
   if (resolved.mode === "retry-failed") return await retryFailed(plan, paths);
@@ -74,22 +75,24 @@ function rangeName({ mode }: ResolvedBatch, sources: readonly Source[]): (range:
 }
 
 async function runToStream(plan: Plan): Promise<BatchSummary> {
-  const { output, errors, ordered } = plan.options;
-  const coverages = plan.sources.map(() => new Coverage({ merge: ordered }));
-  const errorsFile = errors === undefined
-    ? undefined
-    : await explained(() => ErrorsFile.open(resolve(errors), 0), `folder of the errors file '${errors}'`);
-  const stream = output === "-"
-    ? new StreamOutput(Deno.stdout.writable, "leave")
-    : new StreamOutput(output as WritableStream<Uint8Array>, "close");
-  return await run(plan, {
-    coverages,
-    output: stream,
-    errors: errorsFile,
-    log: undefined,
-    before: NOTHING_DONE,
-    paths: undefined,
-    errorsPath: errors,
+  const { output, errors } = plan.options;
+  const coverages = plan.sources.map(() => new Coverage());
+  return await withWorkers(plan, async (workers) => {
+    const errorsFile = errors === undefined
+      ? undefined
+      : await explained(() => ErrorsFile.open(resolve(errors), 0), `folder of the errors file '${errors}'`);
+    const stream = output === "-"
+      ? new StreamOutput(Deno.stdout.writable, "leave")
+      : new StreamOutput(output as WritableStream<Uint8Array>, "close");
+    return await run(plan, workers, {
+      coverages,
+      output: stream,
+      errors: errorsFile,
+      log: undefined,
+      before: NOTHING_DONE,
+      paths: undefined,
+      errorsPath: errors,
+    });
   });
 }
 
@@ -100,9 +103,11 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
   const fingerprint = await fingerprintOf({ ...plan, ordered });
   const found = mode === "resume" ? await foundToResume(paths, fingerprint) : undefined;
   if (mode === "begin") await refuseExisting(paths);
-  const coverages = plan.sources.map(() => new Coverage({ merge: ordered }));
+  const coverages = plan.sources.map(() => new Coverage());
   for (const { done } of found?.entries ?? []) {
-    for (const [source, start, end, lines] of done) coverages[source]!.add({ start, end, lines });
+    for (const [source, start, end, lines, numbered] of done) {
+      coverages[source]!.add({ start, end, lines, numbered: numbered !== undefined });
+    }
   }
   const last = found?.entries.at(-1);
   const before: Totals = last === undefined
@@ -114,21 +119,58 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
     await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
     return summary;
   }
-  const folder = `folder of the output '${paths.name}'`;
-  using log = await explained(
-    () => found === undefined ? JobLog.create(paths.log, fingerprint) : JobLog.reopen(paths.log, found.length),
-    folder,
-  );
+  return await withWorkers(plan, async (workers) => {
+    // Until here nothing of an earlier run has been touched.
+    if (!await taskIsLoaded(workers.pool, plan.options.signal)) return await stoppedSummary(plan, paths, before);
+    const folder = `folder of the output '${paths.name}'`;
+    using log = await explained(
+      () => found === undefined ? JobLog.create(paths.log, fingerprint) : JobLog.reopen(paths.log, found.length),
+      folder,
+    );
+    try {
+      const [output, errors] = await explained(() => openFiles(paths, last), folder);
+      return await run(plan, workers, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
+    } catch (error) {
+      // What could never begin leaves nothing to take up again.
+      const resumable = last !== undefined || log.told || (error instanceof BatchError && error.resumable);
+      if (!resumable) await removeAll([paths.partial, paths.log, paths.errors]);
+      throw error;
+    }
+  });
+}
+
+/** What a batch comes to that was stopped before any of it was run. */
+async function stoppedSummary(plan: Plan, paths: Paths, { records, failed }: Totals): Promise<BatchSummary> {
+  const summary: BatchSummary = { ...summaryOf(plan, paths), outcome: "stopped", records, failed };
+  await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
+  return summary;
+}
+
+async function openFiles(paths: Paths, last: LogEntry | undefined): Promise<[Output, ErrorsFile]> {
+  const output = await openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN });
   try {
-    const [output, errors] = await explained(async (): Promise<[Output, ErrorsFile]> => [
-      await openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN }),
-      await ErrorsFile.open(paths.errors, last?.errors ?? 0),
-    ], folder);
-    return await run(plan, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
+    return [output, await ErrorsFile.open(paths.errors, last?.errors ?? 0)];
   } catch (error) {
-    // What could never begin leaves nothing to take up again.
-    if (last === undefined && !(error instanceof BatchError && error.resumable)) await removeAll([paths.partial, paths.log, paths.errors]);
+    await output.close();
     throw error;
+  }
+}
+
+/** The pool of a run, and when that began. */
+interface Workers {
+  pool: ProcessPool;
+  begin: number;
+}
+
+/** Does something with the workers of a batch, and ends them. */
+async function withWorkers<T>(plan: Plan, work: (workers: Workers) => Promise<T>): Promise<T> {
+  const begin = performance.now();
+  plan.recorder?.begin();
+  const pool = createPool(plan);
+  try {
+    return await work({ pool, begin });
+  } finally {
+    await pool.terminate();
   }
 }
 
@@ -205,17 +247,14 @@ interface Destination {
   errorsPath: string | URL | undefined;
 }
 
-async function run(plan: Plan, { coverages, output, errors, log, before, paths, errorsPath }: Destination): Promise<BatchSummary> {
+async function run(
+  plan: Plan,
+  { pool, begin }: Workers,
+  { coverages, output, errors, log, before, paths, errorsPath }: Destination,
+): Promise<BatchSummary> {
   const { options, sources, recorder } = plan;
-  const { ordered } = options;
-  const files = new Files({ sources, coverages, ordered, output, errors, log, before });
+  const files = new Files({ sources, coverages, output, errors, log, before });
   const enough = new AbortController();
-  const begin = performance.now();
-  recorder?.begin();
-  const pool = await poolOf(plan, async (error) => {
-    errors?.close();
-    await output.close({ error });
-  });
   const chunk = chunkSize(options, () => ({ ...batchRun.counts, elapsed: performance.now() - begin }));
   const parts = divide(sources, coverages, {
     format: plan.formats.input,
@@ -238,7 +277,14 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
   };
   const report = (summary: BatchSummary, failure?: unknown) =>
     writeReport(plan, { summary, times: batchRun.times, errors: files.errors.get(), run: batchRun.counts.records, failure });
-  const tell = progressOf({ plan, pool, begin, before, counts: () => batchRun.counts, covered: coveredBytes(coverages) });
+  const tell = progressOf({
+    plan,
+    pool,
+    begin,
+    before,
+    counts: () => batchRun.counts,
+    covered: coverages.reduce((sum, { bytes }) => sum + bytes, 0),
+  });
   const batchRun: BatchRun = new BatchRun({
     pool,
     parts,
@@ -260,7 +306,7 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
     recorder?.sample(batchRun.counts);
     if (outcome === "complete") {
       await output.finish();
-      await errors?.finish(sources, coverages, ordered);
+      await errors?.finish(sources, coverages);
       await files.save(true);
     }
     tell("at the end");
@@ -283,16 +329,6 @@ async function run(plan: Plan, { coverages, output, errors, log, before, paths, 
   }
 }
 
-/** The pool; what has been opened is closed if there can be none. */
-async function poolOf(plan: Plan, close: (error: unknown) => Promise<void>): Promise<ProcessPool> {
-  try {
-    return createPool(plan);
-  } catch (error) {
-    await close(error);
-    throw error;
-  }
-}
-
 /** A part of about so many ms is long enough that handing it out costs nothing beside it, and short enough that all workers end together. */
 const PART_TIME = 100;
 
@@ -308,12 +344,6 @@ function chunkSize({ chunk, workers }: ResolvedBatch, measured: () => { bytes: n
     const wanted = busy > 0 ? bytes / busy * PART_TIME : SMALLEST_PART;
     return Math.round(Math.max(SMALLEST_PART, Math.min(wanted, left / (2 * workers), LARGEST_PART)));
   };
-}
-
-function coveredBytes(coverages: readonly Coverage[]): number {
-  let bytes = 0;
-  for (const coverage of coverages) for (const { start, end } of coverage.stretches()) bytes += end - start;
-  return bytes;
 }
 
 /** How often progress is told, in ms. */

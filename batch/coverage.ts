@@ -3,65 +3,100 @@ export interface Stretch {
   start: number;
   end: number;
   lines: number;
+  /** Whether it has to be known at the end how many lines come before it. */
+  numbered?: boolean | undefined;
 }
 
-/** Which parts of one input are done. Parts never overlap, and those that touch are one unless their lines have to be told apart. */
+/**
+ * Which parts of one input are done, in whatever order they are. Parts never overlap. Those that touch become one, so that memory grows with the
+ * gaps alone, and with the parts that are to be numbered: by 16 bytes for each of those, once there is no gap before it.
+ */
 export class Coverage {
-  #byStart = new Map<number, Stretch>();
-  #merge: boolean;
   /** What is done from the begin without a gap. */
-  #first: Stretch = { start: 0, end: 0, lines: 0 };
+  #first = { start: 0, end: 0, lines: 0 };
+  /** What is done behind a gap, by where it begins and by where it ends. */
+  #byStart = new Map<number, Stretch>();
+  #byEnd = new Map<number, Stretch>();
+  /** Where the parts begin that are to be numbered and have no gap before them, in order, and how many lines come before each. */
+  #starts: number[] = [];
+  #lines: number[] = [];
 
-  /** @param merge Whether parts are given in order and may become one. */
-  constructor({ merge }: { merge: boolean }) {
-    this.#merge = merge;
-  }
-
-  add(stretch: Stretch): void {
-    this.#byStart.set(stretch.start, stretch);
-    for (
-      let next = this.#byStart.get(this.#first.end);
-      next !== undefined && next.end > next.start;
-      next = this.#byStart.get(this.#first.end)
-    ) {
+  add({ start, end, lines, numbered }: Stretch): void {
+    // The first row of an empty file.
+    if (start === end) return;
+    this.#insert({ start, end, lines, numbered });
+    for (let next = this.#byStart.get(this.#first.end); next !== undefined; next = this.#byStart.get(this.#first.end)) {
+      this.#remove(next);
+      if (next.numbered) {
+        this.#starts.push(next.start);
+        this.#lines.push(this.#first.lines);
+      }
       this.#first.end = next.end;
       this.#first.lines += next.lines;
-      if (this.#merge) this.#byStart.delete(next.start);
     }
   }
 
   /** What is done from the begin without a gap. */
-  get first(): Readonly<Stretch> {
+  get first(): Readonly<{ start: number; end: number; lines: number }> {
     return this.#first;
   }
 
-  /** All that is done, in order. */
-  stretches(): Stretch[] {
-    const all = [...this.#byStart.values()];
-    if (this.#merge && this.#first.end > 0) all.push(this.#first);
-    return all.sort((a, b) => a.start - b.start);
+  /** How many bytes are done. */
+  get bytes(): number {
+    return this.#byStart.values().reduce((sum, { start, end }) => sum + end - start, this.#first.end);
+  }
+
+  /** In how many pieces it is kept: what its memory grows with. */
+  get pieces(): number {
+    return this.#byStart.size + this.#starts.length;
   }
 
   /** What is not done, up to `size`. */
   gaps(size: number): { start: number; end: number }[] {
     const gaps: { start: number; end: number }[] = [];
-    let at = 0;
-    for (const { start, end } of this.stretches()) {
+    let at = this.#first.end;
+    for (const { start, end } of [...this.#byStart.values()].sort((a, b) => a.start - b.start)) {
       if (start > at) gaps.push({ start: at, end: start });
-      at = Math.max(at, end);
+      at = end;
     }
     if (size > at) gaps.push({ start: at, end: size });
     return gaps;
   }
 
-  /** How many lines begin before each part. */
-  linesBefore(): Map<number, number> {
-    const before = new Map<number, number>();
-    let lines = 0;
-    for (const stretch of this.stretches()) {
-      before.set(stretch.start, lines);
-      lines += stretch.lines;
+  /** Whether any part was to be numbered. */
+  get numbered(): boolean {
+    return this.#starts.length > 0 || this.#byStart.values().some(({ numbered }) => numbered);
+  }
+
+  /** How many lines come before a part that was to be numbered; undefined if it was not, or if there is a gap before it. */
+  linesBefore(start: number): number | undefined {
+    let [low, high] = [0, this.#starts.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#starts[middle]! < start) low = middle + 1;
+      else high = middle;
     }
-    return before;
+    return this.#starts[low] === start ? this.#lines[low] : undefined;
+  }
+
+  /** Puts a part to those behind a gap. One that is to be numbered keeps its begin; all else is merged with what it touches. */
+  #insert(stretch: Stretch): void {
+    const before = this.#byEnd.get(stretch.start);
+    if (before !== undefined && !stretch.numbered) {
+      this.#remove(before);
+      stretch = { ...before, end: stretch.end, lines: before.lines + stretch.lines };
+    }
+    const after = this.#byStart.get(stretch.end);
+    if (after !== undefined && !after.numbered) {
+      this.#remove(after);
+      stretch = { ...stretch, end: after.end, lines: stretch.lines + after.lines };
+    }
+    this.#byStart.set(stretch.start, stretch);
+    this.#byEnd.set(stretch.end, stretch);
+  }
+
+  #remove({ start, end }: Stretch): void {
+    this.#byStart.delete(start);
+    this.#byEnd.delete(end);
   }
 }

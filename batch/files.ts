@@ -1,24 +1,24 @@
 import type { Coverage } from "./coverage.ts";
 import { Kinds } from "../report/kinds.ts";
 import { BatchError } from "./errors.ts";
+import type { ErrorsFile } from "./errors_file.ts";
 import type { Source } from "./inputs.ts";
 import type { JobLog, LogEntry } from "./job_log.ts";
-import { type Output, partialOf } from "./output.ts";
+import type { Output } from "./output.ts";
 import type { SlowRecordReport } from "./progress.ts";
-import { type ErrorEntry, errorLine, parseErrors, parseMembers, readError } from "./record_errors.ts";
+import { errorLine, parseMembers, readError } from "./record_errors.ts";
 import type { Consumer, DonePart } from "./run.ts";
 
 /** So many of the slowest records are told. */
 const SLOWEST = 5;
 
 /** So much of what tasks were denied is told. */
-const MOST_DENIED = 20;
+export const MOST_DENIED = 20;
 
 /** Where the parts of a batch go that are done: the output, the errors file, the job log. */
 export interface FilesOptions {
   sources: readonly Source[];
   coverages: readonly Coverage[];
-  ordered: boolean;
   output: Output;
   errors: ErrorsFile | undefined;
   log: JobLog | undefined;
@@ -69,7 +69,7 @@ export class Files implements Consumer {
   async save(finished = false): Promise<void> {
     const { output, errors, log } = this.#options;
     if (log === undefined || (this.#unsaved.length === 0 && !finished)) return;
-    const done = this.#unsaved;
+    const done = merged(this.#unsaved);
     this.#unsaved = [];
     try {
       const entry: LogEntry = {
@@ -93,11 +93,11 @@ export class Files implements Consumer {
   }
 
   #record({ source, start, end, state, errors, slowest }: DonePart, position: number): void {
-    const { sources, coverages, ordered } = this.#options;
+    const { sources, coverages, log } = this.#options;
     const coverage = coverages[source]!;
     const lines = coverage.first.end === start ? coverage.first.lines : undefined;
     const input = sources[source]!.name;
-    const entries = errors.map((error) => errorLine(error, { input, lines: ordered ? lines : undefined, start, position }));
+    const entries = errors.map((error) => errorLine(error, { input, lines, start, position }));
     if (entries.length > 0) this.#write(entries);
     for (const { members } of errors) this.#count(members);
     for (const { line, lastLine, ...slow } of slowest) {
@@ -107,12 +107,9 @@ export class Files implements Consumer {
         ...lines === undefined ? { line: undefined, lastLine: undefined } : { line: lines + line + 1, lastLine: lines + lastLine + 1 },
       });
     }
-    coverage.add({ start, end, lines: state.lines });
-    const last = this.#unsaved.at(-1);
-    if (ordered && last?.[0] === source && last[2] === start) {
-      last[2] = end;
-      last[3] += state.lines;
-    } else this.#unsaved.push([source, start, end, state.lines]);
+    const numbered = lines === undefined && errors.length > 0;
+    coverage.add({ start, end, lines: state.lines, numbered });
+    if (log !== undefined) this.#unsaved.push(numbered ? [source, start, end, state.lines, 1] : [source, start, end, state.lines]);
     this.totals.records += state.records;
     this.totals.failed += state.failed;
     this.totals.busy += state.busy;
@@ -140,88 +137,22 @@ export class Files implements Consumer {
   }
 }
 
-/** The file of the records that failed. */
-export class ErrorsFile {
-  length: number;
-  #file: Deno.FsFile;
-  #path: string;
-  #open = true;
-
-  private constructor(file: Deno.FsFile, path: string, length: number) {
-    this.#file = file;
-    this.#path = path;
-    this.length = length;
+/** The same parts, in order, as few as can be: only where lines have to be counted does one begin anew that touches the one before. */
+function merged(parts: LogEntry["done"]): LogEntry["done"] {
+  const all: LogEntry["done"] = [];
+  for (const part of parts.toSorted((a, b) => a[0] - b[0] || a[1] - b[1])) {
+    const [source, start, end, lines, numbered] = part;
+    const last = all.at(-1);
+    if (last?.[0] === source && last[2] === start && numbered === undefined) {
+      last[2] = end;
+      last[3] += lines;
+    } else all.push([...part]);
   }
-
-  /** Opens it; what is behind `length` is cut off. */
-  static async open(path: string, length: number): Promise<ErrorsFile> {
-    const file = await Deno.open(path, { write: true, create: true });
-    await file.truncate(length);
-    await file.seek(0, Deno.SeekMode.End);
-    return new ErrorsFile(file, path, length);
-  }
-
-  write(entries: readonly Uint8Array[]): void {
-    let length = 0;
-    for (const entry of entries) length += entry.length;
-    const bytes = new Uint8Array(length);
-    let at = 0;
-    for (const entry of entries) {
-      bytes.set(entry, at);
-      at += entry.length;
-    }
-    for (let at = 0; at < length;) at += this.#file.writeSync(bytes.subarray(at));
-    this.length += length;
-  }
-
-  async sync(): Promise<void> {
-    await this.#file.syncData();
-  }
-
-  /** Completes it: one that is empty is removed, and where lines could not be numbered before, they are now. */
-  async finish(sources: readonly Source[], coverages: readonly Coverage[], ordered: boolean): Promise<void> {
-    this.close();
-    if (this.length === 0) return await Deno.remove(this.#path);
-    if (ordered) return;
-    const entries = parseErrors(await Deno.readFile(this.#path));
-    const before = sources.map((source, i) => [source.name, coverages[i]!.linesBefore()] as const);
-    for (const entry of entries) number(entry, new Map(before));
-    const names = sources.map(({ name }) => name);
-    entries.sort((a, b) => names.indexOf(a.input) - names.indexOf(b.input) || a.offset - b.offset);
-    await replaceErrors(this.#path, entries);
-    this.length = (await Deno.stat(this.#path)).size;
-  }
-
-  /** Lets go of it as it is, or, if it is finished, does nothing. */
-  close(): void {
-    if (this.#open) this.#file.close();
-    this.#open = false;
-  }
-}
-
-function number(entry: ErrorEntry, before: Map<string, Map<number, number>>): void {
-  if (entry.part === undefined) return;
-  const [start, line] = entry.part;
-  entry.line = before.get(entry.input)!.get(start)! + line + 1;
-  delete entry.part;
-}
-
-/** Writes a file of errors anew, all of it or nothing. */
-export async function replaceErrors(path: string, entries: readonly ErrorEntry[]): Promise<void> {
-  await writeErrors(partialOf(path), entries);
-  await Deno.rename(partialOf(path), path);
-}
-
-/** Writes errors to a file, and makes them last. */
-export async function writeErrors(path: string, entries: readonly ErrorEntry[]): Promise<void> {
-  const text = entries.map((entry) => `${JSON.stringify(entry)}\n`).join("");
-  await Deno.writeTextFile(path, text);
-  using file = await Deno.open(path, { write: true });
-  await file.sync();
+  return all;
 }
 
 /** What it means that something cannot be written. */
-function explainStorage(error: unknown): BatchError {
+export function explainStorage(error: unknown): BatchError {
   const { message } = error as Error;
   const what = /os error (28|112)\b/.test(message)
     ? "the disk is full"

@@ -21,8 +21,8 @@ export interface Fingerprint {
 
 /** What happened up to a moment. Counts are since the begin of the batch. */
 export interface LogEntry {
-  /** What was done since the last entry: input, first byte, end, lines. */
-  done: [input: number, start: number, end: number, lines: number][];
+  /** What was done since the last entry: input, first byte, end, lines; and 1 if errors in it wait for the number of lines before it. */
+  done: [input: number, start: number, end: number, lines: number, numbered?: 1][];
   output: OutputState;
   /** Bytes of the errors file. */
   errors: number;
@@ -77,6 +77,8 @@ function parse(line: Uint8Array): unknown {
 
 /** A log that is written. */
 export class JobLog implements Disposable {
+  /** Whether it was told of anything since it was opened. */
+  told = false;
   #file: Deno.FsFile;
 
   private constructor(file: Deno.FsFile) {
@@ -107,6 +109,7 @@ export class JobLog implements Disposable {
   }
 
   async append(entry: LogEntry): Promise<void> {
+    this.told = true;
     await this.#append(entry);
   }
 

@@ -18,5 +18,5 @@ export function toFileUrl(absolute: string): URL {
   return pathToFileURL(absolute);
 }
 
-/** The folder that a file is in. */
-export const { dirname, basename } = path;
+/** The parts of a path. */
+export const { dirname, basename, join } = path;

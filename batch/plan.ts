@@ -1,12 +1,14 @@
+import { Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import type { Source } from "./inputs.ts";
 import type { ResolvedBatch } from "./options.ts";
 import type { BatchRecorder } from "./recorder.ts";
 import { errorsOf, logOf, partialOf } from "./output.ts";
-import { resolve } from "./paths.ts";
+import { basename, dirname, join, resolve } from "./paths.ts";
 import { explainPool, type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
 import type { BatchSummary } from "./progress.ts";
+import { explainLoading } from "./run.ts";
 
 /** What is known of a batch before it begins. */
 export interface Plan {
@@ -41,28 +43,52 @@ export function pathsOf({ output, errors }: ResolvedBatch): Paths {
 }
 
 /**
- * Sees to it that each file of a batch is one thing alone, else an input could be lost.
+ * Sees to it that each file of a batch is one thing alone, under whatever name, else an input could be lost.
  *
  * @throws {BatchError} If one is two.
  */
-export function checkDistinct({ options: { errors, report }, sources, task }: Plan, paths: Paths | undefined): void {
+export async function checkDistinct({ options: { errors, report }, sources, task }: Plan, paths: Paths | undefined): Promise<void> {
+  const errorsPath = paths?.errors ?? (errors && resolve(errors));
   const files: [what: string, path: string | undefined][] = [
     ...sources.map(({ path }): [string, string | undefined] => ["an input", path]),
     ...task.files.map((path): [string, string] => ["a part of the task", path]),
     ["the output", paths?.output],
     ["the output, as it grows", paths?.partial],
     ["the job log", paths?.log],
-    ["the errors file", paths?.errors ?? (errors && resolve(errors))],
-    ["the errors file, as it is replaced", paths && partialOf(paths.errors)],
+    ["the errors file", errorsPath],
+    ["the errors file, as it is replaced", errorsPath && partialOf(errorsPath)],
     ["the report", report && resolve(report)],
   ];
-  const known = new Map<string, string>();
+  const known = new Map<string, [what: string, path: string]>();
   for (const [what, path] of files) {
     if (path === undefined) continue;
-    const other = known.get(path);
+    const identity = await identityOf(path);
+    const [other, otherPath] = known.get(identity) ?? [what, path];
     // The same input twice does no harm.
-    if (other !== undefined && other !== what) throw new BatchError(`Cannot run batch as '${path}' is ${other} and ${what}`);
-    known.set(path, what);
+    if (other !== what) {
+      throw new BatchError(
+        path === otherPath
+          ? `Cannot run batch as '${path}' is ${other} and ${what}`
+          : `Cannot run batch as '${otherPath}', ${other}, and '${path}', ${what}, are the same file`,
+      );
+    }
+    known.set(identity, [what, path]);
+  }
+}
+
+/** What two names of one file have in common, be they links; of a file that is not there yet, where it will be. */
+async function identityOf(path: string): Promise<string> {
+  try {
+    const { dev, ino } = await Deno.stat(path);
+    return ino ? `${dev} ${ino}` : await Deno.realPath(path);
+  } catch (error) {
+    // What may not be looked at is told by its name, and refused by who opens it.
+    if (!(error instanceof Deno.errors.NotFound)) return path;
+  }
+  try {
+    return join(await Deno.realPath(dirname(path)), basename(path));
+  } catch {
+    return path;
   }
 }
 
@@ -85,6 +111,25 @@ export function createPool(plan: Plan): ProcessPool {
     throw explainPool(error);
   }
 }
+
+/**
+ * Resolves when a worker has loaded the task: what is there of an earlier run is not touched before.
+ *
+ * @returns False if the batch was told to stop meanwhile.
+ *
+ * @throws {BatchError} If the task cannot be loaded.
+ */
+export async function taskIsLoaded(pool: ProcessPool, signal: AbortSignal | undefined): Promise<boolean> {
+  try {
+    await pool.run(new Job({ func: doNothing, signal }));
+  } catch (error) {
+    if (!signal?.aborted) throw explainLoading(error);
+  }
+  return !signal?.aborted;
+}
+
+/** Sent to a worker as its text. */
+function doNothing(): void {}
 
 /** The summary of a batch of which nothing has been run yet. */
 export function summaryOf({ options: { workers } }: Plan, paths: Paths | undefined): BatchSummary {

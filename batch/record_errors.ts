@@ -45,9 +45,31 @@ export interface ErrorEntry {
   attempts: number;
 }
 
-/** Reads errors, one a line. */
-export function parseErrors(bytes: Uint8Array): ErrorEntry[] {
-  return decoder.decode(bytes).split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
+/** So many bytes of an errors file are read at once: more take memory, fewer take longer. */
+const BLOCK = 2 ** 18;
+
+/** Reads an errors file, one error after the other, however long it is. */
+export async function* readErrors(path: string): AsyncGenerator<ErrorEntry, void> {
+  using file = await Deno.open(path);
+  const decoder = new TextDecoder();
+  const block = new Uint8Array(BLOCK);
+  let rest = "";
+  for (let length = await file.read(block); length !== null; length = await file.read(block)) {
+    const text = decoder.decode(block.subarray(0, length), { stream: true });
+    const [end, ...lines] = text.split("\n");
+    rest += end;
+    for (const line of lines) {
+      if (rest !== "") yield JSON.parse(rest);
+      rest = line;
+    }
+  }
+  rest += decoder.decode();
+  if (rest !== "") yield JSON.parse(rest);
+}
+
+/** An error as a line of an errors file, when all of it is known. */
+export function errorText(entry: ErrorEntry): Uint8Array {
+  return encoder.encode(`${JSON.stringify(entry)}\n`);
 }
 
 /** What a worker wrote of an error, read. */

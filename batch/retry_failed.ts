@@ -1,13 +1,14 @@
 import { Kinds } from "../report/kinds.ts";
 import { BatchError, explainPath } from "./errors.ts";
-import { writeErrors } from "./files.ts";
+import { ErrorsFile } from "./errors_file.ts";
+import { explainStorage, MOST_DENIED } from "./files.ts";
 import { type FoundLog, JobLog, type LogEntry, readLog } from "./job_log.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
 import { writeReport } from "./page.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
-import { type ErrorEntry, parseErrors, parseMembers, readError } from "./record_errors.ts";
+import { type ErrorEntry, errorText, parseMembers, readError, readErrors } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
 
 /** What came of a record that was run again. */
@@ -18,8 +19,16 @@ interface Retried {
 }
 
 /**
- * Runs the task on the records of the errors file, and puts their results where they belong in the output. Output and errors file are replaced
- * together: when both are complete, a line in the job log says so, and whoever finds that line after a crash has only to rename them.
+ * Runs the task on the records of the errors file, and puts their results where they belong in the output:
+ *
+ * ```
+ * errors file ----> records ----> pool ----> outcomes, in order --+
+ * errors file ---------------------------------------------------+--> output and errors file, written anew
+ * output --------------------------------------------------------+
+ * ```
+ *
+ * All three are read from begin to end, and the errors are in the order of the output: memory does not grow with them. Output and errors file are
+ * replaced together: when both are complete, a line in the job log says so, and whoever finds that line after a crash has only to rename them.
  *
  * @throws {BatchError} If there is no batch that is through.
  */
@@ -32,150 +41,275 @@ export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummar
   if (last?.stage !== "finished") {
     throw new BatchError(`Cannot retry as the run to '${paths.name}' was not finished: go on with '--resume'`);
   }
-  const entries = last.failed === 0 ? [] : await readErrors(paths.errors);
+  const before = last.failed === 0 ? new Tally() : await tallyOf(paths.errors);
   const { inputFormat, outputFormat } = found.fingerprint.options as { inputFormat: InputFormat; outputFormat: OutputFormat };
   const begin = performance.now();
   plan.recorder?.begin();
-  const retried = new Map<ErrorEntry, Retried>();
-  const { run, pool } = runAgain({ ...plan, formats: { ...plan.formats, input: inputFormat, output: outputFormat } }, entries, retried);
-  let outcome: BatchSummary["outcome"];
-  try {
-    outcome = await run.run();
-  } finally {
-    await pool.terminate();
-  }
   // Nothing is copied for nothing.
-  const left = retried.size === 0 ? entries : await merge({ paths, found, last, entries, retried });
+  await using merge = before.again === 0 ? undefined : await Merge.open(paths, found);
+  const { run, outcome } = await runAgain(
+    { ...plan, formats: { ...plan.formats, input: inputFormat, output: outputFormat } },
+    paths,
+    merge,
+  );
+  await merge?.finish();
+  const { retried, left } = merge === undefined || merge.retried === 0 ? { retried: 0, left: before } : merge;
   const wall = performance.now() - begin;
   plan.recorder?.sample(run.counts);
-  const errors = new Kinds();
-  for (const { error: { name, message } } of left) errors.add(name, () => message);
+  const errors = left.kinds.get();
   const summary: BatchSummary = {
     ...summaryOf(plan, paths),
-    ...speedOf({ records: run.counts.records, busy: run.counts.busy, wall, workers: plan.options.workers }),
+    ...speedOf({ records: retried, busy: run.counts.busy, wall, workers: plan.options.workers }),
     ...quantilesOf(run.times),
     outcome,
     records: last.records,
-    failed: left.length,
-    errorNames: errors.get().map(({ kind, count }) => [kind, count]),
-    denied: [...new Set(left.flatMap((entry) => deniedBy(entry) ?? []))],
-    errors: left.length > 0 ? paths.errors : undefined,
+    failed: left.count,
+    errorNames: errors.map(({ kind, count }) => [kind, count]),
+    denied: [...left.denied],
+    errors: left.count > 0 ? paths.errors : undefined,
   };
-  await writeReport(plan, { summary, times: run.times, errors: errors.get(), run: run.counts.records });
+  await writeReport(plan, { summary, times: run.times, errors, run: run.counts.records });
   return summary;
 }
 
-/** What failed, in the order of the output. */
-async function readErrors(path: string): Promise<ErrorEntry[]> {
-  let bytes: Uint8Array;
-  try {
-    bytes = await Deno.readFile(path);
-  } catch (error) {
-    throw explainPath(error, `errors file '${path}'`, { flag: `--allow-read=${path}` });
+/** What is in an errors file, as far as a summary tells of it. */
+class Tally {
+  count = 0;
+  /** How many of them can be run again. */
+  again = 0;
+  readonly kinds = new Kinds();
+  /** What tasks were denied, the first of it. */
+  readonly denied = new Set<string>();
+
+  add(entry: ErrorEntry): void {
+    const { error } = entry;
+    this.count++;
+    if (isRunAgain(entry)) this.again++;
+    this.kinds.add(error.name, () => error.message);
+    const { denied } = readError(new TextEncoder().encode(`,"error":${JSON.stringify(error)}`));
+    if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
   }
+}
+
+/** What could not be parsed is the same as ever, and is left as it is, as is what was not kept whole. */
+function isRunAgain({ error, truncated }: ErrorEntry): boolean {
+  return error.name !== "ParseError" && !truncated;
+}
+
+/** Reads an errors file to its end, before anything is done that relies on it. */
+async function tallyOf(path: string): Promise<Tally> {
+  const tally = new Tally();
+  let position = 0;
   try {
-    return parseErrors(bytes).sort((a, b) => a.position - b.position);
+    for await (const entry of readErrors(path)) {
+      if (!(entry.position >= position)) throw new Error("its lines are not in the order of the output");
+      position = entry.position;
+      tally.add(entry);
+    }
   } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotCapable) {
+      throw explainPath(error, `errors file '${path}'`, { flag: `--allow-read=${path}` });
+    }
     throw new BatchError(`Cannot retry as the errors file '${path}' is damaged: ${(error as Error).message}`, { cause: error });
   }
+  return tally;
 }
 
-function deniedBy({ error }: ErrorEntry): string | undefined {
-  return readError(new TextEncoder().encode(`,"error":${JSON.stringify(error)}`)).denied;
-}
-
-/** Each record as a part of its own. One that could not be parsed is the same as ever, and is left as it is, as is one that was not kept whole. */
-function runAgain(
+/** Runs each record as a part of its own. */
+async function runAgain(
   plan: Plan,
-  entries: ErrorEntry[],
-  retried: Map<ErrorEntry, Retried>,
-): { run: BatchRun; pool: ReturnType<typeof createPool> } {
-  const again = entries.filter(({ error, truncated }) => error.name !== "ParseError" && !truncated);
+  paths: Paths,
+  merge: Merge | undefined,
+): Promise<{ run: BatchRun; outcome: BatchSummary["outcome"] }> {
+  const { options, recorder } = plan;
   const pool = createPool(plan);
-  async function* parts(): AsyncGenerator<Part> {
-    for (const [index, { record, header }] of again.entries()) {
-      const bytes = new TextEncoder().encode(`${record}\n`);
-      // Not at 0, where a byte order mark would be no part of the record.
-      const [start, end] = [1, 1 + bytes.length];
-      yield await Promise.resolve({ source: 0, index, start, end, piece: { bytes, offset: start, end, header } });
-    }
-  }
+  const parts = merge === undefined ? noParts() : partsOf(paths.errors);
   const consumer = {
-    take({ index, output, errors }: DonePart): void {
-      const entry = again[index]!;
+    take({ index, state, output, errors }: DonePart): void | Promise<void> {
+      // It was stopped before the record was through.
+      if (state.records === 0) return;
       const [failed] = errors.map(({ members }) => parseMembers(members));
-      const error = failed && { error: failed.error, attempts: entry.attempts + failed.attempts };
-      retried.set(entry, { output: output.slice(), error });
+      return merge!.take(index, { output, error: failed });
     },
     save: () => Promise.resolve(),
   };
-  const { options, recorder } = plan;
   const run: BatchRun = new BatchRun({
     pool,
-    parts: parts(),
+    parts,
     consumer,
-    options,
+    // In that of the output, whatever that is.
+    options: { ...options, ordered: true },
     onTick: () => recorder?.sample(run.counts),
     onRange: recorder && ((range) => recorder.range(range)),
   });
-  return { pool, run };
-}
-
-/** Writes output and errors file anew; returns what is left of the errors. */
-async function merge(
-  { paths, found, last, entries, retried }: {
-    paths: Paths;
-    found: FoundLog;
-    last: LogEntry;
-    entries: ErrorEntry[];
-    retried: Map<ErrorEntry, Retried>;
-  },
-): Promise<ErrorEntry[]> {
-  const left: ErrorEntry[] = [];
-  using log = await JobLog.reopen(paths.log, found.length);
-  const output = await openOutput(paths.output, { partial: paths.partial, state: NOTHING_WRITTEN });
   try {
-    const copy = await copier(paths.output, output);
-    for (const entry of entries) {
-      await copy(entry.position);
-      const again = retried.get(entry);
-      const position = output.position;
-      await output.write(again?.output ?? new Uint8Array());
-      if (again === undefined || again.error !== undefined) left.push({ ...entry, ...again?.error, position });
-    }
-    await copy(Infinity);
-    await writeErrors(partialOf(paths.errors), left);
-    const entry: LogEntry = { ...last, done: [], output: output.state, errors: 0, failed: left.length };
-    await output.finish(() => log.append({ ...entry, stage: "merging" }));
-    await renameErrors(paths.errors);
-    await log.append({ ...entry, stage: "finished" });
-  } catch (error) {
-    await output.close().catch(() => {});
-    throw error;
+    return { run, outcome: await run.run() };
+  } finally {
+    await pool.terminate();
+    await parts.return(undefined);
   }
-  return left;
 }
 
-/** Copies what an output held before, up to a byte. */
-async function copier(path: string, output: Output): Promise<(end: number) => Promise<void>> {
-  const { readable } = await Deno.open(path);
-  const stream: ReadableStream<Uint8Array> = path.endsWith(".gz") ? readable.pipeThrough(new DecompressionStream("gzip")) : readable;
-  const reader = stream.getReader();
-  let chunk = new Uint8Array();
-  let at = 0;
-  return async (end) => {
-    while (at < end) {
-      if (chunk.length === 0) {
-        const { value, done } = await reader.read();
-        if (done) return;
-        chunk = value as Uint8Array<ArrayBuffer>;
+async function* noParts(): AsyncGenerator<Part> {}
+
+async function* partsOf(errors: string): AsyncGenerator<Part> {
+  let index = 0;
+  for await (const entry of readErrors(errors)) {
+    if (!isRunAgain(entry)) continue;
+    const bytes = new TextEncoder().encode(`${entry.record}\n`);
+    // Not at 0, where a byte order mark would be no part of the record.
+    const [start, end] = [1, 1 + bytes.length];
+    yield { source: 0, index: index++, start, end, piece: { bytes, offset: start, end, header: entry.header } };
+  }
+}
+
+/** Output and errors file as they are written anew, under temporary names until both are complete. */
+class Merge implements AsyncDisposable {
+  /** How many records were run again. */
+  retried = 0;
+  /** What has failed, then and now. */
+  readonly left = new Tally();
+  #paths: Paths;
+  #found: FoundLog;
+  #log: JobLog;
+  #output: Output;
+  #errors: ErrorsFile;
+  /** The output and the errors as they were. */
+  #results: Results;
+  #entries: AsyncGenerator<ErrorEntry, void>;
+  /** How many records that can be run again have been passed. */
+  #passed = 0;
+  #open: AsyncDisposableStack;
+  #progress: MergeProgress;
+
+  private constructor(
+    paths: Paths,
+    found: FoundLog,
+    files: { log: JobLog; output: Output; errors: ErrorsFile; results: Results },
+    { open, progress }: { open: AsyncDisposableStack; progress: MergeProgress },
+  ) {
+    this.#paths = paths;
+    this.#found = found;
+    this.#log = files.log;
+    this.#output = files.output;
+    this.#errors = files.errors;
+    this.#results = files.results;
+    this.#open = open;
+    this.#progress = progress;
+    this.#entries = readErrors(paths.errors);
+  }
+
+  static async open(paths: Paths, found: FoundLog): Promise<Merge> {
+    await using open = new AsyncDisposableStack();
+    const progress: MergeProgress = { told: false };
+    const removed = (path: string) => open.defer(() => progress.told ? undefined : removeIfThere(path));
+    const log = open.use(await JobLog.reopen(paths.log, found.length));
+    removed(paths.partial);
+    const output = open.adopt(
+      await openOutput(paths.output, { partial: paths.partial, state: NOTHING_WRITTEN }),
+      (output) => output.close(),
+    );
+    removed(partialOf(paths.errors));
+    const errors = open.adopt(await ErrorsFile.open(partialOf(paths.errors), 0), (errors) => errors.close());
+    const results = open.use(await Results.open(paths.output));
+    return new Merge(paths, found, { log, output, errors, results }, { open: open.move(), progress });
+  }
+
+  /** Takes what came of a record: that of the index among those that are run again. Those before it that have not come are left as they were. */
+  async take(index: number, retried: Retried): Promise<void> {
+    try {
+      for (let { value: entry } = await this.#entries.next(); entry; { value: entry } = await this.#entries.next()) {
+        const found = isRunAgain(entry) && this.#passed++ === index;
+        await this.#put(entry, found ? retried : undefined);
+        if (found) return void this.retried++;
       }
-      const count = Math.min(chunk.length, end - at);
-      await output.write(chunk.subarray(0, count));
-      chunk = chunk.subarray(count);
-      at += count;
+      throw new Error("the errors file was changed meanwhile");
+    } catch (error) {
+      throw explainStorage(error);
     }
-  };
+  }
+
+  /** Completes both and puts them in their places, if any record was run again. */
+  async finish(): Promise<void> {
+    if (this.retried === 0) return;
+    for await (const entry of this.#entries) await this.#put(entry, undefined);
+    await this.#results.copy(Infinity, this.#output);
+    await this.#results[Symbol.asyncDispose]();
+    await this.#errors.sync();
+    this.#errors.close();
+    const last = this.#found.entries.at(-1)!;
+    const entry: LogEntry = { ...last, done: [], output: this.#output.state, errors: 0, failed: this.left.count };
+    await this.#output.finish(() => {
+      this.#progress.told = true;
+      return this.#log.append({ ...entry, stage: "merging" });
+    });
+    await renameErrors(this.#paths.errors);
+    await this.#log.append({ ...entry, stage: "finished" });
+  }
+
+  async #put(entry: ErrorEntry, retried: Retried | undefined): Promise<void> {
+    await this.#results.copy(entry.position, this.#output);
+    const { position } = this.#output;
+    if (retried !== undefined) await this.#output.write(retried.output);
+    if (retried !== undefined && retried.error === undefined) return;
+    const attempts = entry.attempts + (retried?.error?.attempts ?? 0);
+    const failed: ErrorEntry = { ...entry, ...retried?.error, attempts, position };
+    this.#errors.write([errorText(failed)]);
+    this.left.add(failed);
+  }
+
+  /** Lets go of all files. What is not complete is removed, and all is as it was. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#entries.return();
+    await this.#open.disposeAsync();
+  }
+}
+
+interface MergeProgress {
+  /** Whether the job log may tell of the new files: nobody removes them then. */
+  told: boolean;
+}
+
+async function removeIfThere(path: string): Promise<void> {
+  await Deno.remove(path).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  });
+}
+
+/** The results of an earlier run. */
+class Results implements AsyncDisposable {
+  #reader: ReadableStreamDefaultReader<Uint8Array>;
+  #chunk = new Uint8Array();
+  #at = 0;
+
+  private constructor(stream: ReadableStream<Uint8Array>) {
+    this.#reader = stream.getReader();
+  }
+
+  static async open(path: string): Promise<Results> {
+    const { readable } = await Deno.open(path);
+    return new Results(path.endsWith(".gz") ? readable.pipeThrough(new DecompressionStream("gzip")) : readable);
+  }
+
+  /** Copies what has not been copied yet, up to a byte. */
+  async copy(end: number, output: Output): Promise<void> {
+    while (this.#at < end) {
+      if (this.#chunk.length === 0) {
+        const { value, done } = await this.#reader.read();
+        if (done) return;
+        this.#chunk = value as Uint8Array<ArrayBuffer>;
+      }
+      const count = Math.min(this.#chunk.length, end - this.#at);
+      await output.write(this.#chunk.subarray(0, count));
+      this.#chunk = this.#chunk.subarray(count);
+      this.#at += count;
+    }
+  }
+
+  /** Closes the file. One that could not be read has thrown already. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#reader.cancel().catch(() => {});
+  }
 }
 
 async function renameErrors(path: string): Promise<void> {

@@ -133,8 +133,11 @@ interface Active {
 /** Lanes a worker: of the range that it runs, of the one that it has been sent ahead, and of one that is being written or waits for its turn. */
 const LANES_PER_WORKER = 3;
 
-/** So many bytes of results may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and memory is no longer flat. */
+/** So many bytes of results and errors may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and memory is no longer flat. */
 const MOST_HELD = 2 ** 25;
+
+/** What a part takes beside that while it waits, in bytes. */
+const HELD_PART = 1024;
 
 /** A worker returns after so many ms with what it has done. Shorter, and it asks for more too often; longer, and slow tasks are seen and saved late. */
 const SLICE = 500;
@@ -420,7 +423,7 @@ export class BatchRun {
     this.#done.set(`${index} ${start}`, { ...done, output: next ? view : view.slice(), lane: next ? lane : undefined });
     if (!next) {
       this.#free.push(lane);
-      this.#held += state.outputLength;
+      this.#held += heldBy(state);
     }
     this.#drain();
     this.#wake();
@@ -441,7 +444,7 @@ export class BatchRun {
         const taken = this.#parts.consumer.take(done);
         if (taken !== undefined) await taken;
         if (done.lane !== undefined) this.#free.push(done.lane);
-        else this.#held -= done.state.outputLength;
+        else this.#held -= heldBy(done.state);
       }
     } catch (error) {
       this.#fail(error);
@@ -557,6 +560,11 @@ export class BatchRun {
   }
 }
 
+/** What a part takes that waits for an earlier one, in bytes. */
+function heldBy({ outputLength, errorsLength }: LaneState): number {
+  return outputLength + errorsLength + HELD_PART;
+}
+
 function explainDeath(error: unknown, attempts: number): Omit<Verdict, "time"> {
   if (typeof error === "number") {
     const message = `The record ran for more than ${Number(error.toPrecision(3))} ms`;
@@ -569,11 +577,14 @@ function explainDeath(error: unknown, attempts: number): Omit<Verdict, "time"> {
 }
 
 function explainFailure(error: unknown): unknown {
-  if (error instanceof PoolBrokenError) {
-    const { cause } = error;
-    const message = cause instanceof Error ? cause.message : String(cause);
-    if (message.startsWith(TASK_MISTAKE)) return new BatchError(message);
-    return new BatchError(`Cannot run batch as the task module cannot be loaded: ${message}`, { cause });
-  }
+  if (error instanceof PoolBrokenError) return explainLoading(error);
   return new BatchError(`Cannot go on as a worker cannot read the input: ${(error as Error).message}`, { resumable: true, cause: error });
+}
+
+/** Why there are no workers that have the task. */
+export function explainLoading(error: unknown): BatchError {
+  const cause = error instanceof PoolBrokenError ? error.cause : error;
+  const message = cause instanceof Error ? cause.message : String(cause);
+  if (message.startsWith(TASK_MISTAKE)) return new BatchError(message);
+  return new BatchError(`Cannot run batch as the task module cannot be loaded: ${message}`, { cause });
 }

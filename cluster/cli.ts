@@ -16,6 +16,8 @@
  * @module
  */
 
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { Interrupt } from "@procpool/process-pool";
 import manifest from "./deno.json" with { type: "json" };
 import { HELP, readArguments, type Request } from "./arguments.ts";
@@ -137,7 +139,7 @@ function describe({ queue, hosts, waiting, active, completed, failed, perMinute 
 
 /** The tasks that a module defines, or else all functions that it exports. */
 async function loadTasks(file: string): Promise<ClusterTasks> {
-  const url = new URL(file, `file://${Deno.cwd()}/`).href;
+  const url = /^[a-z][a-z+.-]+:/i.test(file) ? file : pathToFileURL(resolve(file)).href;
   let module: Record<string, unknown>;
   try {
     module = await import(url);

@@ -140,10 +140,10 @@ export async function connect(
   };
   client.on("error", watch);
   const timer = setTimeout(() => failed.reject(undefined), timeout);
+  let info: string;
   try {
     client.connect().catch(() => {});
-    const info = await Promise.race([client.info(), failed.promise]);
-    for (const warning of warningsOf(info)) onWarning(`${address}: ${warning}`);
+    info = await Promise.race([client.info(), failed.promise]);
   } catch (error) {
     client.disconnect();
     if (error instanceof Error) last = error;
@@ -151,6 +151,12 @@ export async function connect(
   } finally {
     clearTimeout(timer);
     client.off("error", watch);
+  }
+  try {
+    for (const warning of warningsOf(info)) onWarning(`${address}: ${warning}`);
+  } catch (error) {
+    client.disconnect();
+    throw error;
   }
   let lost = false;
   client.on("ready", () => {

@@ -47,7 +47,10 @@ export interface Envelope {
 /** An item's outcome: a value, nothing, or what was thrown. */
 export type ItemReply = { value: Json } | { failure: Failure } | Record<never, never>;
 
-/** What a host replies: a value or nothing; the outcomes of items and how long they took, in ms; or that either is in the payload store. */
+/**
+ * What a host replies: a value or nothing; the outcomes of items and how long they took, in ms, of the first ones alone if all would be too large;
+ * or that either is in the payload store.
+ */
 export interface Reply {
   v: typeof VERSION;
   value?: Json;
@@ -69,6 +72,9 @@ export interface Failure {
  * stream. More, and a few thousand jobs fill it; less, and ordinary records need a store.
  */
 export const MAX_PAYLOAD = 256 * 1024;
+
+/** What the items of a chunk, and their outcomes, may take, in bytes, so that there is room for what stands around them. */
+export const MAX_CHUNK = 0.95 * MAX_PAYLOAD;
 
 /** What a failure may take. Stacks and causes beyond are left out. */
 const MAX_FAILURE = 32 * 1024;

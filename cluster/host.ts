@@ -24,10 +24,20 @@ import {
   resolveConnection,
   tellOnce,
 } from "./connection.ts";
-import { type Envelope, type ItemReply, readEnvelope, type Reply, VERSION, writeFailure, writeValue } from "./envelope.ts";
-import { checkedStore, isTooLarge, type PayloadStore } from "./payloads.ts";
+import {
+  type Envelope,
+  type ItemReply,
+  MAX_CHUNK,
+  MAX_PAYLOAD,
+  readEnvelope,
+  type Reply,
+  VERSION,
+  writeFailure,
+  writeValue,
+} from "./envelope.ts";
+import { checkedStore, isTooLarge, type PayloadStore, tooLarge } from "./payloads.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
-import { fromJson } from "./values.ts";
+import { fromJson, sizeOf } from "./values.ts";
 
 /** Options of {@linkcode serve}. */
 export interface ServeOptions {
@@ -227,7 +237,13 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
     jobTimeout,
     onError,
   });
-  const server = await connect(where, { action: ACTION, timeout: openTimeout, onError, onWarning });
+  let server: Connection;
+  try {
+    server = await connect(where, { action: ACTION, timeout: openTimeout, onError, onWarning });
+  } catch (error) {
+    await pool.terminate();
+    throw error;
+  }
   const host = new Host(server, pool, {
     queue,
     tasks,
@@ -460,7 +476,7 @@ class Host implements ClusterHost {
   }
 
   /** All in one worker, one after the other: each item fails alone, and a death costs the item that ran. */
-  async #runItems(task: ClusterTask, { items, timeout, first = 0 }: Envelope, signal: AbortSignal): Promise<Reply> {
+  async #runItems(task: ClusterTask, { items, timeout, retries = 0, first = 0 }: Envelope, signal: AbortSignal): Promise<Reply> {
     const start = performance.now();
     const replies: ItemReply[] = [];
     const accepted: { index: number; item: unknown }[] = [];
@@ -482,14 +498,30 @@ class Host implements ClusterHost {
     for await (const outcome of outcomes) {
       // It is the host that failed, and not the item: another is to run all of them.
       if (outcome.status === "rejected" && hasNoWorkers(outcome.reason)) throw outcome.reason;
-      const { index } = accepted[next]!;
+      const { index, item } = accepted[next]!;
       const [from, to] = [next++, first + index];
-      replies[index] = attempt(() => {
-        if (outcome.status === "rejected") throw renumbered(outcome.reason, { from, to });
-        return writeValue(outcome.value);
-      });
+      if (outcome.status === "rejected" && retries > 0 && isDeath(outcome.reason)) {
+        const again = new Job({ id: to, func: task, args: [item], timeout, retries: retries - 1, signal });
+        replies[index] = await this.#runAgain(again, signal);
+      } else {
+        replies[index] = attempt(() => {
+          if (outcome.status === "rejected") throw renumbered(outcome.reason, { from, to });
+          return writeValue(outcome.value);
+        });
+      }
     }
-    return { v: VERSION, items: replies, elapsed: performance.now() - start };
+    const reply: Reply = { v: VERSION, items: replies, elapsed: performance.now() - start };
+    return this.#options.store === undefined && sizeOf(reply) > MAX_PAYLOAD ? { ...reply, items: firstOf(replies) } : reply;
+  }
+
+  /** Runs an item by itself whose worker has died. */
+  async #runAgain(job: Job<unknown[], unknown>, signal: AbortSignal): Promise<ItemReply> {
+    try {
+      return writeValue(await this.#pool.run(job));
+    } catch (error) {
+      if (hasNoWorkers(error) || signal.aborted) throw error;
+      return { failure: writeFailure(error) };
+    }
   }
 
   #store(): PayloadStore {
@@ -512,14 +544,33 @@ function attempt(make: () => ItemReply): ItemReply {
   }
 }
 
+/** As many outcomes as Redis takes: the producer sends the rest of the items again. Those that are too large by themselves have failed. */
+function firstOf(replies: ItemReply[]): ItemReply[] {
+  const items = replies.map((reply) =>
+    attempt(() => {
+      const size = sizeOf(reply);
+      if (size > MAX_CHUNK) throw tooLarge(size, { what: "the result", most: MAX_CHUNK });
+      return reply;
+    })
+  );
+  let bytes = 0;
+  const end = items.findIndex((item) => (bytes += sizeOf(item) + 1) > MAX_CHUNK);
+  return end < 0 ? items : items.slice(0, Math.max(1, end));
+}
+
 /** Whether there are no workers here any more. */
 function hasNoWorkers(error: unknown): boolean {
   return error instanceof PoolBrokenError || error instanceof PoolClosedError;
 }
 
+/** Whether a job was lost with its worker. */
+function isDeath(error: unknown): error is WorkerDiedError | MemoryLimitError {
+  return error instanceof WorkerDiedError || error instanceof MemoryLimitError;
+}
+
 /** The error of an item, which counts within the whole input and not within what was sent to the worker. */
 function renumbered(error: unknown, { from, to }: { from: number; to: number }): unknown {
-  const ours = error instanceof JobTimeoutError || error instanceof WorkerDiedError || error instanceof MemoryLimitError;
+  const ours = error instanceof JobTimeoutError || isDeath(error);
   if (!ours || error.jobId !== from) return error;
   error.message = error.message.replace(`job ${from} `, `job ${to} `);
   return Object.defineProperty(error, "jobId", { value: to });

@@ -63,6 +63,8 @@ export class Link {
   #channel: string;
   #report: (error: Error) => void;
   #entries = new Map<string, Entry>();
+  /** What is about to be taken out of the queue: under the same name nothing new is sent before. */
+  #drops = new Map<string, Promise<void>>();
   #sweeps = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #state: "open" | "closed" = "open";
@@ -87,7 +89,10 @@ export class Link {
     this.#events.on("error", (error) => this.#tell(error));
     this.#events.on("completed", ({ jobId, returnvalue }) => this.#end(jobId, { kind: "completed", reply: returnvalue }));
     this.#events.on("failed", ({ jobId, failedReason }) => this.#end(jobId, { kind: "failed", reason: failedReason }));
-    this.#events.on("removed", ({ jobId }) => this.#end(jobId, { kind: "removed" }));
+    this.#events.on("removed", ({ jobId }) => {
+      const entry = this.#entries.get(jobId);
+      if (entry !== undefined) this.#errand(() => this.#removed(entry));
+    });
     this.#events.on("active", ({ jobId }) => this.#each(jobId, (listener) => listener.running(true)));
     this.#events.on("waiting", ({ jobId, prev }) => {
       if (prev !== "active") return;
@@ -110,6 +115,8 @@ export class Link {
     try {
       await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
     } catch (error) {
+      // What waits for a server that went away meanwhile must not hold this up.
+      link.abandon();
       await link.close();
       throw error;
     }
@@ -147,14 +154,20 @@ export class Link {
     const entry = this.#entries.get(id);
     if (entry === undefined || !entry.listeners.delete(listener) || entry.listeners.size > 0) return;
     this.#entries.delete(id);
-    this.#errand(async () => {
-      await entry.sent;
-      if (await this.#queue.remove(id) === 1) return;
-      // In this order: should the host die before it hears, the next one finds that nobody wants the job any more.
-      const job = await this.#queue.getJob(id);
-      await job?.updateData({ v: VERSION, task: job.name, cancelled: true });
-      await this.#client.publish(this.#channel, id);
+    const dropped = this.#takeOut(entry).finally(() => {
+      if (this.#drops.get(id) === dropped) this.#drops.delete(id);
     });
+    this.#drops.set(id, dropped);
+    this.#errand(() => dropped);
+  }
+
+  async #takeOut({ id, sent }: Entry): Promise<void> {
+    await sent;
+    if (await this.#queue.remove(id) === 1) return;
+    // In this order: should the host die before it hears, the next one finds that nobody wants the job any more.
+    const job = await this.#queue.getJob(id);
+    await job?.updateData({ v: VERSION, task: job.name, cancelled: true });
+    await this.#client.publish(this.#channel, id);
   }
 
   /** Removes a job that has ended, for which nobody will ask again. */
@@ -192,6 +205,7 @@ export class Link {
   async #add(entry: Entry): Promise<void> {
     const { id, envelope } = entry;
     try {
+      await this.#drops.get(id)?.catch(() => {});
       await this.#queue.add(envelope!.task, envelope, {
         jobId: id,
         attempts: 1,
@@ -251,6 +265,13 @@ export class Link {
       else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });
       else this.#each(entry.id, (listener) => listener.running(processedOn !== null));
     }
+  }
+
+  /** It was removed, or another of its name was, before it was sent: events come late. */
+  async #removed(entry: Entry): Promise<void> {
+    await entry.sent;
+    const there = await this.#client.exists(this.#queue.toKey(entry.id));
+    if (there === 0 && this.#entries.get(entry.id) === entry) this.#end(entry.id, { kind: "removed" });
   }
 
   /** Redis has lost it, as one that was not written to disk in time: whoever has it sends it again. */

@@ -1,6 +1,6 @@
 import { currentJob, type MapOptions, ProcessPool } from "@procpool/process-pool";
 import { Checks, show } from "@procpool/process-pool/executor";
-import { MAX_PAYLOAD } from "./envelope.ts";
+import { MAX_CHUNK } from "./envelope.ts";
 import { type Json, sizeOf } from "./values.ts";
 
 /** Some items that travel together, or one that cannot travel, and why. */
@@ -17,6 +17,8 @@ export interface Chunk {
 export interface ChunkOutcomes {
   outcomes: PromiseSettledResult<unknown>[];
   elapsed: number;
+  /** How many results went into one reply, if not all did. */
+  fit?: number;
 }
 
 /** What a map needs of its pool. */
@@ -34,9 +36,6 @@ export interface MapHost {
 
 /** What an automatic chunk should take, in ms. Less, and Redis is busier than the workers; more, and a host that dies costs more work. */
 const CHUNK_TIME = 500;
-
-/** What the items of a chunk may take in Redis, in bytes, so that there is room for what stands around them. */
-const MAX_CHUNK = 0.95 * MAX_PAYLOAD;
 
 /** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
 const CHUNK_GROWTH = 8;
@@ -105,6 +104,8 @@ class Chunks {
   #fixed: number | undefined;
   #buffer: number;
   #size: number;
+  /** How many items an automatic chunk may have. */
+  #largest: number;
   #read = 0;
   #consumed = 0;
   #ended = false;
@@ -120,6 +121,7 @@ class Chunks {
     this.#fixed = fixed;
     this.#buffer = buffer;
     this.#size = Math.min(fixed ?? 1, buffer);
+    this.#largest = Math.max(1, Math.floor(buffer / host.lanes));
   }
 
   /** The loop has taken an item. */
@@ -136,11 +138,11 @@ class Chunks {
 
   async run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
     if (chunk.unsendable !== undefined) return [{ status: "rejected", reason: chunk.unsendable.error }];
-    const { outcomes, elapsed } = await this.#host.run(chunk, options);
+    const { outcomes, elapsed, fit } = await this.#host.run(chunk, options);
+    if (fit !== undefined) this.#largest = Math.min(this.#largest, fit);
     if (this.#fixed === undefined && elapsed > 0) {
-      const largest = Math.max(1, Math.floor(this.#buffer / this.#host.lanes));
       const wanted = Math.floor(CHUNK_TIME * outcomes.length / elapsed);
-      this.#size = Math.max(1, Math.min(wanted, this.#size * CHUNK_GROWTH, largest));
+      this.#size = Math.max(1, Math.min(wanted, this.#size * CHUNK_GROWTH, this.#largest));
     }
     return outcomes;
   }

@@ -20,8 +20,13 @@ export function isTooLarge(payload: unknown, { what, store }: { what: string; st
   const size = sizeOf(payload);
   if (size <= MAX_PAYLOAD) return false;
   if (store !== undefined) return true;
-  throw new RangeError(
-    `Cannot send ${what} through the queue as it must be at most ${MAX_PAYLOAD} bytes of JSON without 'payloads', ` +
+  throw tooLarge(size, { what, most: MAX_PAYLOAD });
+}
+
+/** The error of what is too large without a store. */
+export function tooLarge(size: number, { what, most }: { what: string; most: number }): RangeError {
+  return new RangeError(
+    `Cannot send ${what} through the queue as it must be at most ${Math.floor(most)} bytes of JSON without 'payloads', ` +
       `the store for larger ones: current value is ${size} bytes`,
   );
 }

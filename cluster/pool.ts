@@ -44,15 +44,15 @@ export interface ClusterPoolOptions {
    */
   jobTimeout?: number | undefined;
   /**
-   * How often a job is run again whose worker died or filled its heap. (When a whole host dies, its jobs are delivered again as that queue's hosts
+   * How often a job, or an item of a map, is run again whose worker died or filled its heap. (When a whole host dies, its jobs are delivered again as that queue's hosts
    * have it in `redeliveries`.)
    *
    * @default {0}
    */
   retries?: number | undefined;
   /**
-   * After how many milliseconds from its submission no host starts a job any more: it is cancelled instead. It goes by the clocks of both
-   * machines.
+   * After how many milliseconds from its submission no host starts a job any more: the one that comes to it cancels it instead, and where there
+   * is none it waits. It goes by the clocks of both machines.
    *
    * @default {Infinity}
    */
@@ -185,6 +185,8 @@ export class ClusterPool implements AsyncDisposable {
   #closed: Promise<void> | undefined;
   /** What is done in the store for jobs that have settled. */
   #errands = new Set<Promise<void>>();
+  /** Resolves when nothing is waited for any more, be it the server or the store. */
+  #hurried = Promise.withResolvers<void>();
 
   private constructor(link: Link, settings: Settings, { tasks, maker }: { tasks: ClusterTasks; maker: FutureMaker }) {
     this.#link = link;
@@ -294,7 +296,7 @@ export class ClusterPool implements AsyncDisposable {
     const permit = await this.#acquire(signal);
     const ticket = new JobTicket(job, this.#maker, {
       task: task.task,
-      travelId: typeof job.id === "string" ? travelId(job.id) : `job-${crypto.randomUUID()}`,
+      travelId: typeof job.id === "string" ? travelId(job.id, "submit job") : `job-${crypto.randomUUID()}`,
       permit,
       owner: this.#owner,
     });
@@ -426,7 +428,7 @@ export class ClusterPool implements AsyncDisposable {
   async attach<R = unknown>(id: string): Promise<Future<R>> {
     this.#refuseIfNotOpen("attach to job");
     if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a text: current value is ${show(id)}`);
-    const travelsAs = travelId(id);
+    const travelsAs = travelId(id, "attach to job");
     const task = await this.#link.find(travelsAs);
     this.#refuseIfNotOpen("attach to job");
     if (task === undefined) {
@@ -489,7 +491,8 @@ export class ClusterPool implements AsyncDisposable {
    * cancelled, submissions that wait are refused.
    *
    * @param reason Becomes the cause of those errors.
-   * @returns Resolves when the queue knows of it, or three seconds later if the server is away. Callbacks are not waited for.
+   * @returns Resolves when the queue knows of it, or three seconds later if the server is away or the store does not answer. Callbacks are not
+   * waited for.
    */
   async terminate(reason?: unknown): Promise<void> {
     this.#close(reason);
@@ -499,7 +502,9 @@ export class ClusterPool implements AsyncDisposable {
       this.#drop(ticket, ticket.started() ? { state: "failed", error: closed } : { state: "cancelled", error: ticket.cancelled(reason) });
     }
     this.#end!.resolve();
+    const timer = setTimeout(() => this.#hurried.resolve(), FAREWELL);
     await this.#disconnect();
+    clearTimeout(timer);
   }
 
   /** The same as {@linkcode ClusterPool.shutdown}, for `await using`. */
@@ -541,19 +546,19 @@ export class ClusterPool implements AsyncDisposable {
     const args = kwargs === undefined ? [...job.args] : [...job.args, kwargs];
     task.validate?.(args);
     return {
-      ...this.#header(task, timeout),
+      ...this.#header(task, { timeout, retries }),
       args: args.map((arg, i) => toJson(arg, `argument ${i + 1}`)),
       ...(typeof id === "number" ? { id } : {}),
-      ...(retries === undefined ? {} : { retries }),
     };
   }
 
-  #header({ task }: ClusterTask, timeout: number | undefined): Envelope {
+  #header({ task }: ClusterTask, { timeout, retries }: { timeout: number | undefined; retries: number | undefined }): Envelope {
     const { expiresIn, release } = this.#settings;
     return {
       v: VERSION,
       task,
       ...(timeout === undefined || timeout === Infinity ? {} : { timeout }),
+      ...(retries === undefined ? {} : { retries }),
       ...(expiresIn === Infinity ? {} : { expiresAt: Date.now() + expiresIn }),
       ...(release === undefined ? {} : { release }),
     };
@@ -579,9 +584,13 @@ export class ClusterPool implements AsyncDisposable {
 
   // Maps
 
-  /** Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other. */
+  /**
+   * Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other; items whose results were too large
+   * to come with the others are run again.
+   */
   async #runChunk(task: ClusterTask, chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes> {
-    const { timeout = this.#settings.jobTimeout, signal } = options;
+    const { retries, jobTimeout } = this.#settings;
+    const { timeout = jobTimeout, signal } = options;
     const { first, items } = chunk;
     const ticket = new ChunkTicket({ first, items: items.length }, {
       task: task.task,
@@ -590,9 +599,16 @@ export class ClusterPool implements AsyncDisposable {
       owner: this.#owner,
     });
     this.#admit(ticket, signal);
-    this.#send(ticket, { ...this.#header(task, timeout), items, first }, chunk.large);
+    this.#send(ticket, { ...this.#header(task, { timeout, retries }), items, first }, chunk.large);
     const outcome = await ticket.outcome;
-    if (outcome.state === "finished") return outcome.value;
+    if (outcome.state === "finished") {
+      const { outcomes, elapsed } = outcome.value;
+      const fit = outcomes.length;
+      if (fit === items.length) return outcome.value;
+      const left: Chunk = { first: first + fit, items: items.slice(fit), large: chunk.large, unsendable: undefined };
+      const rest = await this.#runChunk(task, left, options);
+      return { outcomes: [...outcomes, ...rest.outcomes], elapsed: elapsed + rest.elapsed, fit: Math.min(fit, rest.fit ?? fit) };
+    }
     const { error } = outcome;
     if (outcome.state === "cancelled") throw error;
     if (error instanceof WorkerDiedError && items.length > 1) {
@@ -742,8 +758,13 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   async #letGo(): Promise<void> {
+    const stored = async (): Promise<void> => {
+      while (this.#errands.size > 0) await Promise.all(this.#errands);
+    };
+    await Promise.race([stored(), this.#hurried.promise]);
+    const { size } = this.#errands;
+    if (size > 0) this.#maker.report(new Error(`Left the payload store as it is, as it does not answer: ${size} calls are open`));
     const timer = setTimeout(() => this.#link.abandon(), FAREWELL);
-    while (this.#errands.size > 0) await Promise.all(this.#errands);
     await this.#link.close();
     clearTimeout(timer);
   }
@@ -764,10 +785,10 @@ function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[
 }
 
 /** The name under which a job travels: BullMQ takes no ':' in it, no whole number, and keeps its own keys beside it. */
-function travelId(id: string): string {
+function travelId(id: string, action: string): string {
   const travels = `job-${encodeURIComponent(id.toWellFormed())}`;
   if (travels.length <= MAX_ID) return travels;
-  throw new RangeError(`Cannot submit job as its id must be at most ${MAX_ID - 4} characters in an address: current value is ${show(id)}`);
+  throw new RangeError(`Cannot ${action} as its id must be at most ${MAX_ID - 4} characters in an address: current value is ${show(id)}`);
 }
 
 /** Redis keys may be longer; files of a store may not. */
@@ -776,7 +797,7 @@ const MAX_ID = 200;
 /** What a reply says that has arrived. */
 function finished(ticket: Ticket, { value, items, elapsed = 0 }: Reply): Outcome<unknown> {
   if (ticket.items === undefined) return { state: "finished", value: value === undefined ? undefined : fromJson(value) };
-  if (items?.length !== ticket.items) {
+  if (items === undefined || items.length > ticket.items || (items.length === 0 && ticket.items > 0)) {
     const message = `Cannot use the reply to ${ticket.items} items as it has ${items?.length ?? "no"} outcomes`;
     return { state: "failed", error: new TypeError(message) };
   }

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { batch, BatchError } from "@procpool/process-pool/batch";
-import { readError } from "../batch/record_errors.ts";
+import { readError, readErrors } from "../batch/record_errors.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { within } from "./fixtures.ts";
 import { assertFails, thrownBy } from "./helpers.ts";
@@ -37,6 +37,35 @@ Deno.test(`batch() never writes to a file that it reads, nor two things to one f
     `Cannot run batch as '${input}' is an input and the errors file`,
   );
   assertEquals(folder.read("in.ndjson"), "1\n");
+});
+
+Deno.test(`batch() knows a file that it reads by its other names: links, and paths through links ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", "1\n");
+  const task = folder.write("task.js", "export const task = (x) => x;");
+  Deno.linkSync(input, folder.of("hard.log"));
+  Deno.symlinkSync(input, folder.of("soft"));
+  Deno.symlinkSync(task, folder.of("report.html"));
+  Deno.symlinkSync(folder.path, folder.of("here"));
+  const names = folder.names();
+  const same = (other: string, what: string, path: string, called: string) =>
+    `Cannot run batch as '${folder.of(other)}', ${what}, and '${path}', ${called}, are the same file`;
+  for (
+    const [options, message] of [
+      [{ output: folder.of("hard") }, same("in.ndjson", "an input", folder.of("hard.log"), "the job log")],
+      [{ output: folder.of("out"), errors: folder.of("soft") }, same("in.ndjson", "an input", folder.of("soft"), "the errors file")],
+      [{ output: folder.of("here/in.ndjson") }, same("in.ndjson", "an input", folder.of("here/in.ndjson"), "the output")],
+      [
+        { output: folder.of("out"), report: folder.of("report.html") },
+        same("task.js", "a part of the task", folder.of("report.html"), "the report"),
+      ],
+      // Neither is there yet.
+      [{ output: folder.of("out"), errors: folder.of("here/out") }, same("out", "the output", folder.of("here/out"), "the errors file")],
+    ] as const
+  ) {
+    await assertFails(() => run(task, { input, overwrite: true, ...options }), BatchError, message);
+  }
+  assertEquals([folder.read("in.ndjson"), folder.names()], ["1\n", names]);
 });
 
 Deno.test(`batch() to a stream says so if its errors file cannot be opened, and lets go of the stream ${NEEDS}`, { ignore }, async () => {
@@ -169,6 +198,61 @@ Deno.test(`batch() with 'retryFailed' says what is wrong with the errors file, a
   assertEquals(folder.read("out"), results);
   folder.write("out.errors.ndjson", errors);
   assertEquals((await retry()).failed, 0);
+});
+
+Deno.test(`batch() with 'retryFailed' leaves all as it is if the old output cannot be read to its end ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", numbers(5000)), folder.of("out.gz")];
+  await run(tenth, { input, output });
+  const results = Deno.readFileSync(output);
+  folder.write("out.gz", results.subarray(0, results.length >> 1));
+  const before = [folder.names(), folder.read("out.gz.errors.ndjson"), folder.read("out.gz.log")];
+  const error = await thrownBy(() => run(same, { input, output, retryFailed: true })) as Error;
+  assert(error instanceof BatchError && error.message.startsWith("Cannot write results: "), `${error}`);
+  assertEquals([folder.names(), folder.read("out.gz.errors.ndjson"), folder.read("out.gz.log")], before);
+  folder.write("out.gz", results);
+  assertEquals((await run(same, { input, output, retryFailed: true })).failed, 0);
+  // That the files are closed, the sanitizer checks.
+});
+
+Deno.test(
+  `batch() with 'retryFailed' that is stopped keeps what it did not come to, and what was running ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const [input, output] = [folder.write("in.ndjson", numbers(100)), folder.of("out")];
+    await run(tenth, { input, output });
+    const controller = new AbortController();
+    let ticks = 0;
+    const recorded = run((x: number) => x === 50 ? new Promise(() => {}) : x, {
+      input,
+      output,
+      retryFailed: true,
+      workers: 1,
+      signal: controller.signal,
+    });
+    // The fifth record never ends: whatever is through by then is kept.
+    const timer = setInterval(() => ++ticks > 5 && controller.abort(), 100);
+    const { outcome, failed, recordsOfRun } = await recorded;
+    clearInterval(timer);
+    const left = folder.json("out.errors.ndjson").map(({ record }) => Number(record));
+    assertEquals([outcome, failed, recordsOfRun], ["stopped", left.length, 10 - left.length]);
+    assert(left.includes(50), `${left}`);
+    assertEquals(folder.json("out"), Array.from({ length: 100 }, (_, x) => x).filter((x) => !left.includes(x)));
+    await run((x: number) => x, { input, output, retryFailed: true });
+    assertEquals(folder.json("out"), Array.from({ length: 100 }, (_, x) => x));
+  },
+);
+
+Deno.test(`readErrors() reads lines of any length, and closes a file that it does not read to its end ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const records = ["", "é".repeat(500_000), "x", "\u{1f600}".repeat(100_000), "last"];
+  const path = folder.write("errors", records.map((record) => `${JSON.stringify({ record })}\n`).join("").trimEnd());
+  assertEquals((await Array.fromAsync(readErrors(path))).map(({ record }) => record), records);
+  for await (const { record } of readErrors(path)) {
+    assertEquals(record, "");
+    break;
+  }
 });
 
 Deno.test(`batch() with 'retryFailed' leaves the output as it is if no record can be run again ${NEEDS}`, { ignore }, async () => {

@@ -170,7 +170,9 @@ Deno.test(`batch() finds the number of each line that failed in an unordered run
     return x;
   };
   await run(task, { input: folder.of("?.ndjson"), output: folder.of("out"), ordered: false, chunk: 1024 });
-  const found = folder.json("out.errors.ndjson").map(({ input, line, part }) => [input, line, part]);
+  const errors = folder.json("out.errors.ndjson");
+  assertEquals(errors.map(({ position }) => position), errors.map(({ position }) => position).sort((a, b) => a - b));
+  const found = errors.map(({ input, line, part }) => [input, line, part]).sort((a, b) => a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : a[1] - b[1]);
   const of = (name: string, count: number) => Array.from({ length: count }, (_, i) => [folder.of(name), (i + 1) * 500, undefined]);
   assertEquals(found, [...of("1.ndjson", 6), ...of("2.ndjson", 4)]);
 });

@@ -88,7 +88,8 @@ Deno.test(`batch() with 'resume' takes up an unordered run, with each result onc
   await run(task, { input: folder.of("in.ndjson"), output: folder.of("out"), resume: true, ordered: false });
   const sorted = (text: string) => text.split("\n").map(Number).sort((a, b) => a - b);
   assertEquals(sorted(folder.read("out")), sorted(doubles(COUNT, isBad)));
-  assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), Array.from({ length: 20 }, (_, i) => (i + 1) * 1000));
+  const lines = folder.json("out.errors.ndjson").map(({ line, part }) => [line, part]).sort(([a], [b]) => a - b);
+  assertEquals(lines, Array.from({ length: 20 }, (_, i) => [(i + 1) * 1000, undefined]));
 });
 
 Deno.test(`batch() with 'resume' goes on with a compressed output ${NEEDS}`, { ignore }, async () => {
@@ -190,6 +191,30 @@ Deno.test(`batch() with 'retryFailed' ends a merge that was cut short before its
   const { failed, recordsOfRun } = await run(double, { input, output, retryFailed: true });
   assertEquals([failed, recordsOfRun, folder.read("out")], [0, 0, doubles(10)]);
   assertEquals(folder.names(), ["in.ndjson", "out", "out.log"]);
+});
+
+Deno.test(`batch() with 'overwrite' touches nothing of the run before if its task cannot be loaded ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(10));
+  const broken = folder.write("broken.js", "throw new Error('no good');");
+  const stuck = folder.write("stuck.js", "await new Promise(() => {});\nexport const stuck = (x) => x;");
+  await run((x: number) => {
+    if (x < 2) throw new Error("bad");
+    return 2 * x;
+  }, { input, output: folder.of("out") });
+  const files = () => ["out", "out.errors.ndjson", "out.log"].map((name) => folder.read(name));
+  const before = files();
+  await assertFails(
+    () => run(broken, { input, output: folder.of("out"), overwrite: true }),
+    BatchError as never,
+    "Cannot run batch as the task module cannot be loaded: no good",
+  );
+  assertEquals(files(), before);
+  const { outcome } = await run(stuck, { input, output: folder.of("out"), overwrite: true, signal: AbortSignal.timeout(100) });
+  assertEquals([outcome, files()], ["stopped", before]);
+  const { failed } = await run(double, { input, output: folder.of("out"), retryFailed: true });
+  assertEquals([failed, folder.read("out")], [0, doubles(10)]);
+  assertEquals(folder.names(), ["broken.js", "in.ndjson", "out", "out.log", "stuck.js"]);
 });
 
 Deno.test(`batch() refuses to write where another one does ${NEEDS}`, { ignore }, async () => {

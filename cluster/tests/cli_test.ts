@@ -86,6 +86,19 @@ Deno.test("cli.ts tells of a module that is none, a wrong address and a server t
   }
 });
 
+Deno.test("cli.ts finds a module in a folder of any name", async () => {
+  const folder = await Deno.makeTempDir({ suffix: " #100%" });
+  try {
+    await Deno.writeTextFile(`${folder}/tasks.ts`, "export function add(a: number, b: number): number {\n  return a + b;\n}\n");
+    const args = ["run", "--no-check", "--allow-read", "--ignore-env", "--no-prompt", CLI, "run", `${folder}/tasks.ts`, "none"];
+    const { code, said } = await within(output(new Child(Deno.execPath(), args, { NO_COLOR: "1" })));
+    assertEquals(code, 1);
+    assertStringIncludes(said, "has none of that name: its tasks are add");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 Deno.test("cli.ts --help names the permissions, and --version the version", async () => {
   const help = await output(command(1, ["--help"], { read: false }));
   assertEquals(help.code, 0);

@@ -130,6 +130,18 @@ Deno.test("ClusterPool.open() waits for a server that is about to start", async 
   assert(server.folder);
 });
 
+Deno.test("ClusterPool.open() and serve() reject with what 'onWarning' throws, and let go of the server", async () => {
+  await using server = await RedisServer.start(["--appendonly", "no"]);
+  const mine = new Error("mine");
+  const onWarning = () => {
+    throw mine;
+  };
+  const options = { queue: "test", connection: server.url, tasks, onWarning };
+  for (const open of [() => ClusterPool.open(options), () => serve(options)]) {
+    assertEquals(await within(open().then(() => undefined, (error) => error)), mine);
+  }
+});
+
 Deno.test("the core's module graph has nothing of the cluster's in it", async () => {
   const root = import.meta.resolve("../../");
   for (const entry of ["../../mod.ts", "../../cli.ts", "../../pool/executor.ts"]) {

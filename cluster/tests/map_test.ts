@@ -151,3 +151,18 @@ Deno.test("ClusterPool.map() ends when its signal aborts or its pool is shut dow
   assert(seen.length >= 10);
   await within(shutdown!);
 });
+
+Deno.test("ClusterPool.map() gives results that are too large for one reply, and fails those alone that are so by themselves", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const lengths = Array.from({ length: 100 }, (_, i) => i === 70 ? 300_000 : 5000 + i);
+  for (const chunkSize of [100, "auto"] as const) {
+    const outcomes = await within(Array.fromAsync(pool.map(tasks.large, lengths, { chunkSize, settled: true })));
+    assertEquals(
+      outcomes.map((outcome) => outcome.status === "fulfilled" ? (outcome.value as string).length : outcome.reason.constructor),
+      lengths.map((length) => length === 300_000 ? RangeError : length),
+    );
+  }
+  assertEquals([pool.stats().finished, pool.stats().failed], [198, 2]);
+});

@@ -71,7 +71,12 @@ Deno.test("ClusterPool refuses what cannot travel before it is queued", async ()
   const bytes = new Uint8Array(1);
   await assertRejects(() => submit(new Job({ func: tasks.echo, args: [bytes], transfer: [bytes.buffer] })), TypeError, "'transfer'");
   await assertRejects(() => submit(new Job({ func: tasks.echo, args: [1], retryIf: () => true })), TypeError, "'retryIf'");
-  await assertRejects(() => submit(new Job({ id: "x".repeat(300), func: tasks.nothing })), RangeError, "its id must be at most");
+  await assertRejects(
+    () => submit(new Job({ id: "x".repeat(300), func: tasks.nothing })),
+    RangeError,
+    "submit job as its id must be at most",
+  );
+  await assertRejects(() => pool.attach("x".repeat(300)), RangeError, "attach to job as its id must be at most");
   assertEquals(pool.stats(), { running: 0, queued: 0, waiting: 0, finished: 0, failed: 0, cancelled: 0, redelivered: 0 });
   assertEquals((await pool.status()).waiting, 0);
 });
@@ -384,4 +389,45 @@ Deno.test("ClusterPool reports what a callback throws, and warns of a server tha
   await within(pool.run(new Job({ func: tasks.add, args: [1, 1], onDone })));
   await until(() => reported.length > 0);
   assertEquals(reported, [mistake]);
+});
+
+Deno.test("ClusterPool with 'retries' runs the items of a map again whose worker died, each as often, and no others", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server, { retries: 1 });
+  const files = ["one", "two", "three"].map((name) => `${server.folder}/${name}`);
+  assertEquals(await within(Array.fromAsync(pool.map(tasks.unsteady, files, { chunkSize: 3 }))), ["steady", "steady", "steady"]);
+  const outcomes = await within(Array.fromAsync(pool.map(tasks.exitAt13, [12, 13, 14], { chunkSize: 3, settled: true })));
+  assertEquals(outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value : outcome.reason.jobId), [24, 1, 28]);
+});
+
+Deno.test("ClusterPool.submit() of an id that was cancelled a moment ago runs it", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const job = () => new Job({ id: "again", func: tasks.note, args: [file] });
+  // The first has not reached the queue yet when it is cancelled.
+  const first = await pool.submit(job());
+  assertEquals(first.cancel(), true);
+  const second = await pool.submit(job());
+  await using _host = await startHost(server);
+  assertEquals([await within(second.result()), first.state, await runs(file)], ["noted", "cancelled", 1]);
+});
+
+Deno.test("ClusterPool.terminate() does not wait for a store that never answers, and says so", async () => {
+  await using server = await RedisServer.start();
+  const never = () => new Promise<never>(() => {});
+  const reported: string[] = [];
+  const pool = await openPool(server, {
+    payloads: { put: never, get: never, delete: never },
+    onError: (error) => reported.push((error as Error).message),
+  });
+  const future = await pool.submit(tasks.echo, "x".repeat(300_000));
+  const shut = pool.shutdown();
+  await within(pool.terminate());
+  await within(shut);
+  assertEquals([future.state, reported], [
+    "cancelled",
+    ["Left the payload store as it is, as it does not answer: 2 calls are open"],
+  ]);
 });
