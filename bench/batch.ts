@@ -29,17 +29,16 @@ async function program(command: string, args: string[]): Promise<string> {
   return new TextDecoder().decode(stdout);
 }
 
-async function singleLoop(): Promise<Run> {
+async function singleLoop(output = `${folder}/single.ndjson`): Promise<Run> {
   return JSON.parse(
-    await program(Deno.execPath(), [
-      "run",
-      "--allow-read",
-      "--allow-write",
-      "bench/batch/single_loop.ts",
-      input,
-      `${folder}/single.ndjson`,
-    ]),
+    await program(Deno.execPath(), ["run", "--allow-read", "--allow-write", "bench/batch/single_loop.ts", input, output]),
   );
+}
+
+/** The loop in two processes at a time, each over all records: what two of this machine's cores give to those who share nothing. */
+async function twoLoops(): Promise<Run> {
+  const runs = await Promise.all([singleLoop(`${folder}/first.ndjson`), singleLoop(`${folder}/second.ndjson`)]);
+  return { records: runs[0].records + runs[1].records, seconds: Math.max(...runs.map(({ seconds }) => seconds)) };
 }
 
 async function python(chunk: number, limit: number): Promise<Run> {
@@ -115,18 +114,21 @@ try {
       (await program(Deno.execPath(), ["run", "--allow-write", "examples/generate_records.ts", input, count])).trim()
     }, ${workers} workers`,
   );
-  const [ours, single]: [number[], number[]] = [[], []];
+  const [ours, single, double]: [number[], number[], number[]] = [[], [], []];
   let peaks: number[] = [];
   for (let round = 0; round < Number(rounds); round++) {
     single.push(rate(await singleLoop()));
     const run = await batch();
     peaks = run.peaks;
     ours.push(rate(run));
-    console.log(`round ${round + 1}: single loop ${inMillions(single.at(-1)!)}, batch ${inMillions(ours.at(-1)!)}`);
+    double.push(rate(await twoLoops()));
+    const [one, two, batched] = [single, double, ours].map((rates) => inMillions(rates.at(-1)!));
+    console.log(`round ${round + 1}: single loop ${one}, two of them side by side ${two}, batch ${batched}`);
   }
   await check(`${folder}/batch.ndjson`);
   const [best, alone] = [median(ours), median(single)];
   console.log(`batch: complete and in order; ${(best / alone).toFixed(2)} times the single loop`);
+  console.log(`two single loops side by side: ${(median(double) / alone).toFixed(2)} times the single loop`);
   console.log(`memory: ${peaks[1]?.toFixed(0)} MB at the most after a second, ${peaks.at(-1)?.toFixed(0)} MB at the end`);
   let theirs = 0;
   for (const chunk of [500, 5000, 20_000]) {

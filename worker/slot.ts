@@ -79,7 +79,10 @@ interface Holding {
  */
 const MOST_AHEAD = 255;
 
-/** So many ms of work are sent ahead. Less, and a worker waits for its caller between two jobs; more, and jobs wait longer behind one that takes longer than those before. */
+/**
+ * A worker has so many ms of work, with the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs wait longer behind one
+ * that takes longer than those before.
+ */
 const TIME_AHEAD = 2;
 
 /** Runs are counted up to here, and then again from 0: they are 32-bit integers to the worker. */
@@ -154,7 +157,8 @@ export class Slot {
       alive: () => this.#state === "starting" && this.#loadModules(),
       message: (message) => this.#receive(message),
       delivered: () => {
-        this.#room = capacity + Math.min(MOST_AHEAD, Math.floor(TIME_AHEAD / this.#thread.pace));
+        const ahead = Math.floor(TIME_AHEAD / this.#thread.pace) - 1;
+        this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, ahead));
         events.changed();
       },
       died: (death) => this.#died(death),
