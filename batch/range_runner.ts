@@ -82,8 +82,11 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     current: CURRENT,
     buckets: BUCKETS,
   } = layout;
-  /** What is read and decoded at once. Larger blocks, and garbage that is about to be collected fills the memory; smaller, and there are more calls. */
-  const BLOCK = 2 ** 16;
+  /**
+   * What is read and decoded at once. Smaller blocks, and there are more calls; larger, and so much of them outlives each collection of garbage that V8
+   * makes its heap larger, again and again over a hundred million records.
+   */
+  const BLOCK = 2 ** 14;
   /** A range whose output or errors have grown to this returns early. */
   const MOST_OUTPUT = 2 ** 23;
   /** The longest result of one record, in characters: each may be three bytes in a lane, which other results are in already. */
@@ -98,7 +101,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
    * So many lines of JSON are parsed at once, which takes half of the time: V8 expects of an object in an array what the one before it had. More, and
    * the objects that wait take memory, and one line that is no JSON delays more others.
    */
-  const MOST_PARSED = 256;
+  const MOST_PARSED = 128;
   /** What is between two objects in a line, and in no line that is an object but for those with arrays of objects. */
   const COMMA_AND_BRACE = /,\s*\{/;
   /** Results that wait to be encoded, in characters. */

@@ -130,8 +130,24 @@ interface Active {
   job: { id: string | number; before: LaneState } | undefined;
 }
 
+/** A part that is done, and is to be passed on. */
+interface WaitingPart extends DonePart {
+  /** Whether it has all of what it was when it was handed out. */
+  last: boolean;
+  /** Whether it has to wait for an earlier one. */
+  waits: boolean;
+  /** Where its results lie; undefined if they were copied. */
+  lane: Lane | undefined;
+}
+
 /** Lanes a worker: of the range that it runs, of the one that it has been sent ahead, and of one that is being written or waits for its turn. */
 const LANES_PER_WORKER = 3;
+
+/**
+ * Results that wait for an earlier part stay where they are from so many bytes on, and their worker gets another lane: to copy them costs time, and
+ * leaves garbage outside of the heap, which is collected late. Fewer are copied, since a lane takes memory by itself.
+ */
+const WORTH_A_LANE = 2 ** 18;
 
 /** So many bytes of results and errors may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and memory is no longer flat. */
 const MOST_HELD = 2 ** 25;
@@ -166,6 +182,8 @@ export class BatchRun {
   readonly times: Times = noTimes();
   #parts: RunParts;
   #free: Lane[] = [];
+  /** Lanes of parts that had to wait, for the next that have to. */
+  #spare: Lane[] = [];
   #active = new Set<Active>();
   /** What is left of parts that ended early. */
   #rest: Part[] = [];
@@ -173,7 +191,7 @@ export class BatchRun {
   #reading = false;
   #exhausted = false;
   /** Parts that are done and wait for an earlier one, by index and start. */
-  #done = new Map<string, DonePart & { last: boolean; lane: Lane | undefined }>();
+  #done = new Map<string, WaitingPart>();
   #held = 0;
   #next: { index: number; start: number | undefined } = { index: 0, start: undefined };
   #starts = new Map<number, number>();
@@ -418,11 +436,12 @@ export class BatchRun {
       last: end === part.end,
       errors: lane.errors(state.errorsLength),
     };
-    const next = this.#isNext(done) && !this.#draining;
-    const view = lane.output(state.outputLength);
-    this.#done.set(`${index} ${start}`, { ...done, output: next ? view : view.slice(), lane: next ? lane : undefined });
-    if (!next) {
-      this.#free.push(lane);
+    const waits = !this.#isNext(done) || this.#draining;
+    const copied = waits && state.outputLength < WORTH_A_LANE;
+    const output = lane.output(state.outputLength);
+    this.#done.set(`${index} ${start}`, { ...done, waits, output: copied ? output.slice() : output, lane: copied ? undefined : lane });
+    if (waits) {
+      this.#free.push(copied ? lane : this.#spare.pop() ?? new Lane());
       this.#held += heldBy(state);
     }
     this.#drain();
@@ -443,8 +462,9 @@ export class BatchRun {
       for (let done = this.#takeNext(); done !== undefined && this.#failure === undefined; done = this.#takeNext()) {
         const taken = this.#parts.consumer.take(done);
         if (taken !== undefined) await taken;
-        if (done.lane !== undefined) this.#free.push(done.lane);
-        else this.#held -= heldBy(done.state);
+        if (done.waits) this.#held -= heldBy(done.state);
+        // In the place of one that waited, another is in use.
+        if (done.lane !== undefined) (done.waits ? this.#spare : this.#free).push(done.lane);
       }
     } catch (error) {
       this.#fail(error);
@@ -454,7 +474,7 @@ export class BatchRun {
     }
   }
 
-  #takeNext(): DonePart & { lane: Lane | undefined } | undefined {
+  #takeNext(): WaitingPart | undefined {
     const { index, start = this.#starts.get(index) } = this.#next;
     const key = this.#parts.options.ordered ? `${index} ${start}` : this.#done.keys().next().value;
     const done = key === undefined ? undefined : this.#done.get(key);

@@ -198,16 +198,16 @@ Deno.test("createRangeRunner() takes two values in a line for a mistake, though 
   }
 });
 
-Deno.test("createRangeRunner() parses objects, 256 of them at a time, and one by one where one of those is none", async () => {
+Deno.test("createRangeRunner() parses objects, 128 of them at a time, and one by one where one of those is none", async () => {
   using parse = spyOnParse();
   const lines = Array.from({ length: 1000 }, (_, a) => JSON.stringify({ a, b: { c: [a, "x"] }, d: "ä" }));
   const { output } = await runText(lines.join("\r\n"), ndjson);
-  assertEquals([output, parse.calls], [lines.map((line) => `${line}\n`).join(""), 4]);
+  assertEquals([output, parse.calls], [lines.map((line) => `${line}\n`).join(""), 8]);
   lines[300] = "{";
   parse.calls = 0;
   assertEquals((await runText(lines.join("\n"), ndjson)).records, 1000);
   // The helper of this test parses the error, too.
-  assertEquals(parse.calls, 4 + 256 + 1);
+  assertEquals(parse.calls, 8 + 128 + 1);
 });
 
 Deno.test("createRangeRunner() gives a record that is tried again what it was given first, though the task changed it", async () => {
