@@ -370,8 +370,9 @@ class Host implements ClusterHost {
     // A module that cannot be loaded fails the host, and not the first jobs.
     await this.#pool.warmUp();
     this.#subscriber.on("message", (_channel: string, id: string) => this.#active.get(id)?.abort(cancelled(id)));
-    await this.#subscriber.subscribe(cancelChannel(this.#options.queue));
-    await this.#worker.waitUntilReady();
+    const { queue } = this.#options;
+    const connected = Promise.all([this.#subscriber.subscribe(cancelChannel(queue)), this.#worker.waitUntilReady()]);
+    await this.#server.ready(connected, { queue, command: "DEL" });
     this.#worker.run().catch((error) => this.#options.onError(plain(error)));
   }
 
