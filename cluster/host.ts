@@ -166,6 +166,9 @@ const FAREWELL = 3000;
 /** Minutes of which the queue remembers how many jobs ended. */
 const METRICS_MINUTES = 60;
 
+/** So many cancelled jobs are remembered. Fewer, and one of a burst that a host takes at that moment runs on; more only take memory. */
+const MOST_CANCELLED = 10_000;
+
 /** Why a local job is stopped that goes back into the queue. */
 const HANDED_BACK = Symbol("handed back");
 /** Why a local job is stopped that the queue has given to another host. */
@@ -316,6 +319,8 @@ class Host implements ClusterHost {
   #options: HostOptions;
   /** The jobs that run here, by the names under which they travel. */
   #active = new Map<string, AbortController>();
+  /** Those that were cancelled last and did not run here: one of them may be on its way from the queue at that moment. */
+  #cancelled = new Set<string>();
   #end: Promise<void> | undefined;
   /** Why it takes no more jobs, if nobody told it so. */
   #defect: PoolBrokenError | undefined;
@@ -369,7 +374,7 @@ class Host implements ClusterHost {
   async start(): Promise<void> {
     // A module that cannot be loaded fails the host, and not the first jobs.
     await this.#pool.warmUp();
-    this.#subscriber.on("message", (_channel: string, id: string) => this.#active.get(id)?.abort(cancelled(id)));
+    this.#subscriber.on("message", (_channel: string, id: string) => this.#cancel(id));
     const { queue } = this.#options;
     const connected = Promise.all([this.#subscriber.subscribe(cancelChannel(queue)), this.#worker.waitUntilReady()]);
     await this.#server.ready(connected, { queue, command: "DEL" });
@@ -404,12 +409,22 @@ class Host implements ClusterHost {
     else this.#finished.reject(this.#defect);
   }
 
+  /** Stops a job that runs here. */
+  #cancel(id: string): void {
+    const controller = this.#active.get(id);
+    if (controller !== undefined) return controller.abort(cancelled(id));
+    this.#cancelled.add(id);
+    if (this.#cancelled.size > MOST_CANCELLED) this.#cancelled.delete(this.#cancelled.values().next().value!);
+  }
+
   async #process(job: QueuedJob, token: string): Promise<Reply> {
     const id = job.id!;
     const controller = new AbortController();
     this.#active.set(id, controller);
     try {
-      return await this.#run(id, readEnvelope(job.data), controller.signal);
+      // What is cancelled may have been submitted again under the same name: the queue knows.
+      const data = this.#cancelled.delete(id) ? await this.#readAgain(job) : job.data;
+      return await this.#run(id, readEnvelope(data), controller.signal);
     } catch (error) {
       // A host without workers must not draw all jobs to itself and fail them.
       if (error instanceof PoolBrokenError) this.#breakDown(error);
@@ -420,6 +435,12 @@ class Host implements ClusterHost {
     } finally {
       this.#active.delete(id);
     }
+  }
+
+  /** A job's data as it is in the queue by now. */
+  async #readAgain(job: QueuedJob): Promise<unknown> {
+    const data = await this.#server.client.hget(this.#worker.toKey(job.id!), "data");
+    return data === null ? job.data : JSON.parse(data);
   }
 
   #breakDown(error: PoolBrokenError): void {
