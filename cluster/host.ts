@@ -427,9 +427,10 @@ class Host implements ClusterHost {
       return await this.#run(id, readEnvelope(data), controller.signal);
     } catch (error) {
       // A host without workers must not draw all jobs to itself and fail them.
-      if (error instanceof PoolBrokenError) this.#breakDown(error);
+      const noWorkers = this.#hasNoWorkers(error);
+      if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) this.#options.onError(new Error(`Stopped job ${show(id)} as the queue has given it to another host`));
-      else if (error === HANDED_BACK || hasNoWorkers(error)) await job.moveToWait(token);
+      else if (error === HANDED_BACK || noWorkers) await job.moveToWait(token);
       else throw failure(error);
       throw new WaitingError();
     } finally {
@@ -441,6 +442,11 @@ class Host implements ClusterHost {
   async #readAgain(job: QueuedJob): Promise<unknown> {
     const data = await this.#server.client.hget(this.#worker.toKey(job.id!), "data");
     return data === null ? job.data : JSON.parse(data);
+  }
+
+  /** Whether it is that there are no workers here any more. Tasks and their checks can throw the same errors, so the pool is asked as well. */
+  #hasNoWorkers(error: unknown): boolean {
+    return (error instanceof PoolBrokenError || error instanceof PoolClosedError) && !isOpen(this.#pool);
   }
 
   #breakDown(error: PoolBrokenError): void {
@@ -519,7 +525,7 @@ class Host implements ClusterHost {
     let next = 0;
     for await (const outcome of outcomes) {
       // It is the host that failed, and not the item: another is to run all of them.
-      if (outcome.status === "rejected" && hasNoWorkers(outcome.reason)) throw outcome.reason;
+      if (outcome.status === "rejected" && this.#hasNoWorkers(outcome.reason)) throw outcome.reason;
       const { index, item } = accepted[next]!;
       const [from, to] = [next++, first + index];
       if (outcome.status === "rejected" && retries > 0 && isDeath(outcome.reason)) {
@@ -541,7 +547,7 @@ class Host implements ClusterHost {
     try {
       return writeValue(await this.#pool.run(job));
     } catch (error) {
-      if (hasNoWorkers(error) || signal.aborted) throw error;
+      if (this.#hasNoWorkers(error) || signal.aborted) throw error;
       return { failure: writeFailure(error) };
     }
   }
@@ -580,9 +586,15 @@ function firstOf(replies: ItemReply[]): ItemReply[] {
   return end < 0 ? items : items.slice(0, Math.max(1, end));
 }
 
-/** Whether there are no workers here any more. */
-function hasNoWorkers(error: unknown): boolean {
-  return error instanceof PoolBrokenError || error instanceof PoolClosedError;
+/** Whether a pool takes jobs. It refuses one before it looks at its signal. */
+function isOpen(pool: ProcessPool): boolean {
+  const aborted = Symbol("aborted");
+  try {
+    pool.trySubmit(new Job({ func: () => {}, signal: AbortSignal.abort(aborted) }));
+    return true;
+  } catch (error) {
+    return error === aborted;
+  }
 }
 
 /** Whether a job was lost with its worker. */

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { type Job as QueuedJob, Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, serve, WorkerDiedError } from "../mod.ts";
+import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, PoolClosedError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { Child, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
@@ -250,6 +250,35 @@ Deno.test(
     assertEquals(await within(pool.run(new Job({ id: "again", func: tasks.add, args: [1, 1] }))), 2);
   },
 );
+
+Deno.test("a task or a check that throws what a host without workers does fails its job alone", async () => {
+  await using server = await RedisServer.start();
+  const module = import.meta.resolve("./tasks.ts");
+  const checked = defineTasks({
+    pretend: module,
+    double: {
+      module,
+      validate([x]) {
+        if (x === 1) throw new PoolBrokenError("mine", { attempts: 1, cause: undefined });
+        if (x === 2) throw new PoolClosedError("mine");
+      },
+    },
+  });
+  const reported: unknown[] = [];
+  const onError = (error: unknown) => void reported.push(error);
+  await using host = await serve({ queue: "test", connection: server.url, tasks: checked, workers: 1, onError });
+  await using pool = await openPool(server);
+  for (const [i, name] of (["PoolBrokenError", "PoolClosedError"] as const).entries()) {
+    for (const future of [await pool.submit(tasks.pretend, name), await pool.submit(tasks.double, i + 1)]) {
+      const error = await within(future.exception()) as Error;
+      assertEquals([error.name, error.message], [name, "mine"]);
+    }
+    const [outcome] = await within(Array.fromAsync(pool.map(tasks.pretend, [name], { settled: true })));
+    assertEquals((outcome as PromiseRejectedResult).reason.name, name);
+  }
+  assertEquals(await within(pool.run(tasks.double, 3)), 6);
+  assertEquals([reported, host.stats().workers > 0], [[], true]);
+});
 
 Deno.test("a job that somebody removes from the queue is cancelled", async () => {
   await using server = await RedisServer.start();
