@@ -19,6 +19,7 @@ export const tasks = defineTasks<typeof import("./tasks.ts")>({
   spin: module,
   spinForEver: module,
   large: module,
+  noteLarge: module,
   pretend: module,
   bad: module,
   fail: module,

@@ -50,6 +50,12 @@ export function large(length: number): string {
   return "x".repeat(length);
 }
 
+/** The same, with a line in a file for each run. */
+export function noteLarge({ file, length }: { file: string; length: number }): string {
+  Deno.writeTextFileSync(file, "run\n", { append: true });
+  return "x".repeat(length);
+}
+
 /** Throws what a host without workers does. */
 export function pretend(name: "PoolBrokenError" | "PoolClosedError"): never {
   throw name === "PoolBrokenError" ? new PoolBrokenError("mine", { attempts: 1, cause: undefined }) : new PoolClosedError("mine");
