@@ -103,13 +103,7 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
   const fingerprint = await fingerprintOf({ ...plan, ordered });
   const found = mode === "resume" ? await foundToResume(paths, fingerprint) : undefined;
   if (mode === "begin") await refuseExisting(paths);
-  const coverages = plan.sources.map(() => new Coverage());
-  for (const { done } of found?.entries ?? []) {
-    for (const [source, start, end, lines, numbered] of done) {
-      coverages[source]!.add({ start, end, lines, numbered: numbered !== undefined });
-    }
-  }
-  const last = found?.entries.at(-1);
+  const { coverages, last } = found ?? { coverages: plan.sources.map(() => new Coverage()), last: undefined };
   const before: Totals = last === undefined
     ? NOTHING_DONE
     : { records: last.records, failed: last.failed, busy: last.busy, wall: last.wall };
@@ -200,14 +194,10 @@ async function foundToResume(paths: Paths, fingerprint: Fingerprint): Promise<Fo
   if (changed.length > 0) {
     throw new BatchError(`Cannot resume '${paths.name}' as ${changed.join(", and ")}: begin anew with '--overwrite'`);
   }
-  const last = found.entries.at(-1);
+  const { last } = found;
   if (last?.stage === "finished") return found;
   const partial = await sizeOf(paths.partial);
   const length = last?.output.length ?? 0;
-  if (partial === undefined && last !== undefined && await sizeOf(paths.output) !== undefined) {
-    // It was killed between the rename and the last line of the log.
-    return { ...found, entries: [...found.entries, { ...last, done: [], stage: "finished" }] };
-  }
   if ((partial ?? 0) < length) {
     throw new BatchError(
       `Cannot resume '${paths.name}' as '${paths.name}.partial' has ${partial ?? 0} bytes, and its job log tells of ${length}: ` +
