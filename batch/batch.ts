@@ -6,7 +6,7 @@ import { BatchError, explainPath } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
 import { expandInputs, findSources, type Source } from "./inputs.ts";
-import { differences, type Fingerprint, type FoundLog, JobLog, type LogEntry, readLog } from "./job_log.ts";
+import { differences, type Fingerprint, type FoundLog, isForeign, JobLog, type LogEntry, readLog } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
 import { checkReport, writeReport } from "./page.ts";
@@ -101,6 +101,7 @@ const NOTHING_DONE: Totals = { records: 0, failed: 0, busy: 0, wall: 0 };
 async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
   const { ordered, mode } = plan.options;
   const fingerprint = await fingerprintOf({ ...plan, ordered });
+  await refuseForeign(paths);
   const found = mode === "resume" ? await foundToResume(paths, fingerprint) : undefined;
   if (mode === "begin") await refuseExisting(paths);
   const { coverages, last } = found ?? { coverages: plan.sources.map(() => new Coverage()), last: undefined };
@@ -212,6 +213,21 @@ async function foundToResume(paths: Paths, fingerprint: Fingerprint): Promise<Fo
     );
   }
   return found;
+}
+
+/** A file of somebody else's that happens to have the name of the job log is none that '--overwrite' means. */
+async function refuseForeign({ log, name }: Paths): Promise<void> {
+  let foreign: boolean;
+  try {
+    foreign = await isForeign(log);
+  } catch (error) {
+    throw explainPath(error, `job log '${log}'`, { flag: "--allow-read" });
+  }
+  if (!foreign) return;
+  throw new BatchError(
+    `Cannot run batch as '${log}' is no job log of a batch, and that of the output '${name}' would replace it: ` +
+      "move it away, or give the output another name",
+  );
 }
 
 async function refuseExisting(paths: Paths): Promise<void> {

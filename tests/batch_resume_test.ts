@@ -276,3 +276,21 @@ for (const mode of ["resume", "retryFailed"] as const) {
     },
   );
 }
+
+Deno.test(`batch() refuses to replace a file of the job log's name that is none ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", numbers(10)), folder.of("out")];
+  for (const content of ["2026-11-23 the server started\n", '{"version":1,"level":"info"}\n', "\0"]) {
+    const log = folder.write("out.log", content);
+    const message = `Cannot run batch as '${log}' is no job log of a batch, and that of the output '${output}' would replace it: ` +
+      "move it away, or give the output another name";
+    for (const mode of [{}, { overwrite: true }, { resume: true }]) {
+      await assertFails(() => run(double, { input, output, ...mode }), BatchError as never, message);
+    }
+    assertEquals([folder.read("out.log"), folder.names()], [content, ["in.ndjson", "out.log"]]);
+  }
+  // One that was torn at its begin is ours.
+  folder.write("out.log", '{"version":1,"inp');
+  await run(double, { input, output });
+  assertEquals(folder.read("out"), doubles(10));
+});
