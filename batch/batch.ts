@@ -6,7 +6,7 @@ import { BatchError, explainPath } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
 import { expandInputs, findSources, type Source } from "./inputs.ts";
-import { differences, type Fingerprint, type FoundLog, JobLog, type LogEntry, readLog } from "./job_log.ts";
+import { differences, type Fingerprint, type FoundLog, isForeign, JobLog, type LogEntry, readLog } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
 import { checkReport, writeReport } from "./page.ts";
@@ -101,15 +101,10 @@ const NOTHING_DONE: Totals = { records: 0, failed: 0, busy: 0, wall: 0 };
 async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
   const { ordered, mode } = plan.options;
   const fingerprint = await fingerprintOf({ ...plan, ordered });
+  await refuseForeign(paths);
   const found = mode === "resume" ? await foundToResume(paths, fingerprint) : undefined;
   if (mode === "begin") await refuseExisting(paths);
-  const coverages = plan.sources.map(() => new Coverage());
-  for (const { done } of found?.entries ?? []) {
-    for (const [source, start, end, lines, numbered] of done) {
-      coverages[source]!.add({ start, end, lines, numbered: numbered !== undefined });
-    }
-  }
-  const last = found?.entries.at(-1);
+  const { coverages, last } = found ?? { coverages: plan.sources.map(() => new Coverage()), last: undefined };
   const before: Totals = last === undefined
     ? NOTHING_DONE
     : { records: last.records, failed: last.failed, busy: last.busy, wall: last.wall };
@@ -200,14 +195,10 @@ async function foundToResume(paths: Paths, fingerprint: Fingerprint): Promise<Fo
   if (changed.length > 0) {
     throw new BatchError(`Cannot resume '${paths.name}' as ${changed.join(", and ")}: begin anew with '--overwrite'`);
   }
-  const last = found.entries.at(-1);
+  const { last } = found;
   if (last?.stage === "finished") return found;
   const partial = await sizeOf(paths.partial);
   const length = last?.output.length ?? 0;
-  if (partial === undefined && last !== undefined && await sizeOf(paths.output) !== undefined) {
-    // It was killed between the rename and the last line of the log.
-    return { ...found, entries: [...found.entries, { ...last, done: [], stage: "finished" }] };
-  }
   if ((partial ?? 0) < length) {
     throw new BatchError(
       `Cannot resume '${paths.name}' as '${paths.name}.partial' has ${partial ?? 0} bytes, and its job log tells of ${length}: ` +
@@ -222,6 +213,21 @@ async function foundToResume(paths: Paths, fingerprint: Fingerprint): Promise<Fo
     );
   }
   return found;
+}
+
+/** A file of somebody else's that happens to have the name of the job log is none that '--overwrite' means. */
+async function refuseForeign({ log, name }: Paths): Promise<void> {
+  let foreign: boolean;
+  try {
+    foreign = await isForeign(log);
+  } catch (error) {
+    throw explainPath(error, `job log '${log}'`, { flag: "--allow-read" });
+  }
+  if (!foreign) return;
+  throw new BatchError(
+    `Cannot run batch as '${log}' is no job log of a batch, and that of the output '${name}' would replace it: ` +
+      "move it away, or give the output another name",
+  );
 }
 
 async function refuseExisting(paths: Paths): Promise<void> {

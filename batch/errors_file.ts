@@ -41,21 +41,10 @@ export class ErrorsFile {
     await this.#file.syncData();
   }
 
-  /** Completes it: one that is empty is removed, and where lines could not be numbered before, they are now. */
+  /** Completes it. */
   async finish(sources: readonly Source[], coverages: readonly Coverage[]): Promise<void> {
     this.close();
-    if (this.length === 0) return await Deno.remove(this.#path);
-    if (!coverages.some(({ numbered }) => numbered)) return;
-    const partial = partialOf(this.#path);
-    const file = await ErrorsFile.open(partial, 0);
-    try {
-      for await (const entry of readErrors(this.#path)) file.write([errorText(numberedIn(entry, sources, coverages))]);
-      await file.sync();
-    } finally {
-      file.close();
-    }
-    await Deno.rename(partial, this.#path);
-    this.length = file.length;
+    this.length = await completeErrors(this.#path, { length: this.length, inputs: sources.map(({ name }) => name), coverages });
   }
 
   /** Lets go of it as it is, or, if it is finished, does nothing. */
@@ -65,12 +54,41 @@ export class ErrorsFile {
   }
 }
 
+/** An errors file, the names of the inputs, and what of each is done. */
+export interface CompleteErrorsOptions {
+  /** Bytes of the file. */
+  length: number;
+  inputs: readonly string[];
+  coverages: readonly Coverage[];
+}
+
+/**
+ * Completes an errors file that nobody writes to: one that is empty is removed, and where lines could not be numbered before, they are now. To do
+ * it twice is harmless.
+ *
+ * @returns How many bytes it has then.
+ */
+export async function completeErrors(path: string, { length, inputs, coverages }: CompleteErrorsOptions): Promise<number> {
+  if (length === 0) await Deno.remove(path);
+  if (length === 0 || !coverages.some(({ numbered }) => numbered)) return length;
+  const partial = partialOf(path);
+  const file = await ErrorsFile.open(partial, 0);
+  try {
+    for await (const entry of readErrors(path)) file.write([errorText(numberedIn(entry, inputs, coverages))]);
+    await file.sync();
+  } finally {
+    file.close();
+  }
+  await Deno.rename(partial, path);
+  return file.length;
+}
+
 /** An error with the number of its line, now that all lines before it are counted. */
-function numberedIn(entry: ErrorEntry, sources: readonly Source[], coverages: readonly Coverage[]): ErrorEntry {
+function numberedIn(entry: ErrorEntry, inputs: readonly string[], coverages: readonly Coverage[]): ErrorEntry {
   if (entry.part === undefined) return entry;
   const { part: [start, line], ...rest } = entry;
   // An input may be named twice: its lines are the same.
-  for (const [i, { name }] of sources.entries()) {
+  for (const [i, name] of inputs.entries()) {
     const before = name === entry.input ? coverages[i]!.linesBefore(start) : undefined;
     if (before !== undefined) return { ...rest, line: before + line + 1 };
   }

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { Coverage } from "./coverage.ts";
 import { BatchError } from "./errors.ts";
 import type { OutputState } from "./output.ts";
 
@@ -38,32 +39,89 @@ export interface LogEntry {
 /** A log as it was found. */
 export interface FoundLog {
   fingerprint: Fingerprint;
-  entries: LogEntry[];
+  /** What of each input is done. */
+  coverages: Coverage[];
+  /** Undefined if nothing has been done yet. */
+  last: LogEntry | undefined;
   /** Bytes of the file that can be relied on. */
   length: number;
 }
 
-/** Reads a log; undefined if there is none, or none that has been begun. */
+/** Every log begins with this, but for one that was torn there. */
+const HEAD = '{"version":1,"inputs":[';
+
+/** So many bytes of a log are read at once: more take memory, fewer take longer. */
+const BLOCK = 2 ** 18;
+
+/** Reads a log, however long it is; undefined if there is none, or none that has been begun. */
 export async function readLog(path: string): Promise<FoundLog | undefined> {
-  const bytes = await readIfThere(path);
-  const lines: unknown[] = [];
-  let length = 0;
-  for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, length)) {
-    const value = parse(bytes.subarray(length, end));
+  using file = await openIfThere(path);
+  if (file === undefined || !beginsAsLog(await headOf(file))) return undefined;
+  let found: FoundLog | undefined;
+  for await (const { line, end } of wholeLines(file)) {
+    const value = parse(line);
     if (value === undefined) break;
-    lines.push(value);
-    length = end + 1;
+    if (found === undefined) {
+      const fingerprint = value as Fingerprint;
+      found = { fingerprint, coverages: fingerprint.inputs.map(() => new Coverage()), last: undefined, length: end };
+    } else {
+      found.last = value as LogEntry;
+      found.length = end;
+      for (const [source, start, end, lines, numbered] of found.last.done) {
+        found.coverages[source]!.add({ start, end, lines, numbered: numbered !== undefined });
+      }
+    }
   }
-  const [fingerprint, ...entries] = lines as [Fingerprint | undefined, ...LogEntry[]];
-  return fingerprint?.version === 1 ? { fingerprint, entries, length } : undefined;
+  return found;
 }
 
-async function readIfThere(path: string): Promise<Uint8Array> {
+/** Whether something else than a log is in the place of one: to begin a log there would destroy it. */
+export async function isForeign(path: string): Promise<boolean> {
+  using file = await openIfThere(path);
+  return file !== undefined && !beginsAsLog(await headOf(file));
+}
+
+async function openIfThere(path: string): Promise<Deno.FsFile | undefined> {
   try {
-    return await Deno.readFile(path);
+    return await Deno.open(path);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return new Uint8Array();
+    if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
+  }
+}
+
+/** The first bytes, one each character. */
+async function headOf(file: Deno.FsFile): Promise<string> {
+  const bytes = new Uint8Array(HEAD.length);
+  const length = await file.read(bytes) ?? 0;
+  await file.seek(0, Deno.SeekMode.Start);
+  return String.fromCharCode(...bytes.subarray(0, length));
+}
+
+function beginsAsLog(head: string): boolean {
+  return HEAD.startsWith(head);
+}
+
+/** The lines of a file that have an end, each with the byte of the file behind it; of no use any more when the next is asked for. */
+async function* wholeLines(file: Deno.FsFile): AsyncGenerator<{ line: Uint8Array; end: number }, void> {
+  let block = new Uint8Array(BLOCK);
+  let filled = 0;
+  let end = 0;
+  for (let length = await file.read(block); length !== null; length = await file.read(block.subarray(filled))) {
+    const read = block.subarray(0, filled + length);
+    let begin = 0;
+    for (let newline = read.indexOf(10, filled); newline >= 0; newline = read.indexOf(10, begin)) {
+      end += newline + 1 - begin;
+      yield { line: read.subarray(begin, newline), end };
+      begin = newline + 1;
+    }
+    block.copyWithin(0, begin, read.length);
+    filled = read.length - begin;
+    if (filled < block.length) continue;
+    // A line is longer than a block.
+    const larger = new Uint8Array(2 * block.length);
+    larger.set(block);
+    block = larger;
   }
 }
 

@@ -92,6 +92,15 @@ const PART = 2 ** 18;
 /** A member of a gzip file begins with this: no name, no time, an unknown system. */
 const GZIP_HEADER = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
 
+/** How many bytes end it. */
+const GZIP_END = 10;
+
+/** How many bytes a file has once it is finished that had so many when all results were in it. */
+export function finishedLength(path: string, length: number): number {
+  if (!path.endsWith(".gz")) return length;
+  return (length === 0 ? GZIP_HEADER.length : length) + GZIP_END;
+}
+
 /**
  * One gzip member, each part of which is compressed on its own and ends at a byte, as pigz does it: so the file can be cut off behind any part, and
  * taken up again. A CompressionStream cannot be, and to begin another member instead would make a file that a DecompressionStream refuses.
@@ -133,7 +142,7 @@ class GzipOutput implements Output {
     this.#flush();
     if (this.#file.state.length === 0) this.#file.write(GZIP_HEADER);
     // An empty last part, the checksum, and the size.
-    const end = new DataView(new ArrayBuffer(10));
+    const end = new DataView(new ArrayBuffer(GZIP_END));
     end.setUint8(0, 3);
     end.setUint32(2, this.#crc, true);
     end.setUint32(6, this.#position % 2 ** 32, true);

@@ -1,9 +1,9 @@
 import { Kinds } from "../report/kinds.ts";
 import { BatchError, explainPath } from "./errors.ts";
-import { ErrorsFile } from "./errors_file.ts";
+import { completeErrors, ErrorsFile } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
 import { type FoundLog, JobLog, type LogEntry, readLog } from "./job_log.ts";
-import { NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
+import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
 import { writeReport } from "./page.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
@@ -37,7 +37,7 @@ export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummar
   if (found === undefined) {
     throw new BatchError(`Cannot retry as there is no job log '${paths.name}.log': run the batch first, without '--retry-failed'`);
   }
-  const last = found.entries.at(-1);
+  const { last } = found;
   if (last?.stage !== "finished") {
     throw new BatchError(`Cannot retry as the run to '${paths.name}' was not finished: go on with '--resume'`);
   }
@@ -237,7 +237,7 @@ class Merge implements AsyncDisposable {
     await this.#results[Symbol.asyncDispose]();
     await this.#errors.sync();
     this.#errors.close();
-    const last = this.#found.entries.at(-1)!;
+    const last = this.#found.last!;
     const entry: LogEntry = { ...last, done: [], output: this.#output.state, errors: 0, failed: this.left.count };
     await this.#output.finish(() => {
       this.#progress.told = true;
@@ -317,14 +317,36 @@ async function renameErrors(path: string): Promise<void> {
   if ((await Deno.stat(path)).size === 0) await Deno.remove(path);
 }
 
-/** The job log, once a merge is through that a crash has cut short. */
+/** The job log, once all is through that a crash has cut short: a merge, or the end of a run whose output has its name already. */
 export async function settledLog(paths: Paths): Promise<FoundLog | undefined> {
   const found = await readLog(paths.log);
-  const last = found?.entries.at(-1);
-  if (found === undefined || last?.stage !== "merging") return found;
-  if (await sizeOf(paths.partial) !== undefined) await Deno.rename(paths.partial, paths.output);
-  if (await sizeOf(partialOf(paths.errors)) !== undefined) await renameErrors(paths.errors);
+  if (found?.last === undefined || found.last.stage === "finished") return found;
+  const { last } = found;
+  if (last.stage !== "merging" && !await isRenamed(paths, last)) return found;
+  // Whoever is about to end it himself holds the log.
   using log = await JobLog.reopen(paths.log, found.length);
-  await log.append({ ...last, stage: "finished" });
+  if (last.stage === "merging") {
+    if (await sizeOf(paths.partial) !== undefined) await Deno.rename(paths.partial, paths.output);
+    if (await sizeOf(partialOf(paths.errors)) !== undefined) await renameErrors(paths.errors);
+  } else await numberErrors(paths, found);
+  await log.append({ ...last, done: [], errors: await sizeOf(paths.errors) ?? 0, stage: "finished" });
   return await readLog(paths.log);
+}
+
+/** Whether the output of a run is complete, and has its name. */
+async function isRenamed({ partial, output }: Paths, { output: { length } }: LogEntry): Promise<boolean> {
+  return await sizeOf(partial) === undefined && await sizeOf(output) === finishedLength(output, length);
+}
+
+/** What a run does with its errors behind the rename of its output, done for one that was killed there. */
+async function numberErrors({ errors, name }: Paths, { last, coverages, fingerprint: { inputs } }: FoundLog): Promise<void> {
+  const length = await sizeOf(errors);
+  if (length === undefined) {
+    if (last!.errors === 0) return;
+    throw new BatchError(
+      `Cannot complete '${name}' as the errors file '${errors}' is not there, and the job log tells of ${last!.errors} bytes: ` +
+        "put it back, or begin anew with '--overwrite'",
+    );
+  }
+  await completeErrors(errors, { length, inputs: inputs.map(({ path }) => path), coverages });
 }

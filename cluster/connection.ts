@@ -168,23 +168,70 @@ export async function connect(
     lost = true;
     tell(error);
   });
-  return new Connection(client);
+  return new Connection(client, { action, address, timeout });
+}
+
+/** What a connection is for, where it goes, and how long it may take to be of use, in ms. */
+interface ConnectionOptions {
+  action: string;
+  address: string;
+  timeout: number;
 }
 
 /** A client, and those that BullMQ makes of it for commands that wait. */
 export class Connection {
   readonly client: Redis;
   #clients: Redis[];
+  #options: ConnectionOptions;
+  /** What went wrong last with any of them. */
+  #last: Error | undefined;
 
-  constructor(client: Redis) {
+  constructor(client: Redis, options: ConnectionOptions) {
     this.client = client;
+    this.#options = options;
     this.#clients = [client];
+    const note = (error: Error): void => void (this.#last = error);
+    client.on("error", note);
     const duplicate = client.duplicate.bind(client);
     client.duplicate = (override) => {
       const copy = duplicate(override);
+      copy.on("error", note);
       this.#clients.push(copy);
       return copy;
     };
+  }
+
+  /**
+   * Resolves when everything that is to be connected is, and the server has run a script: all that BullMQ does is one.
+   *
+   * @param connected Resolves when all is connected; it would wait for ever.
+   * @param script The queue, and what the script does with a key of it that is not there.
+   *
+   * @throws {Error} If that takes longer than it may, or the server refuses the script.
+   */
+  async ready(connected: Promise<unknown>, { queue, command }: { queue: string; command: "EXISTS" | "DEL" }): Promise<void> {
+    const { action, address, timeout } = this.#options;
+    let reason = "cannot be used";
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      reason = `was not ready within ${timeout} ms`;
+      late.reject(this.#last);
+    }, timeout);
+    const tried = connected.then(() => {
+      reason = "refuses to run a script, as BullMQ has to";
+      return this.client.eval(`return redis.call("${command}", KEYS[1])`, 1, `${PREFIX}:${queueName(queue)}:probe`);
+    });
+    try {
+      await Promise.race([tried, late.promise]);
+    } catch (error) {
+      // That a connection is closed says nothing of why it is.
+      const why = error instanceof Error && /Connection is closed/.test(error.message) ? this.#last ?? error : error;
+      const cause = why instanceof Error ? plain(why) : undefined;
+      const detail = cause === undefined ? "" : `: ${cause.message}`;
+      throw new Error(`Cannot ${action} as ${address} ${reason}${detail}`, cause === undefined ? {} : { cause });
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /**

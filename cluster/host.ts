@@ -166,6 +166,9 @@ const FAREWELL = 3000;
 /** Minutes of which the queue remembers how many jobs ended. */
 const METRICS_MINUTES = 60;
 
+/** So many cancelled jobs are remembered. Fewer, and one of a burst that a host takes at that moment runs on; more only take memory. */
+const MOST_CANCELLED = 10_000;
+
 /** Why a local job is stopped that goes back into the queue. */
 const HANDED_BACK = Symbol("handed back");
 /** Why a local job is stopped that the queue has given to another host. */
@@ -316,6 +319,8 @@ class Host implements ClusterHost {
   #options: HostOptions;
   /** The jobs that run here, by the names under which they travel. */
   #active = new Map<string, AbortController>();
+  /** Those that were cancelled last and did not run here: one of them may be on its way from the queue at that moment. */
+  #cancelled = new Set<string>();
   #end: Promise<void> | undefined;
   /** Why it takes no more jobs, if nobody told it so. */
   #defect: PoolBrokenError | undefined;
@@ -369,9 +374,10 @@ class Host implements ClusterHost {
   async start(): Promise<void> {
     // A module that cannot be loaded fails the host, and not the first jobs.
     await this.#pool.warmUp();
-    this.#subscriber.on("message", (_channel: string, id: string) => this.#active.get(id)?.abort(cancelled(id)));
-    await this.#subscriber.subscribe(cancelChannel(this.#options.queue));
-    await this.#worker.waitUntilReady();
+    this.#subscriber.on("message", (_channel: string, id: string) => this.#cancel(id));
+    const { queue } = this.#options;
+    const connected = Promise.all([this.#subscriber.subscribe(cancelChannel(queue)), this.#worker.waitUntilReady()]);
+    await this.#server.ready(connected, { queue, command: "DEL" });
     this.#worker.run().catch((error) => this.#options.onError(plain(error)));
   }
 
@@ -403,22 +409,44 @@ class Host implements ClusterHost {
     else this.#finished.reject(this.#defect);
   }
 
+  /** Stops a job that runs here. */
+  #cancel(id: string): void {
+    const controller = this.#active.get(id);
+    if (controller !== undefined) return controller.abort(cancelled(id));
+    this.#cancelled.add(id);
+    if (this.#cancelled.size > MOST_CANCELLED) this.#cancelled.delete(this.#cancelled.values().next().value!);
+  }
+
   async #process(job: QueuedJob, token: string): Promise<Reply> {
     const id = job.id!;
     const controller = new AbortController();
     this.#active.set(id, controller);
     try {
-      return await this.#run(id, readEnvelope(job.data), controller.signal);
+      // What is cancelled may have been submitted again under the same name: the queue knows.
+      const data = this.#cancelled.delete(id) ? await this.#readAgain(job) : job.data;
+      return await this.#run(id, readEnvelope(data), controller.signal);
     } catch (error) {
       // A host without workers must not draw all jobs to itself and fail them.
-      if (error instanceof PoolBrokenError) this.#breakDown(error);
+      const noWorkers = this.#hasNoWorkers(error);
+      if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) this.#options.onError(new Error(`Stopped job ${show(id)} as the queue has given it to another host`));
-      else if (error === HANDED_BACK || hasNoWorkers(error)) await job.moveToWait(token);
+      else if (error === HANDED_BACK || noWorkers) await job.moveToWait(token);
       else throw failure(error);
       throw new WaitingError();
     } finally {
       this.#active.delete(id);
     }
+  }
+
+  /** A job's data as it is in the queue by now. */
+  async #readAgain(job: QueuedJob): Promise<unknown> {
+    const data = await this.#server.client.hget(this.#worker.toKey(job.id!), "data");
+    return data === null ? job.data : JSON.parse(data);
+  }
+
+  /** Whether it is that there are no workers here any more. Tasks and their checks can throw the same errors, so the pool is asked as well. */
+  #hasNoWorkers(error: unknown): boolean {
+    return (error instanceof PoolBrokenError || error instanceof PoolClosedError) && !isOpen(this.#pool);
   }
 
   #breakDown(error: PoolBrokenError): void {
@@ -497,7 +525,7 @@ class Host implements ClusterHost {
     let next = 0;
     for await (const outcome of outcomes) {
       // It is the host that failed, and not the item: another is to run all of them.
-      if (outcome.status === "rejected" && hasNoWorkers(outcome.reason)) throw outcome.reason;
+      if (outcome.status === "rejected" && this.#hasNoWorkers(outcome.reason)) throw outcome.reason;
       const { index, item } = accepted[next]!;
       const [from, to] = [next++, first + index];
       if (outcome.status === "rejected" && retries > 0 && isDeath(outcome.reason)) {
@@ -519,7 +547,7 @@ class Host implements ClusterHost {
     try {
       return writeValue(await this.#pool.run(job));
     } catch (error) {
-      if (hasNoWorkers(error) || signal.aborted) throw error;
+      if (this.#hasNoWorkers(error) || signal.aborted) throw error;
       return { failure: writeFailure(error) };
     }
   }
@@ -558,9 +586,15 @@ function firstOf(replies: ItemReply[]): ItemReply[] {
   return end < 0 ? items : items.slice(0, Math.max(1, end));
 }
 
-/** Whether there are no workers here any more. */
-function hasNoWorkers(error: unknown): boolean {
-  return error instanceof PoolBrokenError || error instanceof PoolClosedError;
+/** Whether a pool takes jobs. It refuses one before it looks at its signal. */
+function isOpen(pool: ProcessPool): boolean {
+  const aborted = Symbol("aborted");
+  try {
+    pool.trySubmit(new Job({ func: () => {}, signal: AbortSignal.abort(aborted) }));
+    return true;
+  } catch (error) {
+    return error === aborted;
+  }
 }
 
 /** Whether a job was lost with its worker. */

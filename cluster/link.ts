@@ -110,17 +110,22 @@ export class Link {
 
   /** Begins to listen. Nothing that happens from now on is missed, however long the connection for it takes. */
   static async open(connection: Connection, queue: string, report: (error: unknown) => void): Promise<Link> {
-    const [last] = await connection.client.xrevrange(`${PREFIX}:${queueName(queue)}:events`, "+", "-", "COUNT", 1);
-    const link = new Link(connection, queue, { lastEvent: last?.[0] ?? "0", report });
-    try {
+    let link: Link | undefined;
+    const connect = async (): Promise<void> => {
+      const [last] = await connection.client.xrevrange(`${PREFIX}:${queueName(queue)}:events`, "+", "-", "COUNT", 1);
+      link = new Link(connection, queue, { lastEvent: last?.[0] ?? "0", report });
       await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
+    };
+    try {
+      // Who only looks at the queue needs no right to write.
+      await connection.ready(connect(), { queue, command: "EXISTS" });
     } catch (error) {
       // What waits for a server that went away meanwhile must not hold this up.
-      link.abandon();
-      await link.close();
+      link?.abandon();
+      await link?.close();
       throw error;
     }
-    return link;
+    return link!;
   }
 
   /** The queue, for looking at it. */

@@ -13,12 +13,10 @@ export interface Chunk {
   unsendable: { error: unknown } | undefined;
 }
 
-/** The outcomes of a chunk, and how long a worker took for them, in ms. */
+/** The outcomes of a chunk, of its first items alone if not all went into one reply, and how long a worker took for it, in ms. */
 export interface ChunkOutcomes {
   outcomes: PromiseSettledResult<unknown>[];
   elapsed: number;
-  /** How many results went into one reply, if not all did. */
-  fit?: number;
 }
 
 /** What a map needs of its pool. */
@@ -29,7 +27,7 @@ export interface MapHost {
   prepare(): Promise<void>;
   /** What stands for an item in JSON, and whether that is too large for Redis; throws if it cannot travel. */
   encode(item: unknown): { json: Json; large: boolean };
-  /** Runs a chunk somewhere. Its items' errors are in the outcomes. */
+  /** Runs a chunk somewhere. Its items' errors are in the outcomes; those that have none are to be run again. */
   run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes>;
   report(error: unknown): void;
 }
@@ -39,6 +37,12 @@ const CHUNK_TIME = 500;
 
 /** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
 const CHUNK_GROWTH = 8;
+
+/**
+ * A chunk may have so many times as many items as the last whose results went into one reply at the limit. More, and more items are run twice; less, and
+ * a few large results make chunks small for longer.
+ */
+const FIT_GROWTH = 9 / 8;
 
 /** How long an automatic chunk waits for an input that is slow to come, in ms: longer delays results, shorter sends smaller chunks. */
 const CHUNK_PATIENCE = 20;
@@ -106,6 +110,8 @@ class Chunks {
   #size: number;
   /** How many items an automatic chunk may have. */
   #largest: number;
+  /** How many items a chunk may have for their results to go into one reply, as far as is known. */
+  #fits = Infinity;
   #read = 0;
   #consumed = 0;
   #ended = false;
@@ -138,13 +144,25 @@ class Chunks {
 
   async run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
     if (chunk.unsendable !== undefined) return [{ status: "rejected", reason: chunk.unsendable.error }];
-    const { outcomes, elapsed, fit } = await this.#host.run(chunk, options);
-    if (fit !== undefined) this.#largest = Math.min(this.#largest, fit);
-    if (this.#fixed === undefined && elapsed > 0) {
-      const wanted = Math.floor(CHUNK_TIME * outcomes.length / elapsed);
-      this.#size = Math.max(1, Math.min(wanted, this.#size * CHUNK_GROWTH, this.#largest));
+    const outcomes: PromiseSettledResult<unknown>[] = [];
+    while (outcomes.length < chunk.items.length) {
+      const done = outcomes.length;
+      const items = chunk.items.slice(done, done + this.#fits);
+      const answer = await this.#host.run({ ...chunk, first: chunk.first + done, items }, options);
+      outcomes.push(...answer.outcomes);
+      this.#learn(items.length, answer);
     }
     return outcomes;
+  }
+
+  /** What came of so many items tells how large chunks should be. */
+  #learn(sent: number, { outcomes: { length }, elapsed }: ChunkOutcomes): void {
+    if (length < sent) this.#fits = Math.min(this.#fits, length);
+    // Those that were sent before that was known tell nothing new.
+    else if (sent >= Math.floor(this.#fits)) this.#fits *= FIT_GROWTH;
+    if (this.#fixed !== undefined || elapsed === 0) return;
+    const wanted = Math.floor(CHUNK_TIME * length / elapsed);
+    this.#size = Math.max(1, Math.min(wanted, this.#size * CHUNK_GROWTH, this.#largest, Math.floor(this.#fits)));
   }
 
   /** Reads the input: an item that cannot travel is a chunk of its own, and a chunk that grows too large for Redis is cut short. */

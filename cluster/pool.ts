@@ -584,10 +584,7 @@ export class ClusterPool implements AsyncDisposable {
 
   // Maps
 
-  /**
-   * Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other; items whose results were too large
-   * to come with the others are run again.
-   */
+  /** Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other. */
   async #runChunk(task: ClusterTask, chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes> {
     const { retries, jobTimeout } = this.#settings;
     const { timeout = jobTimeout, signal } = options;
@@ -601,14 +598,7 @@ export class ClusterPool implements AsyncDisposable {
     this.#admit(ticket, signal);
     this.#send(ticket, { ...this.#header(task, { timeout, retries }), items, first }, chunk.large);
     const outcome = await ticket.outcome;
-    if (outcome.state === "finished") {
-      const { outcomes, elapsed } = outcome.value;
-      const fit = outcomes.length;
-      if (fit === items.length) return outcome.value;
-      const left: Chunk = { first: first + fit, items: items.slice(fit), large: chunk.large, unsendable: undefined };
-      const rest = await this.#runChunk(task, left, options);
-      return { outcomes: [...outcomes, ...rest.outcomes], elapsed: elapsed + rest.elapsed, fit: Math.min(fit, rest.fit ?? fit) };
-    }
+    if (outcome.state === "finished") return outcome.value;
     const { error } = outcome;
     if (outcome.state === "cancelled") throw error;
     if (error instanceof WorkerDiedError && items.length > 1) {

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { assertFails } from "./helpers.ts";
@@ -176,6 +176,21 @@ Deno.test(`batch() with 'resume' notices that only the last line of the job log 
   check(folder);
 });
 
+Deno.test(`batch() with 'resume' notices the same of a compressed output, and of one without results ${NEEDS}`, { ignore }, async () => {
+  const fails = () => {
+    throw new Error("bad");
+  };
+  for (const [name, each] of [["out.gz", task], ["out.gz", fails], ["out", fails]] as const) {
+    using folder = new Folder();
+    const options = { input: folder.write("in.ndjson", numbers(10)), output: folder.of(name) };
+    await run(each, options);
+    const log = folder.read(`${name}.log`);
+    folder.write(`${name}.log`, `${log.trimEnd().split("\n").slice(0, -1).join("\n")}\n`);
+    const { recordsOfRun, records } = await run(each, { ...options, resume: true });
+    assertEquals([recordsOfRun, records, folder.json(`${name}.log`).at(-1).stage], [0, 10, "finished"]);
+  }
+});
+
 Deno.test(`batch() with 'retryFailed' ends a merge that was cut short before its renames ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(10));
@@ -226,4 +241,56 @@ Deno.test(`batch() refuses to write where another one does ${NEEDS}`, { ignore }
   const message = `Cannot run batch as another one writes to the same output: its job log '${log}' is locked`;
   await assertFails(() => run(double, { input, output: folder.of("out"), overwrite: true }), BatchError as never, message);
   assertEquals(folder.names(), ["in.ndjson", "out.log"]);
+});
+
+for (const mode of ["resume", "retryFailed"] as const) {
+  Deno.test(
+    `batch() with '${mode}' numbers the errors of a run that was cut short behind the rename of its output ${NEEDS}`,
+    { ignore },
+    async () => {
+      using folder = new Folder();
+      const [input, output, errors] = [folder.write("in.ndjson", numbers(5000)), folder.of("out"), folder.of("out.errors.ndjson")];
+      // The first part is done when an error of another is written, so that the number of its line is not known then.
+      const late = folder.write(
+        "late.js",
+        `export async function late(x) {
+        while (x === 0 && Deno.statSync(${JSON.stringify(errors)}).size === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+        if (x % 1000 === 999) throw new Error("bad");
+        return 2 * x;
+      }`,
+      );
+      const options = { input, output, ordered: false, chunk: 1024, permissions: "inherit" } as const;
+      const { path } = folder;
+      // Where they are numbered is a folder.
+      Deno.mkdirSync(`${path}/out.errors.ndjson.partial`);
+      await assertRejects(() => run(late, options), Error);
+      Deno.removeSync(`${path}/out.errors.ndjson.partial`);
+      assertEquals(folder.names(), ["in.ndjson", "late.js", "out", "out.errors.ndjson", "out.log"]);
+      assert(folder.json("out.errors.ndjson").some(({ line }) => line === null));
+
+      const { recordsOfRun, failed } = await run(late, { ...options, [mode]: true });
+      assertEquals([recordsOfRun, failed], [mode === "resume" ? 0 : 5, 5]);
+      const lines = folder.json("out.errors.ndjson").map(({ line, part }) => [line, part]).sort(([a], [b]) => a - b);
+      assertEquals(lines, [1000, 2000, 3000, 4000, 5000].map((line) => [line, undefined]));
+      assertEquals(folder.json("out.log").at(-1).stage, "finished");
+    },
+  );
+}
+
+Deno.test(`batch() refuses to replace a file of the job log's name that is none ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", numbers(10)), folder.of("out")];
+  for (const content of ["2026-11-23 the server started\n", '{"version":1,"level":"info"}\n', "\0"]) {
+    const log = folder.write("out.log", content);
+    const message = `Cannot run batch as '${log}' is no job log of a batch, and that of the output '${output}' would replace it: ` +
+      "move it away, or give the output another name";
+    for (const mode of [{}, { overwrite: true }, { resume: true }]) {
+      await assertFails(() => run(double, { input, output, ...mode }), BatchError as never, message);
+    }
+    assertEquals([folder.read("out.log"), folder.names()], [content, ["in.ndjson", "out.log"]]);
+  }
+  // One that was torn at its begin is ours.
+  folder.write("out.log", '{"version":1,"inp');
+  await run(double, { input, output });
+  assertEquals(folder.read("out"), doubles(10));
 });

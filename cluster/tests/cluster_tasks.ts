@@ -19,6 +19,8 @@ export const tasks = defineTasks<typeof import("./tasks.ts")>({
   spin: module,
   spinForEver: module,
   large: module,
+  noteLarge: module,
+  pretend: module,
   bad: module,
   fail: module,
   exitAt: module,

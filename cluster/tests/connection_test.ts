@@ -2,6 +2,7 @@ import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncl
 import { ClusterPool, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { freePort, openPool, RedisServer, startHost, within } from "./helpers.ts";
+import { Line } from "./line.ts";
 
 /** The rights of a producer or a host, as docs/cluster.md has them. */
 const ACL = "on ~dpool:* resetchannels &dpool:* +@all -@dangerous +info +client|setname +client|list";
@@ -117,6 +118,41 @@ Deno.test(
       `redis://${address} was not there`,
     );
     (await accepted).close();
+  },
+);
+
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
+  "ClusterPool.open() and serve() say what a server refuses, and give up if it does not answer all of their clients",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start(["--user", "dpool", ">word", ...ACL.split(" "), "-@scripting"]);
+    const options = { queue: "test", connection: `redis://dpool:word@127.0.0.1:${server.port}`, tasks, workers: 1 };
+    const opens = (options: Parameters<typeof serve>[0]): (() => Promise<unknown>)[] => {
+      const { workers: _workers, ...others } = options;
+      return [() => ClusterPool.open(others), () => serve(options)];
+    };
+    for (const open of opens(options)) {
+      const error = await within(open().then(() => undefined, (error) => error));
+      assertInstanceOf(error, Error);
+      assertStringIncludes(error.message, `as redis://127.0.0.1:${server.port} refuses to run a script, as BullMQ has to: NOPERM`);
+      assertEquals(Deno.inspect(error, { depth: 10 }).includes("word"), false);
+    }
+    // A copy of a server that takes no writes is of use to who looks at it, and not to a host.
+    await using copy = await RedisServer.start(["--replicaof", "127.0.0.1", String(server.port)]);
+    await (await openPool(copy)).shutdown();
+    await assertRejects(
+      () => within(serve({ ...options, connection: copy.url })),
+      Error,
+      "refuses to run a script, as BullMQ has to: READONLY",
+    );
+    // Of the clients of a pool or a host, one gets answers.
+    await using free = await RedisServer.start();
+    for (const i of [0, 1]) {
+      await using line = new Line(free.port, 1);
+      const open = opens({ ...options, connection: line.url, openTimeout: 500 })[i]!;
+      await assertRejects(() => within(open()), Error, `as ${line.url} was not ready within 500 ms`);
+    }
   },
 );
 

@@ -1,9 +1,10 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { type Job as QueuedJob, Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, serve, WorkerDiedError } from "../mod.ts";
+import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, PoolClosedError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { Child, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { Line } from "./line.ts";
 
 /** The runs of a task that notes them: one line each. */
 async function lines(file: string): Promise<string[]> {
@@ -216,6 +217,67 @@ Deno.test("a job that was cancelled while its host died is not run again", async
   await until(async () => (await pool.status()).failed === 1);
   assertInstanceOf(await within((await pool.attach("gone")).exception()), JobCancelledError);
   assertEquals((await lines(file)).length, 1);
+});
+
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
+  "a job that is cancelled on its way to a host does not run there, and one of the same id that is submitted later does",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using line = new Line(server.port);
+    await using host = await serve({ queue: "test", connection: line.url, tasks, workers: 1, lockDuration: 60_000 });
+    await using pool = await openPool(server);
+    await until(() => line.waited);
+    line.hold();
+    const future = await pool.submit(new Job({ id: "late", func: tasks.spinForEver }));
+    await until(() => future.running());
+    assert(future.cancel({ force: true }));
+    await until(() => line.said.includes("job-late"));
+    // What comes behind it on the same connection tells that the host has read it, a few turns later.
+    const client = new Redis(server.url);
+    for (const turn of ["one", "two", "three"]) {
+      await client.publish("dpool:test.v1:cancel", turn);
+      await until(() => line.said.includes(turn));
+    }
+    line.release();
+    await until(async () => (await pool.status()).failed === 1);
+    assertEquals(host.stats().running, 0);
+    // The host hears of one that it never had, under a name that is used again.
+    await client.publish("dpool:test.v1:cancel", "job-again");
+    await client.quit();
+    await until(() => line.said.includes("job-again"));
+    assertEquals(await within(pool.run(new Job({ id: "again", func: tasks.add, args: [1, 1] }))), 2);
+  },
+);
+
+Deno.test("a task or a check that throws what a host without workers does fails its job alone", async () => {
+  await using server = await RedisServer.start();
+  const module = import.meta.resolve("./tasks.ts");
+  const checked = defineTasks({
+    pretend: module,
+    double: {
+      module,
+      validate([x]) {
+        if (x === 1) throw new PoolBrokenError("mine", { attempts: 1, cause: undefined });
+        if (x === 2) throw new PoolClosedError("mine");
+      },
+    },
+  });
+  const reported: unknown[] = [];
+  const onError = (error: unknown) => void reported.push(error);
+  await using host = await serve({ queue: "test", connection: server.url, tasks: checked, workers: 1, onError });
+  await using pool = await openPool(server);
+  for (const [i, name] of (["PoolBrokenError", "PoolClosedError"] as const).entries()) {
+    for (const future of [await pool.submit(tasks.pretend, name), await pool.submit(tasks.double, i + 1)]) {
+      const error = await within(future.exception()) as Error;
+      assertEquals([error.name, error.message], [name, "mine"]);
+    }
+    const [outcome] = await within(Array.fromAsync(pool.map(tasks.pretend, [name], { settled: true })));
+    assertEquals((outcome as PromiseRejectedResult).reason.name, name);
+  }
+  assertEquals(await within(pool.run(tasks.double, 3)), 6);
+  assertEquals([reported, host.stats().workers > 0], [[], true]);
 });
 
 Deno.test("a job that somebody removes from the queue is cancelled", async () => {

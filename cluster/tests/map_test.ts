@@ -166,3 +166,21 @@ Deno.test("ClusterPool.map() gives results that are too large for one reply, and
   }
   assertEquals([pool.stats().finished, pool.stats().failed], [198, 2]);
 });
+
+// The client's parser begins a timer of its own for replies as large as these.
+Deno.test("ClusterPool.map() with a 'chunkSize' whose results do not go into one reply runs few items twice", {
+  sanitizeOps: false,
+  sanitizeResources: false,
+}, async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  // Four results go into one reply.
+  const items = Array.from({ length: 120 }, (_, i) => ({ file, length: 60_000 + i }));
+  const results = await within(Array.fromAsync(pool.map(tasks.noteLarge, items, { chunkSize: 40 })));
+  assertEquals(results.map(({ length }) => length), items.map(({ length }) => length));
+  const runs = (await Deno.readTextFile(file)).trimEnd().split("\n").length;
+  // Once when it is not known yet, once for the result, and once more for some.
+  assert(runs <= 3 * items.length, `${runs} runs of ${items.length} items`);
+});

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { currentJob } from "@procpool/process-pool";
+import { currentJob, PoolBrokenError, PoolClosedError } from "@procpool/process-pool";
 
 export function add(a: number, b: number): number {
   return a + b;
@@ -49,6 +49,19 @@ export function spinForEver(): never {
 export function large(length: number): string {
   return "x".repeat(length);
 }
+
+/** The same, with a line in a file for each run. */
+export function noteLarge({ file, length }: { file: string; length: number }): string {
+  Deno.writeTextFileSync(file, "run\n", { append: true });
+  return "x".repeat(length);
+}
+
+/** Throws what a host without workers does. */
+export function pretend(name: "PoolBrokenError" | "PoolClosedError"): never {
+  throw name === "PoolBrokenError" ? new PoolBrokenError("mine", { attempts: 1, cause: undefined }) : new PoolClosedError("mine");
+}
+
+export { PoolBrokenError, PoolClosedError };
 
 export function bad(value: unknown): unknown {
   return value === "map" ? new Map() : 1n;

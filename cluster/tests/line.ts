@@ -1,0 +1,97 @@
+/**
+ * A line to a server, on which answers can be held up.
+ *
+ * @module
+ */
+
+/** The commands of clients that wait for jobs, or listen; scripts may have the same words in them. */
+const WAITS = /\*\d+\r\n\$\d+\r\n(subscribe|bzpopmin)\r\n/;
+
+/** Passes on what clients and a server on the loopback interface say to each other. */
+export class Line implements AsyncDisposable {
+  /** What the server has said to clients that wait or listen, once it is passed on. */
+  said = "";
+  /** Whether a client waits for a job. */
+  waited = false;
+  #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  #open = new Set<Deno.Conn>();
+  #silent: Deno.Conn[] = [];
+  #ends: Promise<void>[] = [];
+  #held: PromiseWithResolvers<void> | undefined;
+  #most: number;
+
+  /** @param most To how many clients the server answers; the others are let in and hear nothing. */
+  constructor(port: number, most = Infinity) {
+    this.#most = most;
+    this.#ends.push(this.#accept(port));
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${(this.#listener.addr as Deno.NetAddr).port}`;
+  }
+
+  /** Holds up the answers to clients that neither wait for jobs nor listen. */
+  hold(): void {
+    this.#held = Promise.withResolvers();
+  }
+
+  release(): void {
+    this.#held?.resolve();
+    this.#held = undefined;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.release();
+    this.#listener.close();
+    for (const conn of [...this.#open, ...this.#silent]) conn.close();
+    this.#open.clear();
+    await Promise.all(this.#ends);
+  }
+
+  async #accept(port: number): Promise<void> {
+    for await (const client of this.#listener) {
+      if (this.#open.size >= 2 * this.#most) {
+        this.#silent.push(client);
+        continue;
+      }
+      const server = await Deno.connect({ hostname: "127.0.0.1", port });
+      let waits = false;
+      const decoder = new TextDecoder();
+      const ask = this.#pass(client, server, (bytes) => {
+        const text = decoder.decode(bytes);
+        const [, command] = WAITS.exec(text) ?? [];
+        waits ||= command !== undefined;
+        this.waited ||= command === "bzpopmin";
+      });
+      const answer = this.#pass(server, client, async () => {
+        if (!waits) await this.#held?.promise;
+      }, (bytes) => {
+        if (waits) this.said += decoder.decode(bytes);
+      });
+      this.#ends.push(ask, answer);
+    }
+  }
+
+  /** Passes on what comes in until one of both ends. */
+  async #pass(
+    from: Deno.Conn,
+    to: Deno.Conn,
+    before: (bytes: Uint8Array) => void | Promise<void>,
+    after: (bytes: Uint8Array) => void = () => {},
+  ): Promise<void> {
+    this.#open.add(from);
+    const block = new Uint8Array(2 ** 16);
+    try {
+      for (let length = await from.read(block); length !== null; length = await from.read(block)) {
+        const bytes = block.subarray(0, length);
+        await before(bytes);
+        for (let at = 0; at < length;) at += await to.write(bytes.subarray(at));
+        after(bytes);
+      }
+    } catch {
+      // One of both was closed.
+    } finally {
+      for (const conn of [from, to]) if (this.#open.delete(conn)) conn.close();
+    }
+  }
+}
