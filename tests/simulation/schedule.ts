@@ -18,7 +18,7 @@ const MAX_STEPS = 50_000;
 const GONE_WITHIN = 1000;
 
 /** So many jobs are sent ahead to a thread that says that it is fast. */
-const MOST_AHEAD = 5;
+const MOST_AHEAD = 9;
 
 /** After so many ms a worker that holds more than it runs is held up. */
 const A_WHILE = 3;
