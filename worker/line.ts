@@ -205,18 +205,21 @@ export class Line {
     else soon(this.#woken);
   }
 
-  /** What is held back is never the last. */
   #lookForHeld(): void {
     this.#emptyLooks = 0;
-    if (this.#open > 1) this.#timer ??= setTimeout(this.#look, LOOK_EVERY);
+    this.#lookSoon();
+  }
+
+  /** What is held back is never the last. */
+  #lookSoon(): void {
+    if (this.#open > 1 && this.#emptyLooks < LOOKS && !this.#closed) this.#timer ??= setTimeout(this.#look, LOOK_EVERY);
   }
 
   #look = (): void => {
     this.#timer = undefined;
-    if (this.#replies.hasNext) this.#emptyLooks = 0;
-    else this.#emptyLooks++;
+    this.#emptyLooks = this.#replies.hasNext ? 0 : this.#emptyLooks + 1;
     this.drain();
-    if (this.#open > 1 && this.#emptyLooks < LOOKS && !this.#closed) this.#timer ??= setTimeout(this.#look, LOOK_EVERY);
+    this.#lookSoon();
   };
 
   #woken = (): void => {
