@@ -177,12 +177,18 @@ export class Crew {
 
   /**
    * The worker for the next of so many queued jobs: the one with the least to do. One that has something to do already gets more only if no
-   * other worker is about to be there for it.
+   * other worker is about to be there for it, or if it is through with that before another would be awake.
    */
   choose(queued: number): Slot | undefined {
     let best: Slot | undefined;
     for (const slot of this.#slots) {
-      if (slot.hasRoom && (best === undefined || slot.load < best.load)) best = slot;
+      if (!slot.hasRoom) continue;
+      if (slot.isSoonThrough) {
+        // It may be wrong about that.
+        if (slot.load > 0) this.#balances.begin();
+        return slot;
+      }
+      if (best === undefined || slot.load < best.load) best = slot;
     }
     if (best === undefined || best.load === 0) return best;
     const startable = this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;

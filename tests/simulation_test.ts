@@ -50,7 +50,7 @@ Deno.test("simulate() finds a job that is settled before it leaves its slot", as
     function (this: Slot, ticket) {
       return !this.hasStarted(ticket);
     });
-  assertEquals((await simulate(21))?.invariant, "no slot holds a settled job");
+  assertEquals((await simulate(16))?.invariant, "no slot holds a settled job");
 });
 
 Deno.test("simulate() finds a watchdog that sleeps while a job runs again", async () => {
@@ -72,7 +72,7 @@ Deno.test("simulate() finds a job that is stopped a moment too early", async () 
       const running = runningFor.call(this, ticket, today);
       return running && { ...running, time: running.time + 1 };
     });
-  assertEquals((await simulate(36))?.invariant, "what is stopped for its time has run for so long");
+  assertEquals((await simulate(23))?.invariant, "what is stopped for its time has run for so long");
 });
 
 Deno.test("simulate() finds a worker that takes up nothing and is waited for", async () => {
@@ -94,12 +94,12 @@ Deno.test("simulate() finds a worker that is given up too soon", async () => {
 Deno.test("simulate() finds jobs that have finished and are lost when their worker is stopped for another", async () => {
   const original = Object.getOwnPropertyDescriptor(Slot.prototype, "hasUnread")!;
   Object.defineProperty(Slot.prototype, "hasUnread", { configurable: true, get: () => false });
-  const violation = await simulate(6331);
+  const violation = await simulate(2087);
   Object.defineProperty(Slot.prototype, "hasUnread", original);
   assertEquals(violation?.invariant, "a worker that is stopped takes no more jobs with it than it runs at a time");
 });
 
 Deno.test("simulate() finds jobs that were sent ahead and wait while another worker is idle", async () => {
   using _ = replace(Slot.prototype, "isHeldUp", () => () => false);
-  assertEquals((await simulate(1737))?.invariant, "what was sent ahead does not wait while a worker is idle");
+  assertEquals((await simulate(67))?.invariant, "what was sent ahead does not wait while a worker is idle");
 });

@@ -85,6 +85,13 @@ const MOST_AHEAD = 255;
  */
 const TIME_AHEAD = 2;
 
+/**
+ * A worker whose jobs take less than so many ms gets the next one too until it has so many ms of work. A caller takes about a µs to hand out a job and take its result, so one
+ * worker, or a few, keep up with it, and to wake more of them for less work than this costs more than it saves: of two workers with empty jobs the second made a program
+ * a fifth slower. Larger, and jobs wait that another worker could run.
+ */
+const TINY = 0.005, WORTH_WAKING = 0.2;
+
 /** Runs are counted up to here, and then again from 0: they are 32-bit integers to the worker. */
 const MOST_RUNS = 2 ** 30;
 
@@ -124,6 +131,8 @@ export class Slot {
   #condemned = new Set<number>();
   #answers = 0;
   #answersBefore = 0;
+  /** Whether it has been held up since its last answer. */
+  #heldUp = false;
   #maxJobs: number;
   #now: () => number;
   #idleSince = 0;
@@ -184,6 +193,12 @@ export class Slot {
   /** Whether it takes a job now: to run it, or, if jobs are short lately, ahead of time. */
   get hasRoom(): boolean {
     return this.#load < this.#room && this.#state === "ready" && !this.worn && !this.#paused && this.#condemned.size === 0;
+  }
+
+  /** Whether it has next to nothing to do, as its jobs are tiny lately. How long those take that wait for something is not known. */
+  get isSoonThrough(): boolean {
+    const { pace } = this.#thread;
+    return pace < TINY && this.#load * pace < WORTH_WAKING && this.#capacity === 1 && !this.#heldUp;
   }
 
   /** Whether the worker has run as many jobs as it may. */
@@ -326,6 +341,7 @@ export class Slot {
   isHeldUp(): boolean {
     const heldUp = this.hasSurplus && this.#answers === this.#answersBefore;
     this.#answersBefore = this.#answers;
+    this.#heldUp ||= heldUp;
     return heldUp;
   }
 
@@ -446,6 +462,7 @@ export class Slot {
     if (this.#observation !== undefined && ticket !== undefined && message.type !== "skipped") this.#observe(holding, ticket);
     this.#clear(holding);
     this.#answers++;
+    this.#heldUp = false;
     this.#proven = true;
     if (this.#load === 0) this.#idleSince = this.#now();
     if (ticket === undefined || message.type === "skipped") return;

@@ -17,9 +17,6 @@ const MAX_STEPS = 50_000;
 /** So long a pool that ends waits for workers that it has stopped, in ms. */
 const GONE_WITHIN = 1000;
 
-/** So many jobs are sent ahead to a thread that says that it is fast. */
-const MOST_AHEAD = 9;
-
 /** After so many ms a worker that holds more than it runs is held up. */
 const A_WHILE = 3;
 
@@ -301,7 +298,7 @@ export class Schedule implements Stage {
     for (const slot of slots) {
       if (slot.state === "starting") starting++;
       check(slot.state !== "ended", "a worker that has ended has left");
-      check(slot.load <= jobsPerWorker + MOST_AHEAD, "no worker holds more than it can run soon", () => slot.load);
+      check(slot.load <= jobsPerWorker + this.world.mostAhead(slot.id), "no worker holds more than it can run soon", () => slot.load);
       for (const ticket of slot.tickets()) {
         inSlots++;
         check(!ticket.settled, "no slot holds a settled job", () => `job ${ticket.id}`);

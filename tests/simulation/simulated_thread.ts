@@ -115,7 +115,7 @@ export class SimulatedThread implements Thread {
     this.#busy = world.random.chance(0.5);
     this.#keptBusy = world.random.chance(world.malice.hangsAtStart);
     this.#byPort = world.random.chance(0.3);
-    this.pace = world.random.pick([Infinity, 0.5, 0.2]);
+    this.pace = world.random.pick([Infinity, 0.5, 0.2, 0.001]);
   }
 
   // The slot's side

@@ -96,6 +96,12 @@ export class SimulatedWorld implements Environment {
     return new Promise((resolve) => this.#pauses.push(resolve));
   }
 
+  /** So many jobs are sent ahead at the most to a thread that says how fast it is: two milliseconds' worth. */
+  mostAhead(worker: number): number {
+    const { pace } = this.#threads.find(({ name }) => name === `worker ${worker}`) ?? { pace: Infinity };
+    return Math.max(0, Math.min(255, Math.floor(2 / pace) - 1));
+  }
+
   // What threads tell of
 
   /** How many more steps than one a piece of work takes: Infinity for one that ends when its thread does. */

@@ -1,0 +1,129 @@
+import { assertEquals } from "@std/assert";
+import { realClock } from "../pool/clock.ts";
+import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
+import { ProcessPool } from "../pool.ts";
+import { CLAIM_WORDS, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
+import { turn } from "./helpers.ts";
+
+/** A thread that takes jobs and finishes them when it is told to. */
+class StubThread implements Thread {
+  pace = Infinity;
+  /** The runs that it holds. */
+  readonly runs: number[] = [];
+  #events: ThreadEvents;
+  #claims: Int32Array = new Int32Array(0);
+  #pace: number;
+
+  constructor(events: ThreadEvents, pace: number) {
+    this.#events = events;
+    this.#pace = pace;
+    queueMicrotask(() => events.alive());
+  }
+
+  post(message: ToRuntime): void {
+    switch (message.type) {
+      case "load":
+        this.#claims = message.claims;
+        return this.#send({ type: "loaded", exports: [] });
+      case "run":
+        return void this.runs.push(message.run);
+      case "close":
+        return this.#send({ type: "closed", thrown: undefined });
+    }
+  }
+
+  #send(message: Parameters<ThreadEvents["message"]>[0]): void {
+    queueMicrotask(() => {
+      this.#events.message(message);
+      this.#events.delivered();
+    });
+  }
+
+  /** Starts the first run that it holds. */
+  begin(): void {
+    Atomics.store(this.#claims, this.runs[0]! % (this.#claims.length / CLAIM_WORDS) * CLAIM_WORDS, STARTED);
+  }
+
+  /** Finishes so many runs. From then on it is known how long they take. */
+  finish(count: number): void {
+    this.pace = this.#pace;
+    for (const run of this.runs.splice(0, count)) this.#events.message({ type: "returned", run, value: undefined });
+    this.#events.delivered();
+  }
+
+  drain(): void {}
+
+  stop(): void {
+    queueMicrotask(() => this.#events.gone());
+  }
+}
+
+/** A pool of stubs whose jobs take so many ms, and the stubs, each of which has done a job. */
+async function stubs(pace: number, options: ProcessPoolOptions = {}): Promise<{ pool: ProcessPool; threads: StubThread[] }> {
+  const threads: StubThread[] = [];
+  const start: StartThread = (events) => {
+    const thread = new StubThread(events, pace);
+    threads.push(thread);
+    return thread;
+  };
+  const environment: Environment = { start, clock: realClock };
+  const pool = new ProcessPool({ maxWorkers: 3, queueSize: 1000, ...options, [ENVIRONMENT]: environment } as ProcessPoolOptions);
+  await pool.warmUp();
+  submit(pool, threads.length);
+  for (const thread of threads) thread.finish(1);
+  return { pool, threads };
+}
+
+function submit(pool: ProcessPool, count: number): void {
+  for (let i = 0; i < count; i++) pool.trySubmit(() => {});
+}
+
+async function end(pool: ProcessPool, threads: StubThread[]): Promise<void> {
+  const through = pool.shutdown();
+  while (threads.some(({ runs }) => runs.length > 0)) {
+    for (const thread of threads) thread.finish(Infinity);
+    await turn();
+  }
+  await through;
+}
+
+Deno.test("A pool gives tiny jobs to one worker, until it has enough to do", async () => {
+  const { pool, threads } = await stubs(0.002);
+  submit(pool, 130);
+  assertEquals(threads.map(({ runs }) => runs.length), [100, 30, 0]);
+  threads[0]!.finish(40);
+  submit(pool, 45);
+  assertEquals(threads.map(({ runs }) => runs.length), [100, 35, 0]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool shares out jobs that are not tiny, or that may take longer than they look", async () => {
+  const short = await stubs(0.02);
+  submit(short.pool, 30);
+  assertEquals(short.threads.map(({ runs }) => runs.length), [10, 10, 10]);
+  await end(short.pool, short.threads);
+
+  const several = await stubs(0.002, { jobsPerWorker: 2 });
+  submit(several.pool, 30);
+  assertEquals(several.threads.map(({ runs }) => runs.length), [10, 10, 10]);
+  await end(several.pool, several.threads);
+});
+
+Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to the same worker again when that is through", async () => {
+  const { pool, threads } = await stubs(0.002);
+  const [first, second] = threads as [StubThread, StubThread];
+  submit(pool, 10);
+  first.begin();
+  assertEquals(threads.map(({ runs }) => runs.length), [10, 0, 0]);
+  // Those that were taken back stay with the worker until it comes across them.
+  while (second.runs.length === 0) await turn();
+  assertEquals(threads.map(({ runs }) => runs.length), [10, 9, 0]);
+  second.finish(9);
+  submit(pool, 5);
+  assertEquals(threads.map(({ runs }) => runs.length), [10, 5, 0]);
+  first.finish(10);
+  second.finish(5);
+  submit(pool, 5);
+  assertEquals(threads.map(({ runs }) => runs.length), [5, 0, 0]);
+  await end(pool, threads);
+});
