@@ -16,6 +16,7 @@ const workers = navigator.hardwareConcurrency;
 const root = new URL("../", import.meta.url);
 const folder = await Deno.makeTempDir();
 const input = `${folder}/records.ndjson`;
+const OUTPUTS = ["single", "first", "second", "batch"];
 
 interface Run {
   records: number;
@@ -27,6 +28,15 @@ async function program(command: string, args: string[]): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(command, { args, cwd: root, env: { NO_COLOR: "1" } }).output();
   if (!success) throw new Error(`${command} ${args.join(" ")} failed: ${new TextDecoder().decode(stderr)}`);
   return new TextDecoder().decode(stdout);
+}
+
+/**
+ * Lets a program begin with nothing of others': no output that it would replace, whose pages are freed during one run or the other, and nothing that is still to be
+ * written to the disk.
+ */
+async function cleanUp(): Promise<void> {
+  for (const name of OUTPUTS) await Deno.remove(`${folder}/${name}.ndjson`).catch(() => {});
+  await program("sync", []);
 }
 
 async function singleLoop(output = `${folder}/single.ndjson`): Promise<Run> {
@@ -117,11 +127,14 @@ try {
   const [ours, single, double]: [number[], number[], number[]] = [[], [], []];
   let peaks: number[] = [];
   for (let round = 0; round < Number(rounds); round++) {
+    await cleanUp();
     single.push(rate(await singleLoop()));
+    await cleanUp();
+    double.push(rate(await twoLoops()));
+    await cleanUp();
     const run = await batch();
     peaks = run.peaks;
     ours.push(rate(run));
-    double.push(rate(await twoLoops()));
     const [one, two, batched] = [single, double, ours].map((rates) => inMillions(rates.at(-1)!));
     console.log(`round ${round + 1}: single loop ${one}, two of them side by side ${two}, batch ${batched}`);
   }
