@@ -58,20 +58,28 @@ class StubThread implements Thread {
   }
 }
 
+interface Stubs {
+  pool: ProcessPool;
+  threads: StubThread[];
+  /** Lets so many ms pass for the pool, for which no time passes otherwise; its timers are real. */
+  wait(time: number): void;
+}
+
 /** A pool of stubs whose jobs take so many ms, and the stubs, each of which has done a job. */
-async function stubs(pace: number, options: ProcessPoolOptions = {}): Promise<{ pool: ProcessPool; threads: StubThread[] }> {
+async function stubs(pace: number, options: ProcessPoolOptions = {}): Promise<Stubs> {
   const threads: StubThread[] = [];
+  let time = 0;
   const start: StartThread = (events) => {
     const thread = new StubThread(events, pace);
     threads.push(thread);
     return thread;
   };
-  const environment: Environment = { start, clock: realClock };
+  const environment: Environment = { start, clock: { ...realClock, now: () => time } };
   const pool = new ProcessPool({ maxWorkers: 3, queueSize: 1000, ...options, [ENVIRONMENT]: environment } as ProcessPoolOptions);
   await pool.warmUp();
   submit(pool, threads.length);
   for (const thread of threads) thread.finish(1);
-  return { pool, threads };
+  return { pool, threads, wait: (ms) => void (time += ms) };
 }
 
 function submit(pool: ProcessPool, count: number): void {
@@ -107,6 +115,16 @@ Deno.test("A pool shares out jobs that are not tiny, or that may take longer tha
   submit(several.pool, 30);
   assertEquals(several.threads.map(({ runs }) => runs.length), [10, 10, 10]);
   await end(several.pool, several.threads);
+});
+
+Deno.test("A pool gives no tiny job to a worker that should have been through by now", async () => {
+  const { pool, threads, wait } = await stubs(0.002);
+  submit(pool, 2);
+  assertEquals(threads.map(({ runs }) => runs.length), [2, 0, 0]);
+  wait(3);
+  submit(pool, 5);
+  assertEquals(threads.map(({ runs }) => runs.length), [2, 5, 0]);
+  await end(pool, threads);
 });
 
 Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to the same worker again when that is through", async () => {

@@ -92,6 +92,9 @@ const TIME_AHEAD = 2;
  */
 const TINY = 0.005, WORTH_WAKING = 0.2;
 
+/** One that has not answered for so many ms, and was to be through, has a job that takes longer. Less, and a thread that just does not run is taken for that. */
+const OVERDUE = 1;
+
 /** Runs are counted up to here, and then again from 0: they are 32-bit integers to the worker. */
 const MOST_RUNS = 2 ** 30;
 
@@ -131,6 +134,11 @@ export class Slot {
   #condemned = new Set<number>();
   #answers = 0;
   #answersBefore = 0;
+  /** When it answered last, or was sent something when it had nothing to do. */
+  #answeredAt = 0;
+  /** How many are sent before that is looked at again, and how many more each time: to look takes a tenth of what it takes to send one. */
+  #lookAfter = 0;
+  #lookStep = 1;
   /** Whether it has been held up since its last answer. */
   #heldUp = false;
   #maxJobs: number;
@@ -168,6 +176,7 @@ export class Slot {
       delivered: () => {
         const ahead = Math.floor(TIME_AHEAD / this.#thread.pace) - 1;
         this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, ahead));
+        this.#answeredNow();
         events.changed();
       },
       died: (death) => this.#died(death),
@@ -198,7 +207,21 @@ export class Slot {
   /** Whether it has next to nothing to do, as its jobs are tiny lately. How long those take that wait for something is not known. */
   get isSoonThrough(): boolean {
     const { pace } = this.#thread;
-    return pace < TINY && this.#load * pace < WORTH_WAKING && this.#capacity === 1 && !this.#heldUp;
+    return pace < TINY && this.#load * pace < WORTH_WAKING && this.#capacity === 1 && !this.#heldUp &&
+      (this.#sent < this.#lookAfter || !this.#isOverdue());
+  }
+
+  #isOverdue(): boolean {
+    if (this.#load > 0 && this.#now() - this.#answeredAt > OVERDUE) return true;
+    this.#lookAfter = this.#sent + this.#lookStep;
+    this.#lookStep *= 2;
+    return false;
+  }
+
+  #answeredNow(): void {
+    this.#answeredAt = this.#now();
+    this.#lookAfter = this.#sent + 1;
+    this.#lookStep = 1;
   }
 
   /** Whether the worker has run as many jobs as it may. */
@@ -253,6 +276,7 @@ export class Slot {
     const { claim } = holding;
     const { length: places } = this.#holdings;
     const run = this.#sent % Math.floor(MOST_RUNS / places) * places + index;
+    if (this.#load === 0) this.#answeredNow();
     // All that can be known is noted before: a getter of what is sent may lead here again, or end the slot.
     this.#load++;
     this.#runs++;
