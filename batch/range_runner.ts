@@ -92,11 +92,12 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   /** The longest result of one record, in characters: each may be three bytes in a lane, which other results are in already. */
   const MOST_CHARACTERS = Math.floor((layout.mostBytes - 2 * MOST_OUTPUT) / 3);
   /**
-   * Records that take less than this, in ms, are timed and committed so many together: each commit, with an encoding and a reading of the clock,
-   * takes half a microsecond. More of them, and more are run again when one kills its worker.
+   * Records that take less than `QUICK`, in ms, are timed and committed together, so many at the most and so many ms: each commit, with an encoding and a
+   * reading of the clock, takes half a microsecond. More of them, and more are run again when one kills its worker.
    */
   const QUICK = 0.02;
-  const MOST_TOGETHER = 32;
+  const MOST_TOGETHER = 256;
+  const LONGEST_TOGETHER = 0.1;
   /**
    * So many lines of JSON are parsed at once, which takes half of the time: V8 expects of an object in an array what the one before it had. More, and
    * the objects that wait take memory, and one line that is no JSON delays more others.
@@ -283,7 +284,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     const now = performance.now();
     const time = now - begin + parsing * count;
     busy += time;
-    const unusual = count > 1 && time > typical * count * 3 + 0.05;
+    const unusual = count > 1 && time > typical * count * 2 + 0.05;
     const longest = unusual ? time - typical * (count - 1) : time / count;
     if (unusual) {
       histogram[bucketOf(typical)]! += count - 1;
@@ -293,7 +294,9 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
       typical = longest;
     }
     if (longest > slowEnough) putDownSlow({ time: longest, line: firstLine, lastLine: lines - 1, offset: firstOffset });
-    together = before >= 0 || typical >= QUICK || unusual ? 1 : Math.min(together * 2, MOST_TOGETHER, lastRecord - records);
+    together = before >= 0 || typical >= QUICK || unusual
+      ? 1
+      : Math.min(together * 2, MOST_TOGETHER, Math.ceil(LONGEST_TOGETHER / typical), lastRecord - records);
     begin = now;
     sliceOver = now > sliceEnd;
   }
