@@ -103,7 +103,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
    * the objects that wait take memory, and one line that is no JSON delays more others.
    */
   const MOST_PARSED = 128;
-  /** What is between two objects in a line, and in no line that is an object but for those with arrays of objects. */
+  /** What is between two objects in a line, and in no line that is an object but for those with arrays of objects; to look for it takes longer than for a bracket. */
   const COMMA_AND_BRACE = /,\s*\{/;
   /** Results that wait to be encoded, in characters. */
   const MOST_PENDING = 2 ** 16;
@@ -112,6 +112,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   const NEWLINE = 10;
   const CARRIAGE_RETURN = 13;
   const SPACE = 32;
+  const BRACE = 123;
   const QUOTE = '"';
 
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -340,7 +341,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     // Objects that are parsed already, if it can be told that a line is one, and which lines they are.
     let values: unknown[] | undefined;
     let parsedFrom = 0;
-    let parsedTo = asJson && !COMMA_AND_BRACE.test(text) ? 0 : -1;
+    let parsedTo = asJson && (!text.includes("[") || !COMMA_AND_BRACE.test(text)) ? 0 : -1;
     parsing = 0;
     for (let i = 0; i < texts.length;) {
       const byteAt = byteNext;
@@ -423,18 +424,20 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   }
 
   /**
-   * Parses lines at once, as the elements of an array; undefined if they are not an object each. They are if there are as many elements, and all of
-   * them are objects: none begins behind a comma within a line, as no brace stands there, so each begins with a line, and ends with it.
+   * Parses lines at once, as the elements of an array; undefined if they are not an object each. They are if all begin with a brace, there are as many
+   * elements, and all of those are objects. For either there are no brackets: then no line goes on in the next, as neither a string may have the newline
+   * that is put between them, nor an object a brace behind a comma, so each line is at least one element. Or no comma within a line has a
+   * brace behind it: then no element begins there, so each begins with a line.
    */
   function parseTogether(texts: string[]): unknown[] | undefined {
     const start = performance.now();
     parsing = 0;
     try {
-      const values: unknown[] = JSON.parse(`[${texts.join(",")}]`);
+      const values: unknown[] = JSON.parse(`[${texts.join(",\n")}]`);
       if (values.length !== texts.length) return undefined;
       for (let i = 0; i < values.length; i++) {
         const value = values[i];
-        if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+        if (texts[i]!.charCodeAt(0) !== BRACE || typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
       }
       const time = performance.now() - start;
       parsing = time / values.length;

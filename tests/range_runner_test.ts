@@ -191,6 +191,10 @@ Deno.test("createRangeRunner() takes two values in a line for a mistake, though 
       ['{"a":1},[2]', '{"c":[{"d":3}', '{"e":4}]}'],
       ['{"a":1},3', '{"c":[{"d":3}', '{"e":4}]}'],
       ['{"a":1},{"b":2}', '{"c":"', '{"}'],
+      ['{"a":1},{"b":2}', '{"c":"}', '{"}'],
+      ['{"a":1},{"b":2}', '{"c":3', '"d":4}'],
+      ['{"a":1},{"b":2}', '{"c":{"d":3}', '"e":4}'],
+      ['{"a":1},{"b":2}', '{"c":"\\', '"}'],
     ]
   ) {
     const { output, failed } = await runText([two, ...one, '{"f":5}'].join("\n"), ndjson);
