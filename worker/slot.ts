@@ -176,7 +176,7 @@ export class Slot {
       delivered: () => {
         const ahead = Math.floor(TIME_AHEAD / this.#thread.pace) - 1;
         this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, ahead));
-        this.#answeredNow();
+        if (this.#load > 0) this.#answeredNow();
         events.changed();
       },
       died: (death) => this.#died(death),
