@@ -1,5 +1,8 @@
 import type { LaneError } from "./lane.ts";
 
+/** What a record fails with that cannot be parsed: the same as ever when it is run again. */
+export const UNPARSED = "ParseError";
+
 /** Where the errors of a part are. */
 export interface ErrorPlace {
   /** The input. */

@@ -1,6 +1,7 @@
 import { count, duration, percent, rounded } from "../report/figures.ts";
 import { placeOf } from "./page.ts";
 import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
+import { UNPARSED } from "./record_errors.ts";
 
 /** Where a batch tells how it goes: the standard error. */
 export interface ReportTerminal {
@@ -100,12 +101,18 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   for (const denied of summary.denied) {
     lines.push(`the task was denied '${denied}': run with '--allow-${denied}', and give it to the workers with '--permissions ${denied}'`);
   }
-  if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}: '--retry-failed' runs them again`);
+  if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}: ${whatToDo(summary)}`);
   else if (failed > 0 && kind !== "dry run") lines.push("failed records were not kept: '--errors FILE' keeps them");
   const next = summary.output === undefined ? "" : `: '--${kind === "retry" ? "retry-failed" : "resume"}' goes on`;
   if (outcome === "halted") lines.push(`gave up, as '--halt' says${next}`);
   if (outcome === "stopped") lines.push(`stopped${next}`);
   return lines;
+}
+
+function whatToDo({ failed, errorNames }: BatchSummary): string {
+  const unparsed = errorNames.find(([name]) => name === UNPARSED)?.[1] ?? 0;
+  if (unparsed === failed) return "they could not be parsed, so there is nothing to run again";
+  return `'--retry-failed' runs them again${unparsed > 0 ? ", but for those that could not be parsed" : ""}`;
 }
 
 /** Among quick records that were timed together, a pause of V8's or of the system's looks like a slow one. */

@@ -8,7 +8,7 @@ import { writeReport } from "./page.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
-import { type ErrorEntry, errorText, parseMembers, readError, readErrors } from "./record_errors.ts";
+import { type ErrorEntry, errorText, parseMembers, readError, readErrors, UNPARSED } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
 
 /** What came of a record that was run again. */
@@ -91,9 +91,9 @@ class Tally {
   }
 }
 
-/** What could not be parsed is the same as ever, and is left as it is, as is what was not kept whole. */
+/** What could not be parsed is left as it is, as is what was not kept whole. */
 function isRunAgain({ error, truncated }: ErrorEntry): boolean {
-  return error.name !== "ParseError" && !truncated;
+  return error.name !== UNPARSED && !truncated;
 }
 
 /** Reads an errors file to its end, before anything is done that relies on it. */

@@ -163,6 +163,19 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
     "failed records are in out.errors.ndjson: '--retry-failed' runs them again",
   ]);
   assertEquals(
+    summaryLines({ ...SUMMARY, failed: 3, errorNames: [["TypeError", 2], ["ParseError", 1]] }).at(-1),
+    "failed records are in out.errors.ndjson: '--retry-failed' runs them again, but for those that could not be parsed",
+  );
+  assertEquals(
+    summaryLines({ ...SUMMARY, errorNames: [["ParseError", 2]] }).at(-1),
+    "failed records are in out.errors.ndjson: they could not be parsed, so there is nothing to run again",
+  );
+  // Those of an earlier run may be others.
+  assertEquals(
+    summaryLines({ ...SUMMARY, failed: 3, errorNames: [["ParseError", 2]] }).at(-1),
+    "failed records are in out.errors.ndjson: '--retry-failed' runs them again, but for those that could not be parsed",
+  );
+  assertEquals(
     summaryLines({ ...SUMMARY, outcome: "halted", slowest: [], denied: [], failed: 0, errors: undefined, errorNames: [] }).at(-1),
     "gave up, as '--halt' says: '--resume' goes on",
   );
