@@ -88,6 +88,19 @@ Deno.test(`batch() with 'memoryLimit' loses the record that fills the heap ${NEE
   assertEquals(folder.read("out"), doubles(1000, (x) => x === 500));
 });
 
+Deno.test(`batch() with 'memoryLimit' loses the line alone that fills the heap when it is parsed ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const long = `{"x":[${"[],".repeat(2_000_000)}[]]}`;
+  const input = folder.write("in.ndjson", `{"x":0}\n{"x":1}\n${long}\n{"x":3}\n{"x":4}\n`);
+  const task = ({ x }: { x: number }) => x;
+  // Through the calling thread all lines are in one block.
+  const lines = new Blob([Deno.readFileSync(input)]).stream();
+  const { records, failed, errorNames } = await run(task, { input: lines, output: folder.of("out"), memoryLimit: 32 });
+  assertEquals([records, failed, errorNames], [5, 1, [["MemoryLimitError", 1]]]);
+  assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), [3]);
+  assertEquals(folder.read("out"), "0\n1\n3\n4\n");
+});
+
 Deno.test(`batch() takes a share of the median for a time limit ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(5000));
