@@ -144,6 +144,7 @@ const SUMMARY: BatchSummary = {
   denied: ["net=example.com"],
   output: "out",
   errors: "out.errors.ndjson",
+  retryable: true,
 };
 
 Deno.test("progressLine() has what matters", () => {
@@ -168,6 +169,14 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
   );
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }).at(-1), "stopped: '--resume' goes on");
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }, "retry").at(-1), "stopped: '--retry-failed' goes on");
+  for (const outcome of ["halted", "stopped"] as const) {
+    assertEquals(summaryLines({ ...SUMMARY, outcome }).at(-2), "failed records are in out.errors.ndjson");
+  }
+  assertEquals(summaryLines({ ...SUMMARY, output: undefined }).at(-1), "failed records are in out.errors.ndjson");
+  assertEquals(
+    summaryLines({ ...SUMMARY, retryable: false }).at(-1),
+    "failed records are in out.errors.ndjson, and cannot be run again: they could not be parsed, or were too long to be kept whole",
+  );
   const notKept: BatchSummary = { ...SUMMARY, denied: [], output: undefined, errors: undefined };
   assertEquals(summaryLines(notKept).at(-1), "failed records were not kept: '--errors FILE' keeps them");
   assertEquals(summaryLines(notKept, "dry run").at(-1), "failed with: TypeError 2");

@@ -162,6 +162,30 @@ for (const name of ["out", "out.gz"]) {
   });
 }
 
+Deno.test(`batch() tells whether any failed record can be run again, also when it resumes ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const output = folder.of("out");
+  const task = (x: number) => {
+    if (x !== 2) return x;
+    const error = new Error("no");
+    error.name = "ParseError";
+    throw error;
+  };
+  const unparsed = folder.write("unparsed.ndjson", "1\n{\n3\n");
+  for (const mode of [{}, { resume: true }, { retryFailed: true }]) {
+    const { failed, retryable } = await run(task, { input: unparsed, output, ...mode });
+    assertEquals([failed, retryable], [1, false], JSON.stringify(mode));
+  }
+  // A ParseError of the task's own is an error as any other.
+  const input = folder.write("in.ndjson", "1\n{\n2\n3\n");
+  await run(task, { input, output, overwrite: true, halt: 2, workers: 1 });
+  for (const mode of [{ resume: true }, { resume: true }, { retryFailed: true }]) {
+    const { failed, retryable } = await run(task, { input, output, ...mode });
+    assertEquals([failed, retryable], [2, true], JSON.stringify(mode));
+  }
+  assertEquals(folder.json("out.errors.ndjson").map(({ attempts }) => attempts), [1, 2]);
+});
+
 Deno.test(`batch() with 'retryFailed' finds the header of a row of CSV ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.csv", 'a,b\n1,"x\ny"\n2,z\n');
