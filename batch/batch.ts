@@ -12,6 +12,7 @@ import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output
 import { checkReport, writeReport } from "./page.ts";
 import { divide } from "./parts.ts";
 import { resolve } from "./paths.ts";
+import { isAnyRunAgain } from "./record_errors.ts";
 import { fingerprintOf, formatsOf, prepareTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
 import { retryFailed, settledLog } from "./retry_failed.ts";
@@ -110,7 +111,8 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
     : { records: last.records, failed: last.failed, busy: last.busy, wall: last.wall };
   if (last?.stage === "finished") {
     const { records, failed } = last;
-    const summary = { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined };
+    const retryable = failed > 0 && await isAnyRunAgain(paths.errors);
+    const summary = { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined, retryable };
     await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
     return summary;
   }
@@ -268,7 +270,7 @@ async function run(
     fields: (row, { name }) => readHeader(row, { input: name, delimiter: plan.formats.delimiter }),
     enough: enough.signal,
   });
-  const summarise = (outcome: BatchSummary["outcome"], wall: number): BatchSummary => {
+  const summarise = async (outcome: BatchSummary["outcome"], wall: number): Promise<BatchSummary> => {
     const { records, failed } = files.totals;
     return {
       ...summaryOf(plan, paths),
@@ -279,6 +281,8 @@ async function run(
       records,
       failed,
       errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
+      // What an earlier run put there is in the file alone.
+      retryable: errorsPath !== undefined && (files.retryable || before.failed > 0 && await isAnyRunAgain(resolve(errorsPath))),
     };
   };
   const report = (summary: BatchSummary, failure?: unknown) =>
@@ -316,7 +320,7 @@ async function run(
       await files.save(true);
     }
     tell("at the end");
-    const summary = summarise(outcome, wall);
+    const summary = await summarise(outcome, wall);
     await report(summary);
     return summary;
   } catch (error) {
@@ -324,7 +328,7 @@ async function run(
     recorder?.sample(batchRun.counts);
     // Why the batch cannot go on matters more than that its report cannot be written either.
     if (error instanceof BatchError && error.resumable) {
-      await report(summarise("stopped", performance.now() - begin), error).catch(() => {});
+      await summarise("stopped", performance.now() - begin).then((summary) => report(summary, error)).catch(() => {});
     }
     throw error;
   } finally {

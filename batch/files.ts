@@ -6,7 +6,7 @@ import type { Source } from "./inputs.ts";
 import type { JobLog, LogEntry } from "./job_log.ts";
 import type { Output } from "./output.ts";
 import type { SlowRecordReport } from "./progress.ts";
-import { errorLine, parseMembers, readError } from "./record_errors.ts";
+import { errorLine, isRunAgain, parseMembers, readError } from "./record_errors.ts";
 import type { Consumer, DonePart } from "./run.ts";
 
 /** So many of the slowest records are told. */
@@ -40,6 +40,8 @@ export class Files implements Consumer {
   readonly errors = new Kinds();
   /** What tasks were denied, the first of it. */
   readonly denied = new Set<string>();
+  /** Whether any record that failed can be run again. */
+  retryable = false;
   /** The slowest records, those first that took longest. */
   readonly slowest: SlowRecordReport[] = [];
   readonly totals: Totals;
@@ -125,6 +127,7 @@ export class Files implements Consumer {
 
   #count(members: Uint8Array): void {
     const { name, denied } = readError(members);
+    this.retryable ||= isRunAgain(parseMembers(members));
     this.errors.add(name, () => parseMembers(members).error.message);
     if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
   }

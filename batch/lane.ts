@@ -19,7 +19,7 @@ export const LAYOUT = {
   stop: 1,
   /** 0 before the range has begun and after its end, 1 while a record runs, 2 while the input is read. */
   phase: 2,
-  /** The number of the record's attempt that runs, from 1. */
+  /** The number of the record's attempt that runs, from 1; 0 while many records are parsed together. */
   attempt: 3,
   /** How many records were finished since the last commit. */
   current: 4,
@@ -153,7 +153,7 @@ export class Lane {
     return Atomics.load(this.#words, LAYOUT.phase) === 1;
   }
 
-  /** The number of the record's attempt that runs, from 1. */
+  /** The number of the record's attempt that runs, from 1; 0 while many records are parsed together. */
   get attempt(): number {
     return Atomics.load(this.#words, LAYOUT.attempt);
   }

@@ -150,6 +150,7 @@ export function summaryOf({ options: { workers } }: Plan, paths: Paths | undefin
     denied: [],
     output: paths?.name,
     errors: undefined,
+    retryable: false,
   };
 }
 

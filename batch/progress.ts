@@ -72,6 +72,8 @@ export interface BatchSummary {
   output: string | undefined;
   /** The errors file, if a record failed and there is one. */
   errors: string | undefined;
+  /** Whether `retryFailed` can run any of the records in the errors file again: not those that could not be parsed, or were not kept whole. */
+  retryable: boolean;
 }
 
 /** The quantiles of a summary. */

@@ -198,6 +198,8 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   let lastRecord = 0;
   let lastFailure = 0;
   let before = -1;
+  /** Whether a worker has died in this range: each record is parsed by itself then, so that it is known which one it was. */
+  let alone = false;
   let attempt = 1;
   let verdict: Verdict | undefined;
 
@@ -341,7 +343,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     // Objects that are parsed already, if it can be told that a line is one, and which lines they are.
     let values: unknown[] | undefined;
     let parsedFrom = 0;
-    let parsedTo = asJson && (!text.includes("[") || !COMMA_AND_BRACE.test(text)) ? 0 : -1;
+    let parsedTo = asJson && !alone && (!text.includes("[") || !COMMA_AND_BRACE.test(text)) ? 0 : -1;
     parsing = 0;
     for (let i = 0; i < texts.length;) {
       const byteAt = byteNext;
@@ -358,6 +360,9 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
       if (i === parsedTo) {
         parsedFrom = i;
         parsedTo = Math.min(i + MOST_PARSED, texts.length);
+        // A worker that dies of many lines dies of no record: nobody is at fault yet.
+        words[CURRENT] = count;
+        words[ATTEMPT] = 0;
         values = parseTogether(texts.slice(parsedFrom, parsedTo));
       }
       const line = lines;
@@ -531,6 +536,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     lane = memory;
     piece = what;
     ({ before, attempt, verdict } = limits);
+    alone = before >= 0;
     words = new Int32Array(lane.control, 0, layout.words);
     floats = new Float64Array(lane.control);
     histogram = new Uint32Array(lane.control, layout.histogram, BUCKETS);

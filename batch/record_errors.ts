@@ -1,8 +1,5 @@
 import type { LaneError } from "./lane.ts";
 
-/** What a record fails with that cannot be parsed: the same as ever when it is run again. */
-export const UNPARSED = "ParseError";
-
 /** Where the errors of a part are. */
 export interface ErrorPlace {
   /** The input. */
@@ -70,13 +67,32 @@ export async function* readErrors(path: string): AsyncGenerator<ErrorEntry, void
   if (rest !== "") yield JSON.parse(rest);
 }
 
+/** Whether a record can be run again: what could not be parsed is the same as ever, and what was not kept whole is not there. */
+export function isRunAgain({ error, truncated }: Pick<ErrorEntry, "error" | "truncated">): boolean {
+  // A task may throw a ParseError of its own, which has a stack.
+  const unparsed = error.name === "ParseError" && error.stack === "";
+  return !unparsed && !truncated;
+}
+
+/** Whether any record of an errors file can be run again; of one that cannot be read, that is left to who tries. */
+export async function isAnyRunAgain(path: string): Promise<boolean> {
+  try {
+    for await (const entry of readErrors(path)) {
+      if (isRunAgain(entry)) return true;
+    }
+    return false;
+  } catch {
+    return true;
+  }
+}
+
 /** An error as a line of an errors file, when all of it is known. */
 export function errorText(entry: ErrorEntry): Uint8Array {
   return encoder.encode(`${JSON.stringify(entry)}\n`);
 }
 
 /** What a worker wrote of an error, read. */
-export function parseMembers(members: Uint8Array): Pick<ErrorEntry, "error" | "attempts"> {
+export function parseMembers(members: Uint8Array): Pick<ErrorEntry, "error" | "attempts" | "truncated"> {
   return JSON.parse(`{${decoder.decode(members)}}`);
 }
 

@@ -1,7 +1,6 @@
 import { count, duration, percent, rounded } from "../report/figures.ts";
 import { placeOf } from "./page.ts";
 import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
-import { UNPARSED } from "./record_errors.ts";
 
 /** Where a batch tells how it goes: the standard error. */
 export interface ReportTerminal {
@@ -101,7 +100,7 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   for (const denied of summary.denied) {
     lines.push(`the task was denied '${denied}': run with '--allow-${denied}', and give it to the workers with '--permissions ${denied}'`);
   }
-  if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}: ${whatToDo(summary)}`);
+  if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}${adviceOn(summary)}`);
   else if (failed > 0 && kind !== "dry run") lines.push("failed records were not kept: '--errors FILE' keeps them");
   const next = summary.output === undefined ? "" : `: '--${kind === "retry" ? "retry-failed" : "resume"}' goes on`;
   if (outcome === "halted") lines.push(`gave up, as '--halt' says${next}`);
@@ -109,10 +108,10 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   return lines;
 }
 
-function whatToDo({ failed, errorNames }: BatchSummary): string {
-  const unparsed = errorNames.find(([name]) => name === UNPARSED)?.[1] ?? 0;
-  if (unparsed === failed) return "they could not be parsed, so there is nothing to run again";
-  return `'--retry-failed' runs them again${unparsed > 0 ? ", but for those that could not be parsed" : ""}`;
+/** What can be done about failed records. What has not ended cannot be retried yet, nor what is in no file. */
+function adviceOn({ outcome, output, retryable }: BatchSummary): string {
+  if (!retryable) return ", and cannot be run again: they could not be parsed, or were too long to be kept whole";
+  return outcome === "complete" && output !== undefined ? ": '--retry-failed' runs them again" : "";
 }
 
 /** Among quick records that were timed together, a pause of V8's or of the system's looks like a slow one. */

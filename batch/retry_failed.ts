@@ -8,7 +8,7 @@ import { writeReport } from "./page.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
-import { type ErrorEntry, errorText, parseMembers, readError, readErrors, UNPARSED } from "./record_errors.ts";
+import { type ErrorEntry, errorText, isRunAgain, parseMembers, readError, readErrors } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
 
 /** What came of a record that was run again. */
@@ -67,6 +67,7 @@ export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummar
     errorNames: errors.map(({ kind, count }) => [kind, count]),
     denied: [...left.denied],
     errors: left.count > 0 ? paths.errors : undefined,
+    retryable: left.again > 0,
   };
   await writeReport(plan, { summary, times: run.times, errors, run: run.counts.records });
   return summary;
@@ -89,11 +90,6 @@ class Tally {
     const { denied } = readError(new TextEncoder().encode(`,"error":${JSON.stringify(error)}`));
     if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
   }
-}
-
-/** What could not be parsed is left as it is, as is what was not kept whole. */
-function isRunAgain({ error, truncated }: ErrorEntry): boolean {
-  return error.name !== UNPARSED && !truncated;
 }
 
 /** Reads an errors file to its end, before anything is done that relies on it. */

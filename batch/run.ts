@@ -361,11 +361,17 @@ export class BatchRun {
     const sequence = active.halted ?? lane.sequence;
     const [begun, running] = [lane.begun, active.halted !== undefined || lane.running];
     const current = active.halted === undefined ? lane.current : active.current;
+    // While it parsed many records together; they are parsed one by one now, which tells of which it dies.
+    const unknown = lane.attempt === 0 && active.before < 0;
     const attempts = Math.max(1, lane.attempt);
     const time = performance.now() - active.since;
     this.#tell(active, lane.state(sequence));
     lane.leave(sequence);
-    if (running) {
+    if (running && unknown) {
+      active.before = current;
+      active.verdict = undefined;
+      active.attempt = 1;
+    } else if (running) {
       const failed = attempts > this.#parts.options.retries;
       active.verdict = failed ? { ...explainDeath(active.halted === undefined ? error : active.reason, attempts), time } : undefined;
       active.before = current;

@@ -144,6 +144,7 @@ const SUMMARY: BatchSummary = {
   denied: ["net=example.com"],
   output: "out",
   errors: "out.errors.ndjson",
+  retryable: true,
 };
 
 Deno.test("progressLine() has what matters", () => {
@@ -163,24 +164,19 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
     "failed records are in out.errors.ndjson: '--retry-failed' runs them again",
   ]);
   assertEquals(
-    summaryLines({ ...SUMMARY, failed: 3, errorNames: [["TypeError", 2], ["ParseError", 1]] }).at(-1),
-    "failed records are in out.errors.ndjson: '--retry-failed' runs them again, but for those that could not be parsed",
-  );
-  assertEquals(
-    summaryLines({ ...SUMMARY, errorNames: [["ParseError", 2]] }).at(-1),
-    "failed records are in out.errors.ndjson: they could not be parsed, so there is nothing to run again",
-  );
-  // Those of an earlier run may be others.
-  assertEquals(
-    summaryLines({ ...SUMMARY, failed: 3, errorNames: [["ParseError", 2]] }).at(-1),
-    "failed records are in out.errors.ndjson: '--retry-failed' runs them again, but for those that could not be parsed",
-  );
-  assertEquals(
     summaryLines({ ...SUMMARY, outcome: "halted", slowest: [], denied: [], failed: 0, errors: undefined, errorNames: [] }).at(-1),
     "gave up, as '--halt' says: '--resume' goes on",
   );
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }).at(-1), "stopped: '--resume' goes on");
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }, "retry").at(-1), "stopped: '--retry-failed' goes on");
+  for (const outcome of ["halted", "stopped"] as const) {
+    assertEquals(summaryLines({ ...SUMMARY, outcome }).at(-2), "failed records are in out.errors.ndjson");
+  }
+  assertEquals(summaryLines({ ...SUMMARY, output: undefined }).at(-1), "failed records are in out.errors.ndjson");
+  assertEquals(
+    summaryLines({ ...SUMMARY, retryable: false }).at(-1),
+    "failed records are in out.errors.ndjson, and cannot be run again: they could not be parsed, or were too long to be kept whole",
+  );
   const notKept: BatchSummary = { ...SUMMARY, denied: [], output: undefined, errors: undefined };
   assertEquals(summaryLines(notKept).at(-1), "failed records were not kept: '--errors FILE' keeps them");
   assertEquals(summaryLines(notKept, "dry run").at(-1), "failed with: TypeError 2");

@@ -88,6 +88,19 @@ Deno.test(`batch() with 'memoryLimit' loses the record that fills the heap ${NEE
   assertEquals(folder.read("out"), doubles(1000, (x) => x === 500));
 });
 
+Deno.test(`batch() with 'memoryLimit' loses the line alone that fills the heap when it is parsed ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const long = `{"x":[${"[],".repeat(2_000_000)}[]]}`;
+  const input = folder.write("in.ndjson", `{"x":0}\n{"x":1}\n${long}\n{"x":3}\n{"x":4}\n`);
+  const task = ({ x }: { x: number }) => x;
+  // Through the calling thread all lines are in one block.
+  const lines = new Blob([Deno.readFileSync(input)]).stream();
+  const { records, failed, errorNames } = await run(task, { input: lines, output: folder.of("out"), memoryLimit: 32 });
+  assertEquals([records, failed, errorNames], [5, 1, [["MemoryLimitError", 1]]]);
+  assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), [3]);
+  assertEquals(folder.read("out"), "0\n1\n3\n4\n");
+});
+
 Deno.test(`batch() takes a share of the median for a time limit ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(5000));
@@ -148,6 +161,30 @@ for (const name of ["out", "out.gz"]) {
     assertEquals(folder.names(), ["in.ndjson", name, `${name}.errors.ndjson`, `${name}.log`]);
   });
 }
+
+Deno.test(`batch() tells whether any failed record can be run again, also when it resumes ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const output = folder.of("out");
+  const task = (x: number) => {
+    if (x !== 2) return x;
+    const error = new Error("no");
+    error.name = "ParseError";
+    throw error;
+  };
+  const unparsed = folder.write("unparsed.ndjson", "1\n{\n3\n");
+  for (const mode of [{}, { resume: true }, { retryFailed: true }]) {
+    const { failed, retryable } = await run(task, { input: unparsed, output, ...mode });
+    assertEquals([failed, retryable], [1, false], JSON.stringify(mode));
+  }
+  // A ParseError of the task's own is an error as any other.
+  const input = folder.write("in.ndjson", "1\n{\n2\n3\n");
+  await run(task, { input, output, overwrite: true, halt: 2, workers: 1 });
+  for (const mode of [{ resume: true }, { resume: true }, { retryFailed: true }]) {
+    const { failed, retryable } = await run(task, { input, output, ...mode });
+    assertEquals([failed, retryable], [2, true], JSON.stringify(mode));
+  }
+  assertEquals(folder.json("out.errors.ndjson").map(({ attempts }) => attempts), [1, 2]);
+});
 
 Deno.test(`batch() with 'retryFailed' finds the header of a row of CSV ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
