@@ -102,12 +102,17 @@ export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = Job
 
 const JOB_OPTIONS = ["id", "func", "args", "kwargs", "signal", "timeout", "retries", "retryIf", "transfer", "onDone"] as const;
 
-/** Says that a job is made by the pool, of a call: it has no options, and thousands of them are made in a millisecond. */
+/** Says that a job is made by the pool, of a call: it has no options. */
 const MERE_CALL = Symbol("mere call");
 const NOTHING: readonly never[] = [];
 
 /** The number of the next job that comes without an id. */
 let nextId = 0;
+
+/** The id of a job that comes without one: for the pool alone. */
+export function nextJobId(): number {
+  return nextId++;
+}
 
 /**
  * One call of a task: what to run, with what, and what to do when it is done.
@@ -182,18 +187,18 @@ export class Job<A extends unknown[], R, K extends object = object> {
   constructor(
     options: JobBaseOptions<R> & { func: unknown; args?: unknown; kwargs?: unknown },
     mereCall?: typeof MERE_CALL,
-    argsOfCall?: unknown[],
+    call?: Call,
   ) {
     if (mereCall === MERE_CALL) {
-      this.id = nextId++;
-      this.func = checkedFunc("create job", "func", options) as Task<unknown[], R>;
-      this.args = argsOfCall!;
+      this.id = call!.id;
+      this.func = call!.func as Task<unknown[], R>;
+      this.args = call!.args;
       this.transfer = NOTHING;
       return;
     }
     const checks = new Checks("create job");
     const { id, func, args, kwargs, signal, timeout, retries, retryIf, transfer, onDone } = checks.options(options, JOB_OPTIONS);
-    this.id = id === undefined ? nextId++ : checkedId(id);
+    this.id = id === undefined ? nextJobId() : checkedId(id);
     this.func = checkedFunc("create job", "func", func) as Task<unknown[], R>;
     this.args = args === undefined ? [] : checks.array("args", args);
     this.kwargs = kwargs === undefined ? undefined : checks.object("kwargs", kwargs);
@@ -213,11 +218,18 @@ export class Job<A extends unknown[], R, K extends object = object> {
   }
 }
 
-const MereCall = Job as unknown as new (func: unknown, mereCall: typeof MERE_CALL, args: unknown[]) => Job<never[], unknown>;
+/** A call of a task, checked already. */
+interface Call {
+  id: number;
+  func: Task | TaskRef;
+  args: readonly unknown[];
+}
 
-/** Makes a job of a call, of which nothing has to be checked but its task: for the pool alone. */
-export function makeJob(func: unknown, args: unknown[]): Job<never[], unknown> {
-  return new MereCall(func, MERE_CALL, args);
+const MereCall = Job as unknown as new (options: undefined, mereCall: typeof MERE_CALL, call: Call) => Job<never[], unknown>;
+
+/** Makes a job of a call, for somebody who wants to see it: for the pool alone. */
+export function makeJob(call: Call): Job<never[], unknown> {
+  return new MereCall(undefined, MERE_CALL, call);
 }
 
 function checkedId(id: unknown): string | number {
@@ -285,8 +297,6 @@ export interface FutureControl {
 export let makeFuture: <R>(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) => Future<R>;
 /** Settles a future: wakes those who wait for it. */
 export let settleFuture: <R>(future: Future<R>, outcome: Outcome<R>) => void;
-/** Settles a promise as the future does: one of which nobody has asked for the result. */
-export let connectFuture: (future: Future<unknown>, resolve: (value: unknown) => void, reject: (error: unknown) => void) => void;
 /** Calls the done callbacks of a settled future. */
 export let callDoneCallbacks: (future: Future<unknown>) => void;
 /** Calls back when a future is settled, at once if it is. The function that is returned calls it off. */
@@ -338,7 +348,6 @@ export class Future<R> {
   static {
     makeFuture = (job, control, callbacks) => new Future(job, control, callbacks);
     settleFuture = (future, outcome) => future.#settle(outcome);
-    connectFuture = (future, resolve, reject) => future.#connect(resolve, reject);
     callDoneCallbacks = (future) => future.#callDoneCallbacks();
     onSettled = (future, listener) => future.#onSettled(listener);
   }
@@ -444,15 +453,10 @@ export class Future<R> {
 
   #promise(): Promise<R> {
     return this.#result ??= new Promise((resolve, reject) => {
-      if (this.#resolve === undefined) this.#connect(resolve as (value: unknown) => void, reject);
-      else this.#onSettled(() => this.#settled === "finished" ? resolve(this.#outcome as R) : reject(this.#outcome));
+      this.#resolve = resolve as (value: unknown) => void;
+      this.#reject = reject;
+      if (this.#settled !== undefined) this.#settlePromise();
     });
-  }
-
-  #connect(resolve: (value: unknown) => void, reject: (error: unknown) => void): void {
-    this.#resolve = resolve;
-    this.#reject = reject;
-    if (this.#settled !== undefined) this.#settlePromise();
   }
 
   #settlePromise(): void {

@@ -15,20 +15,19 @@
  */
 
 import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors.ts";
-import { type Future, Job, makeJob, type Outcome, type Task, type TaskRef } from "./job.ts";
+import { checkedFunc, type Future, Job, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
 import { type MapHost, type MapOptions, type MapResults, MapRun, resolveMapOptions } from "./pool/map.ts";
 import type { PoolMeasurements } from "./pool/measurement.ts";
-import { type JobRecord, Observation } from "./pool/observation.ts";
+import { Observation } from "./pool/observation.ts";
 import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from "./pool/options.ts";
 import { Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
-import { Submission } from "./pool/submission.ts";
 import { Watchdog } from "./pool/watchdog.ts";
 import { JobTicket, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
-import { Semaphore, waitForPermit } from "./semaphore.ts";
+import { Semaphore, takePermit, waitForPermit } from "./semaphore.ts";
 import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
 import type { LeftBehind, Slot } from "./worker/slot.ts";
 import { TaskTable } from "./worker/tasks.ts";
@@ -171,6 +170,8 @@ export class ProcessPool implements AsyncDisposable {
       jobTimeout,
       retries,
       callbacks: this.#callbacks,
+      admit: (ticket) => this.#admit(ticket),
+      refused: (ticket, error) => this.#observation?.refused(ticket, error),
       cancel: (ticket, error, force) => this.#cancel(ticket, error, force),
     };
     this.#watchdog = new Watchdog(this.#options.clock, {
@@ -226,10 +227,17 @@ export class ProcessPool implements AsyncDisposable {
   submit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Future<Awaited<R>>>;
   submit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<Future<unknown>> {
     try {
-      const job = this.#accept(what, args);
-      const permit = this.#gate.tryAcquire();
-      if (permit !== undefined) return Promise.resolve(this.#admitJob(job, permit));
-      return this.#wait(job, false) as Promise<Future<unknown>>;
+      const ticket = this.#accept(what, args);
+      this.#observation?.submitted(ticket);
+      if (!takePermit(this.#gate)) {
+        return new Promise((resolve, reject) => {
+          ticket.awaitedBy(resolve as (future: unknown) => void, reject, false);
+          waitForPermit(this.#gate, ticket, ticket.signal);
+        });
+      }
+      const { future } = ticket;
+      this.#admit(ticket);
+      return Promise.resolve(future);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -264,9 +272,12 @@ export class ProcessPool implements AsyncDisposable {
    */
   trySubmit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Future<Awaited<R>> | undefined;
   trySubmit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Future<unknown> | undefined {
-    const job = this.#accept(what, args);
-    const permit = this.#gate.tryAcquire();
-    return permit === undefined ? undefined : this.#admitJob(job, permit);
+    const ticket = this.#accept(what, args);
+    if (!takePermit(this.#gate)) return undefined;
+    this.#observation?.submitted(ticket);
+    const { future } = ticket;
+    this.#admit(ticket);
+    return future;
   }
 
   /**
@@ -293,14 +304,14 @@ export class ProcessPool implements AsyncDisposable {
    */
   run<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Awaited<R>>;
   run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
-    try {
-      const job = this.#accept(what, args);
-      const permit = this.#gate.tryAcquire();
-      if (permit !== undefined) return this.#admitJob(job, permit).result();
-      return this.#wait(job, true);
-    } catch (error) {
-      return Promise.reject(error);
-    }
+    return new Promise((resolve, reject) => {
+      // What is thrown here, the promise rejects with.
+      const ticket = this.#accept(what, args);
+      ticket.awaitedBy(resolve, reject, true);
+      this.#observation?.submitted(ticket);
+      if (takePermit(this.#gate)) this.#admit(ticket);
+      else waitForPermit(this.#gate, ticket, ticket.signal);
+    });
   }
 
   /**
@@ -388,7 +399,11 @@ export class ProcessPool implements AsyncDisposable {
     this.#tasks.check(task);
     const host: MapHost = {
       acquire: (signal) => this.#acquire(signal),
-      admit: (chunk) => this.#admit(chunk, undefined, this.#observation?.submitted(chunk, chunk.size)),
+      release: () => this.#gate.release(),
+      admit: (chunk) => {
+        this.#observation?.submitted(chunk, chunk.size);
+        this.#admit(chunk);
+      },
       cancel: (ticket, error, force) => this.#cancelChunk(ticket, error, force),
       report: (error) => this.#callbacks.report(error),
     };
@@ -494,13 +509,13 @@ export class ProcessPool implements AsyncDisposable {
 
   // Admission
 
-  /** What was submitted, as a job; throws at once what can be known at once. */
-  #accept(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
+  /** The ticket of what was submitted; throws at once what can be known at once. */
+  #accept(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): JobTicket {
     if (!(what instanceof Job)) {
-      const job = makeJob(what, args);
+      const func = checkedFunc("create job", "func", what);
       this.#refuseIfNotOpen();
-      this.#tasks.check(job.func);
-      return job;
+      this.#tasks.check(func);
+      return new JobTicket(this.#owner, undefined, func, args);
     }
     if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} stand beside it`);
     const job = what;
@@ -513,7 +528,7 @@ export class ProcessPool implements AsyncDisposable {
       );
     }
     job.signal?.throwIfAborted();
-    return job;
+    return new JobTicket(this.#owner, job, job.func, job.args);
   }
 
   #refuseIfNotOpen(action = "submit to pool"): void {
@@ -521,53 +536,28 @@ export class ProcessPool implements AsyncDisposable {
     throw this.#defect ?? new PoolClosedError(`Cannot ${action} as it is shut down`);
   }
 
-  async #acquire(signal: AbortSignal | undefined): Promise<Disposable> {
-    this.#refuseIfNotOpen();
-    const permit = this.#gate.tryAcquire();
-    return permit ?? await this.#gate.acquire({ signal });
-  }
-
-  /** Has a submission wait at the gate: for its future, or for its result. */
-  #wait(job: Job<never[], unknown>, wantsResult: boolean): Promise<unknown> {
-    if (this.#observation !== undefined) return this.#waitObserved(this.#observation, job, wantsResult);
-    return new Promise((resolve, reject) => {
-      waitForPermit(this.#gate, new Submission(job, this.#admitWaiting, wantsResult, resolve, reject), job.signal);
+  #acquire(signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((grant, refuse) => {
+      this.#refuseIfNotOpen();
+      signal?.throwIfAborted();
+      if (takePermit(this.#gate)) grant();
+      else waitForPermit(this.#gate, { value: { grant, refuse }, before: undefined, after: undefined }, signal);
     });
   }
 
-  #waitObserved(observation: Observation, job: Job<never[], unknown>, wantsResult: boolean): Promise<unknown> {
-    const observed = observation.submitted(job);
-    const admit = (job: Job<never[], unknown>, permit: Disposable) => this.#admitJob(job, permit, observed);
-    return new Promise((resolve, reject) => {
-      const refuse = (error: unknown): void => {
-        observation.refused(observed, error);
-        reject(error);
-      };
-      waitForPermit(this.#gate, new Submission(job, admit, wantsResult, resolve, refuse), job.signal);
-    });
-  }
-
-  #admitWaiting = (job: Job<never[], unknown>, permit: Disposable): Future<unknown> => this.#admitJob(job, permit);
-
-  #admitJob(job: Job<never[], unknown>, permit: Disposable, observed = this.#observation?.submitted(job)): Future<unknown> {
-    const { signal } = job;
-    const ticket = new JobTicket(permit, job, this.#owner);
-    this.#admit(ticket, signal, observed);
-    return ticket.future;
-  }
-
-  /** Between the permit and this moment the pool may have closed, and the signal aborted. */
-  #admit(ticket: Ticket, signal?: AbortSignal, observed?: JobRecord): void {
+  /** Lets in one that has a permit. Between that and this moment the pool may have closed, and the signal aborted. */
+  #admit(ticket: Ticket): void {
+    const { signal } = ticket;
     try {
       this.#refuseIfNotOpen();
       signal?.throwIfAborted();
     } catch (error) {
-      ticket.permit[Symbol.dispose]();
-      if (observed !== undefined) this.#observation!.refused(observed, error);
+      this.#gate.release();
+      this.#observation?.refused(ticket, error);
       throw error;
     }
-    ticket.place = this.#queue.push(ticket);
-    if (observed !== undefined) this.#observation!.admitted(ticket, observed);
+    this.#queue.join(ticket);
+    this.#observation?.admitted(ticket);
     // Before it is sent: that may settle other jobs, whose callbacks may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
     this.#sendQueued();
@@ -600,7 +590,6 @@ export class ProcessPool implements AsyncDisposable {
       const task = this.#resolve(ticket);
       if (task === undefined) return void this.#tasks.learn().then(() => this.#dispatch());
       this.#queue.shift();
-      ticket.place = undefined;
       const outcome = task instanceof Error ? failed(task) : send(ticket, task, slot);
       if (ticket.settled) continue;
       if (outcome !== undefined) this.#settle(ticket, outcome);
@@ -664,7 +653,7 @@ export class ProcessPool implements AsyncDisposable {
 
   /** Puts tickets before all that is queued. */
   #requeue(tickets: Ticket[]): void {
-    for (const ticket of tickets.toReversed()) ticket.place = this.#queue.unshift(ticket);
+    for (const ticket of tickets.toReversed()) this.#queue.joinFront(ticket);
   }
 
   #lost = (ticket: Ticket, nextItem: number, death: Death): Outcome<unknown> | undefined => {
@@ -677,7 +666,7 @@ export class ProcessPool implements AsyncDisposable {
     if (outcome !== undefined) return [ticket, outcome];
     // If it has come to that meanwhile, nobody will take it out of the queue.
     if (this.#state === "broken") return [ticket, failed(this.#defect)];
-    ticket.place = this.#queue.unshift(ticket);
+    this.#queue.joinFront(ticket);
     return undefined;
   }
 
@@ -693,7 +682,7 @@ export class ProcessPool implements AsyncDisposable {
 
   #tryCancel(ticket: Ticket, outcome: Cancelled, force: boolean): boolean {
     // One that is nowhere is being sent or about to settle: whoever asks is called further down the stack.
-    while (!ticket.settled && (ticket.place !== undefined || ticket.slot !== undefined || this.#undecided.has(ticket))) {
+    while (!ticket.settled && (ticket.queued || ticket.slot !== undefined || this.#undecided.has(ticket))) {
       if (this.#takeBack(ticket)) {
         this.#settle(ticket, outcome);
         return true;
@@ -758,11 +747,8 @@ export class ProcessPool implements AsyncDisposable {
 
   /** Takes a ticket out of the queue or back from its worker; false if the worker has started it. */
   #takeBack(ticket: Ticket): boolean {
-    const { place, slot } = ticket;
     if (this.#undecided.delete(ticket)) return true;
-    if (place === undefined) return slot!.withdraw(ticket);
-    ticket.place = undefined;
-    return this.#queue.remove(place);
+    return ticket.queued ? this.#queue.remove(ticket) : ticket.slot!.withdraw(ticket);
   }
 
   // Settling
@@ -796,16 +782,19 @@ export class ProcessPool implements AsyncDisposable {
    * gate is let in after `onDone` has run; if nobody does, the place is free while it runs, and taken again for its promise if nothing came in.
    */
   #callBack(ticket: Ticket): void {
-    const { permit, onDone } = ticket;
-    const free = onDone === undefined || this.#gate.waiting === 0;
-    if (free) permit[Symbol.dispose]();
-    if (onDone !== undefined) {
-      const through = this.#callbacks.callOnDone(onDone);
-      const held = !free ? permit : through && this.#gate.tryAcquire();
-      if (through === undefined) held?.[Symbol.dispose]();
-      else through.then(() => held?.[Symbol.dispose]());
-    }
+    const { onDone } = ticket;
+    if (onDone === undefined) this.#gate.release();
+    else this.#callOnDone(onDone);
     ticket.callBack();
+  }
+
+  #callOnDone(onDone: () => unknown): void {
+    const free = this.#gate.waiting === 0;
+    if (free) this.#gate.release();
+    const through = this.#callbacks.callOnDone(onDone);
+    if (free && (through === undefined || !takePermit(this.#gate))) return;
+    if (through === undefined) this.#gate.release();
+    else through.then(() => this.#gate.release());
   }
 
   // The end

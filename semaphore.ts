@@ -20,13 +20,15 @@ export interface AcquireOptions {
 
 /** Somebody who waits for a permit. */
 export interface Waiter {
-  /** Called when there is one, while it is given back by somebody else. */
-  grant(permit: Disposable): void;
+  /** Called when it has one, while that is given back by somebody else. {@linkcode Semaphore.release} gives it back. */
+  grant(): void;
   refuse(reason: unknown): void;
 }
 
-/** Has somebody wait for a permit who is called back and needs no promise: for the pool alone. */
-export let waitForPermit: (semaphore: Semaphore, waiter: Waiter, signal?: AbortSignal) => void;
+/** Takes a permit if one can be had at once, to be given back by {@linkcode Semaphore.release}: for the pool alone. */
+export let takePermit: (semaphore: Semaphore) => boolean;
+/** Has somebody wait for a permit who is called back and needs no promise, in a place of its own: for the pool alone. */
+export let waitForPermit: (semaphore: Semaphore, place: Place<Waiter>, signal?: AbortSignal) => void;
 
 /**
  * A counting semaphore: of its permits, no more are out at a time than there are. Who finds none waits, and is served strictly in the order of
@@ -58,7 +60,8 @@ export class Semaphore {
   #waiters = new Queue<Waiter>();
 
   static {
-    waitForPermit = (semaphore, waiter, signal) => semaphore.#enqueue(waiter, signal);
+    takePermit = (semaphore) => semaphore.#take();
+    waitForPermit = (semaphore, place, signal) => semaphore.#enqueue(place, signal);
   }
 
   /**
@@ -109,10 +112,7 @@ export class Semaphore {
    * @returns The permit, or undefined. Disposing of it gives it back, once.
    */
   tryAcquire(): Disposable | undefined {
-    // While somebody waits nothing is available: a permit that comes back is handed on, never put down.
-    if (this.#available === 0) return undefined;
-    this.#available--;
-    return new Permit(this);
+    return this.#take() ? new Permit(this) : undefined;
   }
 
   /**
@@ -123,7 +123,7 @@ export class Semaphore {
    */
   release(): void {
     const waiter = this.#waiters.shift();
-    if (waiter !== undefined) return waiter.grant(new Permit(this));
+    if (waiter !== undefined) return waiter.grant();
     if (this.#available === this.#permits) {
       throw new RangeError(`Cannot release permit as none is in use: all ${this.#permits} are available`);
     }
@@ -139,20 +139,31 @@ export class Semaphore {
     for (const waiter of this.#waiters.clear()) waiter.refuse(reason);
   }
 
-  #wait(signal: AbortSignal | undefined): Promise<Disposable> {
-    return new Promise((grant, refuse) => this.#enqueue({ grant, refuse }, signal));
+  #take(): boolean {
+    // While somebody waits nothing is available: a permit that comes back is handed on, never put down.
+    if (this.#available === 0) return false;
+    this.#available--;
+    return true;
   }
 
-  #enqueue(waiter: Waiter, signal: AbortSignal | undefined): void {
-    if (signal === undefined) return void this.#waiters.push(waiter);
+  #wait(signal: AbortSignal | undefined): Promise<Disposable> {
+    return new Promise((resolve, refuse) => {
+      const value: Waiter = { grant: () => resolve(new Permit(this)), refuse };
+      this.#enqueue({ value, before: undefined, after: undefined }, signal);
+    });
+  }
+
+  #enqueue(place: Place<Waiter>, signal: AbortSignal | undefined): void {
+    if (signal === undefined) return void this.#waiters.join(place);
+    const { value: waiter } = place;
     const stopListening = onAbort(signal, () => {
-      this.#waiters.remove(place);
+      this.#waiters.remove(listening);
       waiter.refuse(signal.reason);
     });
-    const place: Place<Waiter> = this.#waiters.push({
-      grant(permit) {
+    const listening = this.#waiters.push({
+      grant() {
         stopListening();
-        waiter.grant(permit);
+        waiter.grant();
       },
       refuse(reason) {
         stopListening();

@@ -104,8 +104,11 @@ const CHUNK_PATIENCE = 2;
 
 /** What a map needs of its pool. */
 export interface MapHost {
-  acquire(signal: AbortSignal | undefined): Promise<Disposable>;
-  /** Queues a chunk; throws if the pool takes none. */
+  /** Waits for a permit. */
+  acquire(signal: AbortSignal | undefined): Promise<void>;
+  /** Gives one back that is of no use. */
+  release(): void;
+  /** Queues a chunk that has a permit; throws, and that is back, if the pool takes none. */
   admit(chunk: Chunk): void;
   /** Cancels what has not started of a chunk; with `force` also what runs. */
   cancel(chunk: Chunk, error: unknown, force: boolean): void;
@@ -233,6 +236,7 @@ export class Chunk extends Ticket {
   /** The index of its first item in the input. */
   readonly id: number;
   readonly onDone = undefined;
+  readonly mereArgs = undefined;
   readonly timeout: number;
   #retries: number;
   /** What came of earlier runs of the item that is next. */
@@ -248,8 +252,8 @@ export class Chunk extends Ticket {
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
 
-  constructor(permit: Disposable, items: ArrayLike<unknown>, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
-    super(permit);
+  constructor(items: ArrayLike<unknown>, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
+    super();
     this.func = func;
     this.timeout = timeout;
     this.#retries = retries;
@@ -634,10 +638,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   async #submitChunk(): Promise<void> {
     const items = await this.#readChunk();
     if (items.length === 0) return;
-    const permit = await this.#host.acquire(this.#over.signal);
-    if (this.ended) return permit[Symbol.dispose]();
+    await this.#host.acquire(this.#over.signal);
+    if (this.ended) return this.#host.release();
     const { task: func, timeout, retries, eager } = this.#options;
-    const chunk = new Chunk(permit, items, { func, timeout, retries, eager, firstIndex: this.#read - items.length, listener: this });
+    const chunk = new Chunk(items, { func, timeout, retries, eager, firstIndex: this.#read - items.length, listener: this });
     this.#chunks.set(chunk, { blocks: [], over: false });
     this.#inFlight++;
     try {

@@ -127,7 +127,6 @@ export class JobRecord implements ObservedJob {
   state: SettledState | undefined = undefined;
   error: unknown = undefined;
   failed = 0;
-  refused = false;
   #func: Task | TaskRef;
 
   constructor(id: string | number, func: Task | TaskRef, { items, submitted }: { items: number; submitted: number }) {
@@ -177,22 +176,19 @@ export class Observation {
   }
 
   /** `items` is the number of a chunk's. */
-  submitted({ id, func }: { id: string | number; func: Task | TaskRef }, items = 1): JobRecord {
-    const job = new JobRecord(id, func, { items, submitted: this.#now() });
+  submitted(ticket: Ticket, items = 1): void {
+    const job = ticket.observed = new JobRecord(ticket.id, ticket.func, { items, submitted: this.#now() });
     const { submitted } = this.#listeners;
     if (submitted.length > 0) this.#tell(submitted, (observer) => observer.submitted!(job));
-    return job;
   }
 
-  /** Once, whoever is the first to notice. */
-  refused(job: JobRecord, error: unknown): void {
-    if (job.refused || job.admitted !== undefined) return;
-    job.refused = true;
+  refused({ observed: job }: Ticket, error: unknown): void {
+    if (job === undefined) return;
     this.#tell(this.#listeners.refused, (observer) => observer.refused!(job, error));
   }
 
-  admitted(ticket: Ticket, job: JobRecord): void {
-    ticket.observed = job;
+  admitted({ observed: job }: Ticket): void {
+    if (job === undefined) return;
     job.admitted = this.#justNow();
     const { admitted } = this.#listeners;
     if (admitted.length > 0) this.#tell(admitted, (observer) => observer.admitted!(job));

@@ -1,9 +1,9 @@
 /** A place in a {@linkcode Queue}; whoever holds it can leave the queue at once, from anywhere in it. */
 export interface Place<T> {
   readonly value: T;
-  /** The neighbours; undefined once the place was left. */
-  before: Place<T> | undefined;
-  after: Place<T> | undefined;
+  /** The neighbours; undefined while it is in no queue. */
+  before: Place<unknown> | undefined;
+  after: Place<unknown> | undefined;
 }
 
 /**
@@ -15,7 +15,7 @@ export class Queue<T> {
   #size = 0;
 
   constructor() {
-    const ends = { value: undefined as T, before: undefined, after: undefined } as Place<T>;
+    const ends: Place<T> = placeOf(undefined as T);
     ends.before = ends.after = ends;
     this.#ends = ends;
   }
@@ -26,21 +26,31 @@ export class Queue<T> {
 
   /** The value that is served next. */
   get first(): T | undefined {
-    return this.#ends.after!.value;
+    return this.#ends.after!.value as T;
   }
 
   /** Joins at the end. */
   push(value: T): Place<T> {
-    return this.#insert(value, this.#ends.before!, this.#ends);
+    return this.join(placeOf(value));
   }
 
   /** Joins in front of everybody: for what was served already and came back through no fault of its own. */
   unshift(value: T): Place<T> {
-    return this.#insert(value, this.#ends, this.#ends.after!);
+    return this.joinFront(placeOf(value));
+  }
+
+  /** Joins at the end with a place of one's own, which is in no queue. */
+  join(place: Place<T>): Place<T> {
+    return this.#insert(place, this.#ends.before!, this.#ends);
+  }
+
+  /** Joins in front of everybody with a place of one's own. */
+  joinFront(place: Place<T>): Place<T> {
+    return this.#insert(place, this.#ends, this.#ends.after!);
   }
 
   shift(): T | undefined {
-    const place = this.#ends.after!;
+    const place = this.#ends.after as Place<T>;
     if (place === this.#ends) return undefined;
     this.remove(place);
     return place.value;
@@ -48,9 +58,10 @@ export class Queue<T> {
 
   /** Leaves the queue; false if that happened before. */
   remove(place: Place<T>): boolean {
-    if (place.before === undefined) return false;
-    place.before.after = place.after;
-    place.after!.before = place.before;
+    const { before, after } = place;
+    if (before === undefined) return false;
+    before.after = after;
+    after!.before = before;
     place.before = place.after = undefined;
     this.#size--;
     return true;
@@ -63,10 +74,15 @@ export class Queue<T> {
     return values;
   }
 
-  #insert(value: T, before: Place<T>, after: Place<T>): Place<T> {
-    const place: Place<T> = { value, before, after };
+  #insert(place: Place<T>, before: Place<unknown>, after: Place<unknown>): Place<T> {
+    place.before = before;
+    place.after = after;
     before.after = after.before = place;
     this.#size++;
     return place;
   }
+}
+
+function placeOf<T>(value: T): Place<T> {
+  return { value, before: undefined, after: undefined };
 }

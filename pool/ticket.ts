@@ -5,6 +5,8 @@ import {
   type FutureControl,
   type Job,
   makeFuture,
+  makeJob,
+  nextJobId,
   type Outcome,
   type SettledState,
   settleFuture,
@@ -12,6 +14,7 @@ import {
   taskName,
   type TaskRef,
 } from "../job.ts";
+import type { Waiter } from "../semaphore.ts";
 import type { FromWorker, ItemsMessage, RunMessage, TaskMessage, Thrown } from "../worker/protocol.ts";
 import type { Slot } from "../worker/slot.ts";
 import type { Callbacks } from "./callbacks.ts";
@@ -32,14 +35,13 @@ export type Answer = Extract<FromWorker, { type: "returned" | "threw" }> | Items
 /** Makes of something thrown in a worker what is thrown here. */
 export type Decode = (thrown: Thrown) => unknown;
 
-/** The pool's record of one thing that has passed the gate: where it is, and what to do when it settles. */
-export abstract class Ticket {
+/** The pool's record of one thing that is to be run: where it is, and what to do when it settles. It is its own place in a queue. */
+export abstract class Ticket implements Place<Ticket> {
   abstract readonly id: string | number;
   abstract readonly func: Task | TaskRef;
-  /** Its permit; given back once. */
-  readonly permit: Disposable;
-  /** Where it is: in the queue, in a slot, or, settled, in neither. */
-  place: Place<Ticket> | undefined;
+  before: Place<unknown> | undefined;
+  after: Place<unknown> | undefined;
+  /** Once it has passed the gate it is in the queue, in a slot, or, settled, in neither. */
   slot: Slot | undefined;
   /** The number under which its slot knows it, and how many its slot had sent before. */
   run = 0;
@@ -54,8 +56,13 @@ export abstract class Ticket {
   /** Stops listening to the signal that may abort it. */
   stopListening: (() => void) | undefined;
 
-  constructor(permit: Disposable) {
-    this.permit = permit;
+  get value(): this {
+    return this;
+  }
+
+  /** Whether it waits for a worker, or before that for a permit. */
+  get queued(): boolean {
+    return this.before !== undefined;
   }
 
   get name(): string {
@@ -89,6 +96,14 @@ export abstract class Ticket {
   get transfer(): readonly Transferable[] {
     return [];
   }
+
+  /** What aborts it. */
+  get signal(): AbortSignal | undefined {
+    return undefined;
+  }
+
+  /** Its arguments, if it is a job that has not been run before and has nothing else to be sent. */
+  abstract readonly mereArgs: readonly unknown[] | undefined;
 
   /** The message that has a worker run it. */
   abstract message(run: number, task: TaskMessage): RunMessage;
@@ -137,39 +152,92 @@ export interface TicketOwner {
   retries: number;
   /** Where errors are reported. */
   callbacks: Callbacks;
+  /** Lets in one that has a permit; throws, and the permit is back, if the pool takes none. */
+  admit(ticket: JobTicket): void;
+  /** One that waited at the gate was refused. */
+  refused(ticket: JobTicket, error: unknown): void;
   /** Cancels what has not started, or, with `force`, what runs; false if it does not. */
   cancel(ticket: Ticket, error: unknown, force: boolean): boolean;
 }
 
-/** The record of a job, and the pool's hand on its future. */
-export class JobTicket extends Ticket implements FutureControl {
-  readonly future: Future<unknown>;
-  readonly #job: Job<never[], unknown>;
+type Resolve = (value: unknown) => void;
+type Reject = (reason: unknown) => void;
+
+const NOTHING: readonly never[] = [];
+
+/**
+ * The record of a job, from its submission on, and the pool's hand on its future. Of a call whose caller wants nothing but the result it is all that there is beside
+ * that promise: a million of them may wait at the gate under one `Promise.all`.
+ */
+export class JobTicket extends Ticket implements FutureControl, Waiter {
+  readonly id: string | number;
+  readonly func: Task | TaskRef;
+  readonly #args: readonly unknown[];
+  /** Undefined for a call, until somebody wants to see it. */
+  #job: Job<never[], unknown> | undefined;
   readonly #owner: TicketOwner;
+  #future: Future<unknown> | undefined;
+  /** Settle the promise of the result; while the ticket waits for a permit on behalf of `submit`, that of the future. */
+  #resolve: Resolve | undefined;
+  #reject: Reject | undefined;
+  #wantsResult = false;
   /** What came of earlier runs. */
   #failures: unknown[] | undefined;
 
-  constructor(permit: Disposable, job: Job<never[], unknown>, owner: TicketOwner) {
-    super(permit);
-    this.#job = job;
+  /** The ticket of a job, or of a call of a task with these arguments. */
+  constructor(owner: TicketOwner, what: Job<never[], unknown> | undefined, func: Task | TaskRef, args: readonly unknown[]) {
+    super();
+    this.id = what === undefined ? nextJobId() : what.id;
+    this.func = func;
+    this.#args = args;
+    this.#job = what;
     this.#owner = owner;
-    this.future = makeFuture(job, this, owner.callbacks);
+    if (what?.onDone !== undefined) this.future;
   }
 
-  get id(): string | number {
-    return this.#job.id;
+  /** The job's future. It has to be asked for before the job settles. */
+  get future(): Future<unknown> {
+    return this.#future ??= makeFuture(
+      this.#job ??= makeJob({ id: this.id as number, func: this.func, args: this.#args }),
+      this,
+      this.#owner.callbacks,
+    );
   }
 
-  get func(): Task | TaskRef {
-    return this.#job.func;
+  /** Names those who wait: for the result, or, at the gate, for the future. */
+  awaitedBy(resolve: Resolve, reject: Reject, wantsResult: boolean): void {
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#wantsResult = wantsResult;
+  }
+
+  grant(): void {
+    try {
+      if (this.#wantsResult) return this.#owner.admit(this);
+      const { future } = this;
+      const resolve = this.#resolve!;
+      this.#owner.admit(this);
+      resolve(future);
+    } catch (error) {
+      this.#reject!(error);
+    }
+  }
+
+  refuse(reason: unknown): void {
+    this.#owner.refused(this, reason);
+    this.#reject!(reason);
+  }
+
+  override get signal(): AbortSignal | undefined {
+    return this.#job?.signal;
   }
 
   override get transfer(): readonly Transferable[] {
-    return this.#job.transfer;
+    return this.#job === undefined ? NOTHING : this.#job.transfer;
   }
 
   get onDone(): (() => unknown) | undefined {
-    const { onDone } = this.#job;
+    const onDone = this.#job?.onDone;
     return onDone && (() => onDone(this.future));
   }
 
@@ -178,7 +246,7 @@ export class JobTicket extends Ticket implements FutureControl {
   }
 
   get timeout(): number {
-    return this.#job.timeout ?? this.#owner.jobTimeout;
+    return this.#job?.timeout ?? this.#owner.jobTimeout;
   }
 
   isAt(): boolean {
@@ -201,9 +269,15 @@ export class JobTicket extends Ticket implements FutureControl {
     return this.#owner.cancel(this, this.cancelled(reason), force);
   }
 
+  get mereArgs(): readonly unknown[] | undefined {
+    const mere = this.#failures === undefined && (this.#job === undefined || (this.#job.kwargs === undefined && this.transfer.length === 0));
+    return mere ? this.#args : undefined;
+  }
+
   message(run: number, task: TaskMessage): RunMessage {
-    const { id, args, kwargs } = this.#job;
-    return { type: "run", run, task, id, attempt: this.attempt, args: kwargs === undefined ? args : [...args, kwargs] };
+    const kwargs = this.#job?.kwargs;
+    const args = kwargs === undefined ? this.#args : [...this.#args, kwargs];
+    return { type: "run", run, task, id: this.id, attempt: this.attempt, args };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
@@ -221,7 +295,7 @@ export class JobTicket extends Ticket implements FutureControl {
 
   /** The outcome, unless it is to run again. */
   #failed(error: unknown): Outcome<unknown> | undefined {
-    const { retries = this.#owner.retries } = this.#job;
+    const retries = this.#job?.retries ?? this.#owner.retries;
     const failures = this.#failures ?? [];
     if (failures.length < retries && this.#wantsRetry(error)) {
       failures.push(error);
@@ -232,7 +306,7 @@ export class JobTicket extends Ticket implements FutureControl {
   }
 
   #wantsRetry(error: unknown): boolean {
-    const { retryIf } = this.#job;
+    const retryIf = this.#job?.retryIf;
     if (retryIf === undefined) return isDeath(error);
     try {
       return retryIf(error, this.attempt);
@@ -244,10 +318,13 @@ export class JobTicket extends Ticket implements FutureControl {
 
   settle(outcome: Outcome<unknown>, counts: SettledCounts): void {
     counts[outcome.state]++;
-    settleFuture(this.future, outcome);
+    if (this.#future !== undefined) settleFuture(this.#future, outcome);
+    if (!this.#wantsResult) return;
+    if (outcome.state === "finished") this.#resolve!(outcome.value);
+    else this.#reject!(outcome.error);
   }
 
   callBack(): void {
-    callDoneCallbacks(this.future);
+    if (this.#future !== undefined) callDoneCallbacks(this.#future);
   }
 }

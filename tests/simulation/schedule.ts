@@ -302,7 +302,7 @@ export class Schedule implements Stage {
       for (const ticket of slot.tickets()) {
         inSlots++;
         check(!ticket.settled, "no slot holds a settled job", () => `job ${ticket.id}`);
-        check(ticket.slot === slot && ticket.place === undefined, "a job is in one place", () => `job ${ticket.id}`);
+        check(ticket.slot === slot && !ticket.queued, "a job is in one place", () => `job ${ticket.id}`);
         if (ticket instanceof JobTicket) check(!ticket.future.done(), "no slot holds a settled job", () => `job ${ticket.id}`);
       }
       if (!slot.hasRoom || queue.size === 0) continue;
