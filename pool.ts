@@ -614,8 +614,8 @@ export class ProcessPool implements AsyncDisposable {
 
   #crewEvents: CrewEvents = {
     changed: () => this.#dispatch(),
+    returned: (ticket, value) => this.#settle(ticket, { state: "finished", value }),
     answered: (ticket, answer) => {
-      if (answer.type === "returned") return this.#settle(ticket, { state: "finished", value: answer.value });
       this.#undecided.add(ticket);
       const settlement = this.#decide(ticket, ticket.answered(answer, this.#decode));
       if (settlement !== undefined) this.#settle(...settlement);

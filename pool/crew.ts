@@ -39,7 +39,9 @@ export interface JobInspection {
 export interface CrewEvents {
   /** There may be room for a job, or one worker less. */
   changed(): void;
-  /** A job has left its worker, with an answer. */
+  /** A job has left its worker: it returned this. */
+  returned(ticket: Ticket, value: unknown): void;
+  /** A job has left its worker, with another answer. */
   answered(ticket: Ticket, answer: Answer): void;
   /** Some items of a job that goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
@@ -371,6 +373,10 @@ export class Crew {
       this.#leave(slot, "failed to start", death.reason);
       this.#startFailed(death);
       this.#parts.events.changed();
+    },
+    returned: (ticket, value) => {
+      this.#failedStarts = 0;
+      this.#parts.events.returned(ticket, value);
     },
     answered: (ticket, answer) => {
       this.#failedStarts = 0;

@@ -29,8 +29,8 @@ export interface SettledCounts {
   cancelled: number;
 }
 
-/** What a worker answers about a job, when that is its end. */
-export type Answer = Extract<FromWorker, { type: "returned" | "threw" }> | ItemsMessage;
+/** What a worker answers about a job, when that is its end and it has not returned. */
+export type Answer = Extract<FromWorker, { type: "threw" }> | ItemsMessage;
 
 /** Makes of something thrown in a worker what is thrown here. */
 export type Decode = (thrown: Thrown) => unknown;
@@ -281,7 +281,6 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
-    if (answer.type === "returned") return { state: "finished", value: answer.value };
     return answer.type === "threw" ? this.#failed(decode(answer.thrown)) : undefined;
   }
 

@@ -54,7 +54,15 @@ class GuardedThread implements Thread {
     this.#killable = killable;
     this.#lock = lock;
     const { port1, port2 } = new MessageChannel();
-    this.#line = new Line(port1, (message) => this.#receive(message), () => this.#delivered());
+    this.#line = new Line(port1, {
+      message: (message) => this.#receive(message),
+      returned: (run, value) => {
+        if (!this.#ended) events.returned(run, value);
+      },
+      delivered: () => {
+        if (!this.#ended) events.delivered();
+      },
+    });
     port1.onmessageerror = () => this.#died({ reason: "sent a message that cannot be read" });
     try {
       this.#terminate = launch({ lock, port: port2, died: (death) => this.#died(death) });
@@ -71,6 +79,10 @@ class GuardedThread implements Thread {
 
   post(message: ToRuntime, transfer: readonly Transferable[] = []): void {
     this.#line.post(message.type === "load" ? { ...message, line: this.#line.memory } : message, transfer);
+  }
+
+  call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
+    return this.#line.call(key, run, id, args);
   }
 
   drain(): void {
@@ -105,10 +117,6 @@ class GuardedThread implements Thread {
     // Once it is granted, and given back.
     locks().request(this.#lock, () => {}).then(() => this.#lockFreed());
     this.#events.alive();
-  }
-
-  #delivered(): void {
-    if (!this.#ended) this.#events.delivered();
   }
 
   #lockFreed(): void {

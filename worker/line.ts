@@ -44,6 +44,15 @@ const ENOUGH = 64;
  */
 const LOOK_EVERY = 1, LOOKS = 2;
 
+/** What a line tells. */
+export interface LineEvents {
+  message(message: FromWorker): void;
+  /** A job returned this: the most common message, for which none is made. */
+  returned(run: number, value: unknown): void;
+  /** There are no more messages for the moment. */
+  delivered(): void;
+}
+
 /**
  * The caller's end of the line to a worker: a port, and beside it shared memory for what is small. A job that is written there is with the worker
  * at once; all jobs of a turn wake it together; and a reply is with the caller even if the worker is halted a moment later. So a call costs far
@@ -60,8 +69,7 @@ export class Line {
   #replies: SharedQueue;
   #bells: Int32Array<SharedArrayBuffer>;
   #pace: Float64Array<SharedArrayBuffer>;
-  #receive: (message: FromWorker) => void;
-  #delivered: () => void;
+  #events: LineEvents;
   /** How many jobs have not been answered. */
   #open = 0;
   /** How many jobs the worker was sent in this turn and not woken for. */
@@ -73,15 +81,9 @@ export class Line {
   #items: ItemsMessage & { values: unknown[] } | undefined;
   #closed = false;
 
-  /**
-   * @param port The port to the worker.
-   * @param receive Takes a message.
-   * @param delivered Called when there are no more of them for the moment.
-   */
-  constructor(port: MessagePort, receive: (message: FromWorker) => void, delivered: () => void) {
+  constructor(port: MessagePort, events: LineEvents) {
     this.#port = port;
-    this.#receive = receive;
-    this.#delivered = delivered;
+    this.#events = events;
     const queue = (): SharedArrayBuffer => new SharedArrayBuffer(8 * (16 + CELLS));
     this.memory = { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(8 * (PACE + 1)) };
     this.#requests = openSharedQueue(this.memory.requests);
@@ -108,15 +110,26 @@ export class Line {
       this.#port.postMessage(message, transfer as Transferable[]);
       return this.#wake(false);
     }
-    if (message.type !== "run" || transfer.length > 0 || !this.#write(message)) {
-      const inTurn = this.#requests.hasRoom;
-      this.#port.postMessage({ ...message, inTurn } satisfies ToWorker, transfer as Transferable[]);
-      if (inTurn) this.#requests.push(BY_PORT, 0, 0, []);
-      this.#wake(false);
-    } else this.#wakeSoon();
+    const inTurn = this.#requests.hasRoom;
+    this.#port.postMessage({ ...message, inTurn } satisfies ToWorker, transfer as Transferable[]);
+    if (inTurn) this.#requests.push(BY_PORT, 0, 0, []);
+    this.#wake(false);
+    this.#expectReply();
+  }
+
+  /** Sends a job through shared memory, if it is small; false if it has to be posted. What the task is the worker knows by this key. */
+  call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
+    if (!this.#requests.push(key, run, id, args)) return false;
+    this.#wakeSoon();
+    this.#expectReply();
+    return true;
+  }
+
+  #expectReply(): void {
     this.#open++;
-    this.#listen();
-    this.#lookForHeld();
+    this.#emptyLooks = 0;
+    if (!this.#listening) this.#listen();
+    if (this.#timer === undefined) this.#lookSoon();
   }
 
   #receiveByPort(message: FromWorker): void {
@@ -124,8 +137,8 @@ export class Line {
     this.drain();
     if (this.#closed) return;
     if (isLast(message)) this.#open--;
-    this.#receive(message);
-    this.#delivered();
+    this.#events.message(message);
+    this.#events.delivered();
   }
 
   /** Takes the replies that are there by now. Those by the port cannot be had before their turn without others overtaking them. */
@@ -139,12 +152,13 @@ export class Line {
       if (kind === ITEM) this.#gather(run, from, value);
       else {
         this.#open--;
-        this.#receiveItems();
-        this.#receive(kind === RETURNED ? { type: "returned", run, value } : { type: "skipped", run });
+        if (this.#items !== undefined) this.#receiveItems();
+        if (kind === RETURNED) this.#events.returned(run, value);
+        else this.#events.message({ type: "skipped", run });
       }
     } while (replies.hasNext);
     this.#receiveItems();
-    this.#delivered();
+    this.#events.delivered();
   }
 
   /** Items that follow each other are received together. */
@@ -157,7 +171,7 @@ export class Line {
   #receiveItems(): void {
     const items = this.#items;
     this.#items = undefined;
-    if (items !== undefined) this.#receive(items);
+    if (items !== undefined) this.#events.message(items);
   }
 
   close(): void {
@@ -166,11 +180,6 @@ export class Line {
     clearTimeout(this.#timer);
     // So that nothing waits on the memory any more.
     Atomics.notify(this.#bells, CALLER);
-  }
-
-  /** What a task is goes by the port, once; then its key will do. A second attempt is rare. */
-  #write({ run, task, id, attempt, args }: RunMessage & { type: "run" }): boolean {
-    return task.text === undefined && task.export === undefined && attempt === 1 && this.#requests.push(task.key, run, id, args);
   }
 
   /** Once for all that is sent in this turn, or for enough of it that the worker can go ahead with. */
@@ -195,7 +204,7 @@ export class Line {
 
   /** Waits for replies. */
   #listen(): void {
-    if (this.#listening || this.#closed) return;
+    if (this.#closed) return;
     this.#listening = true;
     Atomics.store(this.#bells, CALLER, ASLEEP);
     // Whoever writes now sees that it has to wake; whoever wrote just before did not.
@@ -203,11 +212,6 @@ export class Line {
     const waiting = Atomics.waitAsync(this.#bells, CALLER, ASLEEP);
     if (waiting.async) waiting.value.then(this.#woken);
     else soon(this.#woken);
-  }
-
-  #lookForHeld(): void {
-    this.#emptyLooks = 0;
-    this.#lookSoon();
   }
 
   /** What is held back is never the last. */
@@ -239,7 +243,8 @@ export class Line {
     if (this.#replies.hasNext) return this.#take();
     this.#listening = false;
     if (this.#open > 0) this.#listen();
-    this.#lookForHeld();
+    this.#emptyLooks = 0;
+    this.#lookSoon();
   };
 }
 

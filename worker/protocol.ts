@@ -198,6 +198,13 @@ export interface Thread {
    * @throws {DOMException & { name: "DataCloneError" }} If it holds something that cannot be copied. Nothing was sent then.
    */
   post(message: ToRuntime, transfer?: readonly Transferable[]): void;
+  /**
+   * Sends the first run of a job with a task that the worker knows, if it is small enough to go beside messages; false if it is not: `post` sends it then. A thread without
+   * memory to share has no such method.
+   *
+   * @throws {unknown} What a getter of an argument throws. Nothing was sent then.
+   */
+  call?(key: number, run: number, id: string | number, args: readonly unknown[]): boolean;
   /** How long a job takes lately, in ms; Infinity if that is not known. */
   readonly pace: number;
   /** Tells at once of what has arrived by now in shared memory. */
@@ -214,6 +221,8 @@ export interface ThreadEvents {
   /** It can be sent messages. */
   alive(): void;
   message(message: FromRuntime): void;
+  /** The same as a message that a job returned this, for which none was made. */
+  returned(run: number, value: unknown): void;
   /** There are no more messages at this moment: time to act on those that came. */
   delivered(): void;
   /** It has ended, or could not start, without having been told to stop. Nothing but `gone` comes after it. */

@@ -1,5 +1,5 @@
 import type { Observation } from "../pool/observation.ts";
-import type { Ticket } from "../pool/ticket.ts";
+import type { Answer, Ticket } from "../pool/ticket.ts";
 import {
   CLAIM_WORDS,
   type Death,
@@ -26,8 +26,10 @@ export interface SlotEvents {
   initialized(slot: Slot): void;
   /** The worker never became ready. */
   failedToStart(slot: Slot, death: Death): void;
-  /** A job has left the slot, with an answer. */
-  answered(ticket: Ticket, answer: Extract<FromRuntime, { type: "returned" | "threw" }> | ItemsMessage): void;
+  /** A job has left the slot: it returned this. */
+  returned(ticket: Ticket, value: unknown): void;
+  /** A job has left the slot, with another answer. */
+  answered(ticket: Ticket, answer: Answer): void;
   /** Some items of a job that goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
   /** Jobs have left the slot, and there is nothing more to tell for the moment. */
@@ -173,6 +175,7 @@ export class Slot {
     this.#thread = start({
       alive: () => this.#state === "starting" && this.#loadModules(),
       message: (message) => this.#receive(message),
+      returned: (run, value) => this.#returned(run, value),
       delivered: () => {
         const ahead = Math.floor(TIME_AHEAD / this.#thread.pace) - 1;
         this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, ahead));
@@ -286,11 +289,14 @@ export class Slot {
     ticket.sentAs = this.#sent++;
     const introduced = this.#introduce(task);
     try {
-      const message = ticket.message(run, introduced);
       if (this.#times !== undefined) this.#times[index * 2] = this.#times[index * 2 + 1] = 0;
+      // What a task is goes by the port, once; then its key will do.
+      const args = introduced === task ? undefined : ticket.mereArgs;
+      const message = args === undefined ? ticket.message(run, introduced) : undefined;
+      this.#claims[claim + 1] = message?.type === "chunk" ? message.from : 0;
       Atomics.store(this.#claims, claim, SENT);
-      Atomics.store(this.#claims, claim + 1, message.type === "chunk" ? message.from : 0);
-      this.#thread.post(message, ticket.transfer);
+      const sent = args !== undefined && this.#thread.call?.(task.key, run, ticket.id, args);
+      if (!sent) this.#thread.post(message ?? ticket.message(run, introduced), ticket.transfer);
     } catch (error) {
       if (introduced === task) this.#known.delete(task.key);
       if (holding.run === run) {
@@ -467,6 +473,7 @@ export class Slot {
         if (!message.last) return this.#progressed(message);
         return this.#answered(message);
       case "returned":
+        return this.#returned(message.run, message.value);
       case "threw":
       case "skipped":
         return this.#answered(message);
@@ -478,20 +485,32 @@ export class Slot {
     if (ticket !== undefined) this.#events.progressed(ticket, message);
   }
 
-  #answered(message: Extract<FromRuntime, { type: "returned" | "threw" | "skipped" }> | ItemsMessage): void {
-    const holding = this.#heldAs(message.run);
-    // An answer may come twice; the second finds nothing.
-    if (holding === undefined) return;
+  #returned(run: number, value: unknown): void {
+    if (this.#state === "ended") return;
+    this.#heard = true;
+    const ticket = this.#release(run, true);
+    if (ticket !== undefined) this.#events.returned(ticket, value);
+  }
+
+  #answered(message: Extract<FromRuntime, { type: "threw" | "skipped" }> | ItemsMessage): void {
+    const ran = message.type !== "skipped";
+    const ticket = this.#release(message.run, ran);
+    if (ticket !== undefined && ran) this.#events.answered(ticket, message);
+  }
+
+  /** Lets go of a job that was answered, if it is still held: an answer may come twice, and the second finds nothing. */
+  #release(run: number, ran: boolean): Ticket | undefined {
+    const holding = this.#heldAs(run);
+    if (holding === undefined) return undefined;
     const { ticket } = holding;
-    if (this.#observation !== undefined && ticket !== undefined && message.type !== "skipped") this.#observe(holding, ticket);
+    if (this.#observation !== undefined && ticket !== undefined && ran) this.#observe(holding, ticket);
     this.#clear(holding);
     this.#answers++;
     this.#heldUp = false;
     this.#proven = true;
     if (this.#load === 0) this.#idleSince = this.#now();
-    if (ticket === undefined || message.type === "skipped") return;
-    ticket.slot = undefined;
-    this.#events.answered(ticket, message);
+    if (ticket !== undefined && ran) ticket.slot = undefined;
+    return ticket;
   }
 
   #stateOf({ claim }: Holding): number {
