@@ -1,5 +1,5 @@
 import type { LineMemory } from "./line.ts";
-import type { FromRuntime, ItemsMessage, RunByPort, RunMessage } from "./protocol.ts";
+import type { FromRuntime, ItemsMessage, RunByPort } from "./protocol.ts";
 import type { Runtime } from "./runtime.ts";
 import type { openSharedQueue } from "./shared_queue.ts";
 
@@ -14,7 +14,9 @@ export interface LineEndParts {
 export interface LineEnd {
   /** A job, or something like a knock, has come by the port. */
   receive(message: RunByPort | { type: "wake" }): void;
-  /** Sends a reply if it is small; false if it has to go by the port. */
+  /** Sends what a job returned if it is small; false if it has to go by the port. */
+  returned(run: number, value: unknown): boolean;
+  /** The same for another reply. */
   reply(message: FromRuntime): boolean;
   /** Says nothing any more. */
   close(): void;
@@ -47,6 +49,11 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const WORTH_HOLDING = 0.02, LONGEST_HELD = 0.8;
   /** How much the latest job counts in the pace. */
   const LATEST = 0.2;
+  /**
+   * The clock is read after so many jobs that take less than so many ms: a reading takes as long as a job then. More, and a job that takes longer is
+   * noticed after more others.
+   */
+  const TINY = 0.005, FEW_TINY = 8;
   const nothing: unknown[] = [];
 
   const { compareExchange, load, notify, store, wait } = Atomics;
@@ -81,18 +88,17 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     working = true;
     store(bells, WORKER, AWAKE);
     turnBegan = performance.now();
-    let now = turnBegan;
+    let begin = turnBegan;
+    let untimed = 0;
     while (runtime.hasRoom) {
-      const message = next();
-      if (message === undefined) {
+      if (!runNext()) {
         if (held) ring();
         if (turnsOfPort > 0 || !sleep()) break;
-        now = performance.now();
+        begin = performance.now();
+        untimed = 0;
         continue;
       }
-      const begin = now;
       inARow++;
-      runtime.receive(message);
       if (!runtime.hasRoom) {
         if (held) ring();
         occupiedSince = begin;
@@ -100,16 +106,20 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       }
       // What tasks leave for later has its turn before the next job.
       await undefined;
-      now = performance.now();
-      measure(now - begin);
+      if (++untimed < FEW_TINY && pace[PACE]! < TINY) continue;
+      const now = performance.now();
+      const took = (now - begin) / untimed;
+      measure(took);
+      begin = now;
+      untimed = 0;
       if (held) {
         if (heldSince === 0) heldSince = now;
         // After one that took long the caller does not look any more.
-        if (!requests.hasNext || now - begin > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
+        if (!requests.hasNext || took > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
       }
       if (now - turnBegan < LONGEST_STRETCH) continue;
       await turn();
-      now = turnBegan = performance.now();
+      begin = turnBegan = performance.now();
     }
     working = false;
   }
@@ -122,18 +132,23 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     });
   }
 
-  /** The next job whose turn it is. */
-  function next(): RunMessage | undefined {
-    if (turnsOfPort === 0 && requests.hasNext) {
+  /** Gives the runtime the next job whose turn it is; false if there is none. */
+  function runNext(): boolean {
+    while (turnsOfPort === 0 && requests.hasNext) {
       requests.next();
       const { kind: key, number: run, label } = requests;
       const args = requests.values();
-      if (key !== BY_PORT) return { type: "run", run, task: { key, name: "" }, id: label as string | number, attempt: 1, args };
+      if (key !== BY_PORT) {
+        runtime.call(key, run, label as string | number, args);
+        return true;
+      }
       turnsOfPort++;
     }
-    if (turnsOfPort === 0 || byPort.length === 0) return undefined;
+    const message = turnsOfPort === 0 ? undefined : byPort.shift();
+    if (message === undefined) return false;
     turnsOfPort--;
-    return byPort.shift();
+    runtime.receive(message);
+    return true;
   }
 
   /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */
@@ -151,6 +166,13 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
   }
 
+  /** Tells the caller of a reply, or will. */
+  function announce(): void {
+    // Not what settles while nothing else runs: there may be nothing for long.
+    if (working && pace[PACE]! > WORTH_HOLDING) held = true;
+    else ring();
+  }
+
   /** Wakes the caller. */
   function ring(): void {
     held = false;
@@ -165,8 +187,6 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
 
   function write(message: FromRuntime): boolean {
     switch (message.type) {
-      case "returned":
-        return replies.push(RETURNED, message.run, message.value, nothing);
       case "skipped":
         return replies.push(SKIPPED, message.run, 0, nothing);
       case "items":
@@ -199,11 +219,14 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       occupiedSince = undefined;
       work();
     },
+    returned(run, value) {
+      const sent = replies.push(RETURNED, run, value, nothing);
+      if (sent) announce();
+      return sent;
+    },
     reply(message) {
       const sent = write(message);
-      // Not what settles while nothing else runs: there may be nothing for long.
-      if (sent && working && pace[PACE]! > WORTH_HOLDING) held = true;
-      else if (sent) ring();
+      if (sent) announce();
       return sent;
     },
   };

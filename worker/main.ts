@@ -28,6 +28,7 @@ export async function workerMain(
     post(message, transfer) {
       if (!line?.reply(message)) post(message, transfer);
     },
+    returned: (run, value) => line !== undefined && line.returned(run, value),
     encode: encodeError,
     imports,
     hasRoom: () => line?.resume(),

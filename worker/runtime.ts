@@ -1,9 +1,11 @@
-import type { ExportMessage, FromRuntime, RunHeader, TaskMessage, Thrown, TimesMemory, ToRuntime } from "./protocol.ts";
+import type { ExportMessage, FromRuntime, TaskMessage, Thrown, TimesMemory, ToRuntime } from "./protocol.ts";
 
 /** What {@linkcode createRuntime} needs of the thread that it is in. */
 export interface RuntimeHost {
   /** Sends a message to the slot, and moves with it what is to be moved. */
   post(message: FromRuntime, transfer?: Transferable[]): void;
+  /** Sends what a job returned, if that is small enough to go without a message; false if it is not. */
+  returned?(run: number, value: unknown): boolean;
   /** Makes something thrown fit to be sent. */
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
   /** Import the task modules. */
@@ -16,6 +18,8 @@ export interface RuntimeHost {
 export interface Runtime {
   /** Takes a message of the slot's; a job only if there is room. */
   receive(message: ToRuntime): void;
+  /** The same for the first run of a job whose task is known already by this key. */
+  call(key: number, run: number, id: string | number, args: readonly unknown[]): void;
   /** Whether it takes a job now. */
   readonly hasRoom: boolean;
   /** Whether it runs no job. */
@@ -84,7 +88,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function postResult(run: number, value: unknown): void {
     if (isMoved(value)) post({ type: "returned", run, value: value.value }, value[MOVE]);
-    else post({ type: "returned", run, value });
+    else if (!ended && !host.returned?.(run, value)) host.post({ type: "returned", run, value });
   }
 
   function isMoved(value: unknown): value is Moved {
@@ -229,25 +233,24 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /** Claims a job; false if it was taken back. */
-  function claim({ run, task: message }: RunHeader): boolean {
+  function claim(run: number): boolean {
     const claim = claimOf(run);
     store(claims, claim + 2, timeOfDay() | 0);
-    if (compareExchange(claims, claim, SENT, STARTED) === SENT) {
-      noteTime(run, 0);
-      return true;
-    }
-    // The slot counts it as known from this message on.
-    task(message);
-    post({ type: "skipped", run });
-    return false;
+    const claimed = compareExchange(claims, claim, SENT, STARTED) === SENT;
+    if (claimed) noteTime(run, 0);
+    else post({ type: "skipped", run });
+    return claimed;
   }
 
-  function run(message: ToRuntime & { type: "run" }): void {
-    if (!claim(message)) return;
-    const { run, id, attempt, args } = message;
-    const job = new RunningJob(id, attempt);
+  function run({ run, task: message, id, attempt, args }: ToRuntime & { type: "run" }): void {
+    // Even of one that was taken back: the slot counts its task as known from this message on.
+    const func = task(message);
+    if (claim(run)) execute(run, func, new RunningJob(id, attempt), args);
+  }
+
+  function execute(run: number, func: Func, job: RunningJob, args: readonly unknown[]): void {
     try {
-      const value = callTask(task(message.task), args, job);
+      const value = callTask(func, args, job);
       if (isThenable(value)) return void settleLater(run, job, value);
       noteTime(run, 1);
       postResult(run, value);
@@ -292,12 +295,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   async function runChunk(message: ToRuntime & { type: "chunk" }): Promise<void> {
-    if (!claim(message)) return;
     const { run, items, eager, timed } = message;
+    const func = task(message.task);
+    if (!claim(run)) return;
     const firstId = Number(message.id);
     const first = claimOf(run);
     const skip = new Set(message.skip);
-    const func = task(message.task);
     const begin = performance.now();
     let sent = begin;
     let from = message.from;
@@ -419,6 +422,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
       return running.size === 0;
     },
     encode,
+    call(key, run, id, args) {
+      if (!ended && claim(run)) execute(run, tasks.get(key)!, new RunningJob(id, 1), args);
+    },
     receive(message) {
       if (ended) return;
       switch (message.type) {
