@@ -270,7 +270,8 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   get mereArgs(): readonly unknown[] | undefined {
-    const mere = this.#failures === undefined && (this.#job === undefined || (this.#job.kwargs === undefined && this.transfer.length === 0));
+    const mere = this.#failures === undefined &&
+      (this.#job === undefined || (this.#job.kwargs === undefined && this.transfer.length === 0));
     return mere ? this.#args : undefined;
   }
 

@@ -4,6 +4,7 @@ import {
   type Death,
   FINISHED,
   type FromRuntime,
+  type RunMessage,
   SENT,
   STARTED,
   type Thread,
@@ -127,6 +128,14 @@ export class SimulatedThread implements Thread {
     this.#inbox.push(message);
   }
 
+  /** What does not go by the port needs no message, unless it cannot be copied: that comes out by the port. */
+  call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
+    const message: RunMessage = { type: "run", run, task: { key, name: "" }, id, attempt: 1, args };
+    if (this.#byPort || !isCloneable(message)) return false;
+    this.post(message);
+    return true;
+  }
+
   /** All that it sent has arrived. It goes on meanwhile. */
   drain(): void {
     const { random } = this.#world;
@@ -195,7 +204,8 @@ export class SimulatedThread implements Thread {
         return this.#events.gone();
       case "message":
         this.#answered(sent.message);
-        this.#events.message(sent.message);
+        if (sent.message.type !== "returned" || this.#byPort) this.#events.message(sent.message);
+        else this.#events.returned(sent.message.run, sent.message.value);
         return this.#events.delivered();
     }
   }
@@ -490,10 +500,12 @@ function failure(message: string): Thrown {
 
 /** A symbol stands for all that cannot be copied. */
 function refuseUncloneable(message: ToRuntime): void {
+  if (!isCloneable(message)) throw new DOMException("A symbol could not be cloned", "DataCloneError");
+}
+
+function isCloneable(message: ToRuntime): boolean {
   const values = message.type === "run" ? message.args : message.type === "chunk" ? message.items : [];
-  if (Array.from(values).some((value) => typeof value === "symbol")) {
-    throw new DOMException("A symbol could not be cloned", "DataCloneError");
-  }
+  return Array.from(values).every((value) => typeof value !== "symbol");
 }
 
 function describe(message: FromRuntime): string {
