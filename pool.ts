@@ -395,7 +395,7 @@ export class ProcessPool implements AsyncDisposable {
   map(task: Task | TaskRef, items: Iterable<unknown> | AsyncIterable<unknown>, options: MapOptions = {}): MapResults<unknown> {
     const { maxWorkers, jobsPerWorker, jobTimeout, retries, eager } = this.#options;
     const resolved = resolveMapOptions(options, { task, items, lanes: maxWorkers * jobsPerWorker, jobTimeout, retries, eager });
-    this.#refuseIfNotOpen("map with pool");
+    if (this.#state !== "open") this.#refuse("map with pool");
     this.#tasks.check(task);
     const host: MapHost = {
       acquire: (signal) => this.#acquire(signal),
@@ -419,7 +419,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {PoolClosedError} If the pool is shut down first.
    */
   async warmUp(): Promise<void> {
-    this.#refuseIfNotOpen("warm up pool");
+    if (this.#state !== "open") this.#refuse("warm up pool");
     const ready = this.#crew.warmUp();
     this.#dispatch();
     await ready;
@@ -511,16 +511,17 @@ export class ProcessPool implements AsyncDisposable {
 
   /** The ticket of what was submitted; throws at once what can be known at once. */
   #accept(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): JobTicket {
-    if (!(what instanceof Job)) {
-      const func = checkedFunc("create job", "func", what);
-      this.#refuseIfNotOpen();
-      this.#tasks.check(func);
-      return new JobTicket(this.#owner, undefined, func, args);
+    if (typeof what === "function" || !(what instanceof Job)) {
+      const func = typeof what === "function" ? what : checkedFunc("create job", "func", what);
+      if (this.#state !== "open") this.#refuse();
+      const task = this.#tasks.check(func);
+      return new JobTicket(this.#owner, { task, func, args });
     }
     if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} stand beside it`);
     const job = what;
-    this.#refuseIfNotOpen();
-    this.#tasks.check(job.func);
+    const { func, args: jobArgs } = job;
+    if (this.#state !== "open") this.#refuse();
+    const task = this.#tasks.check(func);
     const { retries = this.#options.retries } = job;
     if (retries > 0 && job.transfer.length > 0) {
       throw new TypeError(
@@ -528,17 +529,17 @@ export class ProcessPool implements AsyncDisposable {
       );
     }
     job.signal?.throwIfAborted();
-    return new JobTicket(this.#owner, job, job.func, job.args);
+    return new JobTicket(this.#owner, { task, func, args: jobArgs, job });
   }
 
-  #refuseIfNotOpen(action = "submit to pool"): void {
-    if (this.#state === "open") return;
+  /** It is not open. */
+  #refuse(action = "submit to pool"): never {
     throw this.#defect ?? new PoolClosedError(`Cannot ${action} as it is shut down`);
   }
 
   #acquire(signal: AbortSignal | undefined): Promise<void> {
     return new Promise((grant, refuse) => {
-      this.#refuseIfNotOpen();
+      if (this.#state !== "open") this.#refuse();
       signal?.throwIfAborted();
       if (takePermit(this.#gate)) grant();
       else waitForPermit(this.#gate, { value: { grant, refuse }, before: undefined, after: undefined }, signal);
@@ -549,7 +550,7 @@ export class ProcessPool implements AsyncDisposable {
   #admit(ticket: Ticket): void {
     const { signal } = ticket;
     try {
-      this.#refuseIfNotOpen();
+      if (this.#state !== "open") this.#refuse();
       signal?.throwIfAborted();
     } catch (error) {
       this.#gate.release();
@@ -599,12 +600,14 @@ export class ProcessPool implements AsyncDisposable {
 
   #sent(ticket: Ticket, slot: Slot): void {
     this.#watchdog.watch(ticket);
-    this.#crew.expectAnswer();
+    // As long as it has others, an answer is expected already.
+    if (slot.load === 1) this.#crew.expectAnswer();
     this.#observation?.sent(ticket, slot.id);
   }
 
   /** The task's message, the error if there can be none, or undefined if that is not known yet. */
   #resolve(ticket: Ticket): TaskMessage | Error | undefined {
+    if (ticket.task !== undefined) return ticket.task;
     try {
       return this.#tasks.resolve(ticket.func);
     } catch (error) {
@@ -772,7 +775,7 @@ export class ProcessPool implements AsyncDisposable {
   #record(ticket: Ticket, outcome: Outcome<unknown>): void {
     ticket.settled = true;
     ticket.stopListening?.();
-    this.#watchdog.forget(ticket);
+    if (ticket.watched) this.#watchdog.forget(ticket);
     this.#observation?.settled(ticket, outcome);
     ticket.settle(outcome, this.#counts);
   }

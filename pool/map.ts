@@ -253,7 +253,7 @@ export class Chunk extends Ticket {
   #counted = { finished: 0, failed: 0 };
 
   constructor(items: ArrayLike<unknown>, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
-    super();
+    super(undefined);
     this.func = func;
     this.timeout = timeout;
     this.#retries = retries;

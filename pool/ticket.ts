@@ -39,6 +39,8 @@ export type Decode = (thrown: Thrown) => unknown;
 export abstract class Ticket implements Place<Ticket> {
   abstract readonly id: string | number;
   abstract readonly func: Task | TaskRef;
+  /** How its task reaches a worker, if that was known when it was submitted. */
+  readonly task: TaskMessage | undefined;
   before: Place<unknown> | undefined;
   after: Place<unknown> | undefined;
   /** Once it has passed the gate it is in the queue, in a slot, or, settled, in neither. */
@@ -55,6 +57,10 @@ export abstract class Ticket implements Place<Ticket> {
   observed: JobRecord | undefined;
   /** Stops listening to the signal that may abort it. */
   stopListening: (() => void) | undefined;
+
+  constructor(task: TaskMessage | undefined) {
+    this.task = task;
+  }
 
   get value(): this {
     return this;
@@ -160,6 +166,14 @@ export interface TicketOwner {
   cancel(ticket: Ticket, error: unknown, force: boolean): boolean;
 }
 
+/** What was submitted: a job, or a call of a task. */
+interface Submitted {
+  task: TaskMessage | undefined;
+  func: Task | TaskRef;
+  args: readonly unknown[];
+  job?: Job<never[], unknown>;
+}
+
 type Resolve = (value: unknown) => void;
 type Reject = (reason: unknown) => void;
 
@@ -184,15 +198,14 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   /** What came of earlier runs. */
   #failures: unknown[] | undefined;
 
-  /** The ticket of a job, or of a call of a task with these arguments. */
-  constructor(owner: TicketOwner, what: Job<never[], unknown> | undefined, func: Task | TaskRef, args: readonly unknown[]) {
-    super();
-    this.id = what === undefined ? nextJobId() : what.id;
+  constructor(owner: TicketOwner, { task, func, args, job }: Submitted) {
+    super(task);
+    this.id = job === undefined ? nextJobId() : job.id;
     this.func = func;
     this.#args = args;
-    this.#job = what;
+    this.#job = job;
     this.#owner = owner;
-    if (what?.onDone !== undefined) this.future;
+    if (job?.onDone !== undefined) this.#future = this.future;
   }
 
   /** The job's future. It has to be asked for before the job settles. */

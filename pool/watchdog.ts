@@ -44,9 +44,8 @@ export class Watchdog {
     this.#lookAfter(SOON);
   }
 
-  /** A ticket has settled. */
+  /** A ticket that is watched has settled. */
   forget(ticket: Ticket): void {
-    if (!ticket.watched) return;
     ticket.watched = false;
     if (--this.#limited === 0) this.#rest();
   }

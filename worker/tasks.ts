@@ -53,10 +53,12 @@ export class TaskTable {
   /**
    * Refuses what can be known to be of no use already.
    *
+   * @returns How the task reaches a worker, if that is known already.
+   *
    * @throws {TypeError} If no worker will be able to run it.
    */
-  check(func: Task | TaskRef): void {
-    if (typeof func !== "function" || this.#complete) this.resolve(func);
+  check(func: Task | TaskRef): TaskMessage | undefined {
+    return typeof func !== "function" || this.#complete ? this.resolve(func) : undefined;
   }
 
   /**
