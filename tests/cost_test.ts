@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { ProcessPool } from "@procpool/process-pool";
+import v8 from "node:v8";
 import { within } from "./fixtures.ts";
 
 /**
@@ -39,6 +40,11 @@ async function inWindows(pool: ProcessPool, task: (x: number) => unknown): Promi
   for (let i = 0; i < JOBS; i += WINDOW) await within(all(Array.from({ length: WINDOW }, (_, j) => pool.run(task, i + j))));
 }
 
+/** What this thread has allocated since it began, in bytes: V8 counts it, and Deno's types do not know of it yet. */
+function allocated(): number {
+  return (v8.getHeapStatistics() as unknown as { total_allocated_bytes: number }).total_allocated_bytes;
+}
+
 const PER_CALL: [string, (x: number) => unknown][] = [
   ["numbers", (x) => x + 1],
   ["small objects", (x) => ({ id: x, name: `record ${x}`, tags: ["a", "b"], place: { lat: x / 7, lon: -x / 3 } })],
@@ -60,6 +66,26 @@ for (const backend of ["worker", "killable"] as const) {
       assert(promises! >= JOBS && promises! < JOBS * 1.05, `${promises} promises for ${JOBS} jobs`);
     });
   }
+
+  Deno.test(`A call allocates little more than its promise does (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 2 });
+    await pool.warmUp();
+    const increment = (x: number) => x + 1;
+    const bare = (x: number) => new Promise<number>((resolve) => queueMicrotask(() => resolve(x + 1)));
+    /** The least of several: in between, V8 compiles. */
+    async function bytesOf(call: (x: number) => Promise<number>): Promise<number> {
+      let least = Infinity;
+      for (let i = 0; i < 5 * JOBS; i += JOBS) {
+        const before = allocated();
+        for (let j = 0; j < JOBS; j += WINDOW) await within(all(Array.from({ length: WINDOW }, (_, k) => call(k))));
+        least = Math.min(least, (allocated() - before) / JOBS);
+      }
+      return least;
+    }
+    const baseline = await bytesOf(bare);
+    const bytes = await bytesOf((x) => pool.run(increment, x));
+    assert(bytes < baseline + 600, `${bytes} bytes for a call, and ${baseline} for a promise`);
+  });
 
   Deno.test(`Short jobs wake the caller for several of them at a time (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 2 });
