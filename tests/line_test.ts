@@ -155,3 +155,29 @@ Deno.test("What was sent ahead to a worker runs elsewhere while that is held up"
   Atomics.notify(gate, 0);
   assertEquals(await within(slow.result()), "let go");
 });
+
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`A job that cannot be sent leaves the line as it was: those before and behind it come through in their order (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, jobsPerWorker: 4 });
+    const order = () =>
+      (globalThis as unknown as { order?: number }).order = ((globalThis as unknown as { order?: number }).order ?? 0) + 1;
+    const count = (_: unknown) => (globalThis as unknown as { order: number }).order;
+    await pool.run(order);
+    const large = "x".repeat(1000);
+    for (let round = 0; round < 50; round++) {
+      const jobs = [
+        pool.run(count, large),
+        pool.run(count, () => {}),
+        pool.run(count, 1),
+        pool.run(count, [large, Symbol()]),
+        pool.run(order),
+      ];
+      const outcomes = await within(Promise.allSettled(jobs));
+      const before = round + 1;
+      assertEquals(
+        outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value : (outcome.reason as Error).name),
+        [before, "DataCloneError", before, "DataCloneError", before + 1],
+      );
+    }
+  });
+}

@@ -81,6 +81,8 @@ export class Line {
   /** How many jobs the worker was sent in this turn and not woken for. */
   #unheard = 0;
   #listening = false;
+  /** Whether the reply that is waited for may come through shared memory. */
+  #quick = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #emptyLooks = 0;
   /** Items that have arrived and were not received. */
@@ -116,23 +118,29 @@ export class Line {
       this.#port.postMessage(message, transfer as Transferable[]);
       return this.#wake(false);
     }
-    const inTurn = this.#requests.hasRoom;
-    this.#port.postMessage({ ...message, inTurn } satisfies ToWorker, transfer as Transferable[]);
-    if (inTurn) this.#requests.push(BY_PORT, 0, 0, []);
+    // First, since a message may have the worker run at once in the place of this thread, and look in vain for whose turn it is.
+    const inTurn = this.#requests.hasRoom && this.#requests.push(BY_PORT, 0, 0, []);
+    try {
+      this.#port.postMessage({ ...message, inTurn } satisfies ToWorker, transfer as Transferable[]);
+    } catch (error) {
+      if (inTurn && !this.#closed) this.#port.postMessage({ type: "nothing", inTurn } satisfies ToWorker);
+      throw error;
+    }
     this.#wake(false);
-    this.#expectReply();
+    this.#expectReply(false);
   }
 
   /** Sends a job through shared memory, if it is small; false if it has to be posted. What the task is the worker knows by this key. */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     if (!this.#requests.push(key, run, id, args)) return false;
     this.#wakeSoon();
-    this.#expectReply();
+    this.#expectReply(true);
     return true;
   }
 
-  #expectReply(): void {
+  #expectReply(quick: boolean): void {
     this.#open++;
+    this.#quick = quick;
     this.#emptyLooks = 0;
     if (!this.#listening) {
       this.#listening = true;
@@ -214,7 +222,7 @@ export class Line {
   /** Waits for replies, at the end of the turn in which something was sent. */
   #listen = (): void => {
     if (this.#closed) return;
-    if (this.#open === 1 && this.pace < QUICK) { for (let i = 0; i < SPIN && !this.#replies.hasNext; i++); }
+    if (this.#open === 1 && this.#quick && this.pace < QUICK) { for (let i = 0; i < SPIN && !this.#replies.hasNext; i++); }
     if (this.#replies.hasNext) return this.#take();
     Atomics.store(this.#bells, CALLER, ASLEEP);
     // Whoever writes now sees that it has to wake; whoever wrote just before did not.

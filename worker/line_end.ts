@@ -67,6 +67,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   /** Jobs that have come by the port, and for how many of them the queue has said that it is their turn. */
   const byPort: RunByPort[] = [];
   let turnsOfPort = 0;
+  /** Whether the last job has come by the port, as the next one then will: there is no sooner way to hear of it than the event loop. */
+  let cameByPort = false;
   /** The chunks of which an item has gone by the port. */
   const byPortToo = new Set<number>();
   const { port1: here, port2: there } = new MessageChannel();
@@ -139,6 +141,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       const { kind: key, number: run, label } = requests;
       const args = requests.values();
       if (key !== BY_PORT) {
+        cameByPort = false;
         runtime.call(key, run, label as string | number, args);
         return true;
       }
@@ -147,14 +150,15 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     const message = turnsOfPort === 0 ? undefined : byPort.shift();
     if (message === undefined) return false;
     turnsOfPort--;
-    runtime.receive(message);
+    cameByPort = true;
+    if (message.type !== "nothing") runtime.receive(message);
     return true;
   }
 
   /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */
   function sleep(): boolean {
     // A job that has come by the port is about to have its turn: nobody would send a message to say so.
-    if (runtime.idle || byPort.length > 0) {
+    if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
       if (inARow <= FEW) { for (let i = 0; i < SPIN && !requests.hasNext; i++); }
       inARow = 0;
       store(bells, WORKER, ASLEEP);

@@ -71,6 +71,7 @@ export async function workerMain(
     switch (data.type) {
       case "run":
       case "chunk":
+      case "nothing":
       case "wake":
         return line!.receive(data);
       case "abort":

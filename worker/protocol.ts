@@ -75,8 +75,8 @@ export interface RunHeader {
 /** A job, or a chunk of a map. */
 export type RunMessage = RunHeader & ({ type: "run"; args: readonly unknown[] } | ChunkPart);
 
-/** One that comes by the port; it waits until the line says that it is its turn, or has it at once. */
-export type RunByPort = RunMessage & { inTurn: boolean };
+/** One that comes by the port; it waits until the line says that it is its turn, or has it at once. Nothing comes in the place of one that cannot be sent. */
+export type RunByPort = (RunMessage | { type: "nothing" }) & { inTurn: boolean };
 
 interface ChunkPart {
   type: "chunk";
