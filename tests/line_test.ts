@@ -1,6 +1,10 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
+import { Line } from "../worker/line.ts";
+import { openLine } from "../worker/line_end.ts";
+import type { Runtime } from "../worker/runtime.ts";
+import { openSharedQueue } from "../worker/shared_queue.ts";
 import { moduleOf, within } from "./fixtures.ts";
 
 // What goes beside the port and what goes by it: nobody is to notice but by the time that it takes.
@@ -181,3 +185,38 @@ for (const backend of ["worker", "killable"] as const) {
     }
   });
 }
+
+// A worker's end of a line has a channel of its own for as long as the worker lives.
+const lasting = { sanitizeOps: false, sanitizeResources: false };
+
+Deno.test("A worker that is called when it is about to sleep goes to its event loop instead", lasting, () => {
+  const { wait } = Atomics;
+  const slept: boolean[] = [];
+  for (const called of [false, true]) {
+    const { port1, port2 } = new MessageChannel();
+    const line = new Line(port1, { message() {}, returned() {}, delivered() {} });
+    const runtime = {
+      hasRoom: true,
+      get idle() {
+        if (called) line.post({ type: "close", finalizer: undefined }, []);
+        return true;
+      },
+    } as Runtime;
+    let sleeps = 0;
+    Atomics.wait = () => {
+      sleeps++;
+      return "timed-out";
+    };
+    try {
+      const { receive, close } = openLine({ memory: line.memory, openSharedQueue, runtime });
+      receive({ type: "wake" });
+      close();
+    } finally {
+      Atomics.wait = wait;
+    }
+    slept.push(sleeps > 0);
+    line.close();
+    port2.close();
+  }
+  assertEquals(slept, [true, false]);
+});

@@ -10,7 +10,7 @@ export interface LineMemory {
   bells: SharedArrayBuffer;
 }
 
-/** In the bells: what the worker does, one of {@linkcode AWAKE}, {@linkcode ASLEEP} and {@linkcode LISTENING}. */
+/** In the bells: what the worker does, one of {@linkcode AWAKE}, {@linkcode ASLEEP}, {@linkcode LISTENING} and {@linkcode CALLED}. */
 export const WORKER = 0;
 /** In the bells: what the caller does, {@linkcode AWAKE} or {@linkcode ASLEEP}. */
 export const CALLER = 16;
@@ -22,6 +22,8 @@ export const AWAKE = 0;
 export const ASLEEP = 1;
 /** It is in its event loop, and hears messages alone. */
 export const LISTENING = 2;
+/** It is awake, and goes to its event loop before it would sleep: there is a message. */
+export const CALLED = 3;
 
 /** The kind of a request that says: the next one comes by the port. Other kinds are the keys of tasks. */
 export const BY_PORT = -1;
@@ -116,7 +118,7 @@ export class Line {
   post(message: RunMessage | Exclude<ToWorker, RunMessage>, transfer: readonly Transferable[]): void {
     if (message.type !== "run" && message.type !== "chunk") {
       this.#port.postMessage(message, transfer as Transferable[]);
-      return this.#wake(false);
+      return this.#hail();
     }
     // First, since a message may have the worker run at once in the place of this thread, and look in vain for whose turn it is.
     const inTurn = this.#requests.hasRoom && this.#requests.push(BY_PORT, 0, 0, []);
@@ -217,6 +219,11 @@ export class Line {
     else if (byMessage && !this.#closed && Atomics.compareExchange(this.#bells, WORKER, LISTENING, AWAKE) === LISTENING) {
       this.#port.postMessage({ type: "wake" } satisfies ToWorker);
     }
+  }
+
+  /** Has the worker hear a message that is not announced in the queue. */
+  #hail(): void {
+    if (Atomics.compareExchange(this.#bells, WORKER, AWAKE, CALLED) !== AWAKE) this.#wake(false);
   }
 
   /** Waits for replies, at the end of the turn in which something was sent. */

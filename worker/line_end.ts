@@ -161,9 +161,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
       if (inARow <= FEW) { for (let i = 0; i < SPIN && !requests.hasNext; i++); }
       inARow = 0;
-      store(bells, WORKER, ASLEEP);
-      if (!requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
-      store(bells, WORKER, AWAKE);
+      // Unless it is called, which it may be at any moment from now on.
+      if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
+      compareExchange(bells, WORKER, ASLEEP, AWAKE);
       if (requests.hasNext || byPort.length > 0) return true;
     }
     store(bells, WORKER, LISTENING);
