@@ -149,7 +149,8 @@ export class SimulatedThread implements Thread {
     this.#world.activity++;
     if (abort?.reason instanceof JobTimeoutError) this.#checkTimeout(abort.reason);
     else if (abort === undefined) this.#checkIdle();
-    const jobs = [...this.#held.keys()].length;
+    // Those that were let go of may have answered, and the thread has gone on then.
+    const jobs = [...this.#held.values()].filter((held) => !this.#isForgotten(held)).length;
     const mayLose = abort !== undefined && this.#world.isEnd(abort.reason) ? Infinity : this.#capacity;
     check(jobs <= mayLose, "a worker that is stopped takes no more jobs with it than it runs at a time", () => jobs);
     this.#stopped = true;
@@ -321,6 +322,12 @@ export class SimulatedThread implements Thread {
     return this.#world.works[message.items[index] as number];
   }
 
+  /** Whether nobody waits for it any more. */
+  #isForgotten(held: RunWork | ChunkWork): boolean {
+    if (!("next" in held)) return !held.current!.isWanted();
+    return !Array.from(held.message.items).some((_, i) => this.#itemOf(held, i)?.isWanted());
+  }
+
   /** It is stopped although it runs nothing. */
   #checkIdle(): void {
     const waits = this.#inbox.some((message) => message.type === "run" && this.#world.works[message.args[0] as number]!.isWanted());
@@ -332,9 +339,7 @@ export class SimulatedThread implements Thread {
   /** It is stopped to end something that has run for too long. */
   #checkTimeout(error: JobTimeoutError): void {
     // Which item of a chunk runs is not known any more when its map has ended.
-    const isForgotten = (held: RunWork | ChunkWork): boolean =>
-      "next" in held && !Array.from(held.message.items).some((_, i) => this.#itemOf(held, i)?.isWanted());
-    if ([...this.#held.values()].some(isForgotten)) return;
+    if ([...this.#held.values()].some((held) => "next" in held && this.#isForgotten(held))) return;
     const now = this.#world.clock.now();
     const overrun = [...this.#open()].filter((work) => work.hasOverrun(now) && work.id === error.jobId);
     this.#world.note(() => `${this.name} is stopped for its time: ${error.jobId}`);
