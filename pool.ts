@@ -77,6 +77,7 @@ export interface PoolInternals {
   gate: Semaphore;
   queue: Queue<Ticket>;
   slots: ReadonlySet<Slot>;
+  pausing: boolean;
 }
 
 /** Shows what is inside a pool: for tests alone. */
@@ -146,7 +147,7 @@ export class ProcessPool implements AsyncDisposable {
   #end: PromiseWithResolvers<void> | undefined;
 
   static {
-    internalsOf = (pool) => ({ gate: pool.#gate, queue: pool.#queue, slots: pool.#crew.slots });
+    internalsOf = (pool) => ({ gate: pool.#gate, queue: pool.#queue, slots: pool.#crew.slots, pausing: pool.#crew.pausing });
   }
 
   /**

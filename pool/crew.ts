@@ -85,6 +85,14 @@ const LOOK_EVERY = 1000;
  */
 const BALANCE_EVERY = 1;
 
+/**
+ * To start a worker holds up the calling thread for some 10 ms: answers wait, and workers for more jobs. So the first one has a head start: no other is
+ * started until it is ready and has had so many ms for its jobs, or until it was not ready for so many ms. Where that is enough for all jobs, a short program has
+ * one worker to start and to stop, and is through before a second one would be ready. Shorter, and workers are started that find nothing to do; longer,
+ * and they are late for jobs that take long.
+ */
+const HEAD_START = 5, READY_WITHIN = 20;
+
 /** An answer that is on its way is here in so many ms. */
 const SOON = 1;
 
@@ -105,6 +113,8 @@ export class Crew {
   #failedStarts = 0;
   #warmUps: PromiseWithResolvers<void>[] = [];
   #stopIdleTimer: (() => void) | undefined;
+  /** There while no worker is started but to warm up: ends that. */
+  #endPause: (() => void) | undefined;
   /** Calls off what is done about a worker that takes too long to start or to close. */
   #deadlines = new Map<Slot, () => void>();
   /** Calls off the end of a worker that is to be stopped soon. */
@@ -159,6 +169,11 @@ export class Crew {
     return this.#ending.size;
   }
 
+  /** Whether workers that are missing are started later, as {@linkcode HEAD_START} says. */
+  get pausing(): boolean {
+    return this.#endPause !== undefined && this.#warmUps.length === 0;
+  }
+
   // Before there is work
 
   /** Has all workers started that there can be; resolves when all are ready. */
@@ -208,10 +223,34 @@ export class Crew {
     let missing = wanted - this.#starting;
     let failed = false;
     while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS) {
+      if (this.pausing) break;
       if (this.#start()) missing--;
       else failed = true;
     }
     return failed;
+  }
+
+  /** Has no worker started for so long but to warm up. */
+  #pause(delay: number): void {
+    this.#endPause?.();
+    if (this.#options.inline || this.size === this.#options.maxWorkers) return;
+    // Under `deno test`, the first timer of a program runs microtasks while it is set, which may lead here again.
+    let ended = false;
+    const end = this.#endPause = () => {
+      ended = true;
+      this.#endPause = undefined;
+    };
+    const stopTimer = this.#options.clock.after(delay, () => {
+      end();
+      this.#parts.events.changed();
+    });
+    if (ended) stopTimer();
+    else {
+      this.#endPause = () => {
+        end();
+        stopTimer();
+      };
+    }
   }
 
   /** There is nothing queued: sees to it that no worker idles for long while another holds more than it can run. */
@@ -351,6 +390,7 @@ export class Crew {
         observation: this.#parts.observation,
       });
       this.#slots.add(slot);
+      this.#pause(this.size === 1 ? READY_WITHIN : 0);
       this.#parts.observation?.worker(slot.id, "starting");
       this.#limit(slot, () => {
         this.stop(slot, undefined);
@@ -471,6 +511,7 @@ export class Crew {
   #makeReady(slot: Slot): void {
     this.#unlimit(slot);
     slot.makeReady();
+    if (this.size === 1 && this.#endPause !== undefined) this.#pause(HEAD_START);
     this.#parts.observation?.worker(slot.id, "ready");
     if (this.#ready === this.#options.maxWorkers) { for (const { resolve } of this.#warmUps.splice(0)) resolve(); }
     this.#parts.events.changed();
@@ -509,6 +550,7 @@ export class Crew {
     this.#slots.delete(slot);
     this.#ending.add(slot);
     if (this.size > 0) return;
+    this.#endPause?.();
     this.#looks.end();
     this.#balances.end();
   }

@@ -4,6 +4,7 @@ import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/
 import { ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { turn } from "./helpers.ts";
+import { SimulatedClock } from "./simulation/simulated_clock.ts";
 
 /** A thread that takes jobs and finishes them when it is told to. */
 class StubThread implements Thread {
@@ -49,6 +50,13 @@ class StubThread implements Thread {
     this.pace = this.#pace;
     for (const run of this.runs.splice(0, count)) this.#events.message({ type: "returned", run, value: undefined });
     this.#events.delivered();
+  }
+
+  /** Ends by itself, with all that it holds. */
+  die(): void {
+    this.runs.length = 0;
+    this.#events.died({ reason: "died" });
+    queueMicrotask(() => this.#events.gone());
   }
 
   drain(): void {}
@@ -143,5 +151,85 @@ Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to
   second.finish(5);
   submit(pool, 5);
   assertEquals(threads.map(({ runs }) => runs.length), [5, 0, 0]);
+  await end(pool, threads);
+});
+
+/** A pool of stubs, none of which was started, and whose time is turned by hand. */
+function coldStubs(options: ProcessPoolOptions = {}): { pool: ProcessPool; threads: StubThread[]; pass: (time: number) => void } {
+  const threads: StubThread[] = [];
+  const clock = new SimulatedClock();
+  const start: StartThread = (events) => {
+    const thread = new StubThread(events, 1);
+    threads.push(thread);
+    return thread;
+  };
+  const pool = new ProcessPool({ maxWorkers: 4, ...options, [ENVIRONMENT]: { start, clock } } as ProcessPoolOptions);
+  return {
+    pool,
+    threads,
+    pass(time) {
+      const end = clock.now() + time;
+      while (clock.nextDue <= end) clock.fire();
+      clock.creep(end - clock.now());
+    },
+  };
+}
+
+Deno.test("A pool starts one worker for jobs that are done within its head start", async () => {
+  const { pool, threads, pass } = coldStubs();
+  submit(pool, 10);
+  await turn();
+  while (threads[0]!.runs.length > 0) threads[0]!.finish(1);
+  pass(100);
+  assertEquals(threads.length, 1);
+  await end(pool, threads);
+});
+
+Deno.test("A pool starts the other workers one after another when the first has had its head start", async () => {
+  const { pool, threads, pass } = coldStubs();
+  submit(pool, 10);
+  assertEquals(threads.length, 1);
+  await turn();
+  pass(4);
+  assertEquals(threads.length, 1);
+  pass(1);
+  assertEquals(threads.length, 2);
+  pass(1);
+  assertEquals(threads.length, 3);
+  submit(pool, 1);
+  assertEquals(threads.length, 3);
+  pass(1);
+  assertEquals(threads.length, 4);
+  await end(pool, threads);
+});
+
+Deno.test("A pool starts other workers when the first takes long to be ready", async () => {
+  const { pool, threads, pass } = coldStubs();
+  submit(pool, 10);
+  pass(19);
+  assertEquals(threads.length, 1);
+  pass(1);
+  assertEquals(threads.length, 2);
+  await turn();
+  await end(pool, threads);
+});
+
+Deno.test("A pool starts no worker while it pauses, but all if it is to warm up", async () => {
+  const { pool, threads } = coldStubs();
+  submit(pool, 10);
+  assertEquals(threads.length, 1);
+  const ready = pool.warmUp();
+  assertEquals(threads.length, 4);
+  await ready;
+  await end(pool, threads);
+});
+
+Deno.test("A pool replaces its only worker at once if that dies within its head start", async () => {
+  const { pool, threads } = coldStubs({ onError: () => {} });
+  submit(pool, 10);
+  await turn();
+  threads[0]!.die();
+  assertEquals(threads.length, 2);
+  await turn();
   await end(pool, threads);
 });

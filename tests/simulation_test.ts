@@ -58,12 +58,12 @@ Deno.test("simulate() finds a watchdog that sleeps while a job runs again", asyn
     function (this: Watchdog, ticket) {
       if (!ticket.watched) watch.call(this, ticket);
     });
-  assertEquals((await simulate(79))?.invariant, "the time of work that has a limit is watched");
+  assertEquals((await simulate(124))?.invariant, "the time of work that has a limit is watched");
 });
 
 Deno.test("simulate() finds a job that is run again without end", async () => {
   using _ = replace(JobTicket.prototype, "lost", () => () => undefined);
-  assertEquals((await simulate(9))?.invariant, "nothing runs more often than 'retries' say");
+  assertEquals((await simulate(13))?.invariant, "nothing runs more often than 'retries' say");
 });
 
 Deno.test("simulate() finds a job that is stopped a moment too early", async () => {
@@ -72,12 +72,12 @@ Deno.test("simulate() finds a job that is stopped a moment too early", async () 
       const running = runningFor.call(this, ticket, today);
       return running && { ...running, time: running.time + 1 };
     });
-  assertEquals((await simulate(23))?.invariant, "what is stopped for its time has run for so long");
+  assertEquals((await simulate(83))?.invariant, "what is stopped for its time has run for so long");
 });
 
 Deno.test("simulate() finds a worker that takes up nothing and is waited for", async () => {
   using _ = replace(Slot.prototype, "isKeptBusy", () => () => false);
-  assertEquals((await simulate(37))?.invariant, "every schedule comes to rest");
+  assertEquals((await simulate(19))?.invariant, "every schedule comes to rest");
 });
 
 Deno.test("simulate() finds a worker that is given up too soon", async () => {
@@ -101,5 +101,5 @@ Deno.test("simulate() finds jobs that have finished and are lost when their work
 
 Deno.test("simulate() finds jobs that were sent ahead and wait while another worker is idle", async () => {
   using _ = replace(Slot.prototype, "isHeldUp", () => () => false);
-  assertEquals((await simulate(67))?.invariant, "what was sent ahead does not wait while a worker is idle");
+  assertEquals((await simulate(36))?.invariant, "what was sent ahead does not wait while a worker is idle");
 });

@@ -276,7 +276,7 @@ export class Schedule implements Stage {
 
   #checkNow(): void {
     this.world.checkNow();
-    const { gate, queue, slots } = internalsOf(this.pool);
+    const { gate, queue, slots, pausing } = internalsOf(this.pool);
     const { maxWorkers, queueSize, jobsPerWorker } = this.#options;
     let unsettled = 0;
     let held = 0;
@@ -311,8 +311,10 @@ export class Schedule implements Stage {
     }
     if (queue.size > 0) {
       check(slots.size > 0, "nothing waits when something could run", () => `${queue.size} queued, no worker`);
+      // One for each worker that is about to be there.
+      const reserved = starting + (pausing ? maxWorkers - slots.size : 0);
       check(
-        roomy === 0 || queue.size <= starting,
+        roomy === 0 || queue.size <= reserved,
         "nothing waits when something could run",
         () => `${queue.size} queued, a worker has room`,
       );
