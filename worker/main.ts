@@ -22,7 +22,9 @@ export async function workerMain(
   // As they are now: a task may put others in their place.
   const { postMessage } = port;
   const { apply } = Reflect;
-  const post = (message: FromWorker, transfer: Transferable[] = []): void => void apply(postMessage, port, [message, transfer]);
+  // Deno takes half a megabyte in each worker for a list of what is moved, be it empty.
+  const post = (message: FromWorker, transfer: Transferable[] = []): void =>
+    void apply(postMessage, port, transfer.length > 0 ? [message, transfer] : [message]);
   let line: LineEnd | undefined;
   const runtime = createRuntime({
     post(message, transfer) {
