@@ -98,20 +98,17 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   const QUICK = 0.02;
   const MOST_TOGETHER = 256;
   const LONGEST_TOGETHER = 0.1;
-  /**
-   * So many lines of JSON are parsed at once, which takes half of the time: V8 expects of an object in an array what the one before it had. More, and
-   * the objects that wait take memory, and one line that is no JSON delays more others.
-   */
-  const MOST_PARSED = 128;
-  /** What is between two objects in a line, and in no line that is an object but for those with arrays of objects; to look for it takes longer than for a bracket. */
-  const COMMA_AND_BRACE = /,\s*\{/;
   /** Results that wait to be encoded, in characters. */
   const MOST_PENDING = 2 ** 16;
   /** So much of a record is kept in the errors file, in characters. */
   const MOST_KEPT = 2 ** 22;
+  const TAB = 9;
   const NEWLINE = 10;
   const CARRIAGE_RETURN = 13;
   const SPACE = 32;
+  const COMMA = 44;
+  const BRACKET = 91;
+  const END_BRACKET = 93;
   const BRACE = 123;
   const QUOTE = '"';
 
@@ -124,6 +121,10 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   const toJson = outputFormat === "ndjson";
   let open: { path: string; file: Deno.FsFile } | undefined;
   let block = new Uint8Array(BLOCK);
+  /** The lines of a block as one array in JSON, the same four bytes a word, and what of the block comes before the end of each line. */
+  const array = new Uint8Array(BLOCK + 8);
+  const fours = new Int32Array(array.buffer);
+  const lineEnds = new Uint16Array(BLOCK);
 
   function fileOf(path: string): Deno.FsFile {
     if (open?.path === path) return open.file;
@@ -214,6 +215,9 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   let firstOffset = 0;
   let sliceEnd = 0;
   let sliceOver = false;
+  /** The results of the last objects that were run in a row, and what ended the row, unless it was its length. */
+  let written = "";
+  let unusual: { value: unknown } | { thrown: unknown } | undefined;
   let slowest: SlowRecord[] = [];
   let slowEnough = 0;
 
@@ -252,6 +256,14 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   function asText(value: unknown): string | undefined {
     if (typeof value === "string" || value === undefined) return value;
     throw new TypeError(`A result that is written as a line must be a string or undefined, and is of type ${typeof value}`);
+  }
+
+  /** A result as a line of the output; nothing if it is undefined. */
+  function lineOf(value: unknown): string {
+    const result = toJson ? JSON.stringify(value) : asText(value);
+    if (result === undefined) return "";
+    if (result.length > MOST_CHARACTERS) throw new RangeError(`The result has more than ${MOST_CHARACTERS} characters`);
+    return `${result}\n`;
   }
 
   function fail(text: string, line: number, offset: number, { name, message, stack, attempts }: Omit<Verdict, "time">): void {
@@ -325,95 +337,102 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
 
   // One block: whole records, from `from` to `to` in `bytes`, of which the first byte is that of `base` in the input
 
-  /** Runs the records that begin before the end; true if the range, or the time for it, is over. */
+  /** Runs all of them; true if the range, or the time for it, is over. */
   async function runBlock(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
-    const text = decoder.decode(bytes.subarray(from, to));
-    // Every character that is more than one byte makes the text shorter than the bytes.
-    const ascii = text.length === to - from;
-    const suspicious = text.includes("\uFFFD");
-    const texts = text.split("\n");
-    if (texts.at(-1) === "" || (base + from === 0 && text === "\ufeff")) texts.pop();
+    const values = asJson && !alone && to - from <= BLOCK ? parseTogether(bytes, from, to) : undefined;
+    // The lines of objects that are parsed already are looked at only if one of them is unusual.
+    let texts: string[] | undefined;
+    let ascii = false;
+    let suspicious = false;
+    if (values === undefined) {
+      const text = decoder.decode(bytes.subarray(from, to));
+      // Every character that is more than one byte makes the text shorter than the bytes.
+      ascii = text.length === to - from;
+      suspicious = text.includes("\uFFFD");
+      texts = text.split("\n");
+      if (texts.at(-1) === "" || (base + from === 0 && text === "\ufeff")) texts.pop();
+      begin = performance.now();
+      parsing = 0;
+    }
     words[PHASE] = 1;
-    begin = performance.now();
     // What changes with each record stays within this function: V8 is a third slower with variables that others see.
-    const { end, header } = piece;
+    const { header } = piece;
+    const total = values?.length ?? texts!.length;
     let count = 0;
     let results = "";
     let byteNext = from;
-    // Objects that are parsed already, if it can be told that a line is one, and which lines they are.
-    let values: unknown[] | undefined;
-    let parsedFrom = 0;
-    let parsedTo = asJson && !alone && (!text.includes("[") || !COMMA_AND_BRACE.test(text)) ? 0 : -1;
-    parsing = 0;
-    for (let i = 0; i < texts.length;) {
-      const byteAt = byteNext;
-      const offset = base + byteAt;
-      if (offset >= end) break;
-      let record = texts[i]!;
-      let next = i + 1;
-      if (inputFormat === "csv") {
-        for (let open = isOpen(record, false); open && next < texts.length; next++) {
-          open = isOpen(texts[next]!, open);
-          record += `\n${texts[next]}`;
+    for (let i = 0; i < total;) {
+      if (values !== undefined) {
+        if (count === 0) {
+          firstLine = lines;
+          firstOffset = base + byteNext;
         }
+        const first = i;
+        i = runParsed(values, first, Math.min(first + together - count, total), count);
+        results += written;
+        count += i - first;
+        lines += i - first;
+        if (i > 0) byteNext = from + lineEnds[i - 1]!;
       }
-      if (i === parsedTo) {
-        parsedFrom = i;
-        parsedTo = Math.min(i + MOST_PARSED, texts.length);
-        // A worker that dies of many lines dies of no record: nobody is at fault yet.
-        words[CURRENT] = count;
-        words[ATTEMPT] = 0;
-        values = parseTogether(texts.slice(parsedFrom, parsedTo));
-      }
-      const line = lines;
-      let input = values?.[i - parsedFrom];
-      lines += next - i;
-      byteNext = ascii ? byteAt + record.length + 1 : afterNewlines(bytes, byteAt, to, next - i);
-      i = next;
-      if (record.charCodeAt(record.length - 1) === CARRIAGE_RETURN) record = record.slice(0, -1);
-      // A byte order mark is no part of the first record.
-      if (offset === 0 && record.charCodeAt(0) === 0xfeff) record = record.slice(1);
-      if (inputFormat !== "lines" && !(record.charCodeAt(0) > SPACE) && record.trim() === "") continue;
-      if (count === 0) {
-        firstLine = line;
-        firstOffset = offset;
-      }
-      words[CURRENT] = count;
-      const resumed = before >= 0 && before-- === 0;
-      if (resumed && verdict !== undefined) {
-        fail(record, line, offset, verdict);
-        // As if it had been run just now.
-        begin -= verdict.time;
-      } else {
-        const invalid = suspicious && record.includes("\uFFFD") && isInvalid(bytes.subarray(byteAt, byteNext));
-        for (let tries = resumed ? attempt : 1;; tries++) {
-          words[ATTEMPT] = tries;
-          let parsed = false;
-          try {
-            if (invalid) throw new Error("The line is not valid UTF-8");
-            input ??= asJson ? JSON.parse(record) : header === undefined ? record : parseRow(record, header);
-            parsed = true;
-            let value = task(input);
-            if (isThenable(value)) value = await value;
-            const result = toJson ? JSON.stringify(value) : asText(value);
-            if (result !== undefined) {
-              if (result.length > MOST_CHARACTERS) throw new RangeError(`The result has more than ${MOST_CHARACTERS} characters`);
-              results += `${result}\n`;
-            }
-          } catch (thrown) {
-            if (tries <= retries && parsed) {
-              // The task may have changed what it was given.
-              input = undefined;
-              continue;
-            }
-            append(results);
-            results = "";
-            fail(record, line, offset, { ...parsed ? explain(thrown) : explainParsing(thrown), attempts: tries });
+      if (values === undefined || unusual !== undefined) {
+        texts ??= decoder.decode(bytes.subarray(from, to)).split("\n");
+        const byteAt = byteNext;
+        const offset = base + byteAt;
+        let record = texts[i]!;
+        let next = i + 1;
+        if (inputFormat === "csv") {
+          for (let open = isOpen(record, false); open && next < total; next++) {
+            open = isOpen(texts[next]!, open);
+            record += `\n${texts[next]}`;
           }
-          break;
         }
+        const line = lines;
+        let input = values?.[i];
+        lines += next - i;
+        byteNext = ascii ? byteAt + record.length + 1 : afterNewlines(bytes, byteAt, to, next - i);
+        i = next;
+        if (record.charCodeAt(record.length - 1) === CARRIAGE_RETURN) record = record.slice(0, -1);
+        // A byte order mark is no part of the first record.
+        if (offset === 0 && record.charCodeAt(0) === 0xfeff) record = record.slice(1);
+        if (inputFormat !== "lines" && !(record.charCodeAt(0) > SPACE) && record.trim() === "") continue;
+        if (count === 0) {
+          firstLine = line;
+          firstOffset = offset;
+        }
+        words[CURRENT] = count;
+        const resumed = before >= 0 && before-- === 0;
+        if (resumed && verdict !== undefined) {
+          fail(record, line, offset, verdict);
+          // As if it had been run just now.
+          begin -= verdict.time;
+        } else {
+          const invalid = suspicious && record.includes("\uFFFD") && isInvalid(bytes.subarray(byteAt, byteNext));
+          for (let tries = resumed ? attempt : 1;; tries++) {
+            words[ATTEMPT] = tries;
+            let parsed = false;
+            try {
+              if (invalid) throw new Error("The line is not valid UTF-8");
+              input ??= asJson ? JSON.parse(record) : header === undefined ? record : parseRow(record, header);
+              parsed = true;
+              let value = unusual === undefined ? task(input) : outcome();
+              if (isThenable(value)) value = await value;
+              results += lineOf(value);
+            } catch (thrown) {
+              if (tries <= retries && parsed) {
+                // The task may have changed what it was given.
+                input = undefined;
+                continue;
+              }
+              append(results);
+              results = "";
+              fail(record, line, offset, { ...parsed ? explain(thrown) : explainParsing(thrown), attempts: tries });
+            }
+            break;
+          }
+        }
+        count++;
       }
-      if (++count < together && results.length < MOST_PENDING && failed < lastFailure) continue;
+      if (count < together && results.length < MOST_PENDING && failed < lastFailure) continue;
       endGroup(count, results, base + Math.min(byteNext, to));
       count = 0;
       results = "";
@@ -425,28 +444,90 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
       if (isOver()) return true;
     }
     words[PHASE] = 2;
-    return position >= end;
+    return position >= piece.end;
   }
 
   /**
-   * Parses lines at once, as the elements of an array; undefined if they are not an object each. They are if all begin with a brace, there are as many
-   * elements, and all of those are objects. For either there are no brackets: then no line goes on in the next, as neither a string may have the newline
-   * that is put between them, nor an object a brace behind a comma, so each line is at least one element. Or no comma within a line has a
-   * brace behind it: then no element begins there, so each begins with a line.
+   * Runs objects in a row, up to the first of which the task throws or returns a promise, and tells which one that is. A function of its own, as what there is
+   * to do for other records takes time even where it is not done.
+   *
+   * @param current How many records were finished since the last commit.
    */
-  function parseTogether(texts: string[]): unknown[] | undefined {
-    const start = performance.now();
-    parsing = 0;
+  function runParsed(values: unknown[], from: number, to: number, current: number): number {
+    let results = "";
+    let i = from;
+    unusual = undefined;
+    words[ATTEMPT] = 1;
     try {
-      const values: unknown[] = JSON.parse(`[${texts.join(",\n")}]`);
-      if (values.length !== texts.length) return undefined;
-      for (let i = 0; i < values.length; i++) {
-        const value = values[i];
-        if (texts[i]!.charCodeAt(0) !== BRACE || typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+      for (; i < to && results.length < MOST_PENDING; i++) {
+        words[CURRENT] = current + i - from;
+        const value = task(values[i]);
+        if (isThenable(value)) {
+          unusual = { value };
+          break;
+        }
+        results += lineOf(value);
       }
-      const time = performance.now() - start;
-      parsing = time / values.length;
-      begin += time;
+    } catch (thrown) {
+      unusual = { thrown };
+    }
+    written = results;
+    return i;
+  }
+
+  /** What the task has returned for the record that ended a row, or throws what it threw. */
+  function outcome(): unknown {
+    const taken = unusual!;
+    unusual = undefined;
+    if ("thrown" in taken) throw taken.thrown;
+    return taken.value;
+  }
+
+  /**
+   * Parses the lines of a block at once, as the elements of an array, which takes half of the time: V8 expects of an object in an array what the one before it
+   * had. Undefined if they are not an object each. They are if there are as many elements, all of those are objects, and no comma within a line has a brace behind
+   * it: then no element begins there, so each begins with a line.
+   */
+  function parseTogether(bytes: Uint8Array, from: number, to: number): unknown[] | undefined {
+    const start = performance.now();
+    const length = bytes[to - 1] === NEWLINE ? to - from : to - from + 1;
+    array.set(bytes.subarray(from, to), 1);
+    array.fill(0, length, length + 4);
+    let count = 0;
+    for (let word = 0; word * 4 < length; word++) {
+      // Of most words it is told at once that all four bytes are between a space and a 'z'.
+      const four = fours[word]!;
+      if ((((four + 0x05050505) | (four - 0x20202020)) & 0x80808080) === 0) continue;
+      for (let at = word * 4, rest = four; rest !== 0; at++, rest >>>= 8) {
+        const byte = rest & 0xff;
+        if (byte === NEWLINE) {
+          array[at] = COMMA;
+          lineEnds[count++] = at;
+        } else if (byte === BRACE) {
+          let back = from + at - 2;
+          while (bytes[back] === SPACE || bytes[back] === TAB || bytes[back] === CARRIAGE_RETURN) back--;
+          if (bytes[back] === COMMA) return undefined;
+        }
+      }
+    }
+    array[0] = BRACKET;
+    array[length] = END_BRACKET;
+    lineEnds[count++] = to - from;
+    const text = decoder.decode(array.subarray(0, length + 1));
+    if (text.includes("\uFFFD")) return undefined;
+    // A worker that dies of many lines dies of no record: nobody is at fault yet.
+    words[CURRENT] = 0;
+    words[ATTEMPT] = 0;
+    words[PHASE] = 1;
+    try {
+      const values: unknown[] = JSON.parse(text);
+      if (values.length !== count) return undefined;
+      for (let i = 0; i < count; i++) {
+        const value = values[i];
+        if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+      }
+      begin = performance.now();
+      parsing = (begin - start) / count;
       return values;
     } catch {
       // One by one, they tell which of them it is.
@@ -482,10 +563,19 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   // The range
 
   async function runBytes({ bytes, offset }: { bytes: Uint8Array; offset: number }): Promise<void> {
-    await runBlock(bytes, offset, position - offset, bytes.length);
+    for (let from = position - offset, to = bytes.length; from < bytes.length; from = to) {
+      // Rows of CSV may go on behind any line end.
+      if (inputFormat !== "csv") {
+        let newline = bytes.lastIndexOf(NEWLINE, from + BLOCK - 1);
+        if (newline < from) newline = bytes.indexOf(NEWLINE, from + BLOCK);
+        to = newline < 0 ? bytes.length : newline + 1;
+      }
+      if (await runBlock(bytes, offset, from, to)) return;
+    }
   }
 
   async function runFile({ path, end }: { path: string; end: number }): Promise<void> {
+    if (position >= end) return;
     const file = fileOf(path);
     /** What of the block is filled, and which byte of the file it begins with. */
     let filled = 0;
@@ -518,7 +608,10 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
       // What was there before has no newline, but for the line before the first.
       const news = Math.max(next, filled - read);
       const newline = block.subarray(news, filled).lastIndexOf(NEWLINE);
-      const to = read === 0 ? filled : newline < 0 ? 0 : news + newline + 1;
+      let to = read === 0 ? filled : newline < 0 ? 0 : news + newline + 1;
+      // The last line of the range has its last byte.
+      const last = block.indexOf(NEWLINE, end - base - 1);
+      if (last >= 0) to = Math.min(to, last + 1);
       if (to > next) {
         if (await runBlock(block, base, next, to)) return;
         block.copyWithin(0, to, filled);

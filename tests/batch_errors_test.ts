@@ -51,6 +51,27 @@ Deno.test(`batch() stops records that run for too long, and loses and repeats no
   assertEquals([failed, slowest.slice(0, 4).every(({ time }) => time >= 300)], [4, true]);
 });
 
+Deno.test(
+  `batch() blames the object alone that its worker dies of, or that runs for too long, though others were parsed with it ${NEEDS}`,
+  {
+    ignore,
+  },
+  async () => {
+    using folder = new Folder();
+    const input = folder.write("in.ndjson", Array.from({ length: 20_000 }, (_, x) => `{"x":${x}}\n`).join(""));
+    const bad = [900, 901, 12_345, 19_999];
+    const task = ({ x }: { x: number }) => {
+      while (x === 900 || x === 12_345);
+      if (x === 901 || x === 19_999) self.close();
+      while (x === 901 || x === 19_999);
+      return 2 * x;
+    };
+    const { records, failed } = await run(task, { input, output: folder.of("out"), timeout: 500 });
+    assertEquals([records, failed, folder.read("out")], [20_000, 4, doubles(20_000, (x) => bad.includes(x))]);
+    assertEquals(folder.json("out.errors.ndjson").map(({ record, line }) => [record, line]), bad.map((x) => [`{"x":${x}}`, x + 1]));
+  },
+);
+
 Deno.test(`batch() stops asynchronous records that never settle, and the ranges behind them go on ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(3000));

@@ -202,16 +202,210 @@ Deno.test("createRangeRunner() takes two values in a line for a mistake, though 
   }
 });
 
-Deno.test("createRangeRunner() parses objects, 128 of them at a time, and one by one where one of those is none", async () => {
+Deno.test("createRangeRunner() parses objects, a block of them at a time, and one by one where one of those is none", async () => {
   using parse = spyOnParse();
-  const lines = Array.from({ length: 1000 }, (_, a) => JSON.stringify({ a, b: { c: [a, "x"] }, d: "ä" }));
-  const { output } = await runText(lines.join("\r\n"), ndjson);
-  assertEquals([output, parse.calls], [lines.map((line) => `${line}\n`).join(""), 8]);
-  lines[300] = "{";
+  // 64 bytes a line with its end: 256 lines a block.
+  const objects = Array.from({ length: 1024 }, (_, a) => JSON.stringify({ a, b: { c: [a, "x"] }, d: "ä" }));
+  const lines = objects.map((object) => object + " ".repeat(62 - encoder.encode(object).length));
+  const { output } = await runText(lines.map((line) => `${line}\r\n`).join(""), ndjson);
+  assertEquals([output, parse.calls], [objects.map((object) => `${object}\n`).join(""), 4]);
+  lines[300] = "{".padEnd(62);
   parse.calls = 0;
-  assertEquals((await runText(lines.join("\n"), ndjson)).records, 1000);
+  assertEquals((await runText(lines.map((line) => `${line}\r\n`).join(""), ndjson)).records, 1024);
   // The helper of this test parses the error, too.
-  assertEquals(parse.calls, 8 + 128 + 1);
+  assertEquals(parse.calls, 4 + 256 + 1);
+});
+
+Deno.test("createRangeRunner() comes to the same with objects that are parsed together as one by one, whatever a task does", async () => {
+  const random = seeded(4);
+  const lines = [
+    () => `{"i":${Math.floor(random() * 100)}}`,
+    () => `{ "i" : ${Math.floor(random() * 100)}, "t":"${"ü".repeat(random() * 200)}"}`,
+    () => `\t{"i":${Math.floor(random() * 100)},"o":{"p":{}}} `,
+    () => `{"i":${Math.floor(random() * 100)},"t":"${"x".repeat(random() * 300)}"}`,
+  ];
+  const rare = [
+    "",
+    "{",
+    "[1]",
+    "  ",
+    "null",
+    '{"i":1},{"i":2}',
+    '{"i":[{}, {}]}',
+    '{"t":"\ufffd"}',
+    `{"t":"${"y".repeat(20_000)}"}`,
+    '{"i":"',
+    '"}',
+  ];
+  let together = 0;
+  for (let round = 0; round < 300; round++) {
+    const dirt = [0, 0, 0.0005, 0.01][Math.floor(random() * 4)]!;
+    const texts = Array.from(
+      { length: random() * 1500 },
+      () => random() < dirt ? rare[Math.floor(random() * rare.length)]! : lines[Math.floor(random() * lines.length)]!(),
+    );
+    const text = `${random() < 0.1 ? "\ufeff" : ""}${texts.join(random() < 0.1 ? "\r\n" : "\n")}${random() < 0.5 ? "\n" : ""}`;
+    const bytes = encoder.encode(text);
+    // Now and then, a byte that is no UTF-8.
+    if (random() < 0.1) bytes[Math.floor(random() * bytes.length)] = 0xff;
+    const seen: Record<string, number> = {};
+    const few = random() < 0.5;
+    const task = (record: unknown): unknown => {
+      const input = record as { i?: unknown; seen?: boolean };
+      const i = input?.i;
+      if (few && Number(i) > 7) return record;
+      if (i === 1) throw new RangeError("one");
+      if (i === 2) return Promise.resolve(record);
+      if (i === 3) return Promise.reject(new TypeError("three"));
+      if (i === 4) return undefined;
+      if (i === 5) return 5n;
+      if (i === 6) return { toJSON: () => undefined };
+      if (i === 7) {
+        if (input.seen) return "was not parsed again";
+        input.seen = true;
+        seen[`${i}`] = (seen[`${i}`] ?? 0) + 1;
+        if (seen[`${i}`]! % 3 !== 0) throw new Error("not yet");
+      }
+      return record;
+    };
+    const parts = { ...ndjson, task, retries: Math.floor(random() * 3) };
+    using parse = spyOnParse();
+    const result = await runText(bytes, parts);
+    if (parse.calls < result.records / 4) together++;
+    for (const name of Object.keys(seen)) delete seen[name];
+    // A worker has died long behind the end.
+    assertEquals(result, await runText(bytes, parts, { before: 1e9 }), `round ${round}`);
+  }
+  assert(together > 50, `${together}`);
+});
+
+/** Objects, one a line. */
+function objects(count: number): string {
+  return Array.from({ length: count }, (_, i) => `{"i":${i}}\n`).join("");
+}
+
+Deno.test(`createRangeRunner() runs each object once and in order, wherever the ranges begin and end ${NEEDS}`, { ignore }, async () => {
+  const random = seeded(5);
+  const run = runner(ndjson);
+  for (let round = 0; round < 100; round++) {
+    const lines = Array.from(
+      { length: random() * 1000 },
+      (_, i) => `{"i":${i},"t":"${random() < 0.01 ? "ü".repeat(random() * 20_000) : ""}"}`,
+    );
+    const text = `${lines.join(random() < 0.2 ? "\r\n" : "\n")}${random() < 0.5 ? "\n" : ""}`;
+    const bytes = encoder.encode(text);
+    const cuts = cutsOf(bytes.length, random);
+    await withFile(bytes, async (path) => {
+      const limits = { maxRecords: random() < 0.5 ? Infinity : 100 };
+      const { output, records } = await runRanges(run, cuts, (_, end) => ({ path, end, header: undefined }), limits);
+      assertEquals([output, records], [lines.map((line) => `${line}\n`).join(""), lines.length], JSON.stringify({ round, cuts }));
+    });
+  }
+});
+
+Deno.test("createRangeRunner() tells at any moment which of many objects runs, and which attempt", async () => {
+  const lane = new Lane();
+  const bytes = encoder.encode(objects(5000));
+  lane.begin(0);
+  let attempts = 0;
+  const task = (record: unknown) => {
+    const { i } = record as { i: number };
+    attempts++;
+    assertEquals([lane.state().records + lane.current, lane.attempt, lane.running], [i, attempts, true]);
+    if (i % 100 === 50 && attempts === 1) throw new Error("not yet");
+    attempts = 0;
+    if (i % 100 === 70) return Promise.resolve(i);
+    return i % 100 === 90 ? undefined : i;
+  };
+  await runner({ ...ndjson, task, retries: 1 }).run(
+    lane.memory,
+    { bytes, offset: 0, end: bytes.length, header: undefined },
+    NO_LIMITS,
+  );
+  const { records, failed, position, lines } = lane.state();
+  assertEquals([records, failed, position, lines], [5000, 0, bytes.length, 5000]);
+});
+
+Deno.test("createRangeRunner() ends after 'maxFailures' exactly, though objects are parsed together", async () => {
+  for (const maxFailures of [1, 2, 7]) {
+    const lane = new Lane();
+    const bytes = encoder.encode(objects(2000));
+    lane.begin(0);
+    const task = (record: unknown) => {
+      const { i } = record as { i: number };
+      if (i % 100 === 99) throw new Error("no");
+      return i;
+    };
+    const piece = { bytes, offset: 0, end: bytes.length, header: undefined };
+    const { done } = await runner({ ...ndjson, task }).run(lane.memory, piece, { ...NO_LIMITS, maxFailures });
+    const { records, failed, position } = lane.state();
+    assertEquals([done, records, failed], [false, maxFailures * 100, maxFailures]);
+    assertEquals(position, encoder.encode(objects(maxFailures * 100)).length);
+  }
+});
+
+Deno.test("createRangeRunner() writes results of many megabytes in a row, and fails one that is too long for a lane", async () => {
+  const large = "x".repeat(3e6);
+  const task = (record: unknown) => {
+    const { i } = record as { i: number };
+    return i === 5 ? { toJSON: () => large.repeat(30) } : i % 3 === 0 ? large : i;
+  };
+  const { output, failed } = await runText(objects(20), { ...ndjson, task });
+  const expected = Array.from({ length: 20 }, (_, i) => i === 5 ? "" : `${i % 3 === 0 ? `"${large}"` : i}\n`).join("");
+  assert(output === expected, `${output.length} characters and not ${expected.length}`);
+  assertEquals(failed.map(({ line, name, record }) => [line, name, record]), [[5, "RangeError", '{"i":5}']]);
+});
+
+Deno.test("createRangeRunner() calls 'toJSON' and reads 'then' of each result as often as one by one", async () => {
+  const calls = { json: 0, then: 0 };
+  const task = (record: unknown) => ({
+    get then() {
+      calls.then++;
+      return undefined;
+    },
+    toJSON() {
+      calls.json++;
+      const { i } = record as { i: number };
+      if (i === 10) throw new Error("ten");
+      return i;
+    },
+  });
+  const { output, failed } = await runText(objects(20), { ...ndjson, task });
+  assertEquals(output, Array.from({ length: 20 }, (_, i) => i === 10 ? "" : `${i}\n`).join(""));
+  assertEquals([failed.length, calls], [1, { json: 20, then: 20 }]);
+});
+
+Deno.test("createRangeRunner() never commits what was halted in a row of objects", async () => {
+  const lane = new Lane();
+  const bytes = encoder.encode(objects(1000));
+  lane.begin(0);
+  const halted = Promise.withResolvers<number>();
+  const task = (record: unknown) => {
+    const { i } = record as { i: number };
+    if (i >= 500 && (lane.current === 3 || i === 999)) {
+      const { sequence } = lane;
+      assert(lane.halt(sequence));
+      halted.resolve(sequence);
+      throw new Error("so that this thread goes on");
+    }
+    return i;
+  };
+  // Whoever commits what was halted waits for ever, which this thread must not.
+  const wait = Atomics.wait;
+  Atomics.wait = () => {
+    throw new Error("halted");
+  };
+  try {
+    await runner({ ...ndjson, task }).run(lane.memory, { bytes, offset: 0, end: bytes.length, header: undefined }, NO_LIMITS).catch(
+      () => {},
+    );
+    const state = lane.state(await halted.promise);
+    const output = decoder.decode(lane.output(state.outputLength).slice());
+    assertEquals(output, Array.from({ length: state.records }, (_, i) => `${i}\n`).join(""));
+    assertEquals([state.failed, state.position], [0, encoder.encode(objects(state.records)).length]);
+  } finally {
+    Atomics.wait = wait;
+  }
 });
 
 Deno.test("createRangeRunner() gives a record that is tried again what it was given first, though the task changed it", async () => {
