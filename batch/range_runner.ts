@@ -215,9 +215,10 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   let firstOffset = 0;
   let sliceEnd = 0;
   let sliceOver = false;
-  /** The results of the last objects that were run in a row, and what ended the row, unless it was its length. */
+  /** The results of the last objects that were run in a row, and what the task did with the one that ended the row before its time. */
   let written = "";
-  let unusual: { value: unknown } | { thrown: unknown } | undefined;
+  let promise: PromiseLike<unknown> | undefined;
+  let failure: { thrown: unknown } | undefined;
   let slowest: SlowRecord[] = [];
   let slowEnough = 0;
 
@@ -340,7 +341,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   /** Runs all of them; true if the range, or the time for it, is over. */
   async function runBlock(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
     const values = asJson && !alone && to - from <= BLOCK ? parseTogether(bytes, from, to) : undefined;
-    // The lines of objects that are parsed already are looked at only if one of them is unusual.
+    // The lines of objects that are parsed already are looked at only if one of them fails.
     let texts: string[] | undefined;
     let ascii = false;
     let suspicious = false;
@@ -370,11 +371,19 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
         const first = i;
         i = runParsed(values, first, Math.min(first + together - count, total), count);
         results += written;
+        if (promise !== undefined) {
+          try {
+            results += lineOf(await promise);
+            i++;
+          } catch (thrown) {
+            failure = { thrown };
+          }
+        }
         count += i - first;
         lines += i - first;
         if (i > 0) byteNext = from + lineEnds[i - 1]!;
       }
-      if (values === undefined || unusual !== undefined) {
+      if (values === undefined || failure !== undefined) {
         texts ??= decoder.decode(bytes.subarray(from, to)).split("\n");
         const byteAt = byteNext;
         const offset = base + byteAt;
@@ -414,7 +423,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
               if (invalid) throw new Error("The line is not valid UTF-8");
               input ??= asJson ? JSON.parse(record) : header === undefined ? record : parseRow(record, header);
               parsed = true;
-              let value = unusual === undefined ? task(input) : outcome();
+              let value = failure === undefined ? task(input) : rethrow();
               if (isThenable(value)) value = await value;
               results += lineOf(value);
             } catch (thrown) {
@@ -448,7 +457,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   }
 
   /**
-   * Runs objects in a row, up to the first of which the task throws or returns a promise, and tells which one that is. A function of its own, as what there is
+   * Runs objects in a row, up to the first for which the task throws or returns a promise, and returns which one that is. A function of its own, as what there is
    * to do for other records takes time even where it is not done.
    *
    * @param current How many records were finished since the last commit.
@@ -456,31 +465,30 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   function runParsed(values: unknown[], from: number, to: number, current: number): number {
     let results = "";
     let i = from;
-    unusual = undefined;
+    promise = undefined;
     words[ATTEMPT] = 1;
     try {
       for (; i < to && results.length < MOST_PENDING; i++) {
         words[CURRENT] = current + i - from;
         const value = task(values[i]);
         if (isThenable(value)) {
-          unusual = { value };
+          promise = value;
           break;
         }
         results += lineOf(value);
       }
     } catch (thrown) {
-      unusual = { thrown };
+      failure = { thrown };
     }
     written = results;
     return i;
   }
 
-  /** What the task has returned for the record that ended a row, or throws what it threw. */
-  function outcome(): unknown {
-    const taken = unusual!;
-    unusual = undefined;
-    if ("thrown" in taken) throw taken.thrown;
-    return taken.value;
+  /** Throws what the task did for the object that ended a row. */
+  function rethrow(): never {
+    const { thrown } = failure!;
+    failure = undefined;
+    throw thrown;
   }
 
   /**
