@@ -52,7 +52,7 @@ Options:
   --unordered            write results as they come
   --workers <number>     how many workers there are (default: one a core)
   --chunk <size>         how much a worker reads at a time, such as 256KB
-                         (default: what takes about 100 ms, at most 512KB)
+                         (default: what takes about 100 ms, at most 1MB)
   --permissions <list>   what workers may do beyond reading the input, such as
                          net=example.com,api.org or env; inherit for what the
                          program may; may be given more than once

@@ -50,7 +50,7 @@ export interface BatchOptions {
   /**
    * How many bytes of the input a worker takes at a time.
    *
-   * @default {so many as take about 100 ms, at most 512 KiB}
+   * @default {so many as take about 100 ms, at most 1 MiB}
    */
   chunk?: number | undefined;
   /**

@@ -494,7 +494,8 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   /**
    * Parses the lines of a block at once, as the elements of an array, which takes half of the time: V8 expects of an object in an array what the one before it
    * had. Undefined if they are not an object each. They are if there are as many elements, all of those are objects, and no comma within a line has a brace behind
-   * it: then no element begins there, so each begins with a line.
+   * it: then no element begins there, so each begins with a line. The array is made of the bytes, by putting commas in the place of newlines: to cut the text into
+   * lines, and to join them, takes twice as long.
    */
   function parseTogether(bytes: Uint8Array, from: number, to: number): unknown[] | undefined {
     const start = performance.now();
@@ -503,7 +504,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     array.fill(0, length, length + 4);
     let count = 0;
     for (let word = 0; word * 4 < length; word++) {
-      // Of most words it is told at once that all four bytes are between a space and a 'z'.
+      // Of most words it is told at once that all four bytes are between a space and a 'z': half of the time that it takes to look at each.
       const four = fours[word]!;
       if ((((four + 0x05050505) | (four - 0x20202020)) & 0x80808080) === 0) continue;
       for (let at = word * 4, rest = four; rest !== 0; at++, rest >>>= 8) {
