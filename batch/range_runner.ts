@@ -504,7 +504,8 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     array.fill(0, length, length + 4);
     let count = 0;
     for (let word = 0; word * 4 < length; word++) {
-      // Of most words it is told at once that all four bytes are between a space and a 'z': half of the time that it takes to look at each.
+      // Of most words it is told at once that all four bytes are between a space and a 'z': half of the time that it takes to look at each. The first is the lowest on
+      // all machines that Deno runs on.
       const four = fours[word]!;
       if ((((four + 0x05050505) | (four - 0x20202020)) & 0x80808080) === 0) continue;
       for (let at = word * 4, rest = four; rest !== 0; at++, rest >>>= 8) {
