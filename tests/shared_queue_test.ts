@@ -39,6 +39,10 @@ Deno.test("openSharedQueue() carries what it takes as structured cloning does", 
     [1, [undefined, "two"], null],
     {},
     { a: 1, "b c": { d: [true] }, 7: "seven", "line\nbreak": 0 },
+    { a: { a: { a: 1 } }, b: { a: 2 } },
+    { new: { other: 1 }, newer: [{ new: 2, other: 3 }, { new: { new: 4, other: 5 }, other: 6 }] },
+    { "": 1, '"': 2, "\\": 3, "\ud800": 4, constructor: 5, "\u2028": 6 },
+    [undefined],
   ];
   for (const value of values) {
     assert(writer.push(3, -5, value, [structuredClone(value), 1]), Deno.inspect(value));
@@ -72,6 +76,8 @@ Deno.test("openSharedQueue() refuses what it cannot carry faithfully, and goes o
     circle,
     // deno-lint-ignore no-sparse-arrays -- a hole is not undefined
     [1, , 2],
+    // deno-lint-ignore no-sparse-arrays -- as many keys as elements
+    Object.assign([1, , 2], { more: 3 }),
     "abc".match(/b/),
     JSON.parse(`{ "__proto__": 1 }`),
     "x".repeat(201),
@@ -129,3 +135,113 @@ Deno.test("openSharedQueue() gives up on keys when objects are dictionaries", ()
   }
   assertEquals(refused, 1000 - 256);
 });
+
+Deno.test("openSharedQueue() carries strings and keys that come again, and forgets those of a record that it refuses", () => {
+  const { writer, reader } = open(4096);
+  const words = ["Reykjavik", "new", "日本", "é", "\ud800\ud800", "Reykjavix", "x".repeat(32), "x".repeat(33), "abc", "abd"];
+  for (let round = 0; round < 100; round++) {
+    const value = () => words.map((word, i) => ({ [word]: words[(i + round) % words.length] }));
+    const refused = [...value().slice(0, round % 10), { [`only ${round}`]: `refused ${round}` }, 1n];
+    assertEquals(writer.push(1, 1, `refused ${round}`, refused), false);
+    assert(writer.push(1, 1, `refused ${round}`, value()));
+    assertEquals(take(reader), [1, 1, `refused ${round}`, value()]);
+  }
+});
+
+Deno.test("openSharedQueue() sends nothing for a getter of what it writes, and lets a getter change that", () => {
+  const { writer, reader } = open();
+  const sent: boolean[] = [];
+  const sender = {
+    get value() {
+      sent.push(writer.hasRoom, writer.push(2, 2, 0, ["from a getter"]));
+      return 7;
+    },
+    other: 1,
+  };
+  assert(writer.push(1, 1, 0, [sender, "after"]));
+  assertEquals(sent, [false, false]);
+  assert(writer.hasRoom);
+  assertEquals(take(reader), [1, 1, 0, [{ value: 7, other: 1 }, "after"]]);
+  assert(!reader.hasNext);
+
+  const growing: unknown[] = [{
+    get value() {
+      growing.push("more");
+      return 1;
+    },
+  }];
+  assert(writer.push(1, 1, 0, [growing]));
+  assertEquals(take(reader), [1, 1, 0, [[{ value: 1 }]]]);
+
+  const shrinking: unknown[] = [{
+    get value() {
+      shrinking.pop();
+      return 1;
+    },
+  }, "gone"];
+  assertEquals(writer.push(1, 1, 0, [shrinking]), false);
+
+  const losing: Record<string, unknown> = {
+    get value() {
+      delete losing.gone;
+      losing.more = 1;
+      return 1;
+    },
+    gone: 1,
+    stays: 2,
+  };
+  assert(writer.push(1, 1, 0, [losing]));
+  assertEquals(take(reader), [1, 1, 0, [{ value: 1, stays: 2 }]]);
+});
+
+Deno.test("openSharedQueue() refuses objects while all objects inherit a key", () => {
+  const { writer, reader } = open();
+  assert(writer.push(1, 1, 0, [{ a: 1 }]));
+  assertEquals(take(reader), [1, 1, 0, [{ a: 1 }]]);
+  const all = Object.prototype as unknown as Record<string, unknown>;
+  try {
+    all.inherited = 1;
+    assertEquals(writer.push(1, 1, 0, [{ a: 1 }]), false);
+  } finally {
+    delete all.inherited;
+  }
+  assert(writer.push(1, 1, 0, [{ a: 1 }]));
+  assertEquals(take(reader), [1, 1, 0, [{ a: 1 }]]);
+});
+
+Deno.test("openSharedQueue() carries random values as structured cloning does, in their order of keys", () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const { writer, reader } = open(1024, 2 ** 31 - 5_000);
+    const random = new Random(seed);
+    const texts = () =>
+      random.pick(["", "a", "b", "ab", "1", "10", "Ω", "\udc00", "new", "Reykjavik", `${random.below(99)}`, "y".repeat(random.below(230))]);
+    const value = (depth: number): unknown => {
+      const kind = random.below(depth > 3 ? 7 : 10);
+      if (kind < 3) return texts();
+      if (kind < 6) return random.pick([0, -0, NaN, 1.5, -1, 2 ** 31, -(2 ** 31), Infinity, random.below(1000)]);
+      if (kind < 7) return random.pick([true, false, null, undefined]);
+      if (kind < 8) return Array.from({ length: random.below(4) }, () => value(depth + 1));
+      return Object.fromEntries(Array.from({ length: random.below(4) }, () => [texts(), value(depth + 1)]));
+    };
+    const expected: unknown[] = [];
+    let refused = 0;
+    for (let i = 0; i < 5_000; i++) {
+      if (random.chance(0.5)) {
+        const values = [value(0), value(1), ...random.chance(0.1) ? [{ [texts()]: texts() }, Symbol()] : []];
+        if (writer.push(1, i, values[0], values)) expected.push([i, values[0], values]);
+        else refused++;
+      } else if (expected.length > 0) {
+        const [, number, label, values] = take(reader);
+        assertSame([number, label, values], structuredClone(expected.shift()));
+      }
+    }
+    assert(refused > 100 && refused < 2_000, String(refused));
+  }
+});
+
+/** Equal with all that there is: `assertEquals` thinks nothing of the order of keys. */
+function assertSame(actual: unknown, expected: unknown): void {
+  assertEquals(actual, expected);
+  const options = { depth: 10, iterableLimit: 100, strAbbreviateSize: 1000 };
+  assertEquals(Deno.inspect(actual, options), Deno.inspect(expected, options));
+}
