@@ -434,8 +434,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   next(): Promise<Result> {
-    if (this.#block !== undefined && this.#block.errors === undefined && this.#consumers.size === 0) {
-      return Promise.resolve({ done: false, value: this.#takeValue(this.#block) });
+    const block = this.#block;
+    // What is there is given without a consumer to be served, which costs as much again as the promise: there is one failure in almost every block.
+    if (block !== undefined && this.#consumers.size === 0 && (this.#options.settled || !block.errors?.has(this.#index))) {
+      return Promise.resolve({ done: false, value: this.#takeValue(block) });
     }
     return this.#wait(false);
   }
