@@ -17,7 +17,7 @@ function take(reader: SharedQueue): [number, number, unknown, unknown[]] {
 }
 
 Deno.test("openSharedQueue() carries what it takes as structured cloning does", () => {
-  const { writer, reader } = open();
+  const { writer, reader } = open(8192);
   const values: unknown[] = [
     0,
     -0,
@@ -30,7 +30,11 @@ Deno.test("openSharedQueue() carries what it takes as structured cloning does", 
     "text",
     "é and ÿ",
     "日本 \ud800",
-    "x".repeat(200),
+    "x".repeat(80),
+    "x".repeat(81),
+    "\ufeff日本é".repeat(50),
+    "\ufeff日本é\ud800".repeat(50),
+    "x".repeat(2000),
     true,
     false,
     null,
@@ -80,7 +84,8 @@ Deno.test("openSharedQueue() refuses what it cannot carry faithfully, and goes o
     Object.assign([1, , 2], { more: 3 }),
     "abc".match(/b/),
     JSON.parse(`{ "__proto__": 1 }`),
-    "x".repeat(201),
+    "x".repeat(2001),
+    "\ud800".repeat(2001),
     Array.from({ length: 65 }, () => 1),
     Array.from({ length: 13 }, () => [1]),
   ];

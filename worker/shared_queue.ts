@@ -37,8 +37,10 @@ export interface SharedQueue {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
-  /** Strings of up to so many characters; longer ones are cloned faster than they are written character by character. */
-  const LONGEST_STRING = 200;
+  /** Strings of up to so many characters; longer ones would take the room of many records. */
+  const LONGEST_STRING = 2000;
+  /** Those of more than so many go through the platform's UTF-8: to call it takes as long as to copy so many one by one. */
+  const LONG_STRING = 80;
   /** Strings of up to so many characters are kept on both sides for a while, to be referred to when they come again. */
   const SHORT_STRING = 32;
   /** So many are kept, each in the place that its characters say: a power of two. */
@@ -54,7 +56,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   const WRITTEN = 0, READ = 16, FIRST_CELL = 16, POSITIONS = 0x7fffffff;
   const SKIP = -1;
   const INTEGER = 0, DOUBLE = 1, LATIN = 2, WIDE = 3, TRUE = 4, FALSE = 5;
-  const UNDEFINED = 6, NULL = 7, ARRAY = 8, OBJECT = 9, NEW_SHAPE = 10, KEPT = 11;
+  const UNDEFINED = 6, NULL = 7, ARRAY = 8, OBJECT = 9, NEW_SHAPE = 10, KEPT = 11, UTF8 = 12;
 
   /** The keys of objects as a tree: each is a list of keys, or the beginning of one. */
   interface Keys {
@@ -82,6 +84,9 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   const { apply } = Reflect;
   const { stringify } = JSON;
   const makeFunction = Function;
+  const encoder = new TextEncoder();
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  let copy: Uint8Array<ArrayBuffer> | undefined;
   const words = new Int32Array(memory);
   const doubles = new Float64Array(memory);
   const bytes = new Uint8Array(memory);
@@ -193,6 +198,8 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
 
   function writeString(text: string): boolean {
     const { length } = text;
+    // What is not well-formed is no UTF-8.
+    if (length > LONG_STRING && text.isWellFormed()) return writeLong(text);
     if (length > LONGEST_STRING) return false;
     let place = PLACES;
     if (length <= SHORT_STRING && length > 1) {
@@ -217,6 +224,15 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     if (!token(WIDE | place << 4, length, (length + 3) >> 2)) return false;
     for (let i = 0; i < length; i++) characters[4 * cell + i] = text.charCodeAt(i);
     cell += (length + 3) >> 2;
+    return true;
+  }
+
+  function writeLong(text: string): boolean {
+    const { length } = text;
+    if (length > LONGEST_STRING || !token(UTF8, 0, (3 * length + 7) >> 3)) return false;
+    const { written } = encoder.encodeInto(text, bytes.subarray(8 * cell, 8 * cell + 3 * length));
+    words[2 * cell - 1] = written;
+    cell += (written + 7) >> 3;
     return true;
   }
 
@@ -298,6 +314,8 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
       case LATIN:
       case WIDE:
         return readString(detail);
+      case UTF8:
+        return readLong(detail);
       case KEPT:
         return kept[detail];
       case TRUE:
@@ -333,6 +351,15 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     const text = apply(fromCharCode, undefined, codes);
     if (type >> 4 < PLACES) kept[type >> 4] = text;
     return text;
+  }
+
+  function readLong(length: number): string {
+    const from = 8 * cell;
+    cell += (length + 7) >> 3;
+    // It takes three times as long to decode what is shared.
+    copy ??= new Uint8Array(3 * LONGEST_STRING);
+    copy.set(bytes.subarray(from, from + length));
+    return decoder.decode(copy.subarray(0, length));
   }
 
   function readNewShape(count: number): object {
