@@ -15,7 +15,16 @@ for (const backend of ["worker", "killable"] as const) {
     await using pool = new ProcessPool({ backend, maxWorkers: 2, queueSize: 200, onError: (error) => reported.push(error) });
     const task = (x: number, argument: unknown, answer: number) => {
       // Small, or too large or too odd for shared memory.
-      const results = [x, `${x}`, { x }, [x, [x]], "x".repeat(3000) + x, new Map([[x, argument]]), new Uint8Array(300).fill(x), new Date(x)];
+      const results = [
+        x,
+        `${x}`,
+        { x },
+        [x, [x]],
+        "x".repeat(3000) + x,
+        new Map([[x, argument]]),
+        new Uint8Array(300).fill(x),
+        new Date(x),
+      ];
       return [results[answer], argument];
     };
     const others = [

@@ -147,6 +147,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     end = cell + room;
     const header = 2 * cell;
     const before = told.length;
+    const { length } = values;
     cell += 2;
     writing = true;
     let complete = false;
@@ -163,13 +164,15 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     words[header] = cell - (header >> 1);
     words[header + 1] = kind;
     words[header + 2] = number;
-    words[header + 3] = values.length;
+    words[header + 3] = length;
     store(words, WRITTEN, (written + skipped + cell - (header >> 1)) & POSITIONS);
     return true;
   }
 
+  /** As many as there are now, whatever their getters do. */
   function writeAll(values: readonly unknown[]): boolean {
-    for (let i = 0; i < values.length; i++) if (!write(values[i])) return false;
+    const { length } = values;
+    for (let i = 0; i < length; i++) if (!write(values[i])) return false;
     return true;
   }
 
