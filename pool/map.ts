@@ -434,10 +434,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   next(): Promise<Result> {
-    const block = this.#block;
-    // What is there is given without a consumer to be served, which costs as much again as the promise: there is one failure in almost every block.
-    if (block !== undefined && this.#consumers.size === 0 && (this.#options.settled || !block.errors?.has(this.#index))) {
-      return Promise.resolve({ done: false, value: this.#takeValue(block) });
+    if (this.#block !== undefined && this.#block.errors === undefined && this.#consumers.size === 0) {
+      return Promise.resolve({ done: false, value: this.#takeValue(this.#block) });
     }
     return this.#wait(false);
   }
