@@ -47,6 +47,35 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(reported, []);
   });
 
+  Deno.test(`Errors come through in their order, whatever is in them (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 2 });
+    const task = (x: number) => {
+      // Small, or too large or too odd for shared memory.
+      const causes = [undefined, x, { x }, "y".repeat(3000), new Map([[x, x]]), new TypeError(`inner ${x}`)];
+      if (x % 5 === 0) throw Object.assign(new RangeError(`no ${x}`, { cause: causes[x / 5 % causes.length] }), { code: x });
+      if (x % 53 === 0) throw `text ${x}`;
+      return { x };
+    };
+    const check = (outcome: PromiseSettledResult<unknown>, x: number) => {
+      try {
+        assertEquals(outcome, { status: "fulfilled", value: task(x) });
+      } catch (error) {
+        if (outcome.status === "fulfilled") throw error;
+        if (!(error instanceof Error)) return assertEquals(outcome.reason, error);
+        assertEquals([outcome.reason.constructor, outcome.reason.message], [error.constructor, error.message]);
+        const { cause } = outcome.reason;
+        assertEquals(cause instanceof Error ? cause.message : cause, error.cause instanceof Error ? error.cause.message : error.cause);
+        assertEquals(outcome.reason.code, x);
+      }
+    };
+    const calls = await within(Promise.allSettled(Array.from({ length: 1000 }, (_, x) => pool.run(task, x))));
+    for (const [x, outcome] of calls.entries()) check(outcome, x);
+    let next = 0;
+    // With a limit of time each result is sent before the next item begins.
+    for await (const outcome of pool.map(task, Array(2000).keys(), { settled: true, timeout: 60_000 })) check(outcome, next++);
+    assertEquals(next, 2000);
+  });
+
   Deno.test(`No job waits for a message that has been (${backend})`, async () => {
     // A lost message would be made good by the pool after seconds, and be reported.
     const reported: unknown[] = [];

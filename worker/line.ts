@@ -1,4 +1,4 @@
-import type { FromWorker, ItemsMessage, RunMessage, ToWorker } from "./protocol.ts";
+import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
 import { openSharedQueue, type SharedQueue } from "./shared_queue.ts";
 import { soon } from "./soon.ts";
 
@@ -32,6 +32,9 @@ export const RETURNED = 1;
 export const SKIPPED = 2;
 /** One item of a chunk: the value is that of the item whose index follows. */
 export const ITEM = 3;
+/** The value is what a task threw, taken apart; of a chunk, for the item whose index follows. */
+export const THREW = 4;
+export const ITEM_THREW = 5;
 
 /** For so many cells of eight bytes there is room at a time, each way: twice what the largest number of small jobs takes that is sent ahead. */
 const CELLS = 2 ** 14;
@@ -168,11 +171,12 @@ export class Line {
       replies.next();
       const { kind, number: run, label: value } = replies;
       const from = replies.values()[0] as number;
-      if (kind === ITEM) this.#gather(run, from, value);
+      if (kind === ITEM || kind === ITEM_THREW) this.#gather(run, from, value, kind === ITEM_THREW);
       else {
         this.#open--;
         if (this.#items !== undefined) this.#receiveItems();
         if (kind === RETURNED) this.#events.returned(run, value);
+        else if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
         else this.#events.message({ type: "skipped", run });
       }
     } while (replies.hasNext);
@@ -181,10 +185,11 @@ export class Line {
   }
 
   /** Items that follow each other are received together. */
-  #gather(run: number, from: number, value: unknown): void {
+  #gather(run: number, from: number, value: unknown, threw: boolean): void {
     if (this.#items?.run !== run) this.#receiveItems();
     this.#items ??= { type: "items", run, from, values: [], thrown: [], last: false, elapsed: 0 };
-    this.#items.values.push(value);
+    this.#items.values.push(threw ? undefined : value);
+    if (threw) this.#items.thrown.push([from, value as Thrown]);
   }
 
   #receiveItems(): void {

@@ -31,7 +31,8 @@ export interface LineEnd {
  */
 export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): LineEnd {
   // As in line.ts, which is not there in a worker.
-  const WORKER = 0, CALLER = 16, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1, RETURNED = 1, SKIPPED = 2, ITEM = 3;
+  const WORKER = 0, CALLER = 16, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1;
+  const RETURNED = 1, SKIPPED = 2, ITEM = 3, THREW = 4, ITEM_THREW = 5;
   /**
    * How long the worker sleeps beside its event loop before it goes back to it, in ms, and how long it works beside it. Shorter, and callers that take their
    * time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open wait for longer.
@@ -191,6 +192,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
 
   function write(message: FromRuntime): boolean {
     switch (message.type) {
+      case "threw":
+        // Most errors are a few strings; what is in them that is not small or not plain makes them go by the port.
+        return replies.push(THREW, message.run, message.thrown, nothing);
       case "skipped":
         return replies.push(SKIPPED, message.run, 0, nothing);
       case "items":
@@ -202,8 +206,11 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
 
   /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. */
   function writeItem({ run, from, values, thrown, last }: ItemsMessage): boolean {
-    const one = !last && values.length === 1 && thrown.length === 0 && !byPortToo.has(run);
-    if (one && replies.push(ITEM, run, values[0], [from])) return true;
+    const one = !last && values.length === 1 && !byPortToo.has(run);
+    const error = thrown[0];
+    if (one && (error === undefined ? replies.push(ITEM, run, values[0], [from]) : replies.push(ITEM_THREW, run, error[1], [from]))) {
+      return true;
+    }
     if (last) byPortToo.delete(run);
     else byPortToo.add(run);
     return false;
