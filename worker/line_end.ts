@@ -51,8 +51,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   /** How much the latest job counts in the pace. */
   const LATEST = 0.2;
   /**
-   * The clock is read after so many jobs that take less than so many ms: a reading takes as long as a job then. More, and a job that takes longer is
-   * noticed after more others.
+   * The clock is read after so many jobs that take less than so many ms, or before the worker waits: a reading takes as long as a job then. More, and
+   * a job that takes longer is noticed after more others.
    */
   const TINY = 0.005, FEW_TINY = 8;
   const nothing: unknown[] = [];
@@ -98,7 +98,6 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
         if (held) ring();
         if (turnsOfPort > 0 || !sleep()) break;
         begin = performance.now();
-        untimed = 0;
         continue;
       }
       inARow++;
@@ -109,7 +108,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       }
       // What tasks leave for later has its turn before the next job.
       await undefined;
-      if (++untimed < FEW_TINY && pace[PACE]! < TINY) continue;
+      if (++untimed < FEW_TINY && pace[PACE]! < TINY && requests.hasNext) continue;
       const now = performance.now();
       const took = (now - begin) / untimed;
       measure(took);
