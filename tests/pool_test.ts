@@ -252,6 +252,26 @@ for (const backend of BACKENDS) {
     assertEquals(await within(pool.run(new Job({ id: "a", func: task }))), ["a", 1, false, undefined]);
     assertEquals(currentJob(), undefined);
   });
+
+  Deno.test(`currentJob() is one object a job, also where jobs alternate and throw (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, jobsPerWorker: 2, backend });
+    const task = async (x: number) => {
+      const scope = globalThis as Record<symbol, unknown>;
+      const key = Symbol.for("process-pool.job");
+      if (x % 5 === 4) throw (scope[key] as { id: number }).id;
+      const job = scope[key] as { id: number };
+      const same = job === scope[key];
+      if (x % 3 === 0) await new Promise((resolve) => setTimeout(resolve));
+      return [job.id, same];
+    };
+    const jobs = Array.from({ length: 60 }, (_, x) => pool.run(new Job({ id: x, func: task, args: [x] })));
+    const outcomes = await within(Promise.allSettled(jobs));
+    const expected = outcomes.map((_, x) => x % 5 === 4 ? { status: "rejected", reason: x } : { status: "fulfilled", value: [x, true] });
+    assertEquals<unknown>(outcomes, expected);
+    let index = 0;
+    for await (const outcome of pool.map(task, Array(60).keys(), { settled: true })) assertEquals<unknown>(outcome, expected[index++]);
+    assertEquals([index, currentJob()], [60, undefined]);
+  });
 }
 
 Deno.test("Future.cancel() wins over a job that was sent and has not started", async () => {

@@ -50,7 +50,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const WORTH_PACKING = 16;
   /** A message takes less to arrive, in ms: longer, and a change of the time of day might not be noticed. */
   const LONGEST_DELIVERY = 1000;
-  const JOB = Symbol.for("process-pool.job"), MOVE = Symbol.for("process-pool.move");
+  const JOB = Symbol.for("process-pool.job"), CALLED = Symbol.for("process-pool.called"), MOVE = Symbol.for("process-pool.move");
   // As they are now: tasks may put others in their place.
   const { performance } = globalThis;
   const startTimer = global<typeof setTimeout>("setTimeout");
@@ -59,6 +59,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const { now: timeOfDay } = Date;
 
   const scope = globalThis as Record<symbol, unknown>;
+  /** What {@linkcode currentJob} reads: on the calling thread there is more than one runtime. */
+  const called = (scope[CALLED] ??= showCalled()) as { job: (() => unknown) | undefined };
   const tasks = new Map<number, Func>();
   const classes = new Map<unknown, { module: number; name: string }>();
   /** The jobs that wait for something. */
@@ -75,6 +77,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
   let capacity = 0;
   let ended = false;
   let whenIdle: (() => void) | undefined;
+
+  function showCalled(): { job: (() => unknown) | undefined } {
+    const called: { job: (() => unknown) | undefined } = { job: undefined };
+    Object.defineProperty(scope, JOB, { configurable: true, get: () => called.job?.() });
+    return called;
+  }
 
   /** What a global is now, to be had later: timers take a megabyte when they are first looked at. */
   function global<T>(name: string): () => T {
@@ -217,13 +225,28 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
-  /** Calls a task with its job to be read by `currentJob()` until the task first awaits. */
-  function callTask(func: Func, args: readonly unknown[], job: RunningJob): unknown {
-    scope[JOB] = job;
+  /** The job whose task is called at this moment; made when somebody looks, which few tasks do. */
+  let calledId: string | number = 0;
+  let calledAttempt = 1;
+  let calledJob: RunningJob | undefined;
+
+  function theCalledJob(): RunningJob {
+    return calledJob ??= new RunningJob(calledId, calledAttempt);
+  }
+
+  /** From here on `currentJob()` is this job, until the task that is called first awaits. */
+  function beginCall(id: string | number, attempt: number): void {
+    calledId = id;
+    calledAttempt = attempt;
+    calledJob = undefined;
+    called.job = theCalledJob;
+  }
+
+  function callTask(func: Func, args: readonly unknown[]): unknown {
     try {
       return func(...args);
     } finally {
-      scope[JOB] = undefined;
+      called.job = undefined;
     }
   }
 
@@ -245,13 +268,15 @@ export function createRuntime(host: RuntimeHost): Runtime {
   function run({ run, task: message, id, attempt, args }: ToRuntime & { type: "run" }): void {
     // Even of one that was taken back: the slot counts its task as known from this message on.
     const func = task(message);
-    if (claim(run)) execute(run, func, new RunningJob(id, attempt), args);
+    if (!claim(run)) return;
+    beginCall(id, attempt);
+    execute(run, func, args);
   }
 
-  function execute(run: number, func: Func, job: RunningJob, args: readonly unknown[]): void {
+  function execute(run: number, func: Func, args: readonly unknown[]): void {
     try {
-      const value = callTask(func, args, job);
-      if (isThenable(value)) return void settleLater(run, job, value);
+      const value = callTask(func, args);
+      if (isThenable(value)) return void settleLater(run, theCalledJob(), value);
       noteTime(run, 1);
       postResult(run, value);
     } catch (thrown) {
@@ -359,13 +384,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
       if (compareExchange(claims, first + 1, i, i + 1) !== i) break;
       let value: unknown;
       if (!skip.has(i)) {
-        const job = new RunningJob(firstId + i, i === message.from ? message.attempt : 1);
-        scope[JOB] = job;
+        beginCall(firstId + i, i === message.from ? message.attempt : 1);
         try {
           value = func(items[i]);
           if (isThenable(value)) {
-            scope[JOB] = undefined;
-            running.set(run, job);
+            called.job = undefined;
+            running.set(run, theCalledJob());
             // It may take long: what is ready does not wait for it.
             if (values.length > 0) timer ??= startTimer()(flushThis, GATHER);
             value = await value;
@@ -384,7 +408,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       if (ended) break;
       if (i + 1 < items.length && isTimeToFlush(i)) flush(false);
     }
-    scope[JOB] = undefined;
+    called.job = undefined;
     if (ended) return settled(run);
     flushes.delete(flushThis);
     noteTime(run, 1);
@@ -423,7 +447,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
     },
     encode,
     call(key, run, id, args) {
-      if (!ended && claim(run)) execute(run, tasks.get(key)!, new RunningJob(id, 1), args);
+      if (ended || !claim(run)) return;
+      beginCall(id, 1);
+      execute(run, tasks.get(key)!, args);
     },
     receive(message) {
       if (ended) return;
