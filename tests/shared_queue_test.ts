@@ -10,7 +10,7 @@ function open(cells = 1024, gone = 0): { writer: SharedQueue; reader: SharedQueu
   return { writer: openSharedQueue(memory), reader: openSharedQueue(memory) };
 }
 
-function take(reader: SharedQueue): [number, number, unknown, unknown[]] {
+function take(reader: SharedQueue): [number, number, unknown, readonly unknown[]] {
   assert(reader.hasNext);
   reader.next();
   return [reader.kind, reader.number, reader.label, reader.values()];

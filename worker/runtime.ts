@@ -325,7 +325,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     if (!claim(run)) return;
     const firstId = Number(message.id);
     const first = claimOf(run);
-    const skip = new Set(message.skip);
+    const skip = message.skip.length === 0 ? undefined : new Set(message.skip);
     const begin = performance.now();
     let sent = begin;
     let from = message.from;
@@ -383,7 +383,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       if (timed) store(claims, first + 2, timeOfDay() | 0);
       if (compareExchange(claims, first + 1, i, i + 1) !== i) break;
       let value: unknown;
-      if (!skip.has(i)) {
+      if (skip === undefined || !skip.has(i)) {
         beginCall(firstId + i, i === message.from ? message.attempt : 1);
         try {
           value = func(items[i]);

@@ -19,7 +19,7 @@ export interface SharedQueue {
   readonly number: number;
   readonly label: unknown;
   /** The values of the record. The room that it took is free then. */
-  values(): unknown[];
+  values(): readonly unknown[];
 }
 
 /**
@@ -103,6 +103,8 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   let keptNew = false;
   /** Arrays for the characters of short strings, by length: to make a new one for each string takes longer than to fill it. */
   const arrays = Array.from({ length: SHORT_STRING + 1 }, (_, length): number[] => new Array(length).fill(0));
+  /** The values of a record that has none. */
+  const none: unknown[] = [];
   /** The objects of the record that is written. */
   const objects: unknown[] = [];
   let writing = false;
@@ -422,7 +424,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
       label = read();
     },
     values() {
-      const values = readAll(count);
+      const values = count === 0 ? none : readAll(count);
       position = recordEnd;
       store(words, READ, position);
       return values;
