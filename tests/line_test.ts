@@ -224,6 +224,23 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`A task that is new to a worker is there before it is called, however full the line is (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, queueSize: 1000 });
+    const lengthOf = (value: { length: number }) => value.length;
+    // So that many are sent ahead.
+    for (let i = 0; i < 10; i++) await within(Promise.all(Array.from({ length: 200 }, () => pool.run(lengthOf, "short"))));
+    for (let round = 0; round < 60; round++) {
+      const add = new Function("x", `return x + ${round}`) as (x: number) => number;
+      const large = Array.from({ length: 10 }, (_, i) => "x".repeat(190) + i);
+      const before = Array.from({ length: 45 }, () => pool.run(lengthOf, round % 2 === 0 ? large : "y".repeat(1900)));
+      const behind = Array.from({ length: 5 }, (_, x) => pool.run(add, x));
+      assertEquals(await within(Promise.all(behind)), Array.from({ length: 5 }, (_, x) => x + round));
+      assertEquals(await within(Promise.all(before)), Array(45).fill(round % 2 === 0 ? 10 : 1900));
+    }
+  });
+}
+
 // A worker's end of a line has a channel of its own for as long as the worker lives.
 const lasting = { sanitizeOps: false, sanitizeResources: false };
 

@@ -86,6 +86,11 @@ export class Line {
   /** How many jobs the worker was sent in this turn and not woken for. */
   #unheard = 0;
   #listening = false;
+  /**
+   * The last run that was posted when the queue had no room to say whose turn it is, until it is answered. Nothing goes by the queue meanwhile: it would overtake that, and
+   * may need the task that comes with it.
+   */
+  #unannounced: number | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #emptyLooks = 0;
   /** Items that have arrived and were not received. */
@@ -129,13 +134,14 @@ export class Line {
       if (inTurn && !this.#closed) this.#port.postMessage({ type: "nothing", inTurn } satisfies ToWorker);
       throw error;
     }
+    if (!inTurn) this.#unannounced = message.run;
     this.#wake(false);
     this.#expectReply(false);
   }
 
   /** Sends a job through shared memory, if it is small; false if it has to be posted. What the task is the worker knows by this key. */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
-    if (!this.#requests.push(key, run, id, args)) return false;
+    if (this.#unannounced !== undefined || !this.#requests.push(key, run, id, args)) return false;
     this.#expectReply(this.#wakeSoon());
     return true;
   }
@@ -156,7 +162,7 @@ export class Line {
     // What was written before the message was sent comes before it.
     this.drain();
     if (this.#closed) return;
-    if (isLast(message)) this.#open--;
+    if (isLast(message)) this.#answered(message.run);
     this.#events.message(message);
     this.#events.delivered();
   }
@@ -171,7 +177,7 @@ export class Line {
       const from = replies.values()[0] as number;
       if (kind === ITEM || kind === ITEM_THREW) this.#gather(run, from, value, kind === ITEM_THREW);
       else {
-        this.#open--;
+        this.#answered(run);
         if (this.#items !== undefined) this.#receiveItems();
         if (kind === RETURNED) this.#events.returned(run, value);
         else if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
@@ -180,6 +186,11 @@ export class Line {
     } while (replies.hasNext);
     this.#receiveItems();
     this.#events.delivered();
+  }
+
+  #answered(run: number): void {
+    this.#open--;
+    if (run === this.#unannounced) this.#unannounced = undefined;
   }
 
   /** Items that follow each other are received together. */
@@ -289,7 +300,7 @@ export class Line {
 declare const setImmediate: (callback: () => void) => unknown;
 
 /** Whether nothing more comes of a job. */
-function isLast(message: FromWorker): boolean {
+function isLast(message: FromWorker): message is Extract<FromWorker, { run: number }> {
   switch (message.type) {
     case "returned":
     case "threw":
