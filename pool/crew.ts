@@ -222,8 +222,7 @@ export class Crew {
     if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     let missing = wanted - this.#starting;
     let failed = false;
-    while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS) {
-      if (this.pausing) break;
+    while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS && !this.pausing) {
       if (this.#start()) missing--;
       else failed = true;
     }
