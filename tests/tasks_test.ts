@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { PoolBrokenError, ProcessPool, type ProcessPoolOptions } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
+import { thrownBy } from "./helpers.ts";
 
 const URL_OF_TASKS = moduleOf(`
 const secret = 42;
@@ -241,11 +242,14 @@ Deno.test("The stack of an error by reference leads to the task's own file and l
 }, async () => {
   const url = import.meta.resolve("./fixtures/failing_task.ts");
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
-  const error = await errorOf(pool, { module: url, name: "failAtLine4" });
-  assertMatch(
-    error.stack,
-    /^RangeError: here\n\s+at thrower \(.*fixtures\/failing_task\.ts:4:9\)\n\s+at failAtLine4 \(.*failing_task\.ts:8:10\)$/,
-  );
+  const task = { module: url, name: "failAtLine4" };
+  const ofItem = await thrownBy(() => pool.map(task, [1]).next()) as Error;
+  for (const error of [await errorOf(pool, task), ofItem]) {
+    assertMatch(
+      error.stack!,
+      /^RangeError: here\n\s+at thrower \(.*fixtures\/failing_task\.ts:4:9\)\n\s+at failAtLine4 \(.*failing_task\.ts:8:10\)$/,
+    );
+  }
 });
 
 Deno.test("ProcessPool with permissions 'none' loads task modules from disk and is denied the rest (needs --allow-read)", {
