@@ -48,10 +48,7 @@ const nothing: unknown[] = [];
 
 function throughQueue(values: unknown[]): void {
   for (const value of values) writer.push(1, 2, value, nothing);
-  for (const _ of values) {
-    reader.next();
-    reader.values();
-  }
+  while (reader.take());
 }
 
 const hundred = Array.from({ length: 100 }, (_, i) => i);

@@ -12,8 +12,8 @@ function open(cells = 1024, gone = 0): { writer: SharedQueue; reader: SharedQueu
 
 function take(reader: SharedQueue): [number, number, unknown, readonly unknown[]] {
   assert(reader.hasNext);
-  reader.next();
-  return [reader.kind, reader.number, reader.label, reader.values()];
+  assert(reader.take());
+  return [reader.kind, reader.number, reader.label, reader.values];
 }
 
 Deno.test("openSharedQueue() carries what it takes as structured cloning does", () => {

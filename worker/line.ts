@@ -170,12 +170,10 @@ export class Line {
   /** Takes the replies that are there by now. Those by the port cannot be had before their turn without others overtaking them. */
   drain(): void {
     const replies = this.#replies;
-    if (!replies.hasNext) return;
+    if (!replies.take()) return;
     do {
-      replies.next();
       const { kind, number: run, label: value } = replies;
-      const from = replies.values()[0] as number;
-      if (kind === ITEM || kind === ITEM_THREW) this.#gather(run, from, value, kind === ITEM_THREW);
+      if (kind === ITEM || kind === ITEM_THREW) this.#gather(run, replies.values[0] as number, value, kind === ITEM_THREW);
       else {
         this.#answered(run);
         if (this.#items !== undefined) this.#receiveItems();
@@ -183,7 +181,7 @@ export class Line {
         else if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
         else this.#events.message({ type: "skipped", run });
       }
-    } while (replies.hasNext);
+    } while (replies.take());
     this.#receiveItems();
     this.#events.delivered();
   }

@@ -94,7 +94,14 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     let begin = turnBegan;
     let untimed = 0;
     while (runtime.hasRoom) {
-      if (!runNext()) {
+      if (turnsOfPort === 0 && requests.take()) {
+        if (requests.kind === BY_PORT) {
+          turnsOfPort++;
+          continue;
+        }
+        cameByPort = false;
+        runtime.call(requests.kind, requests.number, requests.label as string | number, requests.values);
+      } else if (!runByPort()) {
         if (held) ring();
         if (turnsOfPort > 0 || !sleep()) break;
         begin = performance.now();
@@ -134,19 +141,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     });
   }
 
-  /** Gives the runtime the next job whose turn it is; false if there is none. */
-  function runNext(): boolean {
-    while (turnsOfPort === 0 && requests.hasNext) {
-      requests.next();
-      const { kind: key, number: run, label } = requests;
-      const args = requests.values();
-      if (key !== BY_PORT) {
-        cameByPort = false;
-        runtime.call(key, run, label as string | number, args);
-        return true;
-      }
-      turnsOfPort++;
-    }
+  /** Gives the runtime the next job that has come by the port, if it is its turn; false if there is none. */
+  function runByPort(): boolean {
     const message = turnsOfPort === 0 ? undefined : byPort.shift();
     if (message === undefined) return false;
     turnsOfPort--;
@@ -230,9 +226,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       work();
     },
     returned(run, value) {
-      const sent = replies.push(RETURNED, run, value, nothing);
-      if (sent) announce();
-      return sent;
+      if (!replies.push(RETURNED, run, value, nothing)) return false;
+      announce();
+      return true;
     },
     reply(message) {
       const sent = write(message);

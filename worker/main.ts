@@ -1,6 +1,7 @@
 import type { Connection, RuntimeParts, WorkerScope } from "./inside.ts";
 import type { LineEnd } from "./line_end.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
+import type { RuntimeHost } from "./runtime.ts";
 
 /**
  * What a worker runs: it puts up the guard, starts the runtime, and tells the parent.
@@ -26,15 +27,15 @@ export async function workerMain(
   const post = (message: FromWorker, transfer: Transferable[] = []): void =>
     void apply(postMessage, port, transfer.length > 0 ? [message, transfer] : [message]);
   let line: LineEnd | undefined;
-  const runtime = createRuntime({
+  const host: RuntimeHost = {
     post(message, transfer) {
       if (!line?.reply(message)) post(message, transfer);
     },
-    returned: (run, value) => line !== undefined && line.returned(run, value),
     encode: encodeError,
     imports,
     hasRoom: () => line?.resume(),
-  });
+  };
+  const runtime = createRuntime(host);
 
   function dying(reason: string, details: { exitCode?: number; thrown?: unknown }): void {
     runtime.end();
@@ -82,6 +83,7 @@ export async function workerMain(
         return runtime.abort(data.reason, close);
       case "load":
         line = openLine({ memory: data.line, openSharedQueue, runtime });
+        host.returned = line.returned;
     }
     runtime.receive(data);
   };

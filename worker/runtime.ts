@@ -242,14 +242,6 @@ export function createRuntime(host: RuntimeHost): Runtime {
     called.job = theCalledJob;
   }
 
-  function callTask(func: Func, args: readonly unknown[]): unknown {
-    try {
-      return func(...args);
-    } finally {
-      called.job = undefined;
-    }
-  }
-
   /** The index of a job's first word in the claims. */
   function claimOf(run: number): number {
     return run % claimed * CLAIM_WORDS;
@@ -267,19 +259,23 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function run({ run, task: message, id, attempt, args }: ToRuntime & { type: "run" }): void {
     // Even of one that was taken back: the slot counts its task as known from this message on.
-    const func = task(message);
-    if (!claim(run)) return;
-    beginCall(id, attempt);
-    execute(run, func, args);
+    task(message);
+    callTask(message.key, run, id, args, attempt);
   }
 
-  function execute(run: number, func: Func, args: readonly unknown[]): void {
+  /** Runs a job whose task is known, unless it was taken back. Stacks are cut where this calls the task: see encode_error.ts. */
+  function callTask(key: number, run: number, id: string | number, args: readonly unknown[], attempt = 1): void {
+    const func = tasks.get(key)!;
+    if (!claim(run)) return;
+    beginCall(id, attempt);
     try {
-      const value = callTask(func, args);
+      const value = func(...args);
+      called.job = undefined;
       if (isThenable(value)) return void settleLater(run, theCalledJob(), value);
       noteTime(run, 1);
       postResult(run, value);
     } catch (thrown) {
+      called.job = undefined;
       noteTime(run, 1);
       // Among the errors that come here is that of a result that cannot be copied.
       post({ type: "threw", run, thrown: encode(thrown) });
@@ -447,9 +443,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     },
     encode,
     call(key, run, id, args) {
-      if (ended || !claim(run)) return;
-      beginCall(id, 1);
-      execute(run, tasks.get(key)!, args);
+      if (!ended) callTask(key, run, id, args);
     },
     receive(message) {
       if (ended) return;

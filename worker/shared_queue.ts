@@ -13,13 +13,13 @@ export interface SharedQueue {
   readonly hasRoom: boolean;
   /** Whether there is a record to take. */
   readonly hasNext: boolean;
-  /** Goes to the next record and reads all but its values, which must be taken before the next one. Only if there is one. */
-  next(): void;
+  /** Reads the next record, if there is one; the room that it took is free then. */
+  take(): boolean;
+  /** What the record was that was taken last. */
   readonly kind: number;
   readonly number: number;
   readonly label: unknown;
-  /** The values of the record. The room that it took is free then. */
-  values(): readonly unknown[];
+  readonly values: readonly unknown[];
 }
 
 /**
@@ -121,10 +121,8 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   let readTo = words[READ]!;
   let writtenTo = words[WRITTEN]!;
 
-  /** Where the next record begins that is to be taken, and where the one ends that is taken, as positions. */
+  /** Where the next record begins that is to be taken, as a position. */
   let position = words[READ]!;
-  let recordEnd = 0;
-  let count = 0;
 
   function push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean {
     // A getter of the values that are being written wants to send something.
@@ -388,23 +386,31 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     return object;
   }
 
-  let kind = 0;
-  let number = 0;
-  let label: unknown;
+  function take(): boolean {
+    if (position === writtenTo && position === (writtenTo = load(words, WRITTEN))) return false;
+    if (words[2 * (FIRST_CELL + (position & inRing))] === SKIP) position += size - (position & inRing);
+    cell = FIRST_CELL + (position & inRing);
+    const header = 2 * cell;
+    cell += 2;
+    queue.kind = words[header + 1]!;
+    queue.number = words[header + 2]!;
+    queue.label = read();
+    const count = words[header + 3]!;
+    queue.values = count === 0 ? none : readAll(count);
+    position = (position + words[header]!) & POSITIONS;
+    store(words, READ, position);
+    return true;
+  }
 
-  return {
+  const queue = {
+    kind: 0,
+    number: 0,
+    label: undefined as unknown,
+    values: none,
     push,
+    take,
     close() {
       closed = true;
-    },
-    get kind() {
-      return kind;
-    },
-    get number() {
-      return number;
-    },
-    get label() {
-      return label;
     },
     get hasRoom() {
       return !writing && size - ((words[WRITTEN]! - load(words, READ)) & POSITIONS) > size >> 1;
@@ -412,22 +418,6 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     get hasNext() {
       return position !== writtenTo || position !== (writtenTo = load(words, WRITTEN));
     },
-    next() {
-      if (words[2 * (FIRST_CELL + (position & inRing))] === SKIP) position += size - (position & inRing);
-      cell = FIRST_CELL + (position & inRing);
-      const header = 2 * cell;
-      recordEnd = (position + words[header]!) & POSITIONS;
-      kind = words[header + 1]!;
-      number = words[header + 2]!;
-      count = words[header + 3]!;
-      cell += 2;
-      label = read();
-    },
-    values() {
-      const values = count === 0 ? none : readAll(count);
-      position = recordEnd;
-      store(words, READ, position);
-      return values;
-    },
   };
+  return queue;
 }
