@@ -72,6 +72,17 @@ export interface ShutdownOptions {
   timeout?: number | undefined;
 }
 
+/**
+ * To hand over a tiny call takes longer than to run it, so those of a turn are handed over together: the first at once, so many of the others at a time, and at the end of the turn
+ * what is left. Fewer, and there is more to do for each; more, and workers wait.
+ */
+const TOGETHER = 64;
+
+type Later = (callback: () => void) => unknown;
+
+/** After the microtasks. */
+declare const setImmediate: Later;
+
 /** What a simulation checks: for tests alone. */
 export interface PoolInternals {
   gate: Semaphore;
@@ -171,7 +182,7 @@ export class ProcessPool implements AsyncDisposable {
       jobTimeout,
       retries,
       callbacks: this.#callbacks,
-      admit: (ticket) => this.#admit(ticket),
+      admit: this.#admit,
       refused: (ticket, error) => this.#observation?.refused(ticket, error),
       cancel: (ticket, error, force) => this.#cancel(ticket, error, force),
     };
@@ -237,7 +248,8 @@ export class ProcessPool implements AsyncDisposable {
         });
       }
       const { future } = ticket;
-      this.#admit(ticket);
+      // Who awaits this submits the next one in a turn of its own.
+      this.#admit(ticket, setImmediate);
       return Promise.resolve(future);
     } catch (error) {
       return Promise.reject(error);
@@ -516,7 +528,7 @@ export class ProcessPool implements AsyncDisposable {
       const func = typeof what === "function" ? what : checkedFunc("create job", "func", what);
       if (this.#state !== "open") this.#refuse();
       const task = this.#tasks.check(func);
-      return new JobTicket(this.#owner, { task, func, args });
+      return new JobTicket(this.#owner, task, func, args);
     }
     if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} stand beside it`);
     const job = what;
@@ -530,7 +542,7 @@ export class ProcessPool implements AsyncDisposable {
       );
     }
     job.signal?.throwIfAborted();
-    return new JobTicket(this.#owner, { task, func, args: jobArgs, job });
+    return new JobTicket(this.#owner, task, func, jobArgs, job);
   }
 
   /** It is not open. */
@@ -547,8 +559,11 @@ export class ProcessPool implements AsyncDisposable {
     });
   }
 
-  /** Lets in one that has a permit. Between that and this moment the pool may have closed, and the signal aborted. */
-  #admit(ticket: Ticket): void {
+  /**
+   * Lets in one that has a permit. Between that and this moment the pool may have closed, and the signal aborted. If it is a tiny call, those that come next are sent
+   * together, `later` at the latest.
+   */
+  #admit = (ticket: Ticket, later: Later = queueMicrotask): void => {
     const { signal } = ticket;
     try {
       if (this.#state !== "open") this.#refuse();
@@ -562,9 +577,24 @@ export class ProcessPool implements AsyncDisposable {
     this.#observation?.admitted(ticket);
     // Before it is sent: that may settle other jobs, whose callbacks may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
-    this.#sendQueued();
+    if (this.#gathering && ++this.#gathered < TOGETHER) return;
+    this.#gathered = 0;
+    const wereTiny = this.#sendQueued();
     if (this.#queue.size > 0) this.#dispatch();
-  }
+    if (!wereTiny || this.#gathering) return;
+    this.#gathering = true;
+    later(this.#sendGathered);
+  };
+
+  /** Whether what is admitted is sent later, with what comes then; and how much of it has come since something was sent. */
+  #gathering = false;
+  #gathered = 0;
+
+  #sendGathered = (): void => {
+    this.#gathering = false;
+    this.#gathered = 0;
+    if (this.#queue.size > 0) this.#dispatch();
+  };
 
   // Dispatch
 
@@ -582,21 +612,34 @@ export class ProcessPool implements AsyncDisposable {
     this.#conclude();
   }
 
-  #sendQueued(): void {
+  /** Whether what it sent last were tiny calls. */
+  #sendQueued(): boolean {
+    let wereTiny = false;
     while (this.#queue.size > 0) {
       const slot = this.#crew.choose(this.#queue.size);
-      if (slot === undefined) return;
-      const ticket = this.#queue.first!;
+      if (slot === undefined) break;
+      wereTiny = slot.sendCalls(this.#queue) > 0;
+      if (wereTiny) {
+        this.#crew.expectAnswer();
+        continue;
+      }
+      const ticket = this.#queue.first;
+      // What a getter of a call does comes before it is seen that it cannot be sent like that.
+      if (ticket === undefined || !slot.hasRoom) continue;
       // What is moved to a worker cannot be taken back: it is not sent ahead.
-      if (ticket.transfer.length > 0 && !slot.isFree) return;
+      if (ticket.transfer.length > 0 && !slot.isFree) break;
       const task = this.#resolve(ticket);
-      if (task === undefined) return void this.#tasks.learn().then(() => this.#dispatch());
+      if (task === undefined) {
+        this.#tasks.learn().then(() => this.#dispatch());
+        break;
+      }
       this.#queue.shift();
       const outcome = task instanceof Error ? failed(task) : send(ticket, task, slot);
       if (ticket.settled) continue;
       if (outcome !== undefined) this.#settle(ticket, outcome);
       else this.#sent(ticket, slot);
     }
+    return wereTiny;
   }
 
   #sent(ticket: Ticket, slot: Slot): void {
@@ -618,7 +661,10 @@ export class ProcessPool implements AsyncDisposable {
 
   #crewEvents: CrewEvents = {
     changed: () => this.#dispatch(),
-    returned: (ticket, value) => this.#settle(ticket, { state: "finished", value }),
+    returned: (ticket, value) => {
+      this.#record(ticket, { state: "finished", value });
+      this.#callBack(ticket);
+    },
     answered: (ticket, answer) => {
       this.#undecided.add(ticket);
       const settlement = this.#decide(ticket, ticket.answered(answer, this.#decode));

@@ -60,8 +60,16 @@ export class Semaphore {
   #waiters = new Queue<Waiter>();
 
   static {
-    takePermit = (semaphore) => semaphore.#take();
-    waitForPermit = (semaphore, place, signal) => semaphore.#enqueue(place, signal);
+    takePermit = (semaphore) => {
+      // While somebody waits nothing is available: a permit that comes back is handed on, never put down.
+      if (semaphore.#available === 0) return false;
+      semaphore.#available--;
+      return true;
+    };
+    waitForPermit = (semaphore, place, signal) => {
+      if (signal === undefined) semaphore.#waiters.join(place);
+      else semaphore.#enqueue(place, signal);
+    };
   }
 
   /**
@@ -112,7 +120,7 @@ export class Semaphore {
    * @returns The permit, or undefined. Disposing of it gives it back, once.
    */
   tryAcquire(): Disposable | undefined {
-    return this.#take() ? new Permit(this) : undefined;
+    return takePermit(this) ? new Permit(this) : undefined;
   }
 
   /**
@@ -139,23 +147,14 @@ export class Semaphore {
     for (const waiter of this.#waiters.clear()) waiter.refuse(reason);
   }
 
-  #take(): boolean {
-    // While somebody waits nothing is available: a permit that comes back is handed on, never put down.
-    if (this.#available === 0) return false;
-    this.#available--;
-    return true;
-  }
-
   #wait(signal: AbortSignal | undefined): Promise<Disposable> {
     return new Promise((resolve, refuse) => {
       const value: Waiter = { grant: () => resolve(new Permit(this)), refuse };
-      this.#enqueue({ value, before: undefined, after: undefined }, signal);
+      waitForPermit(this, { value, before: undefined, after: undefined }, signal);
     });
   }
 
-  #enqueue(place: Place<Waiter>, signal: AbortSignal | undefined): void {
-    if (signal === undefined) return void this.#waiters.join(place);
-    const { value: waiter } = place;
+  #enqueue({ value: waiter }: Place<Waiter>, signal: AbortSignal): void {
     const stopListening = onAbort(signal, () => {
       this.#waiters.remove(listening);
       waiter.refuse(signal.reason);

@@ -199,12 +199,13 @@ export class Crew {
   choose(queued: number): Slot | undefined {
     let best: Slot | undefined;
     for (const slot of this.#slots) {
-      if (!slot.hasRoom) continue;
-      if (slot.isSoonThrough) {
+      const { appetite } = slot;
+      if (appetite !== undefined) {
         // It may be wrong about that.
         if (slot.load > 0) this.#balances.begin();
-        return slot;
+        return appetite > 0 ? slot : undefined;
       }
+      if (!slot.hasRoom) continue;
       if (best === undefined || slot.load < best.load) best = slot;
     }
     if (best === undefined || best.load === 0) return best;
@@ -413,16 +414,13 @@ export class Crew {
       this.#startFailed(death);
       this.#parts.events.changed();
     },
-    returned: (ticket, value) => {
-      this.#failedStarts = 0;
-      this.#parts.events.returned(ticket, value);
-    },
-    answered: (ticket, answer) => {
-      this.#failedStarts = 0;
-      this.#parts.events.answered(ticket, answer);
-    },
+    returned: (ticket, value) => this.#parts.events.returned(ticket, value),
+    answered: (ticket, answer) => this.#parts.events.answered(ticket, answer),
     progressed: (ticket, items) => this.#parts.events.progressed(ticket, items),
-    changed: () => this.#parts.events.changed(),
+    changed: (answered) => {
+      if (answered) this.#failedStarts = 0;
+      this.#parts.events.changed();
+    },
     closed: (slot, thrown) => {
       this.#leave(slot, "closed");
       if (thrown !== undefined) this.#parts.callbacks.report(this.#parts.tasks.decode(thrown));

@@ -32,7 +32,7 @@ export interface ProcessPoolOptions {
   /**
    * The gate's permits: how many jobs may be admitted and not settled. Who submits one more waits.
    *
-   * @default {100 * maxWorkers}
+   * @default {250 * maxWorkers}
    */
   queueSize?: number | undefined;
   /**
@@ -186,10 +186,10 @@ export interface Environment {
 export const ENVIRONMENT: unique symbol = Symbol("environment");
 
 /**
- * Admitted jobs a worker. Fewer, and tiny jobs have workers wait for the caller (half the speed at 30, the number of the model that this pool comes
- * from); more, and memory is held by jobs that wait, for a little more speed at best: see `bench/queue_size.ts`.
+ * Admitted jobs a worker. Fewer, and tiny jobs have workers wait for the caller (0.7 of the speed at 30, the number of the model that this pool comes
+ * from); more, and memory is held by jobs that wait, for no more speed: see `bench/queue_size.ts`.
  */
-const QUEUE_SIZE_PER_WORKER = 100;
+const QUEUE_SIZE_PER_WORKER = 250;
 
 /**
  * Shorter, and a pool that is used in bursts starts its workers again for each (15 to 60 ms); longer, and a program that forgot to shut its pool

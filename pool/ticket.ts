@@ -111,6 +111,9 @@ export abstract class Ticket implements Place<Ticket> {
   /** Its arguments, if it is a job that has not been run before and has nothing else to be sent. */
   abstract readonly mereArgs: readonly unknown[] | undefined;
 
+  /** Whether it is but a call: its arguments are all that there is to be sent and looked after, and its task is known. */
+  isCall = false;
+
   /** The message that has a worker run it. */
   abstract message(run: number, task: TaskMessage): RunMessage;
 
@@ -166,14 +169,6 @@ export interface TicketOwner {
   cancel(ticket: Ticket, error: unknown, force: boolean): boolean;
 }
 
-/** What was submitted: a job, or a call of a task. */
-interface Submitted {
-  task: TaskMessage | undefined;
-  func: Task | TaskRef;
-  args: readonly unknown[];
-  job?: Job<never[], unknown>;
-}
-
 type Resolve = (value: unknown) => void;
 type Reject = (reason: unknown) => void;
 
@@ -198,13 +193,20 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   /** What came of earlier runs. */
   #failures: unknown[] | undefined;
 
-  constructor(owner: TicketOwner, { task, func, args, job }: Submitted) {
+  constructor(
+    owner: TicketOwner,
+    task: TaskMessage | undefined,
+    func: Task | TaskRef,
+    args: readonly unknown[],
+    job?: Job<never[], unknown>,
+  ) {
     super(task);
     this.id = job === undefined ? nextJobId() : job.id;
     this.func = func;
     this.#args = args;
     this.#job = job;
     this.#owner = owner;
+    this.isCall = job === undefined && task !== undefined && owner.jobTimeout === Infinity;
     if (job?.onDone !== undefined) this.#future = this.future;
   }
 
@@ -311,6 +313,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     const retries = this.#job?.retries ?? this.#owner.retries;
     const failures = this.#failures ?? [];
     if (failures.length < retries && this.#wantsRetry(error)) {
+      this.isCall = false;
       failures.push(error);
       this.#failures = failures;
       return undefined;

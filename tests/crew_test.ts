@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { realClock } from "../pool/clock.ts";
 import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
+import { Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { turn } from "./helpers.ts";
@@ -66,19 +67,49 @@ class StubThread implements Thread {
   }
 }
 
-interface Stubs {
+/** One that takes calls of known tasks beside messages, as long as it has room. */
+class CallableStubThread extends StubThread {
+  /** How many calls it took before it was rung each time. */
+  readonly rung: number[] = [];
+  /** How many calls it takes, with those that it holds. */
+  room = Infinity;
+
+  call(_key: number, run: number): boolean {
+    if (this.isFull) return false;
+    this.runs.push(run);
+    return true;
+  }
+
+  get isFull(): boolean {
+    return this.runs.length >= this.room;
+  }
+
+  ring(calls: number): void {
+    this.rung.push(calls);
+  }
+}
+
+interface Stubs<T> {
   pool: ProcessPool;
-  threads: StubThread[];
+  threads: T[];
   /** Lets so many ms pass for the pool, for which no time passes otherwise; its timers are real. */
   wait(time: number): void;
 }
 
 /** A pool of stubs whose jobs take so many ms, and the stubs, each of which has done a job. */
-async function stubs(pace: number, options: ProcessPoolOptions = {}): Promise<Stubs> {
-  const threads: StubThread[] = [];
+function stubs(pace: number, options: ProcessPoolOptions = {}): Promise<Stubs<StubThread>> {
+  return stubsOf(StubThread, pace, options);
+}
+
+async function stubsOf<T extends StubThread>(
+  Stub: new (events: ThreadEvents, pace: number) => T,
+  pace: number,
+  options: ProcessPoolOptions,
+): Promise<Stubs<T>> {
+  const threads: T[] = [];
   let time = 0;
   const start: StartThread = (events) => {
-    const thread = new StubThread(events, pace);
+    const thread = new Stub(events, pace);
     threads.push(thread);
     return thread;
   };
@@ -105,12 +136,75 @@ async function end(pool: ProcessPool, threads: StubThread[]): Promise<void> {
 
 Deno.test("A pool gives tiny jobs to one worker, until it has enough to do", async () => {
   const { pool, threads } = await stubs(0.002);
-  submit(pool, 130);
-  assertEquals(threads.map(({ runs }) => runs.length), [100, 30, 0]);
+  submit(pool, 280);
+  assertEquals(threads.map(({ runs }) => runs.length), [250, 30, 0]);
   threads[0]!.finish(40);
   submit(pool, 45);
-  assertEquals(threads.map(({ runs }) => runs.length), [100, 35, 0]);
+  assertEquals(threads.map(({ runs }) => runs.length), [250, 35, 0]);
   await end(pool, threads);
+});
+
+Deno.test("A pool sends the first of the tiny calls of a turn at once, and the others together", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
+  const { runs, rung } = threads[0]!;
+  submit(pool, 150);
+  assertEquals([runs.length, rung, pool.stats().queued], [129, [1, 64, 64], 21]);
+  // Those that are left are sent after what else was to run at the end of this turn.
+  await undefined;
+  assertEquals([runs.length, rung, pool.stats().queued], [150, [1, 64, 64, 21], 0]);
+  submit(pool, 2);
+  assertEquals(runs.length, 151);
+  // Whatever makes the pool look, has it send what there is.
+  threads[0]!.finish(100);
+  assertEquals(runs.length, 52);
+  await end(pool, threads);
+});
+
+Deno.test("A pool sends tiny calls together that are submitted one after another", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
+  for (let i = 0; i < 20; i++) await pool.submit(() => {});
+  assertEquals(threads[0]!.rung, [1]);
+  await turn();
+  assertEquals(threads[0]!.rung, [1, 19]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool sends calls by themselves that are not tiny, or have more to them", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1 });
+  submit(pool, 3);
+  assertEquals(threads[0]!.rung, [1, 1, 1]);
+  await end(pool, threads);
+
+  const tiny = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1, jobTimeout: 1000 });
+  submit(tiny.pool, 2);
+  // The first one brings the task.
+  for (let i = 0; i < 2; i++) tiny.pool.trySubmit(new Job({ func: () => {}, onDone: () => {} }));
+  assertEquals(tiny.threads[0]!.rung, [1, 1, 1]);
+  await end(tiny.pool, tiny.threads);
+});
+
+Deno.test("A pool keeps calls that a worker has no room for, until it has answered some", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
+  const [thread] = threads as [CallableStubThread];
+  thread.room = 10;
+  submit(pool, 30);
+  await undefined;
+  assertEquals([thread.runs.length, pool.stats().queued], [10, 20]);
+  thread.finish(4);
+  assertEquals([thread.runs.length, pool.stats().queued], [10, 16]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool that loses a worker has the calls run elsewhere that were sent together", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 2 });
+  submit(pool, 100);
+  await undefined;
+  assertEquals(threads.map(({ runs }) => runs.length), [100, 0]);
+  threads[0]!.die();
+  await turn();
+  assertEquals(threads[1]!.runs.length, 100);
+  await end(pool, threads);
+  assertEquals(pool.stats().finished, 102);
 });
 
 Deno.test("A pool shares out jobs that are not tiny, or that may take longer than they look", async () => {

@@ -123,6 +123,68 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(await pool.run((x: number) => x, 1), 1);
   });
 
+  Deno.test(`What a getter throws, or does, while arguments are written concerns its own call (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, queueSize: 1000 });
+    const value = ({ value }: { value: number }) => value;
+    // So that the worker expects tiny ones.
+    for (let i = 0; i < 5; i++) await Promise.all(Array.from({ length: 100 }, (_, n) => pool.run(value, { value: n })));
+    const inner: Promise<number>[] = [];
+    const arg = (i: number): { value: number } => {
+      if (i % 10 === 3) {
+        return {
+          get value(): number {
+            throw new RangeError(`no ${i}`);
+          },
+        };
+      }
+      if (i % 10 !== 7) return { value: i };
+      return {
+        get value() {
+          inner.push(pool.run(value, { value: -i }));
+          return i;
+        },
+      };
+    };
+    const outcomes = await within(Promise.allSettled(Array.from({ length: 200 }, (_, i) => pool.run(value, arg(i)))));
+    for (const [i, outcome] of outcomes.entries()) {
+      if (i % 10 === 3) {
+        assertEquals([outcome.status, String((outcome as PromiseRejectedResult).reason)], ["rejected", `RangeError: no ${i}`]);
+      } else assertEquals(outcome, { status: "fulfilled", value: i });
+    }
+    assert(inner.length >= 20);
+    for (const value of await within(Promise.all(inner))) assertEquals(Math.abs(value) % 10, 7);
+    assertEquals(pool.stats().failed, 20);
+  });
+
+  Deno.test(`A getter may call the task that its own call is about to bring to the worker, and fails to (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    await pool.run(() => 0);
+    const task = (x: unknown) => typeof x;
+    let inner: Promise<string> | undefined;
+    const outer = pool.run(task, {
+      get value() {
+        inner = pool.run(task, 1);
+        return Symbol("cannot be copied");
+      },
+    });
+    await assertRejects(() => within(outer), DOMException);
+    assertEquals(await within(inner!), "number");
+    assertEquals(await pool.run(task, "text"), "string");
+  });
+
+  Deno.test(`Calls with large arguments in great number are answered in order and in full (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 2, queueSize: 2000 });
+    const task = (record: { id: number; text: string }) => ({ id: record.id, length: record.text.length });
+    for (let round = 0; round < 5; round++) {
+      const results = await within(Promise.all(Array.from(
+        { length: 2000 },
+        // Some are too long to go beside messages.
+        (_, id) => pool.run(task, { id, text: "é".repeat(id % 100 === 99 ? 3000 : id % 400) }),
+      )));
+      for (const [id, result] of results.entries()) assertEquals(result, { id, length: id % 100 === 99 ? 3000 : id % 400 });
+    }
+  });
+
   Deno.test(`A worker that is called without a pause gives its own timers and promises their turn (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1 });
     await pool.run(() => {

@@ -56,9 +56,7 @@ class GuardedThread implements Thread {
     const { port1, port2 } = new MessageChannel();
     this.#line = new Line(port1, {
       message: (message) => this.#receive(message),
-      returned: (run, value) => {
-        if (!this.#ended) events.returned(run, value);
-      },
+      returned: events.returned,
       delivered: () => {
         if (!this.#ended) events.delivered();
       },
@@ -83,6 +81,14 @@ class GuardedThread implements Thread {
 
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     return this.#line.call(key, run, id, args);
+  }
+
+  ring(calls: number): void {
+    this.#line.ring(calls);
+  }
+
+  get isFull(): boolean {
+    return this.#line.isFull;
   }
 
   drain(): void {

@@ -135,20 +135,33 @@ export class Line {
       throw error;
     }
     if (!inTurn) this.#unannounced = message.run;
+    this.#open++;
     this.#wake(false);
     this.#expectReply(false);
   }
 
-  /** Sends a job through shared memory, if it is small; false if it has to be posted. What the task is the worker knows by this key. */
+  /**
+   * Writes a job where the worker finds it, if it is small; false if it has to be posted. What the task is the worker knows by this key. To {@linkcode Line.ring} is next, once
+   * for many.
+   */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     if (this.#unannounced !== undefined || !this.#requests.push(key, run, id, args)) return false;
-    this.#expectReply(this.#wakeSoon());
+    this.#open++;
     return true;
+  }
+
+  /** Whether what is written already takes much of the room. */
+  get isFull(): boolean {
+    return !this.#requests.hasRoom;
+  }
+
+  /** Tells the worker of so many jobs that were written. */
+  ring(calls: number): void {
+    this.#expectReply(this.#wakeSoon(calls));
   }
 
   /** The worker is awake, and may have taken up already what was sent, or it has to be woken first. */
   #expectReply(awake: boolean): void {
-    this.#open++;
     this.#emptyLooks = 0;
     if (!this.#listening) {
       this.#listening = true;
@@ -214,11 +227,12 @@ export class Line {
   }
 
   /** Once for all that is sent in this turn, or for enough of it that the worker can go ahead with. Whether the worker is awake. */
-  #wakeSoon(): boolean {
+  #wakeSoon(calls: number): boolean {
     if (Atomics.load(this.#bells, WORKER) === AWAKE) return true;
-    this.#unheard++;
-    if (this.#unheard === ENOUGH) this.#wake(true);
-    else if (this.#unheard === 1) queueMicrotask(this.#wakeAtEnd);
+    if (this.#unheard === 0) queueMicrotask(this.#wakeAtEnd);
+    const before = this.#unheard;
+    this.#unheard += calls;
+    if (before < ENOUGH && this.#unheard >= ENOUGH) this.#wake(true);
     return false;
   }
 

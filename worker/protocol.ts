@@ -205,6 +205,10 @@ export interface Thread {
    * @throws {unknown} What a getter of an argument throws. Nothing was sent then.
    */
   call?(key: number, run: number, id: string | number, args: readonly unknown[]): boolean;
+  /** Has it take up so many calls: to be called after the last of them. */
+  ring?(calls: number): void;
+  /** Whether a call may have been refused for lack of room. */
+  readonly isFull?: boolean;
   /** How long a job takes lately, in ms; Infinity if that is not known. */
   readonly pace: number;
   /** Tells at once of what has arrived by now in shared memory. */

@@ -1,4 +1,5 @@
 import type { Observation } from "../pool/observation.ts";
+import type { Queue } from "../pool/queue.ts";
 import type { Answer, Ticket } from "../pool/ticket.ts";
 import {
   CLAIM_WORDS,
@@ -32,8 +33,8 @@ export interface SlotEvents {
   answered(ticket: Ticket, answer: Answer): void;
   /** Some items of a job that goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
-  /** Jobs have left the slot, and there is nothing more to tell for the moment. */
-  changed(): void;
+  /** Jobs may have left the slot, and there is nothing more to tell for the moment. Whether one was answered since this was told before. */
+  changed(answered: boolean): void;
   /** The worker was closed in an orderly way. */
   closed(slot: Slot, thrown: Thrown | undefined): void;
   died(slot: Slot, death: Death, jobs: LeftBehind): void;
@@ -76,10 +77,10 @@ interface Holding {
 }
 
 /**
- * So many jobs are sent ahead to a worker at the most. Fewer, and it runs out of tiny ones before it is sent more; more only go back when
- * their worker dies.
+ * So many jobs are sent ahead to a worker at the most: as many as a pool of two has by default in all. Fewer, and a second worker is woken for tiny jobs that one could
+ * do; more only go back when their worker dies.
  */
-const MOST_AHEAD = 255;
+const MOST_AHEAD = 511;
 
 /**
  * A worker has so many ms of work, with the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs wait longer behind one
@@ -88,11 +89,11 @@ const MOST_AHEAD = 255;
 const TIME_AHEAD = 2;
 
 /**
- * A worker whose jobs take less than so many ms gets the next one too until it has so many ms of work. A caller takes about a µs to hand out a job and take its result, so one
- * worker, or a few, keep up with it, and to wake more of them for less work than this costs more than it saves: of two workers with empty jobs the second made a program
- * a fifth slower. Larger, and jobs wait that another worker could run.
+ * A worker whose jobs take less than so many ms gets the next ones too until it has so many ms of work. A caller takes about half a µs to hand out a job and take its result, so
+ * one worker, or a few, keep up with it, and to wake more of them for less work than this costs more than it saves: of two workers with empty jobs the second made a
+ * program a fifth slower. Larger, and jobs wait that another worker could run.
  */
-const TINY = 0.005, WORTH_WAKING = 0.2;
+const TINY = 0.005, WORTH_WAKING = 0.5;
 
 /** One that has not answered for so many ms, and was to be through, has a job that takes longer. Less, and a thread that just does not run is taken for that. */
 const OVERDUE = 1;
@@ -132,10 +133,13 @@ export class Slot {
   /** All that were ever sent. */
   #sent = 0;
   #paused = false;
+  /** Whether there is no room for what is to be sent beside the port, until the worker has answered. */
+  #isFull = false;
   /** The runs for which the worker is to be stopped soon. */
   #condemned = new Set<number>();
   #answers = 0;
   #answersBefore = 0;
+  #answersTold = 0;
   /** When it answered last, or was sent something when it had nothing to do. */
   #answeredAt = 0;
   /** How many are sent before that is looked at again, and how many more each time: to look takes a tenth of what it takes to send one. */
@@ -175,12 +179,17 @@ export class Slot {
     this.#thread = start({
       alive: () => this.#state === "starting" && this.#loadModules(),
       message: (message) => this.#receive(message),
-      returned: (run, value) => this.#returned(run, value),
+      returned: (run, value) => {
+        if (this.#state !== "ended") this.#answered(run, value, undefined);
+      },
       delivered: () => {
         const ahead = Math.floor(TIME_AHEAD / this.#thread.pace) - 1;
         this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, ahead));
+        this.#isFull = false;
         if (this.#load > 0) this.#answeredNow();
-        events.changed();
+        const answered = this.#answers !== this.#answersTold;
+        this.#answersTold = this.#answers;
+        events.changed(answered);
       },
       died: (death) => this.#died(death),
       stuck: () => events.stuck(),
@@ -204,14 +213,24 @@ export class Slot {
 
   /** Whether it takes a job now: to run it, or, if jobs are short lately, ahead of time. */
   get hasRoom(): boolean {
-    return this.#load < this.#room && this.#state === "ready" && !this.worn && !this.#paused && this.#condemned.size === 0;
+    return this.#load < this.#room && !this.#isFull && this.#isOpen;
   }
 
-  /** Whether it has next to nothing to do, as its jobs are tiny lately. How long those take that wait for something is not known. */
-  get isSoonThrough(): boolean {
+  /** Whether it takes jobs when it has room for them. */
+  get #isOpen(): boolean {
+    return this.#state === "ready" && !this.worn && !this.#paused && this.#condemned.size === 0;
+  }
+
+  /**
+   * How many more jobs it takes before any other worker does, as its jobs are tiny lately and what it holds is next to nothing; 0 if there is no room for them now. Undefined if
+   * others are as good. How long those jobs take that wait for something is not known.
+   */
+  get appetite(): number | undefined {
     const { pace } = this.#thread;
-    return pace < TINY && this.#load * pace < WORTH_WAKING && this.#capacity === 1 && !this.#heldUp &&
-      (this.#sent < this.#lookAfter || !this.#isOverdue());
+    if (pace >= TINY || this.#capacity > 1 || this.#heldUp || !this.#isOpen) return undefined;
+    const most = Math.ceil(WORTH_WAKING / pace);
+    if (this.#load >= most || (this.#sent >= this.#lookAfter && this.#isOverdue())) return undefined;
+    return this.#isFull ? 0 : Math.min(Math.min(this.#room, most) - this.#load, this.#maxJobs - this.#runs);
   }
 
   #isOverdue(): boolean {
@@ -260,7 +279,8 @@ export class Slot {
   }
 
   initialize(task: TaskMessage, args: readonly unknown[]): void {
-    this.#thread.post({ type: "initialize", task: this.#introduce(task), args });
+    this.#thread.post({ type: "initialize", task, args });
+    this.#learn(task);
   }
 
   makeReady(): void {
@@ -274,38 +294,85 @@ export class Slot {
    * @throws {DOMException & { name: "DataCloneError" }} If it cannot be copied. The slot is then as before.
    */
   send(ticket: Ticket, task: TaskMessage): void {
+    const holding = this.#hold(ticket);
+    const { run } = ticket;
+    const known = this.#known.get(task.key);
+    try {
+      // What a task is goes by the port, once; then its key will do.
+      const args = known === undefined ? undefined : ticket.mereArgs;
+      const message = args === undefined ? ticket.message(run, known ?? task) : undefined;
+      if (message?.type === "chunk") this.#claims[holding.claim + 1] = message.from;
+      const sent = args !== undefined && this.#thread.call?.(task.key, run, ticket.id, args);
+      if (sent) this.#thread.ring!(1);
+      else this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
+      if (known === undefined) this.#learn(task);
+    } catch (error) {
+      this.#letGo(holding, ticket, run);
+      throw error;
+    }
+  }
+
+  /**
+   * Sends the first tickets of a queue if they are calls that are small, and of tasks that the worker knows: as many as it has {@linkcode Slot.appetite} for. When there are very
+   * many jobs they are like that, and this loop is most of what is done for each. How many it has sent; the others are in the queue as before.
+   */
+  sendCalls(queue: Queue<Ticket>): number {
+    const thread = this.#thread;
+    if (thread.call === undefined || this.#times !== undefined) return 0;
+    const most = this.appetite ?? 0;
+    let sent = 0;
+    // A getter of what is sent may have led here again.
+    while (sent < most && this.#load < this.#room) {
+      const ticket = queue.first;
+      if (ticket === undefined || !ticket.isCall || !this.#known.has(ticket.task!.key)) break;
+      queue.shift();
+      const holding = this.#hold(ticket);
+      const { run } = ticket;
+      let written = false;
+      try {
+        written = thread.call(ticket.task!.key, run, ticket.id, ticket.mereArgs!);
+      } catch {
+        // It is sent by itself, and throws then.
+      }
+      if (!written) {
+        if (this.#letGo(holding, ticket, run)) queue.joinFront(ticket);
+        this.#isFull = this.#load > 0 && thread.isFull!;
+        break;
+      }
+      sent++;
+    }
+    if (sent > 0) thread.ring!(sent);
+    return sent;
+  }
+
+  /** Notes that the worker holds a ticket, before it is sent: a getter of what is sent may lead here again, or end the slot. */
+  #hold(ticket: Ticket): Holding {
+    if (this.#load === 0) this.#answeredNow();
     const index = this.#free.pop()!;
     const holding = this.#holdings[index]!;
-    const { claim } = holding;
     const { length: places } = this.#holdings;
-    const run = this.#sent % Math.floor(MOST_RUNS / places) * places + index;
-    if (this.#load === 0) this.#answeredNow();
-    // All that can be known is noted before: a getter of what is sent may lead here again, or end the slot.
-    this.#load++;
-    this.#runs++;
-    holding.run = ticket.run = run;
+    holding.run = ticket.run = this.#sent % Math.floor(MOST_RUNS / places) * places + index;
     holding.ticket = ticket;
     ticket.slot = this;
     ticket.sentAs = this.#sent++;
-    const introduced = this.#introduce(task);
-    try {
-      if (this.#times !== undefined) this.#times[index * 2] = this.#times[index * 2 + 1] = 0;
-      // What a task is goes by the port, once; then its key will do.
-      const args = introduced === task ? undefined : ticket.mereArgs;
-      const message = args === undefined ? ticket.message(run, introduced) : undefined;
-      this.#claims[claim + 1] = message?.type === "chunk" ? message.from : 0;
-      Atomics.store(this.#claims, claim, SENT);
-      const sent = args !== undefined && this.#thread.call?.(task.key, run, ticket.id, args);
-      if (!sent) this.#thread.post(message ?? ticket.message(run, introduced), ticket.transfer);
-    } catch (error) {
-      if (introduced === task) this.#known.delete(task.key);
-      if (holding.run === run) {
-        this.#clear(holding);
-        this.#runs--;
-      }
-      if (ticket.slot === this) ticket.slot = undefined;
-      throw error;
-    }
+    this.#load++;
+    this.#runs++;
+    const { claim } = holding;
+    if (this.#times !== undefined) this.#times[index * 2] = this.#times[index * 2 + 1] = 0;
+    this.#claims[claim + 1] = 0;
+    // The worker sees this when it sees what is sent.
+    this.#claims[claim] = SENT;
+    return holding;
+  }
+
+  /** The same back for what could not be sent; false if it has left the slot already. */
+  #letGo(holding: Holding, ticket: Ticket, run: number): boolean {
+    const isHeld = holding.run === run && holding.ticket === ticket;
+    if (holding.run === run) this.#clear(holding);
+    if (!isHeld) return false;
+    this.#runs--;
+    ticket.slot = undefined;
+    return true;
   }
 
   /** Whether the worker has started a job that it was sent. */
@@ -433,7 +500,7 @@ export class Slot {
     this.#state = "closing";
     this.#idleSince = this.#now();
     this.#hasFinalizer = finalizer !== undefined;
-    this.#thread.post({ type: "close", finalizer: finalizer && this.#introduce(finalizer) });
+    this.#thread.post({ type: "close", finalizer });
   }
 
   /** Ends the worker at once, as far as its backend can. `gone` comes after it. */
@@ -446,13 +513,11 @@ export class Slot {
     return left;
   }
 
-  /** The first message about a task carries it whole; others its key. */
-  #introduce(task: TaskMessage): TaskMessage {
-    const known = this.#known.get(task.key);
-    if (known !== undefined) return known;
+  /** Notes that the worker was sent a task. What was sent meanwhile, out of a getter, may have been the same. */
+  #learn({ key, name }: TaskMessage): void {
+    if (this.#known.has(key)) return;
     if (this.#known.size === KNOWN_TASKS) this.#known.clear();
-    this.#known.set(task.key, { key: task.key, name: task.name });
-    return task;
+    this.#known.set(key, { key, name });
   }
 
   #receive(message: FromRuntime): void {
@@ -471,12 +536,12 @@ export class Slot {
         return this.#events.closed(this, message.thrown);
       case "items":
         if (!message.last) return this.#progressed(message);
-        return this.#answered(message);
+        return this.#answered(message.run, undefined, message);
       case "returned":
-        return this.#returned(message.run, message.value);
+        return this.#answered(message.run, message.value, undefined);
       case "threw":
       case "skipped":
-        return this.#answered(message);
+        return this.#answered(message.run, undefined, message);
     }
   }
 
@@ -485,32 +550,22 @@ export class Slot {
     if (ticket !== undefined) this.#events.progressed(ticket, message);
   }
 
-  #returned(run: number, value: unknown): void {
-    if (this.#state === "ended") return;
+  /** A job has ended with a value, or with a message. It is let go of, if it is still held: an answer may come twice, and the second finds nothing. */
+  #answered(run: number, value: unknown, message: Answer | Extract<FromRuntime, { type: "skipped" }> | undefined): void {
     this.#heard = true;
-    const ticket = this.#release(run, true);
-    if (ticket !== undefined) this.#events.returned(ticket, value);
-  }
-
-  #answered(message: Extract<FromRuntime, { type: "threw" | "skipped" }> | ItemsMessage): void {
-    const ran = message.type !== "skipped";
-    const ticket = this.#release(message.run, ran);
-    if (ticket !== undefined && ran) this.#events.answered(ticket, message);
-  }
-
-  /** Lets go of a job that was answered, if it is still held: an answer may come twice, and the second finds nothing. */
-  #release(run: number, ran: boolean): Ticket | undefined {
-    const holding = this.#heldAs(run);
-    if (holding === undefined) return undefined;
+    const holding = this.#holdings[run % this.#holdings.length]!;
+    if (holding.run !== run) return;
     const { ticket } = holding;
-    if (this.#observation !== undefined && ticket !== undefined && ran) this.#observe(holding, ticket);
     this.#clear(holding);
     this.#answers++;
     this.#heldUp = false;
     this.#proven = true;
     if (this.#load === 0) this.#idleSince = this.#now();
-    if (ticket !== undefined && ran) ticket.slot = undefined;
-    return ticket;
+    if (ticket === undefined || message?.type === "skipped") return;
+    if (this.#observation !== undefined) this.#observe(holding, ticket);
+    ticket.slot = undefined;
+    if (message === undefined) this.#events.returned(ticket, value);
+    else this.#events.answered(ticket, message);
   }
 
   #stateOf({ claim }: Holding): number {

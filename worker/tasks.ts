@@ -58,7 +58,8 @@ export class TaskTable {
    * @throws {TypeError} If no worker will be able to run it.
    */
   check(func: Task | TaskRef): TaskMessage | undefined {
-    return typeof func !== "function" || this.#complete ? this.resolve(func) : undefined;
+    if (typeof func !== "function") return this.resolve(func);
+    return this.#byFunction.get(func) ?? (this.#complete ? this.resolve(func) : undefined);
   }
 
   /**

@@ -136,6 +136,8 @@ export class SimulatedThread implements Thread {
     return true;
   }
 
+  ring(): void {}
+
   /** All that it sent has arrived. It goes on meanwhile. */
   drain(): void {
     const { random } = this.#world;
