@@ -43,10 +43,10 @@ const CELLS = 2 ** 14;
 const ENOUGH = 64;
 
 /**
- * Where there is one job that takes less than so many ms, the caller looks so many times, some 10 µs, whether it is done before it waits: to be woken takes 20 µs. More, and
+ * Where there is one job that takes less than so many ms, the caller looks so many times, some 15 µs, whether it is done before it waits: to be woken takes 20 µs. More, and
  * it keeps a core from a worker that has to be woken first.
  */
-const QUICK = 0.01, SPIN = 500;
+const QUICK = 0.01, SPIN = 2000;
 
 /**
  * A worker that has more to do holds the replies of short jobs back for less than a millisecond, as line_end.ts tells. What it does next may take
@@ -255,8 +255,7 @@ export class Line {
 
   /** Looks for replies at the end of the turn, and waits if there are none. */
   #lookAndListen = (): void => {
-    if (this.#open === 1 && this.pace < QUICK) { for (let i = 0; i < SPIN && !this.#replies.hasNext; i++); }
-    if (this.#replies.hasNext) soon(this.#take);
+    if (this.#replies.look(this.#open === 1 && this.pace < QUICK ? SPIN : 1)) soon(this.#take);
     else this.#listen();
   };
 

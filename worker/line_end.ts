@@ -155,7 +155,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   function sleep(): boolean {
     // A job that has come by the port is about to have its turn: nobody would send a message to say so.
     if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
-      if (inARow <= FEW) { for (let i = 0; i < SPIN && !requests.hasNext; i++); }
+      if (inARow <= FEW) requests.look(SPIN);
       inARow = 0;
       // Unless it is called, which it may be at any moment from now on.
       if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);

@@ -13,6 +13,8 @@ export interface SharedQueue {
   readonly hasRoom: boolean;
   /** Whether there is a record to take. */
   readonly hasNext: boolean;
+  /** Looks so many times whether there is one, until there is: once takes some 8 ns. */
+  look(times: number): boolean;
   /** Reads the next record, if there is one; the room that it took is free then. */
   take(): boolean;
   /** What the record was that was taken last. */
@@ -429,6 +431,11 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     },
     get hasRoom() {
       return !writing && size - ((words[WRITTEN]! - load(words, READ)) & POSITIONS) > size >> 1;
+    },
+    // A loop that is all of its function is compiled in no time.
+    look(times: number) {
+      for (let i = 0; i < times; i++) if (position !== load(words, WRITTEN)) return true;
+      return false;
     },
     get hasNext() {
       return position !== writtenTo || position !== (writtenTo = load(words, WRITTEN));
