@@ -419,6 +419,7 @@ export class ProcessPool implements AsyncDisposable {
       },
       cancel: (ticket, error, force) => this.#cancelChunk(ticket, error, force),
       report: (error) => this.#callbacks.report(error),
+      clock: this.#options.clock,
     };
     return new MapRun(host, resolved);
   }

@@ -1,7 +1,9 @@
 import { checkedFunc, type Outcome, type SettledState, type Task, type TaskRef } from "../job.ts";
-import { type ItemsMessage, NO_MORE, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
+import { type ItemsMessage, NO_MORE, NUMBERS, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
 import { Checks, show } from "./checks.ts";
+import type { Clock } from "./clock.ts";
 import { Queue } from "./queue.ts";
+import { Rounds } from "./rounds.ts";
 import { onAbort } from "./signals.ts";
 import { type Answer, type Decode, type ErrorOf, isDeath, listCauses, type SettledCounts, Ticket } from "./ticket.ts";
 
@@ -96,8 +98,14 @@ const READY_ROUNDS = 4;
 /** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
 const CHUNK_GROWTH = 8;
 
-/** So many results, each sent before the next item begins, fit into the line to a worker: more would overflow it if the caller is busy. */
+/** So many results, each sent before the next item begins, fit into the line to a worker: more would overflow it if the caller is busy. Numbers have memory of their own. */
 const LARGEST_EAGER = 512;
+
+/**
+ * While a consumer waits it is looked so often, in ms, whether there are numbers in memory that nobody was told of, since what their worker does next takes long. Oftener takes
+ * time from others, less often delays results.
+ */
+const LOOK_EVERY = 1;
 
 /** How long an automatic chunk waits for an input that is slow to come, in ms: longer delays results, shorter sends smaller chunks. */
 const CHUNK_PATIENCE = 2;
@@ -113,6 +121,8 @@ export interface MapHost {
   /** Cancels what has not started of a chunk; with `force` also what runs. */
   cancel(chunk: Chunk, error: unknown, force: boolean): void;
   report(error: unknown): void;
+  /** What time is measured by. */
+  readonly clock: Clock;
 }
 
 /** The options of a map, checked and complete. */
@@ -196,7 +206,7 @@ interface Block {
   errors: Map<number, unknown> | undefined;
 }
 
-/** So many numbers are cheaper to send in a typed array. */
+/** So many numbers are cheaper to send in a typed array; so many results may be worth memory of their own. */
 const WORTH_PACKING = 16;
 
 function packed(items: ArrayLike<unknown>): ArrayLike<unknown> {
@@ -251,6 +261,9 @@ export class Chunk extends Ticket {
   #copied = false;
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
+  /** Where the worker that has it puts results that are numbers: the bounds, and the numbers by the index of their item. */
+  #bounds: Int32Array<SharedArrayBuffer> | undefined;
+  #numbers: Float64Array<SharedArrayBuffer> | undefined;
 
   constructor(items: ArrayLike<unknown>, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
     super(undefined);
@@ -274,19 +287,49 @@ export class Chunk extends Ticket {
       : Array.from(this.#items, (item, i) => this.#unsendable.has(i) ? undefined : item);
     const { id, attempt, timeout } = this;
     const timed = timeout !== Infinity;
-    return { type: "chunk", run, task, id, attempt, items, from: this.#settledItems, skip, eager: this.#eager, timed };
+    const from = this.#settledItems;
+    const { length } = this.#items;
+    // Another for each run: a worker that could not be stopped may go on with the last one.
+    const numbers = this.#eager && length - from >= WORTH_PACKING
+      ? new SharedArrayBuffer(NUMBERS + Float64Array.BYTES_PER_ELEMENT * length)
+      : undefined;
+    this.#numbers = numbers && new Float64Array(numbers, NUMBERS);
+    this.#bounds = numbers && new Int32Array(numbers, 0, 2).fill(from);
+    return { type: "chunk", run, task, id, attempt, items, from, skip, eager: this.#eager, timed, numbers };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
     const { from, values, thrown, last, elapsed } = answer as ItemsMessage;
-    const errors = thrown.length === 0 ? undefined : new Map(thrown.map(([index, error]) => [index - from, decode(error)]));
-    this.#deliver({ values, errors });
+    if (values !== undefined) {
+      // What lies between is in memory, since all else comes by messages in its order.
+      if (from > this.#settledItems) this.#deliverNumbers(from);
+      const errors = thrown.length === 0 ? undefined : new Map(thrown.map(([index, error]) => [index - from, decode(error)]));
+      this.#deliver({ values, errors });
+    }
+    this.collect();
     if (!last) return undefined;
-    this.#listener.took(elapsed, values.length + from);
+    this.#listener.took(elapsed, this.#settledItems, values === undefined);
     return { state: "finished", value: undefined };
   }
 
+  /** Whether its worker, when it has one, may put numbers into memory. */
+  get mayHaveNumbers(): boolean {
+    return this.#eager && this.#items.length >= WORTH_PACKING;
+  }
+
+  /** Takes the numbers that the worker has put into memory by now. */
+  collect(): void {
+    if (this.#bounds === undefined) return;
+    const to = Atomics.load(this.#bounds, 1);
+    if (to > this.#settledItems && Atomics.load(this.#bounds, 0) <= this.#settledItems) this.#deliverNumbers(to);
+  }
+
+  #deliverNumbers(to: number): void {
+    this.#deliver({ values: this.#numbers!.slice(this.#settledItems, to), errors: undefined });
+  }
+
   isAt(item: number): boolean {
+    this.collect();
     // Of a chunk whose map has ended nobody wants to know more.
     if (item === NO_MORE) return true;
     let settled = this.#settledItems;
@@ -305,6 +348,7 @@ export class Chunk extends Ticket {
   }
 
   failedItems(state: SettledState): number {
+    this.collect();
     return this.#counted.failed + (state === "failed" ? this.#items.length - this.#settledItems : 0);
   }
 
@@ -323,6 +367,8 @@ export class Chunk extends Ticket {
   }
 
   lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined {
+    this.collect();
+    this.#bounds = undefined;
     const errors: unknown[] = [];
     // Those of the first item: no other has run before.
     let earlier = this.#failures;
@@ -342,6 +388,7 @@ export class Chunk extends Ticket {
   }
 
   settle(outcome: Outcome<unknown>, counts: SettledCounts): void {
+    this.collect();
     const rest = this.#items.length - this.#settledItems;
     counts.finished += this.#counted.finished;
     counts.failed += this.#counted.failed;
@@ -376,8 +423,8 @@ export interface ChunkListener {
   readonly ended: boolean;
   /** The next outcomes of a chunk, in the order of its items. */
   outcomes(chunk: Chunk, block: Block): void;
-  /** How long the worker took for so many items, in ms. */
-  took(elapsed: number, items: number): void;
+  /** How long the worker took for so many items, in ms, and whether their results were in memory. */
+  took(elapsed: number, items: number, inMemory: boolean): void;
   settled(chunk: Chunk): void;
 }
 
@@ -419,6 +466,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #pulled: Promise<IteratorResult<unknown>> | undefined;
   #sourceEnded = false;
   #wakePump: () => void = () => {};
+  #looks: Rounds;
   /** Aborts when the loop has ended: its next chunk leaves the gate. */
   #over = new AbortController();
   #stopListening: () => void = () => {};
@@ -427,6 +475,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#host = host;
     this.#options = options;
     this.#chunkSize = Math.min(options.chunkSize ?? 1, options.buffer);
+    this.#looks = new Rounds(host.clock, LOOK_EVERY, () => this.#look());
   }
 
   [Symbol.asyncIterator](): this {
@@ -480,10 +529,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#serve();
   }
 
-  took(elapsed: number, items: number): void {
+  took(elapsed: number, items: number, inMemory: boolean): void {
     if (this.#options.chunkSize !== undefined || items === 0) return;
     const { buffer, chunksInFlight, eager } = this.#options;
-    const largest = Math.max(1, Math.floor(Math.min(buffer / chunksInFlight, eager ? LARGEST_EAGER : Infinity)));
+    const largest = Math.max(1, Math.floor(Math.min(buffer / chunksInFlight, eager && !inMemory ? LARGEST_EAGER : Infinity)));
     const wanted = Math.floor(CHUNK_TIME * items / elapsed);
     this.#chunkSize = Math.max(1, Math.min(wanted, this.#chunkSize * CHUNK_GROWTH, largest));
   }
@@ -520,8 +569,23 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       if (this.#block !== undefined) this.#give(this.#block);
       else if (this.#state === "ending" && this.#chunks.size === 0) this.#finish();
       else if (this.#state === "ended") this.#giveEnd();
-      else return;
+      else return this.#expectNumbers();
     }
+  }
+
+  /** Somebody may wait for what lies in memory, or will. */
+  #expectNumbers(): void {
+    if (this.#options.eager && this.#mayHaveNumbers()) this.#looks.begin();
+  }
+
+  #mayHaveNumbers(): boolean {
+    return this.#consumers.size > 0 && this.#chunks.keys().some((chunk) => chunk.mayHaveNumbers);
+  }
+
+  /** Takes what there is in memory. Whether there may be more that somebody waits for. */
+  #look(): boolean {
+    for (const chunk of this.#chunks.keys()) chunk.collect();
+    return this.#mayHaveNumbers();
   }
 
   #give(block: Block): void {
@@ -586,6 +650,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #finish(force = false): void {
     if (this.#state === "ended") return;
     this.#state = "ended";
+    this.#looks.end();
     this.#stopListening();
     this.#ready.clear();
     this.#block = undefined;
@@ -650,6 +715,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       this.#chunks.delete(chunk);
       throw error;
     }
+    this.#expectNumbers();
   }
 
   /** Reads the items of the next chunk; there are none when the input has ended. */

@@ -299,6 +299,25 @@ Deno.test("ProcessPool.map() hands over results of a chunk that were ready befor
   assertEquals((await within(results.next())).value, 2);
 });
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`ProcessPool.map() with 'timeout' hands over numbers while a later item of their chunk runs (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    const meeting = new Meeting();
+    const task = (item: number | Int32Array) => {
+      if (typeof item === "number") return item / 2;
+      Atomics.wait(item, 1, 0);
+      return -1;
+    };
+    const items = [...Array(50).keys(), meeting.memory, ...Array(50).keys()];
+    const results = pool.map(task, items, { chunkSize: items.length, timeout: 60_000 });
+    for (let i = 0; i < 50; i++) assertEquals((await within(results.next())).value, i / 2);
+    meeting.letGo();
+    assertEquals((await within(results.next())).value, -1);
+    for (let i = 0; i < 50; i++) assertEquals((await within(results.next())).value, i / 2);
+    assertEquals((await within(results.next())).done, true);
+  });
+}
+
 Deno.test("ProcessPool.map() that waits at the gate leaves it when its loop ends, and nobody else hears of that", async () => {
   const errors: unknown[] = [];
   await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1, onError: (error) => errors.push(error) });

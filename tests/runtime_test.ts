@@ -60,7 +60,7 @@ Deno.test("createRuntime() skips a job or a chunk that was taken back", async ()
   const task = bySource("never", "() => { throw 1 }");
   claims[0] = WITHDRAWN;
   assertEquals(await answers({ type: "run", ...header(task), args: [] }), [{ type: "skipped", run: 1 }]);
-  assertEquals(await answers({ type: "chunk", ...header(task), items: [1], skip: [], eager: false, timed: true }), [{
+  assertEquals(await answers({ type: "chunk", ...header(task), items: [1], skip: [], eager: false, timed: true, numbers: undefined }), [{
     type: "skipped",
     run: 1,
   }]);
@@ -80,7 +80,9 @@ Deno.test("createRuntime() explains a ReferenceError of a task by source, wherev
 Deno.test("createRuntime() fails each item of a chunk whose task cannot be had", async () => {
   const { header, answers } = start({ other: () => 1 });
   const task = { key: 1, name: "absent", export: { module: 0, name: "absent" } };
-  const items = itemsOf(await answers({ type: "chunk", ...header(task), items: [1, 2], skip: [], eager: false, timed: true }));
+  const items = itemsOf(
+    await answers({ type: "chunk", ...header(task), items: [1, 2], skip: [], eager: false, timed: true, numbers: undefined }),
+  );
   assert(items.at(-1)!.last);
   assertEquals(items.flatMap(({ thrown }) => thrown.map(([index]) => index)), [0, 1]);
 });
@@ -88,8 +90,10 @@ Deno.test("createRuntime() fails each item of a chunk whose task cannot be had",
 Deno.test("createRuntime() tells the item of a chunk whose result cannot be copied from the others", async () => {
   const { bySource, header, answers } = start();
   const task = bySource("task", "(x) => x === 1 ? () => 1 : x");
-  const items = itemsOf(await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [3], eager: false, timed: true }));
-  assertEquals(items.flatMap(({ values }) => Array.from(values)), [0, undefined, 2, undefined]);
+  const items = itemsOf(
+    await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [3], eager: false, timed: true, numbers: undefined }),
+  );
+  assertEquals(items.flatMap(({ values }) => values!), [0, undefined, 2, undefined]);
   assertEquals(items.flatMap(({ thrown }) => thrown.map(([index]) => index)), [1]);
 });
 
@@ -130,6 +134,7 @@ Deno.test("createRuntime() claims the items of a chunk one by one, until there a
     items: [0, 1, 2, 3],
     skip: [],
     eager: false,
+    numbers: undefined,
     timed: true,
   });
   assertEquals(seen, [[STARTED, 1], [STARTED, 2], [STARTED, 3]]);
@@ -177,7 +182,7 @@ Deno.test("createRuntime() sends the items that are finished before it ends", as
   const { runtime, told, bySource, header, answers } = start();
   const task = bySource("task", "(x) => x < 2 ? x : new Promise(() => {})");
   // Those that are ready are sent when the third has taken a while, or at the end.
-  await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [], eager: false, timed: true });
+  await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [], eager: false, timed: true, numbers: undefined });
   runtime.end();
   const items = told.filter((message) => message.type === "items");
   assertEquals(items.flatMap(({ values }) => values), [0, 1]);

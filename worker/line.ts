@@ -94,7 +94,7 @@ export class Line {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #emptyLooks = 0;
   /** Items that have arrived and were not received. */
-  #items: ItemsMessage & { values: unknown[] } | undefined;
+  #items: (ItemsMessage & { values: unknown[] }) | undefined;
   #closed = false;
 
   constructor(port: MessagePort, events: LineEvents) {

@@ -199,11 +199,12 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     }
   }
 
-  /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. */
+  /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived. */
   function writeItem({ run, from, values, thrown, last }: ItemsMessage): boolean {
-    const one = !last && values.length === 1 && !byPortToo.has(run);
+    if (values === undefined && !last) return false;
+    const one = !last && values!.length === 1 && !byPortToo.has(run);
     const error = thrown[0];
-    if (one && (error === undefined ? replies.push(ITEM, run, values[0], [from]) : replies.push(ITEM_THREW, run, error[1], [from]))) {
+    if (one && (error === undefined ? replies.push(ITEM, run, values![0], [from]) : replies.push(ITEM_THREW, run, error[1], [from]))) {
       return true;
     }
     if (last) byPortToo.delete(run);

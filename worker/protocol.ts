@@ -90,7 +90,16 @@ interface ChunkPart {
   eager: boolean;
   /** Whether the start of each item is noted. */
   timed: boolean;
+  /** With `eager`, where results are put that are numbers, as {@linkcode NUMBERS} says; undefined if there are few items. */
+  numbers: SharedArrayBuffer | undefined;
 }
+
+/**
+ * In the memory for a chunk's numbers, two words and then, from this byte on, a double for each item: the worker has put the results of the items there from the one with the
+ * index in the first word to the one before the index in the second. So they are with the caller before the next item is started, whatever happens to the worker then, for much
+ * less than a message each. When the first word changes, it does so before the second.
+ */
+export const NUMBERS = 8;
 
 /** Where a worker notes when jobs begin and end, if anybody wants to know. */
 export interface TimesMemory {
@@ -139,8 +148,11 @@ export interface ItemsMessage {
   run: number;
   /** The index of the first of them. */
   from: number;
-  /** What the task returned; a hole's worth of undefined where it threw. Numbers may come as a Float64Array. */
-  values: ArrayLike<unknown>;
+  /**
+   * What the task returned; a hole's worth of undefined where it threw. Numbers may come as a Float64Array, or are in the memory for
+   * them: undefined then.
+   */
+  values: ArrayLike<unknown> | undefined;
   /** What it threw, by index in the chunk. */
   thrown: [index: number, thrown: Thrown][];
   /** Whether the chunk is through: no more of it will come. */

@@ -41,7 +41,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   type Func = (...args: unknown[]) => unknown;
   type Moved = { value: unknown; [move: symbol]: Transferable[] };
   // As in protocol.ts, which is not there in a worker.
-  const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, KNOWN_TASKS = 1000;
+  const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, KNOWN_TASKS = 1000, NUMBERS = 8;
   /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
   const GATHER = 1;
   /** So many items at the most are run between two looks at the clock. */
@@ -324,9 +324,16 @@ export function createRuntime(host: RuntimeHost): Runtime {
     const skip = message.skip.length === 0 ? undefined : new Set(message.skip);
     const begin = performance.now();
     let sent = begin;
+    const numbers = message.numbers && new Float64Array(message.numbers, NUMBERS);
+    const bounds = message.numbers && new Int32Array(message.numbers, 0, 2);
+    /** The outcomes that were not sent: from this item on, to the one before that. They are in memory, or else in `values`. */
     let from = message.from;
+    let to = from;
+    let inMemory = numbers !== undefined;
     let values: unknown[] = [];
-    let numbers = true;
+    /** Whether those are numbers, and whether all results were. */
+    let areNumbers = true;
+    let onlyNumbers = true;
     let thrown: [number, Thrown][] = [];
     let transfer: Transferable[] = [];
     let timer: ReturnType<typeof setTimeout> | undefined;
@@ -339,8 +346,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
       if (timer !== undefined) stopTimer()(timer);
       timer = undefined;
       sent = performance.now();
-      const packed = numbers && values.length >= WORTH_PACKING ? new Float64Array(values as number[]) : values;
-      const message: FromRuntime = { type: "items", run, from, values: packed, thrown, last, elapsed: sent - begin };
+      const packed = areNumbers && values.length >= WORTH_PACKING ? new Float64Array(values as number[]) : values;
+      const message: FromRuntime = { type: "items", run, from, values: inMemory ? undefined : packed, thrown, last, elapsed: sent - begin };
       try {
         post(message, transfer);
       } catch {
@@ -355,15 +362,35 @@ export function createRuntime(host: RuntimeHost): Runtime {
         }
         post(message);
       }
-      from += values.length;
+      from = to;
       values = [];
-      numbers = true;
+      areNumbers = true;
       thrown = [];
       transfer = [];
+      if (inMemory || numbers === undefined || !onlyNumbers) return;
+      inMemory = true;
+      store(bounds!, 0, from);
+      store(bounds!, 1, from);
+    }
+
+    /** Notes the outcome of the next item: what it returned, or undefined if it threw. */
+    function note(value: unknown, threw: boolean): void {
+      const isNumber = typeof value === "number";
+      if (inMemory && isNumber) {
+        numbers![to++] = value;
+        return void store(bounds!, 1, to);
+      }
+      // The numbers before it have arrived.
+      if (inMemory) from = to;
+      inMemory = false;
+      areNumbers &&= isNumber;
+      onlyNumbers &&= isNumber || threw;
+      values.push(value);
+      to++;
     }
 
     function isTimeToFlush(i: number): boolean {
-      if (eager) return true;
+      if (eager && !inMemory) return true;
       if (i < nextLook) return false;
       const now = performance.now();
       stride = now - lastLook < GATHER / 10 ? Math.min(2 * stride, LONGEST_STRIDE) : 1;
@@ -379,6 +406,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       if (timed) store(claims, first + 2, timeOfDay() | 0);
       if (compareExchange(claims, first + 1, i, i + 1) !== i) break;
       let value: unknown;
+      let threw = false;
       if (skip === undefined || !skip.has(i)) {
         beginCall(firstId + i, i === message.from ? message.attempt : 1);
         try {
@@ -387,7 +415,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
             called.job = undefined;
             running.set(run, theCalledJob());
             // It may take long: what is ready does not wait for it.
-            if (values.length > 0) timer ??= startTimer()(flushThis, GATHER);
+            if (from < to) timer ??= startTimer()(flushThis, GATHER);
             value = await value;
           }
           if (isMoved(value)) {
@@ -396,12 +424,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
           }
         } catch (error) {
           value = undefined;
+          threw = true;
           thrown.push([i, encode(error)]);
         }
       }
-      numbers &&= typeof value === "number";
-      values.push(value);
       if (ended) break;
+      note(value, threw);
       if (i + 1 < items.length && isTimeToFlush(i)) flush(false);
     }
     called.job = undefined;

@@ -294,7 +294,7 @@ export class SimulatedThread implements Thread {
     const held = this.#held.get(message.run);
     if (held === undefined) return;
     if (message.type !== "items") held.current!.arrive();
-    else for (let i = 0; i < message.values.length; i++) this.#itemOf(held as ChunkWork, message.from + i)?.arrive();
+    else for (let i = 0; i < message.values!.length; i++) this.#itemOf(held as ChunkWork, message.from + i)?.arrive();
     if (isAnswer(message)) this.#held.delete(message.run);
   }
 
@@ -517,6 +517,6 @@ function isCloneable(message: ToRuntime): boolean {
 
 function describe(message: FromRuntime): string {
   if (!("run" in message)) return message.type === "failed" ? `failed (${message.stage})` : message.type;
-  const items = message.type === "items" ? ` (${message.values.length} from ${message.from}${message.last ? ", last" : ""})` : "";
+  const items = message.type === "items" ? ` (${message.values!.length} from ${message.from}${message.last ? ", last" : ""})` : "";
   return `${message.type} run ${message.run}${items}`;
 }

@@ -1,0 +1,125 @@
+import { assert, assertEquals } from "@std/assert";
+import { Chunk } from "../pool/map.ts";
+import { encodeError } from "../worker/encode_error.ts";
+import { decodeError } from "../worker/decode_error.ts";
+import { CLAIM_WORDS, type FromRuntime, type ItemsMessage, NO_MORE, SENT, type TaskMessage } from "../worker/protocol.ts";
+import { createRuntime } from "../worker/runtime.ts";
+import { turn } from "./helpers.ts";
+import { Random } from "./simulation/random.ts";
+
+/** What a task makes of an item: numbers mostly, as results in shared memory are worth it then; some are something else, and some throw. */
+type Kind = "number" | "text" | "error" | "moved";
+
+interface World {
+  kinds: Kind[];
+  /** How often each item was run. */
+  runs: number[];
+  /** The item at which the worker ends, after it. */
+  death: number;
+  end: () => void;
+  deaths: number;
+}
+
+declare global {
+  var world: World;
+}
+
+/**
+ * Has a runtime run a chunk whose results are to be with the caller before the next item, and ends it now and then; what comes of the items. Messages that come by the port
+ * may be late, as those beside it overtake them.
+ */
+async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
+  const outcomes: unknown[] = [];
+  const items = kinds.map((_, i) => i);
+  const chunk = new Chunk(items, {
+    func: () => 0,
+    timeout: Infinity,
+    retries: 0,
+    eager: true,
+    firstIndex: 0,
+    listener: {
+      ended: false,
+      outcomes(_, { values, errors }) {
+        for (let i = 0; i < values.length; i++) outcomes.push(errors?.has(i) ? (errors.get(i) as Error).message : values[i]);
+      },
+      took: () => {},
+      settled: () => {},
+    },
+  });
+  const task: TaskMessage = {
+    key: 1,
+    name: "task",
+    text: `(i) => {
+      world.runs[i]++;
+      if (i === world.death) world.end();
+      if (world.kinds[i] === "error") throw new RangeError("error " + i);
+      if (world.kinds[i] === "moved") {
+        const bytes = new Uint8Array([i]);
+        return { [Symbol.for("process-pool.move")]: [bytes.buffer], value: bytes };
+      }
+      return world.kinds[i] === "text" ? "text " + i : i / 2;
+    }`,
+  };
+  globalThis.world = { kinds, runs: kinds.map(() => 0), death: -1, end: () => {}, deaths: 0 };
+  for (;;) {
+    const claims = new Int32Array(CLAIM_WORDS);
+    let dead = false;
+    let diesNext = false;
+    const told: FromRuntime[] = [];
+    const runtime = createRuntime({
+      post: (message) => {
+        if (dead) return;
+        told.push(structuredClone(message));
+        dead = diesNext;
+      },
+      encode: encodeError,
+      imports: [],
+    });
+    runtime.receive({ type: "load", claims, capacity: 1, times: undefined });
+    await turn();
+    told.length = 0;
+    const message = chunk.message(0, task);
+    assert(message.type === "chunk");
+    claims[0] = SENT;
+    claims[1] = message.from;
+    const death = world.death = random.chance(0.5) ? random.below(kinds.length + 1) : -1;
+    world.end = () => {
+      // It says nothing any more if this is a number in memory, and else what comes of it.
+      const isNumber = (kind: Kind | undefined) => kind === "number" || kind === "error";
+      dead = message.numbers !== undefined && kinds[death] === "number" && kinds.slice(message.from, death).every(isNumber);
+      diesNext = true;
+      claims[1] = NO_MORE;
+    };
+    runtime.receive(message);
+    await turn();
+    const late: ItemsMessage[] = [];
+    let last = false;
+    for (const each of told as ItemsMessage[]) {
+      if (random.chance(0.3)) chunk.collect();
+      // What is in memory needs no message: it may come when it likes.
+      if (each.values === undefined && !each.last && random.chance(0.5)) late.push(each);
+      else last = chunk.answered(each, (thrown) => decodeError(thrown, () => undefined)) !== undefined;
+    }
+    for (const each of late) chunk.answered(each, () => {});
+    if (last) return outcomes;
+    assert(dead);
+    world.deaths++;
+    if (chunk.lost((id) => new Error(`lost ${id}`), death + 1) !== undefined) return outcomes;
+  }
+}
+
+Deno.test("A chunk has each result once and in its place, in memory or by messages, whenever its worker ends", async () => {
+  let deaths = 0;
+  for (let seed = 1; seed <= 300; seed++) {
+    const random = new Random(seed);
+    const share = random.pick([0, 0, 0.02, 0.3]);
+    const others: Kind[] = random.pick([["text"], ["error"], ["error", "text", "moved"]]);
+    const kinds = Array.from({ length: random.below(200) + 1 }, (): Kind => random.chance(share) ? random.pick(others) : "number");
+    const outcomes = await runChunk(random, kinds);
+    const expected = kinds.map((kind, i) => kind === "number" ? i / 2 : kind === "moved" ? new Uint8Array([i]) : `${kind} ${i}`);
+    assertEquals(outcomes, expected, `seed ${seed}`);
+    assertEquals(world.runs, kinds.map(() => 1), `seed ${seed}`);
+    deaths += world.deaths;
+  }
+  assert(deaths > 100, String(deaths));
+});
