@@ -318,6 +318,33 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`ProcessPool.map() with 'timeout' has numbers, errors and all else in their places (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 2 });
+    const task = (x: number) => {
+      const kind = x < 1000 ? x % 50 : x % 7;
+      if (kind === 3 || kind === 4) throw new RangeError(`no ${x}`);
+      if (x >= 2000 && kind === 5) return `text ${x}`;
+      return x >= 2000 && kind === 6 ? undefined : x;
+    };
+    const items = Array.from({ length: 3000 }, (_, x) => x);
+    for (const chunkSize of [50, 300, undefined]) {
+      const outcomes = await within(Array.fromAsync(pool.map(task, items, { settled: true, chunkSize, timeout: 60_000 })));
+      const seen = outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value : (outcome.reason as Error).message);
+      assertEquals(
+        seen,
+        items.map((x) => {
+          try {
+            return task(x);
+          } catch (error) {
+            return (error as Error).message;
+          }
+        }),
+      );
+    }
+  });
+}
+
 Deno.test("ProcessPool.map() that waits at the gate leaves it when its loop ends, and nobody else hears of that", async () => {
   const errors: unknown[] = [];
   await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1, onError: (error) => errors.push(error) });

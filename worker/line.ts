@@ -206,7 +206,10 @@ export class Line {
 
   /** Items that follow each other are received together. */
   #gather(run: number, from: number, value: unknown, threw: boolean): void {
-    if (this.#items?.run !== run) this.#receiveItems();
+    // Between two there may be some whose results are in memory.
+    if (this.#items !== undefined && (this.#items.run !== run || this.#items.from + this.#items.values.length !== from)) {
+      this.#receiveItems();
+    }
     this.#items ??= { type: "items", run, from, values: [], thrown: [], last: false, elapsed: 0 };
     this.#items.values.push(threw ? undefined : value);
     if (threw) this.#items.thrown.push([from, value as Thrown]);
