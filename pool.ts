@@ -73,8 +73,9 @@ export interface ShutdownOptions {
 }
 
 /**
- * To hand over a tiny call takes longer than to run it, so those of a turn are handed over together: the first at once, so many of the others at a time, and at the end of the turn
- * what is left. Fewer, and there is more to do for each; more, and workers wait.
+ * To hand over a tiny call takes longer than to run it, so those of a turn are handed over together: the first at once, so many of the others at a time, and what is left at the
+ * end of the turn, or, when each is submitted in a turn of its own, after the microtasks. Fewer, and there is more to do for each; more, and workers wait. What comes of another
+ * task than those that are tiny has all that is sent at once: its caller may be about to compute, or even to wait for it.
  */
 const TOGETHER = 64;
 
@@ -578,7 +579,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#observation?.admitted(ticket);
     // Before it is sent: that may settle other jobs, whose callbacks may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
-    if (this.#gathering && ++this.#gathered < TOGETHER) return;
+    if (this.#gathering && ticket.isCall && ticket.task!.isSmall && ++this.#gathered < TOGETHER) return;
     this.#gathered = 0;
     const wereTiny = this.#sendQueued();
     if (this.#queue.size > 0) this.#dispatch();
@@ -621,7 +622,7 @@ export class ProcessPool implements AsyncDisposable {
       if (slot === undefined) break;
       wereTiny = slot.sendCalls(this.#queue) > 0;
       if (wereTiny) {
-        this.#crew.expectAnswer();
+        if (slot.load > 0) this.#crew.expectAnswer();
         continue;
       }
       const ticket = this.#queue.first;

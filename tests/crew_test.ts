@@ -74,7 +74,11 @@ class CallableStubThread extends StubThread {
   /** How many calls it takes, with those that it holds. */
   room = Infinity;
 
+  /** What happens while a call is written, as a getter of an argument may have it. */
+  onCall = (): void => {};
+
   call(_key: number, run: number): boolean {
+    this.onCall();
     if (this.isFull) return false;
     this.runs.push(run);
     return true;
@@ -192,6 +196,51 @@ Deno.test("A pool keeps calls that a worker has no room for, until it has answer
   assertEquals([thread.runs.length, pool.stats().queued], [10, 20]);
   thread.finish(4);
   assertEquals([thread.runs.length, pool.stats().queued], [10, 16]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool gives a call that a worker has no room for to another, if that worker runs a single one", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 2 });
+  threads[0]!.room = 1;
+  submit(pool, 1);
+  await undefined;
+  submit(pool, 1);
+  assertEquals(threads.map(({ runs }) => runs.length), [1, 1]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool has no call in a worker that has ended while another one was written", async () => {
+  for (const deed of ["terminates", "dies"]) {
+    const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1, onError: () => {} });
+    const [thread] = threads as [CallableStubThread];
+    let calls = 0;
+    thread.onCall = () => {
+      if (++calls !== 5) return;
+      if (deed === "terminates") pool.terminate();
+      else thread.die();
+    };
+    const futures = Array.from({ length: 20 }, () => pool.trySubmit(() => {})!);
+    await undefined;
+    if (deed === "terminates") {
+      await Promise.allSettled(futures.map((future) => future.result()));
+      assertEquals(futures.every((future) => future.cancelled()), true);
+    } else {
+      while (futures.some((future) => !future.done())) {
+        for (const each of threads.slice(1)) each.finish(Infinity);
+        await turn();
+      }
+      assertEquals(futures.every(({ state }) => state === "finished"), true);
+      await pool.shutdown();
+    }
+  }
+});
+
+Deno.test("A pool sends a call of another task at once, and with it all that it has gathered", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
+  submit(pool, 5);
+  assertEquals(threads[0]!.runs.length, 1);
+  pool.trySubmit(() => "another");
+  assertEquals(threads[0]!.runs.length, 6);
   await end(pool, threads);
 });
 

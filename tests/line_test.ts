@@ -156,6 +156,22 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(pool.stats().failed, 20);
   });
 
+  Deno.test(`A getter that makes a call and then throws holds up nobody (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 2, idleTimeout: Infinity });
+    const value = ({ value }: { value: number }) => value;
+    for (let i = 0; i < 5; i++) await Promise.all(Array.from({ length: 100 }, (_, n) => pool.run(value, { value: n })));
+    let inner: Promise<number> | undefined;
+    const outer = pool.run(value, {
+      get value(): number {
+        inner = pool.run(value, { value: 1 });
+        throw new RangeError("no");
+      },
+    });
+    await assertRejects(() => within(outer), RangeError, "no");
+    assertEquals(await within(inner!), 1);
+    assertEquals(await within(pool.run(value, { value: 2 })), 2);
+  });
+
   Deno.test(`A getter may call the task that its own call is about to bring to the worker, and fails to (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1 });
     await pool.run(() => 0);

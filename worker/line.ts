@@ -36,7 +36,7 @@ export const ITEM = 3;
 export const THREW = 4;
 export const ITEM_THREW = 5;
 
-/** For so many cells of eight bytes there is room at a time, each way: twice what the largest number of small jobs takes that is sent ahead. */
+/** For so many cells of eight bytes there is room at a time, each way: as many as there may be sent ahead, if they take 32 cells each. A number takes four. */
 const CELLS = 2 ** 14;
 
 /** So many jobs keep a worker busy for as long as it takes to wake it; that it is not woken for fewer in one turn saves waking it for each. */
@@ -150,7 +150,7 @@ export class Line {
     return true;
   }
 
-  /** Whether what is written already takes much of the room. */
+  /** Whether a call may have been refused because much of the room is taken; or because one is being written, whose getter asks. */
   get isFull(): boolean {
     return !this.#requests.hasRoom;
   }

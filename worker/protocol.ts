@@ -60,6 +60,8 @@ export interface TaskMessage {
   text?: string;
   /** The function itself: only where nothing has to be copied. */
   func?: (...args: unknown[]) => unknown;
+  /** Of no concern to the worker: whether calls of it went beside messages, when jobs were tiny. */
+  isSmall?: boolean;
 }
 
 /** Names a job to its worker. */

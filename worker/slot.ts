@@ -33,7 +33,7 @@ export interface SlotEvents {
   answered(ticket: Ticket, answer: Answer): void;
   /** Some items of a job that goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
-  /** Jobs may have left the slot, and there is nothing more to tell for the moment. Whether one was answered since this was told before. */
+  /** Jobs may have left the slot, and there is nothing more to tell for the moment. Whether one has ended since this was told before. */
   changed(answered: boolean): void;
   /** The worker was closed in an orderly way. */
   closed(slot: Slot, thrown: Thrown | undefined): void;
@@ -139,7 +139,8 @@ export class Slot {
   #condemned = new Set<number>();
   #answers = 0;
   #answersBefore = 0;
-  #answersTold = 0;
+  /** Whether a job has ended since that was told. */
+  #hasAnswered = false;
   /** When it answered last, or was sent something when it had nothing to do. */
   #answeredAt = 0;
   /** How many are sent before that is looked at again, and how many more each time: to look takes a tenth of what it takes to send one. */
@@ -187,8 +188,8 @@ export class Slot {
         this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, ahead));
         this.#isFull = false;
         if (this.#load > 0) this.#answeredNow();
-        const answered = this.#answers !== this.#answersTold;
-        this.#answersTold = this.#answers;
+        const answered = this.#hasAnswered;
+        this.#hasAnswered = false;
         events.changed(answered);
       },
       died: (death) => this.#died(death),
@@ -230,7 +231,9 @@ export class Slot {
     if (pace >= TINY || this.#capacity > 1 || this.#heldUp || !this.#isOpen) return undefined;
     const most = Math.ceil(WORTH_WAKING / pace);
     if (this.#load >= most || (this.#sent >= this.#lookAfter && this.#isOverdue())) return undefined;
-    return this.#isFull ? 0 : Math.min(Math.min(this.#room, most) - this.#load, this.#maxJobs - this.#runs);
+    // Of one that runs a single job nobody can tell how long that takes.
+    if (this.#isFull) return this.hasSurplus ? 0 : undefined;
+    return Math.min(Math.min(this.#room, most) - this.#load, this.#maxJobs - this.#runs);
   }
 
   #isOverdue(): boolean {
@@ -321,8 +324,8 @@ export class Slot {
     if (thread.call === undefined || this.#times !== undefined) return 0;
     const most = this.appetite ?? 0;
     let sent = 0;
-    // A getter of what is sent may have led here again.
-    while (sent < most && this.#load < this.#room) {
+    // A getter of what is sent may have led here again, or have ended the slot.
+    while (sent < most && this.hasRoom) {
       const ticket = queue.first;
       if (ticket === undefined || !ticket.isCall || !this.#known.has(ticket.task!.key)) break;
       queue.shift();
@@ -339,6 +342,7 @@ export class Slot {
         this.#isFull = this.#load > 0 && thread.isFull!;
         break;
       }
+      ticket.task!.isSmall = true;
       sent++;
     }
     if (sent > 0) thread.ring!(sent);
@@ -564,6 +568,7 @@ export class Slot {
     if (ticket === undefined || message?.type === "skipped") return;
     if (this.#observation !== undefined) this.#observe(holding, ticket);
     ticket.slot = undefined;
+    this.#hasAnswered = true;
     if (message === undefined) this.#events.returned(ticket, value);
     else this.#events.answered(ticket, message);
   }
@@ -591,7 +596,7 @@ export class Slot {
     if (holding.ticket === undefined) this.#withdrawn--;
     holding.run = holding.ticket = undefined;
     this.#free.push(holding.claim / CLAIM_WORDS);
-    this.#load--;
+    if (--this.#load === 0) this.#isFull = false;
   }
 
   #died(death: Death): void {

@@ -38,6 +38,8 @@ export class SimulatedJob {
   refusal: { error: unknown } | undefined;
   #stage: Stage;
   #job: Job<[number], number>;
+  /** Whether it is submitted as a call, as most jobs are. */
+  #isCall: boolean;
   #cancelled: { reason: unknown; runs: number } | undefined;
   #calledOnDone = 0;
   #callbacks: { calls: number; error: unknown }[] = [];
@@ -55,8 +57,9 @@ export class SimulatedJob {
   constructor(stage: Stage, abort: Abort | undefined) {
     const { random } = stage.world;
     this.#stage = stage;
-    const timeout = random.chance(0.3) ? random.pick(LIMITS) : undefined;
-    const retries = random.chance(0.3) ? random.below(4) : undefined;
+    this.#isCall = stage.world.tiny && abort === undefined && random.chance(0.9);
+    const timeout = !stage.world.tiny && random.chance(0.3) ? random.pick(LIMITS) : undefined;
+    const retries = !this.#isCall && random.chance(0.3) ? random.below(4) : undefined;
     this.name = `job ${stage.world.works.length}`;
     this.work = stage.world.newWork({
       id: this.name,
@@ -66,8 +69,8 @@ export class SimulatedJob {
     });
     this.abort = abort;
     this.cloneable = !random.chance(0.05);
-    this.#done = random.pick(DONE_MODES);
-    this.#retryMode = random.chance(0.7) ? "none" : random.pick(RETRY_MODES);
+    this.#done = this.#isCall ? "none" : random.pick(DONE_MODES);
+    this.#retryMode = this.#isCall || random.chance(0.7) ? "none" : random.pick(RETRY_MODES);
     const args: [number] = [this.cloneable ? this.work.number : Symbol("uncloneable") as unknown as number];
     this.#job = new Job<[number], number>({
       id: this.name,
@@ -100,16 +103,15 @@ export class SimulatedJob {
   submit(): void {
     const { world, pool } = this.#stage;
     world.note(() => `submit ${this.name}${this.abort === undefined ? "" : ` with ${this.abort.name}`}, ${this.#terms}`);
-    pool.submit(this.#job).then((future) => this.#admitted(future), (error) => this.#refused(error)).catch((error) =>
-      this.#stage.fail(error)
-    );
+    const admission = this.#isCall ? pool.submit(double, this.#job.args[0] as number) : pool.submit(this.#job);
+    admission.then((future) => this.#admitted(future), (error) => this.#refused(error)).catch((error) => this.#stage.fail(error));
   }
 
   trySubmit(): void {
     const { world, pool } = this.#stage;
     const { available } = internalsOf(pool).gate;
     try {
-      const future = pool.trySubmit(this.#job);
+      const future = this.#isCall ? pool.trySubmit(double, this.#job.args[0] as number) : pool.trySubmit(this.#job);
       world.note(() => `trySubmit ${this.name}: ${future === undefined ? "no place" : "admitted"}, ${this.#terms}`);
       check((future === undefined) === (available === 0), "trySubmit admits when there is a place");
       if (future !== undefined) this.#admitted(future);
@@ -163,6 +165,7 @@ export class SimulatedJob {
   #admitted(future: Future<number>): void {
     this.#stage.world.activity++;
     this.future = future;
+    this.work.jobId = future.id;
     this.justAdmitted = true;
   }
 
@@ -291,7 +294,7 @@ export class SimulatedJob {
     const { work } = this;
     const { end } = this.#stage;
     if (this.abort?.wasReason(error)) return;
-    check(error instanceof JobCancelledError && error.jobId === this.name, "a cancelled job says so", () => `${this.name}: ${error}`);
+    check(error instanceof JobCancelledError && error.jobId === work.jobId, "a cancelled job says so", () => `${this.name}: ${error}`);
     if (this.#cancelled !== undefined) {
       check(error.cause === this.#cancelled.reason, "a cancelled job knows the reason", () => this.name);
       check(work.runs === this.#cancelled.runs, "a job that was cancelled never runs any more", () => this.name);

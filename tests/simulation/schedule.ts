@@ -23,6 +23,9 @@ const A_WHILE = 3;
 /** So many turns of the microtask queue without any effect, and there will be none: longer than any chain of promises in the pool. */
 const QUIET_TURNS = 8;
 
+/** After the microtasks. */
+declare const setImmediate: (callback: (value: unknown) => void) => unknown;
+
 /** One pool from its beginning to its end, everything that is done to it, and the invariants. */
 export class Schedule implements Stage {
   readonly world: SimulatedWorld;
@@ -70,6 +73,8 @@ export class Schedule implements Stage {
         else if (this.world.random.chance(0.2)) this.meddle();
       },
     };
+    // None has a limit: some would wait for long, and be looked at every ms.
+    if (this.world.tiny) Object.assign(this.#options, { queueSize: random.between(1, 200), jobsPerWorker: 1, jobTimeout: undefined });
     this.jobTimeout = this.#options.jobTimeout ?? Infinity;
     this.retries = this.#options.retries ?? 0;
     this.world.note(() => `a pool with ${JSON.stringify(this.#options)}`);
@@ -158,6 +163,8 @@ export class Schedule implements Stage {
       const { available, waiting } = gate;
       const { size } = queue;
       for (let i = 0; i < QUIET_TURNS; i++) await undefined;
+      // What is gathered is sent then at the latest.
+      if (world.tiny && size > 0) await new Promise((resolve) => setImmediate(resolve));
       if (activity === world.activity && available === gate.available && waiting === gate.waiting && size === queue.size) return;
     }
   }
@@ -166,10 +173,21 @@ export class Schedule implements Stage {
 
   #act(): void {
     const chosen = this.world.random.below(100);
-    if (chosen < 40) this.#newJob().submit();
+    if (chosen < 40) this.#submitSome();
     else if (chosen < 90) this.#meddle();
     else if (chosen < 96) this.#map();
     else this.#warmUp();
+  }
+
+  /** Where jobs are tiny there are many in a turn. */
+  #submitSome(): void {
+    const { random } = this.world;
+    this.#newJob().submit();
+    if (!this.world.tiny) return;
+    for (let i = random.pick([0, 3, 30, 100]); i > 0; i--) {
+      if (random.chance(0.5)) this.#newJob().submit();
+      else this.#newJob().trySubmit();
+    }
   }
 
   meddle(): void {
@@ -291,6 +309,8 @@ export class Schedule implements Stage {
       if (job.holds) held++;
     }
 
+    // A worker that is full of tiny calls gets the next ones too.
+    const isLeftToOne = [...slots].some((slot) => slot.appetite === 0);
     let inSlots = 0;
     let starting = 0;
     let roomy = 0;
@@ -305,7 +325,7 @@ export class Schedule implements Stage {
         check(ticket.slot === slot && !ticket.queued, "a job is in one place", () => `job ${ticket.id}`);
         if (ticket instanceof JobTicket) check(!ticket.future.done(), "no slot holds a settled job", () => `job ${ticket.id}`);
       }
-      if (!slot.hasRoom || queue.size === 0) continue;
+      if (!slot.hasRoom || queue.size === 0 || isLeftToOne) continue;
       check(slot.load > 0, "nothing waits when something could run", () => `${queue.size} queued, worker ${slot.id} is idle`);
       roomy++;
     }

@@ -99,6 +99,8 @@ export class SimulatedThread implements Thread {
   #held = new Map<number, RunWork | ChunkWork>();
   /** Whether all that it sends goes by the port. */
   #byPort: boolean;
+  /** So many calls fit into what is shared. */
+  #callRoom = Infinity;
   /** Whether work that does not end holds up everything else. */
   #busy: boolean;
   /** Whether it takes nothing any more, and says nothing. */
@@ -117,6 +119,10 @@ export class SimulatedThread implements Thread {
     this.#keptBusy = world.random.chance(world.malice.hangsAtStart);
     this.#byPort = world.random.chance(0.3);
     this.pace = world.random.pick([Infinity, 0.5, 0.2, 0.001]);
+    if (!world.tiny) return;
+    this.#byPort = false;
+    this.pace = 0.001;
+    this.#callRoom = world.random.pick([2, 10, Infinity]);
   }
 
   // The slot's side
@@ -131,12 +137,16 @@ export class SimulatedThread implements Thread {
   /** What does not go by the port needs no message, unless it cannot be copied: that comes out by the port. */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     const message: RunMessage = { type: "run", run, task: { key, name: "" }, id, attempt: 1, args };
-    if (this.#byPort || !isCloneable(message)) return false;
+    if (this.#byPort || this.isFull || !isCloneable(message)) return false;
     this.post(message);
     return true;
   }
 
   ring(): void {}
+
+  get isFull(): boolean {
+    return this.#inbox.length >= this.#callRoom;
+  }
 
   /** All that it sent has arrived. It goes on meanwhile. */
   drain(): void {
@@ -343,7 +353,7 @@ export class SimulatedThread implements Thread {
     // Which item of a chunk runs is not known any more when its map has ended.
     if ([...this.#held.values()].some((held) => "next" in held && this.#isForgotten(held))) return;
     const now = this.#world.clock.now();
-    const overrun = [...this.#open()].filter((work) => work.hasOverrun(now) && work.id === error.jobId);
+    const overrun = [...this.#open()].filter((work) => work.hasOverrun(now) && work.jobId === error.jobId);
     this.#world.note(() => `${this.name} is stopped for its time: ${error.jobId}`);
     check(overrun.length > 0, "what is stopped for its time has run for so long", () => error.jobId);
     if (overrun.length === 1) overrun[0]!.over = true;

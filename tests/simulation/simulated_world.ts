@@ -33,8 +33,12 @@ export class SimulatedWorld implements Environment {
   #pauses: (() => void)[] = [];
   #trace: ((line: string) => void) | undefined;
 
+  /** Whether jobs are calls that take next to no time, of which there are many. */
+  readonly tiny: boolean;
+
   constructor(seed: number, { exports, trace }: { exports: ExportMessage[]; trace?: ((line: string) => void) | undefined }) {
     const random = this.random = new Random(seed);
+    this.tiny = seed % 4 === 0;
     this.exports = exports;
     this.#trace = trace;
     // A peaceful world comes as far as the end of long stories; a malicious one begins many.
@@ -59,7 +63,8 @@ export class SimulatedWorld implements Environment {
       finalizerThrows: rate(0.3),
       supervisorDies: rate(0.01, 0.05),
       hangsAtStart: startRate(0.02, 0.1),
-      keptBusy: rate(0.02, 0.1),
+      // Each time doubles the time until the next is noticed.
+      keptBusy: rate(0.02, 0.1) / (this.tiny ? 20 : 1),
     };
   }
 
@@ -99,7 +104,7 @@ export class SimulatedWorld implements Environment {
   /** So many jobs are sent ahead at the most to a thread that says how fast it is: two milliseconds' worth. */
   mostAhead(worker: number): number {
     const { pace } = this.#threads.find(({ name }) => name === `worker ${worker}`) ?? { pace: Infinity };
-    return Math.max(0, Math.min(255, Math.floor(2 / pace) - 1));
+    return Math.max(0, Math.min(511, Math.floor(2 / pace) - 1));
   }
 
   // What threads tell of

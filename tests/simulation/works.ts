@@ -29,6 +29,8 @@ export class Work {
   /** What tasks are given. */
   readonly number: number;
   readonly id: string | number;
+  /** What the pool calls it. */
+  jobId: string | number;
   readonly limit: number;
   readonly retries: number;
   readonly deadly: boolean;
@@ -48,7 +50,7 @@ export class Work {
 
   constructor(number: number, { id, limit, retries, deadly, isWanted }: WorkOptions) {
     this.number = number;
-    this.id = id;
+    this.id = this.jobId = id;
     this.limit = limit;
     this.retries = retries;
     this.deadly = deadly;
@@ -129,7 +131,7 @@ export class Work {
 
   /** A chunk counts how often it was started itself, and not each of its items. */
   #isMine({ jobId, attempts }: JobTimeoutError | MemoryLimitError | WorkerDiedError): boolean {
-    return jobId === this.id && (this.isJob ? attempts === this.runs : attempts >= this.runs);
+    return jobId === this.jobId && (this.isJob ? attempts === this.runs : attempts >= this.runs);
   }
 
   /** Checks the error of a loss that is the end of it: it had all the runs that it may have, and the error tells of each. */
