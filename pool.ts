@@ -663,10 +663,7 @@ export class ProcessPool implements AsyncDisposable {
 
   #crewEvents: CrewEvents = {
     changed: () => this.#dispatch(),
-    returned: (ticket, value) => {
-      this.#record(ticket, { state: "finished", value });
-      this.#callBack(ticket);
-    },
+    returned: (ticket, value) => this.#settle(ticket, { state: "finished", value }),
     answered: (ticket, answer) => {
       this.#undecided.add(ticket);
       const settlement = this.#decide(ticket, ticket.answered(answer, this.#decode));

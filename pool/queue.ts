@@ -41,35 +41,18 @@ export class Queue<T> {
 
   /** Joins at the end with a place of one's own, which is in no queue. */
   join(place: Place<T>): Place<T> {
-    const ends = this.#ends;
-    const before = ends.before!;
-    place.before = before;
-    place.after = ends;
-    before.after = ends.before = place;
-    this.#size++;
-    return place;
+    return this.#insert(place, this.#ends.before!, this.#ends);
   }
 
   /** Joins in front of everybody with a place of one's own. */
   joinFront(place: Place<T>): Place<T> {
-    const ends = this.#ends;
-    const after = ends.after!;
-    place.before = ends;
-    place.after = after;
-    ends.after = after.before = place;
-    this.#size++;
-    return place;
+    return this.#insert(place, this.#ends, this.#ends.after!);
   }
 
   shift(): T | undefined {
-    const ends = this.#ends;
-    const place = ends.after as Place<T>;
-    if (place === ends) return undefined;
-    const { after } = place;
-    ends.after = after;
-    after!.before = ends;
-    place.before = place.after = undefined;
-    this.#size--;
+    const place = this.#ends.after as Place<T>;
+    if (place === this.#ends) return undefined;
+    this.remove(place);
     return place.value;
   }
 
@@ -89,6 +72,14 @@ export class Queue<T> {
     const values: T[] = [];
     while (this.#size > 0) values.push(this.shift()!);
     return values;
+  }
+
+  #insert(place: Place<T>, before: Place<unknown>, after: Place<unknown>): Place<T> {
+    place.before = before;
+    place.after = after;
+    before.after = after.before = place;
+    this.#size++;
+    return place;
   }
 }
 

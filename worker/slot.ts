@@ -557,8 +557,8 @@ export class Slot {
   /** A job has ended with a value, or with a message. It is let go of, if it is still held: an answer may come twice, and the second finds nothing. */
   #answered(run: number, value: unknown, message: Answer | Extract<FromRuntime, { type: "skipped" }> | undefined): void {
     this.#heard = true;
-    const holding = this.#holdings[run % this.#holdings.length]!;
-    if (holding.run !== run) return;
+    const holding = this.#heldAs(run);
+    if (holding === undefined) return;
     const { ticket } = holding;
     this.#clear(holding);
     this.#answers++;
