@@ -88,8 +88,8 @@ const BALANCE_EVERY = 1;
 /**
  * To start a worker holds up the calling thread for some 10 ms: answers wait, and workers for more jobs. So the first one has a head start: no other is
  * started until it is ready and has had so many ms for its jobs, or until it was not ready for so many ms. Where that is enough for all jobs, a short program has
- * one worker to start and to stop, and is through before a second one would be ready. Shorter, and workers are started that find nothing to do; longer,
- * and they are late for jobs that take long.
+ * one worker to start and to stop, and is through before a second one would be ready. In the same way jobs that were sent ahead wait for so long behind one that takes
+ * unexpectedly long before another worker is started for them. Shorter, and workers are started that find nothing to do; longer, and they are late for jobs that take long.
  */
 const HEAD_START = 5, READY_WITHIN = 20;
 
@@ -209,8 +209,12 @@ export class Crew {
       if (best === undefined || slot.load < best.load) best = slot;
     }
     if (best === undefined || best.load === 0) return best;
-    const startable = this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
-    return queued > this.#starting + startable ? best : undefined;
+    return queued > this.#starting + this.#startable ? best : undefined;
+  }
+
+  /** How many more could be started. */
+  get #startable(): number {
+    return this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
   }
 
   /** Starts the workers that so many queued jobs need; true if one could not be started. */
@@ -253,24 +257,23 @@ export class Crew {
     }
   }
 
-  /** There is nothing queued: sees to it that no worker idles for long while another holds more than it can run. */
+  /** There is nothing queued: sees to it that no worker idles for long, or is not there yet, while another holds more than it can run. */
   balance(): void {
     if (this.#isUneven()) this.#balances.begin();
   }
 
   #isUneven(): boolean {
-    let free = false;
-    let surplus = false;
-    for (const slot of this.#slots) {
-      free ||= slot.isFree;
-      surplus ||= slot.hasSurplus;
-    }
-    return free && surplus;
+    return (this.#hasFree || (this.#startable > 0 && !this.pausing)) && this.#slots.values().some((slot) => slot.hasSurplus);
+  }
+
+  get #hasFree(): boolean {
+    return this.#slots.values().some((slot) => slot.isFree);
   }
 
   #balance(): boolean {
     if (!this.#isUneven()) return false;
-    for (const slot of this.#slots) if (slot.isHeldUp()) this.#parts.events.takenBack(slot.withdrawAll());
+    const patience = this.#hasFree ? 0 : HEAD_START;
+    for (const slot of this.#slots) if (slot.isHeldUp(patience)) this.#parts.events.takenBack(slot.withdrawAll());
     this.#parts.events.changed();
     return this.#isUneven();
   }

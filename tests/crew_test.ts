@@ -298,11 +298,11 @@ Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to
 });
 
 /** A pool of stubs, none of which was started, and whose time is turned by hand. */
-function coldStubs(options: ProcessPoolOptions = {}): { pool: ProcessPool; threads: StubThread[]; pass: (time: number) => void } {
+function coldStubs(options: ProcessPoolOptions = {}, pace = 1): { pool: ProcessPool; threads: StubThread[]; pass: (time: number) => void } {
   const threads: StubThread[] = [];
   const clock = new SimulatedClock();
   const start: StartThread = (events) => {
-    const thread = new StubThread(events, 1);
+    const thread = new StubThread(events, pace);
     threads.push(thread);
     return thread;
   };
@@ -375,4 +375,28 @@ Deno.test("A pool replaces its only worker at once if that dies within its head 
   assertEquals(threads.length, 2);
   await turn();
   await end(pool, threads);
+});
+
+Deno.test("A pool starts another worker for jobs that were sent ahead behind one that takes unexpectedly long", async () => {
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.002);
+  submit(pool, 1);
+  await turn();
+  const [first] = threads as [StubThread];
+  first.finish(1);
+  pass(5);
+  submit(pool, 10);
+  first.begin();
+  assertEquals([first.runs.length, pool.stats().queued], [10, 0]);
+  pass(4);
+  // What comes now joins the others: nobody knows yet that they wait for long.
+  submit(pool, 1);
+  assertEquals([first.runs.length, threads.length], [11, 1]);
+  pass(2);
+  assertEquals(threads.length, 2);
+  submit(pool, 1);
+  assertEquals([first.runs.length, pool.stats().queued], [11, 11]);
+  await turn();
+  assertEquals([threads[1]!.runs.length, pool.stats().queued], [1, 10]);
+  await end(pool, threads);
+  assertEquals(pool.stats().finished, 13);
 });

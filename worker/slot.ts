@@ -214,7 +214,7 @@ export class Slot {
 
   /** Whether it takes a job now: to run it, or, if jobs are short lately, ahead of time. */
   get hasRoom(): boolean {
-    return this.#load < this.#room && !this.#isFull && this.#isOpen;
+    return this.#load < (this.#heldUp ? this.#capacity : this.#room) && !this.#isFull && this.#isOpen;
   }
 
   /** Whether it takes jobs when it has room for them. */
@@ -438,9 +438,12 @@ export class Slot {
     return tickets.sort((a, b) => a.sentAs - b.sentAs);
   }
 
-  /** Whether the worker was sent jobs ahead of time, and has not answered any since this was asked before: they could be run elsewhere. */
-  isHeldUp(): boolean {
-    const heldUp = this.hasSurplus && this.#answers === this.#answersBefore;
+  /**
+   * Whether the worker was sent jobs ahead of time, and has not answered any since this was asked before, nor for so many ms: they could be run elsewhere. It is sent no more of
+   * them then until it answers.
+   */
+  isHeldUp(time: number): boolean {
+    const heldUp = this.hasSurplus && this.#answers === this.#answersBefore && this.#now() - this.#answeredAt >= time;
     this.#answersBefore = this.#answers;
     this.#heldUp ||= heldUp;
     return heldUp;
