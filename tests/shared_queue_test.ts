@@ -47,6 +47,24 @@ Deno.test("openSharedQueue() carries what it takes as structured cloning does", 
     { new: { other: 1 }, newer: [{ new: 2, other: 3 }, { new: { new: 4, other: 5 }, other: 6 }] },
     { "": 1, '"': 2, "\\": 3, "\ud800": 4, constructor: 5, "\u2028": 6 },
     [undefined],
+    1n,
+    -(2n ** 63n),
+    new Date(1.5),
+    new Date(NaN),
+    new ArrayBuffer(0),
+    new Uint8Array([1, 2, 3]).buffer,
+    new Uint8Array(0),
+    new Uint8Array(4096).fill(7),
+    { bytes: new Uint8Array([1, 2, 3, 4, 5]), at: [new Date(0)] },
+    ...[Int8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Float32Array, Float64Array].map((View) =>
+      new View([1, 2, -3])
+    ),
+    new BigInt64Array([1n, -2n]),
+    new BigUint64Array([1n, 2n]),
+    new Uint8Array([1, 2, 3, 4]).subarray(1, 3),
+    new Uint16Array(new Uint8Array([1, 2, 3, 4, 5]).buffer, 2, 1),
+    Object.defineProperty(new Uint8Array([1, 2]), "buffer", { value: "mine" }),
+    new (class extends Uint8Array {})([1, 2]),
   ];
   for (const value of values) {
     assert(writer.push(3, -5, value, [structuredClone(value), 1]), Deno.inspect(value));
@@ -65,12 +83,30 @@ Deno.test("openSharedQueue() refuses what it cannot carry faithfully, and goes o
   const shared = { x: 1 };
   const circle: unknown[] = [];
   circle.push(circle);
+  const detached = new Uint8Array(1);
+  detached.buffer.transfer();
+  const views = new Uint8Array(4);
   const refused: unknown[] = [
-    1n,
+    2n ** 63n,
     Symbol("no"),
     () => 1,
-    new Date(0),
-    new Uint8Array(1),
+    new (class extends Date {})(),
+    Object.create(Date.prototype),
+    Object.create(ArrayBuffer.prototype),
+    Object.create(Uint8Array.prototype),
+    new (class extends ArrayBuffer {})(1),
+    detached,
+    detached.buffer,
+    new ArrayBuffer(1, { maxByteLength: 2 }),
+    new Uint8Array(new ArrayBuffer(1, { maxByteLength: 2 })),
+    new Uint8Array(new SharedArrayBuffer(1)),
+    new SharedArrayBuffer(1),
+    new DataView(new ArrayBuffer(1)),
+    new Uint8Array(4097),
+    new Uint8Array(4097).subarray(0, 1),
+    [views, views.subarray(1)],
+    [views, views.buffer],
+    [views.buffer, views],
     new Point(),
     Object.create(null),
     new Map(),
@@ -146,7 +182,7 @@ Deno.test("openSharedQueue() carries strings and keys that come again, and forge
   const words = ["Reykjavik", "new", "日本", "é", "\ud800\ud800", "Reykjavix", "x".repeat(32), "x".repeat(33), "abc", "abd"];
   for (let round = 0; round < 100; round++) {
     const value = () => words.map((word, i) => ({ [word]: words[(i + round) % words.length] }));
-    const refused = [...value().slice(0, round % 10), { [`only ${round}`]: `refused ${round}` }, 1n];
+    const refused = [...value().slice(0, round % 10), { [`only ${round}`]: `refused ${round}` }, /x/];
     assertEquals(writer.push(1, 1, `refused ${round}`, refused), false);
     assert(writer.push(1, 1, `refused ${round}`, value()));
     assertEquals(take(reader), [1, 1, `refused ${round}`, value()]);
@@ -231,11 +267,22 @@ Deno.test("openSharedQueue() carries random values as structured cloning does, i
     const random = new Random(seed);
     const texts = () =>
       random.pick(["", "a", "b", "ab", "1", "10", "Ω", "\udc00", "new", "Reykjavik", `${random.below(99)}`, "y".repeat(random.below(230))]);
+    const date = () => new Date(random.pick([NaN, 0, -1, random.below(2 ** 41)]));
+    const bigInt = () => random.pick([0n, -1n, 2n ** 63n - 1n, 2n ** 63n, -(2n ** 63n), BigInt(random.below(2 ** 31))]);
+    const bytes = () => {
+      const View = random.pick<Uint8ArrayConstructor>(
+        [Uint8Array, Int16Array, Float32Array, Float64Array, BigInt64Array, DataView] as never,
+      );
+      const { buffer } = new Uint8Array(8 * random.below(6)).map(() => random.below(256));
+      if (random.chance(0.1)) return buffer;
+      const from = 8 * random.below(1 + buffer.byteLength / 8);
+      return random.chance(0.5) ? new View(buffer) : new View(buffer, from, random.below(1 + (buffer.byteLength - from) / 8));
+    };
     const value = (depth: number): unknown => {
       const kind = random.below(depth > 3 ? 7 : 10);
       if (kind < 3) return texts();
       if (kind < 6) return random.pick([0, -0, NaN, 1.5, -1, 2 ** 31, -(2 ** 31), Infinity, random.below(1000)]);
-      if (kind < 7) return random.pick([true, false, null, undefined]);
+      if (kind < 7) return random.pick<() => unknown>([() => random.pick([true, false, null, undefined]), bytes, date, bigInt])();
       if (kind < 8) return Array.from({ length: random.below(4) }, () => value(depth + 1));
       return Object.fromEntries(Array.from({ length: random.below(4) }, () => [texts(), value(depth + 1)]));
     };
@@ -257,7 +304,15 @@ Deno.test("openSharedQueue() carries random values as structured cloning does, i
 
 /** Equal with all that there is: `assertEquals` thinks nothing of the order of keys. */
 function assertSame(actual: unknown, expected: unknown): void {
-  assertEquals(actual, expected);
+  assertEquals(withBuffers(actual), withBuffers(expected));
   const options = { depth: 10, iterableLimit: 100, strAbbreviateSize: 1000 };
   assertEquals(Deno.inspect(actual, options), Deno.inspect(expected, options));
+}
+
+/** The same with the buffer and the place in it of each view. */
+function withBuffers(value: unknown): unknown {
+  if (ArrayBuffer.isView(value)) return [value, value.byteOffset, value.buffer];
+  if (Array.isArray(value)) return value.map(withBuffers);
+  if (typeof value !== "object" || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, withBuffers(each)]));
 }

@@ -48,6 +48,8 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   /** So many are kept, each in the place that its characters say: a power of two. */
   const PLACES = 256;
   const LONGEST_ARRAY = 64;
+  /** Buffers of up to so many bytes: longer ones are as fast by a message, and would take the room of many records. */
+  const LONGEST_BUFFER = 4096;
   /** So many objects and arrays in a record; each is compared with those before it. */
   const MOST_OBJECTS = 12;
   /** So many lists of keys, and so many beginnings of lists; where there are more, objects are used as dictionaries. */
@@ -57,8 +59,10 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   /** The words before the cells: where the writer is and where the reader is, far enough from each other not to share a cache line. */
   const WRITTEN = 0, READ = 16, FIRST_CELL = 16, POSITIONS = 0x7fffffff;
   const SKIP = -1;
+  /** In the place of a view's type: there is but the buffer. */
+  const WHOLE = 15;
   const INTEGER = 0, DOUBLE = 1, LATIN = 2, WIDE = 3, TRUE = 4, FALSE = 5;
-  const UNDEFINED = 6, NULL = 7, ARRAY = 8, OBJECT = 9, NEW_SHAPE = 10, KEPT = 11, UTF8 = 12;
+  const UNDEFINED = 6, NULL = 7, ARRAY = 8, OBJECT = 9, NEW_SHAPE = 10, KEPT = 11, UTF8 = 12, BYTES = 13, DATE = 14, BIGINT = 15;
 
   /** The keys of objects as a tree: each is a list of keys, or the beginning of one. */
   interface Keys {
@@ -80,12 +84,35 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   }
 
   const { load, store } = Atomics;
-  const { keys: keysOf, is, hasOwn, getPrototypeOf, prototype: plain } = Object;
+  const { keys: keysOf, is, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, prototype: plain } = Object;
   const { from: arrayFrom, isArray } = Array;
   const { fromCharCode } = String;
   const { apply } = Reflect;
   const { stringify } = JSON;
   const makeFunction = Function;
+  const { asIntN } = BigInt;
+  const { isView, prototype: buffers } = ArrayBuffer;
+  const { prototype: dates } = Date;
+  const PlainDate = Date, ByteArray = Uint8Array;
+  const Views = [
+    Uint8Array,
+    Uint8ClampedArray,
+    Int8Array,
+    Uint16Array,
+    Int16Array,
+    Uint32Array,
+    Int32Array,
+    Float32Array,
+    Float64Array,
+    BigInt64Array,
+    BigUint64Array,
+  ];
+  const viewNames: (string | undefined)[] = Views.map(({ name }) => name);
+  const views: object = getPrototypeOf(ByteArray.prototype);
+  const nameOfView = getter<string | undefined>(views, Symbol.toStringTag), bufferOfView = getter<object>(views, "buffer");
+  const offsetOfView = getter<number>(views, "byteOffset"), lengthOfView = getter<number>(views, "length");
+  const lengthOfBuffer = getter<number>(buffers, "byteLength"), isResizable = getter<boolean>(buffers, "resizable");
+  const { getTime: timeOfDate } = dates;
   const encoder = new TextEncoder();
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   let copy: Uint8Array<ArrayBuffer> | undefined;
@@ -93,6 +120,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   const doubles = new Float64Array(memory);
   const bytes = new Uint8Array(memory);
   const characters = new Uint16Array(memory);
+  const integers = new BigInt64Array(memory);
   const size = 2 ** Math.floor(Math.log2(doubles.length - FIRST_CELL));
   const inRing = size - 1;
   /** Those that the reader has been told, and those that the writer has told it, in the order in which they were. */
@@ -125,6 +153,11 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
 
   /** Where the next record begins that is to be taken, as a position. */
   let position = words[READ]!;
+
+  /** A property of the platform's objects, as a function to be applied to one. */
+  function getter<R>(of: object, name: string | symbol): () => R {
+    return getOwnPropertyDescriptor(of, name)!.get!;
+  }
 
   function push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean {
     // A getter of the values that are being written wants to send something.
@@ -240,8 +273,9 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
         }
         return true;
       }
+      const prototype: unknown = getPrototypeOf(value);
       // What all objects inherit would pass for a key of this one.
-      if (getPrototypeOf(value) !== plain || keysOf(plain).length > 0) return false;
+      if (prototype !== plain || keysOf(plain).length > 0) return writeOther(value, prototype, header);
       const known = told.length;
       words[header] = OBJECT;
       let keys: Keys | undefined = noKeys;
@@ -255,9 +289,53 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
       words[header + 1] = keys.shape;
       return true;
     }
+    if (typeof value === "bigint") return writeBigInt(value, header);
     words[header + 1] = 0;
     words[header] = value === undefined ? UNDEFINED : value === null ? NULL : value === true ? TRUE : FALSE;
     return value === undefined || value === null || typeof value === "boolean";
+  }
+
+  function writeBigInt(value: bigint, header: number): boolean {
+    if (cell === end || asIntN(64, value) !== value) return false;
+    words[header] = BIGINT;
+    integers[cell++] = value;
+    return true;
+  }
+
+  /** Of an object that is not plain. It may say anything of itself, so it is asked with the platform's own functions, which throw if it is something else, or has been moved away. */
+  function writeOther(value: object, prototype: unknown, header: number): boolean {
+    try {
+      if (isView(value)) {
+        const view = viewNames.indexOf(apply(nameOfView, value, none));
+        const buffer = apply(bufferOfView, value, none);
+        if (view < 0 || objects.includes(buffer)) return false;
+        objects.push(buffer);
+        const at = cell++;
+        if (!writeBuffer(buffer, view, header)) return false;
+        words[2 * at] = apply(offsetOfView, value, none);
+        words[2 * at + 1] = apply(lengthOfView, value, none);
+        return true;
+      }
+      if (prototype === buffers) return writeBuffer(value, WHOLE, header);
+      if (prototype !== dates || cell === end) return false;
+      doubles[cell] = apply(timeOfDate, value, none);
+      cell++;
+      words[header] = DATE;
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  function writeBuffer(buffer: object, view: number, header: number): boolean {
+    const length = apply(lengthOfBuffer, buffer, none);
+    const from = 8 * cell;
+    cell += (length + 7) >> 3;
+    if (length > LONGEST_BUFFER || cell > end || apply(isResizable, buffer, none)) return false;
+    words[header] = BYTES | view << 4;
+    words[header + 1] = length;
+    bytes.set(new ByteArray(buffer as ArrayBuffer), from);
+    return true;
   }
 
   /** Of a string whose cell has been written already. */
@@ -361,6 +439,12 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
       }
       case NEW_SHAPE:
         return readNewShape(detail);
+      case BYTES:
+        return readBytes(type >> 4, detail);
+      case DATE:
+        return new PlainDate(doubles[cell++]!);
+      case BIGINT:
+        return integers[cell++];
       default: {
         const { make } = shapes[detail]!;
         return make === undefined ? readObject(shapes[detail]!) : make();
@@ -375,6 +459,18 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     copy ??= new Uint8Array(3 * LONGEST_STRING);
     copy.set(bytes.subarray(from, from + length));
     return decoder.decode(copy.subarray(0, length));
+  }
+
+  function readBytes(view: number, length: number): object {
+    const at = view === WHOLE ? 0 : 2 * cell++;
+    const from = 8 * cell;
+    cell += (length + 7) >> 3;
+    const all = new ByteArray(length);
+    all.set(bytes.subarray(from, from + length));
+    if (view === WHOLE) return all.buffer;
+    // Most are of this kind, and of all there is.
+    if (view === 0 && words[at + 1] === length) return all;
+    return new Views[view]!(all.buffer, words[at]!, words[at + 1]!);
   }
 
   function readNewShape(count: number): object {
