@@ -285,15 +285,17 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   get mereArgs(): readonly unknown[] | undefined {
-    const mere = this.#failures === undefined &&
-      (this.#job === undefined || (this.#job.kwargs === undefined && this.transfer.length === 0));
-    return mere ? this.#args : undefined;
+    return this.#failures === undefined && this.transfer.length === 0 ? this.#allArgs : undefined;
+  }
+
+  /** Those of the job, and its kwargs. */
+  get #allArgs(): readonly unknown[] {
+    const kwargs = this.#job?.kwargs;
+    return kwargs === undefined ? this.#args : [...this.#args, kwargs];
   }
 
   message(run: number, task: TaskMessage): RunMessage {
-    const kwargs = this.#job?.kwargs;
-    const args = kwargs === undefined ? this.#args : [...this.#args, kwargs];
-    return { type: "run", run, task, id: this.id, attempt: this.attempt, args };
+    return { type: "run", run, task, id: this.id, attempt: this.attempt, args: this.#allArgs };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {

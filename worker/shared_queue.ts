@@ -26,8 +26,8 @@ export interface SharedQueue {
 
 /**
  * Opens a queue in shared memory. What can be written are small values of the kinds that most arguments and results are of: numbers, strings,
- * booleans, null, undefined, and arrays and plain objects of those. They arrive as structured cloning would have them. All else is refused, for
- * that to do: what is large, what has a class, what refers to itself or to one thing twice.
+ * bigints, booleans, null, undefined, dates, buffers, typed arrays, and arrays and plain objects of those. They arrive as structured cloning would have them. All else is
+ * refused, for that to do: what is large, what has another class, what refers to itself or to one thing twice.
  *
  * Records do not wait for a turn of the event loop: they are there for the reader as soon as they are written, even if the writer is stopped a
  * moment later. A record of one number is 5 ns of work for the writer, a tenth of its share in a message of a hundred.
@@ -39,19 +39,17 @@ export interface SharedQueue {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
-  /** Strings of up to so many characters; longer ones would take the room of many records. */
-  const LONGEST_STRING = 2000;
+  /** Buffers and texts of up to so many bytes: longer ones are as fast by a message, and would take the room of many records. */
+  const LONGEST = 6000;
   /** Those of more than so many go through the platform's UTF-8: to call it takes as long as to copy so many one by one. */
   const LONG_STRING = 80;
   /** Strings of up to so many characters are kept on both sides for a while, to be referred to when they come again. */
   const SHORT_STRING = 32;
   /** So many are kept, each in the place that its characters say: a power of two. */
   const PLACES = 256;
-  const LONGEST_ARRAY = 64;
-  /** Buffers of up to so many bytes: longer ones are as fast by a message, and would take the room of many records. */
-  const LONGEST_BUFFER = 4096;
+  const LONGEST_ARRAY = 256;
   /** So many objects and arrays in a record; each is compared with those before it. */
-  const MOST_OBJECTS = 12;
+  const MOST_OBJECTS = 64;
   /** So many lists of keys, and so many beginnings of lists; where there are more, objects are used as dictionaries. */
   const MOST_SHAPES = 256, MOST_BEGINNINGS = 4096;
   /** A list of keys that was read so often is worth a constructor, which takes 10 µs to make. */
@@ -86,6 +84,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   const { load, store } = Atomics;
   const { keys: keysOf, is, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, prototype: plain } = Object;
   const { from: arrayFrom, isArray } = Array;
+  const { min } = Math;
   const { fromCharCode } = String;
   const { apply } = Reflect;
   const { stringify } = JSON;
@@ -230,9 +229,11 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     }
     if (typeof value === "string") {
       const { length } = value;
-      // What is not well-formed is no UTF-8.
-      if (length > LONG_STRING && value.isWellFormed()) return writeLong(value, header);
-      if (length > LONGEST_STRING) return false;
+      if (length > LONG_STRING) {
+        if (isTooLong(value)) return false;
+        // What is not well-formed is no UTF-8.
+        if (value.isWellFormed()) return writeLong(value, header);
+      }
       let place = PLACES;
       if (length <= SHORT_STRING && length > 1) {
         place = (length + 31 * value.charCodeAt(0) + 17 * value.charCodeAt(length >> 1) + 7 * value.charCodeAt(length - 1)) & (PLACES - 1);
@@ -331,7 +332,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     const length = apply(lengthOfBuffer, buffer, none);
     const from = 8 * cell;
     cell += (length + 7) >> 3;
-    if (length > LONGEST_BUFFER || cell > end || apply(isResizable, buffer, none)) return false;
+    if (length > LONGEST || cell > end || apply(isResizable, buffer, none)) return false;
     words[header] = BYTES | view << 4;
     words[header + 1] = length;
     bytes.set(new ByteArray(buffer as ArrayBuffer), from);
@@ -350,14 +351,19 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     return true;
   }
 
-  function writeLong(text: string, header: number): boolean {
+  /** By what it begins and ends with and has in its middle: to count its bytes takes as long as to write it. */
+  function isTooLong(text: string): boolean {
     const { length } = text;
-    if (length > LONGEST_STRING || cell + ((3 * length + 7) >> 3) > end) return false;
-    const { written } = encoder.encodeInto(text, bytes.subarray(8 * cell, 8 * cell + 3 * length));
+    const isWide = (text.charCodeAt(0) | text.charCodeAt(length >> 1) | text.charCodeAt(length - 1)) > 255;
+    return (isWide ? 3 * length : length) > LONGEST;
+  }
+
+  function writeLong(text: string, header: number): boolean {
+    const { read, written } = encoder.encodeInto(text, bytes.subarray(8 * cell, 8 * min(end, cell + LONGEST / 8)));
     words[header] = UTF8;
     words[header + 1] = written;
     cell += (written + 7) >> 3;
-    return true;
+    return read === text.length;
   }
 
   function withKey(keys: Keys, key: string): Keys | undefined {
@@ -456,7 +462,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     const from = 8 * cell;
     cell += (length + 7) >> 3;
     // It takes three times as long to decode what is shared.
-    copy ??= new Uint8Array(3 * LONGEST_STRING);
+    copy ??= new Uint8Array(LONGEST);
     copy.set(bytes.subarray(from, from + length));
     return decoder.decode(copy.subarray(0, length));
   }
