@@ -42,7 +42,7 @@ Deno.bench("Queue of 1,000: push and shift", { group: "queue" }, () => {
 
 // The protocol: a hundred small values, there and back within this thread.
 
-const memory = new SharedArrayBuffer(8 * (16 + 2 ** 14));
+const memory = { ring: new SharedArrayBuffer(8 * (16 + 2 ** 14)), bulk: new SharedArrayBuffer(2 ** 20) };
 const [writer, reader] = [openSharedQueue(memory), openSharedQueue(memory)];
 const nothing: unknown[] = [];
 

@@ -1,11 +1,11 @@
 import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
-import { openSharedQueue, type SharedQueue } from "./shared_queue.ts";
+import { openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
 import { soon } from "./soon.ts";
 
 /** The memory that both ends of a line share. */
 export interface LineMemory {
-  requests: SharedArrayBuffer;
-  replies: SharedArrayBuffer;
+  requests: QueueMemory;
+  replies: QueueMemory;
   /** The words {@linkcode WORKER} and {@linkcode CALLER}, and at {@linkcode PACE} a double. */
   bells: SharedArrayBuffer;
 }
@@ -38,6 +38,9 @@ export const ITEM_THREW = 5;
 
 /** For so many cells of eight bytes there is room at a time, each way: as many as there may be sent ahead, if they take 32 cells each. A number takes four. */
 const CELLS = 2 ** 14;
+
+/** So many bytes of long texts and buffers, each way: room for a quarter of that in one record. Less, and more of them go by messages; more, and they fall out of the caches of a core. */
+const BULK = 2 ** 20;
 
 /** So many jobs keep a worker busy for as long as it takes to wake it; that it is not woken for fewer in one turn saves waking it for each. */
 const ENOUGH = 64;
@@ -100,7 +103,7 @@ export class Line {
   constructor(port: MessagePort, events: LineEvents) {
     this.#port = port;
     this.#events = events;
-    const queue = (): SharedArrayBuffer => new SharedArrayBuffer(8 * (16 + CELLS));
+    const queue = (): QueueMemory => ({ ring: new SharedArrayBuffer(8 * (16 + CELLS)), bulk: new SharedArrayBuffer(BULK) });
     this.memory = { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(8 * (PACE + 1)) };
     this.#requests = openSharedQueue(this.memory.requests);
     this.#replies = openSharedQueue(this.memory.replies);
@@ -152,7 +155,7 @@ export class Line {
 
   /** Whether a call may have been refused because much of the room is taken; or because one is being written, whose getter asks. */
   get isFull(): boolean {
-    return !this.#requests.hasRoom;
+    return this.#requests.isCrowded;
   }
 
   /** Tells the worker of so many jobs that were written. */

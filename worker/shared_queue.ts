@@ -1,3 +1,11 @@
+/** The memory of a queue. */
+export interface QueueMemory {
+  /** A ring of records. */
+  ring: SharedArrayBuffer;
+  /** A ring of what is large of the values in them; a page of it takes no memory before it is used. */
+  bulk: SharedArrayBuffer;
+}
+
 /** One end of a queue of records in shared memory: at one end one thread writes, at the other one reads. */
 export interface SharedQueue {
   /**
@@ -11,6 +19,8 @@ export interface SharedQueue {
   close(): void;
   /** Whether a record without values can be written for certain. */
   readonly hasRoom: boolean;
+  /** Whether much of the room is taken, or a record is being written: one may be refused for that alone. */
+  readonly isCrowded: boolean;
   /** Whether there is a record to take. */
   readonly hasNext: boolean;
   /** Looks so many times whether there is one, until there is: once takes some 8 ns. */
@@ -33,14 +43,16 @@ export interface SharedQueue {
  * moment later. A record of one number is 5 ns of work for the writer, a tenth of its share in a message of a hundred.
  *
  * Memory is a ring of cells of eight bytes; a record lies in consecutive ones. Positions count cells, without end but for the wrap of 31 bits, so
- * the number of cells is a power of two. The keys of an object are written when the first object with these keys is; later ones refer to them. In the
+ * the number of cells is a power of two. Long texts and buffers lie in another ring, in the order of their records. The keys of an object are written when the first object with these keys is; later ones refer to them. In the
  * same way a short string that was written lately is referred to. Both ends keep the same tables, as one reads all that the other has written.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
-export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
-  /** Buffers and texts of up to so many bytes: longer ones are as fast by a message, and would take the room of many records. */
-  const LONGEST = 6000;
+export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
+  /** Texts and buffers of more bytes lie in the bulk, else they would take the room of many records. */
+  const LONG = 1024;
+  /** Texts of up to so many bytes: longer ones are as fast by a message. */
+  const LONGEST_TEXT = 6000;
   /** Those of more than so many go through the platform's UTF-8: to call it takes as long as to copy so many one by one. */
   const LONG_STRING = 80;
   /** Strings of up to so many characters are kept on both sides for a while, to be referred to when they come again. */
@@ -55,10 +67,12 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   /** A list of keys that was read so often is worth a constructor, which takes 10 µs to make. */
   const OFTEN = 20;
   /** The words before the cells: where the writer is and where the reader is, far enough from each other not to share a cache line. */
-  const WRITTEN = 0, READ = 16, FIRST_CELL = 16, POSITIONS = 0x7fffffff;
+  const WRITTEN = 0, READ = 16, BULK_READ = 17, FIRST_CELL = 16, POSITIONS = 0x7fffffff;
   const SKIP = -1;
   /** In the place of a view's type: there is but the buffer. */
   const WHOLE = 15;
+  /** Added to a type: what follows is where it lies in the bulk. */
+  const IN_BULK = 1 << 16;
   const INTEGER = 0, DOUBLE = 1, LATIN = 2, WIDE = 3, TRUE = 4, FALSE = 5;
   const UNDEFINED = 6, NULL = 7, ARRAY = 8, OBJECT = 9, NEW_SHAPE = 10, KEPT = 11, UTF8 = 12, BYTES = 13, DATE = 14, BIGINT = 15;
 
@@ -115,13 +129,18 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   const encoder = new TextEncoder();
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   let copy: Uint8Array<ArrayBuffer> | undefined;
-  const words = new Int32Array(memory);
-  const doubles = new Float64Array(memory);
-  const bytes = new Uint8Array(memory);
-  const characters = new Uint16Array(memory);
-  const integers = new BigInt64Array(memory);
+  const words = new Int32Array(ring);
+  const doubles = new Float64Array(ring);
+  const bytes = new Uint8Array(ring);
+  const characters = new Uint16Array(ring);
+  const integers = new BigInt64Array(ring);
   const size = 2 ** Math.floor(Math.log2(doubles.length - FIRST_CELL));
   const inRing = size - 1;
+  const bulkBytes = new Uint8Array(bulk);
+  const bulkSize = 2 ** Math.floor(Math.log2(bulk.byteLength / 8));
+  const inBulk = bulkSize - 1;
+  /** Buffers of up to so many bytes. */
+  const LONGEST_BUFFER = 2 * bulkSize;
   /** Those that the reader has been told, and those that the writer has told it, in the order in which they were. */
   const shapes: Shape[] = [];
   const told: Keys[] = [];
@@ -149,6 +168,11 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
    */
   let readTo = words[READ]!;
   let writtenTo = words[WRITTEN]!;
+  let bulkReadTo = words[BULK_READ]!;
+
+  /** The next position in the bulk: after the last record, and after what was written of one, or read. */
+  let bulkWritten = bulkReadTo;
+  let bulkPosition = bulkReadTo;
 
   /** Where the next record begins that is to be taken, as a position. */
   let position = words[READ]!;
@@ -183,6 +207,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     const before = told.length;
     const { length } = values;
     cell += 2;
+    bulkPosition = bulkWritten;
     writing = true;
     let complete = false;
     try {
@@ -202,6 +227,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     words[header + 1] = kind;
     words[header + 2] = number;
     words[header + 3] = length;
+    bulkWritten = bulkPosition;
     store(words, WRITTEN, (written + skipped + cell - (header >> 1)) & POSITIONS);
     return true;
   }
@@ -330,13 +356,43 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
 
   function writeBuffer(buffer: object, view: number, header: number): boolean {
     const length = apply(lengthOfBuffer, buffer, none);
-    const from = 8 * cell;
-    cell += (length + 7) >> 3;
-    if (length > LONGEST || cell > end || apply(isResizable, buffer, none)) return false;
+    if (length > LONGEST_BUFFER || apply(isResizable, buffer, none)) return false;
     words[header] = BYTES | view << 4;
     words[header + 1] = length;
-    bytes.set(new ByteArray(buffer as ArrayBuffer), from);
+    const all = new ByteArray(buffer as ArrayBuffer);
+    if (length > LONG) {
+      const from = findInBulk(length, header);
+      if (from < 0) return false;
+      bulkBytes.set(all, from);
+      advanceInBulk(length);
+      return true;
+    }
+    const from = 8 * cell;
+    cell += (length + 7) >> 3;
+    if (cell > end) return false;
+    bytes.set(all, from);
     return true;
+  }
+
+  /** Where so many bytes are free in the bulk, and a value's cells say that it is; -1 if there are not. */
+  function findInBulk(length: number, header: number): number {
+    const count = (length + 7) >> 3;
+    const start = bulkPosition & inBulk;
+    // Where too little is left before the end, it begins at the other one.
+    const position = start + count > bulkSize ? bulkPosition + bulkSize - start : bulkPosition;
+    if (((position + count - bulkReadTo) & POSITIONS) > bulkSize) {
+      bulkReadTo = load(words, BULK_READ);
+      if (((position + count - bulkReadTo) & POSITIONS) > bulkSize) return -1;
+    }
+    if (cell >= end) return -1;
+    bulkPosition = position & POSITIONS;
+    words[header]! |= IN_BULK;
+    words[2 * cell++] = bulkPosition;
+    return 8 * (bulkPosition & inBulk);
+  }
+
+  function advanceInBulk(length: number): void {
+    bulkPosition = (bulkPosition + ((length + 7) >> 3)) & POSITIONS;
   }
 
   /** Of a string whose cell has been written already. */
@@ -355,15 +411,24 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
   function isTooLong(text: string): boolean {
     const { length } = text;
     const isWide = (text.charCodeAt(0) | text.charCodeAt(length >> 1) | text.charCodeAt(length - 1)) > 255;
-    return (isWide ? 3 * length : length) > LONGEST;
+    return (isWide ? 3 * length : length) > LONGEST_TEXT;
   }
 
   function writeLong(text: string, header: number): boolean {
-    const { read, written } = encoder.encodeInto(text, bytes.subarray(8 * cell, 8 * min(end, cell + LONGEST / 8)));
+    const { length } = text;
     words[header] = UTF8;
+    let into: Uint8Array;
+    if (length > LONG) {
+      const from = findInBulk(LONGEST_TEXT, header);
+      if (from < 0) return false;
+      into = bulkBytes.subarray(from, from + LONGEST_TEXT);
+    } else into = bytes.subarray(8 * cell, 8 * min(end, cell + ((3 * length + 7) >> 3)));
+    const { read, written } = encoder.encodeInto(text, into);
+    if (read < length) return false;
     words[header + 1] = written;
-    cell += (written + 7) >> 3;
-    return read === text.length;
+    if (length > LONG) advanceInBulk(written);
+    else cell += (written + 7) >> 3;
+    return true;
   }
 
   function withKey(keys: Keys, key: string): Keys | undefined {
@@ -427,7 +492,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
         return text;
       }
       case UTF8:
-        return readLong(detail);
+        return readLong(type, detail);
       case KEPT:
         return kept[detail];
       case TRUE:
@@ -446,7 +511,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
       case NEW_SHAPE:
         return readNewShape(detail);
       case BYTES:
-        return readBytes(type >> 4, detail);
+        return readBuffer(type, detail);
       case DATE:
         return new PlainDate(doubles[cell++]!);
       case BIGINT:
@@ -458,25 +523,36 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     }
   }
 
-  function readLong(length: number): string {
-    const from = 8 * cell;
-    cell += (length + 7) >> 3;
+  function readLong(type: number, length: number): string {
     // It takes three times as long to decode what is shared.
-    copy ??= new Uint8Array(LONGEST);
-    copy.set(bytes.subarray(from, from + length));
+    copy ??= new Uint8Array(LONGEST_TEXT);
+    copy.set(readWhere(type, length));
     return decoder.decode(copy.subarray(0, length));
   }
 
-  function readBytes(view: number, length: number): object {
+  function readBuffer(type: number, length: number): object {
+    const view = (type >> 4) & 15;
     const at = view === WHOLE ? 0 : 2 * cell++;
-    const from = 8 * cell;
-    cell += (length + 7) >> 3;
     const all = new ByteArray(length);
-    all.set(bytes.subarray(from, from + length));
+    all.set(readWhere(type, length));
     if (view === WHOLE) return all.buffer;
     // Most are of this kind, and of all there is.
     if (view === 0 && words[at + 1] === length) return all;
     return new Views[view]!(all.buffer, words[at]!, words[at + 1]!);
+  }
+
+  /** Where the bytes of a value lie: in the bulk, or in the cells that are next. */
+  function readWhere(type: number, length: number): Uint8Array {
+    const count = (length + 7) >> 3;
+    let from = 8 * cell;
+    if ((type & IN_BULK) === 0) {
+      cell += count;
+      return bytes.subarray(from, from + length);
+    }
+    const position = words[2 * cell++]!;
+    bulkPosition = (position + count) & POSITIONS;
+    from = 8 * (position & inBulk);
+    return bulkBytes.subarray(from, from + length);
   }
 
   function readNewShape(count: number): object {
@@ -517,6 +593,7 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     for (let i = 0; i < count; i++) values.push(read());
     queue.values = values;
     position = (position + words[header]!) & POSITIONS;
+    if (bulkPosition !== bulkReadTo) store(words, BULK_READ, bulkReadTo = bulkPosition);
     store(words, READ, position);
     return true;
   }
@@ -533,6 +610,9 @@ export function openSharedQueue(memory: SharedArrayBuffer): SharedQueue {
     },
     get hasRoom() {
       return !writing && size - ((words[WRITTEN]! - load(words, READ)) & POSITIONS) > size >> 1;
+    },
+    get isCrowded() {
+      return !queue.hasRoom || ((bulkWritten - load(words, BULK_READ)) & POSITIONS) > bulkSize >> 1;
     },
     // A loop that is all of its function is compiled in no time.
     look(times: number) {
