@@ -51,8 +51,8 @@ export interface SharedQueue {
 export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   /** Texts and buffers of more bytes lie in the bulk, else they would take the room of many records. */
   const LONG = 1024;
-  /** Texts of up to so many bytes: longer ones are as fast by a message. */
-  const LONGEST_TEXT = 6000;
+  /** Texts of up to so many bytes, and of up to so many characters that are not Latin: longer ones are as fast by a message. */
+  const LONGEST_TEXT = 20_000, LONGEST_WIDE = 2000;
   /** Those of more than so many go through the platform's UTF-8: to call it takes as long as to copy so many one by one. */
   const LONG_STRING = 80;
   /** Strings of up to so many characters are kept on both sides for a while, to be referred to when they come again. */
@@ -411,7 +411,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function isTooLong(text: string): boolean {
     const { length } = text;
     const isWide = (text.charCodeAt(0) | text.charCodeAt(length >> 1) | text.charCodeAt(length - 1)) > 255;
-    return (isWide ? 3 * length : length) > LONGEST_TEXT;
+    return length > (isWide ? LONGEST_WIDE : LONGEST_TEXT);
   }
 
   function writeLong(text: string, header: number): boolean {
@@ -419,9 +419,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     words[header] = UTF8;
     let into: Uint8Array;
     if (length > LONG) {
-      const from = findInBulk(LONGEST_TEXT, header);
+      const most = min(3 * length, LONGEST_TEXT);
+      const from = findInBulk(most, header);
       if (from < 0) return false;
-      into = bulkBytes.subarray(from, from + LONGEST_TEXT);
+      into = bulkBytes.subarray(from, from + most);
     } else into = bytes.subarray(8 * cell, 8 * min(end, cell + ((3 * length + 7) >> 3)));
     const { read, written } = encoder.encodeInto(text, into);
     if (read < length) return false;
