@@ -638,7 +638,8 @@ export class ProcessPool implements AsyncDisposable {
       this.#queue.shift();
       const outcome = task instanceof Error ? failed(task) : send(ticket, task, slot);
       if (ticket.settled) continue;
-      if (outcome !== undefined) this.#settle(ticket, outcome);
+      if (outcome === LATER) this.#queue.joinFront(ticket);
+      else if (outcome !== undefined) this.#settle(ticket, outcome);
       else this.#sent(ticket, slot);
     }
     return wereTiny;
@@ -878,12 +879,14 @@ function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {
   return { state: "cancelled", error: ticket.cancelled(reason) };
 }
 
+/** It could not be sent now. */
+const LATER = Symbol("later");
+
 /** Sends a ticket, or what of it can be copied. The outcome, if nothing of it can. */
-function send(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined {
+function send(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined | typeof LATER {
   for (;;) {
     try {
-      slot.send(ticket, task);
-      return undefined;
+      return slot.send(ticket, task) ? undefined : LATER;
     } catch (error) {
       const outcome = ticket.refused(error);
       if (outcome !== undefined) return outcome;

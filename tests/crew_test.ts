@@ -187,15 +187,27 @@ Deno.test("A pool sends calls by themselves that are not tiny, or have more to t
   await end(tiny.pool, tiny.threads);
 });
 
-Deno.test("A pool keeps calls that a worker has no room for, until it has answered some", async () => {
-  const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
+for (const pace of [0.001, 0.02]) {
+  Deno.test(`A pool keeps calls that a worker has no room for, until it has answered some (of ${pace} ms)`, async () => {
+    const { pool, threads } = await stubsOf(CallableStubThread, pace, { maxWorkers: 1 });
+    const [thread] = threads as [CallableStubThread];
+    thread.room = 10;
+    submit(pool, 30);
+    await undefined;
+    assertEquals([thread.runs.length, pool.stats().queued], [10, 20]);
+    thread.finish(4);
+    assertEquals([thread.runs.length, pool.stats().queued], [10, 16]);
+    await end(pool, threads);
+    assertEquals(pool.stats().finished, 31);
+  });
+}
+
+Deno.test("A pool sends a call by the port to a worker that has nothing else to do", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1 });
   const [thread] = threads as [CallableStubThread];
-  thread.room = 10;
-  submit(pool, 30);
-  await undefined;
-  assertEquals([thread.runs.length, pool.stats().queued], [10, 20]);
-  thread.finish(4);
-  assertEquals([thread.runs.length, pool.stats().queued], [10, 16]);
+  thread.room = 0;
+  submit(pool, 3);
+  assertEquals([thread.runs.length, pool.stats().queued], [1, 2]);
   await end(pool, threads);
 });
 

@@ -292,11 +292,11 @@ export class Slot {
   }
 
   /**
-   * Sends a job.
+   * Sends a job. False, and nothing was sent, if there is no room beside the port for it and the worker has enough to do until there is.
    *
    * @throws {DOMException & { name: "DataCloneError" }} If it cannot be copied. The slot is then as before.
    */
-  send(ticket: Ticket, task: TaskMessage): void {
+  send(ticket: Ticket, task: TaskMessage): boolean {
     const holding = this.#hold(ticket);
     const { run } = ticket;
     const known = this.#known.get(task.key);
@@ -307,8 +307,12 @@ export class Slot {
       if (message?.type === "chunk") this.#claims[holding.claim + 1] = message.from;
       const sent = args !== undefined && this.#thread.call?.(task.key, run, ticket.id, args);
       if (sent) this.#thread.ring!(1);
-      else this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
+      else if (args !== undefined && this.hasSurplus && this.#thread.isFull) {
+        this.#isFull = true;
+        return !this.#letGo(holding, ticket, run);
+      } else this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
       if (known === undefined) this.#learn(task);
+      return true;
     } catch (error) {
       this.#letGo(holding, ticket, run);
       throw error;
