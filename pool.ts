@@ -21,6 +21,7 @@ import { Checks, show } from "./pool/checks.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
 import { type MapHost, type MapOptions, type MapResults, MapRun, resolveMapOptions } from "./pool/map.ts";
 import type { PoolMeasurements } from "./pool/measurement.ts";
+import { MovingTicket } from "./pool/moving_ticket.ts";
 import { Observation } from "./pool/observation.ts";
 import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from "./pool/options.ts";
 import { Queue } from "./pool/queue.ts";
@@ -544,7 +545,7 @@ export class ProcessPool implements AsyncDisposable {
       );
     }
     job.signal?.throwIfAborted();
-    return new JobTicket(this.#owner, task, func, jobArgs, job);
+    return new (job.transfer.length > 0 ? MovingTicket : JobTicket)(this.#owner, task, func, jobArgs, job);
   }
 
   /** It is not open. */
@@ -628,8 +629,12 @@ export class ProcessPool implements AsyncDisposable {
       const ticket = this.#queue.first;
       // What a getter of a call does comes before it is seen that it cannot be sent like that.
       if (ticket === undefined || !slot.hasRoom) continue;
-      // What is moved to a worker cannot be taken back: it is not sent ahead.
-      if (ticket.transfer.length > 0 && !slot.isFree) break;
+      if (ticket.transfer.length > 0) {
+        // What is moved to a worker cannot be taken back: it is not sent ahead.
+        if (!(slot.sharesMemory && ticket.takeOver()) && !slot.isFree) break;
+        // To take it over may have called a getter, which may have led here again.
+        if (this.#queue.first !== ticket || !slot.hasRoom) continue;
+      }
       const task = this.#resolve(ticket);
       if (task === undefined) {
         this.#tasks.learn().then(() => this.#dispatch());

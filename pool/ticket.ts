@@ -103,6 +103,11 @@ export abstract class Ticket implements Place<Ticket> {
     return [];
   }
 
+  /** Has nothing that is to be moved any more, if it can copy that as well; false if it cannot. */
+  takeOver(): boolean {
+    return false;
+  }
+
   /** What aborts it. */
   get signal(): AbortSignal | undefined {
     return undefined;
@@ -285,17 +290,17 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   get mereArgs(): readonly unknown[] | undefined {
-    return this.#failures === undefined && this.transfer.length === 0 ? this.#allArgs : undefined;
+    return this.#failures === undefined && this.transfer.length === 0 ? this.allArgs : undefined;
   }
 
   /** Those of the job, and its kwargs. */
-  get #allArgs(): readonly unknown[] {
+  protected get allArgs(): readonly unknown[] {
     const kwargs = this.#job?.kwargs;
     return kwargs === undefined ? this.#args : [...this.#args, kwargs];
   }
 
   message(run: number, task: TaskMessage): RunMessage {
-    return { type: "run", run, task, id: this.id, attempt: this.attempt, args: this.#allArgs };
+    return { type: "run", run, task, id: this.id, attempt: this.attempt, args: this.allArgs };
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {

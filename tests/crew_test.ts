@@ -202,6 +202,25 @@ for (const pace of [0.001, 0.02]) {
   });
 }
 
+Deno.test("A pool sends what is to be moved ahead if it can be copied as well, and has it again when the worker dies", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1, onError: () => {} });
+  const [small, large] = [1000, 2 ** 19].map((size) => Array.from({ length: 3 }, () => new ArrayBuffer(size)));
+  const moving = (buffer: ArrayBuffer) => pool.trySubmit(new Job({ func: (_: ArrayBuffer) => {}, args: [buffer], transfer: [buffer] }))!;
+  const sizes = (buffers: ArrayBuffer[]) => buffers.map((buffer) => buffer.byteLength);
+  const futures = small!.map(moving);
+  assertEquals([threads[0]!.runs.length, pool.stats().queued, sizes(small!)], [3, 0, [0, 0, 0]]);
+  threads[0]!.begin();
+  threads[0]!.die();
+  await turn();
+  assertEquals(threads[1]!.runs.length, 1);
+  threads[1]!.finish(1);
+  assertEquals(futures.map(({ state }) => state), ["failed", "finished", "queued"]);
+  threads[1]!.finish(1);
+  for (const buffer of large!) moving(buffer);
+  assertEquals([threads[1]!.runs.length, pool.stats().queued], [1, 2]);
+  await end(pool, threads);
+});
+
 Deno.test("A pool sends a call by the port to a worker that has nothing else to do", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1 });
   const [thread] = threads as [CallableStubThread];

@@ -230,8 +230,9 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(await pool.run(make, 1000), new Uint8Array(1000).fill(7));
     assertEquals(await pool.run(left), 0);
     const lengths: number[] = [];
-    for await (const bytes of pool.map(make, [10, 2000, 30])) lengths.push((bytes as Uint8Array).length);
-    assertEquals([lengths, await pool.run(left)], [[10, 2000, 30], 0]);
+    for await (const bytes of pool.map(make, [10, 2000, 400_000, 30])) lengths.push((bytes as Uint8Array).length);
+    assertEquals([lengths, await pool.run(left)], [[10, 2000, 400_000, 30], 0]);
+    assertEquals([(await pool.run(make, 400_000) as Uint8Array).length, await pool.run(left)], [400_000, 0]);
   });
 }
 

@@ -390,6 +390,68 @@ Deno.test("Job.transfer moves arguments instead of copying them", async () => {
   assertEquals(await within(result), "through");
 });
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`Job.transfer moves whatever the arguments have of it, small or large (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    const see = function see(...args: unknown[]): unknown[] {
+      return args.map((each) => {
+        if (ArrayBuffer.isView(each)) {
+          return [each.constructor.name, each.byteOffset, each.byteLength, each.buffer.byteLength, see(each.buffer)];
+        }
+        if (each instanceof ArrayBuffer) {
+          return [
+            each.byteLength,
+            each.resizable,
+            new Uint8Array(each).reduce((sum, x) => sum + x, 0),
+          ];
+        }
+        if (Array.isArray(each)) return [see(...each), new Set(each).size];
+        return each;
+      });
+    };
+    const filled = (length: number) => new Uint8Array(length).fill(1).buffer;
+    const resizable = new ArrayBuffer(8, { maxByteLength: 16 });
+    const cases: ((size: number) => { args: unknown[]; transfer: ArrayBuffer[]; kwargs?: object })[] = [
+      (size) => (([a]) => ({ args: [a], transfer: [a!] }))([filled(size)]),
+      (size) => (([a]) => ({ args: [new Uint8Array(a!)], transfer: [a!] }))([filled(size)]),
+      (size) => (([a]) => ({ args: [new Uint8Array(a!, 8, 8)], transfer: [a!] }))([filled(size)]),
+      (size) => (([a]) => ({ args: [new Float64Array(a!), 1], transfer: [a!] }))([filled(size)]),
+      (size) => (([a]) => ({ args: [a, [a, a, new Uint8Array(a!, 1)]], transfer: [a!] }))([filled(size)]),
+      (size) => (([a, b]) => ({ args: [a, b, filled(3)], transfer: [b!, a!] }))([filled(size), filled(5)]),
+      (size) => (([a, b]) => ({ args: ["neither"], transfer: [b!, a!], kwargs: { left: 1 } }))([filled(size), filled(5)]),
+      (size) => ({ args: [filled(size)], transfer: [] }),
+      () => ({ args: [resizable], transfer: [resizable] }),
+    ];
+    for (const size of [64, 4096, 2 ** 17, 2 ** 19]) {
+      for (const make of cases.slice(0, size === 64 ? undefined : -1)) {
+        const { args, transfer, kwargs } = make(size);
+        const expected = see(...args, ...kwargs ? [kwargs] : []);
+        const job = kwargs === undefined ? new Job({ func: see, args, transfer }) : new Job({ func: see, args, transfer, kwargs });
+        assertEquals(await within(pool.run(job)), expected);
+        assertEquals(transfer.map(({ detached }) => detached), transfer.map(() => true));
+      }
+    }
+  });
+
+  Deno.test(`Job.transfer of what cannot be moved fails the job for that, small or large (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    for (const size of [8, 2 ** 19]) {
+      const buffer = () => new ArrayBuffer(size);
+      const [twice, gone, beside] = [buffer(), buffer(), buffer()];
+      gone.transfer();
+      const cases: [args: unknown[], transfer: ArrayBuffer[], message: string][] = [
+        [[twice], [twice, twice], "duplicate"],
+        [[gone], [gone], "detached"],
+        [[beside, Symbol("odd")], [beside], "odd"],
+      ];
+      for (const [args, transfer, message] of cases) {
+        const failing = new Job({ func: (..._: unknown[]) => {}, args, transfer });
+        await assertRejects(() => within(pool.run(failing)), DOMException, message);
+      }
+    }
+  });
+}
+
 Deno.test("ProcessPool that nobody shuts down lets the program end (needs --allow-run and --allow-read)", {
   ignore: !granted("run") || !granted("read"),
 }, async () => {

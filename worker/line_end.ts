@@ -14,10 +14,10 @@ export interface LineEndParts {
 export interface LineEnd {
   /** A job, or something like a knock, has come by the port. */
   receive(message: RunByPort | { type: "wake" }): void;
-  /** Sends what a job returned if it is small; false if it has to go by the port. */
-  returned(run: number, value: unknown): boolean;
+  /** Sends what a job returned if it is small, and has gone what was to be moved with it; false if it has to go by the port. */
+  returned(run: number, value: unknown, transfer?: Transferable[]): boolean;
   /** The same for another reply. */
-  reply(message: FromRuntime): boolean;
+  reply(message: FromRuntime, transfer?: Transferable[]): boolean;
   /** Says nothing any more. */
   close(): void;
   /** The runtime has room again, after it had none. */
@@ -61,6 +61,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const { performance } = globalThis;
   const { postMessage } = MessagePort.prototype;
   const { apply } = Reflect;
+  const Buffer = ArrayBuffer;
+  const { transfer: moveAway } = ArrayBuffer.prototype;
   const bells = new Int32Array(memory.bells);
   const pace = new Float64Array(memory.bells);
   const requests = openSharedQueue(memory.requests);
@@ -212,6 +214,22 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     return false;
   }
 
+  /** Whether there are but buffers that can be moved: where they are small they are copied. */
+  function areBuffers(list: Transferable[]): list is ArrayBuffer[] {
+    return list.every((each, i) => each instanceof Buffer && !each.detached && list.indexOf(each) === i);
+  }
+
+  /** To the task it makes no difference how small they are. */
+  function detach(buffers: ArrayBuffer[]): void {
+    for (const buffer of buffers) {
+      try {
+        apply(moveAway, buffer, [0]);
+      } catch {
+        // That of a WebAssembly memory stays.
+      }
+    }
+  }
+
   return {
     receive(message) {
       if (message.type !== "wake") {
@@ -226,14 +244,18 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       occupiedSince = undefined;
       work();
     },
-    returned(run, value) {
+    returned(run, value, transfer) {
+      if (transfer !== undefined && !areBuffers(transfer)) return false;
       if (!replies.push(RETURNED, run, value, nothing)) return false;
       announce();
+      if (transfer !== undefined) detach(transfer);
       return true;
     },
-    reply(message) {
+    reply(message, transfer) {
+      if (transfer !== undefined && !areBuffers(transfer)) return false;
       const sent = write(message);
       if (sent) announce();
+      if (sent && transfer !== undefined) detach(transfer);
       return sent;
     },
   };

@@ -29,7 +29,7 @@ export async function workerMain(
   let line: LineEnd | undefined;
   const host: RuntimeHost = {
     post(message, transfer) {
-      if (!line?.reply(message)) post(message, transfer);
+      if (!line?.reply(message, transfer)) post(message, transfer);
     },
     encode: encodeError,
     imports,

@@ -4,8 +4,8 @@ import type { ExportMessage, FromRuntime, TaskMessage, Thrown, TimesMemory, ToRu
 export interface RuntimeHost {
   /** Sends a message to the slot, and moves with it what is to be moved. */
   post(message: FromRuntime, transfer?: Transferable[]): void;
-  /** Sends what a job returned, if that is small enough to go without a message; false if it is not. */
-  returned?(run: number, value: unknown): boolean;
+  /** Sends what a job returned, if that is small enough to go without a message; false if it is not. What is to be moved with it is gone then, as if it was. */
+  returned?(run: number, value: unknown, transfer?: Transferable[]): boolean;
   /** Makes something thrown fit to be sent. */
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
   /** Import the task modules. */
@@ -95,8 +95,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function postResult(run: number, value: unknown): void {
-    if (isMoved(value)) post({ type: "returned", run, value: value.value }, value[MOVE]);
-    else if (!ended && !host.returned?.(run, value)) host.post({ type: "returned", run, value });
+    if (isMoved(value)) return postMoved(run, value.value, value[MOVE]!);
+    if (!ended && !host.returned?.(run, value)) host.post({ type: "returned", run, value });
+  }
+
+  function postMoved(run: number, value: unknown, transfer: Transferable[]): void {
+    if (!ended && !host.returned?.(run, value, transfer)) host.post({ type: "returned", run, value }, transfer);
   }
 
   function isMoved(value: unknown): value is Moved {

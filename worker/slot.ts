@@ -207,6 +207,11 @@ export class Slot {
     return this.#load;
   }
 
+  /** Whether small arguments go to the worker without a message. */
+  get sharesMemory(): boolean {
+    return this.#thread.call !== undefined;
+  }
+
   /** Whether the worker holds less than it can run at a time. */
   get isFree(): boolean {
     return this.#load < this.#capacity && this.hasRoom;
