@@ -66,7 +66,7 @@ export interface JobBaseOptions<R> {
    */
   retryIf?: ((error: unknown, attempt: number) => boolean) | undefined;
   /**
-   * What of the arguments is moved to the worker instead of copied: it is empty here once the job is sent. A job with such arguments cannot be retried.
+   * What of the arguments is moved to the worker instead of copied: it is empty here once the job is sent, or is about to be. A job with such arguments cannot be retried.
    *
    * @default {[]}
    */
