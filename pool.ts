@@ -481,7 +481,10 @@ export class ProcessPool implements AsyncDisposable {
     checks.boolean("cancelPending", cancelPending);
     if (timeout !== undefined) checks.milliseconds("timeout", timeout);
     this.#close(undefined);
-    if (cancelPending) this.#settleAll(this.#queue.clear().map((ticket) => [ticket, cancelled(ticket)]));
+    if (cancelPending) {
+      const pending = [...this.#crew.withdrawAll(), ...this.#queue.clear()];
+      this.#settleAll(pending.map((ticket) => [ticket, cancelled(ticket)]));
+    }
     const stopTimer = timeout === undefined ? undefined : this.#options.clock.after(timeout, () => {
       this.terminate(new DOMException(`The pool was not through within ${timeout} ms`, "TimeoutError"));
     });
@@ -862,7 +865,7 @@ export class ProcessPool implements AsyncDisposable {
     const errorOf = (action: string): PoolClosedError =>
       new PoolClosedError(`Cannot ${action} as it was shut down meanwhile`, cause === undefined ? {} : { cause });
     this.#gate.refuseWaiting(errorOf("submit to pool"));
-    this.#crew.refuseWarmUps(errorOf("warm up pool"));
+    this.#crew.breakUp(errorOf("warm up pool"));
   }
 
   /** Whether a pool that closes is through. */

@@ -88,10 +88,16 @@ const BALANCE_EVERY = 1;
 /**
  * To start a worker holds up the calling thread for some 10 ms: answers wait, and workers for more jobs. So the first one has a head start: no other is
  * started until it is ready and has had so many ms for its jobs, or until it was not ready for so many ms. Where that is enough for all jobs, a short program has
- * one worker to start and to stop, and is through before a second one would be ready. In the same way jobs that were sent ahead wait for so long behind one that takes
- * unexpectedly long before another worker is started for them. Shorter, and workers are started that find nothing to do; longer, and they are late for jobs that take long.
+ * one worker to start and to stop, and is through before a second one would be ready. Shorter, and workers are started that find nothing to do; longer,
+ * and they are late for jobs that take long.
  */
 const HEAD_START = 5, READY_WITHIN = 20;
+
+/**
+ * Jobs that were sent ahead, and wait for so many ms behind others that take unexpectedly long, are worth another worker: as many as it takes to start one. Shorter, and
+ * they would have been done before it is ready; longer, and they wait for nothing.
+ */
+const WORTH_STARTING = 20;
 
 /** An answer that is on its way is here in so many ms. */
 const SOON = 1;
@@ -110,6 +116,7 @@ export class Crew {
   #parts: CrewParts;
   #nextId = 1;
   #warned = false;
+  #breakingUp = false;
   #failedStarts = 0;
   #warmUps: PromiseWithResolvers<void>[] = [];
   #stopIdleTimer: (() => void) | undefined;
@@ -186,7 +193,13 @@ export class Crew {
     return ready.promise;
   }
 
-  refuseWarmUps(error: unknown): void {
+  /** No more jobs will come, and nobody warms it up any more. */
+  breakUp(error: unknown): void {
+    this.#breakingUp = true;
+    this.#refuseWarmUps(error);
+  }
+
+  #refuseWarmUps(error: unknown): void {
     for (const { reject } of this.#warmUps.splice(0)) reject(error);
   }
 
@@ -263,7 +276,12 @@ export class Crew {
   }
 
   #isUneven(): boolean {
-    return (this.#hasFree || (this.#startable > 0 && !this.pausing)) && this.#slots.values().some((slot) => slot.hasSurplus);
+    return (this.#hasFree || this.#mayStart) && this.#slots.values().some((slot) => slot.hasSurplus);
+  }
+
+  /** Whether a worker could be started for jobs that others hold. When the crew breaks up, one is started for queued jobs alone. */
+  get #mayStart(): boolean {
+    return this.#startable > 0 && !this.pausing && !this.#breakingUp;
   }
 
   get #hasFree(): boolean {
@@ -272,9 +290,14 @@ export class Crew {
 
   #balance(): boolean {
     if (!this.#isUneven()) return false;
-    const patience = this.#hasFree ? 0 : HEAD_START;
-    for (const slot of this.#slots) if (slot.isHeldUp(patience)) this.#parts.events.takenBack(slot.withdrawAll());
+    // What has been answered by now holds up nobody.
+    this.drain();
+    const patience = this.#hasFree ? 0 : WORTH_STARTING;
+    const heldUp = this.#isUneven() ? [...this.#slots].filter((slot) => slot.isHeldUp(patience)) : [];
+    this.#parts.events.takenBack(heldUp.flatMap((slot) => slot.withdrawAhead()));
     this.#parts.events.changed();
+    // One may be enough for them.
+    if (patience > 0 && heldUp.length > 0) this.#pause(READY_WITHIN);
     return this.#isUneven();
   }
 
@@ -295,6 +318,11 @@ export class Crew {
   /** Some worker was sent something that it is to take up soon. */
   expectAnswer(): void {
     this.#looks.begin();
+  }
+
+  /** Takes back all that they have not started, as {@linkcode Slot.withdrawAll} does. */
+  withdrawAll(): Ticket[] {
+    return [...this.#slots].flatMap((slot) => slot.withdrawAll());
   }
 
   /** Stops one at once, as far as the backend can. */
@@ -524,7 +552,7 @@ export class Crew {
       attempts: this.#failedStarts,
       cause: thrown && this.#parts.tasks.decode(thrown),
     });
-    this.refuseWarmUps(error);
+    this.#refuseWarmUps(error);
     if (this.#ready > 0) return;
     for (const slot of this.#slots) if (slot.state === "starting") this.stop(slot, error);
     this.#parts.events.broken(error);

@@ -409,7 +409,7 @@ Deno.test("A pool replaces its only worker at once if that dies within its head 
 });
 
 Deno.test("A pool starts another worker for jobs that were sent ahead behind one that takes unexpectedly long", async () => {
-  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.002);
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 3 }, 0.002);
   submit(pool, 1);
   await turn();
   const [first] = threads as [StubThread];
@@ -418,8 +418,8 @@ Deno.test("A pool starts another worker for jobs that were sent ahead behind one
   submit(pool, 10);
   first.begin();
   assertEquals([first.runs.length, pool.stats().queued], [10, 0]);
-  pass(4);
-  // What comes now joins the others: nobody knows yet that they wait for long.
+  pass(19);
+  // What comes now joins the others: to start a worker takes as long as they have waited.
   submit(pool, 1);
   assertEquals([first.runs.length, threads.length], [11, 1]);
   pass(2);
@@ -428,6 +428,73 @@ Deno.test("A pool starts another worker for jobs that were sent ahead behind one
   assertEquals([first.runs.length, pool.stats().queued], [11, 11]);
   await turn();
   assertEquals([threads[1]!.runs.length, pool.stats().queued], [1, 10]);
+  // One may be enough.
+  pass(18);
+  assertEquals(threads.length, 2);
+  pass(2);
+  assertEquals(threads.length, 3);
   await end(pool, threads);
   assertEquals(pool.stats().finished, 13);
+});
+
+Deno.test("A pool starts another worker for jobs that would wait for long, though each is answered soon", async () => {
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.002);
+  submit(pool, 1);
+  await turn();
+  const [first] = threads as [StubThread];
+  first.finish(1);
+  pass(5);
+  submit(pool, 100);
+  first.begin();
+  first.finish(1);
+  first.begin();
+  pass(10);
+  assertEquals(threads.length, 1);
+  // It turns out that each takes a millisecond.
+  first.pace = 1;
+  pass(2);
+  assertEquals(threads.length, 2);
+  await turn();
+  await end(pool, threads);
+});
+
+Deno.test("A pool that is shut down starts no worker for what another one holds", async () => {
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.002);
+  submit(pool, 1);
+  await turn();
+  threads[0]!.finish(1);
+  pass(5);
+  submit(pool, 10);
+  threads[0]!.begin();
+  const through = pool.shutdown();
+  pass(100);
+  assertEquals([threads.length, threads[0]!.runs.length], [1, 10]);
+  threads[0]!.finish(10);
+  await through;
+});
+
+Deno.test("A pool leaves a worker what that may be taking up, and what was moved to it, when it takes jobs back", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.002, { maxWorkers: 2 });
+  const [first, second] = threads as [CallableStubThread, CallableStubThread];
+  const large = new ArrayBuffer(2 ** 20);
+  pool.trySubmit(new Job({ func: (_: ArrayBuffer) => {}, args: [large], transfer: [large] }));
+  submit(pool, 10);
+  await undefined;
+  assertEquals([first.runs.length, second.runs.length], [11, 0]);
+  while (second.runs.length === 0) await turn();
+  assertEquals([first.runs.length, second.runs.length], [11, 9]);
+  first.finish(2);
+  await end(pool, threads);
+  assertEquals(pool.stats().finished, 13);
+});
+
+Deno.test("ProcessPool.shutdown({ cancelPending }) cancels what was sent ahead, too", async () => {
+  const { pool, threads } = await stubs(0.002, { maxWorkers: 1 });
+  const futures = Array.from({ length: 10 }, () => pool.trySubmit(() => {})!);
+  threads[0]!.begin();
+  const through = pool.shutdown({ cancelPending: true });
+  assertEquals(futures.map((future) => future.cancelled()), futures.map((_, i) => i > 0));
+  threads[0]!.finish(10);
+  await through;
+  assertEquals(futures[0]!.state, "finished");
 });

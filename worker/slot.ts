@@ -441,18 +441,27 @@ export class Slot {
     return true;
   }
 
-  /** Takes back all that the worker has not started, in the order in which it was sent. */
-  withdrawAll(): Ticket[] {
-    const tickets = [...this.tickets()].filter((ticket) => this.withdraw(ticket));
-    return tickets.sort((a, b) => a.sentAs - b.sentAs);
+  /**
+   * Takes back what the worker has not started, in the order in which it was sent, but for so many that are the first. What was moved to it stays there, as it cannot be sent
+   * anywhere else.
+   */
+  withdrawAll(kept = 0): Ticket[] {
+    const tickets = [...this.tickets()].filter((ticket) => ticket.transfer.length === 0 && !this.hasStarted(ticket));
+    return tickets.sort((a, b) => a.sentAs - b.sentAs).slice(kept).filter((ticket) => this.withdraw(ticket));
+  }
+
+  /** The same for what the worker cannot start at once: what it can, it may be taking up, and arguments may take long to be copied. */
+  withdrawAhead(): Ticket[] {
+    return this.withdrawAll(Math.max(0, this.#capacity - this.#running));
   }
 
   /**
-   * Whether the worker was sent jobs ahead of time, and has not answered any since this was asked before, nor for so many ms: they could be run elsewhere. It is sent no more of
-   * them then until it answers.
+   * Whether the worker was sent jobs ahead of time, has not answered any since this was asked before, and the last of them will have waited for so many ms since it did, as far as
+   * can be told: they could be run elsewhere. It is sent no more of them then until it answers.
    */
   isHeldUp(time: number): boolean {
-    const heldUp = this.hasSurplus && this.#answers === this.#answersBefore && this.#now() - this.#answeredAt >= time;
+    const wait = this.#now() - this.#answeredAt + this.#surplus * this.#thread.pace;
+    const heldUp = this.hasSurplus && this.#answers === this.#answersBefore && wait >= time;
     this.#answersBefore = this.#answers;
     this.#heldUp ||= heldUp;
     return heldUp;
@@ -460,7 +469,11 @@ export class Slot {
 
   /** Whether the worker holds more than it can run at a time. */
   get hasSurplus(): boolean {
-    return this.#load - this.#withdrawn > this.#capacity;
+    return this.#surplus > 0;
+  }
+
+  get #surplus(): number {
+    return this.#load - this.#withdrawn - this.#capacity;
   }
 
   /** Takes answers at once that have arrived by now; the worker is sent nothing meanwhile. */
@@ -497,8 +510,9 @@ export class Slot {
     return this.#condemned.size === 0;
   }
 
-  get #isRunning(): boolean {
-    return this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === STARTED);
+  /** How many jobs the worker runs. */
+  get #running(): number {
+    return this.#holdings.filter((holding) => holding.run !== undefined && this.#stateOf(holding) === STARTED).length;
   }
 
   /** Lets the worker start no more items of a chunk, if it still runs this one, counted from 1. */
@@ -522,7 +536,7 @@ export class Slot {
   /** Ends the worker at once, as far as its backend can. `gone` comes after it. */
   stop(reason: unknown): LeftBehind {
     this.#state = "ended";
-    const runs = this.#isRunning;
+    const runs = this.#running > 0;
     const left = this.#leave();
     if (runs || left.started.length > 0) this.#thread.stop({ reason });
     else this.#thread.stop();
