@@ -8,10 +8,15 @@ const CHEAP_TO_COPY = 2 ** 18;
 export class MovingTicket extends JobTicket {
   /** The arguments, once what was to be moved is in no other hands; and why they cannot be. */
   #own: readonly unknown[] | undefined;
+  #spare: ArrayBuffer | undefined;
   #failure: { error: unknown } | undefined;
 
   override get transfer(): readonly Transferable[] {
     return this.#own === undefined ? super.transfer : [];
+  }
+
+  override get spare(): ArrayBuffer | undefined {
+    return this.#spare;
   }
 
   override get mereArgs(): readonly unknown[] | undefined {
@@ -26,12 +31,28 @@ export class MovingTicket extends JobTicket {
     const { transfer } = this;
     if (this.#failure !== undefined || sizeOf(transfer) > CHEAP_TO_COPY) return false;
     try {
-      this.#own = moved(this.allArgs, transfer as readonly ArrayBuffer[]);
+      this.#move(transfer as readonly ArrayBuffer[]);
       return true;
     } catch (error) {
       this.#failure = { error };
       return false;
     }
+  }
+
+  #move(transfer: readonly ArrayBuffer[]): void {
+    const args = this.allArgs;
+    const [buffer] = transfer;
+    const [object, another] = args.filter((arg) => typeof arg === "object" && arg !== null);
+    // A buffer, or all bytes of one, and nothing else that could refer to it, as most have it: that takes no tenth of the time.
+    if (transfer.length === 1 && another === undefined && !buffer!.resizable && !buffer!.detached) {
+      const isAll = object instanceof Uint8Array && object.buffer === buffer && object.length === buffer!.byteLength;
+      if (isAll || object === buffer) {
+        const own = this.#spare = buffer!.transfer();
+        this.#own = args.map((arg) => arg !== object ? arg : isAll ? new Uint8Array(own) : own);
+        return;
+      }
+    }
+    this.#own = structuredClone(args, { transfer: transfer as ArrayBuffer[] });
   }
 
   override message(run: number, task: TaskMessage): RunMessage {
@@ -47,18 +68,4 @@ function sizeOf(transfer: readonly Transferable[]): number {
   let size = new Set(transfer).size === transfer.length ? 0 : Infinity;
   for (const each of transfer) size += each instanceof ArrayBuffer ? each.byteLength : Infinity;
   return size;
-}
-
-/** The arguments, with these buffers out of the hands of all others. */
-function moved(args: readonly unknown[], transfer: readonly ArrayBuffer[]): readonly unknown[] {
-  // A buffer alone, or all bytes of one, as most have it: that takes no tenth of the time.
-  const [buffer] = transfer;
-  const [arg] = args;
-  if (args.length === 1 && transfer.length === 1 && !buffer!.resizable && !buffer!.detached) {
-    if (arg === buffer) return [buffer!.transfer()];
-    if (arg instanceof Uint8Array && arg.buffer === buffer && arg.length === buffer!.byteLength) {
-      return [new Uint8Array(buffer!.transfer())];
-    }
-  }
-  return structuredClone(args, { transfer: transfer as ArrayBuffer[] });
 }

@@ -108,6 +108,11 @@ export abstract class Ticket implements Place<Ticket> {
     return false;
   }
 
+  /** Memory that is of no more use once it has returned. */
+  get spare(): ArrayBuffer | undefined {
+    return undefined;
+  }
+
   /** What aborts it. */
   get signal(): AbortSignal | undefined {
     return undefined;

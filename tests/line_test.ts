@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { ProcessPool } from "@procpool/process-pool";
+import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
 import { Line } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
@@ -233,6 +233,42 @@ for (const backend of ["worker", "killable"] as const) {
     for await (const bytes of pool.map(make, [10, 2000, 400_000, 30])) lengths.push((bytes as Uint8Array).length);
     assertEquals([lengths, await pool.run(left)], [[10, 2000, 400_000, 30], 0]);
     assertEquals([(await pool.run(make, 400_000) as Uint8Array).length, await pool.run(left)], [400_000, 0]);
+  });
+}
+
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`Buffers that go to and fro share their memory with no other that somebody has (${backend})`, async () => {
+    const url = moduleOf(`
+      const kept = [];
+      export function stamp(buffer, i) {
+        const bytes = new Uint8Array(buffer);
+        if (bytes.some((x) => x !== bytes[0])) throw new Error("mixed");
+        for (const [x, each] of kept) if (each.some((y) => y !== x)) throw new Error("kept in vain");
+        // Some stay, some go back.
+        if (i % 7 === 0 && kept.push([bytes[0], bytes]) > 5) kept.shift();
+        const back = i % 7 === 0 ? new Uint8Array(bytes.length) : bytes;
+        back.fill(i % 251);
+        return { [Symbol.for("process-pool.move")]: [back.buffer], value: i % 2 ? back : back.buffer };
+      }
+    `);
+    await using pool = new ProcessPool({ backend, maxWorkers: 2, modules: [url] });
+    const kept: [number, Uint8Array][] = [];
+    let next = 0;
+    const lane = async (size: number): Promise<void> => {
+      let buffer = new ArrayBuffer(size);
+      while (next < 1500) {
+        const i = next++;
+        const args: unknown[] = i % 3 ? [buffer, i] : [new Uint8Array(buffer), i];
+        const job = new Job({ func: { module: url, name: "stamp" }, args: i % 5 ? args : [...args, { more: i }], transfer: [buffer] });
+        const result = await within(pool.run(job)) as ArrayBuffer | Uint8Array<ArrayBuffer>;
+        const bytes = new Uint8Array(result instanceof ArrayBuffer ? result : result.buffer);
+        assertEquals([bytes.length, bytes[0], bytes[size - 1]], [size, i % 251, i % 251]);
+        if (i % 4 === 0) kept.push([i % 251, bytes]);
+        buffer = i % 4 === 0 ? new ArrayBuffer(size) : bytes.buffer;
+      }
+    };
+    await Promise.all([100, 100, 5000, 5000, 5000, 2 ** 16].map(lane));
+    for (const [x, bytes] of kept) assert(bytes.every((y) => y === x));
   });
 }
 

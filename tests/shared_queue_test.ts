@@ -187,6 +187,19 @@ Deno.test("openSharedQueue() has all its room again after records that it refuse
   }
 });
 
+Deno.test("openSharedQueue() reads a buffer into memory that it was given if that has its size, once", () => {
+  const { writer, reader } = open();
+  const given = new Uint8Array(2000).fill(9).buffer;
+  reader.reuse(given);
+  for (const size of [1999, 2000, 2000]) assert(writer.push(1, 1, 0, [new Uint8Array(size).fill(size % 256)]));
+  const buffers = [1999, 2000, 2000].map((size) => {
+    const [, , , [bytes]] = take(reader) as [number, number, unknown, Uint8Array[]];
+    assertEquals(bytes, new Uint8Array(size).fill(size % 256));
+    return bytes!.buffer;
+  });
+  assertEquals(buffers.map((buffer) => buffer === given), [false, true, false]);
+});
+
 Deno.test("openSharedQueue() writes nothing beyond the room that there is, whatever does not fit", () => {
   for (
     const last of [new Uint8Array(2000), new Uint8Array(9), "x".repeat(2000), "x".repeat(99), "日".repeat(9), [1.5], new Date(1), 1n, {

@@ -91,6 +91,10 @@ class GuardedThread implements Thread {
     return this.#line.isFull;
   }
 
+  reuse(buffer: ArrayBuffer): void {
+    this.#line.reuse(buffer);
+  }
+
   drain(): void {
     if (!this.#ended) this.#line.drain();
   }

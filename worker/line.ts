@@ -163,6 +163,11 @@ export class Line {
     this.#expectReply(this.#wakeSoon(calls));
   }
 
+  /** Memory for the next reply, as {@linkcode SharedQueue.reuse} says. */
+  reuse(buffer: ArrayBuffer): void {
+    this.#replies.reuse(buffer);
+  }
+
   /** The worker is awake, and may have taken up already what was sent, or it has to be woken first. */
   #expectReply(awake: boolean): void {
     this.#emptyLooks = 0;

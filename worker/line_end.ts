@@ -214,16 +214,16 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     return false;
   }
 
-  /** Whether there are but buffers that can be moved: where they are small they are copied. */
+  /** Whether there are but buffers that can be moved, of constant size: where they are small they are copied. */
   function areBuffers(list: Transferable[]): list is ArrayBuffer[] {
-    return list.every((each, i) => each instanceof Buffer && !each.detached && list.indexOf(each) === i);
+    return list.every((each, i) => each instanceof Buffer && !each.detached && !each.resizable && list.indexOf(each) === i);
   }
 
-  /** To the task it makes no difference how small they are. */
+  /** Takes them out of the task's hands, to which it makes no difference how small they are. */
   function detach(buffers: ArrayBuffer[]): void {
     for (const buffer of buffers) {
       try {
-        apply(moveAway, buffer, [0]);
+        requests.reuse(apply(moveAway, buffer, nothing));
       } catch {
         // That of a WebAssembly memory stays.
       }

@@ -223,6 +223,8 @@ export interface Thread {
   ring?(calls: number): void;
   /** Whether a call may have been refused for lack of room. */
   readonly isFull?: boolean;
+  /** Gives it the memory of a buffer that is in no other hands: a result may lie there. */
+  reuse?(buffer: ArrayBuffer): void;
   /** How long a job takes lately, in ms; Infinity if that is not known. */
   readonly pace: number;
   /** Tells at once of what has arrived by now in shared memory. */

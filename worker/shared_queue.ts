@@ -27,6 +27,8 @@ export interface SharedQueue {
   look(times: number): boolean;
   /** Reads the next record, if there is one; the room that it took is free then. */
   take(): boolean;
+  /** Gives it the memory of a buffer that is in no other hands: the next buffer that it reads of this size lies there. New memory takes longer than to fill it. */
+  reuse(buffer: ArrayBuffer): void;
   /** What the record was that was taken last. */
   readonly kind: number;
   readonly number: number;
@@ -155,6 +157,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const none: unknown[] = [];
   /** The objects of the record that is written. */
   const objects: unknown[] = [];
+  /** Memory for the next buffer, if it has this size. */
+  let spare: ArrayBuffer | undefined;
   let writing = false;
   /** The next cell, and the end of those that may be written. */
   let cell = 0;
@@ -534,12 +538,19 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function readBuffer(type: number, length: number): object {
     const view = (type >> 4) & 15;
     const at = view === WHOLE ? 0 : 2 * cell++;
-    const all = new ByteArray(length);
+    const all = newBytes(length);
     all.set(readWhere(type, length));
     if (view === WHOLE) return all.buffer;
     // Most are of this kind, and of all there is.
     if (view === 0 && words[at + 1] === length) return all;
     return new Views[view]!(all.buffer, words[at]!, words[at + 1]!);
+  }
+
+  function newBytes(length: number): Uint8Array<ArrayBuffer> {
+    if (spare?.byteLength !== length) return new ByteArray(length);
+    const bytes = new ByteArray(spare);
+    spare = undefined;
+    return bytes;
   }
 
   /** Where the bytes of a value lie: in the bulk, or in the cells that are next. */
@@ -606,6 +617,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     values: none,
     push,
     take,
+    reuse(buffer: ArrayBuffer) {
+      spare = buffer;
+    },
     close() {
       closed = true;
     },

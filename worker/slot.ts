@@ -595,8 +595,14 @@ export class Slot {
     if (this.#observation !== undefined) this.#observe(holding, ticket);
     ticket.slot = undefined;
     this.#hasAnswered = true;
-    if (message === undefined) this.#events.returned(ticket, value);
+    if (message === undefined) this.#returned(ticket, value);
     else this.#events.answered(ticket, message);
+  }
+
+  #returned(ticket: Ticket, value: unknown): void {
+    this.#events.returned(ticket, value);
+    const { spare } = ticket;
+    if (spare !== undefined) this.#thread.reuse?.(spare);
   }
 
   #stateOf({ claim }: Holding): number {
