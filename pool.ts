@@ -634,7 +634,7 @@ export class ProcessPool implements AsyncDisposable {
       if (ticket === undefined || !slot.hasRoom) continue;
       if (ticket.transfer.length > 0) {
         // What is moved to a worker cannot be taken back: it is not sent ahead.
-        if (!(slot.sharesMemory && ticket.takeOver()) && !slot.isFree) break;
+        if (!ticket.takeOver(slot) && !slot.isFree) break;
         // To take it over may have called a getter, which may have led here again.
         if (this.#queue.first !== ticket || !slot.hasRoom) continue;
       }

@@ -290,10 +290,8 @@ export class Crew {
 
   #balance(): boolean {
     if (!this.#isUneven()) return false;
-    // What has been answered by now holds up nobody.
-    this.drain();
     const patience = this.#hasFree ? 0 : WORTH_STARTING;
-    const heldUp = this.#isUneven() ? [...this.#slots].filter((slot) => slot.isHeldUp(patience)) : [];
+    const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
     this.#parts.events.takenBack(heldUp.flatMap((slot) => slot.withdrawAhead()));
     this.#parts.events.changed();
     // One may be enough for them.

@@ -1,5 +1,7 @@
 import type { RunMessage, TaskMessage } from "../worker/protocol.ts";
-import { JobTicket } from "./ticket.ts";
+import type { Outcome } from "../job.ts";
+import type { Slot } from "../worker/slot.ts";
+import { JobTicket, type SettledCounts } from "./ticket.ts";
 
 /** Buffers of so many bytes together are copied as fast as they are moved, since the memory that workers share with their caller has room for them. */
 const CHEAP_TO_COPY = 2 ** 18;
@@ -8,15 +10,13 @@ const CHEAP_TO_COPY = 2 ** 18;
 export class MovingTicket extends JobTicket {
   /** The arguments, once what was to be moved is in no other hands; and why they cannot be. */
   #own: readonly unknown[] | undefined;
+  /** Memory that is of no more use when the job has settled, and the slot that it was taken over for. */
   #spare: ArrayBuffer | undefined;
+  #slot: Slot | undefined;
   #failure: { error: unknown } | undefined;
 
   override get transfer(): readonly Transferable[] {
     return this.#own === undefined ? super.transfer : [];
-  }
-
-  override get spare(): ArrayBuffer | undefined {
-    return this.#spare;
   }
 
   override get mereArgs(): readonly unknown[] | undefined {
@@ -27,9 +27,10 @@ export class MovingTicket extends JobTicket {
    * Takes what is to be moved into its own hands, if that is cheap to copy: it is gone for the caller then, and the job is one like others, that can be sent ahead and taken
    * back, and that outlives a worker which never started it. False if it is to be moved to the worker.
    */
-  override takeOver(): boolean {
+  override takeOver(slot: Slot): boolean {
     const { transfer } = this;
-    if (this.#failure !== undefined || sizeOf(transfer) > CHEAP_TO_COPY) return false;
+    if (!slot.sharesMemory || this.#failure !== undefined || sizeOf(transfer) > CHEAP_TO_COPY) return false;
+    this.#slot = slot;
     try {
       this.#move(transfer as readonly ArrayBuffer[]);
       return true;
@@ -53,6 +54,11 @@ export class MovingTicket extends JobTicket {
       }
     }
     this.#own = structuredClone(args, { transfer: transfer as ArrayBuffer[] });
+  }
+
+  override settle(outcome: Outcome<unknown>, counts: SettledCounts): void {
+    if (this.#spare !== undefined) this.#slot!.reuse(this.#spare);
+    super.settle(outcome, counts);
   }
 
   override message(run: number, task: TaskMessage): RunMessage {

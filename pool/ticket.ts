@@ -103,14 +103,9 @@ export abstract class Ticket implements Place<Ticket> {
     return [];
   }
 
-  /** Has nothing that is to be moved any more, if it can copy that as well; false if it cannot. */
-  takeOver(): boolean {
+  /** Has nothing that is to be moved any more, if that is copied as well on its way to this slot; false if it is to be moved. */
+  takeOver(_slot: Slot): boolean {
     return false;
-  }
-
-  /** Memory that is of no more use once it has returned. */
-  get spare(): ArrayBuffer | undefined {
-    return undefined;
   }
 
   /** What aborts it. */

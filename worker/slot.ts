@@ -212,6 +212,11 @@ export class Slot {
     return this.#thread.call !== undefined;
   }
 
+  /** Gives it memory that is in no other hands: a result may lie there. */
+  reuse(buffer: ArrayBuffer): void {
+    this.#thread.reuse?.(buffer);
+  }
+
   /** Whether the worker holds less than it can run at a time. */
   get isFree(): boolean {
     return this.#load < this.#capacity && this.hasRoom;
@@ -456,12 +461,12 @@ export class Slot {
   }
 
   /**
-   * Whether the worker was sent jobs ahead of time, has not answered any since this was asked before, and the last of them will have waited for so many ms since it did, as far as
-   * can be told: they could be run elsewhere. It is sent no more of them then until it answers.
+   * Whether the worker was sent jobs ahead of time, has answered none since this was asked before, nor is about to, and the last of them will have waited for so many ms since it
+   * did, as far as can be told: they could be run elsewhere. It is sent no more of them then until it answers.
    */
   isHeldUp(time: number): boolean {
     const wait = this.#now() - this.#answeredAt + this.#surplus * this.#thread.pace;
-    const heldUp = this.hasSurplus && this.#answers === this.#answersBefore && wait >= time;
+    const heldUp = this.hasSurplus && this.#answers === this.#answersBefore && wait >= time && !this.hasUnread;
     this.#answersBefore = this.#answers;
     this.#heldUp ||= heldUp;
     return heldUp;
@@ -595,14 +600,8 @@ export class Slot {
     if (this.#observation !== undefined) this.#observe(holding, ticket);
     ticket.slot = undefined;
     this.#hasAnswered = true;
-    if (message === undefined) this.#returned(ticket, value);
+    if (message === undefined) this.#events.returned(ticket, value);
     else this.#events.answered(ticket, message);
-  }
-
-  #returned(ticket: Ticket, value: unknown): void {
-    this.#events.returned(ticket, value);
-    const { spare } = ticket;
-    if (spare !== undefined) this.#thread.reuse?.(spare);
   }
 
   #stateOf({ claim }: Holding): number {
