@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { ProcessPool } from "@procpool/process-pool";
+import { Job, ProcessPool } from "@procpool/process-pool";
 import v8 from "node:v8";
 import { within } from "./fixtures.ts";
 
@@ -86,6 +86,26 @@ for (const backend of ["worker", "killable"] as const) {
     const bytes = await bytesOf((x) => pool.run(increment, x));
     assert(bytes < baseline + 600, `${bytes} bytes for a call, and ${baseline} for a promise`);
   });
+
+  for (const moved of [false, true]) {
+    Deno.test(`A buffer of 64 KiB costs no message, be it copied or moved (${moved ? "moved" : "copied"}, ${backend})`, async () => {
+      await using pool = new ProcessPool({ backend, maxWorkers: 2 });
+      await pool.warmUp();
+      const copy = (buffer: ArrayBuffer) => buffer;
+      const move = (buffer: ArrayBuffer) => ({ [Symbol.for("process-pool.move")]: [buffer], value: buffer }) as unknown as ArrayBuffer;
+      const jobs = 1000;
+      const lane = async (): Promise<void> => {
+        let buffer = new ArrayBuffer(2 ** 16);
+        for (let i = 0; i < jobs / 5; i++) {
+          buffer = await (moved ? pool.run(new Job({ func: move, args: [buffer], transfer: [buffer] })) : pool.run(copy, buffer));
+        }
+      };
+      const lanes = () => within(all(Array.from({ length: 5 }, lane))).then(() => {});
+      await lanes();
+      const [messages] = await countCalls([[MessagePort.prototype, "postMessage"]], lanes);
+      assert(messages! < jobs / 10, `${messages} messages for ${jobs} jobs`);
+    });
+  }
 
   Deno.test(`Short jobs wake the caller for several of them at a time (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 2 });

@@ -47,6 +47,8 @@ const KINDS = {
   "throws in a timer": { weight: 20, onWorker: true },
   "returns the uncloneable": { weight: 20, onWorker: true },
   "takes the uncloneable": { weight: 20, onWorker: true },
+  carries: { weight: 60, onWorker: true },
+  moves: { weight: 60, onWorker: true },
   floods: { weight: 5, onWorker: true },
   "never settles": { weight: 15, onWorker: true },
   loops: { weight: 15, onWorker: false },
@@ -77,8 +79,8 @@ const violations: string[] = [];
 const tally = new Map<string, number>();
 
 /** A self-contained task. It counts its runs, in memory that the soak shares. */
-function soakTask(kind: string, x: number, runs: Int32Array): unknown {
-  Atomics.add(runs, 0, 1);
+function soakTask(kind: string, x: number, bytes: Uint8Array<ArrayBuffer>): unknown {
+  Atomics.add((globalThis as unknown as { soakRuns: Int32Array }).soakRuns, x, 1);
   switch (kind) {
     case "computes": {
       let sum = 0;
@@ -104,6 +106,13 @@ function soakTask(kind: string, x: number, runs: Int32Array): unknown {
       return () => 1;
     case "takes the uncloneable":
       return "ran";
+    case "carries":
+    case "moves": {
+      if (bytes.some((byte) => byte !== x % 256)) throw new Error(`Bytes of ${x} are ${bytes}`);
+      if (kind === "carries") return new Uint8Array(bytes.length).fill((x + 1) % 256);
+      bytes.fill((x + 1) % 256);
+      return { [Symbol.for("process-pool.move")]: [bytes.buffer], value: bytes };
+    }
     case "floods":
       for (let i = 0; i < 2000; i++) (globalThis as unknown as Worker).postMessage({ type: "returned", run: i, value: "forged" });
       return x * 2;
@@ -123,10 +132,14 @@ function soakTask(kind: string, x: number, runs: Int32Array): unknown {
   throw new Error(`There is no kind ${kind}`);
 }
 
+/** How many bytes the jobs have that have any: such as go through shared memory one way or the other, and such as do not. */
+const SIZES = [10, 900, 5000, 70_000, 400_000];
+
 /** A job and what is done to it. */
 interface Trial {
   kind: Kind;
   x: number;
+  /** How often each job of its pool was run, by `x`. */
   runs: Int32Array;
   retries: number;
   interference: "none" | "cancel" | "force" | "abort";
@@ -149,9 +162,10 @@ function pickKind(random: Random, killable: boolean): Kind {
   return kinds.find(([, { weight }]) => (at -= weight) < 0)![0] as Kind;
 }
 
-/** An initializer. */
-function countStart(starts: Int32Array): void {
+/** An initializer. What the tasks count in is not among their arguments: those would go by messages for it. */
+function countStart(starts: Int32Array, runs: Int32Array): void {
   Atomics.add(starts, 0, 1);
+  (globalThis as unknown as { soakRuns: Int32Array }).soakRuns = runs;
 }
 
 /** One pool after the other, until the time is over. */
@@ -161,13 +175,14 @@ async function soak(poolKind: PoolKind, random: Random, end: number): Promise<vo
     const shared = random() < 0.3;
     const terminated = { yes: false };
     const retries = pick(random, [0, 0, 1]);
+    const runs = new Int32Array(new SharedArrayBuffer(4 * JOBS_PER_POOL));
     const options: ProcessPoolOptions = {
       ...POOLS[poolKind],
       maxWorkers: pick(random, [1, 2, 3]),
       jobsPerWorker: shared ? 3 : 1,
       maxJobsPerWorker: pick(random, [Infinity, 50, 7]),
       initializer: countStart,
-      initArgs: [starts],
+      initArgs: [starts, runs],
       retries,
       // What idle workers die of is the old task's; nothing has to be done about it.
       onError: () => {},
@@ -178,7 +193,7 @@ async function soak(poolKind: PoolKind, random: Random, end: number): Promise<vo
       const trial: Trial = {
         kind: pickKind(random, killable),
         x: i,
-        runs: new Int32Array(new SharedArrayBuffer(4)),
+        runs,
         retries,
         interference: random() < 0.9 ? "none" : pick(random, ["cancel", "force", "abort"]),
         shared,
@@ -206,14 +221,17 @@ async function soak(poolKind: PoolKind, random: Random, end: number): Promise<vo
 
 /** Submits a job and interferes with it after so many ms; `judged` resolves when it has settled and was judged. */
 async function start(pool: ProcessPool, trial: Trial, delay: number): Promise<{ judged: Promise<void> }> {
-  const { kind, x, runs, interference } = trial;
+  const { kind, x, retries, interference } = trial;
   const endless = kind === "never settles" || kind.startsWith("loops");
   const controller = new AbortController();
-  const args = kind === "takes the uncloneable" ? [kind, x, runs, () => 1] : [kind, x, runs];
+  const bytes = kind === "carries" || kind === "moves" ? new Uint8Array(SIZES[x % SIZES.length]!).fill(x % 256) : undefined;
+  const args = kind === "takes the uncloneable" ? [kind, x, () => 1] : [kind, x, bytes];
   const future = await pool.submit(
     new Job({
       func: soakTask as (...args: unknown[]) => unknown,
       args,
+      // What is to be moved cannot be run again.
+      transfer: kind === "moves" && retries === 0 ? [bytes!.buffer] : [],
       timeout: endless ? SHORT : LONG,
       signal: interference === "abort" ? controller.signal : undefined,
       onDone: () => void trial.settled++,
@@ -237,7 +255,7 @@ async function judge(future: Future<unknown>, trial: Trial, interfered: Promise<
   const result = error === undefined ? await future.result() : undefined;
   const cancelled = await interfered;
   const { kind, x, retries, shared, terminated } = trial;
-  const runs = Atomics.load(trial.runs, 0);
+  const runs = Atomics.load(trial.runs, x);
   const seen = error === undefined ? "finished" : (error as Error).name;
   count(`${kind}: ${seen}`);
 
@@ -253,11 +271,17 @@ async function judge(future: Future<unknown>, trial: Trial, interfered: Promise<
     return;
   }
   if (terminated.yes && (error instanceof PoolClosedError || error instanceof JobCancelledError)) return;
-  if (kind !== "takes the uncloneable" && runs === 0) violated("it never ran");
+  // What is really moved goes with its worker, too, when that is ended for another.
+  const isLost = kind === "moves" && retries === 0 && shared && error instanceof WorkerDiedError;
+  if (kind !== "takes the uncloneable" && !isLost && runs === 0) violated("it never ran");
   // A neighbour took the worker with it.
   if (shared && (error instanceof WorkerDiedError || error instanceof MemoryLimitError)) return;
   if (error === undefined && runs > 1 && !shared) violated("it finished and was run again");
+  const hasBytes = (): boolean =>
+    result instanceof Uint8Array && result.length === SIZES[x % SIZES.length] && result.every((byte) => byte === (x + 1) % 256);
   const right: Record<Kind, () => boolean> = {
+    carries: hasBytes,
+    moves: hasBytes,
     computes: () => result === x * 2,
     waits: () => result === x * 2,
     floods: () => result === x * 2,
@@ -363,7 +387,10 @@ async function soakFor(ms: number): Promise<void> {
   await Promise.all(poolKinds.map((kind, i) => soak(kind, randoms[i]!, end)));
 }
 
-/** How much more the program may hold at rest than it did after the warm-up, memory in MB: a worker that was left behind is 9, and a thread. */
+/**
+ * How much more the program may hold at rest than it did after the warm-up, memory in MB: a worker that was left behind is 9, and a thread. The task `soak` has glibc give back
+ * buffers that were freed: else it keeps 100 MB of them now and then, or does not.
+ */
 const MORE = { rss: 20, heap: 5, threads: 1 };
 
 /** What Deno 2.9 keeps of each worker, in MB: 7 KB were seen here, and 11 where workers do nothing but start and end. */
