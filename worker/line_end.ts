@@ -39,10 +39,11 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
    */
   const SLEEP = 4, LONGEST_STRETCH = 4;
   /**
-   * After so few jobs in a row the worker looks so many times whether the next is there, some 50 µs, before it sleeps: a caller that makes one call after
-   * another is answered without waking a core, in a tenth of the time. When many jobs come at a time that would only take a core from the caller.
+   * After so few jobs in a row, or so few tiny ones, the worker looks so many times whether the next is there, some 50 µs, before it sleeps: a caller that makes one call after
+   * another, or some at a time, is answered without waking a core, in a tenth of the time. Where there are more there is no hurry, and where they take longer several workers share
+   * them: that would only take a core from the caller.
    */
-  const FEW = 2, SPIN = 20_000;
+  const FEW = 2, FEW_IF_TINY = 32, SPIN = 20_000;
   /**
    * A caller that sleeps is not woken for each of many jobs that take longer than so many ms, but after so many. Longer, and results are held back for longer;
    * shorter, and the caller takes more of the cores that workers compute on. Shorter jobs than that keep a caller awake anyway.
@@ -157,7 +158,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   function sleep(): boolean {
     // A job that has come by the port is about to have its turn: nobody would send a message to say so.
     if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
-      if (inARow <= FEW) requests.look(SPIN);
+      if (inARow <= (pace[PACE]! < TINY ? FEW_IF_TINY : FEW)) requests.look(SPIN);
       inARow = 0;
       // Unless it is called, which it may be at any moment from now on.
       if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
