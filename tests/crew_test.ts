@@ -349,6 +349,16 @@ function coldStubs(options: ProcessPoolOptions = {}, pace = 1): { pool: ProcessP
   };
 }
 
+/** The same with one that has done a tiny job, and has had its head start. */
+async function oneOfTiny(options: ProcessPoolOptions): Promise<ReturnType<typeof coldStubs>> {
+  const stubs = coldStubs(options, 0.002);
+  submit(stubs.pool, 1);
+  await turn();
+  stubs.threads[0]!.finish(1);
+  stubs.pass(5);
+  return stubs;
+}
+
 Deno.test("A pool starts one worker for jobs that are done within its head start", async () => {
   const { pool, threads, pass } = coldStubs();
   submit(pool, 10);
@@ -409,12 +419,8 @@ Deno.test("A pool replaces its only worker at once if that dies within its head 
 });
 
 Deno.test("A pool starts another worker for jobs that were sent ahead behind one that takes unexpectedly long", async () => {
-  const { pool, threads, pass } = coldStubs({ maxWorkers: 3 }, 0.002);
-  submit(pool, 1);
-  await turn();
+  const { pool, threads, pass } = await oneOfTiny({ maxWorkers: 3 });
   const [first] = threads as [StubThread];
-  first.finish(1);
-  pass(5);
   submit(pool, 10);
   first.begin();
   assertEquals([first.runs.length, pool.stats().queued], [10, 0]);
@@ -438,12 +444,8 @@ Deno.test("A pool starts another worker for jobs that were sent ahead behind one
 });
 
 Deno.test("A pool starts another worker for jobs that would wait for long, though each is answered soon", async () => {
-  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.002);
-  submit(pool, 1);
-  await turn();
+  const { pool, threads, pass } = await oneOfTiny({ maxWorkers: 2 });
   const [first] = threads as [StubThread];
-  first.finish(1);
-  pass(5);
   submit(pool, 100);
   first.begin();
   first.finish(1);
@@ -459,11 +461,7 @@ Deno.test("A pool starts another worker for jobs that would wait for long, thoug
 });
 
 Deno.test("A pool that is shut down starts no worker for what another one holds", async () => {
-  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.002);
-  submit(pool, 1);
-  await turn();
-  threads[0]!.finish(1);
-  pass(5);
+  const { pool, threads, pass } = await oneOfTiny({ maxWorkers: 2 });
   submit(pool, 10);
   threads[0]!.begin();
   const through = pool.shutdown();

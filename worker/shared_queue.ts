@@ -45,8 +45,9 @@ export interface SharedQueue {
  * moment later. A record of one number is 5 ns of work for the writer, a tenth of its share in a message of a hundred.
  *
  * Memory is a ring of cells of eight bytes; a record lies in consecutive ones. Positions count cells, without end but for the wrap of 31 bits, so
- * the number of cells is a power of two. Long texts and buffers lie in another ring, in the order of their records. The keys of an object are written when the first object with these keys is; later ones refer to them. In the
- * same way a short string that was written lately is referred to. Both ends keep the same tables, as one reads all that the other has written.
+ * the number of cells is a power of two. Long texts and buffers lie in another ring like it, in the order of their records, so that few large values
+ * do not take the room of many small ones. The keys of an object are written when the first object with these keys is; later ones refer to them. In
+ * the same way a short string that was written lately is referred to. Both ends keep the same tables, as one reads all that the other has written.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
