@@ -47,9 +47,9 @@ const ENOUGH = 64;
 
 /**
  * Where there is one job that takes less than so many ms, the caller looks so many times, some 15 µs, whether it is done before it waits: to be woken takes 20 µs. More, and
- * it keeps a core from a worker that has to be woken first.
+ * it keeps a core from a worker that has to be woken first, as it does where there is but one.
  */
-const QUICK = 0.01, SPIN = 2000;
+const QUICK = 0.01, SPIN = navigator.hardwareConcurrency > 1 ? 2000 : 1;
 
 /**
  * A worker that has more to do holds the replies of short jobs back for less than a millisecond, as line_end.ts tells. What it does next may take

@@ -41,9 +41,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   /**
    * After so few jobs in a row, or so few tiny ones, the worker looks so many times whether the next is there, some 50 µs, before it sleeps: a caller that makes one call after
    * another, or some at a time, is answered without waking a core, in a tenth of the time. Where there are more there is no hurry, and where they take longer several workers share
-   * them: that would only take a core from the caller.
+   * them: that would only take a core from the caller, as it does where there is but one.
    */
-  const FEW = 2, FEW_IF_TINY = 32, SPIN = 20_000;
+  const FEW = 2, FEW_IF_TINY = 32, SPIN = navigator.hardwareConcurrency > 1 ? 20_000 : 1;
   /**
    * A caller that sleeps is not woken for each of many jobs that take longer than so many ms, but after so many. Longer, and results are held back for longer;
    * shorter, and the caller takes more of the cores that workers compute on. Shorter jobs than that keep a caller awake anyway.
