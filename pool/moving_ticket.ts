@@ -19,8 +19,8 @@ export class MovingTicket extends JobTicket {
     return this.#own === undefined ? super.transfer : [];
   }
 
-  override get mereArgs(): readonly unknown[] | undefined {
-    return this.#own;
+  protected override get allArgs(): readonly unknown[] {
+    return this.#own ?? super.allArgs;
   }
 
   /**
@@ -64,8 +64,7 @@ export class MovingTicket extends JobTicket {
   override message(run: number, task: TaskMessage): RunMessage {
     // Deno has taken what was to be moved although it has failed: to send it would fail for that.
     if (this.#failure !== undefined) throw this.#failure.error;
-    const message = super.message(run, task);
-    return this.#own === undefined || message.type !== "run" ? message : { ...message, args: this.#own };
+    return super.message(run, task);
   }
 }
 
