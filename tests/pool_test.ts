@@ -437,12 +437,13 @@ for (const backend of ["worker", "killable"] as const) {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     for (const size of [8, 2 ** 19]) {
       const buffer = () => new ArrayBuffer(size);
-      const [twice, gone, beside] = [buffer(), buffer(), buffer()];
+      const [twice, gone, beside, deeper] = [buffer(), buffer(), buffer(), buffer()];
       gone.transfer();
       const cases: [args: unknown[], transfer: ArrayBuffer[], message: string][] = [
         [[twice], [twice, twice], "duplicate"],
         [[gone], [gone], "detached"],
         [[beside, Symbol("odd")], [beside], "odd"],
+        [[deeper, { at: Symbol("odd") }], [deeper], "odd"],
       ];
       for (const [args, transfer, message] of cases) {
         const failing = new Job({ func: (..._: unknown[]) => {}, args, transfer });
