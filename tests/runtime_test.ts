@@ -55,11 +55,11 @@ Deno.test("createRuntime() runs a task by source and claims its job", async () =
   assertEquals(claims[0], FINISHED);
 });
 
-Deno.test("createRuntime() skips a job or a chunk that was taken back", async () => {
+Deno.test("createRuntime() answers a job or a chunk that was taken back without running it", async () => {
   const { claims, bySource, header, answers } = start();
   const task = bySource("never", "() => { throw 1 }");
   claims[0] = WITHDRAWN;
-  assertEquals(await answers({ type: "run", ...header(task), args: [] }), [{ type: "skipped", run: 1 }]);
+  assertEquals(await answers({ type: "run", ...header(task), args: [] }), [{ type: "returned", run: 1, value: undefined }]);
   assertEquals(await answers({ type: "chunk", ...header(task), items: [1], skip: [], eager: false, timed: true, numbers: undefined }), [{
     type: "skipped",
     run: 1,
@@ -116,7 +116,7 @@ Deno.test("createRuntime() claims a job that was sent, and no other, in the word
   assertEquals([...claims.subarray(claim, claim + 2)], [FINISHED, 0]);
   for (const other of [STARTED, WITHDRAWN, FINISHED]) {
     claims[claim] = other;
-    assertEquals(await answers(run), [{ type: "skipped", run: 1 }]);
+    assertEquals(await answers(run), [{ type: "returned", run: 1, value: undefined }]);
     assertEquals(claims[claim], other);
   }
 });

@@ -80,6 +80,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   there.onmessage = () => turned?.();
   let working = false;
   let turnBegan = 0;
+  /** When the jobs began that were not timed yet, and how many they are. */
+  let begin = 0;
+  let untimed = 0;
   /** How many jobs there were since it slept. */
   let inARow = 0;
   /** Whether there are replies that the caller was not woken for, and since when. */
@@ -93,9 +96,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     if (working) return;
     working = true;
     store(bells, WORKER, AWAKE);
-    turnBegan = performance.now();
-    let begin = turnBegan;
-    let untimed = 0;
+    begin = turnBegan = performance.now();
+    untimed = 0;
     while (runtime.hasRoom) {
       if (turnsOfPort === 0 && requests.take()) {
         if (requests.kind === BY_PORT) {
@@ -119,21 +121,26 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       // What tasks leave for later has its turn before the next job.
       await undefined;
       if (++untimed < FEW_TINY && pace[PACE]! < TINY && requests.hasNext) continue;
-      const now = performance.now();
-      const took = (now - begin) / untimed;
-      measure(took);
-      begin = now;
-      untimed = 0;
-      if (held) {
-        if (heldSince === 0) heldSince = now;
-        // After one that took long the caller does not look any more.
-        if (!requests.hasNext || took > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
-      }
-      if (now - turnBegan < LONGEST_STRETCH) continue;
+      if (!readClock()) continue;
       await turn();
       begin = turnBegan = performance.now();
     }
     working = false;
+  }
+
+  /** Looks how long the last jobs took, and whether it is time to ring; true if it is time for a turn of the event loop. */
+  function readClock(): boolean {
+    const now = performance.now();
+    const took = (now - begin) / untimed;
+    measure(took);
+    begin = now;
+    untimed = 0;
+    if (held) {
+      if (heldSince === 0) heldSince = now;
+      // After one that took long the caller does not look any more.
+      if (!requests.hasNext || took > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
+    }
+    return now - turnBegan >= LONGEST_STRETCH;
   }
 
   /** A turn of the event loop: by a port, since tasks may put others in the place of timers, and the platform's take a megabyte. */

@@ -257,7 +257,6 @@ export function createRuntime(host: RuntimeHost): Runtime {
     store(claims, claim + 2, timeOfDay() | 0);
     const claimed = compareExchange(claims, claim, SENT, STARTED) === SENT;
     if (claimed) noteTime(run, 0);
-    else post({ type: "skipped", run });
     return claimed;
   }
 
@@ -267,16 +266,22 @@ export function createRuntime(host: RuntimeHost): Runtime {
     callTask(message.key, run, id, args, attempt);
   }
 
-  /** Runs a job whose task is known, unless it was taken back. Stacks are cut where this calls the task: see encode_error.ts. */
+  /**
+   * Runs a job whose task is known. One that was taken back ends as one that returned nothing: nobody looks at that, and what is done most is compiled but once. Stacks are cut
+   * where this calls the task: see encode_error.ts.
+   */
   function callTask(key: number, run: number, id: string | number, args: readonly unknown[], attempt = 1): void {
     const func = tasks.get(key)!;
-    if (!claim(run)) return;
-    beginCall(id, attempt);
+    const claimed = claim(run);
+    let value: unknown;
     try {
-      const value = func(...args);
-      called.job = undefined;
-      if (isThenable(value)) return void settleLater(run, theCalledJob(), value);
-      noteTime(run, 1);
+      if (claimed) {
+        beginCall(id, attempt);
+        value = func(...args);
+        called.job = undefined;
+        if (isThenable(value)) return void settleLater(run, theCalledJob(), value);
+        noteTime(run, 1);
+      }
       postResult(run, value);
     } catch (thrown) {
       called.job = undefined;
@@ -284,7 +289,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       // Among the errors that come here is that of a result that cannot be copied.
       post({ type: "threw", run, thrown: encode(thrown) });
     }
-    finish(run);
+    if (claimed) finish(run);
   }
 
   async function settleLater(run: number, job: RunningJob, outcome: PromiseLike<unknown>): Promise<void> {
@@ -322,7 +327,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   async function runChunk(message: ToRuntime & { type: "chunk" }): Promise<void> {
     const { run, items, eager, timed } = message;
     const func = task(message.task);
-    if (!claim(run)) return;
+    if (!claim(run)) return post({ type: "skipped", run });
     const firstId = Number(message.id);
     const first = claimOf(run);
     const skip = message.skip.length === 0 ? undefined : new Set(message.skip);
