@@ -297,6 +297,8 @@ export interface FutureControl {
 export let makeFuture: <R>(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) => Future<R>;
 /** Settles a future: wakes those who wait for it. */
 export let settleFuture: <R>(future: Future<R>, outcome: Outcome<R>) => void;
+/** Whether somebody has added done callbacks that were not called yet. */
+export let hasDoneCallbacks: (future: Future<unknown>) => boolean;
 /** Calls the done callbacks of a settled future. */
 export let callDoneCallbacks: (future: Future<unknown>) => void;
 /** Calls back when a future is settled, at once if it is. The function that is returned calls it off. */
@@ -348,6 +350,7 @@ export class Future<R> {
   static {
     makeFuture = (job, control, callbacks) => new Future(job, control, callbacks);
     settleFuture = (future, outcome) => future.#settle(outcome);
+    hasDoneCallbacks = (future) => future.#doneCallbacks !== undefined;
     callDoneCallbacks = (future) => future.#callDoneCallbacks();
     onSettled = (future, listener) => future.#onSettled(listener);
   }

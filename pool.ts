@@ -28,7 +28,7 @@ import { Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
 import { Watchdog } from "./pool/watchdog.ts";
 import { JobTicket, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
-import { Semaphore, takePermit, waitForPermit } from "./semaphore.ts";
+import { releasePermits, Semaphore, takePermit, waitForPermit } from "./semaphore.ts";
 import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
 import type { LeftBehind, Slot } from "./worker/slot.ts";
 import { TaskTable } from "./worker/tasks.ts";
@@ -76,7 +76,8 @@ export interface ShutdownOptions {
 /**
  * To hand over a tiny call takes longer than to run it, so those of a turn are handed over together: the first at once, so many of the others at a time, and what is left at the
  * end of the turn, or, when each is submitted in a turn of its own, after the microtasks. Fewer, and there is more to do for each; more, and workers wait. What comes of another
- * task than those that are tiny has all that is sent at once: its caller may be about to compute, or even to wait for it.
+ * task than those that are tiny has all that is sent at once: its caller may be about to compute, or even to wait for it. Where no worker has room it is gathered, too: to look
+ * for room in vain takes as long as a tiny call.
  */
 const TOGETHER = 64;
 
@@ -583,11 +584,11 @@ export class ProcessPool implements AsyncDisposable {
     this.#observation?.admitted(ticket);
     // Before it is sent: that may settle other jobs, whose callbacks may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
-    if (this.#gathering && ticket.isCall && ticket.task!.isSmall && ++this.#gathered < TOGETHER) return;
+    if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < TOGETHER) return;
     this.#gathered = 0;
     const wereTiny = this.#sendQueued();
     if (this.#queue.size > 0) this.#dispatch();
-    if (!wereTiny || this.#gathering) return;
+    if (this.#gathering || !(wereTiny || this.#isFull)) return;
     this.#gathering = true;
     later(this.#sendGathered);
   };
@@ -595,6 +596,8 @@ export class ProcessPool implements AsyncDisposable {
   /** Whether what is admitted is sent later, with what comes then; and how much of it has come since something was sent. */
   #gathering = false;
   #gathered = 0;
+  /** Whether something was left in the queue when no worker had room for more: who is admitted then is sent when there is. */
+  #isFull = false;
 
   #sendGathered = (): void => {
     this.#gathering = false;
@@ -650,6 +653,7 @@ export class ProcessPool implements AsyncDisposable {
       else if (outcome !== undefined) this.#settle(ticket, outcome);
       else this.#sent(ticket, slot);
     }
+    this.#isFull = this.#queue.size > 0 && !this.#crew.hasRoom;
     return wereTiny;
   }
 
@@ -672,7 +676,14 @@ export class ProcessPool implements AsyncDisposable {
 
   #crewEvents: CrewEvents = {
     changed: () => this.#dispatch(),
-    returned: (ticket, value) => this.#settle(ticket, { state: "finished", value }),
+    returned: (tickets, values) => {
+      const others = this.#fulfil(tickets, values);
+      const calls = tickets.length - others.length;
+      this.#recordAll(others);
+      this.#counts.finished += calls;
+      releasePermits(this.#gate, calls);
+      for (const [ticket] of others) this.#callBack(ticket);
+    },
     answered: (ticket, answer) => {
       this.#undecided.add(ticket);
       const settlement = this.#decide(ticket, ticket.answered(answer, this.#decode));
@@ -688,6 +699,17 @@ export class ProcessPool implements AsyncDisposable {
       this.#settleAll(this.#queue.clear().map((ticket) => [ticket, failed(error)]));
     },
   };
+
+  /** Settles the calls among those that returned, but does not give their permits back. The others, and how they end. */
+  #fulfil(tickets: Ticket[], values: unknown[]): Settlement[] {
+    let others: Settlement[] | undefined;
+    for (let i = 0; i < tickets.length; i++) {
+      const ticket = tickets[i]!;
+      if (this.#observation === undefined && ticket.fulfil(values[i])) continue;
+      (others ??= []).push([ticket, { state: "finished", value: values[i] }]);
+    }
+    return others ?? NONE;
+  }
 
   #decode = (thrown: Thrown): unknown => this.#tasks.decode(thrown);
 
@@ -821,9 +843,13 @@ export class ProcessPool implements AsyncDisposable {
    * before the first callback runs, which may ask about any of them.
    */
   #settleAll(settlements: Settlement[]): void {
+    this.#recordAll(settlements);
+    for (const [ticket] of settlements) this.#callBack(ticket);
+  }
+
+  #recordAll(settlements: Settlement[]): void {
     for (const [ticket] of settlements) ticket.settled = true;
     for (const [ticket, outcome] of settlements) this.#record(ticket, outcome);
-    for (const [ticket] of settlements) this.#callBack(ticket);
   }
 
   /** The one end of every ticket; it has left the queue and its slot before. */
@@ -876,8 +902,15 @@ export class ProcessPool implements AsyncDisposable {
   }
 }
 
+/** Whether it is a call, and its task one whose calls go beside messages. */
+function isSmallCall(ticket: Ticket): boolean {
+  return ticket.callArgs !== undefined && ticket.task!.isSmall === true;
+}
+
 type Cancelled = { state: "cancelled"; error: unknown };
 type Settlement = [ticket: Ticket, outcome: Outcome<unknown>];
+
+const NONE: Settlement[] = [];
 
 function failed(error: unknown): Outcome<unknown> {
   return { state: "failed", error };

@@ -27,6 +27,8 @@ export interface Waiter {
 
 /** Takes a permit if one can be had at once, to be given back by {@linkcode Semaphore.release}: for the pool alone. */
 export let takePermit: (semaphore: Semaphore) => boolean;
+/** Gives so many permits back that are in use, as {@linkcode Semaphore.release} does: for the pool alone. */
+export let releasePermits: (semaphore: Semaphore, permits: number) => void;
 /** Has somebody wait for a permit who is called back and needs no promise, in a place of its own: for the pool alone. */
 export let waitForPermit: (semaphore: Semaphore, place: Place<Waiter>, signal?: AbortSignal) => void;
 
@@ -65,6 +67,13 @@ export class Semaphore {
       if (semaphore.#available === 0) return false;
       semaphore.#available--;
       return true;
+    };
+    releasePermits = (semaphore, permits) => {
+      for (let left = permits; left > 0; left--) {
+        const waiter = semaphore.#waiters.shift();
+        if (waiter === undefined) return void (semaphore.#available += left);
+        waiter.grant();
+      }
     };
     waitForPermit = (semaphore, place, signal) => {
       if (signal === undefined) semaphore.#waiters.join(place);

@@ -39,8 +39,8 @@ export interface JobInspection {
 export interface CrewEvents {
   /** There may be room for a job, or one worker less. */
   changed(): void;
-  /** A job has left its worker: it returned this. */
-  returned(ticket: Ticket, value: unknown): void;
+  /** Jobs have left their worker: they returned these. */
+  returned(tickets: Ticket[], values: unknown[]): void;
   /** A job has left its worker, with another answer. */
   answered(ticket: Ticket, answer: Answer): void;
   /** Some items of a job that goes on. */
@@ -284,6 +284,11 @@ export class Crew {
     return this.#startable > 0 && !this.pausing && !this.#breakingUp;
   }
 
+  /** Whether any takes a job now. */
+  get hasRoom(): boolean {
+    return this.#slots.values().some((slot) => slot.hasRoom);
+  }
+
   get #hasFree(): boolean {
     return this.#slots.values().some((slot) => slot.isFree);
   }
@@ -443,7 +448,7 @@ export class Crew {
       this.#startFailed(death);
       this.#parts.events.changed();
     },
-    returned: (ticket, value) => this.#parts.events.returned(ticket, value),
+    returned: (tickets, values) => this.#parts.events.returned(tickets, values),
     answered: (ticket, answer) => this.#parts.events.answered(ticket, answer),
     progressed: (ticket, items) => this.#parts.events.progressed(ticket, items),
     changed: (answered) => {

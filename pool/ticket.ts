@@ -3,6 +3,7 @@ import {
   callDoneCallbacks,
   type Future,
   type FutureControl,
+  hasDoneCallbacks,
   type Job,
   makeFuture,
   makeJob,
@@ -116,8 +117,8 @@ export abstract class Ticket implements Place<Ticket> {
   /** Its arguments, if it is a job that has not been run before and has nothing else to be sent. */
   abstract readonly mereArgs: readonly unknown[] | undefined;
 
-  /** Whether it is but a call: its arguments are all that there is to be sent and looked after, and its task is known. */
-  isCall = false;
+  /** Its arguments, if it is but a call: they are all that there is to be sent and looked after, and its task is known. */
+  callArgs: readonly unknown[] | undefined;
 
   /** The message that has a worker run it. */
   abstract message(run: number, task: TaskMessage): RunMessage;
@@ -130,6 +131,11 @@ export abstract class Ticket implements Place<Ticket> {
 
   /** Its worker died when this of its items would have been the next. The outcome, or undefined if the rest of it can still be run. */
   abstract lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined;
+
+  /** Settles a call with what it returned; to count it and to give its permit back is left. False, and nothing is done, if there are callbacks. */
+  fulfil(_value: unknown): boolean {
+    return false;
+  }
 
   /** Hands over the outcome and counts it; no callback is called yet. */
   abstract settle(outcome: Outcome<unknown>, counts: SettledCounts): void;
@@ -211,7 +217,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     this.#args = args;
     this.#job = job;
     this.#owner = owner;
-    this.isCall = job === undefined && task !== undefined && owner.jobTimeout === Infinity;
+    if (job === undefined && task !== undefined && owner.jobTimeout === Infinity) this.callArgs = args;
     if (job?.onDone !== undefined) this.#future = this.future;
   }
 
@@ -320,7 +326,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     const retries = this.#job?.retries ?? this.#owner.retries;
     const failures = this.#failures ?? [];
     if (failures.length < retries && this.#wantsRetry(error)) {
-      this.isCall = false;
+      this.callArgs = undefined;
       failures.push(error);
       this.#failures = failures;
       return undefined;
@@ -337,6 +343,15 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
       this.#owner.callbacks.report(second);
       return false;
     }
+  }
+
+  override fulfil(value: unknown): boolean {
+    const future = this.#future;
+    if (this.callArgs === undefined || (future !== undefined && hasDoneCallbacks(future))) return false;
+    this.settled = true;
+    if (future !== undefined) settleFuture(future, { state: "finished", value });
+    if (this.#wantsResult) this.#resolve!(value);
+    return true;
   }
 
   settle(outcome: Outcome<unknown>, counts: SettledCounts): void {

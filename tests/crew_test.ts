@@ -1,5 +1,6 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { realClock } from "../pool/clock.ts";
+import { Crew } from "../pool/crew.ts";
 import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
 import { Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
@@ -53,6 +54,12 @@ class StubThread implements Thread {
     this.#events.delivered();
   }
 
+  /** Finishes as many runs as there are values, which arrive together. */
+  finishTogether(values: unknown[]): void {
+    this.#events.returned(this.runs.splice(0, values.length), values);
+    this.#events.delivered();
+  }
+
   /** Ends by itself, with all that it holds. */
   die(): void {
     this.runs.length = 0;
@@ -76,6 +83,12 @@ class CallableStubThread extends StubThread {
 
   /** What happens while a call is written, as a getter of an argument may have it. */
   onCall = (): void => {};
+
+  get beside(): this {
+    return this;
+  }
+
+  reuse(): void {}
 
   call(_key: number, run: number): boolean {
     this.onCall();
@@ -495,4 +508,67 @@ Deno.test("ProcessPool.shutdown({ cancelPending }) cancels what was sent ahead, 
   threads[0]!.finish(10);
   await through;
   assertEquals(futures[0]!.state, "finished");
+});
+
+Deno.test("A pool has settled all that returned together before it calls back", async () => {
+  const { pool, threads } = await stubs(0.5, { maxWorkers: 1 });
+  const seen: string[][] = [];
+  const futures = ["a", "b", "c", "d"].map((id) => {
+    const job = new Job({ id, func: () => "", onDone: () => void seen.push([id, ...futures.map(({ state }) => state)]) });
+    return pool.trySubmit(job)!;
+  });
+  assert(futures[1]!.cancel());
+  seen.length = 0;
+  // What was taken back is answered, too.
+  threads[0]!.finishTogether(["A", undefined, "C"]);
+  const states = ["finished", "cancelled", "finished", "queued"];
+  assertEquals(seen, [["a", ...states], ["c", ...states]]);
+  assertEquals(await Promise.all([futures[0]!.result(), futures[2]!.result()]), ["A", "C"]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool has settled calls that returned together before it calls back for one of them", async () => {
+  const { pool, threads } = await stubs(0.5, { maxWorkers: 1 });
+  const task = (x: number) => x;
+  const order: unknown[] = [];
+  const withCallback = pool.trySubmit(task, 1)!;
+  withCallback.addDoneCallback(() => order.push(others.map((future) => future.state)));
+  const others = [2, 3].map((x) => pool.trySubmit(task, x)!);
+  threads[0]!.finishTogether([10, 20, 30]);
+  assertEquals(order, [["finished", "finished"]]);
+  assertEquals(await Promise.all([withCallback, ...others].map((future) => future.result())), [10, 20, 30]);
+  assertEquals(pool.stats().finished, 4);
+  await end(pool, threads);
+});
+
+Deno.test("A pool does not look for room for each of many that it has none for", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.5, { maxWorkers: 1 });
+  const choose = Crew.prototype.choose;
+  let looks = 0;
+  Crew.prototype.choose = function (queued) {
+    looks++;
+    return choose.call(this, queued);
+  };
+  try {
+    submit(pool, 500);
+    const { length } = threads[0]!.runs;
+    assertEquals([length, pool.stats().queued], [4, 496]);
+    assert(looks < 50, `${looks} looks`);
+    // It is sent as soon as there is room, in its turn.
+    threads[0]!.finishTogether([0, 0]);
+    assertEquals([threads[0]!.runs.length, pool.stats().queued], [4, 494]);
+  } finally {
+    Crew.prototype.choose = choose;
+  }
+  await end(pool, threads);
+});
+
+Deno.test("A pool sends what comes when there is room, though it had none just before", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.5, { maxWorkers: 1 });
+  submit(pool, 5);
+  threads[0]!.finishTogether([0, 0, 0]);
+  assertEquals([threads[0]!.runs.length, pool.stats().queued], [2, 0]);
+  pool.trySubmit((x: number) => -x, 1);
+  assertEquals([threads[0]!.runs.length, pool.stats().queued], [3, 0]);
+  await end(pool, threads);
 });

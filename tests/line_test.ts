@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
-import { Line } from "../worker/line.ts";
+import { Line, RETURNED } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
@@ -389,4 +389,29 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
     port2.close();
   }
   assertEquals(slept, [true, false]);
+});
+
+Deno.test("A line sends nothing beside the port before what it had to post unannounced has been answered", () => {
+  const { port1, port2 } = new MessageChannel();
+  const told: unknown[] = [];
+  const line = new Line(port1, { message() {}, returned: (runs, values) => told.push(runs, values), delivered() {} });
+  const requests = openSharedQueue(line.memory.requests), replies = openSharedQueue(line.memory.replies);
+  try {
+    let run = 0;
+    while (line.call(1, run, run, [])) run++;
+    line.post({ type: "run", run, task: { key: 1, name: "task" }, id: run, attempt: 1, args: [] }, []);
+    // All that is in the queue is taken, and some of it answered: what was posted is still to come.
+    while (requests.take());
+    replies.push(RETURNED, 0, "first", []);
+    line.drain();
+    assertEquals(line.call(1, run + 1, run + 1, []), false);
+    replies.push(RETURNED, 1, "second", []);
+    replies.push(RETURNED, run, "posted", []);
+    line.drain();
+    assertEquals(told, [[0], ["first"], [1, run], ["second", "posted"]]);
+    assertEquals(line.call(1, run + 1, run + 1, []), true);
+  } finally {
+    line.close();
+    port2.close();
+  }
 });

@@ -42,7 +42,7 @@ function start() {
     const events: ThreadEvents = {
       alive: () => told.push("alive"),
       message: (message: FromWorker) => told.push(message),
-      returned: (run: number, value: unknown) => told.push([run, value]),
+      returned: (runs: number[], values: unknown[]) => told.push([runs, values]),
       delivered: () => {},
       died: ({ reason, thrown }: Death) => told.push(thrown === undefined ? reason : [reason, thrown]),
       stuck: () => told.push("stuck"),

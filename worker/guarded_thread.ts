@@ -1,6 +1,6 @@
 import { Line } from "./line.ts";
 import { locks } from "./locks.ts";
-import type { Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
+import type { Beside, Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 
 /** How a kind of worker is started. */
 export interface Launch {
@@ -79,20 +79,8 @@ class GuardedThread implements Thread {
     this.#line.post(message.type === "load" ? { ...message, line: this.#line.memory } : message, transfer);
   }
 
-  call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
-    return this.#line.call(key, run, id, args);
-  }
-
-  ring(calls: number): void {
-    this.#line.ring(calls);
-  }
-
-  get isFull(): boolean {
-    return this.#line.isFull;
-  }
-
-  reuse(buffer: ArrayBuffer): void {
-    this.#line.reuse(buffer);
+  get beside(): Beside {
+    return this.#line;
   }
 
   drain(): void {

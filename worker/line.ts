@@ -61,8 +61,8 @@ const LOOK_EVERY = 1, LOOKS = 2;
 /** What a line tells. */
 export interface LineEvents {
   message(message: FromWorker): void;
-  /** A job returned this: the most common message, for which none is made. */
-  returned(run: number, value: unknown): void;
+  /** Jobs returned these: the most common message, for which none is made. The lists are the listener's to change. */
+  returned(runs: number[], values: unknown[]): void;
   /** There are no more messages for the moment. */
   delivered(): void;
 }
@@ -190,21 +190,38 @@ export class Line {
 
   /** Takes the replies that are there by now. Those by the port cannot be had before their turn without others overtaking them. */
   drain(): void {
-    const replies = this.#replies;
-    if (!replies.take()) return;
-    do {
-      const { kind, number: run, label: value } = replies;
-      if (kind === ITEM || kind === ITEM_THREW) this.#gather(run, replies.values[0] as number, value, kind === ITEM_THREW);
-      else {
-        this.#answered(run);
-        if (this.#items !== undefined) this.#receiveItems();
-        if (kind === RETURNED) this.#events.returned(run, value);
-        else if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
-        else this.#events.message({ type: "skipped", run });
-      }
-    } while (replies.take());
+    let next = this.#replies.take();
+    if (!next) return;
+    while (next) {
+      next = this.#replies.kind === RETURNED ? this.#takeReturned() : this.#receiveOther();
+    }
     this.#receiveItems();
     this.#events.delivered();
+  }
+
+  /** What jobs have returned, as far as one such reply follows the other. Whether there is a reply of another kind. */
+  #takeReturned(): boolean {
+    const replies = this.#replies;
+    const runs = [replies.number], values = [replies.label];
+    const next = takeReturned(replies, runs, values);
+    this.#open -= runs.length;
+    if (this.#unannounced !== undefined && runs.includes(this.#unannounced)) this.#unannounced = undefined;
+    if (this.#items !== undefined) this.#receiveItems();
+    this.#events.returned(runs, values);
+    return next;
+  }
+
+  /** Any other reply. Whether there is one more. */
+  #receiveOther(): boolean {
+    const { kind, number: run, label: value, values } = this.#replies;
+    if (kind === ITEM || kind === ITEM_THREW) this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
+    else {
+      this.#answered(run);
+      if (this.#items !== undefined) this.#receiveItems();
+      if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
+      else this.#events.message({ type: "skipped", run });
+    }
+    return this.#replies.take();
   }
 
   #answered(run: number): void {
@@ -316,6 +333,19 @@ export class Line {
     this.#emptyLooks = 0;
     this.#lookSoon();
   };
+}
+
+/**
+ * The loop of {@linkcode Line.drain}, by itself: V8 compiles a loop with all that is called around it, again and again while it learns what that does, and does so on cores that
+ * workers could have. All that is done for each of very many jobs is in a few such loops, of which none calls another.
+ */
+function takeReturned(replies: SharedQueue, runs: number[], values: unknown[]): boolean {
+  while (replies.take()) {
+    if (replies.kind !== RETURNED) return true;
+    runs.push(replies.number);
+    values.push(replies.label);
+  }
+  return false;
 }
 
 /** A macrotask, at once. */

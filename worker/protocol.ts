@@ -204,6 +204,22 @@ export interface Death {
   thrown?: Thrown | undefined;
 }
 
+/** The way to a thread beside messages: by memory that it shares with its slot. */
+export interface Beside {
+  /**
+   * Sends the first run of a job with a task that the worker knows, if it is small enough; false if it is not: `post` sends it then.
+   *
+   * @throws {unknown} What a getter of an argument throws. Nothing was sent then.
+   */
+  call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean;
+  /** Has it take up so many calls: to be called after the last of them. */
+  ring(calls: number): void;
+  /** Whether a call may have been refused for lack of room. */
+  readonly isFull: boolean;
+  /** Gives it the memory of a buffer that is in no other hands: a result may lie there. */
+  reuse(buffer: ArrayBuffer): void;
+}
+
 /** One thread that runs tasks, as its slot sees it. */
 export interface Thread {
   /**
@@ -212,19 +228,8 @@ export interface Thread {
    * @throws {DOMException & { name: "DataCloneError" }} If it holds something that cannot be copied. Nothing was sent then.
    */
   post(message: ToRuntime, transfer?: readonly Transferable[]): void;
-  /**
-   * Sends the first run of a job with a task that the worker knows, if it is small enough to go beside messages; false if it is not: `post` sends it then. A thread without
-   * memory to share has no such method.
-   *
-   * @throws {unknown} What a getter of an argument throws. Nothing was sent then.
-   */
-  call?(key: number, run: number, id: string | number, args: readonly unknown[]): boolean;
-  /** Has it take up so many calls: to be called after the last of them. */
-  ring?(calls: number): void;
-  /** Whether a call may have been refused for lack of room. */
-  readonly isFull?: boolean;
-  /** Gives it the memory of a buffer that is in no other hands: a result may lie there. */
-  reuse?(buffer: ArrayBuffer): void;
+  /** What goes beside messages; a thread without memory to share has none. */
+  readonly beside?: Beside;
   /** How long a job takes lately, in ms; Infinity if that is not known. */
   readonly pace: number;
   /** Tells at once of what has arrived by now in shared memory. */
@@ -241,8 +246,8 @@ export interface ThreadEvents {
   /** It can be sent messages. */
   alive(): void;
   message(message: FromRuntime): void;
-  /** The same as a message that a job returned this, for which none was made. */
-  returned(run: number, value: unknown): void;
+  /** The same as messages that jobs returned these, for which none were made. The lists are the listener's to change. */
+  returned(runs: number[], values: unknown[]): void;
   /** There are no more messages at this moment: time to act on those that came. */
   delivered(): void;
   /** It has ended, or could not start, without having been told to stop. Nothing but `gone` comes after it. */

@@ -2,6 +2,7 @@ import type { Observation } from "../pool/observation.ts";
 import type { Queue } from "../pool/queue.ts";
 import type { Answer, Ticket } from "../pool/ticket.ts";
 import {
+  type Beside,
   CLAIM_WORDS,
   type Death,
   type ExportMessage,
@@ -27,8 +28,8 @@ export interface SlotEvents {
   initialized(slot: Slot): void;
   /** The worker never became ready. */
   failedToStart(slot: Slot, death: Death): void;
-  /** A job has left the slot: it returned this. */
-  returned(ticket: Ticket, value: unknown): void;
+  /** Jobs have left the slot: they returned these. There may be more values than jobs. */
+  returned(tickets: Ticket[], values: unknown[]): void;
   /** A job has left the slot, with another answer. */
   answered(ticket: Ticket, answer: Answer): void;
   /** Some items of a job that goes on. */
@@ -180,9 +181,7 @@ export class Slot {
     this.#thread = start({
       alive: () => this.#state === "starting" && this.#loadModules(),
       message: (message) => this.#receive(message),
-      returned: (run, value) => {
-        if (this.#state !== "ended") this.#answered(run, value, undefined);
-      },
+      returned: (runs, values) => this.#returned(runs, values),
       delivered: () => {
         const ahead = Math.floor(TIME_AHEAD / this.#thread.pace) - 1;
         this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, ahead));
@@ -209,12 +208,12 @@ export class Slot {
 
   /** Whether small arguments go to the worker without a message. */
   get sharesMemory(): boolean {
-    return this.#thread.call !== undefined;
+    return this.#thread.beside !== undefined;
   }
 
   /** Gives it memory that is in no other hands: a result may lie there. */
   reuse(buffer: ArrayBuffer): void {
-    this.#thread.reuse?.(buffer);
+    this.#thread.beside?.reuse(buffer);
   }
 
   /** Whether the worker holds less than it can run at a time. */
@@ -310,14 +309,14 @@ export class Slot {
     const holding = this.#hold(ticket);
     const { run } = ticket;
     const known = this.#known.get(task.key);
+    const { beside } = this.#thread;
     try {
       // What a task is goes by the port, once; then its key will do.
       const args = known === undefined ? undefined : ticket.mereArgs;
       const message = args === undefined ? ticket.message(run, known ?? task) : undefined;
       if (message?.type === "chunk") this.#claims[holding.claim + 1] = message.from;
-      const sent = args !== undefined && this.#thread.call?.(task.key, run, ticket.id, args);
-      if (sent) this.#thread.ring!(1);
-      else if (args !== undefined && this.hasSurplus && this.#thread.isFull) {
+      if (args !== undefined && beside?.call(task.key, run, ticket.id, args)) beside.ring(1);
+      else if (args !== undefined && this.hasSurplus && beside?.isFull) {
         this.#isFull = true;
         return !this.#letGo(holding, ticket, run);
       } else this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
@@ -334,32 +333,39 @@ export class Slot {
    * many jobs they are like that, and this loop is most of what is done for each. How many it has sent; the others are in the queue as before.
    */
   sendCalls(queue: Queue<Ticket>): number {
-    const thread = this.#thread;
-    if (thread.call === undefined || this.#times !== undefined) return 0;
-    const most = this.appetite ?? 0;
+    const { beside } = this.#thread;
+    if (beside === undefined || this.#times !== undefined) return 0;
+    const sent = this.#sendCalls(queue, beside, this.appetite ?? 0);
+    if (sent > 0) beside.ring(sent);
+    return sent;
+  }
+
+  #sendCalls(queue: Queue<Ticket>, beside: Beside, most: number): number {
     let sent = 0;
     // A getter of what is sent may have led here again, or have ended the slot.
     while (sent < most && this.hasRoom) {
       const ticket = queue.first;
-      if (ticket === undefined || !ticket.isCall || !this.#known.has(ticket.task!.key)) break;
+      const callArgs = ticket?.callArgs;
+      if (ticket === undefined || callArgs === undefined) break;
+      const task = ticket.task!;
+      if (!this.#known.has(task.key)) break;
       queue.shift();
       const holding = this.#hold(ticket);
       const { run } = ticket;
       let written = false;
       try {
-        written = thread.call(ticket.task!.key, run, ticket.id, ticket.mereArgs!);
+        written = beside.call(task.key, run, ticket.id, callArgs);
       } catch {
         // It is sent by itself, and throws then.
       }
       if (!written) {
         if (this.#letGo(holding, ticket, run)) queue.joinFront(ticket);
-        this.#isFull = this.#load > 0 && thread.isFull!;
+        this.#isFull = this.#load > 0 && beside.isFull;
         break;
       }
-      ticket.task!.isSmall = true;
+      task.isSmall = true;
       sent++;
     }
-    if (sent > 0) thread.ring!(sent);
     return sent;
   }
 
@@ -571,12 +577,12 @@ export class Slot {
         return this.#events.closed(this, message.thrown);
       case "items":
         if (!message.last) return this.#progressed(message);
-        return this.#answered(message.run, undefined, message);
+        return this.#answered(message.run, message);
       case "returned":
-        return this.#answered(message.run, message.value, undefined);
+        return this.#returned([message.run], [message.value]);
       case "threw":
       case "skipped":
-        return this.#answered(message.run, undefined, message);
+        return this.#answered(message.run, message);
     }
   }
 
@@ -585,23 +591,65 @@ export class Slot {
     if (ticket !== undefined) this.#events.progressed(ticket, message);
   }
 
-  /** A job has ended with a value, or with a message. It is let go of, if it is still held: an answer may come twice, and the second finds nothing. */
-  #answered(run: number, value: unknown, message: Answer | Extract<FromRuntime, { type: "skipped" }> | undefined): void {
+  /** A job has ended, and not returned. It is let go of, if it is still held: an answer may come twice, and the second finds nothing. */
+  #answered(run: number, message: Answer | Extract<FromRuntime, { type: "skipped" }>): void {
     this.#heard = true;
     const holding = this.#heldAs(run);
     if (holding === undefined) return;
     const { ticket } = holding;
     this.#clear(holding);
+    this.#noteAnswer();
+    if (ticket === undefined || message.type === "skipped") return;
+    if (this.#observation !== undefined) this.#observe(holding, ticket);
+    ticket.slot = undefined;
+    this.#hasAnswered = true;
+    this.#events.answered(ticket, message);
+  }
+
+  /** Jobs have returned; they are let go of like one that has ended otherwise. Those that were taken back have nobody who would hear of them. */
+  #returned(runs: number[], values: unknown[]): void {
+    if (this.#state === "ended") return;
+    this.#heard = true;
+    const before = this.#load;
+    const tickets = this.#letGoOfAll(runs, values);
+    if (this.#load === before) return;
+    this.#noteAnswer();
+    if (tickets.length === 0) return;
+    this.#hasAnswered = true;
+    this.#events.returned(tickets, values);
+  }
+
+  /** The tickets of those that are held still. Their values are the first ones then. */
+  #letGoOfAll(runs: number[], values: unknown[]): Ticket[] {
+    const holdings = this.#holdings, { length: places } = holdings;
+    const tickets = new Array<Ticket>(runs.length);
+    let left = 0;
+    for (let i = 0; i < runs.length; i++) {
+      const run = runs[i]!;
+      const holding = holdings[run % places]!;
+      if (holding.run !== run) continue;
+      const { ticket } = holding;
+      holding.run = holding.ticket = undefined;
+      this.#free.push(run % places);
+      this.#load--;
+      if (ticket === undefined) {
+        this.#withdrawn--;
+        continue;
+      }
+      if (this.#observation !== undefined) this.#observe(holding, ticket);
+      ticket.slot = undefined;
+      values[left] = values[i];
+      tickets[left++] = ticket;
+    }
+    if (left < tickets.length) tickets.length = left;
+    return tickets;
+  }
+
+  #noteAnswer(): void {
     this.#answers++;
     this.#heldUp = false;
     this.#proven = true;
     if (this.#load === 0) this.#idleSince = this.#now();
-    if (ticket === undefined || message?.type === "skipped") return;
-    if (this.#observation !== undefined) this.#observe(holding, ticket);
-    ticket.slot = undefined;
-    this.#hasAnswered = true;
-    if (message === undefined) this.#events.returned(ticket, value);
-    else this.#events.answered(ticket, message);
   }
 
   #stateOf({ claim }: Holding): number {

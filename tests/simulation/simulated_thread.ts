@@ -134,6 +134,12 @@ export class SimulatedThread implements Thread {
     this.#inbox.push(message);
   }
 
+  get beside(): this {
+    return this;
+  }
+
+  reuse(): void {}
+
   /** What does not go by the port needs no message, unless it cannot be copied: that comes out by the port. */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     const message: RunMessage = { type: "run", run, task: { key, name: "" }, id, attempt: 1, args };
@@ -218,9 +224,23 @@ export class SimulatedThread implements Thread {
       case "message":
         this.#answered(sent.message);
         if (sent.message.type !== "returned" || this.#byPort) this.#events.message(sent.message);
-        else this.#events.returned(sent.message.run, sent.message.value);
+        else this.#deliverReturned(sent.message);
         return this.#events.delivered();
     }
+  }
+
+  /** What jobs returned one after the other may arrive together. */
+  #deliverReturned({ run, value }: FromRuntime & { type: "returned" }): void {
+    const runs = [run], values = [value];
+    for (let [next] = this.#outbox; next?.type === "message" && next.message.type === "returned"; [next] = this.#outbox) {
+      if (this.#world.random.chance(0.3)) break;
+      this.#outbox.shift();
+      this.#world.note(() => `${this.name} -> ${describe(next.message)}, too`);
+      this.#answered(next.message);
+      runs.push(next.message.run);
+      values.push(next.message.value);
+    }
+    this.#events.returned(runs, values);
   }
 
   /** It does something. */
@@ -388,10 +408,10 @@ export class SimulatedThread implements Thread {
         if (message.finalizer !== undefined && random.chance(malice.keptBusy)) return void (this.#keptBusy = true);
         return this.#send({ type: "closed", thrown: random.chance(malice.finalizerThrows) ? failure("cannot finalize") : undefined });
       case "run":
-        if (!this.#claim(message)) return;
+        if (!this.#claim(message)) return this.#send({ type: "returned", run: message.run, value: undefined });
         return this.#run(message);
       case "chunk":
-        if (!this.#claim(message)) return;
+        if (!this.#claim(message)) return this.#send({ type: "skipped", run: message.run });
         return this.#runChunk(message);
     }
   }
@@ -404,9 +424,7 @@ export class SimulatedThread implements Thread {
   #claim({ run }: { run: number }): boolean {
     const claim = this.#claimOf(run);
     Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
-    if (Atomics.compareExchange(this.#claims, claim, SENT, STARTED) === SENT) return true;
-    this.#send({ type: "skipped", run });
-    return false;
+    return Atomics.compareExchange(this.#claims, claim, SENT, STARTED) === SENT;
   }
 
   #run(message: ToRuntime & { type: "run" }): void {
