@@ -77,6 +77,19 @@ Deno.test("createRuntime() explains a ReferenceError of a task by source, wherev
   }
 });
 
+Deno.test("createRuntime() leaves a ReferenceError of an exported task as it is", async () => {
+  const error = new ReferenceError("outer is not defined");
+  const { header, answers } = start({
+    task() {
+      throw error;
+    },
+  });
+  const task = { key: 1, name: "task", export: { module: 0, name: "task" } };
+  const [answer] = await answers({ type: "run", ...header(task), args: [] });
+  assert(answer?.type === "threw");
+  assertEquals((decodeError(answer.thrown, () => undefined) as Error).message, "outer is not defined");
+});
+
 Deno.test("createRuntime() fails each item of a chunk whose task cannot be had", async () => {
   const { header, answers } = start({ other: () => 1 });
   const task = { key: 1, name: "absent", export: { module: 0, name: "absent" } };

@@ -237,6 +237,30 @@ Deno.test("The stack of an error by source names the task and its line", async (
   assertMatch(error.stack, /^RangeError: by zero\n\s+at divide \(process-pool\/divide, <anonymous>:2:\d+\)$/);
 });
 
+Deno.test("The stack of an error ends with the task's own lines, whatever the task awaits", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  async function fail() {
+    await undefined;
+    throw new RangeError("late");
+  }
+  function refuse() {
+    return { then: (_: unknown, reject: (error: unknown) => void) => reject(new RangeError("late")) };
+  }
+  const tasks: (() => unknown)[] = [fail, refuse];
+  for (const task of tasks) {
+    const ofItem = await thrownBy(() => pool.map(task, [1]).next()) as Error;
+    for (const error of [await errorOf(pool, task), ofItem]) {
+      assertMatch(error.stack!, /^RangeError: late(\n\s+at .*\(process-pool\/(fail|refuse), .*\))+$/);
+    }
+  }
+});
+
+Deno.test("The stack of an error in an initializer ends with its own lines", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, initializer: () => Promise.reject(new RangeError("no")) });
+  const { cause } = await thrownBy(() => pool.warmUp()) as Error;
+  assertMatch((cause as Error).stack!, /^RangeError: no\n\s+at .*\(process-pool\/initializer, .*\)$/);
+});
+
 Deno.test("The stack of an error by reference leads to the task's own file and line (needs --allow-read)", {
   ignore: !granted("read"),
 }, async () => {

@@ -108,7 +108,12 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
         }
         cameByPort = false;
         runtime.call(requests.kind, requests.number, requests.label as string | number, requests.values);
-      } else if (!runByPort()) {
+      } else if (hasTurnOfPort()) {
+        cameByPort = true;
+        turnsOfPort--;
+        const message = byPort.shift()!;
+        if (message.type !== "nothing") runtime.receive(message);
+      } else {
         if (held) ring();
         if (turnsOfPort > 0 || !sleep()) break;
         begin = performance.now();
@@ -153,14 +158,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     });
   }
 
-  /** Gives the runtime the next job that has come by the port, if it is its turn; false if there is none. */
-  function runByPort(): boolean {
-    const message = turnsOfPort === 0 ? undefined : byPort.shift();
-    if (message === undefined) return false;
-    turnsOfPort--;
-    cameByPort = true;
-    if (message.type !== "nothing") runtime.receive(message);
-    return true;
+  /** Whether there is a job that has come by the port, and it is its turn. */
+  function hasTurnOfPort(): boolean {
+    return turnsOfPort > 0 && byPort.length > 0;
   }
 
   /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */

@@ -62,6 +62,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   /** What {@linkcode currentJob} reads: on the calling thread there is more than one runtime. */
   const called = (scope[CALLED] ??= showCalled()) as { job: (() => unknown) | undefined };
   const tasks = new Map<number, Func>();
+  /** Those that were sent as their text. */
+  const bySource = new WeakSet<Func>();
   const classes = new Map<unknown, { module: number; name: string }>();
   /** The jobs that wait for something. */
   const running = new Map<number, RunningJob>();
@@ -181,32 +183,27 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function compile(text: string, name: string): Func {
-    const func = evaluate(`"use strict";(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name)}`);
-    return function callBySource(...args) {
-      try {
-        const value = func.apply(undefined, args);
-        return value instanceof Promise ? value.catch(explain) : value;
-      } catch (thrown) {
-        return explain(thrown);
-      }
-    };
-  }
-
-  /** The computed name of a method may use what is not there, too. */
-  function evaluate(source: string): Func {
     try {
-      return (0, eval)(source);
+      const func: Func = (0, eval)(`"use strict";(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name)}`);
+      bySource.add(func);
+      return func;
     } catch (thrown) {
-      return explain(thrown);
+      // The computed name of a method may use what is not there, too.
+      throw explained(thrown);
     }
   }
 
-  function explain(thrown: unknown): never {
+  /** What a task has thrown, fit to be sent. */
+  function encodeFailure(func: Func, thrown: unknown): Thrown {
+    return encode(bySource.has(func) ? explained(thrown) : thrown);
+  }
+
+  function explained(thrown: unknown): unknown {
     if (thrown instanceof ReferenceError && / is not defined$/.test(thrown.message)) {
       thrown.message += "; a function that is sent by source cannot see the variables and imports around it: export it from a module " +
         "and name that in the pool's 'modules'";
     }
-    throw thrown;
+    return thrown;
   }
 
   /** What a task sees of its job. */
@@ -279,7 +276,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         beginCall(id, attempt);
         value = func(...args);
         called.job = undefined;
-        if (isThenable(value)) return void settleLater(run, theCalledJob(), value);
+        if (isThenable(value)) return void settleLater(run, func, value);
         noteTime(run, 1);
       }
       postResult(run, value);
@@ -287,20 +284,20 @@ export function createRuntime(host: RuntimeHost): Runtime {
       called.job = undefined;
       noteTime(run, 1);
       // Among the errors that come here is that of a result that cannot be copied.
-      post({ type: "threw", run, thrown: encode(thrown) });
+      post({ type: "threw", run, thrown: encodeFailure(func, thrown) });
     }
     if (claimed) finish(run);
   }
 
-  async function settleLater(run: number, job: RunningJob, outcome: PromiseLike<unknown>): Promise<void> {
-    running.set(run, job);
+  async function settleLater(run: number, func: Func, outcome: PromiseLike<unknown>): Promise<void> {
+    running.set(run, theCalledJob());
     try {
       const value = await outcome;
       noteTime(run, 1);
       postResult(run, value);
     } catch (thrown) {
       noteTime(run, 1);
-      post({ type: "threw", run, thrown: encode(thrown) });
+      post({ type: "threw", run, thrown: encodeFailure(func, thrown) });
     }
     settled(run);
   }
@@ -434,7 +431,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         } catch (error) {
           value = undefined;
           threw = true;
-          thrown.push([i, encode(error)]);
+          thrown.push([i, encodeFailure(func, error)]);
         }
       }
       if (ended) break;
@@ -453,21 +450,23 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
   }
 
-  async function initialize(message: ToRuntime & { type: "initialize" }): Promise<void> {
+  async function initialize({ task: message, args }: ToRuntime & { type: "initialize" }): Promise<void> {
+    const func = task(message);
     try {
-      await task(message.task)(...message.args);
+      await func(...args);
       post({ type: "initialized" });
     } catch (thrown) {
-      post({ type: "failed", stage: "initializing", thrown: encode(thrown) });
+      post({ type: "failed", stage: "initializing", thrown: encodeFailure(func, thrown) });
     }
   }
 
   async function close({ finalizer }: ToRuntime & { type: "close" }): Promise<void> {
+    const func = finalizer === undefined ? () => {} : task(finalizer);
     try {
-      if (finalizer !== undefined) await task(finalizer)();
+      await func();
       post({ type: "closed", thrown: undefined });
     } catch (thrown) {
-      post({ type: "closed", thrown: encode(thrown) });
+      post({ type: "closed", thrown: encodeFailure(func, thrown) });
     }
   }
 
