@@ -6,6 +6,7 @@ import { openLine } from "../worker/line_end.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
 import { moduleOf, within } from "./fixtures.ts";
+import { turn } from "./helpers.ts";
 
 // What goes beside the port and what goes by it: nobody is to notice but by the time that it takes.
 
@@ -359,7 +360,7 @@ for (const backend of ["worker", "killable"] as const) {
 // A worker's end of a line has a channel of its own for as long as the worker lives.
 const lasting = { sanitizeOps: false, sanitizeResources: false };
 
-Deno.test("A worker that is called when it is about to sleep goes to its event loop instead", lasting, () => {
+Deno.test("A worker that is called when it is about to sleep goes to its event loop instead", lasting, async () => {
   const { wait } = Atomics;
   const slept: boolean[] = [];
   for (const called of [false, true]) {
@@ -380,6 +381,7 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
     try {
       const { receive, close } = openLine({ memory: line.memory, openSharedQueue, runtime });
       receive({ type: "wake" });
+      await turn();
       close();
     } finally {
       Atomics.wait = wait;

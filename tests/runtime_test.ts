@@ -7,6 +7,7 @@ import {
   type FromRuntime,
   KNOWN_TASKS,
   NO_MORE,
+  NUMBERS,
   SENT,
   STARTED,
   type TaskMessage,
@@ -200,6 +201,24 @@ Deno.test("createRuntime() sends the items that are finished before it ends", as
   const items = told.filter((message) => message.type === "items");
   assertEquals(items.flatMap(({ values }) => values), [0, 1]);
   assertEquals(items.map(({ last }) => last), items.map(() => false));
+});
+
+Deno.test("createRuntime() has nothing in memory of the item that ended the thread", async () => {
+  for (const ending of [(x: number) => x, (x: number) => Promise.resolve(x)]) {
+    const { runtime, header, answers } = start({
+      task(x: number) {
+        if (x === 2) runtime.end();
+        return ending(x);
+      },
+    });
+    const task = { key: 1, name: "task", export: { module: 0, name: "task" } };
+    const numbers = new SharedArrayBuffer(NUMBERS + 4 * Float64Array.BYTES_PER_ELEMENT);
+    const bounds = new Int32Array(numbers, 0, 2);
+    await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [], eager: true, timed: true, numbers });
+    assertEquals([...bounds], [0, 2]);
+  }
+  // A flush that was to come soon comes to nothing.
+  await new Promise((resolve) => setTimeout(resolve, 20));
 });
 
 Deno.test("encodeError() takes what it can of an error whose parts resist", () => {
