@@ -74,12 +74,12 @@ export interface ShutdownOptions {
 }
 
 /**
- * To hand over a tiny call takes longer than to run it, so those of a turn are handed over together: the first at once, so many of the others at a time, and what is left at the
- * end of the turn, or, when each is submitted in a turn of its own, after the microtasks. Fewer, and there is more to do for each; more, and workers wait. What comes of another
- * task than those that are tiny has all that is sent at once: its caller may be about to compute, or even to wait for it. Where no worker has room it is gathered, too: to look
- * for room in vain takes as long as a tiny call.
+ * To hand over a tiny call takes longer than to run it, so those of a turn are handed over together: the first at once, so many of the others at a time, or as many as take so
+ * many ms, and what is left at the end of the turn, or, when each is submitted in a turn of its own, after the microtasks. Fewer, and there is more to do for each; more, and
+ * workers wait. What comes of a task that takes longer, or of another one, has all that is sent at once: its caller may be about to compute, or even to wait for it. Where no
+ * worker has room it is gathered, too: to look for room in vain takes as long as a tiny call.
  */
-const TOGETHER = 64;
+const TOGETHER = 64, TIME_TOGETHER = 0.32;
 
 type Later = (callback: () => void) => unknown;
 
@@ -584,17 +584,19 @@ export class ProcessPool implements AsyncDisposable {
     this.#observation?.admitted(ticket);
     // Before it is sent: that may settle other jobs, whose callbacks may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
-    if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < TOGETHER) return;
+    if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < this.#together) return;
     this.#gathered = 0;
-    const wereTiny = this.#sendQueued();
+    const together = this.#sendQueued();
     if (this.#queue.size > 0) this.#dispatch();
-    if (this.#gathering || !(wereTiny || this.#isFull)) return;
+    this.#together = this.#isFull ? TOGETHER : together;
+    if (this.#gathering || this.#together < 2) return;
     this.#gathering = true;
     later(this.#sendGathered);
   };
 
-  /** Whether what is admitted is sent later, with what comes then; and how much of it has come since something was sent. */
+  /** Whether what is admitted is sent later, with what comes then; how much of it at a time; and how much has come since something was sent. */
   #gathering = false;
+  #together = 0;
   #gathered = 0;
   /** Whether something was left in the queue when no worker had room for more: who is admitted then is sent when there is. */
   #isFull = false;
@@ -621,14 +623,15 @@ export class ProcessPool implements AsyncDisposable {
     this.#conclude();
   }
 
-  /** Whether what it sent last were tiny calls. */
-  #sendQueued(): boolean {
-    let wereTiny = false;
+  /** How many calls like those that it sent last may be sent together. */
+  #sendQueued(): number {
+    let together = 0;
     while (this.#queue.size > 0) {
       const slot = this.#crew.choose(this.#queue.size);
       if (slot === undefined) break;
-      wereTiny = slot.sendCalls(this.#queue) > 0;
-      if (wereTiny) {
+      const sent = slot.sendCalls(this.#queue);
+      together = sent > 0 ? Math.min(TOGETHER, slot.jobsWithin(TIME_TOGETHER)) : 0;
+      if (sent > 0) {
         if (slot.load > 0) this.#crew.expectAnswer();
         continue;
       }
@@ -654,7 +657,7 @@ export class ProcessPool implements AsyncDisposable {
       else this.#sent(ticket, slot);
     }
     this.#isFull = this.#queue.size > 0 && !this.#crew.hasRoom;
-    return wereTiny;
+    return together;
   }
 
   #sent(ticket: Ticket, slot: Slot): void {

@@ -177,6 +177,16 @@ Deno.test("A pool sends the first of the tiny calls of a turn at once, and the o
   await end(pool, threads);
 });
 
+Deno.test("A pool sends as many short calls together as take a third of a millisecond, and shares them out a few at a time", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 3 });
+  submit(pool, 20);
+  const rung = () => threads.map((thread) => thread.rung);
+  assertEquals(rung(), [[1, 2, 2], [2, 2, 2], [2, 2, 2]]);
+  await undefined;
+  assertEquals(rung(), [[1, 2, 2, 2], [2, 2, 2, 1], [2, 2, 2]]);
+  await end(pool, threads);
+});
+
 Deno.test("A pool sends tiny calls together that are submitted one after another", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
   for (let i = 0; i < 20; i++) await pool.submit(() => {});
@@ -187,7 +197,7 @@ Deno.test("A pool sends tiny calls together that are submitted one after another
 });
 
 Deno.test("A pool sends calls by themselves that are not tiny, or have more to them", async () => {
-  const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1 });
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.05, { maxWorkers: 1 });
   submit(pool, 3);
   assertEquals(threads[0]!.rung, [1, 1, 1]);
   await end(pool, threads);

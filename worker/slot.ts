@@ -96,6 +96,12 @@ const TIME_AHEAD = 2;
  */
 const TINY = 0.005, WORTH_WAKING = 0.5;
 
+/**
+ * Jobs of so many ms together go to one worker at once where several share them. To choose a worker for each takes as long as a tiny job; more, and the last of them wait behind
+ * others that a worker with less to do could run.
+ */
+const SHARE = 0.05;
+
 /** One that has not answered for so many ms, and was to be through, has a job that takes longer. Less, and a thread that just does not run is taken for that. */
 const OVERDUE = 1;
 
@@ -245,6 +251,17 @@ export class Slot {
     return Math.min(Math.min(this.#room, most) - this.#load, this.#maxJobs - this.#runs);
   }
 
+  /** How many jobs take so many ms lately. */
+  jobsWithin(time: number): number {
+    return Math.floor(time / this.#thread.pace);
+  }
+
+  /** How many it takes at once where others are as good. */
+  get #share(): number {
+    const share = Math.min(this.jobsWithin(SHARE), this.#room - this.#load, this.#maxJobs - this.#runs);
+    return this.#capacity > 1 || share < 2 ? 0 : share;
+  }
+
   #isOverdue(): boolean {
     if (this.#load > 0 && this.#now() - this.#answeredAt > OVERDUE) return true;
     this.#lookAfter = this.#sent + this.#lookStep;
@@ -335,7 +352,7 @@ export class Slot {
   sendCalls(queue: Queue<Ticket>): number {
     const { beside } = this.#thread;
     if (beside === undefined || this.#times !== undefined) return 0;
-    const sent = this.#sendCalls(queue, beside, this.appetite ?? 0);
+    const sent = this.#sendCalls(queue, beside, this.appetite ?? this.#share);
     if (sent > 0) beside.ring(sent);
     return sent;
   }
