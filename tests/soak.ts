@@ -271,11 +271,12 @@ async function judge(future: Future<unknown>, trial: Trial, interfered: Promise<
     return;
   }
   if (terminated.yes && (error instanceof PoolClosedError || error instanceof JobCancelledError)) return;
-  // What is really moved goes with its worker, too, when that is ended for another.
-  const isLost = kind === "moves" && retries === 0 && shared && error instanceof WorkerDiedError;
-  if (kind !== "takes the uncloneable" && !isLost && runs === 0) violated("it never ran");
   // A neighbour took the worker with it.
-  if (shared && (error instanceof WorkerDiedError || error instanceof MemoryLimitError)) return;
+  const fellWithOther = shared && (error instanceof WorkerDiedError || error instanceof MemoryLimitError);
+  // What is really moved goes with its worker.
+  const isLost = kind === "moves" && retries === 0 && fellWithOther;
+  if (kind !== "takes the uncloneable" && !isLost && runs === 0) violated("it never ran");
+  if (fellWithOther) return;
   if (error === undefined && runs > 1 && !shared) violated("it finished and was run again");
   const hasBytes = (): boolean =>
     result instanceof Uint8Array && result.length === SIZES[x % SIZES.length] && result.every((byte) => byte === (x + 1) % 256);
