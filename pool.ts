@@ -633,6 +633,8 @@ export class ProcessPool implements AsyncDisposable {
       together = sent > 0 ? Math.min(TOGETHER, slot.jobsWithin(TIME_TOGETHER)) : 0;
       if (sent > 0) {
         if (slot.load > 0) this.#crew.expectAnswer();
+        // One of them may take longer than those before, while another worker has nothing to do.
+        if (sent > 1) this.#crew.balance();
         continue;
       }
       const ticket = this.#queue.first;
@@ -682,7 +684,6 @@ export class ProcessPool implements AsyncDisposable {
     returned: (tickets, values) => {
       const others = this.#fulfil(tickets, values);
       const calls = tickets.length - others.length;
-      this.#recordAll(others);
       this.#counts.finished += calls;
       releasePermits(this.#gate, calls);
       for (const [ticket] of others) this.#callBack(ticket);
@@ -703,13 +704,20 @@ export class ProcessPool implements AsyncDisposable {
     },
   };
 
-  /** Settles the calls among those that returned, but does not give their permits back. The others, and how they end. */
+  /** Settles those that returned, but gives no permits back and calls no callbacks. Those of them that are no calls, or have callbacks. */
   #fulfil(tickets: Ticket[], values: unknown[]): Settlement[] {
+    if (this.#observation !== undefined) {
+      const all = tickets.map((ticket, i): Settlement => [ticket, { state: "finished", value: values[i] }]);
+      this.#recordAll(all);
+      return all;
+    }
     let others: Settlement[] | undefined;
     for (let i = 0; i < tickets.length; i++) {
       const ticket = tickets[i]!;
-      if (this.#observation === undefined && ticket.fulfil(values[i])) continue;
-      (others ??= []).push([ticket, { state: "finished", value: values[i] }]);
+      if (ticket.fulfil(values[i])) continue;
+      const settlement: Settlement = [ticket, { state: "finished", value: values[i] }];
+      this.#record(...settlement);
+      (others ??= []).push(settlement);
     }
     return others ?? NONE;
   }

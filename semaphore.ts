@@ -71,7 +71,7 @@ export class Semaphore {
     releasePermits = (semaphore, permits) => {
       for (let left = permits; left > 0; left--) {
         const waiter = semaphore.#waiters.shift();
-        if (waiter === undefined) return void (semaphore.#available += left);
+        if (waiter === undefined) return semaphore.#putDown(left);
         waiter.grant();
       }
     };
@@ -140,11 +140,15 @@ export class Semaphore {
    */
   release(): void {
     const waiter = this.#waiters.shift();
-    if (waiter !== undefined) return waiter.grant();
-    if (this.#available === this.#permits) {
+    if (waiter === undefined) this.#putDown(1);
+    else waiter.grant();
+  }
+
+  #putDown(permits: number): void {
+    if (this.#available + permits > this.#permits) {
       throw new RangeError(`Cannot release permit as none is in use: all ${this.#permits} are available`);
     }
-    this.#available++;
+    this.#available += permits;
   }
 
   /**

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { realClock } from "../pool/clock.ts";
 import { Crew } from "../pool/crew.ts";
 import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
-import { Job } from "../job.ts";
+import { asCompleted, Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { turn } from "./helpers.ts";
@@ -580,5 +580,26 @@ Deno.test("A pool sends what comes when there is room, though it had none just b
   assertEquals([threads[0]!.runs.length, pool.stats().queued], [2, 0]);
   pool.trySubmit((x: number) => -x, 1);
   assertEquals([threads[0]!.runs.length, pool.stats().queued], [3, 0]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool settles what returned together in the order in which it did, whatever it is", async () => {
+  const { pool, threads } = await stubs(0.5, { maxWorkers: 1 });
+  const task = (x: number) => x;
+  const futures = [
+    pool.trySubmit(new Job({ func: task, args: [0] }))!,
+    pool.trySubmit(task, 1)!,
+    pool.trySubmit(task, 2)!,
+    pool.trySubmit(task, 3)!,
+  ];
+  futures[2]!.addDoneCallback(() => {});
+  const completed: number[] = [];
+  const all = (async () => {
+    for await (const future of asCompleted(futures)) completed.push(futures.indexOf(future));
+  })();
+  await undefined;
+  threads[0]!.finishTogether([0, 1, 2, 3]);
+  await all;
+  assertEquals(completed, [0, 1, 2, 3]);
   await end(pool, threads);
 });

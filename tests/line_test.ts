@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
-import { Line, RETURNED } from "../worker/line.ts";
+import { Line, RETURNED, SKIPPED, THREW } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
@@ -412,6 +412,33 @@ Deno.test("A line sends nothing beside the port before what it had to post unann
     line.drain();
     assertEquals(told, [[0], ["first"], [1, run], ["second", "posted"]]);
     assertEquals(line.call(1, run + 1, run + 1, []), true);
+  } finally {
+    line.close();
+    port2.close();
+  }
+});
+
+Deno.test("A line tells of each reply once and in order, though it is asked for more while it tells", () => {
+  const { port1, port2 } = new MessageChannel();
+  const told: unknown[] = [];
+  const line = new Line(port1, {
+    message: (message) => void told.push(message.type === "threw" ? message.run : message.type),
+    returned(runs, values) {
+      told.push(...runs.map((run, i) => [run, values[i]]));
+      line.drain();
+    },
+    delivered() {},
+  });
+  const replies = openSharedQueue(line.memory.replies);
+  try {
+    replies.push(RETURNED, 0, "a", []);
+    replies.push(RETURNED, 1, "b", []);
+    replies.push(THREW, 2, { raw: "c" }, []);
+    replies.push(RETURNED, 3, "d", []);
+    replies.push(SKIPPED, 4, 0, []);
+    replies.push(RETURNED, 5, "e", []);
+    line.drain();
+    assertEquals(told, [[0, "a"], [1, "b"], 2, [3, "d"], "skipped", [5, "e"]]);
   } finally {
     line.close();
     port2.close();

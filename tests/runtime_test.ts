@@ -221,6 +221,16 @@ Deno.test("createRuntime() has nothing in memory of the item that ended the thre
   await new Promise((resolve) => setTimeout(resolve, 20));
 });
 
+Deno.test("encodeError() cuts what is the pool's from a stack, and nothing that is the task's", () => {
+  const error = new Error("no");
+  const own = "Error: no\n    at close (file:///home/me/runtime.ts:2:26)\n    at async task (file:///home/me/runtime.ts:8:3)";
+  for (const frame of ["callTask", "async settleLater", "runItems", "async runChunk", "async callInitializer", "async callFinalizer"]) {
+    error.stack = `${own}\n    at ${frame} (process-pool/worker, <anonymous>:300:5)\n    at work (process-pool/worker, <anonymous>:800:5)`;
+    const thrown = encodeError(error, () => undefined);
+    assertEquals("errors" in thrown && thrown.errors[0]?.stack, own);
+  }
+});
+
 Deno.test("encodeError() takes what it can of an error whose parts resist", () => {
   class Odd extends Error {
     override name = "";

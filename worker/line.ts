@@ -190,38 +190,29 @@ export class Line {
 
   /** Takes the replies that are there by now. Those by the port cannot be had before their turn without others overtaking them. */
   drain(): void {
-    let next = this.#replies.take();
-    if (!next) return;
-    while (next) {
-      next = this.#replies.kind === RETURNED ? this.#takeReturned() : this.#receiveOther();
-    }
+    if (!this.#replies.take()) return;
+    // What is told may lead here again: all that was taken is told before more is taken.
+    do this.#receive(); while (this.#replies.take());
     this.#receiveItems();
     this.#events.delivered();
   }
 
-  /** What jobs have returned, as far as one such reply follows the other. Whether there is a reply of another kind. */
-  #takeReturned(): boolean {
-    const replies = this.#replies;
-    const runs = [replies.number], values = [replies.label];
-    const next = takeReturned(replies, runs, values);
-    this.#open -= runs.length;
-    if (this.#unannounced !== undefined && runs.includes(this.#unannounced)) this.#unannounced = undefined;
+  /** Receives what was taken, and, if a job returned that, what others have that follow it. */
+  #receive(): void {
+    const { kind, number: run, label: value, values } = this.#replies;
+    if (kind === ITEM || kind === ITEM_THREW) return this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
     if (this.#items !== undefined) this.#receiveItems();
-    this.#events.returned(runs, values);
-    return next;
+    if (kind === RETURNED) return this.#receiveReturned([run], [value]);
+    this.#answered(run);
+    if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
+    else this.#events.message({ type: "skipped", run });
   }
 
-  /** Any other reply. Whether there is one more. */
-  #receiveOther(): boolean {
-    const { kind, number: run, label: value, values } = this.#replies;
-    if (kind === ITEM || kind === ITEM_THREW) this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
-    else {
-      this.#answered(run);
-      if (this.#items !== undefined) this.#receiveItems();
-      if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
-      else this.#events.message({ type: "skipped", run });
-    }
-    return this.#replies.take();
+  #receiveReturned(runs: number[], values: unknown[]): void {
+    takeReturned(this.#replies, runs, values);
+    this.#open -= runs.length;
+    if (this.#unannounced !== undefined && runs.includes(this.#unannounced)) this.#unannounced = undefined;
+    this.#events.returned(runs, values);
   }
 
   #answered(run: number): void {
@@ -339,13 +330,11 @@ export class Line {
  * The loop of {@linkcode Line.drain}, by itself: V8 compiles a loop with all that is called around it, again and again while it learns what that does, and does so on cores that
  * workers could have. All that is done for each of very many jobs is in a few such loops, of which none calls another.
  */
-function takeReturned(replies: SharedQueue, runs: number[], values: unknown[]): boolean {
-  while (replies.take()) {
-    if (replies.kind !== RETURNED) return true;
+function takeReturned(replies: SharedQueue, runs: number[], values: unknown[]): void {
+  while (replies.takeIf(RETURNED)) {
     runs.push(replies.number);
     values.push(replies.label);
   }
-  return false;
 }
 
 /** A macrotask, at once. */

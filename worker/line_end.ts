@@ -133,6 +133,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       begin = turnBegan = performance.now();
     }
     working = false;
+    // Something may have settled before the first of them.
+    if (held) ring();
   }
 
   /** Looks how long the last jobs took, and whether it is time to ring; true if it is time for a turn of the event loop. */

@@ -520,7 +520,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
   }
 
-  async function initialize({ task: message, args }: ToRuntime & { type: "initialize" }): Promise<void> {
+  async function callInitializer({ task: message, args }: ToRuntime & { type: "initialize" }): Promise<void> {
     const func = task(message);
     try {
       await func(...args);
@@ -530,7 +530,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
-  async function close({ finalizer }: ToRuntime & { type: "close" }): Promise<void> {
+  async function callFinalizer({ finalizer }: ToRuntime & { type: "close" }): Promise<void> {
     const func = finalizer === undefined ? () => {} : task(finalizer);
     try {
       await func();
@@ -557,13 +557,13 @@ export function createRuntime(host: RuntimeHost): Runtime {
         case "load":
           return void load(message);
         case "initialize":
-          return void initialize(message);
+          return void callInitializer(message);
         case "run":
           return void run(message);
         case "chunk":
           return void runChunk(message);
         case "close":
-          return void close(message);
+          return void callFinalizer(message);
       }
     },
     end() {

@@ -27,6 +27,8 @@ export interface SharedQueue {
   look(times: number): boolean;
   /** Reads the next record, if there is one; the room that it took is free then. */
   take(): boolean;
+  /** The same if it is of this kind. */
+  takeIf(kind: number): boolean;
   /** Gives it the memory of a buffer that is in no other hands: the next buffer that it reads of this size lies there. New memory takes longer than to fill it. */
   reuse(buffer: ArrayBuffer): void;
   /** What the record was that was taken last. */
@@ -611,6 +613,13 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return true;
   }
 
+  function takeIf(kind: number): boolean {
+    if (position === writtenTo && position === (writtenTo = load(words, WRITTEN))) return false;
+    let at = FIRST_CELL + (position & inRing);
+    if (words[2 * at] === SKIP) at = FIRST_CELL;
+    return words[2 * at + 1] === kind && take();
+  }
+
   const queue = {
     kind: 0,
     number: 0,
@@ -618,6 +627,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     values: none,
     push,
     take,
+    takeIf,
     reuse(buffer: ArrayBuffer) {
       spare = buffer;
     },
