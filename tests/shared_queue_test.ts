@@ -200,6 +200,30 @@ Deno.test("openSharedQueue() reads a buffer into memory that it was given if tha
   assertEquals(buffers.map((buffer) => buffer === given), [false, true, false]);
 });
 
+Deno.test("openSharedQueue() keeps memory for as many buffers as are read before any of them is done with, and no more", () => {
+  const { writer, reader } = open();
+  // As many as it keeps, as many as have room in the bulk, and none of what has no bytes.
+  for (const [size, kept] of [[2000, 8], [2 ** 14, 4], [0, 0]] as const) {
+    const given = Array.from({ length: 8 }, () => new ArrayBuffer(size));
+    for (const buffer of given) reader.reuse(buffer);
+    let found = 0;
+    for (let i = 0; i < 8; i++) {
+      assert(writer.push(1, 1, 0, [new Uint8Array(size).fill(i)]));
+      const [, , , [bytes]] = take(reader) as [number, number, unknown, Uint8Array[]];
+      assertEquals(bytes, new Uint8Array(size).fill(i));
+      if (given.includes(bytes!.buffer as ArrayBuffer)) found++;
+    }
+    assertEquals(found, kept, `of ${size} bytes`);
+  }
+  const tiny = Array.from({ length: 100 }, () => new ArrayBuffer(8));
+  for (const buffer of tiny) reader.reuse(buffer);
+  const read = tiny.map(() => {
+    assert(writer.push(1, 1, 0, [new Uint8Array(8)]));
+    return (take(reader) as [number, number, unknown, Uint8Array[]])[3][0]!.buffer as ArrayBuffer;
+  });
+  assertEquals(read.filter((buffer) => tiny.includes(buffer)).length, 64);
+});
+
 Deno.test("openSharedQueue() writes nothing beyond the room that there is, whatever does not fit", () => {
   for (
     const last of [new Uint8Array(2000), new Uint8Array(9), "x".repeat(2000), "x".repeat(99), "日".repeat(9), [1.5], new Date(1), 1n, {

@@ -29,7 +29,7 @@ export interface SharedQueue {
   take(): boolean;
   /** The same if it is of this kind. */
   takeIf(kind: number): boolean;
-  /** Gives it the memory of a buffer that is in no other hands: the next buffer that it reads of this size lies there. New memory takes longer than to fill it. */
+  /** Gives it the memory of a buffer that is in no other hands: a buffer that it reads next, of this size, lies there. New memory takes longer than to fill it. */
   reuse(buffer: ArrayBuffer): void;
   /** What the record was that was taken last. */
   readonly kind: number;
@@ -69,6 +69,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const MOST_OBJECTS = 64;
   /** So many lists of keys, and so many beginnings of lists; where there are more, objects are used as dictionaries. */
   const MOST_SHAPES = 256, MOST_BEGINNINGS = 4096;
+  /** So many buffers are kept for those that are read next, and no more bytes than the bulk has: several records are read before anybody is through with the first. */
+  const MOST_SPARES = 64;
   /** A list of keys that was read so often is worth a constructor, which takes 10 µs to make. */
   const OFTEN = 20;
   /** The words before the cells: where the writer is and where the reader is, far enough from each other not to share a cache line. */
@@ -160,8 +162,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const none: unknown[] = [];
   /** The objects of the record that is written. */
   const objects: unknown[] = [];
-  /** Memory for the next buffer, if it has this size. */
-  let spare: ArrayBuffer | undefined;
+  /** Memory for the next buffers, all of one size. */
+  let spares: ArrayBuffer[] = [];
   let writing = false;
   /** The next cell, and the end of those that may be written. */
   let cell = 0;
@@ -550,10 +552,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   function newBytes(length: number): Uint8Array<ArrayBuffer> {
-    if (spare?.byteLength !== length) return new ByteArray(length);
-    const bytes = new ByteArray(spare);
-    spare = undefined;
-    return bytes;
+    return spares[0]?.byteLength === length ? new ByteArray(spares.pop()!) : new ByteArray(length);
   }
 
   /** Where the bytes of a value lie: in the bulk, or in the cells that are next. */
@@ -629,7 +628,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     take,
     takeIf,
     reuse(buffer: ArrayBuffer) {
-      spare = buffer;
+      const { byteLength } = buffer;
+      if (spares[0]?.byteLength !== byteLength) spares = [];
+      const count = spares.length + 1;
+      if (byteLength > 0 && count <= MOST_SPARES && count * byteLength <= bulk.byteLength) spares.push(buffer);
     },
     close() {
       closed = true;
