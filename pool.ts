@@ -630,13 +630,14 @@ export class ProcessPool implements AsyncDisposable {
       const slot = this.#crew.choose(this.#queue.size);
       if (slot === undefined) break;
       const sent = slot.sendCalls(this.#queue);
-      together = sent > 0 ? Math.min(TOGETHER, slot.jobsWithin(TIME_TOGETHER)) : 0;
       if (sent > 0) {
+        together = Math.min(TOGETHER, slot.jobsWithin(TIME_TOGETHER));
         if (slot.load > 0) this.#crew.expectAnswer();
         // One of them may take longer than those before, while another worker has nothing to do.
         if (sent > 1) this.#crew.balance();
         continue;
       }
+      together = 0;
       const ticket = this.#queue.first;
       // What a getter of a call does comes before it is seen that it cannot be sent like that.
       if (ticket === undefined || !slot.hasRoom) continue;
@@ -686,7 +687,7 @@ export class ProcessPool implements AsyncDisposable {
       const calls = tickets.length - others.length;
       this.#counts.finished += calls;
       releasePermits(this.#gate, calls);
-      for (const [ticket] of others) this.#callBack(ticket);
+      for (const ticket of others) this.#callBack(ticket);
     },
     answered: (ticket, answer) => {
       this.#undecided.add(ticket);
@@ -705,21 +706,19 @@ export class ProcessPool implements AsyncDisposable {
   };
 
   /** Settles those that returned, but gives no permits back and calls no callbacks. Those of them that are no calls, or have callbacks. */
-  #fulfil(tickets: Ticket[], values: unknown[]): Settlement[] {
+  #fulfil(tickets: Ticket[], values: unknown[]): Ticket[] {
     if (this.#observation !== undefined) {
-      const all = tickets.map((ticket, i): Settlement => [ticket, { state: "finished", value: values[i] }]);
-      this.#recordAll(all);
-      return all;
+      this.#recordAll(tickets.map((ticket, i) => [ticket, { state: "finished", value: values[i] }]));
+      return tickets;
     }
-    let others: Settlement[] | undefined;
+    const others: Ticket[] = [];
     for (let i = 0; i < tickets.length; i++) {
       const ticket = tickets[i]!;
       if (ticket.fulfil(values[i])) continue;
-      const settlement: Settlement = [ticket, { state: "finished", value: values[i] }];
-      this.#record(...settlement);
-      (others ??= []).push(settlement);
+      this.#record(ticket, { state: "finished", value: values[i] });
+      others.push(ticket);
     }
-    return others ?? NONE;
+    return others;
   }
 
   #decode = (thrown: Thrown): unknown => this.#tasks.decode(thrown);
@@ -920,8 +919,6 @@ function isSmallCall(ticket: Ticket): boolean {
 
 type Cancelled = { state: "cancelled"; error: unknown };
 type Settlement = [ticket: Ticket, outcome: Outcome<unknown>];
-
-const NONE: Settlement[] = [];
 
 function failed(error: unknown): Outcome<unknown> {
   return { state: "failed", error };

@@ -139,9 +139,7 @@ export class Semaphore {
    * @throws {RangeError} If all permits are there already. Nothing has changed then.
    */
   release(): void {
-    const waiter = this.#waiters.shift();
-    if (waiter === undefined) this.#putDown(1);
-    else waiter.grant();
+    releasePermits(this, 1);
   }
 
   #putDown(permits: number): void {

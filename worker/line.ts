@@ -183,7 +183,7 @@ export class Line {
     // What was written before the message was sent comes before it.
     this.drain();
     if (this.#closed) return;
-    if (isLast(message)) this.#answered(message.run);
+    if (isLast(message)) this.#answered([message.run]);
     this.#events.message(message);
     this.#events.delivered();
   }
@@ -203,21 +203,20 @@ export class Line {
     if (kind === ITEM || kind === ITEM_THREW) return this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
     if (this.#items !== undefined) this.#receiveItems();
     if (kind === RETURNED) return this.#receiveReturned([run], [value]);
-    this.#answered(run);
+    this.#answered([run]);
     if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
     else this.#events.message({ type: "skipped", run });
   }
 
   #receiveReturned(runs: number[], values: unknown[]): void {
     takeReturned(this.#replies, runs, values);
-    this.#open -= runs.length;
-    if (this.#unannounced !== undefined && runs.includes(this.#unannounced)) this.#unannounced = undefined;
+    this.#answered(runs);
     this.#events.returned(runs, values);
   }
 
-  #answered(run: number): void {
-    this.#open--;
-    if (run === this.#unannounced) this.#unannounced = undefined;
+  #answered(runs: number[]): void {
+    this.#open -= runs.length;
+    if (this.#unannounced !== undefined && runs.includes(this.#unannounced)) this.#unannounced = undefined;
   }
 
   /** Items that follow each other are received together. */

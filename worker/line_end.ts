@@ -108,7 +108,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
         }
         cameByPort = false;
         runtime.call(requests.kind, requests.number, requests.label as string | number, requests.values);
-      } else if (hasTurnOfPort()) {
+      } else if (turnsOfPort > 0 && byPort.length > 0) {
         cameByPort = true;
         turnsOfPort--;
         const message = byPort.shift()!;
@@ -121,7 +121,6 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       }
       inARow++;
       if (!runtime.hasRoom) {
-        if (held) ring();
         occupiedSince = begin;
         break;
       }
@@ -133,7 +132,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       begin = turnBegan = performance.now();
     }
     working = false;
-    // Something may have settled before the first of them.
+    // What is left open now may take long.
     if (held) ring();
   }
 
@@ -158,11 +157,6 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       turned = resolve;
       apply(postMessage, here, [undefined]);
     });
-  }
-
-  /** Whether there is a job that has come by the port, and it is its turn. */
-  function hasTurnOfPort(): boolean {
-    return turnsOfPort > 0 && byPort.length > 0;
   }
 
   /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */

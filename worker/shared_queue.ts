@@ -593,9 +593,15 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return object;
   }
 
-  function take(): boolean {
+  /** Whether there is a record, which begins at this position then. */
+  function findNext(): boolean {
     if (position === writtenTo && position === (writtenTo = load(words, WRITTEN))) return false;
-    if (words[2 * (FIRST_CELL + (position & inRing))] === SKIP) position += size - (position & inRing);
+    if (words[2 * (FIRST_CELL + (position & inRing))] === SKIP) position = (position + size - (position & inRing)) & POSITIONS;
+    return true;
+  }
+
+  function take(): boolean {
+    if (!findNext()) return false;
     cell = FIRST_CELL + (position & inRing);
     const header = 2 * cell;
     cell += 2;
@@ -613,10 +619,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   function takeIf(kind: number): boolean {
-    if (position === writtenTo && position === (writtenTo = load(words, WRITTEN))) return false;
-    let at = FIRST_CELL + (position & inRing);
-    if (words[2 * at] === SKIP) at = FIRST_CELL;
-    return words[2 * at + 1] === kind && take();
+    return findNext() && words[2 * (FIRST_CELL + (position & inRing)) + 1] === kind && take();
   }
 
   const queue = {

@@ -189,8 +189,7 @@ export class Slot {
       message: (message) => this.#receive(message),
       returned: (runs, values) => this.#returned(runs, values),
       delivered: () => {
-        const ahead = Math.floor(TIME_AHEAD / this.#thread.pace) - 1;
-        this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, ahead));
+        this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, this.jobsWithin(TIME_AHEAD) - 1));
         this.#isFull = false;
         if (this.#load > 0) this.#answeredNow();
         const answered = this.#hasAnswered;
@@ -248,7 +247,7 @@ export class Slot {
     if (this.#load >= most || (this.#sent >= this.#lookAfter && this.#isOverdue())) return undefined;
     // Of one that runs a single job nobody can tell how long that takes.
     if (this.#isFull) return this.hasSurplus ? 0 : undefined;
-    return Math.min(Math.min(this.#room, most) - this.#load, this.#maxJobs - this.#runs);
+    return this.#within(most - this.#load);
   }
 
   /** How many jobs take so many ms lately. */
@@ -258,8 +257,13 @@ export class Slot {
 
   /** How many it takes at once where others are as good. */
   get #share(): number {
-    const share = Math.min(this.jobsWithin(SHARE), this.#room - this.#load, this.#maxJobs - this.#runs);
+    const share = this.#within(this.jobsWithin(SHARE));
     return this.#capacity > 1 || share < 2 ? 0 : share;
+  }
+
+  /** So many more jobs, or as many as it takes. */
+  #within(jobs: number): number {
+    return Math.min(jobs, this.#room - this.#load, this.#maxJobs - this.#runs);
   }
 
   #isOverdue(): boolean {
@@ -638,21 +642,14 @@ export class Slot {
 
   /** The tickets of those that are held still. Their values are the first ones then. */
   #letGoOfAll(runs: number[], values: unknown[]): Ticket[] {
-    const holdings = this.#holdings, { length: places } = holdings;
     const tickets = new Array<Ticket>(runs.length);
     let left = 0;
     for (let i = 0; i < runs.length; i++) {
-      const run = runs[i]!;
-      const holding = holdings[run % places]!;
-      if (holding.run !== run) continue;
+      const holding = this.#heldAs(runs[i]!);
+      if (holding === undefined) continue;
       const { ticket } = holding;
-      holding.run = holding.ticket = undefined;
-      this.#free.push(run % places);
-      this.#load--;
-      if (ticket === undefined) {
-        this.#withdrawn--;
-        continue;
-      }
+      this.#clear(holding);
+      if (ticket === undefined) continue;
       if (this.#observation !== undefined) this.#observe(holding, ticket);
       ticket.slot = undefined;
       values[left] = values[i];
