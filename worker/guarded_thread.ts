@@ -65,7 +65,7 @@ class GuardedThread implements Thread {
     try {
       this.#terminate = launch({ lock, port: port2, died: (death) => this.#died(death) });
     } catch (error) {
-      port1.close();
+      this.#line.close();
       port2.close();
       throw error;
     }

@@ -6,7 +6,7 @@ import { soon } from "./soon.ts";
 export interface LineMemory {
   requests: QueueMemory;
   replies: QueueMemory;
-  /** The words {@linkcode WORKER} and {@linkcode CALLER}, and at {@linkcode PACE} a double. */
+  /** The words {@linkcode WORKER}, {@linkcode CALLER} and {@linkcode LOOKING}, and at {@linkcode PACE} a double. */
   bells: SharedArrayBuffer;
 }
 
@@ -14,6 +14,8 @@ export interface LineMemory {
 export const WORKER = 0;
 /** In the bells: what the caller does, {@linkcode AWAKE} or {@linkcode ASLEEP}. */
 export const CALLER = 16;
+/** In the bells: whether the worker may look for its next job without sleeping, as {@linkcode CORES} says. */
+export const LOOKING = 8;
 /** In the bells, read as doubles: how long a job takes lately, in ms. */
 export const PACE = 16;
 /** It will look at its queue before it does anything else. */
@@ -46,10 +48,16 @@ const BULK = 2 ** 20;
 const ENOUGH = 64;
 
 /**
- * Where there is one job that takes less than so many ms, the caller looks so many times, some 15 µs, whether it is done before it waits: to be woken takes 20 µs. More, and
- * it keeps a core from a worker that has to be woken first, as it does where there is but one.
+ * Who looks for something without sleeping keeps a core from those that compute: the caller and a worker do so only while no more workers have jobs than there are cores beside
+ * that of the caller, and where there is but one core not at all.
  */
-const QUICK = 0.01, SPIN = navigator.hardwareConcurrency > 1 ? 2000 : 1;
+const CORES = navigator.hardwareConcurrency;
+
+/**
+ * Where a worker runs, and all its jobs are due in less than so many ms, the caller looks for a reply as long before it waits: to be woken takes 5 to 80 µs. More, and the thread
+ * does nothing else for longer than that.
+ */
+const DUE_SOON = 0.05;
 
 /**
  * A worker that has more to do holds the replies of short jobs back for less than a millisecond, as line_end.ts tells. What it does next may take
@@ -101,6 +109,7 @@ export class Line {
   #closed = false;
 
   constructor(port: MessagePort, events: LineEvents) {
+    lines.add(this);
     this.#port = port;
     this.#events = events;
     const queue = (): QueueMemory => ({ ring: new SharedArrayBuffer(8 * (16 + CELLS)), bulk: new SharedArrayBuffer(BULK) });
@@ -171,9 +180,11 @@ export class Line {
   /** The worker is awake, and may have taken up already what was sent, or it has to be woken first. */
   #expectReply(awake: boolean): void {
     this.#emptyLooks = 0;
+    this.#bells[LOOKING] = leavesCore() ? 1 : 0;
     if (!this.#listening) {
       this.#listening = true;
-      if (awake) queueMicrotask(this.#lookAndListen);
+      // After what is gathered in this turn has been sent.
+      if (awake) queueMicrotask(() => queueMicrotask(this.#lookAndListen));
       else this.#listen();
     }
     if (this.#timer === undefined) this.#lookSoon();
@@ -238,6 +249,7 @@ export class Line {
 
   close(): void {
     this.#closed = true;
+    lines.delete(this);
     this.#port.close();
     clearTimeout(this.#timer);
     // So that nothing waits on the memory any more.
@@ -273,9 +285,15 @@ export class Line {
 
   /** Looks for replies at the end of the turn, and waits if there are none. */
   #lookAndListen = (): void => {
-    if (this.#replies.look(this.#open === 1 && this.pace < QUICK ? SPIN : 1)) soon(this.#take);
+    const areDue = this.#open * this.pace < DUE_SOON && Atomics.load(this.#bells, WORKER) === AWAKE && leavesCore();
+    if (areDue ? this.#replies.look(DUE_SOON) : this.#replies.hasNext) soon(this.#take);
     else this.#listen();
   };
+
+  /** Whether there are jobs that were not answered. */
+  static isBusy(line: Line): boolean {
+    return line.#open > 0;
+  }
 
   /**
    * Waits for replies. Where the worker has to be woken this comes before it is: Deno hears too late, by half a millisecond, of one in seven replies that come
@@ -323,6 +341,16 @@ export class Line {
     this.#emptyLooks = 0;
     this.#lookSoon();
   };
+}
+
+/** Those that are open. */
+const lines = new Set<Line>();
+
+/** Whether there is a core for who looks. */
+function leavesCore(): boolean {
+  let busy = 0;
+  for (const line of lines) if (Line.isBusy(line)) busy++;
+  return busy < CORES;
 }
 
 /**

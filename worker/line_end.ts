@@ -31,7 +31,7 @@ export interface LineEnd {
  */
 export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): LineEnd {
   // As in line.ts, which is not there in a worker.
-  const WORKER = 0, CALLER = 16, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1;
+  const WORKER = 0, LOOKING = 8, CALLER = 16, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1;
   const RETURNED = 1, SKIPPED = 2, ITEM = 3, THREW = 4, ITEM_THREW = 5;
   /**
    * How long the worker sleeps beside its event loop before it goes back to it, in ms, and how long it works beside it. Shorter, and callers that take their
@@ -39,11 +39,18 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
    */
   const SLEEP = 4, LONGEST_STRETCH = 4;
   /**
-   * After so few jobs in a row, or so few tiny ones, the worker looks so many times whether the next is there, some 50 µs, before it sleeps: a caller that makes one call after
-   * another, or some at a time, is answered without waking a core, in a tenth of the time. Where there are more there is no hurry, and where they take longer several workers share
-   * them: that would only take a core from the caller, as it does where there is but one.
+   * After so few jobs in a row the worker looks for the next one for so many ms before it sleeps, if the caller says that there is a core for that: a caller that makes one call
+   * after another, or some at a time, is answered without waking a core, in a tenth of the time. Shorter, and one that has to be woken comes too late; longer, and more of the core
+   * is burned when nothing comes. Where there are more jobs there is no hurry.
    */
-  const FEW = 2, FEW_IF_TINY = 32, SPIN = navigator.hardwareConcurrency > 1 ? 20_000 : 1;
+  const FEW = 2, LOOK = 0.2;
+  /** The same of jobs that take less than so many ms: where they take longer, several workers share them. */
+  const SHORT = 0.05, FEW_IF_SHORT = 32;
+  /**
+   * Of those that take less than so many ms the caller has more to do for each than the worker. So the worker may look after this many as well, once it has done so many: until then
+   * V8 compiles what runs, and to look takes a core from that.
+   */
+  const TINIEST = 0.002, FEW_IF_TINIEST = 256, WARM = 50_000;
   /**
    * A caller that sleeps is not woken for each of many jobs that take longer than so many ms, but after so many. Longer, and results are held back for longer;
    * shorter, and the caller takes more of the cores that workers compute on. Shorter jobs than that keep a caller awake anyway.
@@ -85,6 +92,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   let untimed = 0;
   /** How many jobs there were since it slept. */
   let inARow = 0;
+  /** How many there were before, up to when that does not matter any more. */
+  let jobsBefore = 0;
   /** Whether there are replies that the caller was not woken for, and since when. */
   let held = false;
   let heldSince = 0;
@@ -163,7 +172,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   function sleep(): boolean {
     // A job that has come by the port is about to have its turn: nobody would send a message to say so.
     if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
-      if (inARow <= (pace[PACE]! < TINY ? FEW_IF_TINY : FEW)) requests.look(SPIN);
+      if (inARow <= fewJobs() && bells[LOOKING] === 1) requests.look(LOOK);
+      jobsBefore += inARow;
       inARow = 0;
       // Unless it is called, which it may be at any moment from now on.
       if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
@@ -172,6 +182,12 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     }
     store(bells, WORKER, LISTENING);
     return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
+  }
+
+  /** How many are few, as jobs are lately. */
+  function fewJobs(): number {
+    if (pace[PACE]! >= SHORT) return FEW;
+    return pace[PACE]! < TINIEST && jobsBefore > WARM ? FEW_IF_TINIEST : FEW_IF_SHORT;
   }
 
   /** Tells the caller of a reply, or will. */

@@ -23,8 +23,8 @@ export interface SharedQueue {
   readonly isCrowded: boolean;
   /** Whether there is a record to take. */
   readonly hasNext: boolean;
-  /** Looks so many times whether there is one, until there is: once takes some 8 ns. */
-  look(times: number): boolean;
+  /** Looks for so many ms whether there is one, until there is. */
+  look(time: number): boolean;
   /** Reads the next record, if there is one; the room that it took is free then. */
   take(): boolean;
   /** The same if it is of this kind. */
@@ -103,6 +103,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   const { load, store } = Atomics;
+  const { performance } = globalThis;
   const { keys: keysOf, is, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, prototype: plain } = Object;
   const { from: arrayFrom, isArray } = Array;
   const { min } = Math;
@@ -646,9 +647,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       return !queue.hasRoom || ((bulkWritten - load(words, BULK_READ)) & POSITIONS) > bulkSize >> 1;
     },
     // A loop that is all of its function is compiled in no time.
-    look(times: number) {
-      for (let i = 0; i < times; i++) if (position !== load(words, WRITTEN)) return true;
-      return false;
+    look(time: number) {
+      for (const end = performance.now() + time;;) {
+        // To read the clock takes as long as to look ten times.
+        for (let i = 0; i < 64; i++) if (position !== load(words, WRITTEN)) return true;
+        if (performance.now() >= end) return false;
+      }
     },
     get hasNext() {
       return position !== writtenTo || position !== (writtenTo = load(words, WRITTEN));
