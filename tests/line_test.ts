@@ -216,6 +216,32 @@ for (const backend of ["worker", "killable"] as const) {
     while (await within(pool.run(ticks)) < 3);
   });
 
+  Deno.test(`A task that stops the clock stops only its own (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    await pool.run(() => {
+      performance.now = () => 0;
+      Date.now = () => 0;
+    });
+    for (let i = 0; i < 20; i++) {
+      assertEquals(await within(Promise.all(Array.from({ length: 10 }, (_, x) => pool.run((x: number) => x + 1, x)))), [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+      ]);
+    }
+    let sum = 0;
+    for await (const x of pool.map((x: number) => x, Array(1000).keys())) sum += x;
+    assertEquals(sum, 499_500);
+    assertEquals(await pool.run(() => performance.now() + Date.now()), 0);
+  });
+
   Deno.test(`move() moves a result instead of copying it (${backend})`, async () => {
     const url = moduleOf(`
       let last;

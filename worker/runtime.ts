@@ -52,7 +52,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const LONGEST_DELIVERY = 1000;
   const JOB = Symbol.for("process-pool.job"), CALLED = Symbol.for("process-pool.called"), MOVE = Symbol.for("process-pool.move");
   // As they are now: tasks may put others in their place.
-  const { performance } = globalThis;
+  const clock = performance.now.bind(performance);
   const startTimer = global<typeof setTimeout>("setTimeout");
   const stopTimer = global<typeof clearTimeout>("clearTimeout");
   const { store, compareExchange } = Atomics;
@@ -143,7 +143,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   function noteTimesIn(memory: TimesMemory): void {
     times = memory.times;
     // It took this message some time to arrive, so this is too little.
-    const least = memory.now - performance.now();
+    const least = memory.now - clock();
     const byTimeOfDay = performance.timeOrigin - memory.origin;
     // Better, unless the time of day was changed meanwhile.
     ahead = byTimeOfDay >= least && byTimeOfDay < least + LONGEST_DELIVERY ? byTimeOfDay : least;
@@ -151,7 +151,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   /** Notes that a job begins, or, with 1, that it has ended. */
   function noteTime(run: number, end: 0 | 1): void {
-    if (times !== undefined) times[run % claimed * 2 + end] = performance.now() + ahead;
+    if (times !== undefined) times[run % claimed * 2 + end] = clock() + ahead;
   }
 
   /** A task that cannot be had throws whenever it is called: the slot counts it as known all the same. */
@@ -341,7 +341,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     #thrown: [number, Thrown][] = [];
     #transfer: Transferable[] = [];
     #timer: ReturnType<typeof setTimeout> | undefined;
-    readonly #begin = performance.now();
+    readonly #begin = clock();
     #sent = this.#begin;
     /** After how many items the clock is looked at: that takes longer than the shortest ones. */
     #stride = 1;
@@ -407,7 +407,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     #isDue(): boolean {
       if (this.message.eager && !this.#inMemory) return true;
       if (this.#to <= this.#nextLook) return false;
-      const now = performance.now();
+      const now = clock();
       this.#stride = now - this.#lastLook < GATHER / 10 ? Math.min(2 * this.#stride, LONGEST_STRIDE) : 1;
       this.#nextLook = this.#to - 1 + this.#stride;
       this.#lastLook = now;
@@ -417,7 +417,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     flush(last: boolean): void {
       if (this.#timer !== undefined) stopTimer()(this.#timer);
       this.#timer = undefined;
-      this.#sent = performance.now();
+      this.#sent = clock();
       this.#send(last);
       this.#from = this.#to;
       this.#values = [];
