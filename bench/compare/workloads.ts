@@ -73,6 +73,15 @@ export const WORKLOADS: readonly Workload[] = [
     measures: [JOBS_PER_SECOND],
   },
   {
+    name: "tiny-few",
+    title: "200,000 calls of x => x + 1, 40 at a time",
+    about: "what a job costs who has some tens of them in flight",
+    drive: "calls",
+    size: { jobs: 200_000, window: 40 },
+    workers: 2,
+    measures: [JOBS_PER_SECOND],
+  },
+  {
     name: "tiny-all",
     title: "100,000 calls of x => x + 1, all under one Promise.all",
     about: "whether a long queue is dear",
