@@ -6,7 +6,7 @@ import { soon } from "./soon.ts";
 export interface LineMemory {
   requests: QueueMemory;
   replies: QueueMemory;
-  /** The words {@linkcode WORKER}, {@linkcode CALLER} and {@linkcode LOOKING}, and at {@linkcode PACE} a double. */
+  /** The words {@linkcode WORKER}, {@linkcode CALLER} and {@linkcode MAY_SPIN}, and at {@linkcode PACE} a double: each in a cache line of its own. */
   bells: SharedArrayBuffer;
 }
 
@@ -14,10 +14,10 @@ export interface LineMemory {
 export const WORKER = 0;
 /** In the bells: what the caller does, {@linkcode AWAKE} or {@linkcode ASLEEP}. */
 export const CALLER = 16;
-/** In the bells: whether the worker may look for its next job without sleeping, as {@linkcode CORES} says. */
-export const LOOKING = 8;
 /** In the bells, read as doubles: how long a job takes lately, in ms. */
 export const PACE = 16;
+/** In the bells: whether the worker may spin, as {@linkcode CORES} says. */
+export const MAY_SPIN = 48;
 /** It will look at its queue before it does anything else. */
 export const AWAKE = 0;
 /** It waits in `Atomics.wait` or `Atomics.waitAsync`. */
@@ -48,16 +48,19 @@ const BULK = 2 ** 20;
 const ENOUGH = 64;
 
 /**
- * Who looks for something without sleeping keeps a core from those that compute: the caller and a worker do so only while no more workers have jobs than there are cores beside
- * that of the caller, and where there is but one core not at all.
+ * Who spins keeps a core from those that compute. So a worker, which looks for its next job while the caller is about to send that, does so only while no more workers have jobs than
+ * there are cores beside that of the caller.
  */
 const CORES = navigator.hardwareConcurrency;
 
 /**
- * Where a worker runs, and all its jobs are due in less than so many ms, the caller looks for a reply as long before it waits: to be woken takes 5 to 80 µs. More, and the thread
- * does nothing else for longer than that.
+ * Where but one worker has jobs, and they are due in less than so many ms, the caller spins as long before it waits: to be woken takes 5 to 80 µs. More, and the thread does nothing
+ * else for longer than that. Where several have jobs, the replies of others would wait meanwhile.
  */
 const DUE_SOON = 0.05;
+
+/** A caller of jobs that take less than so many ms takes their replies without a turn of the event loop: that takes as long as half of one. */
+const QUICK = 0.01;
 
 /**
  * A worker that has more to do holds the replies of short jobs back for less than a millisecond, as line_end.ts tells. What it does next may take
@@ -80,9 +83,8 @@ export interface LineEvents {
  * at once; all jobs of a turn wake it together; and a reply is with the caller even if the worker is halted a moment later. So a call costs far
  * less than a message each way, and calls need not be gathered into chunks by whoever makes them.
  *
- * After a job the worker waits for the next one for a few milliseconds in `Atomics.wait`, the caller in `Atomics.waitAsync`: to be woken from there takes a few
- * microseconds, a message to an event loop takes some fifty. Then the worker goes back to its event loop, so that nothing is used when nothing is
- * done.
+ * After a job the worker waits for the next one for a few milliseconds in `Atomics.wait`, the caller in `Atomics.waitAsync`: to be woken from there takes less than a message to
+ * an event loop. Before that either may spin for a moment, which takes less still. Then the worker goes back to its event loop, so that nothing is used when nothing is done.
  */
 export class Line {
   readonly memory: LineMemory;
@@ -109,11 +111,10 @@ export class Line {
   #closed = false;
 
   constructor(port: MessagePort, events: LineEvents) {
-    lines.add(this);
     this.#port = port;
     this.#events = events;
     const queue = (): QueueMemory => ({ ring: new SharedArrayBuffer(8 * (16 + CELLS)), bulk: new SharedArrayBuffer(BULK) });
-    this.memory = { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(8 * (PACE + 1)) };
+    this.memory = { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(4 * (MAY_SPIN + 16)) };
     this.#requests = openSharedQueue(this.memory.requests);
     this.#replies = openSharedQueue(this.memory.replies);
     this.#bells = new Int32Array(this.memory.bells);
@@ -147,7 +148,7 @@ export class Line {
       throw error;
     }
     if (!inTurn) this.#unannounced = message.run;
-    this.#open++;
+    this.#opened();
     this.#wake(false);
     this.#expectReply(false);
   }
@@ -158,8 +159,12 @@ export class Line {
    */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     if (this.#unannounced !== undefined || !this.#requests.push(key, run, id, args)) return false;
-    this.#open++;
+    this.#opened();
     return true;
+  }
+
+  #opened(): void {
+    if (this.#open++ === 0 && !this.#closed) busyLines++;
   }
 
   /** Whether a call may have been refused because much of the room is taken; or because one is being written, whose getter asks. */
@@ -169,6 +174,8 @@ export class Line {
 
   /** Tells the worker of so many jobs that were written. */
   ring(calls: number): void {
+    const maySpin = busyLines < CORES ? 1 : 0;
+    if (this.#bells[MAY_SPIN] !== maySpin) this.#bells[MAY_SPIN] = maySpin;
     this.#expectReply(this.#wakeSoon(calls));
   }
 
@@ -180,7 +187,6 @@ export class Line {
   /** The worker is awake, and may have taken up already what was sent, or it has to be woken first. */
   #expectReply(awake: boolean): void {
     this.#emptyLooks = 0;
-    this.#bells[LOOKING] = leavesCore() ? 1 : 0;
     if (!this.#listening) {
       this.#listening = true;
       // After what is gathered in this turn has been sent.
@@ -227,6 +233,7 @@ export class Line {
 
   #answered(runs: number[]): void {
     this.#open -= runs.length;
+    if (this.#open === 0 && !this.#closed) busyLines--;
     if (this.#unannounced !== undefined && runs.includes(this.#unannounced)) this.#unannounced = undefined;
   }
 
@@ -248,8 +255,8 @@ export class Line {
   }
 
   close(): void {
+    if (this.#open > 0 && !this.#closed) busyLines--;
     this.#closed = true;
-    lines.delete(this);
     this.#port.close();
     clearTimeout(this.#timer);
     // So that nothing waits on the memory any more.
@@ -285,14 +292,16 @@ export class Line {
 
   /** Looks for replies at the end of the turn, and waits if there are none. */
   #lookAndListen = (): void => {
-    const areDue = this.#open * this.pace < DUE_SOON && Atomics.load(this.#bells, WORKER) === AWAKE && leavesCore();
-    if (areDue ? this.#replies.look(DUE_SOON) : this.#replies.hasNext) soon(this.#take);
-    else this.#listen();
+    if (this.#closed) return;
+    if (!(this.#areDue ? this.#replies.spin(DUE_SOON) : this.#replies.hasNext)) return this.#listen();
+    if (this.pace < QUICK) soon(this.#take);
+    else setImmediate(this.#take);
   };
 
-  /** Whether there are jobs that were not answered. */
-  static isBusy(line: Line): boolean {
-    return line.#open > 0;
+  /** Whether all its jobs are due in no time, and nobody else's. */
+  get #areDue(): boolean {
+    if (this.#open === 0 || this.#open * this.pace >= DUE_SOON) return false;
+    return busyLines === 1 && CORES > 1 && Atomics.load(this.#bells, WORKER) === AWAKE;
   }
 
   /**
@@ -343,15 +352,8 @@ export class Line {
   };
 }
 
-/** Those that are open. */
-const lines = new Set<Line>();
-
-/** Whether there is a core for who looks. */
-function leavesCore(): boolean {
-  let busy = 0;
-  for (const line of lines) if (Line.isBusy(line)) busy++;
-  return busy < CORES;
-}
+/** How many lines of this thread have jobs that were not answered. */
+let busyLines = 0;
 
 /**
  * The loop of {@linkcode Line.drain}, by itself: V8 compiles a loop with all that is called around it, again and again while it learns what that does, and does so on cores that

@@ -31,7 +31,7 @@ export interface LineEnd {
  */
 export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): LineEnd {
   // As in line.ts, which is not there in a worker.
-  const WORKER = 0, LOOKING = 8, CALLER = 16, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1;
+  const WORKER = 0, CALLER = 16, MAY_SPIN = 48, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1;
   const RETURNED = 1, SKIPPED = 2, ITEM = 3, THREW = 4, ITEM_THREW = 5;
   /**
    * How long the worker sleeps beside its event loop before it goes back to it, in ms, and how long it works beside it. Shorter, and callers that take their
@@ -39,16 +39,16 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
    */
   const SLEEP = 4, LONGEST_STRETCH = 4;
   /**
-   * After so few jobs in a row the worker looks for the next one for so many ms before it sleeps, if the caller says that there is a core for that: a caller that makes one call
-   * after another, or some at a time, is answered without waking a core, in a tenth of the time. Shorter, and one that has to be woken comes too late; longer, and more of the core
-   * is burned when nothing comes. Where there are more jobs there is no hurry.
+   * After so few jobs in a row the worker spins for so many ms until the next one is there, before it sleeps, if the caller says that there is a core for that: a caller that makes one
+   * call after another, or some at a time, is answered without waking a core, in a tenth of the time. Shorter, and one that has to be woken comes too late; longer, and more of the
+   * core is burned when nothing comes. Where there are more jobs there is no hurry.
    */
-  const FEW = 2, LOOK = 0.2;
+  const FEW = 2, SPIN = 0.2;
   /** The same of jobs that take less than so many ms: where they take longer, several workers share them. */
   const SHORT = 0.05, FEW_IF_SHORT = 32;
   /**
-   * Of those that take less than so many ms the caller has more to do for each than the worker. So the worker may look after this many as well, once it has done so many: until then
-   * V8 compiles what runs, and to look takes a core from that.
+   * Of those that take less than so many ms the caller has more to do for each than the worker. So the worker may spin after this many as well, once it has done so many: until then
+   * V8 compiles what runs, and to spin takes a core from that.
    */
   const TINIEST = 0.002, FEW_IF_TINIEST = 256, WARM = 50_000;
   /**
@@ -93,7 +93,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   let untimed = 0;
   /** How many jobs there were since it slept. */
   let inARow = 0;
-  /** How many there were before, up to when that does not matter any more. */
+  /** How many there were before. */
   let jobsBefore = 0;
   /** Whether there are replies that the caller was not woken for, and since when. */
   let held = false;
@@ -173,9 +173,10 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   function sleep(): boolean {
     // A job that has come by the port is about to have its turn: nobody would send a message to say so.
     if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
-      if (inARow <= fewJobs() && bells[LOOKING] === 1) requests.look(LOOK);
+      const spins = inARow <= fewJobs() && bells[MAY_SPIN] === 1;
       jobsBefore += inARow;
       inARow = 0;
+      if (spins && requests.spin(SPIN)) return true;
       // Unless it is called, which it may be at any moment from now on.
       if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
       compareExchange(bells, WORKER, ASLEEP, AWAKE);

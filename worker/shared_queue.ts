@@ -23,8 +23,8 @@ export interface SharedQueue {
   readonly isCrowded: boolean;
   /** Whether there is a record to take. */
   readonly hasNext: boolean;
-  /** Looks for so many ms whether there is one, until there is. */
-  look(time: number): boolean;
+  /** Whether there is one within so many ms; the thread does nothing else until there is. */
+  spin(time: number): boolean;
   /** Reads the next record, if there is one; the room that it took is free then. */
   take(): boolean;
   /** The same if it is of this kind. */
@@ -71,6 +71,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const MOST_SHAPES = 256, MOST_BEGINNINGS = 4096;
   /** So many buffers are kept for those that are read next, and no more bytes than the bulk has: several records are read before anybody is through with the first. */
   const MOST_SPARES = 64;
+  /** The clock is read after so many looks, as that takes as long as ten of them; and so many are some milliseconds. */
+  const LOOKS_A_READING = 64, MOST_LOOKS = 1_000_000;
   /** A list of keys that was read so often is worth a constructor, which takes 10 µs to make. */
   const OFTEN = 20;
   /** The words before the cells: where the writer is and where the reader is, far enough from each other not to share a cache line. */
@@ -647,12 +649,14 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       return !queue.hasRoom || ((bulkWritten - load(words, BULK_READ)) & POSITIONS) > bulkSize >> 1;
     },
     // A loop that is all of its function is compiled in no time.
-    look(time: number) {
-      for (const end = clock() + time;;) {
-        // To read the clock takes as long as to look ten times.
-        for (let i = 0; i < 64; i++) if (position !== load(words, WRITTEN)) return true;
-        if (clock() >= end) return false;
+    spin(time: number) {
+      const end = clock() + time;
+      // It ends though the clock may stand.
+      for (let i = 1; i <= MOST_LOOKS; i++) {
+        if (position !== load(words, WRITTEN)) return true;
+        if (i % LOOKS_A_READING === 0 && clock() >= end) return false;
       }
+      return false;
     },
     get hasNext() {
       return position !== writtenTo || position !== (writtenTo = load(words, WRITTEN));

@@ -1,0 +1,271 @@
+import { assertEquals } from "@std/assert";
+import { ASLEEP, AWAKE, Line, type LineMemory, LISTENING, MAY_SPIN, PACE, RETURNED, WORKER } from "../worker/line.ts";
+import { type LineEnd, openLine } from "../worker/line_end.ts";
+import type { Runtime } from "../worker/runtime.ts";
+import { openSharedQueue, type QueueMemory } from "../worker/shared_queue.ts";
+import { within } from "./fixtures.ts";
+
+/** Who spins for the next job, or for a reply, before it sleeps, and when: by a clock that these tests turn. */
+
+const CORES = navigator.hardwareConcurrency;
+
+/** While something is done, the clock of this thread tells what it is told. */
+async function withClock(now: () => number, act: () => Promise<void>): Promise<void> {
+  Object.defineProperty(performance, "now", { value: now, configurable: true });
+  try {
+    await act();
+  } finally {
+    Reflect.deleteProperty(performance, "now");
+  }
+}
+
+/** The ports that are made while something is done: a worker's end closes its own with its worker. */
+function portsOf(act: () => void): MessagePort[] {
+  const { MessageChannel } = globalThis;
+  const ports: MessagePort[] = [];
+  globalThis.MessageChannel = class extends MessageChannel {
+    constructor() {
+      super();
+      ports.push(this.port1, this.port2);
+    }
+  };
+  try {
+    act();
+  } finally {
+    globalThis.MessageChannel = MessageChannel;
+  }
+  return ports;
+}
+
+function makeMemory(): LineMemory {
+  const queue = (): QueueMemory => ({ ring: new SharedArrayBuffer(2 ** 17), bulk: new SharedArrayBuffer(2 ** 12) });
+  return { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(256) };
+}
+
+/** How often a worker spins when it has done so many, and then so many, which take so many ms each. */
+async function countSpins(
+  { jobs, ms, core = true, before = 0 }: { jobs: number; ms: number; core?: boolean; before?: number },
+): Promise<number> {
+  const memory = makeMemory();
+  const bells = new Int32Array(memory.bells);
+  bells[MAY_SPIN] = core ? 1 : 0;
+  bells[WORKER] = LISTENING;
+  new Float64Array(memory.bells)[PACE] = ms;
+  let time = 0, spins = 0, done = 0;
+  const runtime = {
+    hasRoom: true,
+    idle: true,
+    call() {
+      time += ms;
+      done++;
+    },
+  } as unknown as Runtime;
+  const requests = openSharedQueue(memory.requests);
+  await withClock(() => time, async () => {
+    let end: LineEnd | undefined;
+    const ports = portsOf(() =>
+      end = openLine({
+        memory,
+        runtime,
+        openSharedQueue: (memory) => {
+          const queue = openSharedQueue(memory);
+          return Object.assign(queue, {
+            spin() {
+              spins++;
+              return false;
+            },
+          });
+        },
+      })
+    );
+    async function run(count: number): Promise<void> {
+      for (let i = 0; i < count; i++) requests.push(1, i, 0, []);
+      done = 0;
+      end!.receive({ type: "wake" });
+      while (done < count || Atomics.load(bells, WORKER) !== LISTENING) await new Promise((resolve) => setTimeout(resolve));
+    }
+    try {
+      for (let left = before; left > 0; left -= 1000) await run(1000);
+      spins = 0;
+      await run(jobs);
+    } finally {
+      for (const port of ports) port.close();
+    }
+  });
+  return spins;
+}
+
+for (
+  const [what, spins, given] of [
+    ["one long job", 1, { jobs: 1, ms: 100 }],
+    ["two long jobs", 1, { jobs: 2, ms: 100 }],
+    ["three long jobs", 0, { jobs: 3, ms: 100 }],
+    ["32 jobs of 20 µs", 1, { jobs: 32, ms: 0.02 }],
+    ["33 jobs of 20 µs", 0, { jobs: 33, ms: 0.02 }],
+    ["33 tiny jobs, when it is new", 0, { jobs: 33, ms: 0.001 }],
+    ["256 tiny jobs, when it has done 60,000", 1, { jobs: 256, ms: 0.001, before: 60_000 }],
+    ["257 tiny jobs, when it has done 60,000", 0, { jobs: 257, ms: 0.001, before: 60_000 }],
+    ["33 jobs of 20 µs, when it has done 60,000", 0, { jobs: 33, ms: 0.02, before: 60_000 }],
+    ["one job, when the others have all cores", 0, { jobs: 1, ms: 0.001, core: false }],
+  ] as const
+) {
+  Deno.test(`A worker ${spins > 0 ? "spins" : "does not spin"} after ${what}`, async () => {
+    assertEquals(await within(countSpins(given)), spins);
+  });
+}
+
+Deno.test("Who spins goes by the clock as it was: a task that stops it keeps no worker from its event loop", async () => {
+  const queue = openSharedQueue(makeMemory().requests);
+  await withClock(() => {
+    throw new Error("The clock has stopped");
+  }, () => {
+    assertEquals(queue.spin(0.01), false);
+    return Promise.resolve();
+  });
+});
+
+Deno.test("Who spins ends though the clock that there was stands", async () => {
+  await withClock(() => 0, () => {
+    assertEquals(openSharedQueue(makeMemory().requests).spin(1), false);
+    return Promise.resolve();
+  });
+});
+
+function openQuietLine(port: MessagePort, returned: () => void = () => {}): Line {
+  return new Line(port, { message() {}, delivered() {}, returned });
+}
+
+interface Given {
+  /** How long a job takes lately, in ms. */
+  pace: number;
+  calls?: number;
+  /** What the worker does when it is sent calls, and later. */
+  worker?: number;
+  later?: number;
+  /** After so many ms it answers one. */
+  after?: number;
+  /** Called when they are sent. */
+  meanwhile?: (line: Line) => void;
+}
+
+/** What the caller does who has sent calls: whether it finds the first reply, or waits for it. */
+async function call(
+  { pace, calls = 1, worker = AWAKE, later = worker, after = 0.01, meanwhile }: Given,
+): Promise<"found" | "waits" | "nothing"> {
+  const { port1, port2 } = new MessageChannel();
+  const { waitAsync } = Atomics;
+  /** What came first. */
+  let outcome: "found" | "waits" | "nothing" = "nothing";
+  const note = (what: "found" | "waits"): void => void (outcome === "nothing" && (outcome = what));
+  let time = 0;
+  let answer = (): void => {};
+  await withClock(() => {
+    time += 0.001;
+    if (time > after) answer();
+    return time;
+  }, async () => {
+    const line = openQuietLine(port1, () => note("found"));
+    const replies = openSharedQueue(line.memory.replies);
+    answer = () => {
+      answer = () => {};
+      replies.push(RETURNED, 0, "value", []);
+    };
+    const bells = new Int32Array(line.memory.bells);
+    new Float64Array(line.memory.bells)[PACE] = pace;
+    bells[WORKER] = worker;
+    Atomics.waitAsync = ((...args: Parameters<typeof waitAsync>) => {
+      note("waits");
+      return waitAsync(...args);
+    }) as typeof waitAsync;
+    try {
+      for (let run = 0; run < calls; run++) line.call(1, run, 0, []);
+      line.ring(calls);
+      bells[WORKER] = later;
+      meanwhile?.(line);
+      await new Promise((resolve) => setTimeout(resolve));
+    } finally {
+      Atomics.waitAsync = waitAsync;
+      line.close();
+      port2.close();
+    }
+  });
+  return outcome;
+}
+
+const NEEDS = "needs two cores";
+const ignore = CORES < 2;
+
+Deno.test({
+  name: `The caller spins for the result of a short job, and waits for that of a longer one (${NEEDS})`,
+  ignore,
+  async fn() {
+    assertEquals(await call({ pace: 0.001 }), "found");
+    assertEquals(await call({ pace: 0.04, after: 0.04 }), "found");
+    assertEquals(await call({ pace: 0.04, after: 0.06 }), "waits");
+    assertEquals(await call({ pace: 0.06 }), "waits");
+    assertEquals(await call({ pace: Infinity }), "waits");
+  },
+});
+
+Deno.test({
+  name: `The caller spins for the results of several jobs if all are due soon (${NEEDS})`,
+  ignore,
+  async fn() {
+    assertEquals(await call({ pace: 0.02, calls: 2 }), "found");
+    assertEquals(await call({ pace: 0.02, calls: 3 }), "waits");
+  },
+});
+
+Deno.test({
+  name:
+    `The caller waits for a worker that has to be woken, and for one that has gone to its event loop since it was sent a job (${NEEDS})`,
+  ignore,
+  async fn() {
+    assertEquals(await call({ pace: 0.001, worker: LISTENING }), "waits");
+    assertEquals(await call({ pace: 0.001, worker: ASLEEP }), "waits");
+    assertEquals(await call({ pace: 0.001, later: LISTENING }), "waits");
+  },
+});
+
+Deno.test("A caller does nothing about a line that is closed before it looks", async () => {
+  assertEquals(await call({ pace: 0.001, meanwhile: (line) => line.close() }), "nothing");
+});
+
+Deno.test({
+  name: `While another worker has a job the caller waits, so that no reply waits for it (${NEEDS})`,
+  ignore,
+  async fn() {
+    const { port1, port2 } = new MessageChannel();
+    const other = openQuietLine(port1);
+    assertEquals(await call({ pace: 0.001 }), "found");
+    other.call(1, 0, 0, []);
+    other.ring(1);
+    assertEquals(await call({ pace: 0.001 }), "waits");
+    openSharedQueue(other.memory.replies).push(RETURNED, 0, "value", []);
+    other.drain();
+    assertEquals(await call({ pace: 0.001 }), "found");
+    other.call(1, 1, 0, []);
+    other.ring(1);
+    other.close();
+    port2.close();
+    assertEquals(await call({ pace: 0.001 }), "found");
+  },
+});
+
+Deno.test("Workers may spin as long as there are cores for those that have jobs and the caller", () => {
+  const ports: MessagePort[] = [];
+  const lines: Line[] = [];
+  const maySpin: number[] = [];
+  for (let i = 0; i < CORES + 1; i++) {
+    const { port1, port2 } = new MessageChannel();
+    ports.push(port2);
+    const line = openQuietLine(port1);
+    lines.push(line);
+    line.call(1, 0, 0, []);
+    line.ring(1);
+    maySpin.push(new Int32Array(line.memory.bells)[MAY_SPIN]!);
+  }
+  for (const line of lines) line.close();
+  for (const port of ports) port.close();
+  assertEquals(maySpin, [...Array(CORES - 1).fill(1), 0, 0]);
+});
