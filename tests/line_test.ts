@@ -223,18 +223,8 @@ for (const backend of ["worker", "killable"] as const) {
       Date.now = () => 0;
     });
     for (let i = 0; i < 20; i++) {
-      assertEquals(await within(Promise.all(Array.from({ length: 10 }, (_, x) => pool.run((x: number) => x + 1, x)))), [
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-        7,
-        8,
-        9,
-        10,
-      ]);
+      const calls = Array.from({ length: 10 }, (_, x) => pool.run((x: number) => x + 1, x));
+      assertEquals(await within(Promise.all(calls)), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
     let sum = 0;
     for await (const x of pool.map((x: number) => x, Array(1000).keys())) sum += x;

@@ -4,6 +4,7 @@ import { type LineEnd, openLine } from "../worker/line_end.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue, type QueueMemory } from "../worker/shared_queue.ts";
 import { within } from "./fixtures.ts";
+import { turn } from "./helpers.ts";
 
 /** Who spins for the next job, or for a reply, before it sleeps, and when: by a clock that these tests turn. */
 
@@ -82,7 +83,7 @@ async function countSpins(
       for (let i = 0; i < count; i++) requests.push(1, i, 0, []);
       done = 0;
       end!.receive({ type: "wake" });
-      while (done < count || Atomics.load(bells, WORKER) !== LISTENING) await new Promise((resolve) => setTimeout(resolve));
+      while (done < count || Atomics.load(bells, WORKER) !== LISTENING) await turn();
     }
     try {
       for (let left = before; left > 0; left -= 1000) await run(1000);
@@ -182,7 +183,7 @@ async function call(
       line.ring(calls);
       bells[WORKER] = later;
       meanwhile?.(line);
-      await new Promise((resolve) => setTimeout(resolve));
+      await turn();
     } finally {
       Atomics.waitAsync = waitAsync;
       line.close();

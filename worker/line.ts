@@ -148,7 +148,7 @@ export class Line {
       throw error;
     }
     if (!inTurn) this.#unannounced = message.run;
-    this.#opened();
+    this.#count(1);
     this.#wake(false);
     this.#expectReply(false);
   }
@@ -159,12 +159,16 @@ export class Line {
    */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     if (this.#unannounced !== undefined || !this.#requests.push(key, run, id, args)) return false;
-    this.#opened();
+    this.#count(1);
     return true;
   }
 
-  #opened(): void {
-    if (this.#open++ === 0 && !this.#closed) busyLines++;
+  /** Notes that there are so many more jobs to be answered, or fewer. */
+  #count(jobs: number): void {
+    const wasBusy = this.#open > 0;
+    this.#open += jobs;
+    const isBusy = this.#open > 0;
+    if (wasBusy !== isBusy && !this.#closed) busyLines += isBusy ? 1 : -1;
   }
 
   /** Whether a call may have been refused because much of the room is taken; or because one is being written, whose getter asks. */
@@ -232,8 +236,7 @@ export class Line {
   }
 
   #answered(runs: number[]): void {
-    this.#open -= runs.length;
-    if (this.#open === 0 && !this.#closed) busyLines--;
+    this.#count(-runs.length);
     if (this.#unannounced !== undefined && runs.includes(this.#unannounced)) this.#unannounced = undefined;
   }
 
@@ -255,7 +258,7 @@ export class Line {
   }
 
   close(): void {
-    if (this.#open > 0 && !this.#closed) busyLines--;
+    this.#count(-this.#open);
     this.#closed = true;
     this.#port.close();
     clearTimeout(this.#timer);
