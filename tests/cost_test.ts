@@ -137,3 +137,19 @@ for (const backend of ["worker", "killable"] as const) {
     assert(promises! < JOBS / 10, `${promises} promises for ${JOBS} items`);
   });
 }
+
+Deno.test("A chunk of numbers costs no message", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 2 });
+  await pool.warmUp();
+  const numbers = Float64Array.from({ length: JOBS }, (_, i) => i) as unknown as number[];
+  async function map(): Promise<void> {
+    let sum = 0;
+    for await (const results of pool.map((x: number) => x + 1, numbers, { chunkSize: 100 }).chunks()) {
+      for (let i = 0; i < results.length; i++) sum += results[i]!;
+    }
+    assertEquals(sum, JOBS * (JOBS + 1) / 2);
+  }
+  await map();
+  const [messages] = await countCalls([[MessagePort.prototype, "postMessage"]], map);
+  assert(messages! < JOBS / 100 / 4, `${messages} messages for ${JOBS / 100} chunks`);
+});

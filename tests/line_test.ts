@@ -1,8 +1,9 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
-import { Line, RETURNED, SKIPPED, THREW } from "../worker/line.ts";
+import { BY_PORT, CHUNK, ITEMS, Line, RETURNED, SKIPPED, THREW } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
+import type { FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
 import { moduleOf, within } from "./fixtures.ts";
@@ -110,6 +111,69 @@ for (const backend of ["worker", "killable"] as const) {
       Atomics.notify(gate, 0);
       await within(long);
       Atomics.store(gate, 0, 0);
+    }
+  });
+
+  for (const [eager, quick] of [[false, 1], [true, 1], [true, 2]] as const) {
+    const which = `${eager ? "eager" : "gathered"}, ${quick} before it`;
+    Deno.test(`Results of a chunk do not wait for a long item that comes after them (${which}, ${backend})`, async () => {
+      const gate = new Int32Array(new SharedArrayBuffer(4));
+      const work = (x: number) => {
+        const { gate, quick, eager } = globalThis as unknown as { gate: Int32Array; quick: number; eager: boolean };
+        // What is gathered is sent after a millisecond.
+        for (const end = performance.now() + 2; x < quick && !eager && performance.now() < end;);
+        if (x === quick) Atomics.wait(gate, 0, 0);
+        return { x };
+      };
+      await using pool = new ProcessPool({
+        backend,
+        maxWorkers: 1,
+        initializer: (gate: Int32Array, quick: number, eager: boolean) => void Object.assign(globalThis, { gate, quick, eager }),
+        initArgs: [gate, quick, eager],
+      });
+      const options = eager ? { chunkSize: 4, timeout: 60_000 } : { chunkSize: 4 };
+      const results = pool.map(work, [0, 1, 2, 3], options)[Symbol.asyncIterator]();
+      // Were one of these held back, the worker would wait for ever.
+      for (let x = 0; x < quick; x++) assertEquals((await within(results.next())).value, { x });
+      Atomics.store(gate, 0, 1);
+      Atomics.notify(gate, 0);
+      for (let x = quick; x < 4; x++) assertEquals((await within(results.next())).value, { x });
+      assertEquals((await results.next()).done, true);
+    });
+  }
+
+  Deno.test(`Chunks of numbers of every type, large and small, come through with their errors (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 2 });
+    const inputs = [
+      Float64Array.from({ length: 1000 }, (_, i) => i % 3 === 0 ? -0 : i / 7),
+      Uint8Array.from({ length: 1000 }, (_, i) => i),
+      BigInt64Array.from({ length: 1000 }, (_, i) => BigInt(i) ** 5n),
+      // Parts of others.
+      new Int16Array(2000).map((_, i) => i).subarray(500, 1500),
+      new Float64Array(120_000).map((_, i) => i),
+    ] as unknown as number[][];
+    // The last of them is larger than what goes beside the port.
+    for (const [i, chunkSize] of [50, 500, 100, 17, 60_000].entries()) {
+      const items = inputs[i]!;
+      const same = (x: unknown) => x;
+      let next = 0;
+      for await (const result of pool.map(same, items, { chunkSize })) {
+        if (!Object.is(result, items[next++])) assertEquals(result, items[next - 1]);
+      }
+      assertEquals(next, items.length);
+    }
+    const odd = (x: number) => {
+      if (x % 100 === 99) throw new RangeError(`no ${x}`);
+      return x % 50 === 49 ? `${x}` : x;
+    };
+    for (const length of [40, 1000]) {
+      const numbers = Float64Array.from({ length }, (_, i) => i) as unknown as number[];
+      const outcomes = await within(Array.fromAsync(pool.map(odd, numbers, { chunkSize: 40, settled: true })));
+      for (const [x, outcome] of outcomes.entries()) {
+        if (x % 100 === 99) assertEquals((outcome as PromiseRejectedResult).reason.message, `no ${x}`);
+        else assertEquals(outcome, { status: "fulfilled", value: x % 50 === 49 ? `${x}` : x });
+      }
+      assertEquals(outcomes.length, length);
     }
   });
 
@@ -456,6 +520,76 @@ Deno.test("A line tells of each reply once and in order, though it is asked for 
     line.drain();
     assertEquals(told, [[0, "a"], [1, "b"], 2, [3, "d"], "skipped", [5, "e"]]);
   } finally {
+    line.close();
+    port2.close();
+  }
+});
+
+function chunkOf(items: ArrayLike<unknown>, run: number): RunMessage {
+  return {
+    type: "chunk",
+    run,
+    task: { key: 3, name: "task" },
+    id: 0,
+    attempt: 1,
+    items,
+    from: 0,
+    skip: [],
+    eager: false,
+    timed: false,
+    numbers: undefined,
+  };
+}
+
+Deno.test("A line has chunks of numbers and what they gave go beside the port, and other chunks by it", () => {
+  const { port1, port2 } = new MessageChannel();
+  const told: FromWorker[] = [];
+  const line = new Line(port1, { message: (message) => void told.push(message), returned() {}, delivered() {} });
+  const requests = openSharedQueue(line.memory.requests), replies = openSharedQueue(line.memory.replies);
+  try {
+    const numbers = chunkOf(new Float64Array([1, 2, -0]), 1);
+    line.post(numbers, []);
+    line.post(chunkOf([1, 2, {}], 2), []);
+    assertEquals([requests.take(), requests.kind, requests.label], [true, CHUNK, numbers]);
+    assertEquals([requests.take(), requests.kind, requests.take()], [true, BY_PORT, false]);
+    replies.push(ITEMS, 1, new Float64Array([2]), [0, false, 5]);
+    replies.push(ITEMS, 1, undefined, [1, true, 6]);
+    line.drain();
+    const items = { type: "items" as const, run: 1, thrown: [] };
+    assertEquals(told, [
+      { ...items, from: 0, values: new Float64Array([2]), last: false, elapsed: 5 },
+      { ...items, from: 1, values: undefined, last: true, elapsed: 6 },
+    ]);
+  } finally {
+    line.close();
+    port2.close();
+  }
+});
+
+Deno.test("A worker's end of a line has items follow by the port what has gone by it, until the next chunk", lasting, () => {
+  const { port1, port2 } = new MessageChannel();
+  const line = new Line(port1, { message() {}, returned() {}, delivered() {} });
+  const { reply, close } = openLine({ memory: line.memory, openSharedQueue, runtime: {} as Runtime });
+  const items = (run: number, values: ArrayLike<unknown> | undefined, more: Partial<ItemsMessage> = {}): boolean =>
+    reply({ type: "items", run, from: 0, values, thrown: [], last: false, elapsed: 0, ...more });
+  try {
+    const numbers = new Float64Array(20);
+    assertEquals([items(1, numbers), items(1, [1]), items(1, numbers), items(1, undefined)], [true, true, true, true]);
+    // None of these is one thing, or numbers.
+    assertEquals([items(2, []), items(3, [1, 2]), items(4, [new Map()]), items(5, ["last"], { last: true })], [false, false, false, false]);
+    assertEquals([items(4, [1]), items(4, numbers), items(4, undefined), items(4, undefined, { last: true })], [
+      false,
+      false,
+      false,
+      false,
+    ]);
+    assertEquals([items(4, numbers), items(5, numbers), items(5, undefined, { last: true })], [true, true, true]);
+    const replies = openSharedQueue(line.memory.replies);
+    for (const [run, label] of [[1, numbers], [1, 1], [1, numbers], [1, undefined], [4, numbers], [5, numbers], [5, undefined]]) {
+      assertEquals([replies.take(), replies.number, replies.label], [true, run, label]);
+    }
+  } finally {
+    close();
     line.close();
     port2.close();
   }

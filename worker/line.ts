@@ -29,6 +29,8 @@ export const CALLED = 3;
 
 /** The kind of a request that says: the next one comes by the port. Other kinds are the keys of tasks. */
 export const BY_PORT = -1;
+/** The kind of one that is a chunk of a map: the label is its message. */
+export const CHUNK = -2;
 /** Kinds of replies. */
 export const RETURNED = 1;
 export const SKIPPED = 2;
@@ -37,6 +39,8 @@ export const ITEM = 3;
 /** The value is what a task threw, taken apart; of a chunk, for the item whose index follows. */
 export const THREW = 4;
 export const ITEM_THREW = 5;
+/** Several items of a chunk, or its end: the label is their values, then come the index of the first, whether they are the last, and the time that the chunk has taken. */
+export const ITEMS = 6;
 
 /** For so many cells of eight bytes there is room at a time, each way: as many as there may be sent ahead, if they take 32 cells each. A number takes four. */
 const CELLS = 2 ** 14;
@@ -96,6 +100,8 @@ export class Line {
   #events: LineEvents;
   /** How many jobs have not been answered. */
   #open = 0;
+  /** Which of them are chunks. */
+  #chunks = new Set<number>();
   /** How many jobs the worker was sent in this turn and not woken for. */
   #unheard = 0;
   #listening = false;
@@ -139,6 +145,7 @@ export class Line {
       this.#port.postMessage(message, transfer as Transferable[]);
       return this.#hail();
     }
+    if (message.type === "chunk" && this.#writeChunk(message)) return;
     // First, since a message may have the worker run at once in the place of this thread, and look in vain for whose turn it is.
     const inTurn = this.#requests.hasRoom && this.#requests.push(BY_PORT, 0, 0, []);
     try {
@@ -148,6 +155,7 @@ export class Line {
       throw error;
     }
     if (!inTurn) this.#unannounced = message.run;
+    if (message.type === "chunk") this.#chunks.add(message.run);
     this.#count(1);
     this.#wake(false);
     this.#expectReply(false);
@@ -160,6 +168,16 @@ export class Line {
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     if (this.#unannounced !== undefined || !this.#requests.push(key, run, id, args)) return false;
     this.#count(1);
+    return true;
+  }
+
+  /** Writes a chunk of numbers where the worker finds it; false if it has to be posted: to write objects takes as long as to have a message copy them. */
+  #writeChunk(message: RunMessage & { type: "chunk" }): boolean {
+    if (this.#unannounced !== undefined || !ArrayBuffer.isView(message.items)) return false;
+    if (!this.#requests.push(CHUNK, message.run, message, [])) return false;
+    this.#chunks.add(message.run);
+    this.#count(1);
+    this.ring(1);
     return true;
   }
 
@@ -204,7 +222,7 @@ export class Line {
     // What was written before the message was sent comes before it.
     this.drain();
     if (this.#closed) return;
-    if (isLast(message)) this.#answered([message.run]);
+    if (isLast(message)) this.#ended(message.run);
     this.#events.message(message);
     this.#events.delivered();
   }
@@ -224,7 +242,8 @@ export class Line {
     if (kind === ITEM || kind === ITEM_THREW) return this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
     if (this.#items !== undefined) this.#receiveItems();
     if (kind === RETURNED) return this.#receiveReturned([run], [value]);
-    this.#answered([run]);
+    if (kind === ITEMS) return this.#receiveChunk(run, value as ItemsMessage["values"], values as [number, boolean, number]);
+    this.#ended(run);
     if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
     else this.#events.message({ type: "skipped", run });
   }
@@ -233,6 +252,16 @@ export class Line {
     takeReturned(this.#replies, runs, values);
     this.#answered(runs);
     this.#events.returned(runs, values);
+  }
+
+  #receiveChunk(run: number, values: ItemsMessage["values"], [from, last, elapsed]: [number, boolean, number]): void {
+    if (last) this.#ended(run);
+    this.#events.message({ type: "items", run, from, values, thrown: [], last, elapsed });
+  }
+
+  #ended(run: number): void {
+    this.#chunks.delete(run);
+    this.#answered([run]);
   }
 
   #answered(runs: number[]): void {
@@ -321,9 +350,11 @@ export class Line {
     else soon(this.#woken);
   }
 
-  /** What is held back is never the last. */
+  /** What is held back is never the last, unless it is of a chunk. */
   #lookSoon(): void {
-    if (this.#open > 1 && this.#emptyLooks < LOOKS && !this.#closed) this.#timer ??= setTimeout(this.#look, LOOK_EVERY);
+    if ((this.#open > 1 || this.#chunks.size > 0) && this.#emptyLooks < LOOKS && !this.#closed) {
+      this.#timer ??= setTimeout(this.#look, LOOK_EVERY);
+    }
   }
 
   #look = (): void => {

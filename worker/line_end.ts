@@ -1,5 +1,5 @@
 import type { LineMemory } from "./line.ts";
-import type { FromRuntime, ItemsMessage, RunByPort } from "./protocol.ts";
+import type { FromRuntime, ItemsMessage, RunByPort, RunMessage } from "./protocol.ts";
 import type { Runtime } from "./runtime.ts";
 import type { openSharedQueue } from "./shared_queue.ts";
 
@@ -31,8 +31,8 @@ export interface LineEnd {
  */
 export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): LineEnd {
   // As in line.ts, which is not there in a worker.
-  const WORKER = 0, CALLER = 16, MAY_SPIN = 48, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1;
-  const RETURNED = 1, SKIPPED = 2, ITEM = 3, THREW = 4, ITEM_THREW = 5;
+  const WORKER = 0, CALLER = 16, MAY_SPIN = 48, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1, CHUNK = -2;
+  const RETURNED = 1, SKIPPED = 2, ITEM = 3, THREW = 4, ITEM_THREW = 5, ITEMS = 6;
   /**
    * How long the worker sleeps beside its event loop before it goes back to it, in ms, and how long it works beside it. Shorter, and callers that take their
    * time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open wait for longer.
@@ -71,6 +71,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const { postMessage } = MessagePort.prototype;
   const { apply } = Reflect;
   const Buffer = ArrayBuffer;
+  const { isView } = ArrayBuffer;
   const { transfer: moveAway } = ArrayBuffer.prototype;
   const bells = new Int32Array(memory.bells);
   const pace = new Float64Array(memory.bells);
@@ -98,6 +99,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   /** Whether there are replies that the caller was not woken for, and since when. */
   let held = false;
   let heldSince = 0;
+  /** When there were items last of a chunk that goes on. */
+  let itemsAt = 0;
   /** When the job began that occupies the runtime. */
   let occupiedSince: number | undefined;
 
@@ -117,7 +120,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
           continue;
         }
         cameByPort = false;
-        runtime.call(requests.kind, requests.number, requests.label as string | number, requests.values);
+        if (requests.kind === CHUNK) runtime.receive(requests.label as RunMessage);
+        else runtime.call(requests.kind, requests.number, requests.label as string | number, requests.values);
       } else if (turnsOfPort > 0 && byPort.length > 0) {
         cameByPort = true;
         turnsOfPort--;
@@ -199,6 +203,15 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     else ring();
   }
 
+  /** The same for items of a chunk that goes on, and that may be long with the next one: but while some follow soon, the caller looks for them. */
+  function announceItems(): void {
+    const now = clock();
+    const mayWait = now - itemsAt < LONGEST_HELD;
+    itemsAt = now;
+    if (mayWait) announce();
+    else ring();
+  }
+
   /** Wakes the caller. */
   function ring(): void {
     held = false;
@@ -219,23 +232,26 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       case "skipped":
         return replies.push(SKIPPED, message.run, 0, nothing);
       case "items":
-        return writeItem(message);
+        return writeItems(message);
       default:
         return false;
     }
   }
 
   /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived. */
-  function writeItem({ run, from, values, thrown, last }: ItemsMessage): boolean {
-    if (values === undefined && !last) return false;
-    const one = !last && values!.length === 1 && !byPortToo.has(run);
-    const error = thrown[0];
-    if (one && (error === undefined ? replies.push(ITEM, run, values![0], [from]) : replies.push(ITEM_THREW, run, error[1], [from]))) {
-      return true;
-    }
+  function writeItems(message: ItemsMessage): boolean {
+    const { run, values, last } = message;
+    if (!byPortToo.has(run) && writeInTurn(message)) return true;
     if (last) byPortToo.delete(run);
-    else byPortToo.add(run);
+    else if (values !== undefined) byPortToo.add(run);
     return false;
+  }
+
+  function writeInTurn({ run, from, values, thrown, last, elapsed }: ItemsMessage): boolean {
+    if (thrown.length === 0 && (values === undefined || isView(values))) return replies.push(ITEMS, run, values, [from, last, elapsed]);
+    if (last || values?.length !== 1) return false;
+    const error = thrown[0];
+    return error === undefined ? replies.push(ITEM, run, values![0], [from]) : replies.push(ITEM_THREW, run, error[1], [from]);
   }
 
   /** Whether there are but buffers that can be moved, of constant size: where they are small they are copied. */
@@ -278,7 +294,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     reply(message, transfer) {
       if (transfer !== undefined && !areBuffers(transfer)) return false;
       const sent = write(message);
-      if (sent) announce();
+      if (sent && message.type === "items" && !message.last) announceItems();
+      else if (sent) announce();
       if (sent && transfer !== undefined) detach(transfer);
       return sent;
     },
