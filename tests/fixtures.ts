@@ -5,6 +5,7 @@
  */
 
 import { giveUp } from "../pool/give_up.ts";
+import type { RunMessage } from "../worker/protocol.ts";
 
 /** The address of a module with this source. */
 export function moduleOf(source: string): string {
@@ -19,4 +20,21 @@ export function within<T>(promise: Promise<T>): Promise<T> {
 /** Whether a permission is granted: tests that need one say so in their name and are ignored without it. */
 export function granted(name: "read" | "write" | "run" | "ffi"): boolean {
   return Deno.permissions.querySync({ name }).state === "granted";
+}
+
+/** A chunk of a map, as its slot sends it. */
+export function chunkOf(items: ArrayLike<unknown>, run: number): RunMessage {
+  return {
+    type: "chunk",
+    run,
+    task: { key: 3, name: "task" },
+    id: 0,
+    attempt: 1,
+    items,
+    from: 0,
+    skip: [],
+    eager: false,
+    timed: false,
+    numbers: undefined,
+  };
 }

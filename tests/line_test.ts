@@ -3,10 +3,10 @@ import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
 import { BY_PORT, CHUNK, ITEMS, Line, RETURNED, SKIPPED, THREW } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
-import type { FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
+import type { FromWorker, ItemsMessage } from "../worker/protocol.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
-import { moduleOf, within } from "./fixtures.ts";
+import { chunkOf, moduleOf, within } from "./fixtures.ts";
 import { turn } from "./helpers.ts";
 
 // What goes beside the port and what goes by it: nobody is to notice but by the time that it takes.
@@ -487,6 +487,8 @@ Deno.test("A line sends nothing beside the port before what it had to post unann
     replies.push(RETURNED, 0, "first", []);
     line.drain();
     assertEquals(line.call(1, run + 1, run + 1, []), false);
+    line.post(chunkOf(new Float64Array(2), run + 2), []);
+    assertEquals([requests.take(), requests.kind], [true, BY_PORT]);
     replies.push(RETURNED, 1, "second", []);
     replies.push(RETURNED, run, "posted", []);
     line.drain();
@@ -524,22 +526,6 @@ Deno.test("A line tells of each reply once and in order, though it is asked for 
     port2.close();
   }
 });
-
-function chunkOf(items: ArrayLike<unknown>, run: number): RunMessage {
-  return {
-    type: "chunk",
-    run,
-    task: { key: 3, name: "task" },
-    id: 0,
-    attempt: 1,
-    items,
-    from: 0,
-    skip: [],
-    eager: false,
-    timed: false,
-    numbers: undefined,
-  };
-}
 
 Deno.test("A line has chunks of numbers and what they gave go beside the port, and other chunks by it", () => {
   const { port1, port2 } = new MessageChannel();

@@ -1,12 +1,26 @@
 import { assertEquals } from "@std/assert";
-import { ASLEEP, AWAKE, Line, type LineMemory, LISTENING, MAY_SPIN, PACE, RETURNED, WORKER } from "../worker/line.ts";
+import {
+  ASLEEP,
+  AWAKE,
+  CALLER,
+  CHUNK,
+  ITEM,
+  ITEMS,
+  Line,
+  type LineMemory,
+  LISTENING,
+  MAY_SPIN,
+  PACE,
+  RETURNED,
+  WORKER,
+} from "../worker/line.ts";
 import { type LineEnd, openLine } from "../worker/line_end.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue, type QueueMemory } from "../worker/shared_queue.ts";
-import { within } from "./fixtures.ts";
+import { chunkOf, within } from "./fixtures.ts";
 import { turn } from "./helpers.ts";
 
-/** Who spins for the next job, or for a reply, before it sleeps, and when: by a clock that these tests turn. */
+/** Who spins for the next job, or for a reply, before it sleeps, and who is woken, and when: by a clock that these tests turn. */
 
 const CORES = navigator.hardwareConcurrency;
 
@@ -245,6 +259,11 @@ Deno.test({
     openSharedQueue(other.memory.replies).push(RETURNED, 0, "value", []);
     other.drain();
     assertEquals(await call({ pace: 0.001 }), "found");
+    other.post(chunkOf(new Float64Array(2), 1), []);
+    assertEquals(await call({ pace: 0.001 }), "waits");
+    openSharedQueue(other.memory.replies).push(ITEMS, 1, new Float64Array(2), [0, true, 0]);
+    other.drain();
+    assertEquals(await call({ pace: 0.001 }), "found");
     other.call(1, 1, 0, []);
     other.ring(1);
     other.close();
@@ -270,3 +289,55 @@ Deno.test("Workers may spin as long as there are cores for those that have jobs 
   for (const port of ports) port.close();
   assertEquals(maySpin, [...Array(CORES - 1).fill(1), 0, 0]);
 });
+
+Deno.test("A worker wakes the caller for items of a chunk that goes on, if none came within 0.8 ms: the next may take long", async () => {
+  const memory = makeMemory();
+  const bells = new Int32Array(memory.bells);
+  let time = 100;
+  new Float64Array(memory.bells)[PACE] = 1;
+  const woken: boolean[] = [];
+  function wakes(wait: number, values: ArrayLike<unknown>, last = false): boolean {
+    time += wait;
+    bells[CALLER] = ASLEEP;
+    end!.reply({ type: "items", run: 1, from: 0, values, thrown: [], last, elapsed: 0 });
+    return bells[CALLER] === AWAKE;
+  }
+  const numbers = new Float64Array(20);
+  const runtime = {
+    hasRoom: true,
+    idle: true,
+    receive() {
+      woken.push(wakes(0, [{}]), wakes(0.7, [{}]), wakes(0.7, numbers), wakes(0.9, [{}]), wakes(0.9, numbers));
+      // When it is through, it is known at once whether another job comes next.
+      woken.push(wakes(0.9, numbers, true));
+    },
+  } as unknown as Runtime;
+  let end: LineEnd | undefined;
+  await withClock(() => time, async () => {
+    const ports = portsOf(() => end = openLine({ memory, runtime, openSharedQueue }));
+    openSharedQueue(memory.requests).push(CHUNK, 1, {}, []);
+    end!.receive({ type: "wake" });
+    while (woken.length === 0) await within(turn());
+    for (const port of ports) port.close();
+  });
+  assertEquals(woken, [true, false, false, true, true, false]);
+});
+
+for (const [what, items] of [["objects", [1, {}]], ["numbers", new Float64Array(2)]] as const) {
+  Deno.test(`A caller looks for items of a chunk that it is not woken for, though it has no other job (${what})`, async () => {
+    const { port1, port2 } = new MessageChannel();
+    const told: unknown[] = [];
+    const line = new Line(port1, { message: (message) => void told.push(message.type), returned() {}, delivered() {} });
+    const replies = openSharedQueue(line.memory.replies);
+    try {
+      line.post(chunkOf(items, 1), []);
+      // It has no more to do in this turn, and waits.
+      await turn();
+      replies.push(ITEM, 1, "first", [0]);
+      while (told.length === 0) await within(turn());
+    } finally {
+      line.close();
+      port2.close();
+    }
+  });
+}

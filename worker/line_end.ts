@@ -240,10 +240,10 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
 
   /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived. */
   function writeItems(message: ItemsMessage): boolean {
-    const { run, values, last } = message;
+    const { run, last } = message;
     if (!byPortToo.has(run) && writeInTurn(message)) return true;
     if (last) byPortToo.delete(run);
-    else if (values !== undefined) byPortToo.add(run);
+    else byPortToo.add(run);
     return false;
   }
 
