@@ -20,9 +20,10 @@ import { turn } from "./helpers.ts";
 // What runs in workers, run here: there are no counts of lines from a worker.
 
 /** A runtime whose messages are copied, as a worker's are. */
-function start(namespace: Record<string, unknown> = {}, places = 1) {
+function start(namespace: Record<string, unknown> = {}, places = 1, ownsWhatItIsSent = false) {
   const told: FromRuntime[] = [];
   const runtime = createRuntime({
+    ownsWhatItIsSent,
     post: (message) => void told.push(structuredClone(message)),
     encode: encodeError,
     imports: [() => Promise.resolve(namespace)],
@@ -132,6 +133,28 @@ Deno.test("createRuntime() claims a job that was sent, and no other, in the word
     claims[claim] = other;
     assertEquals(await answers(run), [{ type: "returned", run: 1, value: undefined }]);
     assertEquals(claims[claim], other);
+  }
+});
+
+Deno.test("createRuntime() puts numbers in the place of their items if nobody else has those", async () => {
+  const text = "async (x) => { if (x % 3 === 0) await 0; if (x === 50) throw x; return x > 60 ? `${x}` : x > 30 ? -x : x / 2; }";
+  for (const owns of [false, true]) {
+    for (const [from, length] of [[0, 20], [0, 30], [7, 30], [0, 100], [20, 100]] as const) {
+      const { claims, bySource, header, answers, told } = start({}, 1, owns);
+      claims[1] = from;
+      const items = Float64Array.from({ length }, (_, i) => i);
+      const chunk = { type: "chunk", items, skip: [], eager: false, timed: false, numbers: undefined } as const;
+      await answers({ ...chunk, ...header(bySource("task", text)), from });
+      while (!itemsOf(told).some(({ last }) => last)) await turn();
+      const results = itemsOf(told).flatMap(({ values }) => Array.from(values!));
+      const expected = Array.from({ length: length - from }, (_, i) => i + from).map((x) =>
+        x === 50 ? undefined : x > 60 ? `${x}` : x > 30 ? -x : x / 2
+      );
+      assertEquals(results, expected);
+      assertEquals(itemsOf(told).flatMap(({ thrown }) => thrown.map(([index]) => index)), length > 50 ? [50] : []);
+      const untouched = items.every((x, i) => x === i);
+      assertEquals(untouched, !owns);
+    }
   }
 });
 

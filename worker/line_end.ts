@@ -248,7 +248,12 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   }
 
   function writeInTurn({ run, from, values, thrown, last, elapsed }: ItemsMessage): boolean {
-    if (thrown.length === 0 && (values === undefined || isView(values))) return replies.push(ITEMS, run, values, [from, last, elapsed]);
+    if (thrown.length === 0 && (values === undefined || isView(values))) {
+      const sent = replies.push(ITEMS, run, values, [from, last, elapsed]);
+      // Nobody has them any more: the next items are read to where these were.
+      if (sent && last && values !== undefined) requests.reuse(values.buffer as ArrayBuffer);
+      return sent;
+    }
     if (last || values?.length !== 1) return false;
     const error = thrown[0];
     return error === undefined ? replies.push(ITEM, run, values![0], [from]) : replies.push(ITEM_THREW, run, error[1], [from]);

@@ -33,6 +33,7 @@ export async function workerMain(
     },
     encode: encodeError,
     imports,
+    ownsWhatItIsSent: true,
     hasRoom: () => line?.resume(),
   };
   const runtime = createRuntime(host);

@@ -10,6 +10,8 @@ export interface RuntimeHost {
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
   /** Import the task modules. */
   imports: (() => Promise<Record<string, unknown>>)[];
+  /** Whether what it is sent is in nobody else's hands. */
+  ownsWhatItIsSent?: boolean;
   /** Called when there is room for a job again, after there was none. */
   hasRoom?(): void;
 }
@@ -57,6 +59,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const stopTimer = global<typeof clearTimeout>("clearTimeout");
   const { store, compareExchange } = Atomics;
   const { now: timeOfDay } = Date;
+  const Doubles = Float64Array;
 
   const scope = globalThis as Record<symbol, unknown>;
   /** What {@linkcode currentJob} reads: on the calling thread there is more than one runtime. */
@@ -415,8 +418,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
     /** The first result is a number. */
     #pack(): void {
-      const length = this.items.length - this.from;
-      if (length >= WORTH_PACKING) this.#packed = new Float64Array(length);
+      const { items, from } = this;
+      const length = items.length - from;
+      if (length < WORTH_PACKING) return;
+      // A result takes the place of its item, or of one before it: those have been read.
+      const mayTakeTheirs = host.ownsWhatItIsSent === true && items instanceof Doubles;
+      this.#packed = mayTakeTheirs ? items as Float64Array<ArrayBuffer> : new Doubles(length);
     }
 
     /** This one is none. */
