@@ -444,6 +444,27 @@ Deno.test("createRangeRunner() fails a line that is not valid UTF-8, and no othe
   assertEquals(failed, [{ line: 1, offset: 5, name: "ParseError", record: '"\ufffd"', attempts: 1 }]);
 });
 
+Deno.test("createRangeRunner() times records by the clock as it was: a task that stops it stops only its own", async () => {
+  try {
+    const { output, failed } = await runText("1\n2\n3\n[\n4\n", {
+      inputFormat: "ndjson",
+      task(x) {
+        Object.defineProperty(performance, "now", {
+          configurable: true,
+          value() {
+            throw new Error("The clock has stopped");
+          },
+        });
+        if (x === 3) throw new RangeError("no 3");
+        return String(x);
+      },
+    });
+    assertEquals([output, failed.map(({ name }) => name)], ["1\n2\n4\n", ["RangeError", "ParseError"]]);
+  } finally {
+    Reflect.deleteProperty(performance, "now");
+  }
+});
+
 Deno.test("createRangeRunner() awaits promises, and leaves out what is undefined", async () => {
   const task = (x: unknown) => x === 2 ? undefined : Number(x) % 2 === 0 ? Promise.resolve(x) : x;
   assertEquals((await runText("1\n2\n3\n4\n", { ...ndjson, task })).output, "1\n3\n4\n");
