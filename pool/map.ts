@@ -20,7 +20,7 @@ export interface MapOptions {
    * How many items, not bytes, are read ahead of those that were consumed, at the most. It caps the chunks as well. So far it goes while an item
    * holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds of chunks.
    *
-   * @default {16384 * maxWorkers * jobsPerWorker; of a typed array, whose items are small, four times as many}
+   * @default {16384 * maxWorkers * jobsPerWorker; while a typed array gives numbers, which are small, four times as many}
    */
   buffer?: number | undefined;
   /**
@@ -83,7 +83,10 @@ export interface MapResults<T> extends AsyncIterableIterator<T> {
  */
 const BUFFER_PER_LANE = 16_384;
 
-/** The same of a typed array, whose items take eight bytes at the most. Fewer, and its chunks are too small to be cheap (0.8 of the speed at a quarter); more, and they fall out of caches. */
+/**
+ * The same of a typed array that gives numbers: eight bytes each way. Fewer, and their chunks are too small to be cheap (0.8 of the speed at a quarter); more, and they fall out of
+ * caches.
+ */
 const NUMBERS_PER_LANE = 65_536;
 
 /** Chunks in flight, for each job that runs at a time: one that runs and one that is next, so that no worker waits for its caller. */
@@ -139,6 +142,8 @@ export interface ResolvedMapOptions {
   /** Undefined for automatic. */
   chunkSize: number | undefined;
   buffer: number;
+  /** The same while results are numbers. */
+  bufferOfNumbers: number;
   chunksInFlight: number;
   ordered: boolean;
   settled: boolean;
@@ -176,14 +181,16 @@ export function resolveMapOptions(
   checkedFunc("map", "task", task);
   const size = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize);
   const chunksInFlight = CHUNKS_PER_LANE * lanes;
-  const bufferPerLane = ArrayBuffer.isView(items) ? NUMBERS_PER_LANE : BUFFER_PER_LANE;
+  const bufferOf = (perLane: number): number =>
+    buffer === undefined ? Math.max(perLane * lanes, (size ?? 0) * chunksInFlight) : checks.wholeNumber("buffer", buffer);
   return {
     task,
     open: opener(items),
     isAsync: typeof (items as Partial<AsyncIterable<unknown>>)[Symbol.asyncIterator] === "function",
     array: isSliceable(items) ? items : undefined,
     chunkSize: size,
-    buffer: buffer === undefined ? Math.max(bufferPerLane * lanes, (size ?? 0) * chunksInFlight) : checks.wholeNumber("buffer", buffer),
+    buffer: bufferOf(BUFFER_PER_LANE),
+    bufferOfNumbers: bufferOf(ArrayBuffer.isView(items) ? NUMBERS_PER_LANE : BUFFER_PER_LANE),
     chunksInFlight,
     ordered: checks.boolean("ordered", ordered),
     settled: checks.boolean("settled", settled),
@@ -462,6 +469,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #consumed = 0;
   #inFlight = 0;
   #chunkSize: number;
+  /** How far ahead is read at the most. */
+  #buffer: number;
   /** `ending` when no chunk will be submitted any more; `ended` when the consumer has nothing more to get. */
   #state: "new" | "reading" | "ending" | "ended" = "new";
   /** What is thrown after the last outcome. */
@@ -478,6 +487,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   constructor(host: MapHost, options: ResolvedMapOptions) {
     this.#host = host;
     this.#options = options;
+    this.#buffer = options.buffer;
     this.#chunkSize = Math.min(options.chunkSize ?? 1, options.buffer);
     this.#looks = new Rounds(host.clock, LOOK_EVERY, () => this.#look());
   }
@@ -526,6 +536,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   outcomes(chunk: Chunk, block: Block): void {
     if (this.#state === "ended" || block.values.length === 0) return;
+    const { buffer, bufferOfNumbers } = this.#options;
+    this.#buffer = block.values instanceof Float64Array ? bufferOfNumbers : buffer;
     if (this.#options.ordered) {
       this.#chunks.get(chunk)!.blocks.push(block);
       this.#advance();
@@ -535,8 +547,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   took(elapsed: number, items: number, inMemory: boolean): void {
     if (this.#options.chunkSize !== undefined || items === 0) return;
-    const { buffer, chunksInFlight, eager } = this.#options;
-    const largest = Math.max(1, Math.floor(Math.min(buffer / chunksInFlight, eager && !inMemory ? LARGEST_EAGER : Infinity)));
+    const { chunksInFlight, eager } = this.#options;
+    const largest = Math.max(1, Math.floor(Math.min(this.#buffer / chunksInFlight, eager && !inMemory ? LARGEST_EAGER : Infinity)));
     const wanted = Math.floor(CHUNK_TIME * items / elapsed);
     this.#chunkSize = Math.max(1, Math.min(wanted, this.#chunkSize * CHUNK_GROWTH, largest));
   }
@@ -698,8 +710,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** Whether another chunk may be read: the consumer is not too far behind, and neither are the workers. */
   #hasRoom(): boolean {
-    const { buffer, chunksInFlight } = this.#options;
-    const unread = buffer - (this.#read - this.#consumed);
+    const { chunksInFlight } = this.#options;
+    const unread = this.#buffer - (this.#read - this.#consumed);
     const unfetched = READY_ROUNDS * chunksInFlight * this.#chunkSize - this.#readyItems;
     return Math.min(unread, unfetched) >= this.#chunkSize && this.#inFlight < chunksInFlight;
   }

@@ -27,6 +27,14 @@ export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve));
 }
 
+/** Lets turns of the event loop pass until this is so; throws if it is not after very many. */
+export async function until(condition: () => boolean): Promise<void> {
+  for (let turns = 0; !condition(); turns++) {
+    if (turns === 10_000) throw new Error(`It has not come to this: ${condition}`);
+    await turn();
+  }
+}
+
 /** Numbers from 0 to 1 that are the same for the same seed (mulberry32). */
 export function seeded(seed: number): () => number {
   return () => {

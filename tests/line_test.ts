@@ -3,7 +3,7 @@ import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
 import { BY_PORT, CHUNK, ITEMS, Line, RETURNED, SKIPPED, THREW } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
-import type { FromWorker, ItemsMessage } from "../worker/protocol.ts";
+import type { FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
 import { chunkOf, moduleOf, within } from "./fixtures.ts";
@@ -296,6 +296,42 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(await pool.run(() => performance.now() + Date.now()), 0);
   });
 
+  Deno.test(`A task that puts others in the place of the platform's arrays spoils only its own (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    const numbers = Float64Array.from({ length: 100 }, (_, x) => x) as unknown as number[];
+    const task = (x: number) => {
+      Object.getPrototypeOf(Int8Array).prototype.slice = () => ({ length: 7 });
+      Array.from = () => [];
+      globalThis.Float64Array = class {} as never;
+      // So that results are sent while there are more to come.
+      for (const end = performance.now() + 1.5; x % 40 === 20 && performance.now() < end;);
+      return x % 50 === 49 ? `${x}` : x;
+    };
+    for (const timeout of [Infinity, 60_000]) {
+      const results = await within(Array.fromAsync(pool.map(task, numbers, { chunkSize: 45, timeout })));
+      assertEquals(results, Array.from({ length: 100 }, (_, x) => x % 50 === 49 ? `${x}` : x));
+    }
+  });
+
+  Deno.test(`What is moved with an item, whatever it is, changes nothing in the order of those behind it (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    const task = (x: number) => {
+      for (const end = performance.now() + 1.2; x < 4 && performance.now() < end;);
+      // The queue knows only the one of these.
+      const moved = new ArrayBuffer(8, x === 2 ? {} : { maxByteLength: 16 });
+      return x < 3 ? { [Symbol.for("process-pool.move")]: [moved], value: x } as unknown as number : x;
+    };
+    const numbers = Float64Array.from({ length: 100 }, (_, x) => x) as unknown as number[];
+    for (const timeout of [Infinity, 60_000]) {
+      for (let round = 0; round < 3; round++) {
+        const results = Array.fromAsync(pool.map(task, numbers, { chunkSize: 50, timeout }));
+        // What comes by the port waits meanwhile, and what does not is looked at first.
+        setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 30));
+        assertEquals(await within(results), [...numbers]);
+      }
+    }
+  });
+
   Deno.test(`move() moves a result instead of copying it (${backend})`, async () => {
     const url = moduleOf(`
       let last;
@@ -536,7 +572,9 @@ Deno.test("A line has chunks of numbers and what they gave go beside the port, a
     const numbers = chunkOf(new Float64Array([1, 2, -0]), 1);
     line.post(numbers, []);
     line.post(chunkOf([1, 2, {}], 2), []);
+    line.post({ ...chunkOf(new Float64Array(20), 3), numbers: new SharedArrayBuffer(8) } as RunMessage, []);
     assertEquals([requests.take(), requests.kind, requests.label], [true, CHUNK, numbers]);
+    assertEquals([requests.take(), requests.kind], [true, BY_PORT]);
     assertEquals([requests.take(), requests.kind, requests.take()], [true, BY_PORT, false]);
     replies.push(ITEMS, 1, new Float64Array([2]), [0, false, 5]);
     replies.push(ITEMS, 1, undefined, [1, true, 6]);
@@ -556,8 +594,12 @@ Deno.test("A worker's end of a line has items follow by the port what has gone b
   const { port1, port2 } = new MessageChannel();
   const line = new Line(port1, { message() {}, returned() {}, delivered() {} });
   const { reply, close } = openLine({ memory: line.memory, openSharedQueue, runtime: {} as Runtime });
-  const items = (run: number, values: ArrayLike<unknown> | undefined, more: Partial<ItemsMessage> = {}): boolean =>
-    reply({ type: "items", run, from: 0, values, thrown: [], last: false, elapsed: 0, ...more });
+  const items = (
+    run: number,
+    values: ArrayLike<unknown> | undefined,
+    more: Partial<ItemsMessage> = {},
+    transfer: Transferable[] = [],
+  ): boolean => reply({ type: "items", run, from: 0, values, thrown: [], last: false, elapsed: 0, ...more }, transfer);
   try {
     const numbers = new Float64Array(20);
     assertEquals([items(1, numbers), items(1, [1]), items(1, numbers), items(1, undefined)], [true, true, true, true]);
@@ -569,9 +611,12 @@ Deno.test("A worker's end of a line has items follow by the port what has gone b
       false,
       false,
     ]);
-    assertEquals([items(4, numbers), items(5, numbers), items(5, undefined, { last: true })], [true, true, true]);
+    // What is moved with these goes by the port alone.
+    const resizable = new ArrayBuffer(8, { maxByteLength: 16 });
+    assertEquals([items(6, [1], {}, [port2]), items(6, numbers), items(6, undefined, { last: true }, [resizable])], [false, false, false]);
+    assertEquals([items(4, numbers), items(5, numbers), items(5, undefined, { last: true }), items(6, [1])], [true, true, true, true]);
     const replies = openSharedQueue(line.memory.replies);
-    for (const [run, label] of [[1, numbers], [1, 1], [1, numbers], [1, undefined], [4, numbers], [5, numbers], [5, undefined]]) {
+    for (const [run, label] of [[1, numbers], [1, 1], [1, numbers], [1, undefined], [4, numbers], [5, numbers], [5, undefined], [6, 1]]) {
       assertEquals([replies.take(), replies.number, replies.label], [true, run, label]);
     }
   } finally {

@@ -410,6 +410,25 @@ Deno.test("ProcessPool.map() holds no more memory for a million items than for a
   assert(furthest <= 2 * 16_384, `${furthest} items were read ahead`);
 });
 
+for (const [what, task, most] of [["numbers", (x: number) => x, 65_536], ["objects", (x: number) => ({ x }), 16_384]] as const) {
+  Deno.test(`ProcessPool.map() reads ${most} numbers of a typed array ahead for each worker while it gives ${what}`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2 });
+    let furthest = 0;
+    let consumed = 0;
+    // It is read many at a time.
+    const numbers = Object.assign(new Float64Array(600_000), {
+      slice(from: number, to: number) {
+        furthest = Math.max(furthest, to - consumed);
+        return numbers.subarray(from, to);
+      },
+    });
+    for await (const _ of pool.map(task as (x: number) => unknown, numbers as Iterable<number>)) consumed++;
+    assertEquals(consumed, 600_000);
+    // Beside the one that the loop has.
+    assert(furthest <= 2 * most + 1, `${furthest} items were read ahead`);
+  });
+}
+
 Deno.test("ProcessPool.map() factorises 20,000 numbers by a task module, and their factors multiply back (needs --allow-read)", {
   ignore: !granted("read"),
 }, async () => {

@@ -15,7 +15,7 @@ import {
   WITHDRAWN,
 } from "../worker/protocol.ts";
 import { createRuntime } from "../worker/runtime.ts";
-import { turn } from "./helpers.ts";
+import { turn, until } from "./helpers.ts";
 
 // What runs in workers, run here: there are no counts of lines from a worker.
 
@@ -145,7 +145,7 @@ Deno.test("createRuntime() puts numbers in the place of their items if nobody el
       const items = Float64Array.from({ length }, (_, i) => i);
       const chunk = { type: "chunk", items, skip: [], eager: false, timed: false, numbers: undefined } as const;
       await answers({ ...chunk, ...header(bySource("task", text)), from });
-      while (!itemsOf(told).some(({ last }) => last)) await turn();
+      await until(() => itemsOf(told).some(({ last }) => last));
       const results = itemsOf(told).flatMap(({ values }) => Array.from(values!));
       const expected = Array.from({ length: length - from }, (_, i) => i + from).map((x) =>
         x === 50 ? undefined : x > 60 ? `${x}` : x > 30 ? -x : x / 2

@@ -18,7 +18,7 @@ import { type LineEnd, openLine } from "../worker/line_end.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue, type QueueMemory } from "../worker/shared_queue.ts";
 import { chunkOf, within } from "./fixtures.ts";
-import { turn } from "./helpers.ts";
+import { turn, until } from "./helpers.ts";
 
 /** Who spins for the next job, or for a reply, before it sleeps, and who is woken, and when: by a clock that these tests turn. */
 
@@ -317,7 +317,7 @@ Deno.test("A worker wakes the caller for items of a chunk that goes on, if none 
     const ports = portsOf(() => end = openLine({ memory, runtime, openSharedQueue }));
     openSharedQueue(memory.requests).push(CHUNK, 1, {}, []);
     end!.receive({ type: "wake" });
-    while (woken.length === 0) await within(turn());
+    await until(() => woken.length > 0);
     for (const port of ports) port.close();
   });
   assertEquals(woken, [true, false, false, true, true, false]);
@@ -334,7 +334,7 @@ for (const [what, items] of [["objects", [1, {}]], ["numbers", new Float64Array(
       // It has no more to do in this turn, and waits.
       await turn();
       replies.push(ITEM, 1, "first", [0]);
-      while (told.length === 0) await within(turn());
+      await until(() => told.length > 0);
     } finally {
       line.close();
       port2.close();

@@ -173,7 +173,8 @@ export class Line {
 
   /** Writes a chunk of numbers where the worker finds it; false if it has to be posted: to write objects takes as long as to have a message copy them. */
   #writeChunk(message: RunMessage & { type: "chunk" }): boolean {
-    if (this.#unannounced !== undefined || !ArrayBuffer.isView(message.items)) return false;
+    const { items, numbers } = message;
+    if (this.#unannounced !== undefined || !ArrayBuffer.isView(items) || numbers !== undefined) return false;
     if (!this.#requests.push(CHUNK, message.run, message, [])) return false;
     this.#chunks.add(message.run);
     this.#count(1);
@@ -230,6 +231,7 @@ export class Line {
   /** Takes the replies that are there by now. Those by the port cannot be had before their turn without others overtaking them. */
   drain(): void {
     if (!this.#replies.take()) return;
+    this.#emptyLooks = 0;
     // What is told may lead here again: all that was taken is told before more is taken.
     do this.#receive(); while (this.#replies.take());
     this.#receiveItems();

@@ -224,24 +224,26 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     pace[PACE] = before === Infinity ? took : before + (took - before) * LATEST;
   }
 
-  function write(message: FromRuntime): boolean {
+  /** What is to be moved can be only if it is buffers. */
+  function write(message: FromRuntime, transfer: Transferable[] | undefined): boolean {
+    const movable = transfer === undefined || areBuffers(transfer);
+    if (message.type === "items") return writeItems(message, movable);
+    if (!movable) return false;
     switch (message.type) {
       case "threw":
         // Most errors are a few strings; what is in them that is not small or not plain makes them go by the port.
         return replies.push(THREW, message.run, message.thrown, nothing);
       case "skipped":
         return replies.push(SKIPPED, message.run, 0, nothing);
-      case "items":
-        return writeItems(message);
       default:
         return false;
     }
   }
 
   /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived. */
-  function writeItems(message: ItemsMessage): boolean {
+  function writeItems(message: ItemsMessage, movable: boolean): boolean {
     const { run, last } = message;
-    if (!byPortToo.has(run) && writeInTurn(message)) return true;
+    if (movable && !byPortToo.has(run) && writeInTurn(message)) return true;
     if (last) byPortToo.delete(run);
     else byPortToo.add(run);
     return false;
@@ -297,11 +299,10 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       return true;
     },
     reply(message, transfer) {
-      if (transfer !== undefined && !areBuffers(transfer)) return false;
-      const sent = write(message);
+      const sent = write(message, transfer);
       if (sent && message.type === "items" && !message.last) announceItems();
       else if (sent) announce();
-      if (sent && transfer !== undefined) detach(transfer);
+      if (sent && transfer !== undefined) detach(transfer as ArrayBuffer[]);
       return sent;
     },
   };

@@ -59,7 +59,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const stopTimer = global<typeof clearTimeout>("clearTimeout");
   const { store, compareExchange } = Atomics;
   const { now: timeOfDay } = Date;
-  const Doubles = Float64Array;
+  const { apply, getPrototypeOf } = Reflect;
+  const Doubles = Float64Array, Words = Int32Array;
+  const { slice } = getPrototypeOf(Doubles.prototype) as Float64Array;
 
   const scope = globalThis as Record<symbol, unknown>;
   /** What {@linkcode currentJob} reads: on the calling thread there is more than one runtime. */
@@ -376,8 +378,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
       if (skip.length > 0) this.#skip = new Set(skip);
       this.#inMemory = numbers !== undefined;
       if (numbers === undefined) return;
-      this.#numbers = new Float64Array(numbers, NUMBERS);
-      this.#bounds = new Int32Array(numbers, 0, 2);
+      this.#numbers = new Doubles(numbers, NUMBERS);
+      this.#bounds = new Words(numbers, 0, 2);
     }
 
     /** Whether an item is not to be run. */
@@ -403,7 +405,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         this.#numbers![this.#to++] = value;
         return void store(this.#bounds!, 1, this.#to);
       }
-      if (this.#packed === undefined && isNumber && this.#to === this.from) this.#pack();
+      if (this.#packed === undefined && isNumber && this.#to === this.#from) this.#pack();
       if (this.#packed !== undefined) {
         if (isNumber) return void (this.#packed[this.#to++ - this.#from] = value);
         this.#unpack();
@@ -416,20 +418,22 @@ export function createRuntime(host: RuntimeHost): Runtime {
       this.#to++;
     }
 
-    /** The first result is a number. */
+    /** The first result that was not sent is a number. */
     #pack(): void {
       const { items, from } = this;
       const length = items.length - from;
       if (length < WORTH_PACKING) return;
       // A result takes the place of its item, or of one before it: those have been read.
-      const mayTakeTheirs = host.ownsWhatItIsSent === true && items instanceof Doubles;
-      this.#packed = mayTakeTheirs ? items as Float64Array<ArrayBuffer> : new Doubles(length);
+      if (host.ownsWhatItIsSent === true && items instanceof Doubles) this.#packed = items as Float64Array<ArrayBuffer>;
+      // Once, as it may be far more than there will be until one is none.
+      else if (this.#to === from) this.#packed = new Doubles(length);
     }
 
     /** This one is none. */
     #unpack(): void {
-      this.#values = Array.from(this.#packed!.subarray(0, this.#to - this.#from));
+      const packed = this.#packed!, count = this.#to - this.#from;
       this.#packed = undefined;
+      for (let i = 0; i < count; i++) this.#values.push(packed[i]);
     }
 
     /** The next item may take long: what is ready does not wait for it. */
@@ -469,7 +473,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
     #send(last: boolean): void {
       const values = this.#values;
       const count = this.#to - this.#from;
-      const packed = this.#packed === undefined ? values : this.#packed.length === count ? this.#packed : this.#packed.slice(0, count);
+      const packed = this.#packed === undefined
+        ? values
+        : this.#packed.length === count
+        ? this.#packed
+        : apply(slice, this.#packed, [0, count]);
       const message: FromRuntime = {
         type: "items",
         run: this.run,
