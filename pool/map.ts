@@ -536,13 +536,19 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   outcomes(chunk: Chunk, block: Block): void {
     if (this.#state === "ended" || block.values.length === 0) return;
-    const { buffer, bufferOfNumbers } = this.#options;
-    this.#buffer = block.values instanceof Float64Array ? bufferOfNumbers : buffer;
+    this.#setBuffer(block.values instanceof Float64Array);
     if (this.#options.ordered) {
       this.#chunks.get(chunk)!.blocks.push(block);
       this.#advance();
     } else this.#makeReady(block);
     this.#serve();
+  }
+
+  #setBuffer(ofNumbers: boolean): void {
+    const { buffer, bufferOfNumbers, chunkSize, chunksInFlight } = this.#options;
+    this.#buffer = ofNumbers ? bufferOfNumbers : buffer;
+    // Else there might never be room for a chunk, and none would tell how large the next one is to be.
+    if (chunkSize === undefined) this.#chunkSize = Math.max(1, Math.min(this.#chunkSize, Math.floor(this.#buffer / chunksInFlight)));
   }
 
   took(elapsed: number, items: number, inMemory: boolean): void {

@@ -1,10 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
-import { Chunk } from "../pool/map.ts";
+import { realClock } from "../pool/clock.ts";
+import { Chunk, MapRun, resolveMapOptions } from "../pool/map.ts";
 import { encodeError } from "../worker/encode_error.ts";
 import { decodeError } from "../worker/decode_error.ts";
 import { CLAIM_WORDS, type FromRuntime, type ItemsMessage, NO_MORE, SENT, type TaskMessage } from "../worker/protocol.ts";
 import { createRuntime } from "../worker/runtime.ts";
-import { turn } from "./helpers.ts";
+import { turn, until } from "./helpers.ts";
 import { Random } from "./simulation/random.ts";
 
 /** What a task makes of an item: numbers mostly, as results in shared memory are worth it then; some are something else, and some throw. */
@@ -122,4 +123,43 @@ Deno.test("A chunk has each result once and in its place, in memory or by messag
     deaths += world.deaths;
   }
   assert(deaths > 100, String(deaths));
+});
+
+Deno.test("A map whose chunks were as large as numbers have them goes on when there are none any more", async () => {
+  const items = new Float64Array(500_000);
+  const options = resolveMapOptions({ settled: true }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+  const chunks: Chunk[] = [];
+  const run = new MapRun({
+    acquire: () => Promise.resolve(),
+    release() {},
+    admit: (chunk) => void chunks.push(chunk),
+    cancel() {},
+    report: (error) => {
+      throw error;
+    },
+    clock: realClock,
+  }, options);
+  let consumed = 0;
+  const consumer = (async () => {
+    for await (const results of run.chunks()) consumed += results.length;
+  })();
+  const counts = { finished: 0, failed: 0, cancelled: 0 };
+  let largest = 0;
+  while (consumed < items.length) {
+    await until(() => chunks.length > 0 || consumed === items.length);
+    const chunk = chunks.shift();
+    if (chunk === undefined) break;
+    largest = Math.max(largest, chunk.size);
+    // The first are numbers; then workers die of each last item, and nothing tells how long a chunk has taken.
+    const outcome = consumed < 200_000
+      ? chunk.answered(
+        { type: "items", run: 1, from: 0, values: new Float64Array(chunk.size), thrown: [], last: true, elapsed: 0.01 },
+        () => {},
+      )
+      : chunk.lost(() => new Error("died"), chunk.size);
+    chunk.settle(outcome!, counts);
+    await turn();
+  }
+  await consumer;
+  assertEquals([largest, counts.finished + counts.failed], [32_768, items.length]);
 });

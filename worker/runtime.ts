@@ -422,7 +422,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     #pack(): void {
       const { items, from } = this;
       const length = items.length - from;
-      if (length < WORTH_PACKING) return;
+      // Where each result is sent by itself there is nothing to be packed.
+      if (this.eager || length < WORTH_PACKING) return;
       // A result takes the place of its item, or of one before it: those have been read.
       if (host.ownsWhatItIsSent === true && items instanceof Doubles) this.#packed = items as Float64Array<ArrayBuffer>;
       // Once, as it may be far more than there will be until one is none.
