@@ -20,10 +20,10 @@ import { turn, until } from "./helpers.ts";
 // What runs in workers, run here: there are no counts of lines from a worker.
 
 /** A runtime whose messages are copied, as a worker's are. */
-function start(namespace: Record<string, unknown> = {}, places = 1, ownsWhatItIsSent = false) {
+function start(namespace: Record<string, unknown> = {}, places = 1, reuse?: (buffer: ArrayBuffer) => void) {
   const told: FromRuntime[] = [];
   const runtime = createRuntime({
-    ownsWhatItIsSent,
+    ...reuse && { reuse },
     post: (message) => void told.push(structuredClone(message)),
     encode: encodeError,
     imports: [() => Promise.resolve(namespace)],
@@ -136,25 +136,43 @@ Deno.test("createRuntime() claims a job that was sent, and no other, in the word
   }
 });
 
-Deno.test("createRuntime() puts numbers in the place of their items if nobody else has those", async () => {
-  const text = "async (x) => { if (x % 3 === 0) await 0; if (x === 50) throw x; return x > 60 ? `${x}` : x > 30 ? -x : x / 2; }";
-  for (const owns of [false, true]) {
-    for (const [from, length] of [[0, 20], [0, 30], [7, 30], [0, 100], [20, 100]] as const) {
-      const { claims, bySource, header, answers, told } = start({}, 1, owns);
-      claims[1] = from;
-      const items = Float64Array.from({ length }, (_, i) => i);
-      const chunk = { type: "chunk", items, skip: [], eager: false, timed: false, numbers: undefined } as const;
-      await answers({ ...chunk, ...header(bySource("task", text)), from });
-      await until(() => itemsOf(told).some(({ last }) => last));
-      const results = itemsOf(told).flatMap(({ values }) => Array.from(values!));
-      const expected = Array.from({ length: length - from }, (_, i) => i + from).map((x) =>
-        x === 50 ? undefined : x > 60 ? `${x}` : x > 30 ? -x : x / 2
-      );
-      assertEquals(results, expected);
-      assertEquals(itemsOf(told).flatMap(({ thrown }) => thrown.map(([index]) => index)), length > 50 ? [50] : []);
-      const untouched = items.every((x, i) => x === i);
-      assertEquals(untouched, !owns);
+Deno.test("createRuntime() puts numbers in the place of their items if nobody else has those, and gives their memory back", async () => {
+  const { now } = performance;
+  let time = 0;
+  // A millisecond goes by now and then, and what is there by then is sent.
+  performance.now = () => time += 0.3;
+  try {
+    for (const kind of ["", "async "]) {
+      const text = `${kind}(x) => { if (x === 50) throw x; return x % 40 === 39 ? "" + x : x > 30 ? -x : x / 2; }`;
+      for (const memory of ["ours", "shared", "somebody's"] as const) {
+        for (const [from, length] of [[0, 20], [0, 30], [7, 30], [0, 200], [20, 200]] as const) {
+          const reused: ArrayBuffer[] = [];
+          const { claims, bySource, header, answers, told } = start(
+            {},
+            1,
+            memory === "somebody's" ? undefined : (buffer) => void reused.push(buffer),
+          );
+          claims[1] = from;
+          const buffer = memory === "shared" ? new SharedArrayBuffer(8 * length) : new ArrayBuffer(8 * length);
+          const items = new Float64Array(buffer).map((_, i) => i);
+          const own = new Float64Array(buffer);
+          own.set(items);
+          const chunk = { type: "chunk", items: own, skip: [], eager: false, timed: false, numbers: undefined } as const;
+          await answers({ ...chunk, ...header(bySource("task", text)), from });
+          await until(() => itemsOf(told).some(({ last }) => last));
+          const results = itemsOf(told).flatMap(({ values }) => Array.from(values!));
+          const expected = Array.from({ length: length - from }, (_, i) => i + from).map((x) =>
+            x === 50 ? undefined : x % 40 === 39 ? `${x}` : x > 30 ? -x : x / 2
+          );
+          assertEquals(results, expected);
+          assertEquals(itemsOf(told).flatMap(({ thrown }) => thrown.map(([, thrown]) => thrown)).length, length > 50 ? 1 : 0);
+          if (length > 50) assert(itemsOf(told).length > 2);
+          assertEquals([own.every((x, i) => x === i), reused], memory === "ours" ? [false, [buffer as ArrayBuffer]] : [true, []]);
+        }
+      }
     }
+  } finally {
+    performance.now = now;
   }
 });
 

@@ -18,6 +18,10 @@ export interface LineEnd {
   returned(run: number, value: unknown, transfer?: Transferable[]): boolean;
   /** The same for another reply. */
   reply(message: FromRuntime, transfer?: Transferable[]): boolean;
+  /** A reply that could not be sent has gone by the port. */
+  posted(message: FromRuntime): void;
+  /** Gives it memory that is in no other hands: an argument, or the items of a chunk, may lie there. */
+  reuse(buffer: ArrayBuffer): void;
   /** Says nothing any more. */
   close(): void;
   /** The runtime has room again, after it had none. */
@@ -242,20 +246,14 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
 
   /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived. */
   function writeItems(message: ItemsMessage, movable: boolean): boolean {
-    const { run, last } = message;
+    const { run } = message;
     if (movable && !byPortToo.has(run) && writeInTurn(message)) return true;
-    if (last) byPortToo.delete(run);
-    else byPortToo.add(run);
+    byPortToo.add(run);
     return false;
   }
 
   function writeInTurn({ run, from, values, thrown, last, elapsed }: ItemsMessage): boolean {
-    if (thrown.length === 0 && (values === undefined || isView(values))) {
-      const sent = replies.push(ITEMS, run, values, [from, last, elapsed]);
-      // Nobody has them any more: the next items are read to where these were.
-      if (sent && last && values !== undefined) requests.reuse(values.buffer as ArrayBuffer);
-      return sent;
-    }
+    if (thrown.length === 0 && (values === undefined || isView(values))) return replies.push(ITEMS, run, values, [from, last, elapsed]);
     if (last || values?.length !== 1) return false;
     const error = thrown[0];
     return error === undefined ? replies.push(ITEM, run, values![0], [from]) : replies.push(ITEM_THREW, run, error[1], [from]);
@@ -285,6 +283,11 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       }
       work();
     },
+    posted(message) {
+      // Not before: what the port refuses is sent once more, in another form.
+      if (message.type === "items" && message.last) byPortToo.delete(message.run);
+    },
+    reuse: (buffer) => requests.reuse(buffer),
     close: () => replies.close(),
     resume() {
       if (occupiedSince !== undefined) measure(clock() - occupiedSince);

@@ -29,11 +29,13 @@ export async function workerMain(
   let line: LineEnd | undefined;
   const host: RuntimeHost = {
     post(message, transfer) {
-      if (!line?.reply(message, transfer)) post(message, transfer);
+      if (line?.reply(message, transfer)) return;
+      post(message, transfer);
+      line?.posted(message);
     },
     encode: encodeError,
     imports,
-    ownsWhatItIsSent: true,
+    reuse: (buffer) => line!.reuse(buffer),
     hasRoom: () => line?.resume(),
   };
   const runtime = createRuntime(host);

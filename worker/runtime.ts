@@ -10,8 +10,8 @@ export interface RuntimeHost {
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
   /** Import the task modules. */
   imports: (() => Promise<Record<string, unknown>>)[];
-  /** Whether what it is sent is in nobody else's hands. */
-  ownsWhatItIsSent?: boolean;
+  /** Takes back the memory of a chunk's items, which is in nobody else's hands then; left out where what is sent stays in somebody's. */
+  reuse?(buffer: ArrayBuffer): void;
   /** Called when there is room for a job again, after there was none. */
   hasRoom?(): void;
 }
@@ -60,7 +60,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const { store, compareExchange } = Atomics;
   const { now: timeOfDay } = Date;
   const { apply, getPrototypeOf } = Reflect;
-  const Doubles = Float64Array, Words = Int32Array;
+  const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer;
+  const { isView } = Memory;
   const { slice } = getPrototypeOf(Doubles.prototype) as Float64Array;
 
   const scope = globalThis as Record<symbol, unknown>;
@@ -326,6 +327,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return running.size < capacity && !ended;
   }
 
+  /** Whether the memory of these items is in nobody else's hands. */
+  function isOurs(items: ArrayBufferView): boolean {
+    return host.reuse !== undefined && items.buffer instanceof Memory;
+  }
+
   /** A chunk that runs: what came of its items, as far as it was not sent. */
   class RunningChunk {
     // What V8 has compiled for this class it would compile again for each kind of object that a message comes as.
@@ -425,9 +431,16 @@ export function createRuntime(host: RuntimeHost): Runtime {
       // Where each result is sent by itself there is nothing to be packed.
       if (this.eager || length < WORTH_PACKING) return;
       // A result takes the place of its item, or of one before it: those have been read.
-      if (host.ownsWhatItIsSent === true && items instanceof Doubles) this.#packed = items as Float64Array<ArrayBuffer>;
+      if (items instanceof Doubles && isOurs(items)) this.#packed = items as Float64Array<ArrayBuffer>;
       // Once, as it may be far more than there will be until one is none.
       else if (this.#to === from) this.#packed = new Doubles(length);
+    }
+
+    /** It is through, and all has been sent. */
+    release(): void {
+      const { items } = this;
+      // What comes with memory for its results comes by the port, and so will the next one.
+      if (this.#numbers === undefined && isView(items) && isOurs(items)) host.reuse!(items.buffer as ArrayBuffer);
     }
 
     /** This one is none. */
@@ -530,6 +543,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     chunks.delete(chunk);
     noteTime(run, 1);
     chunk.flush(true);
+    chunk.release();
     settled(run);
   }
 
