@@ -84,8 +84,8 @@ export interface MapResults<T> extends AsyncIterableIterator<T> {
 const BUFFER_PER_LANE = 16_384;
 
 /**
- * The same of a typed array that gives numbers: eight bytes each way. Fewer, and their chunks are too small to be cheap (0.8 of the speed at a quarter); more, and they fall out of
- * caches.
+ * The same of a typed array that gives numbers: eight bytes each way. Fewer, and their chunks are too small to be cheap (0.8 of the speed at a quarter); more, and they have more than
+ * the 256 KiB that go beside the port.
  */
 const NUMBERS_PER_LANE = 65_536;
 

@@ -280,6 +280,29 @@ for (const backend of ["worker", "killable"] as const) {
     while (await within(pool.run(ticks)) < 3);
   });
 
+  for (const how of ["a map of numbers", "calls"]) {
+    Deno.test(`A timer that a job waits for has its turn while its worker has ${how} to do without a pause (${backend})`, async () => {
+      await using pool = new ProcessPool({ backend, maxWorkers: 1, jobsPerWorker: 2 });
+      await pool.run(() => void Object.assign(globalThis, { burned: 0 }));
+      const burn = () => {
+        for (const end = performance.now() + 5; performance.now() < end;);
+        return ++(globalThis as unknown as { burned: number }).burned;
+      };
+      const nap = async () => {
+        const scope = globalThis as unknown as { burned: number };
+        const before = scope.burned;
+        await new Promise((resolve) => setTimeout(resolve, 30));
+        return scope.burned - before;
+      };
+      const napped = pool.run(nap);
+      if (how === "calls") await within(Promise.all(Array.from({ length: 100 }, () => pool.run(burn))));
+      else for await (const _ of pool.map(burn, new Float64Array(100) as Iterable<number>, { chunkSize: 4 }));
+      // They take 500 ms, and it was to be woken after 30.
+      const burned = await within(napped);
+      assert(burned < 50, `${burned} jobs of 5 ms were done meanwhile`);
+    });
+  }
+
   Deno.test(`A task that stops the clock stops only its own (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1 });
     await pool.run(() => {
@@ -516,10 +539,7 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
-// A worker's end of a line has a channel of its own for as long as the worker lives.
-const lasting = { sanitizeOps: false, sanitizeResources: false };
-
-Deno.test("A worker that is called when it is about to sleep goes to its event loop instead", lasting, async () => {
+Deno.test("A worker that is called when it is about to sleep goes to its event loop instead", async () => {
   const { wait } = Atomics;
   const slept: boolean[] = [];
   for (const called of [false, true]) {
@@ -633,7 +653,7 @@ Deno.test("A line has chunks of numbers and what they gave go beside the port, a
   }
 });
 
-Deno.test("A worker's end of a line has items follow by the port what has gone by it, until the next chunk", lasting, () => {
+Deno.test("A worker's end of a line has items follow by the port what has gone by it, until the next chunk", () => {
   const { port1, port2 } = new MessageChannel();
   const line = new Line(port1, { message() {}, returned() {}, delivered() {} });
   const { reply, posted, close } = openLine({ memory: line.memory, openSharedQueue, runtime: {} as Runtime });

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import {
   ASLEEP,
   AWAKE,
@@ -34,24 +34,6 @@ async function withClock(now: () => number, act: () => Promise<void>): Promise<v
   }
 }
 
-/** The ports that are made while something is done: a worker's end closes its own with its worker. */
-function portsOf(act: () => void): MessagePort[] {
-  const { MessageChannel } = globalThis;
-  const ports: MessagePort[] = [];
-  globalThis.MessageChannel = class extends MessageChannel {
-    constructor() {
-      super();
-      ports.push(this.port1, this.port2);
-    }
-  };
-  try {
-    act();
-  } finally {
-    globalThis.MessageChannel = MessageChannel;
-  }
-  return ports;
-}
-
 function makeMemory(): LineMemory {
   const queue = (): QueueMemory => ({ ring: new SharedArrayBuffer(2 ** 17), bulk: new SharedArrayBuffer(2 ** 12) });
   return { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(256) };
@@ -77,35 +59,28 @@ async function countSpins(
   } as unknown as Runtime;
   const requests = openSharedQueue(memory.requests);
   await withClock(() => time, async () => {
-    let end: LineEnd | undefined;
-    const ports = portsOf(() =>
-      end = openLine({
-        memory,
-        runtime,
-        openSharedQueue: (memory) => {
-          const queue = openSharedQueue(memory);
-          return Object.assign(queue, {
-            spin() {
-              spins++;
-              return false;
-            },
-          });
-        },
-      })
-    );
+    const end = openLine({
+      memory,
+      runtime,
+      openSharedQueue: (memory) => {
+        const queue = openSharedQueue(memory);
+        return Object.assign(queue, {
+          spin() {
+            spins++;
+            return false;
+          },
+        });
+      },
+    });
     async function run(count: number): Promise<void> {
       for (let i = 0; i < count; i++) requests.push(1, i, 0, []);
       done = 0;
-      end!.receive({ type: "wake" });
+      end.receive({ type: "wake" });
       while (done < count || Atomics.load(bells, WORKER) !== LISTENING) await turn();
     }
-    try {
-      for (let left = before; left > 0; left -= 1000) await run(1000);
-      spins = 0;
-      await run(jobs);
-    } finally {
-      for (const port of ports) port.close();
-    }
+    for (let left = before; left > 0; left -= 1000) await run(1000);
+    spins = 0;
+    await run(jobs);
   });
   return spins;
 }
@@ -314,11 +289,10 @@ Deno.test("A worker wakes the caller for items of a chunk that goes on, if none 
   } as unknown as Runtime;
   let end: LineEnd | undefined;
   await withClock(() => time, async () => {
-    const ports = portsOf(() => end = openLine({ memory, runtime, openSharedQueue }));
+    end = openLine({ memory, runtime, openSharedQueue });
     openSharedQueue(memory.requests).push(CHUNK, 1, {}, []);
-    end!.receive({ type: "wake" });
+    end.receive({ type: "wake" });
     await until(() => woken.length > 0);
-    for (const port of ports) port.close();
   });
   assertEquals(woken, [true, false, false, true, true, false]);
 });
@@ -341,3 +315,27 @@ for (const [what, items] of [["objects", [1, {}]], ["numbers", new Float64Array(
     }
   });
 }
+
+Deno.test("A worker whose jobs were tiny learns of each chunk how long that took", async () => {
+  const memory = makeMemory();
+  const pace = new Float64Array(memory.bells);
+  pace[PACE] = 0.001;
+  let time = 0;
+  const paces: number[] = [];
+  const runtime = {
+    hasRoom: true,
+    idle: true,
+    receive() {
+      paces.push(pace[PACE]!);
+      time += 20;
+    },
+  } as unknown as Runtime;
+  const requests = openSharedQueue(memory.requests);
+  for (let i = 0; i < 3; i++) requests.push(CHUNK, i, {}, []);
+  await withClock(() => time, async () => {
+    openLine({ memory, runtime, openSharedQueue }).receive({ type: "wake" });
+    await until(() => paces.length === 3);
+  });
+  assertEquals(paces[0], 0.001);
+  assert(paces[1]! > 1 && paces[2]! > paces[1]!, `${paces}`);
+});

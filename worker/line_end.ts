@@ -72,7 +72,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const { compareExchange, load, notify, store, wait } = Atomics;
   // A task may stop the clock that it sees.
   const clock = performance.now.bind(performance);
-  const { postMessage } = MessagePort.prototype;
+  /** As it is now. It is looked at when there is need: timers take a megabyte. */
+  const immediate = global<(callback: () => void) => unknown>("setImmediate");
   const { apply } = Reflect;
   const Buffer = ArrayBuffer;
   const { isView } = ArrayBuffer;
@@ -88,14 +89,13 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   let cameByPort = false;
   /** The chunks of which an item has gone by the port. */
   const byPortToo = new Set<number>();
-  const { port1: here, port2: there } = new MessageChannel();
-  let turned: (() => void) | undefined;
-  there.onmessage = () => turned?.();
   let working = false;
   let turnBegan = 0;
   /** When the jobs began that were not timed yet, and how many they are. */
   let begin = 0;
   let untimed = 0;
+  /** Whether the last one was a chunk: of those, none is tiny. */
+  let isChunk = false;
   /** How many jobs there were since it slept. */
   let inARow = 0;
   /** How many there were before. */
@@ -107,6 +107,12 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   let itemsAt = 0;
   /** When the job began that occupies the runtime. */
   let occupiedSince: number | undefined;
+
+  /** What a global is now, to be had later. */
+  function global<T>(name: string): () => T {
+    const { value, get } = Object.getOwnPropertyDescriptor(globalThis, name)!;
+    return () => value ?? get!.call(globalThis);
+  }
 
   /** Gives the runtime jobs as long as it takes them and there are some. */
   async function work(): Promise<void> {
@@ -124,12 +130,14 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
           continue;
         }
         cameByPort = false;
-        if (requests.kind === CHUNK) runtime.receive(requests.label as RunMessage);
+        isChunk = requests.kind === CHUNK;
+        if (isChunk) runtime.receive(requests.label as RunMessage);
         else runtime.call(requests.kind, requests.number, requests.label as string | number, requests.values);
       } else if (turnsOfPort > 0 && byPort.length > 0) {
         cameByPort = true;
         turnsOfPort--;
         const message = byPort.shift()!;
+        isChunk = message.type === "chunk";
         if (message.type !== "nothing") runtime.receive(message);
       } else {
         if (held) ring();
@@ -144,7 +152,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       }
       // What tasks leave for later has its turn before the next job.
       await undefined;
-      if (++untimed < FEW_TINY && pace[PACE]! < TINY && requests.hasNext) continue;
+      if (++untimed < FEW_TINY && !isChunk && pace[PACE]! < TINY && requests.hasNext) continue;
       if (!readClock()) continue;
       await turn();
       begin = turnBegan = clock();
@@ -169,12 +177,12 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     return now - turnBegan >= LONGEST_STRETCH;
   }
 
-  /** A turn of the event loop: by a port, since tasks may put others in the place of timers, and the platform's take a megabyte. */
+  /**
+   * A turn of the event loop. Not by a message to itself: Deno then looks at timers and sockets only at one turn in sixty (tokio's `event_interval`), as the loop has always
+   * something to do.
+   */
   function turn(): Promise<void> {
-    return new Promise((resolve) => {
-      turned = resolve;
-      apply(postMessage, here, [undefined]);
-    });
+    return new Promise((resolve) => void immediate()(resolve));
   }
 
   /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */
