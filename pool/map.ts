@@ -181,8 +181,8 @@ export function resolveMapOptions(
   checkedFunc("map", "task", task);
   const size = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize);
   const chunksInFlight = CHUNKS_PER_LANE * lanes;
-  const bufferOf = (perLane: number): number =>
-    buffer === undefined ? Math.max(perLane * lanes, (size ?? 0) * chunksInFlight) : checks.wholeNumber("buffer", buffer);
+  const given = buffer === undefined ? undefined : checks.wholeNumber("buffer", buffer);
+  const bufferOf = (perLane: number): number => given ?? Math.max(perLane * lanes, (size ?? 0) * chunksInFlight);
   return {
     task,
     open: opener(items),
@@ -545,16 +545,20 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   #setBuffer(ofNumbers: boolean): void {
-    const { buffer, bufferOfNumbers, chunkSize, chunksInFlight } = this.#options;
+    const { buffer, bufferOfNumbers, chunkSize } = this.#options;
     this.#buffer = ofNumbers ? bufferOfNumbers : buffer;
     // Else there might never be room for a chunk, and none would tell how large the next one is to be.
-    if (chunkSize === undefined) this.#chunkSize = Math.max(1, Math.min(this.#chunkSize, Math.floor(this.#buffer / chunksInFlight)));
+    if (chunkSize === undefined) this.#chunkSize = Math.min(this.#chunkSize, this.#largestChunk);
+  }
+
+  /** The most that an automatic chunk has: so many of them as are to be in flight are read ahead. */
+  get #largestChunk(): number {
+    return Math.max(1, Math.floor(this.#buffer / this.#options.chunksInFlight));
   }
 
   took(elapsed: number, items: number, inMemory: boolean): void {
     if (this.#options.chunkSize !== undefined || items === 0) return;
-    const { chunksInFlight, eager } = this.#options;
-    const largest = Math.max(1, Math.floor(Math.min(this.#buffer / chunksInFlight, eager && !inMemory ? LARGEST_EAGER : Infinity)));
+    const largest = Math.min(this.#largestChunk, this.#options.eager && !inMemory ? LARGEST_EAGER : Infinity);
     const wanted = Math.floor(CHUNK_TIME * items / elapsed);
     this.#chunkSize = Math.max(1, Math.min(wanted, this.#chunkSize * CHUNK_GROWTH, largest));
   }

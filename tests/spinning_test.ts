@@ -52,6 +52,7 @@ async function countSpins(
   const runtime = {
     hasRoom: true,
     idle: true,
+    turn,
     call() {
       time += ms;
       done++;
@@ -281,6 +282,7 @@ Deno.test("A worker wakes the caller for items of a chunk that goes on, if none 
   const runtime = {
     hasRoom: true,
     idle: true,
+    turn,
     receive() {
       woken.push(wakes(0, [{}]), wakes(0.7, [{}]), wakes(0.7, numbers), wakes(0.9, [{}]), wakes(0.9, numbers));
       // When it is through, it is known at once whether another job comes next.
@@ -325,6 +327,7 @@ Deno.test("A worker whose jobs were tiny learns of each chunk how long that took
   const runtime = {
     hasRoom: true,
     idle: true,
+    turn,
     receive() {
       paces.push(pace[PACE]!);
       time += 20;

@@ -155,8 +155,7 @@ export class Line {
       throw error;
     }
     if (!inTurn) this.#unannounced = message.run;
-    if (message.type === "chunk") this.#chunks.add(message.run);
-    this.#count(1);
+    this.#sent(message);
     this.#wake(false);
     this.#expectReply(false);
   }
@@ -176,10 +175,14 @@ export class Line {
     const { items, numbers } = message;
     if (this.#unannounced !== undefined || !ArrayBuffer.isView(items) || numbers !== undefined) return false;
     if (!this.#requests.push(CHUNK, message.run, message, [])) return false;
-    this.#chunks.add(message.run);
-    this.#count(1);
+    this.#sent(message);
     this.ring(1);
     return true;
+  }
+
+  #sent({ type, run }: RunMessage): void {
+    if (type === "chunk") this.#chunks.add(run);
+    this.#count(1);
   }
 
   /** Notes that there are so many more jobs to be answered, or fewer. */

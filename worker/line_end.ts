@@ -72,8 +72,6 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const { compareExchange, load, notify, store, wait } = Atomics;
   // A task may stop the clock that it sees.
   const clock = performance.now.bind(performance);
-  /** As it is now. It is looked at when there is need: timers take a megabyte. */
-  const immediate = global<(callback: () => void) => unknown>("setImmediate");
   const { apply } = Reflect;
   const Buffer = ArrayBuffer;
   const { isView } = ArrayBuffer;
@@ -94,8 +92,6 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   /** When the jobs began that were not timed yet, and how many they are. */
   let begin = 0;
   let untimed = 0;
-  /** Whether the last one was a chunk: of those, none is tiny. */
-  let isChunk = false;
   /** How many jobs there were since it slept. */
   let inARow = 0;
   /** How many there were before. */
@@ -108,12 +104,6 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   /** When the job began that occupies the runtime. */
   let occupiedSince: number | undefined;
 
-  /** What a global is now, to be had later. */
-  function global<T>(name: string): () => T {
-    const { value, get } = Object.getOwnPropertyDescriptor(globalThis, name)!;
-    return () => value ?? get!.call(globalThis);
-  }
-
   /** Gives the runtime jobs as long as it takes them and there are some. */
   async function work(): Promise<void> {
     if (working) return;
@@ -123,6 +113,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     await undefined;
     begin = turnBegan = clock();
     untimed = 0;
+    /** Of chunks, none is tiny. */
+    let isChunk = false;
     while (runtime.hasRoom) {
       if (turnsOfPort === 0 && requests.take()) {
         if (requests.kind === BY_PORT) {
@@ -154,7 +146,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       await undefined;
       if (++untimed < FEW_TINY && !isChunk && pace[PACE]! < TINY && requests.hasNext) continue;
       if (!readClock()) continue;
-      await turn();
+      await runtime.turn();
       begin = turnBegan = clock();
     }
     working = false;
@@ -175,14 +167,6 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       if (!requests.hasNext || took > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
     }
     return now - turnBegan >= LONGEST_STRETCH;
-  }
-
-  /**
-   * A turn of the event loop. Not by a message to itself: Deno then looks at timers and sockets only at one turn in sixty (tokio's `event_interval`), as the loop has always
-   * something to do.
-   */
-  function turn(): Promise<void> {
-    return new Promise((resolve) => void immediate()(resolve));
   }
 
   /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */
@@ -236,11 +220,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     pace[PACE] = before === Infinity ? took : before + (took - before) * LATEST;
   }
 
-  /** What is to be moved can be only if it is buffers. */
-  function write(message: FromRuntime, transfer: Transferable[] | undefined): boolean {
-    const movable = transfer === undefined || areBuffers(transfer);
-    if (message.type === "items") return writeItems(message, movable);
-    if (!movable) return false;
+  function write(message: Exclude<FromRuntime, ItemsMessage>): boolean {
     switch (message.type) {
       case "threw":
         // Most errors are a few strings; what is in them that is not small or not plain makes them go by the port.
@@ -253,8 +233,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   }
 
   /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived. */
-  function writeItems(message: ItemsMessage, movable: boolean): boolean {
+  function writeItems(message: ItemsMessage, transfer: Transferable[] | undefined): boolean {
     const { run } = message;
+    const movable = transfer === undefined || areBuffers(transfer);
     if (movable && !byPortToo.has(run) && writeInTurn(message)) return true;
     byPortToo.add(run);
     return false;
@@ -310,11 +291,12 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       return true;
     },
     reply(message, transfer) {
-      const sent = write(message, transfer);
-      if (sent && message.type === "items" && !message.last) announceItems();
-      else if (sent) announce();
-      if (sent && transfer !== undefined) detach(transfer as ArrayBuffer[]);
-      return sent;
+      const sent = message.type === "items" ? writeItems(message, transfer) : write(message);
+      if (!sent) return false;
+      if (message.type === "items" && !message.last) announceItems();
+      else announce();
+      if (transfer !== undefined) detach(transfer as ArrayBuffer[]);
+      return true;
     },
   };
 }

@@ -26,6 +26,11 @@ export interface Runtime {
   readonly hasRoom: boolean;
   /** Whether it runs no job. */
   readonly idle: boolean;
+  /**
+   * A turn of the event loop. Not by a message to itself: Deno then looks at timers and sockets only at one turn in sixty (tokio's `event_interval`), as the loop has always
+   * something to do.
+   */
+  turn(): Promise<void>;
   /** Makes something thrown outside of any job fit to be sent. */
   encode(thrown: unknown): Thrown;
   /** Sends what is finished and was held back, and starts nothing any more: for a thread that is about to end. */
@@ -57,6 +62,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const clock = performance.now.bind(performance);
   const startTimer = global<typeof setTimeout>("setTimeout");
   const stopTimer = global<typeof clearTimeout>("clearTimeout");
+  const startImmediate = global<(callback: () => void) => unknown>("setImmediate");
   const { store, compareExchange } = Atomics;
   const { now: timeOfDay } = Date;
   const { apply, getPrototypeOf } = Reflect;
@@ -484,19 +490,21 @@ export function createRuntime(host: RuntimeHost): Runtime {
       store(this.#bounds!, 1, this.#from);
     }
 
+    /** The results that were not sent; undefined if they are in memory. */
+    #unsent(): ArrayLike<unknown> | undefined {
+      if (this.#inMemory) return undefined;
+      const packed = this.#packed, count = this.#to - this.#from;
+      if (packed === undefined) return this.#values;
+      return packed.length === count ? packed : apply(slice, packed, [0, count]);
+    }
+
     #send(last: boolean): void {
       const values = this.#values;
-      const count = this.#to - this.#from;
-      const packed = this.#packed === undefined
-        ? values
-        : this.#packed.length === count
-        ? this.#packed
-        : apply(slice, this.#packed, [0, count]);
       const message: FromRuntime = {
         type: "items",
         run: this.run,
         from: this.#from,
-        values: this.#inMemory ? undefined : packed,
+        values: this.#unsent(),
         thrown: this.#thrown,
         last,
         elapsed: this.#sent - this.#begin,
@@ -607,6 +615,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     get idle() {
       return running.size === 0;
     },
+    turn: () => new Promise((resolve) => void startImmediate()(resolve)),
     encode,
     call(key, run, id, args) {
       if (!ended) callTask(key, run, id, args);
