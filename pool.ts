@@ -151,6 +151,8 @@ export class ProcessPool implements AsyncDisposable {
   #tasks: TaskTable;
   #callbacks: Callbacks;
   #watchdog: Watchdog;
+  /** Those that read their input. */
+  #maps = new Set<MapRun>();
   /** There is none if nobody wants to know. */
   #observation: Observation | undefined;
   #counts: SettledCounts = { finished: 0, failed: 0, cancelled: 0 };
@@ -422,6 +424,9 @@ export class ProcessPool implements AsyncDisposable {
       },
       cancel: (ticket, error, force) => this.#cancelChunk(ticket, error, force),
       report: (error) => this.#callbacks.report(error),
+      refusal: () => this.#state === "open" ? undefined : this.#refusal("map with pool"),
+      begun: (map) => this.#maps.add(map),
+      ended: (map) => this.#maps.delete(map),
       clock: this.#options.clock,
     };
     return new MapRun(host, resolved);
@@ -553,8 +558,18 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /** It is not open. */
-  #refuse(action = "submit to pool"): never {
-    throw this.#defect ?? new PoolClosedError(`Cannot ${action} as it is shut down`);
+  #refuse(action?: string): never {
+    throw this.#refusal(action);
+  }
+
+  #refusal(action = "submit to pool"): PoolClosedError | PoolBrokenError {
+    return this.#defect ?? new PoolClosedError(`Cannot ${action} as it is shut down`);
+  }
+
+  /** Refuses what waits to be submitted, or to be read and then submitted. */
+  #refuseWaiting(error: PoolClosedError | PoolBrokenError): void {
+    this.#gate.refuseWaiting(error);
+    for (const map of [...this.#maps]) map.refused(error);
   }
 
   #acquire(signal: AbortSignal | undefined): Promise<void> {
@@ -700,7 +715,7 @@ export class ProcessPool implements AsyncDisposable {
     broken: (error) => {
       if (this.#state === "open") this.#state = "broken";
       this.#defect = error;
-      this.#gate.refuseWaiting(error);
+      this.#refuseWaiting(error);
       this.#settleAll(this.#queue.clear().map((ticket) => [ticket, failed(error)]));
     },
   };
@@ -900,7 +915,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#defect = undefined;
     const errorOf = (action: string): PoolClosedError =>
       new PoolClosedError(`Cannot ${action} as it was shut down meanwhile`, cause === undefined ? {} : { cause });
-    this.#gate.refuseWaiting(errorOf("submit to pool"));
+    this.#refuseWaiting(errorOf("submit to pool"));
     this.#crew.breakUp(errorOf("warm up pool"));
   }
 

@@ -127,6 +127,12 @@ export interface MapHost {
   /** Cancels what has not started of a chunk; with `force` also what runs. */
   cancel(chunk: Chunk, error: unknown, force: boolean): void;
   report(error: unknown): void;
+  /** Why the pool takes no chunks any more, if it does not. */
+  refusal(): unknown;
+  /** The map reads its input from now on: {@linkcode MapRun.refused} is called when the pool takes no chunks any more. */
+  begun(map: MapRun): void;
+  /** The map reads its input no longer. */
+  ended(map: MapRun): void;
   /** What time is measured by. */
   readonly clock: Clock;
 }
@@ -473,10 +479,11 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #buffer: number;
   /** `ending` when no chunk will be submitted any more; `ended` when the consumer has nothing more to get. */
   #state: "new" | "reading" | "ending" | "ended" = "new";
-  /** What is thrown after the last outcome. */
-  #failure: { error: unknown } | undefined;
-  /** The item that the input is about to give. */
+  /** What is thrown after the last outcome; whether it is the input's own. */
+  #failure: { error: unknown; ofInput?: boolean } | undefined;
+  /** The item that the input is about to give, and whether nothing else is done until it does. */
   #pulled: Promise<IteratorResult<unknown>> | undefined;
+  #awaitsInput = false;
   #sourceEnded = false;
   #wakePump: () => void = () => {};
   #looks: Rounds;
@@ -523,9 +530,15 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** Ends the loop early. It waits for the input to be closed, unless that is still about to give an item. */
   async return(): Promise<IteratorReturnResult<undefined>> {
+    this.#dropFailure();
     this.#finish();
     await this.#closeSource();
     return { done: true, value: undefined };
+  }
+
+  /** The pool takes no chunks any more: an input that is about to give an item, perhaps never, is not waited for. */
+  refused(error: unknown): void {
+    if (this.#awaitsInput && this.#state === "reading") this.#fail(error);
   }
 
   // What chunks tell
@@ -667,15 +680,38 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** Ends the loop although the input has not ended. */
   #abandon(failure: { error: unknown } | undefined, { force = false } = {}): void {
+    this.#dropFailure();
     this.#failure = failure;
     this.#finish(force);
     Promise.resolve().then(() => this.#closeSource()).catch((error) => this.#host.report(error));
+  }
+
+  /** The loop does not come to what is thrown after the last outcome. Of what its input has thrown somebody hears through the pool. */
+  #dropFailure(): void {
+    if (this.#failure?.ofInput) this.#host.report(this.#failure.error);
+    this.#failure = undefined;
+  }
+
+  /** No more of the input is read. What is under way comes first, then this is thrown. */
+  #fail(error: unknown): void {
+    this.#dropFailure();
+    this.#failure = { error };
+    this.#end();
+    this.#closeSource().catch((error) => this.#host.report(error));
+    this.#serve();
+  }
+
+  /** No chunk will be submitted any more. */
+  #end(): void {
+    this.#state = "ending";
+    this.#host.ended(this);
   }
 
   /** `force` ends items that run as well. */
   #finish(force = false): void {
     if (this.#state === "ended") return;
     this.#state = "ended";
+    this.#host.ended(this);
     this.#looks.end();
     this.#stopListening();
     this.#ready.clear();
@@ -696,7 +732,12 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     const { signal } = this.#options;
     this.#state = "reading";
     if (signal?.aborted) return this.#abandon({ error: signal.reason });
-    this.#source = this.#options.open();
+    try {
+      this.#source = this.#options.open();
+    } catch (error) {
+      return this.#abandon({ error });
+    }
+    this.#host.begun(this);
     this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }, { force: true }));
     this.#pump();
   }
@@ -709,12 +750,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       }
     } catch (error) {
       // It was not admitted any more. What was read goes with it.
-      if (this.ended) return;
-      this.#failure = { error };
-      this.#closeSource().catch((error) => this.#host.report(error));
+      if (this.#state === "reading") this.#fail(error);
     }
     // Not before: the last chunk may have waited at the gate until now.
-    if (!this.ended) this.#state = "ending";
+    if (this.#state === "reading") this.#end();
     this.#serve();
   }
 
@@ -728,7 +767,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   async #submitChunk(): Promise<void> {
     const items = await this.#readChunk();
-    if (items.length === 0) return;
+    if (items.length === 0 || this.#state !== "reading") return;
     await this.#host.acquire(this.#over.signal);
     if (this.ended) return this.#host.release();
     const { task: func, timeout, retries, eager } = this.#options;
@@ -753,11 +792,17 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       while (items.length < this.#chunkSize && this.#state === "reading") {
         let result = this.#pull();
         if (result instanceof Promise) {
-          if (items.length > 0 && this.#options.chunkSize === undefined) {
+          const refusal = this.#host.refusal();
+          if (refusal !== undefined || items.length > 0 && this.#options.chunkSize === undefined) {
             patience ??= startPatience();
-            if (await Promise.race([result, patience.over]) === OVER) break;
+            if (await Promise.race([result, patience.over]) === OVER) {
+              if (refusal !== undefined) this.#fail(refusal);
+              break;
+            }
           }
+          this.#awaitsInput = true;
           result = await result;
+          this.#awaitsInput = false;
           this.#pulled = undefined;
         }
         if (result.done) {
@@ -768,9 +813,14 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
         this.#read++;
       }
     } catch (error) {
-      // It stands behind what was read before it. Who has left the loop hears of it through the pool.
-      if (this.ended) this.#host.report(error);
-      else this.#failure = { error };
+      this.#awaitsInput = false;
+      // Else it is told by what closes the input.
+      if (this.#state === "reading" || this.#pulled === undefined) {
+        this.#sourceEnded = true;
+        // It stands behind what was read before it.
+        this.#failure = { error, ofInput: true };
+        if (this.#state !== "reading") this.#dropFailure();
+      }
     }
     patience?.end();
     return items;
@@ -786,17 +836,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   /** The input's next result, or the promise of it if one is under way already. */
   #pull(): IteratorResult<unknown> | Promise<IteratorResult<unknown>> {
     if (this.#pulled !== undefined) return this.#pulled;
-    try {
-      const result = this.#source!.next();
-      if (!this.#options.isAsync) return result as IteratorResult<unknown>;
-      return this.#pulled = Promise.resolve(result as Promise<IteratorResult<unknown>>).catch((error) => {
-        this.#sourceEnded = true;
-        throw error;
-      });
-    } catch (error) {
-      this.#sourceEnded = true;
-      throw error;
-    }
+    const result = this.#source!.next();
+    return this.#options.isAsync ? this.#pulled = Promise.resolve(result) : result as IteratorResult<unknown>;
   }
 
   /** Tells the input that no more is wanted of it. An input that is about to give an item does not end before it has; that is not waited for. */
@@ -804,8 +845,9 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     if (this.#sourceEnded) return;
     this.#sourceEnded = true;
     const closed = Promise.resolve(this.#source?.return?.());
-    if (this.#pulled === undefined) await closed;
-    else closed.catch((error) => this.#host.report(error));
+    if (this.#pulled === undefined) return void await closed;
+    // Nobody else hears of what comes of them.
+    for (const outcome of [closed, this.#pulled]) outcome.catch((error) => this.#host.report(error));
   }
 }
 

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
 import { PoolBrokenError, PoolClosedError, ProcessPool } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
-import { Meeting, turn } from "./helpers.ts";
+import { meet, Meeting, turn, until } from "./helpers.ts";
 
 const double = (x: number) => x * 2;
 
@@ -447,4 +447,136 @@ Deno.test("ProcessPool.map() loses no result of a chunk in which some items take
   const task = (x: number) => x % 2 === 0 ? x : new Promise<number>((resolve) => setTimeout(() => resolve(x), 5));
   const items = [0, 1, 2, 3, 4, 5, 6, 7];
   assertEquals(await within(Array.fromAsync(pool.map(task, items, { chunkSize: 8 }))), items);
+});
+
+/** An input that gives what a test tells it to, when that does. */
+class Told implements AsyncIterable<number> {
+  closed = false;
+  #asked = Promise.withResolvers<PromiseWithResolvers<IteratorResult<number>>>();
+
+  /** Has it give this when it is asked, or throw. */
+  async tell(outcome: number | Error): Promise<void> {
+    const { resolve, reject } = await this.#asked.promise;
+    this.#asked = Promise.withResolvers();
+    if (outcome instanceof Error) reject(outcome);
+    else resolve({ done: false, value: outcome });
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<number> {
+    return {
+      next: () => {
+        const answer = Promise.withResolvers<IteratorResult<number>>();
+        this.#asked.resolve(answer);
+        return answer.promise;
+      },
+      return: () => {
+        this.closed = true;
+        return Promise.resolve({ done: true, value: undefined });
+      },
+    };
+  }
+
+  /** Resolves when it is asked for more. */
+  async asked(): Promise<void> {
+    await this.#asked.promise;
+  }
+}
+
+Deno.test("ProcessPool.map() throws what its input throws while what was read before waits at the gate", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1 });
+  const meeting = new Meeting();
+  const met = await pool.submit(meet, meeting.memory);
+  await within(meeting.come());
+  const input = new Told();
+  const results = pool.map(double, input);
+  const first = results.next();
+  await input.tell(1);
+  await until(() => pool.stats().waiting === 1);
+  meeting.letGo();
+  assertEquals((await within(first)).value, 2);
+  await met.result();
+  // The second chunk may have several items: it asks for another one before it goes to the gate without.
+  const again = new Meeting();
+  await pool.submit(meet, again.memory);
+  await within(again.come());
+  const second = results.next();
+  await input.tell(2);
+  await input.asked();
+  await until(() => pool.stats().waiting === 1);
+  await input.tell(new RangeError("reset"));
+  await turn();
+  again.letGo();
+  assertEquals((await within(second)).value, 4);
+  await assertRejects(() => within(results.next()), RangeError, "reset");
+  assertEquals(await within(results.next()), { done: true, value: undefined });
+});
+
+Deno.test("ProcessPool.map() reports what its input has thrown to onError if the loop does not come to that", async () => {
+  const errors: unknown[] = [];
+  await using pool = new ProcessPool({ maxWorkers: 1, onError: (error) => errors.push(error) });
+  const [unread, late] = [new RangeError("unread"), new RangeError("late")];
+  const results = pool.map(
+    double,
+    [1, 2].values().map((x) => {
+      if (x === 2) throw unread;
+      return x;
+    }),
+  );
+  assertEquals((await within(results.next())).value, 2);
+  await until(() => pool.stats().finished === 1);
+  await turn();
+  await within(results.return!());
+  assertEquals(errors, [unread]);
+  const input = new Told();
+  const left = pool.map(double, input);
+  const next = left.next();
+  await input.asked();
+  await within(left.return!());
+  assertEquals((await within(next)).done, true);
+  await input.tell(late);
+  await turn();
+  assertEquals(errors, [unread, late]);
+});
+
+Deno.test("ProcessPool.map() throws if its input gives no iterator result, or cannot be opened", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const wrong = { [Symbol.iterator]: () => ({ next: () => undefined as unknown as IteratorResult<number> }) };
+  await assertRejects(() => within(pool.map(double, wrong).next()), TypeError);
+  const stream = ReadableStream.from([1]);
+  stream.getReader();
+  const results = pool.map(double, stream);
+  await assertRejects(() => within(results.next()), TypeError, "locked");
+  assertEquals(await within(results.next()), { done: true, value: undefined });
+});
+
+for (const how of ["shutdown", "terminate"] as const) {
+  Deno.test(`ProcessPool.map() does not wait for its input when the pool ends (${how})`, async () => {
+    const pool = new ProcessPool({ maxWorkers: 1 });
+    const [input, another] = [new Told(), new Told()];
+    const results = pool.map(double, input);
+    const first = results.next();
+    await input.tell(1);
+    assertEquals((await within(first)).value, 2);
+    const next = results.next();
+    await input.asked();
+    const late = pool.map(double, another);
+    const refused = assertRejects(() => within(next), PoolClosedError);
+    await within(pool[how]());
+    await refused;
+    assertEquals(input.closed, true);
+    // One that begins to read after that finds out by itself.
+    await assertRejects(() => within(late.next()), PoolClosedError);
+    assertEquals(another.closed, true);
+  });
+}
+
+Deno.test("ProcessPool.map() gives all that its input has, if the pool is shut down when all was read", async () => {
+  const pool = new ProcessPool({ maxWorkers: 1 });
+  async function* input() {
+    yield* [1, 2, 3];
+  }
+  const results = Array.fromAsync(pool.map(double, input(), { chunkSize: 3 }));
+  await until(() => pool.stats().running === 1 || pool.stats().queued === 1);
+  await within(pool.shutdown());
+  assertEquals(await within(results), [2, 4, 6]);
 });
