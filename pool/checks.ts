@@ -13,9 +13,23 @@ export function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}...` : value);
   if (typeof value === "bigint") return `${value}n`;
   if (typeof value === "function") return value.name === "" ? "a function" : `function ${value.name}`;
-  if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (typeof value === "object" && value !== null) return `an object of class ${value.constructor?.name ?? "null"}`;
-  return String(value);
+  if (typeof value !== "object" || value === null) return String(value);
+  try {
+    if (Array.isArray(value)) return `an array of ${value.length}`;
+    return `an object of class ${value.constructor?.name ?? "null"}`;
+  } catch {
+    // It does not say what it is.
+    return "an object";
+  }
+}
+
+/** What a reason, or something thrown, says of itself: anything may be one, and some have no text. */
+export function textOf(value: unknown): string {
+  try {
+    return String(value);
+  } catch {
+    return show(value);
+  }
 }
 
 /** The checks of one action, such as "create pool". Each returns the value that it was given. */

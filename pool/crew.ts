@@ -3,7 +3,7 @@ import type { Death, ItemsMessage } from "../worker/protocol.ts";
 import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
 import type { TaskTable } from "../worker/tasks.ts";
 import type { Callbacks } from "./callbacks.ts";
-import { show } from "./checks.ts";
+import { show, textOf } from "./checks.ts";
 import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { Rounds } from "./rounds.ts";
@@ -330,7 +330,7 @@ export class Crew {
 
   /** Stops one at once, as far as the backend can. */
   stop(slot: Slot, reason: unknown): LeftBehind {
-    this.#leave(slot, "stopped", reason === undefined ? undefined : String(reason));
+    this.#leave(slot, "stopped", reason === undefined ? undefined : textOf(reason));
     return slot.stop(reason);
   }
 

@@ -1,4 +1,4 @@
-import { show } from "./checks.ts";
+import { show, textOf } from "./checks.ts";
 import type { OnError } from "./callbacks.ts";
 import type { ObservedJob, ObservedPool, PoolLevels, PoolObserver, WorkerChange } from "./observation.ts";
 
@@ -144,7 +144,7 @@ class TraceWriter implements PoolObserver {
   }
 
   refused({ id, task, submitted }: ObservedJob, error: unknown): void {
-    const args = `{"id":${this.#json(id)},"error":${JSON.stringify(String(error))}}`;
+    const args = `{"id":${this.#json(id)},"error":${JSON.stringify(textOf(error))}}`;
     this.#write(
       `{"ph":"i","s":"t","pid":${PROCESS},"tid":${CALLER},"ts":${this.#time(submitted)},"name":${
         this.#quote(`refused ${task}`)
@@ -199,7 +199,7 @@ class TraceWriter implements PoolObserver {
     const track = this.#trackFor(worker!, started, ended!);
     const to = `"pid":${PROCESS},"tid":${worker! * TRACKS + track},"ts":${this.#time(started)},"cat":"job","name":`;
     const chunk = items === 1 ? "" : `,"items":${items},"failed":${job.failed}`;
-    const why = outcome === "finished" || error === undefined ? "" : `,"error":${JSON.stringify(String(error))}`;
+    const why = outcome === "finished" || error === undefined ? "" : `,"error":${JSON.stringify(textOf(error))}`;
     const waited = inThousandths(started - submitted);
     const args = `{"id":${this.#json(id)},"outcome":"${outcome}","run":${runs},"waited ms":${waited}${chunk}${why}}`;
     const run = `{"ph":"X","dur":${inThousandths((ended! - started) * 1000)},${to}${name},"args":${args}}`;

@@ -21,6 +21,7 @@ interface SlowJob {
   outcome: string;
 }
 
+import { textOf } from "../pool/checks.ts";
 /** Times with their quantiles and a histogram. */
 class Distributed {
   #times = new Times();
@@ -93,7 +94,7 @@ export class Recorder implements PoolObserver {
   /** Counts the error of an item of a map: the pool tells only how many there were. */
   failed(error: unknown): void {
     if (error instanceof Error) this.#errors.add(error.name, () => error.message);
-    else this.#errors.add("a value that is no error", () => String(error));
+    else this.#errors.add("a value that is no error", () => textOf(error));
   }
 
   /** What is known by now. */

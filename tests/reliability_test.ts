@@ -478,3 +478,56 @@ Deno.test("A job's worker keeps its own Atomics, timers and clocks, whatever tas
   const results = await within(Array.fromAsync(pool.map(async (x: number) => await x * 2, [1, 2, 3, 4, 5, 6, 7, 8])));
   assertEquals(results, [2, 4, 6, 8, 10, 12, 14, 16]);
 });
+
+for (const backend of [...BACKENDS, "inline"] as const) {
+  Deno.test(`ProcessPool.terminate() and AbortController.abort() settle all jobs with a reason that has no text (${backend})`, async () => {
+    const reason: unknown = Object.assign(Object.create(null), { code: 1 });
+    const task = () => new Promise(() => {});
+    const pool = new ProcessPool({ maxWorkers: 1, backend });
+    const controller = new AbortController();
+    const aborted = await pool.submit(new Job({ func: task, signal: controller.signal }));
+    while (!aborted.running()) await turn();
+    controller.abort(reason);
+    assertEquals(await within(aborted.exception()), reason);
+    const running = await pool.submit(task);
+    const queued = await pool.submit(task);
+    while (!running.running()) await turn();
+    const over = pool.terminate(reason);
+    assertEquals((await within(running.exception()) as PoolClosedError).cause, reason);
+    await assertRejects(() => within(queued.result()));
+    await within(over);
+  });
+}
+
+for (const backend of BACKENDS) {
+  Deno.test(`A task that throws what lies about itself ends neither its worker nor a neighbour there (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 2, backend });
+    const meeting = new Meeting();
+    const neighbour = await pool.submit(async (memory: Int32Array) => {
+      await Atomics.waitAsync(memory, 1, 0).value;
+      return "fine";
+    }, meeting.memory);
+    while (!neighbour.running()) await turn();
+    const throwers: (() => never)[] = [
+      () => {
+        throw Object.freeze(new ReferenceError("x is not defined"));
+      },
+      () => {
+        throw new (class extends ReferenceError {
+          override get message(): string {
+            throw Object.create(null);
+          }
+        })();
+      },
+    ];
+    const messages: unknown[] = [];
+    for (const thrower of throwers) {
+      const error = await within((await pool.submit(thrower)).exception());
+      assertInstanceOf(error, ReferenceError);
+      messages.push(error.message);
+    }
+    assertEquals(messages, ["x is not defined", ""]);
+    meeting.letGo();
+    assertEquals(await within(neighbour.result()), "fine");
+  });
+}

@@ -1,3 +1,4 @@
+import { textOf } from "../pool/checks.ts";
 import { Line } from "./line.ts";
 import { locks } from "./locks.ts";
 import type { Beside, Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
@@ -103,7 +104,7 @@ class GuardedThread implements Thread {
     try {
       this.#line.post({ type: "abort", reason }, []);
     } catch {
-      this.#line.post({ type: "abort", reason: String(reason) }, []);
+      this.#line.post({ type: "abort", reason: textOf(reason) }, []);
     }
   }
 

@@ -126,7 +126,15 @@ export function createRuntime(host: RuntimeHost): Runtime {
     try {
       return host.encode(thrown, (constructor) => classes.get(constructor));
     } catch (second) {
-      return host.encode(new Error("The task threw something that cannot be sent", { cause: String(second) }), () => undefined);
+      return host.encode(new Error("The task threw something that cannot be sent", { cause: text(second) }), () => undefined);
+    }
+  }
+
+  function text(value: unknown): string {
+    try {
+      return String(value);
+    } catch {
+      return "something that has no text";
     }
   }
 
@@ -211,9 +219,13 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function explained(thrown: unknown): unknown {
-    if (thrown instanceof ReferenceError && / is not defined$/.test(thrown.message)) {
-      thrown.message += "; a function that is sent by source cannot see the variables and imports around it: export it from a module " +
-        "and name that in the pool's 'modules'";
+    try {
+      if (thrown instanceof ReferenceError && / is not defined$/.test(thrown.message)) {
+        thrown.message += "; a function that is sent by source cannot see the variables and imports around it: export it from a module " +
+          "and name that in the pool's 'modules'";
+      }
+    } catch {
+      // It is frozen, or answers with an error of its own: it goes as it is.
     }
     return thrown;
   }
