@@ -137,6 +137,9 @@ Deno.test("A map whose chunks were as large as numbers have them goes on when th
     report: (error) => {
       throw error;
     },
+    refusal: () => undefined,
+    begun() {},
+    ended() {},
     clock: realClock,
   }, options);
   let consumed = 0;

@@ -417,6 +417,27 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals([lengths, await pool.run(left)], [[10, 2000, 400_000, 30], 0]);
     assertEquals([(await pool.run(make, 400_000) as Uint8Array).length, await pool.run(left)], [400_000, 0]);
   });
+
+  Deno.test(`A result that cannot be sent takes none with it that others have moved (${backend})`, async () => {
+    const url = moduleOf(`
+      export function make(length) {
+        if (length === 0) return () => {};
+        const bytes = new Uint8Array(length).fill(7);
+        return { [Symbol.for("process-pool.move")]: length === 1 ? [bytes.buffer, bytes.buffer] : [bytes.buffer], value: bytes };
+      }
+    `);
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url] });
+    const lengths = [10, 20, 0, 400_000, 1, 30];
+    const outcomes = await within(Array.fromAsync(pool.map({ module: url, name: "make" }, lengths, { chunkSize: 6, settled: true })));
+    assertEquals(outcomes.map((each) => each.status === "fulfilled" ? (each.value as Uint8Array).length : (each.reason as Error).message), [
+      10,
+      20,
+      "() => {} could not be cloned.",
+      400_000,
+      "Transfer list contains duplicate ArrayBuffer",
+      30,
+    ]);
+  });
 }
 
 for (const backend of ["worker", "killable"] as const) {

@@ -414,8 +414,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
     /** The next outcome: what its item returned. */
     returned(value: unknown): void {
       if (!isMoved(value)) return this.#note(value, false);
+      // In a message of its own: what was to be moved is gone with one that cannot be sent, whatever that was for.
+      if (this.#from < this.#to) this.flush(false);
       this.#transfer.push(...value[MOVE]!);
       this.#note(value.value, false);
+      this.flush(false);
     }
 
     threw(thrown: Thrown): void {
@@ -523,10 +526,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
       };
       try {
         post(message, this.#transfer);
-      } catch {
+      } catch (refusal) {
         // One of the values cannot be copied: that is the error of its item alone.
         for (const [i, value] of values.entries()) {
           try {
+            if (values.length === 1) throw refusal;
             values[i] = structuredClone(value);
           } catch (error) {
             values[i] = undefined;
