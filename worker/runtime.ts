@@ -152,7 +152,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     const exports: ExportMessage[] = [];
     for (const [module, namespace] of modules.entries()) {
       for (const [name, value] of Object.entries(namespace)) {
-        if (typeof value !== "function") continue;
+        // Under another name it is the same function.
+        if (typeof value !== "function" || classes.has(value)) continue;
         classes.set(value, { module, name });
         exports.push({ module, name, functionName: value.name, text: Function.prototype.toString.call(value) });
       }

@@ -38,7 +38,8 @@ export class TaskTable {
   #byText = new Map<string, TaskMessage>();
   #byExport = new Map<string, TaskMessage>();
   #exports: readonly ExportMessage[] | undefined;
-  #announced = new Map<string, TaskMessage>();
+  /** By name and text; undefined where there are several. */
+  #announced = new Map<string, TaskMessage | undefined>();
   /** Set when all that will ever be known of the modules is known. */
   #complete: boolean;
   #completion: Promise<void> | undefined;
@@ -97,7 +98,9 @@ export class TaskTable {
   async #learn(): Promise<void> {
     if (this.#options.mayImport) await Promise.all(this.#modules.map((module) => this.#import(module)));
     for (const { module, name, functionName, text } of this.#exports!) {
-      if (this.#modules[module]?.exports === undefined) this.#announced.set(`${functionName}\n${text}`, this.#export(module, name));
+      if (this.#modules[module]?.exports !== undefined) continue;
+      const id = `${functionName}\n${text}`;
+      this.#announced.set(id, this.#announced.has(id) ? undefined : this.#export(module, name));
     }
     this.#complete = true;
   }
@@ -140,7 +143,14 @@ export class TaskTable {
   #recognise(func: Task): TaskMessage {
     const text = Function.prototype.toString.call(func);
     const id = `${func.name}\n${text}`;
-    return this.#announced.get(id) ?? this.#byText.get(id) ??
+    const announced = this.#announced.get(id);
+    if (announced === undefined && this.#announced.has(id)) {
+      throw new TypeError(
+        `Cannot tell which task '${taskName(func)}' is as the pool's 'modules' export several functions with this name and text: ` +
+          "give the module as { url, exports }, or the task as { module, name }",
+      );
+    }
+    return announced ?? this.#byText.get(id) ??
       keep(this.#byText, id, this.#message({ name: taskName(func), text: expression(func, text) }));
   }
 
