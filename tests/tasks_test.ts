@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { PoolBrokenError, ProcessPool, type ProcessPoolOptions } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
-import { thrownBy } from "./helpers.ts";
+import { Meeting, thrownBy, turn } from "./helpers.ts";
 
 const URL_OF_TASKS = moduleOf(`
 const secret = 42;
@@ -364,6 +364,52 @@ Deno.test("A module that cannot be found breaks the pool with an error that name
   const error = await assertRejects(() => within(pool.run(() => 1)), PoolBrokenError);
   assertStringIncludes((error.cause as Error).message, "/nowhere.ts");
   await pool.shutdown();
+});
+
+Deno.test("Exports of one text that are different functions are not taken for each other where only workers have their module", async () => {
+  const url = moduleOf(`
+    const times = (factor) => (x) => x * factor;
+    export const [double, triple] = [times(2), times(3)];
+    export const add = (x) => x + 1;
+    export { add as plus, add as default };
+  `);
+  const { double, triple, add, plus } = await import(url);
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [url], permissions: "none" });
+  for (const task of [double, triple]) {
+    const error = await thrownBy(() => within(pool.run(task, 5)));
+    assertInstanceOf(error, TypeError);
+    assertStringIncludes(error.message, "export several functions with this name and text: give the module as { url, exports }");
+  }
+  // Under another name it is the same function.
+  assertEquals([await within(pool.run(add, 5)), await within(pool.run(plus, 5))], [6, 6]);
+  for (const [name, result] of [["double", 10], ["triple", 15], ["add", 6], ["plus", 6], ["default", 6]] as const) {
+    assertEquals(await within(pool.run({ module: url, name }, 5)), result);
+  }
+  await using knowing = new ProcessPool({ maxWorkers: 1, modules: [{ url, exports: await import(url) }], permissions: "none" });
+  assertEquals([await within(knowing.run(double, 5)), await within(knowing.run(triple, 5))], [10, 15]);
+});
+
+Deno.test("A worker has each of more tasks than it keeps when its call comes, however many calls are ahead of it", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 5000 });
+  const make = (i: number) => new Function("x", `return x + ${i}`) as (x: number) => number;
+  const count = (memory: Int32Array | undefined, ...texts: string[]) => {
+    if (memory !== undefined) Atomics.wait(memory, 1, 0);
+    return texts.length;
+  };
+  // With this one, as many as are kept.
+  for (let i = 0; i < 999; i++) assertEquals(await within(pool.run(make(i), 1)), i + 1);
+  for (let i = 0; i < 100; i++) await within(Promise.all(Array.from({ length: 500 }, () => pool.run(count, undefined, "a"))));
+  const meeting = new Meeting();
+  const held = pool.run(count, meeting.memory);
+  // They take half of the room beside messages.
+  const texts = (i: number) => Array.from({ length: 4 }, (_, k) => `${i} ${k} ${"x".repeat(70)}`);
+  const calls = Array.from({ length: 250 }, (_, i) => pool.run(count, undefined, ...texts(i)));
+  const last = pool.run(make(1000), 1);
+  await turn();
+  meeting.letGo();
+  assertEquals(await within(held), 0);
+  assertEquals(await within(Promise.all(calls)), Array(250).fill(4));
+  assertEquals(await within(last), 1001);
 });
 
 // deno-lint-ignore no-explicit-any -- whatever it is, tests look into it
