@@ -58,11 +58,11 @@ export function checkReadable(permissions: Deno.PermissionOptions, modules: read
   }
 }
 
-/** A path as an absolute one. */
+/** A path as an absolute one, as Deno takes it: without `.` and `..`, and without a slash at its end. */
 function resolve(path: string): string {
-  return path.startsWith("file:") || path.startsWith("/")
-    ? decodeURIComponent(new URL(path, "file:///").pathname)
-    : `${Deno.cwd()}/${path}`;
+  const absolute = path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
+  const url = path.startsWith("file:") ? path : `file://${absolute.split("/").map(encodeURIComponent).join("/")}`;
+  return decodeURIComponent(new URL(url).pathname).replace(/(?<=.)\/+$/, "");
 }
 
 function checkPermission(name: PermissionName, value: unknown): void {

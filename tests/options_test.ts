@@ -1,5 +1,6 @@
-import { assert, assertEquals, assertStrictEquals } from "@std/assert";
+import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
 import { asCompleted, Job, ProcessPool, type ProcessPoolOptions, Semaphore, wait } from "@procpool/process-pool";
+import { granted } from "./fixtures.ts";
 import { thrownBy } from "./helpers.ts";
 
 type ErrorClass = new (message: string) => Error;
@@ -779,4 +780,29 @@ Deno.test("ProcessPool.shutdown() with wrong options leaves the pool open", asyn
   await using pool = new ProcessPool({ backend: "inline" });
   await thrownBy(() => pool.shutdown({ timeout: -1 }));
   assertEquals(await pool.run(() => "open"), "open");
+});
+
+Deno.test("ProcessPool() of killable workers takes a relative path that has their module for what it is (needs --allow-read)", {
+  ignore: !granted("read"),
+}, async () => {
+  const modules = [import.meta.resolve("./fixtures/arithmetic.ts")];
+  const inTests = new URL(".", import.meta.url).pathname;
+  const here = Deno.cwd();
+  Deno.chdir(inTests);
+  try {
+    for (
+      const path of [".", "./", "./fixtures", "fixtures/", "../tests", "fixtures/../fixtures/arithmetic.ts", `${inTests}fixtures/`, "/"]
+    ) {
+      await new ProcessPool({ backend: "killable", modules, permissions: { read: [path] } }).shutdown();
+    }
+    for (const path of ["./other", "fixtures/arith", "fixtures%2F", "../fixtures"]) {
+      assertThrows(
+        () => new ProcessPool({ backend: "killable", modules, permissions: { read: [path] } }),
+        TypeError,
+        "killable workers read their task modules with their own 'permissions'",
+      );
+    }
+  } finally {
+    Deno.chdir(here);
+  }
 });
