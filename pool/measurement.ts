@@ -167,7 +167,8 @@ export class Measurement implements PoolObserver {
       running: this.#running.quantiles(),
       throughput: this.#settled === 0 ? 0 : this.#settled / Math.max(elapsed, 1e-3) * 1000,
       workers: workers.map(({ worker, jobs }) => {
-        const { readyAt = now, busy, jobs: done } = this.#workers.get(worker)!;
+        // An observer may ask before a worker that starts is noted.
+        const { readyAt = now, busy = 0, jobs: done = 0 } = this.#workers.get(worker) ?? {};
         const running = jobs.reduce((sum, job) => sum + job.for, 0);
         const time = (now - readyAt) * this.#jobsPerWorker;
         return { worker, jobs: done, utilisation: time === 0 ? 0 : Math.min(1, (busy + running) / time) };

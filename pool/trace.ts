@@ -195,7 +195,7 @@ class TraceWriter implements PoolObserver {
     const flow = ++this.#flows;
     const from = `"pid":${PROCESS},"tid":${CALLER},"ts":${at},"cat":"job","name":`;
     const first = runs < 2 ? `{"ph":"X","dur":${POINT},${from}${name},"args":{"id":${this.#json(id)}}}` : "";
-    if (started === undefined) return this.#write(first);
+    if (started === undefined) return runs === 0 ? this.#write(first) : undefined;
     const track = this.#trackFor(worker!, started, ended!);
     const to = `"pid":${PROCESS},"tid":${worker! * TRACKS + track},"ts":${this.#time(started)},"cat":"job","name":`;
     const chunk = items === 1 ? "" : `,"items":${items},"failed":${job.failed}`;

@@ -212,3 +212,18 @@ Deno.test("PoolObserver is told of submissions within the call, where the caller
   await Promise.all(results);
   assertEquals(seen, ["a", "b", "c"]);
 });
+
+Deno.test("PoolObserver may ask for measured times when a worker starts", async () => {
+  const reported: unknown[] = [];
+  const seen: unknown[] = [];
+  const observer: PoolObserver = { worker: (_, change) => void seen.push([change, pool.stats().measured!.workers.length]) };
+  const pool: ProcessPool = new ProcessPool({
+    maxWorkers: 1,
+    measure: true,
+    observers: [observer],
+    onError: (error) => reported.push(error),
+  });
+  assertEquals(await pool.run((x: number) => x, 1), 1);
+  await pool.shutdown();
+  assertEquals([reported, seen.slice(0, 2)], [[], [["starting", 1], ["ready", 1]]]);
+});

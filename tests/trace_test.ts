@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { Job, ProcessPool, type ProcessPoolOptions } from "@procpool/process-pool";
+import { type Future, Job, type PoolObserver, ProcessPool, type ProcessPoolOptions } from "@procpool/process-pool";
 import { granted, within } from "./fixtures.ts";
 import { meet, Meeting, thrownBy, turn } from "./helpers.ts";
 
@@ -186,6 +186,21 @@ Deno.test("A trace tells of a worker that died, of the run that it took, and of 
   const died = events.find(({ name }) => name === "died");
   assertEquals(died?.args?.reason, "called Deno.exit(3)");
   assertEquals(changes(events), ["starting", "ready", "died", "starting", "ready", "closed"]);
+});
+
+Deno.test("A trace tells nothing more of a job that was cancelled before it ran again", async () => {
+  let future: Future<never> | undefined;
+  let sent = 0;
+  const observer = { sent: () => ++sent === 3 && future!.cancel() };
+  const events = await traced({ backend: "inline", observers: [observer as PoolObserver] }, async (pool) => {
+    const fail = (): never => {
+      throw new Error("again");
+    };
+    future = await pool.submit(new Job({ func: fail, retries: 5, retryIf: () => true }));
+    await thrownBy(() => future!.result());
+  });
+  assertEquals(runs(events).map(({ args }) => [args!.outcome, args!.run]), [["retried", 1], ["retried", 2]]);
+  assertEquals(events.filter(({ ph, tid }) => ph === "X" && tid === 0).length, 1);
 });
 
 Deno.test("A trace tells of a worker that was stopped for its job", async () => {
