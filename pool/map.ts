@@ -251,11 +251,11 @@ type Sliceable = ArrayLike<unknown> & { slice(from: number, to: number): ArrayLi
 
 /** Whether items can as well be read many at a time: to iterate them does nothing else. */
 function isSliceable(items: unknown): items is Sliceable {
-  const iterate = (items as Iterable<unknown>)[Symbol.iterator];
-  return Array.isArray(items) ? iterate === Array.prototype[Symbol.iterator] : ArrayBuffer.isView(items) && iterate === ITERATE_TYPED_ARRAY;
+  const plain = Array.isArray(items) ? Array.prototype : ArrayBuffer.isView(items) ? Uint8Array.prototype : undefined;
+  const { slice, [Symbol.iterator]: iterate } = items as Partial<typeof plain> & object;
+  // That of node's Buffer gives a view of all its memory.
+  return plain !== undefined && slice === plain.slice && iterate === plain[Symbol.iterator];
 }
-
-const ITERATE_TYPED_ARRAY = Uint8Array.prototype[Symbol.iterator];
 
 /** Some items of a map that travel together: one ticket, one permit. */
 export class Chunk extends Ticket {

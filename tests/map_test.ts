@@ -413,15 +413,13 @@ Deno.test("ProcessPool.map() holds no more memory for a million items than for a
 for (const [what, task, most] of [["numbers", (x: number) => x, 65_536], ["objects", (x: number) => ({ x }), 16_384]] as const) {
   Deno.test(`ProcessPool.map() reads ${most} numbers of a typed array ahead for each worker while it gives ${what}`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 2 });
-    let furthest = 0;
-    let consumed = 0;
-    // It is read many at a time.
-    const numbers = Object.assign(new Float64Array(600_000), {
-      slice(from: number, to: number) {
-        furthest = Math.max(furthest, to - consumed);
-        return Float64Array.prototype.slice.call(numbers, from, to);
-      },
-    });
+    let [read, furthest, consumed] = [0, 0, 0];
+    // It is read many at a time, into arrays that are made like this.
+    const made = function (length: number): Float64Array {
+      furthest = Math.max(furthest, (read += length) - consumed);
+      return new Float64Array(length);
+    };
+    const numbers = Object.assign(new Float64Array(600_000), { constructor: { [Symbol.species]: made } });
     for await (const _ of pool.map(task as (x: number) => unknown, numbers as Iterable<number>)) consumed++;
     assertEquals(consumed, 600_000);
     // Beside the one that the loop has.
@@ -579,4 +577,16 @@ Deno.test("ProcessPool.map() gives all that its input has, if the pool is shut d
   await until(() => pool.stats().running === 1 || pool.stats().queued === 1);
   await within(pool.shutdown());
   assertEquals(await within(results), [2, 4, 6]);
+});
+
+Deno.test("ProcessPool.map() reads an array or a typed array item by item if that has a slice of its own", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const own = {
+    slice(): never {
+      throw new Error("It is not the platform's");
+    },
+  };
+  for (const items of [Object.assign([1, 2, 3], own), Object.assign(new Float64Array([1, 2, 3]), own)]) {
+    assertEquals(await within(Array.fromAsync(pool.map(double, items))), [2, 4, 6]);
+  }
 });
