@@ -73,8 +73,8 @@ export interface JobBaseOptions<R> {
   transfer?: Transferable[] | undefined;
   /**
    * Called once when the job has settled, however it did. A promise that it returns holds the job's place in the gate until it settles, so
-   * that a slow callback holds back the submitter: it must not wait for a submission of its own, whose place it may hold. What it throws goes to
-   * the pool's `onError`.
+   * that a slow callback holds back the submitter: it must wait neither for a submission of its own, whose place it may hold, nor for
+   * `shutdown()`, which waits for it. What it throws goes to the pool's `onError`.
    *
    * @default {undefined}
    */
