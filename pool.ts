@@ -584,25 +584,28 @@ export class ProcessPool implements AsyncDisposable {
     });
   }
 
-  /**
-   * Lets in one that has a permit. Between that and this moment the pool may have closed, and the signal aborted. If it is a tiny call, those that come next are sent
-   * together, `later` at the latest.
-   */
+  /** Lets in one that has a permit. Between that and this moment the pool may have closed, and the signal aborted. */
   #admit = (ticket: Ticket, later: Later = queueMicrotask): void => {
     const { signal } = ticket;
-    try {
-      if (this.#state !== "open") this.#refuse();
-      signal?.throwIfAborted();
-    } catch (error) {
-      this.#gate.release();
-      this.#observation?.refused(ticket, error);
-      throw error;
-    }
+    if (this.#state !== "open" || signal?.aborted) this.#turnAway(ticket);
     this.#queue.join(ticket);
     this.#observation?.admitted(ticket);
     // Before it is sent: that may settle other jobs, whose callbacks may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
     if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < this.#together) return;
+    this.#send(later);
+  };
+
+  /** One that has a permit is not let in after all. */
+  #turnAway(ticket: Ticket): never {
+    const error = this.#state === "open" ? ticket.signal!.reason : this.#refusal();
+    this.#gate.release();
+    this.#observation?.refused(ticket, error);
+    throw error;
+  }
+
+  /** Sends what was admitted. If those are tiny calls, the ones that come next are sent together, `later` at the latest. */
+  #send(later: Later): void {
     this.#gathered = 0;
     const together = this.#sendQueued();
     if (this.#queue.size > 0) this.#dispatch();
@@ -610,7 +613,7 @@ export class ProcessPool implements AsyncDisposable {
     if (this.#gathering || this.#together < 2) return;
     this.#gathering = true;
     later(this.#sendGathered);
-  };
+  }
 
   /** Whether what is admitted is sent later, with what comes then; how much of it at a time; and how much has come since something was sent. */
   #gathering = false;

@@ -233,28 +233,33 @@ export class Line {
 
   /** Takes the replies that are there by now. Those by the port cannot be had before their turn without others overtaking them. */
   drain(): void {
-    if (!this.#replies.take()) return;
+    if (!this.#replies.hasNext) return;
     this.#emptyLooks = 0;
-    // What is told may lead here again: all that was taken is told before more is taken.
-    do this.#receive(); while (this.#replies.take());
+    // What is told may lead here again.
+    while (this.#replies.hasNext) this.#receive();
     this.#receiveItems();
     this.#events.delivered();
   }
 
-  /** Receives what was taken, and, if a job returned that, what others have that follow it. */
+  /** Receives the next reply, and, if a job returned that, what others have that follow it. */
   #receive(): void {
-    const { kind, number: run, label: value, values } = this.#replies;
+    const replies = this.#replies;
+    const kind = replies.nextKind;
+    // Whose turn it is when those before have been told may be another one.
+    if (this.#items !== undefined && kind !== ITEM && kind !== ITEM_THREW) return this.#receiveItems();
+    if (kind === RETURNED) return this.#receiveReturned();
+    replies.take();
+    const { number: run, label: value, values } = replies;
     if (kind === ITEM || kind === ITEM_THREW) return this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
-    if (this.#items !== undefined) this.#receiveItems();
-    if (kind === RETURNED) return this.#receiveReturned([run], [value]);
     if (kind === ITEMS) return this.#receiveChunk(run, value as ItemsMessage["values"], values as [number, boolean, number]);
     this.#ended(run);
     if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
     else this.#events.message({ type: "skipped", run });
   }
 
-  #receiveReturned(runs: number[], values: unknown[]): void {
-    takeReturned(this.#replies, runs, values);
+  #receiveReturned(): void {
+    const runs: number[] = [], values: unknown[] = [];
+    this.#replies.takeAll(RETURNED, runs, values);
     this.#answered(runs);
     this.#events.returned(runs, values);
   }
@@ -393,17 +398,6 @@ export class Line {
 
 /** How many lines of this thread have jobs that were not answered. */
 let busyLines = 0;
-
-/**
- * The loop of {@linkcode Line.drain}, by itself: V8 compiles a loop with all that is called around it, again and again while it learns what that does, and does so on cores that
- * workers could have. All that is done for each of very many jobs is in a few such loops, of which none calls another.
- */
-function takeReturned(replies: SharedQueue, runs: number[], values: unknown[]): void {
-  while (replies.takeIf(RETURNED)) {
-    runs.push(replies.number);
-    values.push(replies.label);
-  }
-}
 
 /** A macrotask, at once. */
 declare const setImmediate: (callback: () => void) => unknown;
