@@ -47,6 +47,11 @@ export class Files implements Consumer {
   readonly totals: Totals;
   #options: FilesOptions;
   #unsaved: LogEntry["done"] = [];
+  /**
+   * Whether anything could not be written. The files may then hold some of a part, or, as the system tells of a failure only once, less than is
+   * believed: the job log tells of them as they were at the last save.
+   */
+  #torn = false;
   #begin = performance.now();
 
   constructor(options: FilesOptions) {
@@ -56,21 +61,19 @@ export class Files implements Consumer {
 
   take(part: DonePart): void | Promise<void> {
     const { position } = this.#options.output;
-    let written: void | Promise<void>;
     try {
-      written = this.#options.output.write(part.output);
+      const written = this.#options.output.write(part.output);
+      if (written === undefined) return this.#record(part, position);
+      return written.then(() => this.#record(part, position)).catch((error) => this.#giveUp(error));
     } catch (error) {
-      throw explainStorage(error);
+      this.#giveUp(error);
     }
-    if (written === undefined) return this.#record(part, position);
-    return written.then(() => this.#record(part, position), (error) => {
-      throw explainStorage(error);
-    });
   }
 
+  /** Makes what was taken last, unless anything could not be written before. */
   async save(finished = false): Promise<void> {
     const { output, errors, log } = this.#options;
-    if (log === undefined || (this.#unsaved.length === 0 && !finished)) return;
+    if (log === undefined || this.#torn || (this.#unsaved.length === 0 && !finished)) return;
     const done = merged(this.#unsaved);
     this.#unsaved = [];
     try {
@@ -89,9 +92,13 @@ export class Files implements Consumer {
       }
       await log.append(entry);
     } catch (error) {
-      this.#unsaved = [...done, ...this.#unsaved];
-      throw explainStorage(error);
+      this.#giveUp(error);
     }
+  }
+
+  #giveUp(error: unknown): never {
+    this.#torn = true;
+    throw explainStorage(error);
   }
 
   #record({ source, start, end, state, errors, slowest }: DonePart, position: number): void {
@@ -100,7 +107,7 @@ export class Files implements Consumer {
     const lines = coverage.first.end === start ? coverage.first.lines : undefined;
     const input = sources[source]!.name;
     const entries = errors.map((error) => errorLine(error, { input, lines, start, position }));
-    if (entries.length > 0) this.#write(entries);
+    if (entries.length > 0) this.#options.errors?.write(entries);
     for (const { members } of errors) this.#count(members);
     for (const { line, lastLine, ...slow } of slowest) {
       this.#rank({
@@ -115,14 +122,6 @@ export class Files implements Consumer {
     this.totals.records += state.records;
     this.totals.failed += state.failed;
     this.totals.busy += state.busy;
-  }
-
-  #write(entries: Uint8Array[]): void {
-    try {
-      this.#options.errors?.write(entries);
-    } catch (error) {
-      throw explainStorage(error);
-    }
   }
 
   #count(members: Uint8Array): void {

@@ -233,6 +233,14 @@ async function ended(
   return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
 }
 
+/** Runs the command where the system lets no file grow beyond 200 KB; the signal that says so is ignored. */
+async function limited(args: string[]): Promise<{ code: number; stderr: string }> {
+  const deno = [Deno.execPath(), "run", "--no-prompt", "--no-check", "--allow-read", "--allow-write", "cli.ts", "batch", ...args];
+  const shell = `trap '' XFSZ; ulimit -f 400; exec ${deno.map((word) => `'${word}'`).join(" ")}`;
+  const { code, stderr } = await within(new Deno.Command("sh", { args: ["-c", shell], cwd, stdout: "null", stderr: "piped" }).output());
+  return { code, stderr: new TextDecoder().decode(stderr) };
+}
+
 const DOUBLE = "export function double(x) { return 2 * x; }\nexport function bad(x) { throw new Error('bad ' + x); }";
 
 Deno.test(`cli.ts batch runs a file, and writes no progress line into a pipe ${NEEDS}`, { ignore }, async () => {
@@ -312,16 +320,31 @@ Deno.test(`cli.ts batch stops cleanly when the output cannot be written, and can
   using folder = new Folder();
   const [input, tasks] = [folder.write("in.ndjson", numbers(200_000)), folder.write("tasks.js", DOUBLE)];
   const args = [tasks, "--task", "double", "--input", input, "--output", folder.of("out"), "--chunk", "4KB"];
-  // The system lets no file grow beyond 200 KB; the signal that says so is ignored.
-  const deno = [Deno.execPath(), "run", "--no-prompt", "--no-check", "--allow-read", "--allow-write", "cli.ts", "batch", ...args];
-  const shell = `trap '' XFSZ; ulimit -f 400; exec ${deno.map((word) => `'${word}'`).join(" ")}`;
-  const { code, stderr } = await new Deno.Command("sh", { args: ["-c", shell], cwd, stdout: "null", stderr: "piped" }).output();
-  const text = new TextDecoder().decode(stderr);
-  assertMatch(text, /^process-pool: Cannot write results: File too large.*: what is done is kept, '--resume' goes on\n$/);
+  const { code, stderr } = await limited(args);
+  assertMatch(stderr, /^process-pool: Cannot write results: File too large.*: what is done is kept, '--resume' goes on\n$/);
   assertEquals(code, 3);
   assertEquals((await ended([...args, "--resume"])).code, 0);
   assertEquals(folder.read("out"), doubles(200_000));
 });
+
+for (const name of ["out", "out.gz"]) {
+  Deno.test(`cli.ts batch writes no result twice when the errors could not be written (${name}) ${NEEDS}`, {
+    ignore: noSignals,
+  }, async () => {
+    using folder = new Folder();
+    const input = folder.write("in.ndjson", numbers(20_000));
+    const tasks = folder.write("tasks.js", "export default (x) => { if (x % 10 === 5) throw new Error('bad'); return 2 * x; };");
+    const args = [tasks, "--input", input, "--output", folder.of(name), "--chunk", "4KB"];
+    // The errors are longer than the results: it is they that come to the limit.
+    const { code, stderr } = await limited(args);
+    assertMatch(stderr, /^process-pool: Cannot write results: File too large.*: what is done is kept, '--resume' goes on\n$/);
+    assertEquals([code, (await ended([...args, "--resume"])).code], [3, 1]);
+    const { body } = new Response(Deno.readFileSync(folder.of(name)));
+    const results = name === "out" ? body! : body!.pipeThrough(new DecompressionStream("gzip"));
+    assertEquals(await new Response(results).text(), doubles(20_000, (x) => x % 10 === 5));
+    assertEquals(folder.json(`${name}.errors.ndjson`).map(({ line }) => line), Array.from({ length: 2000 }, (_, i) => 10 * i + 6));
+  });
+}
 
 Deno.test(`cli.ts batch ends in an orderly way after SIGINT, and goes on with '--resume' ${NEEDS}`, { ignore: noSignals }, async () => {
   using folder = new Folder();

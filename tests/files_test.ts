@@ -1,0 +1,79 @@
+import { assertEquals } from "@std/assert";
+import { BatchError } from "@procpool/process-pool/batch";
+import { Coverage } from "../batch/coverage.ts";
+import { ErrorsFile } from "../batch/errors_file.ts";
+import { Files } from "../batch/files.ts";
+import { JobLog } from "../batch/job_log.ts";
+import { NOTHING_WRITTEN, openOutput } from "../batch/output.ts";
+import type { DonePart } from "../batch/run.ts";
+import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
+import { assertFails } from "./helpers.ts";
+
+const encoder = new TextEncoder();
+
+/** A part of one record with a result, and one that failed. */
+function part(index: number): DonePart {
+  const [start, end] = [index * 10, index * 10 + 10];
+  const output = encoder.encode(`${index}\n`);
+  const members = encoder.encode(`"record":"${index}","error":{"name":"Error","message":"no","stack":""},"attempts":1`);
+  return {
+    source: 0,
+    index,
+    start,
+    end,
+    state: { position: end, lines: 2, records: 2, failed: 1, outputLength: output.length, errorsLength: members.length, busy: 1 },
+    output,
+    errors: [{ line: 1, offset: start + 5, position: output.length, members }],
+    slowest: [],
+  };
+}
+
+for (const name of ["out", "out.gz"]) {
+  for (const what of ["output.write", "output.state", "output.sync", "errors.write", "errors.sync", "log.append"]) {
+    // To tell the state of a plain file takes nothing.
+    if (what === "output.state" && name === "out") continue;
+    Deno.test(`Files.save() puts nothing down once ${what} has failed, though it does not fail again (${name}) ${NEEDS}`, {
+      ignore,
+    }, async () => {
+      using folder = new Folder();
+      const log = await JobLog.create(folder.of("log"), {
+        version: 1,
+        inputs: [{ path: "in", size: null, changed: null, sample: null }],
+        task: { module: "a function", name: null, hash: "" },
+        options: {},
+      });
+      const output = await openOutput(folder.of(name), { partial: folder.of("partial"), state: NOTHING_WRITTEN });
+      const errors = await ErrorsFile.open(folder.of("errors"), 0);
+      const source = { name: "in", path: undefined, size: undefined, changed: undefined, ranges: false, open: () => Promise.reject() };
+      const before = { records: 0, failed: 0, busy: 0, wall: 0 };
+      const files = new Files({ sources: [source], coverages: [new Coverage()], output, errors, log, before });
+      await files.take(part(0));
+      await files.save();
+      const saved = folder.read("log");
+
+      const [object, member] = what.split(".") as [keyof typeof parts, string];
+      const parts = { output, errors, log };
+      Object.defineProperty(parts[object], member, {
+        configurable: true,
+        get() {
+          // Once alone: from then on, it is as it was.
+          delete (this as Record<string, unknown>)[member];
+          throw new Error("No space left on device (os error 28)");
+        },
+      });
+      await assertFails(
+        async () => {
+          await files.take(part(1));
+          await files.save();
+        },
+        BatchError as never,
+        "Cannot write results: the disk is full",
+      );
+      await files.save();
+      assertEquals(folder.read("log"), saved);
+      errors.close();
+      log.close();
+      await output.close();
+    });
+  }
+}
