@@ -6,7 +6,7 @@ import { BatchError, explainPath } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
 import { expandInputs, findSources, type Source } from "./inputs.ts";
-import { differences, type Fingerprint, type FoundLog, isForeign, JobLog, type LogEntry, readLog } from "./job_log.ts";
+import { differences, type Fingerprint, type FoundLog, JobLog, type LogEntry } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
 import { checkReport, writeReport } from "./page.ts";
@@ -15,7 +15,7 @@ import { resolve } from "./paths.ts";
 import { isAnyRunAgain } from "./record_errors.ts";
 import { fingerprintOf, formatsOf, prepareTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
-import { retryFailed, settledLog } from "./retry_failed.ts";
+import { type LoggedPaths, retryFailed, settledLog } from "./retry_failed.ts";
 import { checkDistinct, createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf, taskIsLoaded } from "./plan.ts";
 import { BatchRecorder } from "./recorder.ts";
 import { BatchRun, type RangeRun } from "./run.ts";
@@ -65,8 +65,10 @@ export async function batch(task: BatchTask, options: BatchOptions): Promise<Bat
   await checkDistinct(plan, paths);
   checkReport(resolved);
   if (paths === undefined) return await runToStream(plan);
-  if (resolved.mode === "retry-failed") return await retryFailed(plan, paths);
-  return await runToFile(plan, paths);
+  // Before anything is looked at: what is found is still so when it is relied on.
+  using log = await explained(() => JobLog.open(paths.log), `folder of the output '${paths.name}'`);
+  if (resolved.mode === "retry-failed") return await retryFailed(plan, { paths, log });
+  return await runToFile(plan, { paths, log });
 }
 
 /** What a range is called on the timeline of a report. */
@@ -99,12 +101,12 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
 
 const NOTHING_DONE: Totals = { records: 0, failed: 0, busy: 0, wall: 0 };
 
-async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
+async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<BatchSummary> {
   const { ordered, mode } = plan.options;
   const fingerprint = await fingerprintOf({ ...plan, ordered });
-  await refuseForeign(paths);
-  const found = mode === "resume" ? await foundToResume(paths, fingerprint) : undefined;
-  if (mode === "begin") await refuseExisting(paths);
+  await refuseForeign({ paths, log });
+  const found = mode === "resume" ? await foundToResume({ paths, log }, fingerprint) : undefined;
+  if (mode === "begin") await refuseExisting({ paths, log });
   const { coverages, last } = found ?? { coverages: plan.sources.map(() => new Coverage()), last: undefined };
   const before: Totals = last === undefined
     ? NOTHING_DONE
@@ -120,10 +122,7 @@ async function runToFile(plan: Plan, paths: Paths): Promise<BatchSummary> {
     // Until here nothing of an earlier run has been touched.
     if (!await taskIsLoaded(workers.pool, plan.options.signal)) return await stoppedSummary(plan, paths, before);
     const folder = `folder of the output '${paths.name}'`;
-    using log = await explained(
-      () => found === undefined ? JobLog.create(paths.log, fingerprint) : JobLog.reopen(paths.log, found.length),
-      folder,
-    );
+    await explained(() => found === undefined ? log.begin(fingerprint) : log.goOn(found.length), folder);
     try {
       const [output, errors] = await explained(() => openFiles(paths, last), folder);
       return await run(plan, workers, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
@@ -187,10 +186,10 @@ async function removeAll(paths: string[]): Promise<void> {
 }
 
 /** What is there of an earlier run that can go on; undefined if there was none. */
-async function foundToResume(paths: Paths, fingerprint: Fingerprint): Promise<FoundLog | undefined> {
-  const found = await settledLog(paths);
+async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fingerprint): Promise<FoundLog | undefined> {
+  const found = await settledLog({ paths, log });
   if (found === undefined) {
-    await refuseExisting(paths);
+    await refuseExisting({ paths, log });
     return undefined;
   }
   const changed = differences(found.fingerprint, fingerprint);
@@ -218,22 +217,16 @@ async function foundToResume(paths: Paths, fingerprint: Fingerprint): Promise<Fo
 }
 
 /** A file of somebody else's that happens to have the name of the job log is none that '--overwrite' means. */
-async function refuseForeign({ log, name }: Paths): Promise<void> {
-  let foreign: boolean;
-  try {
-    foreign = await isForeign(log);
-  } catch (error) {
-    throw explainPath(error, `job log '${log}'`, { flag: "--allow-read" });
-  }
-  if (!foreign) return;
+async function refuseForeign({ paths, log }: LoggedPaths): Promise<void> {
+  if (!await log.isForeign()) return;
   throw new BatchError(
-    `Cannot run batch as '${log}' is no job log of a batch, and that of the output '${name}' would replace it: ` +
+    `Cannot run batch as '${paths.log}' is no job log of a batch, and that of the output '${paths.name}' would replace it: ` +
       "move it away, or give the output another name",
   );
 }
 
-async function refuseExisting(paths: Paths): Promise<void> {
-  if (await sizeOf(paths.partial) !== undefined || await readLog(paths.log) !== undefined && await sizeOf(paths.output) === undefined) {
+async function refuseExisting({ paths, log }: LoggedPaths): Promise<void> {
+  if (await sizeOf(paths.partial) !== undefined || await log.read() !== undefined && await sizeOf(paths.output) === undefined) {
     throw new BatchError(
       `Cannot run batch as an earlier run to '${paths.name}' was not finished: go on with '--resume', or begin anew with '--overwrite'`,
     );

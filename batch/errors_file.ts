@@ -1,6 +1,6 @@
 import type { Coverage } from "./coverage.ts";
 import type { Source } from "./inputs.ts";
-import { partialOf } from "./output.ts";
+import { openAt, partialOf } from "./output.ts";
 import { type ErrorEntry, errorText, readErrors } from "./record_errors.ts";
 
 /** The file of the records that failed. */
@@ -18,10 +18,7 @@ export class ErrorsFile {
 
   /** Opens it; what is behind `length` is cut off. */
   static async open(path: string, length: number): Promise<ErrorsFile> {
-    const file = await Deno.open(path, { write: true, create: true });
-    await file.truncate(length);
-    await file.seek(0, Deno.SeekMode.End);
-    return new ErrorsFile(file, path, length);
+    return new ErrorsFile(await openAt(path, length), path, length);
   }
 
   write(entries: readonly Uint8Array[]): void {

@@ -8,7 +8,7 @@
 
 import { Coverage } from "./coverage.ts";
 import { BatchError } from "./errors.ts";
-import type { OutputState } from "./output.ts";
+import { goOnAt, type OutputState } from "./output.ts";
 
 /** What a log begins with: what has to be the same for a batch to be taken up again. */
 export interface Fingerprint {
@@ -53,10 +53,9 @@ const HEAD = '{"version":1,"inputs":[';
 /** So many bytes of a log are read at once: more take memory, fewer take longer. */
 const BLOCK = 2 ** 18;
 
-/** Reads a log, however long it is; undefined if there is none, or none that has been begun. */
-export async function readLog(path: string): Promise<FoundLog | undefined> {
-  using file = await openIfThere(path);
-  if (file === undefined || !beginsAsLog(await headOf(file))) return undefined;
+/** Reads a log, however long it is; undefined if none has been begun. */
+async function readLog(file: Deno.FsFile): Promise<FoundLog | undefined> {
+  if (!beginsAsLog(await headOf(file))) return undefined;
   let found: FoundLog | undefined;
   for await (const { line, end } of wholeLines(file)) {
     const value = parse(line);
@@ -75,23 +74,9 @@ export async function readLog(path: string): Promise<FoundLog | undefined> {
   return found;
 }
 
-/** Whether something else than a log is in the place of one: to begin a log there would destroy it. */
-export async function isForeign(path: string): Promise<boolean> {
-  using file = await openIfThere(path);
-  return file !== undefined && !beginsAsLog(await headOf(file));
-}
-
-async function openIfThere(path: string): Promise<Deno.FsFile | undefined> {
-  try {
-    return await Deno.open(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
-  }
-}
-
-/** The first bytes, one each character. */
+/** The first bytes, one each character; what is read next begins with them, too. */
 async function headOf(file: Deno.FsFile): Promise<string> {
+  await file.seek(0, Deno.SeekMode.Start);
   const bytes = new Uint8Array(HEAD.length);
   const length = await file.read(bytes) ?? 0;
   await file.seek(0, Deno.SeekMode.Start);
@@ -133,37 +118,64 @@ function parse(line: Uint8Array): unknown {
   }
 }
 
-/** A log that is written. */
+/** The log of a batch, which nobody else can open as long as it is open: whoever looks before he writes finds what is still there then. */
 export class JobLog implements Disposable {
   /** Whether it was told of anything since it was opened. */
   told = false;
   #file: Deno.FsFile;
+  #path: string;
+  /** Whether there was none before. */
+  #made: boolean;
 
-  private constructor(file: Deno.FsFile) {
+  private constructor(file: Deno.FsFile, path: string, made: boolean) {
     this.#file = file;
-  }
-
-  /** Begins a log. */
-  static async create(path: string, fingerprint: Fingerprint): Promise<JobLog> {
-    const log = await JobLog.reopen(path, 0);
-    await log.#append(fingerprint);
-    return log;
+    this.#path = path;
+    this.#made = made;
   }
 
   /**
-   * Goes on with a log; what is behind `length` is cut off. Nobody else can as long as it is open.
+   * Opens a log, with what is in it. Where there is none, there is an empty one then, until it is closed.
    *
    * @throws {BatchError} If another batch has it open.
    */
-  static async reopen(path: string, length: number): Promise<JobLog> {
-    const file = await Deno.open(path, { write: true, create: true });
-    if (!await file.tryLock(true)) {
+  static async open(path: string): Promise<JobLog> {
+    for (;;) {
+      const made = await fileAt(path) === undefined;
+      const file = await Deno.open(path, { read: true, write: true, create: true });
+      try {
+        if (!await file.tryLock(true)) {
+          throw new BatchError(`Cannot run batch as another one writes to the same output: its job log '${path}' is locked`);
+        }
+        // Whoever held it until now may have removed it: what is locked is then no job log of anything.
+        const [locked, there] = [await file.stat(), await fileAt(path)];
+        if (there !== undefined && locked.ino === there.ino && locked.dev === there.dev) return new JobLog(file, path, made);
+      } catch (error) {
+        file.close();
+        throw error;
+      }
       file.close();
-      throw new BatchError(`Cannot run batch as another one writes to the same output: its job log '${path}' is locked`);
     }
-    await file.truncate(length);
-    await file.seek(0, Deno.SeekMode.End);
-    return new JobLog(file);
+  }
+
+  /** What is in it; undefined if nothing has been begun. */
+  async read(): Promise<FoundLog | undefined> {
+    return await readLog(this.#file);
+  }
+
+  /** Whether something else than a log is in its place: to begin a log there would destroy it. */
+  async isForeign(): Promise<boolean> {
+    return !beginsAsLog(await headOf(this.#file));
+  }
+
+  /** Begins it anew. */
+  async begin(fingerprint: Fingerprint): Promise<void> {
+    await this.goOn(0);
+    await this.#append(fingerprint);
+  }
+
+  /** Goes on with it; what is behind `length` is cut off. */
+  async goOn(length: number): Promise<void> {
+    await goOnAt(this.#file, { path: this.#path, length });
   }
 
   async append(entry: LogEntry): Promise<void> {
@@ -171,7 +183,13 @@ export class JobLog implements Disposable {
     await this.#append(entry);
   }
 
+  /** Lets go of it. One that was made and never begun is removed. */
   close(): void {
+    try {
+      if (this.#made && this.#file.statSync().size === 0) Deno.removeSync(this.#path);
+    } catch {
+      // An empty one does no harm.
+    }
     this.#file.close();
   }
 
@@ -183,6 +201,15 @@ export class JobLog implements Disposable {
     const bytes = new TextEncoder().encode(`${JSON.stringify(value)}\n`);
     for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
     await this.#file.syncData();
+  }
+}
+
+async function fileAt(path: string): Promise<Deno.FileInfo | undefined> {
+  try {
+    return await Deno.stat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
   }
 }
 

@@ -1,4 +1,5 @@
 import { constants, crc32, deflateRawSync } from "node:zlib";
+import { BatchError } from "./errors.ts";
 import { basename, dirname } from "./paths.ts";
 
 /** How far an output has been written: what is needed to go on from there. */
@@ -36,11 +37,33 @@ export const NOTHING_WRITTEN: OutputState = { length: 0, position: 0, crc: 0 };
 
 /** Opens the file in which an output grows; what is behind `state` is cut off. It gets its final name when it is finished. */
 export async function openOutput(path: string, { partial, state }: { partial: string; state: OutputState }): Promise<Output> {
-  const file = await Deno.open(partial, { write: true, read: true, create: true });
-  await file.truncate(state.length);
-  await file.seek(0, Deno.SeekMode.End);
+  const file = await openAt(partial, state.length);
   const plain = new FileOutput(file, { path, partial, state });
   return path.endsWith(".gz") ? new GzipOutput(plain, state) : plain;
+}
+
+/** Opens a file to go on behind so many bytes of it. */
+export async function openAt(path: string, length: number): Promise<Deno.FsFile> {
+  const file = await Deno.open(path, { write: true, create: true });
+  try {
+    await goOnAt(file, { path, length });
+    return file;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+/**
+ * Cuts off what of a file is behind `length`, and goes on there.
+ *
+ * @throws {BatchError} If it is shorter: zeros would stand for what is not there.
+ */
+export async function goOnAt(file: Deno.FsFile, { path, length }: { path: string; length: number }): Promise<void> {
+  const { size } = await file.stat();
+  if (size < length) throw new BatchError(`Cannot go on as '${path}' has ${size} bytes, and the job log tells of ${length}`);
+  await file.truncate(length);
+  await file.seek(length, Deno.SeekMode.Start);
 }
 
 class FileOutput implements Output {

@@ -2,7 +2,7 @@ import { Kinds } from "../report/kinds.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { completeErrors, ErrorsFile } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
-import { type FoundLog, JobLog, type LogEntry, readLog } from "./job_log.ts";
+import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
 import { writeReport } from "./page.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
@@ -10,6 +10,12 @@ import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
 import { type ErrorEntry, errorText, isRunAgain, parseMembers, readError, readErrors } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
+
+/** The files of a batch, of which nobody else can write to any while its job log is open. */
+export interface LoggedPaths {
+  paths: Paths;
+  log: JobLog;
+}
 
 /** What came of a record that was run again. */
 interface Retried {
@@ -32,8 +38,8 @@ interface Retried {
  *
  * @throws {BatchError} If there is no batch that is through.
  */
-export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummary> {
-  const found = await settledLog(paths);
+export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Promise<BatchSummary> {
+  const found = await settledLog({ paths, log });
   if (found === undefined) {
     throw new BatchError(`Cannot retry as there is no job log '${paths.name}.log': run the batch first, without '--retry-failed'`);
   }
@@ -46,7 +52,7 @@ export async function retryFailed(plan: Plan, paths: Paths): Promise<BatchSummar
   const begin = performance.now();
   plan.recorder?.begin();
   // Nothing is copied for nothing.
-  await using merge = before.again === 0 ? undefined : await Merge.open(paths, found);
+  await using merge = before.again === 0 ? undefined : await Merge.open({ paths, log }, found);
   const { run, outcome } = await runAgain(
     { ...plan, formats: { ...plan.formats, input: inputFormat, output: outputFormat } },
     paths,
@@ -195,11 +201,11 @@ class Merge implements AsyncDisposable {
     this.#entries = readErrors(paths.errors);
   }
 
-  static async open(paths: Paths, found: FoundLog): Promise<Merge> {
+  static async open({ paths, log }: LoggedPaths, found: FoundLog): Promise<Merge> {
     await using open = new AsyncDisposableStack();
     const progress: MergeProgress = { told: false };
     const removed = (path: string) => open.defer(() => progress.told ? undefined : removeIfThere(path));
-    const log = open.use(await JobLog.reopen(paths.log, found.length));
+    await log.goOn(found.length);
     removed(paths.partial);
     const output = open.adopt(
       await openOutput(paths.output, { partial: paths.partial, state: NOTHING_WRITTEN }),
@@ -314,19 +320,18 @@ async function renameErrors(path: string): Promise<void> {
 }
 
 /** The job log, once all is through that a crash has cut short: a merge, or the end of a run whose output has its name already. */
-export async function settledLog(paths: Paths): Promise<FoundLog | undefined> {
-  const found = await readLog(paths.log);
+export async function settledLog({ paths, log }: LoggedPaths): Promise<FoundLog | undefined> {
+  const found = await log.read();
   if (found?.last === undefined || found.last.stage === "finished") return found;
   const { last } = found;
   if (last.stage !== "merging" && !await isRenamed(paths, last)) return found;
-  // Whoever is about to end it himself holds the log.
-  using log = await JobLog.reopen(paths.log, found.length);
+  await log.goOn(found.length);
   if (last.stage === "merging") {
     if (await sizeOf(paths.partial) !== undefined) await Deno.rename(paths.partial, paths.output);
     if (await sizeOf(partialOf(paths.errors)) !== undefined) await renameErrors(paths.errors);
   } else await numberErrors(paths, found);
   await log.append({ ...last, done: [], errors: await sizeOf(paths.errors) ?? 0, stage: "finished" });
-  return await readLog(paths.log);
+  return await log.read();
 }
 
 /** Whether the output of a run is complete, and has its name. */

@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
+import { hashOf } from "../batch/inputs.ts";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
-import { assertFails } from "./helpers.ts";
+import { assertFails, until } from "./helpers.ts";
 
 const COUNT = 20_000;
 
@@ -45,7 +46,7 @@ function replaceTask(folder: Folder, name: string): void {
   folder.write(`${name}.log`, log.map((line) => `${JSON.stringify(line)}\n`).join(""));
 }
 
-const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(String(task)))).toHex().slice(0, 32);
+const hash = await hashOf(new TextEncoder().encode(String(task)));
 
 function check(folder: Folder): void {
   assertEquals(folder.read("out"), doubles(COUNT, isBad));
@@ -241,6 +242,54 @@ Deno.test(`batch() refuses to write where another one does ${NEEDS}`, { ignore }
   const message = `Cannot run batch as another one writes to the same output: its job log '${log}' is locked`;
   await assertFails(() => run(double, { input, output: folder.of("out"), overwrite: true }), BatchError as never, message);
   assertEquals(folder.names(), ["in.ndjson", "out.log"]);
+});
+
+Deno.test(
+  `batch() refuses a second run to the same output from the moment on at which the first looks at it ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const [input, output] = [folder.write("in.ndjson", numbers(10)), folder.of("out")];
+    const slow = folder.write(
+      "slow.js",
+      `Deno.writeTextFileSync(${JSON.stringify(folder.of("loading"))}, "");
+    while (![...Deno.readDirSync(${
+        JSON.stringify(folder.path)
+      })].some(({ name }) => name === "go")) await new Promise((resolve) => setTimeout(resolve));
+    export const slow = (x) => 2 * x;`,
+    );
+    const message = `Cannot run batch as another one writes to the same output: its job log '${output}.log' is locked`;
+    // To begin; to replace what is complete; to look at it.
+    for (const mode of [{}, { overwrite: true }]) {
+      const first = run(slow, { input, output, ...mode, permissions: "inherit" });
+      await until(() => folder.names().includes("loading"));
+      for (const other of [{}, { resume: true }, { overwrite: true }, { retryFailed: true }]) {
+        await assertFails(() => run((x: number) => x, { input, output, ...other }), BatchError as never, message);
+      }
+      folder.write("go", "");
+      assertEquals([(await first).records, folder.read("out")], [10, doubles(10)]);
+      for (const name of ["go", "loading"]) Deno.removeSync(folder.of(name));
+    }
+  },
+);
+
+Deno.test(`batch() with 'resume' fills no gap with zeros if the output has become shorter since it was looked at ${NEEDS}`, {
+  ignore,
+}, async () => {
+  using folder = new Folder();
+  await begin(folder);
+  const output = folder.of("out");
+  const { length } = folder.json("out.log").at(-1).output;
+  const module = folder.write("task.js", `Deno.truncateSync(${JSON.stringify(`${output}.partial`)}, 1);\nexport const task = (x) => x;`);
+  const log = folder.json("out.log");
+  log[0].task = { module, name: null, hash: await hashOf(Deno.readFileSync(module)) };
+  folder.write("out.log", log.map((line) => `${JSON.stringify(line)}\n`).join(""));
+  await assertFails(
+    () => run(module, { input: folder.of("in.ndjson"), output, resume: true, permissions: "inherit", workers: 1 }),
+    BatchError as never,
+    `Cannot go on as '${output}.partial' has 1 bytes, and the job log tells of ${length}`,
+  );
+  assertEquals(folder.read("out.partial").length, 1);
 });
 
 for (const mode of ["resume", "retryFailed"] as const) {

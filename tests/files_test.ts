@@ -36,7 +36,8 @@ for (const name of ["out", "out.gz"]) {
       ignore,
     }, async () => {
       using folder = new Folder();
-      const log = await JobLog.create(folder.of("log"), {
+      const log = await JobLog.open(folder.of("log"));
+      await log.begin({
         version: 1,
         inputs: [{ path: "in", size: null, changed: null, sample: null }],
         task: { module: "a function", name: null, hash: "" },

@@ -1,6 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
-import { type Fingerprint, JobLog, type LogEntry, readLog } from "../batch/job_log.ts";
+import { BatchError } from "@procpool/process-pool/batch";
+import { type Fingerprint, JobLog, type LogEntry } from "../batch/job_log.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
+import { assertFails } from "./helpers.ts";
 
 const fingerprint: Fingerprint = {
   version: 1,
@@ -13,14 +15,15 @@ function entry(done: LogEntry["done"]): LogEntry {
   return { done, output: { length: 0, position: 0, crc: 0 }, errors: 0, records: 0, failed: 0, busy: 0, wall: 0 };
 }
 
-Deno.test(`readLog() reads what a JobLog wrote, up to a line that is torn or damaged ${NEEDS}`, { ignore }, async () => {
+Deno.test(`JobLog.read() reads what was written, up to a line that is torn or damaged ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const path = folder.of("log");
-  assertEquals(await readLog(path), undefined);
-  (await JobLog.create(path, fingerprint)).close();
-  assertEquals((await readLog(path))!.last, undefined);
-  const { size } = Deno.statSync(path);
-  using log = await JobLog.reopen(path, size);
+  using log = await JobLog.open(path);
+  assertEquals(await log.read(), undefined);
+  await log.begin(fingerprint);
+  const begun = (await log.read())!;
+  assertEquals(begun.last, undefined);
+  await log.goOn(begun.length);
   // Lines within one block, across the ends of blocks, and longer than several.
   const parts = (count: number, from: number): LogEntry["done"] => Array.from({ length: count }, (_, i) => [0, from + i, from + i + 1, 1]);
   const counts = [1, 20_000, 3, 100_000, 1];
@@ -33,16 +36,17 @@ Deno.test(`readLog() reads what a JobLog wrote, up to a line that is torn or dam
   for (const behind of ["", '{"done":[', '{"done":[\n{"done":[]}\n', "\xff\n"]) {
     Deno.truncateSync(path, whole);
     Deno.writeTextFileSync(path, behind, { append: true });
-    const found = (await readLog(path))!;
+    const found = (await log.read())!;
     assertEquals([found.fingerprint, found.length, found.last], [fingerprint, whole, entry(parts(1, at - 1))]);
     assertEquals(found.coverages.map(({ first }) => first), [{ start: 0, end: at, lines: at }]);
   }
 });
 
-Deno.test(`readLog() does not hold what it reads ${NEEDS}`, { ignore }, async () => {
+Deno.test(`JobLog.read() does not hold what it reads ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const path = folder.of("log");
-  (await JobLog.create(path, fingerprint)).close();
+  using log = await JobLog.open(path);
+  await log.begin(fingerprint);
   const file = Deno.openSync(path, { append: true });
   const lines = 20_000;
   const perLine = 200;
@@ -56,9 +60,37 @@ Deno.test(`readLog() does not hold what it reads ${NEEDS}`, { ignore }, async ()
   const before = Deno.memoryUsage().rss;
   let most = before;
   const timer = setInterval(() => most = Math.max(most, Deno.memoryUsage().rss), 1);
-  const found = await readLog(path);
+  const found = await log.read();
   clearInterval(timer);
   assertEquals(found!.coverages[0]!.first, { start: 0, end: lines * perLine, lines: lines * perLine });
   most = Math.max(most, Deno.memoryUsage().rss);
   assert(most - before < size, `${most - before} bytes of memory for a log of ${size}`);
+});
+
+Deno.test(`JobLog.open() gives a log to one alone, and leaves none that was never begun ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const path = folder.of("log");
+  for (const content of [undefined, "", '{"version":1,"inputs":[]}\n']) {
+    if (content !== undefined) folder.write("log", content);
+    const log = await JobLog.open(path);
+    const message = `Cannot run batch as another one writes to the same output: its job log '${path}' is locked`;
+    await assertFails(() => JobLog.open(path), BatchError as never, message);
+    log.close();
+    assertEquals(folder.names().length === 0 ? undefined : folder.read("log"), content);
+  }
+});
+
+Deno.test(`JobLog.goOn() refuses a log that has become shorter ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const path = folder.of("log");
+  using log = await JobLog.open(path);
+  await log.begin(fingerprint);
+  const { length } = (await log.read())!;
+  Deno.truncateSync(path, 3);
+  await assertFails(
+    () => log.goOn(length),
+    BatchError as never,
+    `Cannot go on as '${path}' has 3 bytes, and the job log tells of ${length}`,
+  );
+  assertEquals(folder.read("log"), '{"v');
 });
