@@ -15,7 +15,7 @@ import { resolve } from "./paths.ts";
 import { isAnyRunAgain } from "./record_errors.ts";
 import { fingerprintOf, formatsOf, prepareTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
-import { type LoggedPaths, retryFailed, settledLog } from "./retry_failed.ts";
+import { type LoggedPaths, refuseChanged, retryFailed, settledLog } from "./retry_failed.ts";
 import { checkDistinct, createPool, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf, taskIsLoaded } from "./plan.ts";
 import { BatchRecorder } from "./recorder.ts";
 import { BatchRun, type RangeRun } from "./run.ts";
@@ -197,7 +197,10 @@ async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fingerpri
     throw new BatchError(`Cannot resume '${paths.name}' as ${changed.join(", and ")}: begin anew with '--overwrite'`);
   }
   const { last } = found;
-  if (last?.stage === "finished") return found;
+  if (last?.stage === "finished") {
+    await refuseChanged("resume", { paths, last });
+    return found;
+  }
   const partial = await sizeOf(paths.partial);
   const length = last?.output.length ?? 0;
   if ((partial ?? 0) < length) {
@@ -226,7 +229,10 @@ async function refuseForeign({ paths, log }: LoggedPaths): Promise<void> {
 }
 
 async function refuseExisting({ paths, log }: LoggedPaths): Promise<void> {
-  if (await sizeOf(paths.partial) !== undefined || await log.read() !== undefined && await sizeOf(paths.output) === undefined) {
+  const found = await log.read();
+  const last = found?.last;
+  if (last?.stage === "finished") await refuseChanged("run batch", { paths, last });
+  else if (await sizeOf(paths.partial) !== undefined || found !== undefined && await sizeOf(paths.output) === undefined) {
     throw new BatchError(
       `Cannot run batch as an earlier run to '${paths.name}' was not finished: go on with '--resume', or begin anew with '--overwrite'`,
     );

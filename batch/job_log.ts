@@ -24,6 +24,7 @@ export interface Fingerprint {
 export interface LogEntry {
   /** What was done since the last entry: input, first byte, end, lines; and 1 if errors in it wait for the number of lines before it. */
   done: [input: number, start: number, end: number, lines: number, numbered?: 1][];
+  /** Of a batch that is through, the length is that of the complete file. */
   output: OutputState;
   /** Bytes of the errors file. */
   errors: number;

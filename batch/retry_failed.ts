@@ -47,6 +47,7 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   if (last?.stage !== "finished") {
     throw new BatchError(`Cannot retry as the run to '${paths.name}' was not finished: go on with '--resume'`);
   }
+  await refuseChanged("retry", { paths, last });
   const before = last.failed === 0 ? new Tally() : await tallyOf(paths.errors);
   const { inputFormat, outputFormat } = found.fingerprint.options as { inputFormat: InputFormat; outputFormat: OutputFormat };
   const begin = performance.now();
@@ -234,19 +235,29 @@ class Merge implements AsyncDisposable {
   /** Completes both and puts them in their places, if any record was run again. */
   async finish(): Promise<void> {
     if (this.retried === 0) return;
+    try {
+      await this.#complete();
+    } catch (error) {
+      throw explainStorage(error);
+    }
+  }
+
+  async #complete(): Promise<void> {
     for await (const entry of this.#entries) await this.#put(entry, undefined);
     await this.#results.copy(Infinity, this.#output);
     await this.#results[Symbol.asyncDispose]();
     await this.#errors.sync();
     this.#errors.close();
     const last = this.#found.last!;
-    const entry: LogEntry = { ...last, done: [], output: this.#output.state, errors: 0, failed: this.left.count };
+    const entry = (stage: "merging" | "finished"): LogEntry => (
+      { ...last, done: [], output: this.#output.state, errors: 0, failed: this.left.count, stage }
+    );
     await this.#output.finish(() => {
       this.#progress.told = true;
-      return this.#log.append({ ...entry, stage: "merging" });
+      return this.#log.append(entry("merging"));
     });
     await renameErrors(this.#paths.errors);
-    await this.#log.append({ ...entry, stage: "finished" });
+    await this.#log.append(entry("finished"));
   }
 
   async #put(entry: ErrorEntry, retried: Retried | undefined): Promise<void> {
@@ -326,12 +337,31 @@ export async function settledLog({ paths, log }: LoggedPaths): Promise<FoundLog 
   const { last } = found;
   if (last.stage !== "merging" && !await isRenamed(paths, last)) return found;
   await log.goOn(found.length);
+  let { output } = last;
   if (last.stage === "merging") {
     if (await sizeOf(paths.partial) !== undefined) await Deno.rename(paths.partial, paths.output);
     if (await sizeOf(partialOf(paths.errors)) !== undefined) await renameErrors(paths.errors);
-  } else await numberErrors(paths, found);
-  await log.append({ ...last, done: [], errors: await sizeOf(paths.errors) ?? 0, stage: "finished" });
+  } else {
+    output = { ...output, length: finishedLength(paths.output, output.length) };
+    await numberErrors(paths, found);
+  }
+  await log.append({ ...last, output, done: [], errors: await sizeOf(paths.errors) ?? 0, stage: "finished" });
   return await log.read();
+}
+
+/**
+ * Sees to it that the output of a run that is through is there as it was: nothing is put into another file, nor is that taken for the output.
+ *
+ * @throws {BatchError} If its size is another.
+ */
+export async function refuseChanged(action: string, { paths, last }: { paths: Paths; last: LogEntry }): Promise<void> {
+  const size = await sizeOf(paths.output);
+  const { length } = last.output;
+  if (size === length) return;
+  throw new BatchError(
+    `Cannot ${action} as the output '${paths.name}' ${size === undefined ? "is not there" : `has ${size} bytes`}, ` +
+      `and the job log of its complete run tells of ${length} bytes: put back what was there, or begin anew with '--overwrite'`,
+  );
 }
 
 /** Whether the output of a run is complete, and has its name. */

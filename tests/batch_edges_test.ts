@@ -205,7 +205,8 @@ Deno.test(`batch() with 'retryFailed' leaves all as it is if the old output cann
   const [input, output] = [folder.write("in.ndjson", numbers(5000)), folder.of("out.gz")];
   await run(tenth, { input, output });
   const results = Deno.readFileSync(output);
-  folder.write("out.gz", results.subarray(0, results.length >> 1));
+  // As long as it was.
+  folder.write("out.gz", results.slice().fill(0, results.length >> 1));
   const before = [folder.names(), folder.read("out.gz.errors.ndjson"), folder.read("out.gz.log")];
   const error = await thrownBy(() => run(same, { input, output, retryFailed: true })) as Error;
   assert(error instanceof BatchError && error.message.startsWith("Cannot write results: "), `${error}`);

@@ -192,6 +192,48 @@ Deno.test(`batch() with 'resume' notices the same of a compressed output, and of
   }
 });
 
+for (const name of ["out", "out.gz"]) {
+  Deno.test(`batch() says so if the output of a complete run is gone, or is another (${name}) ${NEEDS}`, { ignore }, async () => {
+    using folder = new Folder();
+    const [input, output] = [folder.write("in.ndjson", numbers(2000)), folder.of(name)];
+    await run(task, { input, output });
+    const once = (x: number) => {
+      if (x === 999) throw new Error("bad");
+      return 2 * x;
+    };
+    // However it came to be complete.
+    for (const how of ["run", "end of a run that was cut short", "retry"]) {
+      if (how.startsWith("end")) {
+        folder.write(`${name}.log`, folder.read(`${name}.log`).replace(/[^\n]*\n$/, ""));
+        await run(task, { input, output, resume: true });
+      }
+      if (how === "retry") await run(once, { input, output, retryFailed: true });
+      const files = () => [folder.names(), folder.read(`${name}.log`), folder.json(`${name}.errors.ndjson`)];
+      const results = Deno.readFileSync(output);
+      const [log] = folder.json(`${name}.log`).slice(-1);
+      assertEquals(log.output.length, results.length, how);
+      for (const left of [undefined, results.length - 1]) {
+        if (left === undefined) Deno.removeSync(output);
+        else folder.write(name, results.subarray(0, left));
+        const before = files();
+        for (const [action, mode] of [["run batch", {}], ["resume", { resume: true }], ["retry", { retryFailed: true }]] as const) {
+          const fact = left === undefined ? "is not there" : `has ${left} bytes`;
+          await assertFails(
+            () => run(task, { input, output, ...mode }),
+            BatchError as never,
+            `Cannot ${action} as the output '${output}' ${fact}, and the job log of its complete run tells of ${results.length} bytes: ` +
+              "put back what was there, or begin anew with '--overwrite'",
+          );
+          assertEquals(files(), before);
+        }
+      }
+      folder.write(name, results);
+      assertEquals((await run(task, { input, output, resume: true })).recordsOfRun, 0);
+    }
+    assertEquals((await run(double, { input, output, retryFailed: true })).failed, 0);
+  });
+}
+
 Deno.test(`batch() with 'retryFailed' ends a merge that was cut short before its renames ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(10));
@@ -203,7 +245,9 @@ Deno.test(`batch() with 'retryFailed' ends a merge that was cut short before its
   const last = folder.json("out.log").at(-1);
   folder.write("out.partial", doubles(10));
   folder.write("out.errors.ndjson.partial", "");
-  Deno.writeTextFileSync(folder.of("out.log"), `${JSON.stringify({ ...last, failed: 0, stage: "merging" })}\n`, { append: true });
+  const { length } = doubles(10);
+  const merging = { ...last, output: { length, position: length, crc: 0 }, failed: 0, stage: "merging" };
+  Deno.writeTextFileSync(folder.of("out.log"), `${JSON.stringify(merging)}\n`, { append: true });
   const { failed, recordsOfRun } = await run(double, { input, output, retryFailed: true });
   assertEquals([failed, recordsOfRun, folder.read("out")], [0, 0, doubles(10)]);
   assertEquals(folder.names(), ["in.ndjson", "out", "out.log"]);
