@@ -102,6 +102,8 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
   const MOST_PENDING = 2 ** 16;
   /** So much of a record is kept in the errors file, in characters. */
   const MOST_KEPT = 2 ** 22;
+  /** So much of what an error says, in characters: less, and what matters may be cut off; more, and errors that quote what they were given fill the disk. */
+  const MOST_SAID = 10_000;
   const TAB = 9;
   const NEWLINE = 10;
   const CARRIAGE_RETURN = 13;
@@ -156,9 +158,10 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
 
   /** The stack down to the task's own lines, and no more than is of use. */
   function stackOf(error: Error): string {
-    const stack = String(error.stack ?? "");
+    // A message of megabytes is part of it.
+    const stack = textOf(error.stack ?? "").slice(0, 4000);
     const end = stack.search(/\n\s+at [^\n]*process-pool\/(batch|worker)/);
-    return (end < 0 ? stack : stack.slice(0, end)).slice(0, 4000);
+    return end < 0 ? stack : stack.slice(0, end);
   }
 
   function explainParsing(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {
@@ -166,16 +169,21 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     return { name: "ParseError", message: thrown instanceof SyntaxError ? `The line is not JSON: ${message}` : message, stack: "" };
   }
 
+  /** What somebody says, be it no string. */
+  function textOf(value: unknown): string {
+    try {
+      return typeof value === "object" ? JSON.stringify(value) ?? String(value) : String(value);
+    } catch {
+      return "something that has no text";
+    }
+  }
+
   function explain(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {
     try {
       if (thrown instanceof Error) {
-        return { name: thrown.name, message: thrown.message, stack: stackOf(thrown) };
+        return { name: textOf(thrown.name ?? ""), message: textOf(thrown.message ?? ""), stack: stackOf(thrown) };
       }
-      return {
-        name: typeof thrown,
-        message: typeof thrown === "object" ? JSON.stringify(thrown) ?? String(thrown) : String(thrown),
-        stack: "",
-      };
+      return { name: typeof thrown, message: textOf(thrown), stack: "" };
     } catch {
       return { name: typeof thrown, message: "something that has no text", stack: "" };
     }
@@ -274,7 +282,9 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     const record = text.length > MOST_KEPT
       ? `"truncated":true,"record":${JSON.stringify(text.slice(0, MOST_KEPT))}`
       : `"record":${JSON.stringify(text)}`;
-    const members = `${row}${record},"error":${JSON.stringify({ name, message, stack })},"attempts":${attempts}`;
+    const said = [name, message, stack].map((text) => text.length > MOST_SAID ? `${text.slice(0, MOST_SAID)}...` : text);
+    const error = { name: said[0], message: said[1], stack: said[2] };
+    const members = `${row}${record},"error":${JSON.stringify(error)},"attempts":${attempts}`;
     const needed = errorsLength + layout.errorHeader + members.length * 3;
     if (needed > lane.errors.byteLength) grow(lane.errors, needed);
     const bytes = new Uint8Array(lane.errors, errorsLength + layout.errorHeader, members.length * 3);

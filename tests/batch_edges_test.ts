@@ -288,6 +288,47 @@ Deno.test(`batch() reads all inputs as the first file that there is is to be rea
   assertEquals(error.message, `Cannot run batch as the first row of '${twice}' names the field 'id' twice`);
 });
 
+Deno.test(`batch() loses no more than a record to an error that says what is no text, or too much of it ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(10));
+  const task = async (x: number) => {
+    const cyclic: Record<string, unknown> = {};
+    cyclic.self = cyclic;
+    const long = "x".repeat(1_000_000);
+    const of = (members: object) => Object.defineProperties(new Error("no"), Object.getOwnPropertyDescriptors(members));
+    const dies = () => {
+      setTimeout(() => {
+        throw new Error(long);
+      });
+      return new Promise(() => {});
+    };
+    if (x === 0) throw of({ message: { code: 5 } });
+    if (x === 1) throw of({ message: { code: 5n } });
+    if (x === 2) throw of({ message: cyclic, name: Symbol("mine") });
+    if (x === 3) throw of({ message: long, name: long });
+    if (x === 4) throw of({ message: undefined, name: null, stack: { toString: null } });
+    if (x === 5) throw "\n".repeat(1_000_000);
+    if (x === 6) throw { code: 5n };
+    if (x === 7) await dies();
+    return x;
+  };
+  const { records, failed } = await run(task, { input, output: folder.of("out"), workers: 1 });
+  assertEquals([records, failed, folder.read("out")], [10, 8, "8\n9\n"]);
+  const errors = folder.json("out.errors.ndjson").map(({ error }) => error);
+  const cut = `${"x".repeat(10_000)}...`;
+  assertEquals(errors.slice(0, 7).map(({ name, message }) => [name, message]), [
+    ["Error", '{"code":5}'],
+    ["Error", "something that has no text"],
+    ["Symbol(mine)", "something that has no text"],
+    [cut, cut],
+    ["", ""],
+    ["string", `${"\n".repeat(10_000)}...`],
+    ["object", "something that has no text"],
+  ]);
+  assertEquals([errors[7].name, errors[7].message.length], ["WorkerDiedError", 10_003]);
+  for (const { stack } of errors) assert(stack.length <= 10_003, stack);
+});
+
 Deno.test("readError() reads a name as it was", () => {
   const members = (name: string) => new TextEncoder().encode(`"record":"1","error":${JSON.stringify({ name, message: "", stack: "" })}`);
   for (const name of ["", "Error", 'a "quoted" one\n']) assertEquals(readError(members(name)).name, name);
