@@ -26,12 +26,12 @@ export async function* divide(sources: readonly Source[], coverages: readonly Co
 
 type Divided = Omit<Part, "source" | "index">;
 
-function* ranges({ path, size }: Source, coverage: Coverage, { chunk }: DivideOptions): Generator<Divided> {
+function* ranges({ name, path, size }: Source, coverage: Coverage, { chunk }: DivideOptions): Generator<Divided> {
   for (const gap of coverage.gaps(size!)) {
     let { start } = gap;
     while (start < gap.end) {
       const end = Math.min(gap.end, start + chunk(size! - start));
-      yield { start, end, piece: { path: path!, end, header: undefined } };
+      yield { start, end, piece: { input: name, path: path!, end, header: undefined } };
       start = end;
     }
   }
@@ -56,7 +56,7 @@ async function* blocks(source: Source, coverage: Coverage, { format, chunk, fiel
       const stop = Math.min(gap.end, end);
       if (start >= stop) continue;
       const bytes = block.bytes.slice(start - block.offset, stop - block.offset);
-      yield { start, end: stop, piece: { bytes, offset: start, end: stop, header } };
+      yield { start, end: stop, piece: { input: source.name, bytes, offset: start, end: stop, header } };
     }
   }
 }

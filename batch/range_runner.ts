@@ -16,9 +16,14 @@ export interface RunnerOptions {
 }
 
 /** A part of the input: the lines that begin in a range of a file, or a block of whole records. */
-export type Piece =
-  | { path: string; end: number; header: string[] | undefined }
-  | { bytes: Uint8Array<ArrayBuffer>; offset: number; end: number; header: string[] | undefined };
+export type Piece = PieceOfInput & ({ path: string } | { bytes: Uint8Array<ArrayBuffer>; offset: number });
+
+interface PieceOfInput {
+  /** What the input is called in messages. */
+  input: string;
+  end: number;
+  header: string[] | undefined;
+}
 
 /** Why the next record is not run any more. */
 export interface Verdict {
@@ -350,6 +355,15 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
 
   // One block: whole records, from `from` to `to` in `bytes`, of which the first byte is that of `base` in the input
 
+  function textBetween(bytes: Uint8Array, base: number, from: number, to: number): string {
+    try {
+      return decoder.decode(bytes.subarray(from, to));
+    } catch (error) {
+      // V8 has no string of half a gigabyte.
+      throw new RangeError(`the line at byte ${base + from} of '${piece.input}' is too long: ${(error as Error).message}`);
+    }
+  }
+
   /** Runs all of them; true if the range, or the time for it, is over. */
   async function runBlock(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
     const values = asJson && !alone && to - from <= BLOCK ? parseTogether(bytes, from, to) : undefined;
@@ -358,7 +372,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     let ascii = false;
     let suspicious = false;
     if (values === undefined) {
-      const text = decoder.decode(bytes.subarray(from, to));
+      const text = textBetween(bytes, base, from, to);
       // Every character that is more than one byte makes the text shorter than the bytes.
       ascii = text.length === to - from;
       suspicious = text.includes("\uFFFD");

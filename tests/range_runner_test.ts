@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Lane, LAYOUT } from "../batch/lane.ts";
 import { createRangeRunner, type Piece, type RunnerLimits, type RunnerParts } from "../batch/range_runner.ts";
 import { granted } from "./fixtures.ts";
-import { seeded } from "./helpers.ts";
+import { assertFails, seeded } from "./helpers.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -98,7 +98,7 @@ Deno.test(`createRangeRunner() runs each line once and in order, wherever the ra
     const bytes = encoder.encode(text);
     const cuts = cutsOf(bytes.length, random);
     await withFile(bytes, async (path) => {
-      const { output, lines: seen } = await runRanges(run, cuts, (_, end) => ({ path, end, header: undefined }));
+      const { output, lines: seen } = await runRanges(run, cuts, (_, end) => ({ input: "in", path, end, header: undefined }));
       assertEquals([output, seen], [lines.map((line) => `${line}\n`).join(""), lines.length], JSON.stringify({ round, cuts }));
     });
   }
@@ -110,7 +110,7 @@ Deno.test(`createRangeRunner() returns early after 'maxRecords', and goes on fro
   const bytes = encoder.encode(lines.join("\n"));
   await withFile(bytes, async (path) => {
     for (const maxRecords of [1, 7, 199, 200]) {
-      const pieceOf = (_: number, end: number) => ({ path, end, header: undefined });
+      const pieceOf = (_: number, end: number) => ({ input: "in", path, end, header: undefined });
       const { output, records } = await runRanges(runner({}), cutsOf(bytes.length, random), pieceOf, { maxRecords });
       assertEquals([output, records], [lines.map((line) => `${line}\n`).join(""), 200]);
     }
@@ -125,7 +125,7 @@ async function runText(
   header?: string[],
 ) {
   const bytes = typeof text === "string" ? encoder.encode(text) : text;
-  return await runRanges(runner(parts), [0, bytes.length], (_, end) => ({ bytes, offset: 0, end, header }), limits);
+  return await runRanges(runner(parts), [0, bytes.length], (_, end) => ({ input: "in", bytes, offset: 0, end, header }), limits);
 }
 
 const ndjson = { inputFormat: "ndjson", outputFormat: "ndjson" } as const;
@@ -297,7 +297,7 @@ Deno.test(`createRangeRunner() runs each object once and in order, wherever the 
     const cuts = cutsOf(bytes.length, random);
     await withFile(bytes, async (path) => {
       const limits = { maxRecords: random() < 0.5 ? Infinity : 100 };
-      const { output, records } = await runRanges(run, cuts, (_, end) => ({ path, end, header: undefined }), limits);
+      const { output, records } = await runRanges(run, cuts, (_, end) => ({ input: "in", path, end, header: undefined }), limits);
       assertEquals([output, records], [lines.map((line) => `${line}\n`).join(""), lines.length], JSON.stringify({ round, cuts }));
     });
   }
@@ -319,7 +319,7 @@ Deno.test("createRangeRunner() tells at any moment which of many objects runs, a
   };
   await runner({ ...ndjson, task, retries: 1 }).run(
     lane.memory,
-    { bytes, offset: 0, end: bytes.length, header: undefined },
+    { input: "in", bytes, offset: 0, end: bytes.length, header: undefined },
     NO_LIMITS,
   );
   const { records, failed, position, lines } = lane.state();
@@ -336,7 +336,7 @@ Deno.test("createRangeRunner() ends after 'maxFailures' exactly, though objects 
       if (i % 100 === 99) throw new Error("no");
       return i;
     };
-    const piece = { bytes, offset: 0, end: bytes.length, header: undefined };
+    const piece = { input: "in", bytes, offset: 0, end: bytes.length, header: undefined };
     const { done } = await runner({ ...ndjson, task }).run(lane.memory, piece, { ...NO_LIMITS, maxFailures });
     const { records, failed, position } = lane.state();
     assertEquals([done, records, failed], [false, maxFailures * 100, maxFailures]);
@@ -396,9 +396,10 @@ Deno.test("createRangeRunner() never commits what was halted in a row of objects
     throw new Error("halted");
   };
   try {
-    await runner({ ...ndjson, task }).run(lane.memory, { bytes, offset: 0, end: bytes.length, header: undefined }, NO_LIMITS).catch(
-      () => {},
-    );
+    await runner({ ...ndjson, task }).run(lane.memory, { input: "in", bytes, offset: 0, end: bytes.length, header: undefined }, NO_LIMITS)
+      .catch(
+        () => {},
+      );
     const state = lane.state(await halted.promise);
     const output = decoder.decode(lane.output(state.outputLength).slice());
     assertEquals(output, Array.from({ length: state.records }, (_, i) => `${i}\n`).join(""));
@@ -529,11 +530,31 @@ Deno.test("createRangeRunner() commits each record, and one that was halted neve
     if (x === 3) assert(!lane.halt(lane.sequence - 1), "the record before is done");
     return x;
   };
-  await runner({ ...ndjson, task }).run(lane.memory, { bytes, offset: 0, end: bytes.length, header: undefined }, NO_LIMITS);
+  await runner({ ...ndjson, task }).run(lane.memory, { input: "in", bytes, offset: 0, end: bytes.length, header: undefined }, NO_LIMITS);
   assertEquals(seen, [[0, 0], [1, 1], [2, 2]]);
   const left = lane.sequence;
   const state = lane.state();
   lane.leave(left);
   assertEquals([lane.sequence, lane.state()], [0, state]);
   assertEquals(decoder.decode(lane.output(state.outputLength).slice()), "1\n2\n3\n");
+});
+
+Deno.test("createRangeRunner() says where a line is that is too long to be text", async () => {
+  const { TextDecoder } = globalThis;
+  // As V8's, but for a smaller limit.
+  globalThis.TextDecoder = class extends TextDecoder {
+    override decode(bytes: Uint8Array): string {
+      if (bytes.length > 20_000) throw new TypeError("buffer exceeds maximum length");
+      return super.decode(bytes);
+    }
+  };
+  try {
+    await assertFails(
+      () => runText(`"a"\n"${"b".repeat(20_000)}"\n"c"\n`, ndjson),
+      RangeError,
+      "the line at byte 4 of 'in' is too long: buffer exceeds maximum length",
+    );
+  } finally {
+    globalThis.TextDecoder = TextDecoder;
+  }
 });
