@@ -1,6 +1,6 @@
 import { globToRegExp } from "@std/path/glob-to-regexp";
 import { BatchError, explainPath } from "./errors.ts";
-import { resolve } from "./paths.ts";
+import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
 
 /** What a batch reads: a path or a glob, `"-"` for the standard input, or a stream of bytes. */
@@ -24,13 +24,15 @@ export interface Source {
 /**
  * The inputs, with the files that are meant in place of globs, in the order of their names.
  *
+ * @param own The identities of files that no glob means.
+ *
  * @throws {BatchError} If a glob means none.
  */
-export async function expandInputs(inputs: readonly BatchInput[]): Promise<BatchInput[]> {
+export async function expandInputs(inputs: readonly BatchInput[], own: ReadonlySet<string>): Promise<BatchInput[]> {
   const expanded: BatchInput[] = [];
   for (const input of inputs) {
     if (input instanceof ReadableStream || input === "-") expanded.push(input);
-    else expanded.push(...await expand(input));
+    else expanded.push(...await expand(input, own));
   }
   return expanded;
 }
@@ -130,15 +132,17 @@ async function uncompressed(stream: ReadableStream<Uint8Array>): Promise<Readabl
 const GLOB_CHARACTERS = /[*?[\]{}]/;
 
 /** The files that a path or a glob means. */
-async function expand(input: string | URL): Promise<string[]> {
+async function expand(input: string | URL, own: ReadonlySet<string>): Promise<string[]> {
   if (input instanceof URL || input.startsWith("file:")) return [resolve(input)];
   if (!GLOB_CHARACTERS.test(input) || await exists(input)) return [input];
   const segments = input.split("/");
   const literal = segments.findIndex((segment) => GLOB_CHARACTERS.test(segment));
   const folder = literal === 1 && input.startsWith("/") ? "/" : segments.slice(0, literal).join("/");
   const depth = input.includes("**") ? Infinity : segments.length - literal;
+  const matching: string[] = [];
+  await walk(folder, depth, globToRegExp(input, { extended: true, globstar: true }), matching);
   const found: string[] = [];
-  await walk(folder, depth, globToRegExp(input, { extended: true, globstar: true }), found);
+  for (const path of matching) if (!own.has(await identityOf(resolve(path)))) found.push(path);
   if (found.length === 0) throw new BatchError(`Cannot run batch as no file matches the input '${input}'`);
   return found.sort();
 }

@@ -20,3 +20,19 @@ export function toFileUrl(absolute: string): URL {
 
 /** The parts of a path. */
 export const { dirname, basename, join } = path;
+
+/** What two names of one file have in common, be they links; of a file that is not there yet, where it will be. */
+export async function identityOf(path: string): Promise<string> {
+  try {
+    const { dev, ino } = await Deno.stat(path);
+    return ino ? `${dev} ${ino}` : await Deno.realPath(path);
+  } catch (error) {
+    // What may not be looked at is told by its name, and refused by who opens it.
+    if (!(error instanceof Deno.errors.NotFound)) return path;
+  }
+  try {
+    return join(await Deno.realPath(dirname(path)), basename(path));
+  } catch {
+    return path;
+  }
+}

@@ -5,7 +5,7 @@ import type { Source } from "./inputs.ts";
 import type { ResolvedBatch } from "./options.ts";
 import type { BatchRecorder } from "./recorder.ts";
 import { errorsOf, logOf, partialOf } from "./output.ts";
-import { basename, dirname, join, resolve } from "./paths.ts";
+import { identityOf, resolve } from "./paths.ts";
 import { explainPool, type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
 import type { BatchSummary } from "./progress.ts";
 import { explainLoading } from "./run.ts";
@@ -43,6 +43,17 @@ export function pathsOf({ output, errors }: ResolvedBatch): Paths {
 }
 
 /**
+ * What an earlier run to the same output left, by identity: to a glob it is no input. Where there is no job log there was no such run, and a file of
+ * one of these names is somebody else's.
+ */
+export async function leftBefore({ report }: ResolvedBatch, paths: Paths): Promise<Set<string>> {
+  if (await sizeOf(paths.log) === undefined) return new Set();
+  const { output, partial, log, errors } = paths;
+  const files = [output, partial, log, errors, partialOf(errors), ...report === undefined ? [] : [resolve(report)]];
+  return new Set(await Promise.all(files.map(identityOf)));
+}
+
+/**
  * Sees to it that each file of a batch is one thing alone, under whatever name, else an input could be lost.
  *
  * @throws {BatchError} If one is two.
@@ -73,22 +84,6 @@ export async function checkDistinct({ options: { errors, report }, sources, task
       );
     }
     known.set(identity, [what, path]);
-  }
-}
-
-/** What two names of one file have in common, be they links; of a file that is not there yet, where it will be. */
-async function identityOf(path: string): Promise<string> {
-  try {
-    const { dev, ino } = await Deno.stat(path);
-    return ino ? `${dev} ${ino}` : await Deno.realPath(path);
-  } catch (error) {
-    // What may not be looked at is told by its name, and refused by who opens it.
-    if (!(error instanceof Deno.errors.NotFound)) return path;
-  }
-  try {
-    return join(await Deno.realPath(dirname(path)), basename(path));
-  } catch {
-    return path;
   }
 }
 
