@@ -5,7 +5,7 @@ import { Coverage } from "./coverage.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
-import { expandInputs, findSources, type Source } from "./inputs.ts";
+import { expandInputs, findSources, refuseChangedInputs, type Source } from "./inputs.ts";
 import { differences, type Fingerprint, type FoundLog, JobLog, type LogEntry } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
@@ -103,7 +103,7 @@ const NOTHING_DONE: Totals = { records: 0, failed: 0, busy: 0, wall: 0 };
 
 async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<BatchSummary> {
   const { ordered, mode } = plan.options;
-  const fingerprint = await fingerprintOf({ ...plan, ordered });
+  const fingerprint = fingerprintOf({ ...plan, ordered });
   await refuseForeign({ paths, log });
   const found = mode === "resume" ? await foundToResume({ paths, log }, fingerprint) : undefined;
   if (mode === "begin") await refuseExisting({ paths, log });
@@ -314,6 +314,7 @@ async function run(
     const wall = performance.now() - begin;
     recorder?.sample(batchRun.counts);
     if (outcome === "complete") {
+      await refuseChangedInputs(sources);
       await output.finish();
       await errors?.finish(sources, coverages);
       await files.save(true);

@@ -14,11 +14,21 @@ export interface Source {
   path: string | undefined;
   /** How many bytes a plain file has; undefined if that is not known before it is read. */
   size: number | undefined;
-  changed: Date | undefined;
+  /** What a file was when it was looked at first; undefined of what is no file. */
+  seen: SeenFile | undefined;
   /** Whether workers read it themselves, range by range; else it comes through this thread in blocks. */
   ranges: boolean;
   /** Its bytes, uncompressed. */
   open(): Promise<ReadableStream<Uint8Array>>;
+}
+
+/** What a file is known again by. */
+export interface SeenFile {
+  size: number;
+  /** The time of the last change, where the system tells. */
+  changed: string | null;
+  /** The hash of samples. */
+  sample: string;
 }
 
 /**
@@ -57,7 +67,7 @@ function streamSource(name: string, open: () => ReadableStream<Uint8Array>): Sou
     name,
     path: undefined,
     size: undefined,
-    changed: undefined,
+    seen: undefined,
     ranges: false,
     open: async () => await uncompressed(open()),
   };
@@ -68,15 +78,53 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const { isDirectory, isFile, size, mtime } = await stat(path, name);
   if (isDirectory) throw new BatchError(`Cannot run batch as the input '${name}' is a folder: name its files, as in '${name}/*'`);
   const compressed = isFile && await isCompressed(path);
+  const seen = isFile ? { size, changed: mtime?.toISOString() ?? null, sample: await sampleOf(path, size) } : undefined;
   return {
     name,
     path,
     size: isFile && !compressed ? size : undefined,
-    changed: mtime ?? undefined,
+    seen,
     // Where a row of CSV ends cannot be told from the middle of a file: a line may end within quotes.
     ranges: isFile && !compressed && format !== "csv",
-    open: async () => await uncompressed((await Deno.open(path)).readable),
+    open: async () =>
+      await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, size))),
   };
+}
+
+/** So much of a file is read at once that comes through this thread. */
+const READ = 2 ** 16;
+
+/** So many bytes of a file, whatever is behind them by now: as workers read it. */
+async function* beginningOf(path: string, size: number): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  using file = await Deno.open(path);
+  for (let at = 0; at < size;) {
+    const bytes = new Uint8Array(Math.min(READ, size - at));
+    const read = await file.read(bytes);
+    if (read === null) throw new Error(`it ends at byte ${at}, and had ${size} when the batch began`);
+    at += read;
+    yield bytes.subarray(0, read);
+  }
+}
+
+/**
+ * Sees to it that all files are what they were when they were looked at first. One to which something was only appended, such as a log that is
+ * written to, is that as well: what came later is not read.
+ *
+ * @throws {BatchError} If one is not.
+ */
+export async function refuseChangedInputs(sources: readonly Source[]): Promise<void> {
+  for (const { name, path, seen } of sources) {
+    if (seen === undefined) continue;
+    const [was, is] = [seen, await Deno.stat(path!).catch(() => undefined)];
+    const changed = is?.mtime?.toISOString() ?? null;
+    if (is?.size === was.size && changed === was.changed) continue;
+    if (is !== undefined && is.size > was.size && await sampleOf(path!, was.size) === was.sample) continue;
+    const now = is === undefined ? "is not there any more" : `has ${is.size}, of ${changed}`;
+    throw new BatchError(
+      `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and ${now}`,
+      { resumable: true },
+    );
+  }
 }
 
 async function stat(path: string, name: string): Promise<Deno.FileInfo> {
@@ -172,14 +220,14 @@ async function exists(path: string): Promise<boolean> {
 /** So much of a file is read at its begin, middle and end to know it again. */
 const SAMPLE = 2 ** 16;
 
-/** The hash of samples of a file. */
+/** The hash of samples of so many bytes of a file. */
 export async function sampleOf(path: string, size: number): Promise<string> {
   using file = await Deno.open(path);
   const samples = new Uint8Array(3 * SAMPLE);
   let length = 0;
   for (const start of [0, Math.max(0, (size - SAMPLE) >> 1), Math.max(0, size - SAMPLE)]) {
     await file.seek(start, Deno.SeekMode.Start);
-    length += await file.read(samples.subarray(length, length + SAMPLE)) ?? 0;
+    length += await file.read(samples.subarray(length, length + Math.min(SAMPLE, size - start))) ?? 0;
   }
   return await hashOf(samples.subarray(0, length));
 }

@@ -1,7 +1,7 @@
 import type { TaskRef } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
 import { BatchError, explainPath } from "./errors.ts";
-import { type BatchInput, hashOf, sampleOf, type Source } from "./inputs.ts";
+import { type BatchInput, hashOf, type Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
 import { LAYOUT } from "./lane.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
@@ -104,18 +104,12 @@ export function formatsOf({ inputFormat, output, outputFormat }: ResolvedBatch, 
 }
 
 /** What has to be the same for a batch to be taken up again. */
-export async function fingerprintOf(
+export function fingerprintOf(
   { task, sources, formats, ordered }: { task: PreparedTask; sources: readonly Source[]; formats: Formats; ordered: boolean },
-): Promise<Fingerprint> {
-  const inputs = await Promise.all(sources.map(async ({ name, path, changed }) => {
-    if (path === undefined) return { path: name, size: null, changed: null, sample: null };
-    const { size, isFile } = await Deno.stat(path);
-    if (!isFile) return { path: name, size: null, changed: null, sample: null };
-    return { path: name, size, changed: changed?.toISOString() ?? null, sample: await sampleOf(path, size) };
-  }));
+): Fingerprint {
   return {
     version: 1,
-    inputs,
+    inputs: sources.map(({ name, seen = { size: null, changed: null, sample: null } }) => ({ path: name, ...seen })),
     task: { module: task.module ?? "a function", name: task.name ?? null, hash: task.hash },
     options: { inputFormat: formats.input, outputFormat: formats.output, ordered },
   };

@@ -629,6 +629,9 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
       const wanted = Math.min(block.length - filled, Math.max(0, end - base - filled) + Math.max(1024, filled));
       const read = file.readSync(block.subarray(filled, filled + wanted)) ?? 0;
       filled += read;
+      if (read === 0 && base + filled < end) {
+        throw new Error(`'${piece.input}' ends at byte ${base + filled}, and had ${end} or more when the batch began`);
+      }
       if (next < 0) {
         const newline = block.subarray(0, filled).indexOf(NEWLINE);
         if (newline < 0 && read > 0 && base + filled < end) {

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { batch, BatchError } from "@procpool/process-pool/batch";
 import { readError, readErrors } from "../batch/record_errors.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
@@ -187,6 +187,79 @@ Deno.test(`batch() closes files that it does not read to their end ${NEEDS}`, { 
   }
   // That they are closed, the sanitizer checks.
 });
+
+/** What is in a file of the format that its name tells: records of one number each, from 0. */
+async function recordsFor(name: string, count: number): Promise<Uint8Array<ArrayBuffer>> {
+  const text = new TextEncoder().encode(name.includes("csv") ? `n\n${numbers(count)}` : numbers(count));
+  if (!name.endsWith(".gz")) return text;
+  return await new Response(new Response(text).body!.pipeThrough(new CompressionStream("gzip"))).bytes();
+}
+
+for (const name of ["in.ndjson", "in.csv", "in.ndjson.gz"]) {
+  Deno.test(`batch() does not take for complete what was changed while it was read (${name}) ${NEEDS}`, { ignore }, async () => {
+    using folder = new Folder();
+    const [input, output] = [folder.of(name), folder.of("out")];
+    const [bytes, more, other] = await Promise.all([recordsFor(name, 10), recordsFor(name, 5), recordsFor(name, 20)]);
+    const is = (size: number) => `has ${size}, of 2026-02-03T04:05:06.000Z`;
+    for (
+      const [what, content, message] of [
+        ["touched", bytes, is(bytes.length)],
+        ["cut off", bytes.subarray(0, 5), is(5)],
+        ["emptied", bytes.subarray(0, 0), is(0)],
+        ["replaced by what is longer", name.endsWith(".gz") ? other : other.fill(51, 0, 4), is(other.length)],
+        ["removed", undefined, "is not there any more"],
+        ["appended to", new Uint8Array([...bytes, ...more]), undefined],
+      ] as const
+    ) {
+      folder.write(name, bytes);
+      Deno.utimeSync(input, new Date("2026-01-02T03:04:05Z"), new Date("2026-01-02T03:04:05Z"));
+      if (content !== undefined) folder.write("next", content);
+      // When the last record is run, all has been read.
+      const change = content === undefined
+        ? `Deno.removeSync(${JSON.stringify(input)});`
+        : `Deno.copyFileSync(${JSON.stringify(folder.of("next"))}, ${JSON.stringify(input)});
+           Deno.utimeSync(${JSON.stringify(input)}, new Date("2026-02-03T04:05:06Z"), new Date("2026-02-03T04:05:06Z"));`;
+      const task = folder.write(
+        `${what.replaceAll(" ", "_")}.js`,
+        `export default (row) => { const n = Number(row.n ?? row); if (n === 9) { ${change} } return n; };`,
+      );
+      const result = await run(task, { input, output, overwrite: true, permissions: "inherit", workers: 1 }).catch((error) => error);
+      if (message === undefined) {
+        assertEquals([result.outcome, folder.read("out")], ["complete", numbers(10)], what);
+        continue;
+      }
+      assertEquals(
+        [result.constructor, result.message, result.resumable],
+        [
+          BatchError,
+          `Cannot go on as the input '${input}' was changed while it was read: it had ${bytes.length} bytes, of 2026-01-02T03:04:05.000Z, and ${message}`,
+          true,
+        ],
+        what,
+      );
+      assertEquals(folder.names().filter((name) => name.startsWith("out")), ["out.errors.ndjson", "out.log", "out.partial"], what);
+    }
+  });
+}
+
+for (const name of ["in.ndjson", "in.csv"]) {
+  Deno.test(`batch() says so if an input ends before it has been read (${name}) ${NEEDS}`, { ignore }, async () => {
+    using folder = new Folder();
+    const bytes = await recordsFor(name, 200_000);
+    const [input, output] = [folder.write(name, bytes), folder.of("out")];
+    const task = folder.write("task.js", `export default () => Deno.truncateSync(${JSON.stringify(input)}, 3);`);
+    const error = await thrownBy(() => run(task, { input, output, permissions: "inherit", workers: 1, chunk: 1024 })) as BatchError;
+    const message = name === "in.csv"
+      ? new RegExp(
+        `^Cannot go on as the input '${input}' cannot be read: it ends at byte \\d+, and had ${bytes.length} when the batch began$`,
+      )
+      : new RegExp(
+        `^Cannot go on as a worker cannot read the input: '${input}' ends at byte \\d+, and had \\d+ or more when the batch began$`,
+      );
+    assertMatch(error.message, message);
+    assertEquals([error.constructor, error.resumable], [BatchError, true]);
+  });
+}
 
 Deno.test("batch() rejects with what 'onProgress' throws", async () => {
   const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.enqueue(new TextEncoder().encode("1\n")) });
