@@ -16,7 +16,19 @@ import { isAnyRunAgain } from "./record_errors.ts";
 import { fingerprintOf, formatsOf, prepareTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
 import { type LoggedPaths, refuseChanged, retryFailed, settledLog } from "./retry_failed.ts";
-import { checkDistinct, createPool, leftBefore, type Paths, pathsOf, type Plan, sizeOf, speedOf, summaryOf, taskIsLoaded } from "./plan.ts";
+import {
+  checkDistinct,
+  createPool,
+  followLinks,
+  leftBefore,
+  type Paths,
+  pathsOf,
+  type Plan,
+  sizeOf,
+  speedOf,
+  summaryOf,
+  taskIsLoaded,
+} from "./plan.ts";
 import { BatchRecorder } from "./recorder.ts";
 import { BatchRun, type RangeRun } from "./run.ts";
 import { noTimes } from "./times.ts";
@@ -54,8 +66,9 @@ import { noTimes } from "./times.ts";
  * ```
  */
 export async function batch(task: BatchTask, options: BatchOptions): Promise<BatchSummary> {
-  const resolved = resolveBatchOptions(task, options);
-  const prepared = await prepareTask(resolved.task);
+  const given = resolveBatchOptions(task, options);
+  const prepared = await prepareTask(given.task);
+  const resolved = await followLinks(given);
   const paths = isPath(resolved.output) ? pathsOf(resolved) : undefined;
   const inputs = await expandInputs(resolved.inputs, paths === undefined ? new Set() : await leftBefore(resolved, paths));
   const formats = formatsOf(resolved, inputs);
@@ -79,6 +92,9 @@ function rangeName({ mode }: ResolvedBatch, sources: readonly Source[]): (range:
 
 async function runToStream(plan: Plan): Promise<BatchSummary> {
   const { output, errors } = plan.options;
+  if (errors !== undefined && (await sizeOf(resolve(errors)) ?? 0) > 0) {
+    throw new BatchError(`Cannot run batch as the errors file '${errors}' exists: move it away, or name another one`);
+  }
   const coverages = plan.sources.map(() => new Coverage());
   return await withWorkers(plan, async (workers) => {
     const errorsFile = errors === undefined

@@ -21,6 +21,27 @@ export function toFileUrl(absolute: string): URL {
 /** The parts of a path. */
 export const { dirname, basename, join } = path;
 
+/** A path may lead through so many links: the system gives up by then. */
+const MOST_LINKS = 40;
+
+/** The file that a path leads to by links of its name, be it not there yet. */
+export async function followed(file: string): Promise<string> {
+  let at = file;
+  for (let links = 0; links < MOST_LINKS && await isLink(at); links++) {
+    at = path.resolve(await Deno.realPath(dirname(at)), await Deno.readLink(at));
+  }
+  return at;
+}
+
+async function isLink(file: string): Promise<boolean> {
+  try {
+    return (await Deno.lstat(file)).isSymlink;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
 /** What two names of one file have in common, be they links; of a file that is not there yet, where it will be. */
 export async function identityOf(path: string): Promise<string> {
   try {

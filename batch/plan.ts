@@ -2,10 +2,10 @@ import { Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import type { Source } from "./inputs.ts";
-import type { ResolvedBatch } from "./options.ts";
+import { isPath, type ResolvedBatch } from "./options.ts";
 import type { BatchRecorder } from "./recorder.ts";
 import { errorsOf, logOf, partialOf } from "./output.ts";
-import { identityOf, resolve } from "./paths.ts";
+import { followed, identityOf, resolve } from "./paths.ts";
 import { explainPool, type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
 import type { BatchSummary } from "./progress.ts";
 import { explainLoading } from "./run.ts";
@@ -30,6 +30,35 @@ export interface Paths {
   name: string;
 }
 
+/**
+ * The options with the files that output and errors file are, where links are given: what grows beside a file has to be in the same folder, and a
+ * link is not to be replaced by a file.
+ *
+ * @throws {BatchError} If there is something else than a file in the place of one: a folder, a device, a pipe.
+ */
+export async function followLinks(options: ResolvedBatch): Promise<ResolvedBatch> {
+  const output = isPath(options.output) ? await fileOf("output", options.output) : options.output;
+  const errors = options.errors ?? (isPath(output) ? errorsOf(resolve(output)) : undefined);
+  return { ...options, output, errors: errors === undefined ? undefined : await fileOf("errors file", errors) };
+}
+
+async function fileOf(what: string, given: string | URL): Promise<string | URL> {
+  const path = resolve(given);
+  let file: string;
+  let info: Deno.FileInfo | undefined;
+  try {
+    file = await followed(path);
+    info = await Deno.stat(file).catch((error) => {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw error;
+    });
+  } catch (error) {
+    throw explainPath(error, `${what} '${given}'`, { flag: `--allow-read=${given}` });
+  }
+  if (info === undefined || info.isFile) return file === path ? given : file;
+  throw new BatchError(`Cannot run batch as the ${what} '${given}' is ${info.isDirectory ? "a folder" : "no regular file"}: name a file`);
+}
+
 /** Where a batch to a file puts things. */
 export function pathsOf({ output, errors }: ResolvedBatch): Paths {
   const path = resolve(output as string | URL);
@@ -37,7 +66,7 @@ export function pathsOf({ output, errors }: ResolvedBatch): Paths {
     output: path,
     partial: partialOf(path),
     log: logOf(path),
-    errors: errors === undefined ? errorsOf(path) : resolve(errors),
+    errors: resolve(errors ?? errorsOf(path)),
     name: output instanceof URL ? path : output as string,
   };
 }

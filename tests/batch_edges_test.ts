@@ -91,7 +91,10 @@ Deno.test(`batch() knows a file that it reads by its other names: links, and pat
   for (
     const [options, message] of [
       [{ output: folder.of("hard") }, same("in.ndjson", "an input", folder.of("hard.log"), "the job log")],
-      [{ output: folder.of("out"), errors: folder.of("soft") }, same("in.ndjson", "an input", folder.of("soft"), "the errors file")],
+      [
+        { output: folder.of("out"), errors: folder.of("soft") },
+        `Cannot run batch as '${input}' is an input and the errors file`,
+      ],
       [{ output: folder.of("here/in.ndjson") }, same("in.ndjson", "an input", folder.of("here/in.ndjson"), "the output")],
       [
         { output: folder.of("out"), report: folder.of("report.html") },
@@ -104,6 +107,77 @@ Deno.test(`batch() knows a file that it reads by its other names: links, and pat
     await assertFails(() => run(task, { input, overwrite: true, ...options }), BatchError, message);
   }
   assertEquals([folder.read("in.ndjson"), folder.names()], ["1\n", names]);
+});
+
+Deno.test(`batch() refuses an output or an errors file that is something else than a file, whatever it is to do ${NEEDS}`, {
+  ignore: ignore || Deno.build.os === "windows",
+}, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(10));
+  Deno.mkdirSync(folder.of("folder"));
+  Deno.mkdirSync(folder.of("out.errors.ndjson"));
+  // By a link, so that no device is lost where this is not refused.
+  Deno.symlinkSync("/dev/null", folder.of("device"));
+  const names = folder.names();
+  for (const mode of [{}, { resume: true }, { overwrite: true }, { retryFailed: true }]) {
+    for (
+      const [options, message] of [
+        [{ output: folder.of("folder") }, `output '${folder.of("folder")}' is a folder`],
+        [{ output: folder.of("device") }, `output '${folder.of("device")}' is no regular file`],
+        [{ output: folder.of("x"), errors: folder.of("folder") }, `errors file '${folder.of("folder")}' is a folder`],
+        [{ output: folder.of("x"), errors: folder.of("device") }, `errors file '${folder.of("device")}' is no regular file`],
+        [{ output: folder.of("out") }, `errors file '${folder.of("out.errors.ndjson")}' is a folder`],
+      ] as const
+    ) {
+      await assertFails(() => run(tenth, { input, ...options, ...mode }), BatchError, `Cannot run batch as the ${message}: name a file`);
+    }
+  }
+  const { writable } = new TransformStream<Uint8Array, Uint8Array>();
+  await assertFails(
+    () => run(tenth, { input, output: writable, errors: folder.of("device") }),
+    BatchError,
+    `Cannot run batch as the errors file '${folder.of("device")}' is no regular file: name a file`,
+  );
+  assertEquals([folder.names(), Deno.lstatSync(folder.of("device")).isSymlink], [names, true]);
+});
+
+Deno.test(`batch() writes to the files that links lead to, and leaves the links ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(3000));
+  for (const name of ["links", "large"]) Deno.mkdirSync(folder.of(name));
+  const [output, errors] = [folder.of("links/results"), folder.of("links/errors")];
+  Deno.symlinkSync("../large/out", folder.of("links/between"));
+  Deno.symlinkSync("between", output);
+  Deno.symlinkSync(folder.of("large/bad"), errors);
+  const names = (of: string) => [...Deno.readDirSync(folder.of(of))].map(({ name }) => name).sort();
+  // Where there is nothing yet, and where there is a file.
+  for (const mode of [{}, { overwrite: true }]) {
+    const halted = await run(tenth, { input, output, errors, ...mode, halt: 20, chunk: 1024 });
+    assertEquals([halted.outcome, names("large").includes("out.partial")], ["halted", true]);
+    const { failed, output: written } = await run(tenth, { input, output, errors, resume: true });
+    assertEquals([failed, written, folder.json("large/bad").length], [300, folder.of("large/out"), 300]);
+    assertEquals((await run(same, { input, output, errors, retryFailed: true })).failed, 0);
+    assertEquals([folder.read("large/out"), names("large")], [numbers(3000), ["out", "out.log"]]);
+    assertEquals(names("links").filter((name) => Deno.lstatSync(folder.of(`links/${name}`)).isSymlink), ["between", "errors", "results"]);
+    assertEquals(names("links").length, 3);
+  }
+});
+
+Deno.test(`batch() to a stream replaces no errors file in which there is something ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const errors = folder.write("errors", "important\n");
+  const to = (writable: WritableStream<Uint8Array>) => run(tenth, { input: new Response("10\n").body!, output: writable, errors });
+  const { writable } = new TransformStream<Uint8Array, Uint8Array>();
+  await assertFails(
+    () => to(writable),
+    BatchError,
+    `Cannot run batch as the errors file '${errors}' exists: move it away, or name another one`,
+  );
+  assertEquals([folder.read("errors"), writable.locked], ["important\n", false]);
+  folder.write("errors", "");
+  const stream = new TransformStream<Uint8Array, Uint8Array>();
+  const text = new Response(stream.readable).text();
+  assertEquals([(await to(stream.writable)).failed, await text, folder.json("errors").length], [1, "", 1]);
 });
 
 Deno.test(`batch() to a stream says so if its errors file cannot be opened, and lets go of the stream ${NEEDS}`, { ignore }, async () => {
