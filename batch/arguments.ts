@@ -195,14 +195,20 @@ function readPermissions(texts: readonly string[]): "inherit" | Deno.PermissionO
   const permissions: Record<string, true | string[]> = {};
   for (const text of texts) {
     const [name, ...rest] = text.split("=");
+    // What comes of an empty variable, as in net=$HOSTS, is not all that there is.
+    const items = rest.length === 0 ? undefined : rest.join("=").split(",");
     if (!KINDS.includes(name as typeof KINDS[number])) {
       throw new Refusal(
         `'--permissions' must be inherit, or one of ${KINDS.join(", ")}, with or without a list: current value is ${show(text)}`,
       );
     }
+    if (items?.includes("")) {
+      throw new Refusal(
+        `'--permissions' must have an item behind '=' and between commas, as in net=a.org,b.org: current value is ${show(text)}`,
+      );
+    }
     const before = permissions[name!];
-    const items = rest.join("=").split(",").filter((item) => item !== "");
-    permissions[name!] = items.length === 0 || before === true ? true : [...before ?? [], ...items];
+    permissions[name!] = items === undefined || before === true ? true : [...before ?? [], ...items];
   }
   return permissions;
 }

@@ -90,6 +90,10 @@ for (
       "a.ts --input x --output y --permissions web",
       `'--permissions' must be inherit, or one of env, ffi, import, net, read, run, sys, write, with or without a list: current value is "web"`,
     ],
+    ...["net=", "net=a.org,", "net=,a.org", "read=,"].map((value) => [
+      `a.ts --input x --output y --permissions ${value}`,
+      `'--permissions' must have an item behind '=' and between commas, as in net=a.org,b.org: current value is "${value}"`,
+    ]),
     ["a.ts --input x --output y --resume --overwrite", "'--resume' and '--overwrite' exclude each other: leave one of them out"],
     ["a.ts --input x --output - --resume", "'--resume' needs an '--output' that is a file"],
   ]
