@@ -75,17 +75,19 @@ function streamSource(name: string, open: () => ReadableStream<Uint8Array>): Sou
 
 async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const path = resolve(name);
-  const { isDirectory, isFile, size, mtime } = await stat(path, name);
+  const { isDirectory, isFile, size, mtime } = await explained(() => Deno.stat(path), name);
   if (isDirectory) throw new BatchError(`Cannot run batch as the input '${name}' is a folder: name its files, as in '${name}/*'`);
-  const compressed = isFile && await isCompressed(path);
-  const seen = isFile ? { size, changed: mtime?.toISOString() ?? null, sample: await sampleOf(path, size) } : undefined;
+  const look = async () => ({ compressed: await isCompressed(path), sample: await sampleOf(path, size) });
+  const found = isFile ? await explained(look, name) : undefined;
+  const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample };
+  const plain = found?.compressed === false;
   return {
     name,
     path,
-    size: isFile && !compressed ? size : undefined,
+    size: plain ? size : undefined,
     seen,
     // Where a row of CSV ends cannot be told from the middle of a file: a line may end within quotes.
-    ranges: isFile && !compressed && format !== "csv",
+    ranges: plain && format !== "csv",
     open: async () =>
       await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, size))),
   };
@@ -127,9 +129,9 @@ export async function refuseChangedInputs(sources: readonly Source[]): Promise<v
   }
 }
 
-async function stat(path: string, name: string): Promise<Deno.FileInfo> {
+async function explained<T>(look: () => Promise<T>, name: string): Promise<T> {
   try {
-    return await Deno.stat(path);
+    return await look();
   } catch (error) {
     throw explainPath(error, `input file '${name}'`, { flag: `--allow-read=${name}` });
   }
@@ -225,7 +227,7 @@ export async function sampleOf(path: string, size: number): Promise<string> {
   using file = await Deno.open(path);
   const samples = new Uint8Array(3 * SAMPLE);
   let length = 0;
-  for (const start of [0, Math.max(0, (size - SAMPLE) >> 1), Math.max(0, size - SAMPLE)]) {
+  for (const start of [0, Math.max(0, Math.floor((size - SAMPLE) / 2)), Math.max(0, size - SAMPLE)]) {
     await file.seek(start, Deno.SeekMode.Start);
     length += await file.read(samples.subarray(length, length + Math.min(SAMPLE, size - start))) ?? 0;
   }
