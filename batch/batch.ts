@@ -137,10 +137,9 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
   return await withWorkers(plan, async (workers) => {
     // Until here nothing of an earlier run has been touched.
     if (!await taskIsLoaded(workers.pool, plan.options.signal)) return await stoppedSummary(plan, paths, before);
-    const folder = `folder of the output '${paths.name}'`;
-    await explained(() => found === undefined ? log.begin(fingerprint) : log.goOn(found.length), folder);
+    await explained(() => found === undefined ? log.begin(fingerprint) : log.goOn(found.length), `folder of the output '${paths.name}'`);
     try {
-      const [output, errors] = await explained(() => openFiles(paths, last), folder);
+      const [output, errors] = await openFiles(paths, last);
       return await run(plan, workers, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
     } catch (error) {
       // What could never begin leaves nothing to take up again.
@@ -159,9 +158,12 @@ async function stoppedSummary(plan: Plan, paths: Paths, { records, failed }: Tot
 }
 
 async function openFiles(paths: Paths, last: LogEntry | undefined): Promise<[Output, ErrorsFile]> {
-  const output = await openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN });
+  const output = await explained(
+    () => openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN }),
+    `folder of the output '${paths.name}'`,
+  );
   try {
-    return [output, await ErrorsFile.open(paths.errors, last?.errors ?? 0)];
+    return [output, await explained(() => ErrorsFile.open(paths.errors, last?.errors ?? 0), `folder of the errors file '${paths.errors}'`)];
   } catch (error) {
     await output.close();
     throw error;
@@ -331,9 +333,7 @@ async function run(
     recorder?.sample(batchRun.counts);
     if (outcome === "complete") {
       await refuseChangedInputs(sources);
-      await output.finish();
-      await errors?.finish(sources, coverages);
-      await files.save(true);
+      await files.finish();
     }
     tell("at the end");
     const summary = await summarise(outcome, wall);

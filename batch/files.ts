@@ -96,6 +96,18 @@ export class Files implements Consumer {
     }
   }
 
+  /** Completes output and errors file. */
+  async finish(): Promise<void> {
+    const { output, errors, sources, coverages } = this.#options;
+    try {
+      await output.finish();
+      await errors?.finish(sources, coverages);
+    } catch (error) {
+      this.#giveUp(error);
+    }
+    await this.save(true);
+  }
+
   #giveUp(error: unknown): never {
     this.#torn = true;
     throw explainStorage(error);

@@ -1,6 +1,6 @@
 import { Kinds } from "../report/kinds.ts";
 import { BatchError, explainPath } from "./errors.ts";
-import { completeErrors, ErrorsFile } from "./errors_file.ts";
+import { completeErrors, ErrorsFile, removeIfThere } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
@@ -281,12 +281,6 @@ class Merge implements AsyncDisposable {
 interface MergeProgress {
   /** Whether the job log may tell of the new files: nobody removes them then. */
   told: boolean;
-}
-
-async function removeIfThere(path: string): Promise<void> {
-  await Deno.remove(path).catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  });
 }
 
 /** The results of an earlier run. */

@@ -180,6 +180,25 @@ Deno.test(`batch() to a stream replaces no errors file in which there is somethi
   assertEquals([(await to(stream.writable)).failed, await text, folder.json("errors").length], [1, "", 1]);
 });
 
+Deno.test(`batch() to a file says so if its errors file cannot be opened, and leaves nothing behind ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, errors] = [folder.write("in.ndjson", "1\n"), folder.of("none/errors")];
+  await assertFails(
+    () => run(same, { input, output: folder.of("out"), errors }),
+    BatchError,
+    `Cannot run batch as there is no folder of the errors file '${errors}'`,
+  );
+  assertEquals(folder.names(), ["in.ndjson"]);
+});
+
+Deno.test(`batch() needs no empty errors file at its end ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, errors] = [folder.write("in.ndjson", numbers(10)), folder.of("out.errors.ndjson")];
+  const removing = folder.write("task.js", `export default (x) => { if (x === 9) Deno.removeSync(${JSON.stringify(errors)}); return x; };`);
+  const { failed } = await run(removing, { input, output: folder.of("out"), permissions: "inherit", workers: 1 });
+  assertEquals([failed, folder.names()], [0, ["in.ndjson", "out", "out.log", "task.js"]]);
+});
+
 Deno.test(`batch() to a stream says so if its errors file cannot be opened, and lets go of the stream ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const { writable } = new TransformStream<Uint8Array, Uint8Array>();

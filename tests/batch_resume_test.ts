@@ -356,7 +356,8 @@ for (const mode of ["resume", "retryFailed"] as const) {
       const { path } = folder;
       // Where they are numbered is a folder.
       Deno.mkdirSync(`${path}/out.errors.ndjson.partial`);
-      await assertRejects(() => run(late, options), Error);
+      const error = await assertRejects(() => run(late, options), BatchError, "Cannot write results: ");
+      assertEquals(error.resumable, true);
       Deno.removeSync(`${path}/out.errors.ndjson.partial`);
       assertEquals(folder.names(), ["in.ndjson", "late.js", "out", "out.errors.ndjson", "out.log"]);
       assert(folder.json("out.errors.ndjson").some(({ line }) => line === null));
