@@ -28,8 +28,7 @@ async function run({ task, options, report }: BatchRequest & { action: "run" }):
   const reporter = createReporter(report.progress, stderr, report.dryRun ? "dry run" : options.retryFailed ? "retry" : "batch");
   using interrupt = new Interrupt({
     onSignal(signal, received) {
-      reporter.clear();
-      stderr.write(`${signal}: ${received === "first" ? "records that run get 1 s, once more ends at once" : "ended at once"}\n`);
+      reporter.tell("signal", `${signal}: ${received === "first" ? "records that run get 1 s, once more ends at once" : "ended at once"}`);
     },
   });
   try {
@@ -47,7 +46,7 @@ async function run({ task, options, report }: BatchRequest & { action: "run" }):
     const hint = error instanceof BatchError && error.resumable && options.output !== "-"
       ? ": what is done is kept, '--resume' goes on"
       : "";
-    stderr.write(`process-pool: ${error.message.replace("Cannot run batch as ", "")}${hint}\n`);
+    reporter.tell("error", `${error.message.replace("Cannot run batch as ", "")}${hint}`);
     return error instanceof BatchError && error.resumable ? 3 : 2;
   }
 }

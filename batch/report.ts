@@ -14,8 +14,10 @@ export interface ReportTerminal {
 /** Tells how a batch goes. */
 export interface Reporter {
   progress(progress: BatchProgress): void;
-  /** Takes the progress line away, before something else is written. */
+  /** Takes the progress line away, before somebody else writes. */
   clear(): void;
+  /** Tells what else there is to tell: a signal that came, or why the batch cannot be run. */
+  tell(event: "signal" | "error", message: string): void;
   summary(summary: BatchSummary): void;
 }
 
@@ -41,6 +43,10 @@ function textReporter(terminal: ReportTerminal, { kind, live }: { kind: RunKind;
       shown = true;
     },
     clear,
+    tell(event, message) {
+      clear();
+      terminal.write(event === "error" ? `process-pool: ${message}\n` : `${message}\n`);
+    },
     summary(summary) {
       clear();
       terminal.write(summaryLines(summary, kind).map((line) => `${line}\n`).join(""));
@@ -54,6 +60,7 @@ function jsonReporter({ write }: ReportTerminal): Reporter {
   return {
     progress: (progress) => line("progress", progress),
     clear() {},
+    tell: (event, message) => line(event, { message }),
     summary: (summary) => line("summary", summary),
   };
 }

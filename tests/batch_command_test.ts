@@ -205,6 +205,11 @@ Deno.test("createReporter() draws a line on a terminal alone, and takes it away 
   assertEquals(written, []);
   createReporter("json", terminal).progress(PROGRESS);
   assertEquals(JSON.parse(written[0]!), { event: "progress", ...PROGRESS });
+  written.length = 0;
+  reporter.progress(PROGRESS);
+  reporter.tell("signal", "SIGINT: no");
+  reporter.tell("error", "no");
+  assertEquals(written.slice(1), ["\r\x1b[K", "SIGINT: no\n", "process-pool: no\n"]);
 });
 
 // As a process
@@ -283,6 +288,9 @@ Deno.test(`cli.ts batch with '--progress json' writes objects on stderr ${NEEDS}
   const events = stderr.trimEnd().split("\n").map((line) => JSON.parse(line));
   assertEquals(events.map(({ event }) => event).slice(-2), ["progress", "summary"]);
   assertEquals([events.at(-1).records, events.at(-2).records], [3000, 3000]);
+  const again = await ended([tasks, "--task", "double", "--input", input, "--output", folder.of("out"), "--progress", "json"]);
+  const message = `the output '${folder.of("out")}' exists: replace it with '--overwrite', or go on with '--resume'`;
+  assertEquals([again.code, JSON.parse(again.stderr)], [2, { event: "error", message }]);
 });
 
 Deno.test(`cli.ts batch goes on when nobody reads its stderr any more ${NEEDS}`, { ignore }, async () => {
@@ -389,8 +397,11 @@ Deno.test(`cli.ts batch ends in an orderly way after SIGINT, and goes on with '-
   }
   const [{ code }] = await within(Promise.all([child.status, child.stdout.cancel()]));
   assertEquals(code, 130);
-  assert(stderr.includes("SIGINT: records that run get 1 s, once more ends at once\n"), stderr);
-  assert(stderr.includes('"outcome":"stopped"'), stderr);
+  const told = stderr.trimEnd().split("\n").map((line) => JSON.parse(line)).filter(({ event }) => event !== "progress");
+  assertEquals(told.map(({ event, message, outcome }) => [event, message, outcome]), [
+    ["signal", "SIGINT: records that run get 1 s, once more ends at once", undefined],
+    ["summary", undefined, "stopped"],
+  ]);
   folder.write("go", "");
   assertEquals((await ended([...args, "--resume"])).code, 0);
   assertEquals(folder.read("out"), doubles(20_000));
