@@ -104,8 +104,7 @@ const VALUES: ValueOptions<Values> = {
   "memory-limit": wholeNumber(16, 65_536),
   halt: {
     need: "never, first, a number of records, or a share such as 5%",
-    read: (text) =>
-      text === "never" ? text : text === "first" ? 1 : readShare(text) ?? (/^[1-9]\d*$/.test(text) ? Number(text) : undefined),
+    read: (text) => text === "never" ? text : text === "first" ? 1 : readHalt(text),
   },
   workers: wholeNumber(1, MOST_WORKERS),
   chunk: {
@@ -156,6 +155,9 @@ function read(args: readonly string[]): BatchRequest {
 
   const input = parsed.input as string[];
   if (input.length === 0 || input.includes("")) throw new Refusal("'--input' needs a value: a path, a glob in quotes, or -");
+  if (input.indexOf("-") !== input.lastIndexOf("-")) {
+    throw new Refusal("'--input' must name the standard input once: it is read to its end");
+  }
   const dryRun = value("dry-run");
   const output = value("output");
   if (output === undefined && dryRun === undefined) throw new Refusal("'--output' needs a value: a path, or - for the standard output");
@@ -223,6 +225,12 @@ function refuseUnknown(arg: string): never {
 
 function readShare(text: string): `${number}%` | undefined {
   return /^\d+(\.\d+)?%$/.test(text) && parseFloat(text) > 0 ? text as `${number}%` : undefined;
+}
+
+function readHalt(text: string): number | `${number}%` | undefined {
+  const share = readShare(text);
+  if (share !== undefined) return parseFloat(share) <= 100 ? share : undefined;
+  return /^[1-9]\d*$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : undefined;
 }
 
 function readQuantity(text: string, units: Record<string, number>): number | undefined {

@@ -221,6 +221,10 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
     if (typeof each === "string" && each !== "" || each instanceof URL || each instanceof ReadableStream) continue;
     throw new TypeError(`Cannot ${ACTION} as 'input' must be a path, a URL, a stream, or a list of them: current value is ${show(each)}`);
   }
+  const streams = inputs.filter((each) => each === "-" || each instanceof ReadableStream);
+  if (new Set(streams).size < streams.length) {
+    throw new TypeError(`Cannot ${ACTION} as 'input' must name a stream, or the standard input, once: it is read to its end`);
+  }
   if (!(typeof output === "string" && output !== "" || output instanceof URL || output instanceof WritableStream)) {
     throw new TypeError(`Cannot ${ACTION} as 'output' must be a path, a URL or a stream: current value is ${show(output)}`);
   }

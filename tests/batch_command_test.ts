@@ -80,6 +80,11 @@ for (
       "a.ts --input x --output y --halt soon",
       `'--halt' must be never, first, a number of records, or a share such as 5%: current value is "soon"`,
     ],
+    ...["101%", "99999999999999999999"].map((value) => [
+      `a.ts --input x --output y --halt ${value}`,
+      `'--halt' must be never, first, a number of records, or a share such as 5%: current value is "${value}"`,
+    ]),
+    ["a.ts --input - --input - --output y", "'--input' must name the standard input once: it is read to its end"],
     ["a.ts --input x --output y --chunk 1", `'--chunk' must be a size from 1KB to 64MB, such as 256KB: current value is "1"`],
     ["a.ts --input x --output y --format xml", `'--format' must be ndjson, lines or csv: current value is "xml"`],
     ["a.ts --input x --output y --progress yes", `'--progress' must be json or none: current value is "yes"`],

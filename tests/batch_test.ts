@@ -52,6 +52,13 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
         TypeError,
         "Cannot run batch as 'input' must be a path, a URL, a stream, or a list of them: current value is 5",
       ],
+      ...[[input, "x", input], ["-", "x", "-"]].map((input) =>
+        [
+          { input, output },
+          TypeError,
+          "Cannot run batch as 'input' must name a stream, or the standard input, once: it is read to its end",
+        ] as const
+      ),
       [{ input, output: "" }, TypeError, `Cannot run batch as 'output' must be a path, a URL or a stream: current value is ""`],
       [{ input, output, workers: 0 }, RangeError, "Cannot run batch as 'workers' must be a positive integer: current value is 0"],
       [{ input, output, chunk: 5 }, RangeError, "Cannot run batch as 'chunk' must be an integer of at least 1024: current value is 5"],
