@@ -44,7 +44,7 @@ async function* blocks(source: Source, coverage: Coverage, { format, chunk, fiel
   for await (let block of named(source, () => blocksOf(source, { csv, size: () => chunk(Infinity), enough }))) {
     if (csv && header === undefined) {
       const row = firstRow(block.bytes);
-      header = await fields(new TextDecoder().decode(row).replace(/\r?\n$/, ""), source);
+      header = await fields(new TextDecoder().decode(row).replace(/^\s*\n/, "").replace(/\r?\n$/, ""), source);
       coverage.add({ start: 0, end: row.length, lines: row.reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0) });
       block = { offset: row.length, bytes: block.bytes.slice(row.length) };
     }
@@ -61,12 +61,18 @@ async function* blocks(source: Source, coverage: Coverage, { format, chunk, fiel
   }
 }
 
-/** The first row, with its end. */
+/** A byte order mark in UTF-8. */
+const MARK = [0xef, 0xbb, 0xbf];
+
+/** The first row, with its end, and the blank lines before it. */
 function firstRow(bytes: Uint8Array): Uint8Array {
   let open = false;
-  for (const [i, byte] of bytes.entries()) {
+  let blank = true;
+  for (let i = MARK.every((byte, at) => bytes[at] === byte) ? MARK.length : 0; i < bytes.length; i++) {
+    const byte = bytes[i]!;
     if (byte === 34) open = !open;
-    else if (byte === 10 && !open) return bytes.subarray(0, i + 1);
+    else if (byte === 10 && !open && !blank) return bytes.subarray(0, i + 1);
+    if (byte > 32) blank = false;
   }
   return bytes;
 }

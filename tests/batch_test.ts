@@ -161,6 +161,18 @@ Deno.test(`batch() makes objects of the rows of CSV, by the header of each file 
   assertEquals([failed, error.line, error.record, error.error.message], [1, 5, "bob", "The row has 1 fields and the header 2"]);
 });
 
+Deno.test(`batch() finds the header of CSV behind blank lines ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const output = folder.of("out.ndjson");
+  for (const before of ["", "\n", "\r\n  \r\n", "\ufeff\n", "\ufeff"]) {
+    const input = folder.write("in.tsv", `${before}\ta b\r\n1\t2\r\nbad\r\n`);
+    await run((row: unknown) => row, { input, output, overwrite: true });
+    assertEquals(folder.json("out.ndjson"), [{ "": "1", "a b": "2" }], before);
+    const [{ line, record }] = folder.json("out.ndjson.errors.ndjson");
+    assertEquals([line, record], [before.split("\n").length + 2, "bad"], before);
+  }
+});
+
 Deno.test(`batch() gives its workers the right to read the input, and no other ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", `${JSON.stringify(folder.write("secret", "s"))}\n`);
