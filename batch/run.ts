@@ -161,6 +161,12 @@ const SLICE = 500;
 /** How often time limits are looked at, in ms: a record has that much more. */
 const TICK = 25;
 
+/**
+ * A tick that is so many ms late tells that the whole program stood still, as after SIGSTOP: that counts against no record. Less, and a busy thread
+ * gives records more time than they may have; more, and a shorter stop counts.
+ */
+const MOST_LATE = 250;
+
 /** How often what is done is made last, in ms: less often, and more is run again after a crash; more often, and the disk has more to do. */
 const SAVE_EVERY = 1000;
 
@@ -200,6 +206,7 @@ export class BatchRun {
   #ending: "stopped" | "halted" | undefined;
   #failure: { error: unknown } | undefined;
   #changed = Promise.withResolvers<void>();
+  #ticked = performance.now();
   #saved = performance.now();
   #saving: Promise<void> | undefined;
 
@@ -235,6 +242,7 @@ export class BatchRun {
     const { signal } = this.#parts.options;
     const stop = () => this.#end("stopped");
     signal?.addEventListener("abort", stop, { once: true });
+    this.#ticked = performance.now();
     const timer = setInterval(() => this.#tick(), TICK);
     try {
       if (signal?.aborted) stop();
@@ -495,16 +503,20 @@ export class BatchRun {
 
   #tick(): void {
     const now = performance.now();
+    const late = now - this.#ticked - TICK;
+    const stoodStill = late > MOST_LATE ? late : 0;
+    this.#ticked = now;
     const limit = this.#timeLimit();
     for (const active of this.#active) {
-      const { lane, seen, since } = active;
+      const { lane, seen } = active;
+      active.since = Math.min(now, active.since + stoodStill);
       if (active.halted !== undefined) continue;
       const { sequence, current } = lane;
       if (sequence !== seen || current !== active.current || !lane.running) {
         active.seen = sequence;
         active.current = current;
         active.since = now;
-      } else if (now - since > limit && active.kill !== undefined && lane.halt(sequence)) {
+      } else if (now - active.since > limit && active.kill !== undefined && lane.halt(sequence)) {
         active.halted = sequence;
         active.reason = limit;
         active.kill();

@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { until } from "./helpers.ts";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 
 /** The errors of a batch, by record: name, message, attempts, line. */
@@ -85,6 +86,39 @@ Deno.test(`batch() stops asynchronous records that never settle, and the ranges 
   await run(task, { input, output: folder.of("out"), timeout: 300, retries: 1, chunk: 1024 });
   assertEquals([...errorsIn(folder)], bad.map((x) => [x, ["JobTimeoutError", "The record ran for more than 300 ms", 2]]));
   assertEquals(folder.read("out"), doubles(3000, (x) => bad.includes(x)));
+});
+
+Deno.test(`batch() takes no time for that of a record in which the whole program stood still ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(10));
+  const task = folder.write(
+    "task.js",
+    `export default async (x) => {
+      if (x === 5) Deno.writeTextFileSync(${JSON.stringify(folder.of("runs"))}, "");
+      while (x === 5 && ![...Deno.readDirSync(${
+      JSON.stringify(folder.path)
+    })].some(({ name }) => name === "go")) await new Promise((resolve) => setTimeout(resolve));
+      return 2 * x;
+    };`,
+  );
+  const done = run(task, { input, output: folder.of("out"), permissions: "inherit", timeout: 60_000, workers: 1 });
+  await until(() => folder.names().includes("runs"));
+  const { now } = performance;
+  let [looks, stop] = [0, 0];
+  performance.now = () => {
+    looks++;
+    return now.call(performance) + stop;
+  };
+  try {
+    // That it runs has been seen by then; a stop of an hour, as the clock tells of it, comes behind that.
+    await until(() => looks > 20);
+    [looks, stop] = [0, 3_600_000];
+    await until(() => looks > 20);
+    folder.write("go", "");
+    assertEquals([(await done).failed, folder.read("out")], [0, doubles(10)]);
+  } finally {
+    performance.now = now;
+  }
 });
 
 Deno.test(`batch() runs a record again that was lost with its worker, as often as 'retries' says ${NEEDS}`, { ignore }, async () => {
