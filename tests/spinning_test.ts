@@ -294,7 +294,7 @@ Deno.test("A worker wakes the caller for items of a chunk that goes on, if none 
     end = openLine({ memory, runtime, openSharedQueue });
     openSharedQueue(memory.requests).push(CHUNK, 1, {}, []);
     end.receive({ type: "wake" });
-    await until(() => woken.length > 0);
+    await until(() => woken.length > 0 && bells[WORKER] === LISTENING);
   });
   assertEquals(woken, [true, false, false, true, true, false]);
 });
@@ -337,7 +337,7 @@ Deno.test("A worker whose jobs were tiny learns of each chunk how long that took
   for (let i = 0; i < 3; i++) requests.push(CHUNK, i, {}, []);
   await withClock(() => time, async () => {
     openLine({ memory, runtime, openSharedQueue }).receive({ type: "wake" });
-    await until(() => paces.length === 3);
+    await until(() => paces.length === 3 && new Int32Array(memory.bells)[WORKER] === LISTENING);
   });
   assertEquals(paces[0], 0.001);
   assert(paces[1]! > 1 && paces[2]! > paces[1]!, `${paces}`);
