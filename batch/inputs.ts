@@ -123,8 +123,8 @@ export async function refuseChangedInputs(sources: readonly Source[]): Promise<v
     if (is !== undefined && is.size > was.size && await sampleOf(path!, was.size) === was.sample) continue;
     const now = is === undefined ? "is not there any more" : `has ${is.size}, of ${changed}`;
     throw new BatchError(
-      `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and ${now}`,
-      { resumable: true },
+      `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and ${now}: ` +
+        "begin anew with '--overwrite'",
     );
   }
 }
