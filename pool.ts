@@ -91,6 +91,7 @@ export interface PoolInternals {
   gate: Semaphore;
   queue: Queue<Ticket>;
   slots: ReadonlySet<Slot>;
+  waitingMaps: ReadonlySet<MapRun>;
   pausing: boolean;
 }
 
@@ -151,8 +152,8 @@ export class ProcessPool implements AsyncDisposable {
   #tasks: TaskTable;
   #callbacks: Callbacks;
   #watchdog: Watchdog;
-  /** Those that read their input. */
-  #maps = new Set<MapRun>();
+  /** Those that wait for their input. */
+  #waitingMaps = new Set<MapRun>();
   /** There is none if nobody wants to know. */
   #observation: Observation | undefined;
   #counts: SettledCounts = { finished: 0, failed: 0, cancelled: 0 };
@@ -163,7 +164,13 @@ export class ProcessPool implements AsyncDisposable {
   #end: PromiseWithResolvers<void> | undefined;
 
   static {
-    internalsOf = (pool) => ({ gate: pool.#gate, queue: pool.#queue, slots: pool.#crew.slots, pausing: pool.#crew.pausing });
+    internalsOf = (pool) => ({
+      gate: pool.#gate,
+      queue: pool.#queue,
+      slots: pool.#crew.slots,
+      waitingMaps: pool.#waitingMaps,
+      pausing: pool.#crew.pausing,
+    });
   }
 
   /**
@@ -428,8 +435,8 @@ export class ProcessPool implements AsyncDisposable {
       cancel: (ticket, error, force) => this.#cancelChunk(ticket, error, force),
       report: (error) => this.#callbacks.report(error),
       refusal: () => this.#state === "open" ? undefined : this.#refusal("map with pool"),
-      begun: (map) => this.#maps.add(map),
-      ended: (map) => this.#maps.delete(map),
+      waits: (map) => this.#waitingMaps.add(map),
+      goesOn: (map) => this.#waitingMaps.delete(map),
       clock: this.#options.clock,
     };
     return new MapRun(host, resolved);
@@ -572,7 +579,7 @@ export class ProcessPool implements AsyncDisposable {
   /** Refuses what waits to be submitted, or to be read and then submitted. */
   #refuseWaiting(error: PoolClosedError | PoolBrokenError): void {
     this.#gate.refuseWaiting(error);
-    for (const map of [...this.#maps]) map.refused(error);
+    for (const map of [...this.#waitingMaps]) map.refused(error);
   }
 
   #acquire(signal: AbortSignal | undefined): Promise<void> {

@@ -129,10 +129,10 @@ export interface MapHost {
   report(error: unknown): void;
   /** Why the pool takes no chunks any more, if it does not. */
   refusal(): unknown;
-  /** The map reads its input from now on: {@linkcode MapRun.refused} is called when the pool takes no chunks any more. */
-  begun(map: MapRun): void;
-  /** The map reads its input no longer. */
-  ended(map: MapRun): void;
+  /** The map waits for its input from now on: {@linkcode MapRun.refused} is called when the pool takes no chunks any more. */
+  waits(map: MapRun): void;
+  /** The map does not wait any more. */
+  goesOn(map: MapRun): void;
   /** What time is measured by. */
   readonly clock: Clock;
 }
@@ -481,9 +481,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #state: "new" | "reading" | "ending" | "ended" = "new";
   /** What is thrown after the last outcome; whether it is the input's own. */
   #failure: { error: unknown; ofInput?: boolean } | undefined;
-  /** The item that the input is about to give, and whether nothing else is done until it does. */
+  /** The item that the input is about to give. */
   #pulled: Promise<IteratorResult<unknown>> | undefined;
-  #awaitsInput = false;
   #sourceEnded = false;
   #wakePump: () => void = () => {};
   #looks: Rounds;
@@ -538,7 +537,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** The pool takes no chunks any more: an input that is about to give an item, perhaps never, is not waited for. */
   refused(error: unknown): void {
-    if (this.#awaitsInput && this.#state === "reading") this.#fail(error);
+    if (this.#state === "reading") this.#fail(error);
   }
 
   // What chunks tell
@@ -696,22 +695,17 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #fail(error: unknown): void {
     this.#dropFailure();
     this.#failure = { error };
-    this.#end();
+    this.#state = "ending";
+    this.#host.goesOn(this);
     this.#closeSource().catch((error) => this.#host.report(error));
     this.#serve();
-  }
-
-  /** No chunk will be submitted any more. */
-  #end(): void {
-    this.#state = "ending";
-    this.#host.ended(this);
   }
 
   /** `force` ends items that run as well. */
   #finish(force = false): void {
     if (this.#state === "ended") return;
     this.#state = "ended";
-    this.#host.ended(this);
+    this.#host.goesOn(this);
     this.#looks.end();
     this.#stopListening();
     this.#ready.clear();
@@ -737,7 +731,6 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     } catch (error) {
       return this.#abandon({ error });
     }
-    this.#host.begun(this);
     this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }, { force: true }));
     this.#pump();
   }
@@ -753,7 +746,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       if (this.#state === "reading") this.#fail(error);
     }
     // Not before: the last chunk may have waited at the gate until now.
-    if (this.#state === "reading") this.#end();
+    if (this.#state === "reading") this.#state = "ending";
     this.#serve();
   }
 
@@ -800,9 +793,9 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
               break;
             }
           }
-          this.#awaitsInput = true;
+          this.#host.waits(this);
           result = await result;
-          this.#awaitsInput = false;
+          this.#host.goesOn(this);
           this.#pulled = undefined;
         }
         if (result.done) {
@@ -813,7 +806,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
         this.#read++;
       }
     } catch (error) {
-      this.#awaitsInput = false;
+      this.#host.goesOn(this);
       // Else it is told by what closes the input.
       if (this.#state === "reading" || this.#pulled === undefined) {
         this.#sourceEnded = true;
@@ -844,7 +837,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   async #closeSource(): Promise<void> {
     if (this.#sourceEnded) return;
     this.#sourceEnded = true;
-    const closed = Promise.resolve(this.#source?.return?.());
+    const close = async (): Promise<void> => void await this.#source?.return?.();
+    const closed = close();
     if (this.#pulled === undefined) return void await closed;
     // Nobody else hears of what comes of them.
     for (const outcome of [closed, this.#pulled]) outcome.catch((error) => this.#host.report(error));

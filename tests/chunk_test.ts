@@ -138,8 +138,8 @@ Deno.test("A map whose chunks were as large as numbers have them goes on when th
       throw error;
     },
     refusal: () => undefined,
-    begun() {},
-    ended() {},
+    waits() {},
+    goesOn() {},
     clock: realClock,
   }, options);
   let consumed = 0;

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
-import { BY_PORT, CHUNK, ITEMS, Line, RETURNED, SKIPPED, THREW } from "../worker/line.ts";
+import { BY_PORT, CHUNK, ITEM, ITEMS, Line, RETURNED, SKIPPED, THREW } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
 import type { FromRuntime, FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
 import type { Runtime } from "../worker/runtime.ts";
@@ -591,6 +591,28 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
     port2.close();
   }
   assertEquals(slept, [true, false]);
+});
+
+Deno.test("A line tells of the items of two chunks in their order, though what it tells has it look for more", () => {
+  const { port1, port2 } = new MessageChannel();
+  const told: unknown[] = [];
+  const line = new Line(port1, {
+    message(message) {
+      const { run, from, values } = message as ItemsMessage;
+      told.push([run, from, values]);
+      line.drain();
+    },
+    returned() {},
+    delivered() {},
+  });
+  const replies = openSharedQueue(line.memory.replies);
+  replies.push(ITEM, 1, "a0", [0]);
+  for (let i = 0; i < 3; i++) replies.push(ITEM, 2, `b${i}`, [i]);
+  replies.push(ITEM, 1, "a1", [1]);
+  line.drain();
+  assertEquals(told, [[1, 0, ["a0"]], [2, 0, ["b0", "b1", "b2"]], [1, 1, ["a1"]]]);
+  line.close();
+  port2.close();
 });
 
 Deno.test("A line sends nothing beside the port before what it had to post unannounced has been answered", () => {

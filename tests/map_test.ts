@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
 import { PoolBrokenError, PoolClosedError, ProcessPool } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
+import { internalsOf } from "../pool.ts";
 import { meet, Meeting, turn, until } from "./helpers.ts";
 
 const double = (x: number) => x * 2;
@@ -589,4 +590,50 @@ Deno.test("ProcessPool.map() reads an array or a typed array item by item if tha
   for (const items of [Object.assign([1, 2, 3], own), Object.assign(new Float64Array([1, 2, 3]), own)]) {
     assertEquals(await within(Array.fromAsync(pool.map(double, items))), [2, 4, 6]);
   }
+});
+
+Deno.test("ProcessPool.map() is in its pool's hands only while it waits for an input", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const { waitingMaps } = internalsOf(pool);
+  // Nobody may ever ask for more of it.
+  const left = pool.map(double, new Naturals(), { buffer: 2 });
+  assertEquals((await within(left.next())).value, 0);
+  await until(() => pool.stats().running === 0);
+  assertEquals(waitingMaps.size, 0);
+  const input = new Told();
+  const results = pool.map(double, input);
+  const first = results.next();
+  await input.asked();
+  await until(() => waitingMaps.size === 1);
+  await input.tell(1);
+  assertEquals((await within(first)).value, 2);
+  await within(results.return!());
+  assertEquals(waitingMaps.size, 0);
+  await left.return!();
+});
+
+Deno.test("ProcessPool.map() reports what its input throws and what it throws when it is closed, whichever way it does", async () => {
+  const errors: unknown[] = [];
+  await using pool = new ProcessPool({ maxWorkers: 1, onError: (error) => errors.push((error as Error).message) });
+  const answer = Promise.withResolvers<IteratorResult<number>>();
+  const asked = Promise.withResolvers<void>();
+  const input = {
+    [Symbol.asyncIterator]: () => ({
+      next() {
+        asked.resolve();
+        return answer.promise;
+      },
+      return(): never {
+        throw new Error("cannot close");
+      },
+    }),
+  };
+  const controller = new AbortController();
+  const next = pool.map(double, input, { signal: controller.signal }).next();
+  await asked.promise;
+  controller.abort(new RangeError("enough"));
+  await assertRejects(() => within(next), RangeError, "enough");
+  answer.reject(new Error("connection lost"));
+  await until(() => errors.length === 2);
+  assertEquals(errors, ["cannot close", "connection lost"]);
 });

@@ -389,6 +389,17 @@ Deno.test("Exports of one text that are different functions are not taken for ea
   assertEquals([await within(knowing.run(double, 5)), await within(knowing.run(triple, 5))], [10, 15]);
 });
 
+Deno.test("An error keeps its class that two modules export, of which the caller knows the last", async () => {
+  const url = moduleOf(`export class Bad extends Error {}`);
+  const tasksUrl = moduleOf(
+    `export * from ${JSON.stringify(url)}; import { Bad } from ${JSON.stringify(url)}; export const fail = () => { throw new Bad("x"); };`,
+  );
+  const errors = await import(url);
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [tasksUrl, { url, exports: errors }], permissions: "none" });
+  const future = await pool.submit({ module: tasksUrl, name: "fail" });
+  assertInstanceOf(await within(future.exception()), errors.Bad);
+});
+
 Deno.test("A worker has each of more tasks than it keeps when its call comes, however many calls are ahead of it", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 5000 });
   const make = (i: number) => new Function("x", `return x + ${i}`) as (x: number) => number;

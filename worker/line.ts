@@ -281,13 +281,14 @@ export class Line {
 
   /** Items that follow each other are received together. */
   #gather(run: number, from: number, value: unknown, threw: boolean): void {
+    const before = this.#items;
     // Between two there may be some whose results are in memory.
-    if (this.#items !== undefined && (this.#items.run !== run || this.#items.from + this.#items.values.length !== from)) {
-      this.#receiveItems();
-    }
-    this.#items ??= { type: "items", run, from, values: [], thrown: [], last: false, elapsed: 0 };
-    this.#items.values.push(threw ? undefined : value);
-    if (threw) this.#items.thrown.push([from, value as Thrown]);
+    const follows = before?.run === run && before.from + before.values.length === from;
+    const items = follows ? before : this.#items = { type: "items", run, from, values: [], thrown: [], last: false, elapsed: 0 };
+    items.values.push(threw ? undefined : value);
+    if (threw) items.thrown.push([from, value as Thrown]);
+    // Not before this one is noted: what is told may lead to the next.
+    if (before !== undefined && !follows) this.#events.message(before);
   }
 
   #receiveItems(): void {

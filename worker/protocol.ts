@@ -44,7 +44,7 @@ export const FINISHED = 4;
 export const NO_MORE = -1;
 
 /**
- * So many tasks a worker keeps, and its slot remembers that it has them; one more, and both forget all. Fewer would send the text of a task
+ * Of so many tasks a slot remembers that its worker has them; one more, and it forgets all. The worker keeps as many of those before. Fewer would send the text of a task
  * again and again to who uses many; more would keep what programs that make up functions never use again.
  */
 export const KNOWN_TASKS = 1000;

@@ -73,7 +73,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const scope = globalThis as Record<symbol, unknown>;
   /** What {@linkcode currentJob} reads: on the calling thread there is more than one runtime. */
   const called = (scope[CALLED] ??= showCalled()) as { job: (() => unknown) | undefined };
-  const tasks = new Map<number, Func>();
+  /** The latest tasks, and as many before: a call may come when its slot has forgotten its task already, and one that was sent later has come before it. */
+  let tasks = new Map<number, Func>();
+  let earlierTasks = tasks;
   /** Those that were sent as their text. */
   const bySource = new WeakSet<Func>();
   const classes = new Map<unknown, { module: number; name: string }>();
@@ -152,10 +154,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
     const exports: ExportMessage[] = [];
     for (const [module, namespace] of modules.entries()) {
       for (const [name, value] of Object.entries(namespace)) {
+        if (typeof value !== "function") continue;
         // Under another name it is the same function.
-        if (typeof value !== "function" || classes.has(value)) continue;
+        if (!classes.has(value)) exports.push({ module, name, functionName: value.name, text: Function.prototype.toString.call(value) });
         classes.set(value, { module, name });
-        exports.push({ module, name, functionName: value.name, text: Function.prototype.toString.call(value) });
       }
     }
     post({ type: "loaded", exports });
@@ -179,8 +181,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
   function task(message: TaskMessage): Func {
     const known = tasks.get(message.key);
     if (known !== undefined) return known;
-    if (tasks.size === KNOWN_TASKS) tasks.clear();
-    const func = make(message);
+    if (tasks.size === KNOWN_TASKS) {
+      earlierTasks = tasks;
+      tasks = new Map();
+    }
+    const func = earlierTasks.get(message.key) ?? make(message);
     tasks.set(message.key, func);
     return func;
   }
@@ -293,7 +298,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
    * where this calls the task: see encode_error.ts.
    */
   function callTask(key: number, run: number, id: string | number, args: readonly unknown[], attempt = 1): void {
-    const func = tasks.get(key)!;
+    const func = tasks.get(key) ?? earlierTasks.get(key)!;
     const claimed = claim(run);
     let value: unknown;
     try {

@@ -337,7 +337,7 @@ export class Slot {
       const message = args === undefined ? ticket.message(run, known ?? task) : undefined;
       if (message?.type === "chunk") this.#claims[holding.claim + 1] = message.from;
       if (args !== undefined && beside?.call(task.key, run, ticket.id, args)) beside.ring(1);
-      else if (beside?.isFull && (known === undefined ? this.#wouldForget : args !== undefined && this.hasSurplus)) {
+      else if (args !== undefined && this.hasSurplus && beside?.isFull) {
         this.#isFull = true;
         return !this.#letGo(holding, ticket, run);
       } else this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
@@ -573,11 +573,6 @@ export class Slot {
     if (runs || left.started.length > 0) this.#thread.stop({ reason });
     else this.#thread.stop();
     return left;
-  }
-
-  /** Whether one more task has the worker forget those of calls that it may not have come to. Where there is no room to say whose turn it is, that would overtake them. */
-  get #wouldForget(): boolean {
-    return this.#known.size === KNOWN_TASKS && this.#load - this.#withdrawn > 1;
   }
 
   /** Notes that the worker was sent a task. What was sent meanwhile, out of a getter, may have been the same. */
