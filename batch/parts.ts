@@ -31,7 +31,7 @@ function* ranges({ name, path, size }: Source, coverage: Coverage, { chunk }: Di
     let { start } = gap;
     while (start < gap.end) {
       const end = Math.min(gap.end, start + chunk(size! - start));
-      yield { start, end, piece: { input: name, path: path!, end, header: undefined } };
+      yield { start, end, piece: { input: name, path: path!, size: size!, end, header: undefined } };
       start = end;
     }
   }

@@ -16,7 +16,13 @@ export interface RunnerOptions {
 }
 
 /** A part of the input: the lines that begin in a range of a file, or a block of whole records. */
-export type Piece = PieceOfInput & ({ path: string } | { bytes: Uint8Array<ArrayBuffer>; offset: number });
+export type Piece = PieceOfInput & (PieceOfFile | { bytes: Uint8Array<ArrayBuffer>; offset: number });
+
+interface PieceOfFile {
+  path: string;
+  /** How many bytes the file had when the batch began: what is behind them by now is not read. */
+  size: number;
+}
 
 interface PieceOfInput {
   /** What the input is called in messages. */
@@ -610,7 +616,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     }
   }
 
-  async function runFile({ path, end }: { path: string; end: number }): Promise<void> {
+  async function runFile({ path, size, end }: PieceOfFile & { end: number }): Promise<void> {
     if (position >= end) return;
     const file = fileOf(path);
     /** What of the block is filled, and which byte of the file it begins with. */
@@ -626,7 +632,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
         block = larger;
       }
       // A little more than the range, for its last line; the longer that turns out to be, the more.
-      const wanted = Math.min(block.length - filled, Math.max(0, end - base - filled) + Math.max(1024, filled));
+      const wanted = Math.min(block.length - filled, Math.max(0, end - base - filled) + Math.max(1024, filled), size - base - filled);
       const read = file.readSync(block.subarray(filled, filled + wanted)) ?? 0;
       filled += read;
       if (read === 0 && base + filled < end) {

@@ -97,8 +97,11 @@ Deno.test(`createRangeRunner() runs each line once and in order, wherever the ra
     const text = `${random() < 0.3 ? "\ufeff" : ""}${lines.join(end)}${lines.length > 0 ? last : ""}`;
     const bytes = encoder.encode(text);
     const cuts = cutsOf(bytes.length, random);
-    await withFile(bytes, async (path) => {
-      const { output, lines: seen } = await runRanges(run, cuts, (_, end) => ({ input: "in", path, end, header: undefined }));
+    // What is behind was appended when the batch had begun.
+    const { length: size } = bytes;
+    const appended = encoder.encode(["", "of the last line\n", "\nanother\n", "z".repeat(100_000)][round % 4]);
+    await withFile(new Uint8Array([...bytes, ...appended]), async (path) => {
+      const { output, lines: seen } = await runRanges(run, cuts, (_, end) => ({ input: "in", path, size, end, header: undefined }));
       assertEquals([output, seen], [lines.map((line) => `${line}\n`).join(""), lines.length], JSON.stringify({ round, cuts }));
     });
   }
@@ -110,7 +113,7 @@ Deno.test(`createRangeRunner() returns early after 'maxRecords', and goes on fro
   const bytes = encoder.encode(lines.join("\n"));
   await withFile(bytes, async (path) => {
     for (const maxRecords of [1, 7, 199, 200]) {
-      const pieceOf = (_: number, end: number) => ({ input: "in", path, end, header: undefined });
+      const pieceOf = (_: number, end: number) => ({ input: "in", path, size: bytes.length, end, header: undefined });
       const { output, records } = await runRanges(runner({}), cutsOf(bytes.length, random), pieceOf, { maxRecords });
       assertEquals([output, records], [lines.map((line) => `${line}\n`).join(""), 200]);
     }
@@ -297,7 +300,12 @@ Deno.test(`createRangeRunner() runs each object once and in order, wherever the 
     const cuts = cutsOf(bytes.length, random);
     await withFile(bytes, async (path) => {
       const limits = { maxRecords: random() < 0.5 ? Infinity : 100 };
-      const { output, records } = await runRanges(run, cuts, (_, end) => ({ input: "in", path, end, header: undefined }), limits);
+      const { output, records } = await runRanges(
+        run,
+        cuts,
+        (_, end) => ({ input: "in", path, size: bytes.length, end, header: undefined }),
+        limits,
+      );
       assertEquals([output, records], [lines.map((line) => `${line}\n`).join(""), lines.length], JSON.stringify({ round, cuts }));
     });
   }
