@@ -420,23 +420,41 @@ for (const backend of ["worker", "killable"] as const) {
 
   Deno.test(`A result that cannot be sent takes none with it that others have moved (${backend})`, async () => {
     const url = moduleOf(`
-      export function make(length) {
-        if (length === 0) return () => {};
-        const bytes = new Uint8Array(length).fill(7);
-        return { [Symbol.for("process-pool.move")]: length === 1 ? [bytes.buffer, bytes.buffer] : [bytes.buffer], value: bytes };
+      let bytes;
+      export function make(kind) {
+        if (kind === "function") return () => {};
+        if (kind === "text") return kind;
+        if (kind !== "again") bytes = new Float64Array(typeof kind === "number" ? kind : 9).fill(7);
+        const { buffer } = bytes;
+        const parts = { buffer, part: kind === "part" && bytes.subarray(2, 4), object: { buffer }, odd: { buffer, make } };
+        const value = parts[kind] ?? bytes;
+        return { [Symbol.for("process-pool.move")]: kind === "twice" ? [buffer, buffer] : [buffer], value };
       }
+      export const left = () => bytes.length;
     `);
     await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url] });
-    const lengths = [10, 20, 0, 400_000, 1, 30];
-    const outcomes = await within(Array.fromAsync(pool.map({ module: url, name: "make" }, lengths, { chunkSize: 6, settled: true })));
-    assertEquals(outcomes.map((each) => each.status === "fulfilled" ? (each.value as Uint8Array).length : (each.reason as Error).message), [
-      10,
-      20,
-      "() => {} could not be cloned.",
-      400_000,
-      "Transfer list contains duplicate ArrayBuffer",
-      30,
+    const bytes = (length: number) => new Float64Array(length).fill(7);
+    const kinds = [10, 20, "again", 30, "text", "part", "function", "buffer", 50_000, "twice", 5, "object", "odd", "object", 40, "text"];
+    const outcomes = await within(Array.fromAsync(pool.map({ module: url, name: "make" }, kinds, { chunkSize: 16, settled: true })));
+    assertEquals(outcomes.map((each) => each.status === "fulfilled" ? each.value : (each.reason as Error).name), [
+      bytes(10),
+      bytes(20),
+      "DataCloneError",
+      bytes(30),
+      "text",
+      bytes(9).subarray(2, 4),
+      "DataCloneError",
+      bytes(9).buffer,
+      bytes(50_000),
+      "DataCloneError",
+      bytes(5),
+      { buffer: bytes(9).buffer },
+      "DataCloneError",
+      { buffer: bytes(9).buffer },
+      bytes(40),
+      "text",
     ]);
+    assertEquals(await pool.run({ module: url, name: "left" }), 0);
   });
 }
 

@@ -68,7 +68,25 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const { apply, getPrototypeOf } = Reflect;
   const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer;
   const { isView } = Memory;
-  const { slice } = getPrototypeOf(Doubles.prototype) as Float64Array;
+  const { transfer: moveAway } = Memory.prototype;
+  const typedArrays = getPrototypeOf(Doubles.prototype) as Float64Array;
+  const { slice } = typedArrays;
+  const nameOfView = Object.getOwnPropertyDescriptor(typedArrays, Symbol.toStringTag)!.get as () => string | undefined;
+  const views = new Map<string | undefined, new (buffer: ArrayBuffer, offset: number, length: number) => ArrayBufferView>(
+    [
+      Uint8Array,
+      Uint8ClampedArray,
+      Int8Array,
+      Uint16Array,
+      Int16Array,
+      Uint32Array,
+      Int32Array,
+      Float32Array,
+      Float64Array,
+      BigInt64Array,
+      BigUint64Array,
+    ].map((View) => [View.name, View]),
+  );
 
   const scope = globalThis as Record<symbol, unknown>;
   /** What {@linkcode currentJob} reads: on the calling thread there is more than one runtime. */
@@ -351,6 +369,28 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return running.size < capacity && !ended;
   }
 
+  /**
+   * What is to be moved, in no other hands, if it is a buffer or a view of one and no more: that can be sent for certain. Undefined if it is something else, or cannot be moved, for
+   * which it is refused where it is sent.
+   */
+  function takeOver(value: unknown, transfer: Transferable[]): { value: unknown; buffer: ArrayBuffer } | undefined {
+    const [buffer] = transfer;
+    if (transfer.length !== 1 || !(buffer instanceof Memory) || buffer.resizable) return undefined;
+    try {
+      if (value === buffer) {
+        const own = apply(moveAway, buffer, []);
+        return { value: own, buffer: own };
+      }
+      const View = isView(value) && value.buffer === buffer ? views.get(apply(nameOfView, value, [])) : undefined;
+      if (View === undefined) return undefined;
+      const { byteOffset, length } = value as Uint8Array;
+      const own = apply(moveAway, buffer, []);
+      return { value: new View(own, byteOffset, length), buffer: own };
+    } catch {
+      return undefined;
+    }
+  }
+
   /** Whether the memory of these items is in nobody else's hands. */
   function isOurs(items: ArrayBufferView): boolean {
     return host.reuse !== undefined && items.buffer instanceof Memory;
@@ -419,12 +459,18 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
     /** The next outcome: what its item returned. */
     returned(value: unknown): void {
-      if (!isMoved(value)) return this.#note(value, false);
-      // In a message of its own: what was to be moved is gone with one that cannot be sent, whatever that was for.
-      if (this.#from < this.#to) this.flush(false);
-      this.#transfer.push(...value[MOVE]!);
-      this.#note(value.value, false);
-      this.flush(false);
+      if (isMoved(value)) return this.#moved(value.value, value[MOVE]!);
+      if (this.#transfer.length > 0) this.flush(false);
+      this.#note(value, false);
+    }
+
+    /** With a message that cannot be sent all is gone that was to be moved with it: so it has none but what can be sent for certain, or is for this alone. */
+    #moved(value: unknown, transfer: Transferable[]): void {
+      const own = this.eager || host.reuse === undefined ? undefined : takeOver(value, transfer);
+      if (this.#from < this.#to && (own === undefined || this.#transfer.length === 0)) this.flush(false);
+      this.#transfer.push(...own === undefined ? transfer : [own.buffer]);
+      this.#note(own === undefined ? value : own.value, false);
+      if (own === undefined) this.flush(false);
     }
 
     threw(thrown: Thrown): void {
