@@ -596,9 +596,9 @@ export class ProcessPool implements AsyncDisposable {
     const { signal } = ticket;
     if (this.#state !== "open" || signal?.aborted) this.#turnAway(ticket);
     this.#queue.join(ticket);
-    this.#observation?.admitted(ticket);
-    // Before it is sent: that may settle other jobs, whose callbacks may abort the signal.
+    // Before anybody is told, or it is sent: that may settle other jobs. Whoever hears of that may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
+    this.#observation?.admitted(ticket);
     if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < this.#together) return;
     this.#send(later);
   };

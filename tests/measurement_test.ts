@@ -227,3 +227,15 @@ Deno.test("PoolObserver may ask for measured times when a worker starts", async 
   await pool.shutdown();
   assertEquals([reported, seen.slice(0, 2)], [[], [["starting", 1], ["ready", 1]]]);
 });
+
+Deno.test("PoolObserver may abort a job whatever it is told of it", async () => {
+  for (const told of ["submitted", "admitted", "sent"] as const) {
+    const controller = new AbortController();
+    const observer: PoolObserver = { [told]: () => controller.abort(new RangeError(told)) };
+    await using pool = new ProcessPool({ maxWorkers: 1, observers: [observer] });
+    const meeting = new Meeting();
+    const error = await thrownBy(() => within(pool.run(new Job({ func: meet, args: [meeting.memory], signal: controller.signal }))));
+    assertEquals((error as Error).message, told);
+    meeting.letGo();
+  }
+});

@@ -109,11 +109,11 @@ export class TaskTable {
     if (module.exports !== undefined) return;
     try {
       module.exports = await import(module.url);
+      this.#learnExports(this.#modules.indexOf(module));
     } catch {
       // It loads in a worker and not here: its functions are recognised by name and text, as those of a module that must not be imported.
-      return;
+      module.exports = undefined;
     }
-    this.#learnExports(this.#modules.indexOf(module));
   }
 
   #learnExports(index: number): void {
