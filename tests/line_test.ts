@@ -459,6 +459,48 @@ for (const backend of ["worker", "killable"] as const) {
 }
 
 for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`A buffer that a task fills anew for each item comes as it was returned (${backend})`, async () => {
+    const url = moduleOf(`
+      const made = {
+        large: new Float64Array(1000),
+        small: new Uint8Array(8),
+        part: new Int16Array(new ArrayBuffer(5000), 8, 4),
+        buffer: new ArrayBuffer(16),
+        shared: new Int32Array(new SharedArrayBuffer(8)),
+      };
+      export function fill([kind, i]) {
+        const result = made[kind];
+        if (kind === "buffer") new Uint8Array(result).fill(i);
+        else result.fill(i);
+        return result;
+      }
+    `);
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url] });
+    const kinds = ["large", "small", "part", "buffer"] as const;
+    const fill = { module: url, name: "fill" };
+    for (
+      const items of [
+        ...kinds.map((kind) => Array.from({ length: 50 }, (_, i) => [kind, i])),
+        kinds.flatMap((kind, i) => [[kind, i], [kind, 9]]),
+      ]
+    ) {
+      const results = await within(Array.fromAsync(pool.map(fill, items, { chunkSize: 50 })));
+      for (const [i, result] of results.entries()) {
+        const [kind, x] = items[i] as [string, number];
+        const wanted = {
+          large: new Float64Array(1000),
+          small: new Uint8Array(8),
+          part: new Int16Array(4),
+          buffer: new Uint8Array(16),
+        }[kind]!;
+        assertEquals(result instanceof ArrayBuffer ? new Uint8Array(result) : result, wanted.fill(x));
+        if (kind === "part") assertEquals((result as Int16Array).byteOffset, 8);
+      }
+    }
+    const shared = await within(Array.fromAsync(pool.map(fill, [["shared", 1], ["shared", 2]], { chunkSize: 2 }))) as Int32Array[];
+    assertEquals(shared.map((each) => each[0]), [2, 2]);
+  });
+
   Deno.test(`Buffers that go to and fro share their memory with no other that somebody has (${backend})`, async () => {
     const url = moduleOf(`
       const kept = [];

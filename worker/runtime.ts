@@ -47,6 +47,7 @@ export interface Runtime {
 export function createRuntime(host: RuntimeHost): Runtime {
   type Func = (...args: unknown[]) => unknown;
   type Moved = { value: unknown; [move: symbol]: Transferable[] };
+  type Own = { value: unknown; buffer: ArrayBuffer };
   // As in protocol.ts, which is not there in a worker.
   const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, KNOWN_TASKS = 1000, NUMBERS = 8;
   /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
@@ -55,6 +56,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const LONGEST_STRIDE = 512;
   /** So many numbers are cheaper to send in a typed array. */
   const WORTH_PACKING = 16;
+  /** A copy of so many bytes, which nobody else has, is cheaper to move than to copy once more. */
+  const WORTH_MOVING = 4096;
   /** A message takes less to arrive, in ms: longer, and a change of the time of day might not be noticed. */
   const LONGEST_DELIVERY = 1000;
   const JOB = Symbol.for("process-pool.job"), CALLED = Symbol.for("process-pool.called"), MOVE = Symbol.for("process-pool.move");
@@ -68,7 +71,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const { apply, getPrototypeOf } = Reflect;
   const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer;
   const { isView } = Memory;
-  const { transfer: moveAway } = Memory.prototype;
+  const { transfer: moveAway, slice: copyAll } = Memory.prototype;
   const typedArrays = getPrototypeOf(Doubles.prototype) as Float64Array;
   const { slice } = typedArrays;
   const nameOfView = Object.getOwnPropertyDescriptor(typedArrays, Symbol.toStringTag)!.get as () => string | undefined;
@@ -87,6 +90,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
       BigUint64Array,
     ].map((View) => [View.name, View]),
   );
+
+  const nothing: [] = [];
 
   const scope = globalThis as Record<symbol, unknown>;
   /** What {@linkcode currentJob} reads: on the calling thread there is more than one runtime. */
@@ -369,22 +374,27 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return running.size < capacity && !ended;
   }
 
+  /** A copy of a buffer or of a view of one; undefined if it is something else. */
+  function copyOf(value: unknown): Own | undefined {
+    if (isView(value)) return takeOver(value, value.buffer, copyAll);
+    return value instanceof Memory ? takeOver(value, value, copyAll) : undefined;
+  }
+
   /**
-   * What is to be moved, in no other hands, if it is a buffer or a view of one and no more: that can be sent for certain. Undefined if it is something else, or cannot be moved, for
-   * which it is refused where it is sent.
+   * A buffer, or a view of one, in memory that is in no other hands, which can be sent for certain. Undefined if it is something else, or the platform refuses that: then it is sent as
+   * it is, which may be refused as well.
    */
-  function takeOver(value: unknown, transfer: Transferable[]): { value: unknown; buffer: ArrayBuffer } | undefined {
-    const [buffer] = transfer;
-    if (transfer.length !== 1 || !(buffer instanceof Memory) || buffer.resizable) return undefined;
+  function takeOver(value: unknown, buffer: unknown, take: (this: ArrayBuffer) => ArrayBuffer): Own | undefined {
+    if (host.reuse === undefined || !(buffer instanceof Memory) || buffer.resizable) return undefined;
     try {
       if (value === buffer) {
-        const own = apply(moveAway, buffer, []);
+        const own = apply(take, buffer, nothing);
         return { value: own, buffer: own };
       }
-      const View = isView(value) && value.buffer === buffer ? views.get(apply(nameOfView, value, [])) : undefined;
+      const View = isView(value) && value.buffer === buffer ? views.get(apply(nameOfView, value, nothing)) : undefined;
       if (View === undefined) return undefined;
       const { byteOffset, length } = value as Uint8Array;
-      const own = apply(moveAway, buffer, []);
+      const own = apply(take, buffer, nothing);
       return { value: new View(own, byteOffset, length), buffer: own };
     } catch {
       return undefined;
@@ -459,18 +469,34 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
     /** The next outcome: what its item returned. */
     returned(value: unknown): void {
-      if (isMoved(value)) return this.#moved(value.value, value[MOVE]!);
+      if (typeof value === "object") return this.#returnedObject(value);
       if (this.#transfer.length > 0) this.flush(false);
       this.#note(value, false);
     }
 
+    #returnedObject(value: object | null): void {
+      if (isMoved(value)) return this.#moved(value.value, value[MOVE]!);
+      // The task may fill it anew for the next item.
+      const copy = this.eager ? undefined : copyOf(value);
+      if (copy !== undefined && copy.buffer.byteLength >= WORTH_MOVING) return this.#noteMoved(copy);
+      if (this.#transfer.length > 0) this.flush(false);
+      this.#note(copy === undefined ? value : copy.value, false);
+    }
+
     /** With a message that cannot be sent all is gone that was to be moved with it: so it has none but what can be sent for certain, or is for this alone. */
     #moved(value: unknown, transfer: Transferable[]): void {
-      const own = this.eager || host.reuse === undefined ? undefined : takeOver(value, transfer);
-      if (this.#from < this.#to && (own === undefined || this.#transfer.length === 0)) this.flush(false);
-      this.#transfer.push(...own === undefined ? transfer : [own.buffer]);
-      this.#note(own === undefined ? value : own.value, false);
-      if (own === undefined) this.flush(false);
+      const own = this.eager || transfer.length !== 1 ? undefined : takeOver(value, transfer[0], moveAway);
+      if (own !== undefined) return this.#noteMoved(own);
+      if (this.#from < this.#to) this.flush(false);
+      this.#transfer.push(...transfer);
+      this.#note(value, false);
+      this.flush(false);
+    }
+
+    #noteMoved({ value, buffer }: Own): void {
+      if (this.#from < this.#to && this.#transfer.length === 0) this.flush(false);
+      this.#transfer.push(buffer);
+      this.#note(value, false);
     }
 
     threw(thrown: Thrown): void {
