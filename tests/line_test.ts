@@ -466,6 +466,7 @@ for (const backend of ["worker", "killable"] as const) {
         small: new Uint8Array(8),
         part: new Int16Array(new ArrayBuffer(5000), 8, 4),
         buffer: new ArrayBuffer(16),
+        own: new (class Own extends Uint8Array {})(8),
         shared: new Int32Array(new SharedArrayBuffer(8)),
       };
       export function fill([kind, i]) {
@@ -476,7 +477,7 @@ for (const backend of ["worker", "killable"] as const) {
       }
     `);
     await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url] });
-    const kinds = ["large", "small", "part", "buffer"] as const;
+    const kinds = ["large", "small", "part", "buffer", "own"] as const;
     const fill = { module: url, name: "fill" };
     for (
       const items of [
@@ -492,6 +493,7 @@ for (const backend of ["worker", "killable"] as const) {
           small: new Uint8Array(8),
           part: new Int16Array(4),
           buffer: new Uint8Array(16),
+          own: new Uint8Array(8),
         }[kind]!;
         assertEquals(result instanceof ArrayBuffer ? new Uint8Array(result) : result, wanted.fill(x));
         if (kind === "part") assertEquals((result as Int16Array).byteOffset, 8);

@@ -74,23 +74,6 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const { transfer: moveAway, slice: copyAll } = Memory.prototype;
   const typedArrays = getPrototypeOf(Doubles.prototype) as Float64Array;
   const { slice } = typedArrays;
-  const nameOfView = Object.getOwnPropertyDescriptor(typedArrays, Symbol.toStringTag)!.get as () => string | undefined;
-  const views = new Map<string | undefined, new (buffer: ArrayBuffer, offset: number, length: number) => ArrayBufferView>(
-    [
-      Uint8Array,
-      Uint8ClampedArray,
-      Int8Array,
-      Uint16Array,
-      Int16Array,
-      Uint32Array,
-      Int32Array,
-      Float32Array,
-      Float64Array,
-      BigInt64Array,
-      BigUint64Array,
-    ].map((View) => [View.name, View]),
-  );
-
   const nothing: [] = [];
 
   const scope = globalThis as Record<symbol, unknown>;
@@ -391,8 +374,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
         const own = apply(take, buffer, nothing);
         return { value: own, buffer: own };
       }
-      const View = isView(value) && value.buffer === buffer ? views.get(apply(nameOfView, value, nothing)) : undefined;
-      if (View === undefined) return undefined;
+      if (!isView(value) || value.buffer !== buffer) return undefined;
+      // Of a class of somebody's own it arrives as one of the platform's.
+      let kind: object = value;
+      do kind = getPrototypeOf(kind)!; while (getPrototypeOf(kind) !== typedArrays);
+      const View = kind.constructor as new (buffer: ArrayBuffer, from: number, length: number) => unknown;
       const { byteOffset, length } = value as Uint8Array;
       const own = apply(take, buffer, nothing);
       return { value: new View(own, byteOffset, length), buffer: own };
