@@ -537,7 +537,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** The pool takes no chunks any more: an input that is about to give an item, perhaps never, is not waited for. */
   refused(error: unknown): void {
-    if (this.#state === "reading") this.#fail(error);
+    this.#fail(error);
   }
 
   // What chunks tell
@@ -687,12 +687,15 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** The loop does not come to what is thrown after the last outcome. Of what its input has thrown somebody hears through the pool. */
   #dropFailure(): void {
-    if (this.#failure?.ofInput) this.#host.report(this.#failure.error);
+    const failure = this.#failure;
     this.#failure = undefined;
+    // Not at once: the pool may be settling jobs, and what is called then may ask about any of them.
+    if (failure?.ofInput) queueMicrotask(() => this.#host.report(failure.error));
   }
 
   /** No more of the input is read. What is under way comes first, then this is thrown. */
   #fail(error: unknown): void {
+    if (this.#state !== "reading") return;
     this.#dropFailure();
     this.#failure = { error };
     this.#state = "ending";
@@ -743,7 +746,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       }
     } catch (error) {
       // It was not admitted any more. What was read goes with it.
-      if (this.#state === "reading") this.#fail(error);
+      this.#fail(error);
     }
     // Not before: the last chunk may have waited at the gate until now.
     if (this.#state === "reading") this.#state = "ending";

@@ -235,7 +235,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived. */
   function writeItems(message: ItemsMessage, transfer: Transferable[] | undefined): boolean {
     const { run } = message;
-    const movable = transfer === undefined || areBuffers(transfer);
+    const movable = transfer === undefined || transfer.length === 0 || message.values?.length === 1 && areBuffers(transfer);
     if (movable && !byPortToo.has(run) && writeInTurn(message)) return true;
     byPortToo.add(run);
     return false;

@@ -357,9 +357,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return running.size < capacity && !ended;
   }
 
-  /** A copy of a buffer or of a view of one; undefined if it is something else. */
+  /** A copy of a buffer or of a view of all that one has; undefined if it is something else. */
   function copyOf(value: unknown): Own | undefined {
-    if (isView(value)) return takeOver(value, value.buffer, copyAll);
+    if (isView(value)) return value.byteLength === value.buffer.byteLength ? takeOver(value, value.buffer, copyAll) : undefined;
     return value instanceof Memory ? takeOver(value, value, copyAll) : undefined;
   }
 
@@ -471,18 +471,24 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
     /** With a message that cannot be sent all is gone that was to be moved with it: so it has none but what can be sent for certain, or is for this alone. */
     #moved(value: unknown, transfer: Transferable[]): void {
+      // What is there may refer to what is about to be moved away, but for what has been taken over.
+      if (this.#transfer.length === 0) this.#flushKept();
       const own = this.eager || transfer.length !== 1 ? undefined : takeOver(value, transfer[0], moveAway);
       if (own !== undefined) return this.#noteMoved(own);
-      if (this.#from < this.#to) this.flush(false);
+      this.#flushKept();
       this.#transfer.push(...transfer);
       this.#note(value, false);
       this.flush(false);
     }
 
     #noteMoved({ value, buffer }: Own): void {
-      if (this.#from < this.#to && this.#transfer.length === 0) this.flush(false);
+      if (this.#transfer.length === 0) this.#flushKept();
       this.#transfer.push(buffer);
       this.#note(value, false);
+    }
+
+    #flushKept(): void {
+      if (this.#from < this.#to) this.flush(false);
     }
 
     threw(thrown: Thrown): void {
