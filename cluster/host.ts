@@ -78,8 +78,8 @@ export interface ServeOptions {
    */
   jobTimeout?: number | undefined;
   /**
-   * How often a job is delivered again after its host died. With 0 a job is started at most once; give such jobs a queue of their own, as it holds for all of
-   * a queue and all its hosts must say the same.
+   * How often a job is delivered again after its host died. With 0 a job is started at most once, so that one which its host has to stop fails
+   * too; give such jobs a queue of their own, as it holds for all of a queue and all its hosts must say the same.
    *
    * @default {1}
    */
@@ -290,8 +290,8 @@ export interface ClusterHost extends AsyncDisposable {
   /** What the local pool holds and has done. */
   stats(): PoolStats;
   /**
-   * Takes no more jobs and lets those that run finish; those that do not in time go back into the queue, for other hosts. To do it twice is
-   * harmless.
+   * Takes no more jobs and lets those that run finish; those that do not in time go back into the queue, for other hosts, or fail with a
+   * `WorkerDiedError` if `redeliveries` is 0. To do it twice is harmless.
    *
    * @param options How long jobs may take, in milliseconds; 10 seconds if that is not said.
    *
@@ -430,6 +430,7 @@ class Host implements ClusterHost {
       const noWorkers = this.#hasNoWorkers(error);
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) this.#options.onError(new Error(`Stopped job ${show(id)} as the queue has given it to another host`));
+      else if (error === HANDED_BACK && this.#options.redeliveries === 0) throw failure(stopped(id, job.name));
       else if (error === HANDED_BACK || noWorkers) await job.moveToWait(token);
       else throw failure(error);
       throw new WaitingError();
@@ -612,6 +613,12 @@ function renumbered(error: unknown, { from, to }: { from: number; to: number }):
 
 function cancelled(id: string): JobCancelledError {
   return new JobCancelledError(`Cancelled job ${show(id)}`, { jobId: id, taskName: "" });
+}
+
+/** The error of a job that its host may not give back, as it has been started. */
+function stopped(id: string, taskName: string): WorkerDiedError {
+  const message = `Stopped job ${show(id)} (task ${show(taskName)}) as its host was told to stop, and it is not delivered again`;
+  return new WorkerDiedError(message, { jobId: id, taskName });
 }
 
 /** What BullMQ fails a job with for good. Of an error it keeps the message, and the stack, which is in the message already. */

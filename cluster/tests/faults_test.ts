@@ -203,6 +203,21 @@ Deno.test("a host that is told to stop gives back what does not finish in time, 
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
 });
 
+Deno.test("a host with 'redeliveries' of 0 that is told to stop fails what does not finish in time, and no other runs it", async () => {
+  await using server = await RedisServer.start();
+  await using one = await startHost(server, { redeliveries: 0, grace: 50 });
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const future = await pool.submit(tasks.note, file, `${server.folder}/never`);
+  await until(async () => (await lines(file)).length === 1);
+  one.kill("SIGTERM");
+  const error = await within(future.exception());
+  assertInstanceOf(error, WorkerDiedError);
+  assertStringIncludes(error.message, "as its host was told to stop, and it is not delivered again");
+  assertEquals((await one.status()).code, 0);
+  assertEquals([(await lines(file)).length, pool.stats().redelivered, (await pool.status()).waiting], [1, 0, 0]);
+});
+
 Deno.test("a job that was cancelled while its host died is not run again", async () => {
   await using server = await RedisServer.start();
   await using one = await startHost(server);
