@@ -83,7 +83,7 @@ const MAX_FAILURE = 32 * 1024;
 const MAX_MESSAGE = 4096;
 
 /** What BullMQ fails a job with that was redelivered too often. */
-const STALLED = "job stalled more than allowable limit";
+export const STALLED = "job stalled more than allowable limit";
 
 /** The classes that come back as themselves. */
 const CLASSES = new Map<string, unknown>(
@@ -219,11 +219,14 @@ function decodedValue(data: { value?: Json; error?: number }, errors: number): {
 }
 
 /** What BullMQ keeps of a failed job, as what its future rejects with. */
-export function readFailedReason(reason: string, { jobId, taskName }: { jobId: string | number; taskName: string }): unknown {
+export function readFailedReason(
+  reason: string,
+  { jobId, taskName, deaths }: { jobId: string | number; taskName: string; deaths?: number | undefined },
+): unknown {
   if (reason === STALLED) {
     return new WorkerDiedError(
       `Lost job ${show(jobId)} (task ${show(taskName)}) as the hosts that ran it are gone, and it is not delivered again`,
-      { jobId, taskName },
+      { jobId, taskName, attempts: deaths },
     );
   }
   try {

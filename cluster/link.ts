@@ -1,12 +1,13 @@
 import type { Redis } from "ioredis";
 import { Queue, QueueEvents } from "bullmq";
 import { cancelChannel, type Connection, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
-import { type Envelope, VERSION } from "./envelope.ts";
+import { type Envelope, STALLED, VERSION } from "./envelope.ts";
 
 /** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more. */
 export type Ending =
   | { kind: "completed"; reply: unknown }
-  | { kind: "failed"; reason: string }
+  /** `deaths` is how many hosts died with it, where they have failed it for that. */
+  | { kind: "failed"; reason: string; deaths?: number }
   | { kind: "refused"; error: Error }
   | { kind: "removed" | "lost" };
 
@@ -88,7 +89,11 @@ export class Link {
     this.#queue.on("error", () => {});
     this.#events.on("error", (error) => this.#tell(error));
     this.#events.on("completed", ({ jobId, returnvalue }) => this.#end(jobId, { kind: "completed", reply: returnvalue }));
-    this.#events.on("failed", ({ jobId, failedReason }) => this.#end(jobId, { kind: "failed", reason: failedReason }));
+    this.#events.on("failed", ({ jobId, failedReason }) => {
+      // The event does not tell how often the job was delivered.
+      if (failedReason === STALLED) this.#ask(jobId);
+      else this.#end(jobId, { kind: "failed", reason: failedReason });
+    });
     this.#events.on("removed", ({ jobId }) => {
       const entry = this.#entries.get(jobId);
       if (entry !== undefined) this.#errand(() => this.#removed(entry));
@@ -101,10 +106,7 @@ export class Link {
         listener.redelivered();
       });
     });
-    this.#events.on("duplicated", ({ jobId }) => {
-      const entry = this.#entries.get(jobId);
-      if (entry !== undefined) this.#errand(() => this.#lookUp([entry]));
-    });
+    this.#events.on("duplicated", ({ jobId }) => this.#ask(jobId));
     this.#scheduleSweep();
   }
 
@@ -252,22 +254,29 @@ export class Link {
     }
   }
 
+  /** Reads what has become of a job before the sweep comes to it. */
+  #ask(id: string): void {
+    const entry = this.#entries.get(id);
+    if (entry !== undefined) this.#errand(() => this.#lookUp([entry]));
+  }
+
   /** Reads what has become of jobs, without their arguments. */
   async #lookUp(entries: Entry[]): Promise<void> {
     const pipeline = this.#client.pipeline();
     for (const { id } of entries) {
-      pipeline.hmget(this.#queue.toKey(id), "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn");
+      pipeline.hmget(this.#queue.toKey(id), "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn", "stc");
     }
     const answers = await pipeline.exec();
     for (const [i, entry] of entries.entries()) {
       const [error, fields] = answers?.[i] ?? [];
       if (error instanceof Error) throw error;
-      const [timestamp, finishedOn, returnvalue, failedReason, processedOn] = fields as (string | null)[];
+      const [timestamp, finishedOn, returnvalue, failedReason, processedOn, deaths] = fields as (string | null)[];
       // Meanwhile it may have ended, or been sent anew.
       if (this.#entries.get(entry.id) !== entry || entry.sentAt === Infinity) continue;
       if (timestamp === null) this.#forgotten(entry);
-      else if (finishedOn !== null && failedReason) this.#end(entry.id, { kind: "failed", reason: failedReason });
-      else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });
+      else if (finishedOn !== null && failedReason) {
+        this.#end(entry.id, { kind: "failed", reason: failedReason, deaths: Number(deaths) });
+      } else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });
       else this.#each(entry.id, (listener) => listener.running(processedOn !== null));
     }
   }

@@ -584,7 +584,10 @@ export class ClusterPool implements AsyncDisposable {
 
   // Maps
 
-  /** Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other. */
+  /**
+   * Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other: unless they failed it after the first
+   * of them died, as then nothing may be delivered twice.
+   */
   async #runChunk(task: ClusterTask, chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes> {
     const { retries, jobTimeout } = this.#settings;
     const { timeout = jobTimeout, signal } = options;
@@ -601,7 +604,7 @@ export class ClusterPool implements AsyncDisposable {
     if (outcome.state === "finished") return outcome.value;
     const { error } = outcome;
     if (outcome.state === "cancelled") throw error;
-    if (error instanceof WorkerDiedError && items.length > 1) {
+    if (error instanceof WorkerDiedError && error.attempts > 1 && items.length > 1) {
       const single = (item: Json, i: number): Promise<ChunkOutcomes> => {
         return this.#runChunk(task, { first: first + i, items: [item], large: chunk.large, unsendable: undefined }, options);
       };
@@ -637,7 +640,7 @@ export class ClusterPool implements AsyncDisposable {
       case "completed":
         return this.#readReply(ticket, ending.reply);
       case "failed": {
-        const error = readFailedReason(ending.reason, { jobId: id, taskName: task });
+        const error = readFailedReason(ending.reason, { jobId: id, taskName: task, deaths: ending.deaths });
         return { state: error instanceof JobCancelledError ? "cancelled" : "failed", error };
       }
       case "removed": {

@@ -26,6 +26,7 @@ export const tasks = defineTasks<typeof import("./tasks.ts")>({
   exitAt: module,
   exitAt13: module,
   killHostAt13: module,
+  noteAndKillHostAt13: module,
   note: module,
   unsteady: module,
   fill: module,

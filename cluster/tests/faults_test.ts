@@ -125,6 +125,25 @@ Deno.test("a host with 'redeliveries' of 0 starts a job once at the most", async
   assertEquals((await lines(file)).length, 1);
 });
 
+Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice whose host died", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const items = [11, 12, 13, 14].map((x) => ({ file, x }));
+  const outcomes = Array.fromAsync(pool.map(tasks.noteAndKillHostAt13, items, { chunkSize: 4, settled: true }));
+  let over = false;
+  const all = outcomes.finally(() => over = true);
+  while (!over) {
+    await using host = await startHost(server, { redeliveries: 0 });
+    await within(Promise.race([host.process.status, all]));
+  }
+  for (const outcome of await all) {
+    assertInstanceOf((outcome as PromiseRejectedResult).reason, WorkerDiedError);
+    assertStringIncludes((outcome as PromiseRejectedResult).reason.message, "it is not delivered again");
+  }
+  assertEquals(await lines(file), ["11", "12", "13"]);
+});
+
 Deno.test("a job that computes for longer than the lock lasts runs once", async () => {
   await using server = await RedisServer.start();
   await using _one = await startHost(server);

@@ -88,6 +88,12 @@ export function killHostAt13(x: number): number {
   return x * 2;
 }
 
+/** The same, with a line in a file for each run. */
+export function noteAndKillHostAt13({ file, x }: { file: string; x: number }): number {
+  Deno.writeTextFileSync(file, `${x}\n`, { append: true });
+  return killHostAt13(x);
+}
+
 /** Adds a line to a file for each run, so that a test can count them, and then waits until another file is there. */
 export async function note(file: string, until?: string): Promise<string> {
   Deno.writeTextFileSync(file, `${Deno.pid}\n`, { append: true });
