@@ -4,7 +4,10 @@ import { VERSION } from "./envelope.ts";
 
 /** Where Redis or Valkey is, and how to get in. */
 export interface RedisConnection {
-  /** Its address: `redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS. A user, a password and a database number may stand in it. */
+  /**
+   * Its address: `redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS. A user, a password and a database number may stand in it, as in
+   * `redis://HOST:PORT/2`: queues of different databases have nothing to do with each other.
+   */
   url: string;
   /**
    * The user's name, in the place of that in `url`.
@@ -40,9 +43,14 @@ export function queueName(queue: string): string {
   return `${queue}.v${VERSION}`;
 }
 
-/** The channel on which hosts hear of jobs to be stopped. */
-export function cancelChannel(queue: string): string {
-  return `${PREFIX}:${queueName(queue)}:cancel`;
+/** The channel on which hosts hear of jobs to be stopped. Channels are the same for all databases, so that its name has the number in it. */
+export function cancelChannel(queue: string, client: Redis): string {
+  return `${PREFIX}:${queueName(queue)}:cancel:${databaseOf(client)}`;
+}
+
+/** The number of the database that a client uses. */
+export function databaseOf(client: Redis): number {
+  return client.options.db ?? 0;
 }
 
 /** A queue's name as users give it. */
@@ -140,14 +148,19 @@ export async function connect(
   };
   client.on("error", watch);
   const timer = setTimeout(() => failed.reject(undefined), timeout);
+  const db = databaseOf(client);
   let info: string;
+  let refusal = "let nobody in";
   try {
     client.connect().catch(() => {});
     info = await Promise.race([client.info(), failed.promise]);
+    // Where the client cannot select it by itself it stays in database 0, and tells nobody.
+    refusal = `let nobody into database ${db}`;
+    if (db !== 0) await Promise.race([client.select(db), failed.promise]);
   } catch (error) {
     client.disconnect();
     if (error instanceof Error) last = error;
-    throw fail(error === undefined ? `was not there within ${timeout} ms` : "let nobody in");
+    throw fail(error === undefined ? `was not there within ${timeout} ms` : refusal);
   } finally {
     clearTimeout(timer);
     client.off("error", watch);

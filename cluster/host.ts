@@ -376,7 +376,7 @@ class Host implements ClusterHost {
     await this.#pool.warmUp();
     this.#subscriber.on("message", (_channel: string, id: string) => this.#cancel(id));
     const { queue } = this.#options;
-    const connected = Promise.all([this.#subscriber.subscribe(cancelChannel(queue)), this.#worker.waitUntilReady()]);
+    const connected = Promise.all([this.#subscriber.subscribe(cancelChannel(queue, this.#server.client)), this.#worker.waitUntilReady()]);
     await this.#server.ready(connected, { queue, command: "DEL" });
     this.#worker.run().catch((error) => this.#options.onError(plain(error)));
   }

@@ -1,7 +1,8 @@
 import type { Redis } from "ioredis";
 import { Queue, QueueEvents } from "bullmq";
-import { cancelChannel, type Connection, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
+import { cancelChannel, type Connection, databaseOf, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
 import { type Envelope, STALLED, VERSION } from "./envelope.ts";
+import { type ClusterStatus, readStatus } from "./status.ts";
 
 /** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more. */
 export type Ending =
@@ -81,7 +82,7 @@ export class Link {
     const common = { connection: client, prefix: PREFIX, skipVersionCheck: true };
     this.#connection = connection;
     this.#client = client;
-    this.#channel = cancelChannel(queue);
+    this.#channel = cancelChannel(queue, client);
     this.#report = tellOnce(client, report);
     this.#queue = new Queue(queueName(queue), { ...common, streams: { events: { maxLen: MAX_EVENTS } } });
     this.#events = new QueueEvents(queueName(queue), { ...common, lastEventId: lastEvent });
@@ -130,9 +131,9 @@ export class Link {
     return link!;
   }
 
-  /** The queue, for looking at it. */
-  get queue(): Queue {
-    return this.#queue;
+  /** What the whole queue holds, which users call by this name. */
+  status(name: string): Promise<ClusterStatus> {
+    return readStatus(this.#queue, { name, database: databaseOf(this.#client) });
   }
 
   /** Sends a job. One of the same id that the queue knows already is not sent again: how that ends is what the listener hears. */

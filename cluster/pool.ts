@@ -17,7 +17,7 @@ import { OPEN_TIMEOUT, payloadKey } from "./host.ts";
 import { type Ending, Link } from "./link.ts";
 import { type Chunk, type ChunkOutcomes, mapChunks } from "./map.ts";
 import { checkedStore, isTooLarge, type PayloadStore } from "./payloads.ts";
-import { type ClusterStatus, readStatus } from "./status.ts";
+import type { ClusterStatus } from "./status.ts";
 import { ChunkTicket, JobTicket, type Ticket, type TicketOwner } from "./ticket.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks, TaskFinder } from "./tasks.ts";
 import { fromJson, type Json, toJson } from "./values.ts";
@@ -460,7 +460,7 @@ export class ClusterPool implements AsyncDisposable {
    */
   async status(): Promise<ClusterStatus> {
     this.#refuseIfNotOpen("ask for status");
-    return await readStatus(this.#link.queue, this.#settings.queue);
+    return await this.#link.status(this.#settings.queue);
   }
 
   /**

@@ -28,8 +28,8 @@ export interface HostStatus {
   age: number;
 }
 
-/** Reads what a queue holds. */
-export async function readStatus(queue: Queue, name: string): Promise<ClusterStatus> {
+/** Reads what a queue holds in a database of the server. */
+export async function readStatus(queue: Queue, { name, database }: { name: string; database: number }): Promise<ClusterStatus> {
   const [counts, workers, completed, failed] = await Promise.all([
     queue.getJobCounts("waiting", "active", "delayed", "prioritized"),
     queue.getWorkers().catch(() => undefined),
@@ -41,11 +41,14 @@ export async function readStatus(queue: Queue, name: string): Promise<ClusterSta
   return {
     queue: name,
     // BullMQ gives one of this shape where the server knows no such command.
-    hosts: workers?.some(({ addr }) => addr === undefined) ? undefined : workers?.map(({ rawname, name, addr, age }) => ({
-      name: (rawname ?? name ?? "").split(":w:")[1] ?? "",
-      address: addr ?? "",
-      age: Number(age),
-    })),
+    hosts: workers?.some(({ addr }) => addr === undefined)
+      ? undefined
+      // The server lists clients of all its databases.
+      : workers?.filter(({ db }) => Number(db) === database).map(({ rawname, name, addr, age }) => ({
+        name: (rawname ?? name ?? "").split(":w:")[1] ?? "",
+        address: addr ?? "",
+        age: Number(age),
+      })),
     waiting: waiting + delayed + prioritized,
     active,
     completed: completed.meta.count,

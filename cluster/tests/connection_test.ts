@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
-import { ClusterPool, serve } from "../mod.ts";
+import { ClusterPool, Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { freePort, openPool, RedisServer, startHost, within } from "./helpers.ts";
+import { freePort, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 /** The rights of a producer or a host, as docs/cluster.md has them. */
@@ -177,6 +177,39 @@ Deno.test("ClusterPool.open() and serve() reject with what 'onWarning' throws, a
     assertEquals(await within(open().then(() => undefined, (error) => error)), mine);
   }
 });
+
+Deno.test("queues of the same name in different databases of a server know nothing of each other", async () => {
+  await using server = await RedisServer.start();
+  const [one, two] = [`${server.url}/1`, `${server.url}/2`];
+  await using _host = await startHost(server, { connection: one, name: "of-one" });
+  await using _other = await startHost(server, { connection: two, name: "of-two" });
+  await using pool = await openPool(server, { connection: one });
+  await using other = await openPool(server, { connection: two });
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const job = () => new Job({ id: "same", func: tasks.note, args: [file, gate] });
+  const [kept, stopped] = [await pool.submit(job()), await other.submit(job())];
+  await until(() => kept.running() && stopped.running());
+  assertEquals([(await pool.status()).hosts?.map(({ name }) => name), (await pool.status()).active], [["of-one"], 1]);
+  assertEquals([(await other.status()).hosts?.map(({ name }) => name), (await other.status()).active], [["of-two"], 1]);
+  assert(stopped.cancel({ force: true }));
+  await until(async () => (await other.status()).failed === 1);
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(kept.result()), "noted");
+});
+
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
+  "ClusterPool.open() and serve() refuse a database that the server does not have",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    const options = { queue: "test", connection: `${server.url}/99`, tasks };
+    const opens: (() => Promise<unknown>)[] = [() => ClusterPool.open(options), () => serve({ ...options, workers: 1 })];
+    for (const open of opens) {
+      await assertRejects(() => within(open()), Error, `as ${server.url} let nobody into database 99: ERR DB index is out of range`);
+    }
+  },
+);
 
 Deno.test("the core's module graph has nothing of the cluster's in it", async () => {
   const root = import.meta.resolve("../../");

@@ -271,14 +271,14 @@ Deno.test(
     // What comes behind it on the same connection tells that the host has read it, a few turns later.
     const client = new Redis(server.url);
     for (const turn of ["one", "two", "three"]) {
-      await client.publish("dpool:test.v1:cancel", turn);
+      await client.publish("dpool:test.v1:cancel:0", turn);
       await until(() => line.said.includes(turn));
     }
     line.release();
     await until(async () => (await pool.status()).failed === 1);
     assertEquals(host.stats().running, 0);
     // The host hears of one that it never had, under a name that is used again.
-    await client.publish("dpool:test.v1:cancel", "job-again");
+    await client.publish("dpool:test.v1:cancel:0", "job-again");
     await client.quit();
     await until(() => line.said.includes("job-again"));
     assertEquals(await within(pool.run(new Job({ id: "again", func: tasks.add, args: [1, 1] }))), 2);
