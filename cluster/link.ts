@@ -1,16 +1,18 @@
 import type { Redis } from "ioredis";
 import { Queue, QueueEvents } from "bullmq";
+import { show } from "@procpool/process-pool/executor";
 import { cancelChannel, type Connection, databaseOf, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
 import { type Envelope, STALLED, VERSION } from "./envelope.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
-/** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more. */
+/** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more, and that is not sent again, for that reason. */
 export type Ending =
   | { kind: "completed"; reply: unknown }
   /** `deaths` is how many hosts died with it, where they have failed it for that. */
   | { kind: "failed"; reason: string; deaths?: number }
   | { kind: "refused"; error: Error }
-  | { kind: "removed" | "lost" };
+  | { kind: "removed" }
+  | { kind: "lost"; why: string };
 
 /** Hears of one job. */
 export interface Listener {
@@ -32,11 +34,18 @@ interface Entry {
   /** The sweep after which Redis had taken it; infinite before. */
   sentAt: number;
   sendings: number;
+  /** When it was sent last, in ms since 1970. */
+  time: number;
+  /** Whether a host was seen to start it. */
+  started: boolean;
 }
 
-/** Results are kept for producers that come back, for so many seconds and so many jobs. More, and Redis holds them in memory for nothing. */
-export const KEEP_COMPLETED = { age: 600, count: 10_000 };
-const KEEP_FAILED = { age: 86_400, count: 1000 };
+/**
+ * What came of jobs is kept for producers that come back or were held up, for so many seconds and so many jobs. More, and Redis holds it in memory
+ * for nothing: a failure takes 2 KB, and with its arguments and the longest of errors 288 KB. Fewer, and a producer hears nothing of its job if
+ * as many others end while it is held up.
+ */
+const KEEP = { completed: { age: 600, count: 10_000 }, failed: { age: 86_400, count: 10_000 } };
 
 /**
  * Entries of the events stream, about four a job, results among them. Fewer, and a producer that is held up for a moment misses some, which the
@@ -99,7 +108,11 @@ export class Link {
       const entry = this.#entries.get(jobId);
       if (entry !== undefined) this.#errand(() => this.#removed(entry));
     });
-    this.#events.on("active", ({ jobId }) => this.#each(jobId, (listener) => listener.running(true)));
+    this.#events.on("active", ({ jobId }) => {
+      const entry = this.#entries.get(jobId);
+      if (entry !== undefined) entry.started = true;
+      this.#each(jobId, (listener) => listener.running(true));
+    });
     this.#events.on("waiting", ({ jobId, prev }) => {
       if (prev !== "active") return;
       this.#each(jobId, (listener) => {
@@ -199,13 +212,23 @@ export class Link {
   }
 
   #register(id: string, envelope: Envelope | undefined, listener: Listener): Entry {
-    const entry: Entry = { id, envelope, listeners: new Set([listener]), sent: Promise.resolve(), sentAt: Infinity, sendings: 0 };
+    const entry: Entry = {
+      id,
+      envelope,
+      listeners: new Set([listener]),
+      sent: Promise.resolve(),
+      sentAt: Infinity,
+      sendings: 0,
+      time: Date.now(),
+      started: false,
+    };
     this.#entries.set(id, entry);
     return entry;
   }
 
   #send(entry: Entry): void {
     entry.sendings++;
+    entry.time = Date.now();
     entry.sentAt = Infinity;
     entry.sent = this.#add(entry);
   }
@@ -217,8 +240,8 @@ export class Link {
       await this.#queue.add(envelope!.task, envelope, {
         jobId: id,
         attempts: 1,
-        removeOnComplete: KEEP_COMPLETED,
-        removeOnFail: KEEP_FAILED,
+        removeOnComplete: KEEP.completed,
+        removeOnFail: KEEP.failed,
       });
       entry.sentAt = this.#sweeps;
     } catch (error) {
@@ -267,14 +290,21 @@ export class Link {
     for (const { id } of entries) {
       pipeline.hmget(this.#queue.toKey(id), "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn", "stc");
     }
-    const answers = await pipeline.exec();
-    for (const [i, entry] of entries.entries()) {
-      const [error, fields] = answers?.[i] ?? [];
+    for (const set of SETS) pipeline.zcard(this.#queue.toKey(set)).zrange(this.#queue.toKey(set), 0, 0, "WITHSCORES");
+    const answers = (await pipeline.exec() ?? []).map(([error, answer]) => {
       if (error instanceof Error) throw error;
-      const [timestamp, finishedOn, returnvalue, failedReason, processedOn, deaths] = fields as (string | null)[];
+      return answer;
+    });
+    const kept = SETS.map((set, i): Kept => {
+      const [count, [, oldest]] = answers.slice(entries.length + 2 * i) as [number, string[]];
+      return { set, count, oldest: Number(oldest) };
+    });
+    for (const [i, entry] of entries.entries()) {
+      const [timestamp, finishedOn, returnvalue, failedReason, processedOn, deaths] = answers[i] as (string | null)[];
       // Meanwhile it may have ended, or been sent anew.
       if (this.#entries.get(entry.id) !== entry || entry.sentAt === Infinity) continue;
-      if (timestamp === null) this.#forgotten(entry);
+      entry.started ||= processedOn !== null;
+      if (timestamp === null) this.#forgotten(entry, kept);
       else if (finishedOn !== null && failedReason) {
         this.#end(entry.id, { kind: "failed", reason: failedReason, deaths: Number(deaths) });
       } else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });
@@ -289,9 +319,22 @@ export class Link {
     if (there === 0 && this.#entries.get(entry.id) === entry) this.#end(entry.id, { kind: "removed" });
   }
 
-  /** Redis has lost it, as one that was not written to disk in time: whoever has it sends it again. */
-  #forgotten(entry: Entry): void {
-    if (entry.envelope === undefined || entry.sendings >= MOST_SENDINGS) return this.#end(entry.id, { kind: "lost" });
+  /**
+   * Redis has lost it, as one that was not written to disk in time: whoever has it sends it again. But one that may have run is not run twice for
+   * that: neither one that was started, nor one that may have ended and whose record had to make room for those of others.
+   */
+  #forgotten(entry: Entry, kept: Kept[]): void {
+    const { id, envelope, started, sendings, time } = entry;
+    const trimmed = kept.find((each) => wasTrimmed(each, time));
+    if (trimmed !== undefined) {
+      const why =
+        `the server has no record of it: it may have ended, as the oldest of ${trimmed.count} ${trimmed.set} jobs is younger, and is not run again`;
+      return this.#end(id, { kind: "lost", why });
+    }
+    if (started) return this.#end(id, { kind: "lost", why: "the server has lost it after it was started, and it is not run again" });
+    if (envelope === undefined || sendings >= MOST_SENDINGS) {
+      return this.#end(id, { kind: "lost", why: `the server knows no ${show(id)} any more` });
+    }
     this.#send(entry);
   }
 
@@ -303,6 +346,25 @@ export class Link {
   #tell(error: Error): void {
     if (this.#state === "open" && !/ECONNREFUSED|ECONNRESET|Connection is closed/.test(error.message)) this.#report(error);
   }
+}
+
+const SETS = ["completed", "failed"] as const;
+
+/** What is kept of the jobs that have ended. */
+interface Kept {
+  set: typeof SETS[number];
+  count: number;
+  /** When the one ended that ended first, in ms since 1970; NaN if there is none. */
+  oldest: number;
+}
+
+/**
+ * Whether records were removed of jobs that were sent at that time: all that are kept are younger, and there are as many as are kept, or it is too
+ * long ago. (Half as many, as results of maps are taken out once they are read.) Of a queue that has just begun they are younger, too.
+ */
+function wasTrimmed({ set, count, oldest }: Kept, time: number): boolean {
+  const { age, count: most } = KEEP[set];
+  return oldest > time && (count >= most / 2 || Date.now() - time > age * 1000);
 }
 
 function parse(text: string): unknown {

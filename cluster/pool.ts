@@ -414,8 +414,8 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /**
-   * The future of a job that was submitted before, by this program or by one that has ended. Results are kept for ten minutes, and the last
-   * 10,000 of a queue; failures for a day, and the last 1000. The future's `job` knows its id and its task, and not its arguments.
+   * The future of a job that was submitted before, by this program or by one that has ended. Results are kept for ten minutes, failures for a
+   * day, and of both the last 10,000 of a queue. The future's `job` knows its id and its task, and not its arguments.
    *
    * @typeParam R What the task returns.
    * @param id The id of the job: a text.
@@ -635,7 +635,7 @@ export class ClusterPool implements AsyncDisposable {
 
   /** What came of a job, as its future is to have it. */
   #read(ticket: Ticket, ending: Ending): Outcome<unknown> | Promise<Outcome<unknown>> {
-    const { id, task, travelId } = ticket;
+    const { id, task } = ticket;
     switch (ending.kind) {
       case "completed":
         return this.#readReply(ticket, ending.reply);
@@ -652,7 +652,7 @@ export class ClusterPool implements AsyncDisposable {
         return { state: "failed", error: new Error(message, { cause: ending.error }) };
       }
       case "lost": {
-        const message = `Lost job ${show(id)} (task ${show(task)}) as the server knows no ${show(travelId)} any more`;
+        const message = `Lost job ${show(id)} (task ${show(task)}) as ${ending.why}`;
         return { state: "failed", error: new WorkerDiedError(message, { jobId: id, taskName: task }) };
       }
     }

@@ -318,9 +318,48 @@ Deno.test("ClusterPool sends a job again that Redis has forgotten", async () => 
   const client = new Redis(server.url);
   await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
   await client.flushall();
+  // Others have ended since it was sent, as in each queue that has just begun.
+  await client.zadd("dpool:test.v1:completed", Date.now() + 1, "other");
   await client.quit();
   await using _host = await startHost(server);
   assertEquals(await within(future.result()), 3);
+});
+
+Deno.test("ClusterPool does not send a job again whose record may have been trimmed", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  for (const set of ["completed", "failed"]) {
+    const future = await pool.submit(tasks.add, 1, 2);
+    const client = new Redis(server.url);
+    await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
+    const [id] = await client.lrange("dpool:test.v1:wait", 0, 0);
+    // As if it had ended, and then as many others as are kept.
+    const others = Array.from({ length: 10_000 }, (_, i) => [Date.now() + 1, `other-${i}`]).flat();
+    await client.multi().del(`dpool:test.v1:${id}`).lrem("dpool:test.v1:wait", 1, id!).zadd(`dpool:test.v1:${set}`, ...others).exec();
+    const error = await within(future.exception());
+    assertInstanceOf(error, WorkerDiedError);
+    assertStringIncludes(error.message, `as the oldest of 10000 ${set} jobs is younger, and is not run again`);
+    assertEquals((await pool.status()).waiting, 0);
+    await client.flushall();
+    await client.quit();
+  }
+});
+
+Deno.test("ClusterPool does not send a job again that was seen to start", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const future = await pool.submit(tasks.note, file, gate);
+  await until(async () => future.running() && await runs(file) === 1);
+  const client = new Redis(server.url);
+  await client.flushall();
+  await client.quit();
+  await Deno.writeTextFile(gate, "");
+  const error = await within(future.exception());
+  assertInstanceOf(error, WorkerDiedError);
+  assertStringIncludes(error.message, "as the server has lost it after it was started, and it is not run again");
+  assertEquals(await runs(file), 1);
 });
 
 Deno.test("ClusterPool.shutdown() waits for jobs and callbacks, cancels what waits if it is told so, and refuses what comes later", async () => {
