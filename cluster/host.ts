@@ -35,7 +35,7 @@ import {
   writeFailure,
   writeValue,
 } from "./envelope.ts";
-import { checkedStore, isTooLarge, type PayloadStore, tooLarge } from "./payloads.ts";
+import { checkedStore, isTooLarge, payloadKey, type PayloadStore, tooLarge, unreadable } from "./payloads.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
 import { fromJson, sizeOf } from "./values.ts";
 
@@ -460,7 +460,7 @@ class Host implements ClusterHost {
   async #run(id: string, envelope: Envelope, signal: AbortSignal): Promise<Reply> {
     const task = this.#admit(id, envelope);
     const { stored } = envelope;
-    if (stored !== undefined) envelope[stored] = JSON.parse(await this.#store().get(payloadKey(this.#options.queue, id, "args")));
+    if (stored !== undefined) envelope[stored] = JSON.parse(await this.#readArguments(id, envelope));
     signal.throwIfAborted();
     const reply = envelope.items === undefined
       ? await this.#runOne(id, task, envelope, signal)
@@ -553,16 +553,20 @@ class Host implements ClusterHost {
     }
   }
 
+  async #readArguments(id: string, { task }: Envelope): Promise<string> {
+    const store = this.#store();
+    try {
+      return await store.get(payloadKey(this.#options.queue, id, "args"));
+    } catch (error) {
+      throw unreadable(`the arguments of job ${show(id)} (task ${show(task)})`, error);
+    }
+  }
+
   #store(): PayloadStore {
     const { store } = this.#options;
     if (store !== undefined) return store;
     throw new TypeError("Cannot read arguments that are in the payload store as this host was given no 'payloads'");
   }
-}
-
-/** Under which key the store has something of a job. */
-export function payloadKey(queue: string, id: string, what: "args" | "result"): string {
-  return `${queue}.${id}.${what}`;
 }
 
 function attempt(make: () => ItemReply): ItemReply {

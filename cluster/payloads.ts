@@ -3,8 +3,9 @@ import { MAX_PAYLOAD } from "./envelope.ts";
 import { sizeOf } from "./values.ts";
 
 /**
- * Where arguments and results go that are too large for Redis: a bucket, a shared disk. Producers and hosts are given the same. What is left
- * there when a producer dies is never deleted: let it expire.
+ * Where arguments and results go that are too large for Redis: a bucket, a shared disk. Producers and hosts are given the same. Results of jobs
+ * whose id is a text stay there for whoever asks for them again, and what a producer had there when it died is never deleted: let it expire, after
+ * ten minutes at the earliest.
  */
 export interface PayloadStore {
   /** Keeps a text under a key, in the place of another. A key is of letters, digits and `-_.!~*'()%`. */
@@ -13,6 +14,83 @@ export interface PayloadStore {
   get(key: string): Promise<string>;
   /** Forgets a key, if it is there. */
   delete(key: string): Promise<void>;
+}
+
+/** Under which key the store has something of a job. */
+export function payloadKey(queue: string, id: string, what: "args" | "result"): string {
+  return `${queue}.${id}.${what}`;
+}
+
+/** What the jobs of one name have in the store. */
+interface Holding {
+  /** How many of them there are. */
+  holders: number;
+  /** Resolves when their arguments are there. */
+  put: Promise<void> | undefined;
+  /** Whether others may ask for the result. */
+  named: boolean;
+}
+
+/**
+ * A pool's use of the store. Jobs of the same name hold the same things there, until the last of them lets go. What is done for a name is done in
+ * turn: it may be used again before all that was done for it has come through.
+ */
+export class Payloads {
+  #store: PayloadStore;
+  #queue: string;
+  #holdings = new Map<string, Holding>();
+  #turns = new Map<string, Promise<void>>();
+
+  constructor(store: PayloadStore, queue: string) {
+    this.#store = store;
+    this.#queue = queue;
+  }
+
+  /** What a job has there is kept until it lets go. */
+  hold({ travelId, named }: { travelId: string; named: boolean }): void {
+    const holding = this.#holdings.get(travelId);
+    if (holding === undefined) this.#holdings.set(travelId, { holders: 1, put: undefined, named });
+    else holding.holders++;
+  }
+
+  /** Puts the arguments of a job that is held there, unless one of its name has: the queue takes the first of them. */
+  async putArguments({ travelId }: { travelId: string }, text: string): Promise<void> {
+    const holding = this.#holdings.get(travelId)!;
+    await (holding.put ??= this.#inTurn(travelId, () => this.#store.put(payloadKey(this.#queue, travelId, "args"), text)));
+  }
+
+  /** The result of a job. */
+  async result({ travelId }: { travelId: string }): Promise<string> {
+    return await this.#store.get(payloadKey(this.#queue, travelId, "result"));
+  }
+
+  /** Lets go of a job. What nobody needs any more is deleted. */
+  async letGo({ travelId }: { travelId: string }): Promise<void> {
+    const holding = this.#holdings.get(travelId)!;
+    holding.holders--;
+    if (holding.holders > 0) return;
+    this.#holdings.delete(travelId);
+    const unwanted = holding.named ? ["args"] as const : ["args", "result"] as const;
+    await this.#inTurn(travelId, async () => {
+      await Promise.all(unwanted.map((what) => this.#store.delete(payloadKey(this.#queue, travelId, what))));
+    });
+  }
+
+  /** Does something when all is through that was to be done for this name before, however that went. */
+  #inTurn(travelId: string, work: () => Promise<void>): Promise<void> {
+    const turn = (this.#turns.get(travelId) ?? Promise.resolve()).then(work, work);
+    this.#turns.set(travelId, turn);
+    const end = (): void => {
+      if (this.#turns.get(travelId) === turn) this.#turns.delete(travelId);
+    };
+    turn.then(end, end);
+    return turn;
+  }
+}
+
+/** The error of what the store does not give. */
+export function unreadable(what: string, cause: unknown): Error {
+  return new Error(`Cannot read ${what} from the payload store: ${cause instanceof Error ? cause.message : cause}`, { cause });
 }
 
 /** Whether it has to go into the store; throws a RangeError if there is none. */

@@ -13,10 +13,10 @@ import {
 import { Checks, FutureMaker, type Outcome, show } from "@procpool/process-pool/executor";
 import { checkedQueue, connect, type RedisConnection, resolveConnection } from "./connection.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
-import { OPEN_TIMEOUT, payloadKey } from "./host.ts";
+import { OPEN_TIMEOUT } from "./host.ts";
 import { type Ending, Link } from "./link.ts";
 import { type Chunk, type ChunkOutcomes, mapChunks } from "./map.ts";
-import { checkedStore, isTooLarge, type PayloadStore } from "./payloads.ts";
+import { checkedStore, isTooLarge, Payloads, type PayloadStore, unreadable } from "./payloads.ts";
 import type { ClusterStatus } from "./status.ts";
 import { ChunkTicket, JobTicket, type Ticket, type TicketOwner } from "./ticket.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks, TaskFinder } from "./tasks.ts";
@@ -173,6 +173,7 @@ interface Settings {
  */
 export class ClusterPool implements AsyncDisposable {
   #link: Link;
+  #payloads: Payloads | undefined;
   #settings: Settings;
   #tasks: ClusterTasks;
   #finder: TaskFinder;
@@ -190,6 +191,7 @@ export class ClusterPool implements AsyncDisposable {
 
   private constructor(link: Link, settings: Settings, { tasks, maker }: { tasks: ClusterTasks; maker: FutureMaker }) {
     this.#link = link;
+    this.#payloads = settings.store && new Payloads(settings.store, settings.queue);
     this.#settings = settings;
     this.#tasks = tasks;
     this.#finder = new TaskFinder(tasks);
@@ -297,6 +299,7 @@ export class ClusterPool implements AsyncDisposable {
     const ticket = new JobTicket(job, this.#maker, {
       task: task.task,
       travelId: typeof job.id === "string" ? travelId(job.id, "submit job") : `job-${crypto.randomUUID()}`,
+      named: what instanceof Job && typeof job.id === "string",
       permit,
       owner: this.#owner,
     });
@@ -438,6 +441,7 @@ export class ClusterPool implements AsyncDisposable {
     const ticket = new JobTicket(new Job({ id, func }), this.#maker, {
       task: func.name,
       travelId: travelsAs,
+      named: true,
       permit: undefined,
       owner: this.#owner,
     });
@@ -568,18 +572,23 @@ export class ClusterPool implements AsyncDisposable {
   #send(ticket: Ticket, envelope: Envelope, large: boolean): void {
     const what = envelope.items === undefined ? "args" : "items";
     const { [what]: payload, ...rest } = envelope;
-    const { store, queue } = this.#settings;
-    if (store === undefined || !large) return this.#link.send(ticket.travelId, envelope, ticket);
-    ticket.stored = true;
+    const payloads = this.#payloads;
+    if (payloads === undefined || !large) return this.#link.send(ticket.travelId, envelope, ticket);
+    this.#hold(payloads, ticket);
     this.#errand(async () => {
       try {
-        await store.put(payloadKey(queue, ticket.travelId, "args"), JSON.stringify(payload));
+        await payloads.putArguments(ticket, JSON.stringify(payload));
       } catch (error) {
         return this.#settle(ticket, { state: "failed", error });
       }
       if (this.#tickets.has(ticket)) this.#link.send(ticket.travelId, { ...rest, stored: what }, ticket);
-      else await this.#clearStore(ticket);
     });
+  }
+
+  #hold(payloads: Payloads, ticket: Ticket): void {
+    if (ticket.stored) return;
+    ticket.stored = true;
+    payloads.hold(ticket);
   }
 
   // Maps
@@ -595,6 +604,7 @@ export class ClusterPool implements AsyncDisposable {
     const ticket = new ChunkTicket({ first, items: items.length }, {
       task: task.task,
       travelId: `map-${crypto.randomUUID()}`,
+      named: false,
       permit: await this.#acquire(signal),
       owner: this.#owner,
     });
@@ -668,11 +678,16 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   async #fetchReply(ticket: Ticket): Promise<Outcome<unknown>> {
-    const { store, queue } = this.#settings;
-    ticket.stored = true;
+    const payloads = this.#payloads;
     try {
-      if (store === undefined) throw new TypeError("Cannot read a result that is in the payload store as the pool was given no 'payloads'");
-      return finished(ticket, readReply(JSON.parse(await store.get(payloadKey(queue, ticket.travelId, "result")))));
+      if (payloads === undefined) {
+        throw new TypeError("Cannot read a result that is in the payload store as the pool was given no 'payloads'");
+      }
+      this.#hold(payloads, ticket);
+      const text = await payloads.result(ticket).catch((error) => {
+        throw unreadable(`the result of job ${show(ticket.id)} (task ${show(ticket.task)})`, error);
+      });
+      return finished(ticket, readReply(JSON.parse(text)));
     } catch (error) {
       return { state: "failed", error };
     }
@@ -713,14 +728,8 @@ export class ClusterPool implements AsyncDisposable {
       // Nobody can attach to a chunk, and ten thousand of them may be gigabytes.
       if (outcome.state === "finished") this.#link.remove(ticket.travelId);
     }
-    if (ticket.stored) this.#errand(() => this.#clearStore(ticket));
+    if (ticket.stored) this.#errand(() => this.#payloads!.letGo(ticket));
     this.#conclude();
-  }
-
-  async #clearStore({ travelId }: Ticket): Promise<void> {
-    const { store, queue } = this.#settings;
-    if (store === undefined) return;
-    await Promise.all([store.delete(payloadKey(queue, travelId, "args")), store.delete(payloadKey(queue, travelId, "result"))]);
   }
 
   #errand(work: () => Promise<void>): void {

@@ -23,6 +23,8 @@ export interface TicketOptions {
   task: string;
   /** The name under which it travels. */
   travelId: string;
+  /** Whether it goes by a text that was given as its id: others may ask for its result. */
+  named: boolean;
   /** Given back once it settles; an attached job has none. */
   permit: Disposable | undefined;
   owner: TicketOwner;
@@ -32,6 +34,7 @@ export interface TicketOptions {
 export abstract class Ticket implements Listener {
   readonly task: string;
   readonly travelId: string;
+  readonly named: boolean;
   readonly permit: Disposable | undefined;
   protected readonly owner: TicketOwner;
   abstract readonly id: string | number;
@@ -39,13 +42,14 @@ export abstract class Ticket implements Listener {
   abstract readonly items: number | undefined;
   /** Stops listening to the signal that may abort it. */
   stopListening: () => void = () => {};
-  /** Whether the store has something of it. */
+  /** Whether it holds something in the store. */
   stored = false;
   #running = false;
 
-  constructor({ task, travelId, permit, owner }: TicketOptions) {
+  constructor({ task, travelId, named, permit, owner }: TicketOptions) {
     this.task = task;
     this.travelId = travelId;
+    this.named = named;
     this.permit = permit;
     this.owner = owner;
   }

@@ -1,4 +1,4 @@
-import { assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import {
   asCompleted,
@@ -120,6 +120,47 @@ Deno.test("ClusterPool with 'payloads' sends what is too large for Redis through
   assertEquals(await within(Array.fromAsync(pool.map(tasks.echo, [text, "small"], { chunkSize: 2 }))), [text, "small"]);
   await within(pool.shutdown());
   assertEquals(await Array.fromAsync(Deno.readDir(folder)), []);
+});
+
+Deno.test("ClusterPool with 'payloads' leaves the arguments of an id there until none of its jobs needs them", async () => {
+  await using server = await RedisServer.start();
+  const folder = await Deno.makeTempDir({ dir: server.folder });
+  const store = folderStore(folder);
+  const may = Promise.withResolvers<void>();
+  await using pool = await openPool(server, { payloads: { ...store, delete: (key) => may.promise.then(() => store.delete(key)) } });
+  const text = "y".repeat(400_000);
+  const job = (id: string) => new Job({ id, func: tasks.echo, args: [text] });
+  const [kept, unwanted] = [await pool.submit(job("twice")), await pool.submit(job("twice"))];
+  await until(async () => (await pool.status()).waiting === 1);
+  assert(unwanted.cancel());
+  const cancelled = await pool.submit(job("again"));
+  await until(async () => (await pool.status()).waiting === 2);
+  assert(cancelled.cancel());
+  // What it has there is about to be deleted.
+  const again = await pool.submit(job("again"));
+  may.resolve();
+  await using _host = await startHost(server, { store: folder });
+  assertEquals([await within(kept.result()), await within(again.result())], [text, text]);
+});
+
+Deno.test("ClusterPool with 'payloads' leaves the result of a text id there, for whoever asks again, and says what is gone", async () => {
+  await using server = await RedisServer.start();
+  const folder = await Deno.makeTempDir({ dir: server.folder });
+  await using _host = await startHost(server, { store: folder });
+  const payloads = folderStore(folder);
+  await using pool = await openPool(server, { payloads });
+  await using other = await openPool(server, { payloads });
+  const job = () => new Job({ id: "asked", func: tasks.large, args: [500_000] });
+  for (const future of [await pool.submit(job()), await other.attach<string>("asked"), await other.submit(job())]) {
+    assertEquals((await within(future.result())).length, 500_000);
+  }
+  await within(other.shutdown());
+  assertEquals((await within((await pool.attach<string>("asked")).result())).length, 500_000);
+  for await (const { name } of Deno.readDir(folder)) await Deno.remove(`${folder}/${name}`);
+  const error = await within((await pool.attach("asked")).exception());
+  assertInstanceOf(error, Error);
+  assertStringIncludes(error.message, 'Cannot read the result of job "asked" (task "large") from the payload store: ');
+  assertInstanceOf(error.cause, Deno.errors.NotFound);
 });
 
 Deno.test("ClusterPool fails a job whose result is too large, if there is no store", async () => {
