@@ -284,11 +284,12 @@ export class Link {
     if (entry !== undefined) this.#errand(() => this.#lookUp([entry]));
   }
 
-  /** Reads what has become of jobs, without their arguments. */
+  /** Reads what has become of jobs, without their arguments. One that runs is locked; that it was started it keeps when it is given back. */
   async #lookUp(entries: Entry[]): Promise<void> {
     const pipeline = this.#client.pipeline();
     for (const { id } of entries) {
-      pipeline.hmget(this.#queue.toKey(id), "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn", "stc");
+      const key = this.#queue.toKey(id);
+      pipeline.hmget(key, "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn", "stc").exists(`${key}:lock`);
     }
     for (const set of SETS) pipeline.zcard(this.#queue.toKey(set)).zrange(this.#queue.toKey(set), 0, 0, "WITHSCORES");
     const answers = (await pipeline.exec() ?? []).map(([error, answer]) => {
@@ -296,11 +297,11 @@ export class Link {
       return answer;
     });
     const kept = SETS.map((set, i): Kept => {
-      const [count, [, oldest]] = answers.slice(entries.length + 2 * i) as [number, string[]];
+      const [count, [, oldest]] = answers.slice(2 * entries.length + 2 * i) as [number, string[]];
       return { set, count, oldest: Number(oldest) };
     });
     for (const [i, entry] of entries.entries()) {
-      const [timestamp, finishedOn, returnvalue, failedReason, processedOn, deaths] = answers[i] as (string | null)[];
+      const [timestamp, finishedOn, returnvalue, failedReason, processedOn, deaths] = answers[2 * i] as (string | null)[];
       // Meanwhile it may have ended, or been sent anew.
       if (this.#entries.get(entry.id) !== entry || entry.sentAt === Infinity) continue;
       entry.started ||= processedOn !== null;
@@ -308,7 +309,7 @@ export class Link {
       else if (finishedOn !== null && failedReason) {
         this.#end(entry.id, { kind: "failed", reason: failedReason, deaths: Number(deaths) });
       } else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });
-      else this.#each(entry.id, (listener) => listener.running(processedOn !== null));
+      else this.#each(entry.id, (listener) => listener.running(answers[2 * i + 1] === 1));
     }
   }
 

@@ -222,6 +222,24 @@ Deno.test("a host that is told to stop gives back what does not finish in time, 
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
 });
 
+Deno.test("a job that was given back and waits is no running one, and can be cancelled", async () => {
+  await using server = await RedisServer.start();
+  await using host = await startHost(server, { grace: 50 });
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const future = await pool.submit(new Job({ id: "back", func: tasks.note, args: [file, `${server.folder}/never`] }));
+  await until(async () => future.running() && (await lines(file)).length === 1);
+  host.kill("SIGTERM");
+  assertEquals((await host.status()).code, 0);
+  await until(() => !future.running());
+  // Who attaches asks what has become of it, as each producer does every other second; what is asked later on the same connection is answered later.
+  await using other = await openPool(server);
+  const attached = await other.attach("back");
+  assertEquals([(await other.status()).waiting, attached.state], [1, "queued"]);
+  assert(attached.cancel());
+  assertInstanceOf(await within(future.exception()), JobCancelledError);
+});
+
 Deno.test("a host with 'redeliveries' of 0 that is told to stop fails what does not finish in time, and no other runs it", async () => {
   await using server = await RedisServer.start();
   await using one = await startHost(server, { redeliveries: 0, grace: 50 });
