@@ -24,7 +24,7 @@ export interface Envelope {
   v: typeof VERSION;
   /** The task's name. */
   task: string;
-  /** What errors call the job, where that is not the name it travels under. */
+  /** What errors call the job: it travels under another name. */
   id?: string | number;
   args?: Json[];
   items?: Json[];
@@ -96,6 +96,11 @@ export function readEnvelope(data: unknown): Envelope {
   const { v, task, args, items, first, stored, timeout, retries, expiresAt, release, id } = data;
   if (v !== VERSION) throw malformed(`this host reads version ${VERSION}`, v);
   if (typeof task !== "string") throw malformed("'task' must be a text", task);
+  for (const [name, value] of Object.entries({ timeout, retries, expiresAt, first })) {
+    if (value !== undefined && !(typeof value === "number" && value >= 0)) throw malformed(`'${name}' must be a number`, value);
+  }
+  if (release !== undefined && typeof release !== "string") throw malformed("'release' must be a text", release);
+  if (id !== undefined && typeof id !== "string" && typeof id !== "number") throw malformed("'id' must be a text or a number", id);
   if (data.cancelled === true) return data as unknown as Envelope;
   const payloads = [args, items].filter((each) => each !== undefined);
   if (
@@ -105,11 +110,6 @@ export function readEnvelope(data: unknown): Envelope {
   ) {
     throw malformed("it must have either 'args' or 'items'", data);
   }
-  for (const [name, value] of Object.entries({ timeout, retries, expiresAt, first })) {
-    if (value !== undefined && !(typeof value === "number" && value >= 0)) throw malformed(`'${name}' must be a number`, value);
-  }
-  if (release !== undefined && typeof release !== "string") throw malformed("'release' must be a text", release);
-  if (id !== undefined && typeof id !== "string" && typeof id !== "number") throw malformed("'id' must be a text or a number", id);
   return data as unknown as Envelope;
 }
 

@@ -169,6 +169,8 @@ const METRICS_MINUTES = 60;
 /** So many cancelled jobs are remembered. Fewer, and one of a burst that a host takes at that moment runs on; more only take memory. */
 const MOST_CANCELLED = 10_000;
 
+/** Why a local job is stopped that nobody wants any more. */
+const CANCELLED = Symbol("cancelled");
 /** Why a local job is stopped that goes back into the queue. */
 const HANDED_BACK = Symbol("handed back");
 /** Why a local job is stopped that the queue has given to another host. */
@@ -412,7 +414,7 @@ class Host implements ClusterHost {
   /** Stops a job that runs here. */
   #cancel(id: string): void {
     const controller = this.#active.get(id);
-    if (controller !== undefined) return controller.abort(cancelled(id));
+    if (controller !== undefined) return controller.abort(CANCELLED);
     this.#cancelled.add(id);
     if (this.#cancelled.size > MOST_CANCELLED) this.#cancelled.delete(this.#cancelled.values().next().value!);
   }
@@ -421,16 +423,20 @@ class Host implements ClusterHost {
     const id = job.id!;
     const controller = new AbortController();
     this.#active.set(id, controller);
+    let called: Called = { jobId: id, taskName: job.name };
     try {
       // What is cancelled may have been submitted again under the same name: the queue knows.
       const data = this.#cancelled.delete(id) ? await this.#readAgain(job) : job.data;
-      return await this.#run(id, readEnvelope(data), controller.signal);
+      const envelope = readEnvelope(data);
+      called = { jobId: envelope.id ?? envelope.first ?? id, taskName: envelope.task };
+      return await this.#run(id, envelope, { called, signal: controller.signal });
     } catch (error) {
       // A host without workers must not draw all jobs to itself and fail them.
       const noWorkers = this.#hasNoWorkers(error);
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
-      if (error === LOCK_LOST) this.#options.onError(new Error(`Stopped job ${show(id)} as the queue has given it to another host`));
-      else if (error === HANDED_BACK && this.#options.redeliveries === 0) throw failure(stopped(id, job.name));
+      if (error === LOCK_LOST) this.#options.onError(new Error(`Stopped ${nameOf(called)} as the queue has given it to another host`));
+      else if (error === CANCELLED) throw failure(cancelled(called));
+      else if (error === HANDED_BACK && this.#options.redeliveries === 0) throw failure(stopped(called));
       else if (error === HANDED_BACK || noWorkers) await job.moveToWait(token);
       else throw failure(error);
       throw new WaitingError();
@@ -457,13 +463,13 @@ class Host implements ClusterHost {
     this.shutdown({ timeout: 0 });
   }
 
-  async #run(id: string, envelope: Envelope, signal: AbortSignal): Promise<Reply> {
-    const task = this.#admit(id, envelope);
+  async #run(id: string, envelope: Envelope, { called, signal }: { called: Called; signal: AbortSignal }): Promise<Reply> {
+    const task = this.#admit(called, envelope);
     const { stored } = envelope;
-    if (stored !== undefined) envelope[stored] = JSON.parse(await this.#readArguments(id, envelope));
+    if (stored !== undefined) envelope[stored] = JSON.parse(await this.#readArguments(id, called));
     signal.throwIfAborted();
     const reply = envelope.items === undefined
-      ? await this.#runOne(id, task, envelope, signal)
+      ? await this.#runOne(called, task, envelope, signal)
       : await this.#runItems(task, envelope, signal);
     const { store, queue } = this.#options;
     if (!isTooLarge(reply, { what: "the result", store })) return reply;
@@ -472,9 +478,9 @@ class Host implements ClusterHost {
   }
 
   /** The task of a call that may be started: looked up among this host's own, whatever the queue says. */
-  #admit(id: string, { task: name, cancelled: unwanted, expiresAt, release }: Envelope): ClusterTask {
+  #admit(called: Called, { task: name, cancelled: unwanted, expiresAt, release }: Envelope): ClusterTask {
     const { tasks } = this.#options;
-    if (unwanted === true) throw cancelled(id);
+    if (unwanted === true) throw cancelled(called);
     if (!Object.hasOwn(tasks, name)) {
       throw new TypeError(
         `Cannot run task ${show(name)} as this host has none of that name: its tasks are ${Object.keys(tasks).map(show).join(", ")}`,
@@ -487,20 +493,16 @@ class Host implements ClusterHost {
     }
     if (expiresAt !== undefined && Date.now() > expiresAt) {
       const cause = new DOMException("It is too late to start the job", "TimeoutError");
-      throw new JobCancelledError(`Cancelled job ${show(id)} (task ${show(name)}) as no host was free in time`, {
-        jobId: id,
-        taskName: name,
-        cause,
-      });
+      throw new JobCancelledError(`Cancelled ${nameOf(called)} as no host was free in time`, { ...called, cause });
     }
     return tasks[name]!;
   }
 
-  async #runOne(id: string, task: ClusterTask, envelope: Envelope, signal: AbortSignal): Promise<Reply> {
+  async #runOne({ jobId }: Called, task: ClusterTask, envelope: Envelope, signal: AbortSignal): Promise<Reply> {
     const args = envelope.args!.map(fromJson);
     task.validate?.(args);
     const { timeout, retries } = envelope;
-    const value = await this.#pool.run(new Job({ id: envelope.id ?? id, func: task, args, timeout, retries, signal }));
+    const value = await this.#pool.run(new Job({ id: jobId, func: task, args, timeout, retries, signal }));
     return { v: VERSION, ...writeValue(value) };
   }
 
@@ -553,12 +555,12 @@ class Host implements ClusterHost {
     }
   }
 
-  async #readArguments(id: string, { task }: Envelope): Promise<string> {
+  async #readArguments(id: string, called: Called): Promise<string> {
     const store = this.#store();
     try {
       return await store.get(payloadKey(this.#options.queue, id, "args"));
     } catch (error) {
-      throw unreadable(`the arguments of job ${show(id)} (task ${show(task)})`, error);
+      throw unreadable(`the arguments of ${nameOf(called)}`, error);
     }
   }
 
@@ -615,14 +617,23 @@ function renumbered(error: unknown, { from, to }: { from: number; to: number }):
   return Object.defineProperty(error, "jobId", { value: to });
 }
 
-function cancelled(id: string): JobCancelledError {
-  return new JobCancelledError(`Cancelled job ${show(id)}`, { jobId: id, taskName: "" });
+/** What errors call a job. */
+interface Called {
+  jobId: string | number;
+  taskName: string;
+}
+
+function nameOf({ jobId, taskName }: Called): string {
+  return `job ${show(jobId)} (task ${show(taskName)})`;
+}
+
+function cancelled(called: Called): JobCancelledError {
+  return new JobCancelledError(`Cancelled ${nameOf(called)}`, called);
 }
 
 /** The error of a job that its host may not give back, as it has been started. */
-function stopped(id: string, taskName: string): WorkerDiedError {
-  const message = `Stopped job ${show(id)} (task ${show(taskName)}) as its host was told to stop, and it is not delivered again`;
-  return new WorkerDiedError(message, { jobId: id, taskName });
+function stopped(called: Called): WorkerDiedError {
+  return new WorkerDiedError(`Stopped ${nameOf(called)} as its host was told to stop, and it is not delivered again`, called);
 }
 
 /** What BullMQ fails a job with for good. Of an error it keeps the message, and the stack, which is in the message already. */

@@ -187,7 +187,8 @@ export class Link {
     if (await this.#queue.remove(id) === 1) return;
     // In this order: should the host die before it hears, the next one finds that nobody wants the job any more.
     const job = await this.#queue.getJob(id);
-    await job?.updateData({ v: VERSION, task: job.name, cancelled: true });
+    const { id: name, first } = (job?.data ?? {}) as Partial<Envelope>;
+    await job?.updateData({ v: VERSION, task: job.name, id: name, first, cancelled: true });
     await this.#client.publish(this.#channel, id);
   }
 

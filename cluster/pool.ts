@@ -552,7 +552,7 @@ export class ClusterPool implements AsyncDisposable {
     return {
       ...this.#header(task, { timeout, retries }),
       args: args.map((arg, i) => toJson(arg, `argument ${i + 1}`)),
-      ...(typeof id === "number" ? { id } : {}),
+      id,
     };
   }
 

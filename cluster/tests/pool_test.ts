@@ -240,6 +240,41 @@ Deno.test("Job.signal stops a job that computes, and Job.timeout fails it; the w
   assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
 });
 
+Deno.test("errors that are made on a host call a job by its own id, and have the name of its task", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const id = "import:17 ü";
+  assertEquals(await within(pool.run(new Job({ id: "import:16 ü", func: tasks.jobId }))), "import:16 ü");
+  for (const future of [await pool.submit(new Job({ id, func: tasks.exitAt, args: [1, 1] })), await pool.submit(tasks.exitAt, 1, 1)]) {
+    const error = await within(future.exception());
+    assertInstanceOf(error, WorkerDiedError);
+    assertEquals([error.jobId, error.taskName], [future.id, "exitAt"]);
+    assertStringIncludes(error.message, JSON.stringify(future.id));
+  }
+  // What is cancelled by one pool another hears of, from the host.
+  await using other = await openPool(server);
+  const busy = await pool.submit(new Job({ id: "busy ü", func: tasks.spinForEver }));
+  await until(() => busy.running());
+  const attached = await other.attach("busy ü");
+  assert(busy.cancel({ force: true }));
+  await using expired = await openPool(server, { expiresIn: 0 });
+  const gate = `${server.folder}/go`;
+  const blocker = await pool.submit(tasks.note, `${server.folder}/runs`, gate);
+  await until(() => blocker.running());
+  const late = await expired.submit(new Job({ id: "late ü", func: tasks.spin, args: [1] }));
+  const start = Date.now();
+  await until(() => Date.now() > start + 1);
+  await Deno.writeTextFile(gate, "");
+  for (const [future, task] of [[attached, "spinForEver"], [late, "spin"]] as const) {
+    const error = await within(future.exception());
+    assertInstanceOf(error, JobCancelledError);
+    assertEquals([error.jobId, error.taskName], [future.id, task]);
+    assertStringIncludes(error.message, `Cancelled job ${JSON.stringify(future.id)} (task "${task}")`);
+  }
+  assertEquals(await within(blocker.result()), "noted");
+});
+
 Deno.test("ClusterPool with 'jobTimeout' limits each job, and each item of a map", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
