@@ -76,11 +76,17 @@ export const MAX_PAYLOAD = 256 * 1024;
 /** What the items of a chunk, and their outcomes, may take, in bytes, so that there is room for what stands around them. */
 export const MAX_CHUNK = 0.95 * MAX_PAYLOAD;
 
-/** What a failure may take. Stacks and causes beyond are left out. */
+/** What a failure may take, in bytes. What makes one larger is left out. */
 const MAX_FAILURE = 32 * 1024;
+
+/** What a property of an error may take then, in bytes: a number or a short text tells most, and is not what makes it large. */
+const MAX_PROPERTY = 256;
 
 /** What a message may take, in characters, once a failure is cut. */
 const MAX_MESSAGE = 4096;
+
+/** The same of an error that is sent alone: each of its texts stands in a failure twice, and a character may take six bytes. */
+const MAX_ROOT = 1024;
 
 /** What BullMQ fails a job with that was redelivered too often. */
 export const STALLED = "job stalled more than allowable limit";
@@ -133,32 +139,58 @@ export function writeValue(value: unknown): { value: Json } | Record<never, neve
   return value === undefined ? {} : { value: toJson(value, "the result") };
 }
 
-/** Takes something thrown apart. What of it cannot be said in JSON is left out. */
+/**
+ * Takes something thrown apart. What of it cannot be said in JSON is left out, and of what is too large the least wanted first: stacks, and properties
+ * that are large themselves; then all but the name, the message and the class of what was thrown.
+ */
 export function writeFailure(thrown: unknown): Failure {
-  const failure = writeThrown(
-    thrown,
-    encodeError(thrown, (constructor) => {
-      const name = (constructor as { name?: string } | undefined)?.name ?? "";
-      return CLASSES.get(name) === constructor ? { module: 0, name } : undefined;
-    }),
-  );
-  if (sizeOf(failure) <= MAX_FAILURE) return failure;
-  const { name, message } = failure;
-  const cut = new Error(message.slice(0, MAX_MESSAGE));
-  cut.name = name.slice(0, MAX_MESSAGE);
-  cut.stack = `${cut}`;
-  return writeThrown(cut, encodeError(cut, () => undefined));
+  const encoded = encodeError(thrown, (constructor) => {
+    const name = (constructor as { name?: string } | undefined)?.name ?? "";
+    return CLASSES.get(name) === constructor ? { module: 0, name } : undefined;
+  });
+  if ("raw" in encoded) throw new TypeError("Cannot send what was not taken apart");
+  for (const shorten of [whole, cut, rootAlone]) {
+    const failure = writeEncoded(shorten(encoded));
+    if (sizeOf(failure) <= MAX_FAILURE) return failure;
+  }
+  return writeFailure(new Error(show(thrown).slice(0, MAX_MESSAGE)));
 }
 
-function writeThrown(thrown: unknown, encoded: Thrown): Failure {
-  const { name, message } = thrown instanceof Error ? thrown : { name: "", message: show(thrown) };
-  return { v: VERSION, name: String(name), message: String(message), thrown: jsonOf(encoded) };
+/** Something thrown that was taken apart. */
+type Encoded = Exclude<Thrown, { raw: unknown }>;
+
+function whole(encoded: Encoded): Encoded {
+  return encoded;
+}
+
+/** Errors with the same classes, that refer to each other as they did. */
+function cut({ errors, root }: Encoded, most: number = Math.min(MAX_MESSAGE, Math.floor(MAX_FAILURE / 4 / errors.length))): Encoded {
+  return {
+    root,
+    errors: errors.map(({ name, message, stack, properties, ...classes }) => ({
+      ...classes,
+      name: name.slice(0, most),
+      message: message.slice(0, most),
+      stack: stack === "" ? "" : `${name}: ${message}`.slice(0, most),
+      properties: properties.filter(([, , value]) => "error" in value || sizeOf(valueOf(value) ?? null) <= MAX_PROPERTY),
+    })),
+  };
+}
+
+/** The error that was thrown, without those that it refers to. */
+function rootAlone({ errors, root }: Encoded): Encoded {
+  if (!("error" in root)) return { errors: [], root };
+  const { errors: [error] } = cut({ errors: [errors[root.error]!], root }, MAX_ROOT);
+  return { errors: [{ ...error!, properties: [] }], root: { error: 0 } };
+}
+
+function writeEncoded({ errors, root }: Encoded): Failure {
+  const { name, message } = "error" in root ? errors[root.error]! : { name: "", message: show(root.value) };
+  return { v: VERSION, name, message, thrown: jsonOf({ errors, root }) };
 }
 
 /** Properties that are no JSON are left out one by one. */
-function jsonOf(encoded: Thrown): Json {
-  if ("raw" in encoded) throw new TypeError("Cannot send what was not taken apart");
-  const { errors, root } = encoded;
+function jsonOf({ errors, root }: Encoded): Json {
   return {
     root: valueOf(root) ?? { value: null },
     errors: errors.map(({ builtin, exported, name, message, stack, properties }) => ({

@@ -53,6 +53,37 @@ Deno.test("writeFailure() keeps an error small", () => {
   assertEquals("much" in back, false);
 });
 
+Deno.test("writeFailure() keeps the class of an error that is too large, what it refers to, and what is small", () => {
+  const cause = new RangeError("r".repeat(50_000), { cause: new Deno.errors.NotFound("no file") });
+  const timeout = new JobTimeoutError("l".repeat(50_000), { jobId: "a", taskName: "t", limit: 5, attempts: 2 });
+  const back = sent(new AggregateError([cause, timeout, 7], "many", { cause }));
+  assertInstanceOf(back, AggregateError);
+  assertEquals(back.message, "many");
+  const [first, second, third] = back.errors;
+  assert(first instanceof RangeError && first === back.cause);
+  assertInstanceOf(first.cause, Deno.errors.NotFound);
+  assertInstanceOf(second, JobTimeoutError);
+  assertEquals([second.jobId, second.limit, second.message.replaceAll("l", ""), third], ["a", 5, "", 7]);
+  // Too many for that.
+  const crowd = sent(new AggregateError(Array.from({ length: 999 }, (_, n) => new TypeError(`${n}`)), "crowd"));
+  assertInstanceOf(crowd, AggregateError);
+  assertEquals([crowd.message, crowd.cause], ["crowd", undefined]);
+  const died = sent(
+    Object.assign(
+      new WorkerDiedError("gone", { jobId: 1, taskName: "t" }),
+      Object.fromEntries(Array(2000).fill(0).map((_, n) => [`p${n}`, n])),
+    ),
+  );
+  assertInstanceOf(died, WorkerDiedError);
+  assertEquals(died.message, "gone");
+  for (const large of ["x".repeat(100_000), { text: "x".repeat(100_000) }]) assertInstanceOf(sent(large), Error);
+  for (const text of ["ü".repeat(100_000), "\u0000".repeat(100_000), "\ud800".repeat(100_000)]) {
+    const failure = writeFailure(new TypeError(text));
+    assert(new TextEncoder().encode(JSON.stringify(failure)).length <= 32 * 1024, "it is too large");
+    assertInstanceOf(readFailure(failure), TypeError);
+  }
+});
+
 Deno.test("readFailedReason() tells of lost jobs, and of what it cannot read", () => {
   const lost = readFailedReason("job stalled more than allowable limit", { jobId: "a", taskName: "t" });
   assertInstanceOf(lost, WorkerDiedError);
