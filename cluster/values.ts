@@ -1,5 +1,6 @@
 /**
- * Values on their way through Redis: JSON, with bytes as the one addition. What JSON would change or lose in silence is refused.
+ * Values on their way through Redis: JSON, with bytes as the one addition. What JSON would change or lose in silence is refused, but for -0, which
+ * arrives as 0: it comes of ordinary arithmetic, and hardly anything tells it from 0.
  *
  * @module
  */
@@ -43,6 +44,9 @@ export function sizeOf(json: unknown): number {
 
 const encoder = new TextEncoder();
 
+/** Deeper, and what has to go through all of it, on either side, may run out of stack. */
+const MAX_DEPTH = 500;
+
 function convert(value: unknown, path: string, around: Set<object>): Json {
   switch (typeof value) {
     case "string":
@@ -58,13 +62,23 @@ function convert(value: unknown, path: string, around: Set<object>): Json {
     default:
       throw refusal(path, value);
   }
+  if (around.size >= MAX_DEPTH) {
+    throw new TypeError(
+      `Cannot send ${path} through the queue as it lies too deep: at most ${MAX_DEPTH} arrays and objects within each other`,
+    );
+  }
   if (around.has(value)) throw new TypeError(`Cannot send ${path} through the queue as it contains itself`);
   around.add(value);
-  const json = Array.isArray(value)
-    ? Array.from(value, (each, i) => convert(each, `${path}[${i}]`, around))
-    : convertObject(value as Record<string, unknown>, path, around);
+  const json = Array.isArray(value) ? convertArray(value, path, around) : convertObject(value as Record<string, unknown>, path, around);
   around.delete(value);
   return json;
+}
+
+function convertArray(array: unknown[], path: string, around: Set<object>): Json {
+  const json = Array.from(array, (each, i) => convert(each, `${path}[${i}]`, around));
+  const more = Object.keys(array)[array.length] ?? Object.getOwnPropertySymbols(array)[0];
+  if (more === undefined) return json;
+  throw new TypeError(`Cannot send ${path} through the queue as an array in JSON has its items alone: this one has '${String(more)}', too`);
 }
 
 function convertObject(object: Record<string, unknown>, path: string, around: Set<object>): Json {

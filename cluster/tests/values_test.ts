@@ -48,6 +48,29 @@ Deno.test("toJson() refuses what JSON would change or lose, and says where it is
     [circle, "Cannot send it[0].circle through the queue as it contains itself"],
   ];
   for (const [value, message] of cases) assertThrows(() => toJson(value, "it"), TypeError, message);
+  assertThrows(
+    () => toJson("a1".match(/(\d)/), "it"),
+    TypeError,
+    "Cannot send it through the queue as an array in JSON has its items alone",
+  );
+  assertThrows(
+    () => toJson([Object.assign([1], { [Symbol("s")]: 1 })], "it"),
+    TypeError,
+    "Cannot send it[0] through the queue as an array",
+  );
   const twice = { a: 1 };
   assertEquals(sent([twice, twice]), [twice, twice]);
+});
+
+Deno.test("toJson() and fromJson() bring -0 across as 0, and what is nested deeply up to a limit", () => {
+  assertEquals(sent({ n: -0 }), { n: 0 });
+  const nested = (depth: number) => {
+    let value: unknown = 1;
+    for (let i = 0; i < depth; i++) value = i % 2 === 0 ? [value] : { a: value };
+    return value;
+  };
+  assertEquals(sent(nested(500)), nested(500));
+  for (const depth of [501, 100_000]) {
+    assertThrows(() => sent(nested(depth)), TypeError, "as it lies too deep: at most 500 arrays and objects within each other");
+  }
 });
