@@ -99,11 +99,20 @@ export function resolveConnection(action: string, connection: unknown): Resolved
       host,
       port,
       db: Number(db),
-      ...optional("username", username ?? decodeURIComponent(url.username)),
-      ...optional("password", password ?? decodeURIComponent(url.password)),
+      ...optional("username", username ?? decoded(action, "user", url.username)),
+      ...optional("password", password ?? decoded(action, "password", url.password)),
       ...(tls ? { tls: ca === undefined ? {} : { ca } } : {}),
     },
   };
+}
+
+/** A part of an address as it is meant; throws if it was not written as parts of addresses have to be. */
+function decoded(action: string, what: "user" | "password", text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new TypeError(`Cannot ${action} as the ${what} in the address of the connection must be encoded: a '%' is written "%25"`);
+  }
 }
 
 function optional(name: string, value: string): Record<string, string> {

@@ -93,6 +93,8 @@ Deno.test("ClusterPool.open() and serve() refuse wrong options at once", async (
     [{ connection: { url: "redis://127.0.0.1:1", ca: "-" } }, "'ca' needs an address that begins with rediss://"],
     [{ connection: 7 }, "'connection' must be an address"],
     [{ connection: "redis://127.0.0.1:1/x" }, "must be the number of a database"],
+    [{ connection: "redis://:100%@127.0.0.1:1" }, `the password in the address of the connection must be encoded: a '%' is written "%25"`],
+    [{ connection: "redis://100%:secret@127.0.0.1:1" }, "the user in the address of the connection must be encoded"],
     [{ tasks: {} }, "'tasks' must come from defineTasks()"],
     [{ openTimeout: "1" }, "'openTimeout' must be a number of milliseconds"],
     [{ payloads: {} }, "'payloads' must have the methods put, get and delete"],
