@@ -167,6 +167,8 @@ export async function connect(
     refusal = `let nobody into database ${db}`;
     if (db !== 0) await Promise.race([client.select(db), failed.promise]);
   } catch (error) {
+    // What comes yet of a connection that is given up is nobody's business.
+    client.on("error", () => {});
     client.disconnect();
     if (error instanceof Error) last = error;
     throw fail(error === undefined ? `was not there within ${timeout} ms` : refusal);

@@ -123,6 +123,35 @@ Deno.test(
 
 // A client that lets go of a server keeps a timer for two seconds.
 Deno.test(
+  "ClusterPool.open() that has given up says nothing of what comes of the connection later",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    using plain = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const accepted = plain.accept();
+    const connection = `rediss://127.0.0.1:${(plain.addr as Deno.NetAddr).port}`;
+    await assertRejects(
+      () => within(ClusterPool.open({ queue: "test", connection, tasks, openTimeout: 200 })),
+      Error,
+      "was not there within 200 ms",
+    );
+    using server = await accepted;
+    const printed: unknown[][] = [];
+    const { error } = console;
+    console.error = (...args) => void printed.push(args);
+    try {
+      // An answer that is no TLS: the client closes the connection when it has read it.
+      await server.write(new TextEncoder().encode("-ERR\r\n"));
+      const block = new Uint8Array(2 ** 12);
+      while (await server.read(block).catch(() => null) !== null);
+    } finally {
+      console.error = error;
+    }
+    assertEquals(printed, []);
+  },
+);
+
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
   "ClusterPool.open() and serve() say what a server refuses, and give up if it does not answer all of their clients",
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
