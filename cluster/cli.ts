@@ -73,12 +73,18 @@ async function serveUntilStopped(request: Extract<Request, { action: "serve" }>)
       if (received === "first") console.log(`${start}stops within ${grace / 1000} s; once more ends at once`);
     },
   });
-  const tasks = await loadTasks(file);
-  const host = await serve({ ...report, queue, connection: await connectionOf(request), tasks, workers, name });
-  console.log(`${host.name} serves the queue "${queue}": ${Object.keys(tasks).join(", ")}`);
   const { signal } = interrupt;
   const told = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
-  if (!signal.aborted) await Promise.race([told, host.finished]);
+  const tasks = await loadTasks(file);
+  const starting = serve({ ...report, queue, connection: await connectionOf(request), tasks, workers, name });
+  const host = await Promise.race([starting, told]);
+  if (host === undefined) {
+    // The server is away. Should it come yet, nothing is left behind there.
+    starting.then((late) => late.shutdown({ timeout: 0 }), () => {});
+    return 0;
+  }
+  console.log(`${host.name} serves the queue "${queue}": ${Object.keys(tasks).join(", ")}`);
+  await Promise.race([told, host.finished]);
   await host.shutdown({ timeout: grace });
   console.log(`${host.name} has stopped`);
   return 0;

@@ -39,6 +39,15 @@ Deno.test("cli.ts serves, runs and shows the status with the permissions that it
   assertStringIncludes(host.said, "stops within 10 s; once more ends at once\nbox-1 has stopped\n");
 });
 
+Deno.test("cli.ts serve ends with code 0 when it is told to stop before the server has answered", async () => {
+  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = silent.addr as Deno.NetAddr;
+  await using host = command(port, ["serve", TASKS, "--redis", `redis://127.0.0.1:${port}`]);
+  using _conn = await within(silent.accept());
+  host.kill("SIGINT");
+  assertEquals((await host.status()).code, 0);
+});
+
 Deno.test("cli.ts run says that no host is there, and gives the job up on Ctrl-C", async () => {
   await using server = await RedisServer.start();
   const where = ["--redis", server.url];
