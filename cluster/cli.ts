@@ -26,6 +26,7 @@ import { serve } from "./host.ts";
 import { ClusterPool } from "./pool.ts";
 import type { ClusterStatus } from "./status.ts";
 import { areTasks, type ClusterTasks, defineTasks } from "./tasks.ts";
+import { toJson } from "./values.ts";
 
 /**
  * Runs the command.
@@ -107,7 +108,7 @@ async function runOne(request: Extract<Request, { action: "run" }>): Promise<num
     const { hosts } = await pool.status();
     if (hosts?.length === 0) console.error(`cluster: no host serves the queue "${queue}" at this moment: the job waits for one`);
     const value = await pool.run(tasks[task]!, ...args);
-    console.log(value === undefined ? "undefined" : JSON.stringify(value));
+    console.log(value === undefined ? "undefined" : JSON.stringify(toJson(value, "the result")));
     return 0;
   } catch (error) {
     if (interrupt.exitCode !== undefined) return interrupt.exitCode;
