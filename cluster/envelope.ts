@@ -250,6 +250,11 @@ function decodedValue(data: { value?: Json; error?: number }, errors: number): {
   throw malformed("an error must be one of those listed", data.error);
 }
 
+/** Whether a job failed as it was cancelled. */
+export function isCancelled(reason: string): boolean {
+  return readFailedReason(reason, { jobId: "", taskName: "" }) instanceof JobCancelledError;
+}
+
 /** What BullMQ keeps of a failed job, as what its future rejects with. */
 export function readFailedReason(
   reason: string,

@@ -435,8 +435,11 @@ class Host implements ClusterHost {
       const noWorkers = this.#hasNoWorkers(error);
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) this.#options.onError(new Error(`Stopped ${nameOf(called)} as the queue has given it to another host`));
-      else if (error === CANCELLED) throw failure(cancelled(called));
-      else if (error === HANDED_BACK && this.#options.redeliveries === 0) throw failure(stopped(called));
+      else if (error === CANCELLED) {
+        // Its id is free again, as that of one that was taken out of the queue.
+        job.opts.removeOnFail = true;
+        throw failure(cancelled(called));
+      } else if (error === HANDED_BACK && this.#options.redeliveries === 0) throw failure(stopped(called));
       else if (error === HANDED_BACK || noWorkers) await job.moveToWait(token);
       else throw failure(error);
       throw new WaitingError();
@@ -480,7 +483,7 @@ class Host implements ClusterHost {
   /** The task of a call that may be started: looked up among this host's own, whatever the queue says. */
   #admit(called: Called, { task: name, cancelled: unwanted, expiresAt, release }: Envelope): ClusterTask {
     const { tasks } = this.#options;
-    if (unwanted === true) throw cancelled(called);
+    if (unwanted === true) throw CANCELLED;
     if (!Object.hasOwn(tasks, name)) {
       throw new TypeError(
         `Cannot run task ${show(name)} as this host has none of that name: its tasks are ${Object.keys(tasks).map(show).join(", ")}`,

@@ -2,7 +2,7 @@ import type { Redis } from "ioredis";
 import { Queue, QueueEvents } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
 import { cancelChannel, type Connection, databaseOf, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
-import { type Envelope, STALLED, VERSION } from "./envelope.ts";
+import { type Envelope, isCancelled, STALLED, VERSION } from "./envelope.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
 /** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more, and that is not sent again, for that reason. */
@@ -76,6 +76,8 @@ export class Link {
   #entries = new Map<string, Entry>();
   /** What is about to be taken out of the queue: under the same name nothing new is sent before. */
   #drops = new Map<string, Promise<void>>();
+  /** What hosts were told to stop, until it is heard to have ended. */
+  #stopped = new Set<string>();
   #sweeps = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #state: "open" | "closed" = "open";
@@ -98,8 +100,12 @@ export class Link {
     // Connection errors come from the client too, which tells of each once.
     this.#queue.on("error", () => {});
     this.#events.on("error", (error) => this.#tell(error));
-    this.#events.on("completed", ({ jobId, returnvalue }) => this.#end(jobId, { kind: "completed", reply: returnvalue }));
+    this.#events.on("completed", ({ jobId, returnvalue }) => {
+      this.#stopped.delete(jobId);
+      this.#end(jobId, { kind: "completed", reply: returnvalue });
+    });
     this.#events.on("failed", ({ jobId, failedReason }) => {
+      if (this.#stopped.delete(jobId) && isCancelled(failedReason)) return this.#sendAgain(jobId);
       // The event does not tell how often the job was delivered.
       if (failedReason === STALLED) this.#ask(jobId);
       else this.#end(jobId, { kind: "failed", reason: failedReason });
@@ -187,6 +193,7 @@ export class Link {
     if (await this.#queue.remove(id) === 1) return;
     // In this order: should the host die before it hears, the next one finds that nobody wants the job any more.
     const job = await this.#queue.getJob(id);
+    if (job !== undefined) this.#stopped.add(id);
     const { id: name, first } = (job?.data ?? {}) as Partial<Envelope>;
     await job?.updateData({ v: VERSION, task: job.name, id: name, first, cancelled: true });
     await this.#client.publish(this.#channel, id);
@@ -230,8 +237,17 @@ export class Link {
   #send(entry: Entry): void {
     entry.sendings++;
     entry.time = Date.now();
+    entry.started = false;
     entry.sentAt = Infinity;
     entry.sent = this.#add(entry);
+  }
+
+  /** One was stopped. What was submitted under the same name meanwhile the queue has taken for the same, unless it came later: then it has it already. */
+  #sendAgain(id: string): void {
+    const entry = this.#entries.get(id);
+    if (entry?.envelope === undefined) return;
+    this.#each(id, (listener) => listener.running(false));
+    this.#send(entry);
   }
 
   async #add(entry: Entry): Promise<void> {

@@ -531,6 +531,19 @@ Deno.test("ClusterPool.submit() of an id that was cancelled a moment ago runs it
   assertEquals([await within(second.result()), first.state, await runs(file)], ["noted", "cancelled", 1]);
 });
 
+Deno.test("ClusterPool.submit() of an id that was stopped while it ran runs it, at once and later", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  for (const id of ["at once", "later"]) {
+    const busy = await pool.submit(new Job({ id, func: tasks.spinForEver }));
+    await until(() => busy.running());
+    assert(busy.cancel({ force: true }));
+    if (id === "later") await until(async () => (await pool.status()).active === 0);
+    assertEquals([await within(pool.run(new Job({ id, func: tasks.add, args: [1, 1] }))), busy.state], [2, "cancelled"]);
+  }
+});
+
 Deno.test("ClusterPool.terminate() does not wait for a store that never answers, and says so", async () => {
   await using server = await RedisServer.start();
   const never = () => new Promise<never>(() => {});
