@@ -530,9 +530,14 @@ class Host implements ClusterHost {
     });
     let next = 0;
     for await (const outcome of outcomes) {
-      // It is the host that failed, and not the item: another is to run all of them.
-      if (outcome.status === "rejected" && this.#hasNoWorkers(outcome.reason)) throw outcome.reason;
       const { index, item } = accepted[next]!;
+      if (outcome.status === "rejected" && this.#hasNoWorkers(outcome.reason)) {
+        // It is the host that failed, and not the item: another is to run those that are left.
+        if (index === 0) throw outcome.reason;
+        if (outcome.reason instanceof PoolBrokenError) this.#breakDown(outcome.reason);
+        replies.length = index;
+        break;
+      }
       const [from, to] = [next++, first + index];
       if (outcome.status === "rejected" && retries > 0 && isDeath(outcome.reason)) {
         const again = new Job({ id: to, func: task, args: [item], timeout, retries: retries - 1, signal });

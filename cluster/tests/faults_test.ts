@@ -407,6 +407,41 @@ Deno.test("a host whose task module cannot be loaded does not start, and one who
   assertEquals([await within(future.result()), await within(mapped)], [1, [1, 1, 1]]);
 });
 
+Deno.test("a host whose workers cannot be replaced delivers what it has done of a chunk, and another runs the rest", async () => {
+  await using server = await RedisServer.start();
+  const [module, broken, file] = [`${server.folder}/fragile.ts`, `${server.folder}/broken`, `${server.folder}/runs`];
+  await Deno.writeTextFile(
+    module,
+    `let broken = false;
+    try { Deno.statSync(${JSON.stringify(broken)}); broken = true; } catch { /* it is whole */ }
+    if (broken) throw new Error("the module is broken");
+    export function step(x: number): number {
+      Deno.writeTextFileSync(${JSON.stringify(file)}, x + "\\n", { append: true });
+      if (x === 1) {
+        Deno.writeTextFileSync(${JSON.stringify(broken)}, "");
+        Deno.exit(3);
+      }
+      return x;
+    }`,
+  );
+  const fragile = defineTasks({ step: `file://${module}` });
+  await using pool = await openPool(server, { queue: "fragile", tasks: fragile });
+  const options = { queue: "fragile", connection: server.url, tasks: fragile, workers: 1, redeliveries: 0, onError: () => {} };
+  const host = await serve(options);
+  const mapped = Array.fromAsync(pool.map(fragile.step, [0, 1, 2, 3], { chunkSize: 4, settled: true }));
+  await assertRejects(() => within(host.finished), PoolBrokenError);
+  await Deno.remove(broken);
+  await using _whole = await serve(options);
+  const outcomes = await within(mapped);
+  assertEquals(outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value : outcome.reason.name), [
+    0,
+    "WorkerDiedError",
+    2,
+    3,
+  ]);
+  assertEquals(await lines(file), ["0", "1", "2", "3"]);
+});
+
 for (const what of ["pool", "host"]) {
   Deno.test(`a ${what} that ends while the server is away settles everything and lets its program end`, async () => {
     const script = new URL("./away.ts", import.meta.url).pathname;
