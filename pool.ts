@@ -363,9 +363,9 @@ export class ProcessPool implements AsyncDisposable {
    * Items travel in chunks; each chunk takes one permit, in turn with the submissions. An item that fails makes the loop throw at its place. To
    * end the loop early cancels the rest: what has not started never runs. The input is first read when the first result is asked for.
    *
-   * Results of a chunk are copied together, up to a millisecond after the task has returned them (a typed array with all of its buffer at once): one that
-   * fills the same object again and again has to return a copy of it. In the same way one object that is several items is one to the task as
-   * well, unless `chunkSize` is 1.
+   * Results of a chunk are copied together, up to a millisecond after the task has returned them: one that fills the same object again and
+   * again has to return a copy of it. (A buffer, or a typed array that has all of one, is copied at once.) In the same way one object that is
+   * several items is one to the task as well, unless `chunkSize` is 1.
    *
    * @typeParam T The items.
    * @typeParam R What the task returns.

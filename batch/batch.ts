@@ -2,7 +2,7 @@ import type { ProcessPool } from "../pool.ts";
 import { count } from "../report/figures.ts";
 import { readHeader } from "./csv.ts";
 import { Coverage } from "./coverage.ts";
-import { BatchError, explainPath } from "./errors.ts";
+import { BatchError, explained } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
 import { expandInputs, findSources, refuseChangedInputs, type Source } from "./inputs.ts";
@@ -79,7 +79,7 @@ export async function batch(task: BatchTask, options: BatchOptions): Promise<Bat
   checkReport(resolved);
   if (paths === undefined) return await runToStream(plan);
   // Before anything is looked at: what is found is still so when it is relied on.
-  using log = await explained(() => JobLog.open(paths.log), `folder of the output '${paths.name}'`);
+  using log = await explained(() => JobLog.open(paths.log), folderOf(paths), WRITING);
   if (resolved.mode === "retry-failed") return await retryFailed(plan, { paths, log });
   return await runToFile(plan, { paths, log });
 }
@@ -99,7 +99,7 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
   return await withWorkers(plan, async (workers) => {
     const errorsFile = errors === undefined
       ? undefined
-      : await explained(() => ErrorsFile.open(resolve(errors), 0), `folder of the errors file '${errors}'`);
+      : await explained(() => ErrorsFile.open(resolve(errors), 0), `folder of the errors file '${errors}'`, WRITING);
     const stream = output === "-"
       ? new StreamOutput(Deno.stdout.writable, "leave")
       : new StreamOutput(output as WritableStream<Uint8Array>, "close");
@@ -137,7 +137,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
   return await withWorkers(plan, async (workers) => {
     // Until here nothing of an earlier run has been touched.
     if (!await taskIsLoaded(workers.pool, plan.options.signal)) return await stoppedSummary(plan, paths, before);
-    await explained(() => found === undefined ? log.begin(fingerprint) : log.goOn(found.length), `folder of the output '${paths.name}'`);
+    await explained(() => found === undefined ? log.begin(fingerprint) : log.goOn(found.length), folderOf(paths), WRITING);
     try {
       const [output, errors] = await openFiles(paths, last);
       return await run(plan, workers, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
@@ -157,13 +157,22 @@ async function stoppedSummary(plan: Plan, paths: Paths, { records, failed }: Tot
   return summary;
 }
 
+const WRITING = { flag: "--allow-write" };
+
+/** What the folder is called that has the output, and the job log beside it. */
+function folderOf({ name }: Paths): string {
+  return `folder of the output '${name}'`;
+}
+
 async function openFiles(paths: Paths, last: LogEntry | undefined): Promise<[Output, ErrorsFile]> {
   const output = await explained(
     () => openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN }),
-    `folder of the output '${paths.name}'`,
+    folderOf(paths),
+    WRITING,
   );
   try {
-    return [output, await explained(() => ErrorsFile.open(paths.errors, last?.errors ?? 0), `folder of the errors file '${paths.errors}'`)];
+    const folder = `folder of the errors file '${paths.errors}'`;
+    return [output, await explained(() => ErrorsFile.open(paths.errors, last?.errors ?? 0), folder, WRITING)];
   } catch (error) {
     await output.close();
     throw error;
@@ -189,15 +198,6 @@ async function withWorkers<T>(plan: Plan, work: (workers: Workers) => Promise<T>
 }
 
 /** Opens files in a folder. */
-async function explained<T>(open: () => Promise<T>, folder: string): Promise<T> {
-  try {
-    return await open();
-  } catch (error) {
-    if (error instanceof BatchError) throw error;
-    throw explainPath(error, folder, { flag: "--allow-write" });
-  }
-}
-
 async function removeAll(paths: string[]): Promise<void> {
   // What is not there, or may not be written, was not made by this run.
   for (const path of paths) await Deno.remove(path).catch(() => {});

@@ -35,6 +35,19 @@ export class BatchError extends Error {
   }
 }
 
+/**
+ * Does something with a path.
+ *
+ * @throws {BatchError} What it throws, in words of ours.
+ */
+export async function explained<T>(work: () => Promise<T>, what: string, details: { flag: string }): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw error instanceof BatchError ? error : explainPath(error, what, details);
+  }
+}
+
 /** What an error of the platform says about a path, in words of ours. */
 export function explainPath(error: unknown, what: string, { flag }: { flag: string }): BatchError {
   const cannot = "Cannot run batch as ";

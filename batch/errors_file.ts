@@ -1,6 +1,7 @@
 import type { Coverage } from "./coverage.ts";
 import type { Source } from "./inputs.ts";
 import { openAt, partialOf } from "./output.ts";
+import { ifThere } from "./paths.ts";
 import { type ErrorEntry, errorText, readErrors } from "./record_errors.ts";
 
 /** The file of the records that failed. */
@@ -66,7 +67,7 @@ export interface CompleteErrorsOptions {
  * @returns How many bytes it has then.
  */
 export async function completeErrors(path: string, { length, inputs, coverages }: CompleteErrorsOptions): Promise<number> {
-  if (length === 0) await removeIfThere(path);
+  if (length === 0) await ifThere(Deno.remove(path));
   if (length === 0 || !coverages.some(({ numbered }) => numbered)) return length;
   const partial = partialOf(path);
   const file = await ErrorsFile.open(partial, 0);
@@ -78,13 +79,6 @@ export async function completeErrors(path: string, { length, inputs, coverages }
   }
   await Deno.rename(partial, path);
   return file.length;
-}
-
-/** Removes a file, unless somebody has done so already. */
-export async function removeIfThere(path: string): Promise<void> {
-  await Deno.remove(path).catch((error) => {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  });
 }
 
 /** An error with the number of its line, now that all lines before it are counted. */

@@ -1,5 +1,5 @@
 import { globToRegExp } from "@std/path/glob-to-regexp";
-import { BatchError, explainPath } from "./errors.ts";
+import { BatchError, explained, explainPath } from "./errors.ts";
 import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
 
@@ -75,10 +75,10 @@ function streamSource(name: string, open: () => ReadableStream<Uint8Array>): Sou
 
 async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const path = resolve(name);
-  const { isDirectory, isFile, size, mtime } = await explained(() => Deno.stat(path), name);
+  const read = <T>(look: () => Promise<T>): Promise<T> => explained(look, `input file '${name}'`, { flag: `--allow-read=${name}` });
+  const { isDirectory, isFile, size, mtime } = await read(() => Deno.stat(path));
   if (isDirectory) throw new BatchError(`Cannot run batch as the input '${name}' is a folder: name its files, as in '${name}/*'`);
-  const look = async () => ({ compressed: await isCompressed(path), sample: await sampleOf(path, size) });
-  const found = isFile ? await explained(look, name) : undefined;
+  const found = isFile ? await read(async () => ({ compressed: await isCompressed(path), sample: await sampleOf(path, size) })) : undefined;
   const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample };
   const plain = found?.compressed === false;
   return {
@@ -126,14 +126,6 @@ export async function refuseChangedInputs(sources: readonly Source[]): Promise<v
       `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and ${now}: ` +
         "begin anew with '--overwrite'",
     );
-  }
-}
-
-async function explained<T>(look: () => Promise<T>, name: string): Promise<T> {
-  try {
-    return await look();
-  } catch (error) {
-    throw explainPath(error, `input file '${name}'`, { flag: `--allow-read=${name}` });
   }
 }
 

@@ -9,6 +9,7 @@
 import { Coverage } from "./coverage.ts";
 import { BatchError } from "./errors.ts";
 import { goOnAt, type OutputState } from "./output.ts";
+import { ifThere } from "./paths.ts";
 
 /** What a log begins with: what has to be the same for a batch to be taken up again. */
 export interface Fingerprint {
@@ -141,14 +142,14 @@ export class JobLog implements Disposable {
    */
   static async open(path: string): Promise<JobLog> {
     for (;;) {
-      const made = await fileAt(path) === undefined;
+      const made = await ifThere(Deno.stat(path)) === undefined;
       const file = await Deno.open(path, { read: true, write: true, create: true });
       try {
         if (!await file.tryLock(true)) {
           throw new BatchError(`Cannot run batch as another one writes to the same output: its job log '${path}' is locked`);
         }
         // Whoever held it until now may have removed it: what is locked is then no job log of anything.
-        const [locked, there] = [await file.stat(), await fileAt(path)];
+        const [locked, there] = [await file.stat(), await ifThere(Deno.stat(path))];
         if (there !== undefined && locked.ino === there.ino && locked.dev === there.dev) return new JobLog(file, path, made);
       } catch (error) {
         file.close();
@@ -202,15 +203,6 @@ export class JobLog implements Disposable {
     const bytes = new TextEncoder().encode(`${JSON.stringify(value)}\n`);
     for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
     await this.#file.syncData();
-  }
-}
-
-async function fileAt(path: string): Promise<Deno.FileInfo | undefined> {
-  try {
-    return await Deno.stat(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
   }
 }
 

@@ -34,10 +34,15 @@ export async function followed(file: string): Promise<string> {
 }
 
 async function isLink(file: string): Promise<boolean> {
+  return (await ifThere(Deno.lstat(file)))?.isSymlink === true;
+}
+
+/** What comes of something that is done with a file; undefined if there is no such file. */
+export async function ifThere<T>(done: Promise<T>): Promise<T | undefined> {
   try {
-    return (await Deno.lstat(file)).isSymlink;
+    return await done;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
+    if (error instanceof Deno.errors.NotFound) return undefined;
     throw error;
   }
 }

@@ -1,11 +1,11 @@
 import { Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
-import { BatchError, explainPath } from "./errors.ts";
+import { BatchError, explained } from "./errors.ts";
 import type { Source } from "./inputs.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
 import type { BatchRecorder } from "./recorder.ts";
 import { errorsOf, logOf, partialOf } from "./output.ts";
-import { followed, identityOf, resolve } from "./paths.ts";
+import { followed, identityOf, ifThere, resolve } from "./paths.ts";
 import { explainPool, type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
 import type { BatchSummary } from "./progress.ts";
 import { explainLoading } from "./run.ts";
@@ -44,17 +44,11 @@ export async function followLinks(options: ResolvedBatch): Promise<ResolvedBatch
 
 async function fileOf(what: string, given: string | URL): Promise<string | URL> {
   const path = resolve(given);
-  let file: string;
-  let info: Deno.FileInfo | undefined;
-  try {
-    file = await followed(path);
-    info = await Deno.stat(file).catch((error) => {
-      if (error instanceof Deno.errors.NotFound) return undefined;
-      throw error;
-    });
-  } catch (error) {
-    throw explainPath(error, `${what} '${given}'`, { flag: `--allow-read=${given}` });
-  }
+  const look = async () => {
+    const file = await followed(path);
+    return { file, info: await ifThere(Deno.stat(file)) };
+  };
+  const { file, info } = await explained(look, `${what} '${given}'`, { flag: `--allow-read=${given}` });
   if (info === undefined || info.isFile) return file === path ? given : file;
   throw new BatchError(`Cannot run batch as the ${what} '${given}' is ${info.isDirectory ? "a folder" : "no regular file"}: name a file`);
 }
@@ -118,12 +112,8 @@ export async function checkDistinct({ options: { errors, report }, sources, task
 
 /** A file's size; undefined if there is none. */
 export async function sizeOf(path: string): Promise<number | undefined> {
-  try {
-    return (await Deno.stat(path)).size;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return undefined;
-    throw explainPath(error, `file '${path}'`, { flag: "--allow-read" });
-  }
+  const info = await explained(() => ifThere(Deno.stat(path)), `file '${path}'`, { flag: "--allow-read" });
+  return info?.size;
 }
 
 /** The pool of a batch. */

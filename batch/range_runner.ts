@@ -293,8 +293,8 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     const record = text.length > MOST_KEPT
       ? `"truncated":true,"record":${JSON.stringify(text.slice(0, MOST_KEPT))}`
       : `"record":${JSON.stringify(text)}`;
-    const said = [name, message, stack].map((text) => text.length > MOST_SAID ? `${text.slice(0, MOST_SAID)}...` : text);
-    const error = { name: said[0], message: said[1], stack: said[2] };
+    const cut = (text: string): string => text.length > MOST_SAID ? `${text.slice(0, MOST_SAID)}...` : text;
+    const error = { name: cut(name), message: cut(message), stack: cut(stack) };
     const members = `${row}${record},"error":${JSON.stringify(error)},"attempts":${attempts}`;
     const needed = errorsLength + layout.errorHeader + members.length * 3;
     if (needed > lane.errors.byteLength) grow(lane.errors, needed);

@@ -1,10 +1,11 @@
 import { Kinds } from "../report/kinds.ts";
 import { BatchError, explainPath } from "./errors.ts";
-import { completeErrors, ErrorsFile, removeIfThere } from "./errors_file.ts";
+import { completeErrors, ErrorsFile } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
 import { writeReport } from "./page.ts";
+import { ifThere } from "./paths.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
@@ -205,7 +206,7 @@ class Merge implements AsyncDisposable {
   static async open({ paths, log }: LoggedPaths, found: FoundLog): Promise<Merge> {
     await using open = new AsyncDisposableStack();
     const progress: MergeProgress = { told: false };
-    const removed = (path: string) => open.defer(() => progress.told ? undefined : removeIfThere(path));
+    const removed = (path: string) => open.defer(() => progress.told ? undefined : ifThere(Deno.remove(path)));
     await log.goOn(found.length);
     removed(paths.partial);
     const output = open.adopt(

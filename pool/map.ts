@@ -535,9 +535,15 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return { done: true, value: undefined };
   }
 
-  /** The pool takes no chunks any more: an input that is about to give an item, perhaps never, is not waited for. */
+  /** The pool takes no chunks any more, so no more is read, nor waited for if the input is about to give an item. What is under way comes first, then this is thrown. */
   refused(error: unknown): void {
-    this.#fail(error);
+    if (this.#state !== "reading") return;
+    this.#dropFailure();
+    this.#failure = { error };
+    this.#state = "ending";
+    this.#host.goesOn(this);
+    this.#closeSource().catch((error) => this.#host.report(error));
+    this.#serve();
   }
 
   // What chunks tell
@@ -693,17 +699,6 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     if (failure?.ofInput) queueMicrotask(() => this.#host.report(failure.error));
   }
 
-  /** No more of the input is read. What is under way comes first, then this is thrown. */
-  #fail(error: unknown): void {
-    if (this.#state !== "reading") return;
-    this.#dropFailure();
-    this.#failure = { error };
-    this.#state = "ending";
-    this.#host.goesOn(this);
-    this.#closeSource().catch((error) => this.#host.report(error));
-    this.#serve();
-  }
-
   /** `force` ends items that run as well. */
   #finish(force = false): void {
     if (this.#state === "ended") return;
@@ -746,7 +741,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       }
     } catch (error) {
       // It was not admitted any more. What was read goes with it.
-      this.#fail(error);
+      this.refused(error);
     }
     // Not before: the last chunk may have waited at the gate until now.
     if (this.#state === "reading") this.#state = "ending";
@@ -792,7 +787,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
           if (refusal !== undefined || items.length > 0 && this.#options.chunkSize === undefined) {
             patience ??= startPatience();
             if (await Promise.race([result, patience.over]) === OVER) {
-              if (refusal !== undefined) this.#fail(refusal);
+              if (refusal !== undefined) this.refused(refusal);
               break;
             }
           }
@@ -840,8 +835,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   async #closeSource(): Promise<void> {
     if (this.#sourceEnded) return;
     this.#sourceEnded = true;
-    const close = async (): Promise<void> => void await this.#source?.return?.();
-    const closed = close();
+    const closed = Promise.try(() => this.#source?.return?.());
     if (this.#pulled === undefined) return void await closed;
     // Nobody else hears of what comes of them.
     for (const outcome of [closed, this.#pulled]) outcome.catch((error) => this.#host.report(error));

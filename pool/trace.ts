@@ -190,12 +190,14 @@ class TraceWriter implements PoolObserver {
   /** A run of a job. One that never ran has its submission alone. */
   #job(job: ObservedJob, outcome: string): void {
     const { id, task, items, submitted, started, ended, worker, runs, error } = job;
+    // Its runs have been told of.
+    if (started === undefined && runs > 0) return;
     const name = this.#quote(task);
     const at = this.#time(submitted);
     const flow = ++this.#flows;
     const from = `"pid":${PROCESS},"tid":${CALLER},"ts":${at},"cat":"job","name":`;
     const first = runs < 2 ? `{"ph":"X","dur":${POINT},${from}${name},"args":{"id":${this.#json(id)}}}` : "";
-    if (started === undefined) return runs === 0 ? this.#write(first) : undefined;
+    if (started === undefined) return this.#write(first);
     const track = this.#trackFor(worker!, started, ended!);
     const to = `"pid":${PROCESS},"tid":${worker! * TRACKS + track},"ts":${this.#time(started)},"cat":"job","name":`;
     const chunk = items === 1 ? "" : `,"items":${items},"failed":${job.failed}`;

@@ -1,3 +1,4 @@
+import { textOf } from "../pool/checks.ts";
 import { Times } from "../pool/measurement.ts";
 import type { ObservedJob, ObservedPool, PoolObserver, WorkerChange } from "../pool/observation.ts";
 import type { Distribution, ReportData } from "./data.ts";
@@ -21,7 +22,6 @@ interface SlowJob {
   outcome: string;
 }
 
-import { textOf } from "../pool/checks.ts";
 /** Times with their quantiles and a histogram. */
 class Distributed {
   #times = new Times();

@@ -456,34 +456,35 @@ export function createRuntime(host: RuntimeHost): Runtime {
     /** The next outcome: what its item returned. */
     returned(value: unknown): void {
       if (typeof value === "object") return this.#returnedObject(value);
-      if (this.#transfer.length > 0) this.flush(false);
-      this.#note(value, false);
+      this.#noteApart(value);
     }
 
     #returnedObject(value: object | null): void {
       if (isMoved(value)) return this.#moved(value.value, value[MOVE]!);
       // The task may fill it anew for the next item.
       const copy = this.eager ? undefined : copyOf(value);
-      if (copy !== undefined && copy.buffer.byteLength >= WORTH_MOVING) return this.#noteMoved(copy);
-      if (this.#transfer.length > 0) this.flush(false);
-      this.#note(copy === undefined ? value : copy.value, false);
+      if (copy === undefined) return this.#noteApart(value);
+      this.#noteApart(copy.value, copy.buffer.byteLength >= WORTH_MOVING ? copy.buffer : undefined);
     }
 
-    /** With a message that cannot be sent all is gone that was to be moved with it: so it has none but what can be sent for certain, or is for this alone. */
     #moved(value: unknown, transfer: Transferable[]): void {
       // What is there may refer to what is about to be moved away, but for what has been taken over.
       if (this.#transfer.length === 0) this.#flushKept();
       const own = this.eager || transfer.length !== 1 ? undefined : takeOver(value, transfer[0], moveAway);
-      if (own !== undefined) return this.#noteMoved(own);
+      if (own !== undefined) return this.#noteApart(own.value, own.buffer);
       this.#flushKept();
       this.#transfer.push(...transfer);
       this.#note(value, false);
       this.flush(false);
     }
 
-    #noteMoved({ value, buffer }: Own): void {
-      if (this.#transfer.length === 0) this.#flushKept();
-      this.#transfer.push(buffer);
+    /**
+     * Notes it with others that are sent like it, moved or copied. With a message that cannot be sent all is gone that was to be moved with it: so it has none but what can be sent
+     * for certain, or is for this alone.
+     */
+    #noteApart(value: unknown, moved?: ArrayBuffer): void {
+      if (this.#transfer.length > 0 !== (moved !== undefined)) this.#flushKept();
+      if (moved !== undefined) this.#transfer.push(moved);
       this.#note(value, false);
     }
 
