@@ -289,6 +289,23 @@ Deno.test("A pool has no call in a worker that has ended while another one was w
   }
 });
 
+Deno.test("A pool counts the runs of a worker in a row, past those that it holds still", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
+  const [{ runs }] = threads as [CallableStubThread];
+  const all: number[] = [];
+  // The one run of before is 0, and there are places for 512.
+  for (let i = 1; i <= 2000; i++) {
+    submit(pool, 1);
+    await undefined;
+    // The third takes until all others are through.
+    if (runs.length > 1) threads[0]!.runs.reverse();
+    all.push(runs[0]!);
+    if (i !== 3) threads[0]!.finish(1);
+  }
+  assertEquals(all, Array.from({ length: 2003 }, (_, i) => i + 1).filter((run) => run <= 3 || run % 512 !== 3));
+  await end(pool, threads);
+});
+
 Deno.test("A pool sends a call of another task at once, and with it all that it has gathered", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
   submit(pool, 5);

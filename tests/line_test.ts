@@ -49,6 +49,19 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(reported, []);
   });
 
+  Deno.test(`Each of many calls has its own result, however they come to be sent (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 2 });
+    const half = (x: number) => x / 2;
+    let next = 0;
+    for (const window of [1, 2, 30, 1000, 1, 500, 7]) {
+      for (let rounds = Math.min(40, Math.ceil(40_000 / window)); rounds > 0; rounds--) {
+        const calls = Array.from({ length: window }, (_, i) => next + i);
+        assertEquals(await within(Promise.all(calls.map((x) => pool.run(half, x)))), calls.map(half));
+        next += window;
+      }
+    }
+  });
+
   Deno.test(`Errors come through in their order, whatever is in them (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 2 });
     const task = (x: number) => {
@@ -719,6 +732,28 @@ Deno.test("A line sends nothing beside the port before what it had to post unann
     line.drain();
     assertEquals(told, [[0], ["first"], [1, run], ["second", "posted"]]);
     assertEquals(line.call(1, run + 1, run + 1, []), true);
+  } finally {
+    line.close();
+    port2.close();
+  }
+});
+
+Deno.test("Calls of one task that follow each other, and what comes of them, take little more of a line than their numbers do", () => {
+  const { port1, port2 } = new MessageChannel();
+  const line = new Line(port1, { message() {}, returned() {}, delivered() {} });
+  const { memory } = line;
+  const replies = openSharedQueue(memory.replies);
+  /** How many cells have been written each way: the first word says where the writer is. */
+  const written = () => [memory.requests, memory.replies].map(({ ring }) => new Int32Array(ring)[0]!);
+  try {
+    const before = written();
+    for (let run = 0; run < 1000; run++) {
+      assert(line.call(1, run, run + 7, [run, -run - 1]));
+      assert(replies.push(RETURNED, run, run, []));
+    }
+    const after = written();
+    // Two arguments each, one result each, and what says once what they are; the first ones begin at the other end of the ring.
+    assertEquals(after.map((words, i) => words - before[i]!), [1 + 3 + 2 * 1000, 1 + 2 + 1000]);
   } finally {
     line.close();
     port2.close();

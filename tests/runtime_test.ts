@@ -14,7 +14,7 @@ import {
   type ToRuntime,
   WITHDRAWN,
 } from "../worker/protocol.ts";
-import { createRuntime } from "../worker/runtime.ts";
+import { type Calls, createRuntime } from "../worker/runtime.ts";
 import { turn, until } from "./helpers.ts";
 
 // What runs in workers, run here: there are no counts of lines from a worker.
@@ -195,6 +195,58 @@ Deno.test("createRuntime() claims the items of a chunk one by one, until there a
   assertEquals([...claims.subarray(0, 2)], [FINISHED, NO_MORE]);
 });
 
+Deno.test("createRuntime() runs calls that follow each other, as many as it is told, as long as it has room", async () => {
+  const { runtime, claims, told, answers, header } = start({}, 4);
+  const seen: unknown[] = [];
+  const job = Symbol.for("process-pool.job");
+  const func = (x: number) => {
+    seen.push((globalThis as unknown as Record<symbol, { id: number }>)[job]!.id);
+    if (x === 1) throw new RangeError("one");
+    if (x === 5) return Promise.resolve(5);
+    if (x === 8) runtime.end();
+    return x;
+  };
+  await answers({ type: "run", ...header({ key: 9, name: "func", func: func as (...args: unknown[]) => unknown }), args: [0] });
+  /** Calls of the task, from this one on: a number that is its argument and more than its run, and less than its id. */
+  function callsFrom(x: number): Calls {
+    let at = x;
+    return {
+      kind: 9,
+      get number() {
+        return at % 4;
+      },
+      get label() {
+        return at + 100;
+      },
+      get values() {
+        return [at];
+      },
+      takeNext: () => (at++, true),
+    };
+  }
+  const states = () => [0, 1, 2, 3].map((i) => claims[i * CLAIM_WORDS]);
+  const send = () => [0, 1, 2, 3].forEach((i) => claims[i * CLAIM_WORDS] = SENT);
+  const ends = () => told.splice(0).map((message) => "run" in message && [message.type, message.run, "value" in message && message.value]);
+  told.length = seen.length = 0;
+  send();
+  claims[2 * CLAIM_WORDS] = WITHDRAWN;
+  assertEquals(runtime.callAll(callsFrom(0), 3), 3);
+  // One that was taken back ends as one that returned nothing, and was not run.
+  assertEquals(ends(), [["returned", 0, 0], ["threw", 1, false], ["returned", 2, undefined]]);
+  assertEquals([seen, states()], [[100, 101], [FINISHED, FINISHED, WITHDRAWN, SENT]]);
+  // One that waits for something takes the room of the others.
+  send();
+  assertEquals(runtime.callAll(callsFrom(4), 4), 2);
+  assertEquals([runtime.hasRoom, states()], [false, [FINISHED, STARTED, SENT, SENT]]);
+  await turn();
+  assertEquals([runtime.hasRoom, ends()], [true, [["returned", 0, 4], ["returned", 1, 5]]]);
+  // Nothing is started once it has ended.
+  send();
+  assertEquals(runtime.callAll(callsFrom(7), 4), 2);
+  assertEquals(runtime.callAll(callsFrom(7), 4), 0);
+  assertEquals([ends(), states()], [[["returned", 3, 7]], [FINISHED, SENT, SENT, FINISHED]]);
+});
+
 Deno.test("createRuntime() keeps as many tasks as its slot remembers, as many of those before, and no more", async () => {
   const { runtime, told, claims, header, answers } = start();
   await answers({ type: "run", ...header({ key: 0, name: "zero", func: () => "zero" }), args: [] });
@@ -207,7 +259,7 @@ Deno.test("createRuntime() keeps as many tasks as its slot remembers, as many of
     await turn();
     told.length = 0;
     claims[0] = SENT;
-    runtime.call(0, 1, 0, []);
+    runtime.callAll({ kind: 0, number: 1, label: 0, values: [], takeNext: () => false }, 1);
     await turn();
     return told[0]?.type;
   }
@@ -267,7 +319,7 @@ Deno.test("createRuntime() has nothing in memory of the item that ended the thre
 Deno.test("encodeError() cuts what is the pool's from a stack, and nothing that is the task's", () => {
   const error = new Error("no");
   const own = "Error: no\n    at close (file:///home/me/runtime.ts:2:26)\n    at async task (file:///home/me/runtime.ts:8:3)";
-  for (const frame of ["callTask", "async settleLater", "runItems", "async runChunk", "async callInitializer", "async callFinalizer"]) {
+  for (const frame of ["callTasks", "async settleLater", "runItems", "async runChunk", "async callInitializer", "async callFinalizer"]) {
     error.stack = `${own}\n    at ${frame} (process-pool/worker, <anonymous>:300:5)\n    at work (process-pool/worker, <anonymous>:800:5)`;
     const thrown = encodeError(error, () => undefined);
     assertEquals("errors" in thrown && thrown.errors[0]?.stack, own);

@@ -174,6 +174,113 @@ Deno.test("openSharedQueue() refuses when it is full and takes more when there i
   assert(full > 100 && full < 10_000, String(full));
 });
 
+Deno.test("openSharedQueue() has records of numbers that go on with the one before take one cell for each number, round and round", () => {
+  for (let seed = 1; seed <= 10; seed++) {
+    const { writer, reader } = open(256, 2 ** 31 - 3000);
+    const random = new Random(seed);
+    const expected: [kind: number, number: number, label: unknown, values: unknown[]][] = [];
+    const numbers = [0, -0, NaN, 1.5, -1, 2 ** 31, 7];
+    let [kind, number, label, length] = [0, 0, 0 as unknown, 0];
+    let full = 0, wentOn = 0;
+    for (let i = 0; i < 20_000; i++) {
+      if (random.chance(0.5)) {
+        // One in ten does not go on, for one reason or another.
+        number++;
+        label = length === 0 ? random.pick<unknown>([...numbers, "text"]) : typeof label === "number" ? label + 1 : label;
+        if (random.chance(0.02)) kind = random.below(3);
+        if (random.chance(0.02)) number = random.below(2 ** 30);
+        if (random.chance(0.02)) label = random.pick<unknown>([...numbers, 2 ** 53 - 2, "text"]);
+        if (random.chance(0.02)) length = random.below(3);
+        const values: unknown[] = Array.from({ length }, () => random.pick<unknown>(random.chance(0.02) ? ["text", null, [1]] : numbers));
+        if (writer.push(kind, number, label, values)) expected.push([kind, number, label, values]);
+        else full++;
+      } else if (expected.length === 0) {
+        assertEquals([reader.hasNext, reader.nextKind, reader.take(), reader.takeNext()], [false, undefined, false, false]);
+      } else if (random.chance(0.3)) {
+        assertEquals(reader.nextKind, expected[0]![0]);
+        if (!reader.takeNext()) continue;
+        wentOn++;
+        assertEquals([reader.kind, reader.number, reader.label, reader.values], expected.shift()!);
+      } else if (expected[0]![3].length === 0 && random.chance(0.4)) {
+        const [runs, labels]: [number[], unknown[]] = [[], []];
+        const [next] = expected[0]!;
+        // Of this kind it takes all that have no values; of those that have some nobody asks for all.
+        const others = expected.findIndex(([kind, , , { length }]) => kind !== next || length > 0);
+        if (others >= 0 && expected[others]![0] === next) continue;
+        reader.takeAll(next, runs, labels);
+        const taken = expected.splice(0, others < 0 ? expected.length : others);
+        assertEquals([runs, labels], [taken.map(([, number]) => number), taken.map(([, , label]) => label)]);
+      } else assertEquals(take(reader), expected.shift()!);
+    }
+    assert(full > 100 && wentOn > 500, `${full}, ${wentOn}`);
+  }
+  const { writer, reader } = open(256);
+  let count = 0;
+  while (writer.push(1, count, count, [count])) count++;
+  assert(count > 250, String(count));
+  for (let i = 0; i < count; i++) assertEquals(take(reader), [1, i, i, [i]]);
+});
+
+Deno.test("openSharedQueue() takes a record as what it is that is written between two looks", () => {
+  const { load } = Atomics;
+  let look = (): void => {};
+  Atomics.load = ((array: Int32Array, index: number) => {
+    const value = load(array, index);
+    look();
+    return value;
+  }) as typeof load;
+  let queue: ReturnType<typeof open>;
+  try {
+    queue = open();
+  } finally {
+    Atomics.load = load;
+  }
+  const { writer, reader } = queue;
+  const taken: unknown[] = [];
+  let next = 0;
+  for (const [round, kind] of [1, 1, 1, 2, 2, 1, 1].entries()) {
+    // When it has looked in vain, there is one.
+    for (const takes of ["take", "takeNext", "nextKind", "hasNext"] as const) {
+      look = () => {
+        look = () => {};
+        assert(writer.push(kind, next, next, [-next]));
+        next++;
+      };
+      const result = reader[takes];
+      assert(!(typeof result === "function" ? result() : result), `${takes} in round ${round}`);
+      while (reader.take()) taken.push([reader.kind, reader.number, reader.label, ...reader.values]);
+    }
+  }
+  assertEquals(taken, [1, 1, 1, 2, 2, 1, 1].flatMap((kind, i) => [0, 1, 2, 3].map((j) => [kind, 4 * i + j, 4 * i + j, -4 * i - j])));
+});
+
+Deno.test("openSharedQueue() goes on only with a record that was written, whatever getters do", () => {
+  const { writer, reader } = open();
+  const push = (number: number, ...values: unknown[]): boolean => writer.push(1, number, number, values);
+  const withGetter = (number: number, get: () => number): boolean =>
+    writer.push(1, number, number, Object.defineProperty([0, 0], 1, { get }));
+  assert(push(1, 10, 11));
+  // Refused; then one of the same number goes on.
+  assertEquals(push(2, 20, Symbol()), false);
+  assert(push(2, 20, 21));
+  const fail = () => {
+    throw new RangeError("no");
+  };
+  assertThrows(() => withGetter(3, fail), RangeError, "no");
+  assert(push(3, 30, 31));
+  // A getter writes what would have gone on, which comes first then; when it is asked once more, nothing else can be written.
+  const nested: boolean[] = [];
+  assert(withGetter(4, () => nested.push(push(4 + nested.length, 40, 42))));
+  assertEquals(nested, [true, false]);
+  assert(push(5, 50, 51));
+  for (const [number, second] of [[1, 11], [2, 21], [3, 31], [4, 42], [4, 2], [5, 51]] as const) {
+    assertEquals(take(reader), [1, number, number, [second === 2 ? 0 : 10 * number, second]]);
+  }
+  writer.close();
+  assertEquals(push(6, 60, 61), false);
+  assert(!reader.hasNext);
+});
+
 Deno.test("openSharedQueue() has all its room again after records that it refused or that were read", () => {
   const { writer, reader } = open();
   const large = new Uint8Array(2 ** 14);

@@ -1,5 +1,5 @@
 import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
-import { openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
+import { makeQueueMemory, openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
 import { soon } from "./soon.ts";
 
 /** The memory that both ends of a line share. */
@@ -42,7 +42,7 @@ export const ITEM_THREW = 5;
 /** Several items of a chunk, or its end: the label is their values, then come the index of the first, whether they are the last, and the time that the chunk has taken. */
 export const ITEMS = 6;
 
-/** For so many cells of eight bytes there is room at a time, each way: as many as there may be sent ahead, if they take 32 cells each. A number takes four. */
+/** For so many cells of eight bytes there is room at a time, each way: as many as there may be sent ahead, if they take 32 cells each. A number takes one, or four if it does not go on. */
 const CELLS = 2 ** 14;
 
 /** So many bytes of long texts and buffers, each way: room for a quarter of that in one record. Less, and more of them go by messages; more, and they fall out of the caches of a core. */
@@ -119,7 +119,7 @@ export class Line {
   constructor(port: MessagePort, events: LineEvents) {
     this.#port = port;
     this.#events = events;
-    const queue = (): QueueMemory => ({ ring: new SharedArrayBuffer(8 * (16 + CELLS)), bulk: new SharedArrayBuffer(BULK) });
+    const queue = (): QueueMemory => makeQueueMemory(CELLS, BULK);
     this.memory = { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(4 * (MAY_SPIN + 16)) };
     this.#requests = openSharedQueue(this.memory.requests);
     this.#replies = openSharedQueue(this.memory.replies);
@@ -165,9 +165,7 @@ export class Line {
    * for many.
    */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
-    if (this.#unannounced !== undefined || !this.#requests.push(key, run, id, args)) return false;
-    this.#count(1);
-    return true;
+    return this.#unannounced === undefined && this.#requests.push(key, run, id, args);
   }
 
   /** Writes a chunk of numbers where the worker finds it; false if it has to be posted: to write objects takes as long as to have a message copy them. */
@@ -175,7 +173,7 @@ export class Line {
     const { items, numbers } = message;
     if (this.#unannounced !== undefined || !ArrayBuffer.isView(items) || numbers !== undefined) return false;
     if (!this.#requests.push(CHUNK, message.run, message, [])) return false;
-    this.#sent(message);
+    this.#chunks.add(message.run);
     this.ring(1);
     return true;
   }
@@ -200,6 +198,7 @@ export class Line {
 
   /** Tells the worker of so many jobs that were written. */
   ring(calls: number): void {
+    this.#count(calls);
     const maySpin = busyLines < CORES ? 1 : 0;
     if (this.#bells[MAY_SPIN] !== maySpin) this.#bells[MAY_SPIN] = maySpin;
     this.#expectReply(this.#wakeSoon(calls));

@@ -16,12 +16,24 @@ export interface RuntimeHost {
   hasRoom?(): void;
 }
 
+/** A call of a task and those that follow it, as they lie in a queue. */
+export interface Calls {
+  /** The key of the task. */
+  readonly kind: number;
+  /** The run, the id and the arguments of a call. */
+  readonly number: number;
+  readonly label: string | number;
+  readonly values: readonly unknown[];
+  /** Goes on to the next call of this task; false if it is not there. */
+  takeNext(): boolean;
+}
+
 /** The part of a thread that runs tasks. */
 export interface Runtime {
   /** Takes a message of the slot's; a job only if there is room. */
   receive(message: ToRuntime): void;
-  /** The same for the first run of a job whose task is known already by this key. */
-  call(key: number, run: number, id: string | number, args: readonly unknown[]): void;
+  /** Runs so many calls at the most, as long as there is room, each for the first time, of a task that is known already: how many. */
+  callAll(calls: Calls, most: number): number;
   /** Whether it takes a job now. */
   readonly hasRoom: boolean;
   /** Whether it runs no job. */
@@ -296,33 +308,43 @@ export function createRuntime(host: RuntimeHost): Runtime {
   function run({ run, task: message, id, attempt, args }: ToRuntime & { type: "run" }): void {
     // Even of one that was taken back: the slot counts its task as known from this message on.
     task(message);
-    callTask(message.key, run, id, args, attempt);
+    callTasks({ kind: message.key, number: run, label: id, values: args, takeNext: () => false }, attempt, 1);
   }
 
   /**
-   * Runs a job whose task is known. One that was taken back ends as one that returned nothing: nobody looks at that, and what is done most is compiled but once. Stacks are cut
-   * where this calls the task: see encode_error.ts.
+   * Runs jobs whose task is known. One that was taken back ends as one that returned nothing: nobody looks at that, and what is done most is compiled but once. Stacks are cut where
+   * this calls the task: see encode_error.ts.
    */
-  function callTask(key: number, run: number, id: string | number, args: readonly unknown[], attempt = 1): void {
-    const func = tasks.get(key) ?? earlierTasks.get(key)!;
-    const claimed = claim(run);
-    let value: unknown;
-    try {
-      if (claimed) {
-        beginCall(id, attempt);
-        value = func(...args);
+  function callTasks(calls: Calls, attempt: number, most: number): number {
+    const func = tasks.get(calls.kind) ?? earlierTasks.get(calls.kind)!;
+    let done = 0;
+    do {
+      done++;
+      const { number: run } = calls;
+      const claimed = claim(run);
+      let value: unknown;
+      try {
+        if (claimed) {
+          beginCall(calls.label, attempt);
+          value = func(...calls.values);
+          called.job = undefined;
+          if (isThenable(value)) {
+            settleLater(run, func, value);
+            if (hasRoom()) continue;
+            break;
+          }
+          noteTime(run, 1);
+        }
+        postResult(run, value);
+      } catch (thrown) {
         called.job = undefined;
-        if (isThenable(value)) return void settleLater(run, func, value);
         noteTime(run, 1);
+        // Among the errors that come here is that of a result that cannot be copied.
+        post({ type: "threw", run, thrown: encodeFailure(func, thrown) });
       }
-      postResult(run, value);
-    } catch (thrown) {
-      called.job = undefined;
-      noteTime(run, 1);
-      // Among the errors that come here is that of a result that cannot be copied.
-      post({ type: "threw", run, thrown: encodeFailure(func, thrown) });
-    }
-    if (claimed) finish(run);
+      if (claimed) finish(run);
+    } while (done < most && !ended && calls.takeNext());
+    return done;
   }
 
   async function settleLater(run: number, func: Func, outcome: PromiseLike<unknown>): Promise<void> {
@@ -704,8 +726,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     },
     turn: () => new Promise((resolve) => void startImmediate()(resolve)),
     encode,
-    call(key, run, id, args) {
-      if (!ended) callTask(key, run, id, args);
+    callAll(calls, most) {
+      return ended ? 0 : callTasks(calls, 1, most);
     },
     receive(message) {
       if (ended) return;

@@ -127,8 +127,9 @@ export class Slot {
   #thread: Thread;
   #claims: Int32Array<SharedArrayBuffer>;
   #holdings: Holding[];
-  /** The indexes of those that are free. */
-  #free: number[] = [];
+  /** The next run, unless its place is in use. */
+  #nextRun = 0;
+  #mostRuns: number;
   #load = 0;
   /** How many of them are withdrawn. */
   #withdrawn = 0;
@@ -181,7 +182,7 @@ export class Slot {
     const places = capacity + MOST_AHEAD;
     this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
     this.#holdings = Array.from({ length: places }, (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS }));
-    for (let i = places - 1; i >= 0; i--) this.#free.push(i);
+    this.#mostRuns = Math.floor(MOST_RUNS / places) * places;
     this.#observation = observation;
     if (observation !== undefined) this.#times = new Float64Array(new SharedArrayBuffer(places * 2 * Float64Array.BYTES_PER_ELEMENT));
     this.#thread = start({
@@ -363,13 +364,15 @@ export class Slot {
 
   #sendCalls(queue: Queue<Ticket>, beside: Beside, most: number): number {
     let sent = 0;
+    let known: TaskMessage | undefined;
     // A getter of what is sent may have led here again, or have ended the slot.
     while (sent < most && this.hasRoom) {
       const ticket = queue.first;
       const callArgs = ticket?.callArgs;
       if (ticket === undefined || callArgs === undefined) break;
       const task = ticket.task!;
-      if (!this.#known.has(task.key)) break;
+      if (task !== known && !this.#known.has(task.key)) break;
+      known = task;
       queue.shift();
       const holding = this.#hold(ticket);
       const { run } = ticket;
@@ -393,10 +396,14 @@ export class Slot {
   /** Notes that the worker holds a ticket, before it is sent: a getter of what is sent may lead here again, or end the slot. */
   #hold(ticket: Ticket): Holding {
     if (this.#load === 0) this.#answeredNow();
-    const index = this.#free.pop()!;
-    const holding = this.#holdings[index]!;
     const { length: places } = this.#holdings;
-    holding.run = ticket.run = this.#sent % Math.floor(MOST_RUNS / places) * places + index;
+    let run = this.#nextRun;
+    // One after the other, so that what is sent goes on with what was sent before: of the places, few are in use but for those that come last.
+    while (this.#holdings[run % places]!.run !== undefined) run = this.#after(run);
+    this.#nextRun = this.#after(run);
+    const index = run % places;
+    const holding = this.#holdings[index]!;
+    holding.run = ticket.run = run;
     holding.ticket = ticket;
     ticket.slot = this;
     ticket.sentAs = this.#sent++;
@@ -408,6 +415,10 @@ export class Slot {
     // The worker sees this when it sees what is sent.
     this.#claims[claim] = SENT;
     return holding;
+  }
+
+  #after(run: number): number {
+    return run + 1 < this.#mostRuns ? run + 1 : 0;
   }
 
   /** The same back for what could not be sent; false if it has left the slot already. */
@@ -688,7 +699,6 @@ export class Slot {
   #clear(holding: Holding): void {
     if (holding.ticket === undefined) this.#withdrawn--;
     holding.run = holding.ticket = undefined;
-    this.#free.push(holding.claim / CLAIM_WORDS);
     if (--this.#load === 0) this.#isFull = false;
   }
 
