@@ -27,7 +27,7 @@ import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from ".
 import { Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
 import { Watchdog } from "./pool/watchdog.ts";
-import { JobTicket, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
+import { type ErrorOf, JobTicket, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
 import { releasePermits, Semaphore, takePermit, waitForPermit } from "./semaphore.ts";
 import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
 import type { LeftBehind, Slot } from "./worker/slot.ts";
@@ -200,7 +200,7 @@ export class ProcessPool implements AsyncDisposable {
     };
     this.#watchdog = new Watchdog(this.#options.clock, {
       tickets: () => this.#crew.tickets(),
-      expire: (ticket, item) => this.#expire(ticket, item),
+      expire: (ticket, item, others) => this.#expire(ticket, item, others),
     });
     const { initializer, finalizer } = this.#options;
     if (initializer !== undefined) this.#tasks.check(initializer);
@@ -614,6 +614,7 @@ export class ProcessPool implements AsyncDisposable {
 
   /** Sends what was admitted. If those are tiny calls, the ones that come next are sent together, `later` at the latest. */
   #send(later: Later): void {
+    if (this.#sending) return;
     this.#gathered = 0;
     const together = this.#sendQueued();
     if (this.#queue.size > 0) this.#dispatch();
@@ -629,6 +630,7 @@ export class ProcessPool implements AsyncDisposable {
   #gathered = 0;
   /** Whether something was left in the queue when no worker had room for more: who is admitted then is sent when there is. */
   #isFull = false;
+  #sending = false;
 
   #sendGathered = (): void => {
     this.#gathering = false;
@@ -652,8 +654,21 @@ export class ProcessPool implements AsyncDisposable {
     this.#conclude();
   }
 
-  /** How many calls like those that it sent last may be sent together. */
+  /**
+   * How many calls like those that it sent last may be sent together. Whatever is admitted or comes back meanwhile, this sends it, too: of thousands that wait at the gate and cannot be
+   * sent, each lets in the next when it settles.
+   */
   #sendQueued(): number {
+    if (this.#sending) return 0;
+    this.#sending = true;
+    try {
+      return this.#sendAll();
+    } finally {
+      this.#sending = false;
+    }
+  }
+
+  #sendAll(): number {
     let together = 0;
     while (this.#queue.size > 0) {
       const slot = this.#crew.choose(this.#queue.size);
@@ -727,8 +742,10 @@ export class ProcessPool implements AsyncDisposable {
     takenBack: (tickets) => this.#requeue(tickets),
     bereaved: (left, death) => this.#settleAll(this.#queueAgain(left, death)),
     broken: (error) => {
-      if (this.#state === "open") this.#state = "broken";
-      this.#defect = error;
+      if (this.#state === "open") {
+        this.#state = "broken";
+        this.#defect = error;
+      }
       this.#refuseWaiting(error);
       this.#settleAll(this.#queue.clear().map((ticket) => [ticket, failed(error)]));
     },
@@ -775,7 +792,9 @@ export class ProcessPool implements AsyncDisposable {
     for (const ticket of tickets.toReversed()) this.#queue.joinFront(ticket);
   }
 
-  #lost = (ticket: Ticket, nextItem: number, death: Death): Outcome<unknown> | undefined => {
+  #lost: OutcomeOf = (ticket, nextItem, death) => {
+    // One signal may abort several, of which the first has ended the worker.
+    if (ticket.signal?.aborted) return { state: "cancelled", error: ticket.signal.reason };
     return ticket.lost((id, attempts) => this.#crew.diedError(death, { id, name: ticket.name, attempts }), nextItem);
   };
 
@@ -808,7 +827,8 @@ export class ProcessPool implements AsyncDisposable {
       }
       if (!force) return false;
       const { slot } = ticket;
-      const ended = this.#stopWith(ticket, outcome.error, () => outcome, () => !slot!.hasUnread);
+      const outcomeOf: OutcomeOf = (each, nextItem, death) => each === ticket ? outcome : this.#lost(each, nextItem, death);
+      const ended = this.#stopWith(ticket, outcome.error, outcomeOf, () => !slot!.hasUnread);
       if (ended !== undefined) this.#settleAll(ended);
       else if (ticket.slot === slot) this.#letGo(ticket, outcome);
       // Else it has just settled, or it has just failed and is to run again.
@@ -825,30 +845,25 @@ export class ProcessPool implements AsyncDisposable {
     this.#settle(ticket, outcome);
   }
 
-  /** A job, or an item of a chunk, has run for too long; the rest of the chunk runs elsewhere. */
-  #expire(ticket: Ticket, item: number): void {
-    const { timeout: limit, name: taskName } = ticket;
-    const errorOf = (jobId: string | number, attempts: number): JobTimeoutError =>
-      new JobTimeoutError(`Stopped job ${show(jobId)} (task ${show(taskName)}) as it ran for more than ${limit} ms`, {
-        jobId,
-        taskName,
-        limit,
-        attempts,
-      });
+  /** A job, or an item of a chunk, has run for too long, as these others have; the rest of the chunk runs elsewhere. */
+  #expire(ticket: Ticket, item: number, others: ReadonlyMap<Ticket, number>): void {
     const { slot } = ticket;
     const stillRuns = (): boolean => ticket.isAt(item) && !slot!.hasUnread && slot!.halt(ticket, item);
-    const error = errorOf(ticket.idOf(item), ticket.attempt);
-    const ended = this.#stopWith(ticket, error, () => ticket.lost(errorOf, item), stillRuns);
+    const error = timedOut(ticket)(ticket.idOf(item), ticket.attempt);
+    const outcomeOf: OutcomeOf = (each, nextItem, death) => {
+      if (each === ticket) return ticket.lost(timedOut(ticket), item);
+      return others.get(each) === nextItem ? each.lost(timedOut(each), nextItem) : this.#lost(each, nextItem, death);
+    };
+    const ended = this.#stopWith(ticket, error, outcomeOf, stillRuns);
     if (ended !== undefined) this.#settleAll(ended);
     else if (ticket.slot === slot) this.#watchdog.lookSoon();
     this.#dispatch();
   }
 
   /**
-   * Stops the worker that runs a ticket, of which this comes then; its neighbours share its fate. Those that end, and how; undefined if the ticket
-   * does not run there any more, or is not to be stopped yet.
+   * Stops the worker that runs a ticket; its neighbours share its fate. Those that end, and how; undefined if the ticket does not run there any more, or is not to be stopped yet.
    */
-  #stopWith(ticket: Ticket, error: unknown, outcome: () => Outcome<unknown> | undefined, mayStop: () => boolean): Settlement[] | undefined {
+  #stopWith(ticket: Ticket, error: unknown, outcomeOf: OutcomeOf, mayStop: () => boolean): Settlement[] | undefined {
     const slot = ticket.slot!;
     // Nothing more is started there from now on, and what has finished is told: so it is this one that runs.
     this.#requeue(slot.withdrawAll());
@@ -856,7 +871,7 @@ export class ProcessPool implements AsyncDisposable {
     if (ticket.slot !== slot || !mayStop()) return undefined;
     const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: error } };
     const left = this.#crew.stop(slot, error);
-    return this.#queueAgain(left, death, (each, nextItem) => each === ticket ? outcome() : this.#lost(each, nextItem, death));
+    return this.#queueAgain(left, death, outcomeOf);
   }
 
   /** Cancels a chunk that has not started; of one that has, no more items are started, and with `force` its worker is stopped. */
@@ -949,8 +964,22 @@ function isSmallCall(ticket: Ticket): boolean {
 type Cancelled = { state: "cancelled"; error: unknown };
 type Settlement = [ticket: Ticket, outcome: Outcome<unknown>];
 
+/** How one ends whose worker died when this of its items would have been the next; undefined if it can still be run. */
+type OutcomeOf = (ticket: Ticket, nextItem: number, death: Death) => Outcome<unknown> | undefined;
+
 function failed(error: unknown): Outcome<unknown> {
   return { state: "failed", error };
+}
+
+/** Makes the errors of one that has run for too long. */
+function timedOut({ timeout: limit, name: taskName }: Ticket): ErrorOf {
+  return (jobId, attempts) =>
+    new JobTimeoutError(`Stopped job ${show(jobId)} (task ${show(taskName)}) as it ran for more than ${limit} ms`, {
+      jobId,
+      taskName,
+      limit,
+      attempts,
+    });
 }
 
 function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {

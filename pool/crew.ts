@@ -361,8 +361,8 @@ export class Crew {
     const left: LeftBehind = { started: [], unstarted: [] };
     for (const slot of this.#slots) {
       const { started, unstarted } = this.stop(slot, reason);
-      left.started.push(...started);
-      left.unstarted.push(...unstarted);
+      left.started = left.started.concat(started);
+      left.unstarted = left.unstarted.concat(unstarted);
     }
     this.#watchIdle();
     return left;
@@ -478,7 +478,7 @@ export class Crew {
     this.#parts.events.bereaved(left, death);
     if (left.started.length === 0) this.#parts.callbacks.report(this.diedError(death));
     // What its module left behind may have ended it before its first job: the next would fare no better.
-    if (left.started.length === 0 && !slot.proven) this.#startFailed(death);
+    if (left.started.length === 0 && !slot.proven && !slot.dismissed) this.#startFailed(death);
     this.#parts.events.changed();
   }
 

@@ -346,13 +346,22 @@ export class Chunk extends Ticket {
   }
 
   isAt(item: number): boolean {
-    this.collect();
     // Of a chunk whose map has ended nobody wants to know more.
-    if (item === NO_MORE) return true;
+    return item === NO_MORE || this.#arrived() === item - 1;
+  }
+
+  override hasUnread(item: number): boolean {
+    // Others may be in the hands of the worker for as long as the next one takes.
+    return this.#eager && item !== NO_MORE && this.#arrived() < item - 1;
+  }
+
+  /** How many items have been settled, or will be with the next that is. */
+  #arrived(): number {
+    this.collect();
     let settled = this.#settledItems;
     // Of those that the worker was not sent nothing comes but with the next result.
     while (this.#unsendable.has(settled)) settled++;
-    return settled === item - 1;
+    return settled;
   }
 
   idOf(item: number): number {

@@ -92,6 +92,11 @@ export abstract class Ticket implements Place<Ticket> {
    */
   abstract isAt(item: number): boolean;
 
+  /** Whether items have not arrived that its worker has sent, if this one, counted from 1, is what that has started last. */
+  hasUnread(_item: number): boolean {
+    return false;
+  }
+
   /** What errors call this item, counted from 1. */
   abstract idOf(item: number): string | number;
 

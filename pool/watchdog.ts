@@ -6,8 +6,10 @@ import type { Ticket } from "./ticket.ts";
 export interface Watched {
   /** What workers hold. */
   tickets(): Iterable<Ticket>;
-  /** Called for one of which this item, counted from 1, has run for too long. If it does not end, {@linkcode Watchdog.lookSoon} is to be called. */
-  expire(ticket: Ticket, item: number): void;
+  /**
+   * Called for one of which this item, counted from 1, has run for too long; the others are all of which one has. If it does not end, {@linkcode Watchdog.lookSoon} is to be called.
+   */
+  expire(ticket: Ticket, item: number, others: ReadonlyMap<Ticket, number>): void;
 }
 
 /** When a result is about to arrive that was sent before the item that has run for too long, it is looked again after so many ms. */
@@ -69,18 +71,21 @@ export class Watchdog {
   #look(): void {
     this.#next = Infinity;
     const today = this.#clock.today();
-    const expired: { ticket: Ticket; slot: Slot; item: number }[] = [];
+    const expired = new Map<Ticket, number>();
+    const slots = new Map<Ticket, Slot>();
     for (const ticket of this.#watched.tickets()) {
       const { timeout } = ticket;
       if (timeout === Infinity) continue;
       const slot = ticket.slot!;
       const running = slot.runningFor(ticket, today);
       const left = timeout - (running?.time ?? 0);
-      if (running !== undefined && left <= 0 && ticket.isAt(running.item)) expired.push({ ticket, slot, item: running.item });
-      else this.#lookAfter(Math.max(SOON, Math.ceil(left)));
+      if (running !== undefined && left <= 0 && ticket.isAt(running.item)) {
+        expired.set(ticket, running.item);
+        slots.set(ticket, slot);
+      } else this.#lookAfter(Math.max(SOON, Math.ceil(left)));
     }
     // One of them may have been a neighbour of another, be gone with it, and have another worker by now.
-    for (const { ticket, slot, item } of expired) if (ticket.slot === slot) this.#watched.expire(ticket, item);
+    for (const [ticket, item] of expired) if (ticket.slot === slots.get(ticket)) this.#watched.expire(ticket, item, expired);
     if (this.#limited === 0) this.#rest();
   }
 }

@@ -531,3 +531,110 @@ for (const backend of BACKENDS) {
     assertEquals(await within(neighbour.result()), "fine");
   });
 }
+
+Deno.test("ProcessPool fails thousands of waiting jobs that cannot be sent, one after the other, and goes on", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 2 });
+  const task = (x: unknown) => x;
+  const calls = Array.from({ length: 5000 }, (_, i) => pool.run(task, i === 2500 ? "fine" : () => i));
+  const outcomes = await within(Promise.allSettled(calls));
+  for (const [i, outcome] of outcomes.entries()) {
+    if (i === 2500) assertEquals(outcome, { status: "fulfilled", value: "fine" });
+    else assert(outcome.status === "rejected" && outcome.reason.name === "DataCloneError", String(i));
+  }
+  const { waiting, queued, running, failed } = pool.stats();
+  assertEquals([waiting, queued, running, failed], [0, 0, 0, 4999]);
+  assertEquals(await within(pool.run(task, 1)), 1);
+});
+
+for (const backend of [...BACKENDS, "inline"] as const) {
+  Deno.test(`One signal aborts all jobs that run in one worker with its own reason (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, jobsPerWorker: 3 });
+    const controller = new AbortController();
+    const forever = () => new Promise<never>(() => {});
+    const futures: Future<unknown>[] = [];
+    for (let i = 0; i < 4; i++) futures.push(await pool.submit(new Job({ func: forever, signal: controller.signal, retries: i % 2 })));
+    const other = await pool.submit(() => "elsewhere");
+    while (!futures.slice(0, 3).every((future) => future.running())) await turn();
+    controller.abort("enough");
+    for (const future of futures) assertEquals([await within(future.exception()), future.state], ["enough", "cancelled"]);
+    assertEquals(await within(other.result()), "elsewhere");
+  });
+}
+
+for (const backend of BACKENDS) {
+  Deno.test(`Jobs of one worker that have run for too long at once all fail for that (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, jobsPerWorker: 4 });
+    const forever = () => new Promise<never>(() => {});
+    const futures: Future<unknown>[] = [];
+    for (const timeout of [50, 60, 60_000, 70]) futures.push(await pool.submit(new Job({ func: forever, timeout })));
+    while (!futures.every((future) => future.running())) await turn();
+    // Their limits are over before anybody looks.
+    for (const end = performance.now() + 100; performance.now() < end;);
+    const errors = await within(Promise.all(futures.map((future) => future.exception())));
+    assertEquals(errors.map((error) => error instanceof JobTimeoutError ? error.limit : (error as Error).name), [
+      50,
+      60,
+      "WorkerDiedError",
+      70,
+    ]);
+  });
+}
+
+Deno.test("Future.cancel({ force }) loses no item of a map in the same worker whose result is on its way", async () => {
+  const runs = sharedWords(10);
+  await using pool = new ProcessPool({
+    backend: "killable",
+    maxWorkers: 1,
+    jobsPerWorker: 2,
+    retries: 1,
+    initializer: share,
+    initArgs: [runs],
+  });
+  const neighbour = await pool.submit(() => new Promise<never>(() => {}));
+  const task = async (i: number) => {
+    const { counts } = globalThis as unknown as { counts: Int32Array };
+    const run = Atomics.add(counts, i, 1);
+    await undefined;
+    if (i === 9 && run === 0) await new Promise<never>(() => {});
+    // Too large for shared memory.
+    return new Map([[i, "x".repeat(50_000)]]);
+  };
+  const results = pool.map(task, Array(10).keys(), { chunkSize: 10 });
+  const first = results.next();
+  // This thread takes nothing by the port before all but the last are through.
+  const end = performance.now() + 10_000;
+  let began = pool.stats().running === 2;
+  while (!began) began = (await turn(), pool.stats().running === 2);
+  while (Atomics.load(runs, 9) === 0 && performance.now() < end);
+  assert(neighbour.cancel({ force: true }));
+  const keys = [(await within(first)).value!.keys().next().value];
+  for await (const result of results) keys.push(result.keys().next().value);
+  assertEquals([keys, [...runs]], [[...Array(10).keys()], [1, 1, 1, 1, 1, 1, 1, 1, 1, 2]]);
+});
+
+Deno.test("ProcessPool whose finalizer ends its workers starts others, and is as closed as any when it is shut down", async () => {
+  const reported: unknown[] = [];
+  await using pool = new ProcessPool({
+    maxWorkers: 3,
+    idleTimeout: 1,
+    finalizer: () => Deno.exit(3),
+    onError: (error) => reported.push(error),
+  });
+  await within(pool.warmUp());
+  while (pool.stats().workers > 0) await turn();
+  assertEquals(await within(pool.run(() => "fine")), "fine");
+  await within(pool.warmUp());
+  await within(pool.shutdown());
+  await assertRejects(() => pool.run(() => 1), PoolClosedError, "shut down");
+  for (const error of reported) assertInstanceOf(error, WorkerDiedError);
+});
+
+Deno.test("ProcessPool.terminate() ends as many jobs as one worker can run", async () => {
+  const jobs = 150_000;
+  const pool = new ProcessPool({ backend: "inline", maxWorkers: 1, jobsPerWorker: jobs, queueSize: jobs });
+  const forever = () => new Promise<never>(() => {});
+  const outcomes = Promise.allSettled(Array.from({ length: jobs }, () => pool.run(forever)));
+  while (pool.stats().running < jobs) await turn();
+  await within(pool.terminate());
+  for (const outcome of await within(outcomes)) assert(outcome.status === "rejected" && outcome.reason instanceof PoolClosedError);
+});

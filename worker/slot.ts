@@ -160,6 +160,7 @@ export class Slot {
   #now: () => number;
   #idleSince = 0;
   #proven = false;
+  #dismissed = false;
   /** Whether the worker has said something since it was last looked at. */
   #heard = false;
   /** How many looks in a row have found it neither running nor saying anything. */
@@ -288,6 +289,11 @@ export class Slot {
   /** Whether the worker has done a job. */
   get proven(): boolean {
     return this.#proven;
+  }
+
+  /** Whether the worker was told to close. */
+  get dismissed(): boolean {
+    return this.#dismissed;
   }
 
   /** For how long the worker has been ready and without a job, in ms; undefined if it is not so. */
@@ -458,7 +464,7 @@ export class Slot {
     const silent = !this.#heard && this.#isExpected();
     this.#heard = false;
     this.#silentLooks = silent ? this.#silentLooks + 1 : 0;
-    const neglected = Math.max(0, ...this.tickets().map((ticket) => ticket.neglected));
+    const neglected = this.tickets().reduce((most, ticket) => Math.max(most, ticket.neglected), 0);
     return this.#silentLooks > LOOKS * 2 ** neglected;
   }
 
@@ -530,9 +536,14 @@ export class Slot {
     }
   }
 
-  /** Whether an answer is on its way by the port: it will be here in a turn or two of the event loop. */
+  /** Whether an answer, or that of an item, is on its way by the port: it will be here in a turn or two of the event loop. */
   get hasUnread(): boolean {
-    return this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === FINISHED);
+    return this.#holdings.some((holding) => {
+      const { run, ticket, claim } = holding;
+      if (run === undefined) return false;
+      const state = this.#stateOf(holding);
+      return state === FINISHED || state === STARTED && ticket !== undefined && ticket.hasUnread(Atomics.load(this.#claims, claim + 1));
+    });
   }
 
   /** Lets go of a job that the worker runs: it is to be stopped soon, and is sent nothing any more. */
@@ -571,6 +582,7 @@ export class Slot {
   /** Has the worker run its finalizer; `closed` comes after it. Only for one that holds no job. */
   close(finalizer: TaskMessage | undefined): void {
     this.#state = "closing";
+    this.#dismissed = true;
     this.#idleSince = this.#now();
     this.#hasFinalizer = finalizer !== undefined;
     this.#thread.post({ type: "close", finalizer });
