@@ -14,8 +14,12 @@ export type Task<A extends unknown[] = any[], R = unknown> = (...args: A) => R |
 
 /**
  * Names a task of a task module without importing the module. The type parameters are those of the task, for whoever wants its calls checked.
+ *
+ * @typeParam A The arguments of the task.
+ * @typeParam R What the task returns.
  */
-export interface TaskRef<A extends unknown[] = unknown[], R = unknown> {
+// deno-lint-ignore no-explicit-any -- the default has to admit every task
+export interface TaskRef<A extends unknown[] = any[], R = unknown> {
   /** The module's address, as it stands in the pool's `modules`. */
   module: string | URL;
   /** The name under which the module exports the task. */
@@ -70,7 +74,7 @@ export interface JobBaseOptions<R> {
    *
    * @default {[]}
    */
-  transfer?: Transferable[] | undefined;
+  transfer?: readonly Transferable[] | undefined;
   /**
    * Called once when the job has settled, however it did. A promise that it returns holds the job's place in the gate until it settles, so
    * that a slow callback holds back the submitter: it must wait neither for a submission of its own, whose place it may hold, nor for
@@ -84,18 +88,26 @@ export interface JobBaseOptions<R> {
 /** The arguments of a job; they may be left out only if the task can be called without any. */
 export type JobArgs<A extends unknown[]> = [] extends A ? { args?: Readonly<A> | undefined } : { args: Readonly<A> };
 
+/**
+ * The arguments of a job that come before its named ones: all of them, as the named ones would land in the place of one that is left out. For
+ * an optional one there may be an `undefined`.
+ */
+export type JobArgsBeforeKwargs<A extends unknown[]> = A["length"] extends Required<A>["length"] ? JobArgs<A>
+  : [...A, 0] extends [...infer B, 0] ? JobArgs<B>
+  : never;
+
 /** What {@linkcode Job} takes for a task that is called with `args` alone. */
 export type JobOptions<A extends unknown[], R> = JobBaseOptions<R> & JobArgs<A> & {
   /** The task. */
-  func: Task<A, R> | TaskRef<A, R>;
+  func: Task<A, R> | TaskRef<A, R | PromiseLike<R>>;
   /** None. */
   kwargs?: undefined;
 };
 
 /** What {@linkcode Job} takes for a task whose last argument is an object of named arguments. */
-export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = JobBaseOptions<R> & JobArgs<A> & {
+export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = JobBaseOptions<R> & JobArgsBeforeKwargs<A> & {
   /** The task. */
-  func: Task<[...A, K], R> | TaskRef<[...A, K], R>;
+  func: Task<[...A, K], R> | TaskRef<[...A, K], R | PromiseLike<R>>;
   /** The named arguments: passed as one object, after `args`. */
   kwargs: K;
 };
@@ -117,7 +129,8 @@ export function nextJobId(): number {
 /**
  * One call of a task: what to run, with what, and what to do when it is done.
  *
- * The task is called as `func(...args)`; when there are `kwargs`, that object comes as one more, last argument.
+ * The task is called as `func(...args)`; when there are `kwargs`, that object comes as one more, last argument, so that `args` have to be all that
+ * come before it.
  *
  * @typeParam A The arguments of the task, without the object of named ones.
  * @typeParam R What the task returns, or what its promise resolves with.
@@ -146,7 +159,7 @@ export class Job<A extends unknown[], R, K extends object = object> {
   readonly id: string | number;
   /** The task. */
   // deno-lint-ignore no-explicit-any -- its arguments are checked where the job is made
-  readonly func: Task<any[], R> | TaskRef<any[], R>;
+  readonly func: Task<any[], R> | TaskRef<any[], R | PromiseLike<R>>;
   /**
    * The arguments. They are copied when the job is sent to a worker, so do not change them before it runs; of an AbortSignal the platform copies
    * nothing, so give that as the job's `signal`.
@@ -206,7 +219,7 @@ export class Job<A extends unknown[], R, K extends object = object> {
     this.timeout = timeout === undefined ? undefined : checks.milliseconds("timeout", timeout, { infinite: true });
     this.retries = retries === undefined ? undefined : checks.wholeNumber("retries", retries, { min: 0 });
     this.retryIf = retryIf === undefined ? undefined : checks.callable("retryIf", retryIf);
-    this.transfer = transfer === undefined ? NOTHING : checks.array("transfer", transfer) as Transferable[];
+    this.transfer = transfer === undefined ? NOTHING : checks.array("transfer", transfer) as readonly Transferable[];
     this.onDone = onDone === undefined ? undefined : checks.callable("onDone", onDone);
   }
 
@@ -217,6 +230,10 @@ export class Job<A extends unknown[], R, K extends object = object> {
     return `Job ${inspect({ id, task: taskName(this.func), ...Object.fromEntries(given) }, options)}`;
   }
 }
+
+/** What a job gives: one of several, if it is one of several jobs. */
+// deno-lint-ignore no-explicit-any -- the arguments are of no concern here
+export type JobResult<J extends Job<any[], unknown>> = J extends Job<any[], infer R> ? R : never;
 
 /** A call of a task, checked already. */
 interface Call {

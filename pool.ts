@@ -15,7 +15,7 @@
  */
 
 import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors.ts";
-import { checkedFunc, type Future, Job, type Outcome, type Task, type TaskRef } from "./job.ts";
+import { checkedFunc, type Future, Job, type JobResult, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
@@ -236,6 +236,17 @@ export class ProcessPool implements AsyncDisposable {
    */
   submit<A extends unknown[], R>(job: Job<A, R>): Promise<Future<R>>;
   /**
+   * Submits one of several jobs, whose results differ, waiting at the gate until it is admitted.
+   *
+   * @typeParam J The jobs.
+   * @param job The job.
+   * @returns The job's future, as soon as the job is admitted.
+   *
+   * @throws {unknown} What it throws for a job whose result is known.
+   */
+  // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
+  submit<J extends Job<any[], unknown>>(job: J): Promise<Future<JobResult<J>>>;
+  /**
    * Submits a call of a task, waiting at the gate until it is admitted.
    *
    * @typeParam A The arguments of the task.
@@ -283,6 +294,17 @@ export class ProcessPool implements AsyncDisposable {
    */
   trySubmit<A extends unknown[], R>(job: Job<A, R>): Future<R> | undefined;
   /**
+   * Submits one of several jobs, whose results differ, if the gate admits it at once.
+   *
+   * @typeParam J The jobs.
+   * @param job The job.
+   * @returns The job's future; undefined if the gate is full.
+   *
+   * @throws {unknown} What it throws for a job whose result is known.
+   */
+  // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
+  trySubmit<J extends Job<any[], unknown>>(job: J): Future<JobResult<J>> | undefined;
+  /**
    * Submits a call of a task if the gate admits it at once.
    *
    * @typeParam A The arguments of the task.
@@ -316,6 +338,17 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {unknown} What {@linkcode ProcessPool.submit} and {@linkcode Future.result} throw.
    */
   run<A extends unknown[], R>(job: Job<A, R>): Promise<R>;
+  /**
+   * Submits one of several jobs, whose results differ, and waits for its result.
+   *
+   * @typeParam J The jobs.
+   * @param job The job.
+   * @returns What the task returned.
+   *
+   * @throws {unknown} What {@linkcode ProcessPool.submit} and {@linkcode Future.result} throw.
+   */
+  // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
+  run<J extends Job<any[], unknown>>(job: J): Promise<JobResult<J>>;
   /**
    * Submits a call of a task and waits for its result.
    *

@@ -2,6 +2,7 @@ import {
   type Future,
   Job,
   JobCancelledError,
+  type JobResult,
   type MapOptions,
   PoolClosedError,
   Semaphore,
@@ -273,6 +274,17 @@ export class ClusterPool implements AsyncDisposable {
    */
   submit<A extends unknown[], R>(job: Job<A, R>): Promise<Future<R>>;
   /**
+   * Submits one of several jobs, whose results differ, waiting at the gate until it is admitted.
+   *
+   * @typeParam J The jobs.
+   * @param job The job.
+   * @returns The job's future, as soon as the job is admitted.
+   *
+   * @throws {unknown} What it throws for a job whose result is known.
+   */
+  // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
+  submit<J extends Job<any[], unknown>>(job: J): Promise<Future<JobResult<J>>>;
+  /**
    * Submits a call of a task, waiting at the gate until it is admitted.
    *
    * @typeParam A The arguments of the task.
@@ -319,6 +331,17 @@ export class ClusterPool implements AsyncDisposable {
    * @throws {unknown} What {@linkcode ClusterPool.submit} and `Future.result` throw.
    */
   run<A extends unknown[], R>(job: Job<A, R>): Promise<R>;
+  /**
+   * Submits one of several jobs, whose results differ, and waits for its result.
+   *
+   * @typeParam J The jobs.
+   * @param job The job.
+   * @returns What the task returned.
+   *
+   * @throws {unknown} What {@linkcode ClusterPool.submit} and `Future.result` throw.
+   */
+  // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
+  run<J extends Job<any[], unknown>>(job: J): Promise<JobResult<J>>;
   /**
    * Submits a call of a task and waits for its result.
    *

@@ -21,7 +21,8 @@ export interface TaskDefinition {
 }
 
 /** A task as both sides know it: given to a pool in the place of its function, and typed as that is. */
-export interface ClusterTask<A extends unknown[] = unknown[], R = unknown> extends TaskRef<A, R> {
+// deno-lint-ignore no-explicit-any -- the default has to admit every task
+export interface ClusterTask<A extends unknown[] = any[], R = unknown> extends TaskRef<A, R> {
   /** The address of its module. */
   readonly module: string;
   /** The name under which the module exports it. */

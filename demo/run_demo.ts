@@ -35,7 +35,7 @@ export interface DemoOptions {
   /** Where a trace goes. */
   trace?: string | undefined;
   /** Are told what happens in the pool. */
-  observers?: PoolObserver[] | undefined;
+  observers?: readonly PoolObserver[] | undefined;
 }
 
 /**

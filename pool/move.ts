@@ -29,7 +29,7 @@ const MOVE = Symbol.for("process-pool.move");
  * assertEquals((await pool.run(zeros, 1_000_000)).length, 1_000_000);
  * ```
  */
-export function move<T>(value: T, transfer: Transferable[]): T {
+export function move<T>(value: T, transfer: readonly Transferable[]): T {
   new Checks("move result").array("transfer", transfer);
   return { [MOVE]: transfer, value } as unknown as T;
 }

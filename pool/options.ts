@@ -40,7 +40,7 @@ export interface ProcessPoolOptions {
    *
    * @default {[]}
    */
-  modules?: TaskModule[] | undefined;
+  modules?: readonly TaskModule[] | undefined;
   /**
    * What workers may do: `"none"`, or the permissions by name. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in
    * deno.json; without it Deno ends the whole program with exit code 70. Left out, workers may do what the thread that made the pool may. What
@@ -68,13 +68,13 @@ export interface ProcessPoolOptions {
    *
    * @default {[]}
    */
-  initArgs?: unknown[] | undefined;
+  initArgs?: readonly unknown[] | undefined;
   /**
    * Runs once in every worker that is let go in an orderly way: idle, worn, or at shutdown. That worker counts until it is through.
    *
    * @default {undefined}
    */
-  finalizer?: Task<[]> | TaskRef | undefined;
+  finalizer?: Task<[]> | TaskRef<[]> | undefined;
   /**
    * How many jobs one worker runs at a time. More than one is of use to tasks that wait. They share their worker's fate.
    *
@@ -147,7 +147,7 @@ export interface ProcessPoolOptions {
    *
    * @default {[]}
    */
-  observers?: PoolObserver[] | undefined;
+  observers?: readonly PoolObserver[] | undefined;
 }
 
 /** The options of a pool, checked and complete. */

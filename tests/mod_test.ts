@@ -12,12 +12,14 @@ import type {
   InterruptOptions,
   Job,
   JobArgs,
+  JobArgsBeforeKwargs,
   JobBaseOptions,
   JobCancelledDetails,
   JobCancelledError,
   JobInspection,
   JobOptions,
   JobOptionsWithKwargs,
+  JobResult,
   JobState,
   JobTimeoutDetails,
   JobTimeoutError,
@@ -68,12 +70,14 @@ interface TypeExports {
   InterruptOptions: InterruptOptions;
   Job: Job<[], number>;
   JobArgs: JobArgs<[]>;
+  JobArgsBeforeKwargs: JobArgsBeforeKwargs<[]>;
   JobBaseOptions: JobBaseOptions<number>;
   JobCancelledDetails: JobCancelledDetails;
   JobCancelledError: JobCancelledError;
   JobInspection: JobInspection;
   JobOptions: JobOptions<[], number>;
   JobOptionsWithKwargs: JobOptionsWithKwargs<[], { level: number }, number>;
+  JobResult: JobResult<Job<[], number>>;
   JobState: JobState;
   JobTimeoutDetails: JobTimeoutDetails;
   JobTimeoutError: JobTimeoutError;

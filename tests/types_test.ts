@@ -6,6 +6,8 @@ import {
   type Future,
   Job,
   type MapResults,
+  move,
+  type PoolObserver,
   type ProcessPool,
   type ProcessPoolOptions,
   type ResultOptions,
@@ -67,6 +69,18 @@ function configure(options: { level: number }): boolean {
 
 function maybeConfigure(n: number, options?: { level: number }): boolean {
   return n > (options?.level ?? 0);
+}
+
+function area(width: number, height?: number, options?: { unit: string }): string {
+  return `${width} ${height} ${options?.unit}`;
+}
+
+function page(size = 10, options: { sort: string } = { sort: "id" }): string {
+  return `${size} ${options.sort}`;
+}
+
+function gather(...values: (number | { unit: string })[]): number {
+  return values.length;
 }
 
 /** None of these functions is called. */
@@ -197,6 +211,79 @@ const compiled: Record<string, () => unknown> = {
     pool.submit(new Job({ func: configure, kwargs: { level: "high" } }));
   },
 
+  "Job() with kwargs needs all arguments before them"() {
+    hasType<Promise<string>>()(pool.run(new Job({ func: area, args: [2, 3], kwargs: { unit: "cm" } })));
+    hasType<Promise<string>>()(pool.run(new Job({ func: area, args: [2, undefined], kwargs: { unit: "cm" } })));
+    hasType<Promise<string>>()(pool.run(new Job({ func: page, args: [undefined], kwargs: { sort: "name" } })));
+    new Job({ func: gather, args: [1, 2], kwargs: { unit: "cm" } });
+    new Job({ func: gather, kwargs: { unit: "cm" } });
+    new Job({ func: ({ name }) => name, kwargs: { name: "bear" } });
+    new Job({ func: (n, { name }) => `${name}${n.toFixed()}`, args: [1], kwargs: { name: "bear" } });
+    new Job({ func: { module: "file:///tasks.ts", name: "greet" }, args: ["Hello"], kwargs: { name: "bear" } });
+    new Job({ func: { module: "file:///tasks.ts", name: "configure" }, kwargs: { level: 1 } });
+    const ref: TaskRef<[width: number, height?: number, options?: { unit: string }], string> = { module: "file:///tasks.ts", name: "area" };
+    new Job({ func: ref, args: [2, 3], kwargs: { unit: "cm" } });
+    // @ts-expect-error -- the height would be the kwargs
+    new Job({ func: area, args: [2], kwargs: { unit: "cm" } });
+    // @ts-expect-error -- the height would be the kwargs
+    new Job({ func: ref, args: [2], kwargs: { unit: "cm" } });
+    // @ts-expect-error -- the size would be the kwargs
+    new Job({ func: page, args: [], kwargs: { sort: "name" } });
+    // @ts-expect-error -- the size would be the kwargs
+    new Job({ func: page, kwargs: { sort: "name" } });
+    // @ts-expect-error -- one argument too many
+    new Job({ func: area, args: [2, 3, 4], kwargs: { unit: "cm" } });
+  },
+
+  "Job() can be made like another"() {
+    const job = new Job({ func: factorize, args: [1] });
+    hasType<Promise<number[]>>()(pool.run(new Job({ ...job, id: 2 })));
+    hasType<Promise<string>>()(pool.run(new Job({ ...new Job({ func: greet, args: ["Hello"], kwargs: { name: "bear" } }), timeout: 10 })));
+    new Job({ func: factorize, args: [1], transfer: job.transfer });
+  },
+
+  "lists are only read"() {
+    const initArgs = ["a", true] as const;
+    const modules = ["file:///tasks.ts"] as const;
+    const observers: readonly PoolObserver[] = [];
+    const buffers: readonly ArrayBuffer[] = [];
+    const options: ProcessPoolOptions = { initializer: fetchLength, initArgs, modules, observers };
+    new Job({ func: nothing, transfer: buffers });
+    move(1, buffers);
+    return options;
+  },
+
+  "jobs of different results can be in one list"() {
+    const jobs = [new Job({ func: factorize, args: [1] }), new Job({ func: optional })];
+    for (const job of jobs) {
+      hasType<Promise<Future<number[] | string>>>()(pool.submit(job));
+      hasType<Future<number[] | string> | undefined>()(pool.trySubmit(job));
+      hasType<Promise<number[] | string>>()(pool.run(job));
+    }
+  },
+
+  "a submission of a job can be wrapped in a generic function"() {
+    async function resultOf<A extends unknown[], R>(job: Job<A, R>): Promise<R> {
+      const future = await pool.submit(job);
+      return await future.result();
+    }
+    function makeAndRun<A extends unknown[], R>(func: Task<A, R>, args: A): Promise<R> {
+      return pool.run(new Job({ func, args }));
+    }
+    hasType<Promise<number[]>>()(resultOf(new Job({ func: factorize, args: [1] })));
+    hasType<Promise<number>>()(makeAndRun(fetchLength, ["a"]));
+  },
+
+  "TaskRef with type parameters can stand where one without is wanted"() {
+    const typed: TaskRef<[n: number], number[]> = { module: "file:///tasks.ts", name: "factorize" };
+    const end: TaskRef<[], void> = { module: "file:///tasks.ts", name: "end" };
+    const refs: TaskRef[] = [typed, end];
+    const options: ProcessPoolOptions[] = [{ initializer: typed, initArgs: [1] }, { finalizer: end }, { finalizer: refs[0] }];
+    // @ts-expect-error -- a finalizer is called without arguments
+    const wrong: ProcessPoolOptions = { finalizer: typed };
+    return [options, wrong];
+  },
+
   "TaskRef with type parameters has its calls checked"() {
     const typed: TaskRef<[n: number], number[]> = { module: "file:///tasks.ts", name: "factorize" };
     hasType<Promise<number[]>>()(pool.run(typed, 12));
@@ -213,6 +300,11 @@ const compiled: Record<string, () => unknown> = {
     pool.map(typed, ["x"]);
     const asynchronous: TaskRef<[], Promise<number>> = { module: new URL("file:///tasks.ts"), name: "later" };
     hasType<Promise<number>>()(pool.run(asynchronous));
+    hasType<Promise<number>>()(pool.run(new Job({ func: asynchronous })));
+    hasType<Promise<Future<number>>>()(pool.submit(new Job({ func: asynchronous })));
+    hasType<MapResults<number>>()(pool.map({ module: "file:///tasks.ts", name: "later" } as TaskRef<[string], Promise<number>>, ["x"]));
+    const either: TaskRef<[string, { name: string }], number | Promise<number>> = { module: "file:///tasks.ts", name: "either" };
+    hasType<Promise<number>>()(pool.run(new Job({ func: either, args: ["x"], kwargs: { name: "bear" } })));
     const kwargs: TaskRef<[string, { name: string }], string> = { module: "file:///tasks.ts", name: "greet" };
     hasType<Promise<string>>()(pool.run(new Job({ func: kwargs, args: ["Hello"], kwargs: { name: "bear" } })));
   },

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { type ClusterPool, defineTasks } from "../mod.ts";
+import { type ClusterPool, type ClusterTask, defineTasks, type Future, Job } from "../mod.ts";
 import { TaskFinder } from "../tasks.ts";
 import { add, double } from "./tasks.ts";
 
@@ -47,7 +47,11 @@ Deno.test("defineTasks() gives tasks the types of their functions", () => {
     pool.run(tasks.subtract, 1, 2);
     // @ts-expect-error -- an argument is missing
     pool.submit(tasks.add, 1);
-    void [sum, sums];
+    const jobs = [new Job({ func: tasks.add, args: [1, 2] }), new Job({ func: () => "text" })];
+    const results: Promise<number | string>[] = jobs.map((job) => pool.run(job));
+    const futures: Promise<Future<number | string>>[] = jobs.map((job) => pool.submit(job));
+    const any: ClusterTask = tasks.add;
+    void [sum, sums, results, futures, any];
   }
   assertEquals([typeof types, Object.keys(tasks)], ["function", ["add"]]);
 });
