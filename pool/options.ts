@@ -36,7 +36,9 @@ export interface ProcessPoolOptions {
    */
   queueSize?: number | undefined;
   /**
-   * The task modules. Each worker loads them when it starts, before its first job, with the permissions of the thread that made the pool.
+   * The task modules. Each worker loads them when it starts, before its first job, with the permissions of the thread that made the pool. A module
+   * that makes a pool and uses it when it is loaded, as a main module does, does so in each worker too: there put what is for the program alone under
+   * `if (import.meta.main)`, or the tasks into a module of their own.
    *
    * @default {[]}
    */

@@ -430,3 +430,47 @@ async function errorOf(pool: ProcessPool, task: any, ...args: unknown[]): Promis
   assertEquals(future.state, "failed");
   return error;
 }
+
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test({
+    name: `ProcessPool refuses to start workers while its own module is loaded in one, backend ${backend}; needs --allow-read`,
+    ignore: !granted("read"),
+    async fn() {
+      const main = moduleOf(`
+import { ProcessPool } from "${import.meta.resolve("../mod.ts")}";
+export function triple(x) {
+  return 3 * x;
+}
+const pool = new ProcessPool({ modules: [import.meta.url], backend: "${backend}" });
+await pool.run(triple, 1);
+`);
+      await using pool = new ProcessPool({ maxWorkers: 1, modules: [main], backend });
+      const error = await errorOf(pool, { module: main, name: "triple" });
+      assertInstanceOf(error, PoolBrokenError);
+      const causes = [];
+      for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) causes.push(cause.message);
+      assertMatch(causes.at(-1)!, /^Cannot start worker as this is a worker that still loads its task modules/);
+    },
+  });
+}
+
+Deno.test({
+  name: "ProcessPool of a task module starts workers when that is loaded; needs --allow-read",
+  ignore: !granted("read"),
+  async fn() {
+    const module = moduleOf(`
+import { ProcessPool } from "${import.meta.resolve("../mod.ts")}";
+const pool = new ProcessPool({ maxWorkers: 1, modules: [import.meta.url] });
+export function double(x) {
+  return 2 * x;
+}
+export async function fourfold(x) {
+  const result = 2 * await pool.run(double, x);
+  await pool.shutdown();
+  return result;
+}
+`);
+    await using pool = new ProcessPool({ maxWorkers: 1, modules: [module] });
+    assertEquals(await within(pool.run({ module, name: "fourfold" }, 3)), 12);
+  },
+});

@@ -27,6 +27,20 @@ export async function workerMain(
   const post = (message: FromWorker, transfer: Transferable[] = []): void =>
     void apply(postMessage, port, transfer.length > 0 ? [message, transfer] : [message]);
   let line: LineEnd | undefined;
+
+  const LOADING = Symbol.for("process-pool.loading");
+  let loading = 0;
+  /** Imports a task module, in sight of what is not to start workers meanwhile. */
+  async function load(module: () => Promise<Record<string, unknown>>): Promise<Record<string, unknown>> {
+    loading++;
+    Reflect.set(scope, LOADING, true);
+    try {
+      return await module();
+    } finally {
+      if (--loading === 0) Reflect.deleteProperty(scope, LOADING);
+    }
+  }
+
   const host: RuntimeHost = {
     post(message, transfer) {
       if (line?.reply(message, transfer)) return;
@@ -34,7 +48,7 @@ export async function workerMain(
       line?.posted(message);
     },
     encode: encodeError,
-    imports,
+    imports: imports.map((module) => () => load(module)),
     reuse: (buffer) => line!.reuse(buffer),
     hasRoom: () => line?.resume(),
   };
