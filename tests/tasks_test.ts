@@ -104,6 +104,33 @@ for (const [way, { options, hasClasses }] of Object.entries(WAYS)) {
   });
 }
 
+Deno.test("Errors of all classes of the platform come back as these, also where others are derived from them", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const suppressed = await errorOf(pool, () => {
+    using _ = {
+      [Symbol.dispose]() {
+        throw new RangeError("second");
+      },
+    };
+    throw new TypeError("first");
+  });
+  assertEquals(Object.getPrototypeOf(suppressed), SuppressedError.prototype);
+  assertInstanceOf(suppressed.error, RangeError);
+  assertInstanceOf(suppressed.suppressed, TypeError);
+  assertEquals([suppressed.error.message, suppressed.suppressed.message], ["second", "first"]);
+
+  const wrong = await errorOf(pool, () => new WebAssembly.Module(new Uint8Array(4)));
+  assertEquals([Object.getPrototypeOf(wrong), wrong.name], [WebAssembly.CompileError.prototype, "CompileError"]);
+  assertMatch(wrong.stack, /^CompileError: WebAssembly/);
+  for (const name of ["CompileError", "LinkError", "RuntimeError"] as const) {
+    const derived = await errorOf(pool, (name: "CompileError") => {
+      class Own extends WebAssembly[name] {}
+      throw new Own("message");
+    }, name);
+    assertEquals([Object.getPrototypeOf(derived), derived.message], [WebAssembly[name].prototype, "message"]);
+  }
+});
+
 Deno.test("A thrown value that cannot be copied comes back as a TypeError, with what of it can be copied as its cause", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
   const thrown = [

@@ -34,12 +34,16 @@ function shell({ builtin, exported, name, message, stack }: ErrorMessage, findCl
 function platformError(builtin: string, { message, name }: { message: string; name: string }): Error {
   if (builtin === "DOMException") return new DOMException(message, name);
   if (builtin === "AggregateError") return new AggregateError([], message);
+  if (builtin === "SuppressedError") return new SuppressedError(undefined, undefined, message);
   const found = Object.hasOwn(Deno.errors, builtin) ? Deno.errors[builtin as keyof typeof Deno.errors] : PLATFORM.get(builtin);
   return new (found ?? Error)(message);
 }
 
-const PLATFORM = new Map<string, ErrorConstructor>(
-  [EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError].map((constructor) => [constructor.name, constructor]),
+const { CompileError, LinkError, RuntimeError } = WebAssembly;
+const PLATFORM = new Map<string, new (message: string) => Error>(
+  [EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError, CompileError, LinkError, RuntimeError].map(
+    (constructor) => [constructor.name, constructor],
+  ),
 );
 
 function hide(error: Error, name: string, value: string): void {

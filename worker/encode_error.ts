@@ -15,6 +15,8 @@ export function encodeError(
 ): Thrown {
   /** Of an error that has more errors in it, the rest is left out: an endless chain of causes is of use to nobody. */
   const MOST_ERRORS = 1000;
+  /** Where the platform has its classes. */
+  const platform = [globalThis, Deno.errors, WebAssembly] as unknown as Record<string, unknown>[];
   const errors: ErrorMessage[] = [];
   const indexes = new Map<Error, number>();
 
@@ -48,7 +50,7 @@ export function encodeError(
       const constructor = prototype.constructor;
       message.exported ??= exportedClass(constructor);
       const name = String(constructor?.name);
-      if ((globalThis as Record<string, unknown>)[name] === constructor || (Deno.errors as Record<string, unknown>)[name] === constructor) {
+      if (platform.some((classes) => classes[name] === constructor)) {
         message.builtin = name;
         break;
       }
