@@ -57,7 +57,8 @@ export interface JobBaseOptions<R> {
   timeout?: number | undefined;
   /**
    * How often the job is run again after it was lost because its worker died or filled its heap; with `retryIf`, after what that says. It goes
-   * to the front of the queue. When all runs have failed, the last error has the earlier ones in its cause.
+   * to the front of the queue. When all runs have failed, the last error has the earlier ones in its cause, if it is the pool's own;
+   * what the task threw is left as it is.
    *
    * @default {the pool's retries}
    */
