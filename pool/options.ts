@@ -139,7 +139,7 @@ export interface ProcessPoolOptions {
    */
   trace?: string | URL | WritableStream<Uint8Array> | WritableStream<BufferSource> | undefined;
   /**
-   * Has the pool measure how long jobs wait and run, for `stats().measured`. It takes about a microsecond a job of the calling thread.
+   * Has the pool measure how long jobs wait and run, for `stats().measured`. It takes about half a microsecond a job of the calling thread.
    *
    * @default {false}
    */
@@ -188,8 +188,8 @@ export interface Environment {
 export const ENVIRONMENT: unique symbol = Symbol("environment");
 
 /**
- * Admitted jobs a worker. Fewer, and tiny jobs have workers wait for the caller (0.7 of the speed at 30, the number of the model that this pool comes
- * from); more, and memory is held by jobs that wait, for no more speed: see `bench/queue_size.ts`.
+ * Admitted jobs a worker. Fewer, and tiny jobs have workers wait for the caller (as at 30, the number of the model that this pool comes from); more, and
+ * memory is held by jobs that wait, for no more speed: see `bench/queue_size.ts`.
  */
 const QUEUE_SIZE_PER_WORKER = 250;
 
