@@ -162,8 +162,9 @@ export class Job<A extends unknown[], R, K extends object = object> {
   // deno-lint-ignore no-explicit-any -- its arguments are checked where the job is made
   readonly func: Task<any[], R> | TaskRef<any[], R | PromiseLike<R>>;
   /**
-   * The arguments. They are copied when the job is sent to a worker, so do not change them before it runs; of an AbortSignal the platform copies
-   * nothing, so give that as the job's `signal`.
+   * The arguments. They are copied when the job is sent to a worker, so do not change them before it runs. Of most objects of the platform (URL,
+   * Headers, Request, Response, FormData, Event) Deno copies nothing, and says nothing: they arrive as `{}`. Give what they are made of, and an
+   * AbortSignal as the job's `signal`.
    */
   readonly args: readonly unknown[];
   /** The named arguments. */

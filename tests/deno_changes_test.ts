@@ -1,10 +1,11 @@
 /**
- * What Deno 2.9 does that the backend `killable` is built around. Each of these tests fails on the day Deno does otherwise, and says what can be
+ * What Deno 2.9 does that the backend `killable` is built around, or that the documentation warns of. Each of these tests fails on the day Deno does otherwise, and says what can be
  * changed then. Loops that cannot be stopped run in programs of their own, which are killed.
  *
  * @module
  */
 
+import { ProcessPool } from "@procpool/process-pool";
 import { assertEquals } from "@std/assert";
 import { granted, within } from "./fixtures.ts";
 
@@ -139,3 +140,17 @@ Deno.test(
     assertEquals(await run(nodeProgram({ source, then })), "goes on");
   },
 );
+
+Deno.test("Deno copies nothing of most objects of the platform, and says nothing", async () => {
+  const empty = [new URL("data:,"), new URLSearchParams("a=1"), new Headers({ a: "b" }), new Request("data:,"), new Response("a")];
+  const given: object[] = [...empty, new FormData(), new Event("a")];
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  // Else: say so no more in README.md, at `Job.args` and in docs/from-concurrent-futures.md.
+  for (const each of given) {
+    assertEquals(await within(pool.run((value: object) => [Object.getPrototypeOf(value) === Object.prototype, value], each)), [true, {}]);
+  }
+  assertEquals(await within(pool.run((): unknown[] => [new URL("data:,"), { nested: new Headers({ a: "b" }) }])), [{}, { nested: {} }]);
+  assertEquals(await within(Array.fromAsync(pool.map((value: object) => Object.keys(value).length, given))), given.map(() => 0));
+  // These it copies.
+  assertEquals(await within(pool.run((blob: Blob) => blob.text(), new Blob(["text"]))), "text");
+});
