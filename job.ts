@@ -436,7 +436,8 @@ export class Future<R> {
   }
 
   /**
-   * Cancels the job if no worker has started it; with `force` even then. Its place in the gate is free again at once.
+   * Cancels the job if no worker has started it; with `force` even then. Its place in the gate is free again at once, but for
+   * one that a promise of its `onDone` holds.
    *
    * @param options Why, and whether to end it even if it runs.
    * @returns Whether this call cancelled it: a job that was cancelled before it started never runs. False if it runs or is settled.
