@@ -45,7 +45,10 @@ export interface PoolStats {
   queued: number;
   /** Submissions that wait at the gate. */
   waiting: number;
-  /** Workers that were stopped and still run, as the backend could not stop them: each burns a core and keeps the program alive. */
+  /**
+   * Workers that were stopped and are not gone: for a moment, or, where the backend could not stop one that is busy, for as long as that is. Such
+   * a one burns a core and keeps the program alive.
+   */
   unstoppable: number;
   /** Jobs that returned. Each item of a map counts as a job. */
   finished: number;
