@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertMatch, assertRejects, assertStrictEquals } from "@std/assert";
 import {
   type Future,
   Job,
@@ -11,7 +11,7 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { moduleOf, within } from "./fixtures.ts";
-import { meet, Meeting, turn } from "./helpers.ts";
+import { meet, Meeting, thrownBy, turn } from "./helpers.ts";
 
 const BACKENDS = ["worker", "killable"] as const;
 
@@ -638,3 +638,20 @@ Deno.test("ProcessPool.terminate() ends as many jobs as one worker can run", asy
   await within(pool.terminate());
   for (const outcome of await within(outcomes)) assert(outcome.status === "rejected" && outcome.reason instanceof PoolClosedError);
 });
+
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`An error that ends its worker says so, however deep its data is (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend, onError: () => {} });
+    const stray = async (depth: number) => {
+      let data: unknown = 0;
+      for (let i = 0; i < depth; i++) data = [data];
+      Promise.reject(Object.assign(new Error("stray"), { data }));
+      await new Promise(() => {});
+    };
+    for (const depth of [2500, 3000, 3400, 5000]) {
+      const error = await within(thrownBy(() => pool.run(stray, depth))) as Error;
+      assertMatch(error.message, /^Cannot finish job \d+ \(task "stray"\) as its worker had an unhandled rejection$/);
+      assertEquals((error.cause as Error).message, "stray");
+    }
+  });
+}

@@ -114,6 +114,51 @@ Deno.test("createRuntime() tells the item of a chunk whose result cannot be copi
 
 // The runtime has copies of the constants of protocol.ts, which is not there in a worker: these tests fail if one of them is another.
 
+/** A self-contained task: what it throws, or returns, has data that is nested so deep. */
+function nest(depth: number, throws: boolean): unknown {
+  let data: unknown = 0;
+  for (let i = 0; i < depth; i++) data = [data];
+  if (throws) throw Object.assign(new Error("mine", { cause: new Error("deeper", { cause: data }) }), { data, code: 7 });
+  return data;
+}
+
+// Between these is the depth that can be copied, but not in a message, which nests it deeper.
+const DEPTHS = Array.from({ length: 90 }, (_, i) => 50 * (i + 1));
+
+Deno.test("createRuntime() sends an error without its data if that is too deep for a message", async () => {
+  const { claims, bySource, header, answers } = start();
+  const task = bySource("nest", nest.toString());
+  const withData = new Set<boolean>();
+  for (const depth of DEPTHS) {
+    claims[0] = SENT;
+    const [answer] = await answers({ type: "run", ...header(task), args: [depth, true] });
+    assert(answer?.type === "threw");
+    const error = decodeError(answer.thrown, () => undefined) as Error & { data?: unknown; code: number };
+    const cause = error.cause as Error;
+    assertEquals([error.message, error.code, cause.message, "data" in error], ["mine", 7, "deeper", "cause" in cause]);
+    withData.add("data" in error);
+  }
+  assertEquals(withData.size, 2);
+});
+
+Deno.test("createRuntime() loses none of a chunk for items that are too deep for a message", async () => {
+  const { claims, bySource, header, answers } = start();
+  const task = bySource("task", `(item) => (${nest})(...item)`);
+  for (const depth of DEPTHS.slice(30)) {
+    claims.set([SENT, 0]);
+    const items = [[1, false], [depth, true], [depth, false], [1, true], [2, false]];
+    const messages = itemsOf(
+      await answers({ type: "chunk", ...header(task), items, skip: [], eager: false, timed: false, numbers: undefined }),
+    );
+    const values = messages.flatMap(({ values }) => [...values as unknown[]]);
+    const errors = new Map(messages.flatMap(({ thrown }) => thrown.map(([i, error]) => [i, decodeError(error, () => undefined) as Error])));
+    assertEquals([values.length, values[0], values[4]], [5, [0], [[0]]]);
+    assertEquals([errors.get(1)?.message, errors.get(3)?.message], ["mine", "mine"]);
+    assertEquals(values[2] === undefined, errors.has(2));
+    assertEquals(messages.map(({ last }) => last), messages.map((_, i) => i === messages.length - 1));
+  }
+});
+
 Deno.test("createRuntime() claims a job that was sent, and no other, in the words that protocol.ts gives it", async () => {
   const { claims, header, answers } = start({}, 3);
   // That of run 1.

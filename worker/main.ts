@@ -1,6 +1,6 @@
 import type { Connection, RuntimeParts, WorkerScope } from "./inside.ts";
 import type { LineEnd } from "./line_end.ts";
-import type { FromWorker, ToWorker } from "./protocol.ts";
+import type { FromWorker, Thrown, ToWorker } from "./protocol.ts";
 import type { RuntimeHost } from "./runtime.ts";
 
 /**
@@ -57,8 +57,9 @@ export async function workerMain(
   function dying(reason: string, details: { exitCode?: number; thrown?: unknown }): void {
     runtime.end();
     line?.close();
-    const thrown = "thrown" in details ? runtime.encode(details.thrown) : undefined;
-    post({ type: "dying", reason, exitCode: details.exitCode, thrown });
+    const send = (thrown?: Thrown): void => post({ type: "dying", reason, exitCode: details.exitCode, thrown });
+    if ("thrown" in details) runtime.sendThrown(details.thrown, send);
+    else send();
   }
 
   // `process.exit` of node:process goes through this one.

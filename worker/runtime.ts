@@ -1,4 +1,4 @@
-import type { ExportMessage, FromRuntime, TaskMessage, Thrown, TimesMemory, ToRuntime } from "./protocol.ts";
+import type { ErrorMessage, ExportMessage, FromRuntime, ItemsMessage, TaskMessage, Thrown, TimesMemory, ToRuntime } from "./protocol.ts";
 
 /** What {@linkcode createRuntime} needs of the thread that it is in. */
 export interface RuntimeHost {
@@ -43,8 +43,8 @@ export interface Runtime {
    * something to do.
    */
   turn(): Promise<void>;
-  /** Makes something thrown outside of any job fit to be sent. */
-  encode(thrown: unknown): Thrown;
+  /** Sends something thrown outside of any job: has it sent in a form that can be. */
+  sendThrown(thrown: unknown, send: (thrown: Thrown) => void): void;
   /** Sends what is finished and was held back, and starts nothing any more: for a thread that is about to end. */
   end(): void;
   /** Aborts the signals of the jobs that run; calls back when none runs any more. */
@@ -150,6 +150,25 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
+  /**
+   * Sends what was thrown. A message nests the data of an error deeper than the error does, and that may be too deep for the platform; then the error goes without it.
+   */
+  function sendThrown(thrown: Thrown, send: (thrown: Thrown) => void): void {
+    try {
+      send(thrown);
+    } catch (refusal) {
+      if ("raw" in thrown) throw refusal;
+      send(withoutData(thrown));
+    }
+  }
+
+  /** Errors as they are, with the errors within them, but without objects. */
+  function withoutData({ errors, root }: Exclude<Thrown, { raw: unknown }>): Thrown {
+    if (!("error" in root)) return encode(new Error("The task threw something that cannot be sent"));
+    const isFlat = ([, , value]: ErrorMessage["properties"][number]): boolean => "error" in value || typeof value.value !== "object";
+    return { errors: errors.map((error) => ({ ...error, properties: error.properties.filter(isFlat) })), root };
+  }
+
   function text(value: unknown): string {
     try {
       return String(value);
@@ -167,7 +186,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       // A rejection that a module left unhandled shows within a turn; the caller may import it next, relying on it to do no harm.
       if (modules.length > 0) await new Promise((resolve) => startTimer()(resolve));
     } catch (thrown) {
-      return post({ type: "failed", stage: "loading", thrown: encode(thrown) });
+      return sendThrown(encode(thrown), (thrown) => post({ type: "failed", stage: "loading", thrown }));
     }
     const exports: ExportMessage[] = [];
     for (const [module, namespace] of modules.entries()) {
@@ -240,6 +259,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
   /** What a task has thrown, fit to be sent. */
   function encodeFailure(func: Func, thrown: unknown): Thrown {
     return encode(bySource.has(func) ? explained(thrown) : thrown);
+  }
+
+  function postThrown(run: number, func: Func, thrown: unknown): void {
+    sendThrown(encodeFailure(func, thrown), (thrown) => post({ type: "threw", run, thrown }));
   }
 
   function explained(thrown: unknown): unknown {
@@ -340,7 +363,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         called.job = undefined;
         noteTime(run, 1);
         // Among the errors that come here is that of a result that cannot be copied.
-        post({ type: "threw", run, thrown: encodeFailure(func, thrown) });
+        postThrown(run, func, thrown);
       }
       if (claimed) finish(run);
     } while (done < most && !ended && calls.takeNext());
@@ -355,7 +378,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       postResult(run, value);
     } catch (thrown) {
       noteTime(run, 1);
-      post({ type: "threw", run, thrown: encodeFailure(func, thrown) });
+      postThrown(run, func, thrown);
     }
     settled(run);
   }
@@ -607,8 +630,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
 
     #send(last: boolean): void {
-      const values = this.#values;
-      const message: FromRuntime = {
+      postItems({
         type: "items",
         run: this.run,
         from: this.#from,
@@ -616,22 +638,25 @@ export function createRuntime(host: RuntimeHost): Runtime {
         thrown: this.#thrown,
         last,
         elapsed: this.#sent - this.#begin,
-      };
-      try {
-        post(message, this.#transfer);
-      } catch (refusal) {
-        // One of the values cannot be copied: that is the error of its item alone.
-        for (const [i, value] of values.entries()) {
-          try {
-            if (values.length === 1) throw refusal;
-            values[i] = structuredClone(value);
-          } catch (error) {
-            values[i] = undefined;
-            this.#thrown.push([this.#from + i, encode(error)]);
-          }
-        }
-        post(message);
+      }, this.#transfer);
+    }
+  }
+
+  /** Where one of several cannot be sent, halves of them are, and halves of those: so that is told by the platform alone, and is the error of its item. */
+  function postItems(message: ItemsMessage, transfer?: Transferable[]): void {
+    try {
+      return post(message, transfer);
+    } catch (refusal) {
+      const { from, values, thrown, last } = message;
+      if (values === undefined || values.length === 0) throw refusal;
+      if (values.length > 1) {
+        const half = values.length >> 1, middle = from + half;
+        const each = Array.from(values);
+        postItems({ ...message, values: each.slice(0, half), thrown: thrown.filter(([i]) => i < middle), last: false });
+        return postItems({ ...message, from: middle, values: each.slice(half), thrown: thrown.filter(([i]) => i >= middle), last });
       }
+      const error = thrown[0]?.[1] ?? encode(refusal);
+      sendThrown(error, (error) => post({ ...message, values: [undefined], thrown: [[from, error]] }));
     }
   }
 
@@ -703,7 +728,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       await func(...args);
       post({ type: "initialized" });
     } catch (thrown) {
-      post({ type: "failed", stage: "initializing", thrown: encodeFailure(func, thrown) });
+      sendThrown(encodeFailure(func, thrown), (thrown) => post({ type: "failed", stage: "initializing", thrown }));
     }
   }
 
@@ -713,7 +738,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       await func();
       post({ type: "closed", thrown: undefined });
     } catch (thrown) {
-      post({ type: "closed", thrown: encodeFailure(func, thrown) });
+      sendThrown(encodeFailure(func, thrown), (thrown) => post({ type: "closed", thrown }));
     }
   }
 
@@ -725,7 +750,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       return running.size === 0;
     },
     turn: () => new Promise((resolve) => void startImmediate()(resolve)),
-    encode,
+    sendThrown: (thrown, send) => sendThrown(encode(thrown), send),
     callAll(calls, most) {
       return ended ? 0 : callTasks(calls, 1, most);
     },
@@ -745,7 +770,13 @@ export function createRuntime(host: RuntimeHost): Runtime {
       }
     },
     end() {
-      for (const chunk of chunks) chunk.flush(false);
+      for (const chunk of chunks) {
+        try {
+          chunk.flush(false);
+        } catch {
+          // It is lost with the worker; what others have done is not.
+        }
+      }
       ended = true;
     },
     abort(reason, idle) {
