@@ -210,9 +210,32 @@ export function resolveMapOptions(
 
 function opener(items: unknown): ResolvedMapOptions["open"] {
   const given = (items ?? {}) as AsyncIterable<unknown> & Iterable<unknown>;
+  const isStream = items instanceof ReadableStream && given[Symbol.asyncIterator] === ReadableStream.prototype[Symbol.asyncIterator];
+  if (isStream) return () => readStream(items);
   if (typeof given[Symbol.asyncIterator] === "function") return () => given[Symbol.asyncIterator]();
   if (typeof given[Symbol.iterator] === "function") return () => given[Symbol.iterator]();
   throw new TypeError(`Cannot map as the items must be iterable, an async iterable or a ReadableStream: current value is ${show(items)}`);
+}
+
+/** The stream as it iterates, but that to end it does not wait for an item that it is about to give: it may give none, and has to hear of the end nonetheless. */
+function readStream(stream: ReadableStream<unknown>): AsyncIterator<unknown> {
+  const reader = stream.getReader();
+  return {
+    async next() {
+      let result: IteratorResult<unknown> | undefined;
+      try {
+        return result = await reader.read() as IteratorResult<unknown>;
+      } finally {
+        if (result === undefined || result.done) reader.releaseLock();
+      }
+    },
+    async return() {
+      const cancelled = reader.cancel();
+      reader.releaseLock();
+      await cancelled;
+      return { done: true, value: undefined };
+    },
+  };
 }
 
 /** Outcomes of consecutive items. */
@@ -251,10 +274,15 @@ type Sliceable = ArrayLike<unknown> & { slice(from: number, to: number): ArrayLi
 
 /** Whether items can as well be read many at a time: to iterate them does nothing else. */
 function isSliceable(items: unknown): items is Sliceable {
-  const plain = Array.isArray(items) ? Array.prototype : ArrayBuffer.isView(items) ? Uint8Array.prototype : undefined;
-  const { slice, [Symbol.iterator]: iterate } = items as Partial<typeof plain> & object;
-  // That of node's Buffer gives a view of all its memory.
-  return plain !== undefined && slice === plain.slice && iterate === plain[Symbol.iterator];
+  const isArray = Array.isArray(items);
+  if (!isArray && !ArrayBuffer.isView(items)) return false;
+  const plain = isArray ? Array.prototype : Uint8Array.prototype;
+  const { slice, constructor, [Symbol.iterator]: iterate } = items as Partial<typeof plain> & object;
+  // What a slice is made with: a class of somebody's own takes what it likes, and that of node's Buffer gives a view of all its memory.
+  const isPlatforms = isArray
+    ? constructor === Array
+    : typeof constructor === "function" && Object.getPrototypeOf(constructor) === Object.getPrototypeOf(Uint8Array);
+  return isPlatforms && slice === plain.slice && iterate === plain[Symbol.iterator];
 }
 
 /** Some items of a map that travel together: one ticket, one permit. */
@@ -804,6 +832,9 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
           result = await result;
           this.#host.goesOn(this);
           this.#pulled = undefined;
+        }
+        if (Object(result) !== result) {
+          throw new TypeError(`Cannot read input as its next() must give an object: current value is ${show(result)}`);
         }
         if (result.done) {
           this.#sourceEnded = true;

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEqua
 import { PoolBrokenError, PoolClosedError, ProcessPool } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { internalsOf } from "../pool.ts";
-import { meet, Meeting, turn, until } from "./helpers.ts";
+import { assertFails, meet, Meeting, turn, until } from "./helpers.ts";
 
 const double = (x: number) => x * 2;
 
@@ -43,6 +43,72 @@ for (const backend of ["worker", "killable", "inline"] as const) {
       ReadableStream.from([1, 2, 3]),
     ];
     for (const input of inputs) assertEquals(await within(Array.fromAsync(pool.map(double, input))), [2, 4, 6]);
+  });
+
+  Deno.test(`ProcessPool.map() reads an array of a class of one's own as it iterates (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    class Vector extends Float64Array {
+      constructor(x = 0, y = 0, z = 0) {
+        super([x, y, z]);
+      }
+    }
+    class Rows extends Array<number> {
+      constructor(rows: Iterable<number>) {
+        super();
+        this.push(...rows);
+      }
+    }
+    const disguised = Object.assign([1, 2, 3], { constructor: { [Symbol.species]: Rows } });
+    for (
+      const items of [new Vector(1, 2, 3), new Rows([1, 2, 3]), disguised, Object.setPrototypeOf([1, 2, 3], Object.create(Array.prototype))]
+    ) {
+      const results: number[] = [];
+      for await (const result of pool.map(double, items as Iterable<number>)) {
+        results.push(result);
+        if (results.length > 3) break;
+      }
+      assertEquals(results, [2, 4, 6]);
+    }
+  });
+
+  Deno.test(`ProcessPool.map() refuses what a loop would refuse of an iterator (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
+      for (const chunkSize of ["auto", 2] as const) {
+        let calls = 0;
+        const items = { [key]: () => ({ next: () => calls++ === 0 ? { done: false, value: 1 } : 7 }) } as unknown as Iterable<number>;
+        const results: number[] = [];
+        const loop = async () => {
+          for await (const result of pool.map(double, items, { chunkSize })) if (results.push(result) > 3) break;
+        };
+        await assertFails(loop, TypeError, "Cannot read input as its next() must give an object: current value is 7");
+        assertEquals(results, [2]);
+      }
+    }
+  });
+
+  Deno.test(`ProcessPool.map() cancels a stream that is silent when nobody wants more of it (${backend})`, async () => {
+    for (const how of ["abort", "return", "shutdown"] as const) {
+      const pool = new ProcessPool({ maxWorkers: 1, backend });
+      const cancelled = Promise.withResolvers<unknown>();
+      const stream = new ReadableStream<number>({
+        start: (controller) => controller.enqueue(1),
+        pull: () => new Promise(() => {}),
+        cancel: cancelled.resolve,
+      });
+      const controller = new AbortController();
+      const map = pool.map(double, stream, { signal: controller.signal });
+      assertEquals(await within(map.next()), { done: false, value: 2 });
+      const next = map.next().catch((error: Error) => error.name);
+      if (how === "abort") controller.abort();
+      else if (how === "return") await within(map.return!());
+      else await within(pool.shutdown());
+      await within(cancelled.promise);
+      const end: unknown = await within(next);
+      assertEquals(end, { abort: "AbortError", return: { done: true, value: undefined }, shutdown: "PoolClosedError" }[how]);
+      assertEquals(stream.locked, false);
+      await pool.shutdown();
+    }
   });
 
   Deno.test(`ProcessPool.map() pulls no more than 'buffer' items ahead of an infinite input (${backend})`, async () => {
@@ -420,7 +486,10 @@ for (const [what, task, most] of [["numbers", (x: number) => x, 65_536], ["objec
       furthest = Math.max(furthest, (read += length) - consumed);
       return new Float64Array(length);
     };
-    const numbers = Object.assign(new Float64Array(600_000), { constructor: { [Symbol.species]: made } });
+    // It passes for the platform's.
+    Object.setPrototypeOf(made, Object.getPrototypeOf(Float64Array));
+    const constructor = Object.defineProperty(made, Symbol.species, { value: made });
+    const numbers = Object.assign(new Float64Array(600_000), { constructor });
     for await (const _ of pool.map(task as (x: number) => unknown, numbers as Iterable<number>)) consumed++;
     assertEquals(consumed, 600_000);
     // Beside the one that the loop has.
