@@ -349,6 +349,49 @@ for (const backend of ["worker", "killable"] as const) {
     }
   });
 
+  Deno.test(`A task that puts others in the place of what the platform reads and writes memory with has no more than its own in its hands (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    const task = (text: string, bytes: Uint8Array) => {
+      const scope = globalThis as unknown as { shared?: string[]; wrap?: (prototype: object, ...names: string[]) => void };
+      if (scope.shared === undefined) {
+        const shared: string[] = scope.shared = [];
+        const look = (name: string, ...values: unknown[]) => {
+          for (const value of values) {
+            const memory = ArrayBuffer.isView(value) ? value.buffer : value;
+            if (memory instanceof SharedArrayBuffer && memory.byteLength > 1000) shared.push(name);
+          }
+        };
+        const wrap = (prototype: object, name: string) => {
+          const { value } = Object.getOwnPropertyDescriptor(prototype, name)!;
+          Object.defineProperty(prototype, name, {
+            value(...args: unknown[]) {
+              look(name, this, ...args);
+              return value.apply(this, args);
+            },
+          });
+        };
+        for (const name of ["set", "subarray", "slice", "fill"]) wrap(Object.getPrototypeOf(Uint8Array.prototype), name);
+        wrap(TextEncoder.prototype, "encodeInto");
+        wrap(TextDecoder.prototype, "decode");
+        const Bytes = Uint8Array;
+        const species = function (...args: [SharedArrayBuffer, number, number]) {
+          look("species", ...args);
+          return new Bytes(...args);
+        };
+        for (const prototype of [Bytes.prototype, Object.getPrototypeOf(Bytes.prototype)]) {
+          Object.defineProperty(prototype, "constructor", { value: { [Symbol.species]: species } });
+        }
+      }
+      return { text, bytes, shared: scope.shared };
+    };
+    for (let i = 0; i < 5; i++) {
+      for (const length of [100, 5000]) {
+        const text = "é".repeat(length), bytes = new Uint8Array(length).fill(i);
+        assertEquals(await within(pool.run(task, text, bytes)), { text, bytes, shared: [] });
+      }
+    }
+  });
+
   Deno.test(`What is moved with an item, whatever it is, changes nothing in the order of those behind it (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1 });
     const task = (x: number) => {
@@ -661,7 +704,7 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
   const slept: boolean[] = [];
   for (const called of [false, true]) {
     const { port1, port2 } = new MessageChannel();
-    const line = new Line(port1, { message() {}, returned() {}, delivered() {} });
+    const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
     const runtime = {
       hasRoom: true,
       get idle() {
@@ -700,6 +743,7 @@ Deno.test("A line tells of the items of two chunks in their order, though what i
     },
     returned() {},
     delivered() {},
+    unreadable() {},
   });
   const replies = openSharedQueue(line.memory.replies);
   replies.push(ITEM, 1, "a0", [0]);
@@ -714,7 +758,7 @@ Deno.test("A line tells of the items of two chunks in their order, though what i
 Deno.test("A line sends nothing beside the port before what it had to post unannounced has been answered", () => {
   const { port1, port2 } = new MessageChannel();
   const told: unknown[] = [];
-  const line = new Line(port1, { message() {}, returned: (runs, values) => told.push(runs, values), delivered() {} });
+  const line = new Line(port1, { message() {}, returned: (runs, values) => told.push(runs, values), delivered() {}, unreadable() {} });
   const requests = openSharedQueue(line.memory.requests), replies = openSharedQueue(line.memory.replies);
   try {
     let run = 0;
@@ -740,7 +784,7 @@ Deno.test("A line sends nothing beside the port before what it had to post unann
 
 Deno.test("Calls of one task that follow each other, and what comes of them, take little more of a line than their numbers do", () => {
   const { port1, port2 } = new MessageChannel();
-  const line = new Line(port1, { message() {}, returned() {}, delivered() {} });
+  const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
   const { memory } = line;
   const replies = openSharedQueue(memory.replies);
   /** How many cells have been written each way: the first word says where the writer is. */
@@ -770,6 +814,7 @@ Deno.test("A line tells of each reply once and in order, though it is asked for 
       line.drain();
     },
     delivered() {},
+    unreadable() {},
   });
   const replies = openSharedQueue(line.memory.replies);
   try {
@@ -787,10 +832,38 @@ Deno.test("A line tells of each reply once and in order, though it is asked for 
   }
 });
 
+Deno.test("A line tells what it can read of its replies, and then that it can read no more", async () => {
+  for (const kind of [RETURNED, THREW, ITEM]) {
+    const { port1, port2 } = new MessageChannel();
+    const told: unknown[] = [];
+    const line = new Line(port1, {
+      message: (message) => void told.push(message.type),
+      returned: (runs, values) => void told.push(runs, values),
+      delivered() {},
+      unreadable: () => void told.push("unreadable"),
+    });
+    const { replies } = line.memory;
+    const writer = openSharedQueue(replies);
+    writer.push(RETURNED, 1, "one", []);
+    writer.push(kind, 2, "two", []);
+    const words = new Int32Array(replies.ring);
+    // The length of the second text.
+    words[words.lastIndexOf(3)] = -1;
+    writer.push(RETURNED, 3, "three", []);
+    line.drain();
+    line.drain();
+    assertEquals(told, [[1], ["one"]]);
+    await turn();
+    assertEquals(told, [[1], ["one"], "unreadable"]);
+    line.close();
+    port2.close();
+  }
+});
+
 Deno.test("A line has chunks of numbers and what they gave go beside the port, and other chunks by it", () => {
   const { port1, port2 } = new MessageChannel();
   const told: FromWorker[] = [];
-  const line = new Line(port1, { message: (message) => void told.push(message), returned() {}, delivered() {} });
+  const line = new Line(port1, { message: (message) => void told.push(message), returned() {}, delivered() {}, unreadable() {} });
   const requests = openSharedQueue(line.memory.requests), replies = openSharedQueue(line.memory.replies);
   try {
     const numbers = chunkOf(new Float64Array([1, 2, -0]), 1);
@@ -816,7 +889,7 @@ Deno.test("A line has chunks of numbers and what they gave go beside the port, a
 
 Deno.test("A worker's end of a line has items follow by the port what has gone by it, until the next chunk", () => {
   const { port1, port2 } = new MessageChannel();
-  const line = new Line(port1, { message() {}, returned() {}, delivered() {} });
+  const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
   const { reply, posted, close } = openLine({ memory: line.memory, openSharedQueue, runtime: {} as Runtime });
   const refused: FromRuntime[] = [];
   function items(

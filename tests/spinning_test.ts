@@ -128,7 +128,7 @@ Deno.test("Who spins ends though the clock that there was stands", async () => {
 });
 
 function openQuietLine(port: MessagePort, returned: () => void = () => {}): Line {
-  return new Line(port, { message() {}, delivered() {}, returned });
+  return new Line(port, { message() {}, delivered() {}, unreadable() {}, returned });
 }
 
 interface Given {
@@ -308,7 +308,7 @@ for (const [what, items] of [["objects", [1, {}]], ["numbers", new Float64Array(
   Deno.test(`A caller looks for items of a chunk that it is not woken for, though it has no other job (${what})`, async () => {
     const { port1, port2 } = new MessageChannel();
     const told: unknown[] = [];
-    const line = new Line(port1, { message: (message) => void told.push(message.type), returned() {}, delivered() {} });
+    const line = new Line(port1, { message: (message) => void told.push(message.type), returned() {}, delivered() {}, unreadable() {} });
     const replies = openSharedQueue(line.memory.replies);
     try {
       line.post(chunkOf(items, 1), []);

@@ -1,5 +1,7 @@
 import { assertEquals } from "@std/assert";
+import { type LineMemory, RETURNED } from "../worker/line.ts";
 import type { Death, FromWorker, ThreadEvents } from "../worker/protocol.ts";
+import { openSharedQueue } from "../worker/shared_queue.ts";
 import { webWorkers } from "../worker/web_worker.ts";
 import { turn } from "./helpers.ts";
 
@@ -74,6 +76,22 @@ Deno.test("A Web Worker that sends a message that cannot be read is stopped, and
   ownPort.dispatchEvent(new MessageEvent("messageerror"));
   while (told.length < 3) await turn();
   assertEquals([told, worker.terminated], [["alive", "sent a message that cannot be read", "gone"], true]);
+});
+
+Deno.test("A Web Worker that writes what cannot be read is stopped, and told once, after what can", async () => {
+  const { thread, told, worker } = start();
+  const message = new Promise<{ line: LineMemory }>((resolve) => worker.port.onmessage = ({ data }) => resolve(data));
+  thread.post({ type: "load", claims: new Int32Array(0), capacity: 1, times: undefined });
+  const { line: { replies } } = await message;
+  const writer = openSharedQueue(replies);
+  writer.push(RETURNED, 1, "one", []);
+  const words = new Int32Array(replies.ring);
+  writer.push(RETURNED, 2, "two", []);
+  words[words.lastIndexOf(3)] = -1;
+  for (const type of ["alive", "loaded"]) worker.port.postMessage({ type });
+  while (told.length < 3) await turn();
+  await turn();
+  assertEquals([told, worker.terminated], [[[[1], ["one"]], "sent a message that cannot be read", "gone"], true]);
 });
 
 Deno.test("A Web Worker that is stopped before it was alive is gone, and what it still says is not heard", async () => {

@@ -55,14 +55,16 @@ class GuardedThread implements Thread {
     this.#killable = killable;
     this.#lock = lock;
     const { port1, port2 } = new MessageChannel();
+    const unreadable = (): void => this.#died({ reason: "sent a message that cannot be read" });
     this.#line = new Line(port1, {
       message: (message) => this.#receive(message),
       returned: events.returned,
       delivered: () => {
         if (!this.#ended) events.delivered();
       },
+      unreadable,
     });
-    port1.onmessageerror = () => this.#died({ reason: "sent a message that cannot be read" });
+    port1.onmessageerror = unreadable;
     try {
       this.#terminate = launch({ lock, port: port2, died: (death) => this.#died(death) });
     } catch (error) {

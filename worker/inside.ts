@@ -49,7 +49,8 @@ let source: string | undefined;
 /** The text of what all workers are. */
 export function workerSource(): string {
   const parts = Object.entries({ createRuntime, encodeError, openLine, openSharedQueue }).map(([name, part]) => `${name}: ${part}`);
-  return source ??= `((connection) => (${workerMain})({ ${parts.join(", ")} }, connection))
+  // Strict, as it is written: what a task calls or is called by would show it the arguments of other functions.
+  return source ??= `"use strict";((connection) => (${workerMain})({ ${parts.join(", ")} }, connection))
 //# sourceURL=process-pool/worker`;
 }
 

@@ -80,6 +80,8 @@ export interface LineEvents {
   returned(runs: number[], values: unknown[]): void;
   /** There are no more messages for the moment. */
   delivered(): void;
+  /** What the worker has written cannot be read: nothing more comes. */
+  unreadable(): void;
 }
 
 /**
@@ -115,6 +117,8 @@ export class Line {
   /** Items that have arrived and were not received. */
   #items: (ItemsMessage & { values: unknown[] }) | undefined;
   #closed = false;
+  /** Whether there is something that no worker of ours writes: a task has had the memory in its hands. */
+  #unreadable = false;
 
   constructor(port: MessagePort, events: LineEvents) {
     this.#port = port;
@@ -224,7 +228,7 @@ export class Line {
   #receiveByPort(message: FromWorker): void {
     // What was written before the message was sent comes before it.
     this.drain();
-    if (this.#closed) return;
+    if (this.#closed || this.#unreadable) return;
     if (isLast(message)) this.#ended(message.run);
     this.#events.message(message);
     this.#events.delivered();
@@ -232,12 +236,22 @@ export class Line {
 
   /** Takes the replies that are there by now. Those by the port cannot be had before their turn without others overtaking them. */
   drain(): void {
-    if (!this.#replies.hasNext) return;
+    if (!this.#hasReply) return;
     this.#emptyLooks = 0;
     // What is told may lead here again.
-    while (this.#replies.hasNext) this.#receive();
+    while (this.#hasReply) this.#receive();
     this.#receiveItems();
     this.#events.delivered();
+  }
+
+  get #hasReply(): boolean {
+    return this.#replies.hasNext && !this.#unreadable;
+  }
+
+  /** Whoever takes replies does not expect the end of the worker then, so that is told of later. */
+  #giveUp(): void {
+    this.#unreadable = true;
+    queueMicrotask(this.#events.unreadable);
   }
 
   /** Receives the next reply, and, if a job returned that, what others have that follow it. */
@@ -247,7 +261,11 @@ export class Line {
     // Whose turn it is when those before have been told may be another one.
     if (this.#items !== undefined && kind !== ITEM && kind !== ITEM_THREW) return this.#receiveItems();
     if (kind === RETURNED) return this.#receiveReturned();
-    replies.take();
+    try {
+      replies.take();
+    } catch {
+      return this.#giveUp();
+    }
     const { number: run, label: value, values } = replies;
     if (kind === ITEM || kind === ITEM_THREW) return this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
     if (kind === ITEMS) return this.#receiveChunk(run, value as ItemsMessage["values"], values as [number, boolean, number]);
@@ -258,7 +276,13 @@ export class Line {
 
   #receiveReturned(): void {
     const runs: number[] = [], values: unknown[] = [];
-    this.#replies.takeAll(RETURNED, runs, values);
+    try {
+      this.#replies.takeAll(RETURNED, runs, values);
+    } catch {
+      this.#giveUp();
+      // Of the one that cannot be read there is the run alone.
+      runs.length = values.length;
+    }
     this.#answered(runs);
     this.#events.returned(runs, values);
   }

@@ -83,6 +83,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const { apply, getPrototypeOf } = Reflect;
   const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer;
   const { isView } = Memory;
+  const { isArray } = Array;
   const { transfer: moveAway, slice: copyAll } = Memory.prototype;
   const typedArrays = getPrototypeOf(Doubles.prototype) as Float64Array;
   const { slice } = typedArrays;
@@ -648,12 +649,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
       return post(message, transfer);
     } catch (refusal) {
       const { from, values, thrown, last } = message;
-      if (values === undefined || values.length === 0) throw refusal;
+      // It is what was to be moved with these numbers that cannot be.
+      if (!isArray(values)) return post(message);
       if (values.length > 1) {
         const half = values.length >> 1, middle = from + half;
-        const each = Array.from(values);
-        postItems({ ...message, values: each.slice(0, half), thrown: thrown.filter(([i]) => i < middle), last: false });
-        return postItems({ ...message, from: middle, values: each.slice(half), thrown: thrown.filter(([i]) => i >= middle), last });
+        postItems({ ...message, values: values.slice(0, half), thrown: thrown.filter(([i]) => i < middle), last: false });
+        return postItems({ ...message, from: middle, values: values.slice(half), thrown: thrown.filter(([i]) => i >= middle), last });
       }
       const error = thrown[0]?.[1] ?? encode(refusal);
       sendThrown(error, (error) => post({ ...message, values: [undefined], thrown: [[from, error]] }));

@@ -152,8 +152,13 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const offsetOfView = getter<number>(views, "byteOffset"), lengthOfView = getter<number>(views, "length");
   const lengthOfBuffer = getter<number>(buffers, "byteLength"), isResizable = getter<boolean>(buffers, "resizable");
   const { getTime: timeOfDate } = dates;
+  // As they are now, like all that is given a view of the shared memory: a task may put others in their place, and would have that memory in its hands. For that a part of a view is
+  // made by the constructor: `subarray` asks the class, which is the task's to change, how to make it.
+  const { set } = views as Uint8Array;
   const encoder = new TextEncoder();
+  const { encodeInto } = encoder;
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const { decode } = decoder;
   let copy: Uint8Array<ArrayBuffer> | undefined;
   const words = new Int32Array(ring);
   const doubles = new Float64Array(ring);
@@ -444,14 +449,14 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     if (length > LONG) {
       const from = findInBulk(length, header);
       if (from < 0) return false;
-      bulkBytes.set(all, from);
+      apply(set, bulkBytes, [all, from]);
       advanceInBulk(length);
       return true;
     }
     const from = 8 * cell;
     cell += (length + 7) >> 3;
     if (cell > end) return false;
-    bytes.set(all, from);
+    apply(set, bytes, [all, from]);
     return true;
   }
 
@@ -503,9 +508,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       const most = min(3 * length, LONGEST_TEXT);
       const from = findInBulk(most, header);
       if (from < 0) return false;
-      into = bulkBytes.subarray(from, from + most);
-    } else into = bytes.subarray(8 * cell, 8 * min(end, cell + ((3 * length + 7) >> 3)));
-    const { read, written } = encoder.encodeInto(text, into);
+      into = new ByteArray(bulk, from, most);
+    } else into = new ByteArray(ring, 8 * cell, 8 * (min(end, cell + ((3 * length + 7) >> 3)) - cell));
+    const { read, written } = apply(encodeInto, encoder, [text, into]);
     if (read < length) return false;
     words[header + 1] = written;
     if (length > LONG) advanceInBulk(written);
@@ -625,15 +630,15 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function readLong(type: number, length: number): string {
     // It takes three times as long to decode what is shared.
     copy ??= new Uint8Array(LONGEST_TEXT);
-    copy.set(readWhere(type, length));
-    return decoder.decode(copy.subarray(0, length));
+    apply(set, copy, [readWhere(type, length)]);
+    return apply(decode, decoder, [new ByteArray(copy.buffer, 0, length)]);
   }
 
   function readBuffer(type: number, length: number): object {
     const view = (type >> 4) & 15;
     const at = view === WHOLE ? 0 : 2 * cell++;
     const all = newBytes(length);
-    all.set(readWhere(type, length));
+    apply(set, all, [readWhere(type, length)]);
     if (view === WHOLE) return all.buffer;
     // Most are of this kind, and of all there is.
     if (view === 0 && words[at + 1] === length) return all;
@@ -650,12 +655,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     let from = 8 * cell;
     if ((type & IN_BULK) === 0) {
       cell += count;
-      return bytes.subarray(from, from + length);
+      return new ByteArray(ring, from, length);
     }
     const position = words[2 * cell++]!;
     bulkPosition = (position + count) & POSITIONS;
     from = 8 * (position & inBulk);
-    return bulkBytes.subarray(from, from + length);
+    return new ByteArray(bulk, from, length);
   }
 
   function readNewShape(count: number): object {
