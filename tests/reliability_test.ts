@@ -655,3 +655,52 @@ for (const backend of ["worker", "killable"] as const) {
     }
   });
 }
+
+for (const backend of BACKENDS) {
+  Deno.test(`A task cannot steal the lock of a worker, be it its own, and has its own locks as ever (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const wait = async (words: Int32Array) => {
+      await Atomics.waitAsync(words, 0, 0).value;
+      return "through";
+    };
+    const words = sharedWords(1);
+    const waiting = await pool.submit(wait, words);
+    while (!waiting.running()) await turn();
+    const names = await heldLocks();
+    for (const name of names) assertMatch(name, /^process-pool worker /);
+    assert(names.length > 0);
+    const steal = async (names: string[]) => {
+      type Request = (name: unknown, options: object | (() => unknown), holder?: () => unknown) => Promise<unknown>;
+      const { locks } = navigator as unknown as {
+        locks: { request: Request; query(): Promise<Record<"held" | "pending", { name: string }[]>> };
+      };
+      const outcomes: unknown[] = [];
+      for (const name of names) {
+        let looks = 0;
+        const second = { toString: () => looks++ === 0 ? "another" : name };
+        const inherited = Object.assign(Object.create({ steal: true }), { ifAvailable: true });
+        for (
+          const [lock, options] of [[name, { steal: true }], [second, { steal: true }], [name, inherited]] as const
+        ) {
+          outcomes.push(await locks.request(lock, options, () => "had").catch((error: Error) => error.message));
+        }
+      }
+      locks.request("mine", () => new Promise(() => {})).catch(() => {});
+      const own = (await locks.query()).held.map(({ name }) => name);
+      outcomes.push(await locks.request("mine", { steal: true }, () => "stolen"), await locks.request("mine", () => "had"));
+      return { outcomes, own };
+    };
+    const { outcomes, own } = await within(pool.run(steal, names));
+    Atomics.store(words, 0, 1);
+    Atomics.notify(words, 0);
+    const refused = "The lock of a worker cannot be stolen";
+    assertEquals(outcomes, [...names.flatMap(() => [refused, "had", refused]), "stolen", "had"]);
+    assertEquals(own, ["mine"]);
+    assertEquals(await within(waiting.result()), "through");
+  });
+}
+
+async function heldLocks(): Promise<string[]> {
+  const { locks } = navigator as unknown as { locks: { query(): Promise<{ held: { name: string }[] }> } };
+  return (await locks.query()).held.map(({ name }) => name);
+}

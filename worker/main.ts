@@ -16,6 +16,7 @@ export async function workerMain(
   { createRuntime, encodeError, openLine, openSharedQueue }: RuntimeParts,
   { port, lock, imports, killable }: Connection,
 ): Promise<void> {
+  type Func = (this: unknown, ...args: never[]) => unknown;
   const scope = globalThis as unknown as WorkerScope;
   const exit = Deno.exit;
   const close = scope.close.bind(scope);
@@ -62,6 +63,34 @@ export async function workerMain(
     else send();
   }
 
+  /**
+   * Keeps tasks from the locks of workers. Whoever knows the name of one can steal it, and that would end the worker, or leave one that is killable with nothing that it can be
+   * killed by. Tasks with pools of their own request such locks too, but steal none.
+   */
+  function hideLocks(): void {
+    const prototype: { request: Func; query: Func } = Object.getPrototypeOf(scope.navigator.locks);
+    const { request, query } = prototype;
+    const { then } = Promise.prototype as { then: Func };
+    const { filter } = Array.prototype as { filter: Func };
+    const { startsWith } = String.prototype;
+    const isOurs = (name: string): boolean => apply(startsWith, name, ["process-pool worker "]);
+    const withoutOurs = (locks: unknown): unknown => apply(filter, locks, [({ name }: { name: string }) => !isOurs(name)]);
+    prototype.request = async function (this: unknown, name: unknown, ...rest: unknown[]) {
+      const text = `${name}`;
+      if (rest.length > 1 && isOurs(text)) {
+        const { steal, ...options } = rest[0] as { steal?: unknown };
+        if (steal) throw new DOMException("The lock of a worker cannot be stolen", "NotSupportedError");
+        rest[0] = { ...options, steal: false };
+      }
+      return await apply(request, this, [text, ...rest]);
+    };
+    // What there is goes through no hands that a task could put in the place of the platform's.
+    prototype.query = function (this: unknown) {
+      const hide = ({ held, pending }: Record<string, unknown>) => ({ held: withoutOurs(held), pending: withoutOurs(pending) });
+      return apply(then, apply(query, this, []), [hide]);
+    };
+  }
+
   // `process.exit` of node:process goes through this one.
   Deno.exit = (code?: number): never => {
     const exitCode = code ?? Number(Deno.exitCode);
@@ -88,6 +117,7 @@ export async function workerMain(
       return new Promise(() => {});
     });
   });
+  hideLocks();
   port.onmessage = ({ data }: MessageEvent<ToWorker>) => {
     switch (data.type) {
       case "run":
