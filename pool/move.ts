@@ -9,7 +9,8 @@ const MOVE = Symbol.for("process-pool.move");
  *
  * @typeParam T The result.
  * @param value The result: what the task is to return.
- * @param transfer What of it is moved: its ArrayBuffers, MessagePorts and streams. They are of no use to the worker afterwards.
+ * @param transfer What of it is moved: its ArrayBuffers, MessagePorts and streams. They are of no use to the worker afterwards. What a stream or a port gives still comes from the worker:
+ * it has to be read before that ends, as it does when it is idle for long or has run enough jobs, since nothing tells the reader of that.
  * @returns What the task returns for it. (It is declared as the result, so that callers of the task see that type.)
  *
  * @throws {TypeError} If `transfer` is not an array.
