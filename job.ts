@@ -65,7 +65,7 @@ export interface JobBaseOptions<R> {
   retries?: number | undefined;
   /**
    * Decides whether to run the job again after this error, be it its worker's death, a timeout or what its task threw; `attempt` is 1 after the
-   * first run. It is not asked when `retries` are used up.
+   * first run. It is not asked when `retries` are used up. It has to say so at once: a promise counts as false, and is an error that goes to the pool's `onError`.
    *
    * @default {after the death of its worker alone}
    */
@@ -215,7 +215,8 @@ export class Job<A extends unknown[], R, K extends object = object> {
     const { id, func, args, kwargs, signal, timeout, retries, retryIf, transfer, onDone } = checks.options(options, JOB_OPTIONS);
     this.id = id === undefined ? nextJobId() : checkedId(id);
     this.func = checkedFunc("create job", "func", func) as Task<unknown[], R>;
-    this.args = args === undefined ? [] : checks.array("args", args);
+    // A class of somebody's own may make others of its kind in any way.
+    this.args = args === undefined ? [] : [...checks.array("args", args)];
     this.kwargs = kwargs === undefined ? undefined : checks.object("kwargs", kwargs);
     this.signal = signal === undefined ? undefined : checks.signal("signal", signal);
     this.timeout = timeout === undefined ? undefined : checks.milliseconds("timeout", timeout, { infinite: true });

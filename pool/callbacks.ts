@@ -105,6 +105,7 @@ async function attempt<T>(callback: () => T | PromiseLike<T>): Promise<T> {
   return await callback();
 }
 
-function isThenable(value: unknown): value is PromiseLike<unknown> {
+/** Whether it is a promise, or something like one. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
 }

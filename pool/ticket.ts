@@ -18,7 +18,7 @@ import {
 import type { Waiter } from "../semaphore.ts";
 import type { FromWorker, ItemsMessage, RunMessage, TaskMessage, Thrown } from "../worker/protocol.ts";
 import type { Slot } from "../worker/slot.ts";
-import type { Callbacks } from "./callbacks.ts";
+import { type Callbacks, isThenable } from "./callbacks.ts";
 import { show } from "./checks.ts";
 import type { JobRecord } from "./observation.ts";
 import type { Place } from "./queue.ts";
@@ -347,12 +347,18 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   #wantsRetry(error: unknown): boolean {
     const retryIf = this.#job?.retryIf;
     if (retryIf === undefined) return isDeath(error);
+    const { callbacks } = this.#owner;
     try {
-      return retryIf(error, this.attempt);
+      const answer: unknown = retryIf(error, this.attempt);
+      if (!isThenable(answer)) return Boolean(answer);
+      callbacks.report(
+        new TypeError(`Cannot wait for 'retryIf' of job ${show(this.id)} as it must be decided at once: current value is a promise`),
+      );
+      Promise.resolve(answer).catch((second) => callbacks.report(second));
     } catch (second) {
-      this.#owner.callbacks.report(second);
-      return false;
+      callbacks.report(second);
     }
+    return false;
   }
 
   override fulfil(value: unknown): boolean {

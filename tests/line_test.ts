@@ -454,6 +454,23 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(kept, Array.from({ length: 300 }, (_, i) => [i]));
   });
 
+  Deno.test(`A job's arguments are taken one by one, whatever class their list is of (${backend})`, async () => {
+    class Rows extends Array<unknown> {
+      constructor(rows: Iterable<unknown>) {
+        super();
+        this.push(...rows);
+      }
+    }
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    const func = (bytes: Uint8Array, x: number) => bytes.length + x;
+    for (const length of [8, 1_000_000]) {
+      const bytes = new Uint8Array(length);
+      const args = new Rows([bytes, 1]) as unknown as [Uint8Array, number];
+      assertEquals(await within(pool.run(new Job({ func, args, transfer: [bytes.buffer] }))), length + 1);
+      assertEquals(bytes.length, 0);
+    }
+  });
+
   Deno.test(`move() moves a result instead of copying it (${backend})`, async () => {
     const url = moduleOf(`
       let last;
