@@ -241,6 +241,30 @@ for (const backend of BACKENDS) {
   });
 }
 
+for (const backend of BACKENDS) {
+  Deno.test(`A finalizer that leaves a rejection unhandled is told of (${backend})`, async () => {
+    const reported: unknown[] = [];
+    const finalizer = () => void Promise.reject(new Error("stray"));
+    const pool = new ProcessPool({ maxWorkers: 1, backend, finalizer, onError: (error) => reported.push((error as Error).cause) });
+    await pool.run(() => 1);
+    await within(pool.shutdown());
+    assertEquals(reported.map((cause) => (cause as Error).message), ["stray"]);
+  });
+}
+
+Deno.test("Job.retryIf that gives a promise counts as false, and is reported, with what the promise rejects with", async () => {
+  const reported: unknown[] = [];
+  await using pool = new ProcessPool({ maxWorkers: 1, retries: 5, onError: (error) => reported.push((error as Error).message) });
+  const retryIf = (() => Promise.reject(new Error("later"))) as unknown as () => boolean;
+  const runs = sharedWords(1);
+  const func = (runs: Int32Array) => {
+    throw new RangeError(`run ${Atomics.add(runs, 0, 1) + 1}`);
+  };
+  await assertRejects(() => within(pool.run(new Job({ id: "a", func, args: [runs], retryIf }))), RangeError, "run 1");
+  await turn();
+  assertEquals(reported, [`Cannot wait for 'retryIf' of job "a" as it must be decided at once: current value is a promise`, "later"]);
+});
+
 Deno.test("Job.retries runs a job again that filled its heap, and the last error lists the earlier one", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, memoryLimit: 64, retries: 1 });
   const error = await within(

@@ -114,6 +114,46 @@ Deno.test("createRuntime() tells the item of a chunk whose result cannot be copi
 
 // The runtime has copies of the constants of protocol.ts, which is not there in a worker: these tests fail if one of them is another.
 
+Deno.test("createRuntime() sends results whose prototype was changed as the platform copies them", async () => {
+  const { bySource, header, answers } = start({}, 1, () => {});
+  const task = bySource("task", "(item) => Object.setPrototypeOf(item === 0 ? new Uint8Array(2) : new ArrayBuffer(2), null)");
+  const messages = itemsOf(
+    await answers({ type: "chunk", ...header(task), items: [0, 1], skip: [], eager: false, timed: false, numbers: undefined }),
+  );
+  assertEquals(messages.flatMap(({ thrown }) => thrown), []);
+  assertEquals(messages.flatMap(({ values }) => [...values as unknown[]]), [new Uint8Array(2), new ArrayBuffer(2)]);
+});
+
+Deno.test("createRuntime() runs a task by source whose name is no text that can stand in an address", async () => {
+  const { header, answers } = start();
+  const task = { key: 1, name: "\ud800", text: "() => 1" };
+  assertEquals(await answers({ type: "run", ...header(task), args: [] }), [{ type: "returned", run: 1, value: 1 }]);
+});
+
+Deno.test("createRuntime() loads a module with classes that have something else in the place of their name", async () => {
+  class Model {
+    static name() {}
+  }
+  class Shy {
+    static get name(): string {
+      throw new Error("I have none");
+    }
+  }
+  const { told } = start({ Model, Shy });
+  await until(() => told.length > 0);
+  const [message] = told;
+  assert(message?.type === "loaded");
+  assertEquals(message.exports.map(({ functionName }) => functionName), ["Model", "Shy"]);
+});
+
+Deno.test("encodeError() takes a class by its name only if that is a text", () => {
+  class Odd extends TypeError {
+    static override name() {}
+  }
+  const error = decodeError(encodeError(new Odd("odd"), () => undefined), () => undefined) as Error;
+  assertEquals([error.constructor, error.name, error.message], [TypeError, "TypeError", "odd"]);
+});
+
 /** A self-contained task: what it throws, or returns, has data that is nested so deep. */
 function nest(depth: number, throws: boolean): unknown {
   let data: unknown = 0;

@@ -49,7 +49,8 @@ export function encodeError(
     for (let prototype = Object.getPrototypeOf(error); prototype !== null; prototype = Object.getPrototypeOf(prototype)) {
       const constructor = prototype.constructor;
       message.exported ??= exportedClass(constructor);
-      const name = String(constructor?.name);
+      // A class may have something else there.
+      const name = typeof constructor?.name === "string" ? constructor.name : "";
       if (platform.some((classes) => classes[name] === constructor)) {
         message.builtin = name;
         break;

@@ -194,7 +194,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
       for (const [name, value] of Object.entries(namespace)) {
         if (typeof value !== "function") continue;
         // Under another name it is the same function.
-        if (!classes.has(value)) exports.push({ module, name, functionName: value.name, text: Function.prototype.toString.call(value) });
+        if (!classes.has(value)) {
+          // A class may have something else there.
+          const own: unknown = Object.getOwnPropertyDescriptor(value, "name")?.value;
+          const functionName = typeof own === "string" ? own : name;
+          exports.push({ module, name, functionName, text: Function.prototype.toString.call(value) });
+        }
         classes.set(value, { module, name });
       }
     }
@@ -248,7 +253,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function compile(text: string, name: string): Func {
     try {
-      const func: Func = (0, eval)(`"use strict";(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name)}`);
+      const func: Func = (0, eval)(`"use strict";(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name.toWellFormed())}`);
       bySource.add(func);
       return func;
     } catch (thrown) {
@@ -405,8 +410,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   /** A copy of a buffer or of a view of all that one has; undefined if it is something else. */
   function copyOf(value: unknown): Own | undefined {
-    if (isView(value)) return value.byteLength === value.buffer.byteLength ? takeOver(value, value.buffer, copyAll) : undefined;
-    return value instanceof Memory ? takeOver(value, value, copyAll) : undefined;
+    if (!isView(value)) return takeOver(value, value, copyAll);
+    const { buffer, byteLength } = value;
+    // One whose prototype was changed has neither.
+    return byteLength === buffer?.byteLength ? takeOver(value, buffer, copyAll) : undefined;
   }
 
   /**
@@ -723,6 +730,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
   }
 
+  function turn(): Promise<void> {
+    return new Promise((resolve) => void startImmediate()(resolve));
+  }
+
   async function callInitializer({ task: message, args }: ToRuntime & { type: "initialize" }): Promise<void> {
     const func = task(message);
     try {
@@ -734,13 +745,18 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   async function callFinalizer({ finalizer }: ToRuntime & { type: "close" }): Promise<void> {
-    const func = finalizer === undefined ? () => {} : task(finalizer);
+    if (finalizer === undefined) return post({ type: "closed", thrown: undefined });
+    const func = task(finalizer);
+    let thrown: Thrown | undefined;
     try {
       await func();
-      post({ type: "closed", thrown: undefined });
-    } catch (thrown) {
-      sendThrown(encodeFailure(func, thrown), (thrown) => post({ type: "closed", thrown }));
+    } catch (error) {
+      thrown = encodeFailure(func, error);
     }
+    // A rejection that it left unhandled shows within a turn.
+    await turn();
+    if (thrown === undefined) post({ type: "closed", thrown });
+    else sendThrown(thrown, (thrown) => post({ type: "closed", thrown }));
   }
 
   return {
@@ -750,7 +766,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     get idle() {
       return running.size === 0;
     },
-    turn: () => new Promise((resolve) => void startImmediate()(resolve)),
+    turn,
     sendThrown: (thrown, send) => sendThrown(encode(thrown), send),
     callAll(calls, most) {
       return ended ? 0 : callTasks(calls, 1, most);
