@@ -27,7 +27,7 @@ import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from ".
 import { Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
 import { Watchdog } from "./pool/watchdog.ts";
-import { type ErrorOf, JobTicket, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
+import { type ErrorOf, JobTicket, MOST_UNREAD, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
 import { releasePermits, Semaphore, takePermit, waitForPermit } from "./semaphore.ts";
 import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
 import type { LeftBehind, Slot } from "./worker/slot.ts";
@@ -708,7 +708,8 @@ export class ProcessPool implements AsyncDisposable {
   #sendAll(): number {
     let together = 0;
     while (this.#queue.size > 0) {
-      const slot = this.#crew.choose(this.#queue.size);
+      // What a worker has died of is not sent to one that has enough to run: that would be lost with it.
+      const slot = this.#queue.first!.unread > 0 ? this.#crew.free : this.#crew.choose(this.#queue.size);
       if (slot === undefined) break;
       const sent = slot.sendCalls(this.#queue);
       if (sent > 0) {
@@ -811,15 +812,17 @@ export class ProcessPool implements AsyncDisposable {
    * asked about those that it had started.
    */
   #queueAgain({ started, unstarted }: LeftBehind, death: Death, outcomeOf = this.#lost): Settlement[] {
-    this.#requeue(unstarted.filter(({ transfer }) => transfer.length === 0));
     // What was to be moved has been, and is lost with the worker.
-    const moved = unstarted.filter(({ transfer }) => transfer.length > 0);
-    for (const ticket of [...started.map(({ ticket }) => ticket), ...moved]) this.#undecided.add(ticket);
+    const isLost = ({ transfer, unread }: Ticket): boolean => transfer.length > 0 || unread >= MOST_UNREAD;
+    this.#requeue(unstarted.filter((ticket) => !isLost(ticket)));
+    const neverStarted = unstarted.filter(isLost);
+    for (const ticket of [...started.map(({ ticket }) => ticket), ...neverStarted]) this.#undecided.add(ticket);
     // A `retryIf` may ask about any of them, so nothing is decided before all have been asked.
     const outcomes = started.map(({ ticket, items }) => this.#undecided.has(ticket) ? outcomeOf(ticket, items, death) : undefined);
-    const ended = moved.map((ticket) =>
-      this.#decide(ticket, failed(this.#crew.diedError(death, { id: ticket.id, name: ticket.name, attempts: 0 })))
-    );
+    const ended = neverStarted.map((ticket) => {
+      const { name, unread } = ticket;
+      return this.#decide(ticket, ticket.lostUnread((id, attempts) => this.#crew.diedError(death, { id, name, attempts, unread })));
+    });
     for (const [i, { ticket }] of started.entries().toArray().reverse()) ended.unshift(this.#decide(ticket, outcomes[i]));
     return ended.filter((settlement) => settlement !== undefined);
   }

@@ -276,7 +276,7 @@ export class Crew {
   }
 
   #isUneven(): boolean {
-    return (this.#hasFree || this.#mayStart) && this.#slots.values().some((slot) => slot.hasSurplus);
+    return (this.free !== undefined || this.#mayStart) && this.#slots.values().some((slot) => slot.hasSurplus);
   }
 
   /** Whether a worker could be started for jobs that others hold. When the crew breaks up, one is started for queued jobs alone. */
@@ -289,13 +289,14 @@ export class Crew {
     return this.#slots.values().some((slot) => slot.hasRoom);
   }
 
-  get #hasFree(): boolean {
-    return this.#slots.values().some((slot) => slot.isFree);
+  /** One that holds less than it can run at a time. */
+  get free(): Slot | undefined {
+    return this.#slots.values().find((slot) => slot.isFree);
   }
 
   #balance(): boolean {
     if (!this.#isUneven()) return false;
-    const patience = this.#hasFree ? 0 : WORTH_STARTING;
+    const patience = this.free !== undefined ? 0 : WORTH_STARTING;
     const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
     this.#parts.events.takenBack(heldUp.flatMap((slot) => slot.withdrawAhead()));
     this.#parts.events.changed();
@@ -384,12 +385,17 @@ export class Crew {
   }
 
   /** What a job is told whose worker has died, or who cares if it held none. */
-  diedError(death: Death, job?: { id: string | number; name: string; attempts: number }): WorkerDiedError | MemoryLimitError {
+  diedError(
+    death: Death,
+    job?: { id: string | number; name: string; attempts: number; unread?: number },
+  ): WorkerDiedError | MemoryLimitError {
     const { reason, exitCode, memoryLimit, thrown } = death;
     const cause = thrown && this.#parts.tasks.decode(thrown);
-    const { name: taskName, attempts } = job ?? {};
+    const { name: taskName, attempts, unread = 0 } = job ?? {};
     const message = job === undefined
       ? `An idle worker ${reason}`
+      : unread > 1
+      ? `Cannot start job ${show(job.id)} (task ${show(taskName)}) as each of the ${unread} workers that read its message ${reason}`
       : `Cannot finish job ${show(job.id)} (task ${show(taskName)}) as its worker ${reason}`;
     const details = { jobId: job?.id, taskName, attempts, cause };
     if (memoryLimit !== undefined) return new MemoryLimitError(message, { ...details, limit: memoryLimit });
@@ -474,11 +480,14 @@ export class Crew {
   };
 
   #mourn(slot: Slot, death: Death, left: LeftBehind): void {
-    // First, since `onError` may ask about what the worker held.
+    const { started, suspect } = left;
+    // First, since what becomes of it goes by that.
+    if (suspect !== undefined) suspect.unread++;
+    // Next, since `onError` may ask about what the worker held.
     this.#parts.events.bereaved(left, death);
-    if (left.started.length === 0) this.#parts.callbacks.report(this.diedError(death));
-    // What its module left behind may have ended it before its first job: the next would fare no better.
-    if (left.started.length === 0 && !slot.proven && !slot.dismissed) this.#startFailed(death);
+    if (started.length === 0 && !death.unread) this.#parts.callbacks.report(this.diedError(death));
+    // What its module left behind may have ended it before its first job: the next would fare no better. A suspect is given up before the pool is.
+    if (started.length === 0 && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
     this.#parts.events.changed();
   }
 

@@ -304,6 +304,8 @@ export class Chunk extends Ticket {
   #unsendable = new Map<number, unknown>();
   /** Whether the items are copies, of which it is known that they can be sent. */
   #copied = false;
+  /** Whether a worker has died when it read it: its items are sent one by one from then on, so that the one that did it fails alone. */
+  #oneByOne = false;
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
   /** Where the worker that has it puts results that are numbers: the bounds, and the numbers by the index of their item. */
@@ -326,14 +328,17 @@ export class Chunk extends Ticket {
   }
 
   message(run: number, task: TaskMessage): RunMessage {
+    this.#oneByOne ||= this.unread > 0;
     const skip = [...this.#unsendable.keys()];
-    const items = skip.length === 0
+    const items = this.#oneByOne
+      ? this.#nextOne()
+      : skip.length === 0
       ? packed(this.#items)
       : Array.from(this.#items, (item, i) => this.#unsendable.has(i) ? undefined : item);
     const { id, attempt, timeout } = this;
     const timed = timeout !== Infinity;
     const from = this.#settledItems;
-    const { length } = this.#items;
+    const { length } = items;
     // Another for each run: a worker that could not be stopped may go on with the last one.
     const numbers = this.#eager && length - from >= WORTH_PACKING
       ? new SharedArrayBuffer(NUMBERS + Float64Array.BYTES_PER_ELEMENT * length)
@@ -341,6 +346,16 @@ export class Chunk extends Ticket {
     this.#numbers = numbers && new Float64Array(numbers, NUMBERS);
     this.#bounds = numbers && new Int32Array(numbers, 0, 2).fill(from);
     return { type: "chunk", run, task, id, attempt, items, from, skip, eager: this.#eager, timed, numbers };
+  }
+
+  /** The next item that can be sent, at its index: those before it have their outcome, or an error instead. */
+  #nextOne(): unknown[] {
+    const { length } = this.#items;
+    let next = this.#settledItems;
+    while (next < length - 1 && this.#unsendable.has(next)) next++;
+    const items = new Array(next + 1);
+    if (!this.#unsendable.has(next)) items[next] = this.#items[next];
+    return items;
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
@@ -353,6 +368,7 @@ export class Chunk extends Ticket {
     }
     this.collect();
     if (!last) return undefined;
+    if (this.#oneByOne) return this.#throughOrNot();
     this.#listener.took(elapsed, this.#settledItems, values === undefined);
     return { state: "finished", value: undefined };
   }
@@ -420,6 +436,14 @@ export class Chunk extends Ticket {
     return undefined;
   }
 
+  lostUnread(errorOf: ErrorOf): Outcome<unknown> | undefined {
+    const { length } = this.#nextOne();
+    const error = listCauses(errorOf(this.id + length - 1, this.attempt - 1), this.#failures);
+    // Those before it have errors of their own.
+    this.#deliver(failures(new Array(length - this.#settledItems).fill(error)));
+    return this.#throughOrNot();
+  }
+
   lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined {
     this.collect();
     this.#bounds = undefined;
@@ -437,6 +461,11 @@ export class Chunk extends Ticket {
     }
     this.#deliver(failures(errors));
     this.#failures = earlier;
+    return this.#throughOrNot();
+  }
+
+  /** The outcome, if there is nothing more to be run. */
+  #throughOrNot(): Outcome<unknown> | undefined {
     const through = this.#settledItems === this.#items.length || this.#listener.ended;
     return through ? { state: "finished", value: undefined } : undefined;
   }
@@ -458,7 +487,10 @@ export class Chunk extends Ticket {
 
   #deliver(block: Block): void {
     const { length } = block.values;
-    if (length > 0) this.#failures = [];
+    if (length > 0) {
+      this.#failures = [];
+      if (this.unread > 0) this.unread = 0;
+    }
     for (const [i, reason] of this.#unsendable) {
       const index = i - this.#settledItems;
       if (index >= 0 && index < length) (block.errors ??= new Map()).set(index, reason);

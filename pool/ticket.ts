@@ -51,6 +51,8 @@ export abstract class Ticket implements Place<Ticket> {
   sentAs = 0;
   /** How often a worker was stopped that did not take it up. */
   declare neglected: number;
+  /** How many workers in a row have died when they read it. */
+  declare unread: number;
   settled = false;
   /** Whether the watchdog counts it. */
   declare watched: boolean;
@@ -60,8 +62,8 @@ export abstract class Ticket implements Place<Ticket> {
   declare stopListening: (() => void) | undefined;
 
   static {
-    // Few have others: so most tickets are without these four, and smaller by a sixth.
-    Object.assign(this.prototype, { neglected: 0, watched: false, observed: undefined, stopListening: undefined });
+    // Few have others: so most tickets are without these five, and smaller by a fifth.
+    Object.assign(this.prototype, { neglected: 0, unread: 0, watched: false, observed: undefined, stopListening: undefined });
   }
 
   constructor(task: TaskMessage | undefined) {
@@ -139,6 +141,9 @@ export abstract class Ticket implements Place<Ticket> {
   /** It cannot be sent, as something in it cannot be copied. The outcome, or undefined if the rest of it can be sent now. */
   abstract refused(error: unknown): Outcome<unknown> | undefined;
 
+  /** It never starts, since workers die of it. The outcome, or undefined if the rest of it can still be run. */
+  abstract lostUnread(errorOf: ErrorOf): Outcome<unknown> | undefined;
+
   /** Its worker died when this of its items would have been the next. The outcome, or undefined if the rest of it can still be run. */
   abstract lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined;
 
@@ -156,6 +161,12 @@ export abstract class Ticket implements Place<Ticket> {
   /** Calls the other callbacks. */
   abstract callBack(): void;
 }
+
+/**
+ * So many workers in a row may die when they read a job; then it fails. Fewer, and it may pay for what another one left in the heap; more, and every one costs a worker, and half a
+ * second where a heap is filled.
+ */
+export const MOST_UNREAD = 3;
 
 /** Makes the error of a job, or of an item, that was run so many times. */
 export type ErrorOf = (id: string | number, attempts: number) => unknown;
@@ -325,6 +336,10 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
 
   refused(error: unknown): Outcome<unknown> {
     return { state: "failed", error };
+  }
+
+  lostUnread(errorOf: ErrorOf): Outcome<unknown> {
+    return { state: "failed", error: listCauses(errorOf(this.id, this.attempt - 1), this.#failures ?? []) };
   }
 
   lost(errorOf: ErrorOf): Outcome<unknown> | undefined {

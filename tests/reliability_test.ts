@@ -183,6 +183,86 @@ Deno.test("ProcessPool.map() with 'memoryLimit' fails an item that fills the hea
   assertEquals(runs, runsBut({}));
 });
 
+// What no worker can read
+
+/** Nested deeply enough that a thread can send it, and none can read it. */
+function unreadable(): object {
+  let nested: object = {};
+  for (let depth = 1;; depth++) {
+    nested = { nested };
+    if (depth % 100 > 0) continue;
+    try {
+      structuredClone(nested);
+    } catch {
+      return nested;
+    }
+  }
+}
+
+/** More records than a heap of 32 MB has room for. */
+function tooMany(): object[] {
+  return Array.from({ length: 400_000 }, (_, id) => ({ id, name: `record ${id}` }));
+}
+
+const UNREAD: [name: string, options: ProcessPoolOptions, make: () => object, error: typeof WorkerDiedError | typeof MemoryLimitError][] = [
+  ["worker, nested too deeply", { backend: "worker" }, unreadable, WorkerDiedError],
+  ["killable, nested too deeply", { backend: "killable" }, unreadable, WorkerDiedError],
+  ["killable, larger than the heap", { memoryLimit: 32 }, tooMany, MemoryLimitError],
+];
+
+for (const [name, options, make, errorClass] of UNREAD) {
+  Deno.test(`ProcessPool fails a job alone that no worker can read, and goes on (${name})`, async () => {
+    const reported: unknown[] = [];
+    await using pool = new ProcessPool({ maxWorkers: 1, ...options, onError: (error) => reported.push(error) });
+    const size = (value: object): number => Object.keys(value).length;
+    const future = await pool.submit(size, make());
+    const neighbours = [pool.run(size, [1]), pool.run(size, [1, 2])];
+    const error = await within(future.exception());
+    assertInstanceOf(error, errorClass);
+    const { message, attempts } = error;
+    const deed = errorClass === MemoryLimitError ? "filled its heap of 32 MB" : "was sent a message that cannot be read";
+    assertEquals(message, `Cannot start job ${future.id} (task "size") as each of the 3 workers that read its message ${deed}`);
+    assertEquals(attempts, 0);
+    assertEquals(await within(Promise.all(neighbours)), [1, 2]);
+    // A heap may have been filled by what an earlier job left behind.
+    assert(reported.every((error) => error instanceof MemoryLimitError && errorClass === MemoryLimitError));
+  });
+
+  Deno.test(`ProcessPool.map() fails an item alone that no worker can read (${name})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, ...options });
+    const items = [[1], [2], make(), [3], [4], [5], [6]];
+    const outcomes = pool.map((item: unknown) => (item as number[])[0]!, items, { settled: true, chunkSize: 8 });
+    const got = await within(Array.fromAsync(outcomes));
+    const names = got.map((outcome) => outcome.status === "fulfilled" ? outcome.value : outcome.reason.name);
+    assertEquals(names, [1, 2, errorClass.name, 3, 4, 5, 6]);
+    const { finished, failed } = pool.stats();
+    assertEquals([finished, failed], [6, 1]);
+  });
+
+  Deno.test(`ProcessPool runs others while workers die of a job that they cannot read (${name})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, ...options });
+    const later = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms, ms));
+    assertEquals(await within(pool.run(later, 1)), 1);
+    const future = await pool.submit((value: object) => Object.keys(value).length, make());
+    let settled = false;
+    future.exception().then(() => settled = true);
+    await within((async () => {
+      while (!settled) assertEquals(await pool.run(later, 5), 5);
+    })());
+    assertInstanceOf(await future.exception(), errorClass);
+  });
+}
+
+Deno.test("ProcessPool.map() runs each item of a chunk that as a whole is larger than the heap of a worker", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, memoryLimit: 32 });
+  const items: unknown[] = Array.from({ length: 8 }, () => tooMany().slice(0, 50_000));
+  items.splice(3, 2, Symbol("uncloneable"), tooMany());
+  items.push(Symbol("uncloneable"));
+  const outcomes = pool.map((item: unknown) => (item as object[]).length, items, { chunkSize: 9, settled: true });
+  const got = await within(Array.fromAsync(outcomes, (outcome) => outcome.status === "fulfilled" ? outcome.value : outcome.reason.name));
+  assertEquals(got, [50_000, 50_000, 50_000, "DataCloneError", "MemoryLimitError", 50_000, 50_000, 50_000, "DataCloneError"]);
+});
+
 // Retries
 
 for (const backend of BACKENDS) {

@@ -21,6 +21,8 @@ export interface GuardedKind {
   launch: Launcher;
   /** Whether its JavaScript can be halted. If not, tasks are asked to end by their signals first. */
   killable: boolean;
+  /** How much heap one may have, in MB. */
+  memoryLimit?: number | undefined;
 }
 
 /** How long tasks that are asked to end may take, in ms: less, and they cannot clean up; more, and those that do not listen burn a core for longer. */
@@ -43,16 +45,16 @@ class GuardedThread implements Thread {
   #events: ThreadEvents;
   #lock: string;
   #line: Line;
-  #killable: boolean;
+  #kind: GuardedKind;
   #terminate: () => void;
   #alive = false;
   #ended = false;
   #closed = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(events: ThreadEvents, { launch, killable }: GuardedKind, lock: string) {
+  constructor(events: ThreadEvents, kind: GuardedKind, lock: string) {
     this.#events = events;
-    this.#killable = killable;
+    this.#kind = kind;
     this.#lock = lock;
     const { port1, port2 } = new MessageChannel();
     const unreadable = (): void => this.#died({ reason: "sent a message that cannot be read" });
@@ -66,7 +68,7 @@ class GuardedThread implements Thread {
     });
     port1.onmessageerror = unreadable;
     try {
-      this.#terminate = launch({ lock, port: port2, died: (death) => this.#died(death) });
+      this.#terminate = kind.launch({ lock, port: port2, died: (death) => this.#died(death) });
     } catch (error) {
       this.#line.close();
       port2.close();
@@ -92,7 +94,7 @@ class GuardedThread implements Thread {
 
   stop(abort?: { reason: unknown }): void {
     if (this.#ended) return;
-    if (abort === undefined || this.#killable) return this.#end();
+    if (abort === undefined || this.#kind.killable) return this.#end();
     this.#ended = true;
     this.#abort(abort.reason);
     this.#timer = setTimeout(() => {
@@ -138,7 +140,9 @@ class GuardedThread implements Thread {
     this.drain();
     if (this.#ended) return;
     this.#end();
-    this.#events.died(death);
+    const { memoryLimit } = this.#kind;
+    if (death.memoryLimit === undefined) this.#events.died(death);
+    else this.#events.died({ ...death, reason: `filled its heap of ${memoryLimit} MB`, memoryLimit });
   }
 
   #end(): void {

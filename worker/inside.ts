@@ -33,6 +33,8 @@ export interface Connection {
   imports: (() => Promise<Record<string, unknown>>)[];
   /** Whether its parent can halt it whatever it does. */
   killable: boolean;
+  /** Whether its heap is full; there if that is limited. */
+  isHeapFull?: (() => boolean) | undefined;
 }
 
 /** Starts what a worker is: what {@linkcode workerSource} is the text of. */

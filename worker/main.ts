@@ -1,6 +1,6 @@
 import type { Connection, RuntimeParts, WorkerScope } from "./inside.ts";
 import type { LineEnd } from "./line_end.ts";
-import type { FromWorker, Thrown, ToWorker } from "./protocol.ts";
+import type { Death, FromWorker, Thrown, ToWorker } from "./protocol.ts";
 import type { RuntimeHost } from "./runtime.ts";
 
 /**
@@ -14,7 +14,7 @@ import type { RuntimeHost } from "./runtime.ts";
  */
 export async function workerMain(
   { createRuntime, encodeError, openLine, openSharedQueue }: RuntimeParts,
-  { port, lock, imports, killable }: Connection,
+  { port, lock, imports, killable, isHeapFull }: Connection,
 ): Promise<void> {
   type Func = (this: unknown, ...args: never[]) => unknown;
   const scope = globalThis as unknown as WorkerScope;
@@ -55,12 +55,12 @@ export async function workerMain(
   };
   const runtime = createRuntime(host);
 
-  function dying(reason: string, details: { exitCode?: number; thrown?: unknown }): void {
+  function dying(death: Omit<Death, "thrown">, uncaught?: { thrown: unknown }): void {
     runtime.end();
     line?.close();
-    const send = (thrown?: Thrown): void => post({ type: "dying", reason, exitCode: details.exitCode, thrown });
-    if ("thrown" in details) runtime.sendThrown(details.thrown, send);
-    else send();
+    const send = (thrown?: Thrown): void => post({ type: "dying", ...death, thrown });
+    if (uncaught === undefined) send();
+    else runtime.sendThrown(uncaught.thrown, send);
   }
 
   /**
@@ -94,22 +94,26 @@ export async function workerMain(
   // `process.exit` of node:process goes through this one.
   Deno.exit = (code?: number): never => {
     const exitCode = code ?? Number(Deno.exitCode);
-    dying(`called Deno.exit(${exitCode})`, { exitCode });
+    dying({ reason: `called Deno.exit(${exitCode})`, exitCode });
     // Deno 2.9 panics, now and then, if a worker that ends itself is terminated at the same time; one that can be halted anywhere waits for that.
     if (killable) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     return exit(code);
   };
   // The parent ends the worker when it hears of this.
-  scope.close = () => dying("called self.close()", {});
+  scope.close = () => dying({ reason: "called self.close()" });
   scope.addEventListener("error", (event) => {
     event.preventDefault();
-    dying("had an uncaught error", { thrown: (event as ErrorEvent).error });
+    dying({ reason: "had an uncaught error" }, { thrown: (event as ErrorEvent).error });
   });
   scope.addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
-    dying("had an unhandled rejection", { thrown: (event as PromiseRejectionEvent).reason });
+    dying({ reason: "had an unhandled rejection" }, { thrown: (event as PromiseRejectionEvent).reason });
   });
-  port.onmessageerror = () => dying("was sent a message that cannot be read", {});
+  // At once: what comes after it would be started here, and share this worker's fate.
+  port.onmessageerror = () => {
+    const memoryLimit = isHeapFull?.() ? NaN : undefined;
+    dying({ reason: "was sent a message that cannot be read", memoryLimit, unread: true });
+  };
 
   await new Promise<void>((held) => {
     scope.navigator.locks.request(lock, () => {

@@ -20,15 +20,18 @@ export interface NodeWorker {
 }
 
 /** What such a worker has from its parent. */
-export interface NodeConnection extends Omit<Connection, "imports" | "killable"> {
+export interface NodeConnection extends Omit<Connection, "imports" | "killable" | "isHeapFull"> {
   /** The text of what it is to be. */
   source: string;
-  /** By it the worker is asked for the size that its heap may have; there if that is limited. */
+  /** There if its heap is limited: by it the worker tells when that is full. */
   pulse: MessagePort | undefined;
 }
 
+/** How a worker dies that has filled its heap: by what limit, its parent knows. */
+export const FULL: Death = { reason: "filled its heap", memoryLimit: NaN };
+
 /** What the error means that a worker ended with and that its guard did not see. */
 export function deathOf({ code, message }: { code?: string | undefined; message: string }): Death {
-  if (code === "ERR_WORKER_OUT_OF_MEMORY") return { reason: "filled its heap", memoryLimit: NaN };
+  if (code === "ERR_WORKER_OUT_OF_MEMORY") return FULL;
   return { reason: "could not be started", thrown: { raw: new Error(message) } };
 }

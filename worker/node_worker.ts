@@ -1,7 +1,7 @@
 import { guardedThreads, type Launch, type Launcher } from "./guarded_thread.ts";
 import { type Connection, type StartInside, workerSource, workerUrl } from "./inside.ts";
-import type { Death, StartThread } from "./protocol.ts";
-import { deathOf, type NodeConnection, type WorkerThreads } from "./node_threads.ts";
+import type { StartThread } from "./protocol.ts";
+import { deathOf, FULL, type NodeConnection, type WorkerThreads } from "./node_threads.ts";
 import { Supervisor } from "./supervisor.ts";
 
 /** What all workers of a pool have in common. */
@@ -37,16 +37,14 @@ export function killableWorkers({ modules, permissions, memoryLimit }: KillableO
 
   const launcher: Launcher = (launch) => {
     start ??= starter();
-    const full: Death = { reason: `filled its heap of ${memoryLimit} MB`, memoryLimit };
-    const pulse = memoryLimit === undefined ? undefined : feelPulse(() => launch.died(full));
-    const died = (death: Death): void => launch.died(death.memoryLimit === undefined ? death : full);
-    const stop = start({ ...launch, died }, pulse?.port);
+    const pulse = memoryLimit === undefined ? undefined : feelPulse(() => launch.died(FULL));
+    const stop = start(launch, pulse?.port);
     return () => {
       pulse?.stop();
       stop();
     };
   };
-  return guardedThreads({ launch: launcher, killable: true });
+  return guardedThreads({ launch: launcher, killable: true, memoryLimit });
 }
 
 function startHere(
@@ -84,18 +82,20 @@ function connectNodeWorker(imports: Connection["imports"]): void {
   const { line } = (process.getBuiltinModule("node:worker_threads") as WorkerThreads).workerData;
   line.onmessage = ({ data: { port, lock, pulse, source } }: MessageEvent<NodeConnection>) => {
     line.close();
+    let isHeapFull: (() => boolean) | undefined;
     if (pulse !== undefined) {
       const v8 = process.getBuiltinModule("node:v8") as { getHeapStatistics(): { heap_size_limit: number } };
       const limit = v8.getHeapStatistics().heap_size_limit;
+      const isFull = isHeapFull = () => v8.getHeapStatistics().heap_size_limit > limit;
       // By a timer, and not when it is asked: when V8 stops a job it drops all microtasks, and a port that was about to be read by one of them
       // is never read again.
       setInterval(() => {
-        if (v8.getHeapStatistics().heap_size_limit > limit) pulse.postMessage(undefined);
+        if (isFull()) pulse.postMessage(undefined);
       }, 200);
     }
     // Node's timers are loaded at their first use, and Deno 2.9 panics if the worker is terminated just then: better now.
     clearTimeout(setTimeout(() => {}));
     const start: StartInside = (0, eval)(source);
-    start({ port, lock, imports, killable: true });
+    start({ port, lock, imports, killable: true, isHeapFull });
   };
 }

@@ -136,7 +136,7 @@ export type FromWorker =
   | { type: "skipped"; run: number }
   | ItemsMessage
   | { type: "closed"; thrown: Thrown | undefined }
-  | { type: "dying"; reason: string; exitCode: number | undefined; thrown: Thrown | undefined };
+  | { type: "dying" } & Death;
 
 /** What the part of a worker says that runs tasks. */
 export type FromRuntime = Exclude<FromWorker, { type: "alive" | "dying" }>;
@@ -199,8 +199,10 @@ export interface Death {
   /** What it did, as in "its worker ...". */
   reason: string;
   exitCode?: number | undefined;
-  /** The limit in MB, if that is what ended it. */
+  /** The limit in MB, if that is what ended it; from the worker, which does not know it, NaN. */
   memoryLimit?: number | undefined;
+  /** Whether it ended over a message that it could not read. */
+  unread?: boolean | undefined;
   thrown?: Thrown | undefined;
 }
 

@@ -51,6 +51,8 @@ export interface LeftBehind {
   started: { ticket: Ticket; items: number }[];
   /** Those that it will never start, in the order in which they were sent. */
   unstarted: Ticket[];
+  /** That of them which it seems to have died of when it read it. */
+  suspect?: Ticket | undefined;
 }
 
 export interface SlotOptions {
@@ -75,6 +77,8 @@ interface Holding {
   ticket: Ticket | undefined;
   /** The index of its first word in the claims. */
   claim: number;
+  /** The last run of those here that was not sent as a small call. */
+  posted: number;
 }
 
 /**
@@ -182,7 +186,7 @@ export class Slot {
     this.#idleSince = now();
     const places = capacity + MOST_AHEAD;
     this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
-    this.#holdings = Array.from({ length: places }, (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS }));
+    this.#holdings = Array.from({ length: places }, (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS, posted: -1 }));
     this.#mostRuns = Math.floor(MOST_RUNS / places) * places;
     this.#observation = observation;
     if (observation !== undefined) this.#times = new Float64Array(new SharedArrayBuffer(places * 2 * Float64Array.BYTES_PER_ELEMENT));
@@ -347,7 +351,10 @@ export class Slot {
       else if (args !== undefined && this.hasSurplus && beside?.isFull) {
         this.#isFull = true;
         return !this.#letGo(holding, ticket, run);
-      } else this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
+      } else {
+        holding.posted = run;
+        this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
+      }
       if (known === undefined) this.#learn(task);
       return true;
     } catch (error) {
@@ -719,15 +726,17 @@ export class Slot {
     if (before === "ended") return;
     this.#state = "ended";
     if (before === "starting") this.#events.failedToStart(this, death);
-    else this.#events.died(this, death, this.#leave());
+    else this.#events.died(this, death, this.#leave(death));
   }
 
   /** Clears the books. What has not started is taken back from the worker: should it live on, it will not start it. */
-  #leave(): LeftBehind {
+  #leave(death?: Death): LeftBehind {
     const left: LeftBehind = { started: [], unstarted: [] };
+    const posted = new Set<Ticket>();
     for (const holding of this.#holdings) {
       const { run, ticket, claim } = holding;
       if (run === undefined) continue;
+      if (ticket !== undefined && holding.posted === run) posted.add(ticket);
       const unstarted = Atomics.compareExchange(this.#claims, claim, SENT, WITHDRAWN) === SENT;
       if (this.#observation !== undefined && ticket !== undefined && !unstarted) this.#observe(holding, ticket);
       const items = Atomics.exchange(this.#claims, claim + 1, NO_MORE);
@@ -739,6 +748,17 @@ export class Slot {
     }
     left.started.sort((a, b) => a.ticket.sentAs - b.ticket.sentAs);
     left.unstarted.sort((a, b) => a.sentAs - b.sentAs);
+    if (death !== undefined) left.suspect = suspectOf(death, left, posted);
     return left;
   }
+}
+
+/**
+ * The job of whose message a worker has died. Messages are read in their order, so it is the first that was not started. A heap may have been filled by what ran, too: not if that
+ * came after it.
+ */
+function suspectOf({ unread, memoryLimit }: Death, { started, unstarted }: LeftBehind, posted: Set<Ticket>): Ticket | undefined {
+  const first = unstarted.find((ticket) => posted.has(ticket));
+  if (first === undefined || unread) return first;
+  return memoryLimit !== undefined && started.every(({ ticket }) => ticket.sentAs > first.sentAs) ? first : undefined;
 }

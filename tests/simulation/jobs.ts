@@ -285,7 +285,7 @@ export class SimulatedJob {
     check(right, "a job fails for its own reason", () => `${this.name}: ${error}`);
     if (!work.isLoss(error)) return;
     work.checkLastLoss(error);
-    if (this.#retryMode === "none" || work.runs === 1) return;
+    if (this.#retryMode === "none" || work.runs <= 1) return;
     const { errors } = (error as Error).cause as AggregateError;
     check(this.#retried.every((each, i) => errors[i] === each), "the last error has those of earlier runs in its cause", () => this.name);
   }

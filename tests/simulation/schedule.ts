@@ -325,7 +325,9 @@ export class Schedule implements Stage {
         check(ticket.slot === slot && !ticket.queued, "a job is in one place", () => `job ${ticket.id}`);
         if (ticket instanceof JobTicket) check(!ticket.future.done(), "no slot holds a settled job", () => `job ${ticket.id}`);
       }
-      if (!slot.hasRoom || queue.size === 0 || isLeftToOne) continue;
+      // What a worker has died of waits for one that is free.
+      const mayTake = queue.first !== undefined && (queue.first.unread > 0 ? slot.isFree : slot.hasRoom);
+      if (!mayTake || isLeftToOne) continue;
       check(slot.load > 0, "nothing waits when something could run", () => `${queue.size} queued, worker ${slot.id} is idle`);
       roomy++;
     }

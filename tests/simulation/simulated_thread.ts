@@ -95,6 +95,8 @@ export class SimulatedThread implements Thread {
   #inbox: ToRuntime[] = [];
   #outbox: OnTheWay[] = [];
   #running: (RunWork | ChunkWork)[] = [];
+  /** What it was ever sent. */
+  #sent = new Set<Work>();
   /** What was claimed here, by run, and has not been answered in full; its slot has to account for it when the thread ends. */
   #held = new Map<number, RunWork | ChunkWork>();
   /** Whether all that it sends goes by the port. */
@@ -132,6 +134,7 @@ export class SimulatedThread implements Thread {
     this.#world.activity++;
     if (this.#inbox.length === 0) this.#silentSince = this.#world.clock.now();
     this.#inbox.push(message);
+    for (const work of this.#worksOf(message)) this.#sent.add(work);
   }
 
   get beside(): this {
@@ -218,6 +221,7 @@ export class SimulatedThread implements Thread {
         this.#mourned = true;
         if (!this.#stopped) this.#world.lastEnd = this.#world.clock.now();
         this.#lose(sent.death.memoryLimit === undefined ? "died" : "full");
+        if (sent.death.memoryLimit !== undefined) { for (const work of this.#sent) work.unread++; }
         return this.#events.died(sent.death);
       case "gone":
         return this.#events.gone();
@@ -347,6 +351,12 @@ export class SimulatedThread implements Thread {
       const work = this.#itemOf(held, i);
       if (work?.isRunning) yield work;
     }
+  }
+
+  /** The work that a message is about. */
+  #worksOf(message: ToRuntime): Work[] {
+    const numbers = message.type === "run" ? [message.args[0]] : message.type === "chunk" ? Array.from(message.items) : [];
+    return numbers.map((number) => this.#world.works[number as number]).filter((work) => work !== undefined);
   }
 
   /** Undefined if the item cannot be sent. */

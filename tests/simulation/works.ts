@@ -1,4 +1,5 @@
 import { JobTimeoutError, MemoryLimitError, WorkerDiedError } from "../../mod.ts";
+import { MOST_UNREAD } from "../../pool/ticket.ts";
 import { check } from "./violation.ts";
 
 /** What comes of one run in a worker. */
@@ -39,6 +40,8 @@ export class Work {
   state: "new" | "running" | "finished" | "answered" | "lost" = "new";
   /** How often a worker has started it. */
   runs = 0;
+  /** How many workers have died, their heaps full, that were sent it. */
+  unread = 0;
   /** What came of the last run that finished. */
   outcome: WorkOutcome | undefined;
   /** That of the last run that was lost. */
@@ -120,6 +123,7 @@ export class Work {
 
   /** Whether the error tells how its last run was lost. */
   isLoss(error: unknown): boolean {
+    if (this.#isUnread(error)) return true;
     if (this.state !== "lost") return false;
     if (error instanceof JobTimeoutError) {
       const overran = this.fate === "stopped" && this.#lostAt - this.#startedAt >= this.limit;
@@ -127,6 +131,12 @@ export class Work {
     }
     if (error instanceof MemoryLimitError) return this.fate === "full" && error.limit === HEAP && this.#isMine(error);
     return error instanceof WorkerDiedError && (this.fate === "died" || this.fate === "stopped") && this.#isMine(error);
+  }
+
+  /** Whether the error says that workers die of it before they start it, and enough have. */
+  #isUnread(error: unknown): boolean {
+    if (!(error instanceof MemoryLimitError) || !error.message.startsWith("Cannot start job")) return false;
+    return !this.isRunning && this.state !== "answered" && this.unread >= MOST_UNREAD && error.limit === HEAP && this.#isMine(error);
   }
 
   /** A chunk counts how often it was started itself, and not each of its items. */
@@ -137,9 +147,14 @@ export class Work {
   /** Checks the error of a loss that is the end of it: it had all the runs that it may have, and the error tells of each. */
   checkLastLoss(error: unknown): void {
     const isTimeout = error instanceof JobTimeoutError;
-    check(isTimeout || this.over || this.runs > this.retries, "what is lost is run again as often as 'retries' say", () => this.number);
+    const isUnread = this.#isUnread(error);
+    check(
+      isTimeout || isUnread || this.over || this.runs > this.retries,
+      "what is lost is run again as often as 'retries' say",
+      () => this.number,
+    );
     const { cause } = error as Error;
-    const earlier = this.runs - 1;
+    const earlier = isUnread ? this.runs : this.runs - 1;
     const told = cause instanceof AggregateError ? cause.errors.length : 0;
     const right = earlier === 0 ? told === 0 : told === earlier || told === earlier + 1;
     check(right, "the last error has those of earlier runs in its cause", () => `${this.number}: ${told} of ${earlier}`);
