@@ -2,7 +2,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { nearest } from "../command/nearest.ts";
 import { orRefused, Refusal, type Refused, refuseFlagValue } from "../command/refusal.ts";
 import { joinValues, oneOf, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
-import { show } from "../pool/checks.ts";
+import { MEMORY_LIMITS, show } from "../pool/checks.ts";
 import type { BatchOptions } from "./options.ts";
 
 /** What the command line of `batch` asks for. */
@@ -101,7 +101,7 @@ const VALUES: ValueOptions<Values> = {
     need: "a time such as 500ms, 5s or 2m, or a share of the median such as 500%",
     read: (text) => readShare(text) ?? readQuantity(text, UNITS),
   },
-  "memory-limit": wholeNumber(16, 65_536),
+  "memory-limit": wholeNumber(MEMORY_LIMITS.min, MEMORY_LIMITS.max),
   halt: {
     need: "never, first, a number of records, or a share such as 5%",
     read: (text) => text === "never" ? text : text === "first" ? 1 : readHalt(text),

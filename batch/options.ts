@@ -1,5 +1,5 @@
 import { checkedFunc, type Task, type TaskRef } from "../job.ts";
-import { Checks, show } from "../pool/checks.ts";
+import { Checks, MEMORY_LIMITS, show } from "../pool/checks.ts";
 import type { BatchInput } from "./inputs.ts";
 import type { BatchProgress } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
@@ -61,7 +61,7 @@ export interface BatchOptions {
    */
   timeout?: number | `${number}%` | undefined;
   /**
-   * How much heap a worker may have, in MB. With a limit, workers are of the backend `killable`; without one, a full heap ends the program.
+   * How much heap a worker may have, in MB: 16 to 65,536. With a limit, workers are of the backend `killable`; without one, a full heap ends the program.
    *
    * @default {undefined}
    */
@@ -237,7 +237,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   for (const [name, value] of Object.entries({ ordered, resume, overwrite, retryFailed })) checks.boolean(name, value);
   checks.wholeNumber("workers", workers);
   if (chunk !== undefined) checks.wholeNumber("chunk", chunk, { min: SMALLEST_CHUNK });
-  if (memoryLimit !== undefined) checks.wholeNumber("memoryLimit", memoryLimit);
+  if (memoryLimit !== undefined) checks.wholeNumber("memoryLimit", memoryLimit, MEMORY_LIMITS);
   checks.wholeNumber("retries", retries, { min: 0 });
   if (limit !== Infinity) checks.wholeNumber("limit", limit);
   if (signal !== undefined) checks.signal("signal", signal);

@@ -8,6 +8,9 @@
 /** The longest delay that a timer of the platform takes; longer ones it runs at once. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
+/** How much heap a worker may be given, in MB. With less V8 may abort the program when a worker starts; more it does not take. */
+export const MEMORY_LIMITS = { min: 16, max: 65_536 };
+
 /** How a value is shown in a message: short, and telling `"4"` from `4`. */
 export function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}...` : value);

@@ -5,7 +5,7 @@ import type { StartThread } from "../worker/protocol.ts";
 import type { KnownModule } from "../worker/tasks.ts";
 import { webWorkers } from "../worker/web_worker.ts";
 import type { OnError } from "./callbacks.ts";
-import { Checks, show } from "./checks.ts";
+import { Checks, MEMORY_LIMITS, show } from "./checks.ts";
 import { type Clock, realClock } from "./clock.ts";
 import { Measurement } from "./measurement.ts";
 import type { PoolObserver } from "./observation.ts";
@@ -104,7 +104,7 @@ export interface ProcessPoolOptions {
    */
   startTimeout?: number | undefined;
   /**
-   * How much heap a worker may have, in MB. The job that fills it fails with a {@linkcode MemoryLimitError}, and its worker is replaced; that
+   * How much heap a worker may have, in MB: 16 to 65,536. The job that fills it fails with a {@linkcode MemoryLimitError}, and its worker is replaced; that
    * is noticed within half a second. What typed arrays and ArrayBuffers hold is outside of the heap and does not count. Only the backend
    * `"killable"` can do this, and it is the default with this option; in a Web Worker a full heap ends the whole program.
    *
@@ -282,7 +282,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   if (memoryLimit !== undefined && backend !== "killable") {
     throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" cannot keep a 'memoryLimit': leave one of them out`);
   }
-  if (memoryLimit !== undefined) checks.wholeNumber("memoryLimit", memoryLimit);
+  if (memoryLimit !== undefined) checks.wholeNumber("memoryLimit", memoryLimit, MEMORY_LIMITS);
   const urls = known.map(({ url }) => url);
   if (permissions !== undefined && backend === "killable") checkReadable(permissions, urls);
   if (maxJobsPerWorker !== Infinity) checks.wholeNumber("maxJobsPerWorker", maxJobsPerWorker);

@@ -61,6 +61,11 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
       ),
       [{ input, output: "" }, TypeError, `Cannot run batch as 'output' must be a path, a URL or a stream: current value is ""`],
       [{ input, output, workers: 0 }, RangeError, "Cannot run batch as 'workers' must be a positive integer: current value is 0"],
+      [
+        { input, output, memoryLimit: 15 },
+        RangeError,
+        "Cannot run batch as 'memoryLimit' must be an integer of at least 16: current value is 15",
+      ],
       [{ input, output, chunk: 5 }, RangeError, "Cannot run batch as 'chunk' must be an integer of at least 1024: current value is 5"],
       [{ input, output, resume: true }, TypeError, "Cannot run batch as 'resume' needs an 'output' that is a file"],
       [{ input, output: "x", limit: 2 }, TypeError, "Cannot run batch as 'limit' needs an 'output' that is no file"],

@@ -265,7 +265,24 @@ Deno.test({
       ...times("new ProcessPool", "idleTimeout", "create pool", newPool, { infinite: true }),
       ...times("new ProcessPool", "jobTimeout", "create pool", newPool, { infinite: true }),
       ...times("new ProcessPool", "startTimeout", "create pool", newPool, { infinite: true }),
-      ...integers("new ProcessPool", "memoryLimit", "create pool", newPool),
+      ...[15, 1, 0, 16.5].map((memoryLimit): Row => [
+        `memoryLimit: ${memoryLimit}`,
+        () => newPool(wrong({ memoryLimit })),
+        RangeError,
+        `Cannot create pool as 'memoryLimit' must be an integer of at least 16: current value is ${memoryLimit}`,
+      ]),
+      [
+        "memoryLimit: 65537",
+        () => newPool(wrong({ memoryLimit: 65_537 })),
+        RangeError,
+        "Cannot create pool as 'memoryLimit' must be an integer of at least 16, at most 65536: current value is 65537",
+      ],
+      [
+        'memoryLimit: "64"',
+        () => newPool(wrong({ memoryLimit: "64" })),
+        TypeError,
+        `Cannot create pool as 'memoryLimit' must be an integer of at least 16: current value is "64"`,
+      ],
       [
         "retries: -1",
         () => newPool(wrong({ retries: -1 })),
