@@ -31,7 +31,7 @@ import { type ErrorOf, JobTicket, MOST_UNREAD, type SettledCounts, type Ticket, 
 import { releasePermits, Semaphore, takePermit, waitForPermit } from "./semaphore.ts";
 import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
 import type { LeftBehind, Slot } from "./worker/slot.ts";
-import { TaskTable } from "./worker/tasks.ts";
+import type { TaskTable } from "./worker/tasks.ts";
 
 /** What {@linkcode ProcessPool.stats} tells. */
 export interface PoolStats {
@@ -189,7 +189,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#options = resolveOptions(options);
     this.#gate = new Semaphore(this.#options.queueSize);
     this.#callbacks = new Callbacks(this.#options.clock, this.#options.onError);
-    this.#tasks = new TaskTable(this.#options);
+    this.#tasks = this.#options.tasks;
     const observation = this.#observation = this.#observe();
     this.#crew = new Crew(this.#options, { tasks: this.#tasks, callbacks: this.#callbacks, events: this.#crewEvents, observation });
     const { jobTimeout, retries } = this.#options;
@@ -205,9 +205,6 @@ export class ProcessPool implements AsyncDisposable {
       tickets: () => this.#crew.tickets(),
       expire: (ticket, item, others) => this.#expire(ticket, item, others),
     });
-    const { initializer, finalizer } = this.#options;
-    if (initializer !== undefined) this.#tasks.check(initializer);
-    if (finalizer !== undefined) this.#tasks.check(finalizer);
   }
 
   #observe(): Observation | undefined {

@@ -2,7 +2,7 @@ import { checkedFunc, type Task, type TaskRef } from "../job.ts";
 import { inlineLanes } from "../worker/inline.ts";
 import { killableWorkers } from "../worker/node_worker.ts";
 import type { StartThread } from "../worker/protocol.ts";
-import type { KnownModule } from "../worker/tasks.ts";
+import { type KnownModule, TaskTable } from "../worker/tasks.ts";
 import { webWorkers } from "../worker/web_worker.ts";
 import type { OnError } from "./callbacks.ts";
 import { Checks, MEMORY_LIMITS, show } from "./checks.ts";
@@ -105,7 +105,8 @@ export interface ProcessPoolOptions {
   startTimeout?: number | undefined;
   /**
    * How much heap a worker may have, in MB: 16 to 65,536. The job that fills it fails with a {@linkcode MemoryLimitError}, and its worker is replaced; that
-   * is noticed within half a second. What typed arrays and ArrayBuffers hold is outside of the heap and does not count. Only the backend
+   * is noticed within half a second. What typed arrays and ArrayBuffers hold is outside of the heap and does not count. One value of several times
+   * the limit may not be noticed, or end the whole program: docs/reliability.md tells more. Only the backend
    * `"killable"` can do this, and it is the default with this option; in a Web Worker a full heap ends the whole program.
    *
    * @default {undefined}
@@ -174,6 +175,7 @@ export interface ResolvedOptions {
   onError: OnError;
   start: StartThread;
   clock: Clock;
+  tasks: TaskTable;
   measurement: Measurement | undefined;
   observers: PoolObserver[];
 }
@@ -287,7 +289,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   if (permissions !== undefined && backend === "killable") checkReadable(permissions, urls);
   if (maxJobsPerWorker !== Infinity) checks.wholeNumber("maxJobsPerWorker", maxJobsPerWorker);
   const args = checks.array("initArgs", initArgs === undefined ? [] : initArgs);
-  const resolved: Omit<ResolvedOptions, "observers" | "measurement"> = {
+  const resolved: Omit<ResolvedOptions, "tasks" | "observers" | "measurement"> = {
     maxWorkers,
     queueSize: checks.wholeNumber("queueSize", queueSize === undefined ? QUEUE_SIZE_PER_WORKER * maxWorkers : queueSize),
     modules: known,
@@ -309,9 +311,11 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   };
   const given = checks.array("observers", observers).map((each, i) => checks.object(`observers[${i}]`, each) as PoolObserver);
   const measurement = checks.boolean("measure", measure) ? new Measurement(resolved.clock) : undefined;
+  const tasks = new TaskTable(resolved);
+  for (const task of [resolved.initializer, resolved.finalizer]) if (task !== undefined) tasks.check(task);
   // Last, as it creates a file, which is not to be there if anything else is wrong.
   const writer = trace === undefined ? undefined : openTrace(trace, resolved.onError);
-  return { ...resolved, measurement, observers: [...given, measurement, writer].filter((each) => each !== undefined) };
+  return { ...resolved, tasks, measurement, observers: [...given, measurement, writer].filter((each) => each !== undefined) };
 }
 
 function resolveModule(given: unknown, index: number): KnownModule {

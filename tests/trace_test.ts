@@ -291,6 +291,15 @@ Deno.test("ProcessPool() refuses a trace that is neither a path nor a stream, or
   assertThrows(() => new ProcessPool({ trace: stream }), TypeError, "Cannot create pool as 'trace' must not be locked");
 });
 
+Deno.test("ProcessPool() leaves the stream of its trace alone if another option is wrong", () => {
+  const wrong = [{ initializer: Math.max }, { finalizer: class {} as never }, { observers: [4 as never] }, { measure: 4 as never }];
+  for (const options of wrong) {
+    const { stream } = new Memory();
+    assertThrows(() => new ProcessPool({ ...options, trace: stream }), TypeError);
+    assertEquals(stream.locked, false);
+  }
+});
+
 Deno.test({
   name: "ProcessPool() refuses a trace in a file that it may not write (needs to be without --allow-write)",
   ignore: granted("write"),
