@@ -52,6 +52,16 @@ export interface WorkerDiedDetails {
 export class PoolClosedError extends Error {
   /** The name of the class. */
   override readonly name = "PoolClosedError";
+
+  /**
+   * Constructs a new error.
+   *
+   * @param message What could not be done.
+   * @param options The reason that was given to `terminate()`, if any, as its cause.
+   */
+  constructor(message?: string, options: ErrorOptions = {}) {
+    super(message, causeOf(options));
+  }
 }
 
 /** No worker of the pool could be started, several times in a row: it takes no more jobs and has failed those that it had. */
@@ -68,7 +78,7 @@ export class PoolBrokenError extends Error {
    * @param details How often it was tried, and the last failure as its cause.
    */
   constructor(message: string, details: PoolBrokenDetails) {
-    super(message, { cause: details.cause });
+    super(message, causeOf(details));
     this.attempts = details.attempts;
   }
 }

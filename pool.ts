@@ -979,8 +979,7 @@ export class ProcessPool implements AsyncDisposable {
     if (this.#state === "closing" || this.#state === "closed") return;
     this.#state = "closing";
     this.#defect = undefined;
-    const errorOf = (action: string): PoolClosedError =>
-      new PoolClosedError(`Cannot ${action} as it was shut down meanwhile`, cause === undefined ? {} : { cause });
+    const errorOf = (action: string): PoolClosedError => new PoolClosedError(`Cannot ${action} as it was shut down meanwhile`, { cause });
     this.#refuseWaiting(errorOf("submit to pool"));
     this.#crew.breakUp(errorOf("warm up pool"));
   }

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { currentJob, type Future, Job, JobCancelledError, PoolClosedError, ProcessPool, WorkerDiedError } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
-import { meet, Meeting, turn } from "./helpers.ts";
+import { meet, Meeting, thrownBy, turn } from "./helpers.ts";
 
 const BACKENDS = ["worker", "killable", "inline"] as const;
 const add = (a: number, b: number) => a + b;
@@ -202,6 +202,18 @@ for (const backend of BACKENDS) {
     assertEquals((error.cause as Error).name, "TimeoutError");
     meeting.letGo();
     await within(over);
+  });
+
+  Deno.test(`ProcessPool.terminate() without a reason leaves no property 'cause' in errors (${backend})`, async () => {
+    const pool = new ProcessPool({ backend, maxWorkers: 1, queueSize: 2 });
+    const running = await pool.submit(() => new Promise(() => {}));
+    while (!running.running()) await turn();
+    const queued = await pool.submit(() => 1);
+    const waiting = thrownBy(() => pool.submit(() => 1));
+    await within(pool.terminate());
+    const errors = [await running.exception(), await queued.exception(), await waiting] as Error[];
+    assertEquals(errors.map(({ name }) => name), ["PoolClosedError", "JobCancelledError", "PoolClosedError"]);
+    assertEquals(errors.map((error) => "cause" in error), [false, false, false]);
   });
 
   Deno.test(`ProcessPool.terminate() settles everything at once, with the reason as the cause (${backend})`, async () => {
