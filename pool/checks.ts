@@ -35,6 +35,12 @@ export function textOf(value: unknown): string {
   }
 }
 
+/** Whether it is an object as `{}` makes it, in whatever realm, or one without a prototype. */
+function isPlain(value: object): boolean {
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === null || (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, "isPrototypeOf"));
+}
+
 /** The checks of one action, such as "create pool". Each returns the value that it was given. */
 export class Checks {
   #action: string;
@@ -98,10 +104,13 @@ export class Checks {
     return value as T;
   }
 
-  /** An options object with none but known names: a mistyped option would otherwise pass for one that was left out. */
+  /**
+   * An options object with none but known names: a mistyped option would otherwise pass for one that was left out. In the same way a signal or a map, which has no own
+   * names, would pass for no options at all, so it has to be a plain object.
+   */
   options<T extends object>(value: T, known: readonly string[]): T {
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw new TypeError(`Cannot ${this.#action} as its options must be an object: current value is ${show(value)}`);
+    if (typeof value !== "object" || value === null || !isPlain(value)) {
+      throw new TypeError(`Cannot ${this.#action} as its options must be a plain object: current value is ${show(value)}`);
     }
     for (const name of Object.keys(value)) {
       if (known.includes(name)) continue;

@@ -1,5 +1,6 @@
-import { assertEquals } from "@std/assert";
-import { show } from "../pool/checks.ts";
+import { runInNewContext } from "node:vm";
+import { assertEquals, assertStrictEquals } from "@std/assert";
+import { Checks, show } from "../pool/checks.ts";
 
 Deno.test("show() tells values apart in a few words", () => {
   const rows: [value: unknown, shown: string][] = [
@@ -26,4 +27,12 @@ Deno.test("show() tells values apart in a few words", () => {
     [class Klass {}, "function Klass"],
   ];
   for (const [value, shown] of rows) assertEquals(show(value), shown);
+});
+
+Deno.test("Checks.options() takes plain objects of all kinds as they are", () => {
+  const checks = new Checks("test");
+  const bare = Object.assign(Object.create(null), { size: 1 });
+  for (const options of [{}, { size: 1 }, bare, runInNewContext("({ size: 1 })")]) {
+    assertStrictEquals(checks.options(options, ["size"]), options);
+  }
 });

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { asCompleted, Job, ProcessPool, type ProcessPoolOptions, Semaphore, wait } from "@procpool/process-pool";
+import { asCompleted, endProgram, Interrupt, Job, ProcessPool, type ProcessPoolOptions, Semaphore, wait } from "@procpool/process-pool";
 import { granted } from "./fixtures.ts";
 import { thrownBy } from "./helpers.ts";
 
@@ -116,13 +116,16 @@ function objects(call: string, action: string, known: string, make: (options: ne
     [true, "true"],
     [[], "an array of 0"],
     [noop, "function noop"],
+    [new Map(), "an object of class Map"],
+    [AbortSignal.abort(), "an object of class AbortSignal"],
+    [new (class Settings {})(), "an object of class Settings"],
   ];
   return [
     ...given.map(([value, shown]): Row => [
       `${call}(${shown})`,
       () => make(wrong(value)),
       TypeError,
-      `Cannot ${action} as its options must be an object: current value is ${shown}`,
+      `Cannot ${action} as its options must be a plain object: current value is ${shown}`,
     ]),
     [
       `${call}({ tiemout: 4 })`,
@@ -482,7 +485,7 @@ Deno.test({
         "new Job()",
         () => newJob(wrong(undefined)),
         TypeError,
-        "Cannot create job as its options must be an object: current value is undefined",
+        "Cannot create job as its options must be a plain object: current value is undefined",
       ],
       ...noFunctions("new Job", ["create job", "func"], (func) => new Job({ func })),
       ["args: null", () => withFunc({ args: null }), TypeError, "Cannot create job as 'args' must be an array: current value is null"],
@@ -587,6 +590,29 @@ Deno.test({
       ...objects("shutdown", "shut down pool", "'cancelPending', 'timeout'", (options) => pool.shutdown(options)),
       ...booleans("shutdown", "cancelPending", "shut down pool", (options) => pool.shutdown(options)),
       ...times("shutdown", "timeout", "shut down pool", (options) => pool.shutdown(options)),
+
+      // endProgram and Interrupt
+      ...objects("endProgram", "end program", "'exitCode', 'timeout'", (options) => endProgram([], options)),
+      ...([[256, RangeError], [-1, RangeError], ["1", TypeError]] as const).map(([value, errorClass]): Row => [
+        `endProgram({ exitCode: ${value} })`,
+        () => endProgram([], wrong({ exitCode: value })),
+        errorClass,
+        `Cannot end program as 'exitCode' must be an integer of at least 0${value === 256 ? ", at most 255" : ""}: ` +
+        `current value is ${JSON.stringify(value)}`,
+      ]),
+      ...objects("new Interrupt", "listen for signals", "'onSignal', 'host'", (options) => new Interrupt(options)),
+      [
+        "new Interrupt({ onSignal: 4 })",
+        () => new Interrupt(wrong({ onSignal: 4 })),
+        TypeError,
+        "Cannot listen for signals as 'onSignal' must be a function: current value is 4",
+      ],
+      [
+        "new Interrupt({ host: 4 })",
+        () => new Interrupt(wrong({ host: 4 })),
+        TypeError,
+        "Cannot listen for signals as 'host' must be an object: current value is 4",
+      ],
 
       // Future
       ...objects("result", "wait for result", "'timeout', 'signal'", (options) => future.result(options)),

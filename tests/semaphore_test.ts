@@ -264,9 +264,9 @@ Deno.test("Semaphore() refuses permits that are not a positive integer", () => {
 Deno.test("Semaphore.acquire() refuses options that it does not know", async () => {
   const semaphore = new Semaphore(1);
   const wrong: [options: unknown, message: string][] = [
-    [null, "Cannot acquire permit as its options must be an object: current value is null"],
-    ["now", 'Cannot acquire permit as its options must be an object: current value is "now"'],
-    [[], "Cannot acquire permit as its options must be an object: current value is an array of 0"],
+    [null, "Cannot acquire permit as its options must be a plain object: current value is null"],
+    ["now", 'Cannot acquire permit as its options must be a plain object: current value is "now"'],
+    [[], "Cannot acquire permit as its options must be a plain object: current value is an array of 0"],
     [{ singal: undefined }, "Cannot acquire permit as there is no option 'singal': known options are 'signal'"],
     [{ signal: null }, "Cannot acquire permit as 'signal' must be an AbortSignal: current value is null"],
     [{ signal: {} }, "Cannot acquire permit as 'signal' must be an AbortSignal: current value is an object of class Object"],
