@@ -1,3 +1,5 @@
+import { Checks } from "./checks.ts";
+
 /** Where signals come from and how a program ends: `Deno`, but in tests. */
 export interface SignalHost {
   /** Begins to listen. */
@@ -57,7 +59,7 @@ const SIGNALS: StopSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGIN
 export class Interrupt implements Disposable {
   #controller = new AbortController();
   #exitCode: number | undefined;
-  #options: InterruptOptions;
+  #onSignal: InterruptOptions["onSignal"];
   #host: SignalHost;
   #listeners = new Map<StopSignal, () => void>();
 
@@ -65,10 +67,15 @@ export class Interrupt implements Disposable {
    * Begins to listen.
    *
    * @param options Who hears of a signal.
+   *
+   * @throws {TypeError} If an option is unknown or of the wrong type.
    */
   constructor(options: InterruptOptions = {}) {
-    this.#options = options;
-    this.#host = options.host ?? Deno;
+    const checks = new Checks("listen for signals");
+    const { onSignal, host = Deno } = checks.options(options, ["onSignal", "host"]);
+    if (onSignal !== undefined) checks.callable("onSignal", onSignal);
+    this.#onSignal = onSignal;
+    this.#host = checks.object("host", host) as SignalHost;
     for (const signal of SIGNALS) {
       const listener = () => this.#receive(signal);
       this.#listeners.set(signal, listener);
@@ -95,7 +102,7 @@ export class Interrupt implements Disposable {
   #receive(signal: StopSignal): void {
     const first = this.#exitCode === undefined;
     this.#exitCode = EXIT_CODES[signal];
-    this.#options.onSignal?.(signal, first ? "first" : "again");
+    this.#onSignal?.(signal, first ? "first" : "again");
     if (first) this.#controller.abort(new DOMException(`The program received ${signal}`, "AbortError"));
     else this.#host.exit(this.#exitCode);
   }

@@ -11,7 +11,7 @@ export interface Closable {
 /** Options of {@linkcode endProgram}. */
 export interface EndProgramOptions {
   /**
-   * What the program exits with.
+   * What the program exits with: 0 to 255.
    *
    * @default {Deno.exitCode}
    */
@@ -23,6 +23,9 @@ export interface EndProgramOptions {
    */
   timeout?: number | undefined;
 }
+
+/** Of a larger one the platform takes the last eight bits: 256 would pass for success. */
+const MOST_EXIT_CODE = 255;
 
 /** Shorter, and jobs that are about to finish are lost; longer, and Ctrl-C seems to do nothing. */
 const TIMEOUT = 1000;
@@ -48,7 +51,7 @@ const TIMEOUT = 1000;
 export async function endProgram(pools: Iterable<Closable>, options: EndProgramOptions = {}): Promise<never> {
   const checks = new Checks("end program");
   const { exitCode, timeout = TIMEOUT } = checks.options(options, ["exitCode", "timeout"]);
-  if (exitCode !== undefined) checks.wholeNumber("exitCode", exitCode, { min: 0 });
+  if (exitCode !== undefined) checks.wholeNumber("exitCode", exitCode, { min: 0, max: MOST_EXIT_CODE });
   checks.milliseconds("timeout", timeout);
   await Promise.all([...pools].map((pool) => pool.shutdown({ cancelPending: true, timeout })));
   return Deno.exit(exitCode);
