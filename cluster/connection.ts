@@ -287,6 +287,11 @@ export function tellOnce(client: Redis, tell: (error: Error) => void): (error: E
   };
 }
 
+/** Whether a server that is there takes no writes, as it is out of memory, a replica, or cannot save: all of that may be over in a moment. */
+export function refusesWrites({ message }: Error): boolean {
+  return /\b(READONLY|OOM|MISCONF|NOREPLICAS|LOADING|MASTERDOWN)\b/.test(message);
+}
+
 /** An error without the command that failed: the password is in that of a login. */
 export function plain(error: Error): Error {
   const copy = new Error(error.message);

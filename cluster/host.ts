@@ -10,7 +10,7 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { Checks, show } from "@procpool/process-pool/executor";
-import { type Job as QueuedJob, UnrecoverableError, WaitingError, Worker } from "bullmq";
+import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
 import {
   cancelChannel,
@@ -38,6 +38,7 @@ import {
 import { checkedStore, isTooLarge, payloadKey, type PayloadStore, tooLarge, unreadable } from "./payloads.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
 import { fromJson, sizeOf } from "./values.ts";
+import { Taker } from "./worker.ts";
 
 /** Options of {@linkcode serve}. */
 export interface ServeOptions {
@@ -173,7 +174,7 @@ const MOST_CANCELLED = 10_000;
 const CANCELLED = Symbol("cancelled");
 /** Why a local job is stopped that goes back into the queue. */
 const HANDED_BACK = Symbol("handed back");
-/** Why a local job is stopped that the queue has given to another host. */
+/** Why a local job is stopped whose lock has run out: the queue gives it away. */
 const LOCK_LOST = Symbol("lock lost");
 
 /**
@@ -317,8 +318,9 @@ class Host implements ClusterHost {
   #server: Connection;
   #subscriber: Redis;
   #pool: ProcessPool;
-  #worker: Worker;
+  #worker: Taker;
   #options: HostOptions;
+  #tell: (error: Error) => void;
   /** The jobs that run here, by the names under which they travel. */
   #active = new Map<string, AbortController>();
   /** Those that were cancelled last and did not run here: one of them may be on its way from the queue at that moment. */
@@ -336,7 +338,7 @@ class Host implements ClusterHost {
     this.#options = options;
     this.#subscriber = client.duplicate();
     this.#subscriber.on("error", () => {});
-    this.#worker = new Worker(queueName(queue), (job, token) => this.#process(job, token!), {
+    this.#worker = new Taker(queueName(queue), (job, token) => this.#process(job, token!), {
       connection: client,
       prefix: PREFIX,
       name,
@@ -347,17 +349,17 @@ class Host implements ClusterHost {
       stalledInterval,
       maxStalledCount: redeliveries,
       metrics: { maxDataPoints: METRICS_MINUTES },
+      lost: (id) => this.#active.get(id)?.abort(LOCK_LOST),
     });
     const tell = tellOnce(client, onError);
-    this.#worker.on("error", (error) => {
+    this.#tell = (error) => {
       // The connection tells of itself, and what comes of a lost lock is told below.
       if (!/ECONN|EPIPE|Connection is closed|could not renew lock/.test(error.message)) tell(error);
-    });
+    };
+    this.#worker.on("error", this.#tell);
+    this.#worker.on("locksRenewed", ({ jobIds }) => this.#stopUnwanted(jobIds));
     // Whoever does not ask does not hear of it.
     this.#finished.promise.catch(() => {});
-    this.#worker.on("lockRenewalFailed", (ids: string[]) => {
-      for (const id of ids) this.#active.get(id)?.abort(LOCK_LOST);
-    });
   }
 
   get name(): string {
@@ -378,8 +380,13 @@ class Host implements ClusterHost {
     await this.#pool.warmUp();
     this.#subscriber.on("message", (_channel: string, id: string) => this.#cancel(id));
     const { queue } = this.#options;
-    const connected = Promise.all([this.#subscriber.subscribe(cancelChannel(queue, this.#server.client)), this.#worker.waitUntilReady()]);
+    const channel = cancelChannel(queue, this.#server.client);
+    const connected = Promise.all([this.#subscriber.subscribe(channel), this.#worker.waitUntilReady()]);
     await this.#server.ready(connected, { queue, command: "DEL" });
+    // What was said while it was away is not said again. It listens once more before it asks, so that nothing falls between the two.
+    this.#subscriber.on("ready", () => {
+      this.#subscriber.subscribe(channel).then(() => this.#stopUnwanted([...this.#active.keys()]), this.#tell);
+    });
     this.#worker.run().catch((error) => this.#options.onError(plain(error)));
   }
 
@@ -419,6 +426,23 @@ class Host implements ClusterHost {
     if (this.#cancelled.size > MOST_CANCELLED) this.#cancelled.delete(this.#cancelled.values().next().value!);
   }
 
+  /** Stops those of the jobs here that nobody wants any more, as the queue has it: a message to a host that was not listening is lost. */
+  async #stopUnwanted(ids: string[]): Promise<void> {
+    const runs = ids.flatMap((id) => {
+      const controller = this.#active.get(id);
+      return controller === undefined ? [] : [{ id, controller }];
+    });
+    const pipeline = this.#server.client.pipeline();
+    for (const { id } of runs) pipeline.hget(this.#worker.toKey(id), "data");
+    try {
+      for (const [i, [, data]] of (await pipeline.exec() ?? []).entries()) {
+        if (typeof data === "string" && isUnwanted(data)) runs[i]!.controller.abort(CANCELLED);
+      }
+    } catch (error) {
+      this.#tell(error as Error);
+    }
+  }
+
   async #process(job: QueuedJob, token: string): Promise<Reply> {
     const id = job.id!;
     const controller = new AbortController();
@@ -434,17 +458,27 @@ class Host implements ClusterHost {
       // A host without workers must not draw all jobs to itself and fail them.
       const noWorkers = this.#hasNoWorkers(error);
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
-      if (error === LOCK_LOST) this.#options.onError(new Error(`Stopped ${nameOf(called)} as the queue has given it to another host`));
-      else if (error === CANCELLED) {
+      if (error === LOCK_LOST) {
+        this.#options.onError(new Error(`Stopped ${nameOf(called)} as its lock has run out: the queue gives it away`));
+      } else if (error === CANCELLED) {
         // Its id is free again, as that of one that was taken out of the queue.
         job.opts.removeOnFail = true;
         throw failure(cancelled(called));
       } else if (error === HANDED_BACK && this.#options.redeliveries === 0) throw failure(stopped(called));
-      else if (error === HANDED_BACK || noWorkers) await job.moveToWait(token);
+      else if (error === HANDED_BACK || noWorkers) await this.#giveBack(job, token);
       else throw failure(error);
       throw new WaitingError();
     } finally {
       this.#active.delete(id);
+    }
+  }
+
+  /** Gives a job back. If the server refuses, others find it when its lock has run out. */
+  async #giveBack(job: QueuedJob, token: string): Promise<void> {
+    try {
+      await job.moveToWait(token);
+    } catch (error) {
+      this.#tell(error as Error);
     }
   }
 
@@ -599,6 +633,15 @@ function firstOf(replies: ItemReply[]): ItemReply[] {
   let bytes = 0;
   const end = items.findIndex((item) => (bytes += sizeOf(item) + 1) > MAX_CHUNK);
   return end < 0 ? items : items.slice(0, Math.max(1, end));
+}
+
+/** Whether that is what a producer writes in the place of a call that it has cancelled. Most calls need not be read for that. */
+function isUnwanted(data: string): boolean {
+  try {
+    return data.includes('"cancelled":true') && JSON.parse(data).cancelled === true;
+  } catch {
+    return false;
+  }
 }
 
 /** Whether a pool takes jobs. It refuses one before it looks at its signal. */

@@ -1,7 +1,7 @@
 import type { Redis } from "ioredis";
 import { Queue, QueueEvents } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
-import { cancelChannel, type Connection, databaseOf, plain, PREFIX, queueName, tellOnce } from "./connection.ts";
+import { cancelChannel, type Connection, databaseOf, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
 import { type Envelope, isCancelled, STALLED, VERSION } from "./envelope.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
@@ -38,6 +38,8 @@ interface Entry {
   time: number;
   /** Whether a host was seen to start it. */
   started: boolean;
+  /** Whether it came back from a host, and nobody was told as yet. */
+  givenBack: boolean;
 }
 
 /**
@@ -68,7 +70,7 @@ const MOST_SENDINGS = 3;
  */
 export class Link {
   #queue: Queue;
-  #events: QueueEvents;
+  #events: EventReader;
   #connection: Connection;
   #client: Redis;
   #channel: string;
@@ -79,6 +81,8 @@ export class Link {
   /** What hosts were told to stop, until it is heard to have ended. */
   #stopped = new Set<string>();
   #sweeps = 0;
+  /** Resolves with the next sweep, or when there is none any more. */
+  #nextSweep = Promise.withResolvers<void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #state: "open" | "closed" = "open";
   /** What is under way and must be through before the connection is closed. */
@@ -96,7 +100,7 @@ export class Link {
     this.#channel = cancelChannel(queue, client);
     this.#report = tellOnce(client, report);
     this.#queue = new Queue(queueName(queue), { ...common, streams: { events: { maxLen: MAX_EVENTS } } });
-    this.#events = new QueueEvents(queueName(queue), { ...common, lastEventId: lastEvent });
+    this.#events = new EventReader(queueName(queue), { ...common, lastEventId: lastEvent });
     // Connection errors come from the client too, which tells of each once.
     this.#queue.on("error", () => {});
     this.#events.on("error", (error) => this.#tell(error));
@@ -120,11 +124,11 @@ export class Link {
       this.#each(jobId, (listener) => listener.running(true));
     });
     this.#events.on("waiting", ({ jobId, prev }) => {
-      if (prev !== "active") return;
-      this.#each(jobId, (listener) => {
-        listener.running(false);
-        listener.redelivered();
-      });
+      const entry = this.#entries.get(jobId);
+      if (prev !== "active" || entry === undefined) return;
+      this.#each(jobId, (listener) => listener.running(false));
+      entry.givenBack = true;
+      this.#errand(() => this.#againOrNot(entry));
     });
     this.#events.on("duplicated", ({ jobId }) => this.#ask(jobId));
     this.#scheduleSweep();
@@ -164,7 +168,7 @@ export class Link {
 
   /** The name of the task of a job that was sent before; undefined if the queue knows none of this id. */
   async find(id: string): Promise<string | undefined> {
-    return (await this.#queue.getJob(id))?.name;
+    return await this.#client.hget(this.#queue.toKey(id), "name") ?? undefined;
   }
 
   /** Listens to a job that was sent before. */
@@ -188,15 +192,41 @@ export class Link {
     this.#errand(() => dropped);
   }
 
-  async #takeOut({ id, sent }: Entry): Promise<void> {
-    await sent;
-    if (await this.#queue.remove(id) === 1) return;
+  /** A server that refuses to write passes the word on all the same, and is asked again with each sweep. */
+  async #takeOut(entry: Entry): Promise<void> {
+    await entry.sent;
+    do {
+      try {
+        return await this.#stop(entry.id);
+      } catch (error) {
+        if (!refusesWrites(error as Error)) throw error;
+        this.#tell(error as Error);
+        await this.#nextSweep.promise;
+      }
+    } while (this.#state === "open");
+  }
+
+  async #stop(id: string): Promise<void> {
+    // Before anything is asked: it may end at any moment, and the event of that forgets it.
+    this.#stopped.add(id);
+    try {
+      if (await this.#queue.remove(id) === 1 || !await this.#mark(id)) return void this.#stopped.delete(id);
+    } catch (error) {
+      if (!refusesWrites(error as Error)) this.#stopped.delete(id);
+      await this.#client.publish(this.#channel, id);
+      throw error;
+    }
     // In this order: should the host die before it hears, the next one finds that nobody wants the job any more.
-    const job = await this.#queue.getJob(id);
-    if (job !== undefined) this.#stopped.add(id);
-    const { id: name, first } = (job?.data ?? {}) as Partial<Envelope>;
-    await job?.updateData({ v: VERSION, task: job.name, id: name, first, cancelled: true });
     await this.#client.publish(this.#channel, id);
+  }
+
+  /** Has the queue know that nobody wants a job any more, unless it has ended. */
+  async #mark(id: string): Promise<boolean> {
+    const job = await this.#queue.getJob(id);
+    if (job === undefined || job.finishedOn !== undefined) return false;
+    const { id: name, first } = (job.data ?? {}) as Partial<Envelope>;
+    await job.updateData({ v: VERSION, task: job.name, id: name, first, cancelled: true });
+    return true;
   }
 
   /** Removes a job that has ended, for which nobody will ask again. */
@@ -208,6 +238,7 @@ export class Link {
   async close(): Promise<void> {
     this.#state = "closed";
     clearTimeout(this.#timer);
+    this.#nextSweep.resolve();
     while (this.#errands.size > 0) await Promise.all(this.#errands);
     await Promise.allSettled([this.#events.close(), this.#queue.close()]);
     this.#connection.end();
@@ -216,6 +247,7 @@ export class Link {
   /** Lets go of a server that is away: what waits for it fails, and {@linkcode Link.close} comes to its end. */
   abandon(): void {
     this.#state = "closed";
+    this.#nextSweep.resolve();
     this.#connection.end();
   }
 
@@ -229,6 +261,7 @@ export class Link {
       sendings: 0,
       time: Date.now(),
       started: false,
+      givenBack: false,
     };
     this.#entries.set(id, entry);
     return entry;
@@ -270,9 +303,23 @@ export class Link {
     for (const listener of this.#entries.get(id)?.listeners ?? []) tell(listener);
   }
 
+  /** One that came back too often does so only to be failed. */
+  async #againOrNot(entry: Entry): Promise<void> {
+    const [failure, reason] = await this.#client.hmget(this.#queue.toKey(entry.id), "defa", "failedReason");
+    if (failure === STALLED || reason === STALLED) entry.givenBack = false;
+    else this.#redelivered(entry);
+  }
+
+  #redelivered(entry: Entry): void {
+    if (!entry.givenBack || this.#entries.get(entry.id) !== entry) return;
+    entry.givenBack = false;
+    this.#each(entry.id, (listener) => listener.redelivered());
+  }
+
   #end(id: string, ending: Ending): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
+    if (ending.kind === "completed" || (ending.kind === "failed" && ending.reason !== STALLED)) this.#redelivered(entry);
     this.#entries.delete(id);
     for (const listener of entry.listeners) listener.ended(ending);
   }
@@ -287,6 +334,8 @@ export class Link {
     try {
       const silent = this.#entries.values().filter(({ sentAt }) => sentAt < this.#sweeps).toArray();
       this.#sweeps++;
+      this.#nextSweep.resolve();
+      this.#nextSweep = Promise.withResolvers();
       for (let i = 0; i < silent.length && this.#state === "open"; i += SWEEP_BATCH) {
         await this.#lookUp(silent.slice(i, i + SWEEP_BATCH));
       }
@@ -383,6 +432,33 @@ interface Kept {
 function wasTrimmed({ set, count, oldest }: Kept, time: number): boolean {
   const { age, count: most } = KEEP[set];
   return oldest > time && (count >= most / 2 || Date.now() - time > age * 1000);
+}
+
+/** BullMQ's reader of events, which would read no more after one that others wrote and that is no JSON. The sweep finds what that was about. */
+class EventReader extends QueueEvents {
+  protected override createBackend(): void {
+    super.createBackend();
+    const { backend } = this;
+    const read = backend.readEvents.bind(backend);
+    backend.readEvents = async (...args) => {
+      const streams = await read(...args);
+      for (const event of streams?.[0]?.[1] ?? []) if (!isReadable(event[1])) event[1] = ["event", "unreadable"];
+      return streams;
+    };
+  }
+}
+
+/** Whether BullMQ can read an event, of which it has names and values in turn. */
+function isReadable(fields: string[]): boolean {
+  const event: Record<string, string> = {};
+  for (let i = 0; i < fields.length; i += 2) event[fields[i]!] = fields[i + 1]!;
+  const json = event.event === "completed" ? event.returnvalue : event.event === "progress" ? event.data : "0";
+  try {
+    JSON.parse(json!);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function parse(text: string): unknown {

@@ -3,18 +3,8 @@ import { type Job as QueuedJob, Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, PoolClosedError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { Child, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { Child, lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
-
-/** The runs of a task that notes them: one line each. */
-async function lines(file: string): Promise<string[]> {
-  try {
-    return (await Deno.readTextFile(file)).trimEnd().split("\n");
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
-    throw error;
-  }
-}
 
 Deno.test("200 jobs over two hosts: both are used, and all results arrive", async () => {
   await using server = await RedisServer.start();
@@ -364,7 +354,7 @@ Deno.test("a host that was held up for longer than its lock lasts stops its copy
   await using two = await startHost(server);
   await until(async () => (await lines(file)).length === 2);
   one.kill("SIGCONT");
-  await one.says("as the queue has given it to another host");
+  await one.says("as its lock has run out");
   await Deno.writeTextFile(gate, "");
   assertEquals(await within(future.result()), "noted");
   assertEquals([done, pool.stats().redelivered], [["finished"], 1]);

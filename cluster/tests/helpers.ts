@@ -27,6 +27,16 @@ export async function until(condition: () => boolean | Promise<boolean>): Promis
   }
 }
 
+/** The runs of a task that notes them: one line each. */
+export async function lines(file: string): Promise<string[]> {
+  try {
+    return (await Deno.readTextFile(file)).trimEnd().split("\n");
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw error;
+  }
+}
+
 /** What of the host can be tested without waiting for the defaults: dead hosts are found within two seconds. */
 export const QUICK = { lockDuration: 1000, stalledInterval: 500 } as const;
 

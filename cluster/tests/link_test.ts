@@ -1,0 +1,69 @@
+import { assert, assertEquals } from "@std/assert";
+import { Redis } from "ioredis";
+import { serve } from "../mod.ts";
+import { tasks } from "./cluster_tasks.ts";
+import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
+
+const silent = { onError: () => {} };
+
+Deno.test("a job that is cancelled while its host does not listen is stopped as soon as it does again", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  // A lock of a minute: no renewal comes first.
+  await using host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, lockDuration: 60_000 });
+  const future = await pool.submit(tasks.spinForEver);
+  await until(() => future.running());
+  const client = new Redis(server.url);
+  await client.client("KILL", "TYPE", "pubsub");
+  assert(future.cancel({ force: true }));
+  await until(() => host.stats().running === 0);
+  await client.quit();
+});
+
+Deno.test("a host that has not heard that a job was cancelled finds out when it renews the lock", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  await using host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, lockDuration: 1000 });
+  const file = `${server.folder}/runs`;
+  const future = await pool.submit(tasks.note, file, `${server.folder}/never`);
+  await until(async () => (await lines(file)).length === 1);
+  const client = new Redis(server.url);
+  await client.hset(`dpool:test.v1:job-${future.id}`, "data", JSON.stringify({ v: 1, task: "note", cancelled: true }));
+  await until(() => host.stats().running === 0);
+  assertEquals((await lines(file)).length, 1);
+  await client.quit();
+});
+
+Deno.test("a job that is cancelled while the server takes no writes is stopped at once, and one that waits is taken out later", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, silent);
+  await using host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, lockDuration: 60_000, ...silent });
+  const running = await pool.submit(tasks.spinForEver);
+  await until(() => running.running());
+  const waiting = await pool.submit(tasks.add, 1, 1);
+  const client = new Redis(server.url);
+  await until(async () => (await pool.status()).waiting === 1);
+  await client.config("SET", "min-replicas-to-write", "1");
+  assert(waiting.cancel() && running.cancel({ force: true }));
+  await until(() => host.stats().running === 0);
+  assertEquals((await pool.status()).waiting, 1);
+  await host.shutdown({ timeout: 0 });
+  await client.config("SET", "min-replicas-to-write", "0");
+  await until(async () => (await pool.status()).waiting === 0);
+  await client.quit();
+});
+
+Deno.test("an event that is no JSON does not end the listening", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1 });
+  assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
+  const client = new Redis(server.url);
+  await client.xadd("dpool:test.v1:events", "*", "event", "completed", "jobId", "x", "returnvalue", "{");
+  const start = performance.now();
+  for (let n = 0; n < 3; n++) assertEquals(await within(pool.run(tasks.add, n, n)), 2 * n);
+  const elapsed = performance.now() - start;
+  // A sweep comes every other second: each of them would wait for one.
+  assert(elapsed < 4000, `${elapsed} ms`);
+  await client.quit();
+});

@@ -1,0 +1,125 @@
+import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
+import { Redis } from "ioredis";
+import { type ClusterHost, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
+import { tasks } from "./cluster_tasks.ts";
+import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
+
+/** A lock that no test outlasts. */
+const LONG = 60_000;
+
+/** A host within the test, and what it reports. */
+async function serveHere(server: RedisServer, options: Partial<ServeOptions>): Promise<{ host: ClusterHost; reported: string[] }> {
+  const reported: string[] = [];
+  const host = await serve({
+    queue: "test",
+    connection: server.url,
+    tasks,
+    workers: 2,
+    stalledInterval: 200,
+    onError: (error) => void reported.push(String(error)),
+    ...options,
+  });
+  return { host, reported };
+}
+
+/** The keys of locks. */
+async function locks(client: Redis): Promise<string[]> {
+  return await client.keys("dpool:test.v1:*:lock");
+}
+
+Deno.test("a job whose lock is gone does not run beside itself on the same host, and its second run keeps its lock", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const { host, reported } = await serveHere(server, { lockDuration: LONG });
+  await using _host = host;
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const future = await pool.submit(tasks.note, file, gate);
+  await until(async () => (await lines(file)).length === 1);
+  const client = new Redis(server.url);
+  await client.del(await locks(client));
+  await until(async () => (await lines(file)).length === 2);
+  assertEquals(host.stats().running, 1);
+  assertStringIncludes(reported.join("\n"), "as its lock has run out");
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(future.result()), "noted");
+  assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
+  await client.quit();
+});
+
+Deno.test("with 'redeliveries' of 0 a job whose lock is gone is stopped where it runs, and does not run again", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const { host } = await serveHere(server, { lockDuration: LONG, redeliveries: 0 });
+  await using _host = host;
+  const file = `${server.folder}/runs`;
+  const future = await pool.submit(tasks.note, file, `${server.folder}/never`);
+  await until(async () => (await lines(file)).length === 1);
+  const client = new Redis(server.url);
+  await client.del(await locks(client));
+  assertInstanceOf(await within(future.exception()), WorkerDiedError);
+  await until(() => host.stats().running === 0);
+  assertEquals([(await lines(file)).length, pool.stats().redelivered], [1, 0]);
+  await client.quit();
+});
+
+Deno.test("a host that cannot renew a lock stops its job when the lock has run out, and not when the server says so", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { onError: () => {} });
+  const { host, reported } = await serveHere(server, { lockDuration: 1000 });
+  await using _host = host;
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const future = await pool.submit(tasks.note, file, gate);
+  await until(async () => (await lines(file)).length === 1);
+  const client = new Redis(server.url);
+  await client.config("SET", "maxmemory", "1");
+  await until(() => host.stats().running === 0);
+  assertStringIncludes(reported.join("\n"), "as its lock has run out");
+  await client.config("SET", "maxmemory", "0");
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(future.result()), "noted");
+  assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
+  await client.quit();
+});
+
+// BullMQ's reader of events waits for five seconds after an error.
+Deno.test(
+  "what a job returned while the server was read-only is delivered later, and such a server is left alone for a second",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using pool = await openPool(server, { onError: () => {} });
+    const { host, reported } = await serveHere(server, { lockDuration: LONG, stalledInterval: LONG });
+    await using _host = host;
+    const [file, one, two] = [`${server.folder}/runs`, `${server.folder}/one`, `${server.folder}/two`];
+    const futures = [await pool.submit(tasks.note, file, one), await pool.submit(tasks.note, file, two)];
+    await until(async () => (await lines(file)).length === 2);
+    const client = new Redis(server.url);
+    await client.replicaof("127.0.0.1", "1");
+    await Deno.writeTextFile(one, "");
+    await until(() => reported.some((error) => error.includes("READONLY")));
+    const asked = async (): Promise<number> => Number(/total_commands_processed:(\d+)/.exec(await client.info("stats"))![1]);
+    const before = await asked();
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const commands = await asked() - before;
+    assert(commands < 100, `${commands} commands within a second`);
+    await client.replicaof("NO", "ONE");
+    await Deno.writeTextFile(two, "");
+    assertEquals(await within(Promise.all(futures.map((future) => future.result()))), ["noted", "noted"]);
+    assertEquals((await lines(file)).length, 2);
+    await client.quit();
+  },
+);
+
+Deno.test("a record whose data is no JSON fails after one attempt", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const client = new Redis(server.url);
+  await client.hset("dpool:test.v1:job-bad", { name: "double", data: "{", opts: "{}", timestamp: "1", delay: "0", priority: "0" });
+  await client.lpush("dpool:test.v1:wait", "job-bad");
+  const { host } = await serveHere(server, { lockDuration: 500 });
+  await using _host = host;
+  const future = await pool.attach("bad");
+  assertStringIncludes(String(await within(future.exception())), 'it must be an object: current value is "{"');
+  assertEquals(await client.hget("dpool:test.v1:job-bad", "ats"), "1");
+  await client.quit();
+});
