@@ -130,20 +130,24 @@ function checkedName(name: unknown): string {
  */
 export class TaskFinder {
   #tasks: ClusterTasks;
-  #byExport = new Map<string, ClusterTask>();
-  #byFunction = new Map<Task, ClusterTask>();
+  #own: ReadonlySet<Task | TaskRef>;
+  /** Several tasks may be of one export, each with its own check. */
+  #byExport: Map<string, ClusterTask[]>;
+  #byFunction = new Map<Task, ClusterTask[]>();
   #imported: Promise<void> | undefined;
 
   constructor(tasks: ClusterTasks) {
+    const own = Object.values<ClusterTask>(tasks);
     this.#tasks = tasks;
-    for (const task of Object.values<ClusterTask>(tasks)) this.#byExport.set(exportKey(task), task);
+    this.#own = new Set<Task | TaskRef>(own);
+    this.#byExport = Map.groupBy(own, exportKey);
   }
 
   /** The task, or undefined for a function that is unknown as yet. */
   known(func: Task | TaskRef): ClusterTask | undefined {
-    if (typeof func === "function") return this.#byFunction.get(func);
-    const own = this.#tasks[func.name];
-    const task = own === func ? own : this.#byExport.get(exportKey(func));
+    if (this.#own.has(func)) return func as ClusterTask;
+    if (typeof func === "function") return this.#only(this.#byFunction.get(func));
+    const task = this.#only(this.#byExport.get(exportKey(func)));
     if (task !== undefined) return task;
     throw new TypeError(
       `Cannot submit task ${show(func.name)} of ${show(String(func.module))} as it is none of the pool's: ${this.#list()}`,
@@ -166,9 +170,18 @@ export class TaskFinder {
     await Promise.all(
       Object.values<ClusterTask>(this.#tasks).map(async (task) => {
         const exported = (await import(task.module))[task.name];
-        if (typeof exported === "function") this.#byFunction.set(exported, task);
+        if (typeof exported !== "function") return;
+        const others = this.#byFunction.get(exported);
+        if (others === undefined) this.#byFunction.set(exported, [task]);
+        else others.push(task);
       }),
     );
+  }
+
+  #only(tasks: ClusterTask[] = []): ClusterTask | undefined {
+    if (tasks.length < 2) return tasks[0];
+    const names = tasks.map(({ task }) => show(task)).join(" and ");
+    throw new TypeError(`Cannot submit a function that is of the tasks ${names}: submit one of these tasks itself`);
   }
 
   #list(): string {

@@ -30,6 +30,15 @@ Deno.test("TaskFinder finds tasks by definition, reference and function, and no 
   assertThrows(() => finder.known({ module, name: "spin" }), TypeError, 'its tasks are "plus", "twice"');
 });
 
+Deno.test("TaskFinder takes each of two tasks of one export for itself, and refuses what may be either", async () => {
+  const tasks = defineTasks({ checked: { module, name: "double", validate: () => {} }, unchecked: { module, name: "double" } });
+  const finder = new TaskFinder(tasks);
+  for (const task of Object.values(tasks)) assertEquals(finder.known(task), task);
+  const refusal = 'Cannot submit a function that is of the tasks "checked" and "unchecked"';
+  assertThrows(() => finder.known({ module, name: "double" }), TypeError, refusal);
+  await assertRejects(() => finder.find(double), TypeError, refusal);
+});
+
 Deno.test("defineTasks() refuses a 'validate' that is asynchronous once it is called", () => {
   const { add } = defineTasks({ add: { module, validate: async () => await Promise.reject(new Error("late")) } });
   assertThrows(() => add.validate!([1]), TypeError, "its 'validate' must not be asynchronous");
