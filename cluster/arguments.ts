@@ -1,5 +1,6 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { show } from "@procpool/process-pool/executor";
+import { checkedHostName, checkedQueue, resolveConnection } from "./connection.ts";
 
 /** Where the queue is. */
 interface Where {
@@ -67,6 +68,8 @@ const FLAGS = ["json", "help", "version"] as const;
 /** Which options a command knows, beside those that say where the queue is. */
 const COMMANDS: Record<string, readonly string[]> = { serve: ["workers", "name", "grace"], run: [], status: ["json"] };
 
+const ACTION = "use queue";
+
 /** How long jobs may take that run when a host is told to stop, in seconds. */
 const GRACE = 10;
 
@@ -104,9 +107,17 @@ function read(args: readonly string[]): Request {
     const given = name === "json" ? parsed.json === true : parsed[name] !== undefined;
     if (given && !COMMANDS[command]!.includes(name)) throw new Refusal(`'${command}' takes no option '--${name}'`);
   }
+  const redis = text(parsed, "redis") ?? "redis://127.0.0.1:6379";
+  const name = text(parsed, "name");
+  const queue = text(parsed, "queue") ?? "default";
+  accepted(() => {
+    resolveConnection(ACTION, redis);
+    checkedQueue(ACTION, queue);
+    if (name !== undefined) checkedHostName(ACTION, name);
+  });
   const where: Where = {
-    redis: text(parsed, "redis") ?? "redis://127.0.0.1:6379",
-    queue: text(parsed, "queue") ?? "default",
+    redis,
+    queue,
     passwordFile: text(parsed, "password-file"),
     ca: text(parsed, "ca"),
   };
@@ -117,7 +128,7 @@ function read(args: readonly string[]): Request {
       if (more.length > 0) throw new Refusal(`'serve' takes one module: ${show(more[0])} is one more`);
       const workers = number(parsed, "workers", { min: 1, max: MOST_WORKERS });
       const grace = number(parsed, "grace", { min: 0, max: 86_400 }) ?? GRACE;
-      return { action: "serve", ...where, tasks, workers, name: text(parsed, "name"), grace: grace * 1000 };
+      return { action: "serve", ...where, tasks, workers, name, grace: grace * 1000 };
     }
     case "run": {
       const [tasks, task, ...values] = rest;
@@ -149,6 +160,15 @@ function text(parsed: Record<string, unknown>, name: string): string | undefined
   if (value === undefined) return undefined;
   if (value === "") throw new Refusal(`'--${name}' needs a value`);
   return value as string;
+}
+
+/** Refuses what a pool or a host would, before anything is loaded. */
+function accepted(check: () => void): void {
+  try {
+    check();
+  } catch (error) {
+    throw new Refusal((error as Error).message);
+  }
 }
 
 function number(parsed: Record<string, unknown>, name: string, { min, max }: { min: number; max: number }): number | undefined {

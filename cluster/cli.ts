@@ -100,8 +100,14 @@ async function runOne(request: Extract<Request, { action: "run" }>): Promise<num
     );
   }
   using interrupt = new Interrupt();
-  const pool = await ClusterPool.open({ ...report, queue, connection: await connectionOf(request), tasks });
   const { signal } = interrupt;
+  const told = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  const opening = ClusterPool.open({ ...report, queue, connection: await connectionOf(request), tasks });
+  const pool = await Promise.race([opening, told]);
+  if (pool === undefined || interrupt.exitCode !== undefined) {
+    opening.then((late) => late.terminate(), () => {});
+    return interrupt.exitCode!;
+  }
   const stop = (): Promise<void> => pool.terminate(signal.reason);
   signal.addEventListener("abort", stop);
   try {

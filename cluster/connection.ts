@@ -61,6 +61,12 @@ export function checkedQueue(action: string, queue: unknown): string {
   );
 }
 
+/** What a host is called, as users give it. */
+export function checkedHostName(action: string, name: unknown): string {
+  if (typeof name === "string" && /^[\w.@-]{1,100}$/.test(name)) return name;
+  throw new TypeError(`Cannot ${action} as 'name' must be of letters, digits and '.@_-': current value is ${show(name)}`);
+}
+
 /** The options of a client, and its address without user and password. */
 export interface ResolvedConnection {
   address: string;

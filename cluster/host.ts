@@ -14,6 +14,7 @@ import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq"
 import type { Redis } from "ioredis";
 import {
   cancelChannel,
+  checkedHostName,
   checkedQueue,
   connect,
   type Connection,
@@ -226,9 +227,7 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
   checks.milliseconds("openTimeout", openTimeout);
   checks.callable("onError", onError);
   checks.callable("onWarning", onWarning);
-  if (typeof name !== "string" || !/^[\w.@-]{1,100}$/.test(name)) {
-    throw new TypeError(`Cannot ${ACTION} as 'name' must be of letters, digits and '.@_-': current value is ${show(name)}`);
-  }
+  checkedHostName(ACTION, name);
   if (release !== undefined && typeof release !== "string") {
     throw new TypeError(`Cannot ${ACTION} as 'release' must be a text: current value is ${show(release)}`);
   }
@@ -509,6 +508,8 @@ class Host implements ClusterHost {
       ? await this.#runOne(called, task, envelope, signal)
       : await this.#runItems(task, envelope, signal);
     const { store, queue } = this.#options;
+    // Those of items were cut to what may travel, or go into the store.
+    if (store === undefined && reply.items !== undefined) return reply;
     if (!isTooLarge(reply, { what: "the result", store })) return reply;
     await this.#store().put(payloadKey(queue, id, "result"), JSON.stringify(reply));
     return { v: VERSION, stored: true };
@@ -543,7 +544,7 @@ class Host implements ClusterHost {
     return { v: VERSION, ...writeValue(value) };
   }
 
-  /** All in one worker, one after the other: each item fails alone, and a death costs the item that ran. */
+  /** All in one worker, one after the other: each item fails alone, and a death costs the item that ran. The producer sends again what has no reply. */
   async #runItems(task: ClusterTask, { items, timeout, retries = 0, first = 0 }: Envelope, signal: AbortSignal): Promise<Reply> {
     const start = performance.now();
     const replies: ItemReply[] = [];
@@ -556,12 +557,10 @@ class Host implements ClusterHost {
         return {};
       });
     }
-    const outcomes = this.#pool.map(task, accepted.map(({ item }) => item), {
-      chunkSize: Math.max(1, accepted.length),
-      settled: true,
-      timeout,
-      signal,
-    });
+    // Where nothing may run twice, none is started whose reply the queue may have no room for.
+    const outcomes = this.#options.redeliveries === 0 && this.#options.store === undefined
+      ? this.#whileThereIsRoom(task, { accepted, replies, timeout, signal })
+      : this.#pool.map(task, accepted.map(({ item }) => item), { chunkSize: Math.max(1, accepted.length), settled: true, timeout, signal });
     let next = 0;
     for await (const outcome of outcomes) {
       const { index, item } = accepted[next]!;
@@ -569,7 +568,6 @@ class Host implements ClusterHost {
         // It is the host that failed, and not the item: another is to run those that are left.
         if (index === 0) throw outcome.reason;
         if (outcome.reason instanceof PoolBrokenError) this.#breakDown(outcome.reason);
-        replies.length = index;
         break;
       }
       const [from, to] = [next++, first + index];
@@ -583,8 +581,32 @@ class Host implements ClusterHost {
         });
       }
     }
+    if (next < accepted.length) replies.length = accepted[next]!.index;
     const reply: Reply = { v: VERSION, items: replies, elapsed: performance.now() - start };
-    return this.#options.store === undefined && sizeOf(reply) > MAX_PAYLOAD ? { ...reply, items: firstOf(replies) } : reply;
+    if (this.#options.store !== undefined || sizeOf(reply) <= MAX_PAYLOAD) return reply;
+    const ran = this.#options.redeliveries === 0 && next > 0 ? accepted[next - 1]!.index + 1 : 1;
+    return { ...reply, items: firstOf(replies, ran) };
+  }
+
+  /** Runs items one by one, and ends when their replies fill a chunk: the last of them may go beyond that. */
+  async *#whileThereIsRoom(
+    task: ClusterTask,
+    { accepted, replies, timeout, signal }: {
+      accepted: { index: number; item: unknown }[];
+      replies: ItemReply[];
+      timeout: number | undefined;
+      signal: AbortSignal;
+    },
+  ): AsyncGenerator<PromiseSettledResult<unknown>> {
+    let [bytes, counted] = [0, 0];
+    for (const [id, { index, item }] of accepted.entries()) {
+      while (counted < index) bytes += sizeOf(replies[counted++]) + 1;
+      if (bytes > MAX_CHUNK) return;
+      const job = new Job({ id, func: task, args: [item], timeout, signal });
+      const [outcome] = await Promise.allSettled([this.#pool.run(job)]);
+      if (outcome.status === "rejected" && signal.aborted) throw outcome.reason;
+      yield outcome;
+    }
   }
 
   /** Runs an item by itself whose worker has died. */
@@ -621,8 +643,11 @@ function attempt(make: () => ItemReply): ItemReply {
   }
 }
 
-/** As many outcomes as Redis takes: the producer sends the rest of the items again. Those that are too large by themselves have failed. */
-function firstOf(replies: ItemReply[]): ItemReply[] {
+/**
+ * As many outcomes as Redis takes, and at least so many: the producer sends the rest of the items again. Those that are too large by themselves have
+ * failed.
+ */
+function firstOf(replies: ItemReply[], least: number): ItemReply[] {
   const items = replies.map((reply) =>
     attempt(() => {
       const size = sizeOf(reply);
@@ -632,7 +657,7 @@ function firstOf(replies: ItemReply[]): ItemReply[] {
   );
   let bytes = 0;
   const end = items.findIndex((item) => (bytes += sizeOf(item) + 1) > MAX_CHUNK);
-  return end < 0 ? items : items.slice(0, Math.max(1, end));
+  return end < 0 ? items : items.slice(0, Math.max(least, end));
 }
 
 /** Whether that is what a producer writes in the place of a call that it has cancelled. Most calls need not be read for that. */

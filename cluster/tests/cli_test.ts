@@ -49,6 +49,15 @@ Deno.test("cli.ts serve ends with code 0 when it is told to stop before the serv
   assertEquals((await host.status()).code, 0);
 });
 
+Deno.test("cli.ts run ends on Ctrl-C before the server has answered", async () => {
+  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = silent.addr as Deno.NetAddr;
+  await using run = command(port, ["run", TASKS, "add", "1", "2", "--redis", `redis://127.0.0.1:${port}`]);
+  using _conn = await within(silent.accept());
+  run.kill("SIGINT");
+  assertEquals((await run.status()).code, 130);
+});
+
 Deno.test("cli.ts run says that no host is there, and gives the job up on Ctrl-C", async () => {
   await using server = await RedisServer.start();
   const where = ["--redis", server.url];
@@ -73,6 +82,12 @@ Deno.test("cli.ts tells what is wrong with the command line, and needs no server
     [["serve", "a.ts", "--queue"], "'--queue' needs a value"],
     [["run", "a.ts"], "'run' needs the module and the name of a task"],
     [["status", "x"], "'status' takes no argument"],
+    [["status", "--queue", "a:b"], "Cannot use queue as 'queue' must be a name"],
+    [
+      ["status", "--redis", "http://127.0.0.1"],
+      "Cannot use queue as the address of the connection must be redis://HOST:PORT or rediss://HOST:PORT",
+    ],
+    [["serve", "a.ts", "--name", "a b"], "'name' must be of letters"],
   ];
   for (const [args, message] of cases) {
     const { code, said } = await output(command(1, args, { read: false }));
@@ -81,13 +96,11 @@ Deno.test("cli.ts tells what is wrong with the command line, and needs no server
   }
 });
 
-Deno.test("cli.ts tells of a module that is none, a wrong address and a server that is not there", async () => {
+Deno.test("cli.ts tells of a module that is none and a server that is not there", async () => {
   const port = freePort();
   const cases: [string[], string][] = [
     [["run", TASKS.replace("cli_tasks", "none"), "add"], "Cannot load"],
-    [["status", "--redis", "http://127.0.0.1"], "must be redis://HOST:PORT or rediss://HOST:PORT"],
     [["status", "--redis", `redis://user:secret@127.0.0.1:${port}`], `redis://127.0.0.1:${port} was not there within 10000 ms`],
-    [["status", "--queue", "a:b"], "'queue' must be a name"],
   ];
   for (const [args, message] of cases) {
     const { code, said } = await within(output(command(port, args)));
