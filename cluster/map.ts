@@ -115,6 +115,7 @@ class Chunks {
   #read = 0;
   #consumed = 0;
   #ended = false;
+  #source: Source | undefined;
   #wake: () => void = () => {};
 
   constructor(
@@ -136,9 +137,10 @@ class Chunks {
     this.#wake();
   }
 
-  /** No more is wanted. */
+  /** No more is wanted. The input is told here: what reads it may be waiting for it. */
   end(): void {
     this.#ended = true;
+    this.#source?.close().catch((error) => this.#host.report(error));
     this.#wake();
   }
 
@@ -168,7 +170,8 @@ class Chunks {
   /** Reads the input: an item that cannot travel is a chunk of its own, and a chunk that grows too large for Redis is cut short. */
   async *read(): AsyncGenerator<Chunk> {
     await this.#host.prepare();
-    const source = new Source(this.#open(), (error) => this.#host.report(error));
+    if (this.#ended) return;
+    const source = this.#source = new Source(this.#open(), (error) => this.#host.report(error));
     let chunk: Chunk = { first: 0, items: [], large: false, unsendable: undefined };
     let size = 0;
     let bytes = 0;
@@ -210,6 +213,8 @@ class Chunks {
         if (chunk.items.length >= size) yield next();
       }
     } catch (error) {
+      // Closing has reported it.
+      if (this.#ended) return;
       // It stands behind what was read before it.
       if (chunk.items.length > 0) yield next();
       throw error;

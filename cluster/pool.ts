@@ -17,7 +17,7 @@ import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSI
 import { OPEN_TIMEOUT } from "./host.ts";
 import { type Ending, Link } from "./link.ts";
 import { type Chunk, type ChunkOutcomes, mapChunks } from "./map.ts";
-import { checkedStore, isTooLarge, Payloads, type PayloadStore, unreadable } from "./payloads.ts";
+import { checkedStore, isTooLarge, payloadKey, Payloads, type PayloadStore, unreadable } from "./payloads.ts";
 import type { ClusterStatus } from "./status.ts";
 import { ChunkTicket, JobTicket, type Ticket, type TicketOwner } from "./ticket.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks, TaskFinder } from "./tasks.ts";
@@ -269,8 +269,8 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
    * @throws {unknown} The reason of the job's signal, if that aborts before the job is admitted; what the task's `validate` throws.
-   * @throws {TypeError} If the task is none of the pool's, or the arguments cannot be said in JSON.
-   * @throws {RangeError} If the arguments are too large and there is no store for them.
+   * @throws {TypeError} If the task is none of the pool's, or the arguments cannot be said in JSON, or the id cannot travel.
+   * @throws {RangeError} If the arguments are too large and there is no store for them, or the id is too long.
    */
   submit<A extends unknown[], R>(job: Job<A, R>): Promise<Future<R>>;
   /**
@@ -303,6 +303,7 @@ export class ClusterPool implements AsyncDisposable {
     const job = checkedJob(what, args);
     const { signal } = job;
     signal?.throwIfAborted();
+    const id = typeof job.id === "string" ? this.#travelId(job.id, "submit job") : `job-${crypto.randomUUID()}`;
     // Without a turn for a task that is known, so that submissions pass the gate in the order of the calls.
     const task = this.#finder.known(job.func) ?? await this.#finder.find(job.func);
     const envelope = this.#writeCall(job, task);
@@ -310,7 +311,7 @@ export class ClusterPool implements AsyncDisposable {
     const permit = await this.#acquire(signal);
     const ticket = new JobTicket(job, this.#maker, {
       task: task.task,
-      travelId: typeof job.id === "string" ? travelId(job.id, "submit job") : `job-${crypto.randomUUID()}`,
+      travelId: id,
       named: what instanceof Job && typeof job.id === "string",
       permit,
       owner: this.#owner,
@@ -454,7 +455,7 @@ export class ClusterPool implements AsyncDisposable {
   async attach<R = unknown>(id: string): Promise<Future<R>> {
     this.#refuseIfNotOpen("attach to job");
     if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a text: current value is ${show(id)}`);
-    const travelsAs = travelId(id, "attach to job");
+    const travelsAs = this.#travelId(id, "attach to job");
     const task = await this.#link.find(travelsAs);
     this.#refuseIfNotOpen("attach to job");
     if (task === undefined) {
@@ -509,8 +510,9 @@ export class ClusterPool implements AsyncDisposable {
     }, timeout);
     this.#conclude();
     await this.#end!.promise;
-    clearTimeout(timer);
+    // The store may not answer either.
     await this.#disconnect();
+    clearTimeout(timer);
   }
 
   /**
@@ -565,6 +567,20 @@ export class ClusterPool implements AsyncDisposable {
     const abort = (): void => this.#drop(ticket, { state: "cancelled", error: signal.reason });
     signal.addEventListener("abort", abort, { once: true });
     ticket.stopListening = () => signal.removeEventListener("abort", abort);
+  }
+
+  /** The name under which a job travels: BullMQ takes no ':' in it, no whole number, and keeps its own keys beside it. */
+  #travelId(id: string, action: string): string {
+    if (!id.isWellFormed()) {
+      throw new TypeError(`Cannot ${action} as its id must have no half of a character (a lone surrogate): current value is ${show(id)}`);
+    }
+    const travels = `job-${encodeURIComponent(id)}`;
+    const most = Math.min(MAX_ID, MAX_KEY - payloadKey(this.#settings.queue, "", "result").length);
+    if (travels.length <= most) return travels;
+    throw new RangeError(
+      `Cannot ${action} as its id must be at most ${most - "job-".length} characters in an address, beside the name of the queue: ` +
+        `current value is ${show(id)}`,
+    );
   }
 
   /** The call of a job; throws if it cannot travel. */
@@ -636,8 +652,9 @@ export class ClusterPool implements AsyncDisposable {
     const outcome = await ticket.outcome;
     if (outcome.state === "finished") return outcome.value;
     const { error } = outcome;
-    if (outcome.state === "cancelled") throw error;
-    if (error instanceof WorkerDiedError && error.attempts > 1 && items.length > 1) {
+    // What this pool has let go of nobody reads; what a host found too late, or somebody has removed, is an outcome as others are.
+    if (outcome.state === "cancelled" && ticket.dropped) throw error;
+    if (ticket.isRunAgain(outcome)) {
       const single = (item: Json, i: number): Promise<ChunkOutcomes> => {
         return this.#runChunk(task, { first: first + i, items: [item], large: chunk.large, unsendable: undefined }, options);
       };
@@ -724,6 +741,7 @@ export class ClusterPool implements AsyncDisposable {
 
   /** Settles what nobody wants any more, and has it taken out of the queue or stopped. */
   #drop(ticket: Ticket, outcome: Outcome<unknown>): void {
+    ticket.dropped = true;
     this.#link.drop(ticket.travelId, ticket);
     this.#settle(ticket, outcome);
   }
@@ -806,17 +824,16 @@ function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[
   if (what.retryIf !== undefined) {
     throw new TypeError("Cannot submit job as a function cannot decide on another machine: leave 'retryIf' out");
   }
+  if (typeof what.id === "number" && !Number.isFinite(what.id)) {
+    throw new TypeError(`Cannot submit job as its id must be a text or a finite number: current value is ${what.id}`);
+  }
   return what;
 }
 
-/** The name under which a job travels: BullMQ takes no ':' in it, no whole number, and keeps its own keys beside it. */
-function travelId(id: string, action: string): string {
-  const travels = `job-${encodeURIComponent(id.toWellFormed())}`;
-  if (travels.length <= MAX_ID) return travels;
-  throw new RangeError(`Cannot ${action} as its id must be at most ${MAX_ID - 4} characters in an address: current value is ${show(id)}`);
-}
+/** Longer names a store cannot give to files: a key has the names of the queue and of the job, and what it is of. */
+const MAX_KEY = 255;
 
-/** Redis keys may be longer; files of a store may not. */
+/** Longer ones only take memory. */
 const MAX_ID = 200;
 
 /** What a reply says that has arrived. */

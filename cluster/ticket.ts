@@ -1,4 +1,4 @@
-import { type Future, type Job, JobCancelledError } from "@procpool/process-pool";
+import { type Future, type Job, JobCancelledError, WorkerDiedError } from "@procpool/process-pool";
 import { type FutureControl, type FutureMaker, type Outcome, show } from "@procpool/process-pool/executor";
 import type { Ending, Listener } from "./link.ts";
 import type { ChunkOutcomes } from "./map.ts";
@@ -44,6 +44,8 @@ export abstract class Ticket implements Listener {
   stopListening: () => void = () => {};
   /** Whether it holds something in the store. */
   stored = false;
+  /** Whether it was cancelled here, and not by what came of it elsewhere. */
+  dropped = false;
   #running = false;
 
   constructor({ task, travelId, named, permit, owner }: TicketOptions) {
@@ -123,13 +125,18 @@ export class ChunkTicket extends Ticket {
     return this.#outcome.promise;
   }
 
+  /** Whether it was lost with more than one host, so that its items are run again one by one: each of them counts once then. */
+  isRunAgain(outcome: Outcome<unknown>): boolean {
+    return outcome.state === "failed" && outcome.error instanceof WorkerDiedError && outcome.error.attempts > 1 && this.items > 1;
+  }
+
   settle(outcome: Outcome<unknown>, counts: Counts): void {
     if (outcome.state === "finished") {
       const { outcomes } = outcome.value as ChunkOutcomes;
       const finished = outcomes.filter(({ status }) => status === "fulfilled").length;
       counts.finished += finished;
       counts.failed += outcomes.length - finished;
-    } else counts[outcome.state] += this.items;
+    } else if (!this.isRunAgain(outcome)) counts[outcome.state] += this.items;
     this.#outcome.resolve(outcome as Outcome<ChunkOutcomes>);
   }
 }

@@ -98,6 +98,8 @@ Deno.test("a job that kills each host it comes to fails alone: not those that wa
   assertInstanceOf(rejected[0]![1], WorkerDiedError);
   // Twice for the job, twice for the chunk and twice for the item alone; the last host does the rest.
   assertEquals(hosts, 7);
+  const { finished, failed, redelivered } = pool.stats();
+  assertEquals([finished, failed, redelivered], [39 + 10, 1 + 1, 3]);
 });
 
 Deno.test("a host with 'redeliveries' of 0 starts a job once at the most", async () => {
@@ -112,7 +114,7 @@ Deno.test("a host with 'redeliveries' of 0 starts a job once at the most", async
   }
   await using _host = await startHost(server, { redeliveries: 0 });
   assertInstanceOf(await within(future.exception()), WorkerDiedError);
-  assertEquals((await lines(file)).length, 1);
+  assertEquals([(await lines(file)).length, pool.stats().redelivered], [1, 0]);
 });
 
 Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice whose host died", async () => {

@@ -1,8 +1,9 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
+import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { PoolClosedError, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
 function* numbers(): Generator<number> {
   for (let n = 0;; n++) yield n;
@@ -152,7 +153,11 @@ Deno.test("ClusterPool.map() ends when its signal aborts or its pool is shut dow
   await within(shutdown!);
 });
 
-Deno.test("ClusterPool.map() gives results that are too large for one reply, and fails those alone that are so by themselves", async () => {
+// The client's parser may begin a timer of its own for replies as large as these.
+Deno.test("ClusterPool.map() gives results that are too large for one reply, and fails those alone that are so by themselves", {
+  sanitizeOps: false,
+  sanitizeResources: false,
+}, async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
   await using pool = await openPool(server);
@@ -183,4 +188,78 @@ Deno.test("ClusterPool.map() with a 'chunkSize' whose results do not go into one
   const runs = (await Deno.readTextFile(file)).trimEnd().split("\n").length;
   // Once when it is not known yet, once for the result, and once more for some.
   assert(runs <= 3 * items.length, `${runs} runs of ${items.length} items`);
+});
+
+// The client's parser begins a timer of its own for replies as large as these.
+Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice, however large the results are", {
+  sanitizeOps: false,
+  sanitizeResources: false,
+}, async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server, { redeliveries: 0 });
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const items = Array.from({ length: 12 }, (_, i) => ({ file, length: i === 6 ? 300_000 : 100_000 + i }));
+  const outcomes = await within(Array.fromAsync(pool.map(tasks.noteLarge, items, { chunkSize: 6, settled: true })));
+  assertEquals(
+    outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value.length : outcome.reason.constructor),
+    items.map(({ length }) => length === 300_000 ? RangeError : length),
+  );
+  assertEquals((await lines(file)).length, 12);
+});
+
+Deno.test("ClusterPool.map() with 'settled' gives outcomes of chunks that expired or were removed as well", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { expiresIn: 1 });
+  await using patient = await openPool(server);
+  const expired = Array.fromAsync(pool.map(tasks.double, [1, 2, 3], { settled: true, chunkSize: 2 }));
+  await until(async () => (await pool.status()).waiting === 2);
+  const removed = Array.fromAsync(patient.map(tasks.double, [1, 2, 3], { settled: true, chunkSize: 3 }));
+  await until(async () => (await pool.status()).waiting === 3);
+  const client = new Redis(server.url, { maxRetriesPerRequest: null });
+  const queue = new Queue("test.v1", { connection: client, prefix: "dpool" });
+  const [last] = await queue.getJobs(["waiting"], 0, 0);
+  await last!.remove();
+  await using _host = await startHost(server);
+  for (const outcomes of await within(Promise.all([expired, removed]))) {
+    assertEquals(outcomes.map((outcome) => outcome.status === "rejected" && outcome.reason.name), Array(3).fill("JobCancelledError"));
+  }
+  await queue.close();
+  await client.quit();
+});
+
+Deno.test("ClusterPool.map() that ends early tells an input that is waiting", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  function input(): AsyncIterableIterator<number> & { told: boolean } {
+    const end = Promise.withResolvers<IteratorResult<number>>();
+    let items = 0;
+    return {
+      told: false,
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+      next: () => items++ === 0 ? Promise.resolve({ done: false, value: 1 }) : end.promise,
+      return() {
+        this.told = true;
+        end.resolve({ done: true, value: undefined });
+        return end.promise;
+      },
+    };
+  }
+  const left = input();
+  for await (const x of pool.map(tasks.double, left)) {
+    assertEquals(x, 2);
+    break;
+  }
+  await until(() => left.told);
+  const aborted = input();
+  const controller = new AbortController();
+  const results = pool.map(tasks.double, aborted, { signal: controller.signal });
+  assertEquals((await within(results.next())).value, 2);
+  const next = results.next();
+  controller.abort(new Error("enough"));
+  await assertRejects(() => within(next), Error, "enough");
+  await until(() => aborted.told);
 });

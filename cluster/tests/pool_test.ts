@@ -54,9 +54,9 @@ Deno.test("ClusterPool brings JSON and bytes there and back, and errors as the c
   assertEquals([died.exitCode, died.taskName], [3, "exitAt"]);
 });
 
-Deno.test("ClusterPool refuses what cannot travel before it is queued", async () => {
+Deno.test("ClusterPool refuses what cannot travel before it is queued, and takes no permit for it", async () => {
   await using server = await RedisServer.start();
-  await using pool = await openPool(server);
+  await using pool = await openPool(server, { queueSize: 1 });
   // deno-lint-ignore no-explicit-any -- what the types would refuse
   const submit = pool.submit.bind(pool) as (...args: any[]) => Promise<unknown>;
   await assertRejects(() => submit(tasks.echo, new Map()), TypeError, "Cannot send argument 1 through the queue");
@@ -77,8 +77,20 @@ Deno.test("ClusterPool refuses what cannot travel before it is queued", async ()
     "submit job as its id must be at most",
   );
   await assertRejects(() => pool.attach("x".repeat(300)), RangeError, "attach to job as its id must be at most");
+  for (const id of [NaN, Infinity]) {
+    await assertRejects(() => submit(new Job({ id, func: tasks.nothing })), TypeError, `a text or a finite number: current value is ${id}`);
+  }
+  await assertRejects(() => submit(new Job({ id: "\ud800", func: tasks.nothing })), TypeError, "no half of a character");
+  await assertRejects(() => pool.attach("\ud800"), TypeError, "no half of a character");
+  {
+    // A store may keep a payload in a file, whose name has both.
+    await using long = await openPool(server, { queue: "q".repeat(60) });
+    await assertRejects(() => long.submit(new Job({ id: "i".repeat(184), func: tasks.nothing })), RangeError, "its id must be at most 183");
+    await long.submit(new Job({ id: "i".repeat(183), func: tasks.nothing }));
+  }
   assertEquals(pool.stats(), { running: 0, queued: 0, waiting: 0, finished: 0, failed: 0, cancelled: 0, redelivered: 0 });
   assertEquals((await pool.status()).waiting, 0);
+  await within(pool.submit(tasks.nothing));
 });
 
 Deno.test("ClusterPool.open() and serve() refuse wrong options at once", async () => {
@@ -153,7 +165,8 @@ Deno.test("ClusterPool with 'payloads' leaves the result of a text id there, for
   await using pool = await openPool(server, { payloads });
   await using other = await openPool(server, { payloads });
   const job = () => new Job({ id: "asked", func: tasks.large, args: [500_000] });
-  for (const future of [await pool.submit(job()), await other.attach<string>("asked"), await other.submit(job())]) {
+  assertEquals((await within(pool.run(job()))).length, 500_000);
+  for (const future of [await other.attach<string>("asked"), await other.submit(job())]) {
     assertEquals((await within(future.result())).length, 500_000);
   }
   await within(other.shutdown());
@@ -560,4 +573,18 @@ Deno.test("ClusterPool.terminate() does not wait for a store that never answers,
     "cancelled",
     ["Left the payload store as it is, as it does not answer: 2 calls are open"],
   ]);
+});
+
+Deno.test("ClusterPool.shutdown() with a timeout does not wait for a store that forgets nothing", async () => {
+  await using server = await RedisServer.start();
+  const folder = await Deno.makeTempDir({ dir: server.folder });
+  await using _host = await startHost(server, { store: folder });
+  const reported: string[] = [];
+  const pool = await openPool(server, {
+    payloads: { ...folderStore(folder), delete: () => new Promise<never>(() => {}) },
+    onError: (error) => reported.push((error as Error).message),
+  });
+  assertEquals((await within(pool.run(tasks.large, 300_000))).length, 300_000);
+  await within(pool.shutdown({ timeout: 10 }));
+  assertEquals(reported, ["Left the payload store as it is, as it does not answer: 1 calls are open"]);
 });
