@@ -1,7 +1,9 @@
-import { checkedFunc, type Outcome, type SettledState, type Task, type TaskRef } from "../job.ts";
+import { JobTimeoutError } from "../errors.ts";
+import { checkedFunc, type Outcome, type Task, type TaskRef } from "../job.ts";
 import { type ItemsMessage, NO_MORE, NUMBERS, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
 import { Checks, show } from "./checks.ts";
 import type { Clock } from "./clock.ts";
+import type { JobRecord } from "./observation.ts";
 import { Queue } from "./queue.ts";
 import { Rounds } from "./rounds.ts";
 import { onAbort } from "./signals.ts";
@@ -417,9 +419,12 @@ export class Chunk extends Ticket {
     return this.#items.length;
   }
 
-  failedItems(state: SettledState): number {
+  countItems({ state }: Outcome<unknown>, record: JobRecord): void {
     this.collect();
-    return this.#counted.failed + (state === "failed" ? this.#items.length - this.#settledItems : 0);
+    const rest = this.#items.length - this.#settledItems;
+    record.finished = this.#counted.finished;
+    record.failed = this.#counted.failed + (state === "failed" ? rest : 0);
+    record.cancelled = state === "failed" ? 0 : rest;
   }
 
   refused(error: unknown): Outcome<unknown> | undefined {
@@ -494,6 +499,9 @@ export class Chunk extends Ticket {
     for (const [i, reason] of this.#unsendable) {
       const index = i - this.#settledItems;
       if (index >= 0 && index < length) (block.errors ??= new Map()).set(index, reason);
+    }
+    if (this.observed !== undefined) {
+      for (const error of block.errors?.values() ?? []) if (error instanceof JobTimeoutError) this.observed.timedOut++;
     }
     const failed = block.errors?.size ?? 0;
     this.#counted.failed += failed;

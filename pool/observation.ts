@@ -32,8 +32,14 @@ export interface ObservedJob {
   readonly state: SettledState | undefined;
   /** What it failed with, or what it was cancelled for. */
   readonly error: unknown;
+  /** How many of its items returned. All four of these are 0 until it has settled; items of a chunk that was cut off have ended each in its own way. */
+  readonly finished: number;
   /** How many of its items failed. */
   readonly failed: number;
+  /** How many of its items were cancelled. */
+  readonly cancelled: number;
+  /** How many of those that failed ran for longer than they may. */
+  readonly timedOut: number;
 }
 
 /** What becomes of a worker: the last four are its end. `stopped` is what happens to one whose job is to be stopped, or whose pool is. */
@@ -67,7 +73,7 @@ export interface ObservedPool {
 
 /**
  * Is told what happens in a pool, at once and on the pool's thread: what traces, statistics and metrics are made of. All methods may be left out. What one of
- * them throws goes to the pool's `onError`; the pool goes on.
+ * them throws, or its promise rejects with, goes to the pool's `onError`; the pool goes on.
  *
  * A job is told of in this order: `submitted`; then `refused`, or `admitted`; `sent`, which comes again if the job came back without having started;
  * `retried` if a run of it was not the last; and `settled`.
@@ -108,7 +114,7 @@ export interface PoolObserver {
   settled?(job: ObservedJob): void;
   /** Something became of a worker; the reason is there if it died, was stopped or could not be started. */
   worker?(worker: number, change: WorkerChange, reason: string | undefined): void;
-  /** The pool is through. `shutdown()` and `terminate()` wait for what this returns. */
+  /** The pool is through: called once. `shutdown()` and `terminate()` wait for what this returns. */
   closed?(): void | PromiseLike<void>;
 }
 
@@ -126,7 +132,10 @@ export class JobRecord implements ObservedJob {
   settled: number | undefined = undefined;
   state: SettledState | undefined = undefined;
   error: unknown = undefined;
+  finished = 0;
   failed = 0;
+  cancelled = 0;
+  timedOut = 0;
   #func: Task | TaskRef;
 
   constructor(id: string | number, func: Task | TaskRef, { items, submitted }: { items: number; submitted: number }) {
@@ -152,6 +161,7 @@ export class Observation {
   #report: (error: unknown) => void;
   /** The time that was read last, in this turn; undefined when there was none. */
   #latest: number | undefined;
+  #closed: Promise<void> | undefined;
 
   constructor(observers: readonly PoolObserver[], { now, report }: { now: () => number; report: (error: unknown) => void }) {
     const listeners = (what: keyof PoolObserver) => observers.filter((observer) => observer[what] !== undefined);
@@ -220,9 +230,9 @@ export class Observation {
     const { observed: job } = ticket;
     if (job === undefined) return;
     job.settled = this.#justNow();
-    const state = job.state = outcome.state;
+    job.state = outcome.state;
     if (outcome.state !== "finished") job.error = outcome.error;
-    job.failed = ticket.failedItems(state);
+    ticket.countItems(outcome, job);
     const { settled } = this.#listeners;
     if (settled.length > 0) this.#tell(settled, (observer) => observer.settled!(job));
   }
@@ -231,8 +241,12 @@ export class Observation {
     this.#tell(this.#listeners.worker, (observer) => observer.worker!(worker, change, reason));
   }
 
-  /** Never rejects. */
+  /** Tells it once, however often the pool is ended. Never rejects. */
   async closed(): Promise<void> {
+    await (this.#closed ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
     await Promise.all(this.#observers.map(async (observer) => {
       try {
         await observer.closed?.();
@@ -256,10 +270,12 @@ export class Observation {
     this.#latest = undefined;
   };
 
-  #tell(listeners: readonly PoolObserver[], what: (observer: PoolObserver) => void): void {
+  #tell(listeners: readonly PoolObserver[], what: (observer: PoolObserver) => unknown): void {
     for (const observer of listeners) {
       try {
-        what(observer);
+        const told = what(observer);
+        // A method whose type says that it returns nothing may be asynchronous all the same.
+        if (told instanceof Promise) told.catch(this.#report);
       } catch (error) {
         this.#report(error);
       }

@@ -9,7 +9,6 @@ import {
   makeJob,
   nextJobId,
   type Outcome,
-  type SettledState,
   settleFuture,
   type Task,
   taskName,
@@ -108,8 +107,8 @@ export abstract class Ticket implements Place<Ticket> {
     return new JobCancelledError(message, { jobId: this.id, taskName: this.name, cause });
   }
 
-  /** How many of its items have failed, if it settles like this. */
-  abstract failedItems(state: SettledState): number;
+  /** Notes how each of its items has ended, if it settles like this. */
+  abstract countItems(outcome: Outcome<unknown>, record: JobRecord): void;
 
   /** What is moved to the worker. */
   get transfer(): readonly Transferable[] {
@@ -304,8 +303,9 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     return this.id;
   }
 
-  failedItems(state: SettledState): number {
-    return state === "failed" ? 1 : 0;
+  countItems(outcome: Outcome<unknown>, record: JobRecord): void {
+    record[outcome.state] = 1;
+    if (outcome.state === "failed" && outcome.error instanceof JobTimeoutError) record.timedOut = 1;
   }
 
   started(): boolean {

@@ -79,9 +79,8 @@ export class Recorder implements PoolObserver {
     this.#ran(job, job.state!);
     const at = job.settled! - this.#begin;
     this.#wall = Math.max(this.#wall, at);
-    if (job.state === "cancelled") return;
     if (job.failed > 0) this.#stretches.add("failed", at, job.failed);
-    this.#stretches.add("finished", at, job.items - job.failed);
+    if (job.finished > 0) this.#stretches.add("finished", at, job.finished);
     // What the items of a chunk failed with, only the map's consumer knows.
     if (job.items === 1 && job.state === "failed") this.failed(job.error);
   }

@@ -13,10 +13,12 @@ import { assertFails, thrownBy } from "./helpers.ts";
 
 const RANGE: RangeRun = { job: 0, index: 0, source: 0, start: 0, end: 100, records: 10, failed: 0, busy: 5, begun: true };
 
+const ITEMS = { finished: 1, failed: 0, cancelled: 0, timedOut: 0 };
+
 /** What a pool tells of a job that ran, at moments since the recorder has begun. */
 function job(id: number, worker: number, begin: number, { start, end }: { start: number; end: number }): ObservedJob {
   const times = { submitted: 0, admitted: 0, sent: 0, started: begin + start, ended: begin + end, settled: begin + end };
-  return { id, task: "runRange", items: 1, worker, runs: 1, state: "finished", error: undefined, failed: 0, ...times };
+  return { id, task: "runRange", items: 1, worker, runs: 1, state: "finished", error: undefined, ...ITEMS, ...times };
 }
 
 function begun(): { recorder: BatchRecorder; begin: number } {

@@ -190,13 +190,15 @@ Deno.test("PoolObserver that throws is reported, and the pool goes on", async ()
     sent: () => {
       throw new Error("of sent");
     },
+    // The type does not tell it from one that returns nothing.
+    settled: () => Promise.reject(new Error("of settled")) as unknown as void,
     closed: () => Promise.reject(new Error("of closed")),
   };
   {
     await using pool = new ProcessPool({ maxWorkers: 1, observers: [observer], onError: (error) => reported.push(error) });
     assertEquals(await pool.run((x: number) => x, 1), 1);
   }
-  assertEquals(reported.map(String), ["Error: of sent", "Error: of closed"]);
+  assertEquals(reported.map(String), ["Error: of sent", "Error: of settled", "Error: of closed"]);
 });
 
 Deno.test("PoolObserver is told of submissions within the call, where the caller's context is", async () => {
@@ -211,6 +213,57 @@ Deno.test("PoolObserver is told of submissions within the call, where the caller
   }
   await Promise.all(results);
   assertEquals(seen, ["a", "b", "c"]);
+});
+
+Deno.test("PoolObserver is told once that its pool is closed, however often that is ended", async () => {
+  let closed = 0;
+  const pool = new ProcessPool({ maxWorkers: 1, observers: [{ closed: () => void closed++ }] });
+  await Promise.all([pool.shutdown(), pool.terminate()]);
+  await pool.shutdown();
+  await pool.terminate();
+  assertEquals(closed, 1);
+});
+
+Deno.test("PoolObserver is told how each item of a chunk that is cut off has ended", async () => {
+  const settled: number[][] = [];
+  const observer: PoolObserver = {
+    settled: ({ finished, failed, cancelled, timedOut }) => void settled.push([finished, failed, cancelled, timedOut]),
+  };
+  const wait = async (ms: number): Promise<number> => {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    if (ms === 2) throw new Error("two");
+    return ms;
+  };
+  {
+    await using pool = new ProcessPool({ maxWorkers: 1, observers: [observer] });
+    const results = pool.map(wait, [1, 2, 1, 60_000, 1], { chunkSize: 5, settled: true });
+    for (let n = 0; n < 3; n++) await results.next();
+    await pool.terminate();
+    const { finished, failed, cancelled } = pool.stats();
+    assertEquals(settled, [[finished, failed, cancelled, 0]]);
+    assertEquals(settled.pop(), [2, 3, 0, 0]);
+  }
+  {
+    await using pool = new ProcessPool({ maxWorkers: 1, observers: [observer] });
+    const results = pool.map(wait, [1, 100, 1, 1], { chunkSize: 4 });
+    await results.next();
+    await results.return!();
+    await pool.shutdown();
+    const { finished, failed, cancelled } = pool.stats();
+    assertEquals(settled.pop(), [finished, failed, cancelled, 0]);
+    assert(cancelled > 0);
+  }
+  {
+    await using pool = new ProcessPool({ backend: "killable", maxWorkers: 1, observers: [observer] });
+    const spin = (x: number): number => {
+      while (x === 2);
+      return x;
+    };
+    await Array.fromAsync(pool.map(spin, [1, 2, 3], { chunkSize: 3, settled: true, timeout: 200 }));
+    assertEquals(settled.pop(), [2, 1, 0, 1]);
+    await thrownBy(() => pool.run(new Job({ func: spin, args: [2], timeout: 100 })));
+    assertEquals(settled, [[0, 1, 0, 1]]);
+  }
 });
 
 Deno.test("PoolObserver may ask for measured times when a worker starts", async () => {

@@ -87,7 +87,7 @@ Deno.test("cli.ts tells what is wrong with the command line, and needs no server
       ["status", "--redis", "http://127.0.0.1"],
       "Cannot use queue as the address of the connection must be redis://HOST:PORT or rediss://HOST:PORT",
     ],
-    [["serve", "a.ts", "--name", "a b"], "'name' must be of letters"],
+    [["serve", "a.ts", "--name", "a b"], "Cannot use queue as 'name' must be of letters"],
   ];
   for (const [args, message] of cases) {
     const { code, said } = await output(command(1, args, { read: false }));
