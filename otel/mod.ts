@@ -102,10 +102,10 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
     const { span } = jobSpan;
     span.setAttribute("process_pool.outcome", state);
     if (state !== "finished") {
-      span.recordException(error instanceof Error ? error : String(error));
-      span.setStatus({ code: SpanStatusCode.ERROR, message: error instanceof Error ? error.message : String(error) });
+      span.recordException(error instanceof Error ? error : textOf(error));
+      span.setStatus({ code: SpanStatusCode.ERROR, message: error instanceof Error ? error.message : textOf(error) });
     }
-    span.end();
+    span.end(job.settled === undefined ? undefined : timeOfDay(job.settled));
     jobSpans.delete(job);
   }
 
@@ -130,7 +130,8 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
       const span = tracer.startSpan(task, {
         kind: SpanKind.INTERNAL,
         startTime: timeOfDay(submitted),
-        attributes: { ...pool, "process_pool.job.id": id, "process_pool.job.items": items },
+        // An attribute has one type, and an id may be a text.
+        attributes: { ...pool, "process_pool.job.id": String(id), "process_pool.job.items": items },
       }, caller);
       jobSpans.set(job, { span, within: trace.setSpan(caller, span) });
     },
@@ -142,12 +143,12 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
       ran(job, true);
     },
     settled(job) {
-      const { state, error, failed, items, task } = job;
+      const { state, error, finished, failed, cancelled, timedOut, task } = job;
       ran(job, state !== "finished");
-      const whole = items - failed;
-      if (whole > 0) settled.add(whole, { ...pool, task, outcome: state! });
-      if (failed > 0) settled.add(failed, { ...pool, task, outcome: "failed" });
-      if ((error as Partial<Error> | undefined)?.name === "JobTimeoutError") timeouts.add(1, { ...pool, task });
+      for (const [outcome, count] of Object.entries({ finished, failed, cancelled })) {
+        if (count > 0) settled.add(count, { ...pool, task, outcome });
+      }
+      if (timedOut > 0) timeouts.add(timedOut, { ...pool, task });
       end(job, state!, error);
     },
     worker(_worker, change, reason) {
@@ -157,6 +158,15 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
       stopObserving();
     },
   };
+}
+
+/** The text of what was thrown, or aborted with: some things have none. */
+function textOf(error: unknown): string {
+  try {
+    return String(error);
+  } catch {
+    return Object.prototype.toString.call(error);
+  }
 }
 
 /** What `performance.now()` was, as milliseconds of the time of day. */

@@ -1,0 +1,93 @@
+import { type Attributes, metrics, type Span, type SpanOptions, trace } from "@opentelemetry/api";
+import { otelObserver } from "@procpool/otel";
+import { Job, ProcessPool } from "@procpool/process-pool";
+import { assert, assertEquals } from "@std/assert";
+
+/** What is recorded of a span. */
+interface Recorded {
+  name: string;
+  attributes: Attributes;
+  ends: (number | undefined)[];
+}
+
+const spans: Recorded[] = [];
+const counted: [string, number, Attributes][] = [];
+
+trace.setGlobalTracerProvider({
+  getTracer: () => ({
+    startSpan(name: string, options: SpanOptions = {}): Span {
+      const recorded: Recorded = { name, attributes: { ...options.attributes }, ends: [] };
+      spans.push(recorded);
+      return {
+        spanContext: () => ({ traceId: "1".repeat(32), spanId: "1".repeat(16), traceFlags: 1 }),
+        setAttribute: (key: string, value: string) => void (recorded.attributes[key] = value),
+        setStatus: () => {},
+        recordException: () => {},
+        end: (time?: number) => void recorded.ends.push(time),
+      } as unknown as Span;
+    },
+    startActiveSpan: () => {
+      throw new Error("It is not used");
+    },
+  }),
+});
+const instrument = (name: string) => ({
+  add: (value: number, attributes: Attributes) => void counted.push([name, value, attributes]),
+  record: () => {},
+  addCallback: () => {},
+  removeCallback: () => {},
+});
+metrics.setGlobalMeterProvider(
+  { getMeter: () => ({ createCounter: instrument, createHistogram: instrument, createObservableGauge: instrument }) } as never,
+);
+
+/** The sums of a counter by an attribute. */
+function sums(counter: string, by: string): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const [name, value, attributes] of counted) {
+    if (name === counter) sums[String(attributes[by])] = (sums[String(attributes[by])] ?? 0) + value;
+  }
+  return sums;
+}
+
+Deno.test("otelObserver() counts each item of a map by its own outcome, and those that ran for too long", async () => {
+  counted.length = 0;
+  await using pool = new ProcessPool({ backend: "killable", maxWorkers: 1, observers: [otelObserver()] });
+  const spin = (x: number): number => {
+    while (x === 2);
+    return x;
+  };
+  await Array.fromAsync(pool.map(spin, [1, 2, 3], { settled: true, timeout: 200, chunkSize: 3 }));
+  assertEquals([sums("process_pool.jobs", "outcome"), sums("process_pool.timeouts", "task")], [{ finished: 2, failed: 1 }, { spin: 1 }]);
+  counted.length = 0;
+  const results = pool.map(spin, [1, 2, 3], { chunkSize: 3 });
+  await results.next();
+  await pool.terminate();
+  assertEquals(sums("process_pool.jobs", "outcome"), { finished: 1, failed: 2 });
+});
+
+Deno.test("otelObserver() ends each job's span once, when the job settled, and names jobs by texts", async () => {
+  spans.length = 0;
+  const reported: unknown[] = [];
+  const controller = new AbortController();
+  {
+    await using pool = new ProcessPool({ maxWorkers: 1, observers: [otelObserver()], onError: (error) => void reported.push(error) });
+    await pool.run((x: number) => x, 1);
+    const job = new Job({
+      id: "endless",
+      func: async () => await new Promise<void>((resolve) => setTimeout(resolve, 60_000)),
+      signal: controller.signal,
+    });
+    const future = await pool.submit(job);
+    // It has no text, not even by String().
+    controller.abort(Object.create(null));
+    await future.exception();
+  }
+  const jobs = spans.filter(({ attributes }) => "process_pool.job.id" in attributes);
+  assertEquals(jobs.map(({ attributes }) => attributes["process_pool.outcome"]), ["finished", "cancelled"]);
+  for (const { attributes, ends } of jobs) {
+    assertEquals(typeof attributes["process_pool.job.id"], "string");
+    assert(ends.length === 1 && ends[0]! <= performance.timeOrigin + performance.now());
+  }
+  assertEquals(reported, []);
+});
