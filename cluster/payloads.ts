@@ -8,7 +8,7 @@ import { sizeOf } from "./values.ts";
  * ten minutes at the earliest.
  */
 export interface PayloadStore {
-  /** Keeps a text under a key, in the place of another. A key is of letters, digits and `-_.!~*'()%`. */
+  /** Keeps a text under a key, in the place of another. A key is of letters, digits and `-_.!~*'()%`, 255 at the most. */
   put(key: string, text: string): Promise<void>;
   /** The text that was kept under a key. */
   get(key: string): Promise<string>;

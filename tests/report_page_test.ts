@@ -75,10 +75,11 @@ Deno.test("Recorder keeps its memory however long the run: stretches get longer,
     levels: () => ({ waiting: 0, queued: 0, running: 0, workers: 1 }),
   });
   const JOBS = 5000;
+  const ended = { finished: 1, failed: 0, cancelled: 0, timedOut: 0 };
   for (let i = 0; i < JOBS; i++) {
     const at = i * 100;
     const times = { submitted: at, admitted: at, sent: at, started: at + 50, ended: at + 75, settled: at + 75 };
-    recorder.settled({ id: i, task: "task", items: 1, worker: 1, runs: 1, state: "finished", error: undefined, failed: 0, ...times });
+    recorder.settled({ id: i, task: "task", items: 1, worker: 1, runs: 1, state: "finished", error: undefined, ...ended, ...times });
   }
   const { throughput, workers, wall } = recorder.data({
     title: "",

@@ -58,7 +58,7 @@ Deno.test("ClusterPool refuses what cannot travel before it is queued, and takes
   await using server = await RedisServer.start();
   await using pool = await openPool(server, { queueSize: 1 });
   // deno-lint-ignore no-explicit-any -- what the types would refuse
-  const submit = pool.submit.bind(pool) as (...args: any[]) => Promise<unknown>;
+  const submit = (...args: any[]) => within((pool.submit as (...args: any[]) => Promise<unknown>).call(pool, ...args));
   await assertRejects(() => submit(tasks.echo, new Map()), TypeError, "Cannot send argument 1 through the queue");
   await assertRejects(() => submit(tasks.echo, { when: new Date() }), TypeError, "Cannot send argument 1.when through the queue");
   await assertRejects(() => submit(tasks.echo, undefined), TypeError, "current value is undefined");
