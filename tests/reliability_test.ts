@@ -808,3 +808,30 @@ async function heldLocks(): Promise<string[]> {
   const { locks } = navigator as unknown as { locks: { query(): Promise<{ held: { name: string }[] }> } };
   return (await locks.query()).held.map(({ name }) => name);
 }
+
+for (const backend of BACKENDS) {
+  Deno.test(`A job that ends its worker has not run for too long, though its caller hears of that later (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, initializer: share, initArgs: [sharedWords(1)] });
+    const task = async (how: string) => {
+      const { counts } = globalThis as unknown as { counts: Int32Array };
+      if (Atomics.add(counts, 0, 1) % 2 === 1) return how;
+      if (how === "exit") Deno.exit(3);
+      if (how === "close") self.close();
+      if (how === "error") {
+        setTimeout(() => {
+          throw new Error("stray");
+        });
+      }
+      if (how === "rejection") Promise.reject(new Error("stray"));
+      return await new Promise<never>(() => {});
+    };
+    for (const how of ["exit", "close", "error", "rejection", "exit", "close", "error", "rejection"]) {
+      await within(pool.warmUp());
+      const future = await pool.submit(new Job({ func: task, args: [how], timeout: 50, retries: 1 }));
+      await turn();
+      // The limit is over before the worker's last message is heard.
+      for (const end = performance.now() + 100; performance.now() < end;);
+      assertEquals(await within(future.result()), how);
+    }
+  });
+}

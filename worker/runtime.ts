@@ -794,6 +794,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
           // It is lost with the worker; what others have done is not.
         }
       }
+      // What runs has come to its end with the thread: a caller that was busy meanwhile does not take it for what runs still.
+      for (let claim = 0; claim < claims.length; claim += CLAIM_WORDS) compareExchange(claims, claim, STARTED, FINISHED);
       ended = true;
     },
     abort(reason, idle) {
