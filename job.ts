@@ -454,6 +454,7 @@ export class Future<R> {
 
   /**
    * Calls back once when the job has settled, however it did; soon, if it has already. Callbacks are called in the order of the calls.
+   * `shutdown()` waits for callbacks and what they return: one that awaits `shutdown()`, or the end of `await using`, waits for itself for ever.
    *
    * @param callback Gets this future.
    * @returns Settles as the callback does. What the callback throws goes to the pool's `onError` if nobody looks at this promise.
@@ -573,7 +574,7 @@ export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, opt
       for (let given = 0; given < all.size; given++) {
         if (settled[given] === undefined) {
           const next = new Promise<void>((resolve) => wake = resolve);
-          await giveUp(next, deadline === undefined ? {} : { timeout: Math.max(0, deadline - performance.now()) });
+          await giveUp(next, deadline === undefined ? {} : { timeout: Math.max(0, deadline - performance.now()), of: timeout });
         }
         yield settled[given]!;
       }

@@ -522,6 +522,9 @@ export class ProcessPool implements AsyncDisposable {
    * Takes no more jobs, lets those that were admitted finish, closes the workers, and waits for all that and for callbacks. Submissions that
    * wait at the gate are refused. To do it twice is harmless. The program can then end by itself.
    *
+   * A callback, `onDone` or one of `addDoneCallback()`, may call this but not await it, as it would wait for itself; with a `timeout` that
+   * ends when the time is over.
+   *
    * @param options What to do about jobs that have not started, and how long to wait.
    *
    * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.

@@ -3,6 +3,8 @@ import { onAbort } from "./signals.ts";
 /** When to stop waiting for something that goes on by itself. */
 export interface Patience {
   timeout?: number | undefined;
+  /** Of how much time that is the rest, if some of it is over. */
+  of?: number | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -10,14 +12,14 @@ export interface Patience {
  * Waits for a promise only so long. Gives up with a DOMException named TimeoutError, as `deadline` of `@std/async` does, or with the signal's
  * reason. Not `deadline` itself: that leaves its timer running until the time is over, 1.5 KB for each wait that ended sooner.
  */
-export async function giveUp<T>(promise: Promise<T>, { timeout, signal }: Patience): Promise<T> {
+export async function giveUp<T>(promise: Promise<T>, { timeout, of = timeout, signal }: Patience): Promise<T> {
   if (timeout === undefined && signal === undefined) return await promise;
   // It may reject when nobody waits for it any more, or not yet: that would be an unhandled rejection.
   promise.catch(() => {});
   if (signal?.aborted) throw signal.reason;
   const impatience = new AbortController();
   const timer = timeout === undefined ? undefined : setTimeout(() => {
-    impatience.abort(new DOMException(`Not settled within ${timeout} ms`, "TimeoutError"));
+    impatience.abort(new DOMException(`Not settled within ${of} ms`, "TimeoutError"));
   }, timeout);
   const stopListening = onAbort(signal, () => impatience.abort(signal!.reason));
   try {

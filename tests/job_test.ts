@@ -938,7 +938,7 @@ Deno.test("asCompleted() throws a TimeoutError out of the loop, after what settl
     for await (const future of asCompleted(futures, { timeout: 1 })) given.push(future);
   });
   assertInstanceOf(error, DOMException);
-  assertEquals(error.name, "TimeoutError");
+  assertEquals([error.name, error.message], ["TimeoutError", "Not settled within 1 ms"]);
   assertEquals(given, [futures[1]]);
   assertEquals(futures[0]!.state, "running");
   helds[0]!.finish(0);
