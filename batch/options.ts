@@ -242,7 +242,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   if (limit !== Infinity) checks.wholeNumber("limit", limit);
   if (signal !== undefined) checks.signal("signal", signal);
   if (onProgress !== undefined) checks.callable("onProgress", onProgress);
-  if (permissions !== "inherit") checks.object("permissions", permissions);
+  if (permissions !== "inherit") checks.object("permissions", permissions, { or: '"inherit"' });
   const modes = Object.entries({ resume, overwrite, retryFailed }).filter(([, value]) => value).map(([name]) => name);
   if (modes.length > 1) {
     throw new TypeError(`Cannot ${ACTION} as '${modes[0]}' and '${modes[1]}' exclude each other: leave one of them out`);

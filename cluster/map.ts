@@ -61,7 +61,7 @@ type Items = Iterable<unknown> | AsyncIterable<unknown>;
 export function mapChunks(host: MapHost, items: Items, options: MapOptions): AsyncIterableIterator<unknown> {
   const checks = new Checks("map");
   const { chunkSize = "auto", buffer, ordered = true, settled = false, timeout, signal } = checks.options(options, OPTIONS);
-  const fixed = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize);
+  const fixed = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize, { or: '"auto"' });
   const most = buffer === undefined ? host.lanes * Math.max(BUFFER_PER_LANE, fixed ?? 0) : checks.wholeNumber("buffer", buffer);
   checks.boolean("ordered", ordered);
   checks.boolean("settled", settled);

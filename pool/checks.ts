@@ -50,9 +50,10 @@ export class Checks {
     this.#action = action;
   }
 
-  /** A whole number of at least `min`. */
-  wholeNumber(name: string, value: unknown, { min = 1, max = Number.MAX_SAFE_INTEGER } = {}): number {
-    const least = min === 1 ? "a positive integer" : `an integer of at least ${min}`;
+  /** A whole number of at least `min`. What else would have been right, and was seen to by the caller, is `or`. */
+  wholeNumber(name: string, value: unknown, { min = 1, max = Number.MAX_SAFE_INTEGER, or = "" } = {}): number {
+    const number = min === 1 ? "a positive integer" : `an integer of at least ${min}`;
+    const least = or === "" ? number : `${number}, or ${or}`;
     if (typeof value !== "number") throw this.#wrongType(name, least, value);
     if (!Number.isSafeInteger(value) || value < min) throw this.#wrongSize(name, least, value);
     if (value > max) throw this.#wrongSize(name, `${least}, at most ${max}`, value);
@@ -86,9 +87,10 @@ export class Checks {
     return value;
   }
 
-  /** An object that is no array. */
-  object(name: string, value: unknown): object {
-    if (typeof value !== "object" || value === null || Array.isArray(value)) throw this.#wrongType(name, "an object", value);
+  /** An object that is no array. What else would have been right, and was seen to by the caller, is `or`. */
+  object(name: string, value: unknown, { or = "" } = {}): object {
+    const wanted = or === "" ? "an object" : `an object, or ${or}`;
+    if (typeof value !== "object" || value === null || Array.isArray(value)) throw this.#wrongType(name, wanted, value);
     return value;
   }
 

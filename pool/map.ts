@@ -187,7 +187,7 @@ export function resolveMapOptions(
     "signal",
   ]);
   checkedFunc("map", "task", task);
-  const size = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize);
+  const size = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize, { or: '"auto"' });
   const chunksInFlight = CHUNKS_PER_LANE * lanes;
   const given = buffer === undefined ? undefined : checks.wholeNumber("buffer", buffer);
   const bufferOf = (perLane: number): number => given ?? Math.max(perLane * lanes, (size ?? 0) * chunksInFlight);

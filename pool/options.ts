@@ -204,6 +204,9 @@ const IDLE_TIMEOUT = 3000;
 /** Shorter, and an initializer that loads a large model might be taken for one that hangs; longer, and a night may be lost to one that does. */
 const START_TIMEOUT = 60_000;
 
+/** No machine has room for so many threads; with far more, the default of `queueSize` would be no integer. */
+const MOST_WORKERS = 65_536;
+
 /** The words for the claims of so many jobs are 12 MB a worker; nothing that is of use comes near. */
 const MAX_JOBS_PER_WORKER = 1_000_000;
 
@@ -270,7 +273,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     [ENVIRONMENT]: environment,
   }: ProcessPoolOptions & { [ENVIRONMENT]?: Environment } = checks.options(options, OPTIONS);
 
-  checks.wholeNumber("maxWorkers", maxWorkers);
+  checks.wholeNumber("maxWorkers", maxWorkers, { max: MOST_WORKERS });
   checks.oneOf("backend", backend, ["worker", "killable", "inline"]);
   const inline = backend === "inline";
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));

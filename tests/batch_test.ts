@@ -66,6 +66,11 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
         RangeError,
         "Cannot run batch as 'memoryLimit' must be an integer of at least 16: current value is 15",
       ],
+      [
+        { input, output, permissions: "none" as never },
+        TypeError,
+        `Cannot run batch as 'permissions' must be an object, or "inherit": current value is "none"`,
+      ],
       [{ input, output, chunk: 5 }, RangeError, "Cannot run batch as 'chunk' must be an integer of at least 1024: current value is 5"],
       [{ input, output, resume: true }, TypeError, "Cannot run batch as 'resume' needs an 'output' that is a file"],
       [{ input, output: "x", limit: 2 }, TypeError, "Cannot run batch as 'limit' needs an 'output' that is no file"],

@@ -41,8 +41,14 @@ const MODULE = 'must be the address of a module, such as import.meta.resolve("./
 const UNLISTED = `as its module must be one of the pool's 'modules' (there are none): current value is "file:///tasks.ts"`;
 
 /** Rows of an option that takes a whole number. */
-function integers(call: string, option: string, action: string, make: (options: never) => unknown, { infinite = false } = {}): Row[] {
-  const message = `Cannot ${action} as '${option}' must be a positive integer: current value is`;
+function integers(
+  call: string,
+  option: string,
+  action: string,
+  make: (options: never) => unknown,
+  { infinite = false, or = "" } = {},
+): Row[] {
+  const message = `Cannot ${action} as '${option}' must be a positive integer${or}: current value is`;
   const given: [value: unknown, errorClass: ErrorClass, shown: string][] = [
     [0, RangeError, "0"],
     [-1, RangeError, "-1"],
@@ -194,6 +200,12 @@ function functions(call: string, take: (func: never) => unknown): Row[] {
       "Cannot send 'asyncGenerator' to a worker as it is a generator, whose values cannot come back: return an array of them",
     ],
     [
+      `${call}(() => import.meta.url)`,
+      () => take(wrong(() => import.meta.url)),
+      TypeError,
+      `Cannot send 'anonymous' to a worker as it uses 'import.meta', which there is only within a module: ${ADVICE}`,
+    ],
+    [
       `${call}(an accessor)`,
       () => take(wrong(getter)),
       TypeError,
@@ -262,6 +274,12 @@ Deno.test({
       // ProcessPool
       ...objects("new ProcessPool", "create pool", POOL_OPTIONS, newPool),
       ...integers("new ProcessPool", "maxWorkers", "create pool", newPool),
+      [
+        "maxWorkers: 1e15",
+        () => newPool(wrong({ maxWorkers: 1e15 })),
+        RangeError,
+        "Cannot create pool as 'maxWorkers' must be a positive integer, at most 65536: current value is 1000000000000000",
+      ],
       ...integers("new ProcessPool", "queueSize", "create pool", newPool),
       ...integers("new ProcessPool", "jobsPerWorker", "create pool", newPool),
       ...integers("new ProcessPool", "maxJobsPerWorker", "create pool", newPool, { infinite: true }),
@@ -574,12 +592,12 @@ Deno.test({
         `${itemsMessage} an object of class Object`,
       ],
       ...objects("map", "map", "'chunkSize', 'buffer', 'ordered', 'settled', 'timeout', 'signal'", map),
-      ...integers("map", "chunkSize", "map", map),
+      ...integers("map", "chunkSize", "map", map, { or: ', or "auto"' }),
       [
         "map({ chunkSize: 'Auto' })",
         () => map(wrong({ chunkSize: "Auto" })),
         TypeError,
-        `Cannot map as 'chunkSize' must be a positive integer: current value is "Auto"`,
+        `Cannot map as 'chunkSize' must be a positive integer, or "auto": current value is "Auto"`,
       ],
       ...integers("map", "buffer", "map", map),
       ...booleans("map", "ordered", "map", map),

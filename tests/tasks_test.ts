@@ -219,6 +219,18 @@ Deno.test("A function by source that uses what is around it is told about 'modul
   }
 });
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`A function by source that imports a relative address is told about 'modules', in a few words (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    const error = await errorOf(pool, async () => await import("./" + "tasks.ts")) as Error;
+    assertInstanceOf(error, TypeError);
+    const hint = "it can import absolute addresses alone: use one, or export it from a module and name that in the pool's 'modules'";
+    const deno = 'Import "./tasks.ts" not a dependency and not in import map from a function that is sent by source';
+    assertEquals(error.message, `${deno}; ${hint}`);
+    assertEquals(error.stack!.includes("data:"), false);
+  });
+}
+
 Deno.test("Functions by source may be written in every way that JavaScript has for functions", async () => {
   const holder = {
     method(x: number) {

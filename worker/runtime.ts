@@ -272,10 +272,17 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function explained(thrown: unknown): unknown {
+    // The address of what a worker begins with.
+    const ownAddress = /"data:text\/javascript,[^"]*"/;
+    const advice = "export it from a module and name that in the pool's 'modules'";
     try {
       if (thrown instanceof ReferenceError && / is not defined$/.test(thrown.message)) {
-        thrown.message += "; a function that is sent by source cannot see the variables and imports around it: export it from a module " +
-          "and name that in the pool's 'modules'";
+        thrown.message += `; a function that is sent by source cannot see the variables and imports around it: ${advice}`;
+      } else if (thrown instanceof TypeError && ownAddress.test(thrown.message)) {
+        const { message, stack } = thrown;
+        const source = "a function that is sent by source";
+        thrown.message = `${message.replace(ownAddress, source)}; it can import absolute addresses alone: use one, or ${advice}`;
+        thrown.stack = stack!.replace(ownAddress, source);
       }
     } catch {
       // It is frozen, or answers with an error of its own: it goes as it is.

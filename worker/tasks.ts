@@ -182,6 +182,9 @@ function expression(func: Task, text: string): string {
   const candidates = ACCESSOR.test(text) ? [] : [text, `((holder) => holder[Reflect.ownKeys(holder)[0]])({${text}\n})`];
   const found = candidates.find(isExpression);
   if (found !== undefined) return found;
+  if (/\bimport\s*\.\s*meta\b/.test(text)) {
+    throw new TypeError(`Cannot send '${name}' to a worker as it uses 'import.meta', which there is only within a module: ${advice}`);
+  }
   throw new TypeError(`Cannot send '${name}' to a worker as its text is not that of a function: ${advice}`);
 }
 
