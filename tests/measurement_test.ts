@@ -52,9 +52,9 @@ for (const backend of ["worker", "killable", "inline"] as const) {
     const ran = await within(Promise.all(Array.from({ length: 100 }, (_, i) => pool.run(spin, i < 90 ? 1 : 4))));
     const { waiting, running, throughput, workers } = pool.stats().measured!;
     assertEquals([waiting.count, running.count], [100, 100]);
-    // The worker's own measure contains the task's.
+    // The worker's own measure contains the task's, but for what is lost when times are added.
     assert(running.p50 >= quantile(ran, 0.5) * 0.998, `${running.p50} < ${quantile(ran, 0.5)}`);
-    assert(running.max >= Math.max(...ran));
+    assert(running.max >= Math.max(...ran) - 1e-6, `${running.max} < ${Math.max(...ran)}`);
     assert(waiting.max > waiting.p50 && waiting.p50 > 0);
     assert(throughput > 0 && throughput < 2 * 1000, `${throughput}`);
     assertEquals(workers.reduce((sum, { jobs }) => sum + jobs, 0), 100);
