@@ -12,8 +12,8 @@ import { type Answer, type Decode, type ErrorOf, isDeath, listCauses, type Settl
 /** Options of `ProcessPool.map`. */
 export interface MapOptions {
   /**
-   * How many items travel together. `"auto"` begins with one and finds out: chunks of about 5 ms of work, and none is kept waiting for an
-   * input that is slow to come. A number is kept to, but for the last chunk.
+   * How many items travel together. `"auto"` begins with one and finds out: chunks of about 5 ms of work, and of 4 MB at the most as far as that is
+   * easily told, and none is kept waiting for an input that is slow to come. A number is kept to, but for the last chunk.
    *
    * @default {"auto"}
    */
@@ -105,6 +105,15 @@ const READY_ROUNDS = 4;
 
 /** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
 const CHUNK_GROWTH = 8;
+
+/**
+ * An automatic chunk has about so many bytes, each way. Tasks that look at little of large records take no time, and those records would come by the thousand. Less, and messages cost
+ * more than they carry; more, and those in flight take hundreds of megabytes.
+ */
+const LARGEST_SIZE = 2 ** 22;
+
+/** So many of a list, and so many properties of an object, are looked at to guess how large it is. More take longer; fewer may be unlike the others. */
+const LOOKS_AT_LIST = 8, LOOKS_AT_OBJECT = 64;
 
 /** So many results, each sent before the next item begins, fit into the line to a worker: more would overflow it if the caller is busy. Numbers have memory of their own. */
 const LARGEST_EAGER = 512;
@@ -257,6 +266,36 @@ function packed(items: ArrayLike<unknown>): ArrayLike<unknown> {
   return new Float64Array(items);
 }
 
+/** About how many bytes a message takes for one of these. */
+function averageSize(values: ArrayLike<unknown>): number {
+  if (values.length === 0 || ArrayBuffer.isView(values)) return 8;
+  try {
+    const size = sizeOf(values, 3) / values.length;
+    return size > 0 ? size : 8;
+  } catch {
+    // A proxy need not answer.
+    return 8;
+  }
+}
+
+/** About how many bytes a message takes for a value, as far as that can be told at a glance: of texts, buffers, and lists and objects of those. No getter is asked. */
+function sizeOf(value: unknown, depth: number): number {
+  if (typeof value === "string") return value.length;
+  if (typeof value !== "object" || value === null) return 8;
+  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return Number(value.byteLength);
+  const isList = Array.isArray(value);
+  if (depth === 0) return isList ? 8 * value.length : 8;
+  const keys = isList ? value : Object.keys(value);
+  const { length } = keys;
+  const looks = Math.min(length, isList ? LOOKS_AT_LIST : LOOKS_AT_OBJECT);
+  let size = 0;
+  for (let i = 0; i < looks; i++) {
+    const at = Math.floor(i * length / looks);
+    size += sizeOf(Object.getOwnPropertyDescriptor(value, isList ? at : keys[at])?.value, depth - 1);
+  }
+  return 8 + (looks === 0 ? 0 : size * length / looks);
+}
+
 /** A block of so many failures of one kind. */
 function failures(errors: unknown[]): Block {
   return { values: new Array(errors.length), errors: new Map(errors.entries()) };
@@ -371,7 +410,7 @@ export class Chunk extends Ticket {
     this.collect();
     if (!last) return undefined;
     if (this.#oneByOne) return this.#throughOrNot();
-    this.#listener.took(elapsed, this.#settledItems, values === undefined);
+    this.#listener.took({ elapsed, count: this.#settledItems, items: this.#items, results: values });
     return { state: "finished", value: undefined };
   }
 
@@ -511,16 +550,27 @@ export class Chunk extends Ticket {
   }
 }
 
+/** What a worker has done of a chunk. */
+interface ChunkWork {
+  /** How long it took, in ms, and for how many items. */
+  elapsed: number;
+  count: number;
+  items: ArrayLike<unknown>;
+  /** The latest results; undefined if they were in memory. */
+  results: ArrayLike<unknown> | undefined;
+}
+
 /** What a chunk tells its map. */
 export interface ChunkListener {
   /** Whether nobody wants outcomes any more. */
   readonly ended: boolean;
   /** The next outcomes of a chunk, in the order of its items. */
   outcomes(chunk: Chunk, block: Block): void;
-  /** How long the worker took for so many items, in ms, and whether their results were in memory. */
-  took(elapsed: number, items: number, inMemory: boolean): void;
+  took(work: ChunkWork): void;
   settled(chunk: Chunk): void;
 }
+
+const NONE: readonly never[] = [];
 
 type Result = IteratorResult<unknown, undefined>;
 
@@ -651,11 +701,13 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return Math.max(1, Math.floor(this.#buffer / this.#options.chunksInFlight));
   }
 
-  took(elapsed: number, items: number, inMemory: boolean): void {
-    if (this.#options.chunkSize !== undefined || items === 0) return;
-    const largest = Math.min(this.#largestChunk, this.#options.eager && !inMemory ? LARGEST_EAGER : Infinity);
-    const wanted = Math.floor(CHUNK_TIME * items / elapsed);
-    this.#chunkSize = Math.max(1, Math.min(wanted, this.#chunkSize * CHUNK_GROWTH, largest));
+  took({ elapsed, count, items, results = NONE }: ChunkWork): void {
+    if (this.#options.chunkSize !== undefined || count === 0) return;
+    const size = Math.max(averageSize(items), averageSize(results));
+    const isEager = this.#options.eager && results !== NONE;
+    const largest = Math.min(this.#largestChunk, LARGEST_SIZE / size, isEager ? LARGEST_EAGER : Infinity);
+    const wanted = Math.min(CHUNK_TIME * count / elapsed, this.#chunkSize * CHUNK_GROWTH, largest);
+    this.#chunkSize = Math.max(1, Math.floor(wanted));
   }
 
   settled(chunk: Chunk): void {

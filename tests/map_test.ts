@@ -477,6 +477,44 @@ Deno.test("ProcessPool.map() holds no more memory for a million items than for a
   assert(furthest <= 2 * 16_384, `${furthest} items were read ahead`);
 });
 
+Deno.test("ProcessPool.map() takes items that do not answer what they are like for small ones", async () => {
+  const revoked = Proxy.revocable([], {});
+  revoked.revoke();
+  const changed = Object.setPrototypeOf(new Uint8Array(2), null);
+  for (const backend of ["worker", "inline"] as const) {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    for (const [item, status] of [[revoked.proxy, backend === "inline" ? "fulfilled" : "rejected"], [changed, "fulfilled"]] as const) {
+      const items = new Array(100).fill(item) as unknown[];
+      const outcomes = await within(Array.fromAsync(pool.map((x: unknown) => typeof x, items, { settled: true })));
+      assertEquals(outcomes.map((outcome) => outcome.status), new Array(100).fill(status));
+    }
+  }
+});
+
+const text = "x".repeat(65_536);
+const large: [string, unknown][] = [
+  ["texts", text],
+  ["bytes", new Uint8Array(65_536)],
+  ["lists of numbers", new Array(8192).fill(0)],
+  ["objects", Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`key ${i}`, i === 20 ? [text] : i]))],
+];
+for (const [what, item] of large) {
+  Deno.test(`ProcessPool.map() sends no more than some MB of ${what} at a time, however little their task takes`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2 });
+    let [read, furthest, consumed] = [0, 0, 0];
+    function* items(): Generator<unknown> {
+      while (read < 6000) {
+        furthest = Math.max(furthest, ++read - consumed);
+        yield item;
+      }
+    }
+    for await (const _ of pool.map((x: unknown) => typeof x, items(), { ordered: false })) consumed++;
+    assertEquals(consumed, 6000);
+    // Chunks of 64: those that are ready, and those in flight.
+    assert(furthest <= 64 * (4 * 4 + 4), `${furthest} items were read ahead`);
+  });
+}
+
 for (const [what, task, most] of [["numbers", (x: number) => x, 65_536], ["objects", (x: number) => ({ x }), 16_384]] as const) {
   Deno.test(`ProcessPool.map() reads ${most} numbers of a typed array ahead for each worker while it gives ${what}`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 2 });
