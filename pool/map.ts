@@ -427,7 +427,11 @@ export class Chunk extends Ticket {
   }
 
   #deliverNumbers(to: number): void {
-    this.#deliver({ values: this.#numbers!.slice(this.#settledItems, to), errors: undefined });
+    // A task has put others in the place of the platform's lists.
+    if (this.#numbers === undefined) {
+      return this.#deliver(failures(new Array(to - this.#settledItems).fill(new Error("The worker has lost what came of this item"))));
+    }
+    this.#deliver({ values: this.#numbers.slice(this.#settledItems, to), errors: undefined });
   }
 
   isAt(item: number): boolean {

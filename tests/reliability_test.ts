@@ -322,6 +322,27 @@ for (const backend of BACKENDS) {
 }
 
 for (const backend of BACKENDS) {
+  Deno.test(`A task that puts others in the place of what errors are sent with ends no more than its worker (${backend})`, async () => {
+    const ways = {
+      push: () => void (Array.prototype.push = () => 7),
+      names: () => void (Object.getOwnPropertyNames = () => [{ toString: 1, valueOf: 1 }] as never),
+      texts: () => void (globalThis.String = (() => ({ toString: 1 })) as never),
+    };
+    for (const [way, spoil] of Object.entries(ways)) {
+      const task = (0, eval)(`(x) => { (${spoil})(); throw Object.assign(new Error("mine"), { code: {} }); }`) as (x: number) => number;
+      await using pool = new ProcessPool({ maxWorkers: 2, backend, onError: () => {} });
+      const words = sharedWords(2);
+      const neighbour = await pool.submit(meet, words);
+      while (!neighbour.running()) await turn();
+      assertInstanceOf(await within(thrownBy(() => pool.run(task, 1))), Error, way);
+      const outcomes = await within(Array.fromAsync(pool.map(task, [1, 2, 3], { settled: true, chunkSize: 3 })));
+      for (const outcome of outcomes) assert(outcome.status === "rejected" && outcome.reason instanceof Error, way);
+      Atomics.store(words, 1, 1);
+      Atomics.notify(words, 1);
+      assertEquals(await within(neighbour.result()), "met");
+    }
+  });
+
   Deno.test(`A finalizer that leaves a rejection unhandled is told of (${backend})`, async () => {
     const reported: unknown[] = [];
     const finalizer = () => void Promise.reject(new Error("stray"));

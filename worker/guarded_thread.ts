@@ -1,4 +1,5 @@
 import { textOf } from "../pool/checks.ts";
+import { isReadable } from "./check_message.ts";
 import { Line } from "./line.ts";
 import { locks } from "./locks.ts";
 import type { Beside, Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
@@ -31,6 +32,8 @@ const GRACE = 100;
 /** A worker that runs on for so many ms after it was stopped is called stuck. Less, and one that just ends slowly is; more, and nobody hears of it in time. */
 const STUCK_AFTER = 1000;
 
+const UNREADABLE: Death = { reason: "sent a message that cannot be read" };
+
 /** A backend whose threads are workers that run `workerMain`. */
 export function guardedThreads(kind: GuardedKind): StartThread {
   // No two workers of a program may have the same lock.
@@ -57,7 +60,7 @@ class GuardedThread implements Thread {
     this.#kind = kind;
     this.#lock = lock;
     const { port1, port2 } = new MessageChannel();
-    const unreadable = (): void => this.#died({ reason: "sent a message that cannot be read" });
+    const unreadable = (): void => this.#died(UNREADABLE);
     this.#line = new Line(port1, {
       message: (message) => this.#receive(message),
       returned: events.returned,
@@ -114,6 +117,8 @@ class GuardedThread implements Thread {
 
   #receive(message: FromWorker): void {
     if (this.#ended) return;
+    // Whoever takes messages does not expect the end of the worker then.
+    if (!isReadable(message)) return queueMicrotask(() => this.#died(UNREADABLE));
     if (message.type === "dying") return this.#died(message);
     if (message.type !== "alive") return this.#events.message(message);
     this.#alive = true;

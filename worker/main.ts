@@ -59,13 +59,17 @@ export async function workerMain(
     runtime.end();
     line?.close();
     const send = (thrown?: Thrown): void => post({ type: "dying", ...death, thrown });
-    if (uncaught === undefined) send();
-    else runtime.sendThrown(uncaught.thrown, send);
+    try {
+      if (uncaught !== undefined) return runtime.sendThrown(uncaught.thrown, send);
+    } catch {
+      // What errors are taken apart with is a task's by now.
+    }
+    send();
   }
 
   /**
    * Keeps tasks from the locks of workers. Whoever knows the name of one can steal it, and that would end the worker, or leave one that is killable with nothing that it can be
-   * killed by. Tasks with pools of their own request such locks too, but steal none.
+   * killed by. Tasks with pools of their own request such locks too, but steal none. Workers that a task starts without a pool are not kept from them: nothing of ours runs there.
    */
   function hideLocks(): void {
     const prototype: { request: Func; query: Func } = Object.getPrototypeOf(scope.navigator.locks);

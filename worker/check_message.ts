@@ -1,0 +1,36 @@
+import { decodeError } from "./decode_error.ts";
+import type { FromWorker, Thrown } from "./protocol.ts";
+
+/**
+ * Whether a worker's message is what it says. A task may have put others in the place of the platform's functions that errors are taken apart with, and lists are made: that is to
+ * end its worker, and nothing of the caller's.
+ */
+export function isReadable(message: FromWorker): boolean {
+  try {
+    switch (message.type) {
+      case "threw":
+      case "failed":
+        return isThrown(message.thrown);
+      case "closed":
+      case "dying":
+        return message.thrown === undefined || isThrown(message.thrown);
+      case "items": {
+        const { values, thrown } = message;
+        const isList = values === undefined || Array.isArray(values) || ArrayBuffer.isView(values);
+        return isList && Array.isArray(thrown) && (thrown.length === 0 || [...thrown].every(([, error]) => isThrown(error)));
+      }
+      case "loaded":
+        return [...message.exports].every((each) => [each.name, each.functionName, each.text].every((text) => typeof text === "string"));
+      default:
+        return true;
+    }
+  } catch {
+    return false;
+  }
+}
+
+/** It can be put together again, or that throws. */
+function isThrown(thrown: Thrown): boolean {
+  decodeError(thrown, () => undefined);
+  return true;
+}
