@@ -78,7 +78,8 @@ export interface ProcessPoolOptions {
    */
   finalizer?: Task<[]> | TaskRef<[]> | undefined;
   /**
-   * How many jobs one worker runs at a time. More than one is of use to tasks that wait. They share their worker's fate.
+   * How many jobs one worker runs at a time. More than one is of use to tasks that wait: they share their worker's thread, where one that computes
+   * holds up the others, though another worker may have nothing to do, and they share its fate.
    *
    * @default {1}
    */
