@@ -283,6 +283,7 @@ async function run(
   const chunk = chunkSize(options, () => ({ ...batchRun.counts, elapsed: performance.now() - begin }));
   const parts = divide(sources, coverages, {
     format: plan.formats.input,
+    delimiter: plan.formats.delimiter,
     chunk,
     fields: (row, { name }) => readHeader(row, { input: name, delimiter: plan.formats.delimiter }),
     enough: enough.signal,

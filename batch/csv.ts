@@ -1,5 +1,5 @@
 import { BatchError } from "./errors.ts";
-import { PAPA_PARSE } from "./worker_source.ts";
+import { type CsvParser, PAPA_PARSE } from "./worker_source.ts";
 
 /** What stands between the fields of a file. */
 export function delimiterOf(name: string): string {
@@ -12,10 +12,13 @@ export function delimiterOf(name: string): string {
  * @throws {BatchError} If they cannot name fields.
  */
 export async function readHeader(row: string, { input, delimiter }: { input: string; delimiter: string }): Promise<string[]> {
+  const refused = (why: string) => new BatchError(`Cannot run batch as the first row of '${input}' ${why}`);
+  if (/\r(?!\n)/.test(row)) throw refused("has a carriage return without a newline: end rows in '\\n' or '\\r\\n'");
   // Not written as an import, which Deno would follow even where nobody reads CSV.
-  const { default: papa } = await import(PAPA_PARSE) as { default: { parse(text: string, options: object): { data: string[][] } } };
-  const header = papa.parse(row, { delimiter }).data[0] ?? [];
+  const { default: papa } = await import(PAPA_PARSE) as { default: CsvParser };
+  const { data: [header = []], errors: [mistake] } = papa.parse(row, { delimiter, newline: "\n" });
+  if (mistake !== undefined) throw refused(`is not CSV: ${mistake.message}`);
   const twice = header.find((name, i) => header.indexOf(name) < i);
-  if (twice !== undefined) throw new BatchError(`Cannot run batch as the first row of '${input}' names the field '${twice}' twice`);
+  if (twice !== undefined) throw refused(`names the field '${twice}' twice`);
   return header;
 }

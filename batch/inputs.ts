@@ -2,6 +2,7 @@ import { globToRegExp } from "@std/path/glob-to-regexp";
 import { BatchError, explained, explainPath } from "./errors.ts";
 import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
+import { MARK, rowBegin, rowEnd } from "./rows.ts";
 
 /** What a batch reads: a path or a glob, `"-"` for the standard input, or a stream of bytes. */
 export type BatchInput = string | URL | ReadableStream<Uint8Array>;
@@ -238,17 +239,24 @@ export interface Block {
   bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** Cuts an input into blocks of at least so many bytes that end where a record ends, the last one where the input does. */
+/**
+ * Cuts an input into blocks of at least so many bytes that end where a record ends, the last one where the input does.
+ *
+ * @param options How: `csv` is what stands between fields, undefined where a line is a record.
+ */
 export async function* blocksOf(
   source: Source,
-  { csv, size, enough }: { csv: boolean; size: () => number; enough: AbortSignal },
+  { csv, size, enough }: { csv: string | undefined; size: () => number; enough: AbortSignal },
 ): AsyncGenerator<Block> {
   let parts: Uint8Array[] = [];
   let length = 0;
   let offset = 0;
-  /** Up to where of what is there records are whole; whether a quoted field is open behind all that is there. */
+  /** Up to where of what is there records are whole, and where in a row of CSV that ends which is there. */
   let whole = 0;
-  let open = false;
+  const scan = rowBegin();
+  const delimiter = csv?.charCodeAt(0);
+  /** How much of a byte order mark has been passed: behind that, the first row begins. */
+  let marked = 0;
 
   function take(count: number): Block {
     const all = new Uint8Array(length);
@@ -266,12 +274,11 @@ export async function* blocksOf(
   }
 
   for await (const part of until(enough, source)) {
-    if (csv) {
-      for (let i = 0; i < part.length; i++) {
-        const byte = part[i];
-        if (byte === 34) open = !open;
-        else if (byte === 10 && !open) whole = length + i + 1;
-      }
+    if (delimiter !== undefined) {
+      let at = 0;
+      while (marked < MARK.length && at < part.length && part[at] === MARK[marked]) [at, marked] = [at + 1, marked + 1];
+      if (at < part.length) marked = MARK.length;
+      for (at = rowEnd(part, at, delimiter, scan); at >= 0; at = rowEnd(part, at, delimiter, scan)) whole = length + at;
     } else {
       const newline = part.lastIndexOf(10);
       if (newline >= 0) whole = length + newline + 1;

@@ -2,11 +2,14 @@ import type { Coverage } from "./coverage.ts";
 import { BatchError } from "./errors.ts";
 import { type Block, blocksOf, type Source } from "./inputs.ts";
 import type { InputFormat } from "./range_runner.ts";
+import { firstRow } from "./rows.ts";
 import type { Part } from "./run.ts";
 
 /** How an input is divided. */
 export interface DivideOptions {
   format: InputFormat;
+  /** What stands between the fields of CSV. */
+  delimiter: string;
   /** How many bytes the next part is to have, of so many that are left. */
   chunk(left: number): number;
   /** The fields of the first row of CSV. */
@@ -37,13 +40,14 @@ function* ranges({ name, path, size }: Source, coverage: Coverage, { chunk }: Di
   }
 }
 
-async function* blocks(source: Source, coverage: Coverage, { format, chunk, fields, enough }: DivideOptions): AsyncGenerator<Divided> {
-  const csv = format === "csv";
+async function* blocks(source: Source, coverage: Coverage, options: DivideOptions): AsyncGenerator<Divided> {
+  const { format, delimiter, chunk, fields, enough } = options;
+  const csv = format === "csv" ? delimiter : undefined;
   let header: string[] | undefined;
   let gaps: ReturnType<Coverage["gaps"]> | undefined;
   for await (let block of named(source, () => blocksOf(source, { csv, size: () => chunk(Infinity), enough }))) {
-    if (csv && header === undefined) {
-      const row = firstRow(block.bytes);
+    if (csv !== undefined && header === undefined) {
+      const row = firstRow(block.bytes, csv);
       header = await fields(new TextDecoder().decode(row).replace(/^\s*\n/, "").replace(/\r?\n$/, ""), source);
       coverage.add({ start: 0, end: row.length, lines: row.reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0) });
       block = { offset: row.length, bytes: block.bytes.slice(row.length) };
@@ -59,22 +63,6 @@ async function* blocks(source: Source, coverage: Coverage, { format, chunk, fiel
       yield { start, end: stop, piece: { input: source.name, bytes, offset: start, end: stop, header } };
     }
   }
-}
-
-/** A byte order mark in UTF-8. */
-const MARK = [0xef, 0xbb, 0xbf];
-
-/** The first row, with its end, and the blank lines before it. */
-function firstRow(bytes: Uint8Array): Uint8Array {
-  let open = false;
-  let blank = true;
-  for (let i = MARK.every((byte, at) => bytes[at] === byte) ? MARK.length : 0; i < bytes.length; i++) {
-    const byte = bytes[i]!;
-    if (byte === 34) open = !open;
-    else if (byte === 10 && !open && !blank) return bytes.subarray(0, i + 1);
-    if (byte > 32) blank = false;
-  }
-  return bytes;
 }
 
 /** An error of a stream tells whose it is. */

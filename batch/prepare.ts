@@ -124,10 +124,9 @@ export function poolOptions(
   const killable = memoryLimit !== undefined || "ofMedian" in timeout || timeout.ms !== Infinity;
   const csv = formats.input === "csv";
   const setup = workerSetup({
-    options: { layout: LAYOUT, inputFormat: formats.input, outputFormat: formats.output, retries },
+    options: { layout: LAYOUT, inputFormat: formats.input, outputFormat: formats.output, delimiter: formats.delimiter, retries },
     module: task.module,
     task: task.name,
-    delimiter: formats.delimiter,
   });
   const readable = [...sources.flatMap(({ ranges, path }) => ranges ? [path!] : []), ...killable ? task.files : []];
   return {

@@ -1,4 +1,5 @@
 import type { LaneMemory, LAYOUT, SlowRecord } from "./lane.ts";
+import type { rowEnd } from "./rows.ts";
 
 /** How the records of an input are told apart. */
 export type InputFormat = "ndjson" | "lines" | "csv";
@@ -11,6 +12,8 @@ export interface RunnerOptions {
   layout: typeof LAYOUT;
   inputFormat: InputFormat;
   outputFormat: OutputFormat;
+  /** What stands between the fields of CSV. */
+  delimiter: string;
   /** How often a record is run again that failed. */
   retries: number;
 }
@@ -75,6 +78,8 @@ export interface RunnerParts extends RunnerOptions {
   task(record: unknown): unknown;
   /** The fields of one CSV record. */
   parseCsv: ((text: string) => { fields: string[]; error: string | undefined }) | undefined;
+  /** Where a row of CSV ends. */
+  rowEnd: typeof rowEnd;
 }
 
 /**
@@ -82,7 +87,8 @@ export interface RunnerParts extends RunnerOptions {
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
-export function createRangeRunner({ layout, inputFormat, outputFormat, retries, task, parseCsv }: RunnerParts): RangeRunner {
+export function createRangeRunner(parts: RunnerParts): RangeRunner {
+  const { layout, inputFormat, outputFormat, delimiter, retries, task, parseCsv, rowEnd } = parts;
   const {
     banks: BANKS,
     bankWords: BANK_WORDS,
@@ -421,11 +427,9 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
         const offset = base + byteAt;
         let record = texts[i]!;
         let next = i + 1;
-        if (inputFormat === "csv") {
-          for (let open = isOpen(record, false); open && next < total; next++) {
-            open = isOpen(texts[next]!, open);
-            record += `\n${texts[next]}`;
-          }
+        if (inputFormat === "csv" && record.includes(QUOTE)) {
+          next = i + linesUpTo(rowEnd(bytes, byteAt, delimiter.charCodeAt(0), { open: false, before: NEWLINE }), bytes, byteAt);
+          if (next > i + 1) record = texts.slice(i, next).join("\n");
         }
         const line = lines;
         let input = values?.[i];
@@ -435,7 +439,7 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
         if (record.charCodeAt(record.length - 1) === CARRIAGE_RETURN) record = record.slice(0, -1);
         // A byte order mark is no part of the first record.
         if (offset === 0 && record.charCodeAt(0) === 0xfeff) record = record.slice(1);
-        if (inputFormat !== "lines" && !(record.charCodeAt(0) > SPACE) && record.trim() === "") continue;
+        if (inputFormat !== "lines" && !(record.charCodeAt(0) > SPACE) && isBlank(record)) continue;
         if (count === 0) {
           firstLine = line;
           firstOffset = offset;
@@ -587,10 +591,16 @@ export function createRangeRunner({ layout, inputFormat, outputFormat, retries, 
     return at;
   }
 
-  /** Whether a quoted field is open after this line of a row. */
-  function isOpen(line: string, open: boolean): boolean {
-    for (let i = line.indexOf(QUOTE); i >= 0; i = line.indexOf(QUOTE, i + 1)) open = !open;
-    return open;
+  /** How many lines there are up to the end of a row, or, if that is not there, up to that of the block. */
+  function linesUpTo(end: number, bytes: Uint8Array, from: number): number {
+    let lines = 0;
+    for (let at = from; at !== end && at >= 0 && at < bytes.length; lines++) at = bytes.indexOf(NEWLINE, at) + 1 || -1;
+    return lines;
+  }
+
+  /** A row of TSV may have nothing but empty fields. */
+  function isBlank(record: string): boolean {
+    return record.trim() === "" && !(inputFormat === "csv" && record.includes(delimiter));
   }
 
   function isInvalid(bytes: Uint8Array): boolean {

@@ -9,18 +9,18 @@
 import { dataUrl } from "../worker/inside.ts";
 import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
 import type { LaneMemory } from "./lane.ts";
+import { rowEnd } from "./rows.ts";
 
 /** What the initializer is given. */
 export interface WorkerSetup {
-  /** The text of {@linkcode createRangeRunner}. */
+  /** The text of {@linkcode createRangeRunner}, and that of {@linkcode rowEnd}. */
   source: string;
+  rows: string;
   options: RunnerOptions;
   /** The module as the user knows it; undefined for a function that is sent as its text. */
   module: string | undefined;
   /** The export that is the task; undefined for the only one. */
   task: string | undefined;
-  /** Between the fields of CSV. */
-  delimiter: string;
 }
 
 /** How a message begins that an initializer throws for the user to read. */
@@ -28,6 +28,11 @@ export const TASK_MISTAKE = "Cannot run batch as ";
 
 /** What parses CSV: loaded where there is CSV alone. */
 export const PAPA_PARSE = "npm:papaparse@5.7.1";
+
+/** What it is like, as far as it is used. */
+export interface CsvParser {
+  parse(text: string, options: object): { data: string[][]; errors: { message: string }[] };
+}
 
 /** A module that makes a task known to the initializer. */
 export function taskModuleUrl(task: { module: string } | { text: string }, csv: boolean): string {
@@ -40,21 +45,22 @@ export function taskModuleUrl(task: { module: string } | { text: string }, csv: 
 }
 
 /** What the initializer is given, but for what is the same in all batches. */
-export function workerSetup(setup: Omit<WorkerSetup, "source">): WorkerSetup {
-  return { ...setup, source: `(${createRangeRunner})\n//# sourceURL=process-pool/batch` };
+export function workerSetup(setup: Omit<WorkerSetup, "source" | "rows">): WorkerSetup {
+  const sourceOf = (func: unknown) => `(${func})\n//# sourceURL=process-pool/batch`;
+  return { ...setup, source: sourceOf(createRangeRunner), rows: sourceOf(rowEnd) };
 }
 
 /** What the module of {@linkcode taskModuleUrl} leaves, and what the initializer makes of it. */
 interface Left {
   tasks: Record<string, unknown>;
-  papa: { parse(text: string, options: object): { data: string[][]; errors: { message: string }[] } } | undefined;
+  papa: CsvParser | undefined;
   runner: RangeRunner;
   /** Settles when the range before is through. */
   last: Promise<unknown> | undefined;
 }
 
 /** The initializer of the workers. This function is sent as its text: it refers to nothing outside itself. */
-export function prepareWorker({ source, options, module, task: name, delimiter }: WorkerSetup): void {
+export function prepareWorker({ source, rows, options, module, task: name }: WorkerSetup): void {
   const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
   const { tasks, papa } = left;
   const names = Object.keys(tasks).filter((each) => typeof tasks[each] === "function");
@@ -71,10 +77,16 @@ export function prepareWorker({ source, options, module, task: name, delimiter }
     throw new TypeError(`Cannot run batch as the module '${module}' does not export a function '${chosen}': ${exported}`);
   }
   const parseCsv = papa && ((text: string) => {
-    const { data, errors } = papa.parse(text, { delimiter });
-    return { fields: data[0] ?? [""], error: errors.find(({ message }) => !message.startsWith("Unable to auto-detect"))?.message };
+    const { data, errors } = papa.parse(text, { delimiter: options.delimiter, newline: "\n" });
+    // What is cut into other rows than the parser sees is lost to nobody's notice, but for this.
+    return { fields: data[0] ?? [""], error: errors[0]?.message ?? (data.length > 1 ? `It is ${data.length} rows` : undefined) };
   });
-  left.runner = ((0, eval)(source) as typeof createRangeRunner)({ ...options, task: task as (record: unknown) => unknown, parseCsv });
+  left.runner = ((0, eval)(source) as typeof createRangeRunner)({
+    ...options,
+    task: task as (record: unknown) => unknown,
+    parseCsv,
+    rowEnd: (0, eval)(rows) as typeof rowEnd,
+  });
 }
 
 /**

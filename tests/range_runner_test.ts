@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { Lane, LAYOUT } from "../batch/lane.ts";
+import { rowEnd } from "../batch/rows.ts";
 import { createRangeRunner, type Piece, type RunnerLimits, type RunnerParts } from "../batch/range_runner.ts";
 import { granted } from "./fixtures.ts";
 import { assertFails, seeded } from "./helpers.ts";
@@ -25,7 +26,9 @@ function runner(parts: Partial<RunnerParts>) {
     outputFormat: "lines",
     retries: 0,
     task: (x) => x,
+    delimiter: ",",
     parseCsv: undefined,
+    rowEnd,
     ...parts,
   });
 }

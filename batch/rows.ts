@@ -1,0 +1,65 @@
+/**
+ * Where rows of CSV end. Whoever divides an input has to see the same rows: the calling thread, which hands out whole ones, and the workers.
+ *
+ * @module
+ */
+
+/** Where in a row a scan is. */
+export interface RowScan {
+  /** Whether a quoted field is open. */
+  open: boolean;
+  /** The byte before; of a quote that has closed a field, -1. */
+  before: number;
+}
+
+/** The begin of a row. */
+export function rowBegin(): RowScan {
+  return { open: false, before: 10 };
+}
+
+/**
+ * Where the row ends, as the index behind its newline; -1 if it goes on behind these bytes. A quote opens a field at its begin alone, so that one
+ * that stands elsewhere costs no more than its row.
+ *
+ * This function is also sent to workers as its text: it refers to nothing outside itself.
+ *
+ * @param scan Where in the row the first byte is; is brought up to date.
+ */
+export function rowEnd(bytes: Uint8Array, from: number, delimiter: number, scan: RowScan): number {
+  let { open, before } = scan;
+  for (let i = from; i < bytes.length; i++) {
+    const byte = bytes[i]!;
+    if (byte === 34) {
+      // Two of them within a field are one: the second opens again what the first has closed.
+      if (!open) open = before === -1 || before === delimiter || before === 10;
+      else {
+        open = false;
+        before = -1;
+        continue;
+      }
+    } else if (byte === 10 && !open) {
+      scan.open = false;
+      scan.before = byte;
+      return i + 1;
+    }
+    before = byte;
+  }
+  scan.open = open;
+  scan.before = before;
+  return -1;
+}
+
+/** A byte order mark in UTF-8. */
+export const MARK = [0xef, 0xbb, 0xbf];
+
+/** The first row, with its end, and the blank lines before it. */
+export function firstRow(bytes: Uint8Array, delimiter: string): Uint8Array {
+  const code = delimiter.charCodeAt(0);
+  const isBlank = (row: Uint8Array) => row.every((byte) => byte <= 32 && byte !== code);
+  let begin = MARK.every((byte, at) => bytes[at] === byte) ? MARK.length : 0;
+  for (let end = begin; end >= 0; begin = end) {
+    end = rowEnd(bytes, begin, code, rowBegin());
+    if (end >= 0 && !isBlank(bytes.subarray(begin, end))) return bytes.subarray(0, end);
+  }
+  return bytes;
+}
