@@ -326,12 +326,15 @@ async function run(
   });
   let failure: { error: unknown } | undefined;
   try {
-    const outcome = await batchRun.run();
+    let outcome = await batchRun.run();
     // Killed workers take a moment; nobody waits for them.
     if (outcome === "complete") await pool.shutdown({ timeout: 1000 });
     else await pool.terminate();
     const wall = performance.now() - begin;
     recorder?.sample(batchRun.counts);
+    if (files.isTorn && options.signal?.aborted) outcome = "stopped";
+    if (outcome !== "stopped") await files.takeTorn();
+    if (outcome === "halted") await files.save();
     if (outcome === "complete") {
       await refuseChangedInputs(sources);
       await files.finish();

@@ -41,6 +41,11 @@ export class Coverage {
     return this.#first;
   }
 
+  /** Up to where anything is done, be there gaps before. */
+  get end(): number {
+    return this.#byEnd.keys().reduce((most, end) => Math.max(most, end), this.#first.end);
+  }
+
   /** How many bytes are done. */
   get bytes(): number {
     return this.#byStart.values().reduce((sum, { start, end }) => sum + end - start, this.#first.end);

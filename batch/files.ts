@@ -51,7 +51,12 @@ export class Files implements Consumer {
    * Whether anything could not be written. The files may then hold some of a part, or, as the system tells of a failure only once, less than is
    * believed: the job log tells of them as they were at the last save.
    */
-  #torn = false;
+  #broken = false;
+  /**
+   * What may be half of a record, since its stream ended without a newline: whoever stops a batch by Ctrl-C stops its writer too. It is kept back
+   * until it is known that nobody has.
+   */
+  #torn: DonePart | undefined;
   #begin = performance.now();
 
   constructor(options: FilesOptions) {
@@ -60,6 +65,28 @@ export class Files implements Consumer {
   }
 
   take(part: DonePart): void | Promise<void> {
+    // Its place in the output is before those of the next input.
+    const before = this.#torn !== undefined && part.source > this.#torn.source ? this.takeTorn() : undefined;
+    if (part.torn) {
+      this.#torn = { ...part, torn: false, output: part.output.slice() };
+      return before;
+    }
+    return before === undefined ? this.#take(part) : before.then(() => this.#take(part));
+  }
+
+  /** Takes what may be half of a record for a whole one. */
+  takeTorn(): void | Promise<void> {
+    const part = this.#torn;
+    this.#torn = undefined;
+    if (part !== undefined) return this.#take(part);
+  }
+
+  /** Whether there is what may be half of a record. */
+  get isTorn(): boolean {
+    return this.#torn !== undefined;
+  }
+
+  #take(part: DonePart): void | Promise<void> {
     const { position } = this.#options.output;
     try {
       const written = this.#options.output.write(part.output);
@@ -73,7 +100,7 @@ export class Files implements Consumer {
   /** Makes what was taken last, unless anything could not be written before. */
   async save(finished = false): Promise<void> {
     const { output, errors, log } = this.#options;
-    if (log === undefined || this.#torn || (this.#unsaved.length === 0 && !finished)) return;
+    if (log === undefined || this.#broken || (this.#unsaved.length === 0 && !finished)) return;
     const done = merged(this.#unsaved);
     this.#unsaved = [];
     try {
@@ -109,7 +136,7 @@ export class Files implements Consumer {
   }
 
   #giveUp(error: unknown): never {
-    this.#torn = true;
+    this.#broken = true;
     throw explainStorage(error);
   }
 

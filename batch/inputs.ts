@@ -237,10 +237,12 @@ export interface Block {
   /** Which byte of the input it begins with. */
   offset: number;
   bytes: Uint8Array<ArrayBuffer>;
+  /** Whether it is what a stream has at its end behind its last newline: a whole record, or half of one whose writer was stopped. */
+  torn: boolean;
 }
 
 /**
- * Cuts an input into blocks of at least so many bytes that end where a record ends, the last one where the input does.
+ * Cuts an input into blocks of at least so many bytes that end where a record ends. What a stream has behind its last newline is one by itself.
  *
  * @param options How: `csv` is what stands between fields, undefined where a line is a record.
  */
@@ -258,14 +260,14 @@ export async function* blocksOf(
   /** How much of a byte order mark has been passed: behind that, the first row begins. */
   let marked = 0;
 
-  function take(count: number): Block {
+  function take(count: number, torn = false): Block {
     const all = new Uint8Array(length);
     let at = 0;
     for (const part of parts) {
       all.set(part, at);
       at += part.length;
     }
-    const block = { offset, bytes: all.slice(0, count) };
+    const block = { offset, bytes: all.slice(0, count), torn };
     offset += count;
     parts = count < length ? [all.subarray(count)] : [];
     length -= count;
@@ -287,7 +289,9 @@ export async function* blocksOf(
     length += part.length;
     if (length >= size() && whole > 0) yield take(whole);
   }
-  if (length > 0 && !enough.aborted) yield take(length);
+  const ofStream = source.seen === undefined;
+  if (ofStream && whole > 0 && !enough.aborted) yield take(whole);
+  if (length > 0 && !enough.aborted) yield take(length, ofStream);
 }
 
 /** The bytes of an input, until there are enough: a stream is then cancelled, even one that is waited for. */

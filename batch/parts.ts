@@ -34,7 +34,7 @@ function* ranges({ name, path, size }: Source, coverage: Coverage, { chunk }: Di
     let { start } = gap;
     while (start < gap.end) {
       const end = Math.min(gap.end, start + chunk(size! - start));
-      yield { start, end, piece: { input: name, path: path!, size: size!, end, header: undefined } };
+      yield { start, end, torn: false, piece: { input: name, path: path!, size: size!, end, header: undefined } };
       start = end;
     }
   }
@@ -45,23 +45,32 @@ async function* blocks(source: Source, coverage: Coverage, options: DivideOption
   const csv = format === "csv" ? delimiter : undefined;
   let header: string[] | undefined;
   let gaps: ReturnType<Coverage["gaps"]> | undefined;
+  let length = 0;
   for await (let block of named(source, () => blocksOf(source, { csv, size: () => chunk(Infinity), enough }))) {
+    length = block.offset + block.bytes.length;
     if (csv !== undefined && header === undefined) {
       const row = firstRow(block.bytes, csv);
       header = await fields(new TextDecoder().decode(row).replace(/^\s*\n/, "").replace(/\r?\n$/, ""), source);
       coverage.add({ start: 0, end: row.length, lines: row.reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0) });
-      block = { offset: row.length, bytes: block.bytes.slice(row.length) };
+      block = { ...block, offset: row.length, bytes: block.bytes.slice(row.length) };
     }
     // Of a stream it is not known where it ends.
     gaps ??= coverage.gaps(Infinity);
-    const end = block.offset + block.bytes.length;
     for (const gap of gaps) {
       const start = Math.max(gap.start, block.offset);
-      const stop = Math.min(gap.end, end);
+      const stop = Math.min(gap.end, length);
       if (start >= stop) continue;
       const bytes = block.bytes.slice(start - block.offset, stop - block.offset);
-      yield { start, end: stop, piece: { input: source.name, bytes, offset: start, end: stop, header } };
+      yield { start, end: stop, torn: block.torn, piece: { input: source.name, bytes, offset: start, end: stop, header } };
     }
+  }
+  // It is not what it was: what is done of it would be taken for what there is of this one.
+  if (length < coverage.end && !enough.aborted) {
+    throw new BatchError(
+      `Cannot go on as the input '${source.name}' ends at byte ${length}, and ${coverage.end} bytes of it were there before: ` +
+        "give it once more from its begin",
+      { resumable: true },
+    );
   }
 }
 

@@ -163,7 +163,14 @@ async function* partsOf(errors: string): AsyncGenerator<Part> {
     const bytes = new TextEncoder().encode(`${entry.record}\n`);
     // Not at 0, where a byte order mark would be no part of the record.
     const [start, end] = [1, 1 + bytes.length];
-    yield { source: 0, index: index++, start, end, piece: { input: entry.input, bytes, offset: start, end, header: entry.header } };
+    yield {
+      source: 0,
+      index: index++,
+      start,
+      end,
+      torn: false,
+      piece: { input: entry.input, bytes, offset: start, end, header: entry.header },
+    };
   }
 }
 

@@ -29,6 +29,8 @@ export interface Part {
   index: number;
   start: number;
   end: number;
+  /** Whether it may be half of a record: what a stream has behind its last newline. */
+  torn: boolean;
   piece: Piece;
 }
 
@@ -38,6 +40,7 @@ export interface DonePart {
   index: number;
   start: number;
   end: number;
+  torn: boolean;
   state: LaneState;
   /** Its results; of no use any more when the consumer is through with it. */
   output: Uint8Array;
@@ -432,7 +435,7 @@ export class BatchRun {
   }
 
   #finish(active: Active, { state, end }: { state: LaneState; end: number }): void {
-    const { part: { source, index, start, ...part }, lane } = active;
+    const { part: { source, index, start, torn, ...part }, lane } = active;
     this.#active.delete(active);
     lane.addTimes(this.times);
     this.#counts.records += state.records;
@@ -445,6 +448,7 @@ export class BatchRun {
       index,
       start,
       end,
+      torn,
       state,
       slowest: lane.slowest(),
       last: end === part.end,

@@ -21,6 +21,7 @@ function part(index: number): DonePart {
     index,
     start,
     end,
+    torn: false,
     state: { position: end, lines: 2, records: 2, failed: 1, outputLength: output.length, errorsLength: members.length, busy: 1 },
     output,
     errors: [{ line: 1, offset: start + 5, position: output.length, members }],

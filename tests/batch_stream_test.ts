@@ -1,0 +1,107 @@
+import { assertEquals, assertRejects } from "@std/assert";
+import { BatchError } from "@procpool/process-pool/batch";
+import { Coverage } from "../batch/coverage.ts";
+import { blocksOf, hashOf, type Source } from "../batch/inputs.ts";
+import { Folder, ignore, NEEDS, run } from "./batch_fixtures.ts";
+import { until } from "./helpers.ts";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+function streamOf(...parts: string[]): ReadableStream<Uint8Array> {
+  return ReadableStream.from(parts.map((part) => encoder.encode(part)));
+}
+
+Deno.test("blocksOf() makes a block of its own of what a stream has behind its last newline", async () => {
+  const blocks = async (text: string, seen: Source["seen"], csv?: string) => {
+    const source = { name: "in", path: undefined, size: undefined, seen, ranges: false, open: () => Promise.resolve(streamOf(text)) };
+    const options = { csv, size: () => 1000, enough: new AbortController().signal };
+    const found: [number, string, boolean][] = [];
+    for await (const { offset, bytes, torn } of blocksOf(source, options)) found.push([offset, decoder.decode(bytes), torn]);
+    return found;
+  };
+  assertEquals(await blocks("a\nb\n", undefined), [[0, "a\nb\n", false]]);
+  assertEquals(await blocks("a\nb\nc", undefined), [[0, "a\nb\n", false], [4, "c", true]]);
+  assertEquals(await blocks("c", undefined), [[0, "c", true]]);
+  assertEquals(await blocks('a\n"b\nc', undefined, ","), [[0, "a\n", false], [2, '"b\nc', true]]);
+  // That of a file is what it was when the batch began.
+  assertEquals(await blocks("a\nb", { size: 3, changed: null, sample: "" }), [[0, "a\nb", false]]);
+});
+
+Deno.test("Coverage.end is where the last of what is done ends", () => {
+  const coverage = new Coverage();
+  assertEquals(coverage.end, 0);
+  coverage.add({ start: 0, end: 10, lines: 1 });
+  assertEquals(coverage.end, 10);
+  coverage.add({ start: 30, end: 40, lines: 1 });
+  coverage.add({ start: 20, end: 25, lines: 1 });
+  assertEquals(coverage.end, 40);
+});
+
+Deno.test(`batch() that is stopped takes the last line of a stream for none if it has no newline ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const task = folder.write(
+    "task.js",
+    `export default async (line) => {
+      if (line !== "thr") return line;
+      Deno.writeTextFileSync(${JSON.stringify(folder.of("runs"))}, "");
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      return line;
+    };`,
+  );
+  const options = { output: folder.of("out"), inputFormat: "lines", outputFormat: "lines", permissions: "inherit" } as const;
+  for (const ordered of [true, false]) {
+    const controller = new AbortController();
+    const first = run(task, { ...options, input: streamOf("one\ntwo\nthr"), ordered, overwrite: true, signal: controller.signal });
+    await until(() => folder.names().includes("runs"));
+    controller.abort();
+    const { outcome, records } = await first;
+    assertEquals([outcome, records, folder.read("out.partial")], ["stopped", 2, "one\ntwo\n"]);
+    const second = await run(task, { ...options, input: streamOf("one\ntwo\nthree\nfour"), ordered, resume: true });
+    assertEquals([second.records, folder.read("out")], [4, "one\ntwo\nthree\nfour\n"]);
+    Deno.removeSync(folder.of("runs"));
+  }
+});
+
+Deno.test(`batch() puts what a stream has behind its last newline before the results of the next input ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = [streamOf("1\n2"), folder.write("in.ndjson", "3\n"), streamOf("4")];
+  const { records } = await run((x: number) => x, { input, output: folder.of("out") });
+  assertEquals([folder.read("out"), records], ["1\n2\n3\n4\n", 4]);
+});
+
+Deno.test(
+  `batch() with 'resume' refuses a stream that is shorter than what is done of it, and can still go on ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const lines = Array.from({ length: 3000 }, (_, i) => `${i}\n`);
+    const controller = new AbortController();
+    const { records } = await run((x: number) => x === 2000 ? new Promise<void>(() => {}) : x, {
+      input: streamOf(...lines),
+      output: folder.of("out"),
+      chunk: 1024,
+      signal: controller.signal,
+      onProgress: ({ records }) => records > 0 && controller.abort(),
+    });
+    const log = folder.json("out.log");
+    const task = folder.write("task.js", "export default (x) => x;");
+    const resume = (input: ReadableStream<Uint8Array>) => run(task, { input, output: folder.of("out"), resume: true });
+    // As if it had been this task.
+    log[0].task = { module: task, name: null, hash: await hashOf(Deno.readFileSync(task)) };
+    folder.write("out.log", log.map((line) => `${JSON.stringify(line)}\n`).join(""));
+    const done = log.at(-1).done.at(-1)[2];
+    for (const [input, length] of [[streamOf(), 0], [streamOf("0\n1\n2"), 5]] as const) {
+      const error = await assertRejects(() => resume(input), BatchError);
+      assertEquals(
+        [error.message, error.resumable],
+        [
+          `Cannot go on as the input 'stream' ends at byte ${length}, and ${done} bytes of it were there before: give it once more from its begin`,
+          true,
+        ],
+      );
+    }
+    const again = await resume(streamOf(...lines));
+    assertEquals([again.records, again.recordsOfRun, folder.read("out")], [3000, 3000 - records, lines.join("")]);
+  },
+);
