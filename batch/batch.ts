@@ -6,16 +6,16 @@ import { BatchError, explained } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
 import { expandInputs, findSources, refuseChangedInputs, type Source } from "./inputs.ts";
-import { differences, type Fingerprint, type FoundLog, JobLog, type LogEntry } from "./job_log.ts";
+import { differences, type Fingerprint, type FoundLog, JobLog } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
 import { checkReport, writeReport } from "./page.ts";
 import { divide } from "./parts.ts";
-import { resolve } from "./paths.ts";
+import { dirname, relative, resolve } from "./paths.ts";
 import { isAnyRunAgain } from "./record_errors.ts";
 import { fingerprintOf, formatsOf, prepareTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
-import { type LoggedPaths, refuseChanged, retryFailed, settledLog } from "./retry_failed.ts";
+import { type LoggedPaths, refuseChanged, refuseOtherErrors, retryFailed, settledLog } from "./retry_failed.ts";
 import {
   checkDistinct,
   createPool,
@@ -99,7 +99,7 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
   return await withWorkers(plan, async (workers) => {
     const errorsFile = errors === undefined
       ? undefined
-      : await explained(() => ErrorsFile.open(resolve(errors), 0), `folder of the errors file '${errors}'`, WRITING);
+      : await explained(() => ErrorsFile.begin(resolve(errors)), `folder of the errors file '${errors}'`, WRITING);
     const stream = output === "-"
       ? new StreamOutput(Deno.stdout.writable, "leave")
       : new StreamOutput(output as WritableStream<Uint8Array>, "close");
@@ -119,7 +119,7 @@ const NOTHING_DONE: Totals = { records: 0, failed: 0, busy: 0, wall: 0 };
 
 async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<BatchSummary> {
   const { ordered, mode } = plan.options;
-  const fingerprint = fingerprintOf({ ...plan, ordered });
+  const fingerprint = fingerprintOf({ ...plan, ordered, errors: relative(dirname(paths.output), paths.errors) });
   await refuseForeign({ paths, log });
   const found = mode === "resume" ? await foundToResume({ paths, log }, fingerprint) : undefined;
   if (mode === "begin") await refuseExisting({ paths, log });
@@ -137,9 +137,12 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
   return await withWorkers(plan, async (workers) => {
     // Until here nothing of an earlier run has been touched.
     if (!await taskIsLoaded(workers.pool, plan.options.signal)) return await stoppedSummary(plan, paths, before);
+    using errors = await explained(() => ErrorsFile.open(paths.errors), `folder of the errors file '${paths.errors}'`, WRITING);
     await explained(() => found === undefined ? log.begin(fingerprint) : log.goOn(found.length), folderOf(paths), WRITING);
     try {
-      const [output, errors] = await openFiles(paths, last);
+      const open = () => openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN });
+      const output = await explained(open, folderOf(paths), WRITING);
+      await errors.goOn(last?.errors ?? 0).catch((error) => output.close().then(() => Promise.reject(error)));
       return await run(plan, workers, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
     } catch (error) {
       // What could never begin leaves nothing to take up again.
@@ -162,21 +165,6 @@ const WRITING = { flag: "--allow-write" };
 /** What the folder is called that has the output, and the job log beside it. */
 function folderOf({ name }: Paths): string {
   return `folder of the output '${name}'`;
-}
-
-async function openFiles(paths: Paths, last: LogEntry | undefined): Promise<[Output, ErrorsFile]> {
-  const output = await explained(
-    () => openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN }),
-    folderOf(paths),
-    WRITING,
-  );
-  try {
-    const folder = `folder of the errors file '${paths.errors}'`;
-    return [output, await explained(() => ErrorsFile.open(paths.errors, last?.errors ?? 0), folder, WRITING)];
-  } catch (error) {
-    await output.close();
-    throw error;
-  }
 }
 
 /** The pool of a run, and when that began. */
@@ -214,6 +202,7 @@ async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fingerpri
   if (changed.length > 0) {
     throw new BatchError(`Cannot resume '${paths.name}' as ${changed.join(", and ")}: begin anew with '--overwrite'`);
   }
+  refuseOtherErrors("resume", { paths, found });
   const { last } = found;
   if (last?.stage === "finished") {
     await refuseChanged("resume", { paths, last });

@@ -1,25 +1,51 @@
 import type { Coverage } from "./coverage.ts";
-import type { Source } from "./inputs.ts";
-import { openAt, partialOf } from "./output.ts";
+import { sampleOf, type Source } from "./inputs.ts";
+import type { LogEntry } from "./job_log.ts";
+import { goOnAt, type LockedFile, openLocked, partialOf } from "./output.ts";
 import { ifThere } from "./paths.ts";
 import { type ErrorEntry, errorText, readErrors } from "./record_errors.ts";
 
-/** The file of the records that failed. */
-export class ErrorsFile {
-  length: number;
+/** The file of the records that failed, which no other batch can write to as long as it is open. */
+export class ErrorsFile implements Disposable {
+  length = 0;
+  readonly path: string;
   #file: Deno.FsFile;
-  #path: string;
   #open = true;
+  /** Whether it was made, and nothing has been done with it. */
+  #unused: boolean;
 
-  private constructor(file: Deno.FsFile, path: string, length: number) {
+  private constructor({ file, made }: LockedFile, path: string) {
     this.#file = file;
-    this.#path = path;
-    this.length = length;
+    this.path = path;
+    this.#unused = made;
   }
 
-  /** Opens it; what is behind `length` is cut off. */
-  static async open(path: string, length: number): Promise<ErrorsFile> {
-    return new ErrorsFile(await openAt(path, length), path, length);
+  /**
+   * Opens it, with what is in it.
+   *
+   * @throws {BatchError} If another batch has it open.
+   */
+  static async open(path: string): Promise<ErrorsFile> {
+    return new ErrorsFile(await openLocked(path, "errors file:"), path);
+  }
+
+  /** Opens one that nobody needs any more. */
+  static async begin(path: string): Promise<ErrorsFile> {
+    const file = await ErrorsFile.open(path);
+    try {
+      await file.goOn(0);
+      return file;
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  /** Goes on with it; what is behind `length` is cut off. */
+  async goOn(length: number): Promise<void> {
+    await goOnAt(this.#file, { path: this.path, length });
+    this.length = length;
+    this.#unused = false;
   }
 
   write(entries: readonly Uint8Array[]): void {
@@ -41,15 +67,33 @@ export class ErrorsFile {
 
   /** Completes it. */
   async finish(sources: readonly Source[], coverages: readonly Coverage[]): Promise<void> {
+    // Removed while it is locked: else somebody may have begun to write to it.
+    if (this.length === 0) await ifThere(Deno.remove(this.path));
     this.close();
-    this.length = await completeErrors(this.#path, { length: this.length, inputs: sources.map(({ name }) => name), coverages });
+    this.length = await completeErrors(this.path, { length: this.length, inputs: sources.map(({ name }) => name), coverages });
   }
 
-  /** Lets go of it as it is, or, if it is finished, does nothing. */
+  /** Lets go of it as it is, or, if it is finished, does nothing. One that was made and never used is removed. */
   close(): void {
-    if (this.#open) this.#file.close();
+    if (!this.#open) return;
     this.#open = false;
+    try {
+      if (this.#unused) Deno.removeSync(this.path);
+    } catch {
+      // An empty one does no harm.
+    }
+    this.#file.close();
   }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** What is known of an errors file when a batch is through: in the job log, it tells that file from others. */
+export async function errorsState(path: string): Promise<Pick<LogEntry, "errors" | "errorsSample">> {
+  const { size = 0 } = await ifThere(Deno.stat(path)) ?? {};
+  return size === 0 ? { errors: 0 } : { errors: size, errorsSample: await sampleOf(path, size) };
 }
 
 /** An errors file, the names of the inputs, and what of each is done. */
@@ -70,7 +114,7 @@ export async function completeErrors(path: string, { length, inputs, coverages }
   if (length === 0) await ifThere(Deno.remove(path));
   if (length === 0 || !coverages.some(({ numbered }) => numbered)) return length;
   const partial = partialOf(path);
-  const file = await ErrorsFile.open(partial, 0);
+  const file = await ErrorsFile.begin(partial);
   try {
     for await (const entry of readErrors(path)) file.write([errorText(numberedIn(entry, inputs, coverages))]);
     await file.sync();

@@ -1,7 +1,7 @@
 import type { Coverage } from "./coverage.ts";
 import { Kinds } from "../report/kinds.ts";
 import { BatchError } from "./errors.ts";
-import type { ErrorsFile } from "./errors_file.ts";
+import { type ErrorsFile, errorsState } from "./errors_file.ts";
 import type { Source } from "./inputs.ts";
 import type { JobLog, LogEntry } from "./job_log.ts";
 import type { Output } from "./output.ts";
@@ -111,7 +111,7 @@ export class Files implements Consumer {
         ...this.totals,
         wall: Math.round(this.#options.before.wall + performance.now() - this.#begin),
         busy: Math.round(this.totals.busy),
-        ...finished ? { stage: "finished" } : {},
+        ...finished ? { ...errors && await errorsState(errors.path), stage: "finished" } : {},
       };
       if (!finished) {
         await output.sync();

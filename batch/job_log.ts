@@ -7,9 +7,7 @@
  */
 
 import { Coverage } from "./coverage.ts";
-import { BatchError } from "./errors.ts";
-import { goOnAt, type OutputState } from "./output.ts";
-import { ifThere } from "./paths.ts";
+import { goOnAt, openLocked, type OutputState } from "./output.ts";
 
 /** What a log begins with: what has to be the same for a batch to be taken up again. */
 export interface Fingerprint {
@@ -19,6 +17,8 @@ export interface Fingerprint {
   task: { module: string; name: string | null; hash: string };
   /** The options that the output depends on. */
   options: Record<string, unknown>;
+  /** The errors file, seen from the folder of the output; logs of earlier versions do not tell. */
+  errors?: string;
 }
 
 /** What happened up to a moment. Counts are since the begin of the batch. */
@@ -29,6 +29,8 @@ export interface LogEntry {
   output: OutputState;
   /** Bytes of the errors file. */
   errors: number;
+  /** The hash of samples of it, when a batch is through that has one; logs of earlier versions do not tell. */
+  errorsSample?: string;
   records: number;
   failed: number;
   /** Milliseconds. */
@@ -141,22 +143,8 @@ export class JobLog implements Disposable {
    * @throws {BatchError} If another batch has it open.
    */
   static async open(path: string): Promise<JobLog> {
-    for (;;) {
-      const made = await ifThere(Deno.stat(path)) === undefined;
-      const file = await Deno.open(path, { read: true, write: true, create: true });
-      try {
-        if (!await file.tryLock(true)) {
-          throw new BatchError(`Cannot run batch as another one writes to the same output: its job log '${path}' is locked`);
-        }
-        // Whoever held it until now may have removed it: what is locked is then no job log of anything.
-        const [locked, there] = [await file.stat(), await ifThere(Deno.stat(path))];
-        if (there !== undefined && locked.ino === there.ino && locked.dev === there.dev) return new JobLog(file, path, made);
-      } catch (error) {
-        file.close();
-        throw error;
-      }
-      file.close();
-    }
+    const { file, made } = await openLocked(path, "output: its job log");
+    return new JobLog(file, path, made);
   }
 
   /** What is in it; undefined if nothing has been begun. */

@@ -1,6 +1,6 @@
 import { constants, crc32, deflateRawSync } from "node:zlib";
 import { BatchError } from "./errors.ts";
-import { basename, dirname } from "./paths.ts";
+import { basename, dirname, ifThere } from "./paths.ts";
 
 /** How far an output has been written: what is needed to go on from there. */
 export interface OutputState {
@@ -40,6 +40,39 @@ export async function openOutput(path: string, { partial, state }: { partial: st
   const file = await openAt(partial, state.length);
   const plain = new FileOutput(file, { path, partial, state });
   return path.endsWith(".gz") ? new GzipOutput(plain, state) : plain;
+}
+
+/** A file that nobody else can open so as long as it is open. */
+export interface LockedFile {
+  file: Deno.FsFile;
+  /** Whether there was none before. */
+  made: boolean;
+}
+
+/**
+ * Opens a file for one alone, with what is in it. Where there is none, there is an empty one then.
+ *
+ * @param what What it is to whoever else has it open.
+ *
+ * @throws {BatchError} If somebody has.
+ */
+export async function openLocked(path: string, what: string): Promise<LockedFile> {
+  for (;;) {
+    const made = await ifThere(Deno.stat(path)) === undefined;
+    const file = await Deno.open(path, { read: true, write: true, create: true });
+    try {
+      if (!await file.tryLock(true)) {
+        throw new BatchError(`Cannot run batch as another one writes to the same ${what} '${path}' is locked`);
+      }
+      // Whoever held it until now may have removed it: what is locked then is no file any more that others find.
+      const [locked, there] = [await file.stat(), await ifThere(Deno.stat(path))];
+      if (there !== undefined && locked.ino === there.ino && locked.dev === there.dev) return { file, made };
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+    file.close();
+  }
 }
 
 /** Opens a file to go on behind so many bytes of it. */

@@ -7,10 +7,10 @@
 import * as path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-/** A path or a `file:` URL as an absolute path. */
-export function resolve(file: string | URL): string {
+/** A path or a `file:` URL as an absolute path, seen from a folder or, by default, from the current one. */
+export function resolve(file: string | URL, folder?: string): string {
   if (file instanceof URL || file.startsWith("file:")) return fileURLToPath(file);
-  return path.isAbsolute(file) ? path.normalize(file) : path.resolve(Deno.cwd(), file);
+  return path.isAbsolute(file) ? path.normalize(file) : path.resolve(folder ?? Deno.cwd(), file);
 }
 
 /** The `file:` URL of an absolute path. */
@@ -19,7 +19,7 @@ export function toFileUrl(absolute: string): URL {
 }
 
 /** The parts of a path. */
-export const { dirname, basename, join } = path;
+export const { dirname, basename, join, relative } = path;
 
 /** A path may lead through so many links: the system gives up by then. */
 const MOST_LINKS = 40;

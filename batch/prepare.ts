@@ -105,13 +105,20 @@ export function formatsOf({ inputFormat, output, outputFormat }: ResolvedBatch, 
 
 /** What has to be the same for a batch to be taken up again. */
 export function fingerprintOf(
-  { task, sources, formats, ordered }: { task: PreparedTask; sources: readonly Source[]; formats: Formats; ordered: boolean },
+  { task, sources, formats, ordered, errors }: {
+    task: PreparedTask;
+    sources: readonly Source[];
+    formats: Formats;
+    ordered: boolean;
+    errors: string;
+  },
 ): Fingerprint {
   return {
     version: 1,
     inputs: sources.map(({ name, seen = { size: null, changed: null, sample: null } }) => ({ path: name, ...seen })),
     task: { module: task.module ?? "a function", name: task.name ?? null, hash: task.hash },
     options: { inputFormat: formats.input, outputFormat: formats.output, ordered },
+    errors,
   };
 }
 

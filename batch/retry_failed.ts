@@ -1,11 +1,11 @@
 import { Kinds } from "../report/kinds.ts";
-import { BatchError, explainPath } from "./errors.ts";
-import { completeErrors, ErrorsFile } from "./errors_file.ts";
+import { BatchError, explained } from "./errors.ts";
+import { completeErrors, ErrorsFile, errorsState } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
 import { writeReport } from "./page.ts";
-import { ifThere } from "./paths.ts";
+import { dirname, ifThere, resolve } from "./paths.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
@@ -49,7 +49,10 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
     throw new BatchError(`Cannot retry as the run to '${paths.name}' was not finished: go on with '--resume'`);
   }
   await refuseChanged("retry", { paths, last });
-  const before = last.failed === 0 ? new Tally() : await tallyOf(paths.errors);
+  refuseOtherErrors("retry", { paths, found });
+  // Nobody else begins to write to it while it is read.
+  using _errors = last.failed === 0 ? undefined : await openErrors(paths.errors);
+  const before = last.failed === 0 ? new Tally() : await tallyOf(paths, found);
   const { inputFormat, outputFormat } = found.fingerprint.options as { inputFormat: InputFormat; outputFormat: OutputFormat };
   const begin = performance.now();
   plan.recorder?.begin();
@@ -100,20 +103,52 @@ class Tally {
   }
 }
 
+/** Opens an errors file that is there, for this batch alone. */
+async function openErrors(path: string): Promise<ErrorsFile> {
+  const open = async () => {
+    // One that is not there is not to be made.
+    await Deno.stat(path);
+    return await ErrorsFile.open(path);
+  };
+  return await explained(open, `errors file '${path}'`, { flag: `--allow-read=${path} --allow-write=${path}` });
+}
+
+/**
+ * Sees to it that the errors file is the one that the run began with: what is in another has nothing to do with its output.
+ *
+ * @throws {BatchError} If it is another.
+ */
+export function refuseOtherErrors(action: string, { paths, found }: { paths: Paths; found: FoundLog }): void {
+  const { errors } = found.fingerprint;
+  const was = errors === undefined ? paths.errors : resolve(errors, dirname(paths.output));
+  if (was === paths.errors) return;
+  throw new BatchError(
+    `Cannot ${action} '${paths.name}' as its errors file is '${was}', and not '${paths.errors}': name that one with '--errors', or begin anew with '--overwrite'`,
+  );
+}
+
 /** Reads an errors file to its end, before anything is done that relies on it. */
-async function tallyOf(path: string): Promise<Tally> {
+async function tallyOf({ errors: path, name }: Paths, { last, fingerprint: { inputs } }: FoundLog): Promise<Tally> {
   const tally = new Tally();
+  const known = new Set(inputs.map(({ path }) => path));
+  const other = (why: string) =>
+    new BatchError(`Cannot retry as the errors file '${path}' is not what the run to '${name}' left: it ${why}: put back what was there`);
   let position = 0;
   try {
     for await (const entry of readErrors(path)) {
       if (!(entry.position >= position)) throw new Error("its lines are not in the order of the output");
       position = entry.position;
+      if (!known.has(entry.input)) throw other(`tells of the input '${entry.input}', which that was not made of`);
       tally.add(entry);
     }
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotCapable) {
-      throw explainPath(error, `errors file '${path}'`, { flag: `--allow-read=${path}` });
+    if (tally.count !== last!.failed) throw other(`tells of ${tally.count} records, and the job log of ${last!.failed}`);
+    const { errors, errorsSample } = last!;
+    const is = await errorsState(path);
+    if (errorsSample !== undefined && (is.errors !== errors || is.errorsSample !== errorsSample)) {
+      throw other("was changed since");
     }
+  } catch (error) {
+    if (error instanceof BatchError) throw error;
     throw new BatchError(`Cannot retry as the errors file '${path}' is damaged: ${(error as Error).message}`, { cause: error });
   }
   return tally;
@@ -221,7 +256,7 @@ class Merge implements AsyncDisposable {
       (output) => output.close(),
     );
     removed(partialOf(paths.errors));
-    const errors = open.adopt(await ErrorsFile.open(partialOf(paths.errors), 0), (errors) => errors.close());
+    const errors = open.adopt(await ErrorsFile.begin(partialOf(paths.errors)), (errors) => errors.close());
     const results = open.use(await Results.open(paths.output));
     return new Merge(paths, found, { log, output, errors, results }, { open: open.move(), progress });
   }
@@ -257,15 +292,14 @@ class Merge implements AsyncDisposable {
     await this.#errors.sync();
     this.#errors.close();
     const last = this.#found.last!;
-    const entry = (stage: "merging" | "finished"): LogEntry => (
-      { ...last, done: [], output: this.#output.state, errors: 0, failed: this.left.count, stage }
-    );
+    const entry: LogEntry = { ...last, done: [], output: this.#output.state, errors: 0, failed: this.left.count };
+    delete entry.errorsSample;
     await this.#output.finish(() => {
       this.#progress.told = true;
-      return this.#log.append(entry("merging"));
+      return this.#log.append({ ...entry, stage: "merging" });
     });
     await renameErrors(this.#paths.errors);
-    await this.#log.append(entry("finished"));
+    await this.#log.append({ ...entry, ...await errorsState(this.#paths.errors), output: this.#output.state, stage: "finished" });
   }
 
   async #put(entry: ErrorEntry, retried: Retried | undefined): Promise<void> {
@@ -347,7 +381,7 @@ export async function settledLog({ paths, log }: LoggedPaths): Promise<FoundLog 
     output = { ...output, length: finishedLength(paths.output, output.length) };
     await numberErrors(paths, found);
   }
-  await log.append({ ...last, output, done: [], errors: await sizeOf(paths.errors) ?? 0, stage: "finished" });
+  await log.append({ ...last, output, done: [], ...await errorsState(paths.errors), stage: "finished" });
   return await log.read();
 }
 

@@ -45,7 +45,7 @@ for (const name of ["out", "out.gz"]) {
         options: {},
       });
       const output = await openOutput(folder.of(name), { partial: folder.of("partial"), state: NOTHING_WRITTEN });
-      const errors = await ErrorsFile.open(folder.of("errors"), 0);
+      const errors = await ErrorsFile.begin(folder.of("errors"));
       const source = { name: "in", path: undefined, size: undefined, seen: undefined, ranges: false, open: () => Promise.reject() };
       const before = { records: 0, failed: 0, busy: 0, wall: 0 };
       const files = new Files({ sources: [source], coverages: [new Coverage()], output, errors, log, before });
