@@ -282,6 +282,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   function asText(value: unknown): string | undefined {
+    // Half of a character would be written as another.
+    if (typeof value === "string" && !value.isWellFormed()) throw new TypeError("A result that is written as a line has a lone surrogate");
     if (typeof value === "string" || value === undefined) return value;
     throw new TypeError(`A result that is written as a line must be a string or undefined, and is of type ${typeof value}`);
   }
@@ -289,6 +291,9 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   /** A result as a line of the output; nothing if it is undefined. */
   function lineOf(value: unknown): string {
     const result = toJson ? JSON.stringify(value) : asText(value);
+    if (result === undefined && (typeof value === "function" || typeof value === "symbol")) {
+      throw new TypeError(`A result must be something that JSON has, and is of type ${typeof value}`);
+    }
     if (result === undefined) return "";
     if (result.length > MOST_CHARACTERS) throw new RangeError(`The result has more than ${MOST_CHARACTERS} characters`);
     return `${result}\n`;
@@ -367,13 +372,42 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   // One block: whole records, from `from` to `to` in `bytes`, of which the first byte is that of `base` in the input
 
-  function textBetween(bytes: Uint8Array, base: number, from: number, to: number): string {
+  /** Undefined if it is too long: V8 has no string of half a gigabyte. */
+  function textBetween(bytes: Uint8Array, from: number, to: number): string | undefined {
     try {
       return decoder.decode(bytes.subarray(from, to));
-    } catch (error) {
-      // V8 has no string of half a gigabyte.
-      throw new RangeError(`the line at byte ${base + from} of '${piece.input}' is too long: ${(error as Error).message}`);
+    } catch {
+      return undefined;
     }
+  }
+
+  /** Runs records that are too long together, one by one. One that is so by itself fails. */
+  async function runLong(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
+    for (let at = from, end = to; at < to; at = end) {
+      end = inputFormat === "csv"
+        ? rowEnd(bytes.subarray(0, to), at, delimiter.charCodeAt(0), { open: false, before: NEWLINE })
+        : bytes.subarray(0, to).indexOf(NEWLINE, at) + 1;
+      if (end <= 0) end = to;
+      if (end - at < to - from ? await runBlock(bytes, base, at, end) : failLong(bytes, base, at, end)) return true;
+    }
+    return position >= piece.end;
+  }
+
+  function failLong(bytes: Uint8Array, base: number, from: number, to: number): boolean {
+    [begin, parsing] = [clock(), 0];
+    [firstLine, firstOffset] = [lines, base + from];
+    words[CURRENT] = 0;
+    words[ATTEMPT] = 1;
+    words[PHASE] = 1;
+    lines += linesUpTo(to, bytes, from);
+    const known = before >= 0 && before-- === 0 ? verdict : undefined;
+    // So many bytes are more characters than are kept, whatever they are.
+    const text = decoder.decode(bytes.subarray(from, Math.min(to, from + 4 * MOST_KEPT)));
+    const message = `The record is too long: it has ${to - from} bytes`;
+    fail(text, firstLine, firstOffset, known ?? { name: "ParseError", message, stack: "", attempts: 1 });
+    endGroup(1, "", base + to);
+    words[PHASE] = 2;
+    return isOver();
   }
 
   /** Runs all of them; true if the range, or the time for it, is over. */
@@ -384,7 +418,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     let ascii = false;
     let suspicious = false;
     if (values === undefined) {
-      const text = textBetween(bytes, base, from, to);
+      const text = textBetween(bytes, from, to);
+      if (text === undefined) return runLong(bytes, base, from, to);
       // Every character that is more than one byte makes the text shorter than the bytes.
       ascii = text.length === to - from;
       suspicious = text.includes("\uFFFD");
@@ -477,7 +512,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         }
         count++;
       }
-      if (count < together && results.length < MOST_PENDING && failed < lastFailure) continue;
+      if (count < together && results.length < MOST_PENDING && failed < lastFailure && errorsLength < MOST_OUTPUT) continue;
       endGroup(count, results, base + Math.min(byteNext, to));
       count = 0;
       results = "";

@@ -195,7 +195,8 @@ async function* partsOf(errors: string): AsyncGenerator<Part> {
   let index = 0;
   for await (const entry of readErrors(errors)) {
     if (!isRunAgain(entry)) continue;
-    const bytes = new TextEncoder().encode(`${entry.record}\n`);
+    // One that ended in a carriage return itself keeps it: of two, a line end has one.
+    const bytes = new TextEncoder().encode(`${entry.record}\r\n`);
     // Not at 0, where a byte order mark would be no part of the record.
     const [start, end] = [1, 1 + bytes.length];
     yield {

@@ -76,6 +76,13 @@ export function prepareWorker({ source, rows, options, module, task: name }: Wor
   if (typeof task !== "function") {
     throw new TypeError(`Cannot run batch as the module '${module}' does not export a function '${chosen}': ${exported}`);
   }
+  if (/Generator/.test(Object.getPrototypeOf(task)?.constructor?.name)) {
+    throw new TypeError(
+      `Cannot run batch as the task ${
+        module === undefined ? "" : `'${chosen}' `
+      }is a generator, whose values would not be written: return an array of them`,
+    );
+  }
   const parseCsv = papa && ((text: string) => {
     const { data, errors } = papa.parse(text, { delimiter: options.delimiter, newline: "\n" });
     // What is cut into other rows than the parser sees is lost to nobody's notice, but for this.

@@ -270,3 +270,19 @@ Deno.test(`batch() finds the number of each line that failed in an unordered run
   const of = (name: string, count: number) => Array.from({ length: count }, (_, i) => [folder.of(name), (i + 1) * 500, undefined]);
   assertEquals(found, [...of("1.ndjson", 6), ...of("2.ndjson", 4)]);
 });
+
+Deno.test(
+  `batch() with 'retryFailed' runs the record that failed, also one that ends in a carriage return ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const [input, output] = [folder.write("in.txt", "ok\nbad\r\r\nbad\r\nok\n"), folder.of("out.ndjson")];
+    const options = { input, output, inputFormat: "lines" } as const;
+    await run((line: string) => {
+      if (line.startsWith("bad")) throw new Error("no");
+      return line;
+    }, options);
+    await run((line: string) => line, { ...options, retryFailed: true });
+    assertEquals(folder.json("out.ndjson"), ["ok", "bad\r", "bad", "ok"]);
+  },
+);

@@ -274,3 +274,20 @@ Deno.test(`batch() refuses CSV whose header names a field twice ${NEEDS}`, { ign
   const message = `Cannot run batch as the first row of '${input}' names the field 'a' twice`;
   await assertFails(() => run(double, { input, output: folder.of("out") }), BatchError as never, message);
 });
+
+Deno.test(`batch() refuses a task that is a generator ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", "1\n");
+  const module = folder.write("task.js", "export function* all(x) { yield x; }\nexport const later = async function* (x) { yield x; };");
+  const tasks = [{ module, name: "all" }, { module, name: "later" }, function* all(x: number) {
+    yield x;
+  }];
+  for (const [i, name] of ["'all' ", "'later' ", ""].entries()) {
+    await assertFails(
+      () => run(tasks[i]!, { input, output: folder.of("out") }),
+      BatchError as never,
+      `Cannot run batch as the task ${name}is a generator, whose values would not be written: return an array of them`,
+    );
+  }
+  assertEquals(folder.names(), ["in.ndjson", "task.js"]);
+});

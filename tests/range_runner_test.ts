@@ -550,22 +550,57 @@ Deno.test("createRangeRunner() commits each record, and one that was halted neve
   assertEquals(decoder.decode(lane.output(state.outputLength).slice()), "1\n2\n3\n");
 });
 
-Deno.test("createRangeRunner() says where a line is that is too long to be text", async () => {
+Deno.test("createRangeRunner() fails a line that is too long to be text, and no other, and keeps its begin", async () => {
   const { TextDecoder } = globalThis;
+  const most = 17_000_000;
   // As V8's, but for a smaller limit.
   globalThis.TextDecoder = class extends TextDecoder {
     override decode(bytes: Uint8Array): string {
-      if (bytes.length > 20_000) throw new TypeError("buffer exceeds maximum length");
+      if (bytes.length > most) throw new TypeError("buffer exceeds maximum length");
       return super.decode(bytes);
     }
   };
   try {
-    await assertFails(
-      () => runText(`"a"\n"${"b".repeat(20_000)}"\n"c"\n`, ndjson),
-      RangeError,
-      "the line at byte 4 of 'in' is too long: buffer exceeds maximum length",
-    );
+    const long = "b".repeat(most);
+    const record = long.slice(0, 2 ** 22);
+    const { output, failed, lines } = await runText(`"a"\n"${long}"\n"c"\n`, ndjson);
+    assertEquals([output, lines], ['"a"\n"c"\n', 3]);
+    assert(failed[0]!.record === `"${record}`.slice(0, 2 ** 22));
+    assertEquals(failed.map(({ record: _, ...rest }) => rest), [{ line: 1, offset: 4, name: "ParseError", attempts: 1 }]);
+    const parseCsv = (text: string) => ({ fields: [text], error: undefined });
+    const csv = await runText(`a\n"b\n${long}"\nc`, { ...ndjson, inputFormat: "csv", parseCsv }, {}, ["x"]);
+    assertEquals([csv.output, csv.lines], ['{"x":"a"}\n{"x":"c"}\n', 4]);
+    assertEquals(csv.failed.map(({ record: _, ...rest }) => rest), [{ line: 1, offset: 2, name: "ParseError", attempts: 1 }]);
+    const verdict = { name: "JobTimeoutError", message: "too long", stack: "", attempts: 2, time: 5 };
+    const again = await runText(`"a"\n"${long}"\n"c"\n`, ndjson, { verdict, before: 1 });
+    assertEquals([again.output, again.failed[0]!.name], ['"a"\n"c"\n', "JobTimeoutError"]);
   } finally {
     globalThis.TextDecoder = TextDecoder;
   }
+});
+
+Deno.test("createRangeRunner() has room for long records that fail one after the other, behind many quick ones", async () => {
+  const text = `${"a\n".repeat(2000)}${`${"\x01".repeat(4_000_000)}\n`.repeat(12)}z\n`;
+  const task = (x: unknown) => {
+    if ((x as { x: string }).x.length > 1) throw new Error("no");
+    return "a";
+  };
+  const parseCsv = (text: string) => ({ fields: [text], error: undefined });
+  const { output, failed } = await runText(text, { task, inputFormat: "csv", parseCsv }, {}, ["x"]);
+  assertEquals([output.length, failed.length], [4002, 12]);
+});
+
+Deno.test("createRangeRunner() fails a result that is no JSON by itself, and text that is not well-formed", async () => {
+  const results = [() => 1, Symbol("a"), undefined, 1, class {}];
+  const task = (i: unknown) => results[Number(i)];
+  for (const text of ["0\n1\n2\n3\n4\n", '{"valueOf":0}\n']) {
+    const { output, failed } = await runText(text, { ...ndjson, task: text.startsWith("{") ? () => () => 1 : task });
+    assertEquals(
+      [output, failed.map(({ name }) => name)],
+      text.startsWith("{") ? ["", ["TypeError"]] : ["1\n", Array(3).fill("TypeError")],
+    );
+  }
+  const halves = ["a\ud800", "\udc00", "\u{1f600}", "a"];
+  const { output, failed } = await runText("0\n1\n2\n3\n", { task: (i) => halves[Number(i)] });
+  assertEquals([output, failed.map(({ line, name }) => [line, name])], ["\u{1f600}\na\n", [[0, "TypeError"], [1, "TypeError"]]]);
 });
