@@ -289,7 +289,7 @@ async function run(
       failed,
       errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
       // What an earlier run put there is in the file alone.
-      retryable: errorsPath !== undefined && (files.retryable || before.failed > 0 && await isAnyRunAgain(resolve(errorsPath))),
+      retryable: errorsPath !== undefined && (files.retryable || before.failed > 0 && await isAnyRunAgain(errors!.path)),
     };
   };
   const report = (summary: BatchSummary, failure?: unknown) =>

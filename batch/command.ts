@@ -1,3 +1,4 @@
+import { textOf } from "../pool/checks.ts";
 import { Interrupt } from "../pool/interrupt.ts";
 import { BATCH_HELP, type BatchRequest, readBatchArguments } from "./arguments.ts";
 import { batch } from "./batch.ts";
@@ -42,12 +43,16 @@ async function run({ task, options, report }: BatchRequest & { action: "run" }):
     return interrupt.exitCode ?? (summary.failed === 0 ? 0 : 1);
   } catch (error) {
     reporter.clear();
-    if (!(error instanceof BatchError || error instanceof TypeError || error instanceof RangeError)) throw error;
-    const hint = error instanceof BatchError && error.resumable && options.output !== "-"
-      ? ": what is done is kept, '--resume' goes on"
-      : "";
-    reporter.tell("error", `${error.message.replace("Cannot run batch as ", "")}${hint}`);
-    return error instanceof BatchError && error.resumable ? 3 : 2;
+    const known = error instanceof BatchError || error instanceof TypeError || error instanceof RangeError;
+    const resumable = error instanceof BatchError && error.resumable;
+    const hint = !resumable || options.output === "-"
+      ? ""
+      : options.retryFailed
+      ? ": all is as it was before, '--retry-failed' begins anew"
+      : ": what is done is kept, '--resume' goes on";
+    reporter.tell("error", known ? `${error.message.replace("Cannot run batch as ", "")}${hint}` : `Cannot go on: ${textOf(error)}`);
+    if (known && !resumable) return 2;
+    return interrupt.exitCode ?? 3;
   }
 }
 
@@ -58,9 +63,8 @@ const stderr: ReportTerminal = {
     const bytes = encoder.encode(text);
     try {
       for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
-    } catch (error) {
-      // Nobody reads it any more, as behind `2>&1 | head`: that is no reason to end a batch.
-      if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    } catch {
+      // Nobody reads it any more, as behind `2>&1 | head`, its terminal is closed, or its disk is full: that is no reason to end a batch.
     }
   },
   get isTerminal() {

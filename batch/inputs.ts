@@ -183,11 +183,21 @@ async function expand(input: string | URL, own: ReadonlySet<string>): Promise<st
   const folder = literal === 1 && input.startsWith("/") ? "/" : segments.slice(0, literal).join("/");
   const depth = input.includes("**") ? Infinity : segments.length - literal;
   const matching: string[] = [];
-  await walk(folder, depth, globToRegExp(input, { extended: true, globstar: true }), matching);
+  await walk(folder, depth, patternOf(input), matching);
   const found: string[] = [];
   for (const path of matching) if (!own.has(await identityOf(resolve(path)))) found.push(path);
   if (found.length === 0) throw new BatchError(`Cannot run batch as no file matches the input '${input}'`);
   return found.sort();
+}
+
+function patternOf(input: string): RegExp {
+  try {
+    return globToRegExp(input, { extended: true, globstar: true });
+  } catch (error) {
+    throw new BatchError(`Cannot run batch as the input '${input}' is no glob, and there is no such file: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
 }
 
 async function walk(folder: string, depth: number, pattern: RegExp, found: string[]): Promise<void> {

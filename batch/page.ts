@@ -48,7 +48,10 @@ export async function writeReport(plan: Plan, reported: Reported): Promise<void>
   try {
     await Deno.writeTextFile(resolve(report), renderReport(reportOf(plan, reported)));
   } catch (error) {
-    throw new BatchError(`Cannot write the report '${report}', though the results are written: ${(error as Error).message}`, {
+    const complete = reported.summary.outcome === "complete";
+    const whole = complete ? ", though the results are written" : "";
+    throw new BatchError(`Cannot write the report '${report}'${whole}: ${(error as Error).message}`, {
+      resumable: !complete,
       cause: error,
     });
   }

@@ -39,7 +39,13 @@ export interface Paths {
 export async function followLinks(options: ResolvedBatch): Promise<ResolvedBatch> {
   const output = isPath(options.output) ? await fileOf("output", options.output) : options.output;
   const errors = options.errors ?? (isPath(output) ? errorsOf(resolve(output)) : undefined);
-  return { ...options, output, errors: errors === undefined ? undefined : await fileOf("errors file", errors) };
+  return {
+    ...options,
+    output,
+    errors: errors === undefined ? undefined : await fileOf("errors file", errors),
+    // A task may go to another folder, and the whole program with it.
+    report: options.report && resolve(options.report),
+  };
 }
 
 async function fileOf(what: string, given: string | URL): Promise<string | URL> {

@@ -101,11 +101,12 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
     lines.push(`slow: ${duration(slow.time)}, ${slow.input}, ${placeOf(slow)}`);
   }
   if (summary.errorNames.length > 0) {
-    const names = summary.errorNames.slice(0, 5).map(([name, times]) => `${name === "" ? "unnamed" : name} ${count(times)}`);
+    const names = summary.errorNames.slice(0, 5).map(([name, times]) => `${name === "" ? "unnamed" : safe(name)} ${count(times)}`);
     lines.push(`failed with: ${names.join(", ")}${summary.errorNames.length > 5 ? ", ..." : ""}`);
   }
   for (const denied of summary.denied) {
-    lines.push(`the task was denied '${denied}': run with '--allow-${denied}', and give it to the workers with '--permissions ${denied}'`);
+    const what = safe(denied);
+    lines.push(`the task was denied '${what}': run with '--allow-${what}', and give it to the workers with '--permissions ${what}'`);
   }
   if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}${adviceOn(summary)}`);
   else if (failed > 0 && kind !== "dry run") lines.push("failed records were not kept: '--errors FILE' keeps them");
@@ -113,6 +114,14 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   if (outcome === "halted") lines.push(`gave up, as '--halt' says${next}`);
   if (outcome === "stopped") lines.push(`stopped${next}`);
   return lines;
+}
+
+/** What a task may have made up, without what moves a cursor or colours a terminal. */
+function safe(text: string): string {
+  return JSON.stringify(text).slice(1, -1).replace(/[\x7f-\x9f]/g, (code) => `\\u00${code.charCodeAt(0).toString(16)}`).replaceAll(
+    '\\"',
+    '"',
+  );
 }
 
 /** What can be done about failed records. What has not ended cannot be retried yet, nor what is in no file. */

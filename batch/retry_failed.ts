@@ -5,7 +5,7 @@ import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
 import { writeReport } from "./page.ts";
-import { dirname, ifThere, resolve } from "./paths.ts";
+import { dirname, resolve } from "./paths.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
@@ -57,7 +57,9 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   const begin = performance.now();
   plan.recorder?.begin();
   // Nothing is copied for nothing.
-  await using merge = before.again === 0 ? undefined : await Merge.open({ paths, log }, found);
+  await using merge = before.again === 0
+    ? undefined
+    : await explained(() => Merge.open({ paths, log }, found), `folder of the output '${paths.name}', or of its errors file`, WRITING);
   const { run, outcome } = await runAgain(
     { ...plan, formats: { ...plan.formats, input: inputFormat, output: outputFormat } },
     paths,
@@ -102,6 +104,8 @@ class Tally {
     if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
   }
 }
+
+const WRITING = { flag: "--allow-write" };
 
 /** Opens an errors file that is there, for this batch alone. */
 async function openErrors(path: string): Promise<ErrorsFile> {
@@ -249,7 +253,8 @@ class Merge implements AsyncDisposable {
   static async open({ paths, log }: LoggedPaths, found: FoundLog): Promise<Merge> {
     await using open = new AsyncDisposableStack();
     const progress: MergeProgress = { told: false };
-    const removed = (path: string) => open.defer(() => progress.told ? undefined : ifThere(Deno.remove(path)));
+    // Why it came to that matters more than what cannot be removed.
+    const removed = (path: string) => open.defer(() => progress.told ? undefined : Deno.remove(path).catch(() => {}));
     await log.goOn(found.length);
     removed(paths.partial);
     const output = open.adopt(
@@ -368,7 +373,11 @@ async function renameErrors(path: string): Promise<void> {
 }
 
 /** The job log, once all is through that a crash has cut short: a merge, or the end of a run whose output has its name already. */
-export async function settledLog({ paths, log }: LoggedPaths): Promise<FoundLog | undefined> {
+export async function settledLog(logged: LoggedPaths): Promise<FoundLog | undefined> {
+  return await explained(() => settled(logged), `folder of the output '${logged.paths.name}', or of its errors file`, WRITING);
+}
+
+async function settled({ paths, log }: LoggedPaths): Promise<FoundLog | undefined> {
   const found = await log.read();
   if (found?.last === undefined || found.last.stage === "finished") return found;
   const { last } = found;

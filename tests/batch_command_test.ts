@@ -1,3 +1,5 @@
+import { relative } from "node:path";
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { BATCH_HELP, NAMES, readBatchArguments } from "../batch/arguments.ts";
 import { createReporter, progressLine, summaryLines } from "../batch/report.ts";
@@ -176,6 +178,9 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
     summaryLines({ ...SUMMARY, outcome: "halted", slowest: [], denied: [], failed: 0, errors: undefined, errorNames: [] }).at(-1),
     "gave up, as '--halt' says: '--resume' goes on",
   );
+  const odd = summaryLines({ ...SUMMARY, errorNames: [['\x1b[2J"\x9b\n', 1]], denied: ["read=\x1b"] });
+  assert(odd.includes('failed with: \\u001b[2J"\\u009b\\n 1'), odd.join());
+  assert(odd.some((line) => line.startsWith("the task was denied 'read=\\u001b': ")), odd.join());
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }).at(-1), "stopped: '--resume' goes on");
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }, "retry").at(-1), "stopped: '--retry-failed' goes on");
   for (const outcome of ["halted", "stopped"] as const) {
@@ -442,4 +447,55 @@ Deno.test(`cli.ts batch killed at twenty moments and resumed each time writes wh
   const bad = (x: number) => x % 1000 === 999;
   assertEquals(folder.read("out"), doubles(150_000, bad));
   assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), Array.from({ length: 150 }, (_, i) => (i + 1) * 1000));
+});
+
+Deno.test(`cli.ts batch goes on when its stderr cannot be written ${NEEDS}`, { ignore: ignore || Deno.build.os !== "linux" }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", numbers(3000)), folder.write("tasks.js", DOUBLE)];
+  const args = ["run", "--no-prompt", "--no-check", "--allow-read", "--allow-write", "cli.ts", "batch", tasks, "--task", "double"];
+  const words = [Deno.execPath(), ...args, "--input", input, "--output", folder.of("out"), "--progress", "json"];
+  const shell = `exec ${words.map((word) => `'${word}'`).join(" ")} 2>/dev/full`;
+  const { code } = await within(new Deno.Command("sh", { args: ["-c", shell], cwd, stdin: "null", stdout: "null" }).output());
+  assertEquals([code, folder.read("out")], [0, doubles(3000)]);
+});
+
+Deno.test(`cli.ts batch tells in its own words what is wrong with a glob, or what a retry may not do ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", numbers(30)), folder.write("tasks.js", DOUBLE)];
+  const glob = await ended([tasks, "--task", "double", "--input", "x[z-a]*.ndjson", "--output", folder.of("out")]);
+  assertEquals(glob.code, 2);
+  assertMatch(glob.stderr, /^process-pool: the input 'x\[z-a\]\*\.ndjson' is no glob, and there is no such file: .+\n$/);
+  const args = ["--input", input, "--output", folder.of("out")];
+  await ended([tasks, "--task", "bad", ...args]);
+  const before = folder.names();
+  const [out, errors] = [folder.of("out"), folder.of("out.errors.ndjson")];
+  const flags = ["--allow-read", `--allow-write=${out},${out}.log,${errors}`];
+  const retry = await ended([tasks, "--task", "double", ...args, "--retry-failed"], { flags });
+  assertEquals(retry, {
+    code: 2,
+    stdout: "",
+    stderr: `process-pool: it may not access the folder of the output '${out}', or of its errors file: run it with --allow-write\n`,
+  });
+  assertEquals(folder.names(), before);
+});
+
+Deno.test(`cli.ts batch says what a retry that could not be written leaves ${NEEDS}`, { ignore: noSignals }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [
+    folder.write("in.ndjson", numbers(300)),
+    folder.write("tasks.js", `${DOUBLE}\nexport const long = (x) => "x".repeat(5000);`),
+  ];
+  const args = [tasks, "--input", input, "--output", folder.of("out")];
+  await ended([...args, "--task", "bad"]);
+  const { code, stderr } = await limited([...args, "--task", "long", "--retry-failed"]);
+  assertMatch(stderr, /^process-pool: Cannot write results: File too large.*: all is as it was before, '--retry-failed' begins anew\n$/);
+  assertEquals([code, folder.json("out.errors.ndjson").length], [3, 300]);
+});
+
+Deno.test(`cli.ts batch writes its report where it was to be, though a task goes to another folder ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, tasks] = [folder.write("in.ndjson", "1\n"), folder.write("tasks.js", 'export default () => Deno.chdir("/");')];
+  const args = [tasks, "--input", input, "--output", folder.of("out"), "--permissions", "inherit"];
+  const { code } = await ended([...args, "--report", relative(fileURLToPath(cwd), folder.of("r.html"))]);
+  assertEquals([code, folder.names().includes("r.html")], [0, true]);
 });

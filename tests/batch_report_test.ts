@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { BatchError, type BatchSummary } from "@procpool/process-pool/batch";
+import { BatchError, type BatchOptions, type BatchSummary } from "@procpool/process-pool/batch";
 import { BatchRecorder } from "../batch/recorder.ts";
 import type { RangeRun } from "../batch/run.ts";
 import type { ObservedJob } from "../pool/observation.ts";
@@ -257,6 +257,21 @@ Deno.test(`batch() refuses a report that cannot be written, or that would replac
   await thrownBy(() => run(tasks, { input, output: folder.of("none/out"), report }));
   assertEquals([folder.read("r.html"), folder.names()], ["of yesterday", [...before, "r.html"].sort()]);
 });
+
+Deno.test(
+  `batch() says what is left if its report cannot be written ${NEEDS}`,
+  { ignore: ignore || Deno.build.os !== "linux" },
+  async () => {
+    using folder = new Folder();
+    const options = { input: folder.write("in.ndjson", numbers(10)), output: folder.of("out"), report: "/dev/full" };
+    const say = async (options: BatchOptions) => {
+      const { message, resumable } = await thrownBy(() => run(picky, options)) as BatchError;
+      return [message.split(": ")[0], resumable];
+    };
+    assertEquals(await say({ ...options, signal: AbortSignal.abort() }), ["Cannot write the report '/dev/full'", true]);
+    assertEquals(await say(options), ["Cannot write the report '/dev/full', though the results are written", false]);
+  },
+);
 
 Deno.test({
   name: `The report of a batch with errors, in a browser, has the figures of its summary, and logs nothing ${NEEDS_BROWSER}`,

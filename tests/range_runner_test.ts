@@ -3,7 +3,7 @@ import { Lane, LAYOUT } from "../batch/lane.ts";
 import { rowEnd } from "../batch/rows.ts";
 import { createRangeRunner, type Piece, type RunnerLimits, type RunnerParts } from "../batch/range_runner.ts";
 import { granted } from "./fixtures.ts";
-import { assertFails, seeded } from "./helpers.ts";
+import { seeded } from "./helpers.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
