@@ -21,7 +21,7 @@
 import manifest from "./deno.json" with { type: "json" };
 import { batchCommand } from "./batch/command.ts";
 import { HELP, readArguments } from "./demo/arguments.ts";
-import { explainUnwritable } from "./demo/files.ts";
+import { explainUnwritable, writeOrExplain } from "./demo/files.ts";
 import { Interrupt } from "./pool/interrupt.ts";
 import { createReporter } from "./demo/report.ts";
 import { describe, runDemo } from "./demo/run_demo.ts";
@@ -60,7 +60,12 @@ export async function main(args: readonly string[]): Promise<number> {
       const recorder = request.page === undefined ? undefined : new Recorder();
       const options = recorder === undefined ? request.options : { ...request.options, observers: [recorder] };
       const summary = await runDemo(options, createReporter(request.report, stdout), interrupt.signal);
-      if (recorder !== undefined) await Deno.writeTextFile(request.page!, renderReport(recorder.data(describe(options, summary))));
+      const page = recorder && renderReport(recorder.data(describe(options, summary)));
+      const unwritten = page && await writeOrExplain("--report", request.page!, page);
+      if (unwritten !== undefined) {
+        console.error(unwritten);
+        return interrupt.exitCode ?? 2;
+      }
       return interrupt.exitCode ?? (summary.failed === 0 ? 0 : 1);
     }
   }

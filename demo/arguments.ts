@@ -1,4 +1,5 @@
 import { parseArgs } from "@std/cli/parse-args";
+import { normalize } from "node:path";
 import { nearest } from "../command/nearest.ts";
 import { orRefused, Refusal, type Refused, refuseFlagValue } from "../command/refusal.ts";
 import { joinValues, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
@@ -102,6 +103,10 @@ function read(args: readonly string[]): Request {
     return text === undefined ? undefined : readValue(name, text as string, VALUES[name]);
   }
 
+  const [trace, report] = [value("trace"), value("report")];
+  if (trace !== undefined && report !== undefined && normalize(trace) === normalize(report)) {
+    throw new Refusal(`'--trace' and '--report' must be two files: both are ${quote(report)}`);
+  }
   const { jobs = 10, workers = 4 } = { jobs: value("jobs"), workers: value("workers") };
   return {
     action: "run",
@@ -112,10 +117,10 @@ function read(args: readonly string[]): Request {
       failRate: value("fail-rate") ?? 0,
       seed: value("seed"),
       permissions: value("permissions"),
-      trace: value("trace"),
+      trace,
     },
     report: { json: parsed.json === true, quiet: parsed.quiet === true, timeline: parsed.timeline === true },
-    page: value("report"),
+    page: report,
   };
 }
 

@@ -106,3 +106,8 @@ for (const [args, message] of MISTAKES) {
     assertEquals(readArguments(args), { action: "refuse", message: `process-pool: ${message}` });
   });
 }
+
+Deno.test("readArguments() refuses one file for the trace and the report", () => {
+  const message = "process-pool: '--trace' and '--report' must be two files: both are './x'";
+  assertEquals(readArguments(["--trace", "x", "--report", "./x"]), { action: "refuse", message });
+});
