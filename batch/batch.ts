@@ -13,7 +13,7 @@ import { checkReport, writeReport } from "./page.ts";
 import { divide } from "./parts.ts";
 import { dirname, relative, resolve } from "./paths.ts";
 import { isAnyRunAgain } from "./record_errors.ts";
-import { fingerprintOf, formatsOf, prepareTask } from "./prepare.ts";
+import { fingerprintOf, formatsOf, prepareTask, unchangedTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
 import { type LoggedPaths, refuseChanged, refuseOtherErrors, retryFailed, settledLog } from "./retry_failed.ts";
 import {
@@ -267,7 +267,8 @@ async function run(
   { coverages, output, errors, log, before, paths, errorsPath }: Destination,
 ): Promise<BatchSummary> {
   const { options, sources, recorder } = plan;
-  const files = new Files({ sources, coverages, output, errors, log, before });
+  const check = unchangedTask(plan.task);
+  const files = new Files({ sources, coverages, output, errors, log, check, before });
   const enough = new AbortController();
   const chunk = chunkSize(options, () => ({ ...batchRun.counts, elapsed: performance.now() - begin }));
   const parts = divide(sources, coverages, {
@@ -275,8 +276,10 @@ async function run(
     delimiter: plan.formats.delimiter,
     chunk,
     fields: (row, { name }) => readHeader(row, { input: name, delimiter: plan.formats.delimiter }),
+    passed: (source, stretch) => files.pass(source, stretch),
     enough: enough.signal,
   });
+  const earlier = coverages.reduce((sum, { bytes }) => sum + bytes, 0);
   const summarise = async (outcome: BatchSummary["outcome"], wall: number): Promise<BatchSummary> => {
     const { records, failed } = files.totals;
     return {
@@ -300,7 +303,7 @@ async function run(
     begin,
     before,
     counts: () => batchRun.counts,
-    covered: coverages.reduce((sum, { bytes }) => sum + bytes, 0),
+    covered: () => earlier + files.passed,
   });
   const batchRun: BatchRun = new BatchRun({
     pool,
@@ -326,6 +329,7 @@ async function run(
     if (outcome === "halted") await files.save();
     if (outcome === "complete") {
       await refuseChangedInputs(sources);
+      await check();
       await files.finish();
     }
     tell("at the end");
@@ -375,7 +379,7 @@ function progressOf(
     begin: number;
     before: Totals;
     counts: () => { records: number; failed: number; bytes: number };
-    covered: number;
+    covered: () => number;
   },
 ): (when: "now and then" | "at the end") => void {
   const { onProgress, workers } = options;
@@ -387,11 +391,12 @@ function progressOf(
     told = now;
     const { records, failed, bytes } = counts();
     const elapsed = now - begin;
-    const left = totalBytes === undefined ? undefined : totalBytes - covered - bytes;
+    const done = covered() + bytes;
+    const left = totalBytes === undefined ? undefined : totalBytes - done;
     const progress: BatchProgress = {
       records: before.records + records,
       failed: before.failed + failed,
-      bytes: covered + bytes,
+      bytes: done,
       totalBytes,
       elapsed,
       recordsPerSecond: records / elapsed * 1000,

@@ -1,7 +1,7 @@
 import type { Coverage } from "./coverage.ts";
 import { sampleOf, type Source } from "./inputs.ts";
 import type { LogEntry } from "./job_log.ts";
-import { goOnAt, type LockedFile, openLocked, partialOf } from "./output.ts";
+import { goOnAt, keepMode, type LockedFile, openLocked, partialOf } from "./output.ts";
 import { ifThere } from "./paths.ts";
 import { type ErrorEntry, errorText, readErrors } from "./record_errors.ts";
 
@@ -29,10 +29,11 @@ export class ErrorsFile implements Disposable {
     return new ErrorsFile(await openLocked(path, "errors file:"), path);
   }
 
-  /** Opens one that nobody needs any more. */
-  static async begin(path: string): Promise<ErrorsFile> {
+  /** Begins one anew; one that is to replace another gets its permissions. */
+  static async begin(path: string, replaced = path): Promise<ErrorsFile> {
     const file = await ErrorsFile.open(path);
     try {
+      if (replaced !== path) await keepMode(replaced, path);
       await file.goOn(0);
       return file;
     } catch (error) {
@@ -114,7 +115,7 @@ export async function completeErrors(path: string, { length, inputs, coverages }
   if (length === 0) await ifThere(Deno.remove(path));
   if (length === 0 || !coverages.some(({ numbered }) => numbered)) return length;
   const partial = partialOf(path);
-  const file = await ErrorsFile.begin(partial);
+  const file = await ErrorsFile.begin(partial, path);
   try {
     for await (const entry of readErrors(path)) file.write([errorText(numberedIn(entry, inputs, coverages))]);
     await file.sync();

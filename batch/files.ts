@@ -1,4 +1,4 @@
-import type { Coverage } from "./coverage.ts";
+import type { Coverage, Stretch } from "./coverage.ts";
 import { Kinds } from "../report/kinds.ts";
 import { BatchError } from "./errors.ts";
 import { type ErrorsFile, errorsState } from "./errors_file.ts";
@@ -22,6 +22,8 @@ export interface FilesOptions {
   output: Output;
   errors: ErrorsFile | undefined;
   log: JobLog | undefined;
+  /** Rejects if what is done now may not be put down. */
+  check?: (() => Promise<void>) | undefined;
   /** What an earlier run had done. */
   before: Totals;
 }
@@ -42,6 +44,8 @@ export class Files implements Consumer {
   readonly denied = new Set<string>();
   /** Whether any record that failed can be run again. */
   retryable = false;
+  /** How many bytes of the inputs were done without being run. */
+  passed = 0;
   /** The slowest records, those first that took longest. */
   readonly slowest: SlowRecordReport[] = [];
   readonly totals: Totals;
@@ -97,9 +101,16 @@ export class Files implements Consumer {
     }
   }
 
+  /** Puts down what of an input is done without being run. */
+  pass(source: number, { start, end, lines }: Stretch): void {
+    this.#options.coverages[source]!.add({ start, end, lines });
+    if (this.#options.log !== undefined) this.#unsaved.push([source, start, end, lines]);
+    this.passed += end - start;
+  }
+
   /** Makes what was taken last, unless anything could not be written before. */
   async save(finished = false): Promise<void> {
-    const { output, errors, log } = this.#options;
+    const { output, errors, log, check } = this.#options;
     if (log === undefined || this.#broken || (this.#unsaved.length === 0 && !finished)) return;
     const done = merged(this.#unsaved);
     this.#unsaved = [];
@@ -114,6 +125,8 @@ export class Files implements Consumer {
         ...finished ? { ...errors && await errorsState(errors.path), stage: "finished" } : {},
       };
       if (!finished) {
+        // Behind that which is put down: what is true now was true of it.
+        await check?.();
         await output.sync();
         await errors?.sync();
       }
@@ -194,6 +207,7 @@ function merged(parts: LogEntry["done"]): LogEntry["done"] {
 
 /** What it means that something cannot be written. */
 export function explainStorage(error: unknown): BatchError {
+  if (error instanceof BatchError) return error;
   const { message } = error as Error;
   const what = /os error (28|112)\b/.test(message)
     ? "the disk is full"

@@ -38,6 +38,12 @@ export const NOTHING_WRITTEN: OutputState = { length: 0, position: 0, crc: 0 };
 /** Opens the file in which an output grows; what is behind `state` is cut off. It gets its final name when it is finished. */
 export async function openOutput(path: string, { partial, state }: { partial: string; state: OutputState }): Promise<Output> {
   const file = await openAt(partial, state.length);
+  try {
+    await keepMode(path, partial);
+  } catch (error) {
+    file.close();
+    throw error;
+  }
   const plain = new FileOutput(file, { path, partial, state });
   return path.endsWith(".gz") ? new GzipOutput(plain, state) : plain;
 }
@@ -97,6 +103,13 @@ export async function goOnAt(file: Deno.FsFile, { path, length }: { path: string
   if (size < length) throw new BatchError(`Cannot go on as '${path}' has ${size} bytes, and the job log tells of ${length}`);
   await file.truncate(length);
   await file.seek(length, Deno.SeekMode.Start);
+}
+
+/** Gives a file the permissions of the one that it is to replace, before there is anything in it to be read. */
+export async function keepMode(path: string, partial: string): Promise<void> {
+  const { mode = null } = await ifThere(Deno.stat(path)) ?? {};
+  // Windows has none. Whoever goes on with it has to be able to write to it.
+  if (mode !== null) await Deno.chmod(partial, (mode & 0o7777) | 0o200);
 }
 
 class FileOutput implements Output {

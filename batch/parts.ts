@@ -1,4 +1,4 @@
-import type { Coverage } from "./coverage.ts";
+import type { Coverage, Stretch } from "./coverage.ts";
 import { BatchError } from "./errors.ts";
 import { type Block, blocksOf, type Source } from "./inputs.ts";
 import type { InputFormat } from "./range_runner.ts";
@@ -14,6 +14,8 @@ export interface DivideOptions {
   chunk(left: number): number;
   /** The fields of the first row of CSV. */
   fields(row: string, source: Source): Promise<string[]>;
+  /** Is told what of an input is done without being run: the first row of CSV. */
+  passed(source: number, stretch: Stretch): void;
   /** Aborts when nothing more is wanted: a stream is cancelled then. */
   enough: AbortSignal;
 }
@@ -22,7 +24,9 @@ export interface DivideOptions {
 export async function* divide(sources: readonly Source[], coverages: readonly Coverage[], options: DivideOptions): AsyncGenerator<Part> {
   let index = 0;
   for (const [source, each] of sources.entries()) {
-    const parts = each.ranges ? ranges(each, coverages[source]!, options) : blocks(each, coverages[source]!, options);
+    const parts = each.ranges
+      ? ranges(each, coverages[source]!, options)
+      : blocks(each, coverages[source]!, { ...options, passed: (stretch) => options.passed(source, stretch) });
     for await (const part of parts) yield { ...part, source, index: index++ };
   }
 }
@@ -40,8 +44,12 @@ function* ranges({ name, path, size }: Source, coverage: Coverage, { chunk }: Di
   }
 }
 
-async function* blocks(source: Source, coverage: Coverage, options: DivideOptions): AsyncGenerator<Divided> {
-  const { format, delimiter, chunk, fields, enough } = options;
+interface BlocksOptions extends Omit<DivideOptions, "passed"> {
+  passed(stretch: Stretch): void;
+}
+
+async function* blocks(source: Source, coverage: Coverage, options: BlocksOptions): AsyncGenerator<Divided> {
+  const { format, delimiter, chunk, fields, passed, enough } = options;
   const csv = format === "csv" ? delimiter : undefined;
   let header: string[] | undefined;
   let gaps: ReturnType<Coverage["gaps"]> | undefined;
@@ -51,7 +59,9 @@ async function* blocks(source: Source, coverage: Coverage, options: DivideOption
     if (csv !== undefined && header === undefined) {
       const row = firstRow(block.bytes, csv);
       header = await fields(new TextDecoder().decode(row).replace(/^\s*\n/, "").replace(/\r?\n$/, ""), source);
-      coverage.add({ start: 0, end: row.length, lines: row.reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0) });
+      if (coverage.first.end < row.length) {
+        passed({ start: 0, end: row.length, lines: row.reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0) });
+      }
       block = { ...block, offset: row.length, bytes: block.bytes.slice(row.length) };
     }
     // Of a stream it is not known where it ends.

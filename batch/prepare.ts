@@ -45,6 +45,12 @@ export async function prepareTask(task: ResolvedBatch["task"]): Promise<Prepared
       throw explainPath(error, `task module '${shown}'`, { flag: `--allow-read=${shown}` });
     }
   }
+  const { hash, files } = await lookAt(url);
+  return { module: shown, name: name === "" ? undefined : name, source: { module: url }, files, hash };
+}
+
+/** What a module is made of, and a hash of all that. */
+async function lookAt(url: string): Promise<{ hash: string; files: string[] }> {
   const files = await taskFiles(url);
   const contents = [...files.values()];
   const all = new Uint8Array(contents.reduce((length, content) => length + content.length, 0));
@@ -53,8 +59,30 @@ export async function prepareTask(task: ResolvedBatch["task"]): Promise<Prepared
     all.set(content, at);
     at += content.length;
   }
-  const hash = await hashOf(files.size === 0 ? new TextEncoder().encode(url) : all);
-  return { module: shown, name: name === "" ? undefined : name, source: { module: url }, files: [...files.keys()], hash };
+  return { hash: await hashOf(files.size === 0 ? new TextEncoder().encode(url) : all), files: [...files.keys()] };
+}
+
+/**
+ * Makes what sees to it that the files of a task are what they were: a worker that takes another's place loads them anew, and results of two versions
+ * would be in one output. To call it often is cheap: files are read again only where the system tells of a change.
+ *
+ * @returns What rejects with a {@linkcode BatchError} if they are not.
+ */
+export function unchangedTask({ module, source, files, hash }: PreparedTask): () => Promise<void> {
+  let known: string | undefined;
+  return async () => {
+    const found = await Promise.all(files.map((file) => Deno.stat(file).catch(() => undefined)));
+    const now = found.map((info) => `${info?.mtime?.getTime()} ${info?.size} ${info?.ino}`).join();
+    if (files.length === 0 || now === known) return;
+    if ("module" in source && (await lookAt(source.module)).hash !== hash) {
+      throw new BatchError(
+        `Cannot go on as the task module '${module}', or what it imports, was changed while it ran, and workers may have either version: ` +
+          "put back what was there",
+        { resumable: true },
+      );
+    }
+    known = now;
+  };
 }
 
 /** A function's text, if it makes a function by itself; nothing of it is run. */

@@ -5,6 +5,7 @@ import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
 import { writeReport } from "./page.ts";
+import { unchangedTask } from "./prepare.ts";
 import { dirname, resolve } from "./paths.ts";
 import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
@@ -54,6 +55,7 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   using _errors = last.failed === 0 ? undefined : await openErrors(paths.errors);
   const before = last.failed === 0 ? new Tally() : await tallyOf(paths, found);
   const { inputFormat, outputFormat } = found.fingerprint.options as { inputFormat: InputFormat; outputFormat: OutputFormat };
+  const unchanged = unchangedTask(plan.task);
   const begin = performance.now();
   plan.recorder?.begin();
   // Nothing is copied for nothing.
@@ -65,6 +67,7 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
     paths,
     merge,
   );
+  await unchanged();
   await merge?.finish();
   const { retried, left } = merge === undefined || merge.retried === 0 ? { retried: 0, left: before } : merge;
   const wall = performance.now() - begin;
@@ -262,7 +265,7 @@ class Merge implements AsyncDisposable {
       (output) => output.close(),
     );
     removed(partialOf(paths.errors));
-    const errors = open.adopt(await ErrorsFile.begin(partialOf(paths.errors)), (errors) => errors.close());
+    const errors = open.adopt(await ErrorsFile.begin(partialOf(paths.errors), paths.errors), (errors) => errors.close());
     const results = open.use(await Results.open(paths.output));
     return new Merge(paths, found, { log, output, errors, results }, { open: open.move(), progress });
   }

@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { batch, BatchError } from "@procpool/process-pool/batch";
+import { batch, BatchError, type BatchOptions, type BatchSummary } from "@procpool/process-pool/batch";
 import { readError, readErrors } from "../batch/record_errors.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { within } from "./fixtures.ts";
-import { assertFails, thrownBy } from "./helpers.ts";
+import { assertFails, thrownBy, until } from "./helpers.ts";
 
 const same = (x: unknown) => x;
 
@@ -551,4 +551,60 @@ Deno.test(`batch() keeps no more kinds of errors, and of what was denied, than p
   assertEquals(first.errorNames.reduce((sum, [, count]) => sum + count, 0), 1000);
   const second = await run(denied, { input, output: folder.of("b") });
   assertEquals([second.failed, second.denied.length], [1000, 20]);
+});
+
+Deno.test(`batch() that replaces an output and its errors leaves their permissions as they were ${NEEDS}`, {
+  ignore: ignore || Deno.build.os === "windows",
+}, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", numbers(30)), folder.of("out")];
+  const modes = () => ["out", "out.errors.ndjson"].map((name) => Deno.statSync(folder.of(name)).mode! & 0o777);
+  await run(tenth, { input, output });
+  Deno.chmodSync(output, 0o600);
+  Deno.chmodSync(`${output}.errors.ndjson`, 0o640);
+  await run(tenth, { input, output, overwrite: true });
+  assertEquals(modes(), [0o600, 0o640]);
+  await run(tenth, { input, output, retryFailed: true });
+  assertEquals(modes(), [0o600, 0o640]);
+});
+
+/** Runs a task that waits at a record until a file says that it is to go on, and changes its module meanwhile. */
+async function changeWhileItRuns(folder: Folder, change: (text: string) => string, options: Partial<BatchOptions> = {}): Promise<unknown> {
+  const text = `import { other } from "./other.js";
+    export default async (x) => {
+      if (x === 5) Deno.writeTextFileSync(${JSON.stringify(folder.of("runs"))}, "");
+      while (x === 5 && ![...Deno.readDirSync(${JSON.stringify(folder.path)})].some(({ name }) => name === "go")) {
+        await new Promise((resolve) => setTimeout(resolve));
+      }
+      return other(x);
+    };`;
+  const task = folder.write("task.js", text);
+  folder.write("other.js", "export const other = (x) => x;");
+  const output = folder.of("out");
+  const running = run(task, { input: folder.write("in.ndjson", numbers(10)), output, permissions: "inherit", workers: 1, ...options })
+    .catch((error) => error);
+  await until(() => folder.names().includes("runs"));
+  folder.write("other.js", change(folder.read("other.js")));
+  folder.write("go", "");
+  return await running;
+}
+
+Deno.test(`batch() does not take for complete what a task was changed for while it ran ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const error = await changeWhileItRuns(folder, (text) => text.replace("=> x", "=> 2 * x")) as BatchError;
+  const why = `Cannot go on as the task module '${folder.of("task.js")}', or what it imports, was changed while it ran, ` +
+    "and workers may have either version: put back what was there";
+  assertEquals([error.message, error.resumable], [why, true]);
+  // Nothing that may be of either is put down.
+  assertEquals(folder.json("out.log").length, 1);
+  assertEquals(folder.names().includes("out"), false);
+  folder.write("other.js", "export const other = (x) => x;");
+  const options = { input: folder.of("in.ndjson"), output: folder.of("out"), resume: true, permissions: "inherit" } as const;
+  assertEquals([(await run(folder.of("task.js"), options)).records, folder.read("out")], [10, numbers(10)]);
+});
+
+Deno.test(`batch() goes on if its task is written anew as it was ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const summary = await changeWhileItRuns(folder, (text) => text) as BatchSummary;
+  assertEquals([summary.outcome, folder.read("out")], ["complete", numbers(10)]);
 });

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { BatchError } from "@procpool/process-pool/batch";
+import { BatchError, type BatchProgress } from "@procpool/process-pool/batch";
 import { hashOf } from "../batch/inputs.ts";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { assertFails, until } from "./helpers.ts";
@@ -336,17 +336,37 @@ Deno.test(`batch() with 'resume' fills no gap with zeros if the output has becom
   assertEquals(folder.read("out.partial").length, 1);
 });
 
-for (const mode of ["resume", "retryFailed"] as const) {
+/** Rows of CSV with numbers from 0, long enough that they come in several parts. */
+function rows(count: number): string {
+  return `x,y\n${numbers(count).replaceAll("\n", `,${"y".repeat(60)}\n`)}`;
+}
+
+for (
+  const { mode, csv } of [
+    { mode: "resume", csv: false },
+    { mode: "resume", csv: true },
+    { mode: "retryFailed", csv: false },
+    { mode: "retryFailed", csv: true },
+  ] as const
+) {
   Deno.test(
-    `batch() with '${mode}' numbers the errors of a run that was cut short behind the rename of its output ${NEEDS}`,
+    `batch() with '${mode}' numbers the errors of a run that was cut short behind the rename of its output (${
+      csv ? "csv" : "ndjson"
+    }) ${NEEDS}`,
     { ignore },
     async () => {
       using folder = new Folder();
-      const [input, output, errors] = [folder.write("in.ndjson", numbers(5000)), folder.of("out"), folder.of("out.errors.ndjson")];
+      const name = csv ? "in.csv" : "in.ndjson";
+      const [input, output, errors] = [
+        folder.write(name, csv ? rows(5000) : numbers(5000)),
+        folder.of("out"),
+        folder.of("out.errors.ndjson"),
+      ];
       // The first part is done when an error of another is written, so that the number of its line is not known then.
       const late = folder.write(
         "late.js",
-        `export async function late(x) {
+        `export async function late(row) {
+        const x = ${csv ? "Number(row.x)" : "row"};
         while (x === 0 && Deno.statSync(${JSON.stringify(errors)}).size === 0) await new Promise((resolve) => setTimeout(resolve, 5));
         if (x % 1000 === 999) throw new Error("bad");
         return 2 * x;
@@ -359,17 +379,33 @@ for (const mode of ["resume", "retryFailed"] as const) {
       const error = await assertRejects(() => run(late, options), BatchError, "Cannot write results: ");
       assertEquals(error.resumable, true);
       Deno.removeSync(`${path}/out.errors.ndjson.partial`);
-      assertEquals(folder.names(), ["in.ndjson", "late.js", "out", "out.errors.ndjson", "out.log"]);
+      assertEquals(folder.names(), [name, "late.js", "out", "out.errors.ndjson", "out.log"]);
       assert(folder.json("out.errors.ndjson").some(({ line }) => line === null));
 
       const { recordsOfRun, failed } = await run(late, { ...options, [mode]: true });
       assertEquals([recordsOfRun, failed], [mode === "resume" ? 0 : 5, 5]);
       const lines = folder.json("out.errors.ndjson").map(({ line, part }) => [line, part]).sort(([a], [b]) => a - b);
-      assertEquals(lines, [1000, 2000, 3000, 4000, 5000].map((line) => [line, undefined]));
+      assertEquals(lines, [1000, 2000, 3000, 4000, 5000].map((line) => [csv ? line + 1 : line, undefined]));
       assertEquals(folder.json("out.log").at(-1).stage, "finished");
     },
   );
 }
+
+Deno.test(`batch() with 'resume' reads the header of CSV again, and counts it once ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.csv", rows(5000));
+  const task = (row: { x: string }) => {
+    if (Number(row.x) % 100 === 99) throw new Error("bad");
+    return Number(row.x);
+  };
+  const options = { input, output: folder.of("out"), chunk: 1024 };
+  assertEquals((await run(task, { ...options, halt: 20 })).outcome, "halted");
+  const told: BatchProgress[] = [];
+  await run(task, { ...options, resume: true, onProgress: (progress) => told.push(progress) });
+  assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), Array.from({ length: 50 }, (_, i) => 100 * i + 101));
+  const { bytes, totalBytes } = told.at(-1)!;
+  assertEquals(bytes, totalBytes);
+});
 
 Deno.test(`batch() refuses to replace a file of the job log's name that is none ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();

@@ -79,3 +79,32 @@ for (const name of ["out", "out.gz"]) {
     });
   }
 }
+
+Deno.test(`Files.save() puts nothing down that 'check' refuses, then or later ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const log = await JobLog.open(folder.of("log"));
+  await log.begin({
+    version: 1,
+    inputs: [{ path: "in", size: null, changed: null, sample: null }],
+    task: { module: "a function", name: null, hash: "" },
+    options: {},
+  });
+  const output = await openOutput(folder.of("out"), { partial: folder.of("partial"), state: NOTHING_WRITTEN });
+  const source = { name: "in", path: undefined, size: undefined, seen: undefined, ranges: false, open: () => Promise.reject() };
+  let changed = false;
+  const check = () => changed ? Promise.reject(new BatchError("changed")) : Promise.resolve();
+  const before = { records: 0, failed: 0, busy: 0, wall: 0 };
+  const files = new Files({ sources: [source], coverages: [new Coverage()], output, errors: undefined, log, check, before });
+  await files.take(part(0));
+  await files.save();
+  const saved = folder.read("log");
+  await files.take(part(1));
+  changed = true;
+  await assertFails(() => files.save(), BatchError as never, "changed");
+  changed = false;
+  await files.take(part(2));
+  await files.save();
+  assertEquals(folder.read("log"), saved);
+  await output.close();
+  log.close();
+});
