@@ -6,7 +6,7 @@ import { BatchError, explained } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
 import { expandInputs, findSources, refuseChangedInputs, type Source } from "./inputs.ts";
-import { differences, type Fingerprint, type FoundLog, JobLog } from "./job_log.ts";
+import { differences, type Fingerprint, type FoundLog, JobLog, type StreamBegin } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
 import { checkReport, writeReport } from "./page.ts";
@@ -105,6 +105,7 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
       : new StreamOutput(output as WritableStream<Uint8Array>, "close");
     return await run(plan, workers, {
       coverages,
+      begins: new Map(),
       output: stream,
       errors: errorsFile,
       log: undefined,
@@ -123,7 +124,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
   await refuseForeign({ paths, log });
   const found = mode === "resume" ? await foundToResume({ paths, log }, fingerprint) : undefined;
   if (mode === "begin") await refuseExisting({ paths, log });
-  const { coverages, last } = found ?? { coverages: plan.sources.map(() => new Coverage()), last: undefined };
+  const { coverages, begins, last } = found ?? { coverages: plan.sources.map(() => new Coverage()), begins: new Map(), last: undefined };
   const before: Totals = last === undefined
     ? NOTHING_DONE
     : { records: last.records, failed: last.failed, busy: last.busy, wall: last.wall };
@@ -143,7 +144,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
       const open = () => openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN });
       const output = await explained(open, folderOf(paths), WRITING);
       await errors.goOn(last?.errors ?? 0).catch((error) => output.close().then(() => Promise.reject(error)));
-      return await run(plan, workers, { coverages, output, errors, log, before, paths, errorsPath: paths.errors });
+      return await run(plan, workers, { coverages, begins, output, errors, log, before, paths, errorsPath: paths.errors });
     } catch (error) {
       // What could never begin leaves nothing to take up again.
       const resumable = last !== undefined || log.told || (error instanceof BatchError && error.resumable);
@@ -253,6 +254,8 @@ async function refuseExisting({ paths, log }: LoggedPaths): Promise<void> {
 /** What a run writes to. */
 interface Destination {
   coverages: Coverage[];
+  /** What streams began with that are read once more, by input. */
+  begins: ReadonlyMap<number, StreamBegin>;
   output: Output;
   errors: ErrorsFile | undefined;
   log: JobLog | undefined;
@@ -264,7 +267,7 @@ interface Destination {
 async function run(
   plan: Plan,
   { pool, begin }: Workers,
-  { coverages, output, errors, log, before, paths, errorsPath }: Destination,
+  { coverages, begins, output, errors, log, before, paths, errorsPath }: Destination,
 ): Promise<BatchSummary> {
   const { options, sources, recorder } = plan;
   const check = unchangedTask(plan.task);
@@ -277,6 +280,8 @@ async function run(
     chunk,
     fields: (row, { name }) => readHeader(row, { input: name, delimiter: plan.formats.delimiter }),
     passed: (source, stretch) => files.pass(source, stretch),
+    begins,
+    begun: (source, begin) => files.begin(source, begin),
     enough: enough.signal,
   });
   const earlier = coverages.reduce((sum, { bytes }) => sum + bytes, 0);

@@ -3,7 +3,7 @@ import { Kinds } from "../report/kinds.ts";
 import { BatchError } from "./errors.ts";
 import { type ErrorsFile, errorsState } from "./errors_file.ts";
 import type { Source } from "./inputs.ts";
-import type { JobLog, LogEntry } from "./job_log.ts";
+import type { JobLog, LogEntry, StreamBegin } from "./job_log.ts";
 import type { Output } from "./output.ts";
 import type { SlowRecordReport } from "./progress.ts";
 import { errorLine, isRunAgain, parseMembers, readError } from "./record_errors.ts";
@@ -51,6 +51,7 @@ export class Files implements Consumer {
   readonly totals: Totals;
   #options: FilesOptions;
   #unsaved: LogEntry["done"] = [];
+  #begins: [source: number, begin: StreamBegin][] = [];
   /**
    * Whether anything could not be written. The files may then hold some of a part, or, as the system tells of a failure only once, less than is
    * believed: the job log tells of them as they were at the last save.
@@ -108,12 +109,18 @@ export class Files implements Consumer {
     this.passed += end - start;
   }
 
+  /** Puts down what a stream begins with. */
+  begin(source: number, begin: StreamBegin): void {
+    this.#begins.push([source, begin]);
+  }
+
   /** Makes what was taken last, unless anything could not be written before. */
   async save(finished = false): Promise<void> {
     const { output, errors, log, check } = this.#options;
     if (log === undefined || this.#broken || (this.#unsaved.length === 0 && !finished)) return;
     const done = merged(this.#unsaved);
     this.#unsaved = [];
+    const begins = this.#begins.splice(0);
     try {
       const entry: LogEntry = {
         done,
@@ -122,6 +129,7 @@ export class Files implements Consumer {
         ...this.totals,
         wall: Math.round(this.#options.before.wall + performance.now() - this.#begin),
         busy: Math.round(this.totals.busy),
+        ...begins.length === 0 ? {} : { begins },
         ...finished ? { ...errors && await errorsState(errors.path), stage: "finished" } : {},
       };
       if (!finished) {

@@ -21,6 +21,12 @@ export interface Fingerprint {
   errors?: string;
 }
 
+/** What a stream began with: of what is done of it, this alone can be known again. */
+export interface StreamBegin {
+  length: number;
+  hash: string;
+}
+
 /** What happened up to a moment. Counts are since the begin of the batch. */
 export interface LogEntry {
   /** What was done since the last entry: input, first byte, end, lines; and 1 if errors in it wait for the number of lines before it. */
@@ -36,6 +42,8 @@ export interface LogEntry {
   /** Milliseconds. */
   busy: number;
   wall: number;
+  /** What streams began with that were read for the first time since the last entry. */
+  begins?: [input: number, begin: StreamBegin][];
   /** `"finished"` when the batch is through; `"merging"` when what replaces its files is complete and has only to be renamed. */
   stage?: "finished" | "merging";
 }
@@ -45,6 +53,8 @@ export interface FoundLog {
   fingerprint: Fingerprint;
   /** What of each input is done. */
   coverages: Coverage[];
+  /** What streams began with, by input. */
+  begins: Map<number, StreamBegin>;
   /** Undefined if nothing has been done yet. */
   last: LogEntry | undefined;
   /** Bytes of the file that can be relied on. */
@@ -66,10 +76,11 @@ async function readLog(file: Deno.FsFile): Promise<FoundLog | undefined> {
     if (value === undefined) break;
     if (found === undefined) {
       const fingerprint = value as Fingerprint;
-      found = { fingerprint, coverages: fingerprint.inputs.map(() => new Coverage()), last: undefined, length: end };
+      found = { fingerprint, coverages: fingerprint.inputs.map(() => new Coverage()), begins: new Map(), last: undefined, length: end };
     } else {
       found.last = value as LogEntry;
       found.length = end;
+      for (const [source, begin] of found.last.begins ?? []) found.begins.set(source, begin);
       for (const [source, start, end, lines, numbered] of found.last.done) {
         found.coverages[source]!.add({ start, end, lines, numbered: numbered !== undefined });
       }

@@ -1,6 +1,7 @@
 import type { Coverage, Stretch } from "./coverage.ts";
 import { BatchError } from "./errors.ts";
-import { type Block, blocksOf, type Source } from "./inputs.ts";
+import { type Block, blocksOf, hashOf, type Source } from "./inputs.ts";
+import type { StreamBegin } from "./job_log.ts";
 import type { InputFormat } from "./range_runner.ts";
 import { firstRow } from "./rows.ts";
 import type { Part } from "./run.ts";
@@ -16,6 +17,9 @@ export interface DivideOptions {
   fields(row: string, source: Source): Promise<string[]>;
   /** Is told what of an input is done without being run: the first row of CSV. */
   passed(source: number, stretch: Stretch): void;
+  /** What streams began with that are read once more, and who is told of others. */
+  begins: ReadonlyMap<number, StreamBegin>;
+  begun(source: number, begin: StreamBegin): void;
   /** Aborts when nothing more is wanted: a stream is cancelled then. */
   enough: AbortSignal;
 }
@@ -24,12 +28,18 @@ export interface DivideOptions {
 export async function* divide(sources: readonly Source[], coverages: readonly Coverage[], options: DivideOptions): AsyncGenerator<Part> {
   let index = 0;
   for (const [source, each] of sources.entries()) {
-    const parts = each.ranges
-      ? ranges(each, coverages[source]!, options)
-      : blocks(each, coverages[source]!, { ...options, passed: (stretch) => options.passed(source, stretch) });
+    const parts = each.ranges ? ranges(each, coverages[source]!, options) : blocks(each, coverages[source]!, {
+      ...options,
+      passed: (stretch) => options.passed(source, stretch),
+      begin: options.begins.get(source),
+      begun: (begin) => options.begun(source, begin),
+    });
     for await (const part of parts) yield { ...part, source, index: index++ };
   }
 }
+
+/** So much of the begin of a stream is looked at to know it again. */
+const BEGIN = 2 ** 16;
 
 type Divided = Omit<Part, "source" | "index">;
 
@@ -44,17 +54,32 @@ function* ranges({ name, path, size }: Source, coverage: Coverage, { chunk }: Di
   }
 }
 
-interface BlocksOptions extends Omit<DivideOptions, "passed"> {
+interface BlocksOptions extends Omit<DivideOptions, "passed" | "begun"> {
   passed(stretch: Stretch): void;
+  /** What it began with before; undefined if that is not known. */
+  begin: StreamBegin | undefined;
+  begun(begin: StreamBegin): void;
 }
 
 async function* blocks(source: Source, coverage: Coverage, options: BlocksOptions): AsyncGenerator<Divided> {
-  const { format, delimiter, chunk, fields, passed, enough } = options;
+  const { format, delimiter, chunk, fields, passed, begin, begun, enough } = options;
   const csv = format === "csv" ? delimiter : undefined;
   let header: string[] | undefined;
   let gaps: ReturnType<Coverage["gaps"]> | undefined;
   let length = 0;
-  for await (let block of named(source, () => blocksOf(source, { csv, size: () => chunk(Infinity), enough }))) {
+  // What it began with has to be in the first block.
+  const least = begin?.length ?? 0;
+  for await (
+    let block of named(source, () => blocksOf(source, { csv, size: () => Math.max(chunk(Infinity), length === 0 ? least : 0), enough }))
+  ) {
+    if (length === 0 && source.seen === undefined && !block.torn) {
+      const count = begin?.length ?? Math.min(BEGIN, block.bytes.length);
+      const hash = await hashOf(block.bytes.slice(0, count));
+      if (begin === undefined) begun({ length: count, hash });
+      else if (hash !== begin.hash && block.bytes.length >= count) {
+        throw notTheSame(source, `has another content in its first ${count} bytes`);
+      }
+    }
     length = block.offset + block.bytes.length;
     if (csv !== undefined && header === undefined) {
       const row = firstRow(block.bytes, csv);
@@ -74,14 +99,14 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
       yield { start, end: stop, torn: block.torn, piece: { input: source.name, bytes, offset: start, end: stop, header } };
     }
   }
-  // It is not what it was: what is done of it would be taken for what there is of this one.
+  // What is done of it would be taken for what there is of this one.
   if (length < coverage.end && !enough.aborted) {
-    throw new BatchError(
-      `Cannot go on as the input '${source.name}' ends at byte ${length}, and ${coverage.end} bytes of it were there before: ` +
-        "give it once more from its begin",
-      { resumable: true },
-    );
+    throw notTheSame(source, `ends at byte ${length}, and ${coverage.end} bytes of it were there before`);
   }
+}
+
+function notTheSame({ name }: Source, how: string): BatchError {
+  return new BatchError(`Cannot go on as the input '${name}' ${how}: give it once more from its begin`, { resumable: true });
 }
 
 /** An error of a stream tells whose it is. */

@@ -71,7 +71,7 @@ Deno.test(`batch() puts what a stream has behind its last newline before the res
 });
 
 Deno.test(
-  `batch() with 'resume' refuses a stream that is shorter than what is done of it, and can still go on ${NEEDS}`,
+  `batch() with 'resume' refuses a stream that is shorter than what is done of it, or another, and can still go on ${NEEDS}`,
   { ignore },
   async () => {
     using folder = new Folder();
@@ -101,6 +101,11 @@ Deno.test(
         ],
       );
     }
+    const other = await assertRejects(() => resume(streamOf("1\n", ...lines.slice(1))), BatchError);
+    assertEquals(
+      [other.message.replace(/\d+ bytes/, "so many bytes"), other.resumable],
+      ["Cannot go on as the input 'stream' has another content in its first so many bytes: give it once more from its begin", true],
+    );
     const again = await resume(streamOf(...lines));
     assertEquals([again.records, again.recordsOfRun, folder.read("out")], [3000, 3000 - records, lines.join("")]);
   },
