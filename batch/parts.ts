@@ -82,12 +82,11 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
     }
     length = block.offset + block.bytes.length;
     if (csv !== undefined && header === undefined) {
-      const row = firstRow(block.bytes, csv);
-      header = await fields(new TextDecoder().decode(row).replace(/^\s*\n/, "").replace(/\r?\n$/, ""), source);
-      if (coverage.first.end < row.length) {
-        passed({ start: 0, end: row.length, lines: row.reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0) });
-      }
-      block = { ...block, offset: row.length, bytes: block.bytes.slice(row.length) };
+      const { begin: first, end } = firstRow(block.bytes, csv);
+      header = await fields(new TextDecoder().decode(block.bytes.subarray(first, end)).replace(/\r?\n$/, ""), source);
+      const lines = block.bytes.subarray(0, end).reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0);
+      if (coverage.first.end < end) passed({ start: 0, end, lines });
+      block = { ...block, offset: end, bytes: block.bytes.slice(end) };
     }
     // Of a stream it is not known where it ends.
     gaps ??= coverage.gaps(Infinity);

@@ -51,8 +51,9 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   }
   await refuseChanged("retry", { paths, last });
   refuseOtherErrors("retry", { paths, found });
-  // Nobody else begins to write to it while it is read.
-  using _errors = last.failed === 0 ? undefined : await openErrors(paths.errors);
+  // Nobody else begins to write to it while it is read. On Windows, what is locked is locked to this thread's other handles, too.
+  using errorsFile = last.failed === 0 ? undefined : await openErrors(paths.errors);
+  if (Deno.build.os === "windows") errorsFile?.close();
   const before = last.failed === 0 ? new Tally() : await tallyOf(paths, found);
   const { inputFormat, outputFormat } = found.fingerprint.options as { inputFormat: InputFormat; outputFormat: OutputFormat };
   const unchanged = unchangedTask(plan.task);

@@ -52,14 +52,16 @@ export function rowEnd(bytes: Uint8Array, from: number, delimiter: number, scan:
 /** A byte order mark in UTF-8. */
 export const MARK = [0xef, 0xbb, 0xbf];
 
-/** The first row, with its end, and the blank lines before it. */
-export function firstRow(bytes: Uint8Array, delimiter: string): Uint8Array {
+/** Where the first row begins, behind a mark and blank lines, and the byte behind its end. */
+export function firstRow(bytes: Uint8Array, delimiter: string): { begin: number; end: number } {
   const code = delimiter.charCodeAt(0);
   const isBlank = (row: Uint8Array) => row.every((byte) => byte <= 32 && byte !== code);
   let begin = MARK.every((byte, at) => bytes[at] === byte) ? MARK.length : 0;
-  for (let end = begin; end >= 0; begin = end) {
-    end = rowEnd(bytes, begin, code, rowBegin());
-    if (end >= 0 && !isBlank(bytes.subarray(begin, end))) return bytes.subarray(0, end);
+  while (begin < bytes.length) {
+    const found = rowEnd(bytes, begin, code, rowBegin());
+    const end = found < 0 ? bytes.length : found;
+    if (!isBlank(bytes.subarray(begin, end))) return { begin, end };
+    begin = end;
   }
-  return bytes;
+  return { begin, end: begin };
 }

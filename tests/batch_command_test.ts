@@ -2,6 +2,7 @@ import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { BATCH_HELP, NAMES, readBatchArguments } from "../batch/arguments.ts";
+import { batchCommand } from "../batch/command.ts";
 import { createReporter, progressLine, summaryLines } from "../batch/report.ts";
 import type { BatchProgress, BatchSummary } from "@procpool/process-pool/batch";
 import { doubles, Folder, numbers } from "./batch_fixtures.ts";
@@ -498,4 +499,23 @@ Deno.test(`cli.ts batch writes its report where it was to be, though a task goes
   const args = [tasks, "--input", input, "--output", folder.of("out"), "--permissions", "inherit"];
   const { code } = await ended([...args, "--report", relative(fileURLToPath(cwd), folder.of("r.html"))]);
   assertEquals([code, folder.names().includes("r.html")], [0, true]);
+});
+
+Deno.test("batchCommand() ends what nobody thought of with code 3, and says what it was", async () => {
+  const { digest } = crypto.subtle;
+  const { writeSync } = Deno.stderr;
+  let written = "";
+  crypto.subtle.digest = () => Promise.reject(new DOMException("odd", "OperationError"));
+  Deno.stderr.writeSync = (bytes) => {
+    written += new TextDecoder().decode(bytes);
+    return bytes.length;
+  };
+  try {
+    const args = ["data:text/javascript,export default (x) => x", "--input", "-", "--output", "-"];
+    assertEquals(await batchCommand(args), 3);
+  } finally {
+    crypto.subtle.digest = digest;
+    Deno.stderr.writeSync = writeSync;
+  }
+  assertEquals(written, "process-pool: Cannot go on: OperationError: odd\n");
 });

@@ -42,12 +42,16 @@ for (
 }
 
 Deno.test("firstRow() skips blank lines, and a mark, and knows a row of empty fields from those", () => {
-  const first = (text: string, delimiter = ",") => decoder.decode(firstRow(encoder.encode(text), delimiter));
-  assertEquals(first("\n \r\na,b\nc\n"), "\n \r\na,b\n");
-  const marked = firstRow(encoder.encode('\ufeff"a\nb"\nc'), ",");
-  assertEquals(marked, encoder.encode('\ufeff"a\nb"\n'));
-  assertEquals(first("\t\t\na\n", "\t"), "\t\t\n");
-  assertEquals(first("\n\n"), "\n\n");
+  const first = (text: string, delimiter = ",") => {
+    const bytes = encoder.encode(text);
+    const { begin, end } = firstRow(bytes, delimiter);
+    return [begin, decoder.decode(bytes.subarray(begin, end))];
+  };
+  assertEquals(first("\n \r\na,b\nc\n"), [4, "a,b\n"]);
+  assertEquals(first('\ufeff"a\nb"\nc'), [3, '"a\nb"\n']);
+  assertEquals(first("\n\t\t\na\n", "\t"), [1, "\t\t\n"]);
+  assertEquals(first("\n\na"), [2, "a"]);
+  assertEquals([first("\n\n"), first("")], [[2, ""], [0, ""]]);
 });
 
 const same = (row: unknown) => row;
@@ -118,6 +122,7 @@ for (
     ["a,b\r1,2\r3,4\r", "has a carriage return without a newline: end rows in '\\n' or '\\r\\n'"],
     ['a,"b"c\n1,2\n', "is not CSV: Trailing quote on quoted field is malformed"],
     ['a,"b\n1,2\n', "is not CSV: Quoted field unterminated"],
+    [",,\n1,2,3\n", "names the field '' twice"],
   ] as const
 ) {
   Deno.test(`batch() of CSV refuses a header that ${why} ${NEEDS}`, { ignore }, async () => {
