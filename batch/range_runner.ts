@@ -406,8 +406,9 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     const message = `The record is too long: it has ${to - from} bytes`;
     fail(text, firstLine, firstOffset, known ?? { name: "ParseError", message, stack: "", attempts: 1 });
     endGroup(1, "", base + to);
+    if (isOver()) return true;
     words[PHASE] = 2;
-    return isOver();
+    return false;
   }
 
   /** Runs all of them; true if the range, or the time for it, is over. */

@@ -571,6 +571,9 @@ Deno.test("createRangeRunner() fails a line that is too long to be text, and no 
     const csv = await runText(`a\n"b\n${long}"\nc`, { ...ndjson, inputFormat: "csv", parseCsv }, {}, ["x"]);
     assertEquals([csv.output, csv.lines], ['{"x":"a"}\n{"x":"c"}\n', 4]);
     assertEquals(csv.failed.map(({ record: _, ...rest }) => rest), [{ line: 1, offset: 2, name: "ParseError", attempts: 1 }]);
+    // It goes on behind it, though its time is over.
+    const slow = await runText(`"a"\n"${long}"\n"c"\n`, ndjson, { maxRecords: 2 });
+    assertEquals([slow.output, slow.records], ['"a"\n"c"\n', 3]);
     const verdict = { name: "JobTimeoutError", message: "too long", stack: "", attempts: 2, time: 5 };
     const again = await runText(`"a"\n"${long}"\n"c"\n`, ndjson, { verdict, before: 1 });
     assertEquals([again.output, again.failed[0]!.name], ['"a"\n"c"\n', "JobTimeoutError"]);
