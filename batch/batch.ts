@@ -143,7 +143,12 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
     try {
       const open = () => openOutput(paths.output, { partial: paths.partial, state: last?.output ?? NOTHING_WRITTEN });
       const output = await explained(open, folderOf(paths), WRITING);
-      await errors.goOn(last?.errors ?? 0).catch((error) => output.close().then(() => Promise.reject(error)));
+      try {
+        await explained(() => errors.goOn(last?.errors ?? 0), `errors file '${paths.errors}'`, WRITING);
+      } catch (error) {
+        await output.close();
+        throw error;
+      }
       return await run(plan, workers, { coverages, begins, output, errors, log, before, paths, errorsPath: paths.errors });
     } catch (error) {
       // What could never begin leaves nothing to take up again.
@@ -330,8 +335,11 @@ async function run(
     const wall = performance.now() - begin;
     recorder?.sample(batchRun.counts);
     if (files.isTorn && options.signal?.aborted) outcome = "stopped";
-    if (outcome !== "stopped") await files.takeTorn();
-    if (outcome === "halted") await files.save();
+    if (outcome !== "stopped") {
+      await files.takeTorn();
+      // The job log has to tell of all that is in the output before that gets its name.
+      await files.save();
+    }
     if (outcome === "complete") {
       await refuseChangedInputs(sources);
       await check();

@@ -133,7 +133,7 @@ export class Files implements Consumer {
         ...finished ? { ...errors && await errorsState(errors.path), stage: "finished" } : {},
       };
       if (!finished) {
-        // Behind that which is put down: what is true now was true of it.
+        // When all that is put down is there: what holds now held for it.
         await check?.();
         await output.sync();
         await errors?.sync();

@@ -63,6 +63,18 @@ Deno.test(`batch() that is stopped takes the last line of a stream for none if i
   }
 });
 
+Deno.test(`batch() that was cut short behind the rename of its output is complete, also if its stream had no newline at its end ${NEEDS}`, {
+  ignore,
+}, async () => {
+  using folder = new Folder();
+  const options = { output: folder.of("out"), inputFormat: "lines", outputFormat: "lines" } as const;
+  const task = (line: string) => line;
+  await run(task, { ...options, input: streamOf("one\ntwo") });
+  folder.write("out.log", folder.read("out.log").replace(/[^\n]*\n$/, ""));
+  const { records, recordsOfRun } = await run(task, { ...options, input: streamOf("one\ntwo"), resume: true });
+  assertEquals([records, recordsOfRun, folder.read("out")], [2, 0, "one\ntwo\n"]);
+});
+
 Deno.test(`batch() puts what a stream has behind its last newline before the results of the next input ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = [streamOf("1\n2"), folder.write("in.ndjson", "3\n"), streamOf("4")];
