@@ -708,8 +708,8 @@ export class ProcessPool implements AsyncDisposable {
   #sendAll(): number {
     let together = 0;
     while (this.#queue.size > 0) {
-      // What a worker has died of is not sent to one that has enough to run: that would be lost with it.
-      const slot = this.#queue.first!.unread > 0 ? this.#crew.free : this.#crew.choose(this.#queue.size);
+      // What a worker has died of is not sent to one that runs others, if that can be helped: they would be lost with it.
+      const slot = this.#queue.first!.unread > 0 ? this.#crew.quietest : this.#crew.choose(this.#queue.size);
       if (slot === undefined) break;
       const sent = slot.sendCalls(this.#queue);
       if (sent > 0) {
@@ -735,7 +735,7 @@ export class ProcessPool implements AsyncDisposable {
         break;
       }
       this.#queue.shift();
-      const outcome = task instanceof Error ? failed(task) : send(ticket, task, slot);
+      const outcome = task instanceof Error ? failed(task) : this.#trySend(ticket, task, slot);
       if (ticket.settled) continue;
       if (outcome === LATER) this.#queue.joinFront(ticket);
       else if (outcome !== undefined) this.#settle(ticket, outcome);
@@ -743,6 +743,21 @@ export class ProcessPool implements AsyncDisposable {
     }
     this.#isFull = this.#queue.size > 0 && !this.#crew.hasRoom;
     return together;
+  }
+
+  /** Sends a ticket, or what of it can be copied. The outcome, if nothing of it can. */
+  #trySend(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined | typeof LATER {
+    for (;;) {
+      try {
+        return slot.send(ticket, task) ? undefined : LATER;
+      } catch (error) {
+        this.#undecided.add(ticket);
+        const outcome = ticket.refused(error);
+        // A getter that was asked to copy it may have cancelled it, or ended the pool or the worker.
+        if (!this.#undecided.delete(ticket) || outcome !== undefined) return outcome;
+        if (!slot.hasRoom) return LATER;
+      }
+    }
   }
 
   #sent(ticket: Ticket, slot: Slot): void {
@@ -821,6 +836,7 @@ export class ProcessPool implements AsyncDisposable {
     const outcomes = started.map(({ ticket, items }) => this.#undecided.has(ticket) ? outcomeOf(ticket, items, death) : undefined);
     const ended = neverStarted.map((ticket) => {
       const { name, unread } = ticket;
+      if (!this.#undecided.has(ticket)) return undefined;
       return this.#decide(ticket, ticket.lostUnread((id, attempts) => this.#crew.diedError(death, { id, name, attempts, unread })));
     });
     for (const [i, { ticket }] of started.entries().toArray().reverse()) ended.unshift(this.#decide(ticket, outcomes[i]));
@@ -868,7 +884,7 @@ export class ProcessPool implements AsyncDisposable {
       if (!force) return false;
       const { slot } = ticket;
       const outcomeOf: OutcomeOf = (each, nextItem, death) => each === ticket ? outcome : this.#lost(each, nextItem, death);
-      const ended = this.#stopWith(ticket, outcome.error, outcomeOf, () => !slot!.hasUnread);
+      const ended = this.#stopWith(ticket, outcome.error, outcomeOf, () => !slot!.hasUnread && !slot!.awaitsItems());
       if (ended !== undefined) this.#settleAll(ended);
       else if (ticket.slot === slot) this.#letGo(ticket, outcome);
       // Else it has just settled, or it has just failed and is to run again.
@@ -888,7 +904,7 @@ export class ProcessPool implements AsyncDisposable {
   /** A job, or an item of a chunk, has run for too long, as these others have; the rest of the chunk runs elsewhere. */
   #expire(ticket: Ticket, item: number, others: ReadonlyMap<Ticket, number>): void {
     const { slot } = ticket;
-    const stillRuns = (): boolean => ticket.isAt(item) && !slot!.hasUnread && slot!.halt(ticket, item);
+    const stillRuns = (): boolean => ticket.isAt(item) && !slot!.hasUnread && !slot!.awaitsItems() && slot!.halt(ticket, item);
     const error = timedOut(ticket)(ticket.idOf(item), ticket.attempt);
     const outcomeOf: OutcomeOf = (each, nextItem, death) => {
       if (each === ticket) return ticket.lost(timedOut(ticket), item);
@@ -1027,15 +1043,3 @@ function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {
 
 /** It could not be sent now. */
 const LATER = Symbol("later");
-
-/** Sends a ticket, or what of it can be copied. The outcome, if nothing of it can. */
-function send(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined | typeof LATER {
-  for (;;) {
-    try {
-      return slot.send(ticket, task) ? undefined : LATER;
-    } catch (error) {
-      const outcome = ticket.refused(error);
-      if (outcome !== undefined) return outcome;
-    }
-  }
-}

@@ -276,7 +276,7 @@ export class Crew {
   }
 
   #isUneven(): boolean {
-    return (this.free !== undefined || this.#mayStart) && this.#slots.values().some((slot) => slot.hasSurplus);
+    return (this.#hasFree || this.#mayStart) && this.#slots.values().some((slot) => slot.hasSurplus);
   }
 
   /** Whether a worker could be started for jobs that others hold. When the crew breaks up, one is started for queued jobs alone. */
@@ -289,14 +289,20 @@ export class Crew {
     return this.#slots.values().some((slot) => slot.hasRoom);
   }
 
-  /** One that holds less than it can run at a time. */
-  get free(): Slot | undefined {
-    return this.#slots.values().find((slot) => slot.isFree);
+  get #hasFree(): boolean {
+    return this.#slots.values().some((slot) => slot.isFree);
+  }
+
+  /** Of those that hold less than they can run at a time the one that holds the least; undefined as well if it holds something and another one may come. */
+  get quietest(): Slot | undefined {
+    let best: Slot | undefined;
+    for (const slot of this.#slots) if (slot.isFree && (best === undefined || slot.load < best.load)) best = slot;
+    return best !== undefined && best.load > 0 && this.#starting + this.#startable > 0 ? undefined : best;
   }
 
   #balance(): boolean {
     if (!this.#isUneven()) return false;
-    const patience = this.free !== undefined ? 0 : WORTH_STARTING;
+    const patience = this.#hasFree ? 0 : WORTH_STARTING;
     const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
     this.#parts.events.takenBack(heldUp.flatMap((slot) => slot.withdrawAhead()));
     this.#parts.events.changed();
@@ -349,7 +355,7 @@ export class Crew {
       else stopTimer();
     };
     const stopSoon = (): void => {
-      if (slot.hasUnread) return wait();
+      if (slot.hasUnread || slot.awaitsItems()) return wait();
       this.#condemned.delete(slot);
       if (!slot.reprieve()) this.#parts.events.bereaved(this.stop(slot, reason), death);
       this.#parts.events.changed();

@@ -856,3 +856,112 @@ for (const backend of BACKENDS) {
     }
   });
 }
+
+Deno.test("A job's limit is kept beside a map whose items never stop arriving, of which some may be lost", async () => {
+  await using pool = new ProcessPool({ backend: "killable", maxWorkers: 1, jobsPerWorker: 2 });
+  const forever = await pool.submit(new Job({ func: () => new Promise<never>(() => {}), timeout: 50 }));
+  const items = 20_000;
+  let ended = 0;
+  const task = async (x: number) => {
+    await undefined;
+    // It goes by the port, and takes this thread longer than its worker.
+    const own = globalThis as { large?: Map<number, object> };
+    return own.large ??= new Map(Array.from({ length: 300 }, (_, i) => [i, { x, name: `name ${i}` }]));
+  };
+  const outcomes = pool.map(task, Array(items).keys(), { chunkSize: items, buffer: items, settled: true, timeout: 60_000 });
+  const taken = (async () => {
+    for await (const _ of outcomes) ended++;
+  })();
+  assertInstanceOf(await within(forever.exception()), JobTimeoutError);
+  assert(ended < items, String(ended));
+  await within(pool.terminate());
+  await within(taken);
+  assertEquals(ended, items);
+});
+
+for (const ordered of [true, false]) {
+  Deno.test(`ProcessPool.terminate() out of a 'retryIf' ends a map whose item no worker can read (${ordered ? "in order" : "unordered"})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 3, onError: () => {} });
+    const type = (x: unknown) => typeof x;
+    const results = pool.map(type, [unreadable(), 1, 2, 3], { chunkSize: 4, settled: true, ordered });
+    const outcomes = Array.fromAsync(results).then(({ length }) => length, (error) => error);
+    let asked = 0;
+    const neighbour = pool.run(
+      new Job({
+        func: () => new Promise<never>(() => {}),
+        retries: 9,
+        retryIf: () => {
+          if (++asked === 3) pool.terminate();
+          return true;
+        },
+      }),
+    );
+    await assertRejects(() => within(neighbour));
+    const outcome = await within(outcomes);
+    if (typeof outcome === "number") assertEquals(outcome, 4);
+    else assertInstanceOf(outcome, PoolClosedError);
+  });
+}
+
+Deno.test("A job that no worker can read is sent to a worker that runs nothing, if there is one", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 3, jobsPerWorker: 2 });
+  await within(pool.warmUp());
+  const meetings = [new Meeting(), new Meeting()];
+  const running = [];
+  for (const { memory } of meetings) {
+    running.push(await pool.submit(async (memory: Int32Array) => void await Atomics.waitAsync(memory, 1, 0).value, memory));
+  }
+  while (!running.every((future) => future.running())) await turn();
+  const bad = await pool.submit((x: object) => typeof x, unreadable());
+  assertInstanceOf(await within(bad.exception()), WorkerDiedError);
+  for (const meeting of meetings) meeting.letGo();
+  for (const future of running) assertEquals(await within(future.exception()), undefined);
+});
+
+for (const deed of ["shutdown", "terminate"] as const) {
+  Deno.test(`ProcessPool.${deed}() out of a getter of an item that is being copied ends the map as ever`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1 });
+    const type = (x: unknown) => typeof x;
+    await pool.run(type, 1);
+    let called = 0;
+    const ending = {
+      get x() {
+        called++;
+        pool[deed]();
+        return 1;
+      },
+    };
+    // What cannot be sent has the others copied one by one.
+    const outcomes = await within(Array.fromAsync(pool.map(type, [Symbol(), ending, 3], { chunkSize: 3, settled: true })));
+    assertEquals([outcomes.length, called > 0], [3, true]);
+    await within(pool.shutdown());
+  });
+}
+
+Deno.test("A chunk of numbers ahead of a job that no worker can read is not taken for what cannot be read", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, retries: 5 });
+  const type = (x: unknown) => typeof x, double = (x: number) => 2 * x;
+  await within(Array.fromAsync(pool.map(double, new Float64Array(1000))));
+  await within(Promise.all(Array.from({ length: 100 }, (_, i) => pool.run(type, i))));
+  const { postMessage } = MessagePort.prototype;
+  let messages = 0;
+  MessagePort.prototype.postMessage = function (...args: unknown[]) {
+    messages++;
+    Reflect.apply(postMessage, this, args);
+  };
+  try {
+    const meeting = new Meeting();
+    const wait = async (memory: Int32Array) => void await Atomics.waitAsync(memory, 1, 0, 50).value;
+    const running = await pool.submit(wait, meeting.memory);
+    const items = 5000;
+    const results = Array.fromAsync(pool.map(double, new Float64Array(items), { chunkSize: items, buffer: items }));
+    await turn();
+    const bad = await pool.submit(type, unreadable());
+    assertInstanceOf(await within(bad.exception()), WorkerDiedError);
+    assertEquals([(await within(results)).length, await within(running.exception())], [items, undefined]);
+  } finally {
+    MessagePort.prototype.postMessage = postMessage;
+  }
+  // Were its numbers sent one by one, each were a message.
+  assert(messages < 1000, String(messages));
+});

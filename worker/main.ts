@@ -82,7 +82,7 @@ export async function workerMain(
     prototype.request = async function (this: unknown, name: unknown, ...rest: unknown[]) {
       const text = `${name}`;
       if (rest.length > 1 && isOurs(text)) {
-        const { steal, ...options } = rest[0] as { steal?: unknown };
+        const { steal, ...options } = (rest[0] ?? {}) as { steal?: unknown };
         if (steal) throw new DOMException("The lock of a worker cannot be stolen", "NotSupportedError");
         rest[0] = { ...options, steal: false };
       }

@@ -118,6 +118,9 @@ const MOST_RUNS = 2 ** 30;
  */
 const LOOKS = 2;
 
+/** For items that are on their way so many looks are waited, a millisecond each. Fewer, and what is done may be lost if the caller was busy; more, and a limit is kept later. */
+const ITEM_LOOKS = 10;
+
 const FAILURES = { loading: "could not load its modules", initializing: "failed in its initializer" };
 
 /** `starting` -> `ready` -> `closing` -> `ended`, or straight to `ended` from anywhere. */
@@ -165,6 +168,8 @@ export class Slot {
   #idleSince = 0;
   #proven = false;
   #dismissed = false;
+  /** How many looks in a row have found that items are on their way. */
+  #itemLooks = 0;
   /** Whether the worker has said something since it was last looked at. */
   #heard = false;
   /** How many looks in a row have found it neither running nor saying anything. */
@@ -352,7 +357,8 @@ export class Slot {
         this.#isFull = true;
         return !this.#letGo(holding, ticket, run);
       } else {
-        holding.posted = run;
+        // Numbers can be read for certain.
+        if (message?.type !== "chunk" || !ArrayBuffer.isView(message.items)) holding.posted = run;
         this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
       }
       if (known === undefined) this.#learn(task);
@@ -543,14 +549,23 @@ export class Slot {
     }
   }
 
-  /** Whether an answer, or that of an item, is on its way by the port: it will be here in a turn or two of the event loop. */
+  /** Whether an answer is on its way by the port: it will be here in a turn or two of the event loop. */
   get hasUnread(): boolean {
-    return this.#holdings.some((holding) => {
+    return this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === FINISHED);
+  }
+
+  /**
+   * The same of items of a chunk that runs, whenever it is looked whether the worker can be stopped. After so many looks what was on its way at the first has arrived: there may be
+   * others without end, if the caller is slower than the worker.
+   */
+  awaitsItems(): boolean {
+    const awaits = this.#holdings.some((holding) => {
       const { run, ticket, claim } = holding;
-      if (run === undefined) return false;
-      const state = this.#stateOf(holding);
-      return state === FINISHED || state === STARTED && ticket !== undefined && ticket.hasUnread(Atomics.load(this.#claims, claim + 1));
+      if (run === undefined || ticket === undefined || this.#stateOf(holding) !== STARTED) return false;
+      return ticket.hasUnread(Atomics.load(this.#claims, claim + 1));
     });
+    this.#itemLooks = awaits ? this.#itemLooks + 1 : 0;
+    return awaits && this.#itemLooks <= ITEM_LOOKS;
   }
 
   /** Lets go of a job that the worker runs: it is to be stopped soon, and is sent nothing any more. */
