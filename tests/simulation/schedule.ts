@@ -315,6 +315,7 @@ export class Schedule implements Stage {
     let starting = 0;
     let roomy = 0;
     check(slots.size <= maxWorkers, "there are no more workers than 'maxWorkers'", () => slots.size);
+    const isComplete = slots.size === maxWorkers && ![...slots].some(({ state }) => state === "starting");
     for (const slot of slots) {
       if (slot.state === "starting") starting++;
       check(slot.state !== "ended", "a worker that has ended has left");
@@ -325,8 +326,9 @@ export class Schedule implements Stage {
         check(ticket.slot === slot && !ticket.queued, "a job is in one place", () => `job ${ticket.id}`);
         if (ticket instanceof JobTicket) check(!ticket.future.done(), "no slot holds a settled job", () => `job ${ticket.id}`);
       }
-      // What a worker has died of waits for one that is free.
-      const mayTake = queue.first !== undefined && (queue.first.unread > 0 ? slot.isFree : slot.hasRoom);
+      // What a worker has died of waits for one that runs nothing, if one may come.
+      const isSafe = slot.isFree && (slot.load === 0 || isComplete);
+      const mayTake = queue.first !== undefined && (queue.first.unread > 0 ? isSafe : slot.hasRoom);
       if (!mayTake || isLeftToOne) continue;
       check(slot.load > 0, "nothing waits when something could run", () => `${queue.size} queued, worker ${slot.id} is idle`);
       roomy++;
