@@ -251,7 +251,9 @@ async function refuseExisting({ paths, log }: LoggedPaths): Promise<void> {
     );
   }
   for (const [what, path, name] of [["output", paths.output, paths.name], ["errors file", paths.errors, paths.errors]] as const) {
-    if (await sizeOf(path) === undefined) continue;
+    const size = await sizeOf(path);
+    // A run that was killed as it began has left an errors file without anything in it.
+    if (size === undefined || size === 0 && path === paths.errors) continue;
     throw new BatchError(`Cannot run batch as the ${what} '${name}' exists: replace it with '--overwrite', or go on with '--resume'`);
   }
 }

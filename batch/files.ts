@@ -59,9 +59,9 @@ export class Files implements Consumer {
   #broken = false;
   /**
    * What may be half of a record, since its stream ended without a newline: whoever stops a batch by Ctrl-C stops its writer too. It is kept back
-   * until it is known that nobody has.
+   * until it is known that nobody has. Each stream has one at the most.
    */
-  #torn: DonePart | undefined;
+  #torn: DonePart[] = [];
   #begin = performance.now();
 
   constructor(options: FilesOptions) {
@@ -70,25 +70,31 @@ export class Files implements Consumer {
   }
 
   take(part: DonePart): void | Promise<void> {
-    // Its place in the output is before those of the next input.
-    const before = this.#torn !== undefined && part.source > this.#torn.source ? this.takeTorn() : undefined;
+    // Their place in the output is before those of the next input.
+    const before = this.isTorn ? this.#takeTornOf((source) => source < part.source) : undefined;
     if (part.torn) {
-      this.#torn = { ...part, torn: false, output: part.output.slice() };
+      this.#torn.push({ ...part, torn: false, output: part.output.slice() });
       return before;
     }
     return before === undefined ? this.#take(part) : before.then(() => this.#take(part));
   }
 
-  /** Takes what may be half of a record for a whole one. */
+  /** Takes what may be halves of records for whole ones. */
   takeTorn(): void | Promise<void> {
-    const part = this.#torn;
-    this.#torn = undefined;
-    if (part !== undefined) return this.#take(part);
+    return this.#takeTornOf(() => true);
+  }
+
+  #takeTornOf(isDue: (source: number) => boolean): void | Promise<void> {
+    const due = this.#torn.filter(({ source }) => isDue(source)).sort((a, b) => a.source - b.source);
+    this.#torn = this.#torn.filter(({ source }) => !isDue(source));
+    let taken: void | Promise<void> = undefined;
+    for (const part of due) taken = taken === undefined ? this.#take(part) : taken.then(() => this.#take(part));
+    return taken;
   }
 
   /** Whether there is what may be half of a record. */
   get isTorn(): boolean {
-    return this.#torn !== undefined;
+    return this.#torn.length > 0;
   }
 
   #take(part: DonePart): void | Promise<void> {

@@ -254,11 +254,11 @@ export interface Block {
 /**
  * Cuts an input into blocks of at least so many bytes that end where a record ends. What a stream has behind its last newline is one by itself.
  *
- * @param options How: `csv` is what stands between fields, undefined where a line is a record.
+ * @param options How: `csv` is what stands between fields, undefined where a line is a record; `least` is how much the first block has to have, if there is so much.
  */
 export async function* blocksOf(
   source: Source,
-  { csv, size, enough }: { csv: string | undefined; size: () => number; enough: AbortSignal },
+  { csv, size, least = 0, enough }: { csv: string | undefined; size: () => number; least?: number; enough: AbortSignal },
 ): AsyncGenerator<Block> {
   let parts: Uint8Array[] = [];
   let length = 0;
@@ -297,7 +297,7 @@ export async function* blocksOf(
     }
     parts.push(part);
     length += part.length;
-    if (length >= size() && whole > 0) yield take(whole);
+    if (length >= size() && whole > 0 && (offset > 0 || whole >= least)) yield take(whole);
   }
   const ofStream = source.seen === undefined;
   if (ofStream && whole > 0 && !enough.aborted) yield take(whole);

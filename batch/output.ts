@@ -107,9 +107,17 @@ export async function goOnAt(file: Deno.FsFile, { path, length }: { path: string
 
 /** Gives a file the permissions of the one that it is to replace, before there is anything in it to be read. */
 export async function keepMode(path: string, partial: string): Promise<void> {
-  const { mode = null } = await ifThere(Deno.stat(path)) ?? {};
+  const [{ mode = null } = {}, { mode: own = null } = {}] = [await ifThere(Deno.stat(path)), await ifThere(Deno.stat(partial))];
+  if (mode === null || own === null) return;
   // Windows has none. Whoever goes on with it has to be able to write to it.
-  if (mode !== null) await Deno.chmod(partial, (mode & 0o7777) | 0o200);
+  const wanted = (mode & 0o7777) | 0o200;
+  if (wanted === (own & 0o7777)) return;
+  try {
+    await Deno.chmod(partial, wanted);
+  } catch (error) {
+    // It is for the owner alone to do that, and not every file system has permissions.
+    if (!(error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotSupported)) throw error;
+  }
 }
 
 class FileOutput implements Output {

@@ -70,7 +70,7 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
   // What it began with has to be in the first block.
   const least = begin?.length ?? 0;
   for await (
-    let block of named(source, () => blocksOf(source, { csv, size: () => Math.max(chunk(Infinity), length === 0 ? least : 0), enough }))
+    let block of named(source, () => blocksOf(source, { csv, size: () => chunk(Infinity), least, enough }))
   ) {
     if (length === 0 && source.seen === undefined && !block.torn) {
       const count = begin?.length ?? Math.min(BEGIN, block.bytes.length);

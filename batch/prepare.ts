@@ -52,14 +52,17 @@ export async function prepareTask(task: ResolvedBatch["task"]): Promise<Prepared
 /** What a module is made of, and a hash of all that. */
 async function lookAt(url: string): Promise<{ hash: string; files: string[] }> {
   const files = await taskFiles(url);
-  const contents = [...files.values()];
+  return { hash: await hashOf(files.size === 0 ? new TextEncoder().encode(url) : joined([...files.values()])), files: [...files.keys()] };
+}
+
+function joined(contents: Uint8Array[]): Uint8Array<ArrayBuffer> {
   const all = new Uint8Array(contents.reduce((length, content) => length + content.length, 0));
   let at = 0;
   for (const content of contents) {
     all.set(content, at);
     at += content.length;
   }
-  return { hash: await hashOf(files.size === 0 ? new TextEncoder().encode(url) : all), files: [...files.keys()] };
+  return all;
 }
 
 /**
@@ -68,13 +71,15 @@ async function lookAt(url: string): Promise<{ hash: string; files: string[] }> {
  *
  * @returns What rejects with a {@linkcode BatchError} if they are not.
  */
-export function unchangedTask({ module, source, files, hash }: PreparedTask): () => Promise<void> {
+export function unchangedTask({ module, files, hash }: PreparedTask): () => Promise<void> {
   let known: string | undefined;
   return async () => {
     const found = await Promise.all(files.map((file) => Deno.stat(file).catch(() => undefined)));
     const now = found.map((info) => `${info?.mtime?.getTime()} ${info?.size} ${info?.ino}`).join();
     if (files.length === 0 || now === known) return;
-    if ("module" in source && (await lookAt(source.module)).hash !== hash) {
+    // Those that were there at the begin: what is loaded may make others.
+    const contents = await Promise.all(files.map((file) => Deno.readFile(file).catch(() => new Uint8Array())));
+    if (await hashOf(joined(contents)) !== hash) {
       throw new BatchError(
         `Cannot go on as the task module '${module}', or what it imports, was changed while it ran, and workers may have either version: ` +
           "put back what was there",

@@ -50,7 +50,8 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
     throw new BatchError(`Cannot retry as the run to '${paths.name}' was not finished: go on with '--resume'`);
   }
   await refuseChanged("retry", { paths, last });
-  refuseOtherErrors("retry", { paths, found });
+  // By another path it may be the same one.
+  if (!await isLeft(paths.errors, last)) refuseOtherErrors("retry", { paths, found });
   // Nobody else begins to write to it while it is read. On Windows, what is locked is locked to this thread's other handles, too.
   using errorsFile = last.failed === 0 ? undefined : await openErrors(paths.errors);
   if (Deno.build.os === "windows") errorsFile?.close();
@@ -133,6 +134,12 @@ export function refuseOtherErrors(action: string, { paths, found }: { paths: Pat
   throw new BatchError(
     `Cannot ${action} '${paths.name}' as its errors file is '${was}', and not '${paths.errors}': name that one with '--errors', or begin anew with '--overwrite'`,
   );
+}
+
+/** Whether this is the errors file that the job log tells of; false as well if it does not tell enough. */
+async function isLeft(path: string, { errors, errorsSample }: LogEntry): Promise<boolean> {
+  const is = await errorsState(path);
+  return errorsSample !== undefined && is.errors === errors && is.errorsSample === errorsSample;
 }
 
 /** Reads an errors file to its end, before anything is done that relies on it. */

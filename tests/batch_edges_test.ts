@@ -622,3 +622,31 @@ Deno.test(`batch() with 'retryFailed' leaves all as it is if its task is changed
   assert(error instanceof BatchError && error.message.includes("was changed while it ran"), `${error}`);
   assertEquals(files(), before);
 });
+
+Deno.test(`batch() takes no task for changed for what that makes while it is loaded ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const made = JSON.stringify(folder.of("made.js"));
+  const task = folder.write(
+    "task.js",
+    `Deno.writeTextFileSync(${made}, "export const made = (x) => x;");
+    const { made } = await import("./made.js");
+    export default made;`,
+  );
+  const options = { input: folder.write("in.ndjson", numbers(10)), output: folder.of("out"), permissions: "inherit" } as const;
+  assertEquals([(await run(task, options)).outcome, folder.read("out")], ["complete", numbers(10)]);
+});
+
+Deno.test(`batch() goes on where it may not give an output its permissions, as it is somebody else's ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const output = folder.write("out", "before");
+  Deno.chmodSync(output, 0o600);
+  const { chmod } = Deno;
+  Deno.chmod = () => Promise.reject(new Deno.errors.PermissionDenied("Operation not permitted (os error 1)"));
+  try {
+    const input = folder.write("in.ndjson", numbers(10));
+    assertEquals((await run((x: number) => x, { input, output, overwrite: true })).outcome, "complete");
+  } finally {
+    Deno.chmod = chmod;
+  }
+  assertEquals(folder.read("out"), numbers(10));
+});

@@ -123,3 +123,27 @@ Deno.test(`batch() has its errors file for itself, and touches nothing where ano
   assertEquals((await first).failed, 10);
   assertEquals(folder.json("e.ndjson").length, 10);
 });
+
+Deno.test(`batch() with 'retryFailed' takes the errors file that its run left by whichever path ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(1000));
+  for (const name of ["a", "errors", "deep"]) Deno.mkdirSync(folder.of(name));
+  const errors = folder.of("errors/e.ndjson");
+  await run(tenth, { input, output: folder.of("a/out"), errors });
+  Deno.renameSync(folder.of("a"), folder.of("deep/b"));
+  // Seen from there, the file is somewhere else.
+  assertEquals((await run(same, { input, output: folder.of("deep/b/out"), errors, retryFailed: true })).failed, 0);
+  assertEquals(folder.read("deep/b/out"), numbers(1000));
+});
+
+Deno.test(`batch() can be run, and gone on with, where a run was killed as it began ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(100));
+  for (const resume of [true, false]) {
+    const output = folder.of(`out ${resume}`);
+    folder.write(`out ${resume}.errors.ndjson`, "");
+    folder.write(`out ${resume}.log`, "");
+    const { failed } = await run(tenth, { input, output, resume });
+    assertEquals([failed, folder.json(`out ${resume}.errors.ndjson`).length], [10, 10]);
+  }
+});

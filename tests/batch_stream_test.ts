@@ -83,6 +83,42 @@ Deno.test(`batch() puts what a stream has behind its last newline before the res
 });
 
 Deno.test(
+  `batch() loses no line of several streams without a newline at their ends, in whichever order they are done ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    for (const ordered of [true, false]) {
+      const slow = async (x: number) => {
+        if (x % 10 === 2) await new Promise((resolve) => setTimeout(resolve, 100));
+        return x;
+      };
+      const input = [streamOf("1\n2"), streamOf("3\n4"), streamOf("12"), streamOf("5\n6")];
+      const { records } = await run(slow, { input, output: folder.of("out"), ordered, overwrite: true, workers: 3 });
+      const results = folder.json("out");
+      assertEquals([records, ordered ? results : results.sort((a, b) => a - b)], [
+        7,
+        ordered ? [1, 2, 3, 4, 12, 5, 6] : [1, 2, 3, 4, 5, 6, 12],
+      ]);
+    }
+  },
+);
+
+Deno.test("blocksOf() gives a first block of as many bytes as are asked for, though a line ends before", async () => {
+  const source = {
+    name: "in",
+    path: undefined,
+    size: undefined,
+    seen: undefined,
+    ranges: false,
+    open: () => Promise.resolve(streamOf("one\n", "two\nth", "ree\n", "four\n")),
+  };
+  const found: string[] = [];
+  const options = { csv: undefined, size: () => 1, least: 9, enough: new AbortController().signal };
+  for await (const { bytes } of blocksOf(source, options)) found.push(decoder.decode(bytes));
+  assertEquals(found, ["one\ntwo\nthree\n", "four\n"]);
+});
+
+Deno.test(
   `batch() with 'resume' refuses a stream that is shorter than what is done of it, or another, and can still go on ${NEEDS}`,
   { ignore },
   async () => {
