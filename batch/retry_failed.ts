@@ -185,7 +185,8 @@ async function runAgain(
       const [failed] = errors.map(({ members }) => parseMembers(members));
       return merge!.take(index, { output, error: failed });
     },
-    save: () => Promise.resolve(),
+    // There is nothing to be saved before all is done; but what would be for nothing is not gone on with.
+    save: unchangedTask(plan.task),
   };
   const run: BatchRun = new BatchRun({
     pool,
