@@ -42,6 +42,14 @@ interface Entry {
   givenBack: boolean;
 }
 
+/** A job that nobody wants any more. */
+interface Stop {
+  /** When it was sent, as the queue has it: another of its name was sent at another time. Undefined as long as that was not read. */
+  timestamp?: string;
+  /** Whether it was heard to have ended. */
+  ended: boolean;
+}
+
 /**
  * What came of jobs is kept for producers that come back or were held up, for so many seconds and so many jobs. More, and Redis holds it in memory
  * for nothing: a failure takes 2 KB, and with its arguments and the longest of errors 288 KB. Fewer, and a producer hears nothing of its job if
@@ -78,8 +86,8 @@ export class Link {
   #entries = new Map<string, Entry>();
   /** What is about to be taken out of the queue: under the same name nothing new is sent before. */
   #drops = new Map<string, Promise<void>>();
-  /** What hosts were told to stop, until it is heard to have ended. */
-  #stopped = new Set<string>();
+  /** What was to be taken out of the queue, until it is heard to have ended: what is heard until then is of it, and not of a new one of its name. */
+  #stopped = new Map<string, Stop>();
   #sweeps = 0;
   /** Resolves with the next sweep, or when there is none any more. */
   #nextSweep = Promise.withResolvers<void>();
@@ -105,16 +113,18 @@ export class Link {
     this.#queue.on("error", () => {});
     this.#events.on("error", (error) => this.#tell(error));
     this.#events.on("completed", ({ jobId, returnvalue }) => {
-      this.#stopped.delete(jobId);
-      this.#end(jobId, { kind: "completed", reply: returnvalue });
+      if (this.#wasStopped(jobId)) this.#ask(jobId);
+      else this.#end(jobId, { kind: "completed", reply: returnvalue });
     });
     this.#events.on("failed", ({ jobId, failedReason }) => {
-      if (this.#stopped.delete(jobId) && isCancelled(failedReason)) return this.#sendAgain(jobId);
+      const stopped = this.#wasStopped(jobId);
+      if (stopped && isCancelled(failedReason)) return this.#sendAgain(jobId);
       // The event does not tell how often the job was delivered.
-      if (failedReason === STALLED) this.#ask(jobId);
+      if (stopped || failedReason === STALLED) this.#ask(jobId);
       else this.#end(jobId, { kind: "failed", reason: failedReason });
     });
     this.#events.on("removed", ({ jobId }) => {
+      this.#wasStopped(jobId);
       const entry = this.#entries.get(jobId);
       if (entry !== undefined) this.#errand(() => this.#removed(entry));
     });
@@ -194,30 +204,44 @@ export class Link {
 
   /** A server that refuses to write passes the word on all the same, and is asked again with each sweep. */
   async #takeOut(entry: Entry): Promise<void> {
+    const { id } = entry;
     await entry.sent;
+    // It was refused.
+    if (entry.sentAt === Infinity) return;
+    const stop: Stop = { ended: false };
+    // Before anything is asked: it may end at any moment, and the event of that forgets it.
+    this.#stopped.set(id, stop);
     do {
       try {
-        return await this.#stop(entry.id);
+        return await this.#stop(id, stop);
       } catch (error) {
         if (!refusesWrites(error as Error)) throw error;
         this.#tell(error as Error);
         await this.#nextSweep.promise;
       }
-    } while (this.#state === "open");
+    } while (this.#state === "open" && !stop.ended);
   }
 
-  async #stop(id: string): Promise<void> {
-    // Before anything is asked: it may end at any moment, and the event of that forgets it.
-    this.#stopped.add(id);
+  /** Takes a job out, or has it stopped. Between two tries it may have ended, and another of its name have been sent: that is not touched. */
+  async #stop(id: string, stop: Stop): Promise<void> {
+    const timestamp = await this.#client.hget(this.#queue.toKey(id), "timestamp");
+    if (timestamp === null || timestamp !== (stop.timestamp ??= timestamp)) return;
     try {
-      if (await this.#queue.remove(id) === 1 || !await this.#mark(id)) return void this.#stopped.delete(id);
+      if (await this.#queue.remove(id) === 1 || !await this.#mark(id)) return;
     } catch (error) {
-      if (!refusesWrites(error as Error)) this.#stopped.delete(id);
       await this.#client.publish(this.#channel, id);
       throw error;
     }
     // In this order: should the host die before it hears, the next one finds that nobody wants the job any more.
     await this.#client.publish(this.#channel, id);
+  }
+
+  /** Whether what was heard of a name is the end of a job that was taken out. That is heard once. */
+  #wasStopped(id: string): boolean {
+    const stop = this.#stopped.get(id);
+    if (stop === undefined) return false;
+    stop.ended = true;
+    return this.#stopped.delete(id);
   }
 
   /** Has the queue know that nobody wants a job any more, unless it has ended. */

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { Redis } from "ioredis";
-import { serve } from "../mod.ts";
+import { Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
 
@@ -67,3 +67,50 @@ Deno.test("an event that is no JSON does not end the listening", async () => {
   assert(elapsed < 4000, `${elapsed} ms`);
   await client.quit();
 });
+
+// BullMQ's reader of events waits for five seconds after an error.
+Deno.test(
+  "a cancelled job that ends between two tries to take it out is not mistaken for one that another producer sends under its name",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using one = await openPool(server, silent);
+    await using two = await openPool(server, silent);
+    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, lockDuration: 60_000, ...silent });
+    const client = new Redis(server.url);
+    const gate = `${server.folder}/go`;
+    const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
+    await until(() => old.running());
+    await client.config("SET", "maxmemory", "1");
+    assert(old.cancel({ force: true }));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await client.config("SET", "maxmemory", "0");
+    await until(async () => await client.exists("dpool:test.v1:job-same") === 0);
+    const future = await two.submit(new Job({ id: "same", func: tasks.note, args: [`${server.folder}/runs`, gate] }));
+    // The next try comes with a sweep, which is every other second.
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    await Deno.writeTextFile(gate, "");
+    assertEquals(await within(future.result()), "noted");
+    await client.quit();
+  },
+);
+
+Deno.test(
+  "a job that is cancelled while the server takes no writes does not end one of its name that its pool submits later",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using pool = await openPool(server, silent);
+    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, lockDuration: 60_000, ...silent });
+    const client = new Redis(server.url);
+    const old = await pool.submit(new Job({ id: "same", func: tasks.spinForEver }));
+    await until(() => old.running());
+    await client.replicaof("127.0.0.1", "1");
+    assert(old.cancel({ force: true }));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    await client.replicaof("NO", "ONE");
+    const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+    assertEquals(await within(future.result()), 2);
+    await client.quit();
+  },
+);
