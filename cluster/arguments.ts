@@ -110,8 +110,10 @@ function read(args: readonly string[]): Request {
   const redis = text(parsed, "redis") ?? "redis://127.0.0.1:6379";
   const name = text(parsed, "name");
   const queue = text(parsed, "queue") ?? "default";
+  const ca = text(parsed, "ca");
   accepted(() => {
-    resolveConnection(ACTION, redis);
+    // What is in the file is read later.
+    resolveConnection(ACTION, ca === undefined ? redis : { url: redis, ca: "" });
     checkedQueue(ACTION, queue);
     if (name !== undefined) checkedHostName(ACTION, name);
   });
@@ -119,7 +121,7 @@ function read(args: readonly string[]): Request {
     redis,
     queue,
     passwordFile: text(parsed, "password-file"),
-    ca: text(parsed, "ca"),
+    ca,
   };
   switch (command) {
     case "serve": {

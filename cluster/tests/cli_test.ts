@@ -87,6 +87,7 @@ Deno.test("cli.ts tells what is wrong with the command line, and needs no server
       ["status", "--redis", "http://127.0.0.1"],
       "Cannot use queue as the address of the connection must be redis://HOST:PORT or rediss://HOST:PORT",
     ],
+    [["status", "--redis", "redis://127.0.0.1", "--ca", "ca.crt"], "Cannot use queue as 'ca' needs an address that begins with rediss://"],
     [["serve", "a.ts", "--name", "a b"], "Cannot use queue as 'name' must be of letters"],
   ];
   for (const [args, message] of cases) {
