@@ -405,8 +405,9 @@ class Host implements ClusterHost {
     if (!await settledWithin(closed, timeout)) {
       for (const controller of this.#active.values()) controller.abort(HANDED_BACK);
       const heard = await settledWithin(closed, FAREWELL);
-      if (!heard && this.#active.size > 0) {
-        this.#options.onError(new Error(`Left ${this.#active.size} jobs for other hosts to find, as the server does not answer`));
+      const { underWay } = this.#worker;
+      if (!heard && underWay > 0) {
+        this.#options.onError(new Error(`Left ${underWay} jobs for other hosts to find, as the server does not answer or takes no writes`));
       }
       if (!heard) this.#server.end();
     }
@@ -420,7 +421,8 @@ class Host implements ClusterHost {
   /** Stops a job that runs here. */
   #cancel(id: string): void {
     const controller = this.#active.get(id);
-    if (controller !== undefined) return controller.abort(CANCELLED);
+    // One that is stopped already may wait for its next run here, which is then not to begin.
+    if (controller !== undefined && !controller.signal.aborted) return controller.abort(CANCELLED);
     this.#cancelled.add(id);
     if (this.#cancelled.size > MOST_CANCELLED) this.#cancelled.delete(this.#cancelled.values().next().value!);
   }
@@ -502,7 +504,7 @@ class Host implements ClusterHost {
   async #run(id: string, envelope: Envelope, { called, signal }: { called: Called; signal: AbortSignal }): Promise<Reply> {
     const task = this.#admit(called, envelope);
     const { stored } = envelope;
-    if (stored !== undefined) envelope[stored] = JSON.parse(await this.#readArguments(id, called));
+    if (stored !== undefined) envelope[stored] = JSON.parse(await unlessStopped(this.#readArguments(id, called), signal));
     signal.throwIfAborted();
     const reply = envelope.items === undefined
       ? await this.#runOne(called, task, envelope, signal)
@@ -511,7 +513,7 @@ class Host implements ClusterHost {
     // Those of items were cut to what may travel, or go into the store.
     if (store === undefined && reply.items !== undefined) return reply;
     if (!isTooLarge(reply, { what: "the result", store })) return reply;
-    await this.#store().put(payloadKey(queue, id, "result"), JSON.stringify(reply));
+    await unlessStopped(this.#store().put(payloadKey(queue, id, "result"), JSON.stringify(reply)), signal);
     return { v: VERSION, stored: true };
   }
 
@@ -717,6 +719,24 @@ function failure(error: unknown): UnrecoverableError {
   const failure = new UnrecoverableError(JSON.stringify(writeFailure(error)));
   failure.stack = "";
   return failure;
+}
+
+/**
+ * What comes of the store, unless the job is to be run elsewhere: that need not wait for a store that takes its time. One that was cancelled does:
+ * what is put must not come behind what another job of the same name puts.
+ */
+async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const stopped = Promise.withResolvers<never>();
+  const stop = (): void => {
+    if (signal.reason !== CANCELLED) stopped.reject(signal.reason);
+  };
+  signal.addEventListener("abort", stop);
+  if (signal.aborted) stop();
+  try {
+    return await Promise.race([work, stopped.promise]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
 }
 
 /** Whether a promise settles in time. */

@@ -7,6 +7,17 @@ const REFUSED_PAUSE = 1000;
 /** So often within a lock's time it is looked whether locks have run out. Less, and a job runs on for longer that another host may have by then. */
 const LOOKS = 10;
 
+/** A lock that this host has, or had, on a job. */
+interface Lock {
+  token: string;
+  /** When it was last there for certain, in ms of `performance.now()`; before all time if it is gone. */
+  seen: number;
+  /** Whether the job waits for an earlier run of itself to end. */
+  waits: boolean;
+  /** When the queue gave the job, in ms since 1970. */
+  processedOn: number;
+}
+
 /** What it needs beside what BullMQ's has. */
 export interface TakerOptions extends WorkerOptions {
   lockDuration: number;
@@ -22,27 +33,26 @@ export class Taker extends Worker {
   #lockDuration: number;
   #lost: (id: string) => void;
   /** What is done for each job, from when it came to when its outcome is delivered. */
-  #underWay = new Map<string, Promise<unknown>>();
-  /** When the lock of each job was last there for certain, in ms of `performance.now()`. */
-  #locked = new Map<string, number>();
+  #underWay = new Map<string, Promise<void>>();
+  /** The last lock of each job: an earlier run of it has none any more. */
+  #locks = new Map<string, Lock>();
   #timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(name: string, process: Processor, { lost, ...options }: TakerOptions) {
     super(name, process, options);
     this.#lockDuration = options.lockDuration;
     this.#lost = lost;
-    this.on("lockRenewalFailed", (ids: string[]) => ids.forEach(lost));
-    this.on("locksRenewed", ({ jobIds }) => {
-      for (const id of jobIds) if (this.#locked.has(id)) this.#locked.set(id, performance.now());
-    });
   }
 
   /** Takes jobs until it is closed. */
   override async run(): Promise<void> {
     // A renewal that the server does not answer, or refuses, fails for BullMQ when it is answered and not before.
     this.#timer = setInterval(() => {
-      const last = performance.now() - this.#lockDuration;
-      for (const [id, locked] of this.#locked) if (locked <= last) this.#lost(id);
+      for (const [id, lock] of this.#locks) {
+        // The end of the earlier run ends the renewals.
+        if (lock.waits) this.lockManager.trackJob(id, lock.token, lock.processedOn);
+        if (this.#hasLapsed(lock)) this.#lost(id);
+      }
     }, this.#lockDuration / LOOKS);
     try {
       await super.run();
@@ -51,24 +61,60 @@ export class Taker extends Worker {
     }
   }
 
+  /** Renews locks. That of an earlier run, which is gone, says nothing of the one of a later run. */
+  override async extendJobLocks(ids: string[], tokens: string[], duration: number): Promise<string[]> {
+    const gone = await super.extendJobLocks(ids, tokens, duration);
+    for (const [i, id] of ids.entries()) {
+      const lock = this.#locks.get(id);
+      if (lock === undefined || lock.token !== tokens[i]) continue;
+      lock.seen = gone.includes(id) ? -Infinity : performance.now();
+      if (gone.includes(id)) this.#lost(id);
+    }
+    return gone;
+  }
+
   /**
    * A job whose lock has run out while it runs here may come here again. BullMQ knows jobs by their names alone: the end of the first run would
-   * end the renewals of the second's lock, so that the second begins after it.
+   * end the renewals of the second's lock, so that the second begins after it, and keeps its lock until then. One that comes only to be failed
+   * waits for nothing.
    */
   override async processJob(job: Job, token: string, fetchNext?: () => boolean): Promise<void | Job> {
     const id = job.id!;
-    const taken = performance.now();
-    for (let earlier = this.#underWay.get(id); earlier !== undefined; earlier = this.#underWay.get(id)) {
-      this.#lost(id);
-      await Promise.allSettled([earlier]);
+    const lock: Lock = { token, seen: performance.now(), waits: false, processedOn: job.processedOn! };
+    this.#locks.set(id, lock);
+    let earlier = this.#underWay.get(id);
+    if (earlier !== undefined) this.#lost(id);
+    while (earlier !== undefined && !job.deferredFailure) {
+      lock.waits = true;
+      this.lockManager.trackJob(id, token, lock.processedOn);
+      await earlier;
+      earlier = this.#underWay.get(id);
     }
-    this.#locked.set(id, taken);
-    const through = super.processJob(job, token, fetchNext).finally(() => {
-      this.#underWay.delete(id);
-      this.#locked.delete(id);
-    });
-    this.#underWay.set(id, through);
-    return await through;
+    try {
+      // It is another's by now, or will be soon.
+      if (lock.waits && (this.#locks.get(id) !== lock || this.#hasLapsed(lock))) return;
+      lock.waits = false;
+      const run = super.processJob(job, token, fetchNext);
+      const through = Promise.allSettled([earlier, run]).then(() => {
+        if (this.#underWay.get(id) === through) this.#underWay.delete(id);
+      });
+      this.#underWay.set(id, through);
+      return await run;
+    } finally {
+      if (this.#locks.get(id) === lock) {
+        this.#locks.delete(id);
+        this.lockManager.untrackJob(id);
+      }
+    }
+  }
+
+  /** How many jobs came here whose outcome is not delivered yet. */
+  get underWay(): number {
+    return this.#underWay.size;
+  }
+
+  #hasLapsed({ seen }: Lock): boolean {
+    return seen <= performance.now() - this.#lockDuration;
   }
 
   /** A record that others wrote and that is no JSON is a job as well, so that it fails and does not come again and again. */
@@ -85,7 +131,7 @@ export class Taker extends Worker {
       return await super.moveToActive(token, name);
     } catch (error) {
       // BullMQ tries again at once as long as something runs here.
-      if (refusesWrites(error as Error)) await this.delay(REFUSED_PAUSE);
+      if (refusesWrites(error as Error) || (error as Error).name === "ReplyError") await this.delay(REFUSED_PAUSE);
       throw error;
     }
   }
@@ -105,11 +151,12 @@ export class Taker extends Worker {
       try {
         return await deliver();
       } catch (error) {
-        if (!refusesWrites(error as Error)) throw error;
+        // Without a lock there is nothing to deliver, and a later run may have one.
+        if (!refusesWrites(error as Error) || this.#locks.get(job.id!)?.token !== token) throw error;
         this.emit("error", error as Error);
         this.lockManager.trackJob(job.id!, token, job.processedOn!);
         await this.delay(Math.min(REFUSED_PAUSE, this.#lockDuration / LOOKS));
-        this.lockManager.untrackJob(job.id!);
+        if (this.#locks.get(job.id!)?.token === token) this.lockManager.untrackJob(job.id!);
       }
     }
   }

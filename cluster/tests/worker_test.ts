@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
-import { type ClusterHost, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
+import { type ClusterHost, type PayloadStore, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
 
@@ -123,3 +123,138 @@ Deno.test("a record whose data is no JSON fails after one attempt", async () => 
   assertEquals(await client.hget("dpool:test.v1:job-bad", "ats"), "1");
   await client.quit();
 });
+
+/** A store in memory whose results wait until they are let in, or until the test is over. */
+function heldStore(): { payloads: PayloadStore; puts: () => number; release: () => void } & Disposable {
+  const texts = new Map<string, string>();
+  const gate = Promise.withResolvers<void>();
+  let puts = 0;
+  const payloads: PayloadStore = {
+    async put(key, text) {
+      if (key.endsWith(".result")) {
+        puts++;
+        await gate.promise;
+      }
+      texts.set(key, text);
+    },
+    get: (key) => Promise.resolve(texts.get(key)!),
+    delete: (key) => Promise.resolve(void texts.delete(key)),
+  };
+  return { payloads, puts: () => puts, release: gate.resolve, [Symbol.dispose]: gate.resolve };
+}
+
+Deno.test("with 'redeliveries' of 0 nothing runs twice whose lock is gone while the store takes its time", async () => {
+  await using server = await RedisServer.start();
+  using store = heldStore();
+  const { payloads } = store;
+  await using pool = await openPool(server, { payloads });
+  const { host } = await serveHere(server, { lockDuration: 500, redeliveries: 0, payloads });
+  await using _host = host;
+  const file = `${server.folder}/runs`;
+  const future = await pool.submit(tasks.noteLarge, { file, length: 400_000 });
+  await until(() => store.puts() === 1);
+  const client = new Redis(server.url);
+  await client.del(await locks(client));
+  assertInstanceOf(await within(future.exception()), WorkerDiedError);
+  await until(async () => (await locks(client)).length === 0);
+  assertEquals([(await lines(file)).length, pool.stats().redelivered], [1, 0]);
+  await client.quit();
+});
+
+Deno.test("a job whose lock is gone while the store takes its time runs again without waiting for that", async () => {
+  await using server = await RedisServer.start();
+  using store = heldStore();
+  const { payloads } = store;
+  await using pool = await openPool(server, { payloads });
+  const { host } = await serveHere(server, { lockDuration: LONG, payloads });
+  await using _host = host;
+  const file = `${server.folder}/runs`;
+  const future = await pool.submit(tasks.noteLarge, { file, length: 400_000 });
+  await until(() => store.puts() === 1);
+  const client = new Redis(server.url);
+  await client.del(await locks(client));
+  await until(() => store.puts() === 2);
+  store.release();
+  assertEquals((await within(future.result())).length, 400_000);
+  assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
+  await client.quit();
+});
+
+Deno.test("a job that waits for an earlier run of itself keeps its lock, and does not run if it is cancelled meanwhile", async () => {
+  await using server = await RedisServer.start();
+  using store = heldStore();
+  const { payloads } = store;
+  await using pool = await openPool(server, { payloads });
+  const { host } = await serveHere(server, { lockDuration: 500, payloads });
+  await using _host = host;
+  const file = `${server.folder}/runs`;
+  const future = await pool.submit(tasks.noteLarge, { file, length: 400_000 });
+  await until(() => store.puts() === 1);
+  const client = new Redis(server.url);
+  // One that was told to stop ends when its result is in the store.
+  await client.publish("dpool:test.v1:cancel:0", `job-${future.id}`);
+  await client.del(await locks(client));
+  await until(() => pool.stats().redelivered === 1);
+  await until(async () => (await locks(client)).length === 1);
+  // The lock has to be renewed three times.
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assertEquals((await locks(client)).length, 1);
+  assert(future.cancel({ force: true }));
+  await until(async () => (await client.hget(`dpool:test.v1:job-${future.id}`, "data"))?.includes('"cancelled":true') === true);
+  store.release();
+  await until(async () => (await client.exists(`dpool:test.v1:job-${future.id}`)) === 0);
+  assertEquals((await lines(file)).length, 1);
+  await client.quit();
+});
+
+// BullMQ's reader of events waits for five seconds after an error.
+Deno.test(
+  "what a job returned while the server was busy is delivered later, and such a server is left alone for a second",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start(["--busy-reply-threshold", "100"]);
+    await using pool = await openPool(server, { onError: () => {} });
+    const { host, reported } = await serveHere(server, { lockDuration: LONG, stalledInterval: LONG });
+    await using _host = host;
+    const [file, one, two] = [`${server.folder}/runs`, `${server.folder}/one`, `${server.folder}/two`];
+    const futures = [await pool.submit(tasks.note, file, one), await pool.submit(tasks.note, file, two)];
+    await until(async () => (await lines(file)).length === 2);
+    const [client, other] = [new Redis(server.url), new Redis(server.url)];
+    const errors = async (): Promise<number> => Number(/total_error_replies:(\d+)/.exec(await other.info("stats"))![1]);
+    await errors();
+    const script = client.eval("while true do end", 0).catch(() => {});
+    await Deno.writeTextFile(one, "");
+    await until(() => reported.some((error) => error.includes("BUSY")));
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await other.script("KILL");
+    await script;
+    const refused = await errors();
+    assert(refused < 100, `${refused} errors within a second`);
+    await Deno.writeTextFile(two, "");
+    assertEquals(await within(Promise.all(futures.map((future) => future.result()))), ["noted", "noted"]);
+    assertEquals((await lines(file)).length, 2);
+    await client.quit();
+    await other.quit();
+  },
+);
+
+Deno.test(
+  "a host that is told to stop says that it leaves results behind which the server does not take",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using pool = await openPool(server, { onError: () => {} });
+    const { host, reported } = await serveHere(server, { lockDuration: LONG });
+    await using _host = host;
+    const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+    await pool.submit(tasks.note, file, gate);
+    await until(async () => (await lines(file)).length === 1);
+    const client = new Redis(server.url);
+    await client.replicaof("127.0.0.1", "1");
+    await Deno.writeTextFile(gate, "");
+    await until(() => host.stats().running === 0);
+    await host.shutdown({ timeout: 100 });
+    assertStringIncludes(reported.join("\n"), "Left 1 jobs for other hosts to find, as the server does not answer or takes no writes");
+    await client.quit();
+  },
+);
