@@ -121,12 +121,12 @@ export class Link {
       if (stopped && isCancelled(failedReason)) return this.#sendAgain(jobId);
       // The event does not tell how often the job was delivered.
       if (stopped || failedReason === STALLED) this.#ask(jobId);
+      else if (isCancelled(failedReason)) this.#gone(jobId, { kind: "failed", reason: failedReason });
       else this.#end(jobId, { kind: "failed", reason: failedReason });
     });
     this.#events.on("removed", ({ jobId }) => {
       this.#wasStopped(jobId);
-      const entry = this.#entries.get(jobId);
-      if (entry !== undefined) this.#errand(() => this.#removed(entry));
+      this.#gone(jobId, { kind: "removed" });
     });
     this.#events.on("active", ({ jobId }) => {
       const entry = this.#entries.get(jobId);
@@ -403,11 +403,15 @@ export class Link {
     }
   }
 
-  /** It was removed, or another of its name was, before it was sent: events come late. */
-  async #removed(entry: Entry): Promise<void> {
-    await entry.sent;
-    const there = await this.#client.exists(this.#queue.toKey(entry.id));
-    if (there === 0 && this.#entries.get(entry.id) === entry) this.#end(entry.id, { kind: "removed" });
+  /** It was taken out of the queue, or another of its name was, before it was sent: events come late. */
+  #gone(id: string, ending: Ending): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    this.#errand(async () => {
+      await entry.sent;
+      if (await this.#client.exists(this.#queue.toKey(id)) === 1) await this.#lookUp([entry]);
+      else if (this.#entries.get(id) === entry) this.#end(id, ending);
+    });
   }
 
   /**

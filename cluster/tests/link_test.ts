@@ -114,3 +114,28 @@ Deno.test(
     await client.quit();
   },
 );
+
+// BullMQ's reader of events waits for five seconds after an error.
+Deno.test(
+  "a producer that hears late of the end of a cancelled job does not take it for that of its own of the same name",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using one = await openPool(server, silent);
+    await using two = await openPool(server, silent);
+    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, lockDuration: 60_000, ...silent });
+    const client = new Redis(server.url);
+    const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
+    await until(() => old.running());
+    // Being made a replica ends the reading of events.
+    await client.replicaof("127.0.0.1", "1");
+    await client.replicaof("NO", "ONE");
+    assert(old.cancel({ force: true }));
+    await until(async () => await client.exists("dpool:test.v1:job-same") === 0);
+    const future = await two.submit(new Job({ id: "same", func: tasks.note, args: [`${server.folder}/runs`, `${server.folder}/go`] }));
+    await new Promise((resolve) => setTimeout(resolve, 6000));
+    await Deno.writeTextFile(`${server.folder}/go`, "");
+    assertEquals(await within(future.result()), "noted");
+    await client.quit();
+  },
+);
