@@ -262,7 +262,9 @@ export function readFailedReason(
 ): unknown {
   if (reason === STALLED) {
     return new WorkerDiedError(
-      `Lost job ${show(jobId)} (task ${show(taskName)}) as the hosts that ran it are gone or have lost its lock, and it is not delivered again`,
+      `Lost job ${show(jobId)} (task ${
+        show(taskName)
+      }) as the hosts that ran it are gone or have lost its lock, and it is not delivered again`,
       { jobId, taskName, attempts: deaths },
     );
   }
