@@ -2,7 +2,7 @@ import type { ProcessPool } from "../pool.ts";
 import { count } from "../report/figures.ts";
 import { readHeader } from "./csv.ts";
 import { Coverage } from "./coverage.ts";
-import { BatchError, explained } from "./errors.ts";
+import { BatchError, explained, WRITING } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
 import { expandInputs, findSources, refuseChangedInputs, type Source } from "./inputs.ts";
@@ -19,6 +19,7 @@ import { type LoggedPaths, refuseChanged, refuseOtherErrors, retryFailed, settle
 import {
   checkDistinct,
   createPool,
+  folderOf,
   followLinks,
   leftBefore,
   type Paths,
@@ -166,13 +167,6 @@ async function stoppedSummary(plan: Plan, paths: Paths, { records, failed }: Tot
   return summary;
 }
 
-const WRITING = { flag: "--allow-write" };
-
-/** What the folder is called that has the output, and the job log beside it. */
-function folderOf({ name }: Paths): string {
-  return `folder of the output '${name}'`;
-}
-
 /** The pool of a run, and when that began. */
 interface Workers {
   pool: ProcessPool;
@@ -191,7 +185,6 @@ async function withWorkers<T>(plan: Plan, work: (workers: Workers) => Promise<T>
   }
 }
 
-/** Opens files in a folder. */
 async function removeAll(paths: string[]): Promise<void> {
   // What is not there, or may not be written, was not made by this run.
   for (const path of paths) await Deno.remove(path).catch(() => {});

@@ -35,6 +35,9 @@ export class BatchError extends Error {
   }
 }
 
+/** The flag that allows to write. */
+export const WRITING = { flag: "--allow-write" };
+
 /**
  * Does something with a path.
  *

@@ -68,8 +68,11 @@ export class ErrorsFile implements Disposable {
 
   /** Completes it. */
   async finish(sources: readonly Source[], coverages: readonly Coverage[]): Promise<void> {
-    // Removed while it is locked: else somebody may have begun to write to it.
-    if (this.length === 0) await ifThere(Deno.remove(this.path));
+    if (this.length === 0) {
+      // While it is locked: once it is not, it may be somebody else's.
+      await ifThere(Deno.remove(this.path));
+      return this.close();
+    }
     this.close();
     this.length = await completeErrors(this.path, { length: this.length, inputs: sources.map(({ name }) => name), coverages });
   }

@@ -271,12 +271,7 @@ export async function* blocksOf(
   let marked = 0;
 
   function take(count: number, torn = false): Block {
-    const all = new Uint8Array(length);
-    let at = 0;
-    for (const part of parts) {
-      all.set(part, at);
-      at += part.length;
-    }
+    const all = joined(parts);
     const block = { offset, bytes: all.slice(0, count), torn };
     offset += count;
     parts = count < length ? [all.subarray(count)] : [];
@@ -302,6 +297,17 @@ export async function* blocksOf(
   const ofStream = source.seen === undefined;
   if (ofStream && whole > 0 && !enough.aborted) yield take(whole);
   if (length > 0 && !enough.aborted) yield take(length, ofStream);
+}
+
+/** All of them, one behind the other. */
+export function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const all = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 /** The bytes of an input, until there are enough: a stream is then cancelled, even one that is waited for. */

@@ -30,6 +30,11 @@ export interface Paths {
   name: string;
 }
 
+/** What the folder is called that has the output, and the job log beside it. */
+export function folderOf({ name }: Paths): string {
+  return `folder of the output '${name}'`;
+}
+
 /**
  * The options with the files that output and errors file are, where links are given: what grows beside a file has to be in the same folder, and a
  * link is not to be replaced by a file.

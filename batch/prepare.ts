@@ -1,7 +1,7 @@
 import type { TaskRef } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
 import { BatchError, explainPath } from "./errors.ts";
-import { type BatchInput, hashOf, type Source } from "./inputs.ts";
+import { type BatchInput, hashOf, joined, type Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
 import { LAYOUT } from "./lane.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
@@ -53,16 +53,6 @@ export async function prepareTask(task: ResolvedBatch["task"]): Promise<Prepared
 async function lookAt(url: string): Promise<{ hash: string; files: string[] }> {
   const files = await taskFiles(url);
   return { hash: await hashOf(files.size === 0 ? new TextEncoder().encode(url) : joined([...files.values()])), files: [...files.keys()] };
-}
-
-function joined(contents: Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const all = new Uint8Array(contents.reduce((length, content) => length + content.length, 0));
-  let at = 0;
-  for (const content of contents) {
-    all.set(content, at);
-    at += content.length;
-  }
-  return all;
 }
 
 /**

@@ -384,9 +384,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   /** Runs records that are too long together, one by one. One that is so by itself fails. */
   async function runLong(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
     for (let at = from, end = to; at < to; at = end) {
-      end = inputFormat === "csv"
-        ? rowEnd(bytes.subarray(0, to), at, delimiter.charCodeAt(0), { open: false, before: NEWLINE })
-        : bytes.subarray(0, to).indexOf(NEWLINE, at) + 1;
+      const block = bytes.subarray(0, to);
+      end = inputFormat === "csv" ? endOfRow(block, at) : block.indexOf(NEWLINE, at) + 1;
       if (end <= 0) end = to;
       if (end - at < to - from ? await runBlock(bytes, base, at, end) : failLong(bytes, base, at, end)) return true;
     }
@@ -464,7 +463,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         let record = texts[i]!;
         let next = i + 1;
         if (inputFormat === "csv" && record.includes(QUOTE)) {
-          next = i + linesUpTo(rowEnd(bytes, byteAt, delimiter.charCodeAt(0), { open: false, before: NEWLINE }), bytes, byteAt);
+          next = i + linesUpTo(endOfRow(bytes, byteAt), bytes, byteAt);
           if (next > i + 1) record = texts.slice(i, next).join("\n");
         }
         const line = lines;
@@ -625,6 +624,11 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       at = newline < 0 ? to : newline + 1;
     }
     return at;
+  }
+
+  /** Where the row of CSV ends that begins here; -1 if that is not there. */
+  function endOfRow(bytes: Uint8Array, begin: number): number {
+    return rowEnd(bytes, begin, delimiter.charCodeAt(0), { open: false, before: NEWLINE });
   }
 
   /** How many lines there are up to the end of a row, or, if that is not there, up to that of the block. */

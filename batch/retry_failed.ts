@@ -1,5 +1,5 @@
 import { Kinds } from "../report/kinds.ts";
-import { BatchError, explained } from "./errors.ts";
+import { BatchError, explained, WRITING } from "./errors.ts";
 import { completeErrors, ErrorsFile, errorsState } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
@@ -7,7 +7,7 @@ import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf } f
 import { writeReport } from "./page.ts";
 import { unchangedTask } from "./prepare.ts";
 import { dirname, resolve } from "./paths.ts";
-import { createPool, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
+import { createPool, folderOf, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
 import { type ErrorEntry, errorText, isRunAgain, parseMembers, readError, readErrors } from "./record_errors.ts";
@@ -61,13 +61,11 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   const begin = performance.now();
   plan.recorder?.begin();
   // Nothing is copied for nothing.
-  await using merge = before.again === 0
-    ? undefined
-    : await explained(() => Merge.open({ paths, log }, found), `folder of the output '${paths.name}', or of its errors file`, WRITING);
+  await using merge = before.again === 0 ? undefined : await explained(() => Merge.open({ paths, log }, found), foldersOf(paths), WRITING);
   const { run, outcome } = await runAgain(
     { ...plan, formats: { ...plan.formats, input: inputFormat, output: outputFormat } },
     paths,
-    merge,
+    { merge, unchanged },
   );
   await unchanged();
   await merge?.finish();
@@ -109,8 +107,6 @@ class Tally {
     if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
   }
 }
-
-const WRITING = { flag: "--allow-write" };
 
 /** Opens an errors file that is there, for this batch alone. */
 async function openErrors(path: string): Promise<ErrorsFile> {
@@ -157,11 +153,7 @@ async function tallyOf({ errors: path, name }: Paths, { last, fingerprint: { inp
       tally.add(entry);
     }
     if (tally.count !== last!.failed) throw other(`tells of ${tally.count} records, and the job log of ${last!.failed}`);
-    const { errors, errorsSample } = last!;
-    const is = await errorsState(path);
-    if (errorsSample !== undefined && (is.errors !== errors || is.errorsSample !== errorsSample)) {
-      throw other("was changed since");
-    }
+    if (last!.errorsSample !== undefined && !await isLeft(path, last!)) throw other("was changed since");
   } catch (error) {
     if (error instanceof BatchError) throw error;
     throw new BatchError(`Cannot retry as the errors file '${path}' is damaged: ${(error as Error).message}`, { cause: error });
@@ -173,7 +165,7 @@ async function tallyOf({ errors: path, name }: Paths, { last, fingerprint: { inp
 async function runAgain(
   plan: Plan,
   paths: Paths,
-  merge: Merge | undefined,
+  { merge, unchanged }: { merge: Merge | undefined; unchanged: () => Promise<void> },
 ): Promise<{ run: BatchRun; outcome: BatchSummary["outcome"] }> {
   const { options, recorder } = plan;
   const pool = createPool(plan);
@@ -186,7 +178,7 @@ async function runAgain(
       return merge!.take(index, { output, error: failed });
     },
     // There is nothing to be saved before all is done; but what would be for nothing is not gone on with.
-    save: unchangedTask(plan.task),
+    save: unchanged,
   };
   const run: BatchRun = new BatchRun({
     pool,
@@ -386,7 +378,11 @@ async function renameErrors(path: string): Promise<void> {
 
 /** The job log, once all is through that a crash has cut short: a merge, or the end of a run whose output has its name already. */
 export async function settledLog(logged: LoggedPaths): Promise<FoundLog | undefined> {
-  return await explained(() => settled(logged), `folder of the output '${logged.paths.name}', or of its errors file`, WRITING);
+  return await explained(() => settled(logged), foldersOf(logged.paths), WRITING);
+}
+
+function foldersOf(paths: Paths): string {
+  return `${folderOf(paths)}, or of its errors file`;
 }
 
 async function settled({ paths, log }: LoggedPaths): Promise<FoundLog | undefined> {

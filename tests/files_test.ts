@@ -29,6 +29,21 @@ function part(index: number): DonePart {
   };
 }
 
+/** A job log of one input. */
+async function beginLog(folder: Folder): Promise<JobLog> {
+  const log = await JobLog.open(folder.of("log"));
+  await log.begin({
+    version: 1,
+    inputs: [{ path: "in", size: null, changed: null, sample: null }],
+    task: { module: "a function", name: null, hash: "" },
+    options: {},
+  });
+  return log;
+}
+
+const source = { name: "in", path: undefined, size: undefined, seen: undefined, ranges: false, open: () => Promise.reject() };
+const before = { records: 0, failed: 0, busy: 0, wall: 0 };
+
 for (const name of ["out", "out.gz"]) {
   for (const what of ["output.write", "output.state", "output.sync", "errors.write", "errors.sync", "log.append"]) {
     // To tell the state of a plain file takes nothing.
@@ -37,17 +52,9 @@ for (const name of ["out", "out.gz"]) {
       ignore,
     }, async () => {
       using folder = new Folder();
-      const log = await JobLog.open(folder.of("log"));
-      await log.begin({
-        version: 1,
-        inputs: [{ path: "in", size: null, changed: null, sample: null }],
-        task: { module: "a function", name: null, hash: "" },
-        options: {},
-      });
+      const log = await beginLog(folder);
       const output = await openOutput(folder.of(name), { partial: folder.of("partial"), state: NOTHING_WRITTEN });
       const errors = await ErrorsFile.begin(folder.of("errors"));
-      const source = { name: "in", path: undefined, size: undefined, seen: undefined, ranges: false, open: () => Promise.reject() };
-      const before = { records: 0, failed: 0, busy: 0, wall: 0 };
       const files = new Files({ sources: [source], coverages: [new Coverage()], output, errors, log, before });
       await files.take(part(0));
       await files.save();
@@ -82,18 +89,10 @@ for (const name of ["out", "out.gz"]) {
 
 Deno.test(`Files.save() puts nothing down that 'check' refuses, then or later ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
-  const log = await JobLog.open(folder.of("log"));
-  await log.begin({
-    version: 1,
-    inputs: [{ path: "in", size: null, changed: null, sample: null }],
-    task: { module: "a function", name: null, hash: "" },
-    options: {},
-  });
+  const log = await beginLog(folder);
   const output = await openOutput(folder.of("out"), { partial: folder.of("partial"), state: NOTHING_WRITTEN });
-  const source = { name: "in", path: undefined, size: undefined, seen: undefined, ranges: false, open: () => Promise.reject() };
   let changed = false;
   const check = () => changed ? Promise.reject(new BatchError("changed")) : Promise.resolve();
-  const before = { records: 0, failed: 0, busy: 0, wall: 0 };
   const files = new Files({ sources: [source], coverages: [new Coverage()], output, errors: undefined, log, check, before });
   await files.take(part(0));
   await files.save();

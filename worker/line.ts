@@ -123,8 +123,11 @@ export class Line {
   constructor(port: MessagePort, events: LineEvents) {
     this.#port = port;
     this.#events = events;
-    const queue = (): QueueMemory => makeQueueMemory(CELLS, BULK);
-    this.memory = { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(4 * (MAY_SPIN + 16)) };
+    this.memory = {
+      requests: makeQueueMemory(CELLS, BULK),
+      replies: makeQueueMemory(CELLS, BULK),
+      bells: new SharedArrayBuffer(4 * (MAY_SPIN + 16)),
+    };
     this.#requests = openSharedQueue(this.memory.requests);
     this.#replies = openSharedQueue(this.memory.replies);
     this.#bells = new Int32Array(this.memory.bells);
@@ -159,7 +162,8 @@ export class Line {
       throw error;
     }
     if (!inTurn) this.#unannounced = message.run;
-    this.#sent(message);
+    if (message.type === "chunk") this.#chunks.add(message.run);
+    this.#count(1);
     this.#wake(false);
     this.#expectReply(false);
   }
@@ -180,11 +184,6 @@ export class Line {
     this.#chunks.add(message.run);
     this.ring(1);
     return true;
-  }
-
-  #sent({ type, run }: RunMessage): void {
-    if (type === "chunk") this.#chunks.add(run);
-    this.#count(1);
   }
 
   /** Notes that there are so many more jobs to be answered, or fewer. */
