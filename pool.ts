@@ -884,7 +884,7 @@ export class ProcessPool implements AsyncDisposable {
       if (!force) return false;
       const { slot } = ticket;
       const outcomeOf: OutcomeOf = (each, nextItem, death) => each === ticket ? outcome : this.#lost(each, nextItem, death);
-      const ended = this.#stopWith(ticket, outcome.error, outcomeOf, () => !slot!.hasUnread && !slot!.awaitsItems());
+      const ended = this.#stopWith(ticket, outcome.error, outcomeOf, () => !slot!.isAnswering());
       if (ended !== undefined) this.#settleAll(ended);
       else if (ticket.slot === slot) this.#letGo(ticket, outcome);
       // Else it has just settled, or it has just failed and is to run again.
@@ -904,7 +904,7 @@ export class ProcessPool implements AsyncDisposable {
   /** A job, or an item of a chunk, has run for too long, as these others have; the rest of the chunk runs elsewhere. */
   #expire(ticket: Ticket, item: number, others: ReadonlyMap<Ticket, number>): void {
     const { slot } = ticket;
-    const stillRuns = (): boolean => ticket.isAt(item) && !slot!.hasUnread && !slot!.awaitsItems() && slot!.halt(ticket, item);
+    const stillRuns = (): boolean => ticket.isAt(item) && !slot!.isAnswering() && slot!.halt(ticket, item);
     const error = timedOut(ticket)(ticket.idOf(item), ticket.attempt);
     const outcomeOf: OutcomeOf = (each, nextItem, death) => {
       if (each === ticket) return ticket.lost(timedOut(ticket), item);

@@ -355,7 +355,7 @@ export class Crew {
       else stopTimer();
     };
     const stopSoon = (): void => {
-      if (slot.hasUnread || slot.awaitsItems()) return wait();
+      if (slot.isAnswering()) return wait();
       this.#condemned.delete(slot);
       if (!slot.reprieve()) this.#parts.events.bereaved(this.stop(slot, reason), death);
       this.#parts.events.changed();

@@ -574,8 +574,6 @@ export interface ChunkListener {
   settled(chunk: Chunk): void;
 }
 
-const NONE: readonly never[] = [];
-
 type Result = IteratorResult<unknown, undefined>;
 
 /** Somebody who waits for an outcome, or for all that there are. */
@@ -705,10 +703,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return Math.max(1, Math.floor(this.#buffer / this.#options.chunksInFlight));
   }
 
-  took({ elapsed, count, items, results = NONE }: ChunkWork): void {
+  took({ elapsed, count, items, results }: ChunkWork): void {
     if (this.#options.chunkSize !== undefined || count === 0) return;
-    const size = Math.max(averageSize(items), averageSize(results));
-    const isEager = this.#options.eager && results !== NONE;
+    const size = Math.max(averageSize(items), averageSize(results ?? []));
+    const isEager = this.#options.eager && results !== undefined;
     const largest = Math.min(this.#largestChunk, LARGEST_SIZE / size, isEager ? LARGEST_EAGER : Infinity);
     const wanted = Math.min(CHUNK_TIME * count / elapsed, this.#chunkSize * CHUNK_GROWTH, largest);
     this.#chunkSize = Math.max(1, Math.floor(wanted));

@@ -554,11 +554,16 @@ export class Slot {
     return this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === FINISHED);
   }
 
+  /** Whether the worker is not to be stopped yet, as an answer is on its way, or that of an item. */
+  isAnswering(): boolean {
+    return this.hasUnread || this.#awaitsItems();
+  }
+
   /**
-   * The same of items of a chunk that runs, whenever it is looked whether the worker can be stopped. After so many looks what was on its way at the first has arrived: there may be
-   * others without end, if the caller is slower than the worker.
+   * Whether there are items on their way of a chunk that runs. After so many looks what was on its way at the first has arrived: there may be others without end, if the caller is
+   * slower than the worker.
    */
-  awaitsItems(): boolean {
+  #awaitsItems(): boolean {
     const awaits = this.#holdings.some((holding) => {
       const { run, ticket, claim } = holding;
       if (run === undefined || ticket === undefined || this.#stateOf(holding) !== STARTED) return false;
