@@ -84,6 +84,12 @@ export interface ShutdownOptions {
  */
 const TOGETHER = 64, TIME_TOGETHER = 0.32;
 
+/**
+ * After so many submissions that have to wait at the gate it is looked whether jobs have returned. Fewer, and to look in vain takes as long as to submit; more, and workers wait for
+ * the caller.
+ */
+const MANY = 64;
+
 type Later = (callback: () => void) => unknown;
 
 /** After the microtasks. */
@@ -267,7 +273,7 @@ export class ProcessPool implements AsyncDisposable {
       if (!takePermit(this.#gate)) {
         return new Promise((resolve, reject) => {
           ticket.awaitedBy(resolve as (future: unknown) => void, reject, false);
-          waitForPermit(this.#gate, ticket, ticket.signal);
+          this.#wait(ticket);
         });
       }
       const { future } = ticket;
@@ -368,7 +374,7 @@ export class ProcessPool implements AsyncDisposable {
       ticket.awaitedBy(resolve, reject, true);
       this.#observation?.submitted(ticket);
       if (takePermit(this.#gate)) this.#admit(ticket);
-      else waitForPermit(this.#gate, ticket, ticket.signal);
+      else this.#wait(ticket);
     });
   }
 
@@ -629,6 +635,27 @@ export class ProcessPool implements AsyncDisposable {
     });
   }
 
+  /**
+   * Has one wait for a permit. Who submits thousands in one turn does not let the workers wait for the end of it, nor what they have returned pile up: that settles meanwhile, but for
+   * callbacks, which come when the turn is over.
+   */
+  #wait(ticket: JobTicket): void {
+    waitForPermit(this.#gate, ticket, ticket.signal);
+    if (++this.#waited < MANY) return;
+    this.#waited = 0;
+    const before = this.#amidTurn;
+    this.#amidTurn = true;
+    try {
+      this.#crew.takeReturned();
+    } finally {
+      this.#amidTurn = before;
+    }
+  }
+
+  /** How many have come to wait since results were taken for that; and whether they are being taken. */
+  #waited = 0;
+  #amidTurn = false;
+
   /** Lets in one that has a permit. Between that and this moment the pool may have closed, and the signal aborted. */
   #admit = (ticket: Ticket, later: Later = queueMicrotask): void => {
     const { signal } = ticket;
@@ -780,11 +807,15 @@ export class ProcessPool implements AsyncDisposable {
   #crewEvents: CrewEvents = {
     changed: () => this.#dispatch(),
     returned: (tickets, values) => {
-      const others = this.#fulfil(tickets, values);
+      let others: Ticket[] = [];
+      const callBack = () => others.forEach((ticket) => this.#callBack(ticket));
+      // Before anybody hears of it who awaits a result.
+      if (this.#amidTurn) queueMicrotask(callBack);
+      others = this.#fulfil(tickets, values);
       const calls = tickets.length - others.length;
       this.#counts.finished += calls;
       releasePermits(this.#gate, calls);
-      for (const ticket of others) this.#callBack(ticket);
+      if (!this.#amidTurn) callBack();
     },
     answered: (ticket, answer) => {
       this.#undecided.add(ticket);

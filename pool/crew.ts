@@ -311,6 +311,11 @@ export class Crew {
     return this.#isUneven();
   }
 
+  /** The same as {@linkcode Slot.takeReturned} of all. */
+  takeReturned(): void {
+    for (const slot of this.#slots) slot.takeReturned();
+  }
+
   /** Takes the answers at once that have arrived by now. */
   drain(): void {
     for (const slot of [...this.#slots]) slot.drain();

@@ -90,6 +90,8 @@ class CallableStubThread extends StubThread {
 
   reuse(): void {}
 
+  takeReturned(): void {}
+
   call(_key: number, run: number): boolean {
     this.onCall();
     if (this.isFull) return false;

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
-import { BY_PORT, CHUNK, ITEM, ITEMS, Line, RETURNED, SKIPPED, THREW } from "../worker/line.ts";
+import { ASLEEP, AWAKE, BY_PORT, CHUNK, ITEM, ITEMS, Line, RETURNED, SKIPPED, THREW, WORKER } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
 import type { FromRuntime, FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
 import type { Runtime } from "../worker/runtime.ts";
@@ -843,6 +843,62 @@ Deno.test("A line tells of each reply once and in order, though it is asked for 
     replies.push(RETURNED, 5, "e", []);
     line.drain();
     assertEquals(told, [[0, "a"], [1, "b"], 2, [3, "d"], "skipped", [5, "e"]]);
+  } finally {
+    line.close();
+    port2.close();
+  }
+});
+
+Deno.test("Amid a turn a line takes what jobs returned, up to a reply of another kind", () => {
+  const { port1, port2 } = new MessageChannel();
+  const told: unknown[] = [];
+  const line = new Line(port1, {
+    message: (message) => void told.push(message.type),
+    returned: (runs, values) => void told.push(runs, values),
+    delivered: () => void told.push("delivered"),
+    unreadable() {},
+  });
+  const replies = openSharedQueue(line.memory.replies);
+  try {
+    line.takeReturned();
+    assertEquals(told, []);
+    replies.push(RETURNED, 0, "a", []);
+    replies.push(RETURNED, 2, "b", []);
+    replies.push(THREW, 1, { raw: "c" }, []);
+    replies.push(RETURNED, 3, "d", []);
+    line.takeReturned();
+    line.takeReturned();
+    assertEquals(told.splice(0), [[0, 2], ["a", "b"], "delivered"]);
+    line.drain();
+    assertEquals(told, ["threw", [3], ["d"], "delivered"]);
+  } finally {
+    line.close();
+    port2.close();
+  }
+});
+
+Deno.test("A line wakes its worker in the middle of a turn as often as there is enough for it, or when the turn takes its time", async () => {
+  const { port1, port2 } = new MessageChannel();
+  const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
+  const bells = new Int32Array(line.memory.bells);
+  let run = 0;
+  /** Whether the worker, asleep, is awake when so many jobs have been written, and this has been done. */
+  const wakes = (jobs: number, then = () => {}): boolean => {
+    bells[WORKER] = ASLEEP;
+    for (let i = 0; i < jobs; i++) {
+      line.call(1, run, run, []);
+      run++;
+      line.ring(1);
+    }
+    then();
+    return bells[WORKER] === AWAKE;
+  };
+  try {
+    assertEquals([wakes(63), wakes(1), wakes(63), wakes(64)], [false, true, false, true]);
+    assertEquals([wakes(1), wakes(1, () => line.takeReturned()), wakes(0, () => line.takeReturned())], [false, true, false]);
+    wakes(1);
+    await undefined;
+    assertEquals(bells[WORKER], AWAKE);
   } finally {
     line.close();
     port2.close();

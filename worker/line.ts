@@ -104,8 +104,9 @@ export class Line {
   #open = 0;
   /** Which of them are chunks. */
   #chunks = new Set<number>();
-  /** How many jobs the worker was sent in this turn and not woken for. */
+  /** How many jobs the worker was sent in this turn and not woken for; and whether it is to be at the end of it. */
   #unheard = 0;
+  #wakesAtEnd = false;
   #listening = false;
   /**
    * The last run that was posted when the queue had no room to say whose turn it is, until it is answered. Nothing goes by the queue meanwhile: it would overtake that, and
@@ -243,6 +244,15 @@ export class Line {
     this.#events.delivered();
   }
 
+  /** Takes what jobs have returned by now, up to a reply of another kind, amid a turn of the caller that has more to send: the worker is not to wait for the end of it. */
+  takeReturned(): void {
+    if (this.#unheard > 0) this.#wakeNow();
+    if (this.#closed || this.#items !== undefined || !this.#hasReply || this.#replies.nextKind !== RETURNED) return;
+    this.#emptyLooks = 0;
+    this.#receiveReturned();
+    this.#events.delivered();
+  }
+
   get #hasReply(): boolean {
     return this.#replies.hasNext && !this.#unreadable;
   }
@@ -328,20 +338,27 @@ export class Line {
     Atomics.notify(this.#bells, CALLER);
   }
 
-  /** Once for all that is sent in this turn, or for enough of it that the worker can go ahead with. Whether the worker is awake. */
+  /** Once for all that is sent in this turn, or whenever that is enough for the worker to go ahead with. Whether the worker is awake. */
   #wakeSoon(calls: number): boolean {
     if (Atomics.load(this.#bells, WORKER) === AWAKE) return true;
-    if (this.#unheard === 0) queueMicrotask(this.#wakeAtEnd);
-    const before = this.#unheard;
     this.#unheard += calls;
-    if (before < ENOUGH && this.#unheard >= ENOUGH) this.#wake(true);
+    if (this.#unheard >= ENOUGH) this.#wakeNow();
+    else if (!this.#wakesAtEnd) {
+      this.#wakesAtEnd = true;
+      queueMicrotask(this.#wakeAtEnd);
+    }
     return false;
   }
 
   #wakeAtEnd = (): void => {
+    this.#wakesAtEnd = false;
+    if (this.#unheard > 0) this.#wakeNow();
+  };
+
+  #wakeNow(): void {
     this.#unheard = 0;
     this.#wake(true);
-  };
+  }
 
   #wake(byMessage: boolean): void {
     if (Atomics.compareExchange(this.#bells, WORKER, ASLEEP, AWAKE) === ASLEEP) Atomics.notify(this.#bells, WORKER);

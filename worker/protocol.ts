@@ -216,6 +216,8 @@ export interface Beside {
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean;
   /** Has it take up so many calls: to be called after the last of them. */
   ring(calls: number): void;
+  /** Amid a turn that takes its time: tells of what jobs have returned by now, and has the thread take up what it was sent. */
+  takeReturned(): void;
   /** Whether a call may have been refused for lack of room. */
   readonly isFull: boolean;
   /** Gives it the memory of a buffer that is in no other hands: a result may lie there. */

@@ -227,6 +227,11 @@ export class Slot {
     return this.#thread.beside !== undefined;
   }
 
+  /** Amid a turn of the caller that takes its time: tells of what jobs have returned by now, and has the worker take up what it was sent. */
+  takeReturned(): void {
+    this.#thread.beside?.takeReturned();
+  }
+
   /** Gives it memory that is in no other hands: a result may lie there. */
   reuse(buffer: ArrayBuffer): void {
     this.#thread.beside?.reuse(buffer);

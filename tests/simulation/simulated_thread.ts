@@ -157,13 +157,25 @@ export class SimulatedThread implements Thread {
     return this.#inbox.length >= this.#callRoom;
   }
 
-  /** All that it sent has arrived. It goes on meanwhile. */
+  /** All that it sent has arrived. */
   drain(): void {
-    const { random } = this.#world;
-    while (this.#state === "alive" && this.canStep && random.chance(0.3)) this.step();
+    this.#goOn();
     // By the port, nothing arrives before its turn.
     if (this.#byPort) return;
     while (this.#outbox[0]?.type === "message") this.deliver();
+  }
+
+  /** The same of what jobs returned, up to anything else. */
+  takeReturned(): void {
+    this.#goOn();
+    const [next] = this.#outbox;
+    if (!this.#byPort && next?.type === "message" && next.message.type === "returned") this.deliver();
+  }
+
+  /** It does not wait for its slot. */
+  #goOn(): void {
+    const { random } = this.#world;
+    while (this.#state === "alive" && this.canStep && random.chance(0.3)) this.step();
   }
 
   stop(abort?: { reason: unknown }): void {

@@ -1,0 +1,77 @@
+import { assert, assertEquals } from "@std/assert";
+import { Job, ProcessPool, type ProcessPoolOptions } from "@procpool/process-pool";
+
+const increment = (x: number) => x + 1;
+
+/** So many milliseconds a worker has at the most. */
+const PATIENCE = 30_000;
+
+/** A pool of one worker, which knows the task. */
+async function pooled(options: ProcessPoolOptions): Promise<ProcessPool> {
+  const pool = new ProcessPool({ maxWorkers: 1, queueSize: 10, ...options });
+  await pool.run(increment, 0);
+  return pool;
+}
+
+/** Calls the task more and more often, without ever giving anything else its turn, until this holds. The results. */
+function callUntil(pool: ProcessPool, holds: () => boolean): Promise<number>[] {
+  const results: Promise<number>[] = [];
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (let left = PATIENCE; left > 0 && !holds(); left--) {
+    for (let i = 0; i < 64; i++) results.push(pool.run(increment, results.length));
+    Atomics.wait(pause, 0, 0, 1);
+  }
+  return results;
+}
+
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`Jobs run and settle during a turn that submits more than the gate admits, on the backend ${backend}`, async () => {
+    await using pool = await pooled({ backend });
+    const before = pool.stats().finished;
+    // More than are admitted at a time: others have been let in, and have settled too.
+    const results = callUntil(pool, () => pool.stats().finished >= before + 25);
+    assert(pool.stats().finished >= before + 25);
+    assertEquals(await Promise.all(results), results.map((_, i) => i + 1));
+  });
+}
+
+Deno.test("Callbacks of a job that settles during a turn come after that turn, before who awaits the result", async () => {
+  await using pool = await pooled({});
+  const told: string[] = [];
+  const job = new Job({ func: increment, args: [1], onDone: () => void told.push("onDone") });
+  const future = pool.trySubmit(job)!;
+  future.addDoneCallback(() => void told.push("callback"));
+  const result = future.result().then(() => told.push("result"));
+  const results = callUntil(pool, () => future.done());
+  assertEquals([future.state, told], ["finished", []]);
+  await result;
+  assertEquals(told, ["onDone", "callback", "result"]);
+  await Promise.all(results);
+  // Its permit has come back as well.
+  assertEquals(await Promise.all(Array.from({ length: 10 }, (_, i) => pool.trySubmit(increment, i)!.result())), [
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+  ]);
+});
+
+Deno.test("A pool that ends in the turn in which a job settles calls its callbacks before it is through", async () => {
+  for (const end of ["shutdown", "terminate"] as const) {
+    await using pool = await pooled({});
+    const told: string[] = [];
+    const future = pool.trySubmit(new Job({ func: increment, args: [1], onDone: () => void told.push("onDone") }))!;
+    const results = callUntil(pool, () => future.done());
+    assertEquals([future.state, told], ["finished", []]);
+    const ended = pool[end]().then(() => told.push("end"));
+    await Promise.allSettled(results);
+    await ended;
+    assertEquals(told, ["onDone", "end"]);
+  }
+});
