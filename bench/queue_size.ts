@@ -15,8 +15,8 @@ const WORKERS = 2;
 const JOBS = 40_000;
 const WINDOW = 1000;
 const ROUNDS = 7;
-const DEFAULT = 250;
-const WIDTHS = [1, 10, 30, 100, DEFAULT, 500, 1000];
+const DEFAULT = 500;
+const WIDTHS = [1, 10, 30, 100, 250, DEFAULT, 1000, 2000];
 
 const increment = (x: number) => x + 1;
 

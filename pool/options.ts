@@ -32,7 +32,7 @@ export interface ProcessPoolOptions {
   /**
    * The gate's permits: how many jobs may be admitted and not settled. Who submits one more waits.
    *
-   * @default {250 * maxWorkers}
+   * @default {250 * maxWorkers, at least 1000}
    */
   queueSize?: number | undefined;
   /**
@@ -191,10 +191,10 @@ export interface Environment {
 export const ENVIRONMENT: unique symbol = Symbol("environment");
 
 /**
- * Admitted jobs a worker. Fewer, and tiny jobs have workers wait for the caller (as at 30, the number of the model that this pool comes from); more, and
- * memory is held by jobs that wait, for no more speed: see `bench/queue_size.ts`.
+ * Admitted jobs a worker, and at least. Fewer, and tiny jobs have workers wait for the caller, which hands out as many in a turn however many workers there are (at 30 a worker, the
+ * number of the model that this pool comes from, they wait most of the time); more, and memory is held by jobs that wait, for no more speed: see `bench/queue_size.ts`.
  */
-const QUEUE_SIZE_PER_WORKER = 250;
+const QUEUE_SIZE_PER_WORKER = 250, LEAST_QUEUE_SIZE = 1000;
 
 /**
  * Shorter, and a pool that is used in bursts starts its workers again for each (15 to 60 ms); longer, and a program that forgot to shut its pool
@@ -295,7 +295,10 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const args = checks.array("initArgs", initArgs === undefined ? [] : initArgs);
   const resolved: Omit<ResolvedOptions, "tasks" | "observers" | "measurement"> = {
     maxWorkers,
-    queueSize: checks.wholeNumber("queueSize", queueSize === undefined ? QUEUE_SIZE_PER_WORKER * maxWorkers : queueSize),
+    queueSize: checks.wholeNumber(
+      "queueSize",
+      queueSize === undefined ? Math.max(LEAST_QUEUE_SIZE, QUEUE_SIZE_PER_WORKER * maxWorkers) : queueSize,
+    ),
     modules: known,
     mayImport: permissions === undefined,
     inline,

@@ -295,7 +295,7 @@ Deno.test("A pool counts the runs of a worker in a row, past those that it holds
   const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
   const [{ runs }] = threads as [CallableStubThread];
   const all: number[] = [];
-  // The one run of before is 0, and there are places for 512.
+  // The one run of before is 0, and there are places for 1024.
   for (let i = 1; i <= 2000; i++) {
     submit(pool, 1);
     await undefined;
@@ -304,7 +304,7 @@ Deno.test("A pool counts the runs of a worker in a row, past those that it holds
     all.push(runs[0]!);
     if (i !== 3) threads[0]!.finish(1);
   }
-  assertEquals(all, Array.from({ length: 2003 }, (_, i) => i + 1).filter((run) => run <= 3 || run % 512 !== 3));
+  assertEquals(all, Array.from({ length: 2001 }, (_, i) => i + 1).filter((run) => run <= 3 || run % 1024 !== 3));
   await end(pool, threads);
 });
 

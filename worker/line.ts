@@ -42,7 +42,7 @@ export const ITEM_THREW = 5;
 /** Several items of a chunk, or its end: the label is their values, then come the index of the first, whether they are the last, and the time that the chunk has taken. */
 export const ITEMS = 6;
 
-/** For so many cells of eight bytes there is room at a time, each way: as many as there may be sent ahead, if they take 32 cells each. A number takes one, or four if it does not go on. */
+/** For so many cells of eight bytes there is room at a time, each way: as many as there may be sent ahead, if they take 16 cells each. A number takes one, or four if it does not go on. */
 const CELLS = 2 ** 14;
 
 /** So many bytes of long texts and buffers, each way: room for a quarter of that in one record. Less, and more of them go by messages; more, and they fall out of the caches of a core. */

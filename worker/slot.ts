@@ -82,10 +82,10 @@ interface Holding {
 }
 
 /**
- * So many jobs are sent ahead to a worker at the most: as many as a pool of two has by default in all. Fewer, and a second worker is woken for tiny jobs that one could
+ * So many jobs are sent ahead to a worker at the most: as many as a pool of up to four has by default in all. Fewer, and a second worker is woken for tiny jobs that one could
  * do; more only go back when their worker dies.
  */
-const MOST_AHEAD = 511;
+const MOST_AHEAD = 1023;
 
 /**
  * A worker has so many ms of work, with the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs wait longer behind one

@@ -104,7 +104,7 @@ export class SimulatedWorld implements Environment {
   /** So many jobs are sent ahead at the most to a thread that says how fast it is: two milliseconds' worth. */
   mostAhead(worker: number): number {
     const { pace } = this.#threads.find(({ name }) => name === `worker ${worker}`) ?? { pace: Infinity };
-    return Math.max(0, Math.min(511, Math.floor(2 / pace) - 1));
+    return Math.max(0, Math.min(1023, Math.floor(2 / pace) - 1));
   }
 
   // What threads tell of
