@@ -184,9 +184,11 @@ export class Schedule implements Stage {
     const { random } = this.world;
     this.#newJob().submit();
     if (!this.world.tiny) return;
-    for (let i = random.pick([0, 3, 30, 100]); i > 0; i--) {
-      if (random.chance(0.5)) this.#newJob().submit();
-      else this.#newJob().trySubmit();
+    // Where all of them wait, what the first have returned is taken meanwhile.
+    const tries = random.pick([0, 0.5]);
+    for (let i = random.pick([0, 3, 30, 100, 200]); i > 0; i--) {
+      if (random.chance(tries)) this.#newJob().trySubmit();
+      else this.#newJob().submit();
     }
   }
 
