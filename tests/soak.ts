@@ -202,6 +202,7 @@ async function soak(poolKind: PoolKind, random: Random, end: number): Promise<vo
       };
       trials.push((await start(pool, trial, random() * 20)).judged);
       if (random() < 0.01) await mapSome(pool, { shared, retries, random });
+      if (random() < 0.01) await callMany(pool, { shared, random });
     }
     const how = pick(random, ["shutdown", "shutdown", "terminate", "cancelPending"]);
     if (how === "terminate") {
@@ -332,6 +333,33 @@ async function mapSome(
     }
   }
   if (outcomes.length !== size) violations.push(`a map of ${size} items gave ${outcomes.length}`);
+}
+
+/** Many calls in one turn, some of which throw, or take their worker with them. */
+async function callMany(pool: ProcessPool, { shared, random }: { shared: boolean; random: Random }): Promise<void> {
+  const deeds = Array.from({ length: pick(random, [30, 1000, 5000]) }, () => {
+    const chosen = random();
+    return chosen < 0.001 ? "exits" : chosen < 0.01 ? "throws" : "none";
+  });
+  function task(x: number, deed: string): number {
+    if (deed === "exits") Deno.exit(3);
+    if (deed === "throws") throw new RangeError("deed");
+    return x * 2;
+  }
+  const outcomes = await Promise.allSettled(deeds.map((deed, x) => pool.run(task, x, deed)));
+  for (const [x, outcome] of outcomes.entries()) {
+    const deed = deeds[x]!;
+    const { status } = outcome;
+    count(`call, ${deed}: ${status === "fulfilled" ? status : (outcome.reason as Error).name}`);
+    const right = status === "fulfilled"
+      ? deed === "none" && outcome.value === x * 2
+      : outcome.reason instanceof WorkerDiedError
+      ? deed === "exits" || shared
+      : deed === "throws" && outcome.reason instanceof RangeError;
+    if (!right) {
+      violations.push(`call ${x} of many (${deed}, shared ${shared}): ${status === "fulfilled" ? outcome.value : outcome.reason}`);
+    }
+  }
 }
 
 function count(what: string): void {
