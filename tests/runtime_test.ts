@@ -61,7 +61,7 @@ Deno.test("createRuntime() answers a job or a chunk that was taken back without 
   const { claims, bySource, header, answers } = start();
   const task = bySource("never", "() => { throw 1 }");
   claims[0] = WITHDRAWN;
-  assertEquals(await answers({ type: "run", ...header(task), args: [] }), [{ type: "returned", run: 1, value: undefined }]);
+  assertEquals(await answers({ type: "run", ...header(task), args: [] }), [{ type: "returned", run: 1, value: 0 }]);
   assertEquals(await answers({ type: "chunk", ...header(task), items: [1], skip: [], eager: false, timed: true, numbers: undefined }), [{
     type: "skipped",
     run: 1,
@@ -216,7 +216,7 @@ Deno.test("createRuntime() claims a job that was sent, and no other, in the word
   assertEquals([...claims.subarray(claim, claim + 2)], [FINISHED, 0]);
   for (const other of [STARTED, WITHDRAWN, FINISHED]) {
     claims[claim] = other;
-    assertEquals(await answers(run), [{ type: "returned", run: 1, value: undefined }]);
+    assertEquals(await answers(run), [{ type: "returned", run: 1, value: 0 }]);
     assertEquals(claims[claim], other);
   }
 });
@@ -316,8 +316,8 @@ Deno.test("createRuntime() runs calls that follow each other, as many as it is t
   send();
   claims[2 * CLAIM_WORDS] = WITHDRAWN;
   assertEquals(runtime.callAll(callsFrom(0), 3), 3);
-  // One that was taken back ends as one that returned nothing, and was not run.
-  assertEquals(ends(), [["returned", 0, 0], ["threw", 1, false], ["returned", 2, undefined]]);
+  // One that was taken back ends as one that returned a number, and was not run.
+  assertEquals(ends(), [["returned", 0, 0], ["threw", 1, false], ["returned", 2, 0]]);
   assertEquals([seen, states()], [[100, 101], [FINISHED, FINISHED, WITHDRAWN, SENT]]);
   // One that waits for something takes the room of the others.
   send();

@@ -358,7 +358,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
       done++;
       const { number: run } = calls;
       const claimed = claim(run);
-      let value: unknown;
+      // Of what was taken back nobody hears: a number goes on with the results before it.
+      let value: unknown = 0;
       try {
         if (claimed) {
           beginCall(calls.label, attempt);

@@ -241,7 +241,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
         store(words, WRITTEN, (words[WRITTEN]! + cell - nextCell) & POSITIONS);
         nextCell = cell;
         nextNumber++;
-        nextLabel++;
+        if (length > 0) nextLabel++;
         return true;
       }
     }
