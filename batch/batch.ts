@@ -1,6 +1,6 @@
 import type { ProcessPool } from "../pool.ts";
 import { count } from "../report/figures.ts";
-import { readHeader } from "./csv.ts";
+import { loadCsvParser, readHeader } from "./csv.ts";
 import { Coverage } from "./coverage.ts";
 import { BatchError, explained, WRITING } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
@@ -78,6 +78,8 @@ export async function batch(task: BatchTask, options: BatchOptions): Promise<Bat
   const plan: Plan = { options: resolved, formats, task: prepared, sources, recorder };
   await checkDistinct(plan, paths);
   checkReport(resolved);
+  // Else it would be the task's module that the workers cannot load.
+  if (formats.input === "csv") await loadCsvParser();
   if (paths === undefined) return await runToStream(plan);
   // Before anything is looked at: what is found is still so when it is relied on.
   using log = await explained(() => JobLog.open(paths.log), folderOf(paths), WRITING);

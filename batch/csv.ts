@@ -7,6 +7,25 @@ export function delimiterOf(name: string): string {
 }
 
 /**
+ * Loads what parses CSV.
+ *
+ * @throws {BatchError} If it cannot be loaded, as without a network, or where a frozen lock file does not have it.
+ */
+export async function loadCsvParser(): Promise<CsvParser> {
+  try {
+    // Not written as an import, which Deno would follow even where nobody reads CSV.
+    const { default: papa } = await import(PAPA_PARSE) as { default: CsvParser };
+    return papa;
+  } catch (cause) {
+    const { message } = cause as Error;
+    throw new BatchError(
+      `Cannot run batch as the parser of CSV cannot be loaded: 'deno add ${PAPA_PARSE}' makes it one of the program's own: ${message}`,
+      { cause },
+    );
+  }
+}
+
+/**
  * The names in the first row of a file.
  *
  * @throws {BatchError} If they cannot name fields.
@@ -14,8 +33,7 @@ export function delimiterOf(name: string): string {
 export async function readHeader(row: string, { input, delimiter }: { input: string; delimiter: string }): Promise<string[]> {
   const refused = (why: string) => new BatchError(`Cannot run batch as the first row of '${input}' ${why}`);
   if (/\r(?!\n)/.test(row)) throw refused("has a carriage return without a newline: end rows in '\\n' or '\\r\\n'");
-  // Not written as an import, which Deno would follow even where nobody reads CSV.
-  const { default: papa } = await import(PAPA_PARSE) as { default: CsvParser };
+  const papa = await loadCsvParser();
   const { data: [header = []], errors: [mistake] } = papa.parse(row, { delimiter, newline: "\n" });
   if (mistake !== undefined) throw refused(`is not CSV: ${mistake.message}`);
   const twice = header.find((name, i) => header.indexOf(name) < i);

@@ -18,7 +18,8 @@ export interface BatchOptions {
   /** Where results go: a path, which gets compressed if it ends in `.gz`; `"-"` for the standard output; or a stream, which is closed at the end. */
   output: string | URL | WritableStream<Uint8Array>;
   /**
-   * How records are told apart: `"ndjson"`, one JSON value a line; `"lines"`, plain text; `"csv"`, whose first row names the fields of the others.
+   * How records are told apart: `"ndjson"`, one JSON value a line; `"lines"`, plain text; `"csv"`, whose first row names the fields of the others,
+   * parsed by `npm:papaparse@5.7.1`, which is downloaded at the first use.
    *
    * @default {by the name of the first input: .csv and .tsv, .txt and .log, else NDJSON}
    */
@@ -104,7 +105,7 @@ export interface BatchOptions {
    */
   retryFailed?: boolean | undefined;
   /**
-   * Runs only so many records, the first ones.
+   * Runs only so many records, the first ones, in their order and by one worker. The output cannot be a file then.
    *
    * @default {Infinity}
    */

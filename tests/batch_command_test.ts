@@ -263,6 +263,27 @@ async function limited(args: string[]): Promise<{ code: number; stderr: string }
 
 const DOUBLE = "export function double(x) { return 2 * x; }\nexport function bad(x) { throw new Error('bad ' + x); }";
 
+Deno.test(`cli.ts batch says how to get the parser of CSV where it cannot be loaded ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const lock = JSON.parse(Deno.readTextFileSync(new URL("deno.lock", cwd)));
+  delete lock.specifiers["npm:papaparse@5.7.1"];
+  delete lock.npm["papaparse@5.7.1"];
+  const args = [
+    folder.write("tasks.js", DOUBLE),
+    "--task",
+    "bad",
+    "--input",
+    folder.write("in.csv", "a\n1\n"),
+    "--output",
+    folder.of("out"),
+  ];
+  const flags = ["--allow-read", "--allow-write", "--frozen", `--lock=${folder.write("deno.lock", JSON.stringify(lock))}`];
+  const { code, stderr } = await ended(args, { flags });
+  assertEquals([code, folder.names()], [2, ["deno.lock", "in.csv", "tasks.js"]]);
+  const begin = "process-pool: the parser of CSV cannot be loaded: 'deno add npm:papaparse@5.7.1' makes it one of the program's own: ";
+  assert(stderr.includes(begin), stderr);
+});
+
 Deno.test(`cli.ts batch runs a file, and writes no progress line into a pipe ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [input, tasks] = [folder.write("in.ndjson", numbers(3000)), folder.write("tasks.js", DOUBLE)];
