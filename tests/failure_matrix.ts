@@ -11,7 +11,7 @@ import type { ProcessPoolOptions } from "@procpool/process-pool";
 export const KINDS = {
   "worker": { backend: "worker" },
   "killable": { backend: "killable" },
-  "killable with permissions": { backend: "killable" },
+  "killable with permissions": { backend: "killable", permissions: "none" },
   "inline": { backend: "inline" },
 } as const satisfies Record<string, ProcessPoolOptions>;
 

@@ -42,7 +42,8 @@ for (const kind of Object.keys(KINDS) as Kind[]) {
   });
 }
 
-Deno.test("Matrix: each kind of pools has an outcome for each deed", () => {
+Deno.test("Matrix: each kind of pools is another, and has an outcome for each deed", () => {
+  assertEquals(new Set(Object.values(KINDS).map((options) => JSON.stringify(options))).size, Object.keys(KINDS).length);
   for (const kind of Object.keys(KINDS) as Kind[]) assertEquals(Object.keys(MATRIX[kind]), Object.keys(ALL_DEEDS));
 });
 
