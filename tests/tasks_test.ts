@@ -224,12 +224,18 @@ for (const backend of ["worker", "killable"] as const) {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     const error = await errorOf(pool, async () => await import("./" + "tasks.ts")) as Error;
     assertInstanceOf(error, TypeError);
-    const hint = "it can import absolute addresses alone: use one, or export it from a module and name that in the pool's 'modules'";
+    const limit = "it can import absolute addresses and names of the import map alone";
+    const hint = `${limit}: use one, or export it from a module and name that in the pool's 'modules'`;
     const deno = 'Import "./tasks.ts" not a dependency and not in import map from a function that is sent by source';
     assertEquals(error.message, `${deno}; ${hint}`);
     assertEquals(error.stack!.includes("data:"), false);
   });
 }
+
+Deno.test("A function by source imports by a name of the import map (needs --allow-read)", { ignore: !granted("read") }, async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  assertEquals(await within(pool.run(async () => typeof (await import("@std/assert")).assertEquals)), "function");
+});
 
 Deno.test("Functions by source may be written in every way that JavaScript has for functions", async () => {
   const holder = {

@@ -281,7 +281,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
       } else if (thrown instanceof TypeError && ownAddress.test(thrown.message)) {
         const { message, stack } = thrown;
         const source = "a function that is sent by source";
-        thrown.message = `${message.replace(ownAddress, source)}; it can import absolute addresses alone: use one, or ${advice}`;
+        const limit = "it can import absolute addresses and names of the import map alone";
+        thrown.message = `${message.replace(ownAddress, source)}; ${limit}: use one, or ${advice}`;
         thrown.stack = stack!.replace(ownAddress, source);
       }
     } catch {
