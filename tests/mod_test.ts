@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { granted } from "./fixtures.ts";
 import type {
   AcquireOptions,
   AsCompletedOptions,
@@ -157,4 +158,14 @@ Deno.test("mod.ts exports the types that its functions use", () => {
 
 Deno.test("The entry point './batch' exports these, and nothing else", async () => {
   assertEquals(Object.keys(await import("@procpool/process-pool/batch")).sort(), ["BatchError", "batch"]);
+});
+
+Deno.test("docs/architecture.md says what each file is (needs --allow-read)", { ignore: !granted("read") }, () => {
+  const root = new URL("../", import.meta.url);
+  const text = Deno.readTextFileSync(new URL("docs/architecture.md", root));
+  const missing = ["", "batch/", "pool/", "worker/"].flatMap((folder) => {
+    const names = [...Deno.readDirSync(new URL(folder, root))].map(({ name }) => name).filter((name) => name.endsWith(".ts"));
+    return names.map((name) => folder + name).filter((path) => !text.includes(`\`${path}\``));
+  });
+  assertEquals(missing, []);
 });
