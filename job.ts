@@ -189,6 +189,7 @@ export class Job<A extends unknown[], R, K extends object = object> {
    * @param options What to run, and how.
    *
    * @throws {TypeError} If an option is missing, unknown or of the wrong type.
+   * @throws {RangeError} If a number is out of its range.
    */
   constructor(options: JobOptions<A, R>);
   /**
@@ -197,6 +198,7 @@ export class Job<A extends unknown[], R, K extends object = object> {
    * @param options What to run, and how.
    *
    * @throws {TypeError} If an option is missing, unknown or of the wrong type.
+   * @throws {RangeError} If a number is out of its range.
    */
   constructor(options: JobOptionsWithKwargs<A, K, R>);
   constructor(

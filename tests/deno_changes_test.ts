@@ -143,7 +143,7 @@ Deno.test(
 
 Deno.test("Deno copies nothing of most objects of the platform, and says nothing", async () => {
   const empty = [new URL("data:,"), new URLSearchParams("a=1"), new Headers({ a: "b" }), new Request("data:,"), new Response("a")];
-  const given: object[] = [...empty, new FormData(), new Event("a")];
+  const given: object[] = [...empty, new FormData(), new Event("a"), new ImageData(1, 1)];
   await using pool = new ProcessPool({ maxWorkers: 1 });
   // Else: say so no more in README.md, at `Job.args` and in docs/from-concurrent-futures.md.
   for (const each of given) {
