@@ -76,6 +76,8 @@ export interface RangeRunner {
 /** What {@linkcode createRangeRunner} needs. */
 export interface RunnerParts extends RunnerOptions {
   task(record: unknown): unknown;
+  /** Whether the task was sent as its text. */
+  bySource: boolean;
   /** The fields of one CSV record. */
   parseCsv: ((text: string) => { fields: string[]; error: string | undefined }) | undefined;
   /** Where a row of CSV ends. */
@@ -88,7 +90,7 @@ export interface RunnerParts extends RunnerOptions {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function createRangeRunner(parts: RunnerParts): RangeRunner {
-  const { layout, inputFormat, outputFormat, delimiter, retries, task, parseCsv, rowEnd } = parts;
+  const { layout, inputFormat, outputFormat, delimiter, retries, task, bySource, parseCsv, rowEnd } = parts;
   const {
     banks: BANKS,
     bankWords: BANK_WORDS,
@@ -198,7 +200,11 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   function explain(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {
     try {
       if (thrown instanceof Error) {
-        return { name: textOf(thrown.name ?? ""), message: textOf(thrown.message ?? ""), stack: stackOf(thrown) };
+        const message = textOf(thrown.message ?? "");
+        const isOutside = bySource && thrown instanceof ReferenceError && message.endsWith(" is not defined");
+        const advice = "export it from a module, and give the module's address";
+        const hint = isOutside ? `; a function that is sent as its text cannot see the variables and imports around it: ${advice}` : "";
+        return { name: textOf(thrown.name ?? ""), message: message + hint, stack: stackOf(thrown) };
       }
       return { name: typeof thrown, message: textOf(thrown), stack: "" };
     } catch {

@@ -37,7 +37,10 @@ export interface CsvParser {
 /** A module that makes a task known to the initializer. */
 export function taskModuleUrl(task: { module: string } | { text: string }, csv: boolean): string {
   const lines = [
-    ..."module" in task ? [`import * as tasks from ${JSON.stringify(task.module)};`] : [`const tasks = { default: (${task.text}\n) };`],
+    ..."module" in task
+      ? [`import * as tasks from ${JSON.stringify(task.module)};`]
+      // As if it stood alone: what is around it here is nothing of the user's.
+      : [`const tasks = { default: (0, eval)(${JSON.stringify(`"use strict";(${task.text}\n)\n//# sourceURL=process-pool/task`)}) };`],
     ...csv ? [`import papa from ${JSON.stringify(PAPA_PARSE)};`] : ["const papa = undefined;"],
     'globalThis[Symbol.for("process-pool.batch")] = { tasks, papa };',
   ];
@@ -91,6 +94,7 @@ export function prepareWorker({ source, rows, options, module, task: name }: Wor
   left.runner = ((0, eval)(source) as typeof createRangeRunner)({
     ...options,
     task: task as (record: unknown) => unknown,
+    bySource: module === undefined,
     parseCsv,
     rowEnd: (0, eval)(rows) as typeof rowEnd,
   });

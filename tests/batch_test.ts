@@ -275,6 +275,26 @@ Deno.test(`batch() refuses CSV whose header names a field twice ${NEEDS}`, { ign
   await assertFails(() => run(double, { input, output: folder.of("out") }), BatchError as never, message);
 });
 
+for (const format of ["ndjson", "csv"]) {
+  Deno.test(`batch() tells a function that is sent as its text that it sees nothing around it, of ours neither (${format}) ${NEEDS}`, {
+    ignore,
+  }, async () => {
+    using folder = new Folder();
+    const input = folder.write(`in.${format}`, format === "csv" ? "a\n1\n" : "1\n");
+    const [tasks, papa] = [{ double: (x: number) => 2 * x }, 2];
+    const advice = "export it from a module, and give the module's address";
+    const hint = `; a function that is sent as its text cannot see the variables and imports around it: ${advice}`;
+    for (const [task, name] of [[(x: number) => tasks.double(x), "tasks"], [(x: number) => papa * x, "papa"]] as const) {
+      const { failed } = await run(task, { input, output: folder.of("out"), overwrite: true });
+      const [{ error }] = folder.json("out.errors.ndjson");
+      assertEquals([failed, error.name, error.message], [1, "ReferenceError", `${name} is not defined${hint}`]);
+    }
+    const task = folder.write("tasks.js", "export default (x) => outer * x;");
+    await run(task, { input, output: folder.of("out"), overwrite: true });
+    assertEquals(folder.json("out.errors.ndjson")[0].error.message, "outer is not defined");
+  });
+}
+
 Deno.test(`batch() refuses a task that is a generator ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", "1\n");

@@ -26,6 +26,7 @@ function runner(parts: Partial<RunnerParts>) {
     outputFormat: "lines",
     retries: 0,
     task: (x) => x,
+    bySource: false,
     delimiter: ",",
     parseCsv: undefined,
     rowEnd,
