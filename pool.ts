@@ -52,7 +52,7 @@ export interface PoolStats {
   unstoppable: number;
   /** Jobs that returned. Each item of a map counts as a job. */
   finished: number;
-  /** Jobs that threw, or whose worker died. */
+  /** Jobs that threw, ran for too long, or lost their worker. */
   failed: number;
   /** Jobs that were cancelled or aborted. */
   cancelled: number;
