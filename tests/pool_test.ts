@@ -557,8 +557,29 @@ Deno.test("ProcessPool warns once of workers that cannot be stopped, and names t
   assert(stdout.startsWith("1 process-pool: a worker was stopped and runs on") && stdout.includes('backend: "killable"'), stdout);
 });
 
-/** Runs a program in a process of its own, with the project's configuration but for what is given. */
-async function runProgram(source: string, changes: object = {}): Promise<{ code: number; stdout: string; stderr: string }> {
+Deno.test(
+  "ProcessPool asks for no permission by itself, so that no program waits at a terminal (needs --allow-run, --allow-read and --allow-write)",
+  { ignore: !granted("run") || !granted("read") || !granted("write") },
+  async () => {
+    const source = `
+      import { ProcessPool } from "@procpool/process-pool";
+      const kinds = ["worker", "killable", "inline"].map((backend) => ({ backend }));
+      for (const options of [...kinds, { memoryLimit: 64 }, { permissions: "none" }, { backend: "killable", permissions: "none" }]) {
+        await using pool = new ProcessPool({ maxWorkers: 1, measure: true, ...options });
+        const items = await Array.fromAsync(pool.map((x) => x + 1, [1, 2]));
+        console.log(await pool.run((x) => x, items[1]), pool.stats().finished);
+      }`;
+    const { code, stdout, asked } = await runProgram(source, {}, "--no-prompt");
+    assertEquals([code, stdout, asked], [0, "3 3\n".repeat(6), ""]);
+  },
+);
+
+/** Runs a program in a process of its own, with the project's configuration but for what is given; tells what permissions it asked for. */
+async function runProgram(
+  source: string,
+  changes: object = {},
+  flag = "-A",
+): Promise<{ code: number; stdout: string; stderr: string; asked: string }> {
   const root = new URL("../", import.meta.url);
   const config = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
   const directory = await Deno.makeTempDir();
@@ -572,12 +593,13 @@ async function runProgram(source: string, changes: object = {}): Promise<{ code:
     );
     await Deno.writeTextFile(`${directory}/program.js`, source);
     const command = new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", "--quiet", "program.js"],
+      args: ["run", flag, "--quiet", "program.js"],
       cwd: directory,
-      env: { NO_COLOR: "1" },
+      env: { NO_COLOR: "1", DENO_AUDIT_PERMISSIONS: `${directory}/asked` },
     });
     const { code, stdout, stderr } = await command.output();
-    return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
+    const asked = await Deno.readTextFile(`${directory}/asked`).catch(() => "");
+    return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr), asked };
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

@@ -3,8 +3,17 @@ import type { Death } from "./protocol.ts";
 
 /** The part of node:worker_threads that we use. */
 export interface WorkerThreads {
-  Worker: new (url: URL, options: { resourceLimits: object; workerData: NodeWorkerData; transferList: Transferable[] }) => NodeWorker;
+  Worker: new (url: URL, options: NodeWorkerOptions) => NodeWorker;
+  SHARE_ENV: symbol;
   workerData: NodeWorkerData;
+}
+
+interface NodeWorkerOptions {
+  /** SHARE_ENV: what the worker sees of the environment is what it may, as in a Web Worker. A copy is made by who creates it: at a terminal Deno asks for the permission, and waits. */
+  env: symbol;
+  resourceLimits: object;
+  workerData: NodeWorkerData;
+  transferList: Transferable[];
 }
 
 /** What a worker gets when it is created, which may be before there is anything to connect it to. */

@@ -52,9 +52,9 @@ function startHere(
   { launch: { lock, port, died }, pulse, resourceLimits }: { launch: Launch; pulse: MessagePort | undefined; resourceLimits: object },
 ): () => void {
   // Not imported: node:worker_threads takes 10 ms to load, which nobody should pay for who does not use it.
-  const { Worker } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
+  const { Worker, SHARE_ENV: env } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
   const { port1, port2: line } = new MessageChannel();
-  const worker = new Worker(url, { resourceLimits, workerData: { line }, transferList: [line] });
+  const worker = new Worker(url, { env, resourceLimits, workerData: { line }, transferList: [line] });
   worker.on("error", (error) => died(deathOf(error)));
   const connection: NodeConnection = { port, lock, pulse, source: workerSource() };
   port1.postMessage(connection, pulse === undefined ? [port] : [port, pulse]);

@@ -82,7 +82,7 @@ interface Supervised {
  * This function is sent to the supervisor as its text: it refers to nothing outside itself.
  */
 function supervise({ url, resourceLimits }: { url: string; resourceLimits: object }): void {
-  const { Worker } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
+  const { Worker, SHARE_ENV: env } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
   const scope = globalThis as unknown as {
     onmessage: (event: MessageEvent<ToSupervisor>) => void;
     postMessage(message: FromSupervisor): void;
@@ -92,7 +92,7 @@ function supervise({ url, resourceLimits }: { url: string; resourceLimits: objec
 
   function create(): Supervised {
     const { port1, port2 } = new MessageChannel();
-    const worker = new Worker(new URL(url), { resourceLimits, workerData: { line: port2 }, transferList: [port2] });
+    const worker = new Worker(new URL(url), { env, resourceLimits, workerData: { line: port2 }, transferList: [port2] });
     const supervised: Supervised = { worker, line: port1, id: undefined };
     worker.on("error", ({ code, message }) => {
       if (supervised.id !== undefined) scope.postMessage({ type: "failed", id: supervised.id, code, message });
