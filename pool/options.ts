@@ -45,8 +45,8 @@ export interface ProcessPoolOptions {
   modules?: readonly TaskModule[] | undefined;
   /**
    * What workers may do: `"none"`, or the permissions by name. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in
-   * deno.json; without it Deno ends the whole program with exit code 70. Left out, workers may do what the thread that made the pool may. What
-   * a worker is not permitted, Deno asks for at a terminal, unless the program is run with `--no-prompt`.
+   * deno.json; without it Deno ends the whole program with exit code 70. Left out, or `"inherit"`, which need no flag, workers may do what the
+   * thread that made the pool may. What a worker is not permitted, Deno asks for at a terminal, unless the program is run with `--no-prompt`.
    *
    * @default {undefined}
    */
@@ -255,7 +255,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     maxWorkers = navigator.hardwareConcurrency,
     queueSize,
     modules = [],
-    permissions,
+    permissions: wanted,
     jobTimeout = Infinity,
     startTimeout = START_TIMEOUT,
     memoryLimit,
@@ -278,6 +278,8 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   checks.oneOf("backend", backend, ["worker", "killable", "inline"]);
   const inline = backend === "inline";
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
+  // What Deno does by itself; but where it is told to, it wants the unstable feature.
+  const permissions = wanted === "inherit" ? undefined : wanted;
   if (permissions !== undefined) checkPermissions(permissions);
   if (permissions !== undefined && inline) {
     throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" has the permissions of the calling thread: leave 'permissions' out`);

@@ -22,8 +22,8 @@ const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionD
  * @throws {TypeError} If they are not permissions.
  * @throws {Deno.errors.NotCapable} If this thread has not one of them itself.
  */
-export function checkPermissions(permissions: Deno.PermissionOptions): void {
-  if (permissions === "none" || permissions === "inherit") return;
+export function checkPermissions(permissions: "none" | Deno.PermissionOptionsObject): void {
+  if (permissions === "none") return;
   if (typeof permissions !== "object" || permissions === null || Array.isArray(permissions)) {
     throw new TypeError(
       `Cannot create pool as 'permissions' must be "none", "inherit" or an object: current value is ${show(permissions)}`,
@@ -43,8 +43,8 @@ export function checkPermissions(permissions: Deno.PermissionOptions): void {
  *
  * @throws {TypeError} If a module that is a file cannot be read. What it imports is not looked at.
  */
-export function checkReadable(permissions: Deno.PermissionOptions, modules: readonly string[]): void {
-  const read = typeof permissions === "string" ? permissions === "inherit" : permissions.read ?? false;
+export function checkReadable(permissions: "none" | Deno.PermissionOptionsObject, modules: readonly string[]): void {
+  const read = permissions === "none" ? false : permissions.read ?? false;
   if (read === true || read === "inherit") return;
   const readable = (read === false ? [] : read).map((path) => resolve(String(path)));
   for (const url of modules) {

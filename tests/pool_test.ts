@@ -518,6 +518,19 @@ Deno.test(
   },
 );
 
+Deno.test("ProcessPool with permissions 'inherit' does without --unstable-worker-options (needs --allow-run and --allow-read)", {
+  ignore: !granted("run") || !granted("read"),
+}, async () => {
+  const source = `
+    import { ProcessPool } from ${JSON.stringify(import.meta.resolve("../mod.ts"))};
+    for (const backend of ["worker", "killable", "inline"]) {
+      await using pool = new ProcessPool({ backend, permissions: "inherit" });
+      console.log(await pool.run((x) => x, backend));
+    }
+  `;
+  assertEquals((await runProgram(source, { unstable: [] })).stdout, "worker\nkillable\ninline\n");
+});
+
 const BURN = `
   const started = new Int32Array(new SharedArrayBuffer(4));
   const burn = (started) => { Atomics.add(started, 0, 1); for (;;); };
