@@ -146,6 +146,11 @@ Deno.test("A thrown value that cannot be copied comes back as a TypeError, with 
     assertInstanceOf(error, TypeError);
     assertEquals([error.message, error.cause], ["The task threw something that cannot be copied, and no error", cause]);
   }
+  const withError = await errorOf(pool, () => {
+    throw { reason: new RangeError("inner"), f() {} };
+  });
+  assertInstanceOf(withError, TypeError);
+  assertEquals(String((withError.cause as { reason: unknown }).reason), "RangeError: inner");
 });
 
 Deno.test("An error of a class that names itself keeps its name, and one without end comes back as another", async () => {

@@ -25,6 +25,10 @@ export function encodeError(
       const index = indexes.get(value) ?? (errors.length < MOST_ERRORS ? encode(value) : undefined);
       return index === undefined ? undefined : { error: index };
     }
+    return encodeData(value);
+  }
+
+  function encodeData(value: unknown): { value: unknown } | undefined {
     if (typeof value === "function" || typeof value === "symbol") return undefined;
     if (typeof value !== "object" || value === null) return { value };
     try {
@@ -67,11 +71,11 @@ export function encodeError(
     return index;
   }
 
-  /** What of an object can be copied. */
+  /** What of an object can be copied. An error in it is data: the platform's copy of it will do. */
   function copyable(value: unknown): unknown {
     if (typeof value !== "object" || value === null) return value;
-    const entries = Object.entries(value).map(([name, each]) => [name, encodeValue(each)] as const);
-    return Object.fromEntries(entries.flatMap(([name, each]) => each !== undefined && "value" in each ? [[name, each.value]] : []));
+    const entries = Object.entries(value).map(([name, each]) => [name, encodeData(each)] as const);
+    return Object.fromEntries(entries.flatMap(([name, each]) => each !== undefined ? [[name, each.value]] : []));
   }
 
   /** The errors of an AggregateError, as an error of its own whose properties they are. */
