@@ -449,6 +449,19 @@ Deno.test("openSharedQueue() refuses objects while all objects inherit a key", (
   assertEquals(take(reader), [1, 1, 0, [{ a: 1 }]]);
 });
 
+Deno.test("openSharedQueue() carries keys that cannot be assigned to as all objects inherit them", () => {
+  const { writer, reader } = open();
+  Object.defineProperty(Object.prototype, "inherited", { value: 1, writable: false, configurable: true });
+  try {
+    for (let i = 0; i < 30; i++) {
+      assert(writer.push(1, i, 0, [{ inherited: i }]));
+      assertEquals(take(reader), [1, i, 0, [{ inherited: i }]]);
+    }
+  } finally {
+    Reflect.deleteProperty(Object.prototype, "inherited");
+  }
+});
+
 Deno.test("openSharedQueue() carries random values as structured cloning does, in their order of keys", () => {
   for (let seed = 1; seed <= 10; seed++) {
     const { writer, reader } = open(seed % 2 === 0 ? 1024 : 128, 2 ** 31 - 5_000);

@@ -122,7 +122,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   const { load, store } = Atomics;
   const clock = performance.now.bind(performance);
-  const { keys: keysOf, is, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, prototype: plain } = Object;
+  const { keys: keysOf, is, fromEntries, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, prototype: plain } = Object;
   const { from: arrayFrom, isArray } = Array;
   const { min } = Math;
   const { fromCharCode } = String;
@@ -666,10 +666,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function readNewShape(count: number): object {
     const values = readAll(count);
     const keys = readAll(count) as string[];
-    shapes.push({ keys, uses: 0, make: undefined });
-    const object: Record<string, unknown> = {};
-    for (let i = 0; i < count; i++) object[keys[i]!] = values[i];
-    return object;
+    // To assign to what all objects inherit fails where that is frozen.
+    shapes.push({ keys, uses: 0, make: keys.some((key) => key in plain) ? maker(keys) : undefined });
+    return fromEntries(keys.map((key, i) => [key, values[i]]));
   }
 
   function readAll(count: number): unknown[] {
@@ -679,12 +678,14 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   /** An object of keys that are not used often yet: if they are, as the literal that has these keys. V8 then knows its layout beforehand, and makes it in a tenth of the time. */
   function readObject(shape: Shape): object {
     const { keys } = shape;
-    if (++shape.uses === OFTEN) {
-      shape.make = makeFunction("read", `return () => ({ ${keys.map((key) => `${stringify(key)}: read()`)} })`)(read) as () => object;
-    }
+    if (++shape.uses === OFTEN) shape.make = maker(keys);
     const object: Record<string, unknown> = {};
     for (let i = 0; i < keys.length; i++) object[keys[i]!] = read();
     return object;
+  }
+
+  function maker(keys: string[]): () => object {
+    return makeFunction("read", `return () => ({ ${keys.map((key) => `${stringify(key)}: read()`)} })`)(read) as () => object;
   }
 
   /** Whether there is a record, which begins at this position then. */
