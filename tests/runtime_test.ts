@@ -372,6 +372,14 @@ Deno.test("createRuntime() says nothing once it has ended", async () => {
   assertEquals(claims[0], SENT);
 });
 
+Deno.test("createRuntime() sends a result that is moved once, and nothing behind it, where each is sent before the next item begins", async () => {
+  const { bySource, header, answers } = start();
+  const task = bySource("task", '(x) => ({ value: x, [Symbol.for("process-pool.move")]: [] })');
+  const chunk = { type: "chunk", items: [5, 6], skip: [], eager: true, timed: true, numbers: undefined } as const;
+  const items = itemsOf(await answers({ ...chunk, ...header(task) }));
+  assertEquals(items.map(({ values, last }) => [values, last]), [[[5], false], [[6], false], [[], true]]);
+});
+
 Deno.test("createRuntime() sends the items that are finished before it ends", async () => {
   const { runtime, told, bySource, header, answers } = start();
   const task = bySource("task", "(x) => x < 2 ? x : new Promise(() => {})");

@@ -614,7 +614,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
 
     #isDue(): boolean {
-      if (this.eager && !this.#inMemory) return true;
+      if (this.eager && !this.#inMemory) return this.#from < this.#to;
       if (this.#to <= this.#nextLook) return false;
       const now = clock();
       this.#stride = now - this.#lastLook < GATHER / 10 ? Math.min(2 * this.#stride, LONGEST_STRIDE) : 1;
