@@ -441,8 +441,10 @@ Deno.test("encodeError() takes what it can of an error whose parts resist", () =
   error.callback = () => 1;
   error.port = new Proxy({}, {});
   error.kept = { a: 1 };
+  error.errors = Object.assign([], { 2: "third" });
   const decoded = decodeError(structuredClone(encodeError(error, () => undefined)), () => undefined) as typeof error;
   assertInstanceOf(decoded, Error);
-  assertEquals([decoded.message, decoded.kept, decoded.callback, decoded.port], ["message", { a: 1 }, undefined, undefined]);
+  const { message, kept, callback, port, errors } = decoded;
+  assertEquals([message, kept, callback, port, errors], ["message", { a: 1 }, undefined, undefined, Object.assign([], { 2: "third" })]);
   assertThrows(() => error.broken);
 });

@@ -81,9 +81,10 @@ export function encodeError(
   /** The errors of an AggregateError, as an error of its own whose properties they are. */
   function encodeList(values: unknown[]): ValueMessage {
     const index = errors.length;
-    const properties = values.map((value, i): [string, boolean, ValueMessage] => [String(i), true, { value }]);
+    const properties: ErrorMessage["properties"] = [];
     errors.push({ builtin: "Array", exported: undefined, name: "", message: "", stack: "", properties });
-    for (const [i, value] of values.entries()) properties[i]![2] = encodeValue(value) ?? { value: show(value) };
+    // There need not be one at each index.
+    for (const [i, value] of Object.entries(values)) properties.push([i, true, encodeValue(value) ?? { value: show(value) }]);
     return { error: index };
   }
 
