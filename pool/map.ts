@@ -539,9 +539,10 @@ export class Chunk extends Ticket {
       this.#failures = [];
       if (this.unread > 0) this.unread = 0;
     }
-    for (const [i, reason] of this.#unsendable) {
-      const index = i - this.#settledItems;
-      if (index >= 0 && index < length) (block.errors ??= new Map()).set(index, reason);
+    // Of a chunk with many of them few are in a block, and there may be as many blocks.
+    for (let index = 0; this.#unsendable.size > 0 && index < length; index++) {
+      const i = this.#settledItems + index;
+      if (this.#unsendable.has(i)) (block.errors ??= new Map()).set(index, this.#unsendable.get(i));
     }
     if (this.observed !== undefined) {
       for (const error of block.errors?.values() ?? []) if (error instanceof JobTimeoutError) this.observed.timedOut++;

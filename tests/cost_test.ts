@@ -1,6 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import v8 from "node:v8";
+import { Chunk } from "../pool/map.ts";
 import { within } from "./fixtures.ts";
 
 /**
@@ -152,4 +153,26 @@ Deno.test("A chunk of numbers costs no message", async () => {
   await map();
   const [messages] = await countCalls([[MessagePort.prototype, "postMessage"]], map);
   assert(messages! < JOBS / 100 / 4, `${messages} messages for ${JOBS / 100} chunks`);
+});
+
+Deno.test("What comes of an item costs no more if many others of its chunk cannot be sent", async () => {
+  const items = Array.from({ length: 1000 }, () => () => {});
+  const outcomes: unknown[] = [];
+  const chunk = new Chunk(items, {
+    func: () => 0,
+    timeout: Infinity,
+    retries: 0,
+    eager: true,
+    firstIndex: 0,
+    listener: { ended: false, outcomes: (_, { errors }) => void outcomes.push(errors?.get(0)), took() {}, settled() {} },
+  });
+  chunk.refused(undefined);
+  const [steps] = await countCalls([[Object.getPrototypeOf(new Map().keys()), "next"]], () => {
+    for (const from of items.keys()) {
+      chunk.answered({ type: "items", run: 1, from, values: [undefined], thrown: [], last: false, elapsed: 0 }, () => undefined);
+    }
+    return Promise.resolve();
+  });
+  assert(outcomes.length === items.length && outcomes.every((error) => error instanceof DOMException));
+  assert(steps! < 10 * items.length, `${steps} steps for ${items.length} items`);
 });
