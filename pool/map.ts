@@ -345,7 +345,7 @@ export class Chunk extends Ticket {
   #unsendable = new Map<number, unknown>();
   /** Whether the items are copies, of which it is known that they can be sent. */
   #copied = false;
-  /** Whether a worker has died when it read it: its items are sent one by one from then on, so that the one that did it fails alone. */
+  /** Whether a worker has died when it read it, or it cannot be sent in one: its items are sent one by one from then on, so that the one that did it fails alone. */
   #oneByOne = false;
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
@@ -471,7 +471,7 @@ export class Chunk extends Ticket {
   }
 
   refused(error: unknown): Outcome<unknown> | undefined {
-    if (this.#copied) return { state: "failed", error };
+    if (this.#copied) return this.#refusedAgain(error);
     this.#copied = true;
     this.#items = Array.from(this.#items, (item, i) => {
       try {
@@ -481,6 +481,15 @@ export class Chunk extends Ticket {
         return item;
       }
     });
+    return undefined;
+  }
+
+  /** Each can be copied, but all together may be too large for a message, or one too deep within it. */
+  #refusedAgain(error: unknown): Outcome<unknown> | undefined {
+    const next = this.#nextOne().length - 1;
+    if (this.#unsendable.has(next)) return { state: "failed", error };
+    if (this.#oneByOne) this.#unsendable.set(next, error);
+    this.#oneByOne = true;
     return undefined;
   }
 

@@ -125,6 +125,43 @@ Deno.test("A chunk has each result once and in its place, in memory or by messag
   assert(deaths > 100, String(deaths));
 });
 
+Deno.test("A chunk that cannot be sent in one goes item by item, and what cannot be sent even then fails alone", () => {
+  const outcomes: unknown[] = [];
+  const chunk = new Chunk(["a", "b", "c"], {
+    func: () => 0,
+    timeout: Infinity,
+    retries: 0,
+    eager: false,
+    firstIndex: 0,
+    listener: {
+      ended: false,
+      outcomes(_, { values, errors }) {
+        for (let i = 0; i < values.length; i++) outcomes.push(errors?.has(i) ? (errors.get(i) as Error).message : values[i]);
+      },
+      took() {},
+      settled() {},
+    },
+  });
+  function sent(): string[] {
+    const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });
+    assert(message.type === "chunk");
+    return Object.keys(message.items);
+  }
+  const answered = (from: number, values: unknown[]) =>
+    chunk.answered({ type: "items", run: 0, from, values, thrown: [], last: true, elapsed: 0 }, () => {});
+  assertEquals([sent(), chunk.refused(new Error("all")), sent(), chunk.refused(new Error("all"))], [
+    ["0", "1", "2"],
+    undefined,
+    ["0", "1", "2"],
+    undefined,
+  ]);
+  assertEquals([sent(), answered(0, [1])], [["0"], undefined]);
+  assertEquals([sent(), chunk.refused(new Error("second"))], [["1"], undefined]);
+  assertEquals([sent(), chunk.refused(new Error("third"))], [["2"], undefined]);
+  assertEquals([sent(), answered(1, [undefined, undefined])?.state], [[], "finished"]);
+  assertEquals(outcomes, [1, "second", "third"]);
+});
+
 Deno.test("A map whose chunks were as large as numbers have them goes on when there are none any more", async () => {
   const items = new Float64Array(500_000);
   const options = resolveMapOptions({ settled: true }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
