@@ -865,12 +865,13 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     const { signal } = this.#options;
     this.#state = "reading";
     if (signal?.aborted) return this.#abandon({ error: signal.reason });
+    // First, as to open the input may abort it.
+    this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }, { force: true }));
     try {
       this.#source = this.#options.open();
     } catch (error) {
       return this.#abandon({ error });
     }
-    this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }, { force: true }));
     this.#pump();
   }
 

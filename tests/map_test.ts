@@ -351,6 +351,27 @@ Deno.test("ProcessPool.map({ signal }) ends items that run when it aborts", asyn
   assertStrictEquals(await within(first).catch((reason) => reason), "enough");
 });
 
+Deno.test("ProcessPool.map({ signal }) ends, and closes its input, if that aborts it while it is opened", async () => {
+  await using pool = new ProcessPool({ backend: "inline" });
+  const controller = new AbortController();
+  const closed = Promise.withResolvers<void>();
+  const input = {
+    [Symbol.iterator]() {
+      controller.abort("enough");
+      return {
+        next: () => ({ done: false as const, value: 1 }),
+        return() {
+          closed.resolve();
+          return { done: true as const, value: undefined };
+        },
+      };
+    },
+  };
+  const results = pool.map(double, input, { signal: controller.signal });
+  assertStrictEquals(await within(results.next()).catch((reason) => reason), "enough");
+  await within(closed.promise);
+});
+
 Deno.test("ProcessPool.map() hands over results of a chunk that were ready before an item that takes long", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const meeting = new Meeting();
