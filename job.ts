@@ -164,7 +164,7 @@ export class Job<A extends unknown[], R, K extends object = object> {
   /**
    * The arguments. They are copied when the job is sent to a worker, so do not change them before it runs. Of most objects of the platform (URL,
    * Headers, Request, Response, FormData, Event) Deno copies nothing, and says nothing: they arrive as `{}`. Give what they are made of, and an
-   * AbortSignal as the job's `signal`.
+   * AbortSignal as the job's `signal`. A view of a part of a buffer takes the whole buffer along, as it does in any message: give a `slice()` of it.
    */
   readonly args: readonly unknown[];
   /** The named arguments. */
