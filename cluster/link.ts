@@ -293,7 +293,6 @@ export class Link {
 
   #send(entry: Entry): void {
     entry.sendings++;
-    entry.time = Date.now();
     entry.started = false;
     entry.sentAt = Infinity;
     entry.sent = this.#add(entry);
@@ -307,20 +306,27 @@ export class Link {
     this.#send(entry);
   }
 
+  /** A server that refuses to write is asked again with each sweep: a map would else fail item after item for as long as that lasts. */
   async #add(entry: Entry): Promise<void> {
     const { id, envelope } = entry;
-    try {
-      await this.#drops.get(id)?.catch(() => {});
-      await this.#queue.add(envelope!.task, envelope, {
-        jobId: id,
-        attempts: 1,
-        removeOnComplete: KEEP.completed,
-        removeOnFail: KEEP.failed,
-      });
-      entry.sentAt = this.#sweeps;
-    } catch (error) {
-      this.#end(id, { kind: "refused", error: plain(error as Error) });
-    }
+    await this.#drops.get(id)?.catch(() => {});
+    do {
+      entry.time = Date.now();
+      try {
+        await this.#queue.add(envelope!.task, envelope, {
+          jobId: id,
+          attempts: 1,
+          removeOnComplete: KEEP.completed,
+          removeOnFail: KEEP.failed,
+        });
+        entry.sentAt = this.#sweeps;
+        return;
+      } catch (error) {
+        if (!refusesWrites(error as Error)) return this.#end(id, { kind: "refused", error: plain(error as Error) });
+        this.#tell(new Error(`What is submitted waits, as the server refuses it: ${(error as Error).message}`));
+        await this.#nextSweep.promise;
+      }
+    } while (this.#entries.get(id) === entry);
   }
 
   #each(id: string, tell: (listener: Listener) => void): void {

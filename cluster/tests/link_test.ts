@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import { Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
@@ -50,6 +50,24 @@ Deno.test("a job that is cancelled while the server takes no writes is stopped a
   await host.shutdown({ timeout: 0 });
   await client.config("SET", "min-replicas-to-write", "0");
   await until(async () => (await pool.status()).waiting === 0);
+  await client.quit();
+});
+
+Deno.test("what is submitted while the server takes no writes waits until it does, and can be cancelled meanwhile", async () => {
+  await using server = await RedisServer.start();
+  const reported: string[] = [];
+  await using pool = await openPool(server, { ...silent, onError: (error) => void reported.push(String(error)) });
+  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, ...silent });
+  const client = new Redis(server.url);
+  await client.config("SET", "maxmemory", "1");
+  const cancelled = await pool.submit(tasks.note, `${server.folder}/runs`);
+  const results = Array.fromAsync(pool.map(tasks.double, [1, 2, 3], { chunkSize: 1 }));
+  await until(() => reported.length > 0);
+  assertStringIncludes(reported[0]!, "Error: What is submitted waits, as the server refuses it: OOM command not allowed");
+  assert(cancelled.cancel());
+  await client.config("SET", "maxmemory", "0");
+  assertEquals(await within(results), [2, 4, 6]);
+  assertEquals(await lines(`${server.folder}/runs`), []);
   await client.quit();
 });
 
