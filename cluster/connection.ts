@@ -265,20 +265,28 @@ export class Connection {
   }
 
   /**
-   * Ends all of them, whether the server is there or not: what waits for it is rejected. A client that is about to connect again would forget that
-   * when it is told to disconnect, and never end, so it is made to try at once.
+   * Ends all of them, whether the server is there, answers, or not: what waits for it is rejected. A client that is about to connect again would
+   * forget that when it is told to disconnect, and never end, so it is made to try at once.
    */
   end(): void {
     for (const client of this.#clients) {
       const { status } = client;
       // To disconnect what is closed begins a timer that nothing ends.
       if (status === "end" || status === "close") continue;
+      client.once("end", () => rejectKept(client));
       client.disconnect();
       if (status !== "reconnecting") continue;
-      client.once("ready", () => client.disconnect());
+      // A server that lets it in may say nothing.
+      client.once("connect", () => client.disconnect());
       client.connect().catch(() => {});
     }
   }
+}
+
+/** Rejects what a client keeps of a connection that was lost, to send it again: it forgets that when the next connection ends before it is ready. */
+function rejectKept(client: Redis): void {
+  const { prevCommandQueue: kept } = client as unknown as { prevCommandQueue?: Redis["commandQueue"] | null };
+  while (kept?.length) kept.shift()!.command.reject(new Error("Connection is closed."));
 }
 
 /** Hears of every error, and tells of each message once until the client is connected again. */

@@ -1,34 +1,54 @@
 /**
- * A pool or a host, as the argument says, that is told to end after its server has died. The program is to end by itself then.
+ * A pool or a host, as the first argument says, that is told to end while its server is away, or, as the second says, "silent": it lets clients in
+ * again and says nothing. The program is to end by itself then.
  *
  * @module
  */
 
 import { assertEquals, assertInstanceOf } from "@std/assert";
+import { Redis } from "ioredis";
 import { JobCancelledError, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { openPool, RedisServer, until } from "./helpers.ts";
+import { Line } from "./line.ts";
 
-const [what] = Deno.args;
+const [what, how] = Deno.args;
 await using server = await RedisServer.start();
+await using line = new Line(server.port);
+const connection = how === "silent" ? line.url : server.url;
 const lost = Promise.withResolvers<void>();
 const onError = () => lost.resolve();
+const client = new Redis(server.url);
+
+/** Ends the connections in the middle of commands. */
+async function goAway(): Promise<void> {
+  client.disconnect();
+  if (how === "silent") {
+    line.mute();
+    await until(() => line.unheard > 0);
+  } else {
+    await server.kill();
+    await lost.promise;
+  }
+}
+
 if (what === "pool") {
-  const pool = await openPool(server, { onError });
+  const pool = await openPool(server, { connection, onError });
   const known = await pool.submit(tasks.add, 1, 1);
   await until(async () => (await pool.status()).waiting === 1);
-  await server.kill();
-  await lost.promise;
-  const unknown = await pool.submit(tasks.add, 2, 2);
+  line.hold();
+  const sent = await pool.submit(tasks.add, 2, 2);
+  await until(async () => await client.llen("dpool:test.v1:wait") === 2);
+  await goAway();
+  const unknown = await pool.submit(tasks.add, 3, 3);
   await pool.terminate("away");
-  for (const future of [known, unknown]) {
+  for (const future of [known, sent, unknown]) {
     assertInstanceOf(await future.exception(), JobCancelledError);
     assertEquals(future.state, "cancelled");
   }
 } else {
-  const host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, onError });
-  await server.kill();
-  await lost.promise;
+  const host = await serve({ queue: "test", connection, tasks, workers: 1, onError });
+  await goAway();
   await host.shutdown({ timeout: 0 });
   await host.finished;
 }

@@ -435,10 +435,12 @@ Deno.test("a host whose workers cannot be replaced delivers what it has done of 
 });
 
 for (const what of ["pool", "host"]) {
-  Deno.test(`a ${what} that ends while the server is away settles everything and lets its program end`, async () => {
-    const script = new URL("./away.ts", import.meta.url).pathname;
-    await using child = new Child(Deno.execPath(), ["run", "--allow-all", "--no-check", script, what]);
-    assert((await child.status()).success, child.said);
-    assertStringIncludes(child.said, "ended");
-  });
+  for (const how of ["away", "silent"]) {
+    Deno.test(`a ${what} that ends while the server is ${how} settles everything and lets its program end`, async () => {
+      const script = new URL("./away.ts", import.meta.url).pathname;
+      await using child = new Child(Deno.execPath(), ["run", "--allow-all", "--no-check", script, what, how]);
+      assert((await child.status()).success, child.said);
+      assertStringIncludes(child.said, "ended");
+    });
+  }
 }

@@ -40,6 +40,19 @@ export class Line implements AsyncDisposable {
     this.#held = undefined;
   }
 
+  /** Ends all connections, with what is held up on them. Who comes after that is let in and hears nothing. */
+  mute(): void {
+    this.#most = 0;
+    for (const conn of this.#open) conn.close();
+    this.#open.clear();
+    this.release();
+  }
+
+  /** How many clients are let in and hear nothing. */
+  get unheard(): number {
+    return this.#silent.length;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.release();
     this.#listener.close();
