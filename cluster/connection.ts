@@ -198,6 +198,11 @@ export async function connect(
     lost = true;
     tell(error);
   });
+  // A server that ends connections in an orderly manner, and whatever stands before one that is away, leaves no error.
+  client.on("reconnecting", () => {
+    if (!lost) tell(new Error("it was closed at the other end"));
+    lost = true;
+  });
   return new Connection(client, { action, address, timeout });
 }
 

@@ -195,6 +195,24 @@ Deno.test("ClusterPool.open() waits for a server that is about to start", async 
   assert(server.folder);
 });
 
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
+  "a pool and a host tell of a connection that was closed, although nothing is told by an error",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    for (const what of ["pool", "host"]) {
+      await using line = new Line(server.port);
+      const told = Promise.withResolvers<unknown>();
+      const options = { queue: "test", connection: line.url, tasks, onError: told.resolve };
+      const opened = what === "pool" ? await ClusterPool.open(options) : await serve({ ...options, workers: 1 });
+      line.mute();
+      assertStringIncludes(String(await within(told.promise)), `Lost connection to ${line.url}: `);
+      await within(opened.shutdown({ timeout: 0 }));
+    }
+  },
+);
+
 Deno.test("ClusterPool.open() and serve() reject with what 'onWarning' throws, and let go of the server", async () => {
   await using server = await RedisServer.start(["--appendonly", "no"]);
   const mine = new Error("mine");
