@@ -449,14 +449,14 @@ export class ClusterPool implements AsyncDisposable {
    * @returns The job's future.
    *
    * @throws {Deno.errors.NotFound} If the queue knows no job of this id, or no more.
-   * @throws {PoolClosedError} If the pool is shut down.
+   * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
    * @throws {TypeError} If the id is no text.
    */
   async attach<R = unknown>(id: string): Promise<Future<R>> {
     this.#refuseIfNotOpen("attach to job");
     if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a text: current value is ${show(id)}`);
     const travelsAs = this.#travelId(id, "attach to job");
-    const task = await this.#link.find(travelsAs);
+    const task = await this.#answer("attach to job", this.#link.find(travelsAs));
     this.#refuseIfNotOpen("attach to job");
     if (task === undefined) {
       throw new Deno.errors.NotFound(`Cannot attach to job ${show(id)} as the queue ${show(this.#settings.queue)} knows none of this id`);
@@ -485,10 +485,12 @@ export class ClusterPool implements AsyncDisposable {
    * What the whole cluster holds and has done.
    *
    * @returns The hosts that are there, and the queue's jobs, whoever has submitted them.
+   *
+   * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
    */
   async status(): Promise<ClusterStatus> {
     this.#refuseIfNotOpen("ask for status");
-    return await this.#link.status(this.#settings.queue);
+    return await this.#answer("ask for status", this.#link.status(this.#settings.queue));
   }
 
   /**
@@ -545,6 +547,16 @@ export class ClusterPool implements AsyncDisposable {
 
   #refuseIfNotOpen(action: string): void {
     if (this.#state !== "open") throw new PoolClosedError(`Cannot ${action} as it is shut down`);
+  }
+
+  /** What the server answers. A pool that is shut down meanwhile lets go of the server, which may be away. */
+  async #answer<T>(action: string, asked: Promise<T>): Promise<T> {
+    try {
+      return await asked;
+    } catch (error) {
+      this.#refuseIfNotOpen(action);
+      throw error;
+    }
   }
 
   /** A permit of a pool that is open still. */

@@ -491,6 +491,20 @@ Deno.test("ClusterPool.terminate() and a shutdown whose time is over settle ever
   assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
 });
 
+// What BullMQ has begun ends by a timer.
+Deno.test(
+  "ClusterPool.attach() and status() reject with a PoolClosedError if the pool is shut down while the server is away",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    const pool = await openPool(server, { onError: () => {} });
+    await server.kill();
+    const asked = [pool.attach("job"), pool.status()];
+    const refused = asked.map((answer) => assertRejects(() => answer, PoolClosedError, "as it is shut down"));
+    await within(Promise.all([pool.shutdown(), ...refused]));
+  },
+);
+
 Deno.test("ClusterPool.status() tells of hosts and jobs of the whole queue", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
