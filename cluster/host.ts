@@ -38,7 +38,7 @@ import {
 } from "./envelope.ts";
 import { checkedStore, isTooLarge, payloadKey, type PayloadStore, tooLarge, unreadable } from "./payloads.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
-import { fromJson, sizeOf } from "./values.ts";
+import { fromJson, type Json, sizeOf } from "./values.ts";
 import { Taker } from "./worker.ts";
 
 /** Options of {@linkcode serve}. */
@@ -504,7 +504,7 @@ class Host implements ClusterHost {
   async #run(id: string, envelope: Envelope, { called, signal }: { called: Called; signal: AbortSignal }): Promise<Reply> {
     const task = this.#admit(called, envelope);
     const { stored } = envelope;
-    if (stored !== undefined) envelope[stored] = JSON.parse(await unlessStopped(this.#readArguments(id, called), signal));
+    if (stored !== undefined) envelope[stored] = await unlessStopped(this.#readArguments(id, called), signal);
     signal.throwIfAborted();
     const reply = envelope.items === undefined
       ? await this.#runOne(called, task, envelope, signal)
@@ -621,10 +621,10 @@ class Host implements ClusterHost {
     }
   }
 
-  async #readArguments(id: string, called: Called): Promise<string> {
+  async #readArguments(id: string, called: Called): Promise<Json[]> {
     const store = this.#store();
     try {
-      return await store.get(payloadKey(this.#options.queue, id, "args"));
+      return JSON.parse(await store.get(payloadKey(this.#options.queue, id, "args")));
     } catch (error) {
       throw unreadable(`the arguments of ${nameOf(called)}`, error);
     }

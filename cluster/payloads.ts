@@ -8,7 +8,10 @@ import { sizeOf } from "./values.ts";
  * ten minutes at the earliest.
  */
 export interface PayloadStore {
-  /** Keeps a text under a key, in the place of another. A key is of letters, digits and `-_.!~*'()%`, 255 at the most. */
+  /**
+   * Keeps a text under a key, in the place of another: who gets that meanwhile gets all of one of them. A key is of letters, digits and
+   * `-_.!~*'()%`, 255 at the most.
+   */
   put(key: string, text: string): Promise<void>;
   /** The text that was kept under a key. */
   get(key: string): Promise<string>;
@@ -60,8 +63,8 @@ export class Payloads {
   }
 
   /** The result of a job. */
-  async result({ travelId }: { travelId: string }): Promise<string> {
-    return await this.#store.get(payloadKey(this.#queue, travelId, "result"));
+  async result({ travelId }: { travelId: string }): Promise<unknown> {
+    return JSON.parse(await this.#store.get(payloadKey(this.#queue, travelId, "result")));
   }
 
   /** Lets go of a job. What nobody needs any more is deleted. */

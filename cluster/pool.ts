@@ -736,10 +736,10 @@ export class ClusterPool implements AsyncDisposable {
         throw new TypeError("Cannot read a result that is in the payload store as the pool was given no 'payloads'");
       }
       this.#hold(payloads, ticket);
-      const text = await payloads.result(ticket).catch((error) => {
+      const reply = await payloads.result(ticket).catch((error) => {
         throw unreadable(`the result of job ${show(ticket.id)} (task ${show(ticket.task)})`, error);
       });
-      return finished(ticket, readReply(JSON.parse(text)));
+      return finished(ticket, readReply(reply));
     } catch (error) {
       return { state: "failed", error };
     }

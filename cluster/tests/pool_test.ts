@@ -178,6 +178,23 @@ Deno.test("ClusterPool with 'payloads' leaves the result of a text id there, for
   assertInstanceOf(error.cause, Deno.errors.NotFound);
 });
 
+Deno.test("ClusterPool and hosts with 'payloads' say so if the store gives half of what it has", async () => {
+  await using server = await RedisServer.start();
+  const whole = folderStore(await Deno.makeTempDir({ dir: server.folder }));
+  const cut = { ...whole, get: async (key: string) => (await whole.get(key)).slice(0, 200_000) };
+  const cases = [{ pool: whole, host: cut, what: "the arguments" }, { pool: cut, host: whole, what: "the result" }];
+  for (const [i, { pool: payloads, host, what }] of cases.entries()) {
+    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads: host });
+    await using pool = await openPool(server, { payloads });
+    const job = new Job({ id: i, func: tasks.echo, args: ["y".repeat(400_000)] });
+    await assertRejects(
+      () => within(pool.run(job)),
+      Error,
+      `Cannot read ${what} of job ${i} (task "echo") from the payload store: Unterminated string in JSON`,
+    );
+  }
+});
+
 Deno.test("ClusterPool fails a job whose result is too large, if there is no store", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
