@@ -1,5 +1,5 @@
 import type { Redis } from "ioredis";
-import { Queue, QueueEvents } from "bullmq";
+import { ErrorCode, Queue, QueueEvents } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
 import { cancelChannel, type Connection, databaseOf, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
 import { type Envelope, isCancelled, STALLED, VERSION } from "./envelope.ts";
@@ -249,7 +249,13 @@ export class Link {
     const job = await this.#queue.getJob(id);
     if (job === undefined || job.finishedOn !== undefined) return false;
     const { id: name, first } = (job.data ?? {}) as Partial<Envelope>;
-    await job.updateData({ v: VERSION, task: job.name, id: name, first, cancelled: true });
+    try {
+      await job.updateData({ v: VERSION, task: job.name, id: name, first, cancelled: true });
+    } catch (error) {
+      // It has ended since, and left no record.
+      if ((error as { code?: unknown }).code === ErrorCode.JobNotExist) return false;
+      throw error;
+    }
     return true;
   }
 

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
@@ -50,6 +51,35 @@ Deno.test("a job that is cancelled while the server takes no writes is stopped a
   await host.shutdown({ timeout: 0 });
   await client.config("SET", "min-replicas-to-write", "0");
   await until(async () => (await pool.status()).waiting === 0);
+  await client.quit();
+});
+
+Deno.test("a job that ends at the very moment when it is cancelled is no error", async () => {
+  await using server = await RedisServer.start();
+  const reported: unknown[] = [];
+  await using pool = await openPool(server, { onError: (error) => void reported.push(error) });
+  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, ...silent });
+  const client = new Redis(server.url);
+  const future = await pool.submit(tasks.note, `${server.folder}/runs`, `${server.folder}/go`);
+  await until(() => future.running());
+  const { getJob } = Queue.prototype;
+  const ended = Promise.withResolvers<void>();
+  Queue.prototype.getJob = async function (id) {
+    const job = await getJob.call(this, id);
+    await client.del(`dpool:test.v1:${id}`);
+    ended.resolve();
+    return job;
+  };
+  try {
+    assert(future.cancel({ force: true }));
+    await within(ended.promise);
+  } finally {
+    Queue.prototype.getJob = getJob;
+  }
+  await Deno.writeTextFile(`${server.folder}/go`, "");
+  // What was sent before is answered before.
+  for (let i = 0; i < 3; i++) await pool.status();
+  assertEquals(reported, []);
   await client.quit();
 });
 
