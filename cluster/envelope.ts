@@ -119,6 +119,15 @@ export function readEnvelope(data: unknown): Envelope {
   return data as unknown as Envelope;
 }
 
+/** Whether that is what a producer writes in the place of a call that it has cancelled. Most calls need not be read for that. */
+export function isUnwanted(data: string): boolean {
+  try {
+    return data.includes('"cancelled":true') && JSON.parse(data).cancelled === true;
+  } catch {
+    return false;
+  }
+}
+
 /** Reads a reply; throws a TypeError that says what is wrong with it. */
 export function readReply(data: unknown): Reply {
   if (!isObject(data)) throw malformed("a reply must be an object", data);

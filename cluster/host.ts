@@ -27,6 +27,7 @@ import {
 } from "./connection.ts";
 import {
   type Envelope,
+  isUnwanted,
   type ItemReply,
   MAX_CHUNK,
   MAX_PAYLOAD,
@@ -660,15 +661,6 @@ function firstOf(replies: ItemReply[], least: number): ItemReply[] {
   let bytes = 0;
   const end = items.findIndex((item) => (bytes += sizeOf(item) + 1) > MAX_CHUNK);
   return end < 0 ? items : items.slice(0, Math.max(least, end));
-}
-
-/** Whether that is what a producer writes in the place of a call that it has cancelled. Most calls need not be read for that. */
-function isUnwanted(data: string): boolean {
-  try {
-    return data.includes('"cancelled":true') && JSON.parse(data).cancelled === true;
-  } catch {
-    return false;
-  }
 }
 
 /** Whether a pool takes jobs. It refuses one before it looks at its signal. */

@@ -2,7 +2,7 @@ import type { Redis } from "ioredis";
 import { ErrorCode, Queue, QueueEvents } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
 import { cancelChannel, type Connection, databaseOf, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
-import { type Envelope, isCancelled, STALLED, VERSION } from "./envelope.ts";
+import { type Envelope, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
 /** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more, and that is not sent again, for that reason. */
@@ -40,6 +40,8 @@ interface Entry {
   started: boolean;
   /** Whether it came back from a host, and nobody was told as yet. */
   givenBack: boolean;
+  /** Whether the queue had one of its name when it was sent that nobody wanted any more: it is sent when that has ended. */
+  comesNext: boolean;
 }
 
 /** A job that nobody wants any more. */
@@ -140,7 +142,7 @@ export class Link {
       entry.givenBack = true;
       this.#errand(() => this.#againOrNot(entry));
     });
-    this.#events.on("duplicated", ({ jobId }) => this.#ask(jobId));
+    this.#events.on("duplicated", ({ jobId }) => this.#askOfOther(jobId));
     this.#scheduleSweep();
   }
 
@@ -292,6 +294,7 @@ export class Link {
       time: Date.now(),
       started: false,
       givenBack: false,
+      comesNext: false,
     };
     this.#entries.set(id, entry);
     return entry;
@@ -299,7 +302,7 @@ export class Link {
 
   #send(entry: Entry): void {
     entry.sendings++;
-    entry.started = false;
+    entry.started = entry.comesNext = false;
     entry.sentAt = Infinity;
     entry.sent = this.#add(entry);
   }
@@ -386,6 +389,18 @@ export class Link {
     if (entry !== undefined) this.#errand(() => this.#lookUp([entry]));
   }
 
+  /** The queue had one of that name already. Another producer may have cancelled that, and its host not have stopped it yet. */
+  #askOfOther(id: string): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    this.#errand(async () => {
+      await entry.sent;
+      const data = await this.#client.hget(this.#queue.toKey(id), "data");
+      entry.comesNext = data === null || isUnwanted(data);
+      await this.#lookUp([entry]);
+    });
+  }
+
   /** Reads what has become of jobs, without their arguments. One that runs is locked; that it was started it keeps when it is given back. */
   async #lookUp(entries: Entry[]): Promise<void> {
     const pipeline = this.#client.pipeline();
@@ -422,7 +437,9 @@ export class Link {
     this.#errand(async () => {
       await entry.sent;
       if (await this.#client.exists(this.#queue.toKey(id)) === 1) await this.#lookUp([entry]);
-      else if (this.#entries.get(id) === entry) this.#end(id, ending);
+      else if (this.#entries.get(id) !== entry) return;
+      else if (entry.comesNext) this.#sendAgain(id);
+      else this.#end(id, ending);
     });
   }
 

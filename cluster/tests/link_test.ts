@@ -3,7 +3,7 @@ import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
+import { lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
 const silent = { onError: () => {} };
 
@@ -187,3 +187,18 @@ Deno.test(
     await client.quit();
   },
 );
+
+Deno.test("an id whose job another producer has cancelled runs when that has ended, although its host is dead", async () => {
+  await using server = await RedisServer.start();
+  await using host = await startHost(server);
+  const one = await openPool(server, silent);
+  const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
+  await until(() => old.running());
+  host.kill("SIGKILL");
+  assert(old.cancel({ force: true }));
+  await within(one.shutdown());
+  await using two = await openPool(server, silent);
+  const future = await two.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  await using _other = await startHost(server);
+  assertEquals(await within(future.result()), 2);
+});
