@@ -134,7 +134,7 @@ export class TaskFinder {
   /** Several tasks may be of one export, each with its own check. */
   #byExport: Map<string, ClusterTask[]>;
   #byFunction = new Map<Task, ClusterTask[]>();
-  #imported: Promise<void> | undefined;
+  #imported: Promise<unknown[]> | undefined;
 
   constructor(tasks: ClusterTasks) {
     const own = Object.values<ClusterTask>(tasks);
@@ -158,24 +158,27 @@ export class TaskFinder {
   async find(func: Task | TaskRef): Promise<ClusterTask> {
     const known = this.known(func);
     if (known !== undefined) return known;
-    await (this.#imported ??= this.#import());
+    const failures = await (this.#imported ??= this.#import());
     const found = this.known(func);
     if (found !== undefined) return found;
-    throw new TypeError(
-      `Cannot submit ${show(func)} as a cluster runs named tasks only, and no task is this very function: ${this.#list()}`,
-    );
+    const refusal = `Cannot submit ${show(func)} as a cluster runs named tasks only, and no task is this very function: ${this.#list()}`;
+    if (failures.length === 0) throw new TypeError(refusal);
+    const [cause] = failures;
+    const detail = cause instanceof Error ? cause.message : show(cause);
+    throw new TypeError(`${refusal}, and not all of their modules can be loaded here: ${detail}`, { cause });
   }
 
-  async #import(): Promise<void> {
-    await Promise.all(
-      Object.values<ClusterTask>(this.#tasks).map(async (task) => {
-        const exported = (await import(task.module))[task.name];
-        if (typeof exported !== "function") return;
-        const others = this.#byFunction.get(exported);
-        if (others === undefined) this.#byFunction.set(exported, [task]);
-        else others.push(task);
-      }),
-    );
+  /** What kept modules from being loaded. A program may submit the functions of others all the same. */
+  async #import(): Promise<unknown[]> {
+    const imports = Object.values<ClusterTask>(this.#tasks).map(async (task) => {
+      const exported = (await import(task.module))[task.name];
+      if (typeof exported !== "function") return;
+      const others = this.#byFunction.get(exported);
+      if (others === undefined) this.#byFunction.set(exported, [task]);
+      else others.push(task);
+    });
+    const outcomes = await Promise.allSettled(imports);
+    return outcomes.flatMap((outcome) => outcome.status === "rejected" ? [outcome.reason] : []);
   }
 
   #only(tasks: ClusterTask[] = []): ClusterTask | undefined {

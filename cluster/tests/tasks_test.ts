@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assertEquals, assertInstanceOf, assertRejects, assertThrows } from "@std/assert";
 import { type ClusterPool, type ClusterTask, defineTasks, type Future, Job } from "../mod.ts";
 import { TaskFinder } from "../tasks.ts";
 import { add, double } from "./tasks.ts";
@@ -28,6 +28,17 @@ Deno.test("TaskFinder finds tasks by definition, reference and function, and no 
   assertEquals(finder.known(double)?.task, "twice");
   await assertRejects(() => finder.find((x: number) => x), TypeError, "as a cluster runs named tasks only");
   assertThrows(() => finder.known({ module, name: "spin" }), TypeError, 'its tasks are "plus", "twice"');
+});
+
+Deno.test("TaskFinder finds a function although the module of another task cannot be loaded here, and says so of one that it does not find", async () => {
+  const finder = new TaskFinder(defineTasks({ add: module, other: import.meta.resolve("./none.ts") }));
+  assertEquals((await finder.find(add)).task, "add");
+  const error = await assertRejects(
+    () => finder.find((x: number) => x),
+    TypeError,
+    'its tasks are "add", "other", and not all of their modules can be loaded here: ',
+  );
+  assertInstanceOf(error.cause, TypeError);
 });
 
 Deno.test("TaskFinder takes each of two tasks of one export for itself, and refuses what may be either", async () => {
