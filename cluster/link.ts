@@ -208,7 +208,7 @@ export class Link {
   async #takeOut(entry: Entry): Promise<void> {
     const { id } = entry;
     await entry.sent;
-    // It was refused.
+    // It was refused, or dropped before it was sent.
     if (entry.sentAt === Infinity) return;
     const stop: Stop = { ended: false };
     // Before anything is asked: it may end at any moment, and the event of that forgets it.
@@ -315,11 +315,14 @@ export class Link {
     this.#send(entry);
   }
 
-  /** A server that refuses to write is asked again with each sweep: a map would else fail item after item for as long as that lasts. */
+  /**
+   * Sends it, as long as somebody wants it. A server that refuses to write is asked again with each sweep: a map would else fail item after item
+   * for as long as that lasts.
+   */
   async #add(entry: Entry): Promise<void> {
     const { id, envelope } = entry;
     await this.#drops.get(id)?.catch(() => {});
-    do {
+    while (this.#entries.get(id) === entry) {
       entry.time = Date.now();
       try {
         await this.#queue.add(envelope!.task, envelope, {
@@ -335,7 +338,7 @@ export class Link {
         this.#tell(new Error(`What is submitted waits, as the server refuses it: ${(error as Error).message}`));
         await this.#nextSweep.promise;
       }
-    } while (this.#entries.get(id) === entry);
+    }
   }
 
   #each(id: string, tell: (listener: Listener) => void): void {

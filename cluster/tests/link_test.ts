@@ -101,6 +101,22 @@ Deno.test("what is submitted while the server takes no writes waits until it doe
   await client.quit();
 });
 
+Deno.test("a job that is cancelled while one of its name is taken out of the queue is never sent", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, silent);
+  const submit = () => pool.submit(new Job({ id: "same", func: tasks.nothing }));
+  const first = await submit();
+  await until(async () => (await pool.status()).waiting === 1);
+  assert(first.cancel());
+  const second = await submit();
+  assert(second.cancel());
+  await within(pool.shutdown());
+  const client = new Redis(server.url);
+  const events = await client.xrange("dpool:test.v1:events", "-", "+");
+  assertEquals(events.filter(([, fields]) => fields[1] === "added").length, 1);
+  await client.quit();
+});
+
 Deno.test("an event that is no JSON does not end the listening", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
