@@ -326,6 +326,8 @@ class Host implements ClusterHost {
   /** Those that were cancelled last and did not run here: one of them may be on its way from the queue at that moment. */
   #cancelled = new Set<string>();
   #end: Promise<void> | undefined;
+  /** Whether the time of those that run is over: what the queue gives it yet goes back. */
+  #givesBack = false;
   /** Why it takes no more jobs, if nobody told it so. */
   #defect: PoolBrokenError | undefined;
   #finished = Promise.withResolvers<void>();
@@ -404,6 +406,7 @@ class Host implements ClusterHost {
   async #shutDown(timeout: number): Promise<void> {
     const closed = this.#worker.close();
     if (!await settledWithin(closed, timeout)) {
+      this.#givesBack = true;
       for (const controller of this.#active.values()) controller.abort(HANDED_BACK);
       const heard = await settledWithin(closed, FAREWELL);
       const { underWay } = this.#worker;
@@ -446,6 +449,10 @@ class Host implements ClusterHost {
   }
 
   async #process(job: QueuedJob, token: string): Promise<Reply> {
+    if (this.#givesBack) {
+      await this.#giveBack(job, token);
+      throw new WaitingError();
+    }
     const id = job.id!;
     const controller = new AbortController();
     this.#active.set(id, controller);

@@ -3,6 +3,7 @@ import { Redis } from "ioredis";
 import { type ClusterHost, type PayloadStore, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
+import { Line } from "./line.ts";
 
 /** A lock that no test outlasts. */
 const LONG = 60_000;
@@ -255,6 +256,31 @@ Deno.test(
     await until(() => host.stats().running === 0);
     await host.shutdown({ timeout: 100 });
     assertStringIncludes(reported.join("\n"), "Left 1 jobs for other hosts to find, as the server does not answer or takes no writes");
+    await client.quit();
+  },
+);
+
+Deno.test(
+  "a host that is told to stop at once gives back what the queue gives it at that very moment, and starts nothing",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using line = new Line(server.port);
+    await using pool = await openPool(server);
+    // What was started it would have to fail.
+    const { host, reported } = await serveHere(server, { connection: line.url, lockDuration: LONG, redeliveries: 0 });
+    await using _host = host;
+    await until(() => line.waited);
+    const client = new Redis(server.url);
+    line.hold();
+    await pool.submit(tasks.note, `${server.folder}/runs`, `${server.folder}/never`);
+    await until(async () => await client.llen("dpool:test.v1:active") === 1);
+    const stopped = host.shutdown({ timeout: 0 });
+    // The time is over with the next turn.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    line.release();
+    await within(stopped);
+    assertEquals([await client.llen("dpool:test.v1:wait"), await lines(`${server.folder}/runs`), reported], [1, [], []]);
     await client.quit();
   },
 );
