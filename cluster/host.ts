@@ -405,16 +405,16 @@ class Host implements ClusterHost {
 
   async #shutDown(timeout: number): Promise<void> {
     const closed = this.#worker.close();
-    if (!await settledWithin(closed, timeout)) {
-      this.#givesBack = true;
-      for (const controller of this.#active.values()) controller.abort(HANDED_BACK);
-      const heard = await settledWithin(closed, FAREWELL);
-      const { underWay } = this.#worker;
-      if (!heard && underWay > 0) {
-        this.#options.onError(new Error(`Left ${underWay} jobs for other hosts to find, as the server does not answer or takes no writes`));
-      }
-      if (!heard) this.#server.end();
+    // Not for that: it waits for a connection that is about to be made again as well.
+    await settledWithin(this.#worker.idle(), timeout);
+    this.#givesBack = true;
+    for (const controller of this.#active.values()) controller.abort(HANDED_BACK);
+    const heard = await settledWithin(closed, FAREWELL);
+    const { underWay } = this.#worker;
+    if (!heard && underWay > 0) {
+      this.#options.onError(new Error(`Left ${underWay} jobs for other hosts to find, as the server does not answer or takes no writes`));
     }
+    if (!heard) this.#server.end();
     await settledWithin(closed, FAREWELL);
     this.#server.end();
     await this.#pool.terminate();

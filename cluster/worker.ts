@@ -108,6 +108,11 @@ export class Taker extends Worker {
     }
   }
 
+  /** Resolves when nothing is under way. */
+  async idle(): Promise<void> {
+    while (this.#underWay.size > 0) await Promise.all(this.#underWay.values());
+  }
+
   /** How many jobs came here whose outcome is not delivered yet. */
   get underWay(): number {
     return this.#underWay.size;

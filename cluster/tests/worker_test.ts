@@ -284,3 +284,16 @@ Deno.test(
     await client.quit();
   },
 );
+
+Deno.test(
+  "a host that is told to stop while the server is away does not wait if nothing runs, however long jobs may take",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    const lost = Promise.withResolvers<unknown>();
+    const { host } = await serveHere(server, { onError: lost.resolve });
+    await server.kill();
+    await lost.promise;
+    await within(host.shutdown({ timeout: 3_600_000 }), 30_000);
+  },
+);
