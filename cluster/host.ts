@@ -338,7 +338,8 @@ class Host implements ClusterHost {
     this.#server = server;
     this.#pool = pool;
     this.#options = options;
-    this.#subscriber = client.duplicate();
+    // It listens again below: what the client does by itself for that nobody could catch, should it fail.
+    this.#subscriber = client.duplicate({ autoResubscribe: false });
     this.#subscriber.on("error", () => {});
     this.#worker = new Taker(queueName(queue), (job, token) => this.#process(job, token!), {
       connection: client,

@@ -297,3 +297,17 @@ Deno.test(
     await within(host.shutdown({ timeout: 3_600_000 }), 30_000);
   },
 );
+
+Deno.test("a host that may listen no more says so, and goes on", async () => {
+  await using server = await RedisServer.start();
+  const client = new Redis(server.url);
+  await client.acl("SETUSER", "host", "on", ">word", "~*", "&*", "+@all");
+  const { host, reported } = await serveHere(server, { connection: { url: server.url, username: "host", password: "word" } });
+  await using _host = host;
+  // The server ends the connections of those who listen to what they may not.
+  await client.acl("SETUSER", "host", "resetchannels");
+  await until(() => reported.some((error) => error.includes("NOPERM")));
+  await using pool = await openPool(server);
+  assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
+  await client.quit();
+});
