@@ -306,9 +306,14 @@ export function tellOnce(client: Redis, tell: (error: Error) => void): (error: E
   };
 }
 
-/** Whether a server that is there takes no writes, as it is out of memory, a replica, busy, or cannot save: all of that may be over in a moment. */
+/**
+ * Whether a server that is there takes no writes, as it is out of memory, a replica, busy, cannot save, or lets nobody in again: all of that may be
+ * over in a moment.
+ */
 export function refusesWrites({ message }: Error): boolean {
-  return /\b(READONLY|OOM|MISCONF|NOREPLICAS|LOADING|MASTERDOWN|BUSY|CLUSTERDOWN|TRYAGAIN)\b/.test(message);
+  return /\b(READONLY|OOM|MISCONF|NOREPLICAS|LOADING|MASTERDOWN|BUSY|CLUSTERDOWN|TRYAGAIN|WRONGPASS|NOAUTH|max number of clients)\b/.test(
+    message,
+  );
 }
 
 /** An error without the command that failed: the password is in that of a login. */

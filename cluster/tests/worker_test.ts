@@ -298,6 +298,37 @@ Deno.test(
   },
 );
 
+// BullMQ's reader of events waits for five seconds after an error.
+Deno.test(
+  "while the server lets neither a host nor its pool in again, results and submissions wait",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    const client = new Redis(server.url);
+    await client.acl("SETUSER", "user", "on", ">word", "~*", "&*", "+@all");
+    const connection = { url: server.url, username: "user", password: "word" };
+    const told: string[] = [];
+    const onWarning = () => {};
+    await using pool = await openPool(server, { connection, onWarning, onError: (error) => void told.push(String(error)) });
+    const { host, reported } = await serveHere(server, { connection, onWarning, lockDuration: LONG });
+    await using _host = host;
+    const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+    const ran = await pool.submit(tasks.note, file, gate);
+    await until(async () => (await lines(file)).length === 1);
+    await client.acl("SETUSER", "user", "resetpass", ">other");
+    await client.client("KILL", "TYPE", "normal", "SKIPME", "yes");
+    await until(() => [told, reported].every((errors) => errors.some((error) => error.includes("WRONGPASS"))));
+    const submitted = await pool.submit(tasks.add, 1, 2);
+    await Deno.writeTextFile(gate, "");
+    await until(() => host.stats().running === 0);
+    await until(() => told.some((error) => error.includes("What is submitted waits, as the server refuses it: WRONGPASS")));
+    await client.acl("SETUSER", "user", "resetpass", ">word");
+    assertEquals([await within(ran.result()), await within(submitted.result())], ["noted", 3]);
+    assertEquals((await lines(file)).length, 1);
+    await client.quit();
+  },
+);
+
 Deno.test("a host that may listen no more says so, and goes on", async () => {
   await using server = await RedisServer.start();
   const client = new Redis(server.url);
