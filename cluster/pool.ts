@@ -12,7 +12,7 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { Checks, FutureMaker, type Outcome, show } from "@procpool/process-pool/executor";
-import { checkedQueue, connect, type RedisConnection, resolveConnection } from "./connection.ts";
+import { checkedQueue, connect, plain, type RedisConnection, resolveConnection } from "./connection.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
 import { OPEN_TIMEOUT } from "./host.ts";
 import { type Ending, Link } from "./link.ts";
@@ -555,7 +555,7 @@ export class ClusterPool implements AsyncDisposable {
       return await asked;
     } catch (error) {
       this.#refuseIfNotOpen(action);
-      throw error;
+      throw plain(error as Error);
     }
   }
 

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
+import { Redis } from "ioredis";
 import { ClusterPool, Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { freePort, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
@@ -224,6 +225,32 @@ Deno.test("ClusterPool.open() and serve() reject with what 'onWarning' throws, a
     assertEquals(await within(open().then(() => undefined, (error) => error)), mine);
   }
 });
+
+// BullMQ's reader of events waits for five seconds after an error.
+Deno.test(
+  "ClusterPool.attach() and status() show no password when the server lets the pool in no more",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    const client = new Redis(server.url);
+    await client.acl("SETUSER", "user", "on", ">secret", "~*", "&*", "+@all");
+    const refused = Promise.withResolvers<void>();
+    await using pool = await openPool(server, {
+      connection: { url: server.url, username: "user", password: "secret" },
+      onError: (error) => {
+        if (String(error).includes("WRONGPASS")) refused.resolve();
+      },
+    });
+    await client.acl("SETUSER", "user", "resetpass", ">other");
+    await client.client("KILL", "TYPE", "normal", "SKIPME", "yes");
+    await refused.promise;
+    for (const ask of [() => pool.attach("job"), () => pool.status()]) {
+      const error = await assertRejects(() => within<unknown>(ask()), Error, "WRONGPASS");
+      assertEquals(Deno.inspect(error, { depth: 10 }).includes("secret"), false);
+    }
+    await client.quit();
+  },
+);
 
 Deno.test("queues of the same name in different databases of a server know nothing of each other", async () => {
   await using server = await RedisServer.start();
