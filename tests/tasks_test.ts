@@ -473,6 +473,35 @@ Deno.test("A worker has each of more tasks than it keeps when its call comes, ho
   assertEquals(await within(last), 1001);
 });
 
+Deno.test("A worker has the task of each call that as many others overtake as it holds jobs, all of other tasks", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 5000 });
+  let made = 0;
+  const make = () => new Function("x", `return x + ${made++}`) as (x: number) => number;
+  const count = (...lists: number[][]) => lists.length;
+  const held = async (memory: Int32Array) => {
+    await Atomics.waitAsync(memory, 1, 0).value;
+    return "held";
+  };
+  const early = new Meeting();
+  early.letGo();
+  await within(pool.run(held, early.memory));
+  await within(pool.run(count));
+  // With these two, a thousand.
+  for (let i = 0; i < 998; i++) await within(pool.run(make(), 1));
+  for (let i = 0; i < 100; i++) await within(Promise.all(Array.from({ length: 1000 }, () => pool.run(count))));
+  const meeting = new Meeting();
+  const first = pool.run(held, meeting.memory);
+  // They take half of the room beside messages, so that nothing says whose turn it is of those that come next.
+  const lists = Array.from({ length: 3 }, () => new Array<number>(140).fill(0.5));
+  const calls = Array.from({ length: 11 }, () => pool.run(count, ...lists));
+  const others = Array.from({ length: 1010 }, () => pool.run(make(), 1));
+  await turn();
+  meeting.letGo();
+  assertEquals(await within(first), "held");
+  assertEquals(await within(Promise.all(calls)), Array(11).fill(3));
+  await within(Promise.all(others));
+});
+
 // deno-lint-ignore no-explicit-any -- whatever it is, tests look into it
 async function errorOf(pool: ProcessPool, task: any, ...args: unknown[]): Promise<any> {
   const future = await pool.submit(task, ...args);

@@ -224,7 +224,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   function task(message: TaskMessage): Func {
     const known = tasks.get(message.key);
     if (known !== undefined) return known;
-    if (tasks.size === KNOWN_TASKS) {
+    if (tasks.size >= Math.max(KNOWN_TASKS, claimed)) {
       earlierTasks = tasks;
       tasks = new Map();
     }

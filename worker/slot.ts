@@ -633,7 +633,7 @@ export class Slot {
   /** Notes that the worker was sent a task. What was sent meanwhile, out of a getter, may have been the same. */
   #learn({ key, name }: TaskMessage): void {
     if (this.#known.has(key)) return;
-    if (this.#known.size === KNOWN_TASKS) this.#known.clear();
+    if (this.#known.size >= Math.max(KNOWN_TASKS, this.#holdings.length)) this.#known.clear();
     this.#known.set(key, { key, name });
   }
 
