@@ -646,6 +646,8 @@ export class ProcessPool implements AsyncDisposable {
     this.#waited = 0;
     const before = this.#amidTurn;
     this.#amidTurn = true;
+    // Before anybody hears of it who awaits a result.
+    queueMicrotask(this.#callBackLate);
     try {
       this.#crew.takeReturned();
     } finally {
@@ -653,9 +655,14 @@ export class ProcessPool implements AsyncDisposable {
     }
   }
 
-  /** How many have come to wait since results were taken for that; and whether they are being taken. */
+  /** How many have come to wait since results were taken for that; whether they are being taken; and what has settled meanwhile and is to be called back. */
   #waited = 0;
   #amidTurn = false;
+  #late: Ticket[] = [];
+
+  #callBackLate = (): void => {
+    for (const ticket of this.#late.splice(0)) this.#callBack(ticket);
+  };
 
   /** Lets in one that has a permit. Between that and this moment the pool may have closed, and the signal aborted. */
   #admit = (ticket: Ticket, later: Later = queueMicrotask): void => {
@@ -808,15 +815,11 @@ export class ProcessPool implements AsyncDisposable {
   #crewEvents: CrewEvents = {
     changed: () => this.#dispatch(),
     returned: (tickets, values) => {
-      let others: Ticket[] = [];
-      const callBack = () => others.forEach((ticket) => this.#callBack(ticket));
-      // Before anybody hears of it who awaits a result.
-      if (this.#amidTurn) queueMicrotask(callBack);
-      others = this.#fulfil(tickets, values);
+      const others = this.#fulfil(tickets, values);
       const calls = tickets.length - others.length;
       this.#counts.finished += calls;
       releasePermits(this.#gate, calls);
-      if (!this.#amidTurn) callBack();
+      for (const ticket of others) this.#callBackInTime(ticket);
     },
     answered: (ticket, answer) => {
       this.#undecided.add(ticket);
@@ -977,7 +980,7 @@ export class ProcessPool implements AsyncDisposable {
 
   #settle(ticket: Ticket, outcome: Outcome<unknown>): void {
     this.#record(ticket, outcome);
-    this.#callBack(ticket);
+    this.#callBackInTime(ticket);
   }
 
   /**
@@ -986,7 +989,7 @@ export class ProcessPool implements AsyncDisposable {
    */
   #settleAll(settlements: Settlement[]): void {
     this.#recordAll(settlements);
-    for (const [ticket] of settlements) this.#callBack(ticket);
+    for (const [ticket] of settlements) this.#callBackInTime(ticket);
   }
 
   #recordAll(settlements: Settlement[]): void {
@@ -1001,6 +1004,12 @@ export class ProcessPool implements AsyncDisposable {
     if (ticket.watched) this.#watchdog.forget(ticket);
     this.#observation?.settled(ticket, outcome);
     ticket.settle(outcome, this.#counts);
+  }
+
+  /** Calls back at once; amid the turn of somebody who submits something else, when that is over. */
+  #callBackInTime(ticket: Ticket): void {
+    if (this.#amidTurn) this.#late.push(ticket);
+    else this.#callBack(ticket);
   }
 
   /**

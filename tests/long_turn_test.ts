@@ -62,6 +62,20 @@ Deno.test("Callbacks of a job that settles during a turn come after that turn, b
   ]);
 });
 
+Deno.test("Callbacks of a job that waits for its place, and then cannot be sent, come after the turn in which that is seen", async () => {
+  await using pool = await pooled({});
+  const told: string[] = [];
+  const early = Array.from({ length: 10 }, (_, i) => pool.run(increment, i));
+  const unsendable = (() => 0) as unknown as number;
+  const refused = pool.run(new Job({ func: increment, args: [unsendable], onDone: () => void told.push("onDone") }))
+    .catch((error) => told.push(error.name));
+  const results = callUntil(pool, () => pool.stats().failed > 0);
+  assertEquals([pool.stats().failed, told], [1, []]);
+  await refused;
+  assertEquals(told, ["onDone", "DataCloneError"]);
+  await Promise.all([...early, ...results]);
+});
+
 Deno.test("A pool that ends in the turn in which a job settles calls its callbacks before it is through", async () => {
   for (const end of ["shutdown", "terminate"] as const) {
     await using pool = await pooled({});
