@@ -816,9 +816,7 @@ export class ProcessPool implements AsyncDisposable {
     changed: () => this.#dispatch(),
     returned: (tickets, values) => {
       const others = this.#fulfil(tickets, values);
-      const calls = tickets.length - others.length;
-      this.#counts.finished += calls;
-      releasePermits(this.#gate, calls);
+      releasePermits(this.#gate, tickets.length - others.length);
       for (const ticket of others) this.#callBackInTime(ticket);
     },
     answered: (ticket, answer) => {
@@ -839,19 +837,23 @@ export class ProcessPool implements AsyncDisposable {
     },
   };
 
-  /** Settles those that returned, but gives no permits back and calls no callbacks. Those of them that are no calls, or have callbacks. */
+  /** Settles those that returned, but gives no permits back and calls no callbacks. Those of them that have some. */
   #fulfil(tickets: Ticket[], values: unknown[]): Ticket[] {
     if (this.#observation !== undefined) {
       this.#recordAll(tickets.map((ticket, i) => [ticket, { state: "finished", value: values[i] }]));
-      return tickets;
+      return tickets.filter((ticket) => ticket.hasCallbacks);
     }
     const others: Ticket[] = [];
+    let calls = 0;
     for (let i = 0; i < tickets.length; i++) {
       const ticket = tickets[i]!;
-      if (ticket.fulfil(values[i])) continue;
-      this.#record(ticket, { state: "finished", value: values[i] });
-      others.push(ticket);
+      if (ticket.fulfil(values[i])) calls++;
+      else {
+        this.#record(ticket, { state: "finished", value: values[i] });
+        if (ticket.hasCallbacks) others.push(ticket);
+      }
     }
+    this.#counts.finished += calls;
     return others;
   }
 

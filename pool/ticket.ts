@@ -154,6 +154,11 @@ export abstract class Ticket implements Place<Ticket> {
   /** Hands over the outcome and counts it; no callback is called yet. */
   abstract settle(outcome: Outcome<unknown>, counts: SettledCounts): void;
 
+  /** Whether somebody is to be called back. */
+  get hasCallbacks(): boolean {
+    return false;
+  }
+
   /** Calls what holds the permit until it is through; undefined if there is nothing of the kind. */
   abstract onDone: (() => unknown) | undefined;
 
@@ -374,6 +379,10 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
       callbacks.report(second);
     }
     return false;
+  }
+
+  override get hasCallbacks(): boolean {
+    return this.#job?.onDone !== undefined || (this.#future !== undefined && hasDoneCallbacks(this.#future));
   }
 
   override fulfil(value: unknown): boolean {

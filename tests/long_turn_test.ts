@@ -24,9 +24,15 @@ function callUntil(pool: ProcessPool, holds: () => boolean): Promise<number>[] {
   return results;
 }
 
-for (const backend of ["worker", "killable"] as const) {
-  Deno.test(`Jobs run and settle during a turn that submits more than the gate admits, on the backend ${backend}`, async () => {
-    await using pool = await pooled({ backend });
+const POOLS: [kind: string, options: ProcessPoolOptions][] = [
+  ["on the backend worker", { backend: "worker" }],
+  ["on the backend killable", { backend: "killable" }],
+  ["with a limit", { jobTimeout: PATIENCE }],
+  ["with observers", { observers: [{}] }],
+];
+for (const [kind, options] of POOLS) {
+  Deno.test(`Jobs run and settle during a turn that submits more than the gate admits, in a pool ${kind}`, async () => {
+    await using pool = await pooled(options);
     const before = pool.stats().finished;
     // More than are admitted at a time: others have been let in, and have settled too.
     const results = callUntil(pool, () => pool.stats().finished >= before + 25);
