@@ -68,6 +68,27 @@ Deno.test("Callbacks of a job that settles during a turn come after that turn, b
   ]);
 });
 
+Deno.test("Callbacks of a job that settles at the first look of a turn come before who awaits the result", async () => {
+  await using pool = await pooled({});
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (let left = PATIENCE; left > 0; left--) {
+    const told: string[] = [];
+    const future = pool.trySubmit(increment, 0)!;
+    future.addDoneCallback(() => void told.push("callback"));
+    const result = future.result().then(() => told.push("result"));
+    // The worker is woken.
+    await undefined;
+    Atomics.wait(pause, 0, 0, 1);
+    // The last of them looks.
+    const others = Array.from({ length: 9 + 64 }, (_, i) => pool.run(increment, i));
+    const settled = future.done();
+    await Promise.all([result, ...others]);
+    assertEquals(told, ["callback", "result"]);
+    if (settled) return;
+  }
+  throw new Error("No job has settled while others were submitted");
+});
+
 Deno.test("Callbacks of a job that waits for its place, and then cannot be sent, come after the turn in which that is seen", async () => {
   await using pool = await pooled({});
   const told: string[] = [];
