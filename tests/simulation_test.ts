@@ -50,7 +50,7 @@ Deno.test("simulate() finds a job that is settled before it leaves its slot", as
     function (this: Slot, ticket) {
       return !this.hasStarted(ticket);
     });
-  assertEquals((await simulate(16))?.invariant, "no slot holds a settled job");
+  assertEquals((await simulate(13))?.invariant, "no slot holds a settled job");
 });
 
 Deno.test("simulate() finds a watchdog that sleeps while a job runs again", async () => {
