@@ -676,10 +676,16 @@ export class ProcessPool implements AsyncDisposable {
     this.#send(later);
   };
 
+  /** How many were turned away whose permits are to be given back. */
+  #turnedAway = 0;
+
   /** One that has a permit is not let in after all. */
   #turnAway(ticket: Ticket): never {
     const error = this.#state === "open" ? ticket.signal!.reason : this.#refusal();
-    this.#gate.release();
+    // Whoever has the permit next may be turned away, too: of thousands that share a signal each would be so within the one before.
+    if (++this.#turnedAway === 1) {
+      for (; this.#turnedAway > 0; this.#turnedAway--) this.#gate.release();
+    }
     this.#observation?.refused(ticket, error);
     throw error;
   }

@@ -532,6 +532,20 @@ Deno.test("Job's signal that many share cancels all of them", async () => {
   assertEquals(runs, []);
 });
 
+Deno.test("Job's signal that thousands share at the gate refuses all of them with its reason, and gives the permit back", async () => {
+  const { pool, held } = await heldPool(0, { queueSize: 2 });
+  const controller = new AbortController();
+  // The first listens in the queue: it makes room, when it is cancelled, for one after the other of those that wait.
+  const all = Array.from({ length: 20_000 }, () => pool.run(new Job({ func: same, args: [1], signal: controller.signal })));
+  controller.abort("all");
+  const outcomes = await Promise.allSettled(all);
+  assert(outcomes.every((outcome) => outcome.status === "rejected" && outcome.reason === "all"));
+  const next = pool.trySubmit(same, 2);
+  held.finish("");
+  assertEquals(await next?.result(), 2);
+  await pool.shutdown();
+});
+
 // addDoneCallback()
 
 Deno.test("Future.addDoneCallback() calls back on a result, an error and a cancellation", async () => {
