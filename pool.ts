@@ -1032,12 +1032,21 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   #callOnDone(onDone: () => unknown): void {
-    const free = this.#gate.waiting === 0;
-    if (free) this.#gate.release();
-    const through = this.#callbacks.callOnDone(onDone);
-    if (free && (through === undefined || !takePermit(this.#gate))) return;
-    if (through === undefined) this.#gate.release();
-    else through.then(() => this.#gate.release());
+    let free = this.#releaseUnawaited();
+    this.#callbacks.inTurn(() => {
+      free ||= this.#releaseUnawaited();
+      const through = this.#callbacks.callOnDone(onDone);
+      if (free && (through === undefined || !takePermit(this.#gate))) return;
+      if (through === undefined) this.#gate.release();
+      else through.then(() => this.#gate.release());
+    });
+  }
+
+  /** Gives a permit back if nobody waits for one. */
+  #releaseUnawaited(): boolean {
+    const isUnawaited = this.#gate.waiting === 0;
+    if (isUnawaited) this.#gate.release();
+    return isUnawaited;
   }
 
   // The end

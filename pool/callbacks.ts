@@ -12,6 +12,8 @@ export class Callbacks {
   #onError: OnError;
   #pending = 0;
   #waiting: (() => void)[] = [];
+  /** What is being called, and what is to be called after it. */
+  #calls: (() => void)[] | undefined;
 
   constructor(clock: Clock, onError: OnError) {
     this.#clock = clock;
@@ -30,6 +32,20 @@ export class Callbacks {
       this.#onError(error);
     } catch (second) {
       reportError(second);
+    }
+  }
+
+  /**
+   * Calls this, and what comes meanwhile after it: a callback may cancel thousands of jobs, each with a callback that does the same, and the stack is too small to call each within
+   * the one before.
+   */
+  inTurn(call: () => void): void {
+    if (this.#calls !== undefined) return void this.#calls.push(call);
+    this.#calls = [call];
+    try {
+      for (const each of this.#calls) each();
+    } finally {
+      this.#calls = undefined;
     }
   }
 

@@ -403,6 +403,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   callBack(): void {
-    if (this.#future !== undefined) callDoneCallbacks(this.#future);
+    const future = this.#future;
+    if (future !== undefined && hasDoneCallbacks(future)) this.#owner.callbacks.inTurn(() => callDoneCallbacks(future));
   }
 }

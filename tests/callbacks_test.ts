@@ -28,6 +28,22 @@ Deno.test("Callbacks.report() hands what onError throws to the platform", () => 
   assertEquals(seen, [second]);
 });
 
+Deno.test("Callbacks.inTurn() calls at once, but not within a call", () => {
+  const { callbacks } = recorded();
+  const order: string[] = [];
+  callbacks.inTurn(() => {
+    callbacks.inTurn(() => {
+      order.push("second");
+      callbacks.inTurn(() => order.push("fourth"));
+    });
+    callbacks.inTurn(() => order.push("third"));
+    order.push("first");
+  });
+  order.push("after all");
+  callbacks.inTurn(() => order.push("later"));
+  assertEquals(order, ["first", "second", "third", "fourth", "after all", "later"]);
+});
+
 Deno.test("Callbacks.callOnDone() is through at once if the callback returns no promise", () => {
   const { callbacks, reported } = recorded();
   for (const value of [undefined, null, 0, {}, { then: 4 }]) assertEquals(callbacks.callOnDone(() => value), undefined);

@@ -829,6 +829,32 @@ Deno.test("Job's onDone can submit at once with a gate of one permit", async () 
   await pool.shutdown();
 });
 
+for (const added of [false, true]) {
+  const kind = added ? "Future.addDoneCallback()" : "Job's onDone";
+  Deno.test(`${kind} may cancel thousands of jobs that have the same callback: each is called once, and the permits are back`, async () => {
+    const reported: unknown[] = [];
+    const { pool, held } = await heldPool(0, { queueSize: 5000, onError: (error) => reported.push(error) });
+    const futures: Future<number>[] = [];
+    let called = 0;
+    const cancelAll = (): void => {
+      called++;
+      for (const future of futures) future.cancel();
+    };
+    for (let i = 0; i < 2000; i++) {
+      futures.push(await pool.submit(new Job({ func: same, args: [i], ...(added ? {} : { onDone: cancelAll }) })));
+      if (added) futures[i]!.addDoneCallback(cancelAll);
+    }
+    futures[0]!.cancel();
+    assertEquals(called, 2000);
+    for (const error of await Promise.all(futures.map((future) => future.exception()))) assertInstanceOf(error, JobCancelledError);
+    const others = Array.from({ length: 4999 }, () => pool.trySubmit(same, 1));
+    assert(others.every((future) => future !== undefined));
+    held.finish("");
+    await pool.shutdown();
+    assertEquals(reported, []);
+  });
+}
+
 Deno.test("ProcessPool.shutdown() waits for callbacks", async () => {
   for (const way of ["onDone", "addDoneCallback"]) {
     const pool = inlinePool();
