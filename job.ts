@@ -406,7 +406,15 @@ export class Future<R> {
     const { timeout, signal } = checks.options(options, ["timeout", "signal"]);
     if (timeout !== undefined) checks.milliseconds("timeout", timeout);
     if (signal !== undefined) checks.signal("signal", signal);
-    return await giveUp(this.#promise(), options);
+    // Not for its promise, which would keep something of everybody who has given up.
+    let forget = (): void => {};
+    const settled = new Promise<void>((resolve) => forget = this.#onSettled(resolve));
+    try {
+      await giveUp(settled, options);
+    } finally {
+      forget();
+    }
+    return await this.#promise();
   }
 
   /**

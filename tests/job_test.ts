@@ -239,6 +239,28 @@ Deno.test("Future.result({ signal }) gives up with the signal's own reason and l
   await pool.shutdown();
 });
 
+Deno.test("Future.result() keeps nothing of those who have given up", async () => {
+  const { pool, held, running } = await heldPool(0);
+  const promise = running.result();
+  let followers = 0;
+  const { then } = promise;
+  promise.then = (...args: unknown[]) => {
+    followers++;
+    return Reflect.apply(then, promise, args);
+  };
+  for (let i = 0; i < 3; i++) {
+    const controller = new AbortController();
+    const given = running.result({ signal: controller.signal });
+    controller.abort("given up");
+    assertEquals(await thrownBy(() => given), "given up");
+  }
+  assertEquals(followers, 0);
+  const patient = running.result({ timeout: 60_000 });
+  held.finish("done");
+  assertEquals(await patient, "done");
+  await pool.shutdown();
+});
+
 Deno.test("Future.result() rejects with what the task threw, whatever that is", async () => {
   await using pool = inlinePool();
   for (const thrown of [undefined, null, 0, "text", { code: 7 }]) {
