@@ -782,6 +782,21 @@ for (const backend of ["worker", "killable"] as const) {
 }
 
 for (const backend of BACKENDS) {
+  Deno.test(`An error that nobody catches in a worker of a task's own ends the job with its message (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    const error = await within(thrownBy(() =>
+      pool.run(() => {
+        new Worker("data:text/javascript,throw new RangeError('of its own')", { type: "module" });
+        return new Promise<void>(() => {});
+      })
+    ));
+    assertInstanceOf(error, WorkerDiedError);
+    assertInstanceOf(error.cause, Error);
+    assertMatch(error.cause.message, /RangeError: of its own/);
+  });
+}
+
+for (const backend of BACKENDS) {
   Deno.test(`A task cannot steal the lock of a worker, be it its own, and has its own locks as ever (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 2, backend });
     const wait = async (words: Int32Array) => {

@@ -107,7 +107,9 @@ export async function workerMain(
   scope.close = () => dying({ reason: "called self.close()" });
   scope.addEventListener("error", (event) => {
     event.preventDefault();
-    dying({ reason: "had an uncaught error" }, { thrown: (event as ErrorEvent).error });
+    const { error, message } = event as ErrorEvent;
+    // Of an error in a worker that a task has started there is the message alone.
+    dying({ reason: "had an uncaught error" }, { thrown: error ?? new Error(message) });
   });
   scope.addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
