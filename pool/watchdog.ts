@@ -16,9 +16,16 @@ export interface Watched {
 const SOON = 1;
 
 /**
+ * The time of day has been set, or has gone on while the machine slept, if it has moved by so many ms more or less than the clock, and by this part of what has passed: the one is what it may
+ * take to read both, the other by how much they may run apart. Less, and what runs is given its time anew for nothing; more, and jobs are stopped so much too early.
+ */
+const READING = 50, APART = 0.01;
+
+/**
  * Notices jobs that have run for too long. Time counts from the real start, which the worker notes in shared memory; so nothing has to be done
  * at a start or an end, and there is one timer, for the next moment at which a limit can be reached. With short jobs it runs out once a limit,
- * not once a job.
+ * not once a job. What the worker notes is the time of day, which all threads have: where that was set, or the machine has slept, nobody knows for how long
+ * it has run what it runs, which then has its time anew.
  */
 export class Watchdog {
   #clock: Clock;
@@ -27,6 +34,11 @@ export class Watchdog {
   #limited = 0;
   #next = Infinity;
   #stopTimer: () => void = () => {};
+  /** When the clocks were compared last, by the clock and by the time of day. */
+  #compared = 0;
+  #comparedToday = 0;
+  /** Those that run something that has its time anew: when that began, by the time of day, and when it was given that, by the clock. */
+  #anew = new Map<Ticket, { began: number; since: number }>();
 
   constructor(clock: Clock, watched: Watched) {
     this.#clock = clock;
@@ -36,7 +48,7 @@ export class Watchdog {
   /** A ticket was sent to a worker. */
   watch(ticket: Ticket): void {
     if (ticket.timeout === Infinity) return;
-    if (!ticket.watched) this.#limited++;
+    if (!ticket.watched && this.#limited++ === 0) this.#compareClocks();
     ticket.watched = true;
     this.#lookAfter(ticket.timeout);
   }
@@ -49,6 +61,7 @@ export class Watchdog {
   /** A ticket that is watched has settled. */
   forget(ticket: Ticket): void {
     ticket.watched = false;
+    this.#anew.delete(ticket);
     if (--this.#limited === 0) this.#rest();
   }
 
@@ -70,15 +83,15 @@ export class Watchdog {
 
   #look(): void {
     this.#next = Infinity;
-    const today = this.#clock.today();
+    const clocks = this.#compareClocks();
     const expired = new Map<Ticket, number>();
     const slots = new Map<Ticket, Slot>();
     for (const ticket of this.#watched.tickets()) {
       const { timeout } = ticket;
       if (timeout === Infinity) continue;
       const slot = ticket.slot!;
-      const running = slot.runningFor(ticket, today);
-      const left = timeout - (running?.time ?? 0);
+      const running = slot.runningFor(ticket, clocks.today);
+      const left = timeout - (running === undefined ? 0 : this.#timeOf(ticket, running.time, clocks));
       if (running !== undefined && left <= 0 && ticket.isAt(running.item)) {
         expired.set(ticket, running.item);
         slots.set(ticket, slot);
@@ -87,5 +100,24 @@ export class Watchdog {
     // One of them may have been a neighbour of another, be gone with it, and have another worker by now.
     for (const [ticket, item] of expired) if (ticket.slot === slots.get(ticket)) this.#watched.expire(ticket, item, expired);
     if (this.#limited === 0) this.#rest();
+  }
+
+  /** What time it is, and whether the time of day was set since this was asked before. */
+  #compareClocks(): { now: number; today: number; isSet: boolean } {
+    const now = this.#clock.now(), today = this.#clock.today();
+    const passed = now - this.#compared, passedToday = (today - this.#comparedToday) | 0;
+    this.#compared = now;
+    this.#comparedToday = today;
+    return { now, today, isSet: Math.abs(passedToday - passed) > READING + APART * passed };
+  }
+
+  /** For how long a ticket has run what it runs, which is so long by the time of day. */
+  #timeOf(ticket: Ticket, time: number, { now, today, isSet }: { now: number; today: number; isSet: boolean }): number {
+    const began = (today - time) | 0;
+    const anew = this.#anew.get(ticket);
+    if (anew?.began === began) return now - anew.since;
+    if (!isSet) return time;
+    this.#anew.set(ticket, { began, since: now });
+    return 0;
   }
 }

@@ -1,0 +1,82 @@
+import { assertEquals } from "@std/assert";
+import type { Ticket } from "../pool/ticket.ts";
+import { Watchdog } from "../pool/watchdog.ts";
+import { SimulatedClock } from "./simulation/simulated_clock.ts";
+
+/** A clock whose time of day can be set. */
+class SetClock extends SimulatedClock {
+  /** How far the time of day is ahead. */
+  ahead = 0;
+  override today = (): number => (this.now() + this.ahead) | 0;
+}
+
+/** A watchdog, and what it watches over: tickets that begin something when they are told to. */
+function watched() {
+  const clock = new SetClock();
+  const tickets: Ticket[] = [];
+  const expired: string[] = [];
+  const watchdog = new Watchdog(clock, { tickets: () => tickets, expire: ({ id }) => expired.push(`${id} at ${clock.now()}`) });
+
+  function watch(id: string, timeout: number): { begin(): void } {
+    let began: number | undefined;
+    const runningFor = (_: Ticket, today: number) => began === undefined ? undefined : { time: (today - began) | 0, item: 0 };
+    const ticket = { id, timeout, watched: false, isAt: () => true, slot: { runningFor } } as unknown as Ticket;
+    tickets.push(ticket);
+    watchdog.watch(ticket);
+    return { begin: () => began = clock.today() };
+  }
+
+  /** Lets all timers run out that are due by then. */
+  function fireUntil(time: number): void {
+    while (clock.nextDue <= time) clock.fire();
+    clock.creep(time - clock.now());
+  }
+
+  return { clock, expired, watch, fireUntil };
+}
+
+Deno.test("Watchdog tells of what has run for too long since it began", () => {
+  const { expired, watch, fireUntil } = watched();
+  const first = watch("first", 1000);
+  watch("second", 1000).begin();
+  fireUntil(300);
+  first.begin();
+  fireUntil(1300);
+  assertEquals(expired.filter((each) => !each.startsWith("second")), ["first at 1300"]);
+  assertEquals(expired[0], "second at 1000");
+});
+
+for (const ahead of [3_600_000, -3_600_000, 2 ** 31]) {
+  Deno.test(`Watchdog gives what runs its time anew, once, when the time of day is set by ${ahead} ms`, () => {
+    const { clock, expired, watch, fireUntil } = watched();
+    const job = watch("job", 1000);
+    watch("other", 1000);
+    fireUntil(900);
+    job.begin();
+    clock.ahead = ahead;
+    fireUntil(1999);
+    assertEquals(expired, []);
+    // However often that happens.
+    clock.ahead = 0;
+    fireUntil(2000);
+    assertEquals(expired, ["job at 2000"]);
+  });
+}
+
+Deno.test("Watchdog takes the time of day as it is when that was set before something began", () => {
+  const { clock, expired, watch, fireUntil } = watched();
+  const job = watch("job", 1000);
+  clock.ahead = 3_600_000;
+  fireUntil(1000);
+  job.begin();
+  fireUntil(2000);
+  assertEquals(expired, ["job at 2000"]);
+});
+
+Deno.test("Watchdog takes clocks that run a little apart for the same", () => {
+  const { clock, expired, watch, fireUntil } = watched();
+  watch("job", 100_000).begin();
+  clock.ahead = -900;
+  fireUntil(100_900);
+  assertEquals(expired, ["job at 100900"]);
+});
