@@ -477,6 +477,32 @@ Deno.test("ProcessPool that nobody shuts down lets the program end (needs --allo
   assertEquals([code, stdout], [0, "2\n"]);
 });
 
+Deno.test("ProcessPool on the calling thread keeps no function that it has run, nor what that holds (needs --allow-run and --allow-read)", {
+  ignore: !granted("run") || !granted("read"),
+}, async () => {
+  const source = `
+    import { ProcessPool } from "@procpool/process-pool";
+    import v8 from "node:v8";
+    import vm from "node:vm";
+    v8.setFlagsFromString("--expose-gc");
+    const gc = vm.runInNewContext("gc");
+    await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1 });
+    const all = [];
+    async function runAnother() {
+      const held = { size: all.length };
+      all.push(new WeakRef(held));
+      await pool.run(() => held.size);
+    }
+    for (let i = 0; i < 100; i++) await runAnother();
+    // What a weak reference was made for in this turn lives until the next.
+    await new Promise((resolve) => setTimeout(resolve));
+    gc();
+    console.log(all.filter((each) => each.deref() !== undefined).length < 10);
+  `;
+  const { code, stdout, stderr } = await runProgram(source);
+  assertEquals([code, stdout, stderr], [0, "true\n", ""]);
+});
+
 Deno.test("ProcessPool says nothing on stderr that its caller was told by a promise (needs --allow-run and --allow-read)", {
   ignore: !granted("run") || !granted("read"),
 }, async () => {

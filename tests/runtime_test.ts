@@ -334,10 +334,10 @@ Deno.test("createRuntime() runs calls that follow each other, as many as it is t
 
 Deno.test("createRuntime() keeps as many tasks as its slot remembers, as many of those before, and no more", async () => {
   const { runtime, told, claims, header, answers } = start();
-  await answers({ type: "run", ...header({ key: 0, name: "zero", func: () => "zero" }), args: [] });
+  await answers({ type: "run", ...header({ key: 0, name: "zero", text: "() => 0" }), args: [] });
   function learn(key: number): void {
     claims[0] = SENT;
-    runtime.receive({ type: "run", ...header({ key, name: "task", func: () => key }), args: [] });
+    runtime.receive({ type: "run", ...header({ key, name: "task", text: "() => 1" }), args: [] });
   }
   /** What comes of a call that names the first task and does not carry it. */
   async function callZero(): Promise<FromRuntime["type"] | undefined> {

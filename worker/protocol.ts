@@ -59,7 +59,7 @@ export interface TaskMessage {
   export?: { module: number; name: string };
   /** A self-contained function's text, as an expression. */
   text?: string;
-  /** The function itself: only where nothing has to be copied. */
+  /** The function itself: only where nothing has to be copied. It comes with every message, and is not kept. */
   func?: (...args: unknown[]) => unknown;
   /** Of no concern to the worker: whether calls of it went beside messages, when jobs were tiny. */
   isSmall?: boolean;

@@ -80,6 +80,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const startImmediate = global<(callback: () => void) => unknown>("setImmediate");
   const { store, compareExchange } = Atomics;
   const { now: timeOfDay } = Date;
+  const { hasOwn } = Object;
   const { apply, getPrototypeOf } = Reflect;
   const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer;
   const { isView } = Memory;
@@ -95,6 +96,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   /** The latest tasks, and as many before: a call may come when its slot has forgotten its task already, and one that was sent later has come before it. */
   let tasks = new Map<number, Func>();
   let earlierTasks = tasks;
+  /** The latest that was handed over as it is: it comes with each message, and is not kept for longer, since it holds all that it can see. */
+  let given: Func | undefined;
   /** Those that were sent as their text. */
   const bySource = new WeakSet<Func>();
   const classes = new Map<unknown, { module: number; name: string }>();
@@ -222,6 +225,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   /** A task that cannot be had throws whenever it is called: the slot counts it as known all the same. */
   function task(message: TaskMessage): Func {
+    if (hasOwn(message, "func")) return given = message.func!;
     const known = tasks.get(message.key);
     if (known !== undefined) return known;
     if (tasks.size >= Math.max(KNOWN_TASKS, claimed)) {
@@ -235,7 +239,6 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function make(message: TaskMessage): Func {
     try {
-      if (Object.hasOwn(message, "func")) return message.func!;
       return message.text !== undefined ? compile(message.text, message.name) : exported(message.export!);
     } catch (thrown) {
       return () => {
@@ -353,7 +356,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
    * this calls the task: see encode_error.ts.
    */
   function callTasks(calls: Calls, attempt: number, most: number): number {
-    const func = tasks.get(calls.kind) ?? earlierTasks.get(calls.kind)!;
+    const func = tasks.get(calls.kind) ?? earlierTasks.get(calls.kind) ?? given!;
     let done = 0;
     do {
       done++;

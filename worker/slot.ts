@@ -630,9 +630,9 @@ export class Slot {
     return left;
   }
 
-  /** Notes that the worker was sent a task. What was sent meanwhile, out of a getter, may have been the same. */
-  #learn({ key, name }: TaskMessage): void {
-    if (this.#known.has(key)) return;
+  /** Notes that the worker was sent a task, unless it is one that it does not keep. What was sent meanwhile, out of a getter, may have been the same. */
+  #learn({ key, name, func }: TaskMessage): void {
+    if (func !== undefined || this.#known.has(key)) return;
     if (this.#known.size >= Math.max(KNOWN_TASKS, this.#holdings.length)) this.#known.clear();
     this.#known.set(key, { key, name });
   }
