@@ -62,7 +62,8 @@ export interface BatchOptions {
    */
   timeout?: number | `${number}%` | undefined;
   /**
-   * How much heap a worker may have, in MB: 16 to 65,536. With a limit, workers are of the backend `killable`; without one, a full heap ends the program.
+   * How much heap a worker may have, in MB: 16 to 65,536. With a limit, workers are of the backend `killable`; without one, and without a
+   * `timeout`, a full heap ends the program.
    *
    * @default {undefined}
    */

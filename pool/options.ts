@@ -110,7 +110,7 @@ export interface ProcessPoolOptions {
    * the limit may not be noticed, or end the whole program: docs/reliability.md tells more. Only the backend
    * `"killable"` can do this, and it is the default with this option; in a Web Worker a full heap ends the whole program.
    *
-   * @default {undefined}
+   * @default {as much as V8 gives a program, some 4,000 as a rule}
    */
   memoryLimit?: number | undefined;
   /**

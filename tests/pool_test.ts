@@ -465,6 +465,23 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
+Deno.test("ProcessPool with killable workers and no 'memoryLimit' fails a job that fills the heap (needs --allow-run and --allow-read)", {
+  ignore: !granted("run") || !granted("read"),
+}, async () => {
+  const source = `
+    import { ProcessPool } from "@procpool/process-pool";
+    await using pool = new ProcessPool({ backend: "killable", maxWorkers: 1 });
+    const future = await pool.submit(() => {
+      for (const kept = [];;) kept.push({ index: kept.length });
+    });
+    const { name, message, limit } = await future.exception();
+    console.log(name, message.endsWith("filled its heap of " + limit + " MB"), limit >= 100);
+    console.log(await pool.run((x) => x + 1, 1));
+  `;
+  const { code, stdout } = await within(runProgram(source, {}, { env: { DENO_V8_FLAGS: "--max-old-space-size=100" } }));
+  assertEquals([code, stdout], [0, "MemoryLimitError true true\n2\n"]);
+});
+
 Deno.test("ProcessPool that nobody shuts down lets the program end (needs --allow-run and --allow-read)", {
   ignore: !granted("run") || !granted("read"),
 }, async () => {
@@ -608,7 +625,7 @@ Deno.test(
         const items = await Array.fromAsync(pool.map((x) => x + 1, [1, 2]));
         console.log(await pool.run((x) => x, items[1]), pool.stats().finished);
       }`;
-    const { code, stdout, asked } = await runProgram(source, {}, "--no-prompt");
+    const { code, stdout, asked } = await runProgram(source, {}, { flag: "--no-prompt" });
     assertEquals([code, stdout, asked], [0, "3 3\n".repeat(6), ""]);
   },
 );
@@ -617,7 +634,7 @@ Deno.test(
 async function runProgram(
   source: string,
   changes: object = {},
-  flag = "-A",
+  { flag = "-A", env = {} }: { flag?: string; env?: Record<string, string> } = {},
 ): Promise<{ code: number; stdout: string; stderr: string; asked: string }> {
   const root = new URL("../", import.meta.url);
   const config = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
@@ -634,7 +651,7 @@ async function runProgram(
     const command = new Deno.Command(Deno.execPath(), {
       args: ["run", flag, "--quiet", "program.js"],
       cwd: directory,
-      env: { NO_COLOR: "1", DENO_AUDIT_PERMISSIONS: `${directory}/asked` },
+      env: { NO_COLOR: "1", DENO_AUDIT_PERMISSIONS: `${directory}/asked`, ...env },
     });
     const { code, stdout, stderr } = await command.output();
     const asked = await Deno.readTextFile(`${directory}/asked`).catch(() => "");

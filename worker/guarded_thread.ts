@@ -22,8 +22,8 @@ export interface GuardedKind {
   launch: Launcher;
   /** Whether its JavaScript can be halted. If not, tasks are asked to end by their signals first. */
   killable: boolean;
-  /** How much heap one may have, in MB. */
-  memoryLimit?: number | undefined;
+  /** How much heap one may have, in MB; there if one that has filled it can be told from others. */
+  heapLimit?: (() => number) | undefined;
 }
 
 /** How long tasks that are asked to end may take, in ms: less, and they cannot clean up; more, and those that do not listen burn a core for longer. */
@@ -145,9 +145,9 @@ class GuardedThread implements Thread {
     this.drain();
     if (this.#ended) return;
     this.#end();
-    const { memoryLimit } = this.#kind;
-    if (death.memoryLimit === undefined) this.#events.died(death);
-    else this.#events.died({ ...death, reason: `filled its heap of ${memoryLimit} MB`, memoryLimit });
+    if (death.memoryLimit === undefined) return this.#events.died(death);
+    const memoryLimit = this.#kind.heapLimit!();
+    this.#events.died({ ...death, reason: `filled its heap of ${memoryLimit} MB`, memoryLimit });
   }
 
   #end(): void {

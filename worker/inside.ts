@@ -33,7 +33,7 @@ export interface Connection {
   imports: (() => Promise<Record<string, unknown>>)[];
   /** Whether its parent can halt it whatever it does. */
   killable: boolean;
-  /** Whether its heap is full; there if that is limited. */
+  /** Whether its heap is full; there if that can be told. */
   isHeapFull?: (() => boolean) | undefined;
 }
 

@@ -32,8 +32,8 @@ export interface NodeWorker {
 export interface NodeConnection extends Omit<Connection, "imports" | "killable" | "isHeapFull"> {
   /** The text of what it is to be. */
   source: string;
-  /** There if its heap is limited: by it the worker tells when that is full. */
-  pulse: MessagePort | undefined;
+  /** By it the worker tells when its heap is full. */
+  pulse: MessagePort;
 }
 
 /** How a worker dies that has filled its heap: by what limit, its parent knows. */

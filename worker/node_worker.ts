@@ -10,7 +10,7 @@ export interface KillableOptions {
   modules: readonly string[];
   /** What the workers may do; undefined for what this thread may. */
   permissions: Deno.PermissionOptions | undefined;
-  /** How much heap a worker may have, in MB. */
+  /** How much heap a worker may have, in MB; undefined for as much as V8 gives it. */
   memoryLimit: number | undefined;
 }
 
@@ -26,7 +26,7 @@ export interface KillableOptions {
  */
 export function killableWorkers({ modules, permissions, memoryLimit }: KillableOptions): StartThread {
   const resourceLimits = memoryLimit === undefined ? {} : { maxOldGenerationSizeMb: memoryLimit };
-  let start: ((launch: Launch, pulse: MessagePort | undefined) => () => void) | undefined;
+  let start: ((launch: Launch, pulse: MessagePort) => () => void) | undefined;
 
   function starter(): NonNullable<typeof start> {
     const url = workerUrl(modules, { connect: connectNodeWorker, prefetched: false });
@@ -35,21 +35,30 @@ export function killableWorkers({ modules, permissions, memoryLimit }: KillableO
     return (launch, pulse) => supervisor.start(launch, pulse);
   }
 
+  // Deno stops the JavaScript of a worker that has filled its heap, and if that ran for a message no event tells of it: the worker looks alive, and
+  // never answers the job. But V8 has then granted it a larger heap, of which the worker tells by another port.
   const launcher: Launcher = (launch) => {
     start ??= starter();
-    const pulse = memoryLimit === undefined ? undefined : feelPulse(() => launch.died(FULL));
-    const stop = start(launch, pulse?.port);
+    const { port1: pulse, port2 } = new MessageChannel();
+    const stop = start(launch, port2);
+    pulse.onmessage = () => launch.died(FULL);
     return () => {
-      pulse?.stop();
+      pulse.close();
       stop();
     };
   };
-  return guardedThreads({ launch: launcher, killable: true, memoryLimit });
+  return guardedThreads({ launch: launcher, killable: true, heapLimit: () => memoryLimit ?? heapLimitOfV8() });
+}
+
+/** How much heap V8 gives each thread, in MB. */
+function heapLimitOfV8(): number {
+  const { getHeapStatistics } = process.getBuiltinModule("node:v8") as HeapStatistics;
+  return Math.round(getHeapStatistics().heap_size_limit / 2 ** 20);
 }
 
 function startHere(
   url: URL,
-  { launch: { lock, port, died }, pulse, resourceLimits }: { launch: Launch; pulse: MessagePort | undefined; resourceLimits: object },
+  { launch: { lock, port, died }, pulse, resourceLimits }: { launch: Launch; pulse: MessagePort; resourceLimits: object },
 ): () => void {
   // Not imported: node:worker_threads takes 10 ms to load, which nobody should pay for who does not use it.
   const { Worker, SHARE_ENV: env } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
@@ -57,21 +66,16 @@ function startHere(
   const worker = new Worker(url, { env, resourceLimits, workerData: { line }, transferList: [line] });
   worker.on("error", (error) => died(deathOf(error)));
   const connection: NodeConnection = { port, lock, pulse, source: workerSource() };
-  port1.postMessage(connection, pulse === undefined ? [port] : [port, pulse]);
+  port1.postMessage(connection, [port, pulse]);
   return () => {
     port1.close();
     worker.terminate();
   };
 }
 
-/**
- * Notices that a worker has filled its heap. Deno stops the JavaScript of such a worker, and if that ran for a message no event tells of it: the
- * worker looks alive, and never answers the job. But V8 has then granted it a larger heap, of which the worker tells by another port.
- */
-function feelPulse(isFull: () => void): { port: MessagePort; stop: () => void } {
-  const { port1, port2 } = new MessageChannel();
-  port1.onmessage = isFull;
-  return { port: port2, stop: () => port1.close() };
+/** The part of node:v8 that we use. */
+interface HeapStatistics {
+  getHeapStatistics(): { heap_size_limit: number };
 }
 
 declare const process: { getBuiltinModule(name: string): unknown };
@@ -82,17 +86,14 @@ function connectNodeWorker(imports: Connection["imports"]): void {
   const { line } = (process.getBuiltinModule("node:worker_threads") as WorkerThreads).workerData;
   line.onmessage = ({ data: { port, lock, pulse, source } }: MessageEvent<NodeConnection>) => {
     line.close();
-    let isHeapFull: (() => boolean) | undefined;
-    if (pulse !== undefined) {
-      const v8 = process.getBuiltinModule("node:v8") as { getHeapStatistics(): { heap_size_limit: number } };
-      const limit = v8.getHeapStatistics().heap_size_limit;
-      const isFull = isHeapFull = () => v8.getHeapStatistics().heap_size_limit > limit;
-      // By a timer, and not when it is asked: when V8 stops a job it drops all microtasks, and a port that was about to be read by one of them
-      // is never read again.
-      setInterval(() => {
-        if (isFull()) pulse.postMessage(undefined);
-      }, 200);
-    }
+    const v8 = process.getBuiltinModule("node:v8") as HeapStatistics;
+    const limit = v8.getHeapStatistics().heap_size_limit;
+    const isHeapFull = () => v8.getHeapStatistics().heap_size_limit > limit;
+    // By a timer, and not when it is asked: when V8 stops a job it drops all microtasks, and a port that was about to be read by one of them
+    // is never read again.
+    setInterval(() => {
+      if (isHeapFull()) pulse.postMessage(undefined);
+    }, 200);
     // Node's timers are loaded at their first use, and Deno 2.9 panics if the worker is terminated just then: better now.
     clearTimeout(setTimeout(() => {}));
     const start: StartInside = (0, eval)(source);

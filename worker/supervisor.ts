@@ -4,7 +4,7 @@ import { deathOf, type NodeConnection, type NodeWorker, type WorkerThreads } fro
 
 /** What a supervisor is told. */
 type ToSupervisor =
-  | { type: "start"; id: number; lock: string; port: MessagePort; pulse: MessagePort | undefined; source: string }
+  | { type: "start"; id: number; lock: string; port: MessagePort; pulse: MessagePort; source: string }
   | { type: "stop"; id: number };
 
 /** What a supervisor tells. */
@@ -32,13 +32,13 @@ export class Supervisor {
   }
 
   /** Has a worker started; returns what stops it. */
-  start(launch: Launch, pulse: MessagePort | undefined): () => void {
+  start(launch: Launch, pulse: MessagePort): () => void {
     const worker = this.#worker ??= this.#createWorker();
     const id = this.#nextId++;
     const { lock, port } = launch;
     this.#workers.set(id, launch);
     const message: ToSupervisor = { type: "start", id, lock, port, pulse, source: workerSource() };
-    worker.postMessage(message, pulse === undefined ? [port] : [port, pulse]);
+    worker.postMessage(message, [port, pulse]);
     return () => worker.postMessage({ type: "stop", id } satisfies ToSupervisor);
   }
 
@@ -107,7 +107,7 @@ function supervise({ url, resourceLimits }: { url: string; resourceLimits: objec
       workers.set(id, ahead);
       ahead.id = id;
       const connection: NodeConnection = { port, lock, pulse, source };
-      ahead.line.postMessage(connection, pulse === undefined ? [port] : [port, pulse]);
+      ahead.line.postMessage(connection, [port, pulse]);
       ahead = create();
     } else {
       const supervised = workers.get(id)!;
