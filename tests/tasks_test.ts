@@ -179,6 +179,17 @@ Deno.test("A task by source is strict: it cannot make a global of a variable tha
   assertEquals(total, 0);
 });
 
+Deno.test("A task by source has no 'this', be it an arrow function: what it looks for there is an error, and not undefined", async () => {
+  class Scale {
+    factor = 2;
+    apply = (x: number) => x * this.factor;
+  }
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const error = await errorOf(pool, new Scale().apply, 21);
+  assertInstanceOf(error, TypeError);
+  assertStringIncludes(error.message, "Cannot read properties of undefined (reading 'factor')");
+});
+
 Deno.test("A task whose first job was taken back, or that cannot be had, is the same at the next job", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
   await pool.warmUp();

@@ -256,7 +256,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function compile(text: string, name: string): Func {
     try {
-      const func: Func = (0, eval)(`"use strict";(${text}\n)\n//# sourceURL=process-pool/${encodeURIComponent(name.toWellFormed())}`);
+      // Within a function, so that an arrow function has no `this`, as others have none. It would else be the global object, and what is not there a wrong result.
+      const source = `(function () { "use strict"; return (${text}\n); })()`;
+      const func: Func = (0, eval)(`${source}\n//# sourceURL=process-pool/${encodeURIComponent(name.toWellFormed())}`);
       bySource.add(func);
       return func;
     } catch (thrown) {
