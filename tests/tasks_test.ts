@@ -190,6 +190,20 @@ Deno.test("A task by source has no 'this', be it an arrow function: what it look
   assertStringIncludes(error.message, "Cannot read properties of undefined (reading 'factor')");
 });
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`A task by source does not take what its worker has for a variable of that name around it (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    const name = "bear", location = "forest";
+    for (const task of [() => `${name}`, async () => await location]) {
+      const error = await errorOf(pool, task);
+      assertInstanceOf(error, ReferenceError);
+      assertMatch(error.message, /^Cannot access '(name|location)' before initialization; a function that is sent by source cannot see/);
+    }
+    // Its own are its own.
+    assertEquals(await within(pool.run((name: string) => ((location) => name + location)("s"), "bear")), "bears");
+  });
+}
+
 Deno.test("A task whose first job was taken back, or that cannot be had, is the same at the next job", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
   await pool.warmUp();

@@ -256,8 +256,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function compile(text: string, name: string): Func {
     try {
-      // Within a function, so that an arrow function has no `this`, as others have none. It would else be the global object, and what is not there a wrong result.
-      const source = `(function () { "use strict"; return (${text}\n); })()`;
+      // Within a function, so that an arrow function has no `this`, as others have none. It would else be the global object, and what is not there a wrong result; and so would be
+      // what this thread has under the names of variables that are not sent.
+      const source = `(function () { "use strict"; return (${text}\n); let name, location; })()`;
       const func: Func = (0, eval)(`${source}\n//# sourceURL=process-pool/${encodeURIComponent(name.toWellFormed())}`);
       bySource.add(func);
       return func;
@@ -277,11 +278,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function explained(thrown: unknown): unknown {
+    const unseen = / is not defined$|^Cannot access '(name|location)' before initialization$/;
     // The address of what a worker begins with.
     const ownAddress = /"data:text\/javascript,[^"]*"/;
     const advice = "export it from a module and name that in the pool's 'modules'";
     try {
-      if (thrown instanceof ReferenceError && / is not defined$/.test(thrown.message)) {
+      if (thrown instanceof ReferenceError && unseen.test(thrown.message)) {
         thrown.message += `; a function that is sent by source cannot see the variables and imports around it: ${advice}`;
       } else if (thrown instanceof TypeError && ownAddress.test(thrown.message)) {
         const { message, stack } = thrown;
