@@ -106,6 +106,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
    * makes its heap larger, again and again over a hundred million records.
    */
   const BLOCK = 2 ** 14;
+  /** What is said of a name that is not there for a task that was sent as its text. */
+  const UNSEEN = / is not defined$|^Cannot access '(name|location)' before initialization$/;
   /** A range whose output or errors have grown to this returns early. */
   const MOST_OUTPUT = 2 ** 23;
   /** The longest result of one record, in characters: each may be three bytes in a lane, which other results are in already. */
@@ -201,7 +203,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     try {
       if (thrown instanceof Error) {
         const message = textOf(thrown.message ?? "");
-        const isOutside = bySource && thrown instanceof ReferenceError && message.endsWith(" is not defined");
+        const isOutside = bySource && thrown instanceof ReferenceError && UNSEEN.test(message);
         const advice = "export it from a module, and give the module's address";
         const hint = isOutside ? `; a function that is sent as its text cannot see the variables and imports around it: ${advice}` : "";
         return { name: textOf(thrown.name ?? ""), message: message + hint, stack: stackOf(thrown) };

@@ -40,11 +40,16 @@ export function taskModuleUrl(task: { module: string } | { text: string }, csv: 
     ..."module" in task
       ? [`import * as tasks from ${JSON.stringify(task.module)};`]
       // As if it stood alone: what is around it here is nothing of the user's.
-      : [`const tasks = { default: (0, eval)(${JSON.stringify(`"use strict";(${task.text}\n)\n//# sourceURL=process-pool/task`)}) };`],
+      : [`const tasks = { default: (0, eval)(${JSON.stringify(standingAlone(task.text))}) };`],
     ...csv ? [`import papa from ${JSON.stringify(PAPA_PARSE)};`] : ["const papa = undefined;"],
     'globalThis[Symbol.for("process-pool.batch")] = { tasks, papa };',
   ];
   return dataUrl(lines.join("\n"));
+}
+
+/** A function that does not take what any worker has for variables of these names where it was written. */
+function standingAlone(text: string): string {
+  return `(function () { "use strict"; return (${text}\n); let name, location; })()\n//# sourceURL=process-pool/task`;
 }
 
 /** What the initializer is given, but for what is the same in all batches. */

@@ -132,6 +132,21 @@ Deno.test(`batch() runs a record again that was lost with its worker, as often a
   }
 });
 
+Deno.test(
+  `batch() does not give a function what its worker has under the name of a variable that is not sent ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const input = folder.write("in.ndjson", numbers(3));
+    const name = "bear", location = "forest", tasks = ["hunt"];
+    await run((x: number) => x === 0 ? name : x === 1 ? location : tasks, { input, output: folder.of("out") });
+    const hint =
+      "a function that is sent as its text cannot see the variables and imports around it: export it from a module, and give the module's address";
+    const unseen = ["Cannot access 'name' before initialization", "Cannot access 'location' before initialization", "tasks is not defined"];
+    assertEquals([...errorsIn(folder)], unseen.map((why, x) => [x, ["ReferenceError", `${why}; ${hint}`, 1]]));
+  },
+);
+
 Deno.test(`batch() with 'memoryLimit' loses the record that fills the heap ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(1000));
