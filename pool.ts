@@ -196,7 +196,11 @@ export class ProcessPool implements AsyncDisposable {
     this.#gate = new Semaphore(this.#options.queueSize);
     this.#callbacks = new Callbacks(this.#options.clock, this.#options.onError);
     this.#tasks = this.#options.tasks;
-    const observation = this.#observation = this.#observe();
+    const { observers, clock } = this.#options;
+    if (observers.length > 0) {
+      this.#observation = new Observation(observers, { now: clock.now, report: (error) => this.#callbacks.report(error) });
+    }
+    const observation = this.#observation;
     this.#crew = new Crew(this.#options, { tasks: this.#tasks, callbacks: this.#callbacks, events: this.#crewEvents, observation });
     const { jobTimeout, retries } = this.#options;
     this.#owner = {
@@ -211,20 +215,18 @@ export class ProcessPool implements AsyncDisposable {
       tickets: () => this.#crew.tickets(),
       expire: (ticket, item, others) => this.#expire(ticket, item, others),
     });
+    this.#tellOpened();
   }
 
-  #observe(): Observation | undefined {
-    const { observers, clock, maxWorkers, jobsPerWorker, queueSize } = this.#options;
-    if (observers.length === 0) return undefined;
-    const observation = new Observation(observers, { now: clock.now, report: (error) => this.#callbacks.report(error) });
+  #tellOpened(): void {
+    const { maxWorkers, jobsPerWorker, queueSize } = this.#options;
     const levels = () => ({
       waiting: this.#gate.waiting,
       queued: this.#queue.size,
       running: this.#crew.load,
       workers: this.#crew.size,
     });
-    observation.opened({ maxWorkers, jobsPerWorker, queueSize, levels });
-    return observation;
+    this.#observation?.opened({ maxWorkers, jobsPerWorker, queueSize, levels });
   }
 
   /**

@@ -266,6 +266,13 @@ Deno.test("PoolObserver is told how each item of a chunk that is cut off has end
   }
 });
 
+Deno.test("PoolObserver may ask how much there is as soon as the pool is made", async () => {
+  const levels: unknown[] = [];
+  const pool = new ProcessPool({ observers: [{ opened: (pool) => levels.push(pool.levels()) }] });
+  assertEquals(levels, [{ waiting: 0, queued: 0, running: 0, workers: 0 }]);
+  await pool.shutdown();
+});
+
 Deno.test("PoolObserver may ask for measured times when a worker starts", async () => {
   const reported: unknown[] = [];
   const seen: unknown[] = [];
