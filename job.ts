@@ -77,9 +77,10 @@ export interface JobBaseOptions<R> {
    */
   transfer?: readonly Transferable[] | undefined;
   /**
-   * Called once when the job has settled, however it did. A promise that it returns holds the job's place in the gate until it settles, so
-   * that a slow callback holds back the submitter: it must wait neither for a submission of its own, whose place it may hold, nor for
-   * `shutdown()`, which waits for it. What it throws goes to the pool's `onError`.
+   * Called once when the job has settled, however it did; if another callback has settled it, by `cancel()` for example, when that one has
+   * returned. A promise that it returns holds the job's place in the gate until it settles, so that a slow callback holds back the
+   * submitter: it must wait neither for a submission of its own, whose place it may hold, nor for `shutdown()`, which waits for it. What it
+   * throws goes to the pool's `onError`.
    *
    * @default {undefined}
    */
