@@ -357,6 +357,22 @@ Deno.test("createRuntime() keeps as many tasks as its slot remembers, as many of
   assertEquals(await callZero(), "threw");
 });
 
+Deno.test("createRuntime() says that its modules are loaded in a later turn, when a rejection that they left has shown", async () => {
+  const { setTimeout } = globalThis;
+  let timers = 0;
+  // On a busy machine a timer may run out in the turn in which it was set.
+  const early = (callback: () => void) => timers++ === 0 ? queueMicrotask(callback) : setTimeout(callback);
+  globalThis.setTimeout = early as typeof setTimeout;
+  try {
+    const { told } = start();
+    for (let i = 0; i < 100; i++) await Promise.resolve();
+    assertEquals([timers > 0, told], [true, []]);
+    await until(() => told.length === 1);
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+});
+
 Deno.test("createRuntime() says nothing once it has ended", async () => {
   const { runtime, told, claims, bySource, header } = start();
   while (told.length === 0) await turn();

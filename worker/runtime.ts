@@ -187,8 +187,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     if (message.times !== undefined) noteTimesIn(message.times);
     try {
       modules = await Promise.all(host.imports.map((load) => load()));
-      // A rejection that a module left unhandled shows within a turn; the caller may import it next, relying on it to do no harm.
-      if (modules.length > 0) await new Promise((resolve) => startTimer()(resolve));
+      // The caller may import them next, relying on them to do no harm.
+      if (modules.length > 0) await rejectionsShown();
     } catch (thrown) {
       return sendThrown(encode(thrown), (thrown) => post({ type: "failed", stage: "loading", thrown }));
     }
@@ -207,6 +207,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
       }
     }
     post({ type: "loaded", exports });
+  }
+
+  /** Waits until a rejection that was left unhandled in this turn has shown. That is at its end, before which one timer may run out on a busy machine, but not two in a row. */
+  async function rejectionsShown(): Promise<void> {
+    for (let timers = 0; timers < 2; timers++) await new Promise((resolve) => startTimer()(resolve));
   }
 
   function noteTimesIn(memory: TimesMemory): void {
@@ -769,8 +774,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     } catch (error) {
       thrown = encodeFailure(func, error);
     }
-    // A rejection that it left unhandled shows within a turn.
-    await turn();
+    await rejectionsShown();
     if (thrown === undefined) post({ type: "closed", thrown });
     else sendThrown(thrown, (thrown) => post({ type: "closed", thrown }));
   }
