@@ -16,8 +16,8 @@ export interface Watched {
 const SOON = 1;
 
 /**
- * The time of day has been set, or has gone on while the machine slept, if it has moved by so many ms more or less than the clock, and by this part of what has passed: the one is what it may
- * take to read both, the other by how much they may run apart. Less, and what runs is given its time anew for nothing; more, and jobs are stopped so much too early.
+ * The time of day was set, or went on while the machine slept, if it has moved by so many ms, and by this part of the time, more or less than the clock: to read both takes a moment, and
+ * they may run a little apart. Less, and what runs is given its time anew for nothing; more, and a job is stopped by so much too early.
  */
 const READING = 50, APART = 0.01;
 

@@ -146,7 +146,7 @@ class GuardedThread implements Thread {
     if (this.#ended) return;
     this.#end();
     if (death.memoryLimit === undefined) return this.#events.died(death);
-    const memoryLimit = this.#kind.heapLimit!();
+    const memoryLimit = this.#kind.heapLimit?.();
     this.#events.died({ ...death, reason: `filled its heap of ${memoryLimit} MB`, memoryLimit });
   }
 
