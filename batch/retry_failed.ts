@@ -391,14 +391,11 @@ async function settled({ paths, log }: LoggedPaths): Promise<FoundLog | undefine
   const { last } = found;
   if (last.stage !== "merging" && !await isRenamed(paths, last)) return found;
   await log.goOn(found.length);
-  let { output } = last;
   if (last.stage === "merging") {
     if (await sizeOf(paths.partial) !== undefined) await Deno.rename(paths.partial, paths.output);
     if (await sizeOf(partialOf(paths.errors)) !== undefined) await renameErrors(paths.errors);
-  } else {
-    output = { ...output, length: finishedLength(paths.output, output.length) };
-    await numberErrors(paths, found);
-  }
+  } else await numberErrors(paths, found);
+  const output = { ...last.output, length: finishedLength(paths.output, last.output.length) };
   await log.append({ ...last, output, done: [], ...await errorsState(paths.errors), stage: "finished" });
   return await log.read();
 }
