@@ -252,7 +252,8 @@ export interface Block {
 }
 
 /**
- * Cuts an input into blocks of at least so many bytes that end where a record ends. What a stream has behind its last newline is one by itself.
+ * Cuts an input into blocks of at least so many bytes that end where a record ends. What a stream has behind its last newline is one by itself, unless all
+ * before that is less than `least`.
  *
  * @param options How: `csv` is what stands between fields, undefined where a line is a record; `least` is how much the first block has to have, if there is so much.
  */
@@ -295,7 +296,7 @@ export async function* blocksOf(
     if (length >= size() && whole > 0 && (offset > 0 || whole >= least)) yield take(whole);
   }
   const ofStream = source.seen === undefined;
-  if (ofStream && whole > 0 && !enough.aborted) yield take(whole);
+  if (ofStream && whole > 0 && (offset > 0 || whole >= least) && !enough.aborted) yield take(whole);
   if (length > 0 && !enough.aborted) yield take(length, ofStream);
 }
 

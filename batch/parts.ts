@@ -72,7 +72,7 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
   for await (
     let block of named(source, () => blocksOf(source, { csv, size: () => chunk(Infinity), least, enough }))
   ) {
-    if (length === 0 && source.seen === undefined && !block.torn) {
+    if (length === 0 && source.seen === undefined && (begin !== undefined || !block.torn)) {
       const count = begin?.length ?? Math.min(BEGIN, block.bytes.length);
       const hash = await hashOf(block.bytes.slice(0, count));
       if (begin === undefined) begun({ length: count, hash });
@@ -81,6 +81,8 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
       }
     }
     length = block.offset + block.bytes.length;
+    // All that there is of it: refused below.
+    if (length < least) break;
     if (csv !== undefined && header === undefined) {
       const { begin: first, end } = firstRow(block.bytes, csv);
       header = await fields(new TextDecoder().decode(block.bytes.subarray(first, end)).replace(/\r?\n$/, ""), source);
@@ -99,9 +101,8 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
     }
   }
   // What is done of it would be taken for what there is of this one.
-  if (length < coverage.end && !enough.aborted) {
-    throw notTheSame(source, `ends at byte ${length}, and ${coverage.end} bytes of it were there before`);
-  }
+  const before = Math.max(coverage.end, least);
+  if (length < before && !enough.aborted) throw notTheSame(source, `ends at byte ${length}, and ${before} bytes of it were there before`);
 }
 
 function notTheSame({ name }: Source, how: string): BatchError {

@@ -2,7 +2,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
 import { Coverage } from "../batch/coverage.ts";
 import { blocksOf, hashOf, type Source } from "../batch/inputs.ts";
-import { Folder, ignore, NEEDS, run } from "./batch_fixtures.ts";
+import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { until } from "./helpers.ts";
 
 const encoder = new TextEncoder();
@@ -158,3 +158,26 @@ Deno.test(
     assertEquals([again.records, again.recordsOfRun, folder.read("out")], [3000, 3000 - records, lines.join("")]);
   },
 );
+
+Deno.test(`batch() with 'resume' refuses another stream that ends within what the first began with ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const controller = new AbortController();
+  const options = { output: folder.of("out"), workers: 1 };
+  const task = (x: number) => x === 20 ? new Promise<void>(() => {}) : x;
+  const { records } = await run(task, {
+    ...options,
+    input: streamOf(numbers(100)),
+    signal: controller.signal,
+    onProgress: ({ records }) => records > 0 && controller.abort(),
+  });
+  for (const other of ["1000000000\n".repeat(10), "1".repeat(100), "1\n".repeat(49) + "10"]) {
+    const { message } = await assertRejects(() => run(task, { ...options, input: streamOf(other), resume: true }), BatchError);
+    assertEquals(
+      [message, folder.json("out.log").at(-1).records],
+      [
+        `Cannot go on as the input 'stream' ends at byte ${other.length}, and 290 bytes of it were there before: give it once more from its begin`,
+        records,
+      ],
+    );
+  }
+});
