@@ -280,6 +280,7 @@ async function run(
     format: plan.formats.input,
     delimiter: plan.formats.delimiter,
     chunk,
+    block: () => options.chunk ?? Math.max(SMALLEST_BLOCK, chunk(Infinity)),
     fields: (row, { name }) => readHeader(row, { input: name, delimiter: plan.formats.delimiter }),
     passed: (source, stretch) => files.pass(source, stretch),
     begins,
@@ -365,8 +366,12 @@ async function run(
 /** A part of about so many ms is long enough that handing it out costs nothing beside it, and short enough that all workers end together. */
 const PART_TIME = 100;
 
-/** Smaller parts are a waste of time, since each takes 0.3 ms to hand out and to take; larger ones of memory. */
-const SMALLEST_PART = 2 ** 14;
+/** Near the end, parts get shorter. What is shorter than this, in ms, is a waste of time, since each part takes 0.3 ms to hand out and to take. */
+const SHORTEST_PART_TIME = 1;
+
+/** Before a record is through, it is not known how long they take. Larger first parts, and few slow records go to few workers; smaller ones have no record. */
+const SMALLEST_PART = 2 ** 6;
+/** Larger parts are a waste of memory. */
 const LARGEST_PART = 2 ** 20;
 
 /** How long the next part is to be: as measured, and near the end so that every worker gets one. */
@@ -374,10 +379,15 @@ function chunkSize({ chunk, workers }: ResolvedBatch, measured: () => { bytes: n
   return (left) => {
     if (chunk !== undefined) return chunk;
     const { bytes, busy } = measured();
-    const wanted = busy > 0 ? bytes / busy * PART_TIME : SMALLEST_PART;
-    return Math.round(Math.max(SMALLEST_PART, Math.min(wanted, left / (2 * workers), LARGEST_PART)));
+    // Where there was much without a record, there may be more.
+    const speed = bytes / (busy > 0 ? busy : PART_TIME);
+    const share = Math.max(left / (2 * workers), speed * SHORTEST_PART_TIME);
+    return Math.round(Math.max(SMALLEST_PART, Math.min(speed * PART_TIME, share, LARGEST_PART)));
   };
 }
+
+/** Less of a stream is not handed out before its end, nor is it known again by less. */
+const SMALLEST_BLOCK = 2 ** 14;
 
 /** How often progress is told, in ms. */
 const TELL_EVERY = 500;

@@ -3,7 +3,7 @@ import { BatchError } from "./errors.ts";
 import { type Block, blocksOf, hashOf, type Source } from "./inputs.ts";
 import type { StreamBegin } from "./job_log.ts";
 import type { InputFormat } from "./range_runner.ts";
-import { firstRow } from "./rows.ts";
+import { firstRow, rowBegin, rowEnd } from "./rows.ts";
 import type { Part } from "./run.ts";
 
 /** How an input is divided. */
@@ -13,6 +13,8 @@ export interface DivideOptions {
   delimiter: string;
   /** How many bytes the next part is to have, of so many that are left. */
   chunk(left: number): number;
+  /** How many bytes of what is no plain file, or is CSV, are to be there before any of it is handed out. */
+  block(): number;
   /** The fields of the first row of CSV. */
   fields(row: string, source: Source): Promise<string[]>;
   /** Is told what of an input is done without being run: the first row of CSV. */
@@ -27,13 +29,16 @@ export interface DivideOptions {
 /** The parts of the inputs that are not done yet, one after the other. */
 export async function* divide(sources: readonly Source[], coverages: readonly Coverage[], options: DivideOptions): AsyncGenerator<Part> {
   let index = 0;
+  const behind = bytesBehind(sources);
   for (const [source, each] of sources.entries()) {
-    const parts = each.ranges ? ranges(each, coverages[source]!, options) : blocks(each, coverages[source]!, {
-      ...options,
-      passed: (stretch) => options.passed(source, stretch),
-      begin: options.begins.get(source),
-      begun: (begin) => options.begun(source, begin),
-    });
+    const parts = each.ranges
+      ? ranges(each, coverages[source]!, (left) => options.chunk(left + behind[source]!))
+      : blocks(each, coverages[source]!, {
+        ...options,
+        passed: (stretch) => options.passed(source, stretch),
+        begin: options.begins.get(source),
+        begun: (begin) => options.begun(source, begin),
+      });
     for await (const part of parts) yield { ...part, source, index: index++ };
   }
 }
@@ -43,7 +48,17 @@ const BEGIN = 2 ** 16;
 
 type Divided = Omit<Part, "source" | "index">;
 
-function* ranges({ name, path, size }: Source, coverage: Coverage, { chunk }: DivideOptions): Generator<Divided> {
+/** How many bytes come behind each input; infinitely many if that is not known. */
+function bytesBehind(sources: readonly Source[]): number[] {
+  const behind: number[] = [];
+  for (let i = sources.length - 1, bytes = 0; i >= 0; i--) {
+    behind[i] = bytes;
+    bytes += sources[i]!.size ?? Infinity;
+  }
+  return behind;
+}
+
+function* ranges({ name, path, size }: Source, coverage: Coverage, chunk: DivideOptions["chunk"]): Generator<Divided> {
   for (const gap of coverage.gaps(size!)) {
     let { start } = gap;
     while (start < gap.end) {
@@ -62,7 +77,7 @@ interface BlocksOptions extends Omit<DivideOptions, "passed" | "begun"> {
 }
 
 async function* blocks(source: Source, coverage: Coverage, options: BlocksOptions): AsyncGenerator<Divided> {
-  const { format, delimiter, chunk, fields, passed, begin, begun, enough } = options;
+  const { format, delimiter, chunk, block: size, fields, passed, begin, begun, enough } = options;
   const csv = format === "csv" ? delimiter : undefined;
   let header: string[] | undefined;
   let gaps: ReturnType<Coverage["gaps"]> | undefined;
@@ -70,7 +85,7 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
   // What it began with has to be in the first block.
   const least = begin?.length ?? 0;
   for await (
-    let block of named(source, () => blocksOf(source, { csv, size: () => chunk(Infinity), least, enough }))
+    let block of named(source, () => blocksOf(source, { csv, size, least, enough }))
   ) {
     if (length === 0 && source.seen === undefined && (begin !== undefined || !block.torn)) {
       const count = begin?.length ?? Math.min(BEGIN, block.bytes.length);
@@ -96,13 +111,28 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
       const start = Math.max(gap.start, block.offset);
       const stop = Math.min(gap.end, length);
       if (start >= stop) continue;
-      const bytes = block.bytes.slice(start - block.offset, stop - block.offset);
-      yield { start, end: stop, torn: block.torn, piece: { input: source.name, bytes, offset: start, end: stop, header } };
+      const bytes = block.bytes.subarray(0, stop - block.offset);
+      for (let at = start, end = stop; at < stop; at = end) {
+        const wanted = chunk(Infinity);
+        // One that is not much longer is not worth looking for where a record ends.
+        const whole = block.torn || stop - at < 2 * wanted;
+        end = whole ? stop : block.offset + recordsEnd(bytes, at - block.offset, { least: wanted, csv });
+        const piece = { input: source.name, bytes: bytes.slice(at - block.offset, end - block.offset), offset: at, end, header };
+        yield { start: at, end, torn: block.torn, piece };
+      }
     }
   }
   // What is done of it would be taken for what there is of this one.
   const before = Math.max(coverage.end, least);
   if (length < before && !enough.aborted) throw notTheSame(source, `ends at byte ${length}, and ${before} bytes of it were there before`);
+}
+
+/** Where the records end that begin here and have so many bytes at the least. */
+function recordsEnd(bytes: Uint8Array, begin: number, { least, csv }: { least: number; csv: string | undefined }): number {
+  let end = begin;
+  if (csv === undefined) end = bytes.indexOf(10, begin + least - 1) + 1;
+  else while (end >= 0 && end < begin + least) end = rowEnd(bytes, end, csv.charCodeAt(0), rowBegin());
+  return end > 0 ? end : bytes.length;
 }
 
 function notTheSame({ name }: Source, how: string): BatchError {

@@ -42,6 +42,29 @@ Deno.test("batch() with 'limit' runs the first records alone", async () => {
   assertEquals([await written, records], ["0\n2\n4\n", 3]);
 });
 
+/** Settles when two workers have a record each. */
+async function meet(record: unknown): Promise<unknown> {
+  const worker = globalThis as { met?: Promise<void> };
+  await (worker.met ??= new Promise((resolve) => {
+    const channel = new BroadcastChannel("workers of a batch");
+    channel.onmessage = ({ data }) => {
+      if (data === "I am here") channel.postMessage("So am I");
+      resolve();
+    };
+    channel.postMessage("I am here");
+  }));
+  return record;
+}
+
+for (const [inputFormat, text] of [["ndjson", numbers(100)], ["csv", `x\n${numbers(100)}`]] as const) {
+  Deno.test(`batch() lets all workers have some of a short stream (${inputFormat})`, async () => {
+    const { input, output, written } = streams(text);
+    const { records } = await run(meet, { input, output, inputFormat, permissions: "inherit" });
+    const expected = inputFormat === "csv" ? numbers(100).replace(/.+/g, '{"x":"$&"}') : numbers(100);
+    assertEquals([await written, records], [expected, 100]);
+  });
+}
+
 Deno.test("batch() refuses options that are wrong, before it does anything", async () => {
   const { input, output } = streams("");
   for (
@@ -104,6 +127,12 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
 });
 
 // Files
+
+Deno.test(`batch() lets all workers have some of a short file ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const { records } = await run(meet, { input: folder.write("in.ndjson", numbers(100)), output: folder.of("out") });
+  assertEquals([records, folder.read("out")], [100, numbers(100)]);
+});
 
 for (const ordered of [true, false]) {
   Deno.test(
