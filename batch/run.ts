@@ -327,15 +327,15 @@ export class BatchRun {
   async #submit(active: Active): Promise<void> {
     const { part: { piece }, lane, before, attempt, verdict } = active;
     const { halt, limit, ordered } = this.#parts.options;
+    const done = lane.state();
     const limits: RunnerLimits = {
       before,
       attempt,
       verdict,
       slice: SLICE,
-      maxRecords: ordered ? limit - this.#counts.records : limit,
-      maxFailures: halt.failed - this.#counts.failed,
+      maxRecords: ordered ? limit - this.#counts.records - done.records : limit,
+      maxFailures: halt.failed - this.#counts.failed - done.failed,
     };
-    const done = lane.state();
     let reply: RangeReply;
     try {
       const future = await this.#parts.pool.submit(new Job({ func: runRange, args: [lane.memory, piece, limits] }));
@@ -404,7 +404,8 @@ export class BatchRun {
     active.kill = undefined;
     active.seen = 0;
     active.since = performance.now();
-    if (this.#ending === undefined) this.#submit(active);
+    const enough = this.#counts.records + lane.state().records >= this.#parts.options.limit;
+    if (this.#ending === undefined && !enough) this.#submit(active);
     else this.#abandon(active, 0);
   }
 

@@ -42,6 +42,13 @@ Deno.test("batch() with 'limit' runs the first records alone", async () => {
   assertEquals([await written, records], ["0\n2\n4\n", 3]);
 });
 
+Deno.test("batch() with 'limit' runs no more records where a worker dies", async () => {
+  const { input, output, written } = streams(numbers(5000));
+  const task = (x: number) => x === 1 ? Deno.exit() : x;
+  const { records, failed } = await run(task, { input, output, limit: 3, permissions: "inherit", chunk: 1024 });
+  assertEquals([await written, records, failed], ["0\n2\n", 3, 1]);
+});
+
 /** Settles when two workers have a record each. */
 async function meet(record: unknown): Promise<unknown> {
   const worker = globalThis as { met?: Promise<void> };
