@@ -301,7 +301,13 @@ Deno.test(`batch() says what a task module exports that has not the task, and le
     BatchError as never,
     "Cannot run batch as the task module cannot be loaded: no good",
   );
-  assertEquals(folder.names(), ["broken.js", "in.ndjson", "none.js", "two.js"]);
+  const ended = folder.write("ended.js", "Deno.exit(1);");
+  await assertFails(
+    () => run(ended, { input, output }),
+    BatchError as never,
+    "Cannot run batch as the task module cannot be loaded: a worker called Deno.exit(1)",
+  );
+  assertEquals(folder.names(), ["broken.js", "ended.js", "in.ndjson", "none.js", "two.js"]);
 });
 
 Deno.test(`batch() refuses CSV whose header names a field twice ${NEEDS}`, { ignore }, async () => {
