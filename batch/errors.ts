@@ -1,3 +1,5 @@
+import { textOf } from "../pool/checks.ts";
+
 /** What is known about what a {@linkcode BatchError} tells. */
 export interface BatchErrorDetails {
   /** Whether a batch with `resume` can go on from where this one ended. */
@@ -49,6 +51,11 @@ export async function explained<T>(work: () => Promise<T>, what: string, details
   } catch (error) {
     throw error instanceof BatchError ? error : explainPath(error, what, details);
   }
+}
+
+/** What is said by whatever a stream fails with: its owner may give anything for a reason, or nothing. */
+export function reasonOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : thrown === undefined ? "no reason was given" : textOf(thrown);
 }
 
 /** What an error of the platform says about a path, in words of ours. */

@@ -1,6 +1,6 @@
 import type { Coverage, Stretch } from "./coverage.ts";
 import { Kinds } from "../report/kinds.ts";
-import { BatchError } from "./errors.ts";
+import { BatchError, reasonOf } from "./errors.ts";
 import { type ErrorsFile, errorsState } from "./errors_file.ts";
 import type { Source } from "./inputs.ts";
 import type { JobLog, LogEntry, StreamBegin } from "./job_log.ts";
@@ -222,7 +222,7 @@ function merged(parts: LogEntry["done"]): LogEntry["done"] {
 /** What it means that something cannot be written. */
 export function explainStorage(error: unknown): BatchError {
   if (error instanceof BatchError) return error;
-  const { message } = error as Error;
+  const message = reasonOf(error);
   const what = /os error (28|112)\b/.test(message)
     ? "the disk is full"
     : /os error 32\b/.test(message)

@@ -1,5 +1,5 @@
 import type { Coverage, Stretch } from "./coverage.ts";
-import { BatchError } from "./errors.ts";
+import { BatchError, reasonOf } from "./errors.ts";
 import { type Block, blocksOf, hashOf, type Source } from "./inputs.ts";
 import type { StreamBegin } from "./job_log.ts";
 import type { InputFormat } from "./range_runner.ts";
@@ -145,7 +145,7 @@ async function* named({ name }: Source, blocks: () => AsyncGenerator<Block>): As
     yield* blocks();
   } catch (error) {
     if (error instanceof BatchError) throw error;
-    throw new BatchError(`Cannot go on as the input '${name}' cannot be read: ${(error as Error).message}`, {
+    throw new BatchError(`Cannot go on as the input '${name}' cannot be read: ${reasonOf(error)}`, {
       resumable: true,
       cause: error,
     });

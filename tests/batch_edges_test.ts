@@ -254,6 +254,25 @@ Deno.test("batch() that fails aborts the stream that it writes to, with why", as
   assertEquals(await within(text), error);
 });
 
+for (const [reason, said] of [[undefined, "no reason was given"], ["gone", "gone"]] as const) {
+  Deno.test(`batch() says what a stream has failed with that is no error: ${reason}`, async () => {
+    const options = { permissions: "inherit", workers: 1 } as const;
+    const failing = new ReadableStream<Uint8Array>({ start: (stream) => stream.error(reason) });
+    await assertFails(
+      () => within(batch((x) => x, { ...options, input: failing, output: new WritableStream() })),
+      BatchError as never,
+      `Cannot go on as the input 'stream' cannot be read: ${said}`,
+    );
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    await readable.cancel(reason);
+    await assertFails(
+      () => within(batch((x) => x, { ...options, input: new Response("1\n").body!, output: writable })),
+      BatchError as never,
+      `Cannot write results: ${said}`,
+    );
+  });
+}
+
 Deno.test("batch() that needs no more of its input cancels it", async () => {
   const cancelled = Promise.withResolvers<void>();
   const input = new ReadableStream<Uint8Array>({
