@@ -241,15 +241,18 @@ async function refuseExisting({ paths, log }: LoggedPaths): Promise<void> {
   const last = found?.last;
   if (last?.stage === "finished") await refuseChanged("run batch", { paths, last });
   else if (await sizeOf(paths.partial) !== undefined || found !== undefined && await sizeOf(paths.output) === undefined) {
-    throw new BatchError(
-      `Cannot run batch as an earlier run to '${paths.name}' was not finished: go on with '--resume', or begin anew with '--overwrite'`,
-    );
+    const how = found === undefined
+      ? ", and its job log is not there: begin anew with '--overwrite'"
+      : ": go on with '--resume', or begin anew with '--overwrite'";
+    throw new BatchError(`Cannot run batch as an earlier run to '${paths.name}' was not finished${how}`);
   }
+  // Without a job log there is nothing to go on with.
+  const orResume = found === undefined ? "" : ", or go on with '--resume'";
   for (const [what, path, name] of [["output", paths.output, paths.name], ["errors file", paths.errors, paths.errors]] as const) {
     const size = await sizeOf(path);
     // A run that was killed as it began has left an errors file without anything in it.
     if (size === undefined || size === 0 && path === paths.errors) continue;
-    throw new BatchError(`Cannot run batch as the ${what} '${name}' exists: replace it with '--overwrite', or go on with '--resume'`);
+    throw new BatchError(`Cannot run batch as the ${what} '${name}' exists: replace it with '--overwrite'${orResume}`);
   }
 }
 

@@ -118,6 +118,10 @@ Deno.test(`batch() says that an earlier run was not finished ${NEEDS}`, { ignore
   await assertFails(() => run(task, { input: folder.of("in.ndjson"), output }), BatchError as never, message);
   const retry = `Cannot retry as the run to '${output}' was not finished: go on with '--resume'`;
   await assertFails(() => run(task, { input: folder.of("in.ndjson"), output, retryFailed: true }), BatchError as never, retry);
+  Deno.removeSync(folder.of("out.log"));
+  const gone =
+    `Cannot run batch as an earlier run to '${output}' was not finished, and its job log is not there: begin anew with '--overwrite'`;
+  await assertFails(() => run(task, { input: folder.of("in.ndjson"), output, resume: true }), BatchError as never, gone);
   await run(task, { input: folder.of("in.ndjson"), output, overwrite: true });
   check(folder);
 });

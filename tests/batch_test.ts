@@ -276,7 +276,9 @@ Deno.test(`batch() says which file is not there, or is in the way ${NEEDS}`, { i
   await fails(double, { input, output: input }, `'${input}' is an input and the output`);
   await fails(double, { input, output: folder.of("no/out") }, `there is no folder of the output '${folder.of("no/out")}'`);
   folder.write("out", "");
-  await fails(double, { input, output }, `the output '${output}' exists: replace it with '--overwrite', or go on with '--resume'`);
+  for (const resume of [false, true]) {
+    await fails(double, { input, output, resume }, `the output '${output}' exists: replace it with '--overwrite'`);
+  }
   assertEquals(folder.names(), ["in.ndjson", "out"]);
 });
 
