@@ -308,7 +308,8 @@ class Merge implements AsyncDisposable {
       this.#progress.told = true;
       return this.#log.append({ ...entry, stage: "merging" });
     });
-    await renameErrors(this.#paths.errors);
+    await Deno.rename(partialOf(this.#paths.errors), this.#paths.errors);
+    await removeEmpty(this.#paths.errors);
     await this.#log.append({ ...entry, ...await errorsState(this.#paths.errors), output: this.#output.state, stage: "finished" });
   }
 
@@ -371,9 +372,8 @@ class Results implements AsyncDisposable {
   }
 }
 
-async function renameErrors(path: string): Promise<void> {
-  await Deno.rename(partialOf(path), path);
-  if ((await Deno.stat(path)).size === 0) await Deno.remove(path);
+async function removeEmpty(path: string): Promise<void> {
+  if (await sizeOf(path) === 0) await Deno.remove(path);
 }
 
 /** The job log, once all is through that a crash has cut short: a merge, or the end of a run whose output has its name already. */
@@ -393,7 +393,8 @@ async function settled({ paths, log }: LoggedPaths): Promise<FoundLog | undefine
   await log.goOn(found.length);
   if (last.stage === "merging") {
     if (await sizeOf(paths.partial) !== undefined) await Deno.rename(paths.partial, paths.output);
-    if (await sizeOf(partialOf(paths.errors)) !== undefined) await renameErrors(paths.errors);
+    if (await sizeOf(partialOf(paths.errors)) !== undefined) await Deno.rename(partialOf(paths.errors), paths.errors);
+    await removeEmpty(paths.errors);
   } else await numberErrors(paths, found);
   const output = { ...last.output, length: finishedLength(paths.output, last.output.length) };
   await log.append({ ...last, output, done: [], ...await errorsState(paths.errors), stage: "finished" });

@@ -277,6 +277,11 @@ Deno.test(
     assertEquals((await run(failing, { input, output, resume: true })).recordsOfRun, 0);
     assertEquals((await run(double, { input, output, retryFailed: true })).failed, 0);
     assertEquals(await new Response((await Deno.open(output)).readable.pipeThrough(new DecompressionStream("gzip"))).text(), doubles(10));
+    // Killed before it had removed what has nothing in it.
+    folder.write("out.gz.errors.ndjson", "");
+    folder.write("out.gz.log", folder.read("out.gz.log").replace(/[^\n]*\n$/, ""));
+    assertEquals((await run(double, { input, output, retryFailed: true })).failed, 0);
+    assertEquals(folder.names(), ["in.ndjson", "out.gz", "out.gz.log"]);
   },
 );
 
