@@ -26,12 +26,15 @@ export async function loadCsvParser(): Promise<CsvParser> {
 }
 
 /**
- * The names in the first row of a file.
+ * The names in the first row of a file, which may have its end.
  *
  * @throws {BatchError} If they cannot name fields.
  */
-export async function readHeader(row: string, { input, delimiter }: { input: string; delimiter: string }): Promise<string[]> {
+export async function readHeader(bytes: Uint8Array, { input, delimiter }: { input: string; delimiter: string }): Promise<string[]> {
   const refused = (why: string) => new BatchError(`Cannot run batch as the first row of '${input}' ${why}`);
+  const row = new TextDecoder().decode(bytes).replace(/\r?\n$/, "");
+  // A record would not have the field that a task looks for.
+  if (row.includes("\uFFFD")) throw refused("is not valid UTF-8, or has the character that stands for what was not");
   if (/\r(?!\n)/.test(row)) throw refused("has a carriage return without a newline: end rows in '\\n' or '\\r\\n'");
   const papa = await loadCsvParser();
   const { data: [header = []], errors: [mistake] } = papa.parse(row, { delimiter, newline: "\n" });

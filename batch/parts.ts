@@ -16,7 +16,7 @@ export interface DivideOptions {
   /** How many bytes of what is no plain file, or is CSV, are to be there before any of it is handed out. */
   block(): number;
   /** The fields of the first row of CSV. */
-  fields(row: string, source: Source): Promise<string[]>;
+  fields(row: Uint8Array, source: Source): Promise<string[]>;
   /** Is told what of an input is done without being run: the first row of CSV. */
   passed(source: number, stretch: Stretch): void;
   /** What streams began with that are read once more, and who is told of others. */
@@ -100,7 +100,7 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
     if (length < least) break;
     if (csv !== undefined && header === undefined) {
       const { begin: first, end } = firstRow(block.bytes, csv);
-      header = await fields(new TextDecoder().decode(block.bytes.subarray(first, end)).replace(/\r?\n$/, ""), source);
+      header = await fields(block.bytes.subarray(first, end), source);
       const lines = block.bytes.subarray(0, end).reduce((lines, byte) => lines + (byte === 10 ? 1 : 0), 0);
       if (coverage.first.end < end) passed({ start: 0, end, lines });
       block = { ...block, offset: end, bytes: block.bytes.slice(end) };
