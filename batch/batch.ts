@@ -276,7 +276,7 @@ async function run(
 ): Promise<BatchSummary> {
   const { options, sources, recorder } = plan;
   const check = unchangedTask(plan.task);
-  const files = new Files({ sources, coverages, output, errors, log, check, before });
+  const files = new Files({ sources, coverages, output, errors, log, check, signal: options.signal, before });
   const enough = new AbortController();
   const chunk = chunkSize(options, () => ({ ...batchRun.counts, elapsed: performance.now() - begin }));
   const parts = divide(sources, coverages, {

@@ -24,6 +24,8 @@ export interface FilesOptions {
   log: JobLog | undefined;
   /** Rejects if what is done now may not be put down. */
   check?: (() => Promise<void>) | undefined;
+  /** Aborts when the batch is stopped. */
+  signal?: AbortSignal | undefined;
   /** What an earlier run had done. */
   before: Totals;
 }
@@ -70,8 +72,11 @@ export class Files implements Consumer {
   }
 
   take(part: DonePart): void | Promise<void> {
+    const isDue = (source: number) => source < part.source;
+    // What is behind that is run again with it.
+    if (this.#options.signal?.aborted && this.#torn.some(({ source }) => isDue(source))) return;
     // Their place in the output is before those of the next input.
-    const before = this.isTorn ? this.#takeTornOf((source) => source < part.source) : undefined;
+    const before = this.isTorn ? this.#takeTornOf(isDue) : undefined;
     if (part.torn) {
       this.#torn.push({ ...part, torn: false, output: part.output.slice() });
       return before;

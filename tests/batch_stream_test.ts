@@ -63,6 +63,33 @@ Deno.test(`batch() that is stopped takes the last line of a stream for none if i
   }
 });
 
+Deno.test(
+  `batch() that is stopped takes the last line of a stream for none while it runs what comes behind that ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const task = folder.write(
+      "task.js",
+      `export default async (line) => {
+      if (line !== "four") return line;
+      Deno.writeTextFileSync(${JSON.stringify(folder.of("runs"))}, "");
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      return line;
+    };`,
+    );
+    const options = { output: folder.of("out"), inputFormat: "lines", outputFormat: "lines", permissions: "inherit" } as const;
+    const controller = new AbortController();
+    const input = [streamOf("one\ntwo\nthr"), streamOf("four\n")];
+    const first = run(task, { ...options, input, signal: controller.signal });
+    await until(() => folder.names().includes("runs"));
+    controller.abort();
+    const { outcome, records } = await first;
+    assertEquals([outcome, records, folder.read("out.partial")], ["stopped", 2, "one\ntwo\n"]);
+    await run(task, { ...options, input: [streamOf("one\ntwo\nthree\n"), streamOf("four\n")], resume: true });
+    assertEquals(folder.read("out"), "one\ntwo\nthree\nfour\n");
+  },
+);
+
 Deno.test(`batch() that was cut short behind the rename of its output is complete, also if its stream had no newline at its end ${NEEDS}`, {
   ignore,
 }, async () => {
