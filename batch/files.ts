@@ -128,7 +128,10 @@ export class Files implements Consumer {
   /** Makes what was taken last, unless anything could not be written before. */
   async save(finished = false): Promise<void> {
     const { output, errors, log, check } = this.#options;
-    if (log === undefined || this.#broken || (this.#unsaved.length === 0 && !finished)) return;
+    if (this.#broken) return;
+    // What goes to a stream is there for good, but more of it need not be.
+    if (log === undefined) return await check?.();
+    if (this.#unsaved.length === 0 && !finished) return;
     const done = merged(this.#unsaved);
     this.#unsaved = [];
     const begins = this.#begins.splice(0);

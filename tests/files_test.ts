@@ -4,7 +4,7 @@ import { Coverage } from "../batch/coverage.ts";
 import { ErrorsFile } from "../batch/errors_file.ts";
 import { Files } from "../batch/files.ts";
 import { JobLog } from "../batch/job_log.ts";
-import { NOTHING_WRITTEN, openOutput } from "../batch/output.ts";
+import { NOTHING_WRITTEN, openOutput, StreamOutput } from "../batch/output.ts";
 import type { DonePart } from "../batch/run.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
 import { assertFails } from "./helpers.ts";
@@ -106,4 +106,12 @@ Deno.test(`Files.save() puts nothing down that 'check' refuses, then or later ${
   assertEquals(folder.read("log"), saved);
   await output.close();
   log.close();
+});
+
+Deno.test("Files.save() asks 'check' also where there is no job log", async () => {
+  const output = new StreamOutput(new WritableStream(), "close");
+  const check = () => Promise.reject(new BatchError("changed"));
+  const files = new Files({ sources: [source], coverages: [new Coverage()], output, errors: undefined, log: undefined, check, before });
+  await assertFails(() => files.save(), BatchError as never, "changed");
+  await output.close();
 });
