@@ -52,6 +52,8 @@ export interface RunnerLimits {
   attempt: number;
   /** What that record has failed with for good. */
   verdict: Verdict | undefined;
+  /** Whether a worker has died while it put that down: the record is not decoded then, and little of it is kept. */
+  brief: boolean;
   /** After how many milliseconds the worker returns, at the end of a record. */
   slice: number;
   /** After how many records and failures it returns. */
@@ -123,6 +125,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   const MOST_PENDING = 2 ** 16;
   /** So much of a record is kept in the errors file, in characters. */
   const MOST_KEPT = 2 ** 22;
+  /** The same of one that no worker has room for. */
+  const LEAST_KEPT = 2 ** 14;
   /** So much of what an error says, in characters: less, and what matters may be cut off; more, and errors that quote what they were given fill the disk. */
   const MOST_SAID = 10_000;
   const TAB = 9;
@@ -238,6 +242,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   let alone = false;
   let attempt = 1;
   let verdict: Verdict | undefined;
+  let brief = false;
 
   /** What the last records took, in ms each, and how many are timed and committed together. */
   let typical = 0;
@@ -307,10 +312,16 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return `${result}\n`;
   }
 
-  function fail(text: string, line: number, offset: number, { name, message, stack, attempts }: Omit<Verdict, "time">): void {
+  function fail(
+    text: string,
+    line: number,
+    offset: number,
+    { name, message, stack, attempts }: Omit<Verdict, "time">,
+    kept = MOST_KEPT,
+  ): void {
     const row = piece.header === undefined ? "" : `"header":${JSON.stringify(piece.header)},`;
-    const record = text.length > MOST_KEPT
-      ? `"truncated":true,"record":${JSON.stringify(text.slice(0, MOST_KEPT))}`
+    const record = text.length > kept
+      ? `"truncated":true,"record":${JSON.stringify(text.slice(0, kept))}`
       : `"record":${JSON.stringify(text)}`;
     const cut = (text: string): string => text.length > MOST_SAID ? `${text.slice(0, MOST_SAID)}...` : text;
     const error = { name: cut(name), message: cut(message), stack: cut(stack) };
@@ -389,7 +400,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     }
   }
 
-  /** Runs records that are too long together, one by one. One that is so by itself fails. */
+  /** Runs records that are too long together, one by one. One that is so by itself fails, as does one that workers die of though it is not run. */
   async function runLong(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
     for (let at = from, end = to; at < to; at = end) {
       const block = bytes.subarray(0, to);
@@ -408,10 +419,11 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     words[PHASE] = 1;
     lines += linesUpTo(to, bytes, from);
     const known = before >= 0 && before-- === 0 ? verdict : undefined;
+    const kept = brief && known !== undefined ? LEAST_KEPT : MOST_KEPT;
     // So many bytes are more characters than are kept, whatever they are.
-    const text = decoder.decode(bytes.subarray(from, Math.min(to, from + 4 * MOST_KEPT)));
+    const text = decoder.decode(bytes.subarray(from, Math.min(to, from + 4 * kept)));
     const message = `The record is too long: it has ${to - from} bytes`;
-    fail(text, firstLine, firstOffset, known ?? { name: "ParseError", message, stack: "", attempts: 1 });
+    fail(text, firstLine, firstOffset, known ?? { name: "ParseError", message, stack: "", attempts: 1 }, kept);
     endGroup(1, "", base + to);
     if (isOver()) return true;
     words[PHASE] = 2;
@@ -426,7 +438,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     let ascii = false;
     let suspicious = false;
     if (values === undefined) {
-      const text = textBetween(bytes, from, to);
+      const text = brief && before === 0 && to - from > 4 * LEAST_KEPT ? undefined : textBetween(bytes, from, to);
       if (text === undefined) return runLong(bytes, base, from, to);
       // Every character that is more than one byte makes the text shorter than the bytes.
       ascii = text.length === to - from;
@@ -731,7 +743,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   async function runRange(memory: LaneMemory, what: Piece, limits: RunnerLimits): Promise<RangeReply> {
     lane = memory;
     piece = what;
-    ({ before, attempt, verdict } = limits);
+    ({ before, attempt, verdict, brief } = limits);
     alone = before >= 0;
     words = new Int32Array(lane.control, 0, layout.words);
     floats = new Float64Array(lane.control);

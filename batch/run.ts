@@ -325,13 +325,14 @@ export class BatchRun {
   }
 
   async #submit(active: Active): Promise<void> {
-    const { part: { piece }, lane, before, attempt, verdict } = active;
+    const { part: { piece }, lane, before, attempt, verdict, barren } = active;
     const { halt, limit, ordered } = this.#parts.options;
     const done = lane.state();
     const limits: RunnerLimits = {
       before,
       attempt,
       verdict,
+      brief: verdict !== undefined && barren > 0,
       slice: SLICE,
       maxRecords: ordered ? limit - this.#counts.records - done.records : limit,
       maxFailures: halt.failed - this.#counts.failed - done.failed,
@@ -374,6 +375,7 @@ export class BatchRun {
     const current = active.halted === undefined ? lane.current : active.current;
     // While it parsed many records together; they are parsed one by one now, which tells of which it dies.
     const unknown = lane.attempt === 0 && active.before < 0;
+    const settled = this.#isSettled(active, sequence);
     const attempts = Math.max(1, lane.attempt);
     const time = performance.now() - active.since;
     this.#tell(active, lane.state(sequence));
@@ -382,7 +384,7 @@ export class BatchRun {
       active.before = current;
       active.verdict = undefined;
       active.attempt = 1;
-    } else if (running) {
+    } else if (running && !settled) {
       const failed = attempts > this.#parts.options.retries;
       active.verdict = failed ? { ...explainDeath(active.halted === undefined ? error : active.reason, attempts), time } : undefined;
       active.before = current;
@@ -394,6 +396,8 @@ export class BatchRun {
           cause: error,
         }),
       );
+    } else if (settled) {
+      active.before = 0;
     } else if (sequence > 0) {
       // What was known of its next record has been used.
       active.before = -1;
@@ -407,6 +411,11 @@ export class BatchRun {
     const enough = this.#counts.records + lane.state().records >= this.#parts.options.limit;
     if (this.#ending === undefined && !enough) this.#submit(active);
     else this.#abandon(active, 0);
+  }
+
+  /** Whether the next record is only put down as failed, and not run any more. */
+  #isSettled({ verdict, before, job, lane }: Active, sequence: number): boolean {
+    return verdict !== undefined && lane.state(sequence).records - before === job?.before.records;
   }
 
   /** Leaves a part where its last commit was. */
@@ -521,7 +530,7 @@ export class BatchRun {
         active.seen = sequence;
         active.current = current;
         active.since = now;
-      } else if (now - active.since > limit && active.kill !== undefined && lane.halt(sequence)) {
+      } else if (now - active.since > limit && active.kill !== undefined && !this.#isSettled(active, sequence) && lane.halt(sequence)) {
         active.halted = sequence;
         active.reason = limit;
         active.kill();

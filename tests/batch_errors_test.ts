@@ -167,11 +167,25 @@ Deno.test(`batch() with 'memoryLimit' loses the line alone that fills the heap w
   const task = ({ x }: { x: number }) => x;
   // Through the calling thread all lines are in one block.
   const lines = new Blob([Deno.readFileSync(input)]).stream();
-  const { records, failed, errorNames } = await run(task, { input: lines, output: folder.of("out"), memoryLimit: 32 });
+  const { records, failed, errorNames } = await run(task, { input: lines, output: folder.of("out"), memoryLimit: 32, chunk: 2 ** 24 });
   assertEquals([records, failed, errorNames], [5, 1, [["MemoryLimitError", 1]]]);
   assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), [3]);
   assertEquals(folder.read("out"), "0\n1\n3\n4\n");
 });
+
+Deno.test(
+  `batch() with 'memoryLimit' puts down a line that workers have no room for, nor for the text of its error ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const input = folder.write("in.ndjson", `"a"\n"b"\n"${"é".repeat(2 ** 24)}"\n"d"\n`);
+    const { records, errorNames, retryable } = await run((x: string) => x, { input, output: folder.of("out"), memoryLimit: 16 });
+    assertEquals([records, errorNames, retryable], [4, [["MemoryLimitError", 1]], false]);
+    const [{ line, record, truncated }] = folder.json("out.errors.ndjson");
+    assertEquals([line, record.slice(0, 3), truncated], [3, '"éé', true]);
+    assertEquals(folder.json("out"), ["a", "b", "d"]);
+  },
+);
 
 Deno.test(`batch() takes a share of the median for a time limit ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();

@@ -14,6 +14,7 @@ const NO_LIMITS: RunnerLimits = {
   before: -1,
   attempt: 1,
   verdict: undefined,
+  brief: false,
   slice: Infinity,
   maxRecords: Infinity,
   maxFailures: Infinity,
@@ -513,6 +514,17 @@ Deno.test("createRangeRunner() puts down a verdict in the place of running the f
   const { output, failed } = await runText("\n1\n2\n", ndjson, { verdict, before: 0 });
   assertEquals(output, "2\n");
   assertEquals(failed, [{ line: 1, offset: 1, name: "JobTimeoutError", record: "1", attempts: 2 }]);
+});
+
+Deno.test("createRangeRunner() keeps little of a long record that it puts down a verdict on with 'brief', and all of the others", async () => {
+  const verdict = { name: "MemoryLimitError", message: "too long", stack: "", attempts: 1, time: 5 };
+  const [long, other] = ["1".repeat(70_000), `x${"2".repeat(70_000)}`];
+  const { output, failed } = await runText(`\n${long}\n${other}\n3\n`, ndjson, { verdict, before: 0, brief: true });
+  assertEquals(output, "3\n");
+  assertEquals(failed.map(({ line, offset, name, record }) => [line, offset, name, record]), [
+    [1, 1, "MemoryLimitError", long.slice(0, 2 ** 14)],
+    [2, 70_002, "ParseError", other],
+  ]);
 });
 
 Deno.test("createRangeRunner() writes results of any length and any characters", async () => {
