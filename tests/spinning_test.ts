@@ -99,8 +99,8 @@ for (
     ["32 jobs of 20 µs", 1, { jobs: 32, ms: 0.02 }],
     ["33 jobs of 20 µs", 0, { jobs: 33, ms: 0.02 }],
     ["33 tiny jobs, when it is new", 0, { jobs: 33, ms: 0.001 }],
-    ["256 tiny jobs, when it has done 60,000", 1, { jobs: 256, ms: 0.001, before: 60_000 }],
-    ["257 tiny jobs, when it has done 60,000", 0, { jobs: 257, ms: 0.001, before: 60_000 }],
+    ["1024 tiny jobs, when it has done 60,000", 1, { jobs: 1024, ms: 0.001, before: 60_000 }],
+    ["1025 tiny jobs, when it has done 60,000", 0, { jobs: 1025, ms: 0.001, before: 60_000 }],
     ["33 jobs of 20 µs, when it has done 60,000", 0, { jobs: 33, ms: 0.02, before: 60_000 }],
     ["one job, when the others have all cores", 0, { jobs: 1, ms: 0.001, core: false }],
   ] as const

@@ -51,10 +51,10 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   /** The same of jobs that take less than so many ms: where they take longer, several workers share them. */
   const SHORT = 0.05, FEW_IF_SHORT = 32;
   /**
-   * Of those that take less than so many ms the caller has more to do for each than the worker. So the worker may spin after this many as well, once it has done so many: until then
-   * V8 compiles what runs, and to spin takes a core from that.
+   * Of those that take less than so many ms the caller has more to do for each than the worker. So the worker may spin after this many as well, which is what a caller hands out in a
+   * turn, once it has done so many: until then V8 compiles what runs, and to spin takes a core from that.
    */
-  const TINIEST = 0.002, FEW_IF_TINIEST = 256, WARM = 50_000;
+  const TINIEST = 0.002, FEW_IF_TINIEST = 1024, WARM = 50_000;
   /**
    * A caller that sleeps is not woken for each of many jobs that take longer than so many ms, but after so many. Longer, and results are held back for longer;
    * shorter, and the caller takes more of the cores that workers compute on. Shorter jobs than that keep a caller awake anyway.
