@@ -1,5 +1,6 @@
 import type { TaskRef } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
+import { usesOuterArguments } from "../worker/tasks.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { type BatchInput, hashOf, joined, type Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
@@ -82,6 +83,11 @@ export function unchangedTask({ module, files, hash }: PreparedTask): () => Prom
 
 /** A function's text, if it makes a function by itself; nothing of it is run. */
 function checkedText(text: string): string {
+  if (usesOuterArguments(text)) {
+    throw new TypeError(
+      "Cannot run batch as its task uses 'arguments' that are not its own, as those of an arrow function are: name its parameters",
+    );
+  }
   try {
     new Function(`"use strict"; return (${text}\n)`);
     if (!/^class\b|\{\s*\[native code\]\s*\}$/.test(text)) return text;

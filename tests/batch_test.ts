@@ -127,6 +127,17 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
     ] as const
   ) await assertFails(() => run(double, options), errorClass, message);
   await assertFails(
+    () =>
+      run(
+        function () {
+          return () => arguments[0];
+        }(),
+        { input, output },
+      ),
+    TypeError,
+    "Cannot run batch as its task uses 'arguments' that are not its own, as those of an arrow function are: name its parameters",
+  );
+  await assertFails(
     () => run(Math.max, { input, output }),
     TypeError,
     "Cannot run batch as the text of its task is not that of a function: export a function from a module, and give the module's address",

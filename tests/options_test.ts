@@ -31,6 +31,10 @@ const getter = Object.getOwnPropertyDescriptor({
   },
 }, "value")!.get!;
 
+const { outerArguments } = function () {
+  return { outerArguments: () => arguments.length };
+}();
+
 const LONGEST = 2147483647;
 const POOL_OPTIONS = "'maxWorkers', 'queueSize', 'modules', 'permissions', 'backend', 'initializer', 'initArgs', 'finalizer', " +
   "'jobsPerWorker', 'maxJobsPerWorker', 'jobTimeout', 'startTimeout', 'memoryLimit', 'retries', 'idleTimeout', 'onError', " +
@@ -204,6 +208,13 @@ function functions(call: string, take: (func: never) => unknown): Row[] {
       () => take(wrong(() => import.meta.url)),
       TypeError,
       `Cannot send 'anonymous' to a worker as it uses 'import.meta', which there is only within a module: ${ADVICE}`,
+    ],
+    [
+      `${call}(() => arguments)`,
+      () => take(wrong(outerArguments)),
+      TypeError,
+      "Cannot send 'outerArguments' to a worker as it uses 'arguments' that are not its own, as those of an arrow function are: " +
+      `name its parameters, or ${ADVICE}`,
     ],
     [
       `${call}(an accessor)`,

@@ -288,11 +288,14 @@ Deno.test("Functions by source may be written in every way that JavaScript has f
     function(x: number) {
       return x + 7;
     },
+    withArguments(_: number) {
+      return (() => arguments.length + 7)();
+    },
   };
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const results: number[] = [];
   for (const task of Object.values(holder)) results.push(await within(pool.run(task as (x: number) => number, 0)));
-  assertEquals(results, [1, 2, 3, 4, 5, 6, 7]);
+  assertEquals(results, [1, 2, 3, 4, 5, 6, 7, 8]);
 });
 
 Deno.test("More functions by source than a worker keeps are forgotten and sent again", async () => {

@@ -181,11 +181,21 @@ function expression(func: Task, text: string): string {
   // A method's text is one only within an object.
   const candidates = ACCESSOR.test(text) ? [] : [text, `((holder) => holder[Reflect.ownKeys(holder)[0]])({${text}\n})`];
   const found = candidates.find(isExpression);
+  if (found !== undefined && usesOuterArguments(found)) {
+    throw new TypeError(
+      `Cannot send '${name}' to a worker as it uses 'arguments' that are not its own, as those of an arrow function are: name its parameters, or ${advice}`,
+    );
+  }
   if (found !== undefined) return found;
   if (/\bimport\s*\.\s*meta\b/.test(text)) {
     throw new TypeError(`Cannot send '${name}' to a worker as it uses 'import.meta', which there is only within a module: ${advice}`);
   }
   throw new TypeError(`Cannot send '${name}' to a worker as its text is not that of a function: ${advice}`);
+}
+
+/** Whether this uses the `arguments` of a function around it, which in a worker would be one of ours. Where a class has its fields that is no expression at all. */
+export function usesOuterArguments(expression: string): boolean {
+  return /\barguments\b/.test(expression) && isExpression(expression) && !isExpression(`class { field = (${expression}\n) }`);
 }
 
 /** Whether this parses; nothing of it is run. */
