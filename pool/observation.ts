@@ -110,7 +110,10 @@ export interface PoolObserver {
   sent?(job: ObservedJob): void;
   /** A run of it has ended, `started` and `ended` say when, and it is sent again. */
   retried?(job: ObservedJob): void;
-  /** It has settled. `started` and `ended` are those of its last run. */
+  /**
+   * It has settled. `started` and `ended` are those of its last run. Of a job that settles while observers are told of another, as one of them cancels
+   * it, they are told after that.
+   */
   settled?(job: ObservedJob): void;
   /** Something became of a worker; the reason is there if it died, was stopped or could not be started. */
   worker?(worker: number, change: WorkerChange, reason: string | undefined): void;
@@ -161,6 +164,9 @@ export class Observation {
   #report: (error: unknown) => void;
   /** The time that was read last, in this turn; undefined when there was none. */
   #latest: number | undefined;
+  /** Whether an end is being told, and those that are told after it. */
+  #tellsEnd = false;
+  #ends: JobRecord[] = [];
   #closed: Promise<void> | undefined;
 
   constructor(observers: readonly PoolObserver[], { now, report }: { now: () => number; report: (error: unknown) => void }) {
@@ -233,8 +239,21 @@ export class Observation {
     job.state = outcome.state;
     if (outcome.state !== "finished") job.error = outcome.error;
     ticket.countItems(outcome, job);
+    if (this.#listeners.settled.length > 0) this.#tellEnd(job);
+  }
+
+  /** One after the other: an observer may cancel thousands of jobs when it is told of one, and the stack is too small to tell of each within the one before. */
+  #tellEnd(job: JobRecord): void {
+    if (this.#tellsEnd) return void this.#ends.push(job);
     const { settled } = this.#listeners;
-    if (settled.length > 0) this.#tell(settled, (observer) => observer.settled!(job));
+    this.#tellsEnd = true;
+    try {
+      this.#tell(settled, (observer) => observer.settled!(job));
+      for (const next of this.#ends) this.#tell(settled, (observer) => observer.settled!(next));
+    } finally {
+      this.#ends.length = 0;
+      this.#tellsEnd = false;
+    }
   }
 
   worker(worker: number, change: WorkerChange, reason?: string): void {

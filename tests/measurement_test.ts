@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { Job, type ObservedJob, type PoolObserver, ProcessPool } from "@procpool/process-pool";
+import { type Future, Job, type ObservedJob, type PoolObserver, ProcessPool } from "@procpool/process-pool";
 import { Times } from "../pool/measurement.ts";
 import { within } from "./fixtures.ts";
 import { meet, Meeting, seeded, thrownBy, turn } from "./helpers.ts";
@@ -286,6 +286,30 @@ Deno.test("PoolObserver may ask for measured times when a worker starts", async 
   assertEquals(await pool.run((x: number) => x, 1), 1);
   await pool.shutdown();
   assertEquals([reported, seen.slice(0, 2)], [[], [["starting", 1], ["ready", 1]]]);
+});
+
+Deno.test("PoolObserver may cancel thousands of jobs when it is told that one has failed: all settle, and each is told, after the one before", async () => {
+  const futures: Future<number>[] = [];
+  const told: unknown[] = [], reported: unknown[] = [];
+  let depth = 0, deepest = 0;
+  const failFast: PoolObserver = {
+    settled({ id, state }) {
+      deepest = Math.max(deepest, ++depth);
+      told.push(id);
+      if (state !== "finished") { for (const future of futures) future.cancel(); }
+      depth--;
+    },
+  };
+  const last: unknown[] = [];
+  const observers = [failFast, { settled: ({ id }: ObservedJob) => void last.push(id) }];
+  const pool = new ProcessPool({ backend: "inline", maxWorkers: 1, queueSize: 3000, observers, onError: (error) => reported.push(error) });
+  await pool.run(new Job({ id: "first", func: () => {} }));
+  for (let id = 0; id < 3000; id++) futures.push(pool.trySubmit(new Job({ id, func: () => id }))!);
+  futures[0]!.cancel();
+  assert(futures.every((future) => future.cancelled()));
+  const ids = ["first", ...Array.from({ length: 3000 }, (_, id) => id)];
+  assertEquals([told, last, deepest, reported], [ids, ids, 1, []]);
+  await pool.shutdown();
 });
 
 Deno.test("PoolObserver may abort a job whatever it is told of it", async () => {
