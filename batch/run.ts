@@ -376,7 +376,8 @@ export class BatchRun {
     // While it parsed many records together; they are parsed one by one now, which tells of which it dies.
     const unknown = lane.attempt === 0 && active.before < 0;
     const settled = this.#isSettled(active, sequence);
-    const attempts = Math.max(1, lane.attempt);
+    // It may have died of a record before it said which attempt that was.
+    const attempts = Math.max(1, lane.attempt, this.#isKnown(active, sequence) ? active.attempt : 1);
     const time = performance.now() - active.since;
     this.#tell(active, lane.state(sequence));
     lane.leave(sequence);
@@ -414,8 +415,13 @@ export class BatchRun {
   }
 
   /** Whether the next record is only put down as failed, and not run any more. */
-  #isSettled({ verdict, before, job, lane }: Active, sequence: number): boolean {
-    return verdict !== undefined && lane.state(sequence).records - before === job?.before.records;
+  #isSettled(active: Active, sequence: number): boolean {
+    return active.verdict !== undefined && this.#isKnown(active, sequence);
+  }
+
+  /** Whether the next record is the one that the last worker ran when it died. */
+  #isKnown({ before, job, lane }: Active, sequence: number): boolean {
+    return lane.state(sequence).records - before === job?.before.records;
   }
 
   /** Leaves a part where its last commit was. */

@@ -187,6 +187,19 @@ Deno.test(
   },
 );
 
+Deno.test(
+  `batch() with 'memoryLimit' runs a row no more often than it may that workers die of before they run it ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const input = folder.write("in.csv", `a,b\n1,x\n2,"\n${"é".repeat(2 ** 24)}"\n3,y\n`);
+    const { records, errorNames } = await run((x: object) => x, { input, output: folder.of("out"), memoryLimit: 16, retries: 1 });
+    assertEquals([records, errorNames], [3, [["MemoryLimitError", 1]]]);
+    assertEquals(folder.json("out.errors.ndjson").map(({ line, attempts }) => [line, attempts]), [[3, 2]]);
+    assertEquals(folder.json("out"), [{ a: "1", b: "x" }, { a: "3", b: "y" }]);
+  },
+);
+
 Deno.test(`batch() takes a share of the median for a time limit ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(5000));
