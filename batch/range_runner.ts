@@ -176,6 +176,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     const { fields, error } = parseCsv!(text);
     if (error !== undefined) throw new Error(`The row is not CSV: ${error}`);
     if (fields.length !== header.length) throw new Error(`The row has ${fields.length} fields and the header ${header.length}`);
+    // To assign to what all objects inherit is in vain where a task has frozen that.
+    if (inherits) return Object.fromEntries(header.map((name, i) => [name, fields[i]]));
     const row: Record<string, string> = {};
     for (let i = 0; i < header.length; i++) row[header[i]!] = fields[i]!;
     return row;
@@ -222,6 +224,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   let lane: LaneMemory;
   let piece: Piece;
+  /** Whether all objects have something under the name of a field. */
+  let inherits = false;
   let words: Int32Array;
   let floats: Float64Array;
   let histogram: Uint32Array;
@@ -743,6 +747,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   async function runRange(memory: LaneMemory, what: Piece, limits: RunnerLimits): Promise<RangeReply> {
     lane = memory;
     piece = what;
+    inherits = piece.header?.some((name) => name in Object.prototype) ?? false;
     ({ before, attempt, verdict, brief } = limits);
     alone = before >= 0;
     words = new Int32Array(lane.control, 0, layout.words);

@@ -544,6 +544,17 @@ Deno.test("createRangeRunner() takes a line end within quotes for a part of the 
   assertEquals(lines, 8);
 });
 
+Deno.test("createRangeRunner() gives a row of CSV the fields that cannot be assigned to as all objects inherit them", async () => {
+  Object.defineProperty(Object.prototype, "inherited", { value: 1, writable: false, configurable: true });
+  try {
+    const parseCsv = (text: string) => ({ fields: text.split(","), error: undefined });
+    const { output } = await runText("1,2\n3,4\n", { ...ndjson, inputFormat: "csv", parseCsv }, {}, ["inherited", "x"]);
+    assertEquals(output, '{"inherited":"1","x":"2"}\n{"inherited":"3","x":"4"}\n');
+  } finally {
+    Reflect.deleteProperty(Object.prototype, "inherited");
+  }
+});
+
 Deno.test("createRangeRunner() commits each record, and one that was halted never", async () => {
   const lane = new Lane();
   const bytes = encoder.encode("1\n2\n3\n");
