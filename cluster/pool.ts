@@ -758,31 +758,48 @@ export class ClusterPool implements AsyncDisposable {
     this.#settle(ticket, outcome);
   }
 
-  /**
-   * The one end of every ticket. The permit is back before callbacks run, so that they can submit; but a promise that `onDone` returns holds it. Somebody who
-   * waits at the gate is let in after `onDone` has run.
-   */
+  /** The one end of every ticket. */
   #settle(ticket: Ticket, outcome: Outcome<unknown>): void {
     if (!this.#tickets.delete(ticket)) return;
     ticket.stopListening();
     ticket.settle(outcome, this.#counts);
-    const { permit } = ticket;
-    if (ticket instanceof JobTicket) {
-      const { future } = ticket;
-      const free = future.job.onDone === undefined || this.#gate.waiting === 0;
-      if (free) permit?.[Symbol.dispose]();
-      const through = this.#maker.callOnDone(future);
-      const held = !free ? permit : through && this.#gate.tryAcquire();
-      if (through === undefined) held?.[Symbol.dispose]();
-      else through.then(() => held?.[Symbol.dispose]());
-      this.#maker.callBack(future);
-    } else {
-      permit?.[Symbol.dispose]();
+    if (ticket instanceof JobTicket) this.#callBack(ticket);
+    else {
+      ticket.permit?.[Symbol.dispose]();
       // Nobody can attach to a chunk, and ten thousand of them may be gigabytes.
       if (outcome.state === "finished") this.#link.remove(ticket.travelId);
     }
     if (ticket.stored) this.#errand(() => this.#payloads!.letGo(ticket));
-    this.#conclude();
+    // When all callbacks have been called whose turn comes now.
+    queueMicrotask(() => this.#conclude());
+  }
+
+  /**
+   * The permit is back before callbacks run, so that they can submit; but a promise that `onDone` returns holds it. Somebody who waits at the gate
+   * is let in after `onDone` has run.
+   */
+  #callBack({ future, permit }: JobTicket): void {
+    if (future.job.onDone === undefined) permit?.[Symbol.dispose]();
+    else this.#callOnDone(future, permit);
+    this.#maker.callBack(future);
+  }
+
+  #callOnDone(future: Future<unknown>, permit: Disposable | undefined): void {
+    let free = this.#releaseUnawaited(permit);
+    this.#maker.inTurn(() => {
+      free ||= this.#releaseUnawaited(permit);
+      const through = this.#maker.callOnDone(future);
+      const held = !free ? permit : through && this.#gate.tryAcquire();
+      if (through === undefined) held?.[Symbol.dispose]();
+      else through.then(() => held?.[Symbol.dispose]());
+    });
+  }
+
+  /** Gives a permit back if nobody waits for one. */
+  #releaseUnawaited(permit: Disposable | undefined): boolean {
+    const isUnawaited = this.#gate.waiting === 0;
+    if (isUnawaited) permit?.[Symbol.dispose]();
+    return isUnawaited;
   }
 
   #errand(work: () => Promise<void>): void {

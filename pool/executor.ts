@@ -20,7 +20,16 @@
  * @module
  */
 
-import { callDoneCallbacks, type Future, type FutureControl, type Job, makeFuture, type Outcome, settleFuture } from "../job.ts";
+import {
+  callDoneCallbacks,
+  type Future,
+  type FutureControl,
+  hasDoneCallbacks,
+  type Job,
+  makeFuture,
+  type Outcome,
+  settleFuture,
+} from "../job.ts";
 import { Callbacks } from "./callbacks.ts";
 import { realClock } from "./clock.ts";
 
@@ -71,7 +80,17 @@ export class FutureMaker {
   }
 
   /**
-   * Calls the job's `onDone`.
+   * Calls something that calls back: at once, or, amid another of these calls, after it, so that callbacks which cancel thousands of jobs are not
+   * called within each other.
+   *
+   * @param call Must not throw.
+   */
+  inTurn(call: () => void): void {
+    this.#callbacks.inTurn(call);
+  }
+
+  /**
+   * Calls the job's `onDone`, at once.
    *
    * @param future The settled future.
    * @returns Resolves, and never rejects, when the callback is through; undefined if it is already, or if there is none.
@@ -82,12 +101,12 @@ export class FutureMaker {
   }
 
   /**
-   * Calls the other callbacks.
+   * Calls the other callbacks, in their turn.
    *
    * @param future The settled future.
    */
   callBack(future: Future<unknown>): void {
-    callDoneCallbacks(future);
+    if (hasDoneCallbacks(future)) this.inTurn(() => callDoneCallbacks(future));
   }
 
   /**

@@ -3,6 +3,7 @@ import { Redis } from "ioredis";
 import {
   asCompleted,
   ClusterPool,
+  type Future,
   Job,
   JobCancelledError,
   JobTimeoutError,
@@ -490,6 +491,42 @@ Deno.test("ClusterPool.shutdown() waits for jobs and callbacks, cancels what wai
   await within(shutdown);
   await within(pool.shutdown());
   assertEquals([running.state, called], ["finished", true]);
+});
+
+for (const added of [false, true]) {
+  const kind = added ? "Future.addDoneCallback()" : "Job's onDone";
+  Deno.test(`ClusterPool: ${kind} may cancel thousands of jobs that have the same callback, and shutdown() waits for all of them`, async () => {
+    await using server = await RedisServer.start();
+    const reported: unknown[] = [];
+    const pool = await openPool(server, { queueSize: 2000, onError: (error) => reported.push(error) });
+    const futures: Future<number>[] = [];
+    let called = 0;
+    const cancelAll = async (): Promise<void> => {
+      for (const future of futures) future.cancel();
+      await new Promise((resolve) => setTimeout(resolve));
+      called++;
+    };
+    for (let id = 0; id < 2000; id++) {
+      futures.push(await pool.submit(new Job({ id, func: tasks.add, args: [1, 1], ...(added ? {} : { onDone: cancelAll }) })));
+      if (added) futures[id]!.addDoneCallback(cancelAll);
+    }
+    const shutdown = pool.shutdown();
+    futures[0]!.cancel();
+    for (const error of await Promise.all(futures.map((future) => future.exception()))) assertInstanceOf(error, JobCancelledError);
+    await within(shutdown);
+    assertEquals([called, reported], [2000, []]);
+  });
+}
+
+Deno.test("ClusterPool.shutdown() within a callback that waits for it cancels jobs that have the same callback", async () => {
+  await using server = await RedisServer.start();
+  const pool = await openPool(server);
+  const onDone = () => pool.shutdown({ cancelPending: true });
+  const submit = (id: number) => pool.submit(new Job({ id, func: tasks.add, args: [1, 1], onDone }));
+  const futures = await Promise.all([1, 2, 3].map(submit));
+  assert(futures[0]!.cancel());
+  await within(pool.shutdown());
+  assertEquals(futures.map(({ state }) => state), ["cancelled", "cancelled", "cancelled"]);
 });
 
 Deno.test("ClusterPool.terminate() and a shutdown whose time is over settle everything, and hosts stop", async () => {
