@@ -40,8 +40,11 @@ interface Entry {
   started: boolean;
   /** Whether it came back from a host, and nobody was told as yet. */
   givenBack: boolean;
-  /** Whether the queue had one of its name when it was sent that nobody wanted any more: it is sent when that has ended. */
-  comesNext: boolean;
+  /**
+   * When the one of its name was sent, as the queue has it, that nobody wanted any more when this one came: it is sent when that has ended. Null if
+   * that was gone by then; undefined if there is none.
+   */
+  comesAfter: string | null | undefined;
 }
 
 /** A job that nobody wants any more. */
@@ -294,7 +297,7 @@ export class Link {
       time: Date.now(),
       started: false,
       givenBack: false,
-      comesNext: false,
+      comesAfter: undefined,
     };
     this.#entries.set(id, entry);
     return entry;
@@ -302,7 +305,8 @@ export class Link {
 
   #send(entry: Entry): void {
     entry.sendings++;
-    entry.started = entry.comesNext = false;
+    entry.started = false;
+    entry.comesAfter = undefined;
     entry.sentAt = Infinity;
     entry.sent = this.#add(entry);
   }
@@ -398,8 +402,8 @@ export class Link {
     if (entry === undefined) return;
     this.#errand(async () => {
       await entry.sent;
-      const data = await this.#client.hget(this.#queue.toKey(id), "data");
-      entry.comesNext = data === null || isUnwanted(data);
+      const [timestamp = null, data = null] = await this.#client.hmget(this.#queue.toKey(id), "timestamp", "data");
+      if (entry.envelope !== undefined) entry.comesAfter = data === null || isUnwanted(data) ? timestamp : undefined;
       await this.#lookUp([entry]);
     });
   }
@@ -425,6 +429,8 @@ export class Link {
       // Meanwhile it may have ended, or been sent anew.
       if (this.#entries.get(entry.id) !== entry || entry.sentAt === Infinity) continue;
       entry.started ||= processedOn !== null;
+      // It is another's by now.
+      if (timestamp !== null && timestamp !== entry.comesAfter) entry.comesAfter = undefined;
       if (timestamp === null) this.#forgotten(entry, kept);
       else if (finishedOn !== null && failedReason) {
         this.#end(entry.id, { kind: "failed", reason: failedReason, deaths: Number(deaths) });
@@ -441,7 +447,7 @@ export class Link {
       await entry.sent;
       if (await this.#client.exists(this.#queue.toKey(id)) === 1) await this.#lookUp([entry]);
       else if (this.#entries.get(id) !== entry) return;
-      else if (entry.comesNext) this.#sendAgain(id);
+      else if (entry.comesAfter !== undefined) this.#sendAgain(id);
       else this.#end(id, ending);
     });
   }
@@ -451,7 +457,9 @@ export class Link {
    * that: neither one that was started, nor one that may have ended and whose record had to make room for those of others.
    */
   #forgotten(entry: Entry, kept: Kept[]): void {
-    const { id, envelope, started, sendings, time } = entry;
+    const { id, envelope, started, sendings, time, comesAfter } = entry;
+    // What was started was the one before it.
+    if (comesAfter !== undefined) return this.#sendAgain(id);
     const trimmed = kept.find((each) => wasTrimmed(each, time));
     if (trimmed !== undefined) {
       const why =

@@ -1,7 +1,7 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { Job, serve } from "../mod.ts";
+import { Job, JobCancelledError, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
@@ -217,4 +217,46 @@ Deno.test("an id whose job another producer has cancelled runs when that has end
   const future = await two.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
   await using _other = await startHost(server);
   assertEquals(await within(future.result()), 2);
+});
+
+Deno.test("an id whose job another producer has cancelled runs when that has ended, although nothing is heard of the end", async () => {
+  await using server = await RedisServer.start();
+  await using host = await startHost(server, { lockDuration: 60_000 });
+  const one = await openPool(server, silent);
+  const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
+  await until(() => old.running());
+  host.kill("SIGKILL");
+  assert(old.cancel({ force: true }));
+  await within(one.shutdown());
+  await using two = await openPool(server, silent);
+  const future = await two.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  await until(() => future.running());
+  const client = new Redis(server.url);
+  await client.del("dpool:test.v1:job-same", "dpool:test.v1:job-same:lock", "dpool:test.v1:active");
+  await using _other = await startHost(server);
+  assertEquals(await within(future.result()), 2);
+  await client.quit();
+});
+
+Deno.test("who is attached to a job that another cancels hears of that, although a third has submitted another under its name and cancelled that, too", async () => {
+  await using server = await RedisServer.start();
+  await using host = await startHost(server);
+  const one = await openPool(server, silent);
+  const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
+  await until(() => old.running());
+  await using attached = await openPool(server, silent);
+  const future = await attached.attach("same");
+  host.kill("SIGKILL");
+  assert(old.cancel({ force: true }));
+  await within(one.shutdown());
+  const two = await openPool(server, silent);
+  const other = await two.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  const client = new Redis(server.url);
+  await until(async () => (await client.xrange("dpool:test.v1:events", "-", "+")).some(([, fields]) => fields[1] === "duplicated"));
+  for (let i = 0; i < 3; i++) await attached.status();
+  assert(other.cancel({ force: true }));
+  await within(two.shutdown());
+  await using _other = await startHost(server);
+  assertInstanceOf(await within(future.exception()), JobCancelledError);
+  await client.quit();
 });
