@@ -384,12 +384,13 @@ class Host implements ClusterHost {
     this.#subscriber.on("message", (_channel: string, id: string) => this.#cancel(id));
     const { queue } = this.#options;
     const channel = cancelChannel(queue, this.#server.client);
-    const connected = Promise.all([this.#subscriber.subscribe(channel), this.#worker.waitUntilReady()]);
-    await this.#server.ready(connected, { queue, command: "DEL" });
     // What was said while it was away is not said again. It listens once more before it asks, so that nothing falls between the two.
-    this.#subscriber.on("ready", () => {
+    const listenAgain = (): void => {
       this.#subscriber.subscribe(channel).then(() => this.#stopUnwanted([...this.#active.keys()]), this.#tell);
-    });
+    };
+    const listening = this.#subscriber.subscribe(channel).then(() => this.#subscriber.on("ready", listenAgain));
+    const connected = Promise.all([listening, this.#worker.waitUntilReady()]);
+    await this.#server.ready(connected, { queue, command: "DEL" });
     this.#worker.run().catch((error) => this.#options.onError(plain(error)));
   }
 

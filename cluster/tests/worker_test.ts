@@ -342,3 +342,25 @@ Deno.test("a host that may listen no more says so, and goes on", async () => {
   assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
   await client.quit();
 });
+
+Deno.test("a host that loses the connection on which it listens while it starts listens all the same", async () => {
+  await using server = await RedisServer.start();
+  const client = new Redis(server.url);
+  const listening = async (): Promise<number> => Number((await client.pubsub("NUMSUB", "dpool:test.v1:cancel:0"))[1]);
+  const clients = async (): Promise<number> => String(await client.client("LIST")).trimEnd().split("\n").length;
+  const { eval: script } = Redis.prototype;
+  Redis.prototype.eval = async function (...args: unknown[]) {
+    const count = await clients();
+    assertEquals(await client.client("KILL", "TYPE", "pubsub"), 1);
+    await until(async () => await clients() === count);
+    return await script.apply(this, args as Parameters<typeof script>);
+  };
+  try {
+    const { host } = await serveHere(server, {});
+    await using _host = host;
+    await until(async () => await listening() === 1);
+  } finally {
+    Redis.prototype.eval = script;
+  }
+  await client.quit();
+});
