@@ -407,8 +407,12 @@ class Host implements ClusterHost {
 
   async #shutDown(timeout: number): Promise<void> {
     const closed = this.#worker.close();
-    // Not for that: it waits for a connection that is about to be made again as well.
-    await settledWithin(this.#worker.idle(), timeout);
+    const end = performance.now() + timeout;
+    const left = (): number => Math.max(0, end - performance.now());
+    do {
+      await settledWithin(this.#worker.idle(), left());
+      // Between two jobs nothing is under way either. If it does not close then it waits for a connection that is about to be made again.
+    } while (!await settledWithin(closed, Math.min(left(), FAREWELL)) && this.#worker.underWay > 0 && left() > 0);
     this.#givesBack = true;
     for (const controller of this.#active.values()) controller.abort(HANDED_BACK);
     const heard = await settledWithin(closed, FAREWELL);

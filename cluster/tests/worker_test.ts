@@ -285,6 +285,25 @@ Deno.test(
   },
 );
 
+Deno.test("a host that is told to stop lets a job finish that came with the answer to the one before it", async () => {
+  await using server = await RedisServer.start();
+  await using line = new Line(server.port);
+  await using pool = await openPool(server);
+  const { host, reported } = await serveHere(server, { connection: line.url, lockDuration: LONG, workers: 1, redeliveries: 0 });
+  await using _host = host;
+  const gate = `${server.folder}/go`;
+  const [first, second] = ["first", "second"].map((name) => pool.run(tasks.note, `${server.folder}/${name}`, gate));
+  await until(async () => (await lines(`${server.folder}/first`)).length === 1 && (await pool.status()).waiting === 1);
+  line.hold();
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(first!), "noted");
+  const stopped = host.shutdown();
+  line.release();
+  assertEquals(await within(second!), "noted");
+  await within(stopped);
+  assertEquals([reported, pool.stats().redelivered], [[], 0]);
+});
+
 Deno.test(
   "a host that is told to stop while the server is away does not wait if nothing runs, however long jobs may take",
   { sanitizeOps: false, sanitizeResources: false },
