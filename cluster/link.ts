@@ -383,7 +383,7 @@ export class Link {
       this.#nextSweep.resolve();
       this.#nextSweep = Promise.withResolvers();
       for (let i = 0; i < silent.length && this.#state === "open"; i += SWEEP_BATCH) {
-        await this.#lookUp(silent.slice(i, i + SWEEP_BATCH));
+        await this.#lookUp(silent.slice(i, i + SWEEP_BATCH), { sweeps: true });
       }
     } finally {
       this.#scheduleSweep();
@@ -408,8 +408,11 @@ export class Link {
     });
   }
 
-  /** Reads what has become of jobs, without their arguments. One that runs is locked; that it was started it keeps when it is given back. */
-  async #lookUp(entries: Entry[]): Promise<void> {
+  /**
+   * Reads what has become of jobs, without their arguments. One that runs is locked; that it was started it keeps when it is given back. Of one that
+   * is gone the event is about to come, unless it is a sweep that asks.
+   */
+  async #lookUp(entries: Entry[], { sweeps = false } = {}): Promise<void> {
     const pipeline = this.#client.pipeline();
     for (const { id } of entries) {
       const key = this.#queue.toKey(id);
@@ -431,8 +434,9 @@ export class Link {
       entry.started ||= processedOn !== null;
       // It is another's by now.
       if (timestamp !== null && timestamp !== entry.comesAfter) entry.comesAfter = undefined;
-      if (timestamp === null) this.#forgotten(entry, kept);
-      else if (finishedOn !== null && failedReason) {
+      if (timestamp === null) {
+        if (sweeps) this.#forgotten(entry, kept);
+      } else if (finishedOn !== null && failedReason) {
         this.#end(entry.id, { kind: "failed", reason: failedReason, deaths: Number(deaths) });
       } else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });
       else this.#each(entry.id, (listener) => listener.running(answers[2 * i + 1] === 1));
@@ -459,7 +463,7 @@ export class Link {
   #forgotten(entry: Entry, kept: Kept[]): void {
     const { id, envelope, started, sendings, time, comesAfter } = entry;
     // What was started was the one before it.
-    if (comesAfter !== undefined) return this.#sendAgain(id);
+    if (typeof comesAfter === "string") return this.#sendAgain(id);
     const trimmed = kept.find((each) => wasTrimmed(each, time));
     if (trimmed !== undefined) {
       const why =

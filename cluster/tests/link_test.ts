@@ -260,3 +260,35 @@ Deno.test("who is attached to a job that another cancels hears of that, although
   assertInstanceOf(await within(future.exception()), JobCancelledError);
   await client.quit();
 });
+
+Deno.test("a job that is taken out of the queue just before it is looked up is cancelled, and not lost", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  const [one, two, three] = await Promise.all([1, 2, 3].map(() => openPool(server, silent)));
+  const job = new Job({ id: "same", func: tasks.spinForEver });
+  const first = await one!.submit(job);
+  await until(() => first.running());
+  const second = await two!.submit(job);
+  await until(() => second.running());
+  const client = new Redis(server.url);
+  const { hmget } = Redis.prototype;
+  let asked = 0;
+  Redis.prototype.hmget = async function (...args: unknown[]) {
+    const answer = await hmget.apply(this, args as Parameters<typeof hmget>);
+    await client.del("dpool:test.v1:job-same");
+    asked++;
+    return answer;
+  };
+  try {
+    await three!.submit(job);
+    await until(() => asked === 3);
+  } finally {
+    Redis.prototype.hmget = hmget;
+  }
+  // What was sent before is answered before.
+  for (let i = 0; i < 3; i++) await two!.status();
+  await client.xadd("dpool:test.v1:events", "*", "event", "removed", "jobId", "job-same", "prev", "active");
+  assertInstanceOf(await within(second.exception()), JobCancelledError);
+  for (const pool of [one!, two!, three!]) await within(pool.terminate());
+  await client.quit();
+});
