@@ -80,6 +80,8 @@ export class Taker extends Worker {
    */
   override async processJob(job: Job, token: string, fetchNext?: () => boolean): Promise<void | Job> {
     const id = job.id!;
+    // One that nobody wants any more is failed for that, and not as lost, so that its id is free again.
+    if (job.data?.cancelled === true) job.deferredFailure = "";
     const lock: Lock = { token, seen: performance.now(), waits: false, processedOn: job.processedOn! };
     this.#locks.set(id, lock);
     let earlier = this.#underWay.get(id);

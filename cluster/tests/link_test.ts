@@ -219,6 +219,19 @@ Deno.test("an id whose job another producer has cancelled runs when that has end
   assertEquals(await within(future.result()), 2);
 });
 
+Deno.test("an id whose job was cancelled runs when that has ended, although its host is dead and it was not to be delivered again", async () => {
+  await using server = await RedisServer.start();
+  await using host = await startHost(server, { redeliveries: 0 });
+  await using pool = await openPool(server, silent);
+  const old = await pool.submit(new Job({ id: "same", func: tasks.spinForEver }));
+  await until(() => old.running());
+  host.kill("SIGKILL");
+  assert(old.cancel({ force: true }));
+  const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  await using _other = await startHost(server, { redeliveries: 0 });
+  assertEquals(await within(future.result()), 2);
+});
+
 Deno.test("an id whose job another producer has cancelled runs when that has ended, although nothing is heard of the end", async () => {
   await using server = await RedisServer.start();
   await using host = await startHost(server, { lockDuration: 60_000 });
