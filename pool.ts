@@ -16,7 +16,7 @@
 
 import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors.ts";
 import { checkedFunc, type Future, Job, type JobResult, type Outcome, type Task, type TaskRef } from "./job.ts";
-import { Callbacks } from "./pool/callbacks.ts";
+import { Callbacks, InTurn } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
 import { type MapHost, type MapOptions, type MapResults, MapRun, resolveMapOptions } from "./pool/map.ts";
@@ -678,16 +678,15 @@ export class ProcessPool implements AsyncDisposable {
     this.#send(later);
   };
 
-  /** How many were turned away whose permits are to be given back. */
-  #turnedAway = 0;
+  /** Give back permits of those that were turned away. */
+  #releases = new InTurn();
+  #release = (): void => this.#gate.release();
 
   /** One that has a permit is not let in after all. */
   #turnAway(ticket: Ticket): never {
     const error = this.#state === "open" ? ticket.signal!.reason : this.#refusal();
-    // Whoever has the permit next may be turned away, too: of thousands that share a signal each would be so within the one before.
-    if (++this.#turnedAway === 1) {
-      for (; this.#turnedAway > 0; this.#turnedAway--) this.#gate.release();
-    }
+    // Whoever has the permit next may be turned away, too, as thousands may share a signal.
+    this.#releases.call(this.#release);
     this.#observation?.refused(ticket, error);
     throw error;
   }

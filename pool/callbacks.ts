@@ -4,6 +4,25 @@ import type { Clock } from "./clock.ts";
 export type OnError = (error: unknown) => void;
 
 /**
+ * Calls one thing after another, and none within another: what is called may lead to the next one, thousands of times, and the stack is too small to call each within
+ * the one before.
+ */
+export class InTurn {
+  /** What is being called, and what is to be called after it. */
+  #calls: (() => void)[] | undefined;
+
+  call(call: () => void): void {
+    if (this.#calls !== undefined) return void this.#calls.push(call);
+    this.#calls = [call];
+    try {
+      for (const each of this.#calls) each();
+    } finally {
+      this.#calls = undefined;
+    }
+  }
+}
+
+/**
  * Calls the callbacks of a pool's futures: one object a pool. It knows how many of them are still at work, so that `shutdown()` can wait for
  * them, and reports what they throw when nobody else would hear of it.
  */
@@ -12,8 +31,7 @@ export class Callbacks {
   #onError: OnError;
   #pending = 0;
   #waiting: (() => void)[] = [];
-  /** What is being called, and what is to be called after it. */
-  #calls: (() => void)[] | undefined;
+  #turns = new InTurn();
 
   constructor(clock: Clock, onError: OnError) {
     this.#clock = clock;
@@ -35,18 +53,9 @@ export class Callbacks {
     }
   }
 
-  /**
-   * Calls this, and what comes meanwhile after it: a callback may cancel thousands of jobs, each with a callback that does the same, and the stack is too small to call each within
-   * the one before.
-   */
+  /** Calls this, and what comes meanwhile after it: a callback may cancel thousands of jobs, each with a callback that does the same. */
   inTurn(call: () => void): void {
-    if (this.#calls !== undefined) return void this.#calls.push(call);
-    this.#calls = [call];
-    try {
-      for (const each of this.#calls) each();
-    } finally {
-      this.#calls = undefined;
-    }
+    this.#turns.call(call);
   }
 
   /** Calls a job's `onDone`. The promise, if there is one, resolves when the callback is through, and never rejects. */

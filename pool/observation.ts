@@ -1,4 +1,5 @@
 import { type Outcome, type SettledState, type Task, taskName, type TaskRef } from "../job.ts";
+import { InTurn } from "./callbacks.ts";
 import type { Ticket } from "./ticket.ts";
 
 /**
@@ -164,9 +165,7 @@ export class Observation {
   #report: (error: unknown) => void;
   /** The time that was read last, in this turn; undefined when there was none. */
   #latest: number | undefined;
-  /** Whether an end is being told, and those that are told after it. */
-  #tellsEnd = false;
-  #ends: JobRecord[] = [];
+  #ends = new InTurn();
   #closed: Promise<void> | undefined;
 
   constructor(observers: readonly PoolObserver[], { now, report }: { now: () => number; report: (error: unknown) => void }) {
@@ -239,21 +238,9 @@ export class Observation {
     job.state = outcome.state;
     if (outcome.state !== "finished") job.error = outcome.error;
     ticket.countItems(outcome, job);
-    if (this.#listeners.settled.length > 0) this.#tellEnd(job);
-  }
-
-  /** One after the other: an observer may cancel thousands of jobs when it is told of one, and the stack is too small to tell of each within the one before. */
-  #tellEnd(job: JobRecord): void {
-    if (this.#tellsEnd) return void this.#ends.push(job);
     const { settled } = this.#listeners;
-    this.#tellsEnd = true;
-    try {
-      this.#tell(settled, (observer) => observer.settled!(job));
-      for (const next of this.#ends) this.#tell(settled, (observer) => observer.settled!(next));
-    } finally {
-      this.#ends.length = 0;
-      this.#tellsEnd = false;
-    }
+    // An observer may cancel thousands of jobs when it is told of one.
+    if (settled.length > 0) this.#ends.call(() => this.#tell(settled, (observer) => observer.settled!(job)));
   }
 
   worker(worker: number, change: WorkerChange, reason?: string): void {
