@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { realClock } from "../pool/clock.ts";
-import { Chunk, MapRun, resolveMapOptions } from "../pool/map.ts";
+import { Chunk, type ChunkListener, MapRun, resolveMapOptions } from "../pool/map.ts";
 import { encodeError } from "../worker/encode_error.ts";
 import { decodeError } from "../worker/decode_error.ts";
 import { CLAIM_WORDS, type FromRuntime, type ItemsMessage, NO_MORE, SENT, type TaskMessage } from "../worker/protocol.ts";
@@ -25,6 +25,18 @@ declare global {
   var world: World;
 }
 
+/** Notes what comes of a chunk's items: of those that failed, the message. */
+function noting(outcomes: unknown[]): ChunkListener {
+  return {
+    ended: false,
+    outcomes(_, { values, errors }) {
+      for (let i = 0; i < values.length; i++) outcomes.push(errors?.has(i) ? (errors.get(i) as Error).message : values[i]);
+    },
+    took() {},
+    settled() {},
+  };
+}
+
 /**
  * Has a runtime run a chunk whose results are to be with the caller before the next item, and ends it now and then; what comes of the items. Messages that come by the port
  * may be late, as those beside it overtake them.
@@ -38,14 +50,7 @@ async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
     retries: 0,
     eager: true,
     firstIndex: 0,
-    listener: {
-      ended: false,
-      outcomes(_, { values, errors }) {
-        for (let i = 0; i < values.length; i++) outcomes.push(errors?.has(i) ? (errors.get(i) as Error).message : values[i]);
-      },
-      took: () => {},
-      settled: () => {},
-    },
+    listener: noting(outcomes),
   });
   const task: TaskMessage = {
     key: 1,
@@ -133,14 +138,7 @@ Deno.test("A chunk that cannot be sent in one goes item by item, and what cannot
     retries: 0,
     eager: false,
     firstIndex: 0,
-    listener: {
-      ended: false,
-      outcomes(_, { values, errors }) {
-        for (let i = 0; i < values.length; i++) outcomes.push(errors?.has(i) ? (errors.get(i) as Error).message : values[i]);
-      },
-      took() {},
-      settled() {},
-    },
+    listener: noting(outcomes),
   });
   function sent(): string[] {
     const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });

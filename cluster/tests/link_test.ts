@@ -1,11 +1,19 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { Job, JobCancelledError, serve } from "../mod.ts";
+import { type ClusterPool, Job, JobCancelledError, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { type Child, lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
 const silent = { onError: () => {} };
+
+/** Has a host die with a job of the id "same", which is then cancelled. */
+async function cancelOnDead(host: Child, pool: ClusterPool): Promise<void> {
+  const job = await pool.submit(new Job({ id: "same", func: tasks.spinForEver }));
+  await until(() => job.running());
+  host.kill("SIGKILL");
+  assert(job.cancel({ force: true }));
+}
 
 Deno.test("a job that is cancelled while its host does not listen is stopped as soon as it does again", async () => {
   await using server = await RedisServer.start();
@@ -208,10 +216,7 @@ Deno.test("an id whose job another producer has cancelled runs when that has end
   await using server = await RedisServer.start();
   await using host = await startHost(server);
   const one = await openPool(server, silent);
-  const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
-  await until(() => old.running());
-  host.kill("SIGKILL");
-  assert(old.cancel({ force: true }));
+  await cancelOnDead(host, one);
   await within(one.shutdown());
   await using two = await openPool(server, silent);
   const future = await two.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
@@ -223,10 +228,7 @@ Deno.test("an id whose job was cancelled runs when that has ended, although its 
   await using server = await RedisServer.start();
   await using host = await startHost(server, { redeliveries: 0 });
   await using pool = await openPool(server, silent);
-  const old = await pool.submit(new Job({ id: "same", func: tasks.spinForEver }));
-  await until(() => old.running());
-  host.kill("SIGKILL");
-  assert(old.cancel({ force: true }));
+  await cancelOnDead(host, pool);
   const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
   await using _other = await startHost(server, { redeliveries: 0 });
   assertEquals(await within(future.result()), 2);
@@ -236,10 +238,7 @@ Deno.test("an id whose job another producer has cancelled runs when that has end
   await using server = await RedisServer.start();
   await using host = await startHost(server, { lockDuration: 60_000 });
   const one = await openPool(server, silent);
-  const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
-  await until(() => old.running());
-  host.kill("SIGKILL");
-  assert(old.cancel({ force: true }));
+  await cancelOnDead(host, one);
   await within(one.shutdown());
   await using two = await openPool(server, silent);
   const future = await two.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
