@@ -243,17 +243,12 @@ export type JobResult<J extends Job<any[], unknown>> = J extends Job<any[], infe
 
 /** A call of a task, checked already. */
 interface Call {
-  id: number;
+  id: string | number;
   func: Task | TaskRef;
   args: readonly unknown[];
 }
 
-const MereCall = Job as unknown as new (options: undefined, mereCall: typeof MERE_CALL, call: Call) => Job<never[], unknown>;
-
-/** Makes a job of a call, for somebody who wants to see it: for the pool alone. */
-export function makeJob(call: Call): Job<never[], unknown> {
-  return new MereCall(undefined, MERE_CALL, call);
-}
+const MereCall = Job as unknown as new <R>(options: undefined, mereCall: typeof MERE_CALL, call: Call) => Job<never[], R>;
 
 function checkedId(id: unknown): string | number {
   if (typeof id === "string" || typeof id === "number") return id;
@@ -317,9 +312,9 @@ export interface FutureControl {
 }
 
 /** Makes a future, settles it, and calls its callbacks: for the pool alone. */
-export let makeFuture: <R>(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) => Future<R>;
+export let makeFuture: <R>(job: Job<never[], R> | Call, control: FutureControl, callbacks: Callbacks) => Future<R>;
 /** Settles a future: wakes those who wait for it. */
-export let settleFuture: <R>(future: Future<R>, outcome: Outcome<R>) => void;
+export let settleFuture: <R>(future: Future<R>, state: SettledState, outcome: unknown) => void;
 /** Whether somebody has added done callbacks that were not called yet. */
 export let hasDoneCallbacks: (future: Future<unknown>) => boolean;
 /** Calls the done callbacks of a settled future. */
@@ -348,9 +343,8 @@ let onSettled: (future: Future<unknown>, listener: () => void) => () => void;
 export class Future<R> {
   /** The id of the job. */
   readonly id: string | number;
-  /** The job. */
-  // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
-  readonly job: Job<any[], R>;
+  /** Of a call, there is no job until somebody wants to see it. */
+  #job: Job<never[], R> | Call;
   #settled: SettledState | undefined;
   /** The result of a finished job, the error of another. */
   #outcome: unknown;
@@ -363,19 +357,26 @@ export class Future<R> {
   #resolve: ((value: unknown) => void) | undefined;
   #reject: ((error: unknown) => void) | undefined;
 
-  private constructor(job: Job<never[], R>, control: FutureControl, callbacks: Callbacks) {
+  private constructor(job: Job<never[], R> | Call, control: FutureControl, callbacks: Callbacks) {
     this.id = job.id;
-    this.job = job;
+    this.#job = job;
     this.#control = control;
     this.#callbacks = callbacks;
   }
 
   static {
     makeFuture = (job, control, callbacks) => new Future(job, control, callbacks);
-    settleFuture = (future, outcome) => future.#settle(outcome);
+    settleFuture = (future, state, outcome) => future.#settle(state, outcome);
     hasDoneCallbacks = (future) => future.#doneCallbacks !== undefined;
     callDoneCallbacks = (future) => future.#callDoneCallbacks();
     onSettled = (future, listener) => future.#onSettled(listener);
+  }
+
+  /** The job. */
+  // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
+  get job(): Job<any[], R> {
+    const job = this.#job;
+    return job instanceof Job ? job : this.#job = new MereCall<R>(undefined, MERE_CALL, job);
   }
 
   /** Where the job is in its life. */
@@ -511,9 +512,9 @@ export class Future<R> {
     return () => this.#listeners?.delete(listener);
   }
 
-  #settle(outcome: Outcome<R>): void {
-    this.#settled = outcome.state;
-    this.#outcome = outcome.state === "finished" ? outcome.value : outcome.error;
+  #settle(state: SettledState, outcome: unknown): void {
+    this.#settled = state;
+    this.#outcome = outcome;
     this.#control = undefined;
     if (this.#resolve !== undefined) this.#settlePromise();
     if (this.#listeners === undefined) return;

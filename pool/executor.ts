@@ -76,7 +76,7 @@ export class FutureMaker {
    * @param outcome What came of its job.
    */
   settle<R>(future: Future<R>, outcome: Outcome<R>): void {
-    settleFuture(future, outcome);
+    settleFuture(future, outcome.state, outcome.state === "finished" ? outcome.value : outcome.error);
   }
 
   /**

@@ -6,7 +6,6 @@ import {
   hasDoneCallbacks,
   type Job,
   makeFuture,
-  makeJob,
   nextJobId,
   type Outcome,
   settleFuture,
@@ -218,7 +217,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   readonly id: string | number;
   readonly func: Task | TaskRef;
   readonly #args: readonly unknown[];
-  /** Undefined for a call, until somebody wants to see it. */
+  /** Undefined for a call. */
   #job: Job<never[], unknown> | undefined;
   readonly #owner: TicketOwner;
   #future: Future<unknown> | undefined;
@@ -248,11 +247,8 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
 
   /** The job's future. It has to be asked for before the job settles. */
   get future(): Future<unknown> {
-    return this.#future ??= makeFuture(
-      this.#job ??= makeJob({ id: this.id as number, func: this.func, args: this.#args }),
-      this,
-      this.#owner.callbacks,
-    );
+    const { id, func } = this;
+    return this.#future ??= makeFuture(this.#job ?? { id, func, args: this.#args }, this, this.#owner.callbacks);
   }
 
   /** Names those who wait: for the result, or, at the gate, for the future. */
@@ -389,16 +385,17 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     const future = this.#future;
     if (this.callArgs === undefined || (future !== undefined && hasDoneCallbacks(future))) return false;
     this.settled = true;
-    if (future !== undefined) settleFuture(future, { state: "finished", value });
+    if (future !== undefined) settleFuture(future, "finished", value);
     if (this.#wantsResult) this.#resolve!(value);
     return true;
   }
 
   settle(outcome: Outcome<unknown>, counts: SettledCounts): void {
-    counts[outcome.state]++;
-    if (this.#future !== undefined) settleFuture(this.#future, outcome);
+    const { state } = outcome;
+    counts[state]++;
+    if (this.#future !== undefined) settleFuture(this.#future, state, state === "finished" ? outcome.value : outcome.error);
     if (!this.#wantsResult) return;
-    if (outcome.state === "finished") this.#resolve!(outcome.value);
+    if (state === "finished") this.#resolve!(outcome.value);
     else this.#reject!(outcome.error);
   }
 
