@@ -99,6 +99,15 @@ const HEAD_START = 5, READY_WITHIN = 20;
  */
 const WORTH_STARTING = 20;
 
+/**
+ * Short jobs that the workers that there are will have done in less than so many ms are not worth another one, which is there after some 30: it is waited first, {@linkcode HEAD_START} at a time and
+ * {@linkcode WORTH_STARTING} in all, whether they have. Less, and workers are started that find nothing to do; more, and jobs wait that another one could run.
+ */
+const BRIEF = 50;
+
+/** For tiny jobs that take so many ms together none is started however often they come: their caller has more to do for them than a worker. */
+const NEXT_TO_NOTHING = 0.5;
+
 /** An answer that is on its way is here in so many ms. */
 const SOON = 1;
 
@@ -239,12 +248,33 @@ export class Crew {
     // With no worker left, what failed before gets one more chance.
     if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     let missing = wanted - this.#starting;
+    if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#waitFor(queued);
     let failed = false;
     while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS && !this.pausing) {
       if (this.#start()) missing--;
       else failed = true;
     }
     return failed;
+  }
+
+  /** For how many ms more it is waited for those that there are, before the next one is started. */
+  #patience = WORTH_STARTING;
+
+  /** Has no worker started for the moment if those that there are will soon have done so many queued jobs, as {@linkcode BRIEF} says. */
+  #waitFor(queued: number): void {
+    let jobsInMs = 0;
+    let areTiny = true;
+    for (const slot of this.#slots) {
+      jobsInMs += slot.jobsInMs;
+      areTiny &&= slot.isTiny;
+    }
+    const time = queued / jobsInMs;
+    if (time > BRIEF) return;
+    if (!areTiny || time > NEXT_TO_NOTHING) {
+      if (this.#patience <= 0) return;
+      this.#patience -= HEAD_START;
+    }
+    this.#pause(HEAD_START);
   }
 
   /** Has no worker started for so long but to warm up. */
@@ -441,6 +471,7 @@ export class Crew {
         observation: this.#parts.observation,
       });
       this.#slots.add(slot);
+      this.#patience = WORTH_STARTING;
       this.#pause(this.size === 1 ? READY_WITHIN : 0);
       this.#parts.observation?.worker(slot.id, "starting");
       this.#limit(slot, () => {

@@ -391,9 +391,9 @@ function coldStubs(options: ProcessPoolOptions = {}, pace = 1): { pool: ProcessP
   };
 }
 
-/** The same with one that has done a tiny job, and has had its head start. */
-async function oneOfTiny(options: ProcessPoolOptions): Promise<ReturnType<typeof coldStubs>> {
-  const stubs = coldStubs(options, 0.002);
+/** The same with one that has done a job, and has had its head start. */
+async function oneProven(options: ProcessPoolOptions, pace = 0.002): Promise<ReturnType<typeof coldStubs>> {
+  const stubs = coldStubs(options, pace);
   submit(stubs.pool, 1);
   await turn();
   stubs.threads[0]!.finish(1);
@@ -429,6 +429,84 @@ Deno.test("A pool starts the other workers one after another when the first has 
   await end(pool, threads);
 });
 
+Deno.test("A pool waits up to 20 ms for a worker that will soon have done what is queued before it starts another", async () => {
+  const { pool, threads, pass } = await oneProven({ maxWorkers: 3 }, 0.5);
+  const [first] = threads as [StubThread];
+  const work = (time: number): void => {
+    for (let i = 0; i < time; i++) {
+      pass(1);
+      first.finish(2);
+    }
+  };
+  submit(pool, 16);
+  work(10);
+  assertEquals([threads.length, pool.stats().finished], [1, 17]);
+  submit(pool, 40);
+  work(9);
+  assertEquals(threads.length, 1);
+  work(1);
+  assertEquals(threads.length, 2);
+  await turn();
+  await end(pool, threads);
+});
+
+Deno.test("A pool starts another worker when one takes longer than it seemed", async () => {
+  const { pool, threads, pass } = await oneProven({}, 0.5);
+  submit(pool, 20);
+  pass(4);
+  assertEquals(threads.length, 1);
+  pass(1);
+  assertEquals(threads.length, 2);
+  await turn();
+  await end(pool, threads);
+});
+
+Deno.test("A pool starts another worker at once for jobs that are not short, or of which nobody knows how long they take", async () => {
+  for (const [pace, options] of [[1, {}], [0.5, { jobsPerWorker: 2 }]] as const) {
+    const { pool, threads } = await oneProven(options, pace);
+    submit(pool, 20);
+    assertEquals(threads.length, 2);
+    await turn();
+    await end(pool, threads);
+  }
+});
+
+Deno.test("A pool starts another worker for short jobs that are many", async () => {
+  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 }, 0.5);
+  const [first] = threads as [StubThread];
+  // From now on it is not cold.
+  for (let i = 0; i < 64; i++) {
+    submit(pool, 1);
+    first.finish(1);
+  }
+  submit(pool, 200);
+  pass(4);
+  assertEquals(threads.length, 1);
+  first.finish(1);
+  pass(1);
+  assertEquals(threads.length, 2);
+  await turn();
+  await end(pool, threads);
+});
+
+Deno.test("A pool starts no other worker for tiny jobs as long as the first one has them done in no time", async () => {
+  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 });
+  const [first] = threads as [StubThread];
+  for (let i = 0; i < 20; i++) {
+    submit(pool, 300);
+    assertEquals([first.runs.length, pool.stats().queued], [299, 1]);
+    first.finish(299);
+    first.finish(1);
+    pass(3);
+    assertEquals(threads.length, 1);
+  }
+  submit(pool, 300);
+  pass(5);
+  assertEquals(threads.length, 2);
+  await turn();
+  await end(pool, threads);
+});
+
 Deno.test("A pool starts other workers when the first takes long to be ready", async () => {
   const { pool, threads, pass } = coldStubs();
   submit(pool, 10);
@@ -461,7 +539,7 @@ Deno.test("A pool replaces its only worker at once if that dies within its head 
 });
 
 Deno.test("A pool starts another worker for jobs that were sent ahead behind one that takes unexpectedly long", async () => {
-  const { pool, threads, pass } = await oneOfTiny({ maxWorkers: 3 });
+  const { pool, threads, pass } = await oneProven({ maxWorkers: 3 });
   const [first] = threads as [StubThread];
   submit(pool, 10);
   first.begin();
@@ -486,7 +564,7 @@ Deno.test("A pool starts another worker for jobs that were sent ahead behind one
 });
 
 Deno.test("A pool starts another worker for jobs that would wait for long, though each is answered soon", async () => {
-  const { pool, threads, pass } = await oneOfTiny({ maxWorkers: 2 });
+  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 });
   const [first] = threads as [StubThread];
   submit(pool, 100);
   first.begin();
@@ -503,7 +581,7 @@ Deno.test("A pool starts another worker for jobs that would wait for long, thoug
 });
 
 Deno.test("A pool that is shut down starts no worker for what another one holds", async () => {
-  const { pool, threads, pass } = await oneOfTiny({ maxWorkers: 2 });
+  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 });
   submit(pool, 10);
   threads[0]!.begin();
   const through = pool.shutdown();

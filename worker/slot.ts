@@ -106,6 +106,9 @@ const TINY = 0.005, WORTH_WAKING = 0.5;
  */
 const SHARE = 0.05;
 
+/** Short are jobs of less than so many ms. The first so many of a worker take ten times as long as the next ones, for which V8 has compiled what they need. */
+const SHORT = 1, COLD = 64, SPEED_UP = 10;
+
 /** One that has not answered for so many ms, and was to be through, has a job that takes longer. Less, and a thread that just does not run is taken for that. */
 const OVERDUE = 1;
 
@@ -271,6 +274,18 @@ export class Slot {
     return Math.floor(time / this.#thread.pace);
   }
 
+  /** How many jobs it will do in a ms, if they are short and as far as can be told: 0 where some wait for something, and while one takes longer than it seemed. */
+  get jobsInMs(): number {
+    const { pace } = this.#thread;
+    if (pace >= SHORT || this.#capacity > 1 || this.#heldUp || !this.#isOpen || this.#isLate) return 0;
+    return (this.#sent - this.#load < COLD ? SPEED_UP : 1) / pace;
+  }
+
+  /** Whether its jobs are tiny lately. */
+  get isTiny(): boolean {
+    return this.#thread.pace < TINY;
+  }
+
   /** How many it takes at once where others are as good. */
   get #share(): number {
     const share = this.#within(this.jobsWithin(SHARE));
@@ -283,10 +298,14 @@ export class Slot {
   }
 
   #isOverdue(): boolean {
-    if (this.#load > 0 && this.#now() - this.#answeredAt > OVERDUE) return true;
+    if (this.#isLate) return true;
     this.#lookAfter = this.#sent + this.#lookStep;
     this.#lookStep *= 2;
     return false;
+  }
+
+  get #isLate(): boolean {
+    return this.#load > 0 && this.#now() - this.#answeredAt > OVERDUE;
   }
 
   #answeredNow(): void {
