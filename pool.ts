@@ -727,7 +727,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#sendQueued();
     const staffed = this.#state === "open" || this.#state === "closing";
     // What was left to workers that then could not be started goes to those that there are.
-    if (staffed && this.#crew.staff(this.#queue.size)) this.#sendQueued();
+    if (staffed && this.#crew.staff(this.#queue.size, this.#queue.first)) this.#sendQueued();
     if (this.#queue.size === 0) this.#crew.balance();
     this.#crew.release(this.#state !== "open" && this.#queue.size === 0);
     this.#conclude();

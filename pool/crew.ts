@@ -7,7 +7,7 @@ import { show, textOf } from "./checks.ts";
 import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { Rounds } from "./rounds.ts";
-import type { Answer, Ticket } from "./ticket.ts";
+import { type Answer, JobTicket, type Ticket } from "./ticket.ts";
 
 /** What a worker does, as {@linkcode ProcessPool.inspect} tells it. Times are in milliseconds. */
 export interface WorkerInspection {
@@ -105,8 +105,11 @@ const WORTH_STARTING = 20;
  */
 const BRIEF = 50;
 
-/** For tiny jobs that take so many ms together none is started however often they come: their caller has more to do for them than a worker. */
-const NEXT_TO_NOTHING = 0.5;
+/**
+ * For less than so many ms of work no other worker is started, however often there is some, if the jobs are tiny, or if they are chunks of a map and those that there are did less than this
+ * share of what they could: whoever makes the calls, or the input, or reads the results, has more to do than they. Larger, and results wait for a worker that is not there.
+ */
+const NEXT_TO_NOTHING = 0.5, IDLE = 0.5;
 
 /** An answer that is on its way is here in so many ms. */
 const SOON = 1;
@@ -239,8 +242,8 @@ export class Crew {
     return this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
   }
 
-  /** Starts the workers that so many queued jobs need; true if one could not be started. */
-  staff(queued: number): boolean {
+  /** Starts the workers that so many queued jobs need, of which this is the first; true if one could not be started. */
+  staff(queued: number, first: Ticket | undefined): boolean {
     const { maxWorkers } = this.#options;
     if (this.size === maxWorkers && this.#warmUps.length === 0) return false;
     const idle = this.#count((slot) => slot.hasRoom && slot.load === 0);
@@ -248,7 +251,7 @@ export class Crew {
     // With no worker left, what failed before gets one more chance.
     if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     let missing = wanted - this.#starting;
-    if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#waitFor(queued);
+    if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#waitFor(queued, first);
     let failed = false;
     while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS && !this.pausing) {
       if (this.#start()) missing--;
@@ -259,21 +262,29 @@ export class Crew {
 
   /** For how many ms more it is waited for those that there are, before the next one is started. */
   #patience = WORTH_STARTING;
+  /** When it was begun to wait last, and how many jobs those had done that there were. */
+  #waitingSince = 0;
+  #doneBefore = 0;
 
-  /** Has no worker started for the moment if those that there are will soon have done so many queued jobs, as {@linkcode BRIEF} says. */
-  #waitFor(queued: number): void {
-    let jobsInMs = 0;
+  /** Has no worker started for the moment if those that there are will soon have done what is queued, as {@linkcode BRIEF} says. */
+  #waitFor(queued: number, first: Ticket | undefined): void {
+    let expected = 0, possible = 0, done = 0;
     let areTiny = true;
     for (const slot of this.#slots) {
-      jobsInMs += slot.jobsInMs;
+      expected += slot.jobsInMs * slot.speedUp;
+      possible += slot.jobsInMs;
+      done += slot.done;
       areTiny &&= slot.isTiny;
     }
-    const time = queued / jobsInMs;
+    const time = queued / expected;
     if (time > BRIEF) return;
-    if (!areTiny || time > NEXT_TO_NOTHING) {
-      if (this.#patience <= 0) return;
-      this.#patience -= HEAD_START;
-    }
+    const now = this.#options.clock.now();
+    const areIdle = done - this.#doneBefore < possible * (now - this.#waitingSince) * IDLE;
+    this.#waitingSince = now;
+    this.#doneBefore = done;
+    const isNothing = time <= NEXT_TO_NOTHING && (areTiny || (areIdle && !(first instanceof JobTicket)));
+    if (!isNothing && this.#patience <= 0) return;
+    if (!isNothing) this.#patience -= HEAD_START;
     this.#pause(HEAD_START);
   }
 

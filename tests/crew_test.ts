@@ -5,7 +5,7 @@ import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/
 import { asCompleted, Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
-import { turn } from "./helpers.ts";
+import { turn, until } from "./helpers.ts";
 import { SimulatedClock } from "./simulation/simulated_clock.ts";
 
 /** A thread that takes jobs and finishes them when it is told to. */
@@ -29,6 +29,7 @@ class StubThread implements Thread {
         this.#claims = message.claims;
         return this.#send({ type: "loaded", exports: [] });
       case "run":
+      case "chunk":
         return void this.runs.push(message.run);
       case "close":
         return this.#send({ type: "closed", thrown: undefined });
@@ -51,6 +52,14 @@ class StubThread implements Thread {
   finish(count: number): void {
     this.pace = this.#pace;
     for (const run of this.runs.splice(0, count)) this.#events.message({ type: "returned", run, value: undefined });
+    this.#events.delivered();
+  }
+
+  /** Finishes the first run that it holds, which is a chunk of one item. */
+  finishChunk(): void {
+    this.pace = this.#pace;
+    const run = this.runs.shift()!;
+    this.#events.message({ type: "items", run, from: 0, values: [0], thrown: [], last: true, elapsed: this.#pace });
     this.#events.delivered();
   }
 
@@ -193,7 +202,7 @@ Deno.test("A pool sends tiny calls together that are submitted one after another
   const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
   for (let i = 0; i < 20; i++) await pool.submit(() => {});
   assertEquals(threads[0]!.rung, [1]);
-  await turn();
+  await until(() => threads[0]!.rung.length > 1);
   assertEquals(threads[0]!.rung, [1, 19]);
   await end(pool, threads);
 });
@@ -485,6 +494,26 @@ Deno.test("A pool starts another worker for short jobs that are many", async () 
   first.finish(1);
   pass(1);
   assertEquals(threads.length, 2);
+  await turn();
+  await end(pool, threads);
+});
+
+Deno.test("A pool starts no other worker for a map whose chunks the first one does in less than half of the time", async () => {
+  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 }, 0.2);
+  const [first] = threads as [StubThread];
+  const results = pool.map((x: number) => x, Array(1000).fill(0), { chunkSize: 1, buffer: 4 })[Symbol.asyncIterator]();
+  const readAfter = async (time: number): Promise<void> => {
+    const next = results.next();
+    await until(() => first.runs.length > 0);
+    first.finishChunk();
+    await next;
+    pass(time);
+  };
+  for (let i = 0; i < 100; i++) await readAfter(0.5);
+  assertEquals(threads.length, 1);
+  for (let i = 0; i < 100 && threads.length === 1; i++) await readAfter(0.25);
+  assertEquals(threads.length, 2);
+  await results.return!();
   await turn();
   await end(pool, threads);
 });

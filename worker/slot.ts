@@ -112,6 +112,9 @@ const SHORT = 1, COLD = 64, SPEED_UP = 10;
 /** One that has not answered for so many ms, and was to be through, has a job that takes longer. Less, and a thread that just does not run is taken for that. */
 const OVERDUE = 1;
 
+/** One that has not answered for so many ms has something else to do than short jobs, or is the only one that has, be it a chunk of a map. Less, and workers are started for jobs that are cold. */
+const SILENT = 4;
+
 /** Runs are counted up to here, and then again from 0: they are 32-bit integers to the worker. */
 const MOST_RUNS = 2 ** 30;
 
@@ -274,11 +277,20 @@ export class Slot {
     return Math.floor(time / this.#thread.pace);
   }
 
-  /** How many jobs it will do in a ms, if they are short and as far as can be told: 0 where some wait for something, and while one takes longer than it seemed. */
+  /** How many jobs it does in a ms, if they are short and as far as can be told: 0 where some wait for something, and while one takes longer than it seemed. */
   get jobsInMs(): number {
     const { pace } = this.#thread;
-    if (pace >= SHORT || this.#capacity > 1 || this.#heldUp || !this.#isOpen || this.#isLate) return 0;
-    return (this.#sent - this.#load < COLD ? SPEED_UP : 1) / pace;
+    return pace >= SHORT || this.#capacity > 1 || this.#heldUp || !this.#isOpen || this.#isSilent(SILENT) ? 0 : 1 / pace;
+  }
+
+  /** How many times as many the next ones will be that it does in that time. */
+  get speedUp(): number {
+    return this.done < COLD ? SPEED_UP : 1;
+  }
+
+  /** How many jobs it has done, or given back. */
+  get done(): number {
+    return this.#sent - this.#load;
   }
 
   /** Whether its jobs are tiny lately. */
@@ -298,14 +310,15 @@ export class Slot {
   }
 
   #isOverdue(): boolean {
-    if (this.#isLate) return true;
+    if (this.#isSilent(OVERDUE)) return true;
     this.#lookAfter = this.#sent + this.#lookStep;
     this.#lookStep *= 2;
     return false;
   }
 
-  get #isLate(): boolean {
-    return this.#load > 0 && this.#now() - this.#answeredAt > OVERDUE;
+  /** Whether it has something to do and has not answered for so many ms. */
+  #isSilent(time: number): boolean {
+    return this.#load > 0 && this.#now() - this.#answeredAt > time;
   }
 
   #answeredNow(): void {
