@@ -107,7 +107,7 @@ const TINY = 0.005, WORTH_WAKING = 0.5;
 const SHARE = 0.05;
 
 /** Short are jobs of less than so many ms. The first so many of a worker take ten times as long as the next ones, for which V8 has compiled what they need. */
-const SHORT = 1, COLD = 64, SPEED_UP = 10;
+const SHORT = 1, COLD = 32, SPEED_UP = 10;
 
 /** One that has not answered for so many ms, and was to be through, has a job that takes longer. Less, and a thread that just does not run is taken for that. */
 const OVERDUE = 1;
