@@ -18,8 +18,9 @@ export function within<T>(promise: Promise<T>): Promise<T> {
 }
 
 /** Whether a permission is granted: tests that need one say so in their name and are ignored without it. */
-export function granted(name: "read" | "write" | "run" | "ffi"): boolean {
-  return Deno.permissions.querySync({ name }).state === "granted";
+export function granted(name: "read" | "write" | "run" | "ffi" | "net"): boolean {
+  const permission: Deno.PermissionDescriptor = name === "net" ? { name, host: "127.0.0.1" } : { name };
+  return Deno.permissions.querySync(permission).state === "granted";
 }
 
 /** A chunk of a map, as its slot sends it. */

@@ -6,7 +6,7 @@ import { openLine } from "../worker/line_end.ts";
 import type { FromRuntime, FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
-import { chunkOf, moduleOf, within } from "./fixtures.ts";
+import { chunkOf, granted, moduleOf, within } from "./fixtures.ts";
 import { turn } from "./helpers.ts";
 
 // What goes beside the port and what goes by it: nobody is to notice but by the time that it takes.
@@ -294,26 +294,41 @@ for (const backend of ["worker", "killable"] as const) {
   });
 
   for (const how of ["a map of numbers", "calls"]) {
-    Deno.test(`A timer that a job waits for has its turn while its worker has ${how} to do without a pause (${backend})`, async () => {
-      await using pool = new ProcessPool({ backend, maxWorkers: 1, jobsPerWorker: 2 });
-      await pool.run(() => void Object.assign(globalThis, { burned: 0 }));
-      const burn = () => {
-        for (const end = performance.now() + 5; performance.now() < end;);
-        return ++(globalThis as unknown as { burned: number }).burned;
-      };
-      const nap = async () => {
-        const scope = globalThis as unknown as { burned: number };
-        const before = scope.burned;
-        await new Promise((resolve) => setTimeout(resolve, 30));
-        return scope.burned - before;
-      };
-      const napped = pool.run(nap);
-      if (how === "calls") await within(Promise.all(Array.from({ length: 100 }, () => pool.run(burn))));
-      else for await (const _ of pool.map(burn, new Float64Array(100) as Iterable<number>, { chunkSize: 4 }));
-      // They take 500 ms, and it was to be woken after 30.
-      const burned = await within(napped);
-      assert(burned < 50, `${burned} jobs of 5 ms were done meanwhile`);
-    });
+    for (const what of ["timer", "message", "connection"] as const) {
+      const ignore = what === "connection" && !granted("net");
+      const needs = what === "connection" ? ", needs net" : "";
+      const name = `A ${what} that a job waits for has its turn while its worker has ${how} to do without a pause (${backend}${needs})`;
+      Deno.test(name, { ignore }, async () => {
+        await using pool = new ProcessPool({ backend, maxWorkers: 1, jobsPerWorker: 2 });
+        using listener = what === "connection" ? Deno.listen({ hostname: "127.0.0.1", port: 0 }) : undefined;
+        await pool.run(() => void Object.assign(globalThis, { burned: 0 }));
+        const burn = () => {
+          for (const end = performance.now() + 5; performance.now() < end;);
+          return ++(globalThis as unknown as { burned: number }).burned;
+        };
+        const nap = async (what: string, port: number) => {
+          const scope = globalThis as unknown as { burned: number };
+          const before = scope.burned;
+          if (what === "timer") await new Promise((resolve) => setTimeout(resolve, 30));
+          else if (what === "connection") (await Deno.connect({ hostname: "127.0.0.1", port })).close();
+          else {
+            const { port1, port2 } = new MessageChannel();
+            await new Promise((resolve) => {
+              port2.onmessage = resolve;
+              port1.postMessage("wake up");
+            });
+            port2.close();
+          }
+          return scope.burned - before;
+        };
+        const napped = pool.run(nap, what, (listener?.addr as Deno.NetAddr | undefined)?.port ?? 0);
+        if (how === "calls") await within(Promise.all(Array.from({ length: 100 }, () => pool.run(burn))));
+        else for await (const _ of pool.map(burn, new Float64Array(100) as Iterable<number>, { chunkSize: 4 }));
+        // They take 500 ms, and it was to be woken after 30 at the most.
+        const burned = await within(napped);
+        assert(burned < 50, `${burned} jobs of 5 ms were done meanwhile`);
+      });
+    }
   }
 
   Deno.test(`A task that stops the clock stops only its own (${backend})`, async () => {
