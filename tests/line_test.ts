@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
-import { ASLEEP, AWAKE, BY_PORT, CHUNK, ITEM, ITEMS, Line, RETURNED, SKIPPED, THREW, WORKER } from "../worker/line.ts";
+import { ASLEEP, AWAKE, BY_PORT, CHUNK, ITEM, ITEMS, Line, PACE, RETURNED, SKIPPED, THREW, WORKER } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
 import type { FromRuntime, FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
 import type { Runtime } from "../worker/runtime.ts";
@@ -910,6 +910,14 @@ Deno.test("A line wakes its worker in the middle of a turn as often as there is 
   };
   try {
     assertEquals([wakes(63), wakes(1), wakes(63), wakes(64)], [false, true, false, true]);
+    const pace = new Float64Array(line.memory.bells);
+    // Those that take 0.05 ms together, but 256 at the most.
+    for (const [time, enough] of [[0.001, 64], [0.0005, 100], [0.0001, 256]] as const) {
+      pace[PACE] = time;
+      await undefined;
+      assertEquals([wakes(enough - 1), wakes(1)], [false, true]);
+    }
+    await undefined;
     assertEquals([wakes(1), wakes(1, () => line.takeReturned()), wakes(0, () => line.takeReturned())], [false, true, false]);
     wakes(1);
     await undefined;

@@ -48,8 +48,11 @@ const CELLS = 2 ** 14;
 /** So many bytes of long texts and buffers, each way: room for a quarter of that in one record. Less, and more of them go by messages; more, and they fall out of the caches of a core. */
 const BULK = 2 ** 20;
 
-/** So many jobs keep a worker busy for as long as it takes to wake it; that it is not woken for fewer in one turn saves waking it for each. */
-const ENOUGH = 64;
+/**
+ * A worker that sleeps is woken amid a turn when it has so many ms of work, which is what it takes to be woken, but not for fewer jobs than the first number, nor for more than the second, in
+ * which the caller may be wrong about that. Less, and it is through with them before the next ones come, and is woken for each few; more, and it waits for its caller.
+ */
+const WORTH_WAKING = 0.05, FEWEST = 64, MOST = 256;
 
 /**
  * Who spins keeps a core from those that compute. So a worker, which looks for its next job while the caller is about to send that, does so only while no more workers have jobs than
@@ -342,12 +345,16 @@ export class Line {
   #wakeSoon(calls: number): boolean {
     if (Atomics.load(this.#bells, WORKER) === AWAKE) return true;
     this.#unheard += calls;
-    if (this.#unheard >= ENOUGH) this.#wakeNow();
+    if (this.#isWorthWaking) this.#wakeNow();
     else if (!this.#wakesAtEnd) {
       this.#wakesAtEnd = true;
       queueMicrotask(this.#wakeAtEnd);
     }
     return false;
+  }
+
+  get #isWorthWaking(): boolean {
+    return this.#unheard >= FEWEST && (this.#unheard >= MOST || this.#unheard * this.pace >= WORTH_WAKING);
   }
 
   #wakeAtEnd = (): void => {
