@@ -10,7 +10,7 @@ import {
   type ProcessPoolOptions,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import { moduleOf, within } from "./fixtures.ts";
+import { granted, moduleOf, within } from "./fixtures.ts";
 import { meet, Meeting, thrownBy, turn } from "./helpers.ts";
 
 const BACKENDS = ["worker", "killable"] as const;
@@ -844,6 +844,32 @@ async function heldLocks(): Promise<string[]> {
   const { locks } = navigator as unknown as { locks: { query(): Promise<{ held: { name: string }[] }> } };
   return (await locks.query()).held.map(({ name }) => name);
 }
+
+/** Does something while there is another navigator in the place of the platform's, such as what makes a DOM for tests puts there. */
+async function withOtherNavigator<T>(action: () => Promise<T>): Promise<T> {
+  const own = Object.getOwnPropertyDescriptor(globalThis, "navigator")!;
+  Object.defineProperty(globalThis, "navigator", { configurable: true, value: { userAgent: "test", hardwareConcurrency: 1, locks: null } });
+  try {
+    return await action();
+  } finally {
+    Object.defineProperty(globalThis, "navigator", own);
+  }
+}
+
+for (const backend of BACKENDS) {
+  Deno.test(`A pool does without the platform's navigator (${backend})`, async () => {
+    await withOtherNavigator(async () => {
+      await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+      assertEquals(await within(pool.run((x: number) => x + 1, 1)), 2);
+      assertInstanceOf(await (await pool.submit(() => Deno.exit(3))).exception(), WorkerDiedError);
+    });
+  });
+}
+
+Deno.test("locks() are those of the program where they are loaded beside another navigator", { ignore: !granted("read") }, async () => {
+  const { locks } = await withOtherNavigator(() => import("../worker/locks.ts?beside"));
+  await locks().request("process-pool test", async () => assert((await heldLocks()).includes("process-pool test")));
+});
 
 for (const backend of BACKENDS) {
   Deno.test(`A job that ends its worker has not run for too long, though its caller hears of that later (${backend})`, async () => {
