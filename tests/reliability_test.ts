@@ -845,6 +845,25 @@ async function heldLocks(): Promise<string[]> {
   return (await locks.query()).held.map(({ name }) => name);
 }
 
+for (const backend of BACKENDS) {
+  Deno.test(`A worker goes on when a task has taken Deno, WebAssembly and eval away, and errors are what they are (${backend})`, async () => {
+    const takeAway = () => {
+      Object.assign(globalThis, { NotFound: Deno.errors.NotFound, CompileError: WebAssembly.CompileError });
+      for (const name of ["Deno", "WebAssembly", "eval"]) Reflect.deleteProperty(globalThis, name);
+    };
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, initializer: takeAway });
+    const fail = (name: string) => {
+      throw new (Reflect.get(globalThis, name))(`a ${name}`);
+    };
+    const errors: unknown[] = [];
+    for (const name of ["NotFound", "CompileError", "RangeError"]) errors.push(await (await pool.submit(fail, name)).exception());
+    const classes = [Deno.errors.NotFound, WebAssembly.CompileError, RangeError];
+    assertEquals(errors.map((error) => (error as Error).constructor), classes);
+    assertEquals(errors.map((error) => (error as Error).message), ["a NotFound", "a CompileError", "a RangeError"]);
+    assertEquals([await pool.run((x: number) => x + 1, 1), pool.inspect().map(({ worker }) => worker)], [2, [1]]);
+  });
+}
+
 /** Does something while there is another navigator in the place of the platform's, such as what makes a DOM for tests puts there. */
 async function withOtherNavigator<T>(action: () => Promise<T>): Promise<T> {
   const own = Object.getOwnPropertyDescriptor(globalThis, "navigator")!;

@@ -15,6 +15,7 @@ import {
   WITHDRAWN,
 } from "../worker/protocol.ts";
 import { type Calls, createRuntime } from "../worker/runtime.ts";
+import { granted } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
 
 // What runs in workers, run here: there are no counts of lines from a worker.
@@ -463,4 +464,18 @@ Deno.test("encodeError() takes what it can of an error whose parts resist", () =
   const { message, kept, callback, port, errors } = decoded;
   assertEquals([message, kept, callback, port, errors], ["message", { a: 1 }, undefined, undefined, Object.assign([], { 2: "third" })]);
   assertThrows(() => error.broken);
+});
+
+Deno.test("Errors are taken apart and put together where there is no WebAssembly, as with --v8-flags=--jitless", {
+  ignore: !granted("read"),
+}, async () => {
+  const own = Object.getOwnPropertyDescriptor(globalThis, "WebAssembly")!;
+  Reflect.deleteProperty(globalThis, "WebAssembly");
+  try {
+    const { decodeError } = await import("../worker/decode_error.ts?jitless");
+    const error = decodeError(encodeError(new RangeError("no"), () => undefined), () => undefined) as Error;
+    assertEquals([error.constructor, error.message], [RangeError, "no"]);
+  } finally {
+    Object.defineProperty(globalThis, "WebAssembly", own);
+  }
 });

@@ -35,16 +35,23 @@ function platformError(builtin: string, { message, name }: { message: string; na
   if (builtin === "DOMException") return new DOMException(message, name);
   if (builtin === "AggregateError") return new AggregateError([], message);
   if (builtin === "SuppressedError") return new SuppressedError(undefined, undefined, message);
-  const found = Object.hasOwn(Deno.errors, builtin) ? Deno.errors[builtin as keyof typeof Deno.errors] : PLATFORM.get(builtin);
-  return new (found ?? Error)(message);
+  return new (PLATFORM.get(builtin) ?? Error)(message);
 }
 
-const { CompileError, LinkError, RuntimeError } = WebAssembly;
-const PLATFORM = new Map<string, new (message: string) => Error>(
-  [EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError, CompileError, LinkError, RuntimeError].map(
-    (constructor) => [constructor.name, constructor],
-  ),
-);
+/** There is no WebAssembly where V8 is not to make code (`--v8-flags=--jitless`). */
+const { CompileError, LinkError, RuntimeError } = (globalThis.WebAssembly ?? {}) as Partial<typeof WebAssembly>;
+const PLATFORM = new Map<string, (new (message: string) => Error) | undefined>(Object.entries({
+  EvalError,
+  RangeError,
+  ReferenceError,
+  SyntaxError,
+  TypeError,
+  URIError,
+  CompileError,
+  LinkError,
+  RuntimeError,
+  ...Deno.errors,
+}));
 
 function hide(error: Error, name: string, value: string): void {
   Object.defineProperty(error, name, { value, enumerable: false, writable: true, configurable: true });

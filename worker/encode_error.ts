@@ -8,15 +8,15 @@ import type { ErrorMessage, Thrown, ValueMessage } from "./protocol.ts";
  *
  * @param thrown What was thrown.
  * @param exportedClass Where a class is exported by a task module.
+ * @param platform Where the platform has its classes: for a thread whose tasks may have taken some of that away meanwhile.
  */
 export function encodeError(
   thrown: unknown,
   exportedClass: (constructor: unknown) => { module: number; name: string } | undefined,
+  platform: readonly (object | undefined)[] = [globalThis, Deno.errors, globalThis.WebAssembly],
 ): Thrown {
   /** Of an error that has more errors in it, the rest is left out: an endless chain of causes is of use to nobody. */
   const MOST_ERRORS = 1000;
-  /** Where the platform has its classes. */
-  const platform = [globalThis, Deno.errors, WebAssembly] as unknown as Record<string, unknown>[];
   const errors: ErrorMessage[] = [];
   const indexes = new Map<Error, number>();
 
@@ -55,7 +55,7 @@ export function encodeError(
       message.exported ??= exportedClass(constructor);
       // A class may have something else there.
       const name = typeof constructor?.name === "string" ? constructor.name : "";
-      if (platform.some((classes) => classes[name] === constructor)) {
+      if (platform.some((classes) => (classes as Record<string, unknown> | undefined)?.[name] === constructor)) {
         message.builtin = name;
         break;
       }

@@ -24,6 +24,7 @@ export async function workerMain(
   // As they are now: a task may put others in their place.
   const { postMessage } = port;
   const { apply } = Reflect;
+  const platform = [globalThis, Deno.errors, globalThis.WebAssembly];
   // Deno takes half a megabyte in each worker for a list of what is moved, be it empty.
   const post = (message: FromWorker, transfer: Transferable[] = []): void =>
     void apply(postMessage, port, transfer.length > 0 ? [message, transfer] : [message]);
@@ -48,7 +49,7 @@ export async function workerMain(
       post(message, transfer);
       line?.posted(message);
     },
-    encode: encodeError,
+    encode: (thrown, exportedClass) => encodeError(thrown, exportedClass, platform),
     imports: imports.map((module) => () => load(module)),
     reuse: (buffer) => line!.reuse(buffer),
     hasRoom: () => line?.resume(),

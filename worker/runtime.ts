@@ -87,6 +87,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const { now: timeOfDay } = Date;
   const { hasOwn } = Object;
   const { apply, getPrototypeOf } = Reflect;
+  const evaluate = eval;
   const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer;
   const { isView } = Memory;
   const { isArray } = Array;
@@ -269,7 +270,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       // Within a function, so that an arrow function has no `this`, as others have none. It would else be the global object, and what is not there a wrong result; and so would be
       // what this thread has under the names of variables that are not sent.
       const source = `(function () { "use strict"; return (${text}\n); let name, location; })()`;
-      const func: Func = (0, eval)(`${source}\n//# sourceURL=process-pool/${encodeURIComponent(name.toWellFormed())}`);
+      const func: Func = evaluate(`${source}\n//# sourceURL=process-pool/${encodeURIComponent(name.toWellFormed())}`);
       bySource.add(func);
       return func;
     } catch (thrown) {
