@@ -337,7 +337,8 @@ function resolveModule(given: unknown, index: number): KnownModule {
       `Cannot ${ACTION} as 'modules[${index}].exports' must be what the module exports: current value is ${show(exports)}`,
     );
   }
-  if (!URL.canParse(url)) throw moduleError(index, url);
+  // On Windows a path begins as an address does, with a letter and a colon.
+  if (!URL.canParse(url) || /^[a-z]:/i.test(String(url))) throw moduleError(index, url);
   return { url: new URL(url).href, exports: exports as Record<string, unknown> | undefined };
 }
 

@@ -352,6 +352,7 @@ Deno.test({
       ["modules: [4]", () => module(4), TypeError, `Cannot create pool as 'modules[0]' ${MODULE} 4`],
       ["modules: [null]", () => module(null), TypeError, `Cannot create pool as 'modules[0]' ${MODULE} null`],
       ["modules: a relative path", () => module("./tasks.ts"), TypeError, `Cannot create pool as 'modules[0]' ${MODULE} "./tasks.ts"`],
+      ["modules: a path of Windows", () => module("C:/tasks.ts"), TypeError, `Cannot create pool as 'modules[0]' ${MODULE} "C:/tasks.ts"`],
       ["modules: [{}]", () => module({}), TypeError, `Cannot create pool as 'modules[0]' ${MODULE} an object of class Object`],
       [
         "modules: url of the wrong type",
