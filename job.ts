@@ -80,7 +80,8 @@ export interface JobBaseOptions<R> {
    * Called once when the job has settled, however it did; if another callback has settled it, by `cancel()` for example, when that one has
    * returned. A promise that it returns holds the job's place in the gate until it settles, so that a slow callback holds back the
    * submitter: it must wait neither for a submission of its own, whose place it may hold, nor for `shutdown()`, which waits for it. What it
-   * throws goes to the pool's `onError`.
+   * throws goes to the pool's `onError`. An AsyncLocalStorage may have somebody else's store in it, as in `retryIf`: where one is asked for, give
+   * `AsyncLocalStorage.bind(callback)`. Who awaits a result has their own.
    *
    * @default {undefined}
    */
@@ -467,6 +468,7 @@ export class Future<R> {
   /**
    * Calls back once when the job has settled, however it did; soon, if it has already. Callbacks are called in the order of the calls.
    * `shutdown()` waits for callbacks and what they return: one that awaits `shutdown()`, or the end of `await using`, waits for itself for ever.
+   * An AsyncLocalStorage may have somebody else's store in them: where one is asked for, give `AsyncLocalStorage.bind(callback)`.
    *
    * @param callback Gets this future.
    * @returns Settles as the callback does. What the callback throws goes to the pool's `onError` if nobody looks at this promise.

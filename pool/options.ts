@@ -54,7 +54,8 @@ export interface ProcessPoolOptions {
   /**
    * What runs tasks. `"worker"`: Web Workers, which start fastest. `"killable"`: workers of node:worker_threads, which can be stopped while
    * they compute (but for loops that V8 never interrupts: docs/reliability.md); with `permissions` they read their task modules with these. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied,
-   * closures work, and a task that computes holds up the program.
+   * closures work, and a task that computes holds up the program; an AsyncLocalStorage may have somebody else's store in a task, unless that is
+   * made by `AsyncLocalStorage.bind(task)`.
    *
    * @default {"worker", or "killable" for a pool with a jobTimeout or a memoryLimit}
    */
