@@ -660,3 +660,31 @@ async function runProgram(
     await Deno.remove(directory, { recursive: true });
   }
 }
+
+const { state: net } = Deno.permissions.querySync({ name: "net", host: "127.0.0.1" });
+
+Deno.test("An inline pool lets the network go on beside tiny jobs that follow each other (needs --allow-net=127.0.0.1)", {
+  ignore: net !== "granted",
+}, async () => {
+  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1 });
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  let isThrough = false;
+  let turns = 0;
+  const timer = setInterval(() => turns++);
+  async function answer(): Promise<void> {
+    using connection = await listener.accept();
+    await connection.write(new Uint8Array(1));
+    await connection.read(new Uint8Array(1));
+  }
+  async function ask(): Promise<void> {
+    using connection = await Deno.connect({ hostname: "127.0.0.1", port: (listener.addr as Deno.NetAddr).port });
+    await connection.read(new Uint8Array(1));
+    await connection.write(new Uint8Array(1));
+  }
+  const exchange = Promise.all([answer(), ask()]).finally(() => isThrough = true);
+  while (!isThrough) await pool.run(() => {});
+  clearInterval(timer);
+  await exchange;
+  // It takes several looks at sockets, which would be sixty turns apart.
+  assert(turns < 60, `${turns} turns`);
+});
