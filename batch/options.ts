@@ -1,5 +1,6 @@
 import { checkedFunc, type Task, type TaskRef } from "../job.ts";
 import { Checks, MEMORY_LIMITS, show } from "../pool/checks.ts";
+import { CORES } from "../worker/line.ts";
 import type { BatchInput } from "./inputs.ts";
 import type { BatchProgress } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
@@ -204,7 +205,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
     outputFormat,
     errors,
     ordered = true,
-    workers = navigator.hardwareConcurrency,
+    workers = CORES,
     chunk,
     timeout = Infinity,
     memoryLimit,

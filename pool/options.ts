@@ -1,5 +1,6 @@
 import { checkedFunc, type Task, type TaskRef } from "../job.ts";
 import { inlineLanes } from "../worker/inline.ts";
+import { CORES } from "../worker/line.ts";
 import { killableWorkers } from "../worker/node_worker.ts";
 import type { StartThread } from "../worker/protocol.ts";
 import { type KnownModule, TaskTable } from "../worker/tasks.ts";
@@ -253,7 +254,7 @@ const BACKENDS: Record<Backend, (options: ThreadOptions) => StartThread> = {
 export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const checks = new Checks(ACTION);
   const {
-    maxWorkers = navigator.hardwareConcurrency,
+    maxWorkers = CORES,
     queueSize,
     modules = [],
     permissions: wanted,

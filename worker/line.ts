@@ -55,10 +55,10 @@ const BULK = 2 ** 20;
 const WORTH_WAKING = 0.05, FEWEST = 64, MOST = 256;
 
 /**
- * Who spins keeps a core from those that compute. So a worker, which looks for its next job while the caller is about to send that, does so only while no more workers have jobs than
+ * How many cores there are. Who spins keeps one from those that compute. So a worker, which looks for its next job while the caller is about to send that, does so only while no more workers have jobs than
  * there are cores beside that of the caller.
  */
-const CORES = navigator.hardwareConcurrency;
+export const CORES: number = navigator.hardwareConcurrency;
 
 /**
  * Where but one worker has jobs, and they are due in less than so many ms, the caller spins as long before it waits: to be woken takes 5 to 80 µs. More, and the thread does nothing
