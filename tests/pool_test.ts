@@ -663,14 +663,12 @@ async function runProgram(
 
 const { state: net } = Deno.permissions.querySync({ name: "net", host: "127.0.0.1" });
 
-Deno.test("An inline pool lets the network go on beside tiny jobs that follow each other (needs --allow-net=127.0.0.1)", {
-  ignore: net !== "granted",
-}, async () => {
-  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1 });
+/** How many turns of the event loop an exchange by sockets takes, from its beginning on, beside something that keeps this thread busy until it is over. */
+async function turnsOfExchange(keepBusy: (begin: () => void, isOver: () => boolean) => Promise<void>): Promise<number> {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  let isThrough = false;
+  let isOver = false;
   let turns = 0;
-  const timer = setInterval(() => turns++);
+  let exchange: Promise<unknown> | undefined;
   async function answer(): Promise<void> {
     using connection = await listener.accept();
     await connection.write(new Uint8Array(1));
@@ -681,10 +679,44 @@ Deno.test("An inline pool lets the network go on beside tiny jobs that follow ea
     await connection.read(new Uint8Array(1));
     await connection.write(new Uint8Array(1));
   }
-  const exchange = Promise.all([answer(), ask()]).finally(() => isThrough = true);
-  while (!isThrough) await pool.run(() => {});
-  clearInterval(timer);
+  const begin = (): void => {
+    const timer = setInterval(() => turns++);
+    exchange = Promise.all([answer(), ask()]).finally(() => {
+      isOver = true;
+      clearInterval(timer);
+    });
+  };
+  await keepBusy(begin, () => isOver);
   await exchange;
+  return turns;
+}
+
+Deno.test("An inline pool lets the network go on beside tiny jobs that follow each other (needs --allow-net=127.0.0.1)", {
+  ignore: net !== "granted",
+}, async () => {
+  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1 });
+  const turns = await turnsOfExchange(async (begin, isOver) => {
+    begin();
+    while (!isOver()) await pool.run(() => {});
+  });
   // It takes several looks at sockets, which would be sixty turns apart.
+
   assert(turns < 60, `${turns} turns`);
+});
+
+Deno.test("A map lets the network go on beside an input that never waits (needs --allow-net=127.0.0.1)", {
+  ignore: net !== "granted",
+}, async () => {
+  await using pool = new ProcessPool({ maxWorkers: 2 });
+  const turns = await turnsOfExchange(async (begin, isOver) => {
+    async function* input() {
+      for (let i = 0; !isOver(); i++) yield i;
+    }
+    let results = 0;
+    // Its chunks are large by then.
+    for await (const _ of pool.map((x: number) => x, input())) if (++results === 300_000) begin();
+  });
+
+  // Each of its looks at sockets would be sixty turns apart.
+  assert(turns < 120, `${turns} turns`);
 });

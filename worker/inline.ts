@@ -1,6 +1,6 @@
 import type { FromRuntime, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 import { createRuntime, type Runtime } from "./runtime.ts";
-import { afterSockets, soon } from "./soon.ts";
+import { soon } from "./soon.ts";
 
 /**
  * The backend `inline`: each thread is a lane on the calling thread. Nothing is copied, closures work, nothing can be stopped.
@@ -34,7 +34,7 @@ class InlineThread implements Thread {
 
   post(message: ToRuntime): void {
     this.#open++;
-    if (this.#inbox.push(message) === 1) this.#callOff = soon(() => this.#deliver(), afterSockets);
+    if (this.#inbox.push(message) === 1) this.#callOff = soon(() => this.#deliver());
   }
 
   get pace(): number {

@@ -1,6 +1,6 @@
 import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
 import { makeQueueMemory, openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
-import { soon } from "./soon.ts";
+import { atNextTick, soon } from "./soon.ts";
 
 /** The memory that both ends of a line share. */
 export interface LineMemory {
@@ -384,7 +384,7 @@ export class Line {
     if (this.#closed) return;
     if (!(this.#areDue ? this.#replies.spin(DUE_SOON) : this.#replies.hasNext)) return this.#listen();
     if (this.pace < QUICK) soon(this.#take);
-    else setImmediate(this.#take);
+    else atNextTick(this.#take);
   };
 
   /** Whether all its jobs are due in no time, and nobody else's. */
@@ -430,7 +430,7 @@ export class Line {
   #take = (): void => {
     if (this.#closed) return;
     this.drain();
-    if (this.#open > 0) return void setImmediate(this.#replies.hasNext ? this.#take : this.#lookOnce);
+    if (this.#open > 0) return atNextTick(this.#replies.hasNext ? this.#take : this.#lookOnce);
     this.#listening = false;
   };
 
@@ -445,9 +445,6 @@ export class Line {
 
 /** How many lines of this thread have jobs that were not answered. */
 let busyLines = 0;
-
-/** A macrotask, at once. */
-declare const setImmediate: (callback: () => void) => unknown;
 
 /** Whether nothing more comes of a job. */
 function isLast(message: FromWorker): message is Extract<FromWorker, { run: number }> {

@@ -1,47 +1,54 @@
 /**
- * After so many ms without a turn of the event loop, what would come next waits for one. Shorter costs turns, longer lets timers, network and Ctrl-C wait for short jobs
- * that follow each other.
+ * After so many ms without a whole turn of the event loop, what would come next waits for one. Shorter costs turns, longer lets network and Ctrl-C wait for short jobs that follow
+ * each other.
  */
 const LONGEST_STRETCH = 10;
 
+/** Where there is always something to do, Deno 2.9 looks at sockets and signals at one tick of the event loop in about sixty (tokio's `event_interval`). A tick takes a µs. */
+const TICKS = 64;
+
+const { waitAsync, notify } = Atomics;
+const ticks = new Int32Array(new SharedArrayBuffer(4));
 let lastTurn = performance.now();
+/** There while one is taken. */
+let turn: Promise<void> | undefined;
 
-/** Calls back at a turn of the event loop. The function that is returned calls that off. */
-type Turn = (callback: () => void) => () => void;
-
+/** A tick of the event loop, at once: `setTimeout` would let a millisecond pass. */
 declare const setImmediate: (callback: () => void) => unknown;
-declare const clearImmediate: (immediate: unknown) => void;
-
-// As they are now: a test may put others in their place, whose time it turns by hand.
-const startTimer = global<typeof setTimeout>("setTimeout");
-const stopTimer = global<typeof clearTimeout>("clearTimeout");
-
-/** What a global is now, to be had later: to look at timers takes Deno some ms. */
-function global<T>(name: string): () => T {
-  const { value, get } = Object.getOwnPropertyDescriptor(globalThis, name)!;
-  return () => value ?? get!.call(globalThis);
-}
-
-/** At once. Where there is always something to do, Deno 2.9 looks at sockets and signals at one such turn in sixty (tokio's `event_interval`). */
-const atOnce: Turn = (callback) => {
-  const immediate = setImmediate(callback);
-  return () => clearImmediate(immediate);
-};
-
-/** When Deno has looked at sockets and signals, too, which lets a millisecond or two pass. */
-export const afterSockets: Turn = (callback) => {
-  const timer = startTimer()(callback);
-  return () => stopTimer()(timer);
-};
 
 /** Calls back before other work of the event loop, unless that has waited long. The function that is returned calls off what has to wait. */
-export function soon(callback: () => void, turn: Turn = atOnce): () => void {
-  if (performance.now() - lastTurn < LONGEST_STRETCH) {
-    queueMicrotask(callback);
-    return () => {};
-  }
-  return turn(() => {
-    lastTurn = performance.now();
-    callback();
+export function soon(callback: () => void): () => void {
+  if (isTurnDue()) return afterTurn(callback);
+  queueMicrotask(callback);
+  return () => {};
+}
+
+/** Calls back when the event loop has looked at other work, and at all of it if that has waited long. */
+export function atNextTick(callback: () => void): void {
+  if (isTurnDue()) afterTurn(callback);
+  else setImmediate(callback);
+}
+
+function isTurnDue(): boolean {
+  return performance.now() - lastTurn >= LONGEST_STRETCH;
+}
+
+/** The function that is returned calls it off. */
+function afterTurn(callback: () => void): () => void {
+  let isWanted = true;
+  turn ??= wholeTurn();
+  turn.then(() => {
+    if (isWanted) callback();
   });
+  return () => void (isWanted = false);
+}
+
+async function wholeTurn(): Promise<void> {
+  for (let i = 0; i < TICKS; i++) {
+    const { value } = waitAsync(ticks, 0, 0);
+    notify(ticks, 0);
+    await value;
+  }
+  lastTurn = performance.now();
+  turn = undefined;
 }
