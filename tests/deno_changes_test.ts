@@ -1,12 +1,12 @@
 /**
- * What Deno 2.9 does that the backend `killable` is built around, or that the documentation warns of. Each of these tests fails on the day Deno does otherwise, and says what can be
+ * What Deno 2.9 does that the pool is built around, or that the documentation warns of. Each of these tests fails on the day Deno does otherwise, and says what can be
  * changed then. Loops that cannot be stopped run in programs of their own, which are killed.
  *
  * @module
  */
 
 import { ProcessPool } from "@procpool/process-pool";
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { granted, within } from "./fixtures.ts";
 
 const needsRun = { ignore: !granted("run") || !granted("read") };
@@ -153,4 +153,29 @@ Deno.test("Deno copies nothing of most objects of the platform, and says nothing
   assertEquals(await within(Array.fromAsync(pool.map((value: object) => Object.keys(value).length, given))), given.map(() => 0));
   // These it copies.
   assertEquals(await within(pool.run((blob: Blob) => blob.text(), new Blob(["text"]))), "text");
+});
+
+Deno.test("Deno looks at sockets at one tick in sixty where there is always something to do (needs --allow-net=127.0.0.1)", {
+  ignore: !granted("net"),
+}, async () => {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  let most = 0;
+  for (let i = 0; i < 10; i++) {
+    let isThrough = false;
+    const connected = Deno.connect({ hostname: "127.0.0.1", port: listener.addr.port }).finally(() => isThrough = true);
+    // It has been connected by then.
+    for (const end = performance.now() + 5; performance.now() < end;);
+    let ticks = 0;
+    for (; !isThrough; ticks++) await new Promise((resolve) => void setImmediate(resolve));
+    (await connected).close();
+    (await listener.accept()).close();
+    most = Math.max(most, ticks);
+  }
+  // Else: one tick is a turn in worker/soon.ts and worker/runtime.ts.
+  assert(most > 20, `${most} ticks`);
+});
+
+Deno.test("Deno loads what timers need when somebody first looks at them", () => {
+  // Else: to take a turn, `setImmediate` may be as good in worker/runtime.ts.
+  for (const name of ["setImmediate", "setTimeout"]) assert(Object.getOwnPropertyDescriptor(globalThis, name)?.get !== undefined, name);
 });
