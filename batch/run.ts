@@ -117,7 +117,9 @@ interface Active {
   before: number;
   verdict: Verdict | undefined;
   attempt: number;
-  /** How often its worker died while it ran no record. */
+  /** Whether a worker has died while it put that down. */
+  brief: boolean;
+  /** How often its worker died while it ran no record, since one was done. */
   barren: number;
   /** The commit after which it was halted. */
   halted: number | undefined;
@@ -311,6 +313,7 @@ export class BatchRun {
       before: -1,
       verdict: undefined,
       attempt: 1,
+      brief: false,
       barren: 0,
       halted: undefined,
       reason: undefined,
@@ -325,14 +328,14 @@ export class BatchRun {
   }
 
   async #submit(active: Active): Promise<void> {
-    const { part: { piece }, lane, before, attempt, verdict, barren } = active;
+    const { part: { piece }, lane, before, attempt, verdict, brief } = active;
     const { halt, limit, ordered } = this.#parts.options;
     const done = lane.state();
     const limits: RunnerLimits = {
       before,
       attempt,
       verdict,
-      brief: verdict !== undefined && barren > 0,
+      brief,
       slice: SLICE,
       maxRecords: ordered ? limit - this.#counts.records - done.records : limit,
       maxFailures: halt.failed - this.#counts.failed - done.failed,
@@ -379,17 +382,20 @@ export class BatchRun {
     // It may have died of a record before it said which attempt that was.
     const attempts = Math.max(1, lane.attempt, this.#isKnown(active, sequence) ? active.attempt : 1);
     const time = performance.now() - active.since;
+    if (lane.state(sequence).records > (active.job?.before.records ?? 0)) active.barren = 0;
     this.#tell(active, lane.state(sequence));
     lane.leave(sequence);
     if (running && unknown) {
       active.before = current;
       active.verdict = undefined;
       active.attempt = 1;
+      active.brief = false;
     } else if (running && !settled) {
       const failed = attempts > this.#parts.options.retries;
       active.verdict = failed ? { ...explainDeath(active.halted === undefined ? error : active.reason, attempts), time } : undefined;
       active.before = current;
       active.attempt = failed ? 1 : attempts + 1;
+      active.brief = false;
     } else if (begun && ++active.barren >= MOST_BARREN) {
       return this.#fail(
         new BatchError(`Cannot go on as workers die while they run no record: ${(error as Error).message}`, {
@@ -399,11 +405,13 @@ export class BatchRun {
       );
     } else if (settled) {
       active.before = 0;
+      active.brief ||= begun;
     } else if (sequence > 0) {
       // What was known of its next record has been used.
       active.before = -1;
       active.verdict = undefined;
       active.attempt = 1;
+      active.brief = false;
     }
     active.halted = undefined;
     active.kill = undefined;

@@ -188,6 +188,26 @@ Deno.test(
 );
 
 Deno.test(
+  `batch() with 'memoryLimit' keeps a record whole that comes behind one that workers have no room for ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const long = "b".repeat(100_000);
+    const input = folder.write("in.ndjson", `"a"\n"${"é".repeat(2 ** 24)}"\n"${long}"\n"d"\n`);
+    const task = (x: string) => {
+      if (x.length > 1) self.close();
+      return x.length > 1 ? new Promise(() => {}) : x;
+    };
+    // All in one part, through the calling thread.
+    const lines = new Blob([Deno.readFileSync(input)]).stream();
+    await run(task, { input: lines, output: folder.of("out"), memoryLimit: 16, chunk: 2 ** 26 });
+    const errors = folder.json("out.errors.ndjson").map(({ line, record, truncated }) => [line, record.length, truncated]);
+    assertEquals(errors, [[2, 2 ** 14, true], [3, long.length + 2, undefined]]);
+    assertEquals(folder.json("out"), ["a", "d"]);
+  },
+);
+
+Deno.test(
   `batch() with 'memoryLimit' runs a row no more often than it may that workers die of before they run it ${NEEDS}`,
   { ignore },
   async () => {
