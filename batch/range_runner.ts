@@ -395,6 +395,13 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   // One block: whole records, from `from` to `to` in `bytes`, of which the first byte is that of `base` in the input
 
+  /** Says that what a worker dies of now is the next record. */
+  function blame(): void {
+    words[CURRENT] = 0;
+    words[ATTEMPT] = 1;
+    words[PHASE] = 1;
+  }
+
   /** Undefined if it is too long: V8 has no string of half a gigabyte. */
   function textBetween(bytes: Uint8Array, from: number, to: number): string | undefined {
     try {
@@ -404,23 +411,22 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     }
   }
 
-  /** Runs records that are too long together, one by one. One that is so by itself fails, as does one that workers die of though it is not run. */
-  async function runLong(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
+  /** Runs records one by one that are too long together, or of which it is to be known which one a worker dies of. */
+  async function runEach(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
+    const block = bytes.subarray(0, to);
     for (let at = from, end = to; at < to; at = end) {
-      const block = bytes.subarray(0, to);
       end = inputFormat === "csv" ? endOfRow(block, at) : block.indexOf(NEWLINE, at) + 1;
       if (end <= 0) end = to;
-      if (end - at < to - from ? await runBlock(bytes, base, at, end) : failLong(bytes, base, at, end)) return true;
+      if (await runBlock(bytes, base, at, end, true)) return true;
     }
     return position >= piece.end;
   }
 
+  /** Puts down a record that is too long by itself, or that workers die of though it is not run. */
   function failLong(bytes: Uint8Array, base: number, from: number, to: number): boolean {
     [begin, parsing] = [clock(), 0];
     [firstLine, firstOffset] = [lines, base + from];
-    words[CURRENT] = 0;
-    words[ATTEMPT] = 1;
-    words[PHASE] = 1;
+    blame();
     lines += linesUpTo(to, bytes, from);
     const known = before >= 0 && before-- === 0 ? verdict : undefined;
     const kept = brief && known !== undefined ? LEAST_KEPT : MOST_KEPT;
@@ -435,15 +441,17 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   /** Runs all of them; true if the range, or the time for it, is over. */
-  async function runBlock(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
+  async function runBlock(bytes: Uint8Array, base: number, from: number, to: number, single = false): Promise<boolean> {
     const values = asJson && !alone && to - from <= BLOCK ? parseTogether(bytes, from, to) : undefined;
     // The lines of objects that are parsed already are looked at only if one of them fails.
     let texts: string[] | undefined;
     let ascii = false;
     let suspicious = false;
     if (values === undefined) {
+      if (alone && !single && to - from > BLOCK) return runEach(bytes, base, from, to);
+      if (alone && single) blame();
       const text = brief && before === 0 && to - from > 4 * LEAST_KEPT ? undefined : textBetween(bytes, from, to);
-      if (text === undefined) return runLong(bytes, base, from, to);
+      if (text === undefined) return single ? failLong(bytes, base, from, to) : runEach(bytes, base, from, to);
       // Every character that is more than one byte makes the text shorter than the bytes.
       ascii = text.length === to - from;
       suspicious = text.includes("\uFFFD");

@@ -382,7 +382,8 @@ export class BatchRun {
     // It may have died of a record before it said which attempt that was.
     const attempts = Math.max(1, lane.attempt, this.#isKnown(active, sequence) ? active.attempt : 1);
     const time = performance.now() - active.since;
-    if (lane.state(sequence).records > (active.job?.before.records ?? 0)) active.barren = 0;
+    const records = lane.state(sequence).records - (active.job?.before.records ?? 0);
+    if (records > 0) active.barren = 0;
     this.#tell(active, lane.state(sequence));
     lane.leave(sequence);
     if (running && unknown) {
@@ -403,12 +404,12 @@ export class BatchRun {
           cause: error,
         }),
       );
-    } else if (settled) {
-      active.before = 0;
-      active.brief ||= begun;
-    } else if (sequence > 0) {
-      // What was known of its next record has been used.
-      active.before = -1;
+    } else if (records <= active.before) {
+      active.before -= records;
+      active.brief ||= begun && settled;
+    } else if (begun || sequence > 0) {
+      // What was known of its next record has been used. Where it died of many that it read, it reads one by one now, which tells of which it dies.
+      active.before = begun ? 0 : -1;
       active.verdict = undefined;
       active.attempt = 1;
       active.brief = false;
