@@ -160,7 +160,14 @@ export function poolOptions(
   const killable = memoryLimit !== undefined || "ofMedian" in timeout || timeout.ms !== Infinity;
   const csv = formats.input === "csv";
   const setup = workerSetup({
-    options: { layout: LAYOUT, inputFormat: formats.input, outputFormat: formats.output, delimiter: formats.delimiter, retries },
+    options: {
+      layout: LAYOUT,
+      inputFormat: formats.input,
+      outputFormat: formats.output,
+      delimiter: formats.delimiter,
+      retries,
+      heap: memoryLimit === undefined ? Infinity : memoryLimit * 2 ** 20,
+    },
     module: task.module,
     task: task.name,
   });

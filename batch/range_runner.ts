@@ -16,6 +16,8 @@ export interface RunnerOptions {
   delimiter: string;
   /** How often a record is run again that failed. */
   retries: number;
+  /** Bytes of heap that a worker has; infinitely many where that has no limit. */
+  heap: number;
 }
 
 /** A part of the input: the lines that begin in a range of a file, or a block of whole records. */
@@ -92,7 +94,7 @@ export interface RunnerParts extends RunnerOptions {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function createRangeRunner(parts: RunnerParts): RangeRunner {
-  const { layout, inputFormat, outputFormat, delimiter, retries, task, bySource, parseCsv, rowEnd } = parts;
+  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, bySource, parseCsv, rowEnd } = parts;
   const {
     banks: BANKS,
     bankWords: BANK_WORDS,
@@ -402,8 +404,9 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     words[PHASE] = 1;
   }
 
-  /** Undefined if it is too long: V8 has no string of half a gigabyte. */
+  /** Undefined if it is too long: V8 has no string of half a gigabyte, and ends the whole program if one leaves it no room at all. */
   function textBetween(bytes: Uint8Array, from: number, to: number): string | undefined {
+    if (to - from > heap) return undefined;
     try {
       return decoder.decode(bytes.subarray(from, to));
     } catch {

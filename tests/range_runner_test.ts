@@ -26,6 +26,7 @@ function runner(parts: Partial<RunnerParts>) {
     inputFormat: "lines",
     outputFormat: "lines",
     retries: 0,
+    heap: Infinity,
     task: (x) => x,
     bySource: false,
     delimiter: ",",
@@ -525,6 +526,13 @@ Deno.test("createRangeRunner() keeps little of a long record that it puts down a
     [1, 1, "MemoryLimitError", long.slice(0, 2 ** 14)],
     [2, 70_002, "ParseError", other],
   ]);
+});
+
+Deno.test("createRangeRunner() reads no record that is longer than the heap, and runs all others that are read with it", async () => {
+  const long = `"${"a".repeat(10)}"`;
+  const { output, failed } = await runText(`1\n2\n${long}\n3\n`, { ...ndjson, heap: 10 });
+  assertEquals(output, "1\n2\n3\n");
+  assertEquals(failed, [{ line: 2, offset: 4, name: "ParseError", record: long + "\n", attempts: 1 }]);
 });
 
 Deno.test("createRangeRunner() writes results of any length and any characters", async () => {
