@@ -651,8 +651,8 @@ function explainFailure(error: unknown): unknown {
 /** Why there are no workers that have the task. */
 export function explainLoading(error: unknown): BatchError {
   const cause = error instanceof PoolBrokenError ? error.cause : error;
-  // A worker may end without an error.
-  const [, reason] = /\bthe last one (.+)$/s.exec(cause === undefined ? (error as Error).message : "") ?? [];
+  // A worker may end without an error. The limit that it may not have kept is no option of a batch.
+  const [, reason] = /\bthe last one (.+?)(?: \('startTimeout'\))?$/s.exec(cause === undefined ? (error as Error).message : "") ?? [];
   const message = cause instanceof Error ? cause.message : reason === undefined ? String(cause) : `a worker ${reason}`;
   if (message.startsWith(TASK_MISTAKE)) return new BatchError(message);
   return new BatchError(`Cannot run batch as the task module cannot be loaded: ${message}`, { cause });

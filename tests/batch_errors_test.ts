@@ -1,4 +1,6 @@
-import { assert, assertEquals } from "@std/assert";
+import { PoolBrokenError, ProcessPool } from "@procpool/process-pool";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { explainLoading } from "../batch/run.ts";
 import { until } from "./helpers.ts";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 
@@ -367,3 +369,12 @@ Deno.test(
     assertEquals(folder.json("out.ndjson"), ["ok", "bad\r", "bad", "ok"]);
   },
 );
+
+Deno.test("explainLoading() names no option that a batch does not have", async () => {
+  await using pool = new ProcessPool({ modules: ["data:text/javascript,await new Promise(() => {})"], startTimeout: 20 });
+  const error = await assertRejects(() => pool.run(() => {}), PoolBrokenError, "('startTimeout')");
+  assertEquals(
+    explainLoading(error).message,
+    "Cannot run batch as the task module cannot be loaded: a worker was not ready within 20 ms",
+  );
+});
