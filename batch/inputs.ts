@@ -1,5 +1,5 @@
 import { globToRegExp } from "@std/path/glob-to-regexp";
-import { BatchError, explained, explainPath } from "./errors.ts";
+import { BatchError, explained } from "./errors.ts";
 import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
 import { MARK, rowBegin, rowEnd } from "./rows.ts";
@@ -202,15 +202,14 @@ function patternOf(input: string): RegExp {
 
 async function walk(folder: string, depth: number, pattern: RegExp, found: string[]): Promise<void> {
   const within = folder === "" ? "." : folder.endsWith("/") ? folder : `${folder}/`;
-  try {
+  const look = async () => {
     for await (const { name, isDirectory } of Deno.readDir(within)) {
       const path = folder === "" ? name : `${folder.replace(/\/$/, "")}/${name}`;
       if (isDirectory && depth > 1) await walk(path, depth - 1, pattern, found);
       else if (!isDirectory && pattern.test(path)) found.push(path);
     }
-  } catch (error) {
-    throw explainPath(error, `folder '${within}' of the input`, { flag: `--allow-read=${within}` });
-  }
+  };
+  await explained(look, `folder '${within}' of the input`, { flag: `--allow-read=${within}` });
 }
 
 async function exists(path: string): Promise<boolean> {

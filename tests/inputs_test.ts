@@ -1,6 +1,6 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
-import { findSources, sampleOf } from "../batch/inputs.ts";
+import { expandInputs, findSources, sampleOf } from "../batch/inputs.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
 import { assertFails } from "./helpers.ts";
 
@@ -18,6 +18,25 @@ Deno.test(`findSources() says which file it is that the system lets nobody read 
     );
   } finally {
     Deno.open = open;
+  }
+});
+
+Deno.test(`expandInputs() says once which folder within a glob's it is that nobody can read ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  Deno.mkdirSync(folder.of("a"));
+  const { readDir } = Deno;
+  Deno.readDir = (path) => {
+    if (path === `${folder.path}/`) return readDir(path);
+    throw new Deno.errors.PermissionDenied("Permission denied (os error 13)");
+  };
+  try {
+    await assertFails(
+      () => expandInputs([`${folder.path}/*/*.ndjson`], new Set()),
+      BatchError as never,
+      `Cannot run batch as it cannot access the folder '${folder.path}/a/' of the input: Permission denied (os error 13)`,
+    );
+  } finally {
+    Deno.readDir = readDir;
   }
 });
 
