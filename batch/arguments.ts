@@ -57,7 +57,8 @@ Options:
                          net=example.com,api.org or env; inherit for what the
                          program may; may be given more than once
   --progress <how>       json for one JSON object a line on stderr, none for
-                         nothing (default: a line, on a terminal)
+                         nothing (default: a line, on a terminal, unless the
+                         results go to one)
   --report <file>        writes a report of the run as one page of HTML
   --dry-run <number>     print the results of the first records, and no more
   --help                 show this

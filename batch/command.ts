@@ -26,7 +26,10 @@ export async function batchCommand(args: readonly string[]): Promise<number> {
 }
 
 async function run({ task, options, report }: BatchRequest & { action: "run" }): Promise<number> {
-  const reporter = createReporter(report.progress, stderr, report.dryRun ? "dry run" : options.retryFailed ? "retry" : "batch");
+  // Results on a terminal show by themselves how it goes, and would stand behind a line of progress that is there.
+  const isShown = options.output === "-" && Deno.stdout.isTerminal();
+  const progress = report.progress === "auto" && isShown ? "none" : report.progress;
+  const reporter = createReporter(progress, stderr, report.dryRun ? "dry run" : options.retryFailed ? "retry" : "batch");
   using interrupt = new Interrupt({
     onSignal(signal, received) {
       reporter.tell("signal", `${signal}: ${received === "first" ? "records that run get 1 s, once more ends at once" : "ended at once"}`);

@@ -540,3 +540,26 @@ Deno.test("batchCommand() ends what nobody thought of with code 3, and says what
   }
   assertEquals(written, "process-pool: Cannot go on: OperationError: odd\n");
 });
+
+Deno.test(`batchCommand() draws no line of progress among results that go to a terminal ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const { writeSync } = Deno.stderr;
+  const args = ["data:text/javascript,export default () => {}", "--input", folder.write("in", ""), "--dry-run", "1"];
+  let written = "";
+  Deno.stderr.writeSync = (bytes) => {
+    written += new TextDecoder().decode(bytes);
+    return bytes.length;
+  };
+  Deno.stderr.isTerminal = () => true;
+  try {
+    for (const [isTerminal, begin] of [[false, "\r\x1b[K0 records, "], [true, "0 records, "]] as const) {
+      Deno.stdout.isTerminal = () => isTerminal;
+      written = "";
+      assertEquals(await batchCommand(args), 0);
+      assertEquals(written.slice(0, begin.length), begin);
+    }
+  } finally {
+    Deno.stderr.writeSync = writeSync;
+    for (const stream of [Deno.stderr, Deno.stdout]) Reflect.deleteProperty(stream, "isTerminal");
+  }
+});
