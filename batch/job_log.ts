@@ -6,6 +6,7 @@
  * @module
  */
 
+import { count, listed } from "../report/figures.ts";
 import { Coverage } from "./coverage.ts";
 import { goOnAt, openLocked, type OutputState } from "./output.ts";
 
@@ -205,19 +206,12 @@ export class JobLog implements Disposable {
   }
 }
 
+/** So many inputs are named that have changed: more, and nobody finds in what way. */
+const MOST_NAMED = 3;
+
 /** What of a batch has changed since a log was begun, in words; nothing if it can go on. */
 export function differences(before: Fingerprint, now: Fingerprint): string[] {
-  const found: string[] = [];
-  const [paths, pathsNow] = [before, now].map(({ inputs }) => inputs.map(({ path }) => path).join(", "));
-  if (paths !== pathsNow) found.push(`the input was '${paths}' and is '${pathsNow}'`);
-  else {
-    for (const [i, { path, size, changed, sample }] of before.inputs.entries()) {
-      const other = now.inputs[i]!;
-      if (size !== other.size) found.push(`the input '${path}' had ${size} bytes and has ${other.size}`);
-      else if (sample !== other.sample) found.push(`the input '${path}' has another content`);
-      else if (changed !== other.changed) found.push(`the input '${path}' was changed at ${other.changed}`);
-    }
-  }
+  const found = differentInputs(before.inputs, now.inputs);
   const { task, options } = before;
   if (task.module !== now.task.module) found.push(`the task module was '${task.module}' and is '${now.task.module}'`);
   else if (task.hash !== now.task.hash) found.push(`the task module '${task.module}', or what it imports, has another content`);
@@ -229,4 +223,30 @@ export function differences(before: Fingerprint, now: Fingerprint): string[] {
     if (was !== is) found.push(`'${name}' was ${was} and is ${is}`);
   }
   return found;
+}
+
+function differentInputs(before: Fingerprint["inputs"], now: Fingerprint["inputs"]): string[] {
+  const [paths, pathsNow] = [before, now].map((inputs) => inputs.map(({ path }) => path)) as [string[], string[]];
+  if (paths.length !== pathsNow.length || paths.some((path, i) => path !== pathsNow[i])) return [differentPaths(paths, pathsNow)];
+  const found: string[] = [];
+  for (const [i, { path, size, changed, sample }] of before.entries()) {
+    const other = now[i]!;
+    if (size !== other.size) found.push(`the input '${path}' had ${size} bytes and has ${other.size}`);
+    else if (sample !== other.sample) found.push(`the input '${path}' has another content`);
+    else if (changed !== other.changed) found.push(`the input '${path}' was changed at ${other.changed}`);
+  }
+  const more = found.length - MOST_NAMED;
+  return more > 0 ? [...found.slice(0, MOST_NAMED), `${count(more)} more were changed`] : found;
+}
+
+function differentPaths(paths: string[], now: string[]): string {
+  if (paths.length <= MOST_NAMED && now.length <= MOST_NAMED) return `the input was '${paths.join(", ")}' and is '${now.join(", ")}'`;
+  const [known, knownNow] = [new Set(paths), new Set(now)];
+  const [gone, come] = [[...known.difference(knownNow)], [...knownNow.difference(known)]];
+  const named = (names: string[]) => listed(names.map((name) => `'${name}'`), MOST_NAMED);
+  const how = [
+    ...gone.length > 0 ? [`without ${named(gone)}`] : [],
+    ...come.length > 0 ? [`with ${named(come)}`] : [],
+  ];
+  return `the input was ${count(paths.length)} files and is ${count(now.length)}, ${how.join(" and ") || "in another order"}`;
 }

@@ -1,6 +1,6 @@
 import { tryToWrite } from "../command/files.ts";
 import type { ErrorKind, Latency, ReportData } from "../report/data.ts";
-import { count, type Figure } from "../report/figures.ts";
+import { count, type Figure, listed } from "../report/figures.ts";
 import { renderReport } from "../report/page.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import type { ResolvedBatch } from "./options.ts";
@@ -165,10 +165,4 @@ function given(permissions: Deno.PermissionOptionsObject): string {
   const kinds = Object.entries(permissions).filter(([, value]) => value !== undefined && value !== false);
   if (kinds.length === 0) return "and nothing else";
   return kinds.map(([kind, value]) => Array.isArray(value) ? `${kind}=${value.join(",")}` : kind).join(", ");
-}
-
-/** The first of some names, and how many there are beyond them. */
-function listed(names: string[], most: number): string {
-  const more = names.length - most;
-  return names.slice(0, most).join(", ") + (more > 0 ? ` and ${count(more)} more` : "");
 }

@@ -52,3 +52,9 @@ export function duration(ms: number): string {
   if (minutes < 60) return `${minutes} min ${seconds % 60} s`;
   return `${count(Math.floor(minutes / 60))} h ${minutes % 60} min`;
 }
+
+/** The first of some names, and how many there are beyond them. */
+export function listed(names: string[], most: number): string {
+  const more = names.length - most;
+  return names.slice(0, most).join(", ") + (more > 0 ? ` and ${count(more)} more` : "");
+}

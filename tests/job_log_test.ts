@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
-import { type Fingerprint, JobLog, type LogEntry } from "../batch/job_log.ts";
+import { differences, type Fingerprint, JobLog, type LogEntry } from "../batch/job_log.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
 import { assertFails } from "./helpers.ts";
 
@@ -93,4 +93,21 @@ Deno.test(`JobLog.goOn() refuses a log that has become shorter ${NEEDS}`, { igno
     `Cannot go on as '${path}' has 3 bytes, and the job log tells of ${length}`,
   );
   assertEquals(folder.read("log"), '{"v');
+});
+
+Deno.test("differences() of many inputs names what has changed, and no more of it than people read", () => {
+  const of = (names: string[], changed = "") => ({
+    ...fingerprint,
+    inputs: names.map((path) => ({ path, size: 1, changed, sample: "" })),
+  });
+  const names = Array.from({ length: 1500 }, (_, i) => `part-${i}`);
+  const told: [now: Fingerprint, string[]][] = [
+    [of(names), []],
+    [of([...names, "new"]), ["the input was 1,500 files and is 1,501, with 'new'"]],
+    [of(names.slice(5)), ["the input was 1,500 files and is 1,495, without 'part-0', 'part-1', 'part-2' and 2 more"]],
+    [of(["new", ...names.slice(1)]), ["the input was 1,500 files and is 1,500, without 'part-0' and with 'new'"]],
+    [of(names.toReversed()), ["the input was 1,500 files and is 1,500, in another order"]],
+    [of(names, "now"), [...names.slice(0, 3).map((name) => `the input '${name}' was changed at now`), "1,497 more were changed"]],
+  ];
+  for (const [now, differs] of told) assertEquals(differences(of(names), now), differs);
 });
