@@ -96,7 +96,7 @@ const VALUES: ValueOptions<Values> = {
   output: { need: "a path, or -", read: (text) => text },
   format: oneOf("ndjson", "lines", "csv"),
   "output-format": oneOf("ndjson", "lines"),
-  errors: { need: "a path", read: (text) => text },
+  errors: { need: "the path of a file", read: readFile },
   retries: wholeNumber(0, 1000),
   timeout: {
     need: "a time such as 500ms, 5s or 2m, or a share of the median such as 500%",
@@ -116,7 +116,7 @@ const VALUES: ValueOptions<Values> = {
     },
   },
   progress: oneOf("json", "none"),
-  report: { need: "the path of a file", read: (text) => text === "-" ? undefined : text },
+  report: { need: "the path of a file", read: readFile },
   "dry-run": wholeNumber(1, 1_000_000),
 };
 
@@ -222,6 +222,11 @@ function refuseUnknown(arg: string): never {
   throw new Refusal(
     `there is no option ${quote(name)}: ${meant === undefined ? "'batch --help' shows what there is" : `did you mean '--${meant}'?`}`,
   );
+}
+
+/** What is given as the standard output would be a file of that name. */
+function readFile(text: string): string | undefined {
+  return text === "-" ? undefined : text;
 }
 
 function readShare(text: string): `${number}%` | undefined {

@@ -91,6 +91,7 @@ for (
     ["a.ts --input x --output y --chunk 1", `'--chunk' must be a size from 1KB to 64MB, such as 256KB: current value is "1"`],
     ["a.ts --input x --output y --format xml", `'--format' must be ndjson, lines or csv: current value is "xml"`],
     ["a.ts --input x --output y --progress yes", `'--progress' must be json or none: current value is "yes"`],
+    ["a.ts --input x --output y --errors -", `'--errors' must be the path of a file: current value is "-"`],
     ["a.ts --input x --output y --report -", `'--report' must be the path of a file: current value is "-"`],
     ["a.ts --input x --output y --report", "'--report' needs a value: the path of a file"],
     ["a.ts --input x --output y --memory-limit lots", `'--memory-limit' must be an integer from 16 to 65536: current value is "lots"`],
