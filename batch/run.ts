@@ -370,7 +370,7 @@ export class BatchRun {
     if (!this.#active.has(active)) return;
     const lost = error instanceof WorkerDiedError || error instanceof MemoryLimitError || active.halted !== undefined;
     if (!lost) {
-      return this.#fail(error instanceof PoolClosedError && this.#failure !== undefined ? this.#failure.error : explainFailure(error));
+      return this.#fail(error instanceof PoolClosedError && this.#failure !== undefined ? this.#failure.error : this.#explain(error));
     }
     const { lane } = active;
     const sequence = active.halted ?? lane.sequence;
@@ -421,6 +421,20 @@ export class BatchRun {
     const enough = this.#counts.records + lane.state().records >= this.#parts.options.limit;
     if (this.#ending === undefined && !enough) this.#submit(active);
     else this.#abandon(active, 0);
+  }
+
+  /** Why there is no going on. */
+  #explain(error: unknown): BatchError {
+    if (!(error instanceof PoolBrokenError)) {
+      return new BatchError(`Cannot go on as a worker cannot read the input: ${(error as Error).message}`, {
+        resumable: true,
+        cause: error,
+      });
+    }
+    const loading = explainLoading(error);
+    // What has run records has been loaded before.
+    if (this.counts.records === 0) return loading;
+    return new BatchError(loading.message.replace("run batch", "go on"), { resumable: true, cause: loading.cause });
   }
 
   /** Whether the next record is only put down as failed, and not run any more. */
@@ -641,11 +655,6 @@ function explainDeath(error: unknown, attempts: number): Omit<Verdict, "time"> {
   const reason = /\bas its worker (.+)$/s.exec(message)?.[1] ?? "died";
   const stack = cause instanceof Error ? cause.stack ?? "" : "";
   return { name, message: `The worker ${reason}${cause instanceof Error ? `: ${cause.message}` : ""}`, stack, attempts };
-}
-
-function explainFailure(error: unknown): unknown {
-  if (error instanceof PoolBrokenError) return explainLoading(error);
-  return new BatchError(`Cannot go on as a worker cannot read the input: ${(error as Error).message}`, { resumable: true, cause: error });
 }
 
 /** Why there are no workers that have the task. */

@@ -456,3 +456,31 @@ Deno.test(`batch() refuses to replace a file of the job log's name that is none 
   await run(double, { input, output });
   assertEquals(folder.read("out"), doubles(10));
 });
+
+Deno.test(
+  `batch() whose workers cannot be replaced says that it can be taken up again, in its report as well ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const state = folder.write("state", "good");
+    const module = folder.write(
+      "task.ts",
+      `const state = ${JSON.stringify(state)};
+    if (Deno.readTextFileSync(state) === "bad") throw new Error("no network");
+    export default (x: number) => {
+      if (x !== 500 || Deno.readTextFileSync(state) !== "good") return 2 * x;
+      Deno.writeTextFileSync(state, "bad");
+      self.close();
+      return new Promise(() => {});
+    };`,
+    );
+    const [input, output, report] = [folder.write("in.ndjson", numbers(1000)), folder.of("out"), folder.of("report.html")];
+    const options = { input, output, report, workers: 1, chunk: 1024, permissions: "inherit" } as const;
+    const error = await assertRejects(() => run(module, options), BatchError);
+    const why = "Cannot go on as the task module cannot be loaded: no network";
+    assertEquals([error.message, error.resumable, folder.read("report.html").includes(why)], [why, true, true]);
+    folder.write("state", "better");
+    assertEquals((await run(module, { ...options, resume: true })).records, 1000);
+    assertEquals(folder.read("out"), doubles(1000));
+  },
+);
