@@ -2,7 +2,7 @@ import type { Coverage, Stretch } from "./coverage.ts";
 import { Kinds } from "../report/kinds.ts";
 import { BatchError, reasonOf } from "./errors.ts";
 import { type ErrorsFile, errorsState } from "./errors_file.ts";
-import type { Source } from "./inputs.ts";
+import { isHalf, type Source } from "./inputs.ts";
 import type { JobLog, LogEntry, StreamBegin } from "./job_log.ts";
 import type { Output } from "./output.ts";
 import type { SlowRecordReport } from "./progress.ts";
@@ -60,8 +60,8 @@ export class Files implements Consumer {
    */
   #broken = false;
   /**
-   * What may be half of a record, since its stream ended without a newline: whoever stops a batch by Ctrl-C stops its writer too. It is kept back
-   * until it is known that nobody has. Each stream has one at the most.
+   * What may be half of a record, since its input ended without a newline: whoever stops a batch by Ctrl-C stops the writer of its stream too, and a file may
+   * be written to. It is kept back until it is known that nobody has, and that no more has come. Each input has one at the most.
    */
   #torn: DonePart[] = [];
   #begin = performance.now();
@@ -74,9 +74,9 @@ export class Files implements Consumer {
   take(part: DonePart): void | Promise<void> {
     const isDue = (source: number) => source < part.source;
     // What is behind that is run again with it.
-    if (this.#options.signal?.aborted && this.#torn.some(({ source }) => isDue(source))) return;
+    if (this.#options.signal?.aborted && this.#torn.some((torn) => isDue(torn.source) && this.#isOfStream(torn))) return;
     // Their place in the output is before those of the next input.
-    const before = this.isTorn ? this.#takeTornOf(isDue) : undefined;
+    const before = this.#torn.length > 0 ? this.#takeTornOf(isDue) : undefined;
     if (part.torn) {
       this.#torn.push({ ...part, torn: false, output: part.output.slice() });
       return before;
@@ -93,13 +93,22 @@ export class Files implements Consumer {
     const due = this.#torn.filter(({ source }) => isDue(source)).sort((a, b) => a.source - b.source);
     this.#torn = this.#torn.filter(({ source }) => !isDue(source));
     let taken: void | Promise<void> = undefined;
-    for (const part of due) taken = taken === undefined ? this.#take(part) : taken.then(() => this.#take(part));
+    for (const part of due) taken = taken === undefined ? this.#takeWhole(part) : taken.then(() => this.#takeWhole(part));
     return taken;
   }
 
-  /** Whether there is what may be half of a record. */
+  /** Takes what has no line end. Half of a record is left to another batch, as is what came later. */
+  async #takeWhole(part: DonePart): Promise<void> {
+    if (!await isHalf(this.#options.sources[part.source]!)) await this.#take(part);
+  }
+
+  /** Whether there is what may be half of a record if the batch is stopped. */
   get isTorn(): boolean {
-    return this.#torn.length > 0;
+    return this.#torn.some((part) => this.#isOfStream(part));
+  }
+
+  #isOfStream({ source }: DonePart): boolean {
+    return this.#options.sources[source]!.seen === undefined;
   }
 
   #take(part: DonePart): void | Promise<void> {

@@ -15,6 +15,8 @@ export interface Source {
   path: string | undefined;
   /** How many bytes a plain file has; undefined if that is not known before it is read. */
   size: number | undefined;
+  /** Up to where lines have an end that workers read themselves. */
+  whole?: number | undefined;
   /** What a file was when it was looked at first; undefined of what is no file. */
   seen: SeenFile | undefined;
   /** Whether workers read it themselves, range by range; else it comes through this thread in blocks. */
@@ -82,20 +84,54 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const found = isFile ? await read(async () => ({ compressed: await isCompressed(path), sample: await sampleOf(path, size) })) : undefined;
   const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample };
   const plain = found?.compressed === false;
+  // Where a row of CSV ends cannot be told from the middle of a file: a line may end within quotes.
+  const ranges = plain && format !== "csv";
   return {
     name,
     path,
     size: plain ? size : undefined,
+    whole: ranges ? await read(() => endOfLines(path, size)) : undefined,
     seen,
-    // Where a row of CSV ends cannot be told from the middle of a file: a line may end within quotes.
-    ranges: plain && format !== "csv",
+    ranges,
     open: async () =>
       await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, size))),
   };
 }
 
-/** So much of a file is read at once that comes through this thread. */
+/** So much of a file is read at once by this thread. */
 const READ = 2 ** 16;
+
+/** Behind which byte of the first so many of a file the last newline is. */
+async function endOfLines(path: string, size: number): Promise<number> {
+  using file = await Deno.open(path);
+  const bytes = new Uint8Array(READ);
+  for (let start = size; start > 0;) {
+    const end = start;
+    start = Math.max(0, end - READ);
+    await file.seek(start, Deno.SeekMode.Start);
+    const read = await file.read(bytes.subarray(0, end - start)) ?? 0;
+    const newline = bytes.subarray(0, read).lastIndexOf(10);
+    if (newline >= 0) return start + newline + 1;
+  }
+  return 0;
+}
+
+/**
+ * Whether what a file had at its end, behind its last newline, is known by now to have been half of a record: of one that is written to, such as a log, the
+ * rest has come since.
+ */
+export async function isHalf({ path, seen }: Source): Promise<boolean> {
+  if (seen === undefined) return false;
+  try {
+    using file = await Deno.open(path!);
+    await file.seek(seen.size, Deno.SeekMode.Start);
+    const next = new Uint8Array(1);
+    return await file.read(next) !== null && next[0] !== 10 && next[0] !== 13;
+  } catch {
+    // That it cannot be read any more is told at the end.
+    return false;
+  }
+}
 
 /** So many bytes of a file, whatever is behind them by now: as workers read it. */
 async function* beginningOf(path: string, size: number): AsyncGenerator<Uint8Array<ArrayBuffer>> {
@@ -246,13 +282,16 @@ export interface Block {
   /** Which byte of the input it begins with. */
   offset: number;
   bytes: Uint8Array<ArrayBuffer>;
-  /** Whether it is what a stream has at its end behind its last newline: a whole record, or half of one whose writer was stopped. */
+  /**
+   * Whether it is what a stream or a plain file has at its end behind its last newline: a whole record, or half of one whose writer was stopped, or is not
+   * through with it.
+   */
   torn: boolean;
 }
 
 /**
- * Cuts an input into blocks of at least so many bytes that end where a record ends. What a stream has behind its last newline is one by itself, unless all
- * before that is less than `least`.
+ * Cuts an input into blocks of at least so many bytes that end where a record ends. What a stream or a plain file has behind its last newline is one by
+ * itself, unless all before that is less than `least`.
  *
  * @param options How: `csv` is what stands between fields, undefined where a line is a record; `least` is how much the first block has to have, if there is so much.
  */
@@ -294,9 +333,9 @@ export async function* blocksOf(
     length += part.length;
     if (length >= size() && whole > 0 && (offset > 0 || whole >= least)) yield take(whole);
   }
-  const ofStream = source.seen === undefined;
-  if (ofStream && whole > 0 && (offset > 0 || whole >= least) && !enough.aborted) yield take(whole);
-  if (length > 0 && !enough.aborted) yield take(length, ofStream);
+  const mayBeTorn = source.seen === undefined || source.size !== undefined;
+  if (mayBeTorn && whole > 0 && (offset > 0 || whole >= least) && !enough.aborted) yield take(whole);
+  if (length > 0 && !enough.aborted) yield take(length, mayBeTorn);
 }
 
 /** All of them, one behind the other. */

@@ -122,9 +122,11 @@ function notesOf({ options: { mode, limit } }: Plan, { summary, run, failure }: 
   }
   if (mode !== "retry-failed" && run > recordsOfRun) {
     notes.push(
-      `${
-        count(run - recordsOfRun)
-      } records more were run, and are in the charts: their results come behind what was not done, and were not kept.`,
+      outcome === "complete"
+        ? "What an input had behind its last newline was half of a record, as the rest came later: its result was not kept."
+        : `${
+          count(run - recordsOfRun)
+        } records more were run, and are in the charts: their results come behind what was not done, and were not kept.`,
     );
   }
   return notes;

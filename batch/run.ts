@@ -29,7 +29,7 @@ export interface Part {
   index: number;
   start: number;
   end: number;
-  /** Whether it may be half of a record: what a stream has behind its last newline. */
+  /** Whether it may be half of a record: what a stream or a file has behind its last newline. */
   torn: boolean;
   piece: Piece;
 }

@@ -354,6 +354,31 @@ for (const name of ["in.ndjson", "in.csv", "in.ndjson.gz"]) {
   });
 }
 
+for (const [name, head] of [["in.ndjson", ""], ["in.log", ""], ["in.csv", "n\n"]] as const) {
+  Deno.test(`batch() runs no half of a record of which the rest comes later (${name}) ${NEEDS}`, { ignore }, async () => {
+    using folder = new Folder();
+    const [input, other] = [folder.of(name), folder.write(`other-${name}`, `${head}3\n`)];
+    for (const [more, result] of [["4\n", "1\n3\n"], ["\n4\n", "1\n2\n3\n"], ["\r\n", "1\n2\n3\n"], ["", "1\n2\n3\n"]] as const) {
+      const task = folder.write(
+        "task.js",
+        `export default (row) => {
+          const n = Number(row.n ?? row);
+          if (n === 1) Deno.writeTextFileSync(${JSON.stringify(input)}, ${JSON.stringify(more)}, { append: true });
+          return n;
+        };`,
+      );
+      for (const ordered of [true, false]) {
+        folder.write(name, `${head}1\n2`);
+        const [output, report] = [folder.of("out"), folder.of("report.html")];
+        const options = { output, report, overwrite: true, permissions: "inherit", workers: 1, ordered } as const;
+        const { records, failed } = await run(task, { ...options, input: [input, other] });
+        assertEquals([records, failed, folder.read("out")], [result.length / 2, 0, result], more);
+        assertEquals(folder.read("report.html").includes("was half of a record"), records === 2);
+      }
+    }
+  });
+}
+
 for (const name of ["in.ndjson", "in.csv"]) {
   Deno.test(`batch() says so if an input ends before it has been read (${name}) ${NEEDS}`, { ignore }, async () => {
     using folder = new Folder();
