@@ -207,8 +207,11 @@ function withRead(permissions: Deno.PermissionOptionsObject, paths: string[]): D
   return { ...all, read: [...paths, ...(Array.isArray(read) ? read.map((each) => resolve(each)) : [])] };
 }
 
-/** A batch that cannot be run for want of a permission says so in the words of a user of `batch`. */
+/** What is wrong with the permissions of the workers, in the words of a user of `batch`: all else of the pool's options is checked before. */
 export function explainPool(error: unknown): unknown {
-  if (!(error instanceof Deno.errors.NotCapable)) return error;
-  return new BatchError(error.message.replace("create pool", "run batch"), { cause: error });
+  const { message } = error as Error;
+  const words = message.replace("create pool", "run batch");
+  if (error instanceof Deno.errors.NotCapable) return new BatchError(words, { cause: error });
+  if (words !== message) return new TypeError(words, { cause: error });
+  return new BatchError(`Cannot run batch as no worker can be started: ${message}`, { cause: error });
 }

@@ -664,5 +664,8 @@ export function explainLoading(error: unknown): BatchError {
   const [, reason] = /\bthe last one (.+?)(?: \('startTimeout'\))?$/s.exec(cause === undefined ? (error as Error).message : "") ?? [];
   const message = cause instanceof Error ? cause.message : reason === undefined ? String(cause) : `a worker ${reason}`;
   if (message.startsWith(TASK_MISTAKE)) return new BatchError(message);
-  return new BatchError(`Cannot run batch as the task module cannot be loaded: ${message}`, { cause });
+  // As if its permissions are none that Deno knows.
+  const uncreated = / could not be created$/.test((error as Error).message);
+  const what = uncreated ? "no worker can be started" : "the task module cannot be loaded";
+  return new BatchError(`Cannot run batch as ${what}: ${message}`, { cause });
 }

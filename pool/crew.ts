@@ -491,7 +491,7 @@ export class Crew {
       });
       return true;
     } catch (error) {
-      this.#startFailed({ reason: "could not be started", thrown: { raw: error } });
+      this.#startFailed({ reason: "could not be created", thrown: { raw: error } });
       return false;
     }
   }

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { BatchError, type BatchProgress } from "@procpool/process-pool/batch";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { assertFails } from "./helpers.ts";
@@ -100,6 +100,11 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
         { input, output, permissions: "none" as never },
         TypeError,
         `Cannot run batch as 'permissions' must be an object, or "inherit": current value is "none"`,
+      ],
+      [
+        { input, output, permissions: { nett: true } as never },
+        TypeError,
+        "Cannot run batch as there is no permission 'nett': known permissions are 'read', 'write', 'net', 'env', 'sys', 'run', 'ffi', 'import'",
       ],
       [{ input, output, chunk: 5 }, RangeError, "Cannot run batch as 'chunk' must be an integer of at least 1024: current value is 5"],
       [{ input, output, resume: true }, TypeError, "Cannot run batch as 'resume' needs an 'output' that is a file"],
@@ -314,13 +319,24 @@ Deno.test(`batch() says what a task module exports that has not the task, and le
     BatchError as never,
     "Cannot run batch as the task module cannot be loaded: no good",
   );
+  const unreadable = folder.write("unreadable.js", "export default (x) =>");
+  await assertRejects(
+    () => run(unreadable, { input, output }),
+    BatchError,
+    "Cannot run batch as the task module cannot be loaded: ",
+  );
   const ended = folder.write("ended.js", "Deno.exit(1);");
   await assertFails(
     () => run(ended, { input, output }),
     BatchError as never,
     "Cannot run batch as the task module cannot be loaded: a worker called Deno.exit(1)",
   );
-  assertEquals(folder.names(), ["broken.js", "ended.js", "in.ndjson", "none.js", "two.js"]);
+  await assertFails(
+    () => run(broken, { input, output, permissions: { net: ["http://localhost"] } }),
+    BatchError as never,
+    "Cannot run batch as no worker can be started: invalid value 'http://localhost': URLs are not supported, only domains and IPs",
+  );
+  assertEquals(folder.names(), ["broken.js", "ended.js", "in.ndjson", "none.js", "two.js", "unreadable.js"]);
 });
 
 Deno.test(`batch() refuses CSV whose header names a field twice ${NEEDS}`, { ignore }, async () => {
