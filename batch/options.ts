@@ -223,19 +223,21 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   const inputs = Array.isArray(input) ? input as BatchInput[] : [input as BatchInput];
   if (inputs.length === 0) throw new TypeError(`Cannot ${ACTION} as 'input' must not be empty: current value is ${show(input)}`);
   for (const each of inputs) {
-    if (typeof each === "string" && each !== "" || each instanceof URL || each instanceof ReadableStream) continue;
-    throw new TypeError(`Cannot ${ACTION} as 'input' must be a path, a URL, a stream, or a list of them: current value is ${show(each)}`);
+    if (isFile(each) || each instanceof ReadableStream) continue;
+    throw new TypeError(
+      `Cannot ${ACTION} as 'input' must be a path, a URL of a file, a stream, or a list of them: current value is ${showFile(each)}`,
+    );
   }
   const streams = inputs.filter((each) => each === "-" || each instanceof ReadableStream);
   if (new Set(streams).size < streams.length) {
     throw new TypeError(`Cannot ${ACTION} as 'input' must name a stream, or the standard input, once: it is read to its end`);
   }
-  if (!(typeof output === "string" && output !== "" || output instanceof URL || output instanceof WritableStream)) {
-    throw new TypeError(`Cannot ${ACTION} as 'output' must be a path, a URL or a stream: current value is ${show(output)}`);
+  if (!(isFile(output) || output instanceof WritableStream)) {
+    throw new TypeError(`Cannot ${ACTION} as 'output' must be a path, a URL of a file or a stream: current value is ${showFile(output)}`);
   }
   for (const [name, value] of Object.entries({ errors, report })) {
-    if (value === undefined || typeof value === "string" && value !== "" || value instanceof URL) continue;
-    throw new TypeError(`Cannot ${ACTION} as '${name}' must be a path or a URL: current value is ${show(value)}`);
+    if (value === undefined || isFile(value)) continue;
+    throw new TypeError(`Cannot ${ACTION} as '${name}' must be a path or a URL of a file: current value is ${showFile(value)}`);
   }
   if (inputFormat !== undefined) checks.oneOf("inputFormat", inputFormat, ["ndjson", "lines", "csv"]);
   if (outputFormat !== undefined) checks.oneOf("outputFormat", outputFormat, ["ndjson", "lines"]);
@@ -280,6 +282,14 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
 /** Whether results go to a file, which can be taken up again. */
 export function isPath(output: string | URL | WritableStream<Uint8Array>): output is string | URL {
   return output !== "-" && !(output instanceof WritableStream);
+}
+
+function isFile(value: unknown): value is string | URL {
+  return value instanceof URL ? value.protocol === "file:" : typeof value === "string" && value !== "";
+}
+
+function showFile(value: unknown): string {
+  return show(value instanceof URL ? value.href : value);
 }
 
 function resolveTask(task: BatchTask): Task | TaskRef {

@@ -80,7 +80,7 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
       [
         { input: 5 as never, output },
         TypeError,
-        "Cannot run batch as 'input' must be a path, a URL, a stream, or a list of them: current value is 5",
+        "Cannot run batch as 'input' must be a path, a URL of a file, a stream, or a list of them: current value is 5",
       ],
       ...[[input, "x", input], ["-", "x", "-"]].map((input) =>
         [
@@ -89,7 +89,17 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
           "Cannot run batch as 'input' must name a stream, or the standard input, once: it is read to its end",
         ] as const
       ),
-      [{ input, output: "" }, TypeError, `Cannot run batch as 'output' must be a path, a URL or a stream: current value is ""`],
+      [{ input, output: "" }, TypeError, `Cannot run batch as 'output' must be a path, a URL of a file or a stream: current value is ""`],
+      ...["input", "output", "errors", "report"].map((option) =>
+        [
+          { input, output, [option]: new URL("https://a.org/x") },
+          TypeError,
+          `Cannot run batch as '${option}' must be ${
+            { input: "a path, a URL of a file, a stream, or a list of them", output: "a path, a URL of a file or a stream" }[option] ??
+              "a path or a URL of a file"
+          }: current value is "https://a.org/x"`,
+        ] as const
+      ),
       [{ input, output, workers: 0 }, RangeError, "Cannot run batch as 'workers' must be a positive integer: current value is 0"],
       [
         { input, output, memoryLimit: 15 },
