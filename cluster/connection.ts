@@ -35,6 +35,15 @@ export const PREFIX = "dpool";
 /** Longer, and a server that is back is found late; shorter, and a server that is away is asked all the time. In ms. */
 const LONGEST_RETRY = 2000;
 
+/**
+ * For how long a server may answer nothing, in ms, before it is connected to anew: the other end may be gone and nobody have told. Shorter, and one
+ * that is held up loses what it was about to answer; longer, and hosts and producers wait for nothing. A command that waits does so for ten seconds.
+ */
+const LONGEST_SILENCE = 15_000;
+
+/** So often within that time it is looked. Less, and it takes longer to find; more, and a server that nobody needs is asked more often. */
+const LOOKS = 3;
+
 /** Trying again does not help after these. */
 const HOPELESS = /WRONGPASS|NOAUTH|NOPERM|invalid password|certificate|UnknownIssuer/i;
 
@@ -133,6 +142,12 @@ export interface ConnectOptions {
   timeout: number;
   onError: (error: unknown) => void;
   onWarning: (message: string) => void;
+  /**
+   * For how long it may answer nothing, in ms, before it is connected to anew.
+   *
+   * @default {15000}
+   */
+  silence?: number;
 }
 
 /**
@@ -141,7 +156,7 @@ export interface ConnectOptions {
  */
 export async function connect(
   { address, options }: ResolvedConnection,
-  { action, timeout, onError, onWarning }: ConnectOptions,
+  { action, timeout, onError, onWarning, silence = LONGEST_SILENCE }: ConnectOptions,
 ): Promise<Connection> {
   const client = new Redis({
     ...options,
@@ -203,14 +218,30 @@ export async function connect(
     if (!lost) tell(new Error("it was closed at the other end"));
     lost = true;
   });
-  return new Connection(client, { action, address, timeout });
+  return new Connection(client, { action, address, timeout, silence });
 }
 
-/** What a connection is for, where it goes, and how long it may take to be of use, in ms. */
+/** What a connection is for, where it goes, how long it may take to be of use, and how long nothing may be heard on it, in ms. */
 interface ConnectionOptions {
   action: string;
   address: string;
   timeout: number;
+  silence: number;
+}
+
+/** What is read of a client that it does not show. */
+interface Internals {
+  stream: { bytesRead: number; destroy(error: Error): void } | null;
+  /** What the server has not answered. */
+  commandQueue: { length: number };
+}
+
+/** What was heard of the server by one look. */
+interface Heard {
+  stream: Internals["stream"];
+  bytes: number;
+  /** How many looks in turn have found that there was nothing, though something was asked. */
+  silent: number;
 }
 
 /** A client, and those that BullMQ makes of it for commands that wait. */
@@ -220,6 +251,7 @@ export class Connection {
   #options: ConnectionOptions;
   /** What went wrong last with any of them. */
   #last: Error | undefined;
+  #timer: ReturnType<typeof setInterval>;
 
   constructor(client: Redis, options: ConnectionOptions) {
     this.client = client;
@@ -234,6 +266,25 @@ export class Connection {
       this.#clients.push(copy);
       return copy;
     };
+    const heard = new Map<Redis, Heard>();
+    this.#timer = setInterval(() => {
+      for (const each of this.#clients) heard.set(each, this.#lookAt(each, heard.get(each)));
+    }, options.silence / LOOKS);
+  }
+
+  /** Connects a client anew on which nothing is heard, and has one speak on which nothing was asked. */
+  #lookAt(client: Redis, last: Heard | undefined): Heard {
+    const { stream, commandQueue } = client as unknown as Internals;
+    const now: Heard = { stream, bytes: stream?.bytesRead ?? 0, silent: 0 };
+    if (commandQueue.length === 0) {
+      if (client.status === "ready") client.ping().catch(() => {});
+      return now;
+    }
+    if (last === undefined || last.stream !== stream || last.bytes !== now.bytes) return now;
+    now.silent = last.silent + 1;
+    const { silence } = this.#options;
+    if (now.silent === LOOKS) stream?.destroy(new Error(`Connection is closed as nothing was heard on it for ${silence / 1000} s`));
+    return now;
   }
 
   /**
@@ -274,6 +325,7 @@ export class Connection {
    * forget that when it is told to disconnect, and never end, so it is made to try at once.
    */
   end(): void {
+    clearInterval(this.#timer);
     for (const client of this.#clients) {
       const { status } = client;
       // To disconnect what is closed begins a timer that nothing ends.

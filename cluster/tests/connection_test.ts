@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
+import { connect, resolveConnection } from "../connection.ts";
 import { ClusterPool, Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { freePort, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
@@ -12,6 +13,9 @@ async function openssl(folder: string, ...args: string[]): Promise<void> {
   const { success, stderr } = await new Deno.Command("openssl", { args, cwd: folder }).output();
   if (!success) throw new Error(new TextDecoder().decode(stderr));
 }
+
+/** What connects so that an end of which nobody has told is found within two seconds. */
+const QUIET = { action: "test", timeout: 10_000, silence: 1000 };
 
 /** An authority, and a certificate of it for a server on the loopback interface. */
 async function makeCertificates(folder: string): Promise<{ ca: string; other: string }> {
@@ -73,6 +77,17 @@ Deno.test(
     assert(busy.cancel({ force: true }));
     assertEquals((await pool.status()).hosts?.length, 1);
     await within(pool.shutdown());
+
+    // Who has nothing to say stays connected.
+    const quiet = await connect(resolveConnection("test", connection), { ...QUIET, onError: () => {}, onWarning: () => {} });
+    const subscriber = quiet.client.duplicate();
+    await subscriber.subscribe("dpool:test");
+    let ended = 0;
+    subscriber.on("close", () => ended++);
+    const pings = async () => Number(/cmdstat_ping:calls=(\d+)/.exec(await quiet.client.info("commandstats"))?.[1] ?? 0);
+    await until(async () => await pings() >= 10);
+    assertEquals(ended, 0);
+    quiet.end();
 
     // Whom the server does not let in hears of it at once, and not of the password.
     const wrong = [
@@ -211,6 +226,32 @@ Deno.test(
       assertStringIncludes(String(await within(told.promise)), `Lost connection to ${line.url}: `);
       await within(opened.shutdown({ timeout: 0 }));
     }
+  },
+);
+
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
+  "a server that is gone without a word is connected to anew, by who asks and by who listens",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using line = new Line(server.port);
+    const errors: string[] = [];
+    const onError = (error: unknown) => errors.push(String(error));
+    const connection = await connect(resolveConnection("test", line.url), { ...QUIET, onError, onWarning: () => {} });
+    const { client } = connection;
+    const subscriber = client.duplicate();
+    subscriber.on("error", () => {});
+    await subscriber.subscribe("channel");
+    const heard = new Promise((resolve) => subscriber.on("message", (_channel, message) => resolve(message)));
+    const listens = new Promise((resolve) => subscriber.on("ready", resolve));
+    line.cut();
+    assertEquals(await within(client.echo("there")), "there");
+    assertEquals(errors[0], `Error: Lost connection to ${line.url}: Connection is closed as nothing was heard on it for 1 s`);
+    await within(listens);
+    await client.publish("channel", "word");
+    assertEquals(await within(heard), "word");
+    connection.end();
   },
 );
 

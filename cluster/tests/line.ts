@@ -15,6 +15,7 @@ export class Line implements AsyncDisposable {
   waited = false;
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   #open = new Set<Deno.Conn>();
+  #dead = new Set<Deno.Conn>();
   #silent: Deno.Conn[] = [];
   #ends: Promise<void>[] = [];
   #held: PromiseWithResolvers<void> | undefined;
@@ -46,6 +47,11 @@ export class Line implements AsyncDisposable {
     for (const conn of this.#open) conn.close();
     this.#open.clear();
     this.release();
+  }
+
+  /** Passes on nothing any more on the connections that are open, and ends none: who comes after that is heard. */
+  cut(): void {
+    for (const conn of this.#open) this.#dead.add(conn);
   }
 
   /** How many clients are let in and hear nothing. */
@@ -98,6 +104,7 @@ export class Line implements AsyncDisposable {
       for (let length = await from.read(block); length !== null; length = await from.read(block)) {
         const bytes = block.subarray(0, length);
         await before(bytes);
+        if (this.#dead.has(from)) continue;
         for (let at = 0; at < length;) at += await to.write(bytes.subarray(at));
         after(bytes);
       }
