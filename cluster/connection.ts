@@ -57,6 +57,11 @@ export function cancelChannel(queue: string, client: Redis): string {
   return `${PREFIX}:${queueName(queue)}:cancel:${databaseOf(client)}`;
 }
 
+/** What is said there of a job that was sent then, as the queue has it: another of its name may have been sent when a host hears it. */
+export function cancelWord(id: string, timestamp: string | number): string {
+  return `${id} ${timestamp}`;
+}
+
 /** The number of the database that a client uses. */
 export function databaseOf(client: Redis): number {
   return client.options.db ?? 0;

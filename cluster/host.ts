@@ -14,6 +14,7 @@ import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq"
 import type { Redis } from "ioredis";
 import {
   cancelChannel,
+  cancelWord,
   checkedHostName,
   checkedQueue,
   connect,
@@ -313,6 +314,13 @@ export interface HostShutdownOptions {
   timeout?: number | undefined;
 }
 
+/** A job that runs. */
+interface Run {
+  controller: AbortController;
+  /** What is said when it is to be stopped. */
+  cancelWord: string;
+}
+
 /** A worker of BullMQ's before a pool of ours: takes jobs from the queue, checks them, and hears of those that are to be stopped. */
 class Host implements ClusterHost {
   #server: Connection;
@@ -322,7 +330,7 @@ class Host implements ClusterHost {
   #options: HostOptions;
   #tell: (error: Error) => void;
   /** The jobs that run here, by the names under which they travel. */
-  #active = new Map<string, AbortController>();
+  #active = new Map<string, Run>();
   /** Those that were cancelled last and did not run here: one of them may be on its way from the queue at that moment. */
   #cancelled = new Set<string>();
   #end: Promise<void> | undefined;
@@ -352,7 +360,7 @@ class Host implements ClusterHost {
       stalledInterval,
       maxStalledCount: redeliveries,
       metrics: { maxDataPoints: METRICS_MINUTES },
-      lost: (id) => this.#active.get(id)?.abort(LOCK_LOST),
+      lost: (id) => this.#active.get(id)?.controller.abort(LOCK_LOST),
     });
     const tell = tellOnce(client, onError);
     this.#tell = (error) => {
@@ -381,7 +389,7 @@ class Host implements ClusterHost {
   async start(): Promise<void> {
     // A module that cannot be loaded fails the host, and not the first jobs.
     await this.#pool.warmUp();
-    this.#subscriber.on("message", (_channel: string, id: string) => this.#cancel(id));
+    this.#subscriber.on("message", (_channel: string, word: string) => this.#cancel(word));
     const { queue } = this.#options;
     const channel = cancelChannel(queue, this.#server.client);
     // What was said while it was away is not said again. It listens once more before it asks, so that nothing falls between the two.
@@ -414,7 +422,7 @@ class Host implements ClusterHost {
       // Between two jobs nothing is under way either. If it does not close then it waits for a connection that is about to be made again.
     } while (!await settledWithin(closed, Math.min(left(), FAREWELL)) && this.#worker.underWay > 0 && left() > 0);
     this.#givesBack = true;
-    for (const controller of this.#active.values()) controller.abort(HANDED_BACK);
+    for (const { controller } of this.#active.values()) controller.abort(HANDED_BACK);
     const heard = await settledWithin(closed, FAREWELL);
     const { underWay } = this.#worker;
     if (!heard && underWay > 0) {
@@ -429,10 +437,11 @@ class Host implements ClusterHost {
   }
 
   /** Stops a job that runs here. */
-  #cancel(id: string): void {
-    const controller = this.#active.get(id);
+  #cancel(word: string): void {
+    const id = word.split(" ", 1)[0]!;
+    const run = this.#active.get(id);
     // One that is stopped already may wait for its next run here, which is then not to begin.
-    if (controller !== undefined && !controller.signal.aborted) return controller.abort(CANCELLED);
+    if (run !== undefined && !run.controller.signal.aborted && word === run.cancelWord) return run.controller.abort(CANCELLED);
     this.#cancelled.add(id);
     if (this.#cancelled.size > MOST_CANCELLED) this.#cancelled.delete(this.#cancelled.values().next().value!);
   }
@@ -440,8 +449,8 @@ class Host implements ClusterHost {
   /** Stops those of the jobs here that nobody wants any more, as the queue has it: a message to a host that was not listening is lost. */
   async #stopUnwanted(ids: string[]): Promise<void> {
     const runs = ids.flatMap((id) => {
-      const controller = this.#active.get(id);
-      return controller === undefined ? [] : [{ id, controller }];
+      const run = this.#active.get(id);
+      return run === undefined ? [] : [{ id, ...run }];
     });
     const pipeline = this.#server.client.pipeline();
     for (const { id } of runs) pipeline.hget(this.#worker.toKey(id), "data");
@@ -461,7 +470,7 @@ class Host implements ClusterHost {
     }
     const id = job.id!;
     const controller = new AbortController();
-    this.#active.set(id, controller);
+    this.#active.set(id, { controller, cancelWord: cancelWord(id, job.timestamp) });
     let called: Called = { jobId: id, taskName: job.name };
     try {
       // What is cancelled may have been submitted again under the same name: the queue knows.

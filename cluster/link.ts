@@ -1,7 +1,7 @@
 import type { Redis } from "ioredis";
 import { ErrorCode, Queue, QueueEvents } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
-import { cancelChannel, type Connection, databaseOf, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
+import { cancelChannel, cancelWord, type Connection, databaseOf, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
 import { type Envelope, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
@@ -231,14 +231,15 @@ export class Link {
   async #stop(id: string, stop: Stop): Promise<void> {
     const timestamp = await this.#client.hget(this.#queue.toKey(id), "timestamp");
     if (timestamp === null || timestamp !== (stop.timestamp ??= timestamp)) return;
+    const word = cancelWord(id, timestamp);
     try {
       if (await this.#queue.remove(id) === 1 || !await this.#mark(id)) return;
     } catch (error) {
-      await this.#client.publish(this.#channel, id);
+      await this.#client.publish(this.#channel, word);
       throw error;
     }
     // In this order: should the host die before it hears, the next one finds that nobody wants the job any more.
-    await this.#client.publish(this.#channel, id);
+    await this.#client.publish(this.#channel, word);
   }
 
   /** Whether what was heard of a name is the end of a job that was taken out. That is heard once. */

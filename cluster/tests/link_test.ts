@@ -43,6 +43,30 @@ Deno.test("a host that has not heard that a job was cancelled finds out when it 
   await client.quit();
 });
 
+Deno.test("the word that a job is cancelled stops no later one of its name, should it come late", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  await using host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, lockDuration: 60_000 });
+  const [client, listener] = [new Redis(server.url), new Redis(server.url)];
+  await listener.subscribe("dpool:test.v1:cancel:0");
+  const word = new Promise<string>((resolve) => listener.once("message", (_channel, word) => resolve(word)));
+  const job = (until: string) => new Job({ id: "same", func: tasks.note, args: [`${server.folder}/runs`, `${server.folder}/${until}`] });
+  const first = await pool.submit(job("never"));
+  await until(() => first.running());
+  assert(first.cancel({ force: true }));
+  await until(() => host.stats().running === 0);
+  const second = await pool.submit(job("go"));
+  const other = await pool.submit(tasks.spinForEver);
+  await until(() => host.stats().running === 2 && other.running());
+  await client.publish("dpool:test.v1:cancel:0", await word);
+  // What is said is heard in turn.
+  assert(other.cancel({ force: true }));
+  await until(() => host.stats().running < 2);
+  await Deno.writeTextFile(`${server.folder}/go`, "");
+  assertEquals(await within(second.result()), "noted");
+  await Promise.all([client.quit(), listener.quit()]);
+});
+
 Deno.test("a job that is cancelled while the server takes no writes is stopped at once, and one that waits is taken out later", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server, silent);

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
+import { cancelWord } from "../connection.ts";
 import { type ClusterHost, type PayloadStore, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
@@ -193,7 +194,8 @@ Deno.test("a job that waits for an earlier run of itself keeps its lock, and doe
   await until(() => store.puts() === 1);
   const client = new Redis(server.url);
   // One that was told to stop ends when its result is in the store.
-  await client.publish("dpool:test.v1:cancel:0", `job-${future.id}`);
+  const id = `job-${future.id}`;
+  await client.publish("dpool:test.v1:cancel:0", cancelWord(id, (await client.hget(`dpool:test.v1:${id}`, "timestamp"))!));
   await client.del(await locks(client));
   await until(() => pool.stats().redelivered === 1);
   await until(async () => (await locks(client)).length === 1);
