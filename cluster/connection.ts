@@ -266,7 +266,8 @@ export class Connection {
     client.on("error", note);
     const duplicate = client.duplicate.bind(client);
     client.duplicate = (override) => {
-      const copy = duplicate(override);
+      // Of one that is to connect when it is told BullMQ waits for the first try alone.
+      const copy = duplicate({ lazyConnect: false, ...override });
       copy.on("error", note);
       this.#clients.push(copy);
       return copy;

@@ -211,6 +211,19 @@ Deno.test("ClusterPool.open() waits for a server that is about to start", async 
   assert(server.folder);
 });
 
+Deno.test("ClusterPool.open() and serve() try again whatever connection is lost before it is of use", async () => {
+  await using server = await RedisServer.start(["--appendonly", "no"]);
+  for (const refuses of [1, 2]) {
+    await using line = new Line(server.port);
+    // The server is warned of once the first connection is there.
+    const onWarning = () => void (line.refuses = refuses);
+    const options = { queue: "test", connection: line.url, tasks, onWarning, onError: () => {} };
+    await using _host = await within(serve({ ...options, workers: 1 }));
+    await using pool = await within(ClusterPool.open(options));
+    assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
+  }
+});
+
 // A client that lets go of a server keeps a timer for two seconds.
 Deno.test(
   "a pool and a host tell of a connection that was closed, although nothing is told by an error",

@@ -13,6 +13,8 @@ export class Line implements AsyncDisposable {
   said = "";
   /** Whether a client waits for a job. */
   waited = false;
+  /** How many clients that come next are turned away. */
+  refuses = 0;
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   #open = new Set<Deno.Conn>();
   #dead = new Set<Deno.Conn>();
@@ -69,6 +71,11 @@ export class Line implements AsyncDisposable {
 
   async #accept(port: number): Promise<void> {
     for await (const client of this.#listener) {
+      if (this.refuses > 0) {
+        this.refuses--;
+        client.close();
+        continue;
+      }
       if (this.#open.size >= 2 * this.#most) {
         this.#silent.push(client);
         continue;
