@@ -23,6 +23,7 @@ import {
   PREFIX,
   queueName,
   type RedisConnection,
+  refusesWrites,
   resolveConnection,
   tellOnce,
 } from "./connection.ts";
@@ -41,7 +42,7 @@ import {
 import { checkedStore, isTooLarge, payloadKey, type PayloadStore, tooLarge, unreadable } from "./payloads.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
 import { fromJson, type Json, sizeOf } from "./values.ts";
-import { Taker } from "./worker.ts";
+import { REFUSED_PAUSE, Taker } from "./worker.ts";
 
 /** Options of {@linkcode serve}. */
 export interface ServeOptions {
@@ -474,7 +475,7 @@ class Host implements ClusterHost {
     let called: Called = { jobId: id, taskName: job.name };
     try {
       // What is cancelled may have been submitted again under the same name: the queue knows.
-      const data = this.#cancelled.delete(id) ? await this.#readAgain(job) : job.data;
+      const data = this.#cancelled.delete(id) ? await this.#readAgain(job, controller.signal) : job.data;
       const envelope = readEnvelope(data);
       called = { jobId: envelope.id ?? envelope.first ?? id, taskName: envelope.task };
       return await this.#run(id, envelope, { called, signal: controller.signal });
@@ -506,9 +507,19 @@ class Host implements ClusterHost {
     }
   }
 
-  /** A job's data as it is in the queue by now. */
-  async #readAgain(job: QueuedJob): Promise<unknown> {
-    const data = await this.#server.client.hget(this.#worker.toKey(job.id!), "data");
+  /** A job's data as it is in the queue by now. A server that is busy is asked again, as long as the job may run here. */
+  async #readAgain(job: QueuedJob, signal: AbortSignal): Promise<unknown> {
+    let data: string | null | undefined;
+    while (data === undefined) {
+      signal.throwIfAborted();
+      try {
+        data = await this.#server.client.hget(this.#worker.toKey(job.id!), "data");
+      } catch (error) {
+        if (!refusesWrites(error as Error)) throw error;
+        this.#tell(error as Error);
+        await this.#worker.delay(REFUSED_PAUSE);
+      }
+    }
     return data === null ? job.data : JSON.parse(data);
   }
 

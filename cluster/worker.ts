@@ -2,7 +2,7 @@ import { type Job, type JobJson, type Processor, WaitingError, Worker, type Work
 import { refusesWrites } from "./connection.ts";
 
 /** How long a server that refuses is left alone, in ms. Shorter, and all hosts hammer it; longer, and they stand idle when it takes writes again. */
-const REFUSED_PAUSE = 1000;
+export const REFUSED_PAUSE = 1000;
 
 /** So often within a lock's time it is looked whether locks have run out. Less, and a job runs on for longer that another host may have by then. */
 const LOOKS = 10;

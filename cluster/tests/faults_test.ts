@@ -295,6 +295,37 @@ Deno.test(
   },
 );
 
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
+  "a job of an id that was cancelled once runs although the server is busy when the host looks whether it is wanted",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start(["--busy-reply-threshold", "1"]);
+    await using line = new Line(server.port);
+    const busy = Promise.withResolvers<void>();
+    const onError = (error: unknown) => {
+      if (String(error).includes("BUSY")) busy.resolve();
+    };
+    await using _host = await serve({ queue: "test", connection: line.url, tasks, workers: 1, lockDuration: 60_000, onError });
+    await using pool = await openPool(server, { onError: () => {} });
+    const [client, script] = [new Redis(server.url), new Redis(server.url)];
+    await until(() => line.waited);
+    await client.publish("dpool:test.v1:cancel:0", "job-again");
+    await until(() => line.said.includes("job-again"));
+    line.hold();
+    const future = await pool.submit(new Job({ id: "again", func: tasks.add, args: [1, 1] }));
+    await until(async () => await client.llen("dpool:test.v1:active") === 1);
+    const ended = script.eval("while true do end", 0).catch(() => {});
+    await until(() => client.get("dpool:test.v1:none").then(() => false, (error) => error.message.startsWith("BUSY")));
+    line.release();
+    await within(busy.promise);
+    await client.script("KILL");
+    await ended;
+    assertEquals(await within(future.result()), 2);
+    await Promise.all([client.quit(), script.quit()]);
+  },
+);
+
 Deno.test("a task or a check that throws what a host without workers does fails its job alone", async () => {
   await using server = await RedisServer.start();
   const module = import.meta.resolve("./tasks.ts");
