@@ -1021,33 +1021,12 @@ export class ProcessPool implements AsyncDisposable {
     else this.#callBack(ticket);
   }
 
-  /**
-   * The permit is back before callbacks run, so that they can submit; but a promise that `onDone` returns holds it. Somebody who waits at the
-   * gate is let in after `onDone` has run; if nobody does, the place is free while it runs, and taken again for its promise if nothing came in.
-   */
+  /** The permit is back before callbacks run, so that they can submit; but `onDone` may hold it. */
   #callBack(ticket: Ticket): void {
     const { onDone } = ticket;
     if (onDone === undefined) this.#gate.release();
-    else this.#callOnDone(onDone);
+    else this.#callbacks.callOnDoneWithPermit(onDone, this.#gate);
     ticket.callBack();
-  }
-
-  #callOnDone(onDone: () => unknown): void {
-    let free = this.#releaseUnawaited();
-    this.#callbacks.inTurn(() => {
-      free ||= this.#releaseUnawaited();
-      const through = this.#callbacks.callOnDone(onDone);
-      if (free && (through === undefined || !takePermit(this.#gate))) return;
-      if (through === undefined) this.#gate.release();
-      else through.then(() => this.#gate.release());
-    });
-  }
-
-  /** Gives a permit back if nobody waits for one. */
-  #releaseUnawaited(): boolean {
-    const isUnawaited = this.#gate.waiting === 0;
-    if (isUnawaited) this.#gate.release();
-    return isUnawaited;
   }
 
   // The end

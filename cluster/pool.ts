@@ -774,32 +774,10 @@ export class ClusterPool implements AsyncDisposable {
     queueMicrotask(() => this.#conclude());
   }
 
-  /**
-   * The permit is back before callbacks run, so that they can submit; but a promise that `onDone` returns holds it. Somebody who waits at the gate
-   * is let in after `onDone` has run.
-   */
+  /** The permit is back before callbacks run, so that they can submit; but `onDone` may hold it. An attached job has neither. */
   #callBack({ future, permit }: JobTicket): void {
-    if (future.job.onDone === undefined) permit?.[Symbol.dispose]();
-    else this.#callOnDone(future, permit);
+    if (permit !== undefined) this.#maker.callOnDone(future, this.#gate);
     this.#maker.callBack(future);
-  }
-
-  #callOnDone(future: Future<unknown>, permit: Disposable | undefined): void {
-    let free = this.#releaseUnawaited(permit);
-    this.#maker.inTurn(() => {
-      free ||= this.#releaseUnawaited(permit);
-      const through = this.#maker.callOnDone(future);
-      const held = !free ? permit : through && this.#gate.tryAcquire();
-      if (through === undefined) held?.[Symbol.dispose]();
-      else through.then(() => held?.[Symbol.dispose]());
-    });
-  }
-
-  /** Gives a permit back if nobody waits for one. */
-  #releaseUnawaited(permit: Disposable | undefined): boolean {
-    const isUnawaited = this.#gate.waiting === 0;
-    if (isUnawaited) permit?.[Symbol.dispose]();
-    return isUnawaited;
   }
 
   #errand(work: () => Promise<void>): void {

@@ -1,3 +1,4 @@
+import { type Semaphore, takePermit } from "../semaphore.ts";
 import type { Clock } from "./clock.ts";
 
 /** Where errors go that have no future to go to. */
@@ -70,6 +71,22 @@ export class Callbacks {
     }
   }
 
+  /**
+   * Calls a job's `onDone` in its turn, and gives the job's permit back: before, so that `onDone` can submit; but a promise that it returns holds it.
+   * Somebody who waits at the gate is let in after it has run; if nobody does, the place is free while it runs, and taken again for its promise if
+   * nothing came in.
+   */
+  callOnDoneWithPermit(callback: () => unknown, gate: Semaphore): void {
+    let free = releaseUnawaited(gate);
+    this.inTurn(() => {
+      free ||= releaseUnawaited(gate);
+      const through = this.callOnDone(callback);
+      if (free && (through === undefined || !takePermit(gate))) return;
+      if (through === undefined) gate.release();
+      else through.then(() => gate.release());
+    });
+  }
+
   /** Prepares a callback whose outcome becomes a promise's: the promise, and what calls the callback. */
   prepare<T>(callback: () => T | PromiseLike<T>): { promise: Promise<T>; call: () => void } {
     let settle: (outcome: Promise<T>) => void;
@@ -99,6 +116,13 @@ export class Callbacks {
     if (--this.#pending > 0) return;
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
+}
+
+/** Gives a permit back if nobody waits for one. */
+function releaseUnawaited(gate: Semaphore): boolean {
+  const isUnawaited = gate.waiting === 0;
+  if (isUnawaited) gate.release();
+  return isUnawaited;
 }
 
 /**

@@ -30,10 +30,12 @@ import {
   type Outcome,
   settleFuture,
 } from "../job.ts";
+import type { Semaphore } from "../semaphore.ts";
 import { Callbacks } from "./callbacks.ts";
 import { realClock } from "./clock.ts";
 
 export type { Future, FutureControl, Job, Outcome } from "../job.ts";
+export type { Semaphore } from "../semaphore.ts";
 export { Checks, show } from "./checks.ts";
 export { decodeError, type FindClass } from "../worker/decode_error.ts";
 export { encodeError } from "../worker/encode_error.ts";
@@ -80,24 +82,16 @@ export class FutureMaker {
   }
 
   /**
-   * Calls something that calls back: at once, or, amid another of these calls, after it, so that callbacks which cancel thousands of jobs are not
-   * called within each other.
-   *
-   * @param call Must not throw.
-   */
-  inTurn(call: () => void): void {
-    this.#callbacks.inTurn(call);
-  }
-
-  /**
-   * Calls the job's `onDone`, at once.
+   * Calls the job's `onDone`, if there is one, in its turn, and gives the job's permit back: before, so that `onDone` can submit, if nobody waits for
+   * it; else after; and if `onDone` returns a promise when that has settled.
    *
    * @param future The settled future.
-   * @returns Resolves, and never rejects, when the callback is through; undefined if it is already, or if there is none.
+   * @param gate Where the job has a permit.
    */
-  callOnDone(future: Future<unknown>): Promise<void> | undefined {
+  callOnDone(future: Future<unknown>, gate: Semaphore): void {
     const { onDone } = future.job;
-    return onDone === undefined ? undefined : this.#callbacks.callOnDone(() => onDone(future));
+    if (onDone === undefined) gate.release();
+    else this.#callbacks.callOnDoneWithPermit(() => onDone(future), gate);
   }
 
   /**
@@ -106,7 +100,7 @@ export class FutureMaker {
    * @param future The settled future.
    */
   callBack(future: Future<unknown>): void {
-    if (hasDoneCallbacks(future)) this.inTurn(() => callDoneCallbacks(future));
+    if (hasDoneCallbacks(future)) this.#callbacks.inTurn(() => callDoneCallbacks(future));
   }
 
   /**
