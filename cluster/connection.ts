@@ -238,7 +238,11 @@ interface ConnectionOptions {
 interface Internals {
   stream: { bytesRead: number; destroy(error: Error): void } | null;
   /** What the server has not answered. */
-  commandQueue: { length: number };
+  commandQueue: Redis["commandQueue"];
+  /** The same of a connection that was lost, if it was of use: it is sent again. */
+  prevCommandQueue?: Redis["commandQueue"] | null;
+  /** What is sent when it is connected. */
+  offlineQueue: Redis["commandQueue"];
 }
 
 /** What was heard of the server by one look. */
@@ -263,12 +267,15 @@ export class Connection {
     this.#options = options;
     this.#clients = [client];
     const note = (error: Error): void => void (this.#last = error);
+    const keep = (client: Redis): void => void client.on("close", () => keepEarly(client));
     client.on("error", note);
+    keep(client);
     const duplicate = client.duplicate.bind(client);
     client.duplicate = (override) => {
       // Of one that is to connect when it is told BullMQ waits for the first try alone.
       const copy = duplicate({ lazyConnect: false, ...override });
       copy.on("error", note);
+      keep(copy);
       this.#clients.push(copy);
       return copy;
     };
@@ -346,9 +353,24 @@ export class Connection {
   }
 }
 
+/**
+ * Has a client send again what it was told to while it connected, should that connection be lost before it is of use: it sends some commands then
+ * already, and forgets them. Those by which it connects it sends anew each time.
+ */
+function keepEarly(client: Redis): void {
+  const { commandQueue: sent, prevCommandQueue: kept, offlineQueue: waiting } = client as unknown as Internals;
+  if (sent === kept) return;
+  while (sent.length > 0) {
+    const item = sent.pop()!;
+    const { name, args } = item.command;
+    const connects = ["auth", "hello", "info", "select"].includes(name) || (name === "client" && args[0] === "SETINFO");
+    if (!connects) waiting.unshift(item);
+  }
+}
+
 /** Rejects what a client keeps of a connection that was lost, to send it again: it forgets that when the next connection ends before it is ready. */
 function rejectKept(client: Redis): void {
-  const { prevCommandQueue: kept } = client as unknown as { prevCommandQueue?: Redis["commandQueue"] | null };
+  const { prevCommandQueue: kept } = client as unknown as Internals;
   while (kept?.length) kept.shift()!.command.reject(new Error("Connection is closed."));
 }
 

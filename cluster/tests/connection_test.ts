@@ -211,6 +211,34 @@ Deno.test("ClusterPool.open() waits for a server that is about to start", async 
   assert(server.folder);
 });
 
+// A client that lets go of a server keeps a timer for two seconds.
+Deno.test(
+  "what is said to a server while it is connected to is said again should that fail",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    await using line = new Line(server.port);
+    const connection = await connect(resolveConnection("test", line.url), {
+      ...QUIET,
+      silence: 60_000,
+      onError: () => {},
+      onWarning: () => {},
+    });
+    for (const client of [connection.client, connection.client.duplicate()]) {
+      client.on("error", () => {});
+      await client.ping();
+      line.mute();
+      await until(() => client.status === "connect");
+      // Before it may be of use: this is sent all the same.
+      const said = client.publish("channel", "word");
+      const asked = client.echo("word");
+      line.unmute();
+      assertEquals(await within(Promise.all([said, asked])), [0, "word"]);
+    }
+    connection.end();
+  },
+);
+
 Deno.test("ClusterPool.open() and serve() try again whatever connection is lost before it is of use", async () => {
   await using server = await RedisServer.start(["--appendonly", "no"]);
   for (const refuses of [1, 2]) {

@@ -51,6 +51,12 @@ export class Line implements AsyncDisposable {
     this.release();
   }
 
+  /** Ends the connections of those that hear nothing, and hears who comes after that. */
+  unmute(): void {
+    this.#most = Infinity;
+    for (const conn of this.#silent.splice(0)) conn.close();
+  }
+
   /** Passes on nothing any more on the connections that are open, and ends none: who comes after that is heard. */
   cut(): void {
     for (const conn of this.#open) this.#dead.add(conn);
