@@ -1,5 +1,5 @@
 import type { Redis } from "ioredis";
-import { ErrorCode, Queue, QueueEvents } from "bullmq";
+import { ErrorCode, Queue, QueueEvents, type RedisQueueBackend } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
 import { cancelChannel, cancelWord, type Connection, databaseOf, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
 import { type Envelope, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
@@ -67,6 +67,12 @@ const KEEP = { completed: { age: 600, count: 10_000 }, failed: { age: 86_400, co
  * sweep finds two seconds later; more, and Redis holds that many results twice.
  */
 const MAX_EVENTS = 10_000;
+
+/**
+ * Events that are read at a time. More, and a producer that was held up needs memory for as many results, each of them several times; fewer, and one
+ * far away is not told of as many jobs a second.
+ */
+const MOST_READ = 500;
 
 /** How often pending jobs are looked up, in ms: what a lost event costs. Shorter, and Redis is asked about slow jobs all the time. */
 const SWEEP_INTERVAL = 2000;
@@ -507,18 +513,29 @@ function wasTrimmed({ set, count, oldest }: Kept, time: number): boolean {
   return oldest > time && (count >= most / 2 || Date.now() - time > age * 1000);
 }
 
-/** BullMQ's reader of events, which would read no more after one that others wrote and that is no JSON. The sweep finds what that was about. */
+/**
+ * BullMQ's reader of events, which would read no more after one that others wrote and that is no JSON, and all at once that a producer has missed
+ * while it was held up. The sweep finds what the former was about.
+ */
 class EventReader extends QueueEvents {
   protected override createBackend(): void {
     super.createBackend();
     const { backend } = this;
     const read = backend.readEvents.bind(backend);
+    let limited: Promise<void> | undefined;
     backend.readEvents = async (...args) => {
+      await (limited ??= limitReads(backend as RedisQueueBackend));
       const streams = await read(...args);
       for (const event of streams?.[0]?.[1] ?? []) if (!isReadable(event[1])) event[1] = ["event", "unreadable"];
       return streams;
     };
   }
+}
+
+async function limitReads(backend: RedisQueueBackend): Promise<void> {
+  const client = await backend.client;
+  const { xread } = client;
+  client.xread = (streams, options) => xread(streams, { ...options, COUNT: MOST_READ });
 }
 
 /** Whether BullMQ can read an event, of which it has names and values in turn. */

@@ -149,6 +149,19 @@ Deno.test("a job that is cancelled while one of its name is taken out of the que
   await client.quit();
 });
 
+Deno.test("a producer that has missed thousands of events reads a part of them at a time", async () => {
+  await using server = await RedisServer.start();
+  await using _pool = await openPool(server);
+  const client = new Redis(server.url);
+  await until(async () => (await client.info("clients")).includes("blocked_clients:1"));
+  const events = client.multi();
+  for (let i = 0; i < 10_000; i++) events.xadd("dpool:test.v1:events", "*", "event", "none");
+  await events.exec();
+  // Whoever reads all of them at once reads again when ten seconds are over.
+  await until(async () => Number(/cmdstat_xread:calls=(\d+)/.exec(await client.info("commandstats"))![1]) > 10);
+  await client.quit();
+});
+
 Deno.test("an event that is no JSON does not end the listening", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
