@@ -547,8 +547,12 @@ class Host implements ClusterHost {
     // Those of items were cut to what may travel, or go into the store.
     if (store === undefined && reply.items !== undefined) return reply;
     if (!isTooLarge(reply, { what: "the result", store })) return reply;
-    await unlessStopped(this.#store().put(payloadKey(queue, id, "result"), JSON.stringify(reply)), signal);
-    return { v: VERSION, stored: true };
+    const key = payloadKey(queue, id, "result");
+    await unlessStopped(this.#store().put(key, JSON.stringify(reply)), signal);
+    if (!signal.aborted) return { v: VERSION, stored: true };
+    // It was cancelled meanwhile: nobody reads that, and nobody else deletes it.
+    await this.#store().delete(key).catch(this.#options.onError);
+    throw signal.reason;
   }
 
   /** The task of a call that may be started: looked up among this host's own, whatever the queue says. */

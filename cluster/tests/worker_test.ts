@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import { cancelWord } from "../connection.ts";
-import { type ClusterHost, type PayloadStore, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
+import { type ClusterHost, Job, type PayloadStore, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
@@ -127,7 +127,7 @@ Deno.test("a record whose data is no JSON fails after one attempt", async () => 
 });
 
 /** A store in memory whose results wait until they are let in, or until the test is over. */
-function heldStore(): { payloads: PayloadStore; puts: () => number; release: () => void } & Disposable {
+function heldStore(): { payloads: PayloadStore; texts: Map<string, string>; puts: () => number; release: () => void } & Disposable {
   const texts = new Map<string, string>();
   const gate = Promise.withResolvers<void>();
   let puts = 0;
@@ -142,7 +142,7 @@ function heldStore(): { payloads: PayloadStore; puts: () => number; release: () 
     get: (key) => Promise.resolve(texts.get(key)!),
     delete: (key) => Promise.resolve(void texts.delete(key)),
   };
-  return { payloads, puts: () => puts, release: gate.resolve, [Symbol.dispose]: gate.resolve };
+  return { payloads, texts, puts: () => puts, release: gate.resolve, [Symbol.dispose]: gate.resolve };
 }
 
 Deno.test("with 'redeliveries' of 0 nothing runs twice whose lock is gone while the store takes its time", async () => {
@@ -179,6 +179,29 @@ Deno.test("a job whose lock is gone while the store takes its time runs again wi
   store.release();
   assertEquals((await within(future.result())).length, 400_000);
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
+  await client.quit();
+});
+
+Deno.test("a job that is cancelled while its result is put into the store leaves nothing there", async () => {
+  await using server = await RedisServer.start();
+  using store = heldStore();
+  const { payloads } = store;
+  await using pool = await openPool(server, { payloads });
+  const { host, reported } = await serveHere(server, { lockDuration: LONG, payloads });
+  await using _host = host;
+  const future = await pool.submit(new Job({ id: "same", func: tasks.large, args: [400_000] }));
+  await until(() => store.puts() === 1);
+  assert(future.cancel({ force: true }));
+  const client = new Redis(server.url);
+  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))?.includes('"cancelled":true') === true);
+  // What is said is heard in turn.
+  const other = await pool.submit(tasks.spinForEver);
+  await until(() => other.running());
+  assert(other.cancel({ force: true }));
+  await until(() => host.stats().running === 0);
+  store.release();
+  await until(async () => (await client.exists("dpool:test.v1:job-same")) === 0);
+  assertEquals([[...store.texts.keys()], reported], [[], []]);
   await client.quit();
 });
 
