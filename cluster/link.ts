@@ -40,6 +40,8 @@ interface Entry {
   started: boolean;
   /** Whether it came back from a host, and nobody was told as yet. */
   givenBack: boolean;
+  /** Whether it neither ran nor waited when it was looked up last. */
+  stranded: boolean;
   /**
    * When the one of its name was sent, as the queue has it, that nobody wanted any more when this one came: it is sent when that has ended. Null if
    * that was gone by then; undefined if there is none.
@@ -304,6 +306,7 @@ export class Link {
       time: Date.now(),
       started: false,
       givenBack: false,
+      stranded: false,
       comesAfter: undefined,
     };
     this.#entries.set(id, entry);
@@ -312,7 +315,7 @@ export class Link {
 
   #send(entry: Entry): void {
     entry.sendings++;
-    entry.started = false;
+    entry.started = entry.stranded = false;
     entry.comesAfter = undefined;
     entry.sentAt = Infinity;
     entry.sent = this.#add(entry);
@@ -426,6 +429,7 @@ export class Link {
       pipeline.hmget(key, "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn", "stc").exists(`${key}:lock`);
     }
     for (const set of SETS) pipeline.zcard(this.#queue.toKey(set)).zrange(this.#queue.toKey(set), 0, 0, "WITHSCORES");
+    pipeline.exists(...LISTS.map((list) => this.#queue.toKey(list)));
     const answers = (await pipeline.exec() ?? []).map(([error, answer]) => {
       if (error instanceof Error) throw error;
       return answer;
@@ -434,6 +438,7 @@ export class Link {
       const [count, [, oldest]] = answers.slice(2 * entries.length + 2 * i) as [number, string[]];
       return { set, count, oldest: Number(oldest) };
     });
+    const isEmpty = answers.at(-1) === 0;
     for (const [i, entry] of entries.entries()) {
       const [timestamp, finishedOn, returnvalue, failedReason, processedOn, deaths] = answers[2 * i] as (string | null)[];
       // Meanwhile it may have ended, or been sent anew.
@@ -446,8 +451,21 @@ export class Link {
       } else if (finishedOn !== null && failedReason) {
         this.#end(entry.id, { kind: "failed", reason: failedReason, deaths: Number(deaths) });
       } else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });
-      else this.#each(entry.id, (listener) => listener.running(answers[2 * i + 1] === 1));
+      else {
+        const runs = answers[2 * i + 1] === 1;
+        this.#each(entry.id, (listener) => listener.running(runs));
+        if (sweeps) this.#strand(entry, isEmpty && !runs);
+      }
     }
+  }
+
+  /** A job that neither runs nor waits no host comes to any more. When it is seen once it may have come out of its list a moment ago. */
+  #strand(entry: Entry, stranded: boolean): void {
+    if (stranded && entry.stranded) {
+      this.#end(entry.id, { kind: "lost", why: "the server has lost the list in which it waited" });
+      this.remove(entry.id);
+    }
+    entry.stranded = stranded;
   }
 
   /** It was taken out of the queue, or another of its name was, before it was sent: events come late. */
@@ -495,6 +513,9 @@ export class Link {
 }
 
 const SETS = ["completed", "failed"] as const;
+
+/** Where jobs are that have not ended. */
+const LISTS = ["wait", "active", "paused", "delayed", "prioritized", "waiting-children"] as const;
 
 /** What is kept of the jobs that have ended. */
 interface Kept {

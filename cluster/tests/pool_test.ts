@@ -434,6 +434,22 @@ Deno.test("ClusterPool sends a job again that Redis has forgotten", async () => 
   assertEquals(await within(future.result()), 3);
 });
 
+Deno.test("ClusterPool fails jobs that no host comes to any more, as a server with another policy has thrown away the list of them", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const futures = await Promise.all([1, 2].map((x) => pool.submit(tasks.add, x, x)));
+  const client = new Redis(server.url);
+  await until(async () => (await client.llen("dpool:test.v1:wait")) === 2);
+  await client.del("dpool:test.v1:wait");
+  for (const future of futures) {
+    const error = await within(future.exception());
+    assertInstanceOf(error, WorkerDiedError);
+    assertStringIncludes(error.message, "as the server has lost the list in which it waited");
+  }
+  await until(async () => (await client.keys("dpool:test.v1:job-*")).length === 0);
+  await client.quit();
+});
+
 Deno.test("ClusterPool does not send a job again whose record may have been trimmed", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
