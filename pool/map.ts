@@ -311,7 +311,9 @@ interface ChunkOptions {
 }
 
 /** An array or a typed array. */
-type Sliceable = ArrayLike<unknown> & { slice(from: number, to: number): ArrayLike<unknown> };
+interface Sliceable extends ArrayLike<unknown> {
+  slice(from: number, to: number): Sliceable;
+}
 
 /** Whether items can as well be read many at a time: to iterate them does nothing else. */
 function isSliceable(items: unknown): items is Sliceable {
@@ -338,7 +340,7 @@ export class Chunk extends Ticket {
   /** What came of earlier runs of the item that is next. */
   #failures: unknown[] = [];
   #eager: boolean;
-  #items: ArrayLike<unknown>;
+  #items: Sliceable;
   /** How many of the first items have their outcome. */
   #settledItems = 0;
   /** Those that cannot be sent, and why. */
@@ -353,7 +355,7 @@ export class Chunk extends Ticket {
   #bounds: Int32Array<SharedArrayBuffer> | undefined;
   #numbers: Float64Array<SharedArrayBuffer> | undefined;
 
-  constructor(items: ArrayLike<unknown>, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
+  constructor(items: Sliceable, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
     super(undefined);
     this.func = func;
     this.timeout = timeout;
@@ -370,33 +372,29 @@ export class Chunk extends Ticket {
 
   message(run: number, task: TaskMessage): RunMessage {
     this.#oneByOne ||= this.unread > 0;
-    const skip = [...this.#unsendable.keys()];
-    const items = this.#oneByOne
-      ? this.#nextOne()
-      : skip.length === 0
-      ? packed(this.#items)
-      : Array.from(this.#items, (item, i) => this.#unsendable.has(i) ? undefined : item);
+    const from = this.#settledItems;
+    const end = this.#oneByOne ? this.#nextOne() + 1 : this.#items.length;
+    let items = end - from === this.#items.length ? this.#items : this.#items.slice(from, end);
+    const skip: number[] = [];
+    if (this.#unsendable.size > 0) {
+      items = Array.from(items, (item, i) => this.#unsendable.has(from + i) ? void skip.push(from + i) : item);
+    }
     const { id, attempt, timeout } = this;
     const timed = timeout !== Infinity;
-    const from = this.#settledItems;
-    const { length } = items;
     // Another for each run: a worker that could not be stopped may go on with the last one.
-    const numbers = this.#eager && length - from >= WORTH_PACKING
-      ? new SharedArrayBuffer(NUMBERS + Float64Array.BYTES_PER_ELEMENT * length)
+    const numbers = this.#eager && items.length >= WORTH_PACKING
+      ? new SharedArrayBuffer(NUMBERS + Float64Array.BYTES_PER_ELEMENT * this.#items.length)
       : undefined;
     this.#numbers = numbers && new Float64Array(numbers, NUMBERS);
     this.#bounds = numbers && new Int32Array(numbers, 0, 2).fill(from);
-    return { type: "chunk", run, task, id, attempt, items, from, skip, eager: this.#eager, timed, numbers };
+    return { type: "chunk", run, task, id, attempt, items: packed(items), from, skip, eager: this.#eager, timed, numbers };
   }
 
-  /** The next item that can be sent, at its index: those before it have their outcome, or an error instead. */
-  #nextOne(): unknown[] {
-    const { length } = this.#items;
+  /** The next item that can be sent, or else the last: those before it have their outcome, or an error instead. */
+  #nextOne(): number {
     let next = this.#settledItems;
-    while (next < length - 1 && this.#unsendable.has(next)) next++;
-    const items = new Array(next + 1);
-    if (!this.#unsendable.has(next)) items[next] = this.#items[next];
-    return items;
+    while (next < this.#items.length - 1 && this.#unsendable.has(next)) next++;
+    return next;
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
@@ -486,7 +484,7 @@ export class Chunk extends Ticket {
 
   /** Each can be copied, but all together may be too large for a message, or one too deep within it. */
   #refusedAgain(error: unknown): Outcome<unknown> | undefined {
-    const next = this.#nextOne().length - 1;
+    const next = this.#nextOne();
     if (this.#unsendable.has(next)) return { state: "failed", error };
     if (this.#oneByOne) this.#unsendable.set(next, error);
     this.#oneByOne = true;
@@ -494,10 +492,10 @@ export class Chunk extends Ticket {
   }
 
   lostUnread(errorOf: ErrorOf): Outcome<unknown> | undefined {
-    const { length } = this.#nextOne();
-    const error = listCauses(errorOf(this.id + length - 1, this.attempt - 1), this.#failures);
+    const next = this.#nextOne();
+    const error = listCauses(errorOf(this.id + next, this.attempt - 1), this.#failures);
     // Those before it have errors of their own.
-    this.#deliver(failures(new Array(length - this.#settledItems).fill(error)));
+    this.#deliver(failures(new Array(next + 1 - this.#settledItems).fill(error)));
     return this.#throughOrNot();
   }
 
@@ -917,7 +915,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   /** Reads the items of the next chunk; there are none when the input has ended. */
-  async #readChunk(): Promise<ArrayLike<unknown>> {
+  async #readChunk(): Promise<Sliceable> {
     if (this.#options.array !== undefined) return this.#readArray(this.#options.array);
     const items: unknown[] = [];
     let patience: Patience | undefined;
@@ -962,7 +960,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return items;
   }
 
-  #readArray(array: Sliceable): ArrayLike<unknown> {
+  #readArray(array: Sliceable): Sliceable {
     const items = array.slice(this.#read, this.#read + this.#chunkSize);
     this.#read += items.length;
     if (items.length === 0) this.#sourceEnded = true;

@@ -140,25 +140,55 @@ Deno.test("A chunk that cannot be sent in one goes item by item, and what cannot
     firstIndex: 0,
     listener: noting(outcomes),
   });
-  function sent(): string[] {
+  function sent(): unknown[] {
     const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });
     assert(message.type === "chunk");
-    return Object.keys(message.items);
+    return Array.from(message.items);
   }
   const answered = (from: number, values: unknown[]) =>
     chunk.answered({ type: "items", run: 0, from, values, thrown: [], last: true, elapsed: 0 }, () => {});
   assertEquals([sent(), chunk.refused(new Error("all")), sent(), chunk.refused(new Error("all"))], [
-    ["0", "1", "2"],
+    ["a", "b", "c"],
     undefined,
-    ["0", "1", "2"],
+    ["a", "b", "c"],
     undefined,
   ]);
-  assertEquals([sent(), answered(0, [1])], [["0"], undefined]);
-  assertEquals([sent(), chunk.refused(new Error("second"))], [["1"], undefined]);
-  assertEquals([sent(), chunk.refused(new Error("third"))], [["2"], undefined]);
-  assertEquals([sent(), answered(1, [undefined, undefined])?.state], [[], "finished"]);
+  assertEquals([sent(), answered(0, [1])], [["a"], undefined]);
+  assertEquals([sent(), chunk.refused(new Error("second"))], [["b"], undefined]);
+  assertEquals([sent(), chunk.refused(new Error("third"))], [[undefined, "c"], undefined]);
+  assertEquals([sent(), answered(1, [undefined, undefined])?.state], [[undefined, undefined], "finished"]);
   assertEquals(outcomes, [1, "second", "third"]);
 });
+
+for (const kind of ["texts", "numbers"] as const) {
+  Deno.test(`A chunk of ${kind} is sent again without what has its outcome, and item by item each item once`, () => {
+    const outcomes: unknown[] = [];
+    const items = Array.from({ length: 100 }, (_, i) => kind === "texts" ? `text ${i}` : i);
+    const chunk = new Chunk(kind === "texts" ? items : new Float64Array(items as number[]), {
+      func: () => 0,
+      timeout: Infinity,
+      retries: 0,
+      eager: false,
+      firstIndex: 0,
+      listener: noting(outcomes),
+    });
+    function run(ends: number): [from: number, items: unknown[]] {
+      const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });
+      assert(message.type === "chunk");
+      const { from } = message, sent = Array.from(message.items);
+      if (ends > from) chunk.lost((id) => new Error(`lost ${id}`), ends);
+      else chunk.answered({ type: "items", run: 0, from, values: sent, thrown: [], last: true, elapsed: 0 }, () => {});
+      return [from, sent];
+    }
+    assertEquals([run(40), run(50)], [[0, items], [40, items.slice(40)]]);
+    for (let i = 50; i < 100; i++) {
+      // A worker has died when it read it.
+      chunk.unread = 1;
+      assertEquals(run(0), [i, [items[i]]]);
+    }
+    assertEquals(outcomes, [...Array.from({ length: 50 }, (_, i) => `lost ${i}`), ...items.slice(50)]);
+  });
+}
 
 Deno.test("A map whose chunks were as large as numbers have them goes on when there are none any more", async () => {
   const items = new Float64Array(500_000);

@@ -83,9 +83,9 @@ export type RunByPort = (RunMessage | { type: "nothing" }) & { inTurn: boolean }
 
 interface ChunkPart {
   type: "chunk";
-  /** An array; a Float64Array of as many numbers is as good, and far cheaper. */
+  /** Those that are to be run: an array; a Float64Array of as many numbers is as good, and far cheaper. */
   items: ArrayLike<unknown>;
-  /** The index of the first item that is to be run. */
+  /** The index of the first of them in the chunk. */
   from: number;
   /** The indexes of those that are not to be run. */
   skip: readonly number[];

@@ -478,7 +478,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
     readonly run: number;
     readonly firstId: number;
     readonly items: ArrayLike<unknown>;
+    /** The indexes of the first of them, and of the one behind the last. */
     readonly from: number;
+    readonly end: number;
     readonly attempt: number;
     readonly eager: boolean;
     readonly timed: boolean;
@@ -513,6 +515,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       this.firstId = Number(id);
       this.items = items;
       this.from = from;
+      this.end = from + items.length;
       this.attempt = attempt;
       this.eager = eager;
       this.timed = timed;
@@ -599,7 +602,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     /** The first result that was not sent is a number. */
     #pack(): void {
       const { items, from } = this;
-      const length = items.length - from;
+      const { length } = items;
       // Where each result is sent by itself there is nothing to be packed.
       if (this.eager || length < WORTH_PACKING) return;
       // A result takes the place of its item, or of one before it: those have been read.
@@ -628,7 +631,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
 
     flushIfDue(): void {
-      if (this.#to < this.items.length && this.#isDue()) this.flush(false);
+      if (this.#to < this.end && this.#isDue()) this.flush(false);
     }
 
     #isDue(): boolean {
@@ -729,9 +732,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
    * is by itself because V8 compiles it in a fifth of the time then, of which each worker needs it once. Stacks are cut where this calls the task: see encode_error.ts.
    */
   function runItems(chunk: RunningChunk, func: Func): PromiseLike<unknown> | undefined {
-    const { run, firstId, items, from, attempt, timed } = chunk;
+    const { run, firstId, items, from, end, attempt, timed } = chunk;
     const claim = claimOf(run);
-    while (chunk.next < items.length) {
+    while (chunk.next < end) {
       const i = chunk.next;
       if (timed) store(claims, claim + 2, timeOfDay() | 0);
       if (compareExchange(claims, claim + 1, i, i + 1) !== i) return undefined;
@@ -740,7 +743,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       else {
         beginCall(firstId + i, i === from ? attempt : 1);
         try {
-          const value = func(items[i]);
+          const value = func(items[i - from]);
           if (isThenable(value)) return value;
           if (!ended) chunk.returned(value);
         } catch (error) {

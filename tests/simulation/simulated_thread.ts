@@ -373,13 +373,13 @@ export class SimulatedThread implements Thread {
 
   /** Undefined if the item cannot be sent. */
   #itemOf({ message }: ChunkWork, index: number): Work | undefined {
-    return this.#world.works[message.items[index] as number];
+    return this.#world.works[message.items[index - message.from] as number];
   }
 
   /** Whether nobody waits for it any more. */
   #isForgotten(held: RunWork | ChunkWork): boolean {
     if (!("next" in held)) return !held.current!.isWanted();
-    return !Array.from(held.message.items).some((_, i) => this.#itemOf(held, i)?.isWanted());
+    return !this.#worksOf(held.message).some((work) => work.isWanted());
   }
 
   /** It is stopped although it runs nothing. */
@@ -494,17 +494,17 @@ export class SimulatedThread implements Thread {
 
   /** Starts the next item, or ends the chunk. */
   #nextItem(work: ChunkWork): void {
-    const { run, items, skip } = work.message;
+    const { run, items, from, skip } = work.message;
     const claim = this.#claimOf(run);
     const i = work.next;
     Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
-    if (i === items.length || Atomics.compareExchange(this.#claims, claim + 1, i, i + 1) !== i) return this.#endChunk(work);
+    if (i === from + items.length || Atomics.compareExchange(this.#claims, claim + 1, i, i + 1) !== i) return this.#endChunk(work);
     work.next++;
     // From now on its slot can tell that the item before was finished, although what came of it may be lost.
     if (work.last !== undefined) work.last.over = true;
     work.last = undefined;
     if (skip.includes(i)) return void work.values.push(undefined);
-    work.last = work.current = this.#start(items[i] as number);
+    work.last = work.current = this.#start(items[i - from] as number);
     work.left = this.#world.duration();
     const { limit, retries } = work.current;
     check(work.message.eager || (limit === Infinity && retries === 0), "results that may be lost with a later item are not held back");
@@ -513,11 +513,11 @@ export class SimulatedThread implements Thread {
   }
 
   #endItem(work: ChunkWork, outcome: WorkOutcome): void {
-    const { items, eager } = work.message;
+    const { items, from, eager } = work.message;
     if ("error" in outcome) work.thrown.push([work.next - 1, { raw: outcome.error }]);
     work.values.push("error" in outcome ? undefined : outcome.value);
     work.current = undefined;
-    if (work.next === items.length) this.#endChunk(work);
+    if (work.next === from + items.length) this.#endChunk(work);
     else if (eager || this.#world.random.chance(0.3)) this.#flush(work, false);
   }
 
