@@ -231,19 +231,25 @@ function opener(items: unknown): ResolvedMapOptions["open"] {
 /** The stream as it iterates, but that to end it does not wait for an item that it is about to give: it may give none, and has to hear of the end nonetheless. */
 function readStream(stream: ReadableStream<unknown>): AsyncIterator<unknown> {
   const reader = stream.getReader();
+  let isOpen = true;
   return {
     async next() {
       let result: IteratorResult<unknown> | undefined;
       try {
         return result = await reader.read() as IteratorResult<unknown>;
       } finally {
-        if (result === undefined || result.done) reader.releaseLock();
+        isOpen &&= result?.done === false;
+        if (!isOpen) reader.releaseLock();
       }
     },
     async return() {
-      const cancelled = reader.cancel();
-      reader.releaseLock();
-      await cancelled;
+      // It may have ended, and nobody has seen that yet.
+      if (isOpen) {
+        isOpen = false;
+        const cancelled = reader.cancel();
+        reader.releaseLock();
+        await cancelled;
+      }
       return { done: true, value: undefined };
     },
   };

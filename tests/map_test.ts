@@ -111,6 +111,28 @@ for (const backend of ["worker", "killable", "inline"] as const) {
     }
   });
 
+  Deno.test(`ProcessPool.map() may be ended just when its stream has ended (${backend})`, async () => {
+    const errors: unknown[] = [];
+    await using pool = new ProcessPool({ maxWorkers: 1, backend, onError: (error) => errors.push(error) });
+    for (const how of ["close", "error"] as const) {
+      for (let microtasks = 0; microtasks < 10; microtasks++) {
+        const { promise: asked, resolve: ask } = Promise.withResolvers<ReadableStreamDefaultController<number>>();
+        const stream = new ReadableStream<number>({ pull: ask }, { highWaterMark: 0 });
+        const aborter = new AbortController();
+        const next = pool.map(double, stream, { signal: aborter.signal }).next().catch((reason) => reason);
+        const controller = await asked;
+        if (how === "close") controller.close();
+        else controller.error("lost");
+        for (let i = 0; i < microtasks; i++) await undefined;
+        aborter.abort("enough");
+        await within(next);
+        assertEquals(stream.locked, false);
+      }
+    }
+    await turn();
+    assertEquals(errors.filter((error) => error !== "lost"), []);
+  });
+
   Deno.test(`ProcessPool.map() pulls no more than 'buffer' items ahead of an infinite input (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 2, backend });
     for (
