@@ -479,7 +479,8 @@ export class Chunk extends Ticket {
     this.#copied = true;
     this.#items = Array.from(this.#items, (item, i) => {
       try {
-        return structuredClone(item);
+        // Within a list, as in the message: by itself Deno refuses some that it copies there.
+        return structuredClone([item])[0];
       } catch (reason) {
         this.#unsendable.set(i, reason);
         return item;

@@ -342,6 +342,18 @@ Deno.test("ProcessPool.map() sends an item that could not be copied the first ti
   assertEquals(results, [1, { value: 2 }]);
 });
 
+Deno.test("ProcessPool.map() sends an item beside one that cannot be copied as it does without that one", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const task = (x: unknown) => typeof x;
+  const items = [new URL("https://deno.com"), new Headers(), new Uint8Array(new SharedArrayBuffer(1)), {
+    url: new URL("https://deno.com"),
+  }];
+  for (const others of [[], [() => 1]]) {
+    const outcomes = await within(Array.fromAsync(pool.map(task, [...items, ...others], { settled: true, chunkSize: 5 })));
+    assertEquals(outcomes.slice(0, 4), new Array(4).fill({ status: "fulfilled", value: "object" }));
+  }
+});
+
 Deno.test("ProcessPool.map() ends chunks of any size whole", async () => {
   const items = Array(300_000).fill(1);
   const pool = new ProcessPool({ modules: [moduleOf(`throw new RangeError("deed");`)] });
