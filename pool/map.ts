@@ -923,11 +923,13 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** Reads the items of the next chunk; there are none when the input has ended. */
   async #readChunk(): Promise<Sliceable> {
-    if (this.#options.array !== undefined) return this.#readArray(this.#options.array);
+    // Where no chunk is taken any more, it is but to be seen whether there are more items.
+    const isOpen = this.#host.refusal() === undefined;
+    if (this.#options.array !== undefined) return this.#readArray(this.#options.array, isOpen ? this.#chunkSize : 1);
     const items: unknown[] = [];
     let patience: Patience | undefined;
     try {
-      while (items.length < this.#chunkSize && this.#state === "reading") {
+      while (items.length < (isOpen ? this.#chunkSize : 1) && this.#state === "reading") {
         let result = this.#pull();
         if (result instanceof Promise) {
           const refusal = this.#host.refusal();
@@ -967,8 +969,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return items;
   }
 
-  #readArray(array: Sliceable): Sliceable {
-    const items = array.slice(this.#read, this.#read + this.#chunkSize);
+  #readArray(array: Sliceable, count: number): Sliceable {
+    const items = array.slice(this.#read, this.#read + count);
     this.#read += items.length;
     if (items.length === 0) this.#sourceEnded = true;
     return items;

@@ -329,6 +329,24 @@ Deno.test("ProcessPool.map() throws PoolClosedError when the pool is shut down b
   await within(over);
 });
 
+Deno.test("ProcessPool.map() that waits for room when its pool is shut down reads one item more at the most", async () => {
+  for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
+    const pool = new ProcessPool({ maxWorkers: 1 });
+    const naturals = new Naturals();
+    const values = naturals[Symbol.iterator]();
+    const input = { [key]: () => ({ next: () => values.next(), return: () => values.return(undefined) }) } as unknown as Iterable<number>;
+    const results = pool.map(double, input, { chunkSize: 10, buffer: 10 });
+    assertEquals((await within(results.next())).value, 0);
+    const over = pool.shutdown();
+    const seen: number[] = [];
+    await assertRejects(async () => {
+      for await (const result of results) seen.push(result);
+    }, PoolClosedError);
+    await within(over);
+    assertEquals([seen.length, naturals.read, naturals.closed], [9, 11, true]);
+  }
+});
+
 Deno.test("ProcessPool.map() sends an item that could not be copied the first time, if it can be the second", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   let reads = 0;
