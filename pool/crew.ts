@@ -534,13 +534,15 @@ export class Crew {
 
   #mourn(slot: Slot, death: Death, left: LeftBehind): void {
     const { started, suspect } = left;
+    // What was let go of may have ended it before it was stopped for that.
+    const isIdle = started.length === 0 && !slot.isCondemned;
     // First, since what becomes of it goes by that.
     if (suspect !== undefined) suspect.unread++;
     // Next, since `onError` may ask about what the worker held.
     this.#parts.events.bereaved(left, death);
-    if (started.length === 0 && !death.unread) this.#parts.callbacks.report(this.diedError(death));
+    if (isIdle && !death.unread) this.#parts.callbacks.report(this.diedError(death));
     // What its module left behind may have ended it before its first job: the next would fare no better. A suspect is given up before the pool is.
-    if (started.length === 0 && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
+    if (isIdle && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
     this.#parts.events.changed();
   }
 

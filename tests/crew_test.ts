@@ -4,7 +4,7 @@ import { Crew } from "../pool/crew.ts";
 import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
 import { asCompleted, Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
-import { CLAIM_WORDS, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
+import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { turn, until } from "./helpers.ts";
 import { SimulatedClock } from "./simulation/simulated_clock.ts";
 
@@ -43,9 +43,18 @@ class StubThread implements Thread {
     });
   }
 
-  /** Starts the first run that it holds. */
-  begin(): void {
-    Atomics.store(this.#claims, this.runs[0]! % (this.#claims.length / CLAIM_WORDS) * CLAIM_WORDS, STARTED);
+  /** Starts the first run that it holds, or another one. */
+  begin(index = 0): void {
+    this.#claim(index, STARTED);
+  }
+
+  /** Has its answer to this run be on its way. */
+  end(index: number): void {
+    this.#claim(index, FINISHED);
+  }
+
+  #claim(index: number, state: number): void {
+    Atomics.store(this.#claims, this.runs[index]! % (this.#claims.length / CLAIM_WORDS) * CLAIM_WORDS, state);
   }
 
   /** Finishes so many runs. From then on it is known how long they take. */
@@ -169,6 +178,24 @@ Deno.test("A pool gives tiny jobs to one worker, until it has enough to do", asy
   threads[0]!.finish(40);
   submit(pool, 45);
   assertEquals(threads.map(({ runs }) => runs.length), [250, 35, 0]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool does not call a worker idle that ends before it is stopped for a job that was aborted", async () => {
+  const errors: unknown[] = [];
+  const { pool, threads } = await stubs(Infinity, { maxWorkers: 1, jobsPerWorker: 2, onError: (error) => errors.push(error) });
+  const [thread] = threads as [StubThread];
+  const controller = new AbortController();
+  submit(pool, 1);
+  const aborted = pool.run(new Job({ func: () => {}, signal: controller.signal })).catch((reason) => reason);
+  thread.begin(1);
+  // It is not stopped before this has arrived.
+  thread.end(0);
+  controller.abort("enough");
+  assertEquals(await aborted, "enough");
+  thread.finish(1);
+  thread.die();
+  assertEquals([pool.stats().workers, errors], [0, []]);
   await end(pool, threads);
 });
 

@@ -619,6 +619,11 @@ export class Slot {
     ticket.slot = undefined;
   }
 
+  /** Whether it is to be stopped soon. */
+  get isCondemned(): boolean {
+    return this.#condemned.size > 0;
+  }
+
   /** True if what was to be stopped has come to its end: the worker goes on. */
   reprieve(): boolean {
     for (const run of this.#condemned) {
