@@ -360,6 +360,9 @@ export class ProcessPool implements AsyncDisposable {
   /**
    * Submits a call of a task and waits for its result.
    *
+   * Of one of several tasks whose results differ, the type says what they may be:
+   * `const task: Task<[n: number], string | number[]> = tasks[kind]`.
+   *
    * @typeParam A The arguments of the task.
    * @typeParam R What the task returns.
    * @param task The task.

@@ -262,6 +262,23 @@ const compiled: Record<string, () => unknown> = {
     }
   },
 
+  "one of several tasks of different results needs no cast where its type says which"(kind: "square" | "name" = "name") {
+    const tasks = { square: (n: number) => [n * n], name: async (n: number) => await Promise.resolve(`${n}`) };
+    const task: Task<[n: number], number[] | string> = tasks[kind];
+    hasType<Promise<number[] | string>>()(pool.run(task, 1));
+    hasType<Promise<Future<number[] | string>>>()(pool.submit(task, 1));
+    hasType<Future<number[] | string> | undefined>()(pool.trySubmit(task, 1));
+    hasType<MapResults<number[] | string>>()(pool.map(task, [1, 2]));
+    hasType<Promise<number[] | string>>()(pool.run(new Job({ func: task, args: [1] })));
+    // @ts-expect-error -- the string is missing
+    const wrong: Task<[n: number], number[]> = tasks[kind];
+    // @ts-expect-error -- a string for a number
+    const other: Task<[n: string], number[] | string> = tasks[kind];
+    // @ts-expect-error -- it cannot be inferred
+    pool.run(tasks[kind], 1);
+    return [wrong, other];
+  },
+
   "a submission of a job can be wrapped in a generic function"() {
     async function resultOf<A extends unknown[], R>(job: Job<A, R>): Promise<R> {
       const future = await pool.submit(job);
