@@ -190,6 +190,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    * @throws {Deno.errors.NotCapable} If the workers are to have a permission that this thread has not.
+   * @throws {Deno.errors.Busy} If another pool that is not through writes its trace to the same file.
    */
   constructor(options: ProcessPoolOptions = {}) {
     this.#options = resolveOptions(options);

@@ -136,8 +136,8 @@ export interface ProcessPoolOptions {
   onError?: ((error: unknown) => void) | undefined;
   /**
    * Writes a trace that https://ui.perfetto.dev and chrome://tracing open: which worker ran which job when, how long it had waited, how many wait. It goes
-   * to a file, which needs the permission to write it, or to a stream of bytes, such as a file's `writable`, which is closed when the pool is
-   * through. It is written as the run goes on; what a stream does not take in time is held in memory.
+   * to a file, which needs the permission to write it and is this pool's alone until it is through, or to a stream of bytes, such as a file's `writable`, which is closed when the
+   * pool is through. It is written as the run goes on; what a stream does not take in time is held in memory.
    *
    * @default {undefined}
    */

@@ -29,6 +29,7 @@ const ENDS: ReadonlySet<WorkerChange> = new Set(["closed", "stopped", "died", "f
  * Opens a trace.
  *
  * @throws {TypeError} If it is neither a path nor a stream, or if the stream is locked.
+ * @throws {Deno.errors.Busy} If another pool writes its trace to the file.
  * @throws {Deno.errors.NotCapable} If the file may not be written; other errors if it cannot be.
  */
 export function openTrace(trace: unknown, onError: OnError): PoolObserver {
@@ -41,9 +42,17 @@ export function openTrace(trace: unknown, onError: OnError): PoolObserver {
 }
 
 function openFile(path: string | URL): Deno.FsFile {
+  let file: Deno.FsFile | undefined;
   try {
-    return Deno.openSync(path, { write: true, create: true, truncate: true });
+    file = Deno.openSync(path, { write: true, create: true });
+    // What is no file, such as a pipe, several may write to.
+    if (file.statSync().isFile) {
+      if (!file.tryLockSync(true)) throw new Deno.errors.Busy("another pool writes its trace to it until that is shut down");
+      file.truncateSync();
+    }
+    return file;
   } catch (cause) {
+    file?.close();
     if (!(cause instanceof Error)) throw cause;
     const why = cause instanceof Deno.errors.NotCapable ? `run it with --allow-write=${path}` : cause.message;
     const ErrorClass = cause.constructor as new (message: string, options: ErrorOptions) => Error;

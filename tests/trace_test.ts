@@ -345,3 +345,34 @@ Deno.test({
     assertStringIncludes(error.message, `Cannot create pool as its 'trace' "${path}" cannot be written: `);
   },
 });
+
+Deno.test({
+  name:
+    "ProcessPool() refuses a trace in the file of another pool's, which stays whole, until that is shut down (needs --allow-write and --allow-read)",
+  ignore: !granted("write") || !granted("read"),
+  async fn() {
+    const path = await Deno.makeTempFile({ suffix: ".json" });
+    const other = `${path}.link`;
+    try {
+      await Deno.writeTextFile(path, "x".repeat(10_000));
+      await Deno.symlink(path, other);
+      for (let round = 0; round < 2; round++) {
+        {
+          await using pool = new ProcessPool({ maxWorkers: 1, trace: path });
+          for (const trace of [path, other]) {
+            const error = assertThrows(() => new ProcessPool({ trace }), Deno.errors.Busy) as Error;
+            const why = "another pool writes its trace to it until that is shut down";
+            assertEquals(error.message, `Cannot create pool as its 'trace' "${trace}" cannot be written: ${why}`);
+          }
+          await within(pool.run(() => 1));
+        }
+        const events = JSON.parse(await Deno.readTextFile(path)) as TraceEvent[];
+        assertConforms(events);
+        assertEquals(runs(events).length, 1);
+      }
+    } finally {
+      await Deno.remove(other);
+      await Deno.remove(path);
+    }
+  },
+});
