@@ -127,6 +127,12 @@ const LOOK_EVERY = 1;
 /** How long an automatic chunk waits for an input that is slow to come, in ms: longer delays results, shorter sends smaller chunks. */
 const CHUNK_PATIENCE = 2;
 
+/**
+ * The clock is looked at after so many items of an automatic chunk at the latest: an input that computes its items lets no timer run out. Fewer, and it takes a part of what quick
+ * inputs do; more, and one that gets slow holds up the program for longer.
+ */
+const ITEMS_A_LOOK = 64;
+
 /** What a map needs of its pool. */
 export interface MapHost {
   /** Waits for a permit. */
@@ -928,6 +934,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     if (this.#options.array !== undefined) return this.#readArray(this.#options.array, isOpen ? this.#chunkSize : 1);
     const items: unknown[] = [];
     let patience: Patience | undefined;
+    let began = 0;
+    let nextLook = this.#options.chunkSize === undefined ? 1 : Infinity;
     try {
       while (items.length < (isOpen ? this.#chunkSize : 1) && this.#state === "reading") {
         let result = this.#pull();
@@ -952,8 +960,13 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
           this.#sourceEnded = true;
           break;
         }
-        items.push(result.value);
+        const count = items.push(result.value);
         this.#read++;
+        if (count < nextLook) continue;
+        const now = this.#host.clock.now();
+        if (count === 1) began = now;
+        else if (now - began >= CHUNK_PATIENCE) break;
+        nextLook = count + Math.min(count, ITEMS_A_LOOK);
       }
     } catch (error) {
       this.#host.goesOn(this);

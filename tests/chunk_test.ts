@@ -190,6 +190,48 @@ for (const kind of ["texts", "numbers"] as const) {
   });
 }
 
+for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
+  Deno.test(`A map whose input computes its items sends what there is after some milliseconds, though no timer runs out (${key.description})`, async () => {
+    let time = 0;
+    // How many ms for each item.
+    for (const [pace, chunkSize, largest] of [[1, "auto", 4], [0.001, "auto", 2048], [0.0001, "auto", 8192], [1, 50, 50]] as const) {
+      const next = () => {
+        time += pace;
+        return { done: false, value: "text" };
+      };
+      const items = { [key]: () => ({ next }) };
+      const options = resolveMapOptions({ chunkSize }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+      const chunks: Chunk[] = [];
+      const run = new MapRun({
+        acquire: () => Promise.resolve(),
+        release() {},
+        admit: (chunk) => void chunks.push(chunk),
+        cancel() {},
+        report: (error) => {
+          throw error;
+        },
+        refusal: () => undefined,
+        waits() {},
+        goesOn() {},
+        clock: { ...realClock, now: () => time },
+      }, options);
+      const sizes: number[] = [];
+      const consumer = Array.fromAsync(run.chunks());
+      while (sizes.length < 10) {
+        await until(() => chunks.length > 0);
+        const chunk = chunks.shift()!;
+        sizes.push(chunk.size);
+        const values = new Array(chunk.size).fill("text");
+        const outcome = chunk.answered({ type: "items", run: 1, from: 0, values, thrown: [], last: true, elapsed: 0.01 }, () => {});
+        chunk.settle(outcome!, { finished: 0, failed: 0, cancelled: 0 });
+      }
+      await run.return();
+      await consumer;
+      assertEquals(Math.max(...sizes), largest);
+    }
+  });
+}
+
 Deno.test("A map whose chunks were as large as numbers have them goes on when there are none any more", async () => {
   const items = new Float64Array(500_000);
   const options = resolveMapOptions({ settled: true }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
