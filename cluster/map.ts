@@ -175,6 +175,7 @@ class Chunks {
     let chunk: Chunk = { first: 0, items: [], large: false, unsendable: undefined };
     let size = 0;
     let bytes = 0;
+    let began = 0;
     let patience: Patience | undefined;
     const next = (): Chunk => {
       patience?.end();
@@ -210,7 +211,11 @@ class Chunks {
           chunk.first = this.#read + 1;
         }
         this.#read++;
-        if (chunk.items.length >= size) yield next();
+        const { length } = chunk.items;
+        if (length === 1) began = performance.now();
+        // An input that computes its items lets no timer run out.
+        const isLate = length > 1 && this.#fixed === undefined && performance.now() - began >= CHUNK_PATIENCE;
+        if (length >= size || isLate) yield next();
       }
     } catch (error) {
       // Closing has reported it.

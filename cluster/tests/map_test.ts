@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
+import { type Chunk, mapChunks } from "../map.ts";
 import { PoolClosedError, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
@@ -90,6 +91,38 @@ Deno.test("ClusterPool.map() cuts a chunk that grows too large for Redis", { san
   const texts = Array.from({ length: 10 }, (_, n) => String(n).repeat(100_000));
   const back = await within(Array.fromAsync(pool.map(tasks.echo, texts, { chunkSize: 10 })));
   assertEquals(back.map((text) => (text as string)[0]), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+});
+
+Deno.test("ClusterPool.map() sends what there is of an input that computes its items for long, though no timer runs out", async () => {
+  const { now } = performance;
+  let time = 0;
+  performance.now = () => time;
+  try {
+    for (const [chunkSize, largest] of [["auto", 5], [40, 40]] as const) {
+      const chunks: Chunk[] = [];
+      const host = {
+        lanes: 1,
+        prepare: () => Promise.resolve(),
+        encode: (item: unknown) => ({ json: item as number, large: false }),
+        run(chunk: Chunk) {
+          chunks.push(chunk);
+          const outcomes = chunk.items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value }));
+          return Promise.resolve({ outcomes, elapsed: 0.01 });
+        },
+        report(error: unknown): never {
+          throw error;
+        },
+      };
+      const input = numbers().take(400).map((n) => {
+        time += 5;
+        return n;
+      });
+      assertEquals(await within(Array.fromAsync(mapChunks(host, input, { chunkSize }))), [...numbers().take(400)]);
+      assertEquals(Math.max(...chunks.map(({ items }) => items.length)), largest);
+    }
+  } finally {
+    performance.now = now;
+  }
 });
 
 Deno.test("ClusterPool.map() takes streams and slow inputs, and tells an input's error behind its items", async () => {
