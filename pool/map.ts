@@ -929,15 +929,17 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** Reads the items of the next chunk; there are none when the input has ended. */
   async #readChunk(): Promise<Sliceable> {
+    const { array } = this.#options;
     // Where no chunk is taken any more, it is but to be seen whether there are more items.
     const isOpen = this.#host.refusal() === undefined;
-    if (this.#options.array !== undefined) return this.#readArray(this.#options.array, isOpen ? this.#chunkSize : 1);
+    const slice = array && this.#readSlice(array, isOpen ? this.#chunkSize : 1);
+    if (slice !== undefined) return slice;
     const items: unknown[] = [];
+    const pace = this.#options.chunkSize === undefined ? new Pace(this.#host.clock) : undefined;
     let patience: Patience | undefined;
-    let began = 0;
-    let nextLook = this.#options.chunkSize === undefined ? 1 : Infinity;
     try {
-      while (items.length < (isOpen ? this.#chunkSize : 1) && this.#state === "reading") {
+      if (array !== undefined) this.#readArray(array, items, isOpen ? this.#chunkSize : 1, pace);
+      while (array === undefined && items.length < (isOpen ? this.#chunkSize : 1) && this.#state === "reading") {
         let result = this.#pull();
         if (result instanceof Promise) {
           const refusal = this.#host.refusal();
@@ -962,11 +964,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
         }
         const count = items.push(result.value);
         this.#read++;
-        if (count < nextLook) continue;
-        const now = this.#host.clock.now();
-        if (count === 1) began = now;
-        else if (now - began >= CHUNK_PATIENCE) break;
-        nextLook = count + Math.min(count, ITEMS_A_LOOK);
+        if (count === pace?.nextLook && pace.isSlow(count)) break;
       }
     } catch (error) {
       this.#host.goesOn(this);
@@ -982,11 +980,33 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return items;
   }
 
-  #readArray(array: Sliceable, count: number): Sliceable {
-    const items = array.slice(this.#read, this.#read + count);
+  /** Undefined if an array is to be read one by one. */
+  #readSlice(array: Sliceable, most: number): Sliceable | undefined {
+    let items: Sliceable;
+    try {
+      items = array.slice(this.#read, this.#read + most);
+    } catch (error) {
+      if (!Array.isArray(array)) throw error;
+      // There may be others before the item that throws.
+      return undefined;
+    }
+    // A proxy may make its items up when it is asked for them, but for a slice it is asked first whether it has them: they would be holes.
+    if (Array.isArray(items) && items.includes(undefined)) return undefined;
     this.#read += items.length;
     if (items.length === 0) this.#sourceEnded = true;
     return items;
+  }
+
+  #readArray(array: Sliceable, items: unknown[], most: number, pace: Pace | undefined): void {
+    while (items.length < most && this.#state === "reading") {
+      if (this.#read >= array.length) {
+        this.#sourceEnded = true;
+        return;
+      }
+      const count = items.push(array[this.#read]);
+      this.#read++;
+      if (count === pace?.nextLook && pace.isSlow(count)) return;
+    }
   }
 
   /** The input's next result, or the promise of it if one is under way already. */
@@ -1009,6 +1029,25 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
 function outcomeAt({ values, errors }: Block, index: number): PromiseSettledResult<unknown> {
   return errors?.has(index) ? { status: "rejected", reason: errors.get(index) } : { status: "fulfilled", value: values[index] };
+}
+
+/** Tells whether the items of an automatic chunk come so slowly that there are to be no more. */
+class Pace {
+  /** Is to be asked when there are so many. */
+  nextLook = 1;
+  #clock: Clock;
+  #began = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  isSlow(count: number): boolean {
+    const now = this.#clock.now();
+    if (count === 1) this.#began = now;
+    this.nextLook = count + Math.min(count, ITEMS_A_LOOK);
+    return now - this.#began >= CHUNK_PATIENCE;
+  }
 }
 
 const OVER = Symbol("over");

@@ -71,6 +71,30 @@ for (const backend of ["worker", "killable", "inline"] as const) {
     }
   });
 
+  Deno.test(`ProcessPool.map() reads an array that makes its items up when it is asked for them (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend });
+    const get = (known: number[], key: string | symbol): unknown => {
+      if (key === "length") return 100;
+      return typeof key === "symbol" || Number.isNaN(Number(key)) ? Reflect.get(known, key) : Number(key);
+    };
+    for (const known of [[], [0, 1, 2]]) {
+      for (const chunkSize of ["auto", 1, 40] as const) {
+        const results = await within(Array.fromAsync(pool.map(double, new Proxy(known, { get }), { chunkSize })));
+        assertEquals(results, Array.from({ length: 100 }, (_, i) => 2 * i));
+      }
+    }
+    const broken = Object.defineProperty([1, 2, 3, 4, 5], 3, {
+      get() {
+        throw new RangeError("no fourth");
+      },
+    });
+    const results = pool.map(double, broken, { chunkSize: 5 });
+    for (const expected of [2, 4, 6]) assertEquals((await within(results.next())).value, expected);
+    await assertFails(() => within(results.next()), RangeError, "no fourth");
+    const gaps = [1, , undefined, 4, ,] as (number | undefined)[];
+    assertEquals(await within(Array.fromAsync(pool.map((x: number | undefined) => `${x}`, gaps))), [...gaps].map(String));
+  });
+
   Deno.test(`ProcessPool.map() refuses what a loop would refuse of an iterator (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
