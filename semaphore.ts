@@ -167,8 +167,8 @@ export class Semaphore {
 
   #enqueue({ value: waiter }: Place<Waiter>, signal: AbortSignal): void {
     const stopListening = onAbort(signal, () => {
-      this.#waiters.remove(listening);
-      waiter.refuse(signal.reason);
+      // It may be among those that are refused just now, of which one has led here.
+      if (this.#waiters.remove(listening)) waiter.refuse(signal.reason);
     });
     const listening = this.#waiters.push({
       grant() {

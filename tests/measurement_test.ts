@@ -323,3 +323,24 @@ Deno.test("PoolObserver may abort a job whatever it is told of it", async () => 
     meeting.letGo();
   }
 });
+
+Deno.test("PoolObserver may abort those that wait when it is told that one is refused: each is refused once", async () => {
+  const refused: unknown[] = [];
+  const controller = new AbortController();
+  const observer: PoolObserver = {
+    refused({ id }) {
+      refused.push(id);
+      controller.abort();
+    },
+  };
+  const pool = new ProcessPool({ backend: "inline", maxWorkers: 1, queueSize: 1, observers: [observer] });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const running = pool.run(() => promise);
+  const waiting = [1, 2, 3].map((id) => pool.run(new Job({ id, func: () => id, signal: controller.signal })));
+  const end = pool.shutdown();
+  for (const each of await Promise.allSettled(waiting)) assertEquals(each.status, "rejected");
+  assertEquals(refused, [1, 2, 3]);
+  resolve();
+  await running;
+  await end;
+});
