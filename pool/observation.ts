@@ -213,6 +213,8 @@ export class Observation {
     if (job === undefined) return;
     if (job.started !== undefined) {
       this.#tell(this.#listeners.retried, (observer) => observer.retried!(job));
+      // One of them has ended it.
+      if (job.state !== undefined) return;
       job.started = job.ended = undefined;
     }
     job.sent = this.#justNow();

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import { type Future, Job, type ObservedJob, type PoolObserver, ProcessPool } from "@procpool/process-pool";
 import { Times } from "../pool/measurement.ts";
 import { within } from "./fixtures.ts";
@@ -322,6 +322,23 @@ Deno.test("PoolObserver may abort a job whatever it is told of it", async () => 
     assertEquals((error as Error).message, told);
     meeting.letGo();
   }
+});
+
+Deno.test("PoolObserver may cancel a job when it is told that it is run again: nothing more is told of it then", async () => {
+  const told: string[] = [];
+  const controller = new AbortController();
+  const observer: PoolObserver = {
+    sent: () => void told.push("sent"),
+    retried() {
+      told.push("retried");
+      controller.abort(new RangeError("enough"));
+    },
+    settled: ({ state }) => void told.push(state!),
+  };
+  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1, observers: [observer] });
+  const job = new Job({ func: () => Promise.reject(new Error("again")), retries: 1, retryIf: () => true, signal: controller.signal });
+  assertInstanceOf(await thrownBy(() => within(pool.run(job))), RangeError);
+  assertEquals(told, ["sent", "retried", "cancelled"]);
 });
 
 Deno.test("PoolObserver may abort those that wait when it is told that one is refused: each is refused once", async () => {
