@@ -574,14 +574,14 @@ export class ProcessPool implements AsyncDisposable {
     this.#crew.drain();
     const queued = [...this.#undecided, ...this.#queue.clear()];
     this.#undecided.clear();
-    const { started, unstarted } = this.#crew.dismiss(reason);
-    this.#settleAll([
-      ...started.map(({ ticket }): Settlement => {
-        const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.name)}) as the pool was terminated`;
-        return [ticket, { state: "failed", error: new PoolClosedError(message, { cause: reason }) }];
-      }),
-      ...[...unstarted, ...queued].map((ticket): Settlement => [ticket, cancelled(ticket, reason)]),
-    ]);
+    this.#crew.dismiss(reason, ({ started, unstarted }) =>
+      this.#settleAll([
+        ...started.map(({ ticket }): Settlement => {
+          const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.name)}) as the pool was terminated`;
+          return [ticket, { state: "failed", error: new PoolClosedError(message, { cause: reason }) }];
+        }),
+        ...[...unstarted, ...queued].map((ticket): Settlement => [ticket, cancelled(ticket, reason)]),
+      ]));
     await this.#crew.allGone();
     await this.#observation?.closed();
     this.#state = "closed";
@@ -837,7 +837,8 @@ export class ProcessPool implements AsyncDisposable {
     },
     progressed: (ticket, items) => void ticket.answered(items, this.#decode),
     takenBack: (tickets) => this.#requeue(tickets),
-    bereaved: (left, death) => this.#settleAll(this.#queueAgain(left, death)),
+    left: (behind) => this.#takeIn(behind),
+    bereaved: (left, death) => this.#settleAll(this.#decideAll(left, death)),
     broken: (error) => {
       if (this.#state === "open") {
         this.#state = "broken";
@@ -870,16 +871,17 @@ export class ProcessPool implements AsyncDisposable {
 
   #decode = (thrown: Thrown): unknown => this.#tasks.decode(thrown);
 
-  /**
-   * A worker is gone with what it held: what can be run elsewhere goes before all that is queued. The others, and how they end; `outcomeOf` is
-   * asked about those that it had started.
-   */
-  #queueAgain({ started, unstarted }: LeftBehind, death: Death, outcomeOf = this.#lost): Settlement[] {
+  /** A worker is gone with what it held: what can be run elsewhere goes before all that is queued, and the others are undecided. */
+  #takeIn({ started, unstarted }: LeftBehind): void {
     // What was to be moved has been, and is lost with the worker.
     const isLost = ({ transfer, unread }: Ticket): boolean => transfer.length > 0 || unread >= MOST_UNREAD;
     this.#requeue(unstarted.filter((ticket) => !isLost(ticket)));
-    const neverStarted = unstarted.filter(isLost);
-    for (const ticket of [...started.map(({ ticket }) => ticket), ...neverStarted]) this.#undecided.add(ticket);
+    for (const ticket of [...started.map(({ ticket }) => ticket), ...unstarted.filter(isLost)]) this.#undecided.add(ticket);
+  }
+
+  /** Those of what was taken in that end, and how; `outcomeOf` is asked about those that the worker had started. */
+  #decideAll({ started, unstarted }: LeftBehind, death: Death, outcomeOf = this.#lost): Settlement[] {
+    const neverStarted = unstarted.filter((ticket) => this.#undecided.has(ticket));
     // A `retryIf` may ask about any of them, so nothing is decided before all have been asked.
     const outcomes = started.map(({ ticket, items }) => this.#undecided.has(ticket) ? outcomeOf(ticket, items, death) : undefined);
     const ended = neverStarted.map((ticket) => {
@@ -975,7 +977,7 @@ export class ProcessPool implements AsyncDisposable {
     if (ticket.slot !== slot || !mayStop()) return undefined;
     const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: error } };
     const left = this.#crew.stop(slot, error);
-    return this.#queueAgain(left, death, outcomeOf);
+    return this.#decideAll(left, death, outcomeOf);
   }
 
   /** Cancels a chunk that has not started; of one that has, no more items are started, and with `force` its worker is stopped. */

@@ -47,7 +47,9 @@ export interface CrewEvents {
   progressed(ticket: Ticket, items: ItemsMessage): void;
   /** Jobs that a worker was sent ahead of time could be run elsewhere, and have been taken back. `changed` comes after it. */
   takenBack(tickets: Ticket[]): void;
-  /** A worker has died. `changed` comes after it. */
+  /** A worker holds these no more, whether it has died or was stopped. Nobody was told of that yet. */
+  left(behind: LeftBehind): void;
+  /** A worker has died; what it has left was told of before. `changed` comes after it. */
   bereaved(left: LeftBehind, death: Death): void;
   /** No worker can be started, and there is none. `changed` comes after it. */
   broken(error: PoolBrokenError): void;
@@ -383,8 +385,11 @@ export class Crew {
 
   /** Stops one at once, as far as the backend can. */
   stop(slot: Slot, reason: unknown): LeftBehind {
-    this.#leave(slot, "stopped", reason === undefined ? undefined : textOf(reason));
-    return slot.stop(reason);
+    this.#leave(slot);
+    const left = slot.stop(reason);
+    this.#parts.events.left(left);
+    this.#tellStopped(slot, reason);
+    return left;
   }
 
   /**
@@ -409,16 +414,19 @@ export class Crew {
     wait();
   }
 
-  /** Stops all at once, as far as the backend can. */
-  dismiss(reason: unknown): LeftBehind {
+  /** Stops all at once, as far as the backend can, and gives away what they held. */
+  dismiss(reason: unknown, settle: (left: LeftBehind) => void): void {
+    const slots = [...this.#slots];
     const left: LeftBehind = { started: [], unstarted: [] };
-    for (const slot of this.#slots) {
-      const { started, unstarted } = this.stop(slot, reason);
+    for (const slot of slots) {
+      this.#leave(slot);
+      const { started, unstarted } = slot.stop(reason);
       left.started = left.started.concat(started);
       left.unstarted = left.unstarted.concat(unstarted);
     }
     this.#watchIdle();
-    return left;
+    settle(left);
+    for (const slot of slots) this.#tellStopped(slot, reason);
   }
 
   /** Resolves when nothing runs of any that has ended; at last when it has waited long enough for one that nothing can stop. */
@@ -484,7 +492,7 @@ export class Crew {
       this.#slots.add(slot);
       this.#patience = WORTH_STARTING;
       this.#pause(this.size === 1 ? READY_WITHIN : 0);
-      this.#parts.observation?.worker(slot.id, "starting");
+      this.#tell(slot, "starting");
       this.#limit(slot, () => {
         this.stop(slot, undefined);
         this.#startFailed({ reason: `was not ready within ${this.#options.startTimeout} ms ('startTimeout')` });
@@ -503,7 +511,8 @@ export class Crew {
     },
     initialized: (slot) => this.#makeReady(slot),
     failedToStart: (slot, death) => {
-      this.#leave(slot, "failed to start", death.reason);
+      this.#leave(slot);
+      this.#tell(slot, "failed to start", death.reason);
       this.#startFailed(death);
       this.#parts.events.changed();
     },
@@ -515,12 +524,17 @@ export class Crew {
       this.#parts.events.changed();
     },
     closed: (slot, thrown) => {
-      this.#leave(slot, "closed");
+      this.#leave(slot);
+      this.#tell(slot, "closed");
       if (thrown !== undefined) this.#parts.callbacks.report(this.#parts.tasks.decode(thrown));
       this.#parts.events.changed();
     },
     died: (slot, death, left) => {
-      this.#leave(slot, "died", death.reason);
+      // First, since what becomes of it goes by that.
+      if (left.suspect !== undefined) left.suspect.unread++;
+      this.#leave(slot);
+      this.#parts.events.left(left);
+      this.#tell(slot, "died", death.reason);
       this.#mourn(slot, death, left);
     },
     stuck: () => this.#warnOfStuck(),
@@ -536,9 +550,7 @@ export class Crew {
     const { started, suspect } = left;
     // What was let go of may have ended it before it was stopped for that.
     const isIdle = started.length === 0 && !slot.isCondemned;
-    // First, since what becomes of it goes by that.
-    if (suspect !== undefined) suspect.unread++;
-    // Next, since `onError` may ask about what the worker held.
+    // First, since `onError` may ask about what the worker held.
     this.#parts.events.bereaved(left, death);
     if (isIdle && !death.unread) this.#parts.callbacks.report(this.diedError(death));
     // What its module left behind may have ended it before its first job: the next would fare no better. A suspect is given up before the pool is.
@@ -607,7 +619,7 @@ export class Crew {
     this.#unlimit(slot);
     slot.makeReady();
     if (this.size === 1 && this.#endPause !== undefined) this.#pause(HEAD_START);
-    this.#parts.observation?.worker(slot.id, "ready");
+    this.#tell(slot, "ready");
     if (this.#ready === this.#options.maxWorkers) { for (const { resolve } of this.#warmUps.splice(0)) resolve(); }
     this.#parts.events.changed();
   }
@@ -637,8 +649,16 @@ export class Crew {
     });
   }
 
-  #leave(slot: Slot, change: WorkerChange, reason?: string): void {
+  /** Observers may do anything then, so what the worker held has its place before that. */
+  #tell(slot: Slot, change: WorkerChange, reason?: string): void {
     this.#parts.observation?.worker(slot.id, change, reason);
+  }
+
+  #tellStopped(slot: Slot, reason: unknown): void {
+    this.#tell(slot, "stopped", reason === undefined ? undefined : textOf(reason));
+  }
+
+  #leave(slot: Slot): void {
     this.#unlimit(slot);
     this.#condemned.get(slot)?.();
     this.#condemned.delete(slot);

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
-import { type Future, Job, type ObservedJob, type PoolObserver, ProcessPool } from "@procpool/process-pool";
+import { type Future, Job, JobCancelledError, type ObservedJob, type PoolObserver, ProcessPool } from "@procpool/process-pool";
 import { Times } from "../pool/measurement.ts";
 import { within } from "./fixtures.ts";
 import { meet, Meeting, seeded, thrownBy, turn } from "./helpers.ts";
@@ -322,6 +322,23 @@ Deno.test("PoolObserver may abort a job whatever it is told of it", async () => 
     assertEquals((error as Error).message, told);
     meeting.letGo();
   }
+});
+
+Deno.test("PoolObserver may terminate the pool when it is told that a worker has died: what that held is not run again", async () => {
+  const told: string[] = [];
+  let end: Promise<void> | undefined;
+  const observer: PoolObserver = {
+    worker(worker, change) {
+      told.push(`worker ${worker} ${change}`);
+      if (change === "died") end ??= pool.terminate();
+    },
+    settled: ({ id, state }) => void told.push(`job ${id} ${state}`),
+  };
+  const pool: ProcessPool = new ProcessPool({ maxWorkers: 1, observers: [observer] });
+  const error = await thrownBy(() => within(pool.run(new Job({ id: 1, func: () => Deno.exit(), retries: 1 }))));
+  assertInstanceOf(error, JobCancelledError);
+  await within(end!);
+  assertEquals(told.toSorted(), ["job 1 cancelled", "worker 1 died", "worker 1 ready", "worker 1 starting"]);
 });
 
 Deno.test("PoolObserver may cancel a job when it is told that it is run again: nothing more is told of it then", async () => {
