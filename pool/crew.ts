@@ -51,7 +51,7 @@ export interface CrewEvents {
   left(behind: LeftBehind): void;
   /** A worker has died; what it has left was told of before. `changed` comes after it. */
   bereaved(left: LeftBehind, death: Death): void;
-  /** No worker can be started, and there is none. `changed` comes after it. */
+  /** No worker can be started, and none is ready. `changed` comes after it. */
   broken(error: PoolBrokenError): void;
 }
 
@@ -633,8 +633,9 @@ export class Crew {
     });
     this.#refuseWarmUps(error);
     if (this.#ready > 0) return;
-    for (const slot of this.#slots) if (slot.state === "starting") this.stop(slot, error);
+    // First, since observers are told that workers are stopped, and may want others.
     this.#parts.events.broken(error);
+    for (const slot of this.#slots) if (slot.state === "starting") this.stop(slot, error);
   }
 
   #close(slot: Slot): void {

@@ -1,5 +1,13 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
-import { type Future, Job, JobCancelledError, type ObservedJob, type PoolObserver, ProcessPool } from "@procpool/process-pool";
+import {
+  type Future,
+  Job,
+  JobCancelledError,
+  type ObservedJob,
+  PoolBrokenError,
+  type PoolObserver,
+  ProcessPool,
+} from "@procpool/process-pool";
 import { Times } from "../pool/measurement.ts";
 import { within } from "./fixtures.ts";
 import { meet, Meeting, seeded, thrownBy, turn } from "./helpers.ts";
@@ -377,4 +385,18 @@ Deno.test("PoolObserver may abort those that wait when it is told that one is re
   resolve();
   await running;
   await end;
+});
+
+Deno.test("PoolObserver may want workers when it is told that one was stopped, as the pool is broken: it is refused", async () => {
+  let another: Promise<void> | undefined;
+  const observer: PoolObserver = {
+    worker(_, change) {
+      if (change === "stopped") another ??= pool.warmUp();
+    },
+  };
+  const initializer = () => Promise.reject(new Error("never ready"));
+  const pool: ProcessPool = new ProcessPool({ maxWorkers: 2, initializer, observers: [observer] });
+  assertInstanceOf(await thrownBy(() => within(pool.warmUp())), PoolBrokenError);
+  assertInstanceOf(await thrownBy(() => within(another!)), PoolBrokenError);
+  await pool.shutdown();
 });
