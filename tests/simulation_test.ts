@@ -106,7 +106,7 @@ Deno.test("simulate() finds a call that is dropped where many are sent together"
       if (sent > 3) queue.shift();
       return sent;
     });
-  assertEquals((await simulate(96))?.invariant, "permits in use equal unsettled jobs");
+  assertEquals((await simulate(44))?.invariant, "permits in use equal unsettled jobs");
 });
 
 Deno.test("simulate() finds jobs that were sent ahead and wait while another worker is idle", async () => {

@@ -22,6 +22,8 @@ export interface Stage {
   meddle(): void;
   /** Ends the schedule: for what is thrown where only the pool, or nobody, would hear of it. */
   fail(error: unknown): void;
+  /** Whether an observer does it, which may be told of the end of a job before the job's future is. */
+  observing: boolean;
   /** How the pool was told to end. */
   end: { asked: boolean; cancelPending: boolean; terminated: boolean };
 }
@@ -130,11 +132,12 @@ export class SimulatedJob {
     const reason = force ? new Error(`${this.name} is not wanted`) : undefined;
     world.note(() => `cancel ${this.name}${force ? " by force" : ""}, which is ${before}`);
     const wanted = before === "queued" || (before === "running" && force);
+    const cancelledBefore = this.#cancelled;
     if (wanted) this.#cancelled = { reason, runs: this.work.runs };
     const cancelled = future.cancel({ reason, force });
     // Its answer may have been on the way, or the callbacks of another's may have cancelled it.
-    const late = before === "running" && !cancelled && future.done();
-    if (late && !future.cancelled()) this.#cancelled = undefined;
+    const late = !cancelled && (this.#stage.observing || (before === "running" && future.done()));
+    if (late && !future.cancelled()) this.#cancelled = cancelledBefore;
     check(cancelled === wanted || late, "cancel() tells the truth", () => `${this.name} was ${before}: ${cancelled}`);
     if (late) return;
     check(future.state === (cancelled ? "cancelled" : before), "cancel() takes effect at once", () => `${this.name}: ${future.state}`);

@@ -5,6 +5,8 @@ import { JobTicket } from "../../pool/ticket.ts";
 import { Abort } from "./aborts.ts";
 import { double, LIMITS, SimulatedJob, type Stage } from "./jobs.ts";
 import { SimulatedMap } from "./maps.ts";
+import { SimulatedObserver } from "./observers.ts";
+import { Random } from "./random.ts";
 import { SimulatedWorld, TERMINATED } from "./simulated_world.ts";
 import { check, Violation } from "./violation.ts";
 
@@ -23,6 +25,9 @@ const A_WHILE = 3;
 /** So many turns of the microtask queue without any effect, and there will be none: longer than any chain of promises in the pool. */
 const QUIET_TURNS = 8;
 
+/** Seeds from here on are those of observers. */
+const OTHER_SEEDS = 2 ** 30;
+
 /** After the microtasks. */
 declare const setImmediate: (callback: (value: unknown) => void) => unknown;
 
@@ -30,12 +35,14 @@ declare const setImmediate: (callback: (value: unknown) => void) => unknown;
 export class Schedule implements Stage {
   readonly world: SimulatedWorld;
   readonly pool: ProcessPool;
+  observing = false;
   readonly end = { asked: false, cancelPending: false, terminated: false };
   #options: ProcessPoolOptions & { maxWorkers: number; queueSize: number; jobsPerWorker: number };
   readonly jobTimeout: number;
   readonly retries: number;
   #jobs: SimulatedJob[] = [];
   #maps: SimulatedMap[] = [];
+  #observer: SimulatedObserver | undefined;
   #aborts: Abort[] = [];
   #warmUps: { settled: boolean }[] = [];
   #ends: { settled: boolean }[] = [];
@@ -80,8 +87,12 @@ export class Schedule implements Stage {
     this.world.note(() => `a pool with ${JSON.stringify(this.#options)}`);
     for (let i = random.below(3); i > 0; i--) this.#aborts.push(new Abort(this.world, i));
     const { start, clock } = this.world;
+    // By chance of its own, so that it makes no other schedule of a seed that has none.
+    const chance = new Random(seed + OTHER_SEEDS);
+    if (chance.chance(0.3)) this.#observer = new SimulatedObserver(this, chance);
+    const observers = this.#observer === undefined ? [] : [this.#observer];
     this.pool = new ProcessPool(
-      { ...this.#options, [ENVIRONMENT]: { start, clock } } as ProcessPoolOptions & { [ENVIRONMENT]: Environment },
+      { ...this.#options, observers, [ENVIRONMENT]: { start, clock } } as ProcessPoolOptions & { [ENVIRONMENT]: Environment },
     );
   }
 
@@ -397,6 +408,7 @@ export class Schedule implements Stage {
     for (const job of this.#jobs) await job.checkAtEnd(this.#reported);
     for (const map of this.#maps) map.checkAtEnd();
     for (const abort of this.#aborts) abort.checkAtEnd();
+    this.#observer?.checkAtEnd(this.pool);
   }
 }
 
