@@ -1,4 +1,4 @@
-import { JobCancelledError, JobTimeoutError, MemoryLimitError, WorkerDiedError } from "../errors.ts";
+import { JobCancelledError, JobTimeoutError, type MemoryLimitError, type WorkerDiedError } from "../errors.ts";
 import {
   callDoneCallbacks,
   type Future,
@@ -172,17 +172,19 @@ export abstract class Ticket implements Place<Ticket> {
 export const MOST_UNREAD = 3;
 
 /** Makes the error of a job, or of an item, that was run so many times. */
-export type ErrorOf = (id: string | number, attempts: number) => unknown;
+export type ErrorOf = (id: string | number, attempts: number) => LossError;
 
-/** Whether it was not the task that failed. */
-export function isDeath(error: unknown): error is WorkerDiedError | MemoryLimitError {
-  return error instanceof WorkerDiedError || error instanceof MemoryLimitError;
+/** What the pool says of a run that was lost. A task may throw such errors too, which it has of a pool of its own. */
+type LossError = WorkerDiedError | MemoryLimitError | JobTimeoutError;
+
+/** Whether the worker has ended, and not by a limit of time. */
+export function isDeath(error: LossError): boolean {
+  return !(error instanceof JobTimeoutError);
 }
 
-/** The error of the last run, with those of earlier ones in its cause; what a task threw is left as it is. */
-export function listCauses(error: unknown, earlier: unknown[]): unknown {
-  const ours = isDeath(error) || error instanceof JobTimeoutError;
-  if (!ours || earlier.length === 0) return error;
+/** The error of the last run, which was lost, with those of earlier ones in its cause. */
+export function listCauses(error: LossError, earlier: unknown[]): LossError {
+  if (earlier.length === 0) return error;
   const causes = error.cause === undefined ? earlier : [...earlier, error.cause];
   error.cause = new AggregateError(causes, `${earlier.length + 1} runs have failed`);
   return error;
@@ -332,7 +334,9 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
-    return answer.type === "threw" ? this.#failed(decode(answer.thrown)) : undefined;
+    if (answer.type !== "threw") return undefined;
+    const error = decode(answer.thrown);
+    return this.#runsAgain(error, false) ? undefined : { state: "failed", error };
   }
 
   refused(error: unknown): Outcome<unknown> {
@@ -344,25 +348,25 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   lost(errorOf: ErrorOf): Outcome<unknown> | undefined {
-    return this.#failed(errorOf(this.id, this.attempt));
+    const error = errorOf(this.id, this.attempt);
+    if (this.#runsAgain(error, isDeath(error))) return undefined;
+    return { state: "failed", error: listCauses(error, this.#failures ?? []) };
   }
 
-  /** The outcome, unless it is to run again. */
-  #failed(error: unknown): Outcome<unknown> | undefined {
+  /** Whether it is to run again after this error; if there is no `retryIf`, it is as a rule. */
+  #runsAgain(error: unknown, asARule: boolean): boolean {
     const retries = this.#job?.retries ?? this.#owner.retries;
     const failures = this.#failures ?? [];
-    if (failures.length < retries && this.#wantsRetry(error)) {
-      this.callArgs = undefined;
-      failures.push(error);
-      this.#failures = failures;
-      return undefined;
-    }
-    return { state: "failed", error: listCauses(error, failures) };
+    if (failures.length >= retries || !this.#wantsRetry(error, asARule)) return false;
+    this.callArgs = undefined;
+    failures.push(error);
+    this.#failures = failures;
+    return true;
   }
 
-  #wantsRetry(error: unknown): boolean {
+  #wantsRetry(error: unknown, asARule: boolean): boolean {
     const retryIf = this.#job?.retryIf;
-    if (retryIf === undefined) return isDeath(error);
+    if (retryIf === undefined) return asARule;
     const { callbacks } = this.#owner;
     try {
       const answer: unknown = retryIf(error, this.attempt);

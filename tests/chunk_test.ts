@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { WorkerDiedError } from "../errors.ts";
 import { realClock } from "../pool/clock.ts";
 import { Chunk, type ChunkListener, MapRun, resolveMapOptions } from "../pool/map.ts";
 import { encodeError } from "../worker/encode_error.ts";
@@ -110,7 +111,7 @@ async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
     if (last) return outcomes;
     assert(dead);
     world.deaths++;
-    if (chunk.lost((id) => new Error(`lost ${id}`), death + 1) !== undefined) return outcomes;
+    if (chunk.lost((id) => new WorkerDiedError(`lost ${id}`), death + 1) !== undefined) return outcomes;
   }
 }
 
@@ -266,7 +267,7 @@ Deno.test("A map whose chunks were as large as numbers have them goes on when th
         { type: "items", run: 1, from: 0, values: new Float64Array(chunk.size), thrown: [], last: true, elapsed: 0.01 },
         () => {},
       )
-      : chunk.lost(() => new Error("died"), chunk.size);
+      : chunk.lost(() => new WorkerDiedError("died"), chunk.size);
     chunk.settle(outcome!, counts);
     await turn();
   }

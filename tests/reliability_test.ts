@@ -366,6 +366,20 @@ Deno.test("Job.retryIf that gives a promise counts as false, and is reported, wi
   assertEquals(reported, [`Cannot wait for 'retryIf' of job "a" as it must be decided at once: current value is a promise`, "later"]);
 });
 
+Deno.test("Job.retries does not run a job again that threw what another pool told it of the death of a worker, and leaves that as it is", async () => {
+  await using pool = new ProcessPool({ backend: "inline", retries: 5 });
+  const thrown = new WorkerDiedError("In another pool", { cause: "unknown" });
+  let runs = 0;
+  const error = await thrownBy(() =>
+    pool.run(() => {
+      runs++;
+      throw thrown;
+    })
+  );
+  assertStrictEquals(error, thrown);
+  assertEquals([runs, thrown.cause], [1, "unknown"]);
+});
+
 Deno.test("Job.retries runs a job again that filled its heap, and the last error lists the earlier one", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, memoryLimit: 64, retries: 1 });
   const error = await within(
