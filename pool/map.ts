@@ -847,8 +847,12 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #dropFailure(): void {
     const failure = this.#failure;
     this.#failure = undefined;
-    // Not at once: the pool may be settling jobs, and what is called then may ask about any of them.
-    if (failure?.ofInput) queueMicrotask(() => this.#host.report(failure.error));
+    if (failure?.ofInput) this.#reportSoon(failure.error);
+  }
+
+  /** Not at once: the pool may be settling jobs, and what is called then may ask about any of them. */
+  #reportSoon(error: unknown): void {
+    queueMicrotask(() => this.#host.report(error));
   }
 
   /** `force` ends items that run as well. */
@@ -971,9 +975,9 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       // Else it is told by what closes the input.
       if (this.#state === "reading" || this.#pulled === undefined) {
         this.#sourceEnded = true;
-        // It stands behind what was read before it.
-        this.#failure = { error, ofInput: true };
-        if (this.#state !== "reading") this.#dropFailure();
+        // It stands behind what was read before it; but what the input has done may have ended the loop for another reason.
+        if (this.#state === "reading") this.#failure = { error, ofInput: true };
+        else this.#reportSoon(error);
       }
     }
     patience?.end();

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEqua
 import { PoolBrokenError, PoolClosedError, ProcessPool } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { internalsOf } from "../pool.ts";
-import { assertFails, meet, Meeting, turn, until } from "./helpers.ts";
+import { assertFails, meet, Meeting, thrownBy, turn, until } from "./helpers.ts";
 
 const double = (x: number) => x * 2;
 
@@ -736,6 +736,28 @@ Deno.test("ProcessPool.map() reports what its input has thrown to onError if the
   await input.tell(late);
   await turn();
   assertEquals(errors, [unread, late]);
+});
+
+Deno.test("ProcessPool.map() throws the reason of its signal if its input aborts that and then throws, and reports what it threw", async () => {
+  const errors: unknown[] = [];
+  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1, onError: (error) => errors.push(error) });
+  const controller = new AbortController();
+  const [reason, thrown] = [new RangeError("reason"), new RangeError("thrown")];
+  const { promise: isAborted, resolve: aborted } = Promise.withResolvers<void>();
+  function* input(): Generator<number> {
+    yield 1;
+    yield 2;
+    controller.abort(reason);
+    aborted();
+    throw thrown;
+  }
+  const results = pool.map(double, input(), { chunkSize: 1, buffer: 2, signal: controller.signal });
+  assertEquals((await within(results.next())).value, 2);
+  // Nobody waits for an outcome at that moment.
+  await within(isAborted);
+  await turn();
+  assertStrictEquals(await thrownBy(() => within(Array.fromAsync(results))), reason);
+  assertEquals(errors, [thrown]);
 });
 
 Deno.test("ProcessPool.map() throws if its input gives no iterator result, or cannot be opened", async () => {
