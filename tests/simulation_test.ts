@@ -63,7 +63,7 @@ Deno.test("simulate() finds a watchdog that sleeps while a job runs again", asyn
 
 Deno.test("simulate() finds a job that is run again without end", async () => {
   using _ = replace(JobTicket.prototype, "lost", () => () => undefined);
-  assertEquals((await simulate(13))?.invariant, "nothing runs more often than 'retries' say");
+  assertEquals((await simulate(12))?.invariant, "nothing runs more often than 'retries' say");
 });
 
 Deno.test("simulate() finds a job that is stopped a moment too early", async () => {
@@ -72,7 +72,7 @@ Deno.test("simulate() finds a job that is stopped a moment too early", async () 
       const running = runningFor.call(this, ticket, today);
       return running && { ...running, time: running.time + 1 };
     });
-  assertEquals((await simulate(83))?.invariant, "what is stopped for its time has run for so long");
+  assertEquals((await simulate(111))?.invariant, "what is stopped for its time has run for so long");
 });
 
 Deno.test("simulate() finds a worker that takes up nothing and is waited for", async () => {
@@ -94,7 +94,7 @@ Deno.test("simulate() finds a worker that is given up too soon", async () => {
 Deno.test("simulate() finds jobs that have finished and are lost when their worker is stopped for another", async () => {
   const original = Object.getOwnPropertyDescriptor(Slot.prototype, "hasUnread")!;
   Object.defineProperty(Slot.prototype, "hasUnread", { configurable: true, get: () => false });
-  const violation = await simulate(2087);
+  const violation = await simulate(4591);
   Object.defineProperty(Slot.prototype, "hasUnread", original);
   assertEquals(violation?.invariant, "a worker that is stopped takes no more jobs with it than it runs at a time");
 });

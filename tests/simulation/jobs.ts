@@ -2,6 +2,7 @@ import type { Future } from "../../job.ts";
 import { Job, JobCancelledError, PoolBrokenError, PoolClosedError, type ProcessPool } from "../../mod.ts";
 import { internalsOf } from "../../pool.ts";
 import type { Abort } from "./aborts.ts";
+import type { Random } from "./random.ts";
 import type { SimulatedWorld } from "./simulated_world.ts";
 import { check, Violation } from "./violation.ts";
 import type { Work } from "./works.ts";
@@ -14,6 +15,8 @@ export function double(x: number): number {
 /** What jobs and callbacks share with the rest of a schedule. */
 export interface Stage {
   world: SimulatedWorld;
+  /** Another source of chance, for what was thought of later: seeds that have none of it give the same schedules as before. */
+  chance: Random;
   pool: ProcessPool;
   /** What the pool was told about jobs that do not say it themselves. */
   jobTimeout: number;

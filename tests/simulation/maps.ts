@@ -94,6 +94,7 @@ export class SimulatedMap {
       }
     } finally {
       this.#sourceClosed = true;
+      this.#meddle(0.2);
     }
   }
 
@@ -106,11 +107,18 @@ export class SimulatedMap {
       }
     } finally {
       this.#sourceClosed = true;
+      this.#meddle(0.2);
     }
+  }
+
+  /** An input may do anything when it is read, and when it is closed. */
+  #meddle(probability: number): void {
+    if (this.#stage.chance.chance(probability)) this.#stage.meddle();
   }
 
   #countRead(index: number): void {
     this.#stage.world.activity++;
+    this.#meddle(0.03);
     if (this.#sourceError?.at === index) throw this.#sourceError.error;
     if (index === this.#items.length) return;
     this.#read++;

@@ -1,6 +1,5 @@
 import type { ObservedJob, PoolObserver, ProcessPool, WorkerChange } from "../../mod.ts";
 import type { Stage } from "./jobs.ts";
-import type { Random } from "./random.ts";
 import { check, Violation } from "./violation.ts";
 
 /** What of a job may be told next. `retried` follows a run, and another one it. */
@@ -25,15 +24,13 @@ const NEXT_OF_WORKER: Record<WorkerChange, readonly WorkerChange[]> = {
 /** Is told what happens in a pool, and does then what an observer may: anything that a program does. */
 export class SimulatedObserver implements Required<PoolObserver> {
   #stage: Stage;
-  #chance: Random;
   #jobs = new Map<ObservedJob, string>();
   #workers = new Map<number, WorkerChange>();
   #counts = { finished: 0, failed: 0, cancelled: 0 };
   #timesClosed = 0;
 
-  constructor(stage: Stage, chance: Random) {
+  constructor(stage: Stage) {
     this.#stage = stage;
-    this.#chance = chance;
   }
 
   opened(): void {}
@@ -102,7 +99,7 @@ export class SimulatedObserver implements Required<PoolObserver> {
 
   #meddle(): void {
     this.#stage.world.activity++;
-    if (!this.#chance.chance(0.05)) return;
+    if (!this.#stage.chance.chance(0.05)) return;
     const before = this.#stage.observing;
     this.#stage.observing = true;
     this.#stage.meddle();

@@ -1,4 +1,4 @@
-/** The one source of chance in a schedule: the same seed gives the same numbers for ever (the generator is mulberry32). */
+/** A source of chance in a schedule: the same seed gives the same numbers for ever (the generator is mulberry32). */
 export class Random {
   #state: number;
 

@@ -25,7 +25,7 @@ const A_WHILE = 3;
 /** So many turns of the microtask queue without any effect, and there will be none: longer than any chain of promises in the pool. */
 const QUIET_TURNS = 8;
 
-/** Seeds from here on are those of observers. */
+/** Seeds from here on are those of the other source of chance. */
 const OTHER_SEEDS = 2 ** 30;
 
 /** After the microtasks. */
@@ -34,6 +34,7 @@ declare const setImmediate: (callback: (value: unknown) => void) => unknown;
 /** One pool from its beginning to its end, everything that is done to it, and the invariants. */
 export class Schedule implements Stage {
   readonly world: SimulatedWorld;
+  readonly chance: Random;
   readonly pool: ProcessPool;
   observing = false;
   readonly end = { asked: false, cancelPending: false, terminated: false };
@@ -55,6 +56,7 @@ export class Schedule implements Stage {
 
   constructor(seed: number, trace?: (line: string) => void) {
     this.world = new SimulatedWorld(seed, { exports: EXPORTS, trace });
+    this.chance = new Random(seed + OTHER_SEEDS);
     const { random } = this.world;
     this.#actions = random.between(4, 17);
     this.#haste = random.pick([0.2, 0.4, 0.6]);
@@ -87,9 +89,7 @@ export class Schedule implements Stage {
     this.world.note(() => `a pool with ${JSON.stringify(this.#options)}`);
     for (let i = random.below(3); i > 0; i--) this.#aborts.push(new Abort(this.world, i));
     const { start, clock } = this.world;
-    // By chance of its own, so that it makes no other schedule of a seed that has none.
-    const chance = new Random(seed + OTHER_SEEDS);
-    if (chance.chance(0.3)) this.#observer = new SimulatedObserver(this, chance);
+    if (this.chance.chance(0.3)) this.#observer = new SimulatedObserver(this);
     const observers = this.#observer === undefined ? [] : [this.#observer];
     this.pool = new ProcessPool(
       { ...this.#options, observers, [ENVIRONMENT]: { start, clock } } as ProcessPoolOptions & { [ENVIRONMENT]: Environment },
