@@ -25,6 +25,7 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { parseArgs } from "@std/cli/parse-args";
+import { internalsOf } from "../pool.ts";
 import { seeded } from "./helpers.ts";
 
 /** The kinds of pools. */
@@ -42,6 +43,8 @@ const KINDS = {
   waits: { weight: 100, onWorker: true },
   throws: { weight: 60, onWorker: true },
   rejects: { weight: 60, onWorker: true },
+  "is thenable": { weight: 20, onWorker: true },
+  "throws a text": { weight: 20, onWorker: true },
   exits: { weight: 20, onWorker: true },
   closes: { weight: 20, onWorker: true },
   "throws in a timer": { weight: 20, onWorker: true },
@@ -53,6 +56,7 @@ const KINDS = {
   "never settles": { weight: 15, onWorker: true },
   loops: { weight: 15, onWorker: false },
   "loops in microtasks": { weight: 10, onWorker: false },
+  "waits in memory": { weight: 10, onWorker: false },
   "fills the heap": { weight: 3, onWorker: false },
 } as const;
 
@@ -63,6 +67,12 @@ const SHORT = 100;
 
 /** How long any other may run, in ms: a machine that is busy must not make it fail. */
 const LONG = 60_000;
+
+/** For how long the calling thread does something else now and then, in ms: longer than jobs may run. */
+const HELD_UP = 200;
+
+/** How many jobs of a pool may be admitted. */
+const QUEUE_SIZE = 1000;
 
 /** How many jobs a pool gets before it is ended. */
 const JOBS_PER_POOL = 1500;
@@ -93,6 +103,10 @@ function soakTask(kind: string, x: number, bytes: Uint8Array<ArrayBuffer>): unkn
       throw new RangeError("deed");
     case "rejects":
       return Promise.reject(new RangeError("deed"));
+    case "is thenable":
+      return { then: (resolve: (value: unknown) => void) => resolve(Promise.resolve(x * 2)) };
+    case "throws a text":
+      throw "deed";
     case "exits":
       return Deno.exit(3);
     case "closes":
@@ -124,6 +138,8 @@ function soakTask(kind: string, x: number, bytes: Uint8Array<ArrayBuffer>): unkn
       return (async () => {
         for (;;) await 1;
       })();
+    case "waits in memory":
+      return Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     case "fills the heap": {
       const kept: unknown[] = [];
       for (;;) kept.push({ values: [kept.length, 1, 2, 3] });
@@ -179,6 +195,7 @@ async function soak(poolKind: PoolKind, random: Random, end: number): Promise<vo
     const options: ProcessPoolOptions = {
       ...POOLS[poolKind],
       maxWorkers: pick(random, [1, 2, 3]),
+      queueSize: QUEUE_SIZE,
       jobsPerWorker: shared ? 3 : 1,
       maxJobsPerWorker: pick(random, [Infinity, 50, 7]),
       initializer: countStart,
@@ -203,6 +220,7 @@ async function soak(poolKind: PoolKind, random: Random, end: number): Promise<vo
       trials.push((await start(pool, trial, random() * 20)).judged);
       if (random() < 0.01) await mapSome(pool, { shared, retries, random });
       if (random() < 0.01) await callMany(pool, { shared, random });
+      if (random() < 0.01) holdUp(random() * HELD_UP);
     }
     const how = pick(random, ["shutdown", "shutdown", "terminate", "cancelPending"]);
     if (how === "terminate") {
@@ -215,6 +233,8 @@ async function soak(poolKind: PoolKind, random: Random, end: number): Promise<vo
     await Promise.all(trials);
     const { workers, queued, running } = pool.stats();
     if (workers + queued + running > 0) violations.push(`a pool was left with ${JSON.stringify(pool.stats())}`);
+    const { available } = internalsOf(pool).gate;
+    if (available !== QUEUE_SIZE) violations.push(`a pool was left with ${available} permits of ${QUEUE_SIZE}`);
     while (pool.stats().unstoppable > 0) await pause(1);
     count(`pool ${poolKind}, ${how}`);
   }
@@ -223,7 +243,7 @@ async function soak(poolKind: PoolKind, random: Random, end: number): Promise<vo
 /** Submits a job and interferes with it after so many ms; `judged` resolves when it has settled and was judged. */
 async function start(pool: ProcessPool, trial: Trial, delay: number): Promise<{ judged: Promise<void> }> {
   const { kind, x, retries, interference } = trial;
-  const endless = kind === "never settles" || kind.startsWith("loops");
+  const endless = kind === "never settles" || kind === "waits in memory" || kind.startsWith("loops");
   const controller = new AbortController();
   const bytes = kind === "carries" || kind === "moves" ? new Uint8Array(SIZES[x % SIZES.length]!).fill(x % 256) : undefined;
   const args = kind === "takes the uncloneable" ? [kind, x, () => 1] : [kind, x, bytes];
@@ -289,6 +309,8 @@ async function judge(future: Future<unknown>, trial: Trial, interfered: Promise<
     floods: () => result === x * 2,
     throws: () => error instanceof RangeError,
     rejects: () => error instanceof RangeError,
+    "is thenable": () => result === x * 2,
+    "throws a text": () => error === "deed",
     exits: () => error instanceof WorkerDiedError && error.exitCode === 3 && runs === retries + 1,
     closes: () => error instanceof WorkerDiedError && runs === retries + 1,
     "throws in a timer": () => error instanceof WorkerDiedError && runs === retries + 1,
@@ -297,6 +319,7 @@ async function judge(future: Future<unknown>, trial: Trial, interfered: Promise<
     "never settles": () => error instanceof JobTimeoutError,
     loops: () => error instanceof JobTimeoutError,
     "loops in microtasks": () => error instanceof JobTimeoutError,
+    "waits in memory": () => error instanceof JobTimeoutError,
     "fills the heap": () => error instanceof MemoryLimitError,
   };
   if (!right[kind]()) violated("that is not right");
@@ -364,6 +387,12 @@ async function callMany(pool: ProcessPool, { shared, random }: { shared: boolean
 
 function count(what: string): void {
   tally.set(what, (tally.get(what) ?? 0) + 1);
+}
+
+/** The calling thread hears of nothing meanwhile. */
+function holdUp(time: number): void {
+  const end = performance.now() + time;
+  while (performance.now() < end);
 }
 
 function pause(delay: number): Promise<void> {
