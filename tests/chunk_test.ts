@@ -177,7 +177,7 @@ for (const kind of ["texts", "numbers"] as const) {
       const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });
       assert(message.type === "chunk");
       const { from } = message, sent = Array.from(message.items);
-      if (ends > from) chunk.lost((id) => new Error(`lost ${id}`), ends);
+      if (ends > from) chunk.lost((id) => new WorkerDiedError(`lost ${id}`), ends);
       else chunk.answered({ type: "items", run: 0, from, values: sent, thrown: [], last: true, elapsed: 0 }, () => {});
       return [from, sent];
     }
