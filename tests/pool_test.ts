@@ -574,6 +574,18 @@ Deno.test("ProcessPool with permissions 'inherit' does without --unstable-worker
   assertEquals((await runProgram(source, { unstable: [] })).stdout, "worker\nkillable\ninline\n");
 });
 
+Deno.test("An inline pool whose caller was busy has its jobs run before the program ends (needs --allow-run and --allow-read)", {
+  ignore: !granted("run") || !granted("read"),
+}, async () => {
+  const source = `
+    import { ProcessPool } from "@procpool/process-pool";
+    const pool = new ProcessPool({ backend: "inline", idleTimeout: Infinity, startTimeout: Infinity });
+    for (const end = performance.now() + 20; performance.now() < end;);
+    console.log(await pool.run((x) => x + 1, 1));
+  `;
+  assertEquals((await runProgram(source)).stdout, "2\n");
+});
+
 const BURN = `
   const started = new Int32Array(new SharedArrayBuffer(4));
   const burn = (started) => { Atomics.add(started, 0, 1); for (;;); };

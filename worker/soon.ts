@@ -4,16 +4,14 @@
  */
 const LONGEST_STRETCH = 10;
 
-/** Where there is always something to do, Deno 2.9 looks at sockets and signals at one tick of the event loop in about sixty (tokio's `event_interval`). A tick takes a µs. */
+/** Where there is always something to do, Deno 2.9 looks at sockets and signals at one tick of the event loop in about sixty (tokio's `event_interval`). A tick takes a µs or two. */
 const TICKS = 64;
 
-const { waitAsync, notify } = Atomics;
-const ticks = new Int32Array(new SharedArrayBuffer(4));
 let lastTurn = performance.now();
 /** There while one is taken. */
 let turn: Promise<void> | undefined;
 
-/** A tick of the event loop, at once: `setTimeout` would let a millisecond pass. */
+/** A tick of the event loop, at once: `setTimeout` would let a millisecond pass, and `Atomics.waitAsync` the program end. */
 declare const setImmediate: (callback: () => void) => unknown;
 
 /** Calls back before other work of the event loop, unless that has waited long. The function that is returned calls off what has to wait. */
@@ -44,11 +42,7 @@ function afterTurn(callback: () => void): () => void {
 }
 
 async function wholeTurn(): Promise<void> {
-  for (let i = 0; i < TICKS; i++) {
-    const { value } = waitAsync(ticks, 0, 0);
-    notify(ticks, 0);
-    await value;
-  }
+  for (let i = 0; i < TICKS; i++) await new Promise<void>((resolve) => void setImmediate(resolve));
   lastTurn = performance.now();
   turn = undefined;
 }
