@@ -331,6 +331,28 @@ for (const backend of ["worker", "killable"] as const) {
     }
   }
 
+  Deno.test(`The next job does not wait for dozens of steps of one that is at work at each turn of the event loop (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1, jobsPerWorker: 2 });
+    const isOver = new Int32Array(new SharedArrayBuffer(4));
+    const stepped = pool.run(async (isOver: Int32Array) => {
+      const scope = globalThis as { steps?: number };
+      for (scope.steps = 0; Atomics.load(isOver, 0) === 0; scope.steps++) {
+        for (const end = performance.now() + 3; performance.now() < end;);
+        await new Promise((resolve) => void setImmediate(resolve));
+      }
+    }, isOver);
+    const burn = () => {
+      for (const end = performance.now() + 5; performance.now() < end;);
+      return (globalThis as { steps?: number }).steps!;
+    };
+    const steps = await within(Promise.all(Array.from({ length: 30 }, () => pool.run(burn))));
+    Atomics.store(isOver, 0, 1);
+    await within(stepped);
+    // Of one that this thread was late to send, it is heard later.
+    const least = Math.min(...steps.slice(1).map((step, i) => step - steps[i]!));
+    assert(least < 20, `${least} steps`);
+  });
+
   Deno.test(`A task that stops the clock stops only its own (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1 });
     await pool.run(() => {

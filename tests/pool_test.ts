@@ -716,6 +716,29 @@ Deno.test("An inline pool lets the network go on beside tiny jobs that follow ea
   assert(turns < 60, `${turns} turns`);
 });
 
+Deno.test("An inline pool does not wait for dozens of steps of what keeps this thread busy besides", async () => {
+  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1 });
+  let isOver = false;
+  let steps = 0;
+  async function step(): Promise<void> {
+    for (; !isOver; steps++) {
+      for (const end = performance.now() + 5; performance.now() < end;);
+      await new Promise((resolve) => void setImmediate(resolve));
+    }
+  }
+  const stepped = step();
+  let most = 0;
+  for (let i = 0; i < 10; i++) {
+    const before = steps;
+    await pool.run(() => {});
+    most = Math.max(most, steps - before);
+    await new Promise((resolve) => void setImmediate(resolve));
+  }
+  isOver = true;
+  await stepped;
+  assert(most < 30, `${most} steps`);
+});
+
 Deno.test("A map lets the network go on beside an input that never waits (needs --allow-net=127.0.0.1)", {
   ignore: net !== "granted",
 }, async () => {

@@ -7,6 +7,12 @@ const LONGEST_STRETCH = 10;
 /** Where there is always something to do, Deno 2.9 looks at sockets and signals at one tick of the event loop in about sixty (tokio's `event_interval`). A tick takes a µs or two. */
 const TICKS = 64;
 
+/**
+ * A turn in which others have been at work for so many ms is over before that: they have had theirs. Shorter, and on a busy machine a turn is over before there was one; longer, and
+ * what would come next waits for the work of all of its ticks.
+ */
+const LONGEST_TURN = 2;
+
 let lastTurn = performance.now();
 /** There while one is taken. */
 let turn: Promise<void> | undefined;
@@ -42,7 +48,8 @@ function afterTurn(callback: () => void): () => void {
 }
 
 async function wholeTurn(): Promise<void> {
-  for (let i = 0; i < TICKS; i++) await new Promise<void>((resolve) => void setImmediate(resolve));
+  const end = performance.now() + LONGEST_TURN;
+  for (let i = 0; i < TICKS && performance.now() < end; i++) await new Promise<void>((resolve) => void setImmediate(resolve));
   lastTurn = performance.now();
   turn = undefined;
 }
