@@ -72,6 +72,12 @@ class StubThread implements Thread {
     this.#events.delivered();
   }
 
+  /** Has an item of the first chunk that it holds arrive, which goes on. */
+  progress(from: number): void {
+    this.#events.message({ type: "items", run: this.runs[0]!, from, values: [0], thrown: [], last: false, elapsed: 0 });
+    this.#events.delivered();
+  }
+
   /** Finishes as many runs as there are values, which arrive together. */
   finishTogether(values: unknown[]): void {
     this.#events.returned(this.runs.splice(0, values.length), values);
@@ -543,6 +549,26 @@ Deno.test("A pool starts no other worker for a map whose chunks the first one do
   await results.return!();
   await turn();
   await end(pool, threads);
+});
+
+Deno.test("A pool starts another worker for a chunk behind one that takes unexpectedly long, though items of that arrive all the time", async () => {
+  for (const [pace, time] of [[0.2, 10], [0.002, 30]] as const) {
+    const { pool, threads, pass } = await oneProven({ maxWorkers: 2 }, pace);
+    const [first] = threads as [StubThread];
+    const results = pool.map((x: number) => x, Array(200).fill(0), { chunkSize: 100, buffer: 200 })[Symbol.asyncIterator]();
+    const next = results.next();
+    await until(() => first.runs.length > 0 && pool.stats().queued + first.runs.length === 2);
+    first.begin();
+    for (let i = 0; i < time; i++) {
+      first.progress(i);
+      pass(1);
+    }
+    assertEquals(threads.length, 2);
+    await next;
+    await results.return!();
+    await turn();
+    await end(pool, threads);
+  }
 });
 
 Deno.test("A pool starts no other worker for tiny jobs as long as the first one has them done in no time", async () => {

@@ -160,6 +160,7 @@ export class Slot {
   #condemned = new Set<number>();
   #answers = 0;
   #answersBefore = 0;
+  #answersDelivered = 0;
   /** Whether a job has ended since that was told. */
   #hasAnswered = false;
   /** When it answered last, or was sent something when it had nothing to do. */
@@ -208,7 +209,9 @@ export class Slot {
       delivered: () => {
         this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, this.jobsWithin(TIME_AHEAD) - 1));
         this.#isFull = false;
-        if (this.#load > 0) this.#answeredNow();
+        // Items of a chunk that goes on are none.
+        if (this.#load > 0 && this.#answers > this.#answersDelivered) this.#answeredNow();
+        this.#answersDelivered = this.#answers;
         const answered = this.#hasAnswered;
         this.#hasAnswered = false;
         events.changed(answered);
