@@ -338,6 +338,7 @@ async function run(
     if (files.isTorn && options.signal?.aborted) outcome = "stopped";
     if (outcome !== "stopped") {
       await files.takeTorn();
+      if (batchRun.isToHalt) outcome = "halted";
       // The job log has to tell of all that is in the output before that gets its name.
       await files.save();
     }

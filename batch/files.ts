@@ -51,6 +51,7 @@ export class Files implements Consumer {
   /** The slowest records, those first that took longest. */
   readonly slowest: SlowRecordReport[] = [];
   readonly totals: Totals;
+  failedWhole = 0;
   #options: FilesOptions;
   #unsaved: LogEntry["done"] = [];
   #begins: [source: number, begin: StreamBegin][] = [];
@@ -99,7 +100,9 @@ export class Files implements Consumer {
 
   /** Takes what has no line end. Half of a record is left to another batch, as is what came later. */
   async #takeWhole(part: DonePart): Promise<void> {
-    if (!await isHalf(this.#options.sources[part.source]!)) await this.#take(part);
+    if (await isHalf(this.#options.sources[part.source]!)) return;
+    this.failedWhole += part.state.failed;
+    await this.#take(part);
   }
 
   /** Whether there is what may be half of a record if the batch is stopped. */

@@ -72,6 +72,8 @@ export interface Consumer {
   take(part: DonePart): void | Promise<void>;
   /** Makes what was taken last. */
   save(): Promise<void>;
+  /** How many records failed of what might have been halves of records, and is known by now to be whole. */
+  readonly failedWhole?: number;
 }
 
 /** What a run needs. */
@@ -208,6 +210,8 @@ export class BatchRun {
   #starts = new Map<number, number>();
   #draining = false;
   #counts: RunCounts = { records: 0, failed: 0, bytes: 0, busy: 0, lanes: 0 };
+  /** Those of the failures that are of halves of records, as it may turn out: such a record ends no run. */
+  #failedTorn = 0;
   #ending: "stopped" | "halted" | undefined;
   #failure: { error: unknown } | undefined;
   #changed = Promise.withResolvers<void>();
@@ -338,7 +342,7 @@ export class BatchRun {
       brief,
       slice: SLICE,
       maxRecords: ordered ? limit - this.#counts.records - done.records : limit,
-      maxFailures: halt.failed - this.#counts.failed - done.failed,
+      maxFailures: halt.failed - this.#sure(this.#counts.failed) - done.failed,
     };
     let reply: RangeReply;
     try {
@@ -479,6 +483,7 @@ export class BatchRun {
     lane.addTimes(this.times);
     this.#counts.records += state.records;
     this.#counts.failed += state.failed;
+    if (torn) this.#failedTorn += state.failed;
     this.#counts.busy += state.busy;
     this.#counts.bytes += end - start;
     this.#checkHalt();
@@ -587,9 +592,21 @@ export class BatchRun {
   }
 
   #checkHalt(): void {
+    if (this.isToHalt) this.#end("halted");
+  }
+
+  /** Whether as many records have failed as are to end it. */
+  get isToHalt(): boolean {
     const { halt } = this.#parts.options;
-    const { records, failed } = this.counts;
-    if (failed >= halt.failed || (records >= ENOUGH_RECORDS && failed > records * halt.share)) this.#end("halted");
+    const { records, failed: all } = this.counts;
+    let failed = this.#sure(all);
+    for (const { part, lane, halted } of this.#active) if (part.torn && halted === undefined) failed -= lane.state().failed;
+    return failed >= halt.failed || (records >= ENOUGH_RECORDS && failed > records * halt.share);
+  }
+
+  /** So many failures, but for those of what may be halves of records. */
+  #sure(failed: number): number {
+    return failed - this.#failedTorn + (this.#parts.consumer.failedWhole ?? 0);
   }
 
   // The end

@@ -379,6 +379,31 @@ for (const [name, head] of [["in.ndjson", ""], ["in.log", ""], ["in.csv", "n\n"]
   });
 }
 
+Deno.test(`batch() gives up for a record without a newline that failed, but not for half of one ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, other, output] = [folder.of("in.ndjson"), folder.write("other.ndjson", "3\n"), folder.of("out")];
+  const task = folder.write(
+    "task.js",
+    `export default (n) => {
+      if (n === 1) Deno.writeTextFileSync(${JSON.stringify(input)}, Deno.readTextFileSync(${
+      JSON.stringify(folder.of("more"))
+    }), { append: true });
+      return n;
+    };`,
+  );
+  const whole = { "\n": "halted", "]\n": "complete" } as const;
+  for (const inputs of [[input], [input, other]]) {
+    for (const [more, outcome] of Object.entries(whole)) {
+      folder.write("in.ndjson", "1\n[2");
+      folder.write("more", more);
+      const summary = await run(task, { input: inputs, output, permissions: "inherit", workers: 1, halt: 1, overwrite: true });
+      assertEquals([summary.outcome, summary.failed], [outcome, outcome === "halted" ? 1 : 0], more);
+    }
+  }
+  const { outcome, failed } = await run((n) => n, { input: new Response("1\n[2").body!, output, halt: 1, overwrite: true });
+  assertEquals([outcome, failed], ["halted", 1]);
+});
+
 for (const name of ["in.ndjson", "in.csv"]) {
   Deno.test(`batch() says so if an input ends before it has been read (${name}) ${NEEDS}`, { ignore }, async () => {
     using folder = new Folder();
