@@ -248,5 +248,7 @@ function differentPaths(paths: string[], now: string[]): string {
     ...gone.length > 0 ? [`without ${named(gone)}`] : [],
     ...come.length > 0 ? [`with ${named(come)}`] : [],
   ];
-  return `the input was ${count(paths.length)} files and is ${count(now.length)}, ${how.join(" and ") || "in another order"}`;
+  // One that is named twice is read twice.
+  const same = paths.length === now.length ? "in another order" : "some of them named more or less often";
+  return `the input was ${count(paths.length)} files and is ${count(now.length)}, ${how.join(" and ") || same}`;
 }

@@ -106,6 +106,7 @@ Deno.test("differences() of many inputs names what has changed, and no more of i
     [of([...names, "new"]), ["the input was 1,500 files and is 1,501, with 'new'"]],
     [of(names.slice(5)), ["the input was 1,500 files and is 1,495, without 'part-0', 'part-1', 'part-2' and 2 more"]],
     [of(["new", ...names.slice(1)]), ["the input was 1,500 files and is 1,500, without 'part-0' and with 'new'"]],
+    [of([...names, "part-0"]), ["the input was 1,500 files and is 1,501, some of them named more or less often"]],
     [of(names.toReversed()), ["the input was 1,500 files and is 1,500, in another order"]],
     [of(names, "now"), [...names.slice(0, 3).map((name) => `the input '${name}' was changed at now`), "1,497 more were changed"]],
   ];
