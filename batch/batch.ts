@@ -433,6 +433,6 @@ function progressOf(
   };
 }
 
-function whatFilesTell({ slowest, errors, denied }: Files): Pick<BatchSummary, "slowest" | "errorNames" | "denied"> {
-  return { slowest, errorNames: errors.get().map(({ kind, count }) => [kind, count]), denied: [...denied] };
+function whatFilesTell({ slowest, errors, denied, left }: Files): Pick<BatchSummary, "slowest" | "errorNames" | "denied" | "left"> {
+  return { slowest, errorNames: errors.get().map(({ kind, count }) => [kind, count]), denied: [...denied], left };
 }

@@ -52,6 +52,8 @@ export class Files implements Consumer {
   readonly slowest: SlowRecordReport[] = [];
   readonly totals: Totals;
   failedWhole = 0;
+  /** Inputs that ended with half of a record, and the byte at which that begins. */
+  readonly left: [input: string, offset: number][] = [];
   #options: FilesOptions;
   #unsaved: LogEntry["done"] = [];
   #begins: [source: number, begin: StreamBegin][] = [];
@@ -100,7 +102,8 @@ export class Files implements Consumer {
 
   /** Takes what has no line end. Half of a record is left to another batch, as is what came later. */
   async #takeWhole(part: DonePart): Promise<void> {
-    if (await isHalf(this.#options.sources[part.source]!)) return;
+    const source = this.#options.sources[part.source]!;
+    if (await isHalf(source)) return void this.left.push([source.name, part.start]);
     this.failedWhole += part.state.failed;
     await this.#take(part);
   }

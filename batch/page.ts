@@ -98,6 +98,11 @@ export function placeOf({ line, lastLine, offset }: SlowRecordReport): string {
   return line === undefined ? `byte ${offset}` : line === lastLine ? `line ${line}` : `one of lines ${line} to ${lastLine}`;
 }
 
+/** From where on inputs are left to another batch. */
+export function leftOf({ left }: BatchSummary): string {
+  return listed(left.map(([input, offset]) => `${input} from byte ${offset} on`), 5);
+}
+
 function latencyOf({ summary: { p50, p95, p99 }, times }: Reported): Latency {
   return {
     name: "Records",
@@ -120,13 +125,16 @@ function notesOf({ options: { mode, limit } }: Plan, { summary, run, failure }: 
   } else if (0 < recordsOfRun && recordsOfRun < records) {
     notes.push(`Earlier runs had done ${count(records - recordsOfRun)} of the records: the charts, times and errors are of this run.`);
   }
-  if (mode !== "retry-failed" && run > recordsOfRun) {
+  if (summary.left.length > 0) {
     notes.push(
-      outcome === "complete"
-        ? "What an input had behind its last newline was half of a record, as the rest came later: its result was not kept."
-        : `${
-          count(run - recordsOfRun)
-        } records more were run, and are in the charts: their results come behind what was not done, and were not kept.`,
+      `Left to another batch, as more has come of the record there: ${leftOf(summary)}. It is in the charts, and its result was not kept.`,
+    );
+  }
+  // One of each input that is left has been run.
+  const more = run - recordsOfRun - summary.left.length;
+  if (mode !== "retry-failed" && more > 0) {
+    notes.push(
+      `${count(more)} records more were run, and are in the charts: their results come behind what was not done, and were not kept.`,
     );
   }
   return notes;

@@ -176,6 +176,7 @@ export function summaryOf({ options: { workers } }: Plan, paths: Paths | undefin
     output: paths?.name,
     errors: undefined,
     retryable: false,
+    left: [],
   };
 }
 

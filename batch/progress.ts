@@ -74,6 +74,8 @@ export interface BatchSummary {
   errors: string | undefined;
   /** Whether `retryFailed` can run any of the records in the errors file again: not those that could not be parsed, or were not kept whole. */
   retryable: boolean;
+  /** Inputs that ended within a record, of which more has come since, and the byte from which on each is left to another batch. */
+  left: [input: string, offset: number][];
 }
 
 /** The quantiles of a summary. */

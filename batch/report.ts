@@ -1,5 +1,5 @@
 import { count, duration, percent, rounded } from "../report/figures.ts";
-import { placeOf } from "./page.ts";
+import { leftOf, placeOf } from "./page.ts";
 import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
 
 /** Where a batch tells how it goes: the standard error. */
@@ -110,6 +110,7 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   }
   if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}${adviceOn(summary)}`);
   else if (failed > 0 && kind !== "dry run") lines.push("failed records were not kept: '--errors FILE' keeps them");
+  if (summary.left.length > 0) lines.push(`left to another batch, as more has come of the record there: ${leftOf(summary)}`);
   const next = summary.output === undefined ? "" : `: '--${kind === "retry" ? "retry-failed" : "resume"}' goes on`;
   if (outcome === "halted") lines.push(`gave up, as '--halt' says${next}`);
   if (outcome === "stopped") lines.push(`stopped${next}`);

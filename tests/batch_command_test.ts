@@ -158,6 +158,7 @@ const SUMMARY: BatchSummary = {
   output: "out",
   errors: "out.errors.ndjson",
   retryable: true,
+  left: [],
 };
 
 Deno.test("progressLine() has what matters", () => {
@@ -179,6 +180,10 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
   assertEquals(
     summaryLines({ ...SUMMARY, outcome: "halted", slowest: [], denied: [], failed: 0, errors: undefined, errorNames: [] }).at(-1),
     "gave up, as '--halt' says: '--resume' goes on",
+  );
+  assertEquals(
+    summaryLines({ ...SUMMARY, left: [["a.log", 8], ["b.log", 0]] }).at(-1),
+    "left to another batch, as more has come of the record there: a.log from byte 8 on, b.log from byte 0 on",
   );
   const odd = summaryLines({ ...SUMMARY, errorNames: [['\x1b[2J"\x9b\n', 1]], denied: ["read=\x1b"] });
   assert(odd.includes('failed with: \\u001b[2J"\\u009b\\n 1'), odd.join());

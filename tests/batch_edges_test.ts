@@ -371,9 +371,11 @@ for (const [name, head] of [["in.ndjson", ""], ["in.log", ""], ["in.csv", "n\n"]
         folder.write(name, `${head}1\n2`);
         const [output, report] = [folder.of("out"), folder.of("report.html")];
         const options = { output, report, overwrite: true, permissions: "inherit", workers: 1, ordered } as const;
-        const { records, failed } = await run(task, { ...options, input: [input, other] });
+        const { records, failed, left } = await run(task, { ...options, input: [input, other] });
         assertEquals([records, failed, folder.read("out")], [result.length / 2, 0, result], more);
-        assertEquals(folder.read("report.html").includes("was half of a record"), records === 2);
+        const from = head.length + 2;
+        assertEquals(left, records === 2 ? [[input, from]] : []);
+        assertEquals(folder.read("report.html").includes(`${name} from byte ${from} on`), records === 2);
       }
     }
   });
