@@ -45,11 +45,7 @@ function openFile(path: string | URL): Deno.FsFile {
   let file: Deno.FsFile | undefined;
   try {
     file = Deno.openSync(path, { write: true, create: true });
-    // What is no file, such as a pipe, several may write to.
-    if (file.statSync().isFile) {
-      if (!file.tryLockSync(true)) throw new Deno.errors.Busy("another pool writes its trace to it until that is shut down");
-      file.truncateSync();
-    }
+    if (!takeOver(file)) throw new Deno.errors.Busy("another pool writes its trace to it until that is shut down");
     return file;
   } catch (cause) {
     file?.close();
@@ -58,6 +54,25 @@ function openFile(path: string | URL): Deno.FsFile {
     const ErrorClass = cause.constructor as new (message: string, options: ErrorOptions) => Error;
     throw new ErrorClass(`Cannot create pool as its 'trace' ${show(String(path))} cannot be written: ${why}`, { cause });
   }
+}
+
+/** Empties a file for one alone; false if it is another one's. There are file systems without locks: a file there may be written to by several. */
+function takeOver(file: Deno.FsFile): boolean {
+  let isLocked = false;
+  try {
+    isLocked = file.tryLockSync(true);
+    if (!isLocked) return false;
+  } catch {
+    // It goes without.
+  }
+  try {
+    file.truncateSync();
+  } catch (error) {
+    // What is no file, such as a pipe, cannot be emptied, and several may write to it. To ask what it is would take the permission to read it.
+    if (!(error instanceof TypeError)) throw error;
+    if (isLocked) file.unlockSync();
+  }
+  return true;
 }
 
 /** Writes at once: the trace then holds no memory, and what was written is there if the program is killed. */

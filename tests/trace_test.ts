@@ -376,3 +376,29 @@ Deno.test({
     }
   },
 });
+
+Deno.test({
+  name: "ProcessPool() needs the permission to write its trace alone, and no file system that has locks (needs --allow-write)",
+  ignore: !granted("write"),
+  permissions: { write: true },
+  async fn() {
+    const path = await Deno.makeTempFile({ suffix: ".json" });
+    const { tryLockSync } = Deno.FsFile.prototype;
+    try {
+      for (const trace of [path, ...(Deno.build.os === "windows" ? [] : ["/dev/null"])]) {
+        await using pool = new ProcessPool({ maxWorkers: 1, trace });
+        // There are no two that would write into one file.
+        if (trace === path) assertThrows(() => new ProcessPool({ trace }), Deno.errors.Busy);
+        else await new ProcessPool({ trace }).shutdown();
+        assertEquals(await within(pool.run(() => 1)), 1);
+      }
+      Deno.FsFile.prototype.tryLockSync = () => {
+        throw new Error("Function not implemented (os error 38)");
+      };
+      await new ProcessPool({ trace: path }).shutdown();
+    } finally {
+      Deno.FsFile.prototype.tryLockSync = tryLockSync;
+      await Deno.remove(path);
+    }
+  },
+});
