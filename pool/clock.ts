@@ -1,3 +1,5 @@
+import { soon } from "../worker/soon.ts";
+
 /** Time as the pool sees it, so that a simulation can turn the clock by hand. */
 export interface Clock {
   /** Milliseconds since some fixed moment. */
@@ -6,6 +8,8 @@ export interface Clock {
   today(): number;
   /** Calls back once after a delay in milliseconds; the function that is returned calls it off. */
   after(delay: number, callback: () => void): () => void;
+  /** Calls back before other work of the event loop, unless that has waited long. */
+  soon(callback: () => void): void;
 }
 
 export const realClock: Clock = {
@@ -15,4 +19,5 @@ export const realClock: Clock = {
     const timer = setTimeout(callback, delay);
     return () => clearTimeout(timer);
   },
+  soon,
 };

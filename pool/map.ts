@@ -914,7 +914,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   async #submitChunk(): Promise<void> {
+    const { clock } = this.#host;
+    const began = clock.now();
     const items = await this.#readChunk();
+    const isSlow = clock.now() - began >= CHUNK_PATIENCE;
     if (items.length === 0 || this.#state !== "reading") return;
     await this.#host.acquire(this.#over.signal);
     if (this.ended) return this.#host.release();
@@ -929,6 +932,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       throw error;
     }
     this.#expectNumbers();
+    // An input that computes its items would else let through what workers answer, and nothing else: neither timers nor sockets nor signals.
+    if (isSlow) await new Promise<void>((resolve) => clock.soon(resolve));
   }
 
   /** Reads the items of the next chunk; there are none when the input has ended. */

@@ -95,6 +95,31 @@ for (const backend of ["worker", "killable", "inline"] as const) {
     assertEquals(await within(Array.fromAsync(pool.map((x: number | undefined) => `${x}`, gaps))), [...gaps].map(String));
   });
 
+  Deno.test(`ProcessPool.map() lets timers run out beside an input that computes its items (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    await within(pool.run(double, 1));
+    let turns = 0;
+    function* compute(): Generator<number> {
+      while (turns < 10) {
+        for (const end = performance.now() + 2; performance.now() < end;);
+        yield 1;
+      }
+    }
+    async function* computeAsync(): AsyncGenerator<number> {
+      yield* compute();
+    }
+    for (const chunkSize of ["auto", 1, 5] as const) {
+      for (const input of [compute, computeAsync]) {
+        turns = 0;
+        const timer = setInterval(() => turns++);
+        const results = await within(Array.fromAsync(pool.map(double, input(), { chunkSize })));
+        clearInterval(timer);
+        // Deno looks at timers at one tick of the event loop in about sixty, if there is always something to do, and there may be a chunk read in each.
+        assert(results.length < 200, `${results.length} items`);
+      }
+    }
+  });
+
   Deno.test(`ProcessPool.map() refuses what a loop would refuse of an iterator (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     for (const key of [Symbol.iterator, Symbol.asyncIterator]) {

@@ -37,6 +37,8 @@ export class SimulatedClock implements Clock {
     };
   }
 
+  soon = (callback: () => void): void => queueMicrotask(callback);
+
   /** Lets time pass without firing anything: a timer that comes due meanwhile is fired late. */
   creep(milliseconds: number): void {
     this.#now += milliseconds;
