@@ -634,6 +634,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   /** The item that the input is about to give. */
   #pulled: Promise<IteratorResult<unknown>> | undefined;
   #sourceEnded = false;
+  /** Whether the input is read so: an iterator is, and an array of which there was no slice. To try again for each chunk would ask for items that take long many times. */
+  #itemByItem = false;
   #wakePump: () => void = () => {};
   #looks: Rounds;
   /** Aborts when the loop has ended: its next chunk leaves the gate. */
@@ -941,8 +943,9 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     const { array } = this.#options;
     // Where no chunk is taken any more, it is but to be seen whether there are more items.
     const isOpen = this.#host.refusal() === undefined;
-    const slice = array && this.#readSlice(array, isOpen ? this.#chunkSize : 1);
+    const slice = array && !this.#itemByItem ? this.#readSlice(array, isOpen ? this.#chunkSize : 1) : undefined;
     if (slice !== undefined) return slice;
+    this.#itemByItem = true;
     const items: unknown[] = [];
     const pace = this.#options.chunkSize === undefined ? new Pace(this.#host.clock) : undefined;
     let patience: Patience | undefined;

@@ -91,6 +91,19 @@ for (const backend of ["worker", "killable", "inline"] as const) {
     const results = pool.map(double, broken, { chunkSize: 5 });
     for (const expected of [2, 4, 6]) assertEquals((await within(results.next())).value, expected);
     await assertFails(() => within(results.next()), RangeError, "no fourth");
+    let reads = 0;
+    const absent = new Proxy(new Array<undefined>(100).fill(undefined), {
+      get(items, key) {
+        if (typeof key === "string" && Number(key) >= 0) reads++;
+        return Reflect.get(items, key);
+      },
+    });
+    assertEquals(
+      await within(Array.fromAsync(pool.map((x: undefined) => `${x}`, absent, { chunkSize: 10 }))),
+      Array(100).fill("undefined"),
+    );
+    // The first chunk is read twice.
+    assertEquals(reads, 110);
     const gaps = [1, , undefined, 4, ,] as (number | undefined)[];
     assertEquals(await within(Array.fromAsync(pool.map((x: number | undefined) => `${x}`, gaps))), [...gaps].map(String));
   });
