@@ -485,8 +485,8 @@ class Host implements ClusterHost {
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) {
         this.#options.onError(new Error(`Stopped ${nameOf(called)} as its lock has run out: the queue gives it away`));
-      } else if (error === CANCELLED) {
-        // Its id is free again, as that of one that was taken out of the queue.
+      } else if (error === CANCELLED || controller.signal.reason === CANCELLED) {
+        // Its id is free again, as that of one that was taken out of the queue; also if the store fails, which has its arguments no more.
         job.opts.removeOnFail = true;
         throw failure(cancelled(called));
       } else if (error === HANDED_BACK && this.#options.redeliveries === 0) throw failure(stopped(called));

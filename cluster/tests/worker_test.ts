@@ -205,6 +205,42 @@ Deno.test("a job that is cancelled while its result is put into the store leaves
   await client.quit();
 });
 
+Deno.test("the id of a job that is cancelled while the host reads its arguments is free, although the store has them no more", async () => {
+  await using server = await RedisServer.start();
+  using store = heldStore();
+  const { payloads, texts } = store;
+  const asked = Promise.withResolvers<void>();
+  const gone = Promise.withResolvers<void>();
+  const get = async (key: string): Promise<string> => {
+    asked.resolve();
+    await gone.promise;
+    const text = texts.get(key);
+    if (text === undefined) throw new Deno.errors.NotFound(key);
+    return text;
+  };
+  store.release();
+  await using pool = await openPool(server, { payloads });
+  const { host, reported } = await serveHere(server, { lockDuration: LONG, payloads: { ...payloads, get } });
+  await using _host = host;
+  const job = () => new Job({ id: "same", func: tasks.echo, args: ["x".repeat(400_000)] });
+  const future = await pool.submit(job());
+  await within(asked.promise);
+  await until(() => future.running());
+  assert(future.cancel({ force: true }));
+  await until(() => texts.size === 0);
+  const client = new Redis(server.url);
+  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))?.includes('"cancelled":true') === true);
+  // What is said is heard in turn.
+  const other = await pool.submit(tasks.spinForEver);
+  await until(() => other.running());
+  assert(other.cancel({ force: true }));
+  await until(() => host.stats().running === 0);
+  gone.resolve();
+  assertEquals(await within(pool.run(job())), "x".repeat(400_000));
+  assertEquals(reported, []);
+  await client.quit();
+});
+
 Deno.test("a job that waits for an earlier run of itself keeps its lock, and does not run if it is cancelled meanwhile", async () => {
   await using server = await RedisServer.start();
   using store = heldStore();
