@@ -169,6 +169,8 @@ export async function connect(
     // As BullMQ needs it: a command waits for as long as the server is away.
     maxRetriesPerRequest: null,
     retryStrategy: (times) => Math.min(50 * 2 ** times, LONGEST_RETRY),
+    // What it says of itself comes a moment after it has connected: of each connection that is lost by then it would keep one, to be sent later.
+    disableClientInfo: true,
   });
   let last: Error | undefined;
   const failed = Promise.withResolvers<never>();
@@ -363,7 +365,7 @@ function keepEarly(client: Redis): void {
   while (sent.length > 0) {
     const item = sent.pop()!;
     const { name, args } = item.command;
-    const connects = ["auth", "hello", "info", "select"].includes(name) || (name === "client" && args[0] === "SETINFO");
+    const connects = ["auth", "hello", "info", "select"].includes(name) || (name === "client" && args[0] === "setname");
     if (!connects) waiting.unshift(item);
   }
 }

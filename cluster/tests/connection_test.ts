@@ -235,6 +235,16 @@ Deno.test(
       line.unmute();
       assertEquals(await within(Promise.all([said, asked])), [0, "word"]);
     }
+    // What it says by itself each time it keeps for no later one.
+    const named = connection.client.duplicate({ connectionName: "name" });
+    named.on("error", () => {});
+    await named.ping();
+    line.mute();
+    await until(() => named.status === "connect");
+    const lost = new Promise((resolve) => named.once("reconnecting", resolve));
+    line.unmute();
+    await within(lost);
+    assertEquals((named as unknown as { offlineQueue: { length: number } }).offlineQueue.length, 0);
     connection.end();
   },
 );
