@@ -203,8 +203,11 @@ export class Link {
     this.#errand(() => this.#lookUp([entry]));
   }
 
-  /** Stops listening to a job. When nobody listens any more it is taken out of the queue, or the host that runs it is told to stop. */
-  drop(id: string, listener: Listener): void {
+  /**
+   * Stops listening to a job. When nobody listens any more it is taken out of the queue, or the host that runs it is told to stop: resolves when that
+   * is through, however it went.
+   */
+  async drop(id: string, listener: Listener): Promise<void> {
     const entry = this.#entries.get(id);
     if (entry === undefined || !entry.listeners.delete(listener) || entry.listeners.size > 0) return;
     this.#entries.delete(id);
@@ -213,6 +216,7 @@ export class Link {
     });
     this.#drops.set(id, dropped);
     this.#errand(() => dropped);
+    await dropped.catch(() => {});
   }
 
   /** A server that refuses to write passes the word on all the same, and is asked again with each sweep. */

@@ -67,14 +67,19 @@ export class Payloads {
     return JSON.parse(await this.#store.get(payloadKey(this.#queue, travelId, "result")));
   }
 
-  /** Lets go of a job. What nobody needs any more is deleted. */
-  async letGo({ travelId }: { travelId: string }): Promise<void> {
+  /**
+   * Lets go of a job. What nobody needs any more is deleted.
+   *
+   * @param out Resolves when no host begins with the job any more.
+   */
+  async letGo({ travelId }: { travelId: string }, out: Promise<void> | undefined): Promise<void> {
     const holding = this.#holdings.get(travelId)!;
     holding.holders--;
     if (holding.holders > 0) return;
     this.#holdings.delete(travelId);
     const unwanted = holding.named ? ["args"] as const : ["args", "result"] as const;
     await this.#inTurn(travelId, async () => {
+      await out;
       await Promise.all(unwanted.map((what) => this.#store.delete(payloadKey(this.#queue, travelId, what))));
     });
   }

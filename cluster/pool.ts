@@ -184,10 +184,12 @@ export class ClusterPool implements AsyncDisposable {
   #counts = { finished: 0, failed: 0, cancelled: 0, redelivered: 0 };
   #state: "open" | "closing" | "closed" = "open";
   #end: PromiseWithResolvers<void> | undefined;
+  /** Resolves when the connection is closed, and when the store is through as well. */
+  #unlinked: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
   /** What is done in the store for jobs that have settled. */
   #errands = new Set<Promise<void>>();
-  /** Resolves when nothing is waited for any more, be it the server or the store. */
+  /** Resolves when the store is not waited for any more. */
   #hurried = Promise.withResolvers<void>();
 
   private constructor(link: Link, settings: Settings, { tasks, maker }: { tasks: ClusterTasks; maker: FutureMaker }) {
@@ -533,6 +535,7 @@ export class ClusterPool implements AsyncDisposable {
       this.#drop(ticket, ticket.started() ? { state: "failed", error: closed } : { state: "cancelled", error: ticket.cancelled(reason) });
     }
     this.#end!.resolve();
+    await this.#unlink();
     const timer = setTimeout(() => this.#hurried.resolve(), FAREWELL);
     await this.#disconnect();
     clearTimeout(timer);
@@ -754,12 +757,11 @@ export class ClusterPool implements AsyncDisposable {
   /** Settles what nobody wants any more, and has it taken out of the queue or stopped. */
   #drop(ticket: Ticket, outcome: Outcome<unknown>): void {
     ticket.dropped = true;
-    this.#link.drop(ticket.travelId, ticket);
-    this.#settle(ticket, outcome);
+    this.#settle(ticket, outcome, this.#link.drop(ticket.travelId, ticket));
   }
 
-  /** The one end of every ticket. */
-  #settle(ticket: Ticket, outcome: Outcome<unknown>): void {
+  /** The one end of every ticket. Of one that was dropped, `out` resolves when it is out of the queue. */
+  #settle(ticket: Ticket, outcome: Outcome<unknown>, out?: Promise<void>): void {
     if (!this.#tickets.delete(ticket)) return;
     ticket.stopListening();
     ticket.settle(outcome, this.#counts);
@@ -769,7 +771,7 @@ export class ClusterPool implements AsyncDisposable {
       // Nobody can attach to a chunk, and ten thousand of them may be gigabytes.
       if (outcome.state === "finished") this.#link.remove(ticket.travelId);
     }
-    if (ticket.stored) this.#errand(() => this.#payloads!.letGo(ticket));
+    if (ticket.stored) this.#errand(() => this.#payloads!.letGo(ticket, out));
     // When all callbacks have been called whose turn comes now.
     queueMicrotask(() => this.#conclude());
   }
@@ -804,7 +806,19 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   async #disconnect(): Promise<void> {
+    // What was dropped keeps its arguments until it is out of the queue.
+    await this.#unlink();
     await (this.#closed ??= this.#letGo());
+  }
+
+  async #unlink(): Promise<void> {
+    await (this.#unlinked ??= this.#closeLink());
+  }
+
+  async #closeLink(): Promise<void> {
+    const timer = setTimeout(() => this.#link.abandon(), FAREWELL);
+    await this.#link.close();
+    clearTimeout(timer);
   }
 
   async #letGo(): Promise<void> {
@@ -814,9 +828,6 @@ export class ClusterPool implements AsyncDisposable {
     await Promise.race([stored(), this.#hurried.promise]);
     const { size } = this.#errands;
     if (size > 0) this.#maker.report(new Error(`Left the payload store as it is, as it does not answer: ${size} calls are open`));
-    const timer = setTimeout(() => this.#link.abandon(), FAREWELL);
-    await this.#link.close();
-    clearTimeout(timer);
   }
 }
 

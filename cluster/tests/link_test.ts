@@ -1,9 +1,10 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { type ClusterPool, Job, JobCancelledError, serve } from "../mod.ts";
+import { type ClusterPool, Job, JobCancelledError, type PayloadStore, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { type Child, lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { Line } from "./line.ts";
 
 const silent = { onError: () => {} };
 
@@ -146,6 +147,42 @@ Deno.test("a job that is cancelled while one of its name is taken out of the que
   const client = new Redis(server.url);
   const events = await client.xrange("dpool:test.v1:events", "-", "+");
   assertEquals(events.filter(([, fields]) => fields[1] === "added").length, 1);
+  await client.quit();
+});
+
+Deno.test("a job that is cancelled keeps its arguments until no host can begin with it", async () => {
+  await using server = await RedisServer.start();
+  await using line = new Line(server.port);
+  const client = new Redis(server.url);
+  const texts = new Map<string, string>();
+  const inQueue: number[] = [];
+  const payloads: PayloadStore = {
+    put: (key, text) => Promise.resolve(void texts.set(key, text)),
+    get: (key) => Promise.resolve(texts.get(key)!),
+    async delete(key) {
+      inQueue.push(await client.exists("dpool:test.v1:job-same"));
+      texts.delete(key);
+    },
+  };
+  await using pool = await openPool(server, { connection: line.url, payloads });
+  const job = (text: string) => new Job({ id: "same", func: tasks.echo, args: [text.repeat(400_000)] });
+  const future = await pool.submit(job("x"));
+  await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
+  line.hold();
+  assert(future.cancel());
+  // Another of its name waits for that.
+  const second = await pool.submit(job("y"));
+  await client.ping();
+  line.release();
+  await until(async () => texts.get("test.job-same.args")?.includes("y") === true && (await client.llen("dpool:test.v1:wait")) === 1);
+  assertEquals(inQueue, [0]);
+  line.hold();
+  assert(second.cancel());
+  const closed = pool.shutdown();
+  await client.ping();
+  line.release();
+  await within(closed);
+  assertEquals([inQueue, texts.size], [[0, 0], 0]);
   await client.quit();
 });
 
