@@ -466,7 +466,7 @@ export class Link {
   /** A job that neither runs nor waits no host comes to any more. When it is seen once it may have come out of its list a moment ago. */
   #strand(entry: Entry, stranded: boolean): void {
     if (stranded && entry.stranded) {
-      this.#end(entry.id, { kind: "lost", why: "the server has lost the list in which it waited" });
+      this.#end(entry.id, LIST_LOST);
       this.remove(entry.id);
     }
     entry.stranded = stranded;
@@ -481,7 +481,8 @@ export class Link {
       if (await this.#client.exists(this.#queue.toKey(id)) === 1) await this.#lookUp([entry]);
       else if (this.#entries.get(id) !== entry) return;
       else if (entry.comesAfter !== undefined) this.#sendAgain(id);
-      else this.#end(id, ending);
+      // Another producer may have found that first, and taken it out.
+      else this.#end(id, entry.stranded ? LIST_LOST : ending);
     });
   }
 
@@ -520,6 +521,8 @@ const SETS = ["completed", "failed"] as const;
 
 /** Where jobs are that have not ended. */
 const LISTS = ["wait", "active", "paused", "delayed", "prioritized", "waiting-children"] as const;
+
+const LIST_LOST: Ending = { kind: "lost", why: "the server has lost the list in which it waited" };
 
 /** What is kept of the jobs that have ended. */
 interface Kept {

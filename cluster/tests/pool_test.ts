@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
+import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import {
   asCompleted,
@@ -447,6 +448,25 @@ Deno.test("ClusterPool fails jobs that no host comes to any more, as a server wi
     assertStringIncludes(error.message, "as the server has lost the list in which it waited");
   }
   await until(async () => (await client.keys("dpool:test.v1:job-*")).length === 0);
+  await client.quit();
+});
+
+Deno.test("ClusterPool fails a job whose list is lost also if another producer finds that first, and takes it out", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const future = await pool.submit(tasks.add, 1, 1);
+  const client = new Redis(server.url);
+  await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
+  await client.del("dpool:test.v1:wait");
+  await client.config("RESETSTAT");
+  // It has asked once; what it asks when it hears of the other one is answered after that.
+  await until(async () => Number(/cmdstat_exists:calls=(\d+)/.exec(await client.info("commandstats"))?.[1]) >= 2);
+  const queue = new Queue("test.v1", { connection: client, prefix: "dpool", skipVersionCheck: true });
+  await queue.remove(`job-${future.id}`);
+  const error = await within(future.exception());
+  assertInstanceOf(error, WorkerDiedError);
+  assertStringIncludes(error.message, "as the server has lost the list in which it waited");
+  await queue.close();
   await client.quit();
 });
 
