@@ -386,8 +386,9 @@ export class Crew {
   /** Stops one at once, as far as the backend can. */
   stop(slot: Slot, reason: unknown): LeftBehind {
     this.#leave(slot);
-    const left = slot.stop(reason);
+    const { left, stop } = slot.end(reason);
     this.#parts.events.left(left);
+    stop();
     this.#tellStopped(slot, reason);
     return left;
   }
@@ -417,15 +418,13 @@ export class Crew {
   /** Stops all at once, as far as the backend can, and gives away what they held. */
   dismiss(reason: unknown, settle: (left: LeftBehind) => void): void {
     const slots = [...this.#slots];
-    const left: LeftBehind = { started: [], unstarted: [] };
-    for (const slot of slots) {
+    const ends = slots.map((slot) => {
       this.#leave(slot);
-      const { started, unstarted } = slot.stop(reason);
-      left.started = left.started.concat(started);
-      left.unstarted = left.unstarted.concat(unstarted);
-    }
+      return slot.end(reason);
+    });
     this.#watchIdle();
-    settle(left);
+    for (const { stop } of ends) stop();
+    settle({ started: ends.flatMap(({ left }) => left.started), unstarted: ends.flatMap(({ left }) => left.unstarted) });
     for (const slot of slots) this.#tellStopped(slot, reason);
   }
 

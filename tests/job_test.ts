@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertRejects, assertStrictEquals } from "@std/assert";
 import {
   asCompleted,
+  currentJob,
   Future,
   Job,
   JobCancelledError,
@@ -9,7 +10,8 @@ import {
   type ProcessPoolOptions,
   wait,
 } from "@procpool/process-pool";
-import { assertFails, meet, Meeting, SpiedSignal, thrownBy, turn } from "./helpers.ts";
+import { within } from "./fixtures.ts";
+import { assertFails, meet, Meeting, SpiedSignal, thrownBy, turn, until } from "./helpers.ts";
 
 /** A pool that runs tasks on this thread, one at a time, so that a test sees and holds all that happens. */
 function inlinePool(options: ProcessPoolOptions = {}): ProcessPool {
@@ -408,6 +410,29 @@ Deno.test("Future.cancel({ force: true }) ends a running job on the backend inli
   end.resolve("too late");
   await turn();
   assertStrictEquals(await future.exception(), error, "a job settles once");
+});
+
+Deno.test("A task on the backend inline may terminate the pool when it is told to stop: what ran beside it is not run again", async () => {
+  const pool = inlinePool({ jobsPerWorker: 2, retries: 1 });
+  const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
+  const runs: string[] = [];
+  const run = (name: string) => {
+    runs.push(name);
+    return stopped;
+  };
+  const future = await pool.submit(() => {
+    currentJob()!.signal.addEventListener("abort", () => {
+      pool.terminate("enough");
+      stop();
+    });
+    return run("first");
+  });
+  const beside = await pool.submit(run, "beside");
+  await until(() => runs.length === 2);
+  assertEquals(future.cancel({ force: true }), true);
+  for (const each of [future, beside]) assertInstanceOf(await within(each.exception()), JobCancelledError);
+  assertEquals(runs, ["first", "beside"]);
+  await within(pool.shutdown());
 });
 
 Deno.test("Future.cancel({ force: true }) ends a running job in a worker, and the next runs in another", async () => {

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import {
+  currentJob,
   type Future,
   Job,
   JobCancelledError,
@@ -10,7 +11,7 @@ import {
 } from "@procpool/process-pool";
 import { Times } from "../pool/measurement.ts";
 import { within } from "./fixtures.ts";
-import { meet, Meeting, seeded, thrownBy, turn } from "./helpers.ts";
+import { meet, Meeting, seeded, thrownBy, turn, until } from "./helpers.ts";
 
 /** What a time is among others, by its own definition: at least this part of them is no longer. */
 function quantile(times: number[], part: number): number {
@@ -347,6 +348,29 @@ Deno.test("PoolObserver may terminate the pool when it is told that a worker has
   assertInstanceOf(error, JobCancelledError);
   await within(end!);
   assertEquals(told.toSorted(), ["job 1 cancelled", "worker 1 died", "worker 1 ready", "worker 1 starting"]);
+});
+
+Deno.test("PoolObserver is told once that a worker was stopped, also if tasks terminate the pool again when they are told to stop", async () => {
+  const told: string[] = [];
+  const observer: PoolObserver = {
+    worker: (worker, change) => void (change === "stopped" && told.push(`worker ${worker}`)),
+    settled: ({ id }) => void told.push(`job ${id}`),
+  };
+  const pool: ProcessPool = new ProcessPool({ backend: "inline", maxWorkers: 3, observers: [observer] });
+  await pool.warmUp();
+  const untilTold = (): Promise<void> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    currentJob()!.signal.addEventListener("abort", () => {
+      pool.terminate("again");
+      resolve();
+    });
+    return promise;
+  };
+  const runs = [1, 2, 3].map((id) => thrownBy(() => pool.run(new Job({ id, func: untilTold }))));
+  await until(() => pool.inspect().every(({ state }) => state === "running"));
+  await within(pool.terminate("first"));
+  for (const error of await Promise.all(runs)) assertEquals((error as Error).cause, "first");
+  assertEquals(told, ["job 1", "job 2", "job 3", "worker 1", "worker 2", "worker 3"]);
 });
 
 Deno.test("PoolObserver may cancel a job when it is told that it is run again: nothing more is told of it then", async () => {

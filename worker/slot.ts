@@ -660,14 +660,15 @@ export class Slot {
     this.#thread.post({ type: "close", finalizer });
   }
 
-  /** Ends the worker at once, as far as its backend can. `gone` comes after it. */
-  stop(reason: unknown): LeftBehind {
+  /**
+   * Ends it. What the worker held, and what stops it then at once, as far as its backend can; `gone` comes after that. Tasks that are told to stop may do anything, so what
+   * they held has its place before.
+   */
+  end(reason: unknown): { left: LeftBehind; stop: () => void } {
     this.#state = "ended";
     const runs = this.#running > 0;
     const left = this.#leave();
-    if (runs || left.started.length > 0) this.#thread.stop({ reason });
-    else this.#thread.stop();
-    return left;
+    return { left, stop: () => runs || left.started.length > 0 ? this.#thread.stop({ reason }) : this.#thread.stop() };
   }
 
   /** Notes that the worker was sent a task, unless it is one that it does not keep. What was sent meanwhile, out of a getter, may have been the same. */
@@ -686,10 +687,10 @@ export class Slot {
       case "initialized":
         return this.#events.initialized(this);
       case "failed":
-        this.stop(undefined);
+        this.end(undefined).stop();
         return this.#events.failedToStart(this, { reason: FAILURES[message.stage], thrown: message.thrown });
       case "closed":
-        this.stop(undefined);
+        this.end(undefined).stop();
         return this.#events.closed(this, message.thrown);
       case "items":
         if (!message.last) return this.#progressed(message);
