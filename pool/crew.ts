@@ -562,6 +562,8 @@ export class Crew {
     this.drain();
     this.#parts.events.changed();
     for (const slot of [...this.#slots].filter((slot) => slot.isKeptBusy())) {
+      // Who was told of the one before may have ended the pool.
+      if (!this.#slots.has(slot)) continue;
       const left = this.stop(slot, undefined);
       for (const ticket of left.unstarted) ticket.neglected++;
       this.#mourn(slot, KEPT_BUSY, left);

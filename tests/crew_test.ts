@@ -3,6 +3,7 @@ import { realClock } from "../pool/clock.ts";
 import { Crew } from "../pool/crew.ts";
 import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
 import { asCompleted, Job } from "../job.ts";
+import type { PoolObserver } from "../pool/observation.ts";
 import { ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { turn, until } from "./helpers.ts";
@@ -598,6 +599,24 @@ Deno.test("A pool starts other workers when the first takes long to be ready", a
   assertEquals(threads.length, 2);
   await turn();
   await end(pool, threads);
+});
+
+Deno.test("A pool that is terminated when it stops one of two workers that take up nothing stops each once, and reports that of one", async () => {
+  const told: string[] = [], errors: unknown[] = [];
+  const observer: PoolObserver = {
+    worker(worker, change) {
+      if (change !== "stopped") return;
+      told.push(`worker ${worker}`);
+      pool.terminate();
+    },
+  };
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 2, observers: [observer], onError: (error) => errors.push(error) });
+  await pool.warmUp();
+  submit(pool, 2);
+  assertEquals(threads.map(({ runs }) => runs.length), [1, 1]);
+  pass(5000);
+  assertEquals([told, errors.length], [["worker 1", "worker 2"], 1]);
+  await pool.shutdown();
 });
 
 Deno.test("A pool starts no worker while it pauses, but all if it is to warm up", async () => {
