@@ -1025,7 +1025,11 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #pull(): IteratorResult<unknown> | Promise<IteratorResult<unknown>> {
     if (this.#pulled !== undefined) return this.#pulled;
     const result = this.#source!.next();
-    return this.#options.isAsync ? this.#pulled = Promise.resolve(result) : result as IteratorResult<unknown>;
+    if (!this.#options.isAsync) return result as IteratorResult<unknown>;
+    const pulled = Promise.resolve(result);
+    // If it was closed amid that, what closed it hears nothing of this.
+    if (!this.#sourceEnded) this.#pulled = pulled;
+    return pulled;
   }
 
   /** Tells the input that no more is wanted of it. An input that is about to give an item does not end before it has; that is not waited for. */

@@ -798,6 +798,21 @@ Deno.test("ProcessPool.map() throws the reason of its signal if its input aborts
   assertEquals(errors, [thrown]);
 });
 
+Deno.test("ProcessPool.map() reports what its input throws after it has left the loop itself", async () => {
+  const errors: unknown[] = [];
+  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1, onError: (error) => errors.push(error) });
+  const thrown = new RangeError("thrown");
+  async function* input(): AsyncGenerator<number> {
+    yield 1;
+    results.return!();
+    throw thrown;
+  }
+  const results = pool.map(double, input(), { chunkSize: 1 });
+  assertEquals((await within(results.next())).done, true);
+  await turn();
+  assertEquals(errors, [thrown]);
+});
+
 Deno.test("ProcessPool.map() throws if its input gives no iterator result, or cannot be opened", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const wrong = { [Symbol.iterator]: () => ({ next: () => undefined as unknown as IteratorResult<number> }) };
