@@ -201,7 +201,7 @@ function unreadable(): object {
 
 /** More records than a heap of 32 MB has room for. */
 function tooMany(): object[] {
-  return Array.from({ length: 400_000 }, (_, id) => ({ id, name: `record ${id}` }));
+  return Array.from({ length: 600_000 }, (_, id) => ({ id, name: `record ${id}` }));
 }
 
 const UNREAD: [name: string, options: ProcessPoolOptions, make: () => object, error: typeof WorkerDiedError | typeof MemoryLimitError][] = [
