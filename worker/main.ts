@@ -53,6 +53,7 @@ export async function workerMain(
     imports: imports.map((module) => () => load(module)),
     reuse: (buffer) => line!.reuse(buffer),
     hasRoom: () => line?.resume(),
+    hasTimers: killable,
   };
   const runtime = createRuntime(host);
 

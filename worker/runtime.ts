@@ -14,6 +14,8 @@ export interface RuntimeHost {
   reuse?(buffer: ArrayBuffer): void;
   /** Called when there is room for a job again, after there was none. */
   hasRoom?(): void;
+  /** Whether Deno has loaded what timers need, as it has in a worker of node:worker_threads. */
+  hasTimers?: boolean | undefined;
 }
 
 /** A call of a task and those that follow it, as they lie in a queue. */
@@ -74,7 +76,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const LONGEST_DELIVERY = 1000;
   /**
    * A turn of the event loop is so many of its ticks, each of which takes a µs: after 30 Deno has looked for messages, after 60 for what comes by sockets, and timers are due in each. `setImmediate`
-   * and `setTimeout`, if only for one tick, have Deno load what takes a worker 4 ms and 1.5 MB.
+   * and `setTimeout`, if only for one tick, have Deno load what takes a worker 4 ms and 1.5 MB, unless it has that; a worker that ends amid a tick by `Atomics.waitAsync` may have Deno print that
+   * its execution was terminated, where it is one of node:worker_threads.
    */
   const TICKS = 32;
   /** It is over before that when jobs that wait for something have been at work in it for so many ms: shorter, and it may be over before it was one; longer, and the next jobs wait for all of theirs. */
@@ -84,6 +87,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   // As they are now: tasks may put others in their place.
   const clock = performance.now.bind(performance);
   const startTimer = global<typeof setTimeout>("setTimeout");
+  const startImmediate = global<(callback: () => void) => unknown>("setImmediate");
   const stopTimer = global<typeof clearTimeout>("clearTimeout");
   const { store, compareExchange, waitAsync, notify } = Atomics;
   const { now: timeOfDay } = Date;
@@ -764,11 +768,14 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   async function turn(): Promise<void> {
     const end = clock() + LONGEST_TURN;
-    for (let i = 0; i < TICKS && clock() < end; i++) {
-      const { value } = waitAsync(ticks, 0, 0);
-      notify(ticks, 0);
-      await value;
-    }
+    for (let i = 0; i < TICKS && clock() < end; i++) await tick();
+  }
+
+  function tick(): unknown {
+    if (host.hasTimers) return new Promise<void>((resolve) => void startImmediate()(resolve));
+    const { value } = waitAsync(ticks, 0, 0);
+    notify(ticks, 0);
+    return value;
   }
 
   async function callInitializer({ task: message, args }: ToRuntime & { type: "initialize" }): Promise<void> {
