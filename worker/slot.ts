@@ -112,7 +112,7 @@ const SHORT = 1, COLD = 32, SPEED_UP = 10;
 /** One that has not answered for so many ms, and was to be through, has a job that takes longer. Less, and a thread that just does not run is taken for that. */
 const OVERDUE = 1;
 
-/** One that has not answered for so many ms has something else to do than short jobs, or is the only one that has, be it a chunk of a map. Less, and workers are started for jobs that are cold. */
+/** One that has not answered for so many ms is with something that is not short, as a chunk of a map may be. Less, and workers are started for jobs that are cold. */
 const SILENT = 4;
 
 /** Runs are counted up to here, and then again from 0: they are 32-bit integers to the worker. */
@@ -286,7 +286,7 @@ export class Slot {
     return pace >= SHORT || this.#capacity > 1 || this.#heldUp || !this.#isOpen || this.#isSilent(SILENT) ? 0 : 1 / pace;
   }
 
-  /** How many times as many the next ones will be that it does in that time. */
+  /** How many times as many it will do in that time, if its jobs are cold. */
   get speedUp(): number {
     return this.done < COLD ? SPEED_UP : 1;
   }
