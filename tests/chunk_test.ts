@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { WorkerDiedError } from "../errors.ts";
-import { realClock } from "../pool/clock.ts";
-import { Chunk, type ChunkListener, MapRun, resolveMapOptions } from "../pool/map.ts";
+import { type Clock, realClock } from "../pool/clock.ts";
+import { Chunk, type ChunkListener, type MapHost, MapRun, resolveMapOptions } from "../pool/map.ts";
 import { encodeError } from "../worker/encode_error.ts";
 import { decodeError } from "../worker/decode_error.ts";
 import { CLAIM_WORDS, type FromRuntime, type ItemsMessage, NO_MORE, SENT, type TaskMessage } from "../worker/protocol.ts";
@@ -115,6 +115,23 @@ async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
   }
 }
 
+/** A host that admits each chunk into this list, and throws what is reported. */
+function hostInto(chunks: Chunk[], clock: Clock = realClock): MapHost {
+  return {
+    acquire: () => Promise.resolve(),
+    release() {},
+    admit: (chunk) => void chunks.push(chunk),
+    cancel() {},
+    report: (error) => {
+      throw error;
+    },
+    refusal: () => undefined,
+    waits() {},
+    goesOn() {},
+    clock,
+  };
+}
+
 Deno.test("A chunk has each result once and in its place, in memory or by messages, whenever its worker ends", async () => {
   let deaths = 0;
   for (let seed = 1; seed <= 300; seed++) {
@@ -203,19 +220,7 @@ for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
       const items = { [key]: () => ({ next }) };
       const options = resolveMapOptions({ chunkSize }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
       const chunks: Chunk[] = [];
-      const run = new MapRun({
-        acquire: () => Promise.resolve(),
-        release() {},
-        admit: (chunk) => void chunks.push(chunk),
-        cancel() {},
-        report: (error) => {
-          throw error;
-        },
-        refusal: () => undefined,
-        waits() {},
-        goesOn() {},
-        clock: { ...realClock, now: () => time },
-      }, options);
+      const run = new MapRun(hostInto(chunks, { ...realClock, now: () => time }), options);
       const sizes: number[] = [];
       const consumer = Array.fromAsync(run.chunks());
       while (sizes.length < 10) {
@@ -237,19 +242,7 @@ Deno.test("A map whose chunks were as large as numbers have them goes on when th
   const items = new Float64Array(500_000);
   const options = resolveMapOptions({ settled: true }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
   const chunks: Chunk[] = [];
-  const run = new MapRun({
-    acquire: () => Promise.resolve(),
-    release() {},
-    admit: (chunk) => void chunks.push(chunk),
-    cancel() {},
-    report: (error) => {
-      throw error;
-    },
-    refusal: () => undefined,
-    waits() {},
-    goesOn() {},
-    clock: realClock,
-  }, options);
+  const run = new MapRun(hostInto(chunks), options);
   let consumed = 0;
   const consumer = (async () => {
     for await (const results of run.chunks()) consumed += results.length;

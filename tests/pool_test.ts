@@ -673,8 +673,6 @@ async function runProgram(
   }
 }
 
-const { state: net } = Deno.permissions.querySync({ name: "net", host: "127.0.0.1" });
-
 /** How many turns of the event loop an exchange by sockets takes, from its beginning on, beside something that keeps this thread busy until it is over. */
 async function turnsOfExchange(keepBusy: (begin: () => void, isOver: () => boolean) => Promise<void>): Promise<number> {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -704,7 +702,7 @@ async function turnsOfExchange(keepBusy: (begin: () => void, isOver: () => boole
 }
 
 Deno.test("An inline pool lets the network go on beside tiny jobs that follow each other (needs --allow-net=127.0.0.1)", {
-  ignore: net !== "granted",
+  ignore: !granted("net"),
 }, async () => {
   await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1 });
   const turns = await turnsOfExchange(async (begin, isOver) => {
@@ -740,7 +738,7 @@ Deno.test("An inline pool does not wait for dozens of steps of what keeps this t
 });
 
 Deno.test("A map lets the network go on beside an input that never waits (needs --allow-net=127.0.0.1)", {
-  ignore: net !== "granted",
+  ignore: !granted("net"),
 }, async () => {
   await using pool = new ProcessPool({ maxWorkers: 2 });
   const turns = await turnsOfExchange(async (begin, isOver) => {

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import { cancelWord } from "../connection.ts";
-import { type ClusterHost, Job, type PayloadStore, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
+import { type ClusterHost, type ClusterPool, Job, type PayloadStore, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
@@ -182,6 +182,16 @@ Deno.test("a job whose lock is gone while the store takes its time runs again wi
   await client.quit();
 });
 
+/** The host has been told that the job 'same', which runs there, is cancelled. */
+async function hasHeardOfSame(client: Redis, pool: ClusterPool, host: ClusterHost): Promise<void> {
+  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))?.includes('"cancelled":true') === true);
+  // What is said is heard in turn.
+  const other = await pool.submit(tasks.spinForEver);
+  await until(() => other.running());
+  assert(other.cancel({ force: true }));
+  await until(() => host.stats().running === 0);
+}
+
 Deno.test("a job that is cancelled while its result is put into the store leaves nothing there", async () => {
   await using server = await RedisServer.start();
   using store = heldStore();
@@ -193,12 +203,7 @@ Deno.test("a job that is cancelled while its result is put into the store leaves
   await until(() => store.puts() === 1);
   assert(future.cancel({ force: true }));
   const client = new Redis(server.url);
-  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))?.includes('"cancelled":true') === true);
-  // What is said is heard in turn.
-  const other = await pool.submit(tasks.spinForEver);
-  await until(() => other.running());
-  assert(other.cancel({ force: true }));
-  await until(() => host.stats().running === 0);
+  await hasHeardOfSame(client, pool, host);
   store.release();
   await until(async () => (await client.exists("dpool:test.v1:job-same")) === 0);
   assertEquals([[...store.texts.keys()], reported], [[], []]);
@@ -229,12 +234,7 @@ Deno.test("the id of a job that is cancelled while the host reads its arguments 
   assert(future.cancel({ force: true }));
   await until(() => texts.size === 0);
   const client = new Redis(server.url);
-  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))?.includes('"cancelled":true') === true);
-  // What is said is heard in turn.
-  const other = await pool.submit(tasks.spinForEver);
-  await until(() => other.running());
-  assert(other.cancel({ force: true }));
-  await until(() => host.stats().running === 0);
+  await hasHeardOfSame(client, pool, host);
   gone.resolve();
   assertEquals(await within(pool.run(job())), "x".repeat(400_000));
   assertEquals(reported, []);
