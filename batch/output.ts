@@ -82,7 +82,7 @@ export async function openLocked(path: string, what: string): Promise<LockedFile
 }
 
 /** Opens a file to go on behind so many bytes of it. */
-export async function openAt(path: string, length: number): Promise<Deno.FsFile> {
+async function openAt(path: string, length: number): Promise<Deno.FsFile> {
   const file = await Deno.open(path, { write: true, create: true });
   try {
     await goOnAt(file, { path, length });
@@ -298,7 +298,7 @@ export class StreamOutput implements Output {
 }
 
 /** A rename is lost in a power cut unless the folder is written out, where the system can do that. */
-export async function syncFolder(path: string): Promise<void> {
+async function syncFolder(path: string): Promise<void> {
   try {
     using folder = await Deno.open(dirname(path));
     await folder.sync();

@@ -61,7 +61,7 @@ const RANGE = "A range is a part of the input, or what was left of one, that a w
 const BUSY = "Busy is the share of the whole run that records took; the rest is reading, and waiting.";
 
 /** What a report shows. Its figures are those of the summary. */
-export function reportOf(plan: Plan, reported: Reported): ReportData {
+function reportOf(plan: Plan, reported: Reported): ReportData {
   const { summary, errors } = reported;
   const { records, failed, recordsOfRun, wall, recordsPerSecond, utilisation, workers } = summary;
   const figures: Record<string, Figure> = {
