@@ -1,5 +1,5 @@
 import type { Coverage } from "./coverage.ts";
-import { sampleOf, type Source } from "./inputs.ts";
+import { joined, sampleOf, type Source } from "./inputs.ts";
 import type { LogEntry } from "./job_log.ts";
 import { goOnAt, keepMode, type LockedFile, openLocked, partialOf } from "./output.ts";
 import { ifThere } from "./paths.ts";
@@ -50,16 +50,9 @@ export class ErrorsFile implements Disposable {
   }
 
   write(entries: readonly Uint8Array[]): void {
-    let length = 0;
-    for (const entry of entries) length += entry.length;
-    const bytes = new Uint8Array(length);
-    let at = 0;
-    for (const entry of entries) {
-      bytes.set(entry, at);
-      at += entry.length;
-    }
-    for (let at = 0; at < length;) at += this.#file.writeSync(bytes.subarray(at));
-    this.length += length;
+    const bytes = joined(entries);
+    for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
+    this.length += bytes.length;
   }
 
   async sync(): Promise<void> {

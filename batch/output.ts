@@ -1,5 +1,6 @@
 import { constants, crc32, deflateRawSync } from "node:zlib";
 import { BatchError } from "./errors.ts";
+import { joined } from "./inputs.ts";
 import { basename, dirname, ifThere } from "./paths.ts";
 
 /** How far an output has been written: what is needed to go on from there. */
@@ -233,12 +234,7 @@ class GzipOutput implements Output {
 
   #flush(): void {
     if (this.#size === 0) return;
-    const bytes = new Uint8Array(this.#size);
-    let at = 0;
-    for (const part of this.#parts) {
-      bytes.set(part, at);
-      at += part.length;
-    }
+    const bytes = joined(this.#parts);
     const compressed = deflateRawSync(bytes, { finishFlush: constants.Z_SYNC_FLUSH });
     if (this.#file.state.length === 0) this.#file.write(GZIP_HEADER);
     this.#file.write(compressed);
