@@ -24,7 +24,7 @@ import type { PoolMeasurements } from "./pool/measurement.ts";
 import { MovingTicket } from "./pool/moving_ticket.ts";
 import { Observation } from "./pool/observation.ts";
 import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from "./pool/options.ts";
-import { Queue } from "./pool/queue.ts";
+import { placeOf, Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
 import { Watchdog } from "./pool/watchdog.ts";
 import { type ErrorOf, JobTicket, MOST_UNREAD, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
@@ -638,7 +638,7 @@ export class ProcessPool implements AsyncDisposable {
       if (this.#state !== "open") this.#refuse();
       signal?.throwIfAborted();
       if (takePermit(this.#gate)) grant();
-      else waitForPermit(this.#gate, { value: { grant, refuse }, before: undefined, after: undefined }, signal);
+      else waitForPermit(this.#gate, placeOf({ grant, refuse }), signal);
     });
   }
 

@@ -5,7 +5,7 @@
  */
 
 import { Checks } from "./pool/checks.ts";
-import { type Place, Queue } from "./pool/queue.ts";
+import { type Place, placeOf, Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
 
 /** Options of {@linkcode Semaphore.acquire}. */
@@ -160,8 +160,7 @@ export class Semaphore {
 
   #wait(signal: AbortSignal | undefined): Promise<Disposable> {
     return new Promise((resolve, refuse) => {
-      const value: Waiter = { grant: () => resolve(new Permit(this)), refuse };
-      waitForPermit(this, { value, before: undefined, after: undefined }, signal);
+      waitForPermit(this, placeOf({ grant: () => resolve(new Permit(this)), refuse }), signal);
     });
   }
 

@@ -34,17 +34,12 @@ export class Queue<T> {
     return this.join(placeOf(value));
   }
 
-  /** Joins in front of everybody: for what was served already and came back through no fault of its own. */
-  unshift(value: T): Place<T> {
-    return this.joinFront(placeOf(value));
-  }
-
   /** Joins at the end with a place of one's own, which is in no queue. */
   join(place: Place<T>): Place<T> {
     return this.#insert(place, this.#ends.before!, this.#ends);
   }
 
-  /** Joins in front of everybody with a place of one's own. */
+  /** Joins in front of everybody, with a place of one's own: for what was served already and came back through no fault of its own. */
   joinFront(place: Place<T>): Place<T> {
     return this.#insert(place, this.#ends, this.#ends.after!);
   }
@@ -83,6 +78,7 @@ export class Queue<T> {
   }
 }
 
-function placeOf<T>(value: T): Place<T> {
+/** A place that is in no queue yet. */
+export function placeOf<T>(value: T): Place<T> {
   return { value, before: undefined, after: undefined };
 }

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { type Place, Queue } from "../pool/queue.ts";
+import { type Place, placeOf, Queue } from "../pool/queue.ts";
 import { seeded } from "./helpers.ts";
 
 /** Takes all out. */
@@ -39,12 +39,12 @@ Deno.test("Queue.push() takes undefined as any other value", () => {
   assertEquals(queue.size, 0);
 });
 
-Deno.test("Queue.unshift() joins in front of everybody", () => {
+Deno.test("Queue.joinFront() joins in front of everybody", () => {
   const queue = new Queue<string>();
-  queue.unshift("c");
+  queue.joinFront(placeOf("c"));
   queue.push("d");
-  queue.unshift("b");
-  queue.unshift("a");
+  queue.joinFront(placeOf("b"));
+  queue.joinFront(placeOf("a"));
   assertEquals([queue.size, queue.first], [4, "a"]);
   assertEquals(drain(queue), ["a", "b", "c", "d"]);
 });
@@ -98,7 +98,7 @@ Deno.test("Queue does what an array does, whatever happens to it", () => {
   for (let step = 0; step < 20_000; step++) {
     const dice = random();
     if (dice < 0.4) model.push({ value: step, place: queue.push(step) });
-    else if (dice < 0.5) model.unshift({ value: step, place: queue.unshift(step) });
+    else if (dice < 0.5) model.unshift({ value: step, place: queue.joinFront(placeOf(step)) });
     else if (dice < 0.7) {
       const served = model.shift();
       assertEquals(queue.shift(), served?.value);
