@@ -43,13 +43,6 @@ export const FINISHED = 4;
 /** In the place of the next item: the slot wants no more of them. */
 export const NO_MORE = -1;
 
-/**
- * Of so many tasks a slot remembers that its worker has them, or of as many as it may hold jobs, if those are more; one more, and it forgets all. The worker keeps as many of those
- * before. Fewer would send the text of a task again and again to who uses many, and could be lost to calls that others overtake; more would keep what programs that make up functions
- * never use again.
- */
-export const KNOWN_TASKS = 1000;
-
 /** Tells a worker which task to run. The first message about a task carries the task itself, later ones its key alone. */
 export interface TaskMessage {
   key: number;

@@ -63,7 +63,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   type Moved = { value: unknown; [move: symbol]: Transferable[] };
   type Own = { value: unknown; buffer: ArrayBuffer };
   // As in protocol.ts, which is not there in a worker.
-  const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, KNOWN_TASKS = 1000, NUMBERS = 8;
+  const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, NUMBERS = 8;
   /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
   const GATHER = 1;
   /** So many items at the most are run between two looks at the clock. */
@@ -245,7 +245,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     if (hasOwn(message, "func")) return given = message.func!;
     const known = tasks.get(message.key);
     if (known !== undefined) return known;
-    if (tasks.size >= Math.max(KNOWN_TASKS, claimed)) {
+    if (tasks.size >= claimed) {
       earlierTasks = tasks;
       tasks = new Map();
     }

@@ -9,7 +9,6 @@ import {
   FINISHED,
   type FromRuntime,
   type ItemsMessage,
-  KNOWN_TASKS,
   NO_MORE,
   SENT,
   STARTED,
@@ -183,7 +182,10 @@ export class Slot {
   #silentLooks = 0;
   /** Whether something is to run before it is closed. */
   #hasFinalizer = false;
-  /** The tasks that the worker has, as {@linkcode KNOWN_TASKS} says, as the next message is to name them. */
+  /**
+   * The tasks that the worker has, as the next message is to name them: as many as it may hold jobs; with one more, all are forgotten, and sent again. The worker keeps as many,
+   * and as many before. With fewer, a call that others overtake could come when its task is gone; with more, what programs that make up functions never use again would be kept.
+   */
   #known = new Map<number, TaskMessage>();
   #observation: Observation | undefined;
   /** When the worker began and ended each job, if it is to note that. */
@@ -674,7 +676,7 @@ export class Slot {
   /** Notes that the worker was sent a task, unless it is one that it does not keep. What was sent meanwhile, out of a getter, may have been the same. */
   #learn({ key, name, func }: TaskMessage): void {
     if (func !== undefined || this.#known.has(key)) return;
-    if (this.#known.size >= Math.max(KNOWN_TASKS, this.#holdings.length)) this.#known.clear();
+    if (this.#known.size >= this.#holdings.length) this.#known.clear();
     this.#known.set(key, { key, name });
   }
 
