@@ -91,8 +91,41 @@ export const MEANINGS = {
   "-": "cannot be done there, or is not tried",
 } as const;
 
-/** What is the outcome of each deed, in the order of {@linkcode STAGES}. */
-export const MATRIX: Record<Kind, Record<DeedName, readonly [Outcome, Outcome, Outcome, Outcome, Outcome, Outcome]>> = {
+/** The outcome of each deed, in the order of {@linkcode STAGES}. */
+type Outcomes = Record<DeedName, readonly [Outcome, Outcome, Outcome, Outcome, Outcome, Outcome]>;
+
+/** With permissions or without. */
+const KILLABLE: Outcomes = {
+  "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
+  "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
+  "exits": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
+  "closes itself": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
+  "posts the uncloneable": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
+  "spins in synchronous code": [
+    "pool breaks in time",
+    "pool breaks in time",
+    "JobTimeoutError",
+    "JobTimeoutError",
+    "reported, replaced",
+    "reported in time",
+  ],
+  "spins in microtasks": [
+    "pool breaks in time",
+    "pool breaks in time",
+    "JobTimeoutError",
+    "reported, replaced",
+    "reported, replaced",
+    "reported in time",
+  ],
+  "never settles": ["pool breaks in time", "pool breaks in time", "JobTimeoutError", "-", "no harm", "reported in time"],
+  "fills the heap": ["pool breaks", "pool breaks", "MemoryLimitError", "MemoryLimitError", "reported, replaced", "reported"],
+  "meddles with its channel": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+  "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+  "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
+};
+
+/** What the pool promises, by its kind. */
+export const MATRIX: Record<Kind, Outcomes> = {
   "worker": {
     "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
     "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
@@ -121,62 +154,8 @@ export const MATRIX: Record<Kind, Record<DeedName, readonly [Outcome, Outcome, O
     "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
     "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
   },
-  "killable": {
-    "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
-    "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
-    "exits": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
-    "closes itself": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
-    "posts the uncloneable": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
-    "spins in synchronous code": [
-      "pool breaks in time",
-      "pool breaks in time",
-      "JobTimeoutError",
-      "JobTimeoutError",
-      "reported, replaced",
-      "reported in time",
-    ],
-    "spins in microtasks": [
-      "pool breaks in time",
-      "pool breaks in time",
-      "JobTimeoutError",
-      "reported, replaced",
-      "reported, replaced",
-      "reported in time",
-    ],
-    "never settles": ["pool breaks in time", "pool breaks in time", "JobTimeoutError", "-", "no harm", "reported in time"],
-    "fills the heap": ["pool breaks", "pool breaks", "MemoryLimitError", "MemoryLimitError", "reported, replaced", "reported"],
-    "meddles with its channel": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
-    "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
-    "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
-  },
-  "killable with permissions": {
-    "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
-    "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
-    "exits": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
-    "closes itself": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
-    "posts the uncloneable": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
-    "spins in synchronous code": [
-      "pool breaks in time",
-      "pool breaks in time",
-      "JobTimeoutError",
-      "JobTimeoutError",
-      "reported, replaced",
-      "reported in time",
-    ],
-    "spins in microtasks": [
-      "pool breaks in time",
-      "pool breaks in time",
-      "JobTimeoutError",
-      "reported, replaced",
-      "reported, replaced",
-      "reported in time",
-    ],
-    "never settles": ["pool breaks in time", "pool breaks in time", "JobTimeoutError", "-", "no harm", "reported in time"],
-    "fills the heap": ["pool breaks", "pool breaks", "MemoryLimitError", "MemoryLimitError", "reported, replaced", "reported"],
-    "meddles with its channel": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
-    "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
-    "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
-  },
+  "killable": KILLABLE,
+  "killable with permissions": KILLABLE,
   "inline": {
     "throws": ["pool breaks", "pool breaks", "its error", "no harm", "program exits", "reported"],
     "rejects": ["pool breaks", "pool breaks", "its error", "-", "program exits", "reported"],
