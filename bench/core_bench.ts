@@ -6,7 +6,7 @@
 
 import { ProcessPool, Semaphore } from "@procpool/process-pool";
 import { Queue } from "../pool/queue.ts";
-import { openSharedQueue } from "../worker/shared_queue.ts";
+import { makeQueueMemory, openSharedQueue } from "../worker/shared_queue.ts";
 
 const gate = new Semaphore(1);
 
@@ -42,7 +42,7 @@ Deno.bench("Queue of 1,000: push and shift", { group: "queue" }, () => {
 
 // The protocol: a hundred small values, there and back within this thread.
 
-const memory = { ring: new SharedArrayBuffer(8 * (16 + 2 ** 14)), bulk: new SharedArrayBuffer(2 ** 20) };
+const memory = makeQueueMemory(2 ** 14, 2 ** 20);
 const [writer, reader] = [openSharedQueue(memory), openSharedQueue(memory)];
 const nothing: unknown[] = [];
 

@@ -14,8 +14,8 @@ import { tasks } from "./tests/cluster_tasks.ts";
 import { openPool, RedisServer, startHost } from "./tests/helpers.ts";
 
 await using server = await RedisServer.start();
-await using _one = await startHost(server, { workers: 1, lockDuration: 15_000, stalledInterval: 5000 });
-await using _two = await startHost(server, { workers: 1, lockDuration: 15_000, stalledInterval: 5000 });
+await using one = await startHost(server, { workers: 1, lockDuration: 15_000, stalledInterval: 5000 });
+await using two = await startHost(server, { workers: 1, lockDuration: 15_000, stalledInterval: 5000 });
 await using pool = await openPool(server);
 const client = new Redis(server.url);
 
@@ -63,8 +63,8 @@ for (const [chunkSize, count] of [[1, 3000], [10, 30_000], [100, 100_000], [1000
 }
 
 // What a job takes while it waits: the hosts are gone.
-await _one[Symbol.asyncDispose]();
-await _two[Symbol.asyncDispose]();
+await one[Symbol.asyncDispose]();
+await two[Symbol.asyncDispose]();
 const before = await memory();
 for (const n of numbers(1000)) await pool.submit(tasks.add, n, 1);
 while ((await pool.status()).waiting < 1000) await new Promise((resolve) => setTimeout(resolve, 10));
