@@ -634,7 +634,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   /** The item that the input is about to give. */
   #pulled: Promise<IteratorResult<unknown>> | undefined;
   #sourceEnded = false;
-  /** Whether the input is read so: an iterator is, and an array of which there was no slice. To try again for each chunk would ask for items that take long many times. */
+  /** Whether an array is read item by item, as there was no slice of it: trying that again for each chunk would ask many times for items that take long. */
   #itemByItem = false;
   #wakePump: () => void = () => {};
   #looks: Rounds;
@@ -939,19 +939,22 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   /** Reads the items of the next chunk; there are none when the input has ended. */
-  async #readChunk(): Promise<Sliceable> {
+  #readChunk(): Sliceable | Promise<Sliceable> {
     const { array } = this.#options;
     // Where no chunk is taken any more, it is but to be seen whether there are more items.
     const isOpen = this.#host.refusal() === undefined;
-    const slice = array && !this.#itemByItem ? this.#readSlice(array, isOpen ? this.#chunkSize : 1) : undefined;
-    if (slice !== undefined) return slice;
-    this.#itemByItem = true;
+    if (array === undefined) return this.#readItems(isOpen);
+    const most = isOpen ? this.#chunkSize : 1;
+    return (this.#itemByItem ? undefined : this.#readSlice(array, most)) ?? this.#readItemByItem(array, most);
+  }
+
+  async #readItems(isOpen: boolean): Promise<unknown[]> {
     const items: unknown[] = [];
-    const pace = this.#options.chunkSize === undefined ? new Pace(this.#host.clock) : undefined;
+    const pace = this.#newPace();
     let patience: Patience | undefined;
     try {
-      if (array !== undefined) this.#readArray(array, items, isOpen ? this.#chunkSize : 1, pace);
-      while (array === undefined && items.length < (isOpen ? this.#chunkSize : 1) && this.#state === "reading") {
+      // How large the chunk is to be may change while an item is waited for.
+      while (items.length < (isOpen ? this.#chunkSize : 1) && this.#state === "reading") {
         let result = this.#pull();
         if (result instanceof Promise) {
           const refusal = this.#host.refusal();
@@ -980,19 +983,13 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       }
     } catch (error) {
       this.#host.goesOn(this);
-      // Else it is told by what closes the input.
-      if (this.#state === "reading" || this.#pulled === undefined) {
-        this.#sourceEnded = true;
-        // It stands behind what was read before it; but what the input has done may have ended the loop for another reason.
-        if (this.#state === "reading") this.#failure = { error, ofInput: true };
-        else this.#reportSoon(error);
-      }
+      this.#readingFailed(error);
     }
     patience?.end();
     return items;
   }
 
-  /** Undefined if an array is to be read one by one. */
+  /** Undefined if an array is to be read item by item. */
   #readSlice(array: Sliceable, most: number): Sliceable | undefined {
     let items: Sliceable;
     try {
@@ -1009,16 +1006,39 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return items;
   }
 
-  #readArray(array: Sliceable, items: unknown[], most: number, pace: Pace | undefined): void {
-    while (items.length < most && this.#state === "reading") {
-      if (this.#read >= array.length) {
-        this.#sourceEnded = true;
-        return;
+  #readItemByItem(array: Sliceable, most: number): unknown[] {
+    this.#itemByItem = true;
+    const items: unknown[] = [];
+    const pace = this.#newPace();
+    try {
+      while (items.length < most && this.#state === "reading") {
+        if (this.#read >= array.length) {
+          this.#sourceEnded = true;
+          break;
+        }
+        const count = items.push(array[this.#read]);
+        this.#read++;
+        if (count === pace?.nextLook && pace.isSlow(count)) break;
       }
-      const count = items.push(array[this.#read]);
-      this.#read++;
-      if (count === pace?.nextLook && pace.isSlow(count)) return;
+    } catch (error) {
+      this.#readingFailed(error);
     }
+    return items;
+  }
+
+  /** Of chunks whose size is given, none is cut short. */
+  #newPace(): Pace | undefined {
+    return this.#options.chunkSize === undefined ? new Pace(this.#host.clock) : undefined;
+  }
+
+  /** The input has thrown something. */
+  #readingFailed(error: unknown): void {
+    // What closes the input tells of that which it was about to give.
+    if (this.#state !== "reading" && this.#pulled !== undefined) return;
+    this.#sourceEnded = true;
+    // It stands behind what was read before it; but what the input has done may have ended the loop for another reason.
+    if (this.#state === "reading") this.#failure = { error, ofInput: true };
+    else this.#reportSoon(error);
   }
 
   /** The input's next result, or the promise of it if one is under way already. */
