@@ -19,7 +19,7 @@ interface NodeWorkerOptions {
 /** What a worker gets when it is created, which may be before there is anything to connect it to. */
 interface NodeWorkerData {
   /** By it comes the {@linkcode NodeConnection}. */
-  line: MessagePort;
+  connector: MessagePort;
 }
 
 /** A worker of node:worker_threads. */

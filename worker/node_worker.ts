@@ -52,7 +52,7 @@ export function killableWorkers({ modules, permissions, memoryLimit }: KillableO
 
 /** How much heap V8 gives each thread, in MB. */
 function heapLimitOfV8(): number {
-  const { getHeapStatistics } = process.getBuiltinModule("node:v8") as HeapStatistics;
+  const { getHeapStatistics } = process.getBuiltinModule("node:v8") as NodeV8;
   return Math.round(getHeapStatistics().heap_size_limit / 2 ** 20);
 }
 
@@ -62,8 +62,8 @@ function startHere(
 ): () => void {
   // Not imported: node:worker_threads takes 10 ms to load, which nobody should pay for who does not use it.
   const { Worker, SHARE_ENV: env } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
-  const { port1, port2: line } = new MessageChannel();
-  const worker = new Worker(url, { env, resourceLimits, workerData: { line }, transferList: [line] });
+  const { port1, port2: connector } = new MessageChannel();
+  const worker = new Worker(url, { env, resourceLimits, workerData: { connector }, transferList: [connector] });
   worker.on("error", (error) => died(deathOf(error)));
   const connection: NodeConnection = { port, lock, pulse, source: workerSource() };
   port1.postMessage(connection, [port, pulse]);
@@ -74,7 +74,7 @@ function startHere(
 }
 
 /** The part of node:v8 that we use. */
-interface HeapStatistics {
+interface NodeV8 {
   getHeapStatistics(): { heap_size_limit: number };
 }
 
@@ -83,10 +83,10 @@ declare const process: { getBuiltinModule(name: string): unknown };
 /** In the worker: waits for what it is to be. What tasks find in a Web Worker they are to find here. */
 function connectNodeWorker(imports: Connection["imports"]): void {
   (globalThis as { self?: unknown }).self ??= globalThis;
-  const { line } = (process.getBuiltinModule("node:worker_threads") as WorkerThreads).workerData;
-  line.onmessage = ({ data: { port, lock, pulse, source } }: MessageEvent<NodeConnection>) => {
-    line.close();
-    const v8 = process.getBuiltinModule("node:v8") as HeapStatistics;
+  const { connector } = (process.getBuiltinModule("node:worker_threads") as WorkerThreads).workerData;
+  connector.onmessage = ({ data: { port, lock, pulse, source } }: MessageEvent<NodeConnection>) => {
+    connector.close();
+    const v8 = process.getBuiltinModule("node:v8") as NodeV8;
     const limit = v8.getHeapStatistics().heap_size_limit;
     const isHeapFull = () => v8.getHeapStatistics().heap_size_limit > limit;
     // By a timer, and not when it is asked: when V8 stops a job it drops all microtasks, and a port that was about to be read by one of them

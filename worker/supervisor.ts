@@ -70,7 +70,7 @@ export class Supervisor {
 /** A worker, and the port by which it is connected. */
 interface Supervised {
   worker: NodeWorker;
-  line: MessagePort;
+  connector: MessagePort;
   /** Undefined while it waits to be of use. */
   id: number | undefined;
 }
@@ -92,8 +92,8 @@ function supervise({ url, resourceLimits }: { url: string; resourceLimits: objec
 
   function create(): Supervised {
     const { port1, port2 } = new MessageChannel();
-    const worker = new Worker(new URL(url), { env, resourceLimits, workerData: { line: port2 }, transferList: [port2] });
-    const supervised: Supervised = { worker, line: port1, id: undefined };
+    const worker = new Worker(new URL(url), { env, resourceLimits, workerData: { connector: port2 }, transferList: [port2] });
+    const supervised: Supervised = { worker, connector: port1, id: undefined };
     worker.on("error", ({ code, message }) => {
       if (supervised.id !== undefined) scope.postMessage({ type: "failed", id: supervised.id, code, message });
     });
@@ -107,13 +107,13 @@ function supervise({ url, resourceLimits }: { url: string; resourceLimits: objec
       workers.set(id, ahead);
       ahead.id = id;
       const connection: NodeConnection = { port, lock, pulse, source };
-      ahead.line.postMessage(connection, [port, pulse]);
+      ahead.connector.postMessage(connection, [port, pulse]);
       ahead = create();
     } else {
       const supervised = workers.get(id)!;
       workers.delete(id);
       supervised.id = undefined;
-      supervised.line.close();
+      supervised.connector.close();
       await supervised.worker.terminate();
       scope.postMessage({ type: "stopped", id });
     }
