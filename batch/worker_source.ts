@@ -7,6 +7,7 @@
  */
 
 import { dataUrl } from "../worker/inside.ts";
+import { standingAlone } from "../worker/tasks.ts";
 import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
 import type { LaneMemory } from "./lane.ts";
 import { rowEnd } from "./rows.ts";
@@ -39,17 +40,11 @@ export function taskModuleUrl(task: { module: string } | { text: string }, csv: 
   const lines = [
     ..."module" in task
       ? [`import * as tasks from ${JSON.stringify(task.module)};`]
-      // As if it stood alone: what is around it here is nothing of the user's.
-      : [`const tasks = { default: (0, eval)(${JSON.stringify(standingAlone(task.text))}) };`],
+      : [`const tasks = { default: (0, eval)(${JSON.stringify(`${standingAlone(task.text)}\n//# sourceURL=process-pool/task`)}) };`],
     ...csv ? [`import papa from ${JSON.stringify(PAPA_PARSE)};`] : ["const papa = undefined;"],
     'globalThis[Symbol.for("process-pool.batch")] = { tasks, papa };',
   ];
   return dataUrl(lines.join("\n"));
-}
-
-/** A function that does not take what any worker has for variables of these names where it was written. */
-function standingAlone(text: string): string {
-  return `(function () { "use strict"; return (${text}\n); let name, location; })()\n//# sourceURL=process-pool/task`;
 }
 
 /** What the initializer is given, but for what is the same in all batches. */

@@ -14,6 +14,7 @@ import {
   WITHDRAWN,
 } from "../worker/protocol.ts";
 import { type Calls, createRuntime } from "../worker/runtime.ts";
+import { standingAlone } from "../worker/tasks.ts";
 import { granted } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
 
@@ -30,7 +31,7 @@ function start(namespace: Record<string, unknown> = {}, places = 1, reuse?: (buf
   });
   const claims = new Int32Array(places * CLAIM_WORDS);
   runtime.receive({ type: "load", claims, capacity: 1, times: undefined });
-  const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text });
+  const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text: standingAlone(text) });
   const header = (task: TaskMessage) => ({ run: 1, task, id: 0, attempt: 1, from: 0 });
 
   /** Sends a message and gives what comes of it. */

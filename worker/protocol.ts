@@ -50,7 +50,7 @@ export interface TaskMessage {
   name: string;
   /** An export of the task module with this index. */
   export?: { module: number; name: string };
-  /** A self-contained function's text, as an expression. */
+  /** What makes a self-contained function: an expression that stands alone. */
   text?: string;
   /** The function itself: only where nothing has to be copied. It comes with every message, and is not kept. */
   func?: (...args: unknown[]) => unknown;

@@ -273,10 +273,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function compile(text: string, name: string): Func {
     try {
-      // Within a function, so that an arrow function has no `this`, as others have none. It would else be the global object, and what is not there a wrong result; and so would be
-      // what this thread has under the names of variables that are not sent.
-      const source = `(function () { "use strict"; return (${text}\n); let name, location; })()`;
-      const func: Func = evaluate(`${source}\n//# sourceURL=process-pool/${encodeURIComponent(name.toWellFormed())}`);
+      const func: Func = evaluate(`${text}\n//# sourceURL=process-pool/${encodeURIComponent(name.toWellFormed())}`);
       bySource.add(func);
       return func;
     } catch (thrown) {

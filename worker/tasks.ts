@@ -151,7 +151,7 @@ export class TaskTable {
       );
     }
     return announced ?? this.#byText.get(id) ??
-      keep(this.#byText, id, this.#message({ name: taskName(func), text: expression(func, text) }));
+      keep(this.#byText, id, this.#message({ name: taskName(func), text: standingAlone(expression(func, text)) }));
   }
 
   #message(task: Omit<TaskMessage, "key">): TaskMessage {
@@ -191,6 +191,15 @@ function expression(func: Task, text: string): string {
     throw new TypeError(`Cannot send '${name}' to a worker as it uses 'import.meta', which there is only within a module: ${advice}`);
   }
   throw new TypeError(`Cannot send '${name}' to a worker as its text is not that of a function: ${advice}`);
+}
+
+/**
+ * The expression of a function as it is evaluated in a worker, where what is around it is nothing of its own. It is within a function, so that an arrow function has no `this`, as
+ * others have none: that would be the global object, and what it looks for there undefined. Any worker has something called `name` and `location`, which would be taken for variables
+ * that were not sent: these throw, as others do. (The messages of V8 are known to `explained` in runtime.ts, and to `explain` in range_runner.ts.)
+ */
+export function standingAlone(expression: string): string {
+  return `(function () { "use strict"; return (${expression}\n); let name, location; })()`;
 }
 
 /** Whether this uses the `arguments` of a function around it, which in a worker would be one of ours. Where a class has its fields that is no expression at all. */
