@@ -1,18 +1,19 @@
 import { onAbort } from "./signals.ts";
 
 /** When to stop waiting for something that goes on by itself. */
-export interface Patience {
+export interface GiveUpOptions {
+  /** In milliseconds. */
   timeout?: number | undefined;
-  /** Of how much time that is the rest, if some of it is over. */
+  /** What the error says in its place, if some of the time was over before. */
   of?: number | undefined;
   signal?: AbortSignal | undefined;
 }
 
 /**
- * Waits for a promise only so long. Gives up with a DOMException named TimeoutError, as `deadline` of `@std/async` does, or with the signal's
+ * Waits for a promise, but only so long. Gives up with a DOMException named TimeoutError, as `deadline` of `@std/async` does, or with the signal's
  * reason. Not `deadline` itself: that leaves its timer running until the time is over, 1.5 KB for each wait that ended sooner.
  */
-export async function giveUp<T>(promise: Promise<T>, { timeout, of = timeout, signal }: Patience): Promise<T> {
+export async function giveUp<T>(promise: Promise<T>, { timeout, of = timeout, signal }: GiveUpOptions): Promise<T> {
   if (timeout === undefined && signal === undefined) return await promise;
   // It may reject when nobody waits for it any more, or not yet: that would be an unhandled rejection.
   promise.catch(() => {});

@@ -45,7 +45,7 @@ function openFile(path: string | URL): Deno.FsFile {
   let file: Deno.FsFile | undefined;
   try {
     file = Deno.openSync(path, { write: true, create: true });
-    if (!takeOver(file)) throw new Deno.errors.Busy("another pool writes its trace to it until that is shut down");
+    if (!lockAndEmpty(file)) throw new Deno.errors.Busy("another pool writes its trace to it until that is shut down");
     return file;
   } catch (cause) {
     file?.close();
@@ -56,8 +56,8 @@ function openFile(path: string | URL): Deno.FsFile {
   }
 }
 
-/** Empties a file for one alone; false if it is another one's. There are file systems without locks: a file there may be written to by several. */
-function takeOver(file: Deno.FsFile): boolean {
+/** Empties a file that is this pool's alone from then on; false if it is another one's. On a file system without locks it may be written to by several. */
+function lockAndEmpty(file: Deno.FsFile): boolean {
   let isLocked = false;
   try {
     isLocked = file.tryLockSync(true);
