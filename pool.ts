@@ -46,8 +46,8 @@ export interface PoolStats {
   /** Submissions that wait at the gate. */
   waiting: number;
   /**
-   * Workers that were stopped and are not gone: for a moment, or, where the backend could not stop one that is busy, for as long as that is. Such
-   * a one burns a core and keeps the program alive.
+   * Workers that were stopped and are not gone: for a moment, or, where the backend could not stop one that is busy, for as long as that
+   * is. Such a one burns a core and keeps the program alive.
    */
   unstoppable: number;
   /** Jobs that returned. Each item of a map counts as a job. */
@@ -77,22 +77,23 @@ export interface ShutdownOptions {
 }
 
 /**
- * To hand over a tiny call takes longer than to run it, so those of a turn are handed over together: the first at once, so many of the others at a time, or as many as take so
- * many ms, and what is left at the end of the turn, or, when each is submitted in a turn of its own, after the microtasks. Fewer, and there is more to do for each; more, and
- * workers wait. What comes of a task that takes longer, or of another one, has all that is sent at once: its caller may be about to compute, or even to wait for it. Where no
- * worker has room it is gathered, too: to look for room in vain takes as long as a tiny call.
+ * Handing over a tiny call takes longer than running it, so the tiny calls of a turn are handed over together: the first at once, then so
+ * many of the others at a time, or as many as take so many ms if those are fewer, and the rest at the end of the turn (after the
+ * microtasks, where the caller submits each in a turn of its own). Fewer together, and there is more to do for each; more, and workers
+ * wait. A job that is not tiny, or of another task, has all that was gathered sent at once: its caller may be about to compute, or to wait
+ * for it. While no worker has room, everything is gathered: looking for room in vain takes as long as a tiny call.
  */
 const TOGETHER = 64, TIME_TOGETHER = 0.32;
 
 /**
- * After so many submissions that have to wait at the gate it is looked whether jobs have returned. Fewer, and to look in vain takes as long as to submit; more, and workers wait for
- * the caller.
+ * After so many submissions that had to wait at the gate, what jobs have returned is taken. Fewer, and looking in vain takes as long as
+ * submitting; more, and workers wait for the caller.
  */
 const MANY = 64;
 
 type Later = (callback: () => void) => unknown;
 
-/** After the microtasks. */
+/** Calls back after the microtasks. */
 declare const setImmediate: Later;
 
 /** What a simulation checks: for tests alone. */
@@ -155,15 +156,18 @@ export class ProcessPool implements AsyncDisposable {
   #options: ResolvedOptions;
   #gate: Semaphore;
   #queue = new Queue<Ticket>();
-  /** Those that have left their worker, while it is not decided whether they run again: a `retryIf` may cancel any of them, or end the pool. */
+  /**
+   * Those that have left their worker, until it is decided whether they run again: a `retryIf` that is asked may cancel any of them, or end
+   * the pool.
+   */
   #undecided = new Set<Ticket>();
   #crew: Crew;
   #tasks: TaskTable;
   #callbacks: Callbacks;
   #watchdog: Watchdog;
-  /** Those that wait for their input. */
+  /** The maps that wait for their input. */
   #waitingMaps = new Set<MapRun>();
-  /** There is none if nobody wants to know. */
+  /** Undefined if nobody wants to know what happens. */
   #observation: Observation | undefined;
   #counts: SettledCounts = { finished: 0, failed: 0, cancelled: 0 };
   #state: "open" | "closing" | "closed" | "broken" = "open";
@@ -409,10 +413,10 @@ export class ProcessPool implements AsyncDisposable {
    * end the loop early cancels the rest: what has not started never runs. The input is first read when the first result is asked for.
    *
    * Results of a chunk are copied together, up to a millisecond after the task has returned them: one that fills the same object again and
-   * again has to return a copy of it. (A buffer, or a typed array that has all of one, is copied at once.) In the same way one object that is
-   * several items of a chunk is one to the task as well. Items must not be changed before they have been sent, which may be long after they were read, whatever `chunkSize` is: an
-   * input that fills the same object again and again has to give a copy of it. A view of a part of a buffer takes the whole buffer along, as it does in any message: give, or
-   * return, a `slice()` of it.
+   * again has to return a copy of it. (A buffer, or a typed array that has all of one, is copied at once.) In the same way one object that
+   * is several items of a chunk is one to the task as well. Items must not be changed before they have been sent, which may be long after
+   * they were read, whatever `chunkSize` is: an input that fills the same object again and again has to give a copy of it. A view of a part
+   * of a buffer takes the whole buffer along, as it does in any message: give, or return, a `slice()` of it.
    *
    * @typeParam T The items.
    * @typeParam R What the task returns.
@@ -618,7 +622,7 @@ export class ProcessPool implements AsyncDisposable {
     return new (job.transfer.length > 0 ? MovingTicket : JobTicket)(this.#owner, task, func, jobArgs, job);
   }
 
-  /** It is not open. */
+  /** Refuses something, as the pool is not open. */
   #refuse(action?: string): never {
     throw this.#refusal(action);
   }
@@ -627,7 +631,7 @@ export class ProcessPool implements AsyncDisposable {
     return this.#defect ?? new PoolClosedError(`Cannot ${action} as it is shut down`);
   }
 
-  /** Refuses what waits to be submitted, or to be read and then submitted. */
+  /** Refuses submissions that wait at the gate, and maps that wait for their input. */
   #refuseWaiting(error: PoolClosedError | PoolBrokenError): void {
     this.#gate.refuseWaiting(error);
     for (const map of [...this.#waitingMaps]) map.refused(error);
@@ -643,8 +647,8 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * Has one wait for a permit. Who submits thousands in one turn does not let the workers wait for the end of it, nor what they have returned pile up: that settles meanwhile, but for
-   * callbacks, which come when the turn is over.
+   * Has one wait for a permit. While somebody submits thousands in one turn, workers are not to wait for the end of it, nor results to pile
+   * up: so what has returned settles meanwhile, but for callbacks, which come when the turn is over.
    */
   #wait(ticket: JobTicket): void {
     waitForPermit(this.#gate, ticket, ticket.signal);
@@ -652,7 +656,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#waited = 0;
     const before = this.#amidTurn;
     this.#amidTurn = true;
-    // Before anybody hears of it who awaits a result.
+    // Comes before those who await a result hear of it.
     queueMicrotask(this.#callBackLate);
     try {
       this.#crew.takeReturned();
@@ -661,35 +665,36 @@ export class ProcessPool implements AsyncDisposable {
     }
   }
 
-  /** How many have come to wait since results were taken for that; whether they are being taken; and what has settled meanwhile and is to be called back. */
+  /** How many have come to wait since results were taken. */
   #waited = 0;
+  /** Whether results are being taken amid the turn of somebody who submits. */
   #amidTurn = false;
+  /** What has settled by that, and is to be called back when the turn is over. */
   #late: Ticket[] = [];
 
   #callBackLate = (): void => {
     for (const ticket of this.#late.splice(0)) this.#callBack(ticket);
   };
 
-  /** Lets in one that has a permit. Between that and this moment the pool may have closed, and the signal aborted. */
+  /** Lets in one that has a permit, unless the pool has closed since it got that, or its signal aborted. */
   #admit = (ticket: Ticket, later: Later = queueMicrotask): void => {
     const { signal } = ticket;
     if (this.#state !== "open" || signal?.aborted) this.#turnAway(ticket);
     this.#queue.join(ticket);
-    // Before anybody is told, or it is sent: that may settle other jobs. Whoever hears of that may abort the signal.
+    // First, as what follows may settle other jobs, and whoever hears of that may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
     this.#observation?.admitted(ticket);
     if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < this.#together) return;
     this.#send(later);
   };
 
-  /** Give back permits of those that were turned away. */
+  /** Gives back the permits of those that were turned away: whoever gets one may be turned away as well, as thousands may share a signal. */
   #releases = new InTurn();
   #release = (): void => this.#gate.release();
 
   /** One that has a permit is not let in after all. */
   #turnAway(ticket: Ticket): never {
     const error = this.#state === "open" ? ticket.signal!.reason : this.#refusal();
-    // Whoever has the permit next may be turned away, too, as thousands may share a signal.
     this.#releases.call(this.#release);
     this.#observation?.refused(ticket, error);
     throw error;
@@ -707,11 +712,13 @@ export class ProcessPool implements AsyncDisposable {
     later(this.#sendGathered);
   }
 
-  /** Whether what is admitted is sent later, with what comes then; how much of it at a time; and how much has come since something was sent. */
+  /** Whether what is admitted is gathered, to be sent together. */
   #gathering = false;
+  /** How much is sent together. */
   #together = 0;
+  /** How much was gathered since something was sent. */
   #gathered = 0;
-  /** Whether something was left in the queue when no worker had room for more: who is admitted then is sent when there is. */
+  /** Whether the queue could not be emptied as no worker had room: what is admitted then is sent when one has. */
   #isFull = false;
   #sending = false;
 
@@ -738,8 +745,10 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * How many calls like those that it sent last may be sent together. Whatever is admitted or comes back meanwhile, this sends it, too: of thousands that wait at the gate and cannot be
-   * sent, each lets in the next when it settles.
+   * Sends what is queued, with what is admitted or comes back meanwhile: thousands may wait at the gate that cannot be sent, of which each
+   * lets in the next when it settles.
+   *
+   * @returns How many calls like the last ones may be sent together.
    */
   #sendQueued(): number {
     if (this.#sending) return 0;
@@ -754,7 +763,7 @@ export class ProcessPool implements AsyncDisposable {
   #sendAll(): number {
     let together = 0;
     while (this.#queue.size > 0) {
-      // What a worker has died of is not sent to one that runs others, if that can be helped: they would be lost with it.
+      // What a worker has died of goes to one that runs nothing else, if that can be helped: the others would be lost with it.
       const slot = this.#queue.first!.unread > 0 ? this.#crew.quietest : this.#crew.choose(this.#queue.size);
       if (slot === undefined) break;
       const sent = slot.sendCalls(this.#queue);
@@ -767,7 +776,7 @@ export class ProcessPool implements AsyncDisposable {
       }
       together = 0;
       const ticket = this.#queue.first;
-      // What a getter of a call does comes before it is seen that it cannot be sent like that.
+      // A getter of a call's arguments has run before it was seen that they cannot be sent like that: it may have changed everything.
       if (ticket === undefined || !slot.hasRoom) continue;
       if (ticket.transfer.length > 0) {
         // What is moved to a worker cannot be taken back: it is not sent ahead.
@@ -791,7 +800,7 @@ export class ProcessPool implements AsyncDisposable {
     return together;
   }
 
-  /** Sends a ticket, or what of it can be copied. The outcome, if nothing of it can. */
+  /** Sends a ticket, or what of it can be copied. The outcome, if nothing of it can be; LATER if there is no room for it now. */
   #trySend(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined | typeof LATER {
     for (;;) {
       try {
@@ -849,7 +858,11 @@ export class ProcessPool implements AsyncDisposable {
     },
   };
 
-  /** Settles those that returned, but gives no permits back and calls no callbacks. Those of them that have some. */
+  /**
+   * Settles those that returned. Giving their permits back, and calling callbacks, is left to the caller.
+   *
+   * @returns Those of them that have callbacks.
+   */
   #fulfil(tickets: Ticket[], values: unknown[]): Ticket[] {
     if (this.#observation !== undefined) {
       this.#recordAll(tickets.map((ticket, i) => [ticket, { state: "finished", value: values[i] }]));
@@ -871,15 +884,19 @@ export class ProcessPool implements AsyncDisposable {
 
   #decode = (thrown: Thrown): unknown => this.#tasks.decode(thrown);
 
-  /** A worker is gone with what it held: what can be run elsewhere goes before all that is queued, and the others are undecided. */
+  /** Takes in what a worker held that is gone: what can be run elsewhere goes before all that is queued, and about the rest is to be decided. */
   #takeIn({ started, unstarted }: LeftBehind): void {
-    // What was to be moved has been, and is lost with the worker.
+    // What was moved to the worker is lost with it.
     const isLost = ({ transfer, unread }: Ticket): boolean => transfer.length > 0 || unread >= MOST_UNREAD;
     this.#requeue(unstarted.filter((ticket) => !isLost(ticket)));
     for (const ticket of [...started.map(({ ticket }) => ticket), ...unstarted.filter(isLost)]) this.#undecided.add(ticket);
   }
 
-  /** Those of what was taken in that end, and how; `outcomeOf` is asked about those that the worker had started. */
+  /**
+   * Decides about all that {@linkcode ProcessPool.#takeIn} has left open. `outcomeOf` is asked about those that the worker had started.
+   *
+   * @returns Those that end, and how. The others are queued.
+   */
   #decideAll({ started, unstarted }: LeftBehind, death: Death, outcomeOf = this.#lost): Settlement[] {
     const neverStarted = unstarted.filter((ticket) => this.#undecided.has(ticket));
     // A `retryIf` may ask about any of them, so nothing is decided before all have been asked.
@@ -904,11 +921,11 @@ export class ProcessPool implements AsyncDisposable {
     return ticket.lost((id, attempts) => this.#crew.diedError(death, { id, name: ticket.name, attempts }), nextItem);
   };
 
-  /** Queues one before all others that has no outcome. How it ends else; undefined as well if it has settled meanwhile. */
+  /** How one ends that was open. Undefined if it does not: it is queued before all others then, or has settled meanwhile. */
   #decide(ticket: Ticket, outcome: Outcome<unknown> | undefined): Settlement | undefined {
     if (!this.#undecided.delete(ticket)) return undefined;
     if (outcome !== undefined) return [ticket, outcome];
-    // If it has come to that meanwhile, nobody will take it out of the queue.
+    // The pool may have broken meanwhile: nobody would take it out of the queue.
     if (this.#state === "broken") return [ticket, failed(this.#defect)];
     this.#queue.joinFront(ticket);
     return undefined;
@@ -925,7 +942,7 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   #tryCancel(ticket: Ticket, outcome: Cancelled, force: boolean): boolean {
-    // One that is nowhere is being sent or about to settle: whoever asks is called further down the stack.
+    // One that is in none of these places is just being sent, or settling: whoever asks was called by that.
     while (!ticket.settled && (ticket.queued || ticket.slot !== undefined || this.#undecided.has(ticket))) {
       if (this.#takeBack(ticket)) {
         this.#settle(ticket, outcome);
@@ -967,11 +984,13 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * Stops the worker that runs a ticket; its neighbours share its fate. Those that end, and how; undefined if the ticket does not run there any more, or is not to be stopped yet.
+   * Stops the worker that runs a ticket; its neighbours share its fate.
+   *
+   * @returns Those that end by that, and how; undefined if the ticket does not run there any more, or may not be stopped yet.
    */
   #stopWith(ticket: Ticket, error: unknown, outcomeOf: OutcomeOf, mayStop: () => boolean): Settlement[] | undefined {
     const slot = ticket.slot!;
-    // Nothing more is started there from now on, and what has finished is told: so it is this one that runs.
+    // In this order: nothing more is started there, and what has finished is heard of, so it is this one that runs.
     this.#requeue(slot.withdrawAll());
     slot.drain();
     if (ticket.slot !== slot || !mayStop()) return undefined;
@@ -1012,7 +1031,7 @@ export class ProcessPool implements AsyncDisposable {
     for (const [ticket, outcome] of settlements) this.#record(ticket, outcome);
   }
 
-  /** The one end of every ticket; it has left the queue and its slot before. */
+  /** The one end of every ticket, but for calls that return: `fulfil` is theirs. It has left the queue and its slot before. */
   #record(ticket: Ticket, outcome: Outcome<unknown>): void {
     ticket.settled = true;
     ticket.stopListening?.();
@@ -1021,7 +1040,7 @@ export class ProcessPool implements AsyncDisposable {
     ticket.settle(outcome, this.#counts);
   }
 
-  /** Calls back at once; amid the turn of somebody who submits something else, when that is over. */
+  /** Calls back at once, or, amid the turn of somebody who submits, when that is over. */
   #callBackInTime(ticket: Ticket): void {
     if (this.#amidTurn) this.#late.push(ticket);
     else this.#callBack(ticket);
@@ -1085,5 +1104,5 @@ function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {
   return { state: "cancelled", error: ticket.cancelled(reason) };
 }
 
-/** It could not be sent now. */
+/** In the place of an outcome: it could not be sent now. */
 const LATER = Symbol("later");
