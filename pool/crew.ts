@@ -64,66 +64,73 @@ export interface CrewParts {
 }
 
 /**
- * So many workers in a row may fail before one has done a job; then the pool gives up. Fewer, and a passing shortage (of memory, of threads) breaks the pool; more, and a
- * module that can never load is loaded again and again before anybody hears of it.
+ * After so many workers in a row that fail before one has done a job, the pool gives up. Fewer, and a passing shortage (of memory, of
+ * threads) breaks the pool; more, and a module that can never load is loaded again and again before anybody hears of it.
  */
 const MAX_FAILED_STARTS = 3;
 
 /**
- * How long the end of a pool waits, in ms, until stopped workers are really gone. Shorter, and it might resolve while a worker still ends; longer,
- * and it seems to hang on one that nothing can stop.
+ * How long the end of a pool waits, in ms, until stopped workers are really gone. Shorter, and it might resolve while a worker still ends;
+ * longer, and it seems to hang on one that nothing can stop.
  */
 const GONE_WITHIN = 1000;
 
 /**
- * So often, in ms, it is looked whether workers take up what they are sent. Oftener, and a busy machine that is slow to run a thread might be taken
- * for a worker that is stuck; more seldom, and jobs wait for one that is.
+ * How often the crew looks whether workers take up what they are sent, in ms. More often, and a busy machine that is slow to run a thread
+ * might be taken for a worker that is stuck; less often, and jobs wait for one that is.
  */
 const LOOK_EVERY = 1000;
 
 /**
- * A worker that is held up for so long by one job, in ms, loses those that it was sent ahead of time to one that has nothing to do. Shorter, and jobs go to and fro that would
- * have been done; longer, and they wait.
+ * A worker that one job holds up for so long, in ms, loses those that it was sent ahead of time to one that has nothing to do. Shorter, and
+ * jobs go to and fro that would have been done; longer, and they wait.
  */
 const BALANCE_EVERY = 1;
 
 /**
- * To start a worker holds up the calling thread for some 10 ms: answers wait, and workers for more jobs. So the first one has a head start: no other is
- * started until it is ready and has had so many ms for its jobs, or until it was not ready for so many ms. Where that is enough for all jobs, a short program has
- * one worker to start and to stop, and is through before a second one would be ready. Shorter, and workers are started that find nothing to do; longer,
- * and they are late for jobs that take long.
+ * Starting a worker holds up the calling thread for some 10 ms, in which answers wait, and workers for more jobs. So the first one has a
+ * head start: no other is started before it has been ready for as many ms as the first of these says, or has not been ready within as many
+ * as the second. Where that is enough for all jobs, a short program has one worker to start and to stop, and is through before a second one
+ * would be ready. Shorter, and workers are started that find nothing to do; longer, and they are late for jobs that take long.
  */
 const HEAD_START = 5, READY_WITHIN = 20;
 
 /**
- * Jobs that were sent ahead, and wait for so many ms behind others that take unexpectedly long, are worth another worker: as many as it takes to start one. Shorter, and
- * they would have been done before it is ready; longer, and they wait for nothing.
+ * Jobs that were sent ahead, and wait for so many ms behind others that take unexpectedly long, are worth another worker: that is how long
+ * it takes to start one. Shorter, and they would have been done before it is ready; longer, and they wait for nothing.
  */
 const WORTH_STARTING = 20;
 
 /**
- * Short jobs that the workers that there are will have done in less than so many ms are not worth another one, which is there after some 30: it is waited first, {@linkcode HEAD_START} at a time and
- * {@linkcode WORTH_STARTING} in all, whether they have. Less, and workers are started that find nothing to do; more, and jobs wait that another one could run.
+ * Short jobs that the present workers will have done in less than so many ms are not worth another worker, which is there after some 30. So
+ * the crew first waits whether they have, for {@linkcode HEAD_START} at a time and {@linkcode WORTH_STARTING} in all. Less, and workers are
+ * started that find nothing to do; more, and jobs wait that another one could run.
  */
 const BRIEF = 50;
 
 /**
- * For less than so many ms of work no other worker is started, however often there is some, if the jobs are tiny, or if they are chunks of a map and those that there are did less than this
- * share of what they could: whoever makes the calls, or the input, or reads the results, has more to do than they. Larger, and results wait for a worker that is not there.
+ * For less than so many ms of work no other worker is started, however often there is some, in two cases: if the jobs are tiny, and if they
+ * are chunks of a map of which the present workers have done less than this share of what they could. Then whoever makes the calls or the
+ * input, or reads the results, has more to do than they. Larger, and results wait for a worker that is not there.
  */
 const NEXT_TO_NOTHING = 0.5, IDLE = 0.5;
 
-/** An answer that is on its way is here in so many ms. */
+/**
+ * How long to wait for an answer that is on its way, in ms. Shorter, and it may not be there yet; longer, and what is to be stopped runs
+ * on.
+ */
 const SOON = 1;
 
 const KEPT_BUSY: Death = { reason: "was stopped, as something that an earlier job left behind kept it busy" };
 
-/** The workers of a pool: starts those that are missing, chooses one for each job, lets go of those that are idle or worn, mourns the dead. */
+/**
+ * The workers of a pool: starts those that are missing, chooses one for each job, lets go of those that are idle or worn, mourns the dead.
+ */
 export class Crew {
   /** Those that start, run or close. */
   readonly slots: ReadonlySet<Slot>;
   #slots = new Set<Slot>();
-  /** Those that have ended or were stopped, and of which something may run still. */
+  /** Those that have ended or were stopped, and may still run. */
   #ending = new Set<Slot>();
   #gone: PromiseWithResolvers<void> | undefined;
   #options: ResolvedOptions;
@@ -134,7 +141,7 @@ export class Crew {
   #failedStarts = 0;
   #warmUps: PromiseWithResolvers<void>[] = [];
   #stopIdleTimer: (() => void) | undefined;
-  /** There while no worker is started but to warm up: ends that. */
+  /** Ends the pause in which no worker is started but to warm up; undefined if there is none. */
   #endPause: (() => void) | undefined;
   /** Calls off what is done about a worker that takes too long to start or to close. */
   #deadlines = new Map<Slot, () => void>();
@@ -213,6 +220,10 @@ export class Crew {
     this.#refuseWarmUps(error);
   }
 
+  #resolveWarmUps(): void {
+    for (const { resolve } of this.#warmUps.splice(0)) resolve();
+  }
+
   #refuseWarmUps(error: unknown): void {
     for (const { reject } of this.#warmUps.splice(0)) reject(error);
   }
@@ -221,14 +232,14 @@ export class Crew {
 
   /**
    * The worker for the next of so many queued jobs: the one with the least to do. One that has something to do already gets more only if no
-   * other worker is about to be there for it, or if it is through with that before another would be awake.
+   * other is about to be there for it, or if it will be through with that before another would be awake.
    */
   choose(queued: number): Slot | undefined {
     let best: Slot | undefined;
     for (const slot of this.#slots) {
       const { appetite } = slot;
       if (appetite !== undefined) {
-        // It may be wrong about that.
+        // What it holds may take longer than it seemed.
         if (slot.load > 0) this.#balances.begin();
         return appetite > 0 ? slot : undefined;
       }
@@ -244,7 +255,7 @@ export class Crew {
     return this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
   }
 
-  /** Starts the workers that so many queued jobs need, of which this is the first; true if one could not be started. */
+  /** Starts the workers that so many queued jobs need, of which `first` is the next. Whether one could not be started. */
   staff(queued: number, first: Ticket | undefined): boolean {
     const { maxWorkers } = this.#options;
     if (this.size === maxWorkers && this.#warmUps.length === 0) return false;
@@ -262,13 +273,14 @@ export class Crew {
     return failed;
   }
 
-  /** For how many ms more it is waited for those that there are, before the next one is started. */
+  /** How many ms more the crew waits for the present workers before it starts another. */
   #patience = WORTH_STARTING;
-  /** When it was begun to wait last, and how many jobs those had done that there were. */
+  /** When it began to wait last. */
   #waitingSince = 0;
+  /** How many jobs those workers had done by then. */
   #doneBefore = 0;
 
-  /** Has no worker started for the moment if those that there are will soon have done what is queued, as {@linkcode BRIEF} says. */
+  /** Has no worker started for the moment if the present ones will soon have done what is queued, as {@linkcode BRIEF} says. */
   #waitFor(queued: number, first: Ticket | undefined): void {
     let expected = 0, possible = 0, done = 0;
     let areTiny = true;
@@ -290,7 +302,7 @@ export class Crew {
     this.#pause(HEAD_START);
   }
 
-  /** Has no worker started for so long but to warm up. */
+  /** For so many ms no worker is started but to warm up. */
   #pause(delay: number): void {
     this.#endPause?.();
     if (this.#options.inline || this.size === this.#options.maxWorkers) return;
@@ -313,7 +325,7 @@ export class Crew {
     }
   }
 
-  /** There is nothing queued: sees to it that no worker idles for long, or is not there yet, while another holds more than it can run. */
+  /** For when nothing is queued: sees to it that no worker idles, nor one is missing, for long while another holds more than it can run. */
   balance(): void {
     if (this.#isUneven()) this.#balances.begin();
   }
@@ -336,7 +348,10 @@ export class Crew {
     return this.#slots.values().some((slot) => slot.isFree);
   }
 
-  /** Of those that hold less than they can run at a time the one that holds the least; undefined as well if it holds something and another one may come. */
+  /**
+   * The one that holds the least, if that is less than it can run at a time; undefined as well if it holds something and another one may
+   * come.
+   */
   get quietest(): Slot | undefined {
     let best: Slot | undefined;
     for (const slot of this.#slots) if (slot.isFree && (best === undefined || slot.load < best.load)) best = slot;
@@ -349,22 +364,22 @@ export class Crew {
     const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
     this.#parts.events.takenBack(heldUp.flatMap((slot) => slot.withdrawAhead()));
     this.#parts.events.changed();
-    // One may be enough for them.
+    // One more may be enough for what was taken back.
     if (patience > 0 && heldUp.length > 0) this.#pause(READY_WITHIN);
     return this.#isUneven();
   }
 
-  /** The same as {@linkcode Slot.takeReturned} of all. */
+  /** Does {@linkcode Slot.takeReturned} for all. */
   takeReturned(): void {
     for (const slot of this.#slots) slot.takeReturned();
   }
 
-  /** Takes the answers at once that have arrived by now. */
+  /** Takes at once the answers that have arrived by now. */
   drain(): void {
     for (const slot of [...this.#slots]) slot.drain();
   }
 
-  /** Lets go of those that are worn; of all that hold no job, if there will be no more. */
+  /** Closes those that are worn, or, if there will be no more jobs, all that hold none. */
   release(all: boolean): void {
     for (const slot of this.#slots) {
       if (all && slot.state === "starting") this.stop(slot, undefined);
@@ -373,7 +388,7 @@ export class Crew {
     this.#watchIdle();
   }
 
-  /** Some worker was sent something that it is to take up soon. */
+  /** For when a worker was sent something, which it is to take up soon. */
   expectAnswer(): void {
     this.#looks.begin();
   }
@@ -394,8 +409,8 @@ export class Crew {
   }
 
   /**
-   * Stops one as soon as what it has answered by the port has arrived. One of the jobs that it runs is let go of at once; others that it runs then end as with
-   * any death.
+   * Stops one as soon as what it has answered by the port has arrived. One of the jobs that it runs is let go of at once; others that it
+   * runs then end as with any death.
    */
   condemn(slot: Slot, ticket: Ticket, death: Death, reason: unknown): void {
     slot.condemn(ticket);
@@ -428,7 +443,7 @@ export class Crew {
     for (const slot of slots) this.#tellStopped(slot, reason);
   }
 
-  /** Resolves when nothing runs of any that has ended; at last when it has waited long enough for one that nothing can stop. */
+  /** Resolves when nothing of those runs that have ended, or, if nothing can stop one of them, after {@linkcode GONE_WITHIN}. */
   async allGone(): Promise<void> {
     if (this.#ending.size === 0) return;
     this.#gone ??= Promise.withResolvers();
@@ -443,7 +458,7 @@ export class Crew {
     for (const slot of this.#slots) yield* slot.tickets();
   }
 
-  /** What a job is told whose worker has died, or who cares if it held none. */
+  /** The error of a death: of the job that the worker held, or, if it held none, for `onError`. */
   diedError(
     death: Death,
     job?: { id: string | number; name: string; attempts: number; unread?: number },
@@ -529,7 +544,7 @@ export class Crew {
       this.#parts.events.changed();
     },
     died: (slot, death, left) => {
-      // First, since what becomes of it goes by that.
+      // First, as that decides what becomes of the suspect.
       if (left.suspect !== undefined) left.suspect.unread++;
       this.#leave(slot);
       this.#parts.events.left(left);
@@ -547,17 +562,21 @@ export class Crew {
 
   #mourn(slot: Slot, death: Death, left: LeftBehind): void {
     const { started, suspect } = left;
-    // What was let go of may have ended it before it was stopped for that.
+    // A job that was let go of may have ended the worker before that was stopped for it.
     const isIdle = started.length === 0 && !slot.isCondemned;
     // First, since `onError` may ask about what the worker held.
     this.#parts.events.bereaved(left, death);
     if (isIdle && !death.unread) this.#parts.callbacks.report(this.diedError(death));
-    // What its module left behind may have ended it before its first job: the next would fare no better. A suspect is given up before the pool is.
+    // What its module left behind may have ended it before its first job: the next would fare no better. A suspect is given up before the
+    // pool is.
     if (isIdle && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
     this.#parts.events.changed();
   }
 
-  /** Stops workers that have not taken up what they were sent, though they run nothing; their jobs go elsewhere. Whether there is more to expect. */
+  /**
+   * Stops workers that have not taken up what they were sent, though they run nothing; their jobs go elsewhere. Whether there is more to
+   * expect.
+   */
   #look(): boolean {
     this.drain();
     this.#parts.events.changed();
@@ -571,7 +590,7 @@ export class Crew {
     return this.#count(({ load, state }) => load > 0 || state === "closing") > 0;
   }
 
-  /** Does something about a worker that starts or closes, if it is not through in time. */
+  /** Calls `late` if a worker that starts or closes is not through in time. */
   #limit(slot: Slot, late: () => void): void {
     const { startTimeout, clock } = this.#options;
     if (startTimeout === Infinity) return;
@@ -621,7 +640,7 @@ export class Crew {
     slot.makeReady();
     if (this.size === 1 && this.#endPause !== undefined) this.#pause(HEAD_START);
     this.#tell(slot, "ready");
-    if (this.#ready === this.#options.maxWorkers) { for (const { resolve } of this.#warmUps.splice(0)) resolve(); }
+    if (this.#ready === this.#options.maxWorkers) this.#resolveWarmUps();
     this.#parts.events.changed();
   }
 
@@ -651,7 +670,7 @@ export class Crew {
     });
   }
 
-  /** Observers may do anything then, so what the worker held has its place before that. */
+  /** Observers may do anything when they are told, so what the worker held has to have its place before. */
   #tell(slot: Slot, change: WorkerChange, reason?: string): void {
     this.#parts.observation?.worker(slot.id, change, reason);
   }
@@ -672,7 +691,7 @@ export class Crew {
     this.#balances.end();
   }
 
-  /** One timer for all workers, set anew only when it has run out and a worker is idle: jobs come and go far more often. */
+  /** Keeps one timer for all workers, set anew only when it has run out and a worker is idle: jobs come and go far more often. */
   #watchIdle(): void {
     const { idleTimeout, clock } = this.#options;
     if (this.size === 0) {
