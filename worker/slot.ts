@@ -37,7 +37,8 @@ export interface SlotEvents {
   changed(answered: boolean): void;
   /** The worker was closed in an orderly way. */
   closed(slot: Slot, thrown: Thrown | undefined): void;
-  died(slot: Slot, death: Death, jobs: LeftBehind): void;
+  /** The worker has ended, without having been told to, and leaves these jobs. */
+  died(slot: Slot, death: Death, left: LeftBehind): void;
   /** A worker that was stopped runs on. */
   stuck(): void;
   /** Nothing of the worker runs any more. */
@@ -46,11 +47,11 @@ export interface SlotEvents {
 
 /** The jobs that a worker held when it ended. */
 export interface LeftBehind {
-  /** Those that it had started, and which item of each would have been next. */
+  /** Those that it had started, and `items`: which item of each would have been next. */
   started: { ticket: Ticket; items: number }[];
   /** Those that it will never start, in the order in which they were sent. */
   unstarted: Ticket[];
-  /** That of them which it seems to have died of when it read it. */
+  /** The one among these that the worker seems to have died of, as it read it. */
   suspect?: Ticket | undefined;
 }
 
@@ -68,7 +69,7 @@ export interface SlotOptions {
   observation: Observation | undefined;
 }
 
-/** A job that the worker may hold, again and again another. */
+/** A place for a job that the worker may hold: one job after another has it. */
 interface Holding {
   /** The run of the job; undefined while there is none. */
   run: number | undefined;
@@ -76,54 +77,68 @@ interface Holding {
   ticket: Ticket | undefined;
   /** The index of its first word in the claims. */
   claim: number;
-  /** The last run of those here that was not sent as a small call. */
+  /** The last run here that was sent by a message, which may be more than its worker can read. */
   posted: number;
 }
 
 /**
- * So many jobs are sent ahead to a worker at the most: as many as a pool of up to four has by default in all. Fewer, and a second worker is woken for tiny jobs that one could
- * do; more only go back when their worker dies.
+ * So many jobs are sent ahead to a worker at the most: as many as a pool of up to four workers has by default in all. Fewer, and a second
+ * worker is woken for tiny jobs that one could do; more would only have to be taken back when their worker dies.
  */
 const MOST_AHEAD = 1023;
 
 /**
- * A worker has so many ms of work, with the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs wait longer behind one
- * that takes longer than those before.
+ * A worker is sent so many ms of work, with the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs wait
+ * longer behind one that takes longer than those before.
  */
 const TIME_AHEAD = 2;
 
 /**
- * A worker whose jobs take less than so many ms gets the next ones too until it has so many ms of work. A caller takes about half a µs to hand out a job and take its result, so
- * one worker, or a few, keep up with it, and to wake more of them for less work than this costs more than it saves: of two workers with empty jobs the second made a
- * program a fifth slower. Larger, and jobs wait that another worker could run.
+ * A worker whose jobs take less than so many ms gets the next ones too until it has as many ms of work as the second of these says. A
+ * caller takes about half a µs to hand out a job and take its result, so one worker, or a few, keep up with it, and waking another for less
+ * work than this costs more than it saves: with empty jobs the second of two workers made a program a fifth slower. Larger, and jobs wait
+ * that another worker could run.
  */
 const TINY = 0.005, WORTH_WAKING = 0.5;
 
 /**
- * Jobs of so many ms together go to one worker at once where several share them. To choose a worker for each takes as long as a tiny job; more, and the last of them wait behind
- * others that a worker with less to do could run.
+ * Where several workers share jobs, each is given so many ms of them at once. Less, and choosing a worker takes as long as the jobs do;
+ * more, and the last of them wait behind others while a worker with less to do could run them.
  */
 const SHARE = 0.05;
 
-/** Short are jobs of less than so many ms. The first so many of a worker take ten times as long as the next ones, for which V8 has compiled what they need. */
+/**
+ * Short are jobs of less than so many ms. The first ones of a worker, as many as the second of these says, take so many times as long as
+ * later ones, as the third says: V8 has compiled by then what they need.
+ */
 const SHORT = 1, COLD = 32, SPEED_UP = 10;
 
-/** One that has not answered for so many ms, and was to be through, has a job that takes longer. Less, and a thread that just does not run is taken for that. */
+/**
+ * A worker that was to be through, and has not answered for so many ms, has a job that takes longer. Less, and a thread is taken for such a
+ * one that has just not run; more, and jobs are sent behind that job for longer.
+ */
 const OVERDUE = 1;
 
-/** One that has not answered for so many ms is with something that is not short, as a chunk of a map may be. Less, and workers are started for jobs that are cold. */
+/**
+ * A worker that has not answered for so many ms is with something that is not short, such as a chunk of a map. Less, and others are started
+ * for jobs that are cold; more, and jobs wait for longer that another one could run.
+ */
 const SILENT = 4;
 
 /** Runs are counted up to here, and then again from 0: they are 32-bit integers to the worker. */
 const MOST_RUNS = 2 ** 30;
 
 /**
- * Whether a worker takes up what it is sent is looked at so often in a row before it is given up: with a second between two looks, it has had two
- * to three seconds. Arguments that take longer to be copied have their time nonetheless, as it is doubled whenever a job meets with this.
+ * Whether a worker takes up what it is sent is looked at so often in a row before it is given up: with a second between two looks, it has
+ * had two to three seconds. Arguments that take longer to be copied have their time nonetheless, as it is doubled whenever a job meets with
+ * this.
  */
 const LOOKS = 2;
 
-/** For items that are on their way so many looks are waited, a millisecond each. Fewer, and what is done may be lost if the caller was busy; more, and a limit is kept later. */
+/**
+ * For so many looks, a millisecond each, a worker is not stopped while items are on their way. Fewer, and what is done may be lost if the
+ * caller was busy; more, and a limit of time is kept later.
+ */
 const ITEM_LOOKS = 10;
 
 const FAILURES = { loading: "could not load its modules", initializing: "failed in its initializer" };
@@ -148,15 +163,17 @@ export class Slot {
   #capacity: number;
   /** How many jobs it takes by now, with those ahead of time. */
   #room: number;
-  /** Those that were sent, without those that came back. */
+  /** How many jobs were sent, without those that came back. */
   #runs = 0;
-  /** All that were ever sent. */
+  /** How many jobs were ever sent. */
   #sent = 0;
+  /** Whether it is sent nothing, as its answers are being taken. */
   #paused = false;
   /** Whether there is no room for what is to be sent beside the port, until the worker has answered. */
   #isFull = false;
   /** The runs for which the worker is to be stopped soon. */
   #condemned = new Set<number>();
+  /** How many answers there were; how many at the last {@linkcode Slot.isHeldUp}, and when `delivered` was told last. */
   #answers = 0;
   #answersBefore = 0;
   #answersDelivered = 0;
@@ -164,7 +181,10 @@ export class Slot {
   #hasAnswered = false;
   /** When it answered last, or was sent something when it had nothing to do. */
   #answeredAt = 0;
-  /** How many are sent before that is looked at again, and how many more each time: to look takes a tenth of what it takes to send one. */
+  /**
+   * How many are to be sent before the slot looks again whether the worker is overdue, and by how many that grows: a look takes a tenth of
+   * what sending one does.
+   */
   #lookAfter = 0;
   #lookStep = 1;
   /** Whether it has been held up since its last answer. */
@@ -183,8 +203,9 @@ export class Slot {
   /** Whether something is to run before it is closed. */
   #hasFinalizer = false;
   /**
-   * The tasks that the worker has, as the next message is to name them: as many as it may hold jobs; with one more, all are forgotten, and sent again. The worker keeps as many,
-   * and as many before. With fewer, a call that others overtake could come when its task is gone; with more, what programs that make up functions never use again would be kept.
+   * The tasks that the worker has, as the next message is to name them: as many as it may hold jobs; with one more, all are forgotten, and
+   * sent again. The worker keeps as many, and as many before. With fewer, a call that others overtake could come when its task is gone;
+   * with more, what programs that make up functions never use again would be kept.
    */
   #known = new Map<number, TaskMessage>();
   #observation: Observation | undefined;
@@ -211,7 +232,7 @@ export class Slot {
       delivered: () => {
         this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, this.jobsWithin(TIME_AHEAD) - 1));
         this.#isFull = false;
-        // Items of a chunk that goes on are none.
+        // Items of a chunk that goes on are no answer.
         if (this.#load > 0 && this.#answers > this.#answersDelivered) this.#answeredNow();
         this.#answersDelivered = this.#answers;
         const answered = this.#hasAnswered;
@@ -238,7 +259,9 @@ export class Slot {
     return this.#thread.beside !== undefined;
   }
 
-  /** Amid a turn of the caller that takes its time: tells of what jobs have returned by now, and has the worker take up what it was sent. */
+  /**
+   * Amid a turn of the caller that takes its time: tells of what jobs have returned by now, and has the worker take up what it was sent.
+   */
   takeReturned(): void {
     this.#thread.beside?.takeReturned();
   }
@@ -264,15 +287,16 @@ export class Slot {
   }
 
   /**
-   * How many more jobs it takes before any other worker does, as its jobs are tiny lately and what it holds is next to nothing; 0 if there is no room for them now. Undefined if
-   * others are as good. How long those jobs take that wait for something is not known.
+   * How many more jobs it takes before any other worker does, as its jobs are tiny lately and what it holds is next to nothing; 0 if there
+   * is no room for them now. Undefined if others are as good, as they are where several jobs run at a time: nobody knows how long those
+   * take that wait for something.
    */
   get appetite(): number | undefined {
     const { pace } = this.#thread;
     if (pace >= TINY || this.#capacity > 1 || this.#heldUp || !this.#isOpen) return undefined;
     const most = Math.ceil(WORTH_WAKING / pace);
     if (this.#load >= most || (this.#sent >= this.#lookAfter && this.#isOverdue())) return undefined;
-    // Of one that runs a single job nobody can tell how long that takes.
+    // How long a single job takes, nobody can tell as yet.
     if (this.#isFull) return this.hasSurplus ? 0 : undefined;
     return this.#within(most - this.#load);
   }
@@ -282,13 +306,16 @@ export class Slot {
     return Math.floor(time / this.#thread.pace);
   }
 
-  /** How many jobs it does in a ms, if they are short and as far as can be told: 0 where some wait for something, and while one takes longer than it seemed. */
+  /**
+   * How many jobs it does in a ms, as far as can be told; 0 if they are not short, where several run at a time, and while one takes longer
+   * than it seemed.
+   */
   get jobsInMs(): number {
     const { pace } = this.#thread;
     return pace >= SHORT || this.#capacity > 1 || this.#heldUp || !this.#isOpen || this.#isSilent(SILENT) ? 0 : 1 / pace;
   }
 
-  /** How many times as many it will do in that time, if its jobs are cold. */
+  /** How many times as fast it will soon be, as its jobs are cold. */
   get speedUp(): number {
     return this.done < COLD ? SPEED_UP : 1;
   }
@@ -303,7 +330,7 @@ export class Slot {
     return this.#thread.pace < TINY;
   }
 
-  /** How many it takes at once where others are as good. */
+  /** How many jobs it takes at once where others are as good. */
   get #share(): number {
     const share = this.#within(this.jobsWithin(SHARE));
     return this.#capacity > 1 || share < 2 ? 0 : share;
@@ -412,8 +439,9 @@ export class Slot {
   }
 
   /**
-   * Sends the first tickets of a queue if they are calls that are small, and of tasks that the worker knows: as many as it has {@linkcode Slot.appetite} for. When there are very
-   * many jobs they are like that, and this loop is most of what is done for each. How many it has sent; the others are in the queue as before.
+   * Sends the first tickets of a queue if they are calls that are small, and of tasks that the worker knows: as many as it has {@linkcode
+   * Slot.appetite} for. When there are very many jobs they are like that, and this loop is most of what is done for each. How many it has
+   * sent; the others are in the queue as before.
    */
   sendCalls(queue: Queue<Ticket>): number {
     const { beside } = this.#thread;
@@ -459,7 +487,8 @@ export class Slot {
     if (this.#load === 0) this.#answeredNow();
     const { length: places } = this.#holdings;
     let run = this.#nextRun;
-    // One after the other, so that what is sent goes on with what was sent before: of the places, few are in use but for those that come last.
+    // One after the other, so that what is sent goes on with what was sent before: of the places, few are in use but for those that come
+    // last.
     while (this.#holdings[run % places]!.run !== undefined) run = this.#after(run);
     this.#nextRun = this.#after(run);
     const index = run % places;
@@ -482,7 +511,7 @@ export class Slot {
     return run + 1 < this.#mostRuns ? run + 1 : 0;
   }
 
-  /** The same back for what could not be sent; false if it has left the slot already. */
+  /** Undoes {@linkcode Slot.#hold} for what could not be sent; false if it has left the slot already. */
   #letGo(holding: Holding, ticket: Ticket, run: number): boolean {
     const isHeld = holding.run === run && holding.ticket === ticket;
     if (holding.run === run) this.#clear(holding);
@@ -499,9 +528,8 @@ export class Slot {
   }
 
   /**
-   * For how long what the worker runs of a job has run, in ms, by this time of day; undefined if it has not started it, or
-   * has finished with it. `item` is that of a
-   * chunk's items which it runs, counted from 1.
+   * For how long a job has run by this time of day, in ms, or, of a chunk, `item`: the one that runs, counted from 1. Undefined if the
+   * worker has not started the job, or has finished it.
    */
   runningFor(ticket: Ticket, today: number): { time: number; item: number } | undefined {
     const { claim } = this.#holdingOf(ticket);
@@ -512,8 +540,8 @@ export class Slot {
   }
 
   /**
-   * Looks at the worker, about once a second. Whether it was to take up something long ago and has not, although it runs nothing: what an earlier
-   * job left behind keeps it busy.
+   * To be asked about once a second: whether the worker was to take up something long ago and has not, although it runs nothing. Then what
+   * an earlier job left behind keeps it busy.
    */
   isKeptBusy(): boolean {
     const silent = !this.#heard && this.#isExpected();
@@ -546,22 +574,23 @@ export class Slot {
   }
 
   /**
-   * Takes back what the worker has not started, in the order in which it was sent, but for so many that are the first. What was moved to it stays there, as it cannot be sent
-   * anywhere else.
+   * Takes back what the worker has not started, in the order in which it was sent, but for the first so many. What was moved to it stays
+   * there, as it cannot be sent anywhere else.
    */
   withdrawAll(kept = 0): Ticket[] {
     const tickets = [...this.tickets()].filter((ticket) => ticket.transfer.length === 0 && !this.hasStarted(ticket));
     return tickets.sort((a, b) => a.sentAs - b.sentAs).slice(kept).filter((ticket) => this.withdraw(ticket));
   }
 
-  /** The same for what the worker cannot start at once: what it can, it may be taking up, and arguments may take long to be copied. */
+  /** The same, but for what the worker can start at once: it may be taking that up, as arguments may take long to be copied. */
   withdrawAhead(): Ticket[] {
     return this.withdrawAll(Math.max(0, this.#capacity - this.#running));
   }
 
   /**
-   * Whether the worker was sent jobs ahead of time, has answered none since this was asked before, nor is about to, and the last of them will have waited for so many ms since it
-   * did, as far as can be told: they could be run elsewhere. It is sent no more of them then until it answers.
+   * Whether one job holds up others that the worker was sent ahead of time, so that they could be run elsewhere: no answer has come since
+   * this was asked before, nor is on its way, and, as far as can be told, the last of them will have waited for so many ms since the
+   * latest. It is sent nothing ahead of time then until it answers.
    */
   isHeldUp(time: number): boolean {
     const wait = this.#now() - this.#answeredAt + this.#surplus * this.#thread.pace;
@@ -602,8 +631,8 @@ export class Slot {
   }
 
   /**
-   * Whether there are items on their way of a chunk that runs. After so many looks what was on its way at the first has arrived: there may be others without end, if the caller is
-   * slower than the worker.
+   * Whether items of a chunk that runs are on their way. After {@linkcode ITEM_LOOKS} those have arrived that were at the first look;
+   * others may follow without end, if the caller is slower than the worker.
    */
   #awaitsItems(): boolean {
     const awaits = this.#holdings.some((holding) => {
@@ -615,7 +644,7 @@ export class Slot {
     return awaits && this.#itemLooks <= ITEM_LOOKS;
   }
 
-  /** Lets go of a job that the worker runs: it is to be stopped soon, and is sent nothing any more. */
+  /** Lets go of a job that the worker runs. The worker is to be stopped soon, and is sent nothing any more. */
   condemn(ticket: Ticket): void {
     this.#condemned.add(ticket.run);
     this.curtail(ticket);
@@ -629,7 +658,7 @@ export class Slot {
     return this.#condemned.size > 0;
   }
 
-  /** True if what was to be stopped has come to its end: the worker goes on. */
+  /** Lets the worker go on if all that it was to be stopped for has come to its end; false if it has not. */
   reprieve(): boolean {
     for (const run of this.#condemned) {
       const holding = this.#heldAs(run);
@@ -663,8 +692,9 @@ export class Slot {
   }
 
   /**
-   * Ends it. What the worker held, and what stops it then at once, as far as its backend can; `gone` comes after that. Tasks that are told to stop may do anything, so what
-   * they held has its place before.
+   * Ends the slot. Tasks that are told to stop may do anything, so what the worker held is to have its place before `stop` is called.
+   *
+   * @returns What the worker held, and what stops it at once, as far as its backend can. `gone` comes after that.
    */
   end(reason: unknown): { left: LeftBehind; stop: () => void } {
     this.#state = "ended";
@@ -673,7 +703,9 @@ export class Slot {
     return { left, stop: () => runs || left.started.length > 0 ? this.#thread.stop({ reason }) : this.#thread.stop() };
   }
 
-  /** Notes that the worker was sent a task, unless it is one that it does not keep. What was sent meanwhile, out of a getter, may have been the same. */
+  /**
+   * Notes that the worker was sent a task, unless it does not keep that. A getter of what was sent may have sent the same task meanwhile.
+   */
   #learn({ key, name, func }: TaskMessage): void {
     if (func !== undefined || this.#known.has(key)) return;
     if (this.#known.size >= this.#holdings.length) this.#known.clear();
@@ -710,7 +742,7 @@ export class Slot {
     if (ticket !== undefined) this.#events.progressed(ticket, message);
   }
 
-  /** A job has ended, and not returned. It is let go of, if it is still held: an answer may come twice, and the second finds nothing. */
+  /** Lets go of a job that has ended and not returned, if it is still held: an answer may come twice, and the second finds nothing. */
   #answered(run: number, message: Answer | Extract<FromRuntime, { type: "skipped" }>): void {
     this.#heard = true;
     const holding = this.#heldAs(run);
@@ -725,7 +757,7 @@ export class Slot {
     this.#events.answered(ticket, message);
   }
 
-  /** Jobs have returned; they are let go of like one that has ended otherwise. Those that were taken back have nobody who would hear of them. */
+  /** Lets go of jobs that have returned, in the same way. Of those that were taken back nobody hears. */
   #returned(runs: number[], values: unknown[]): void {
     if (this.#state === "ended") return;
     this.#heard = true;
@@ -738,7 +770,7 @@ export class Slot {
     this.#events.returned(tickets, values);
   }
 
-  /** The tickets of those that are held still. Their values are the first ones then. */
+  /** The tickets of those that are still held. Their values are moved to the front of the list. */
   #letGoOfAll(runs: number[], values: unknown[]): Ticket[] {
     const tickets = new Array<Ticket>(runs.length);
     let left = 0;
@@ -768,7 +800,7 @@ export class Slot {
     return Atomics.load(this.#claims, claim);
   }
 
-  /** A worker is through with a job. */
+  /** Has observers know when the worker began and ended a job. */
   #observe({ claim }: Holding, ticket: Ticket): void {
     const index = claim / CLAIM_WORDS * 2;
     this.#observation!.ran(ticket, this.#times![index]!, this.#times![index + 1]!);
@@ -822,8 +854,8 @@ export class Slot {
 }
 
 /**
- * The job of whose message a worker has died. Messages are read in their order, so it is the first that was not started. A heap may have been filled by what ran, too: not if that
- * came after it.
+ * The job of whose message a worker has died, if it has died of one. Messages are read in their order, so it is the first that was not
+ * started. A heap may have been filled by what ran as well, unless all of that was sent later.
  */
 function suspectOf({ unread, memoryLimit }: Death, { started, unstarted }: LeftBehind, posted: Set<Ticket>): Ticket | undefined {
   const first = unstarted.find((ticket) => posted.has(ticket));
