@@ -6,7 +6,10 @@ import { atNextTick, soon } from "./soon.ts";
 export interface LineMemory {
   requests: QueueMemory;
   replies: QueueMemory;
-  /** The words {@linkcode WORKER}, {@linkcode CALLER} and {@linkcode MAY_SPIN}, and at {@linkcode PACE} a double: each in a cache line of its own. */
+  /**
+   * The words {@linkcode WORKER}, {@linkcode CALLER} and {@linkcode MAY_SPIN}, and at {@linkcode PACE} a double: each in a cache line of
+   * its own.
+   */
   bells: SharedArrayBuffer;
 }
 
@@ -27,52 +30,69 @@ export const LISTENING = 2;
 /** It is awake, and goes to its event loop before it would sleep: there is a message. */
 export const CALLED = 3;
 
-/** The kind of a request that says: the next one comes by the port. Other kinds are the keys of tasks. */
+/** The kind of a request that says that the next one comes by the port. Other kinds are the keys of tasks. */
 export const BY_PORT = -1;
-/** The kind of one that is a chunk of a map: the label is its message. */
+/** The kind of a request that is a chunk of a map: the label is its message. */
 export const CHUNK = -2;
-/** Kinds of replies. */
+/** The kind of a reply whose label is what a job returned. Those below are kinds of replies, too. */
 export const RETURNED = 1;
+/** A chunk had been taken back before it was started. */
 export const SKIPPED = 2;
-/** One item of a chunk: the value is that of the item whose index follows. */
+/** The label is what an item of a chunk returned, whose index follows. */
 export const ITEM = 3;
-/** The value is what a task threw, taken apart; of a chunk, for the item whose index follows. */
+/** The label is what a job threw, taken apart. */
 export const THREW = 4;
+/** The label is what an item of a chunk threw, taken apart, whose index follows. */
 export const ITEM_THREW = 5;
-/** Several items of a chunk, or its end: the label is their values, then come the index of the first, whether they are the last, and the time that the chunk has taken. */
+/**
+ * The label is what several items of a chunk returned, or nothing at its end. The index of the first follows, whether they are the last,
+ * and the time that the chunk has taken.
+ */
 export const ITEMS = 6;
 
-/** For so many cells of eight bytes there is room at a time, each way: as many as there may be sent ahead, if they take 16 cells each. A number takes one, or four if it does not go on. */
+/**
+ * Room for so many cells of eight bytes, each way. That is enough for as many jobs as may be sent ahead, if they take 16 cells each; one of
+ * a number takes one cell if it goes on with the one before, else four. Fewer, and jobs that could be sent ahead wait; more only take
+ * memory.
+ */
 const CELLS = 2 ** 14;
 
-/** So many bytes of long texts and buffers, each way: room for a quarter of that in one record. Less, and more of them go by messages; more, and they fall out of the caches of a core. */
+/**
+ * Room for so many bytes of long texts and buffers, each way, of which one value may have a quarter. Less, and more of them go by messages;
+ * more, and they fall out of the caches of a core.
+ */
 const BULK = 2 ** 20;
 
 /**
- * A worker that sleeps is woken amid a turn when it has so many ms of work, which is what it takes to be woken, but not for fewer jobs than the first number, nor for more than the second, in
- * which the caller may be wrong about that. Less, and it is through with them before the next ones come, and is woken for each few; more, and it waits for its caller.
+ * A worker that sleeps is woken amid a turn when it has so many ms of work, which is how long waking it takes: never for fewer jobs than
+ * the first of these numbers, and always for as many as the second, as the caller may be wrong about how long they take. Less, and the
+ * worker is through before the next ones come, and is woken for each few; more, and it waits for its caller.
  */
 const WORTH_WAKING = 0.05, FEWEST = 64, MOST = 256;
 
 /**
- * How many cores there are. Who spins keeps one from those that compute. So a worker, which looks for its next job while the caller is about to send that, does so only while no more workers have jobs than
- * there are cores beside that of the caller.
+ * How many cores there are. Who spins keeps one from those that compute. So a worker spins for its next job only while no more workers have
+ * jobs than there are cores beside that of the caller.
  */
 export const CORES: number = navigator.hardwareConcurrency;
 
 /**
- * Where but one worker has jobs, and they are due in less than so many ms, the caller spins as long before it waits: to be woken takes 5 to 80 µs. More, and the thread does nothing
- * else for longer than that. Where several have jobs, the replies of others would wait meanwhile.
+ * Where only one worker has jobs, and they are due in less than so many ms, the caller spins for as long before it waits: being woken takes
+ * 5 to 80 µs. Less, and it is woken more often; more, and its thread does nothing else for longer. Where several workers have jobs, the
+ * replies of the others would wait meanwhile.
  */
 const DUE_SOON = 0.05;
 
-/** A caller of jobs that take less than so many ms takes their replies without a turn of the event loop: that takes as long as half of one. */
+/**
+ * A caller of jobs that take less than so many ms takes their replies without a turn of the event loop: that takes as long as half of one.
+ */
 const QUICK = 0.01;
 
 /**
- * A worker that has more to do holds the replies of short jobs back for less than a millisecond, as line_end.ts tells. What it does next may take
- * long, so they are looked for as well, so often until there were none twice in a row: the worker has been with one job since, and rings when it
- * is through. In ms; Deno's timers take one more.
+ * A worker that has more to do holds back the replies of short jobs for less than a millisecond, as line_end.ts tells. What it does next
+ * may take long, so the caller looks for them as well, every so many ms (Deno's timers take one more), until it has found none so many
+ * times in a row: then the worker has been with one job since, and rings when it is through. More often, and looks in vain take time; less
+ * often, and results wait.
  */
 const LOOK_EVERY = 1, LOOKS = 2;
 
@@ -88,12 +108,13 @@ export interface LineEvents {
 }
 
 /**
- * The caller's end of the line to a worker: a port, and beside it shared memory for what is small. A job that is written there is with the worker
- * at once; all jobs of a turn wake it together; and a reply is with the caller even if the worker is halted a moment later. So a call costs far
- * less than a message each way, and calls need not be gathered into chunks by whoever makes them.
+ * The caller's end of the line to a worker: a port, and beside it shared memory for what is small. A job that is written there is with the
+ * worker at once; all jobs of a turn wake it together; and a reply is with the caller even if the worker is halted a moment later. So a
+ * call costs far less than a message each way, and calls need not be gathered into chunks by whoever makes them.
  *
- * After a job the worker waits for the next one for a few milliseconds in `Atomics.wait`, the caller in `Atomics.waitAsync`: to be woken from there takes less than a message to
- * an event loop. Before that either may spin for a moment, which takes less still. Then the worker goes back to its event loop, so that nothing is used when nothing is done.
+ * After a job the worker waits for the next one for a few milliseconds in `Atomics.wait`, and the caller in `Atomics.waitAsync`: being
+ * woken from there takes less than a message to an event loop. Before that either may spin for a moment, which takes less still. After it
+ * the worker goes back to its event loop, so that nothing is used while nothing is done.
  */
 export class Line {
   readonly memory: LineMemory;
@@ -107,21 +128,23 @@ export class Line {
   #open = 0;
   /** Which of them are chunks. */
   #chunks = new Set<number>();
-  /** How many jobs the worker was sent in this turn and not woken for; and whether it is to be at the end of it. */
+  /** How many jobs the worker was sent in this turn without being woken. */
   #unheard = 0;
+  /** Whether it is to be woken at the end of the turn. */
   #wakesAtEnd = false;
+  /** Whether somebody takes replies, or waits for them. */
   #listening = false;
   /**
-   * The last run that was posted when the queue had no room to say whose turn it is, until it is answered. Nothing goes by the queue meanwhile: it would overtake that, and
-   * may need the task that comes with it.
+   * The last run that was posted without a word in the queue, which had no room, until it is answered. Nothing goes by the queue meanwhile:
+   * it would overtake that run, and may need the task that comes with it.
    */
   #unannounced: number | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #emptyLooks = 0;
-  /** Items that have arrived and were not received. */
+  /** Items that have arrived and were not told of yet. */
   #items: (ItemsMessage & { values: unknown[] }) | undefined;
   #closed = false;
-  /** Whether there is something that no worker of ours writes: a task has had the memory in its hands. */
+  /** Whether something cannot be read: no worker of ours has written that, but a task that has got hold of the memory. */
   #unreadable = false;
 
   constructor(port: MessagePort, events: LineEvents) {
@@ -157,7 +180,7 @@ export class Line {
       return this.#hail();
     }
     if (message.type === "chunk" && this.#writeChunk(message)) return;
-    // First, since a message may have the worker run at once in the place of this thread, and look in vain for whose turn it is.
+    // First, since the message may have the worker run at once, in the place of this thread, and look in vain for whose turn it is.
     const inTurn = this.#requests.hasRoom && this.#requests.push(BY_PORT, 0, 0, []);
     try {
       this.#port.postMessage({ ...message, inTurn } satisfies ToWorker, transfer as Transferable[]);
@@ -173,14 +196,17 @@ export class Line {
   }
 
   /**
-   * Writes a job where the worker finds it, if it is small; false if it has to be posted. What the task is the worker knows by this key. To {@linkcode Line.ring} is next, once
-   * for many.
+   * Writes a job, whose task the worker knows by this key, where it finds it; false if the job has to be posted. {@linkcode Line.ring}
+   * comes after it, once for many.
    */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     return this.#unannounced === undefined && this.#requests.push(key, run, id, args);
   }
 
-  /** Writes a chunk of numbers where the worker finds it; false if it has to be posted: to write objects takes as long as to have a message copy them. */
+  /**
+   * Writes a chunk of numbers where the worker finds it; false if it has to be posted: to write objects takes as long as to have a message
+   * copy them.
+   */
   #writeChunk(message: RunMessage & { type: "chunk" }): boolean {
     const { items, numbers } = message;
     if (this.#unannounced !== undefined || !ArrayBuffer.isView(items) || numbers !== undefined) return false;
@@ -198,7 +224,9 @@ export class Line {
     if (wasBusy !== isBusy && !this.#closed) busyLines += isBusy ? 1 : -1;
   }
 
-  /** Whether a call may have been refused because much of the room is taken; or because one is being written, whose getter asks. */
+  /**
+   * Whether a call may have been refused because much of the room is taken, or because a getter has called while another is being written.
+   */
   get isFull(): boolean {
     return this.#requests.isCrowded;
   }
@@ -216,7 +244,7 @@ export class Line {
     this.#replies.reuse(buffer);
   }
 
-  /** The worker is awake, and may have taken up already what was sent, or it has to be woken first. */
+  /** Sees to it that replies are taken. A worker that is `awake` may have taken up already what it was sent. */
   #expectReply(awake: boolean): void {
     this.#emptyLooks = 0;
     if (!this.#listening) {
@@ -237,7 +265,7 @@ export class Line {
     this.#events.delivered();
   }
 
-  /** Takes the replies that are there by now. Those by the port cannot be had before their turn without others overtaking them. */
+  /** Takes the replies that are in shared memory by now. Those that come by the port have their turn later: others would overtake them. */
   drain(): void {
     if (!this.#hasReply) return;
     this.#emptyLooks = 0;
@@ -247,7 +275,10 @@ export class Line {
     this.#events.delivered();
   }
 
-  /** Takes what jobs have returned by now, up to a reply of another kind, amid a turn of the caller that has more to send: the worker is not to wait for the end of it. */
+  /**
+   * For amid a turn of a caller that has more to send: wakes the worker, which is not to wait for the end of it, and takes what jobs have
+   * returned, up to a reply of another kind.
+   */
   takeReturned(): void {
     if (this.#unheard > 0) this.#wakeNow();
     if (this.#closed || this.#items !== undefined || !this.#hasReply || this.#replies.nextKind !== RETURNED) return;
@@ -260,17 +291,17 @@ export class Line {
     return this.#replies.hasNext && !this.#unreadable;
   }
 
-  /** Whoever takes replies does not expect the end of the worker then, so that is told of later. */
+  /** Gives the worker up. That is told of later, as whoever takes replies does not expect it. */
   #giveUp(): void {
     this.#unreadable = true;
     queueMicrotask(this.#events.unreadable);
   }
 
-  /** Receives the next reply, and, if a job returned that, what others have that follow it. */
+  /** Receives the next reply, or, if that is what a job returned, all of that kind that follow it. */
   #receive(): void {
     const replies = this.#replies;
     const kind = replies.nextKind;
-    // Whose turn it is when those before have been told may be another one.
+    // First, as telling of items may lead here again, so that the next reply is another one after it.
     if (this.#items !== undefined && kind !== ITEM && kind !== ITEM_THREW) return this.#receiveItems();
     if (kind === RETURNED) return this.#receiveReturned();
     try {
@@ -292,7 +323,7 @@ export class Line {
       this.#replies.takeAll(RETURNED, runs, values);
     } catch {
       this.#giveUp();
-      // Of the one that cannot be read there is the run alone.
+      // Of the reply that cannot be read there is the run, and no value.
       runs.length = values.length;
     }
     this.#answered(runs);
@@ -317,12 +348,12 @@ export class Line {
   /** Items that follow each other are received together. */
   #gather(run: number, from: number, value: unknown, threw: boolean): void {
     const before = this.#items;
-    // Between two there may be some whose results are in memory.
+    // Between two of them there may be some whose results are in memory.
     const follows = before?.run === run && before.from + before.values.length === from;
     const items = follows ? before : this.#items = { type: "items", run, from, values: [], thrown: [], last: false, elapsed: 0 };
     items.values.push(threw ? undefined : value);
     if (threw) items.thrown.push([from, value as Thrown]);
-    // Not before this one is noted: what is told may lead to the next.
+    // Not before this one is noted: telling may lead to the next.
     if (before !== undefined && !follows) this.#events.message(before);
   }
 
@@ -341,7 +372,7 @@ export class Line {
     Atomics.notify(this.#bells, CALLER);
   }
 
-  /** Once for all that is sent in this turn, or whenever that is enough for the worker to go ahead with. Whether the worker is awake. */
+  /** Wakes the worker at the end of the turn, or as soon as it has enough to go ahead with. Whether it is awake already. */
   #wakeSoon(calls: number): boolean {
     if (Atomics.load(this.#bells, WORKER) === AWAKE) return true;
     this.#unheard += calls;
@@ -387,15 +418,15 @@ export class Line {
     else atNextTick(this.#take);
   };
 
-  /** Whether all its jobs are due in no time, and nobody else's. */
+  /** Whether all its jobs are due in no time, and nobody else has any. */
   get #areDue(): boolean {
     if (this.#open === 0 || this.#open * this.pace >= DUE_SOON) return false;
     return busyLines === 1 && CORES > 1 && Atomics.load(this.#bells, WORKER) === AWAKE;
   }
 
   /**
-   * Waits for replies. Where the worker has to be woken this comes before it is: Deno hears too late, by half a millisecond, of one in seven replies that come
-   * while it is about to wait.
+   * Waits for replies. A worker that has to be woken is so after this: of one in seven replies that come while Deno is about to wait it
+   * hears half a millisecond too late.
    */
   #listen(): void {
     if (this.#closed) return;
@@ -407,7 +438,7 @@ export class Line {
     else soon(this.#woken);
   }
 
-  /** What is held back is never the last, unless it is of a chunk. */
+  /** Has replies looked for that the worker may hold back: these are never the last, but for those of a chunk. */
   #lookSoon(): void {
     if ((this.#open > 1 || this.#chunks.size > 0) && this.#emptyLooks < LOOKS && !this.#closed) {
       this.#timer ??= setTimeout(this.#look, LOOK_EVERY);
@@ -426,7 +457,10 @@ export class Line {
     this.#take();
   };
 
-  /** Takes replies as long as there are some at every turn of the event loop: to wait and be woken for each costs the worker and the caller more. */
+  /**
+   * Takes replies, for as long as there are some at each turn of the event loop: to wait, and be woken for each, costs worker and caller
+   * more.
+   */
   #take = (): void => {
     if (this.#closed) return;
     this.drain();
