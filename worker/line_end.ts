@@ -12,15 +12,18 @@ export interface LineEndParts {
 
 /** The worker's end of a line. */
 export interface LineEnd {
-  /** A job, or something like a knock, has come by the port. */
+  /** A job has come by the port, or a message that is to wake the worker. */
   receive(message: RunByPort | { type: "wake" }): void;
-  /** Sends what a job returned if it is small, and has gone what was to be moved with it; false if it has to go by the port. */
+  /**
+   * Sends what a job returned if it is small, and takes what was to be moved with it out of the task's hands; false if it has to go by the
+   * port.
+   */
   returned(run: number, value: unknown, transfer?: Transferable[]): boolean;
   /** The same for another reply. */
   reply(message: FromRuntime, transfer?: Transferable[]): boolean;
-  /** A reply that could not be sent has gone by the port. */
+  /** A reply that could not be sent here has gone by the port. */
   posted(message: FromRuntime): void;
-  /** Gives it memory that is in no other hands: an argument, or the items of a chunk, may lie there. */
+  /** Gives it memory that is in no other hands: what is read next, an argument or the items of a chunk, may lie there. */
   reuse(buffer: ArrayBuffer): void;
   /** Says nothing any more. */
   close(): void;
@@ -38,33 +41,38 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const WORKER = 0, CALLER = 16, MAY_SPIN = 48, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1, CHUNK = -2;
   const RETURNED = 1, SKIPPED = 2, ITEM = 3, THREW = 4, ITEM_THREW = 5, ITEMS = 6;
   /**
-   * How long the worker sleeps beside its event loop before it goes back to it, in ms, and how long it works beside it. Shorter, and callers that take their
-   * time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open wait for longer.
+   * How long the worker sleeps beside its event loop before it goes back to it, and how long it works beside it, in ms. Shorter, and
+   * callers that take their time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open
+   * wait for longer.
    */
   const SLEEP = 4, LONGEST_STRETCH = 4;
   /**
-   * After so few jobs in a row the worker spins for so many ms until the next one is there, before it sleeps, if the caller says that there is a core for that: a caller that makes one
-   * call after another, or some at a time, is answered without waking a core, in a tenth of the time. Shorter, and one that has to be woken comes too late; longer, and more of the
-   * core is burned when nothing comes. Where there are more jobs there is no hurry.
+   * After no more than so many jobs in a row the worker spins for so many ms for the next one, before it sleeps, if the caller says that
+   * there is a core for that: a caller that makes one call after another, or some at a time, is then answered without waking a core, in a
+   * tenth of the time. Shorter, and a caller that has to be woken comes too late; longer, and more of the core is burned when nothing
+   * comes. After more jobs there is no hurry.
    */
   const FEW = 2, SPIN = 0.2;
-  /** The same of jobs that take less than so many ms: where they take longer, several workers share them. */
+  /** How many are few if jobs take less than so many ms: where they take longer, several workers share them. */
   const SHORT = 0.05, FEW_IF_SHORT = 32;
   /**
-   * Of those that take less than so many ms the caller has more to do for each than the worker. So the worker may spin after this many as well, which is what a caller hands out in a
-   * turn, once it has done so many: until then V8 compiles what runs, and to spin takes a core from that.
+   * How many are few if jobs take less than so many ms, for each of which the caller has more to do than the worker: as many as a caller
+   * hands out in a turn. But only once the worker has done so many as the third of these says: until then V8 compiles what runs, and
+   * spinning takes a core from that.
    */
   const TINIEST = 0.002, FEW_IF_TINIEST = 1024, WARM = 50_000;
   /**
-   * A caller that sleeps is not woken for each of many jobs that take longer than so many ms, but after so many. Longer, and results are held back for longer;
-   * shorter, and the caller takes more of the cores that workers compute on. Shorter jobs than that keep a caller awake anyway.
+   * A caller that sleeps is not woken for each of many jobs that take longer than so many ms, but after as many ms as the second of these
+   * says. Longer, and results are held back for longer; shorter, and the caller takes more of the cores that workers compute on. Shorter
+   * jobs keep a caller awake anyway.
    */
   const WORTH_HOLDING = 0.02, LONGEST_HELD = 0.8;
   /** How much the latest job counts in the pace. */
   const LATEST = 0.2;
   /**
-   * The clock is read after so many jobs that take less than so many ms, or before the worker waits: a reading takes as long as a job then. Calls of one task follow each other without
-   * a turn of the microtasks until then. More, and a job that takes longer is noticed after more others.
+   * Where jobs take less than so many ms the clock is read after so many, or before the worker waits: reading it takes as long as such a
+   * job. Until then calls of one task follow each other without a turn of the microtasks. Fewer, and the clock takes more of the time;
+   * more, and a job that takes longer is noticed after more others.
    */
   const TINY = 0.005, FEW_TINY = 8;
   const nothing: unknown[] = [];
@@ -80,8 +88,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const pace = new Float64Array(memory.bells);
   const requests = openSharedQueue(memory.requests);
   const replies = openSharedQueue(memory.replies);
-  /** Jobs that have come by the port, and for how many of them the queue has said that it is their turn. */
+  /** Jobs that have come by the port. */
   const byPort: RunByPort[] = [];
+  /** For how many of them the queue has said that it is their turn. */
   let turnsOfPort = 0;
   /** Whether the last job has come by the port, as the next one then will: there is no sooner way to hear of it than the event loop. */
   let cameByPort = false;
@@ -89,17 +98,19 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const byPortToo = new Set<number>();
   let working = false;
   let turnBegan = 0;
-  /** When the jobs began that were not timed yet, and how many they are. */
+  /** When the jobs began that were not timed yet. */
   let begin = 0;
+  /** How many those are. */
   let untimed = 0;
   /** How many jobs there were since it slept. */
   let inARow = 0;
   /** How many there were before. */
   let jobsBefore = 0;
-  /** Whether there are replies that the caller was not woken for, and since when. */
+  /** Whether there are replies that the caller was not woken for. */
   let held = false;
+  /** Since when; 0 until the clock is read. */
   let heldSince = 0;
-  /** When there were items last of a chunk that goes on. */
+  /** When items were last sent of a chunk that goes on. */
   let itemsAt = 0;
   /** When the job began that occupies the runtime. */
   let occupiedSince: number | undefined;
@@ -109,7 +120,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     if (working) return;
     working = true;
     store(bells, WORKER, AWAKE);
-    // With nothing beneath: the platform takes 10 µs for each frame in the stack of an error, and those of the event loop are of use to nobody.
+    // So that nothing is beneath on the stack: Deno takes 10 µs for each frame in the stack of an error, and those of the event loop are of
+    // use to nobody.
     await undefined;
     begin = turnBegan = clock();
     untimed = 0;
@@ -165,7 +177,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     untimed = 0;
     if (held) {
       if (heldSince === 0) heldSince = now;
-      // After one that took long the caller does not look any more.
+      // After a job that took long the caller does not look for replies any more.
       if (!requests.hasNext || took > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
     }
     return now - turnBegan >= LONGEST_STRETCH;
@@ -173,13 +185,13 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
 
   /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */
   function sleep(): boolean {
-    // A job that has come by the port is about to have its turn: nobody would send a message to say so.
+    // A job that has come by the port is about to have its turn, of which no message would tell.
     if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
       const spins = inARow <= fewJobs() && bells[MAY_SPIN] === 1;
       jobsBefore += inARow;
       inARow = 0;
       if (spins && requests.spin(SPIN)) return true;
-      // Unless it is called, which it may be at any moment from now on.
+      // Unless it is called to its event loop, which it may be at any moment.
       if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
       compareExchange(bells, WORKER, ASLEEP, AWAKE);
       if (requests.hasNext || byPort.length > 0) return true;
@@ -188,7 +200,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
   }
 
-  /** How many are few, as jobs are lately. */
+  /** How many jobs in a row are few, as they are lately. */
   function fewJobs(): number {
     if (pace[PACE]! >= SHORT) return FEW;
     return pace[PACE]! < TINIEST && jobsBefore > WARM ? FEW_IF_TINIEST : FEW_IF_SHORT;
@@ -196,12 +208,15 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
 
   /** Tells the caller of a reply, or will. */
   function announce(): void {
-    // Not what settles while nothing else runs: there may be nothing for long.
+    // What settles while the worker does not work is not held back: there may be nothing else for long.
     if (working && pace[PACE]! > WORTH_HOLDING) held = true;
     else ring();
   }
 
-  /** The same for items of a chunk that goes on, and that may be long with the next one: but while some follow soon, the caller looks for them. */
+  /**
+   * The same for items of a chunk that goes on, whose next item may take long. While they follow each other soon, the caller looks for
+   * them.
+   */
   function announceItems(): void {
     const now = clock();
     const mayWait = now - itemsAt < LONGEST_HELD;
@@ -234,7 +249,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     }
   }
 
-  /** The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived. */
+  /**
+   * The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived.
+   */
   function writeItems(message: ItemsMessage, transfer: Transferable[] | undefined): boolean {
     const { run } = message;
     const movable = transfer === undefined || transfer.length === 0 || message.values?.length === 1 && areBuffers(transfer);
@@ -250,18 +267,18 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     return error === undefined ? replies.push(ITEM, run, values![0], [from]) : replies.push(ITEM_THREW, run, error[1], [from]);
   }
 
-  /** Whether there are but buffers that can be moved, of constant size: where they are small they are copied. */
+  /** Whether all are buffers of constant size that can be moved: small ones are copied instead. */
   function areBuffers(list: Transferable[]): list is ArrayBuffer[] {
     return list.every((each, i) => each instanceof Buffer && !each.detached && !each.resizable && list.indexOf(each) === i);
   }
 
-  /** Takes them out of the task's hands, to which it makes no difference how small they are. */
+  /** Takes buffers out of the task's hands, as if they were moved: to the task it makes no difference how small they are. */
   function detach(buffers: ArrayBuffer[]): void {
     for (const buffer of buffers) {
       try {
         requests.reuse(apply(moveAway, buffer, nothing));
       } catch {
-        // That of a WebAssembly memory stays.
+        // That of a WebAssembly memory cannot be taken.
       }
     }
   }
