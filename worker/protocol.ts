@@ -20,10 +20,13 @@
  *    |            <-- dying ---------------- |    at any time, and last
  * ```
  *
- * What is small goes beside the port, through shared memory: {@linkcode Line} sees to that. And there are the claims, an Int32Array in shared memory with three words for each job that a worker may hold: who has it,
- * which of its items is next, and when it or its last item was started (the time of day, cut to 32 bits). A job that was sent is claimed by a compare-and-exchange: by the worker, which then runs it, or by the slot, which
- * then knows that it will never run. In the same way the worker claims each item of a chunk before it starts it, and the slot all that are left.
- * So what `cancel()` and `running()` say is exact at any moment, and so is what a death took.
+ * What is small goes beside the port, through shared memory: {@linkcode Line} sees to that.
+ *
+ * And there are the claims, an Int32Array in shared memory with three words for each job that a worker may hold: who has it, which of its
+ * items is next, and when it or its last item was started (the time of day, cut to 32 bits). A job that was sent is claimed by a
+ * compare-and-exchange: by the worker, which then runs it, or by the slot, which then knows that it will never run. In the same way the
+ * worker claims each item of a chunk before it starts it, and the slot all that are left. So what `cancel()` and `running()` say is exact
+ * at any moment, and so is the account of what a death took.
  *
  * @module
  */
@@ -54,13 +57,15 @@ export interface TaskMessage {
   text?: string;
   /** The function itself: only where nothing has to be copied. It comes with every message, and is not kept. */
   func?: (...args: unknown[]) => unknown;
-  /** Of no concern to the worker: whether calls of it went beside messages, when jobs were tiny. */
+  /** Whether calls of it have gone beside messages. The worker does not need to know. */
   isSmall?: boolean;
 }
 
 /** Names a job to its worker. */
 export interface RunHeader {
-  /** Tells apart the jobs that a slot has sent. Modulo the number of jobs for which there are claims, it says which are this one's. */
+  /**
+   * Tells apart the jobs that a slot has sent. Modulo the number of jobs for which there are claims, it says which claims are this one's.
+   */
   run: number;
   task: TaskMessage;
   id: string | number;
@@ -71,12 +76,15 @@ export interface RunHeader {
 /** A job, or a chunk of a map. */
 export type RunMessage = RunHeader & ({ type: "run"; args: readonly unknown[] } | ChunkPart);
 
-/** One that comes by the port; it waits until the line says that it is its turn, or has it at once. Nothing comes in the place of one that cannot be sent. */
+/**
+ * A job or a chunk that comes by the port. With `inTurn` it waits until the queue says that it is its turn; "nothing" comes in the place of
+ * one that could not be sent.
+ */
 export type RunByPort = (RunMessage | { type: "nothing" }) & { inTurn: boolean };
 
 interface ChunkPart {
   type: "chunk";
-  /** Those that are to be run: an array; a Float64Array of as many numbers is as good, and far cheaper. */
+  /** The items that are to be run: an array, or, far cheaper, a Float64Array if all are numbers. */
   items: ArrayLike<unknown>;
   /** The index of the first of them in the chunk. */
   from: number;
@@ -91,9 +99,10 @@ interface ChunkPart {
 }
 
 /**
- * In the memory for a chunk's numbers, two words and then, from this byte on, a double for each item: the worker has put the results of the items there from the one with the
- * index in the first word to the one before the index in the second. So they are with the caller before the next item is started, whatever happens to the worker then, for much
- * less than a message each. When the first word changes, it does so before the second.
+ * The memory for a chunk's numbers begins with two words; from this byte on there is a double for each item. The words are indexes: the
+ * worker has put results there from the item of the first up to, but not including, that of the second. So they are with the caller before
+ * the next item is started, whatever happens to the worker then, for much less than a message each. When the first word changes, it does so
+ * before the second.
  */
 export const NUMBERS = 8;
 
@@ -135,7 +144,7 @@ export type FromWorker =
 /** What the part of a worker says that runs tasks. */
 export type FromRuntime = Exclude<FromWorker, { type: "alive" | "dying" }>;
 
-/** What a worker was doing when it could not start. */
+/** In which stage a worker could not start. */
 export type StartStage = "loading" | "initializing";
 
 /** Outcomes of consecutive items of a chunk. */
@@ -145,8 +154,8 @@ export interface ItemsMessage {
   /** The index of the first of them. */
   from: number;
   /**
-   * What the task returned; a hole's worth of undefined where it threw. Numbers may come as a Float64Array, or are in the memory for
-   * them: undefined then.
+   * What the task returned, and undefined where it threw. Numbers may come as a Float64Array; undefined if they are in the memory for
+   * numbers.
    */
   values: ArrayLike<unknown> | undefined;
   /** What it threw, by index in the chunk. */
@@ -208,7 +217,7 @@ export interface Beside {
    * @throws {unknown} What a getter of an argument throws. Nothing was sent then.
    */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean;
-  /** Has it take up so many calls: to be called after the last of them. */
+  /** Has the thread take up so many calls: to be called after the last of them. */
   ring(calls: number): void;
   /** Amid a turn that takes its time: tells of what jobs have returned by now, and has the thread take up what it was sent. */
   takeReturned(): void;
@@ -233,8 +242,8 @@ export interface Thread {
   /** Tells at once of what has arrived by now in shared memory. */
   drain(): void;
   /**
-   * Stops the thread at once, as far as the backend can. With `abort` jobs still run: where they cannot just be killed, their signals abort with
-   * this reason first.
+   * Stops the thread at once, as far as the backend can. With `abort` jobs still run: where they cannot just be killed, their signals abort
+   * with this reason first.
    */
   stop(abort?: { reason: unknown }): void;
 }
@@ -244,7 +253,7 @@ export interface ThreadEvents {
   /** It can be sent messages. */
   alive(): void;
   message(message: FromRuntime): void;
-  /** The same as messages that jobs returned these, for which none were made. The lists are the listener's to change. */
+  /** Jobs returned these: the same as a message for each, without making any. The lists are the listener's to change. */
   returned(runs: number[], values: unknown[]): void;
   /** There are no more messages at this moment: time to act on those that came. */
   delivered(): void;

@@ -1,26 +1,31 @@
 /**
- * After so many ms without a whole turn of the event loop, what would come next waits for one. Shorter costs turns, longer lets network and Ctrl-C wait for short jobs that follow
- * each other.
+ * After so many ms without a whole turn of the event loop, what would come next waits for one. Shorter costs turns; longer has network and
+ * Ctrl-C wait while short jobs follow each other.
  */
 const LONGEST_STRETCH = 10;
 
-/** Where there is always something to do, Deno 2.9 looks at sockets and signals at one tick of the event loop in about sixty (tokio's `event_interval`). A tick takes a µs or two. */
+/**
+ * A whole turn is so many ticks of the event loop: where there is always something to do, Deno 2.9 looks at sockets and signals at one tick
+ * in about sixty (tokio's `event_interval`). A tick takes a µs or two.
+ */
 const TICKS = 64;
 
 /**
- * A turn in which others have been at work for so many ms is over before that: they have had theirs. Shorter, and on a busy machine a turn is over before there was one; longer, and
- * what would come next waits for the work of all of its ticks.
+ * A turn is over before that if it has taken so many ms: others have been at work in it. Shorter, and on a busy machine a turn is over
+ * before there was one; longer, and what would come next waits for the work of all its ticks.
  */
 const LONGEST_TURN = 2;
 
 let lastTurn = performance.now();
-/** There while one is taken. */
+/** The turn that is being taken. */
 let turn: Promise<void> | undefined;
 
 /** A tick of the event loop, at once: `setTimeout` would let a millisecond pass, and `Atomics.waitAsync` the program end. */
 declare const setImmediate: (callback: () => void) => unknown;
 
-/** Calls back before other work of the event loop, unless that has waited long. The function that is returned calls off what has to wait. */
+/**
+ * Calls back before other work of the event loop, unless that has waited long. The function that is returned calls off what has to wait.
+ */
 export function soon(callback: () => void): () => void {
   if (isTurnDue()) return afterTurn(callback);
   queueMicrotask(callback);
