@@ -4,13 +4,18 @@ import type { ErrorMessage, ExportMessage, FromRuntime, ItemsMessage, TaskMessag
 export interface RuntimeHost {
   /** Sends a message to the slot, and moves with it what is to be moved. */
   post(message: FromRuntime, transfer?: Transferable[]): void;
-  /** Sends what a job returned, if that is small enough to go without a message; false if it is not. What is to be moved with it is gone then, as if it was. */
+  /**
+   * Sends what a job returned, if that is small enough to go without a message, and takes from the task what was to be moved with it; false
+   * if it is not.
+   */
   returned?(run: number, value: unknown, transfer?: Transferable[]): boolean;
   /** Makes something thrown fit to be sent. */
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
   /** Import the task modules. */
   imports: (() => Promise<Record<string, unknown>>)[];
-  /** Takes back the memory of a chunk's items, which is in nobody else's hands then; left out where what is sent stays in somebody's. */
+  /**
+   * Takes back the memory of a chunk's items, which is in no other hands; left out where nothing is copied, so that it is in the caller's.
+   */
   reuse?(buffer: ArrayBuffer): void;
   /** Called when there is room for a job again, after there was none. */
   hasRoom?(): void;
@@ -34,18 +39,22 @@ export interface Calls {
 export interface Runtime {
   /** Takes a message of the slot's; a job only if there is room. */
   receive(message: ToRuntime): void;
-  /** Runs so many calls at the most, as long as there is room, each for the first time, of a task that is known already: how many. */
+  /**
+   * Runs calls of a task that is known already, each for the first time, as long as there is room.
+   *
+   * @returns How many, at most as many as it may.
+   */
   callAll(calls: Calls, most: number): number;
   /** Whether it takes a job now. */
   readonly hasRoom: boolean;
   /** Whether it runs no job. */
   readonly idle: boolean;
   /**
-   * A turn of the event loop. Not by a message to itself: Deno then looks at timers and sockets only at one turn in sixty (tokio's `event_interval`), as the loop has always
-   * something to do.
+   * Lets the event loop have a turn. Not by a message to itself: the loop would always have something to do, and Deno then looks at timers
+   * and sockets at one tick in sixty alone (tokio's `event_interval`).
    */
   turn(): Promise<void>;
-  /** Sends something thrown outside of any job: has it sent in a form that can be. */
+  /** Has something sent that was thrown outside of any job, in a form that can be. */
   sendThrown(thrown: unknown, send: (thrown: Thrown) => void): void;
   /** Sends what is finished and was held back, and starts nothing any more: for a thread that is about to end. */
   end(): void;
@@ -66,21 +75,29 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, NUMBERS = 8;
   /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
   const GATHER = 1;
-  /** So many items at the most are run between two looks at the clock. */
+  /**
+   * So many items at the most are run between two looks at the clock: more, and results of slower ones wait; fewer, and the clock takes
+   * more of the time.
+   */
   const LONGEST_STRIDE = 512;
   /** So many numbers are cheaper to send in a typed array. */
   const WORTH_PACKING = 16;
   /** A copy of so many bytes, which nobody else has, is cheaper to move than to copy once more. */
   const WORTH_MOVING = 4096;
-  /** A message takes less to arrive, in ms: longer, and a change of the time of day might not be noticed. */
+  /**
+   * A message takes less than so many ms to arrive. Longer, and a change of the time of day might not be noticed; shorter, and a busy
+   * machine is taken for one.
+   */
   const LONGEST_DELIVERY = 1000;
   /**
-   * A turn of the event loop is so many of its ticks, each of which takes a µs: after 30 Deno has looked for messages, after 60 for what comes by sockets, and timers are due in each. `setImmediate`
-   * and `setTimeout`, if only for one tick, have Deno load what takes a worker 4 ms and 1.5 MB, unless it has that; a worker that ends amid a tick by `Atomics.waitAsync` may have Deno print that
-   * its execution was terminated, where it is one of node:worker_threads.
+   * A turn of the event loop is so many of its ticks, each of which takes a µs: after 30 of them Deno has looked for messages, after 60 for
+   * what comes by sockets, and timers are due in each. Fewer, and messages may wait for another turn; more only take time.
    */
   const TICKS = 32;
-  /** It is over before that when jobs that wait for something have been at work in it for so many ms: shorter, and it may be over before it was one; longer, and the next jobs wait for all of theirs. */
+  /**
+   * A turn is over before that if it has taken so many ms, as jobs that wait for something were at work in it. Shorter, and it may be over
+   * before it was one; longer, and the next jobs wait for all of that work.
+   */
   const LONGEST_TURN = 1;
   const ticks = new Int32Array(new SharedArrayBuffer(4));
   const JOB = Symbol.for("process-pool.job"), CALLED = Symbol.for("process-pool.called"), MOVE = Symbol.for("process-pool.move");
@@ -105,10 +122,13 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const scope = globalThis as Record<symbol, unknown>;
   /** What {@linkcode currentJob} reads: on the calling thread there is more than one runtime. */
   const called = (scope[CALLED] ??= showCalled()) as { job: (() => unknown) | undefined };
-  /** The latest tasks, and as many before: a call may come when its slot has forgotten its task already, and one that was sent later has come before it. */
+  /** The latest tasks, and as many before: a call may be overtaken by a later one whose task has made the slot forget that of the first. */
   let tasks = new Map<number, Func>();
   let earlierTasks = tasks;
-  /** The latest that was handed over as it is: it comes with each message, and is not kept for longer, since it holds all that it can see. */
+  /**
+   * The latest task that was handed over as it is: such a one comes with each message, and is not kept for longer, since it holds all that
+   * it can see.
+   */
   let given: Func | undefined;
   /** Those that were sent as their text. */
   const bySource = new WeakSet<Func>();
@@ -119,11 +139,13 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const chunks = new Set<RunningChunk>();
   let modules: Record<string, unknown>[] = [];
   let claims: Int32Array = new Int32Array(0);
-  /** When jobs began and ended, on the caller's clock, which is so much ahead; undefined if nobody wants to know. */
+  /** When jobs began and ended, on the caller's clock; undefined if nobody wants to know. */
   let times: Float64Array | undefined;
+  /** By how much that clock is ahead of the one here. */
   let ahead = 0;
-  /** For how many jobs there are claims, and how many run at a time. */
+  /** For how many jobs there are claims. */
   let claimed = 0;
+  /** How many jobs run at a time. */
   let capacity = 0;
   let ended = false;
   let whenIdle: (() => void) | undefined;
@@ -167,7 +189,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /**
-   * Sends what was thrown. A message nests the data of an error deeper than the error does, and that may be too deep for the platform; then the error goes without it.
+   * Sends what was thrown. A message nests the data of an error deeper than the error does, and that may be too deep for the platform; then
+   * the error goes without it.
    */
   function sendThrown(thrown: Thrown, send: (thrown: Thrown) => void): void {
     try {
@@ -221,7 +244,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
     post({ type: "loaded", exports });
   }
 
-  /** Waits until a rejection that was left unhandled in this turn has shown. That is at its end, before which one timer may run out on a busy machine, but not two in a row. */
+  /**
+   * Waits until a rejection that was left unhandled in this turn has shown: at the end of the turn, before which one timer may run out on a
+   * busy machine, but not two in a row.
+   */
   async function rejectionsShown(): Promise<void> {
     for (let timers = 0; timers < 2; timers++) await new Promise((resolve) => startTimer()(resolve));
   }
@@ -240,7 +266,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     if (times !== undefined) times[run % claimed * 2 + end] = clock() + ahead;
   }
 
-  /** A task that cannot be had throws whenever it is called: the slot counts it as known all the same. */
+  /** The task of a message. One that cannot be made is a function that throws: the slot counts it as known all the same. */
   function task(message: TaskMessage): Func {
     if (hasOwn(message, "func")) return given = message.func!;
     const known = tasks.get(message.key);
@@ -341,7 +367,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return calledJob ??= new RunningJob(calledId, calledAttempt);
   }
 
-  /** From here on `currentJob()` is this job, until the task that is called first awaits. */
+  /** From here on `currentJob()` is this job, until the task that is called has its first `await`. */
   function beginCall(id: string | number, attempt: number): void {
     calledId = id;
     calledAttempt = attempt;
@@ -364,14 +390,14 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function run({ run, task: message, id, attempt, args }: ToRuntime & { type: "run" }): void {
-    // Even of one that was taken back: the slot counts its task as known from this message on.
+    // Also for a job that was taken back: the slot counts the task as known from this message on.
     task(message);
     callTasks({ kind: message.key, number: run, label: id, values: args, takeNext: () => false }, attempt, 1);
   }
 
   /**
-   * Runs jobs whose task is known. One that was taken back ends as one that returned nothing: nobody looks at that, and what is done most is compiled but once. Stacks are cut where
-   * this calls the task: see encode_error.ts.
+   * Runs jobs whose task is known. One that was taken back ends as one that returned: nobody looks at that, and so there is one path, which
+   * V8 compiles once. Stacks are cut where this calls the task: see encode_error.ts.
    */
   function callTasks(calls: Calls, attempt: number, most: number): number {
     const func = tasks.get(calls.kind) ?? earlierTasks.get(calls.kind) ?? given!;
@@ -380,7 +406,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       done++;
       const { number: run } = calls;
       const claimed = claim(run);
-      // Of what was taken back nobody hears: a number goes on with the results before it.
+      // What one is said to return that was taken back: nobody hears of it, and a number goes on with the results before it.
       let value: unknown = 0;
       try {
         if (claimed) {
@@ -398,7 +424,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       } catch (thrown) {
         called.job = undefined;
         noteTime(run, 1);
-        // Among the errors that come here is that of a result that cannot be copied.
+        // Thrown by the task, or for a result that cannot be copied.
         postThrown(run, func, thrown);
       }
       if (claimed) finish(run);
@@ -419,13 +445,13 @@ export function createRuntime(host: RuntimeHost): Runtime {
     settled(run);
   }
 
-  /** The answer is on its way: a caller that was busy meanwhile does not take the job for one that runs still. */
+  /** Notes that the answer is on its way: a caller that was busy meanwhile is not to take the job for one that still runs. */
   function finish(run: number): void {
     // Unless the slot has the answer and has used the claim again.
     compareExchange(claims, claimOf(run), STARTED, FINISHED);
   }
 
-  /** The same for one that has waited for something. */
+  /** The same for a job that has waited for something, and a chunk. */
   function settled(run: number): void {
     finish(run);
     const hadRoom = hasRoom();
@@ -442,13 +468,13 @@ export function createRuntime(host: RuntimeHost): Runtime {
   function copyOf(value: unknown): Own | undefined {
     if (!isView(value)) return takeOver(value, value, copyAll);
     const { buffer, byteLength } = value;
-    // One whose prototype was changed has neither.
+    // A view whose prototype was changed has neither of both.
     return byteLength === buffer?.byteLength ? takeOver(value, buffer, copyAll) : undefined;
   }
 
   /**
-   * A buffer, or a view of one, in memory that is in no other hands, which can be sent for certain. Undefined if it is something else, or the platform refuses that: then it is sent as
-   * it is, which may be refused as well.
+   * A buffer, or a view of one, in memory that is in no other hands, so that it can be sent for certain. Undefined if it is something else,
+   * or the platform refuses: then it is sent as it is, which may be refused as well.
    */
   function takeOver(value: unknown, buffer: unknown, take: (this: ArrayBuffer) => ArrayBuffer): Own | undefined {
     if (host.reuse === undefined || !(buffer instanceof Memory) || buffer.resizable) return undefined;
@@ -477,12 +503,14 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   /** A chunk that runs: what came of its items, as far as it was not sent. */
   class RunningChunk {
-    // What V8 has compiled for this class it would compile again for each kind of object that a message comes as.
+    // Copied from the message, which comes as several kinds of objects: V8 would compile for each of them what it compiles once for this
+    // class.
     readonly run: number;
     readonly firstId: number;
     readonly items: ArrayLike<unknown>;
-    /** The indexes of the first of them, and of the one behind the last. */
+    /** The index of the first of them. */
     readonly from: number;
+    /** The index behind the last. */
     readonly end: number;
     readonly attempt: number;
     readonly eager: boolean;
@@ -490,15 +518,18 @@ export function createRuntime(host: RuntimeHost): Runtime {
     /** The index of the item that is to be run next. */
     next: number;
     readonly #skip: Set<number> | undefined;
-    /** Where numbers are put, and of which items they are. */
+    /** The memory where numbers are put. */
     readonly #numbers: Float64Array | undefined;
+    /** Of which items those are, as {@linkcode NUMBERS} says. */
     readonly #bounds: Int32Array | undefined;
-    /** What was not sent: from this item on, to the one before that. It is in memory, or else in `values`. */
+    /** The first item whose outcome was not sent. */
     #from: number;
+    /** The item behind the last of those. */
     #to: number;
+    /** Whether what was not sent is in memory; else it is in `values`, or packed. */
     #inMemory: boolean;
     #values: unknown[] = [];
-    /** Where they are instead as long as all results are numbers: a list that grows is copied again and again. */
+    /** What was not sent, as long as it is numbers alone: a list that grows would be copied again and again. */
     #packed: Float64Array<ArrayBuffer> | undefined;
     /** Whether all results were numbers. */
     #onlyNumbers = true;
@@ -539,7 +570,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       return this.#skip !== undefined && this.#skip.has(i);
     }
 
-    /** The next outcome: what its item returned. */
+    /** Takes the next outcome: what its item returned. */
     returned(value: unknown): void {
       if (typeof value === "object") return this.#returnedObject(value);
       this.#noteApart(value);
@@ -554,7 +585,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
 
     #moved(value: unknown, transfer: Transferable[]): void {
-      // What is there may refer to what is about to be moved away, but for what has been taken over.
+      // What is kept may refer to what is about to be moved away, unless it was taken over.
       if (this.#transfer.length === 0) this.#flushKept();
       const own = this.eager || transfer.length !== 1 ? undefined : takeOver(value, transfer[0], moveAway);
       if (own !== undefined) return this.#noteApart(own.value, own.buffer);
@@ -565,8 +596,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
 
     /**
-     * Notes it with others that are sent like it, moved or copied. With a message that cannot be sent all is gone that was to be moved with it: so it has none but what can be sent
-     * for certain, or is for this alone.
+     * Notes a result with those that are sent in the same way, moved or copied. With a message that cannot be sent all is gone that was to
+     * be moved with it: so what is moved can be sent for certain, or goes alone.
      */
     #noteApart(value: unknown, moved?: ArrayBuffer): void {
       if (this.#transfer.length > 0 !== (moved !== undefined)) this.#flushKept();
@@ -594,7 +625,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         if (isNumber) return void (this.#packed[this.#to++ - this.#from] = value);
         this.#unpack();
       }
-      // The numbers before it have arrived.
+      // The numbers before it are with the caller.
       if (this.#inMemory) this.#from = this.#to;
       this.#inMemory = false;
       this.#onlyNumbers &&= isNumber || threw;
@@ -602,33 +633,33 @@ export function createRuntime(host: RuntimeHost): Runtime {
       this.#to++;
     }
 
-    /** The first result that was not sent is a number. */
+    /** Packs results from here on, the first of which is a number, if that is worth it. */
     #pack(): void {
       const { items, from } = this;
       const { length } = items;
-      // Where each result is sent by itself there is nothing to be packed.
+      // With `eager` each result is sent by itself.
       if (this.eager || length < WORTH_PACKING) return;
       // A result takes the place of its item, or of one before it: those have been read.
       if (items instanceof Doubles && isOurs(items)) this.#packed = items as Float64Array<ArrayBuffer>;
-      // Once, as it may be far more than there will be until one is none.
+      // Only once, as this may be far more than there will be until a result is no number.
       else if (this.#to === from) this.#packed = new Doubles(length);
     }
 
-    /** It is through, and all has been sent. */
+    /** Gives the memory of its items back, when it is through and all has been sent. */
     release(): void {
       const { items } = this;
       // What comes with memory for its results comes by the port, and so will the next one.
       if (this.#numbers === undefined && isView(items) && isOurs(items)) host.reuse!(items.buffer as ArrayBuffer);
     }
 
-    /** This one is none. */
+    /** Undoes that, as a result is no number. */
     #unpack(): void {
       const packed = this.#packed!, count = this.#to - this.#from;
       this.#packed = undefined;
       for (let i = 0; i < count; i++) this.#values.push(packed[i]);
     }
 
-    /** The next item may take long: what is ready does not wait for it. */
+    /** Has what is ready sent soon, as the next item may take long. */
     flushSoon(): void {
       if (this.#from < this.#to) this.#timer ??= startTimer()(() => this.flush(false), GATHER);
     }
@@ -683,13 +714,16 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
-  /** Where one of several cannot be sent, halves of them are, and halves of those: so that is told by the platform alone, and is the error of its item. */
+  /**
+   * Sends items. Where one of several cannot be sent, halves of them are, and halves of those: so the platform tells which one it is, and
+   * that item fails.
+   */
   function postItems(message: ItemsMessage, transfer?: Transferable[]): void {
     try {
       return post(message, transfer);
     } catch (refusal) {
       const { from, values, thrown, last } = message;
-      // It is what was to be moved with these numbers that cannot be.
+      // Numbers can be sent: it is what was to be moved with them that cannot.
       if (!isArray(values)) return post(message);
       if (values.length > 1) {
         const half = values.length >> 1, middle = from + half;
@@ -731,8 +765,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /**
-   * Runs items up to one that returns something which has to be waited for: that, or undefined if there are no more to be run. This is where most of the time of a map goes: it
-   * is by itself because V8 compiles it in a fifth of the time then, of which each worker needs it once. Stacks are cut where this calls the task: see encode_error.ts.
+   * Runs items up to one that returns something which has to be waited for: that, or undefined if there are no more to be run. This is
+   * where most of the time of a map goes: it is by itself because V8 compiles it in a fifth of the time then, of which each worker needs it
+   * once. Stacks are cut where this calls the task: see encode_error.ts.
    */
   function runItems(chunk: RunningChunk, func: Func): PromiseLike<unknown> | undefined {
     const { run, firstId, items, from, end, attempt, timed } = chunk;
@@ -768,6 +803,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
     for (let i = 0; i < TICKS && clock() < end; i++) await tick();
   }
 
+  /**
+   * `setImmediate` and `setTimeout`, if only for one tick, have Deno load what takes a worker 4 ms and 1.5 MB, unless it has that; a worker
+   * of node:worker_threads, which has it, may have Deno print that its execution was terminated if it ends amid a tick by
+   * `Atomics.waitAsync`.
+   */
   function tick(): unknown {
     if (host.hasTimers) return new Promise<void>((resolve) => void startImmediate()(resolve));
     const { value } = waitAsync(ticks, 0, 0);
