@@ -2,7 +2,7 @@
 export interface QueueMemory {
   /** A ring of records. */
   ring: SharedArrayBuffer;
-  /** A ring of what is large of the values in them; a page of it takes no memory before it is used. */
+  /** A ring of what is large in them; a page of it takes no memory before it is used. */
   bulk: SharedArrayBuffer;
 }
 
@@ -10,7 +10,8 @@ export interface QueueMemory {
 export function makeQueueMemory(cells: number, bulk: number): QueueMemory {
   const ring = new SharedArrayBuffer(8 * (16 + cells));
   const words = new Int32Array(ring);
-  // Records begin near the end, so that V8 knows what is done there, once in many thousand records, before it compiles the rest.
+  // Records begin near the end: so V8 has seen what is done there, which happens once in many thousand records, before it compiles the
+  // rest.
   words[0] = words[16] = cells - 1;
   return { ring, bulk: new SharedArrayBuffer(bulk) };
 }
@@ -18,13 +19,13 @@ export function makeQueueMemory(cells: number, bulk: number): QueueMemory {
 /** One end of a queue of records in shared memory: at one end one thread writes, at the other one reads. */
 export interface SharedQueue {
   /**
-   * Writes a record: two whole numbers of 32 bits, a value that is called its label, and values. False, and nothing is written, if there is no
-   * room, or if a value is not of the kind that can be written.
+   * Writes a record: two whole numbers of 32 bits, a value that is called its label, and values. False, and nothing is written, if there is
+   * no room, or if a value is not of the kind that can be written.
    *
    * @throws {unknown} What a getter of a value throws. Nothing is written then.
    */
   push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean;
-  /** Writes nothing any more, not even a record that a getter of its values is being asked for. */
+  /** Has nothing written any more, not even a record of which a getter is being asked for a value. */
   close(): void;
   /** Whether a record without values can be written for certain. */
   readonly hasRoom: boolean;
@@ -36,15 +37,21 @@ export interface SharedQueue {
   spin(time: number): boolean;
   /** Reads the next record, if there is one; the room that it took is free then. */
   take(): boolean;
-  /** The same if that goes on with the one before: of the same kind, with the next number and as many values, and, where it has some, with the next label. */
+  /**
+   * The same, if the record goes on with the one before: with the same kind, the next number, as many values, and, where it has some, the
+   * next label.
+   */
   takeNext(): boolean;
-  /** Reads the records that are next as long as they are of this kind and have no values: their numbers and labels. */
+  /** Reads the next records, as long as they are of this kind, which is one without values: their numbers and labels. */
   takeAll(kind: number, numbers: number[], labels: unknown[]): void;
   /** The kind of the next record; undefined if there is none. */
   readonly nextKind: number | undefined;
-  /** Gives it the memory of a buffer that is in no other hands: a buffer that it reads next, of this size, lies there. New memory takes longer than to fill it. */
+  /**
+   * Gives it the memory of a buffer that is in no other hands, for the next buffer of this size that it reads: getting new memory takes
+   * longer than filling it.
+   */
   reuse(buffer: ArrayBuffer): void;
-  /** What the record was that was taken last. */
+  /** Kind, number, label and values of the record that was taken last. */
   readonly kind: number;
   readonly number: number;
   readonly label: unknown;
@@ -52,28 +59,31 @@ export interface SharedQueue {
 }
 
 /**
- * Opens a queue in shared memory. What can be written are small values of the kinds that most arguments and results are of: numbers, strings,
- * bigints, booleans, null, undefined, dates, buffers, typed arrays, and arrays and plain objects of those. They arrive as structured cloning would have them. All else is
- * refused, for that to do: what is large, what has another class, what refers to itself or to one thing twice.
+ * Opens a queue in shared memory. What can be written are small values of the kinds that most arguments and results are of: numbers,
+ * strings, bigints, booleans, null, undefined, dates, buffers, typed arrays, and arrays and plain objects of those. They arrive as
+ * structured cloning would have them. All else is refused and left to structured cloning: what is large, what has another class, what
+ * refers to itself or to one thing twice.
  *
- * Records do not wait for a turn of the event loop: they are there for the reader as soon as they are written, even if the writer is stopped a
- * moment later. A record of one number is 5 ns of work for the writer, a tenth of its share in a message of a hundred.
+ * Records do not wait for a turn of the event loop: they are there for the reader as soon as they are written, even if the writer is
+ * stopped a moment later. A record of one number is 5 ns of work for the writer, a tenth of its share in a message of a hundred.
  *
- * Most calls, and most results, are of one task, one after the other: so a record of numbers that goes on with the one before is nothing but these numbers.
+ * Most calls, and most results, are of one task, one after the other. So a record of numbers that goes on with the one before is nothing
+ * but these numbers.
  *
- * Memory is a ring of cells of eight bytes; a record lies in consecutive ones. Positions count cells, without end but for the wrap of 31 bits, so
- * the number of cells is a power of two. Long texts and buffers lie in another ring like it, in the order of their records, so that few large values
- * do not take the room of many small ones. The keys of an object are written when the first object with these keys is; later ones refer to them. In
- * the same way a short string that was written lately is referred to. Both ends keep the same tables, as one reads all that the other has written.
+ * Memory is a ring of cells of eight bytes; a record lies in consecutive ones. Positions count cells, without end but for the wrap of 31
+ * bits, so the number of cells is a power of two. Long texts and buffers lie in another ring like it, in the order of their records, so
+ * that few large values do not take the room of many small ones. The keys of an object are written when the first object with these keys
+ * is; later ones refer to them. In the same way a short string that was written lately is referred to. Both ends keep the same tables, as
+ * one reads all that the other has written.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
-  /** Texts and buffers of more bytes lie in the bulk, else they would take the room of many records. */
+  /** Texts and buffers of more bytes lie in the bulk: they would take the room of many records. */
   const LONG = 1024;
-  /** Texts of up to so many bytes, and of up to so many characters that are not Latin: longer ones are as fast by a message. */
+  /** Texts are written up to so many bytes, or up to so many characters if some are not Latin: longer ones are as fast by a message. */
   const LONGEST_TEXT = 20_000, LONGEST_WIDE = 2000;
-  /** Those of more than so many go through the platform's UTF-8: to call it takes as long as to copy so many one by one. */
+  /** Texts of more characters go through the platform's UTF-8: calling that takes as long as copying so many one by one. */
   const LONG_STRING = 80;
   /** Strings of up to so many characters are kept on both sides for a while, to be referred to when they come again. */
   const SHORT_STRING = 32;
@@ -82,19 +92,28 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const LONGEST_ARRAY = 256;
   /** So many objects and arrays in a record; each is compared with those before it. */
   const MOST_OBJECTS = 64;
-  /** So many lists of keys, and so many beginnings of lists; where there are more, objects are used as dictionaries. */
+  /** So many lists of keys, and so many beginnings of lists, are known; where there are more, objects are used as dictionaries. */
   const MOST_SHAPES = 256, MOST_BEGINNINGS = 4096;
-  /** So many buffers are kept for those that are read next, and no more bytes than the bulk has: several records are read before anybody is through with the first. */
+  /**
+   * So many buffers are kept for those that are read next, and no more bytes than the bulk has: several records are read before anybody is
+   * through with the first.
+   */
   const MOST_SPARES = 64;
-  /** The clock is read after so many looks, as that takes as long as ten of them; and so many are some milliseconds. */
+  /**
+   * Who spins reads the clock after so many looks, as reading it takes as long as ten of them; and looks at most so often, which takes some
+   * milliseconds.
+   */
   const LOOKS_A_READING = 64, MOST_LOOKS = 1_000_000;
   /** A list of keys that was read so often is worth a constructor, which takes 10 µs to make. */
   const OFTEN = 20;
   /** The words before the cells: where the writer is and where the reader is, far enough from each other not to share a cache line. */
   const WRITTEN = 0, READ = 16, BULK_READ = 17, FIRST_CELL = 16, POSITIONS = 0x7fffffff;
-  /** In the place of a value's type: the next record is at the other end; or it does not go on with the one before, and says first what it is. */
+  /**
+   * In the place of a value's type: the next record is at the beginning of the ring; or it does not go on with the one before, so that a
+   * header follows.
+   */
   const SKIP = -1, BEGINS = -2;
-  /** In the place of a view's type: there is but the buffer. */
+  /** In the place of a view's type: the value is a buffer, without a view. */
   const WHOLE = 15;
   /** Added to a type: what follows is where it lies in the bulk. */
   const IN_BULK = 1 << 16;
@@ -152,8 +171,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const offsetOfView = getter<number>(views, "byteOffset"), lengthOfView = getter<number>(views, "length");
   const lengthOfBuffer = getter<number>(buffers, "byteLength"), isResizable = getter<boolean>(buffers, "resizable");
   const { getTime: timeOfDate } = dates;
-  // As they are now, like all that is given a view of the shared memory: a task may put others in their place, and would have that memory in its hands. For that a part of a view is
-  // made by the constructor: `subarray` asks the class, which is the task's to change, how to make it.
+  // As they are now, like all that is given a view of the shared memory: a task that puts others in their place would have that memory in
+  // its hands. For the same reason a part of a view is made by the constructor: `subarray` asks the class, which a task may change, how to
+  // make it.
   const { set } = views as Uint8Array;
   const encoder = new TextEncoder();
   const { encodeInto } = encoder;
@@ -172,8 +192,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const inBulk = bulkSize - 1;
   /** Buffers of up to so many bytes. */
   const LONGEST_BUFFER = 2 * bulkSize;
-  /** Those that the reader has been told, and those that the writer has told it, in the order in which they were. */
+  /** The lists of keys that this end was told as the reader, in their order. */
   const shapes: Shape[] = [];
+  /** Those that it has told as the writer, in their order. */
   const told: Keys[] = [];
   const noKeys = beginning(undefined, undefined);
   let beginnings = 0;
@@ -197,9 +218,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   let closed = false;
 
   /**
-   * How far the other end had read and written when this one looked last, which it does only when that is not enough: so the two seldom wait for
-   * each other's cache lines. The idea is that of MCRingBuffer (Lee, Bu, Chandranmenon: A lock-free, cache-efficient shared ring buffer for
-   * multi-core architectures, 2009).
+   * How far the other end had read and written when this one looked last, which it does only when that is not enough: so the two seldom
+   * wait for each other's cache lines. The idea is that of MCRingBuffer (Lee, Bu, Chandranmenon: A lock-free, cache-efficient shared ring
+   * buffer for multi-core architectures, 2009).
    */
   let readTo = words[READ]!;
   let writtenTo = words[WRITTEN]!;
@@ -226,7 +247,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return getOwnPropertyDescriptor(of, name)!.get!;
   }
 
-  /** Most records have but numbers and go on with the one before, or there are so few that it is of no account what they take: so {@linkcode begin} is by itself. */
+  /**
+   * Most records go on with the one before and have numbers alone, or there are so few that their cost does not matter: so {@linkcode
+   * begin} is a function of its own.
+   */
   function push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean {
     const { length } = values;
     if (number === nextNumber && kind === lastKind && length === lastCount && (length === 0 || label === nextLabel)) {
@@ -297,8 +321,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   /**
-   * Writes what is a value of its own in a record. Most are numbers, and records of those are all that some programs have: what is done for each of these does without all
-   * else, so that a quarter less is compiled.
+   * Writes a label, or one of the values of a record. Most are numbers, and some programs have no others: so numbers do without the rest of
+   * the code, of which a quarter less is compiled then.
    */
   function writeValue(value: unknown): boolean {
     return typeof value === "number" ? writeNumber(value) : tryWrite(value);
@@ -331,8 +355,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   /**
    * Writes a value: a cell that says of which type it is, with a detail of 32 bits, and what follows of it; false if it cannot be written.
    *
-   * This is one function for all types on purpose, as {@linkcode read} is. Of several that call each other V8 compiles each with all the others inlined, again and again: for a
-   * minute's work that is of no account, but it was a third of the processor time of 100,000 calls with objects.
+   * This is one function for all types on purpose, as {@linkcode read} is. Of several that call each other V8 compiles each with all the
+   * others inlined, again and again: that does not matter in a minute's work, but was a third of the processor time of 100,000 calls with
+   * objects.
    */
   function write(value: unknown): boolean {
     // A switch has V8 call a builtin for the name of the type, which takes as long as the rest for a number.
@@ -415,7 +440,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return true;
   }
 
-  /** Of an object that is not plain. It may say anything of itself, so it is asked with the platform's own functions, which throw if it is something else, or has been moved away. */
+  /**
+   * Writes an object that is not plain. It may lie about itself, so it is asked with the platform's own functions, which throw if it is
+   * something else, or has been moved away.
+   */
   function writeOther(value: object, prototype: unknown, header: number): boolean {
     try {
       if (isView(value)) {
@@ -460,7 +488,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return true;
   }
 
-  /** Where so many bytes are free in the bulk, and a value's cells say that it is; -1 if there are not. */
+  /** Where so many bytes are free in the bulk, which is noted in the value's cells; -1 if there are not so many. */
   function findInBulk(length: number, header: number): number {
     const count = (length + 7) >> 3;
     const start = bulkPosition & inBulk;
@@ -481,7 +509,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     bulkPosition = (bulkPosition + ((length + 7) >> 3)) & POSITIONS;
   }
 
-  /** Of a string whose cell has been written already. */
+  /** Writes a string as 16-bit characters; its first cell has been written already. */
   function writeWide(text: string, header: number): boolean {
     const { length } = text;
     cell = (header >> 1) + 1;
@@ -493,7 +521,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return true;
   }
 
-  /** By what it begins and ends with and has in its middle: to count its bytes takes as long as to write it. */
+  /** Judged by what it begins and ends with and has in its middle: counting its bytes takes as long as writing it. */
   function isTooLong(text: string): boolean {
     const { length } = text;
     const isWide = (text.charCodeAt(0) | text.charCodeAt(length >> 1) | text.charCodeAt(length - 1)) > 255;
@@ -548,7 +576,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return true;
   }
 
-  /** After a record that was more than numbers, or that could not be written: what was new in it the reader will not see then. Throws what a getter has thrown. */
+  /**
+   * Tidies up after a record with more than numbers; of one that could not be written the reader will not see what was new in it. Throws
+   * what a getter has thrown.
+   */
   function tidyUp(complete: boolean, knownBefore: number): void {
     while (objects.length > 0) objects.pop();
     if (!complete) {
@@ -628,7 +659,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   function readLong(type: number, length: number): string {
-    // It takes three times as long to decode what is shared.
+    // Copied first: decoding shared memory takes three times as long.
     copy ??= new Uint8Array(LONGEST_TEXT);
     apply(set, copy, [readWhere(type, length)]);
     return apply(decode, decoder, [new ByteArray(copy.buffer, 0, length)]);
@@ -675,7 +706,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return arrayFrom({ length: count }, read);
   }
 
-  /** An object of keys that are not used often yet: if they are, as the literal that has these keys. V8 then knows its layout beforehand, and makes it in a tenth of the time. */
+  /**
+   * Reads an object whose keys have not been used often. When they have, it will be made by a literal with these keys: V8 knows its layout
+   * then, and takes a tenth of the time.
+   */
   function readObject(shape: Shape): object {
     const { keys } = shape;
     if (++shape.uses === OFTEN) shape.make = maker(keys);
@@ -725,7 +759,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     readRest(from);
   }
 
-  /** Whether the next record, of which there is one, does not go on with the one before. It is what is read next. */
+  /** Whether the next record, which there has to be, does not go on with the one before. Goes to its first cell. */
   function begins(): boolean {
     cell = FIRST_CELL + (position & inRing);
     return words[2 * cell] === BEGINS;
@@ -761,7 +795,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     free();
   }
 
-  /** The room of what was read is free. */
+  /** Has the writer know that the room of what was read is free. */
   function free(): void {
     if (bulkPosition !== bulkReadTo) store(words, BULK_READ, bulkReadTo = bulkPosition);
     store(words, READ, position);
@@ -792,10 +826,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     get isCrowded() {
       return !queue.hasRoom || ((bulkWritten - load(words, BULK_READ)) & POSITIONS) > bulkSize >> 1;
     },
-    // A loop that is all of its function is compiled in no time.
+    // A function of its own, as V8 compiles a loop that is all of its function in no time.
     spin(time: number) {
       const end = clock() + time;
-      // It ends though the clock may stand.
+      // It ends even if the clock stands still.
       for (let i = 1; i <= MOST_LOOKS; i++) {
         if (position !== load(words, WRITTEN)) return true;
         if (i % LOOKS_A_READING === 0 && clock() >= end) return false;
