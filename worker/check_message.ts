@@ -2,8 +2,8 @@ import { decodeError } from "./decode_error.ts";
 import type { FromWorker, Thrown } from "./protocol.ts";
 
 /**
- * Whether a worker's message is what it says. A task may have put others in the place of the platform's functions that errors are taken apart with, and lists are made: that is to
- * end its worker, and nothing of the caller's.
+ * Whether a worker's message is what it says. A task may have put others in the place of the platform's functions, with which errors are
+ * taken apart and lists are made: that is to end its worker, and nothing of the caller's.
  */
 export function isReadable(message: FromWorker): boolean {
   try {
@@ -29,7 +29,7 @@ export function isReadable(message: FromWorker): boolean {
   }
 }
 
-/** It can be put together again, or that throws. */
+/** Whether it can be put together again; throws if it cannot. */
 function isThrown(thrown: Thrown): boolean {
   decodeError(thrown, () => undefined);
   return true;

@@ -26,10 +26,16 @@ export interface GuardedKind {
   heapLimit?: (() => number) | undefined;
 }
 
-/** How long tasks that are asked to end may take, in ms: less, and they cannot clean up; more, and those that do not listen burn a core for longer. */
+/**
+ * How long tasks that are asked to end may take, in ms. Less, and they cannot clean up; more, and those that do not listen burn a core for
+ * longer.
+ */
 const GRACE = 100;
 
-/** A worker that runs on for so many ms after it was stopped is called stuck. Less, and one that just ends slowly is; more, and nobody hears of it in time. */
+/**
+ * A worker that runs on for so many ms after it was stopped is called stuck. Less, and one that just ends slowly is called so; more, and
+ * nobody hears of it in time.
+ */
 const STUCK_AFTER = 1000;
 
 const UNREADABLE: Death = { reason: "sent a message that cannot be read" };
@@ -41,8 +47,8 @@ export function guardedThreads(kind: GuardedKind): StartThread {
 }
 
 /**
- * A worker with a guard inside. Deno tells nobody when one closes itself, so its end is known from the lock that it holds: this side asks for the
- * same lock and is granted it when the worker is no more.
+ * A worker with a guard inside. Deno tells nobody when one closes itself, so its end is known from the lock that it holds: this side asks
+ * for the same lock and is granted it when the worker is no more.
  */
 class GuardedThread implements Thread {
   #events: ThreadEvents;
@@ -117,12 +123,12 @@ class GuardedThread implements Thread {
 
   #receive(message: FromWorker): void {
     if (this.#ended) return;
-    // Whoever takes messages does not expect the end of the worker then.
+    // Later, as whoever takes messages does not expect the end of the worker.
     if (!isReadable(message)) return queueMicrotask(() => this.#died(UNREADABLE));
     if (message.type === "dying") return this.#died(message);
     if (message.type !== "alive") return this.#events.message(message);
     this.#alive = true;
-    // Once it is granted, and given back.
+    // Resolves when the lock was granted to this side, and given back.
     locks().request(this.#lock, () => {}).then(() => this.#lockFreed());
     this.#events.alive();
   }
@@ -141,7 +147,7 @@ class GuardedThread implements Thread {
   }
 
   #died(death: Death): void {
-    // What it had answered, it has.
+    // What it has answered counts.
     this.drain();
     if (this.#ended) return;
     this.#end();

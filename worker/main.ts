@@ -70,8 +70,9 @@ export async function workerMain(
   }
 
   /**
-   * Keeps tasks from the locks of workers. Whoever knows the name of one can steal it, and that would end the worker, or leave one that is killable with nothing that it can be
-   * killed by. Tasks with pools of their own request such locks too, but steal none. Workers that a task starts without a pool are not kept from them: nothing of ours runs there.
+   * Keeps tasks from the locks of workers. Whoever knows the name of one can steal it, which would end the worker, or leave a killable one
+   * with nothing that it can be killed by. Tasks with pools of their own request such locks too, but steal none. Workers that a task starts
+   * without a pool are not kept from them: nothing of ours runs there.
    */
   function hideLocks(): void {
     const prototype: { request: Func; query: Func } = Object.getPrototypeOf(scope.navigator.locks);
@@ -90,7 +91,7 @@ export async function workerMain(
       }
       return await apply(request, this, [text, ...rest]);
     };
-    // What there is goes through no hands that a task could put in the place of the platform's.
+    // The list goes through no function that a task could have put in the place of the platform's.
     prototype.query = function (this: unknown) {
       const hide = ({ held, pending }: Record<string, unknown>) => ({ held: withoutOurs(held), pending: withoutOurs(pending) });
       return apply(then, apply(query, this, []), [hide]);
@@ -101,7 +102,7 @@ export async function workerMain(
   Deno.exit = (code?: number): never => {
     const exitCode = code ?? Number(Deno.exitCode);
     dying({ reason: `called Deno.exit(${exitCode})`, exitCode });
-    // Deno 2.9 panics, now and then, if a worker that ends itself is terminated at the same time; one that can be halted anywhere waits for that.
+    // Deno 2.9 panics now and then if a worker that ends itself is terminated at the same time. A killable one waits here to be terminated.
     if (killable) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     return exit(code);
   };
@@ -117,7 +118,7 @@ export async function workerMain(
     event.preventDefault();
     dying({ reason: "had an unhandled rejection" }, { thrown: (event as PromiseRejectionEvent).reason });
   });
-  // At once: what comes after it would be started here, and share this worker's fate.
+  // Told at once: jobs that come after such a message would be started here, and share this worker's fate.
   port.onmessageerror = () => {
     const memoryLimit = isHeapFull?.() ? NaN : undefined;
     dying({ reason: "was sent a message that cannot be read", memoryLimit, unread: true });

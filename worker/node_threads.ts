@@ -9,7 +9,10 @@ export interface WorkerThreads {
 }
 
 interface NodeWorkerOptions {
-  /** SHARE_ENV: what the worker sees of the environment is what it may, as in a Web Worker. A copy is made by who creates it: at a terminal Deno asks for the permission, and waits. */
+  /**
+   * SHARE_ENV: the worker sees what it is permitted of the environment, as in a Web Worker. To make a copy would take its creator's
+   * permission, for which Deno asks at a terminal, and waits.
+   */
   env: symbol;
   resourceLimits: object;
   workerData: NodeWorkerData;
@@ -18,7 +21,7 @@ interface NodeWorkerOptions {
 
 /** What a worker gets when it is created, which may be before there is anything to connect it to. */
 interface NodeWorkerData {
-  /** By it comes the {@linkcode NodeConnection}. */
+  /** The port by which its {@linkcode NodeConnection} comes. */
   connector: MessagePort;
 }
 
@@ -32,14 +35,14 @@ export interface NodeWorker {
 export interface NodeConnection extends Omit<Connection, "imports" | "killable" | "isHeapFull"> {
   /** The text of what it is to be. */
   source: string;
-  /** By it the worker tells when its heap is full. */
+  /** The port by which the worker tells that its heap is full. */
   pulse: MessagePort;
 }
 
-/** How a worker dies that has filled its heap: by what limit, its parent knows. */
+/** How a worker dies that has filled its heap. Its parent knows the limit. */
 export const FULL: Death = { reason: "filled its heap", memoryLimit: NaN };
 
-/** What the error means that a worker ended with and that its guard did not see. */
+/** What an error means with which a worker ended, and which its guard did not see. */
 export function deathOf({ code, message }: { code?: string | undefined; message: string }): Death {
   if (code === "ERR_WORKER_OUT_OF_MEMORY") return FULL;
   return { reason: "could not be started", thrown: { raw: new Error(message) } };

@@ -35,8 +35,8 @@ export function killableWorkers({ modules, permissions, memoryLimit }: KillableO
     return (launch, pulse) => supervisor.start(launch, pulse);
   }
 
-  // Deno stops the JavaScript of a worker that has filled its heap, and if that ran for a message no event tells of it: the worker looks alive, and
-  // never answers the job. But V8 has then granted it a larger heap, of which the worker tells by another port.
+  // Deno stops the JavaScript of a worker that has filled its heap. If that ran for a message, no event tells of it: the worker looks
+  // alive, and never answers the job. But V8 has then granted it a larger heap, and of that the worker tells by another port.
   const launcher: Launcher = (launch) => {
     start ??= starter();
     const { port1: pulse, port2 } = new MessageChannel();
@@ -89,8 +89,8 @@ function connectNodeWorker(imports: Connection["imports"]): void {
     const v8 = process.getBuiltinModule("node:v8") as NodeV8;
     const limit = v8.getHeapStatistics().heap_size_limit;
     const isHeapFull = () => v8.getHeapStatistics().heap_size_limit > limit;
-    // By a timer, and not when it is asked: when V8 stops a job it drops all microtasks, and a port that was about to be read by one of them
-    // is never read again.
+    // By a timer, and not when it is asked: when V8 stops a job it drops all microtasks, and a port that one of them was about to read is never
+    // read again.
     setInterval(() => {
       if (isHeapFull()) pulse.postMessage(undefined);
     }, 200);

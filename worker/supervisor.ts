@@ -20,7 +20,10 @@ interface SupervisorOptions {
   permissions: Deno.PermissionOptions;
 }
 
-/** A Web Worker with permissions of its own that creates the workers of a pool, which have the same, and kills them. It lives while one of them does. */
+/**
+ * A Web Worker with permissions of its own that creates the workers of a pool, which have the same, and kills them. It lives while one of
+ * them does.
+ */
 export class Supervisor {
   #options: SupervisorOptions;
   #worker: Worker | undefined;
@@ -76,8 +79,9 @@ interface Supervised {
 }
 
 /**
- * What a supervisor runs. It keeps one worker ahead: Deno 2.9 starts a worker that a worker creates half a second late, which a slot whose worker
- * was killed would otherwise wait for. (The worker is connected by a port of its own, as the first message to its `parentPort` is as late.)
+ * What a supervisor runs. It keeps one worker ahead: Deno 2.9 starts a worker that a worker creates half a second late, which a slot whose
+ * worker was killed would otherwise wait for. (The worker is connected by a port of its own, as the first message to its `parentPort` is as
+ * late.)
  *
  * This function is sent to the supervisor as its text: it refers to nothing outside itself.
  */

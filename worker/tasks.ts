@@ -19,7 +19,7 @@ export interface TaskTableOptions {
   inline: boolean;
 }
 
-/** So many tasks that are not exports are kept for later calls; a program that makes up functions as it goes must not grow by them. */
+/** So many tasks that are not exports are kept for later calls: a program that makes up functions as it goes must not grow by them. */
 const KEPT_TASKS = 1000;
 
 /** A function whose text belongs in no expression. */
@@ -194,15 +194,19 @@ function expression(func: Task, text: string): string {
 }
 
 /**
- * The expression of a function as it is evaluated in a worker, where what is around it is nothing of its own. It is within a function, so that an arrow function has no `this`, as
- * others have none: that would be the global object, and what it looks for there undefined. Any worker has something called `name` and `location`, which would be taken for variables
- * that were not sent: these throw, as others do. (The messages of V8 are known to `explained` in runtime.ts, and to `explain` in range_runner.ts.)
+ * The expression of a function as it is evaluated in a worker, where what is around it is nothing of its own. It is within a function, so
+ * that an arrow function has no `this`, as others have none: that would be the global object, and what it looks for there undefined. Any
+ * worker has something called `name` and `location`, which would be taken for variables that were not sent: these throw, as others do. (The
+ * messages of V8 are known to `explained` in runtime.ts, and to `explain` in range_runner.ts.)
  */
 export function standingAlone(expression: string): string {
   return `(function () { "use strict"; return (${expression}\n); let name, location; })()`;
 }
 
-/** Whether this uses the `arguments` of a function around it, which in a worker would be one of ours. Where a class has its fields that is no expression at all. */
+/**
+ * Whether this uses the `arguments` of a function around it, which in a worker would be one of ours. As the field of a class such an
+ * expression does not parse.
+ */
 export function usesOuterArguments(expression: string): boolean {
   return /\barguments\b/.test(expression) && isExpression(expression) && !isExpression(`class { field = (${expression}\n) }`);
 }
