@@ -12,15 +12,16 @@ import { type Answer, type Decode, type ErrorOf, isDeath, listCauses, type Settl
 /** Options of `ProcessPool.map`. */
 export interface MapOptions {
   /**
-   * How many items travel together. `"auto"` begins with one and finds out: chunks of about 5 ms of work, and of 4 MB at the most as far as that is
-   * easily told, and none is kept waiting for an input that is slow to come. A number is kept to, but for the last chunk.
+   * How many items travel together. `"auto"` begins with one and finds out: chunks of about 5 ms of work, and of 4 MB at the most as far as
+   * that is easily told, and none is kept waiting for an input that is slow to come. A number is kept to, but for the last chunk.
    *
    * @default {"auto"}
    */
   chunkSize?: number | "auto" | undefined;
   /**
-   * How many items, not bytes, are read ahead of those that were consumed, at the most. It caps the chunks as well. So far it goes while an item
-   * holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds of chunks.
+   * How many items, not bytes, are read ahead of those that were consumed, at the most. It caps the chunks as well. The map reads that far
+   * ahead while an item holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds of
+   * chunks.
    *
    * @default {16384 * maxWorkers * jobsPerWorker; while a typed array gives numbers, which are small, four times as many}
    */
@@ -55,8 +56,8 @@ export interface MapOptions {
 /** What `ProcessPool.map` gives: the outcomes one by one, or as many at a time as are ready. */
 export interface MapResults<T> extends AsyncIterableIterator<T> {
   /**
-   * The same outcomes, several at a time: for who has so many that to await each takes longer than its work. Numbers may come in a Float64Array. What
-   * was taken one by one before does not come again, and to leave this loop ends the map.
+   * The same outcomes, several at a time: for loops over so many that awaiting each takes longer than its work. Numbers may come in a
+   * Float64Array. What was taken one by one before does not come again, and leaving this loop ends the map.
    *
    * @returns Outcomes in their order; none of the lists is empty.
    *
@@ -80,26 +81,29 @@ export interface MapResults<T> extends AsyncIterableIterator<T> {
 }
 
 /**
- * Items read ahead, for each job that runs at a time. Fewer make chunks of tiny items too small to be cheap (half the speed at a tenth); more
- * only hold memory.
+ * How many items are read ahead, for each job that runs at a time. Fewer make chunks of tiny items too small to be cheap (half the speed at
+ * a tenth); more only hold memory.
  */
 const BUFFER_PER_LANE = 16_384;
 
 /**
- * The same of a typed array that gives numbers: eight bytes each way. Fewer, and their chunks are too small to be cheap (0.8 of the speed at a quarter); more, and they have more than
- * the 256 KiB that go beside the port.
+ * The same of a typed array that gives numbers: eight bytes each way. Fewer, and their chunks are too small to be cheap (0.8 of the speed
+ * at a quarter); more, and a chunk has more than the 256 KiB that go beside the port.
  */
 const NUMBERS_PER_LANE = 65_536;
 
 /** Chunks in flight, for each job that runs at a time: one that runs and one that is next, so that no worker waits for its caller. */
 const CHUNKS_PER_LANE = 2;
 
-/** What an automatic chunk should take, in ms. Less, and messages cost more than the work of short items; more, and results come in lumps. */
+/**
+ * What an automatic chunk should take, in ms. Less, and messages cost more than the work of short items; more, and results come in lumps.
+ */
 const CHUNK_TIME = 5;
 
 /**
- * So many rounds of chunks may be ready and not fetched. Fewer, and workers wait for a consumer that takes its results in bursts; more, and a
- * consumer that is slower than the workers holds memory for nothing. (The buffer is for another case: an item that holds up those behind it.)
+ * So many rounds of chunks may be ready without being fetched. Fewer, and workers wait for a consumer that takes its results in bursts;
+ * more, and a consumer that is slower than the workers holds memory for nothing. (The buffer is for another case: an item that holds up
+ * those behind it.)
  */
 const READY_ROUNDS = 4;
 
@@ -107,20 +111,26 @@ const READY_ROUNDS = 4;
 const CHUNK_GROWTH = 8;
 
 /**
- * An automatic chunk has about so many bytes, each way. Tasks that look at little of large records take no time, and those records would come by the thousand. Less, and messages cost
- * more than they carry; more, and those in flight take hundreds of megabytes.
+ * An automatic chunk has at most about so many bytes, each way: tasks that look at little of large records take no time, and these would
+ * come by the thousand. Less, and messages cost more than they carry; more, and those in flight take hundreds of megabytes.
  */
 const LARGEST_SIZE = 2 ** 22;
 
-/** So many of a list, and so many properties of an object, are looked at to guess how large it is. More take longer; fewer may be unlike the others. */
+/**
+ * To guess how large a value is, so many elements of a list and so many properties of an object are looked at. More take longer; fewer may
+ * be unlike the others.
+ */
 const LOOKS_AT_LIST = 8, LOOKS_AT_OBJECT = 64;
 
-/** So many results, each sent before the next item begins, fit into the line to a worker: more would overflow it if the caller is busy. Numbers have memory of their own. */
+/**
+ * So many results fit into the line to a worker, where each is sent before the next item begins: more would overflow it if the caller is
+ * busy. Numbers have memory of their own.
+ */
 const LARGEST_EAGER = 512;
 
 /**
- * While a consumer waits it is looked so often, in ms, whether there are numbers in memory that nobody was told of, since what their worker does next takes long. Oftener takes
- * time from others, less often delays results.
+ * How often, in ms, a map whose consumer waits looks for numbers in memory: their worker may be with an item that takes long, and tell of
+ * them late. More often takes time from others, less often delays results.
  */
 const LOOK_EVERY = 1;
 
@@ -128,8 +138,8 @@ const LOOK_EVERY = 1;
 const CHUNK_PATIENCE = 2;
 
 /**
- * The clock is looked at after so many items of an automatic chunk at the latest: an input that computes its items lets no timer run out. Fewer, and it takes a part of what quick
- * inputs do; more, and one that gets slow holds up the program for longer.
+ * The clock is looked at after so many items of an automatic chunk at the latest, as an input that computes its items lets no timer run
+ * out. Fewer, and that takes a good part of the time of quick inputs; more, and one that gets slow holds up the program for longer.
  */
 const ITEMS_A_LOOK = 64;
 
@@ -137,16 +147,19 @@ const ITEMS_A_LOOK = 64;
 export interface MapHost {
   /** Waits for a permit. */
   acquire(signal: AbortSignal | undefined): Promise<void>;
-  /** Gives one back that is of no use. */
+  /** Gives back a permit that is of no use. */
   release(): void;
-  /** Queues a chunk that has a permit; throws, and that is back, if the pool takes none. */
+  /** Queues a chunk that has a permit; if the pool takes none, gives the permit back and throws. */
   admit(chunk: Chunk): void;
   /** Cancels what has not started of a chunk; with `force` also what runs. */
   cancel(chunk: Chunk, error: unknown, force: boolean): void;
   report(error: unknown): void;
   /** Why the pool takes no chunks any more, if it does not. */
   refusal(): unknown;
-  /** The map waits for its input from now on: {@linkcode MapRun.refused} is called when the pool takes no chunks any more. */
+  /**
+   * The map waits for its input: until {@linkcode MapHost.goesOn}, {@linkcode MapRun.refused} is called if the pool takes no chunks any
+   * more.
+   */
   waits(map: MapRun): void;
   /** The map does not wait any more. */
   goesOn(map: MapRun): void;
@@ -165,7 +178,7 @@ export interface ResolvedMapOptions {
   /** Undefined for automatic. */
   chunkSize: number | undefined;
   buffer: number;
-  /** The same while results are numbers. */
+  /** The buffer while results are numbers. */
   bufferOfNumbers: number;
   chunksInFlight: number;
   ordered: boolean;
@@ -218,8 +231,8 @@ export function resolveMapOptions(
     ordered: checks.boolean("ordered", ordered),
     settled: checks.boolean("settled", settled),
     timeout: checks.milliseconds("timeout", timeout, { infinite: true }),
-    // Else results that were held back would be lost with an item that is stopped.
     retries,
+    // Results that were held back would be lost with an item that is stopped.
     eager: eager || timeout !== Infinity || retries > 0,
     signal: signal === undefined ? undefined : checks.signal("signal", signal),
   };
@@ -234,7 +247,10 @@ function opener(items: unknown): ResolvedMapOptions["open"] {
   throw new TypeError(`Cannot map as the items must be iterable, an async iterable or a ReadableStream: current value is ${show(items)}`);
 }
 
-/** The stream as it iterates, but that to end it does not wait for an item that it is about to give: it may give none, and has to hear of the end nonetheless. */
+/**
+ * Iterates a stream as that does by itself, but without waiting, when it is ended, for an item that it is about to give: it may give none,
+ * and has to hear of the end.
+ */
 function readStream(stream: ReadableStream<unknown>): AsyncIterator<unknown> {
   const reader = stream.getReader();
   let isOpen = true;
@@ -249,7 +265,7 @@ function readStream(stream: ReadableStream<unknown>): AsyncIterator<unknown> {
       }
     },
     async return() {
-      // It may have ended, and nobody has seen that yet.
+      // The stream may have ended without anybody having seen that.
       if (isOpen) {
         isOpen = false;
         const cancelled = reader.cancel();
@@ -263,13 +279,16 @@ function readStream(stream: ReadableStream<unknown>): AsyncIterator<unknown> {
 
 /** Outcomes of consecutive items. */
 interface Block {
-  /** The results; whatever there is where an item failed. */
+  /** The results; anything in the place of one that failed. */
   values: ArrayLike<unknown>;
   /** The errors, by index in the block. */
   errors: Map<number, unknown> | undefined;
 }
 
-/** So many numbers are cheaper to send in a typed array; so many results may be worth memory of their own. */
+/**
+ * So many numbers are cheaper to send in a typed array, and so many results are worth memory of their own: for fewer, making that takes
+ * longer than it saves.
+ */
 const WORTH_PACKING = 16;
 
 function packed(items: ArrayLike<unknown>): ArrayLike<unknown> {
@@ -278,19 +297,22 @@ function packed(items: ArrayLike<unknown>): ArrayLike<unknown> {
   return new Float64Array(items);
 }
 
-/** About how many bytes a message takes for one of these. */
+/** About how many bytes a message takes for one of these values. */
 function averageSize(values: ArrayLike<unknown>): number {
   if (values.length === 0 || ArrayBuffer.isView(values)) return 8;
   try {
     const size = sizeOf(values, 3) / values.length;
     return size > 0 ? size : 8;
   } catch {
-    // A proxy need not answer.
+    // A proxy may throw.
     return 8;
   }
 }
 
-/** About how many bytes a message takes for a value, as far as that can be told at a glance: of texts, buffers, and lists and objects of those. No getter is asked. */
+/**
+ * About how many bytes a message takes for a value, as far as that can be told at a glance: of texts, buffers, and lists and objects of
+ * those. No getter is asked.
+ */
 function sizeOf(value: unknown, depth: number): number {
   if (typeof value === "string") return value.length;
   if (typeof value !== "object" || value === null) return 8;
@@ -327,13 +349,13 @@ interface Sliceable extends ArrayLike<unknown> {
   slice(from: number, to: number): Sliceable;
 }
 
-/** Whether items can as well be read many at a time: to iterate them does nothing else. */
+/** Whether items can be read many at a time, as iterating them does nothing else. */
 function isSliceable(items: unknown): items is Sliceable {
   const isArray = Array.isArray(items);
   if (!isArray && !ArrayBuffer.isView(items)) return false;
   const plain = isArray ? Array.prototype : Uint8Array.prototype;
   const { slice, constructor, [Symbol.iterator]: iterate } = items as Partial<typeof plain> & object;
-  // What a slice is made with: a class of somebody's own takes what it likes, and that of node's Buffer gives a view of all its memory.
+  // The constructor makes the slice: a class of somebody's own takes what it likes, and node's Buffer gives a view of all its memory.
   const isPlatforms = isArray
     ? constructor === Array
     : typeof constructor === "function" && Object.getPrototypeOf(constructor) === Object.getPrototypeOf(Uint8Array);
@@ -359,13 +381,17 @@ export class Chunk extends Ticket {
   #unsendable = new Map<number, unknown>();
   /** Whether the items are copies, of which it is known that they can be sent. */
   #copied = false;
-  /** Whether a worker has died when it read it, or it cannot be sent in one: its items are sent one by one from then on, so that the one that did it fails alone. */
+  /**
+   * Whether its items are sent one by one, as a worker has died when it read them, or as they cannot be sent together: so the one that is
+   * to blame fails alone.
+   */
   #oneByOne = false;
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
-  /** Where the worker that has it puts results that are numbers: the bounds, and the numbers by the index of their item. */
-  #bounds: Int32Array<SharedArrayBuffer> | undefined;
+  /** Where the worker that has the chunk puts results that are numbers, by the index of their item. */
   #numbers: Float64Array<SharedArrayBuffer> | undefined;
+  /** Of which items those are, as {@linkcode NUMBERS} says. */
+  #bounds: Int32Array<SharedArrayBuffer> | undefined;
 
   constructor(items: Sliceable, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
     super(undefined);
@@ -393,7 +419,7 @@ export class Chunk extends Ticket {
     }
     const { id, attempt, timeout } = this;
     const timed = timeout !== Infinity;
-    // Another for each run: a worker that could not be stopped may go on with the last one.
+    // New memory for each run: a worker that could not be stopped may go on with that of the last one.
     const numbers = this.#eager && items.length >= WORTH_PACKING
       ? new SharedArrayBuffer(NUMBERS + Float64Array.BYTES_PER_ELEMENT * this.#items.length)
       : undefined;
@@ -412,7 +438,7 @@ export class Chunk extends Ticket {
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
     const { from, values, thrown, last, elapsed } = answer as ItemsMessage;
     if (values !== undefined) {
-      // What lies between is in memory, since all else comes by messages in its order.
+      // What lies between is in memory: all else comes by messages, in order.
       if (from > this.#settledItems) this.#deliverNumbers(from);
       const errors = thrown.length === 0 ? undefined : new Map(thrown.map(([index, error]) => [index - from, decode(error)]));
       this.#deliver({ values, errors });
@@ -437,7 +463,7 @@ export class Chunk extends Ticket {
   }
 
   #deliverNumbers(to: number): void {
-    // A task has put others in the place of the platform's lists.
+    // Without memory there can be no gap, unless a task has put something else in the place of the platform's lists.
     if (this.#numbers === undefined) {
       return this.#deliver(failures(new Array(to - this.#settledItems).fill(new Error("The worker has lost what came of this item"))));
     }
@@ -450,7 +476,7 @@ export class Chunk extends Ticket {
   }
 
   override hasUnread(item: number): boolean {
-    // Others may be in the hands of the worker for as long as the next one takes.
+    // Results that are not sent at once stay with the worker for as long as the next item takes.
     return this.#eager && item !== NO_MORE && this.#arrived() < item - 1;
   }
 
@@ -458,7 +484,7 @@ export class Chunk extends Ticket {
   #arrived(): number {
     this.collect();
     let settled = this.#settledItems;
-    // Of those that the worker was not sent nothing comes but with the next result.
+    // Those that the worker was not sent settle with the next result.
     while (this.#unsendable.has(settled)) settled++;
     return settled;
   }
@@ -495,7 +521,7 @@ export class Chunk extends Ticket {
     return undefined;
   }
 
-  /** Each can be copied, but all together may be too large for a message, or one too deep within it. */
+  /** Each item can be copied by itself, but all together may be too large for a message, or one too deep within it. */
   #refusedAgain(error: unknown): Outcome<unknown> | undefined {
     const next = this.#nextOne();
     if (this.#unsendable.has(next)) return { state: "failed", error };
@@ -520,7 +546,7 @@ export class Chunk extends Ticket {
     let earlier = this.#failures;
     for (let i = this.#settledItems; i < nextItem; i++) {
       const error = errorOf(this.id + i, earlier.length + 1);
-      // The last of them is the one that ran.
+      // The last of these items is the one that ran.
       if (i === nextItem - 1 && isDeath(error) && earlier.length < this.#retries) earlier.push(error);
       else {
         errors.push(listCauses(error, earlier));
@@ -559,7 +585,7 @@ export class Chunk extends Ticket {
       this.#failures = [];
       if (this.unread > 0) this.unread = 0;
     }
-    // Of a chunk with many of them few are in a block, and there may be as many blocks.
+    // Looked up by item, as of many that cannot be sent few are in a block, and there may be many blocks.
     for (let index = 0; this.#unsendable.size > 0 && index < length; index++) {
       const i = this.#settledItems + index;
       if (this.#unsendable.has(i)) (block.errors ??= new Map()).set(index, this.#unsendable.get(i));
@@ -618,7 +644,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #block: Block | undefined;
   #index = 0;
   #ready = new Queue<Block>();
-  /** How many items there are in the blocks of these two, with those that were taken of the first. */
+  /** How many items these blocks have, with those of the first that were taken. */
   #readyItems = 0;
   #consumers = new Queue<Consumer>();
   #read = 0;
@@ -629,16 +655,19 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #buffer: number;
   /** `ending` when no chunk will be submitted any more; `ended` when the consumer has nothing more to get. */
   #state: "new" | "reading" | "ending" | "ended" = "new";
-  /** What is thrown after the last outcome; whether it is the input's own. */
+  /** What is thrown after the last outcome, and whether it is the input's own. */
   #failure: { error: unknown; ofInput?: boolean } | undefined;
-  /** The item that the input is about to give. */
+  /** The item that the input was asked for and has not given. */
   #pulled: Promise<IteratorResult<unknown>> | undefined;
   #sourceEnded = false;
-  /** Whether an array is read item by item, as there was no slice of it: trying that again for each chunk would ask many times for items that take long. */
+  /**
+   * Whether an array is read item by item, as there was no slice of it: trying that again for each chunk would ask many times for items
+   * that take long.
+   */
   #itemByItem = false;
   #wakePump: () => void = () => {};
   #looks: Rounds;
-  /** Aborts when the loop has ended: its next chunk leaves the gate. */
+  /** Aborts when the loop has ended, so that a chunk which waits at the gate leaves it. */
   #over = new AbortController();
   #stopListening: () => void = () => {};
 
@@ -687,7 +716,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return { done: true, value: undefined };
   }
 
-  /** The pool takes no chunks any more, so no more is read, nor waited for if the input is about to give an item. What is under way comes first, then this is thrown. */
+  /**
+   * The pool takes no chunks any more: no more is read, nor is an item waited for that the input is about to give. What is under way comes
+   * first, then this is thrown.
+   */
   refused(error: unknown): void {
     if (this.#state !== "reading") return;
     this.#dropFailure();
@@ -717,11 +749,11 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #setBuffer(ofNumbers: boolean): void {
     const { buffer, bufferOfNumbers, chunkSize } = this.#options;
     this.#buffer = ofNumbers ? bufferOfNumbers : buffer;
-    // Else there might never be room for a chunk, and none would tell how large the next one is to be.
+    // Else there might never be room for a chunk again, and only a chunk tells how large the next one is to be.
     if (chunkSize === undefined) this.#chunkSize = Math.min(this.#chunkSize, this.#largestChunk);
   }
 
-  /** The most that an automatic chunk has: so many of them as are to be in flight are read ahead. */
+  /** How many items an automatic chunk has at the most, so that as many chunks fit into the buffer as are to be in flight. */
   get #largestChunk(): number {
     return Math.max(1, Math.floor(this.#buffer / this.#options.chunksInFlight));
   }
@@ -745,7 +777,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#wakePump();
   }
 
-  /** In order, only the first chunk's outcomes are ready; then those of the next. */
+  /** Has outcomes ready in the order of the items: those of the first chunk, and of the next only when that is over. */
   #advance(): void {
     for (const [chunk, { blocks, over }] of this.#chunks) {
       for (const block of blocks.splice(0)) this.#makeReady(block);
@@ -771,7 +803,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     }
   }
 
-  /** Somebody may wait for what lies in memory, or will. */
+  /** Looks for numbers now and then, if somebody may be waiting for them. */
   #expectNumbers(): void {
     if (this.#options.eager && this.#mayHaveNumbers()) this.#looks.begin();
   }
@@ -780,7 +812,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return this.#consumers.size > 0 && this.#chunks.keys().some((chunk) => chunk.mayHaveNumbers);
   }
 
-  /** Takes what there is in memory. Whether there may be more that somebody waits for. */
+  /** Takes the numbers that are in memory. Whether there may be more that somebody waits for. */
   #look(): boolean {
     for (const chunk of this.#chunks.keys()) chunk.collect();
     return this.#mayHaveNumbers();
@@ -845,7 +877,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     Promise.resolve().then(() => this.#closeSource()).catch((error) => this.#host.report(error));
   }
 
-  /** The loop does not come to what is thrown after the last outcome. Of what its input has thrown somebody hears through the pool. */
+  /**
+   * Drops what was to be thrown after the last outcome, to which the loop does not come. What its input has thrown is reported through the
+   * pool.
+   */
   #dropFailure(): void {
     const failure = this.#failure;
     this.#failure = undefined;
@@ -868,7 +903,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#block = undefined;
     const reason = new DOMException("The loop over the map has ended", "AbortError");
     this.#over.abort(reason);
-    // Not at once: it may be an outcome that ends the loop, and while a pool settles several tickets they are in neither queue nor slot.
+    // Not at once: an outcome may have ended the loop, and while a pool settles several tickets they are in neither queue nor slot.
     queueMicrotask(() => {
       for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason, force);
     });
@@ -899,10 +934,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
         else await new Promise<void>((resolve) => this.#wakePump = resolve);
       }
     } catch (error) {
-      // It was not admitted any more. What was read goes with it.
+      // The chunk was not admitted any more. What was read is dropped with it.
       this.refused(error);
     }
-    // Not before: the last chunk may have waited at the gate until now.
+    // Not earlier: the last chunk may have waited at the gate until now.
     if (this.#state === "reading") this.#state = "ending";
     this.#serve();
   }
@@ -934,14 +969,14 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       throw error;
     }
     this.#expectNumbers();
-    // An input that computes its items would else let through what workers answer, and nothing else: neither timers nor sockets nor signals.
+    // An input that computes its items would else let nothing through but the answers of workers: neither timers nor sockets nor signals.
     if (isSlow) await new Promise<void>((resolve) => clock.soon(resolve));
   }
 
   /** Reads the items of the next chunk; there are none when the input has ended. */
   #readChunk(): Sliceable | Promise<Sliceable> {
     const { array } = this.#options;
-    // Where no chunk is taken any more, it is but to be seen whether there are more items.
+    // Where the pool takes no chunks any more, one item tells whether the input has ended.
     const isOpen = this.#host.refusal() === undefined;
     if (array === undefined) return this.#readItems(isOpen);
     const most = isOpen ? this.#chunkSize : 1;
@@ -999,7 +1034,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       // There may be others before the item that throws.
       return undefined;
     }
-    // A proxy may make its items up when it is asked for them, but for a slice it is asked first whether it has them: they would be holes.
+    // A proxy may make up its items when it is asked for them. For a slice it is asked first whether it has them, so that they may be
+    // holes.
     if (Array.isArray(items) && items.includes(undefined)) return undefined;
     this.#read += items.length;
     if (items.length === 0) this.#sourceEnded = true;
@@ -1047,18 +1083,18 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     const result = this.#source!.next();
     if (!this.#options.isAsync) return result as IteratorResult<unknown>;
     const pulled = Promise.resolve(result);
-    // If it was closed amid that, what closed it hears nothing of this.
+    // If the input was closed within next(), nobody who closed it hears of this.
     if (!this.#sourceEnded) this.#pulled = pulled;
     return pulled;
   }
 
-  /** Tells the input that no more is wanted of it. An input that is about to give an item does not end before it has; that is not waited for. */
+  /** Tells the input that no more is wanted of it. One that is about to give an item ends after that; it is not waited for. */
   async #closeSource(): Promise<void> {
     if (this.#sourceEnded) return;
     this.#sourceEnded = true;
     const closed = Promise.try(() => this.#source?.return?.());
     if (this.#pulled === undefined) return void await closed;
-    // Nobody else hears of what comes of them.
+    // Nobody else hears how these end.
     for (const outcome of [closed, this.#pulled]) outcome.catch((error) => this.#host.report(error));
   }
 }
@@ -1067,9 +1103,9 @@ function outcomeAt({ values, errors }: Block, index: number): PromiseSettledResu
   return errors?.has(index) ? { status: "rejected", reason: errors.get(index) } : { status: "fulfilled", value: values[index] };
 }
 
-/** Tells whether the items of an automatic chunk come so slowly that there are to be no more. */
+/** Tells whether the items of an automatic chunk come so slowly that it is to have no more. */
 class Pace {
-  /** Is to be asked when there are so many. */
+  /** When there are so many items, {@linkcode Pace.isSlow} is to be asked. */
   nextLook = 1;
   #clock: Clock;
   #began = 0;
