@@ -5,8 +5,8 @@ import type { Clock } from "./clock.ts";
 export type OnError = (error: unknown) => void;
 
 /**
- * Calls one thing after another, and none within another: what is called may lead to the next one, thousands of times, and the stack is too small to call each within
- * the one before.
+ * Calls one thing after another, and none within another: what is called may lead to the next call, thousands of times, and the stack is
+ * too small for each to be within the one before.
  */
 export class InTurn {
   /** What is being called, and what is to be called after it. */
@@ -54,7 +54,7 @@ export class Callbacks {
     }
   }
 
-  /** Calls this, and what comes meanwhile after it: a callback may cancel thousands of jobs, each with a callback that does the same. */
+  /** Calls this, and after it what comes meanwhile: a callback may cancel thousands of jobs, each with a callback that does the same. */
   inTurn(call: () => void): void {
     this.#turns.call(call);
   }
@@ -72,9 +72,9 @@ export class Callbacks {
   }
 
   /**
-   * Calls a job's `onDone` in its turn, and gives the job's permit back: before, so that `onDone` can submit; but a promise that it returns holds it.
-   * Somebody who waits at the gate is let in after it has run; if nobody does, the place is free while it runs, and taken again for its promise if
-   * nothing came in.
+   * Calls a job's `onDone` in its turn, and gives the job's permit back. If nobody waits at the gate that is before the call, so that
+   * `onDone` can submit; a promise that it returns takes the permit again, if nothing came in. Else it is after the call, or when that
+   * promise has settled.
    */
   callOnDoneWithPermit(callback: () => unknown, gate: Semaphore): void {
     let free = releaseUnawaited(gate);

@@ -3,17 +3,22 @@ import type { Outcome } from "../job.ts";
 import type { Slot } from "../worker/slot.ts";
 import { JobTicket, type SettledCounts } from "./ticket.ts";
 
-/** Buffers of so many bytes together are copied as fast as they are moved, since the memory that workers share with their caller has room for them. */
+/**
+ * Buffers of so many bytes together are copied as fast as they are moved, since the memory that workers share with their caller has room
+ * for them. More would go by a message, which copies more slowly than it moves.
+ */
 const CHEAP_TO_COPY = 2 ** 18;
 
 /** The record of a job with arguments that are to be moved. */
 export class MovingTicket extends JobTicket {
-  /** The arguments, once what was to be moved is in no other hands; and why they cannot be. */
+  /** The arguments, once what was to be moved is in no other hands. */
   #own: readonly unknown[] | undefined;
-  /** Memory that is of no more use when the job has settled, and the slot that it was taken over for. */
-  #spare: ArrayBuffer | undefined;
-  #slot: Slot | undefined;
+  /** Why it cannot be. */
   #failure: { error: unknown } | undefined;
+  /** Memory that is of no more use when the job has settled. */
+  #spare: ArrayBuffer | undefined;
+  /** The slot for which it was taken over, which may use that. */
+  #slot: Slot | undefined;
 
   override get transfer(): readonly Transferable[] {
     return this.#own === undefined ? super.transfer : [];
@@ -24,8 +29,8 @@ export class MovingTicket extends JobTicket {
   }
 
   /**
-   * Takes what is to be moved into its own hands, if that is cheap to copy: it is gone for the caller then, and the job is one like others, that can be sent ahead and taken
-   * back, and that outlives a worker which never started it. False if it is to be moved to the worker.
+   * Takes what is to be moved into its own hands, if that is cheap to copy: it is gone for the caller then, and the job is like others,
+   * which can be sent ahead and taken back, and outlive a worker that never started them. False if it is to be moved to the worker.
    */
   override takeOver(slot: Slot): boolean {
     const { transfer } = this;
@@ -44,7 +49,7 @@ export class MovingTicket extends JobTicket {
     const args = this.allArgs;
     const [buffer] = transfer;
     const [object, another] = args.filter((arg) => typeof arg === "object" && arg !== null);
-    // A buffer, or all bytes of one, and nothing else that could refer to it, as most have it: that takes no tenth of the time.
+    // Most have a buffer, or all bytes of one, and nothing else that could refer to it. That case takes less than a tenth of the time.
     if (transfer.length === 1 && another === undefined && !buffer!.resizable && !buffer!.detached) {
       const isAll = object instanceof Uint8Array && object.buffer === buffer && object.length === buffer!.byteLength;
       if (isAll || object === buffer) {
@@ -68,7 +73,7 @@ export class MovingTicket extends JobTicket {
   }
 }
 
-/** How many bytes these are together, if they are all buffers, and none is there twice: that is refused where it is moved. */
+/** How many bytes these are together; infinitely many if some are no buffers, or one is there twice, which is refused where it is moved. */
 function sizeOf(transfer: readonly Transferable[]): number {
   let size = new Set(transfer).size === transfer.length ? 0 : Infinity;
   for (const each of transfer) size += each instanceof ArrayBuffer ? each.byteLength : Infinity;

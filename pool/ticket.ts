@@ -34,7 +34,7 @@ export type Answer = Extract<FromWorker, { type: "threw" }> | ItemsMessage;
 /** Makes of something thrown in a worker what is thrown here. */
 export type Decode = (thrown: Thrown) => unknown;
 
-/** The pool's record of one thing that is to be run: where it is, and what to do when it settles. It is its own place in a queue. */
+/** The pool's record of one job, or one chunk of a map: where it is, and what to do when it settles. It is its own place in a queue. */
 export abstract class Ticket implements Place<Ticket> {
   abstract readonly id: string | number;
   abstract readonly func: Task | TaskRef;
@@ -44,8 +44,9 @@ export abstract class Ticket implements Place<Ticket> {
   after: Place<unknown> | undefined;
   /** Once it has passed the gate it is in the queue, in a slot, or, settled, in neither. */
   slot: Slot | undefined;
-  /** The number under which its slot knows it, and how many its slot had sent before. */
+  /** The number under which its slot knows it. */
   run = 0;
+  /** How many jobs its slot had sent before it. */
   sentAs = 0;
   /** How often a worker was stopped that did not take it up. */
   declare neglected: number;
@@ -60,7 +61,7 @@ export abstract class Ticket implements Place<Ticket> {
   declare stopListening: (() => void) | undefined;
 
   static {
-    // Few have others: so most tickets are without these five, and smaller by a fifth.
+    // Few tickets have other values than these: so most do without the five fields, and are smaller by a fifth.
     Object.assign(this.prototype, { neglected: 0, unread: 0, watched: false, observed: undefined, stopListening: undefined });
   }
 
@@ -88,11 +89,11 @@ export abstract class Ticket implements Place<Ticket> {
   abstract readonly timeout: number;
 
   /**
-   * Whether this item, counted from 1, is what the worker runs, and all that it finished before has arrived. If not, it has just finished something.
+   * Whether the worker runs this item, counted from 1, and all that it finished before has arrived. If not, it has just finished something.
    */
   abstract isAt(item: number): boolean;
 
-  /** Whether items have not arrived that its worker has sent, if this one, counted from 1, is what that has started last. */
+  /** Whether items are on their way that its worker has finished, if the one that it started last is this, counted from 1. */
   hasUnread(_item: number): boolean {
     return false;
   }
@@ -114,7 +115,7 @@ export abstract class Ticket implements Place<Ticket> {
     return [];
   }
 
-  /** Has nothing that is to be moved any more, if that is copied as well on its way to this slot; false if it is to be moved. */
+  /** Takes what is to be moved into its own hands, if that may as well be copied on its way to this slot; false if it is to be moved. */
   takeOver(_slot: Slot): boolean {
     return false;
   }
@@ -124,10 +125,10 @@ export abstract class Ticket implements Place<Ticket> {
     return undefined;
   }
 
-  /** Its arguments, if it is a job that has not been run before and has nothing else to be sent. */
+  /** Its arguments, if it is a job that has not been run before and has nothing else that is to be sent. */
   abstract readonly mereArgs: readonly unknown[] | undefined;
 
-  /** Its arguments, if it is but a call: they are all that there is to be sent and looked after, and its task is known. */
+  /** Its arguments, if it is a mere call: there is nothing else to be sent or looked after, and its task is known. */
   callArgs: readonly unknown[] | undefined;
 
   /** The message that has a worker run it. */
@@ -145,7 +146,10 @@ export abstract class Ticket implements Place<Ticket> {
   /** Its worker died when this of its items would have been the next. The outcome, or undefined if the rest of it can still be run. */
   abstract lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined;
 
-  /** Settles a call with what it returned; to count it and to give its permit back is left. False, and nothing is done, if there are callbacks. */
+  /**
+   * Settles a mere call with what it returned; counting it, and giving its permit back, is left to the caller. False, and nothing is done,
+   * if there are callbacks.
+   */
   fulfil(_value: unknown): boolean {
     return false;
   }
@@ -166,15 +170,15 @@ export abstract class Ticket implements Place<Ticket> {
 }
 
 /**
- * So many workers in a row may die when they read a job; then it fails. Fewer, and it may pay for what another one left in the heap; more, and every one costs a worker, and half a
- * second where a heap is filled.
+ * A job fails when so many workers in a row have died as they read it. Fewer, and it may pay for what another job left in the heap; more,
+ * and each costs a worker, and half a second where a heap is filled.
  */
 export const MOST_UNREAD = 3;
 
 /** Makes the error of a job, or of an item, that was run so many times. */
 export type ErrorOf = (id: string | number, attempts: number) => LossError;
 
-/** What the pool says of a run that was lost. A task may throw such errors too, which it has of a pool of its own. */
+/** What the pool says of a run that was lost. A task may throw such errors too, those of a pool of its own. */
 type LossError = WorkerDiedError | MemoryLimitError | JobTimeoutError;
 
 /** Whether the worker has ended, and not by a limit of time. */
@@ -212,8 +216,8 @@ type Reject = (reason: unknown) => void;
 const NOTHING: readonly never[] = [];
 
 /**
- * The record of a job, from its submission on, and the pool's hand on its future. Of a call whose caller wants nothing but the result it is all that there is beside
- * that promise: a million of them may wait at the gate under one `Promise.all`.
+ * The record of a job, from its submission on, and the pool's hand on its future. Of a call whose caller wants nothing but the result it is
+ * all that there is beside that promise: a million of them may wait at the gate under one `Promise.all`.
  */
 export class JobTicket extends Ticket implements FutureControl, Waiter {
   readonly id: string | number;
@@ -223,7 +227,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   #job: Job<never[], unknown> | undefined;
   readonly #owner: TicketOwner;
   #future: Future<unknown> | undefined;
-  /** Settle the promise of the result; while the ticket waits for a permit on behalf of `submit`, that of the future. */
+  /** Settle the promise of the result, or, while the ticket waits for a permit for `submit`, that of the future. */
   #resolve: Resolve | undefined;
   #reject: Reject | undefined;
   #wantsResult = false;
@@ -253,7 +257,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     return this.#future ??= makeFuture(this.#job ?? { id, func, args: this.#args }, this, this.#owner.callbacks);
   }
 
-  /** Names those who wait: for the result, or, at the gate, for the future. */
+  /** Takes what settles a promise: that of the result, or, at the gate, of the future. */
   awaitedBy(resolve: Resolve, reject: Reject, wantsResult: boolean): void {
     this.#resolve = resolve;
     this.#reject = reject;
@@ -353,7 +357,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     return { state: "failed", error: listCauses(error, this.#failures ?? []) };
   }
 
-  /** Whether it is to run again after this error; if there is no `retryIf`, it is as a rule. */
+  /** Whether it is to run again after this error: as `retryIf` says, or, without that, as the rule is for such errors. */
   #runsAgain(error: unknown, asARule: boolean): boolean {
     const retries = this.#job?.retries ?? this.#owner.retries;
     const failures = this.#failures ?? [];
