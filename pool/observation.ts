@@ -33,7 +33,7 @@ export interface ObservedJob {
   readonly state: SettledState | undefined;
   /** What it failed with, or what it was cancelled for. */
   readonly error: unknown;
-  /** How many of its items returned. All four of these are 0 until it has settled; items of a chunk that was cut off have ended each in its own way. */
+  /** How many of its items returned. This and the next three are 0 until it has settled; items of a chunk may each have ended in another way. */
   readonly finished: number;
   /** How many of its items failed. */
   readonly failed: number;
@@ -43,7 +43,7 @@ export interface ObservedJob {
   readonly timedOut: number;
 }
 
-/** What becomes of a worker: the last four are its end. `stopped` is what happens to one whose job is to be stopped, or whose pool is. */
+/** What becomes of a worker: the last four are its end. `stopped` is one that was stopped to end its job or its pool, or as it was stuck. */
 export type WorkerChange = "starting" | "ready" | "closed" | "stopped" | "died" | "failed to start";
 
 /** How much there is at this moment. */
@@ -73,11 +73,11 @@ export interface ObservedPool {
 }
 
 /**
- * Is told what happens in a pool, at once and on the pool's thread: what traces, statistics and metrics are made of. All methods may be left out. What one of
- * them throws, or its promise rejects with, goes to the pool's `onError`; the pool goes on.
+ * Is told what happens in a pool, at once and on the pool's thread: traces, statistics and metrics are made of that. All methods may be
+ * left out. What one of them throws, or its promise rejects with, goes to the pool's `onError`; the pool goes on.
  *
- * A job is told of in this order: `submitted`; then `refused`, or `admitted`; `sent`, which comes again if the job came back without having started;
- * `retried` if a run of it was not the last; and `settled`.
+ * A job is told of in this order: `submitted`; then `refused`, or `admitted`; `sent`, which comes again if the job came back without having
+ * started; `retried` if a run of it was not the last; and `settled`.
  *
  * @example How long each job waited, and how long it ran
  * ```ts
@@ -112,8 +112,8 @@ export interface PoolObserver {
   /** A run of it has ended, `started` and `ended` say when, and it is sent again. */
   retried?(job: ObservedJob): void;
   /**
-   * It has settled. `started` and `ended` are those of its last run. Of a job that settles while observers are told of another, as one of them cancels
-   * it, they are told after that.
+   * It has settled. `started` and `ended` are those of its last run. If it settles while observers are told of the end of another job, as one of
+   * them cancels it, they are told of it after that.
    */
   settled?(job: ObservedJob): void;
   /** Something became of a worker; the reason is there if it died, was stopped or could not be started. */
@@ -154,7 +154,7 @@ export class JobRecord implements ObservedJob {
   }
 }
 
-/** Who wants to know of what: a pool tells of each job several times, and most observers want few of them. */
+/** Who wants to be told of what: of each job there is something to tell several times, and most observers want little of it. */
 type Listeners = { [K in Exclude<keyof PoolObserver, "closed">]-?: PoolObserver[] };
 
 /** Takes the times of what happens in a pool that is observed, and tells its observers. A pool that is not has none of these. */
@@ -249,7 +249,7 @@ export class Observation {
     this.#tell(this.#listeners.worker, (observer) => observer.worker!(worker, change, reason));
   }
 
-  /** Tells it once, however often the pool is ended. Never rejects. */
+  /** Tells observers that the pool is through, once, however often it is ended. Never rejects. */
   async closed(): Promise<void> {
     await (this.#closed ??= this.#close());
   }
@@ -269,7 +269,7 @@ export class Observation {
     return this.#latest = this.#clock();
   }
 
-  /** For what follows from something whose time was just read: to read it takes longer than all else that is done here. */
+  /** The time, for what follows from something whose time was just read: reading it takes longer than all else that is done here. */
   #justNow(): number {
     return this.#latest ?? this.#now();
   }

@@ -37,9 +37,9 @@ export interface ProcessPoolOptions {
    */
   queueSize?: number | undefined;
   /**
-   * The task modules. Each worker loads them when it starts, before its first job, with the permissions of the thread that made the pool. A module
-   * that makes a pool and uses it when it is loaded, as a main module does, does so in each worker too: there put what is for the program alone under
-   * `if (import.meta.main)`, or the tasks into a module of their own.
+   * The task modules. Each worker loads them when it starts, before its first job, with the permissions of the thread that made the pool. A
+   * module that makes a pool and uses it when it is loaded, as a main module does, does so in each worker too: there put what is for the
+   * program alone under `if (import.meta.main)`, or the tasks into a module of their own.
    *
    * @default {[]}
    */
@@ -54,9 +54,10 @@ export interface ProcessPoolOptions {
   permissions?: Deno.PermissionOptions | undefined;
   /**
    * What runs tasks. `"worker"`: Web Workers, which start fastest. `"killable"`: workers of node:worker_threads, which can be stopped while
-   * they compute (but for loops that V8 never interrupts: docs/reliability.md); with `permissions` they read their task modules with these. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied,
-   * closures work, and a task that computes holds up the program; an AsyncLocalStorage may have somebody else's store in a task, unless that is
-   * made by `AsyncLocalStorage.bind(task)`.
+   * they compute (but for loops that V8 never interrupts: docs/reliability.md); with `permissions` they read their task modules with these.
+   * `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied, closures work, and a task that computes
+   * holds up the program; an AsyncLocalStorage may have somebody else's store in a task, unless that is made by
+   * `AsyncLocalStorage.bind(task)`.
    *
    * @default {"worker", or "killable" for a pool with a jobTimeout or a memoryLimit}
    */
@@ -80,8 +81,8 @@ export interface ProcessPoolOptions {
    */
   finalizer?: Task<[]> | TaskRef<[]> | undefined;
   /**
-   * How many jobs one worker runs at a time. More than one is of use to tasks that wait: they share their worker's thread, where one that computes
-   * holds up the others, though another worker may have nothing to do, and they share its fate.
+   * How many jobs one worker runs at a time. More than one is of use to tasks that wait: they share their worker's thread, where one that
+   * computes holds up the others, though another worker may have nothing to do, and they share its fate.
    *
    * @default {1}
    */
@@ -100,16 +101,17 @@ export interface ProcessPoolOptions {
    */
   jobTimeout?: number | undefined;
   /**
-   * How long a worker may take to load its modules and to run its initializer, in milliseconds, and how long it may take for its finalizer. One that
-   * is not ready by then is stopped and counts as one that could not start; one that is not closed is stopped and reported to `onError`.
+   * How long a worker may take to load its modules and to run its initializer, in milliseconds, and how long it may take for its finalizer.
+   * One that is not ready by then is stopped and counts as one that could not start; one that is not closed is stopped and reported to
+   * `onError`.
    *
    * @default {60000}
    */
   startTimeout?: number | undefined;
   /**
-   * How much heap a worker may have, in MB: 16 to 65,536. The job that fills it fails with a {@linkcode MemoryLimitError}, and its worker is replaced; that
-   * is noticed within half a second. What typed arrays and ArrayBuffers hold is outside of the heap and does not count. One value of several times
-   * the limit may not be noticed, or end the whole program: docs/reliability.md tells more. Only the backend
+   * How much heap a worker may have, in MB: 16 to 65,536. The job that fills it fails with a {@linkcode MemoryLimitError}, and its worker
+   * is replaced; that is noticed within half a second. What typed arrays and ArrayBuffers hold is outside of the heap and does not count.
+   * One value of several times the limit may not be noticed, or end the whole program: docs/reliability.md tells more. Only the backend
    * `"killable"` can do this, and it is the default with this option; in a Web Worker a full heap ends the whole program.
    *
    * @default {as much as V8 gives a program, some 4,000 as a rule}
@@ -135,9 +137,10 @@ export interface ProcessPoolOptions {
    */
   onError?: ((error: unknown) => void) | undefined;
   /**
-   * Writes a trace that https://ui.perfetto.dev and chrome://tracing open: which worker ran which job when, how long it had waited, how many wait. It goes
-   * to a file, which needs the permission to write it and is this pool's alone until it is through, or to a stream of bytes, such as a file's `writable`, which is closed when the
-   * pool is through. It is written as the run goes on; what a stream does not take in time is held in memory.
+   * Writes a trace that https://ui.perfetto.dev and chrome://tracing open: which worker ran which job when, how long that had waited, and how
+   * many waited when. It goes to a file, which needs the permission to write it and is this pool's alone until it is through, or to a stream
+   * of bytes, such as a file's `writable`, which is closed when the pool is through. It is written as the run goes on; what a stream does not
+   * take in time is held in memory.
    *
    * @default {undefined}
    */
@@ -193,8 +196,9 @@ export interface Environment {
 export const ENVIRONMENT: unique symbol = Symbol("environment");
 
 /**
- * Admitted jobs a worker, and at least. Fewer, and tiny jobs have workers wait for the caller, which hands out as many in a turn however many workers there are (at 30 a worker, the
- * number of the model that this pool comes from, they wait most of the time); more, and memory is held by jobs that wait, for no more speed: see `bench/queue_size.ts`.
+ * The default of `queueSize`: so many for each worker, and at least so many. Fewer, and with tiny jobs workers wait for the caller, which
+ * hands out as many in a turn however many workers there are (at 30 a worker, the number of the model that this pool comes from, they wait
+ * most of the time); more, and memory is held by jobs that wait, for no more speed: see `bench/queue_size.ts`.
  */
 const QUEUE_SIZE_PER_WORKER = 250, LEAST_QUEUE_SIZE = 1000;
 
@@ -210,7 +214,7 @@ const START_TIMEOUT = 60_000;
 /** No machine has room for so many threads; with far more, the default of `queueSize` would be no integer. */
 const MOST_WORKERS = 65_536;
 
-/** The words for the claims of so many jobs are 12 MB a worker; nothing that is of use comes near. */
+/** The claims of so many jobs take 12 MB a worker; nothing that is of use comes near. */
 const MAX_JOBS_PER_WORKER = 1_000_000;
 
 const OPTIONS = [
@@ -280,7 +284,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   checks.oneOf("backend", backend, ["worker", "killable", "inline"]);
   const inline = backend === "inline";
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
-  // What Deno does by itself; but where it is told to, it wants the unstable feature.
+  // Deno inherits by itself, and wants the unstable feature where it is told to.
   const permissions = wanted === "inherit" ? undefined : wanted;
   if (permissions !== undefined) checkPermissions(permissions);
   if (permissions !== undefined && inline) {

@@ -7,25 +7,27 @@ export interface Watched {
   /** What workers hold. */
   tickets(): Iterable<Ticket>;
   /**
-   * Called for one of which this item, counted from 1, has run for too long; the others are all of which one has. If it does not end, {@linkcode Watchdog.lookSoon} is to be called.
+   * Called for a ticket of which this item, counted from 1, has run for too long. `others` are all tickets of which one has, this one as
+   * well. If it does not end, {@linkcode Watchdog.lookSoon} is to be called.
    */
   expire(ticket: Ticket, item: number, others: ReadonlyMap<Ticket, number>): void;
 }
 
-/** When a result is about to arrive that was sent before the item that has run for too long, it is looked again after so many ms. */
+/** When a result is about to arrive that may be that of what has run for too long, the watchdog looks again after so many ms. */
 const SOON = 1;
 
 /**
- * The time of day was set, or went on while the machine slept, if it has moved by so many ms, and by this part of the time, more or less than the clock: to read both takes a moment, and
- * they may run a little apart. Less, and what runs is given its time anew for nothing; more, and a job is stopped by so much too early.
+ * The time of day was set, or went on while the machine slept, if it has moved by more than so many ms, and this part of the time, more or
+ * less than the clock: reading both takes a moment, and they may run a little apart. Less, and what runs is given its time anew for
+ * nothing; more, and a job is stopped too early by as much.
  */
 const READING = 50, APART = 0.01;
 
 /**
- * Notices jobs that have run for too long. Time counts from the real start, which the worker notes in shared memory; so nothing has to be done
- * at a start or an end, and there is one timer, for the next moment at which a limit can be reached. With short jobs it runs out once a limit,
- * not once a job. What the worker notes is the time of day, which all threads have: where that was set, or the machine has slept, nobody knows for how long
- * it has run what it runs, which then has its time anew.
+ * Notices jobs that have run for too long. Time counts from the real start, which the worker notes in shared memory; so nothing has to be
+ * done at a start or an end, and there is one timer, for the next moment at which a limit can be reached. With short jobs it runs out once
+ * a limit, not once a job. What the worker notes is the time of day, which all threads have. Where that was set, or the machine has slept,
+ * nobody knows for how long a job has run: it has its time anew then.
  */
 export class Watchdog {
   #clock: Clock;
@@ -34,10 +36,11 @@ export class Watchdog {
   #limited = 0;
   #next = Infinity;
   #stopTimer: () => void = () => {};
-  /** When the clocks were compared last, by the clock and by the time of day. */
+  /** When the clocks were compared last, by the clock. */
   #compared = 0;
+  /** The same by the time of day. */
   #comparedToday = 0;
-  /** Those that run something that has its time anew: when that began, by the time of day, and when it was given that, by the clock. */
+  /** The tickets that have their time anew: when what they run began, by the time of day, and since when they have that time, by the clock. */
   #anew = new Map<Ticket, { began: number; since: number }>();
 
   constructor(clock: Clock, watched: Watched) {
@@ -53,7 +56,7 @@ export class Watchdog {
     this.#lookAfter(ticket.timeout);
   }
 
-  /** One that has run for too long has not ended yet. */
+  /** Looks again soon, as a ticket that has run for too long has not ended yet. */
   lookSoon(): void {
     this.#lookAfter(SOON);
   }
@@ -97,7 +100,7 @@ export class Watchdog {
         slots.set(ticket, slot);
       } else this.#lookAfter(Math.max(SOON, Math.ceil(left)));
     }
-    // One of them may have been a neighbour of another, be gone with it, and have another worker by now.
+    // One may have been lost with another as its neighbour, and have another worker by now.
     for (const [ticket, item] of expired) if (ticket.slot === slots.get(ticket)) this.#watched.expire(ticket, item, expired);
     if (this.#limited === 0) this.#rest();
   }
@@ -111,7 +114,7 @@ export class Watchdog {
     return { now, today, isSet: Math.abs(passedToday - passed) > READING + APART * passed };
   }
 
-  /** For how long a ticket has run what it runs, which is so long by the time of day. */
+  /** For how long a ticket has run, for which the time of day says `time`. */
   #timeOf(ticket: Ticket, time: number, { now, today, isSet }: { now: number; today: number; isSet: boolean }): number {
     const began = (today - time) | 0;
     const anew = this.#anew.get(ticket);
