@@ -64,14 +64,16 @@ export interface JobBaseOptions<R> {
    */
   retries?: number | undefined;
   /**
-   * Decides whether to run the job again after this error, be it its worker's death, a timeout or what its task threw; `attempt` is 1 after the
-   * first run. It is not asked when `retries` are used up. It has to say so at once: a promise counts as false, and is an error that goes to the pool's `onError`.
+   * Decides whether to run the job again after this error, be it its worker's death, a timeout or what its task threw; `attempt` is 1 after
+   * the first run. It is not asked when `retries` are used up. It has to say so at once: a promise counts as false, and is an error that
+   * goes to the pool's `onError`.
    *
    * @default {after the death of its worker alone}
    */
   retryIf?: ((error: unknown, attempt: number) => boolean) | undefined;
   /**
-   * What of the arguments is moved to the worker instead of copied: it is empty here once the job is sent, or is about to be. A job with such arguments cannot be retried.
+   * What of the arguments is moved to the worker instead of copied: it is empty here once the job is sent, or is about to be. A job with
+   * such arguments cannot be retried.
    *
    * @default {[]}
    */
@@ -80,8 +82,8 @@ export interface JobBaseOptions<R> {
    * Called once when the job has settled, however it did; if another callback has settled it, by `cancel()` for example, when that one has
    * returned. A promise that it returns holds the job's place in the gate until it settles, so that a slow callback holds back the
    * submitter: it must wait neither for a submission of its own, whose place it may hold, nor for `shutdown()`, which waits for it. What it
-   * throws goes to the pool's `onError`. An AsyncLocalStorage may have somebody else's store in it, as in `retryIf`: where one is asked for, give
-   * `AsyncLocalStorage.bind(callback)`. Who awaits a result has their own.
+   * throws goes to the pool's `onError`. An AsyncLocalStorage may have somebody else's store in it, as in `retryIf`: where one is asked
+   * for, give `AsyncLocalStorage.bind(callback)`. Who awaits a result has their own.
    *
    * @default {undefined}
    */
@@ -132,8 +134,8 @@ export function nextJobId(): number {
 /**
  * One call of a task: what to run, with what, and what to do when it is done.
  *
- * The task is called as `func(...args)`; when there are `kwargs`, that object comes as one more, last argument, so that `args` have to be all that
- * come before it.
+ * The task is called as `func(...args)`; when there are `kwargs`, that object comes as one more, last argument, so that `args` have to be
+ * all that come before it.
  *
  * @typeParam A The arguments of the task, without the object of named ones.
  * @typeParam R What the task returns, or what its promise resolves with.
@@ -164,9 +166,10 @@ export class Job<A extends unknown[], R, K extends object = object> {
   // deno-lint-ignore no-explicit-any -- its arguments are checked where the job is made
   readonly func: Task<any[], R> | TaskRef<any[], R | PromiseLike<R>>;
   /**
-   * The arguments. They are copied when the job is sent to a worker, so do not change them before it runs. Of most objects of the platform (URL,
-   * Headers, Request, Response, FormData, Event) Deno copies nothing, and says nothing: they arrive as `{}`. Give what they are made of, and an
-   * AbortSignal as the job's `signal`. A view of a part of a buffer takes the whole buffer along, as it does in any message: give a `slice()` of it.
+   * The arguments. They are copied when the job is sent to a worker, so do not change them before it runs. Of most objects of the platform
+   * (URL, Headers, Request, Response, FormData, Event) Deno copies nothing, and says nothing: they arrive as `{}`. Give what they are made
+   * of, and an AbortSignal as the job's `signal`. A view of a part of a buffer takes the whole buffer along, as it does in any message:
+   * give a `slice()` of it.
    */
   readonly args: readonly unknown[];
   /** The named arguments. */

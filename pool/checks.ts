@@ -107,8 +107,8 @@ export class Checks {
   }
 
   /**
-   * An options object with none but known names: a mistyped option would otherwise pass for one that was left out. In the same way a signal or a map, which has no own
-   * names, would pass for no options at all, so it has to be a plain object.
+   * An options object with none but known names: a mistyped option would otherwise pass for one that was left out. In the same way a signal
+   * or a map, which has no own names, would pass for no options at all, so it has to be a plain object.
    */
   options<T extends object>(value: T, known: readonly string[]): T {
     if (typeof value !== "object" || value === null || !isPlain(value)) {

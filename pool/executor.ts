@@ -82,8 +82,8 @@ export class FutureMaker {
   }
 
   /**
-   * Calls the job's `onDone`, if there is one, in its turn, and gives the job's permit back: before, so that `onDone` can submit, if nobody waits for
-   * it; else after; and if `onDone` returns a promise when that has settled.
+   * Calls the job's `onDone`, if there is one, in its turn, and gives the job's permit back: before, so that `onDone` can submit, if nobody
+   * waits for it; else after; and if `onDone` returns a promise when that has settled.
    *
    * @param future The settled future.
    * @param gate Where the job has a permit.

@@ -10,8 +10,8 @@ export interface GiveUpOptions {
 }
 
 /**
- * Waits for a promise, but only so long. Gives up with a DOMException named TimeoutError, as `deadline` of `@std/async` does, or with the signal's
- * reason. Not `deadline` itself: that leaves its timer running until the time is over, 1.5 KB for each wait that ended sooner.
+ * Waits for a promise, but only so long. Gives up with a DOMException named TimeoutError, as `deadline` of `@std/async` does, or with the
+ * signal's reason. Not `deadline` itself: that leaves its timer running until the time is over, 1.5 KB for each wait that ended sooner.
  */
 export async function giveUp<T>(promise: Promise<T>, { timeout, of = timeout, signal }: GiveUpOptions): Promise<T> {
   if (timeout === undefined && signal === undefined) return await promise;

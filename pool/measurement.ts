@@ -40,7 +40,7 @@ export interface WorkerMeasurements {
   utilisation: number;
 }
 
-/** The part of a histogram of `node:perf_hooks` that we use: HdrHistogram, which has whole numbers alone. */
+/** The part of a histogram of `node:perf_hooks` that we use: an HdrHistogram, which takes whole numbers alone. */
 export interface Histogram {
   readonly count: number;
   readonly max: number;
@@ -61,7 +61,7 @@ const GATHERED = 4096;
 /** Times are recorded in nanoseconds, up to a day: with three figures that takes 300 KB. */
 const PER_MS = 1e6, LONGEST = 24 * 60 * 60 * 1000 * PER_MS;
 
-/** Many times in constant memory, from which quantiles can be had. */
+/** Gathers many times in constant memory, and gives their quantiles. */
 export class Times {
   #gathered = new Float64Array(GATHERED);
   #length = 0;
@@ -75,7 +75,7 @@ export class Times {
     if (this.#length === GATHERED) this.#flush();
   }
 
-  /** What they come to. */
+  /** The quantiles of all times so far. */
   quantiles(): TimeQuantiles {
     const histogram = this.#flush();
     const { count } = histogram;

@@ -8,19 +8,25 @@ interface Sink {
   close(): void | Promise<void>;
 }
 
-/** So many characters are written at a time: fewer, and the file is called for each few jobs; more would be lost if the program is killed. */
+/**
+ * So many characters are written at a time: fewer, and the file is written to for each few jobs; more would be lost if the program is
+ * killed.
+ */
 const WRITTEN_AT_ONCE = 2 ** 16;
 
-/** The counters are written at most so often, in ms: oftener than a viewer can show only makes the trace large. */
+/**
+ * The counters are written at most so often, in ms: more often than a viewer can show only makes the trace large; less often, and bursts do
+ * not show.
+ */
 const COUNT_EVERY = 1;
 
-/** The process and the calling thread, in the trace. A worker's first track has its number times {@linkcode TRACKS}. */
+/** The numbers of the process and of the calling thread. A worker's first track has the worker's number times {@linkcode TRACKS}. */
 const PROCESS = 1, CALLER = 0;
 
 /** How long a submission takes, in microseconds: a flow begins within something, and two submissions are further apart. */
 const POINT = 0.1;
 
-/** Jobs that a worker runs at the same time have tracks of their own; a worker has at the most as many as this, and the last takes what is left. */
+/** Jobs that a worker runs at the same time have tracks of their own. A worker has at most so many: the last takes what is left. */
 const TRACKS = 1000;
 
 const ENDS: ReadonlySet<WorkerChange> = new Set(["closed", "stopped", "died", "failed to start"]);
@@ -56,7 +62,10 @@ function openFile(path: string | URL): Deno.FsFile {
   }
 }
 
-/** Empties a file that is this pool's alone from then on; false if it is another one's. On a file system without locks it may be written to by several. */
+/**
+ * Empties a file that is this pool's alone from then on; false if it is another one's. On a file system without locks it may be written to
+ * by several.
+ */
 function lockAndEmpty(file: Deno.FsFile): boolean {
   let isLocked = false;
   try {
@@ -129,11 +138,11 @@ class StreamSink implements Sink {
 }
 
 /**
- * Writes what happens in a pool in Chrome's trace event format, as an array: an event a line, the first two lines after its bracket name the
- * process. It may end after any line, says the format; with the pool's end comes the closing bracket.
+ * Writes what happens in a pool in Chrome's trace event format: an array with an event a line, of which the first ones name the process and its
+ * thread. The format lets it end after any line; the closing bracket comes with the end of the pool.
  *
- * Each worker is a thread with its jobs (`X`) and what became of itself (`i`). Each submission is a point on the calling thread (an `X` that takes next to no time),
- * from which a flow (`s`, `f`) leads to where the job began. The gate and the queue are counters (`C`).
+ * Each worker is a thread with its jobs (`X`) and what became of itself (`i`). Each submission is a point on the calling thread (an `X`
+ * that takes next to no time), from which a flow (`s`, `f`) leads to where the job began. The gate and the queue are counters (`C`).
  */
 class TraceWriter implements PoolObserver {
   #sink: Sink;
@@ -144,7 +153,7 @@ class TraceWriter implements PoolObserver {
   #flows = 0;
   #counted = -Infinity;
   #counts = "";
-  /** What the last job on each track of each worker ended at. */
+  /** When the last job on each track of each worker ended. */
   #tracks = new Map<number, number[]>();
   /** Names in quotes: there are few, and each job has one. */
   #quoted = new Map<string, string>();
@@ -211,10 +220,10 @@ class TraceWriter implements PoolObserver {
     }
   }
 
-  /** A run of a job. One that never ran has its submission alone. */
+  /** Writes a run of a job; of one that never ran the submission alone. */
   #job(job: ObservedJob, outcome: string): void {
     const { id, task, items, submitted, started, ended, worker, runs, error } = job;
-    // Its runs have been told of.
+    // Its runs have been written.
     if (started === undefined && runs > 0) return;
     const name = this.#quote(task);
     const at = this.#time(submitted);
@@ -236,7 +245,7 @@ class TraceWriter implements PoolObserver {
   /** The first track of a worker on which nothing runs at that time. */
   #trackFor(worker: number, started: number, ended: number): number {
     const ends = this.#tracks.get(worker);
-    // What runs one after the other, does so on one track, whatever a clock may say.
+    // What runs one after the other is on one track, whatever the clocks may say.
     if (ends === undefined || this.#jobsPerWorker === 1) return 0;
     let track = ends.findIndex((end) => end <= started);
     if (track < 0) {
@@ -303,7 +312,7 @@ class TraceWriter implements PoolObserver {
   }
 }
 
-/** A number with three digits behind the point: put together of two whole numbers, which takes a fraction of what one with digits behind it does. */
+/** A number with three digits behind the point, put together of two whole numbers: printing one with a fraction takes many times as long. */
 function inThousandths(value: number): string {
   const all = Math.round(value * 1000);
   const whole = Math.trunc(all / 1000);
