@@ -40,8 +40,8 @@ import { noTimes } from "./times.ts";
  * Workers read the input themselves, each a range at a time, and may do nothing else than that unless `permissions` says so. A record that fails
  * costs that record: it goes to the errors file. What is done is made last every second, and a batch that was stopped goes on with `resume`.
  *
- * @param task What is called with each record: a function, a task of a module, or the address of a module that exports one function. A function is
- * sent to the workers as its text.
+ * @param task What is called with each record: a function, a task of a module, or the address of a module that exports one function. A
+ * function is sent to the workers as its text.
  * @param options What to read, where results go, and what to do about failures.
  * @returns What came of it. A batch that its signal stopped, or that was halted since too many records failed, has its outcome there.
  *
@@ -370,10 +370,16 @@ async function run(
 /** A part of about so many ms is long enough that handing it out costs nothing beside it, and short enough that all workers end together. */
 const PART_TIME = 100;
 
-/** Near the end, parts get shorter. What is shorter than this, in ms, is a waste of time, since each part takes 0.3 ms to hand out and to take. */
+/**
+ * Near the end, parts get shorter. What is shorter than this, in ms, is a waste of time, since each part takes 0.3 ms to hand out and to
+ * take.
+ */
 const SHORTEST_PART_TIME = 1;
 
-/** Before a record is through, it is not known how long they take. Larger first parts, and few slow records go to few workers; smaller ones have no record. */
+/**
+ * Before a record is through, it is not known how long they take. Larger first parts, and few slow records go to few workers; smaller ones
+ * have no record.
+ */
 const SMALLEST_PART = 2 ** 6;
 /** Larger parts are a waste of memory. */
 const LARGEST_PART = 2 ** 20;

@@ -102,8 +102,8 @@ export interface CompleteErrorsOptions {
 }
 
 /**
- * Completes an errors file that nobody writes to: one that is empty is removed, and where lines could not be numbered before, they are now. To do
- * it twice is harmless.
+ * Completes an errors file that nobody writes to: one that is empty is removed, and where lines could not be numbered before, they are now.
+ * To do it twice is harmless.
  *
  * @returns How many bytes it has then.
  */

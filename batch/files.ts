@@ -51,6 +51,7 @@ export class Files implements Consumer {
   /** The slowest records, those first that took longest. */
   readonly slowest: SlowRecordReport[] = [];
   readonly totals: Totals;
+  /** How many records have failed that might have been halves, and were whole. */
   failedWhole = 0;
   /** Inputs that ended with half of a record, and the byte at which that begins. */
   readonly left: [input: string, offset: number][] = [];
@@ -63,8 +64,9 @@ export class Files implements Consumer {
    */
   #broken = false;
   /**
-   * What may be half of a record, since its input ended without a newline: whoever stops a batch by Ctrl-C stops the writer of its stream too, and a file may
-   * be written to. It is kept back until it is known that nobody has, and that no more has come. Each input has one at the most.
+   * What may be half of a record, since its input ended without a newline: whoever stops a batch by Ctrl-C stops the writer of its stream
+   * too, and a file may be written to. It is kept back until it is known that nobody has, and that no more has come. Each input has one at
+   * the most.
    */
   #torn: DonePart[] = [];
   #begin = performance.now();
@@ -76,9 +78,9 @@ export class Files implements Consumer {
 
   take(part: DonePart): void | Promise<void> {
     const isDue = (source: number) => source < part.source;
-    // What is behind that is run again with it.
+    // What may be half of a record is run again, and so is what comes behind it.
     if (this.#options.signal?.aborted && this.#torn.some((torn) => isDue(torn.source) && this.#isOfStream(torn))) return;
-    // Their place in the output is before those of the next input.
+    // In the output they come before the records of the next input.
     const before = this.#torn.length > 0 ? this.#takeTornOf(isDue) : undefined;
     if (part.torn) {
       this.#torn.push({ ...part, torn: false, output: part.output.slice() });
@@ -100,7 +102,7 @@ export class Files implements Consumer {
     return taken;
   }
 
-  /** Takes what has no line end. Half of a record is left to another batch, as is what came later. */
+  /** Takes a record without a line end, unless it turns out to be half of one: that is left to another batch, as is what came later. */
   async #takeWhole(part: DonePart): Promise<void> {
     const source = this.#options.sources[part.source]!;
     if (await isHalf(source)) return void this.left.push([source.name, part.start]);
@@ -140,7 +142,7 @@ export class Files implements Consumer {
     this.#begins.push([source, begin]);
   }
 
-  /** Makes what was taken last, unless anything could not be written before. */
+  /** Makes sure that what was taken lasts, unless something could not be written before. */
   async save(finished = false): Promise<void> {
     const { output, errors, log, check } = this.#options;
     if (this.#broken) return;
@@ -162,7 +164,7 @@ export class Files implements Consumer {
         ...finished ? { ...errors && await errorsState(errors.path), stage: "finished" } : {},
       };
       if (!finished) {
-        // When all that is put down is there: what holds now held for it.
+        // After all of it has been put down: what holds now has held for all of it.
         await check?.();
         await output.sync();
         await errors?.sync();

@@ -117,8 +117,8 @@ async function endOfLines(path: string, size: number): Promise<number> {
 }
 
 /**
- * Whether what a file had at its end, behind its last newline, is known by now to have been half of a record: of one that is written to, such as a log, the
- * rest has come since.
+ * Whether what a file had at its end, behind its last newline, is known by now to have been half of a record: of one that is written to,
+ * such as a log, the rest has come since.
  */
 export async function isHalf({ path, seen }: Source): Promise<boolean> {
   if (seen === undefined) return false;
@@ -283,17 +283,18 @@ export interface Block {
   offset: number;
   bytes: Uint8Array<ArrayBuffer>;
   /**
-   * Whether it is what a stream or a plain file has at its end behind its last newline: a whole record, or half of one whose writer was stopped, or is not
-   * through with it.
+   * Whether it is what a stream or a plain file has at its end behind its last newline: a whole record, or half of one whose writer was
+   * stopped, or is not through with it.
    */
   torn: boolean;
 }
 
 /**
- * Cuts an input into blocks of at least so many bytes that end where a record ends. What a stream or a plain file has behind its last newline is one by
- * itself, unless all before that is less than `least`.
+ * Cuts an input into blocks of at least so many bytes that end where a record ends. What a stream or a plain file has behind its last
+ * newline is one by itself, unless all before that is less than `least`.
  *
- * @param options How: `csv` is what stands between fields, undefined where a line is a record; `least` is how much the first block has to have, if there is so much.
+ * @param options How: `csv` is what stands between fields, undefined where a line is a record; `least` is how much the first block has to
+ * have, if there is so much.
  */
 export async function* blocksOf(
   source: Source,

@@ -16,11 +16,14 @@ export type BatchHalt = "never" | number | `${number}%`;
 export interface BatchOptions {
   /** What to read: paths, globs, `"-"` for the standard input, streams of bytes; one, or a list. What is compressed by gzip is decompressed. */
   input: BatchInput | readonly BatchInput[];
-  /** Where results go: a path, which gets compressed if it ends in `.gz`; `"-"` for the standard output; or a stream, which is closed at the end. */
+  /**
+   * Where results go: a path, which gets compressed if it ends in `.gz`; `"-"` for the standard output; or a stream, which is closed at the
+   * end.
+   */
   output: string | URL | WritableStream<Uint8Array>;
   /**
-   * How records are told apart: `"ndjson"`, one JSON value a line; `"lines"`, plain text; `"csv"`, whose first row names the fields of the others,
-   * parsed by `npm:papaparse@5.7.1`, which is downloaded at the first use.
+   * How records are told apart: `"ndjson"`, one JSON value a line; `"lines"`, plain text; `"csv"`, whose first row names the fields of the
+   * others, parsed by `npm:papaparse@5.7.1`, which is downloaded at the first use.
    *
    * @default {by the name of the first input: .csv and .tsv, .txt and .log, else NDJSON}
    */
@@ -76,16 +79,16 @@ export interface BatchOptions {
    */
   retries?: number | undefined;
   /**
-   * When to give up: `"never"`, after so many failed records, or when more than a share such as `"5%"` of at least 100 records has failed. What is
-   * done is kept, and can be taken up again.
+   * When to give up: `"never"`, after so many failed records, or when more than a share such as `"5%"` of at least 100 records has failed.
+   * What is done is kept, and can be taken up again.
    *
    * @default {"never"}
    */
   halt?: BatchHalt | undefined;
   /**
-   * What workers may do beyond reading the inputs and the task's modules. That needs `--unstable-worker-options`, or
-   * `"unstable": ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code 70. `"inherit"`, for what this thread may,
-   * does without.
+   * What workers may do beyond reading the inputs and the task's modules. That needs `--unstable-worker-options`, or `"unstable":
+   * ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code 70. `"inherit"`, for what this thread may, does
+   * without.
    *
    * @default {{}}
    */

@@ -180,8 +180,9 @@ export function finishedLength(path: string, length: number): number {
 }
 
 /**
- * One gzip member, each part of which is compressed on its own and ends at a byte, as pigz does it: so the file can be cut off behind any part, and
- * taken up again. A CompressionStream cannot be, and to begin another member instead would make a file that a DecompressionStream refuses.
+ * One gzip member, each part of which is compressed on its own and ends at a byte, as pigz does it: so the file can be cut off behind any
+ * part, and taken up again. A CompressionStream cannot be, and to begin another member instead would make a file that a DecompressionStream
+ * refuses.
  */
 class GzipOutput implements Output {
   #file: FileOutput;

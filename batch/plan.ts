@@ -36,8 +36,8 @@ export function folderOf({ name }: Paths): string {
 }
 
 /**
- * The options with the files that output and errors file are, where links are given: what grows beside a file has to be in the same folder, and a
- * link is not to be replaced by a file.
+ * The options with the files that output and errors file are, where links are given: what grows beside a file has to be in the same folder,
+ * and a link is not to be replaced by a file.
  *
  * @throws {BatchError} If there is something else than a file in the place of one: a folder, a device, a pipe.
  */
@@ -77,8 +77,8 @@ export function pathsOf({ output, errors }: ResolvedBatch): Paths {
 }
 
 /**
- * What an earlier run to the same output left, by identity: to a glob it is no input. Where there is no job log there was no such run, and a file of
- * one of these names is somebody else's.
+ * What an earlier run to the same output left, by identity: to a glob it is no input. Where there is no job log there was no such run, and
+ * a file of one of these names is somebody else's.
  */
 export async function leftBefore({ report }: ResolvedBatch, paths: Paths): Promise<Set<string>> {
   if (await sizeOf(paths.log) === undefined) return new Set();

@@ -57,8 +57,8 @@ async function lookAt(url: string): Promise<{ hash: string; files: string[] }> {
 }
 
 /**
- * Makes what sees to it that the files of a task are what they were: a worker that takes another's place loads them anew, and results of two versions
- * would be in one output. To call it often is cheap: files are read again only where the system tells of a change.
+ * Makes what sees to it that the files of a task are what they were: a worker that takes another's place loads them anew, and results of
+ * two versions would be in one output. To call it often is cheap: files are read again only where the system tells of a change.
  *
  * @returns What rejects with a {@linkcode BatchError} if they are not.
  */

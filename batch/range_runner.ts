@@ -89,7 +89,8 @@ export interface RunnerParts extends RunnerOptions {
 }
 
 /**
- * What runs in a worker of a batch: reads a range of the input, finds its records, runs the task on each, and commits what comes of it to the lane.
+ * What runs in a worker of a batch: reads a range of the input, finds its records, runs the task on each, and commits what comes of it to
+ * the lane.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
@@ -106,8 +107,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     buckets: BUCKETS,
   } = layout;
   /**
-   * What is read and decoded at once. Smaller blocks, and there are more calls; larger, and so much of them outlives each collection of garbage that V8
-   * makes its heap larger, again and again over a hundred million records.
+   * What is read and decoded at once. Smaller blocks, and there are more calls; larger, and so much of them outlives each collection of
+   * garbage that V8 makes its heap larger, again and again over a hundred million records.
    */
   const BLOCK = 2 ** 14;
   /** What is said of a name that is not there for a task that was sent as its text. */
@@ -117,19 +118,23 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   /** The longest result of one record, in characters: each may be three bytes in a lane, which other results are in already. */
   const MOST_CHARACTERS = Math.floor((layout.mostBytes - 2 * MOST_OUTPUT) / 3);
   /**
-   * Records that take less than `QUICK`, in ms, are timed and committed together, so many at the most and so many ms: each commit, with an encoding and a
-   * reading of the clock, takes half a microsecond. More of them, and more are run again when one kills its worker.
+   * Records that take less than `QUICK` ms are timed and committed together, at most so many of them and so many ms. Fewer together, and
+   * the half microsecond counts that each commit takes, with an encoding and a reading of the clock; more, and more are run again when one
+   * kills its worker.
    */
   const QUICK = 0.02;
   const MOST_TOGETHER = 256;
   const LONGEST_TOGETHER = 0.1;
   /** Results that wait to be encoded, in characters. */
   const MOST_PENDING = 2 ** 16;
-  /** So much of a record is kept in the errors file, in characters. */
+  /** So much of a record is kept in the errors file, in characters. Less, and long ones cannot be run again; more, and they fill the disk. */
   const MOST_KEPT = 2 ** 22;
   /** The same of one that no worker has room for. */
   const LEAST_KEPT = 2 ** 14;
-  /** So much of what an error says, in characters: less, and what matters may be cut off; more, and errors that quote what they were given fill the disk. */
+  /**
+   * So much of what an error says, in characters: less, and what matters may be cut off; more, and errors that quote what they were given
+   * fill the disk.
+   */
   const MOST_SAID = 10_000;
   const TAB = 9;
   const NEWLINE = 10;
@@ -152,9 +157,11 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   const toJson = outputFormat === "ndjson";
   let open: { path: string; file: Deno.FsFile } | undefined;
   let block = new Uint8Array(BLOCK);
-  /** The lines of a block as one array in JSON, the same four bytes a word, and what of the block comes before the end of each line. */
+  /** The lines of a block as one array in JSON. */
   const array = new Uint8Array(BLOCK + 8);
+  /** The same, four bytes a word. */
   const fours = new Int32Array(array.buffer);
+  /** How many bytes of the block come before the end of each line. */
   const lineEnds = new Uint16Array(BLOCK);
 
   function fileOf(path: string): Deno.FsFile {
@@ -198,7 +205,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return { name: "ParseError", message: thrown instanceof SyntaxError ? `The line is not JSON: ${message}` : message, stack: "" };
   }
 
-  /** What somebody says, be it no string. */
+  /** The text of what an error has as its name, message or stack, be that no string. */
   function textOf(value: unknown): string {
     try {
       return typeof value === "object" ? JSON.stringify(value) ?? String(value) : String(value);
@@ -231,7 +238,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   let words: Int32Array;
   let floats: Float64Array;
   let histogram: Uint32Array;
-  /** Of a fixed length: access to those that follow a growing buffer is many times slower. */
+  /** The output, as a view of fixed length: access to one that follows a growing buffer is many times slower. */
   let out: Uint8Array<SharedArrayBuffer>;
   let sequence = 0;
   let position = 0;
@@ -250,22 +257,26 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   let verdict: Verdict | undefined;
   let brief = false;
 
-  /** What the last records took, in ms each, and how many are timed and committed together. */
+  /** What the last records took, in ms each. */
   let typical = 0;
+  /** How many records are timed and committed together. */
   let together = 1;
   /** What it took to parse a record, of those that were parsed at once last; 0 if they are parsed one by one. */
   let parsing = 0;
-  /** The group of records that runs. */
+  /** When the group of records began that runs, and where it begins. */
   let begin = 0;
   let firstLine = 0;
   let firstOffset = 0;
+  /** When the worker is to return, and whether it is time for that. */
   let sliceEnd = 0;
   let sliceOver = false;
-  /** The results of the last objects that were run in a row, and what the task did with the one that ended the row before its time. */
+  /** The results of the last objects that were run in a row. */
   let written = "";
+  /** What the task returned for the object that ended the row before its time, or threw. */
   let promise: PromiseLike<unknown> | undefined;
   let failure: { thrown: unknown } | undefined;
   let slowest: SlowRecord[] = [];
+  /** What a record has to take to be among them. */
   let slowEnough = 0;
 
   function commit(): void {
@@ -301,7 +312,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   function asText(value: unknown): string | undefined {
-    // Half of a character would be written as another.
+    // A lone surrogate would be written as another character.
     if (typeof value === "string" && !value.isWellFormed()) throw new TypeError("A result that is written as a line has a lone surrogate");
     if (typeof value === "string" || value === undefined) return value;
     throw new TypeError(`A result that is written as a line must be a string or undefined, and is of type ${typeof value}`);
@@ -354,7 +365,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     putDownTime(count);
   }
 
-  /** Puts down what a few records took: as if they had taken the same, or, if that is much, as if one of them had taken what is unusual. */
+  /** Puts down what a few records took: as if all had taken the same, or, if it is much, as if one had taken all that is unusual. */
   function putDownTime(count: number): void {
     const now = clock();
     const time = now - begin + parsing * count;
@@ -397,14 +408,17 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   // One block: whole records, from `from` to `to` in `bytes`, of which the first byte is that of `base` in the input
 
-  /** Says that what a worker dies of now is the next record. */
+  /** Says that the next record is to blame if the worker dies now. */
   function blame(): void {
     words[CURRENT] = 0;
     words[ATTEMPT] = 1;
     words[PHASE] = 1;
   }
 
-  /** Undefined if it is too long: V8 has no string of half a gigabyte, and ends the whole program if one leaves it no room at all. */
+  /**
+   * Some bytes as text. Undefined if that is too long: V8 has no string of half a gigabyte, and ends the whole program if one leaves it no
+   * room at all.
+   */
   function textBetween(bytes: Uint8Array, from: number, to: number): string | undefined {
     if (to - from > heap) return undefined;
     try {
@@ -563,8 +577,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   /**
-   * Runs objects in a row, up to the first for which the task throws or returns a promise, and returns which one that is. A function of its own, as what there is
-   * to do for other records takes time even where it is not done.
+   * Runs objects in a row, up to the first for which the task throws or returns a promise, and returns which one that is. A function of its
+   * own, as what there is to do for other records takes time even where it is not done.
    *
    * @param current How many records were finished since the last commit.
    */
@@ -598,10 +612,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   /**
-   * Parses the lines of a block at once, as the elements of an array, which takes half of the time: V8 expects of an object in an array what the one before it
-   * had. Undefined if they are not an object each. They are if there are as many elements, all of those are objects, and no comma within a line has a brace behind
-   * it: then no element begins there, so each begins with a line. The array is made of the bytes, by putting commas in the place of newlines: to cut the text into
-   * lines, and to join them, takes twice as long.
+   * Parses the lines of a block at once, as the elements of an array, which takes half of the time: V8 expects of an object in an array
+   * what the one before it had. Undefined if they are not an object each. They are if there are as many elements, all of those are objects,
+   * and no comma within a line has a brace behind it: then no element begins there, so each begins with a line. The array is made of the
+   * bytes, by putting commas in the place of newlines: to cut the text into lines, and to join them, takes twice as long.
    */
   function parseTogether(bytes: Uint8Array, from: number, to: number): unknown[] | undefined {
     const start = clock();
@@ -610,8 +624,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     array.fill(0, length, length + 4);
     let count = 0;
     for (let word = 0; word * 4 < length; word++) {
-      // Of most words it is told at once that all four bytes are between a space and a 'z': half of the time that it takes to look at each. The first is the lowest on
-      // all machines that Deno runs on.
+      // Of most words it is told at once that all four bytes are between a space and a 'z': half of the time that it takes to look at each.
+      // The first is the lowest on all machines that Deno runs on.
       const four = fours[word]!;
       if ((((four + 0x05050505) | (four - 0x20202020)) & 0x80808080) === 0) continue;
       for (let at = word * 4, rest = four; rest !== 0; at++, rest >>>= 8) {
@@ -673,7 +687,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return lines;
   }
 
-  /** A row of TSV may have nothing but empty fields. */
+  /** Whether a line is no record. A row of TSV is one even if all its fields are empty. */
   function isBlank(record: string): boolean {
     return record.trim() === "" && !(inputFormat === "csv" && record.includes(delimiter));
   }
@@ -716,7 +730,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         larger.set(block.subarray(0, filled));
         block = larger;
       }
-      // A little more than the range, for its last line; the longer that turns out to be, the more.
+      // A little more than the range, for the rest of its last line: the more, the longer that turns out to be.
       const wanted = Math.min(block.length - filled, Math.max(0, end - base - filled) + Math.max(1024, filled), size - base - filled);
       const read = file.readSync(block.subarray(filled, filled + wanted)) ?? 0;
       filled += read;
@@ -750,7 +764,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         next = 0;
       }
       if (read === 0) return;
-      // The long line that made it so is over.
+      // The long line that has made the block larger is over.
       if (block.length > BLOCK && filled < BLOCK / 2) block = new Uint8Array(block.slice(0, filled).buffer.transfer(BLOCK));
     }
   }

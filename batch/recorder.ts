@@ -21,8 +21,9 @@ export interface Recorded {
 }
 
 /**
- * Gathers what a report of a batch shows beyond its summary: how many records were done when, and which worker ran which range. The pool tells who ran
- * a job from when to when, the run tells what came of it; either may come first. Memory does not grow with the number of ranges.
+ * Gathers what a report of a batch shows beyond its summary: how many records were done when, and which worker ran which range. The pool
+ * tells who ran a job from when to when, the run tells what came of it; either may come first. Memory does not grow with the number of
+ * ranges.
  */
 export class BatchRecorder implements PoolObserver {
   #begin = 0;

@@ -35,8 +35,9 @@ interface Retried {
  * output --------------------------------------------------------+
  * ```
  *
- * All three are read from begin to end, and the errors are in the order of the output: memory does not grow with them. Output and errors file are
- * replaced together: when both are complete, a line in the job log says so, and whoever finds that line after a crash has only to rename them.
+ * All three are read from begin to end, and the errors are in the order of the output: memory does not grow with them. Output and errors
+ * file are replaced together: when both are complete, a line in the job log says so, and whoever finds that line after a crash has only to
+ * rename them.
  *
  * @throws {BatchError} If there is no batch that is through.
  */

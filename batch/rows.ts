@@ -18,8 +18,8 @@ export function rowBegin(): RowScan {
 }
 
 /**
- * Where the row ends, as the index behind its newline; -1 if it goes on behind these bytes. A quote opens a field at its begin alone, so that one
- * that stands elsewhere costs no more than its row.
+ * Where the row ends, as the index behind its newline; -1 if it goes on behind these bytes. A quote opens a field at its begin alone, so
+ * that one that stands elsewhere costs no more than its row.
  *
  * This function is also sent to workers as its text: it refers to nothing outside itself.
  *

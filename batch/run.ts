@@ -70,9 +70,9 @@ export interface RangeRun {
 export interface Consumer {
   /** Takes a part. Nothing is written behind a part that could not be. */
   take(part: DonePart): void | Promise<void>;
-  /** Makes what was taken last. */
+  /** Makes sure that what was taken lasts. */
   save(): Promise<void>;
-  /** How many records failed of what might have been halves of records, and is known by now to be whole. */
+  /** How many records have failed that might have been halves, and are known by now to be whole. */
   readonly failedWhole?: number;
 }
 
@@ -82,7 +82,7 @@ export interface RunParts {
   parts: AsyncIterator<Part>;
   consumer: Consumer;
   options: RunOptions;
-  /** Is called now and then, while it goes on. */
+  /** Is called at each tick, while the run goes on. */
   onTick: () => void;
   /** Is told what each run over a part came to. */
   onRange?: ((range: RangeRun) => void) | undefined;
@@ -115,21 +115,25 @@ export interface RunCounts {
 interface Active {
   part: Part;
   lane: Lane;
-  /** What is known of the record that the last worker ran when it died, after so many others. */
+  /** How many records come before the one that the last worker ran when it died; -1 if none has died. */
   before: number;
+  /** What that record has failed with for good. */
   verdict: Verdict | undefined;
+  /** The number of its next attempt, from 1. */
   attempt: number;
-  /** Whether a worker has died while it put that down. */
+  /** Whether a worker has died while it put that record down. */
   brief: boolean;
   /** How often its worker died while it ran no record, since one was done. */
   barren: number;
   /** The commit after which it was halted. */
   halted: number | undefined;
-  /** The commit that was seen last, how many records after it, and since when. */
+  /** The commit that was seen last. */
   seen: number;
+  /** How many records were finished after it. */
   current: number;
+  /** Since when it has been like that. */
   since: number;
-  /** The limit that it was halted by, in ms. */
+  /** The limit by which it was halted, in ms. */
   reason: number | undefined;
   /** Stops its worker. */
   kill: (() => void) | undefined;
@@ -151,26 +155,33 @@ interface WaitingPart extends DonePart {
 const LANES_PER_WORKER = 3;
 
 /**
- * Results that wait for an earlier part stay where they are from so many bytes on, and their worker gets another lane: to copy them costs time, and
- * leaves garbage outside of the heap, which is collected late. Fewer are copied, since a lane takes memory by itself.
+ * Results of so many bytes that wait for an earlier part stay where they are, and another lane takes the place of theirs: copying them
+ * would cost time, and leave garbage outside of the heap, which is collected late. Fewer bytes are copied, since a lane takes memory by
+ * itself.
  */
 const WORTH_A_LANE = 2 ** 18;
 
-/** So many bytes of results and errors may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and memory is no longer flat. */
+/**
+ * So many bytes of results and errors may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and
+ * memory is no longer flat.
+ */
 const MOST_HELD = 2 ** 25;
 
 /** What a part takes beside that while it waits, in bytes. */
 const HELD_PART = 1024;
 
-/** A worker returns after so many ms with what it has done. Shorter, and it asks for more too often; longer, and slow tasks are seen and saved late. */
+/**
+ * A worker returns after so many ms with what it has done. Shorter, and it asks for more too often; longer, and slow tasks are seen and
+ * saved late.
+ */
 const SLICE = 500;
 
 /** How often time limits are looked at, in ms: a record has that much more. */
 const TICK = 25;
 
 /**
- * A tick that is so many ms late tells that the whole program stood still, as after SIGSTOP: that counts against no record. Less, and a busy thread
- * gives records more time than they may have; more, and a shorter stop counts.
+ * A tick that is so many ms late tells that the whole program stood still, as after SIGSTOP: that counts against no record. Less, and a
+ * busy thread gives records more time than they may have; more, and a shorter stop counts.
  */
 const MOST_LATE = 250;
 
@@ -180,14 +191,16 @@ const SAVE_EVERY = 1000;
 /** How long records that run may take when a run is told to end. */
 const GRACE = 1000;
 
-/** Workers that die one after another while they run no record: it is no accident then. */
+/** Of so many workers that die one after another while they run no record none is an accident: the run cannot go on. */
 const MOST_BARREN = 3;
 
-/** A share of the median is of use once so many records have been timed, and never means less than this, in ms: else a pause of V8's is a timeout. */
+/** A time limit that is a share of the median holds once so many records have been timed: of fewer it says little. */
 const ENOUGH_TIMED = 50;
+
+/** Such a limit is never less than this, in ms: a pause of V8's would be a timeout. */
 const SHORTEST_LIMIT = 100;
 
-/** Before a share of failed records can end a run. */
+/** A share of failed records can end a run once so many have been run: of fewer, the first that fails might. */
 const ENOUGH_RECORDS = 100;
 
 /** One run over an input. */
@@ -195,7 +208,7 @@ export class BatchRun {
   readonly times: Times = noTimes();
   #parts: RunParts;
   #free: Lane[] = [];
-  /** Lanes of parts that had to wait, for the next that have to. */
+  /** Lanes of parts that had to wait, in the place of those of the next parts that have to. */
   #spare: Lane[] = [];
   #active = new Set<Active>();
   /** What is left of parts that ended early. */
@@ -210,7 +223,7 @@ export class BatchRun {
   #starts = new Map<number, number>();
   #draining = false;
   #counts: RunCounts = { records: 0, failed: 0, bytes: 0, busy: 0, lanes: 0 };
-  /** Those of the failures that are of halves of records, as it may turn out: such a record ends no run. */
+  /** How many of the failures are of what may be half of a record: such a one ends no run. */
   #failedTorn = 0;
   #ending: "stopped" | "halted" | undefined;
   #failure: { error: unknown } | undefined;
@@ -380,10 +393,10 @@ export class BatchRun {
     const sequence = active.halted ?? lane.sequence;
     const [begun, running] = [lane.begun, active.halted !== undefined || lane.running];
     const current = active.halted === undefined ? lane.current : active.current;
-    // While it parsed many records together; they are parsed one by one now, which tells of which it dies.
+    // It has died while it parsed many records together. They are parsed one by one now, so that it is known of which one it dies.
     const unknown = lane.attempt === 0 && active.before < 0;
     const settled = this.#isSettled(active, sequence);
-    // It may have died of a record before it said which attempt that was.
+    // It may have died before it said which attempt ran.
     const attempts = Math.max(1, lane.attempt, this.#isKnown(active, sequence) ? active.attempt : 1);
     const time = performance.now() - active.since;
     const records = lane.state(sequence).records - (active.job?.before.records ?? 0);
@@ -412,7 +425,8 @@ export class BatchRun {
       active.before -= records;
       active.brief ||= begun && settled;
     } else if (begun || sequence > 0) {
-      // What was known of its next record has been used. Where it died of many that it read, it reads one by one now, which tells of which it dies.
+      // What was known of the next record has been used. A worker that died of many records, as it read them, reads them one by one now, so
+      // that it is known of which one it dies.
       active.before = begun ? 0 : -1;
       active.verdict = undefined;
       active.attempt = 1;
@@ -436,7 +450,7 @@ export class BatchRun {
       });
     }
     const loading = explainLoading(error);
-    // What has run records has been loaded before.
+    // The task has been loaded if records have been run.
     if (this.counts.records === 0) return loading;
     return new BatchError(loading.message.replace("run batch", "go on"), { resumable: true, cause: loading.cause });
   }
@@ -604,7 +618,7 @@ export class BatchRun {
     return failed >= halt.failed || (records >= ENOUGH_RECORDS && failed > records * halt.share);
   }
 
-  /** So many failures, but for those of what may be halves of records. */
+  /** How many failures of so many are sure: all but those of what may be halves of records. */
   #sure(failed: number): number {
     return failed - this.#failedTorn + (this.#parts.consumer.failedWhole ?? 0);
   }
@@ -618,11 +632,11 @@ export class BatchRun {
     this.#wake();
   }
 
-  /** Waits for records that run, and for what is written; if the run is told to end, not for long. */
+  /** Waits for records that run, and for what is being written; not for long, if the run was told to end. */
   async #wind(): Promise<void> {
     let over = false;
     const giveUp = () => {
-      // Nor is a stream waited for that nobody reads.
+      // A stream that nobody reads is not waited for either.
       over = this.#ending !== undefined;
       for (const active of [...this.#active]) {
         const { sequence } = active.lane;

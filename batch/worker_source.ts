@@ -1,7 +1,7 @@
 /**
- * How the workers of a batch come by the user's task and by the code that runs it. The task module is imported by a small module of ours, which
- * leaves its exports where the initializer finds them: a restricted worker cannot import anything by itself. The code comes with the initializer,
- * as text, so that no worker needs a permission for it, and nothing of it is kept of workers that were replaced.
+ * How the workers of a batch come by the user's task and by the code that runs it. The task module is imported by a small module of ours,
+ * which leaves its exports where the initializer finds them: a restricted worker cannot import anything by itself. The code comes with the
+ * initializer, as text, so that no worker needs a permission for it, and nothing of it is kept of workers that were replaced.
  *
  * @module
  */
@@ -101,8 +101,8 @@ export function prepareWorker({ source, rows, options, module, task: name }: Wor
 }
 
 /**
- * The task of the workers, as the pool sees it: one range after the other, the next of which is here already when one ends. This function is sent as
- * its text: it refers to nothing outside itself.
+ * The task of the workers, as the pool sees it: one range after the other, the next of which is here already when one ends. This function
+ * is sent as its text: it refers to nothing outside itself.
  */
 export function runRange(lane: LaneMemory, piece: Piece, limits: RunnerLimits): Promise<RangeReply> {
   const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
