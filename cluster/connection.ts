@@ -41,10 +41,10 @@ const LONGEST_RETRY = 2000;
  */
 const LONGEST_SILENCE = 15_000;
 
-/** So often within that time it is looked. Less, and it takes longer to find; more, and a server that nobody needs is asked more often. */
+/** So often within that time the connection looks. Less, and silence is found later; more, and a server that nobody needs is asked more often. */
 const LOOKS = 3;
 
-/** Trying again does not help after these. */
+/** After such errors trying again does not help. */
 const HOPELESS = /WRONGPASS|NOAUTH|NOPERM|invalid password|certificate|UnknownIssuer/i;
 
 /** The queue's name in Redis. */

@@ -88,7 +88,7 @@ const MAX_MESSAGE = 4096;
 /** The same of an error that is sent alone: each of its texts stands in a failure twice, and a character may take six bytes. */
 const MAX_ROOT = 1024;
 
-/** What BullMQ fails a job with that was redelivered too often. */
+/** What BullMQ fails a job with that was delivered too often. */
 export const STALLED = "job stalled more than allowable limit";
 
 /** The classes that come back as themselves. */
@@ -149,8 +149,8 @@ export function writeValue(value: unknown): { value: Json } | Record<never, neve
 }
 
 /**
- * Takes something thrown apart. What of it cannot be said in JSON is left out, and of what is too large the least wanted first: stacks, and properties
- * that are large themselves; then all but the name, the message and the class of what was thrown.
+ * Takes something thrown apart. What of it cannot be said in JSON is left out, and of what is too large the least wanted first: stacks, and
+ * properties that are large themselves; then all but the name, the message and the class of what was thrown.
  */
 export function writeFailure(thrown: unknown): Failure {
   const encoded = encodeError(thrown, (constructor) => {

@@ -155,14 +155,14 @@ const OPTIONS = [
 
 const ACTION = "serve queue";
 
-/** Longer than the pauses of a busy machine, so that jobs do not run twice; short enough that those of a dead host wait for half a minute at most. */
+/** Shorter, and jobs run twice after the pauses of a busy machine; longer, and those of a dead host wait for more than half a minute. In ms. */
 const LOCK_DURATION = 15_000;
 const STALLED_INTERVAL = 5000;
 
-/** A server that starts at the same time is waited for; a wrong address is told soon. In ms. */
+/** Shorter, and a server that starts at the same time is not waited for; longer, and a wrong address is told late. In ms. */
 export const OPEN_TIMEOUT = 10_000;
 
-/** Jobs that run when the host is told to stop: longer ones are given back and start anew elsewhere. In ms. */
+/** How long jobs may take that run when the host is told to stop, in ms: longer ones are given back and start anew elsewhere. */
 const GRACE = 10_000;
 
 /** How long the server may take to hear that jobs are given back, in ms. If it is away they are left to be found by other hosts. */
@@ -171,7 +171,7 @@ const FAREWELL = 3000;
 /** Minutes of which the queue remembers how many jobs ended. */
 const METRICS_MINUTES = 60;
 
-/** So many cancelled jobs are remembered. Fewer, and one of a burst that a host takes at that moment runs on; more only take memory. */
+/** So many cancelled jobs are remembered. Fewer, and one of a burst that the host takes at that moment runs on; more only take memory. */
 const MOST_CANCELLED = 10_000;
 
 /** Why a local job is stopped that nobody wants any more. */
@@ -332,12 +332,12 @@ class Host implements ClusterHost {
   #tell: (error: Error) => void;
   /** The jobs that run here, by the names under which they travel. */
   #active = new Map<string, Run>();
-  /** Those that were cancelled last and did not run here: one of them may be on its way from the queue at that moment. */
+  /** The jobs that were cancelled last while they did not run here: one of them may have been on its way from the queue. */
   #cancelled = new Set<string>();
   #end: Promise<void> | undefined;
-  /** Whether the time of those that run is over: what the queue gives it yet goes back. */
+  /** Whether the time of jobs that run is over: what the queue still gives the host goes back. */
   #givesBack = false;
-  /** Why it takes no more jobs, if nobody told it so. */
+  /** Why it takes no more jobs, if it was not told to stop. */
   #defect: PoolBrokenError | undefined;
   #finished = Promise.withResolvers<void>();
 
@@ -347,7 +347,7 @@ class Host implements ClusterHost {
     this.#server = server;
     this.#pool = pool;
     this.#options = options;
-    // It listens again below: what the client does by itself for that nobody could catch, should it fail.
+    // It listens again below: if the client did that by itself, nobody could catch a failure.
     this.#subscriber = client.duplicate({ autoResubscribe: false });
     this.#subscriber.on("error", () => {});
     this.#worker = new Taker(queueName(queue), (job, token) => this.#process(job, token!), {
@@ -370,7 +370,7 @@ class Host implements ClusterHost {
     };
     this.#worker.on("error", this.#tell);
     this.#worker.on("locksRenewed", ({ jobIds }) => this.#stopUnwanted(jobIds));
-    // Whoever does not ask does not hear of it.
+    // Nobody has to ask for it.
     this.#finished.promise.catch(() => {});
   }
 
@@ -584,7 +584,10 @@ class Host implements ClusterHost {
     return { v: VERSION, ...writeValue(value) };
   }
 
-  /** All in one worker, one after the other: each item fails alone, and a death costs the item that ran. The producer sends again what has no reply. */
+  /**
+   * Runs items in one worker, one after the other: each fails alone, and a death costs the item that ran. The producer sends again those
+   * that have no reply.
+   */
   async #runItems(task: ClusterTask, { items, timeout, retries = 0, first = 0 }: Envelope, signal: AbortSignal): Promise<Reply> {
     const start = performance.now();
     const replies: ItemReply[] = [];
@@ -684,8 +687,8 @@ function attempt(make: () => ItemReply): ItemReply {
 }
 
 /**
- * As many outcomes as Redis takes, and at least so many: the producer sends the rest of the items again. Those that are too large by themselves have
- * failed.
+ * As many of the first outcomes as Redis takes, and at least so many: the producer sends the rest of the items again. Those that are too
+ * large by themselves fail.
  */
 function firstOf(replies: ItemReply[], least: number): ItemReply[] {
   const items = replies.map((reply) =>
@@ -751,8 +754,8 @@ function failure(error: unknown): UnrecoverableError {
 }
 
 /**
- * What comes of the store, unless the job is to be run elsewhere: that need not wait for a store that takes its time. One that was cancelled does:
- * what is put must not come behind what another job of the same name puts.
+ * Waits for the store, but not if the job is to be run elsewhere, which need not wait for a store that takes its time. A job that was
+ * cancelled does wait: what it puts there must not come after what another job of its name puts.
  */
 async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   const stopped = Promise.withResolvers<never>();

@@ -43,15 +43,15 @@ interface Entry {
   /** Whether it neither ran nor waited when it was looked up last. */
   stranded: boolean;
   /**
-   * When the one of its name was sent, as the queue has it, that nobody wanted any more when this one came: it is sent when that has ended. Null if
-   * that was gone by then; undefined if there is none.
+   * The time stamp of an earlier job of its name that nobody wants any more: this one is sent when that has ended. Null if the earlier one was gone
+   * when it was looked for; undefined if there is none.
    */
   comesAfter: string | null | undefined;
 }
 
 /** A job that nobody wants any more. */
 interface Stop {
-  /** When it was sent, as the queue has it: another of its name was sent at another time. Undefined as long as that was not read. */
+  /** When it was sent, as the queue has it, which tells it apart from another of its name. Undefined until that was read. */
   timestamp?: string;
   /** Whether it was heard to have ended. */
   ended: boolean;
@@ -76,13 +76,16 @@ const MAX_EVENTS = 10_000;
  */
 const MOST_READ = 500;
 
-/** How often pending jobs are looked up, in ms: what a lost event costs. Shorter, and Redis is asked about slow jobs all the time. */
+/** How often pending jobs are looked up, in ms. Shorter, and Redis is asked about slow jobs all the time; longer, and a lost event costs more. */
 const SWEEP_INTERVAL = 2000;
 
-/** Jobs a lookup. More, and Redis is held up for everybody else. */
+/** So many jobs are looked up at a time. More, and Redis is held up for everybody else; fewer, and a lookup has more ways there and back. */
 const SWEEP_BATCH = 500;
 
-/** So often a job is sent that Redis forgets each time: one that was emptied must not keep producers busy for ever. */
+/**
+ * So often a job is sent at the most that Redis forgets each time: a server that is emptied again and again must not keep producers busy
+ * for ever.
+ */
 const MOST_SENDINGS = 3;
 
 /**
@@ -97,16 +100,19 @@ export class Link {
   #channel: string;
   #report: (error: Error) => void;
   #entries = new Map<string, Entry>();
-  /** What is about to be taken out of the queue: under the same name nothing new is sent before. */
+  /** What is being taken out of the queue, by name: nothing new of that name is sent before. */
   #drops = new Map<string, Promise<void>>();
-  /** What was to be taken out of the queue, until it is heard to have ended: what is heard until then is of it, and not of a new one of its name. */
+  /**
+   * What was taken out of the queue or stopped, by name, until its end is heard: events until then are about it, and not about a new job of
+   * its name.
+   */
   #stopped = new Map<string, Stop>();
   #sweeps = 0;
   /** Resolves with the next sweep, or when there is none any more. */
   #nextSweep = Promise.withResolvers<void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #state: "open" | "closed" = "open";
-  /** What is under way and must be through before the connection is closed. */
+  /** What is under way, and has to be through before the connection is closed. */
   #errands = new Set<Promise<void>>();
 
   private constructor(
@@ -325,7 +331,10 @@ export class Link {
     entry.sent = this.#add(entry);
   }
 
-  /** One was stopped. What was submitted under the same name meanwhile the queue has taken for the same, unless it came later: then it has it already. */
+  /**
+   * Sends the present job of a name again, as an earlier one was stopped: the queue has taken the present one for that, unless it came
+   * later, when the queue has it already.
+   */
   #sendAgain(id: string): void {
     const entry = this.#entries.get(id);
     if (entry?.envelope === undefined) return;
@@ -363,7 +372,7 @@ export class Link {
     for (const listener of this.#entries.get(id)?.listeners ?? []) tell(listener);
   }
 
-  /** One that came back too often does so only to be failed. */
+  /** Tells whether a job that came back waits for another host, or came back too often and is about to be failed. */
   async #againOrNot(entry: Entry): Promise<void> {
     const [failure, reason] = await this.#client.hmget(this.#queue.toKey(entry.id), "defa", "failedReason");
     if (failure === STALLED || reason === STALLED) entry.givenBack = false;
@@ -389,7 +398,7 @@ export class Link {
     this.#timer = setTimeout(() => this.#errand(() => this.#sweep()), SWEEP_INTERVAL);
   }
 
-  /** Asks about the jobs of which nothing was heard since the last sweep but one. */
+  /** Asks about the jobs that were sent before the last sweep and have not ended. */
   async #sweep(): Promise<void> {
     try {
       const silent = this.#entries.values().filter(({ sentAt }) => sentAt < this.#sweeps).toArray();
@@ -410,7 +419,7 @@ export class Link {
     if (entry !== undefined) this.#errand(() => this.#lookUp([entry]));
   }
 
-  /** The queue had one of that name already. Another producer may have cancelled that, and its host not have stopped it yet. */
+  /** Looks at the job that the queue had under a name already. Another producer may have cancelled that, and its host not have stopped it yet. */
   #askOfOther(id: string): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
@@ -423,8 +432,8 @@ export class Link {
   }
 
   /**
-   * Reads what has become of jobs, without their arguments. One that runs is locked; that it was started it keeps when it is given back. Of one that
-   * is gone the event is about to come, unless it is a sweep that asks.
+   * Reads what has become of jobs, without their arguments. A job that runs is locked; one that is given back still says that it was
+   * started. Of one that is gone the event is about to come, unless it is a sweep that asks.
    */
   async #lookUp(entries: Entry[], { sweeps = false } = {}): Promise<void> {
     const pipeline = this.#client.pipeline();
@@ -448,7 +457,7 @@ export class Link {
       // Meanwhile it may have ended, or been sent anew.
       if (this.#entries.get(entry.id) !== entry || entry.sentAt === Infinity) continue;
       entry.started ||= processedOn !== null;
-      // It is another's by now.
+      // The record is that of another job by now.
       if (timestamp !== null && timestamp !== entry.comesAfter) entry.comesAfter = undefined;
       if (timestamp === null) {
         if (sweeps) this.#forgotten(entry, kept);
@@ -463,7 +472,7 @@ export class Link {
     }
   }
 
-  /** A job that neither runs nor waits no host comes to any more. When it is seen once it may have come out of its list a moment ago. */
+  /** Ends a job that neither runs nor waits, to which no host comes any more. It has to be seen twice: it may have left its list a moment ago. */
   #strand(entry: Entry, stranded: boolean): void {
     if (stranded && entry.stranded) {
       this.#end(entry.id, LIST_LOST);
@@ -472,7 +481,7 @@ export class Link {
     entry.stranded = stranded;
   }
 
-  /** It was taken out of the queue, or another of its name was, before it was sent: events come late. */
+  /** A job was taken out of the queue; as events come late, it may be another of its name, before this one was sent. */
   #gone(id: string, ending: Ending): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
@@ -487,12 +496,12 @@ export class Link {
   }
 
   /**
-   * Redis has lost it, as one that was not written to disk in time: whoever has it sends it again. But one that may have run is not run twice for
-   * that: neither one that was started, nor one that may have ended and whose record had to make room for those of others.
+   * Redis has lost a job, such as one that was not written to disk in time: whoever has it sends it again. But one that may have run is not
+   * run twice for that: neither one that was started, nor one that may have ended and whose record had to make room for those of others.
    */
   #forgotten(entry: Entry, kept: Kept[]): void {
     const { id, envelope, started, sendings, time, comesAfter } = entry;
-    // What was started was the one before it.
+    // If any was started, it was the earlier one.
     if (typeof comesAfter === "string") return this.#sendAgain(id);
     const trimmed = kept.find((each) => wasTrimmed(each, time));
     if (trimmed !== undefined) {
@@ -533,8 +542,9 @@ interface Kept {
 }
 
 /**
- * Whether records were removed of jobs that were sent at that time: all that are kept are younger, and there are as many as are kept, or it is too
- * long ago. (Half as many, as results of maps are taken out once they are read.) Of a queue that has just begun they are younger, too.
+ * Whether records may have been removed of jobs that were sent at that time: if all that are there are younger, and there are as many as
+ * are kept, or the time for which they are kept is over. (Half as many, as results of maps are taken out once they are read.) That all are
+ * younger is not enough: so they are in a queue that has just begun.
  */
 function wasTrimmed({ set, count, oldest }: Kept, time: number): boolean {
   const { age, count: most } = KEEP[set];

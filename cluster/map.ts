@@ -39,8 +39,8 @@ const CHUNK_TIME = 500;
 const CHUNK_GROWTH = 8;
 
 /**
- * A chunk may have so many times as many items as the last whose results went into one reply at the limit. More, and more items are run twice; less, and
- * a few large results make chunks small for longer.
+ * A chunk may have so many times as many items as the last whose results went into one reply at the limit. More, and more items are run
+ * twice; less, and a few large results make chunks small for longer.
  */
 const FIT_GROWTH = 9 / 8;
 

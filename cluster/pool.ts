@@ -45,8 +45,8 @@ export interface ClusterPoolOptions {
    */
   jobTimeout?: number | undefined;
   /**
-   * How often a job, or an item of a map, is run again whose worker died or filled its heap. (When a whole host dies, its jobs are delivered again as that queue's hosts
-   * have it in `redeliveries`.)
+   * How often a job, or an item of a map, is run again whose worker died or filled its heap. (When a whole host dies, its jobs are
+   * delivered again as that queue's hosts have it in `redeliveries`.)
    *
    * @default {0}
    */

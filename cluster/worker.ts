@@ -4,7 +4,10 @@ import { refusesWrites } from "./connection.ts";
 /** How long a server that refuses is left alone, in ms. Shorter, and all hosts hammer it; longer, and they stand idle when it takes writes again. */
 export const REFUSED_PAUSE = 1000;
 
-/** So often within a lock's time it is looked whether locks have run out. Less, and a job runs on for longer that another host may have by then. */
+/**
+ * So often within a lock's time the worker looks whether locks have run out. Less, and a job runs on for longer that another host may have
+ * by then; more only takes time.
+ */
 const LOOKS = 10;
 
 /** A lock that this host has, or had, on a job. */
@@ -18,7 +21,7 @@ interface Lock {
   processedOn: number;
 }
 
-/** What it needs beside what BullMQ's has. */
+/** What the worker needs beside the options of BullMQ's. */
 export interface TakerOptions extends WorkerOptions {
   lockDuration: number;
   /** The lock of a job that may run here has run out: it is to end. */
@@ -46,7 +49,7 @@ export class Taker extends Worker {
 
   /** Takes jobs until it is closed. */
   override async run(): Promise<void> {
-    // A renewal that the server does not answer, or refuses, fails for BullMQ when it is answered and not before.
+    // For BullMQ a renewal that the server does not answer fails only when that answers.
     this.#timer = setInterval(() => {
       for (const [id, lock] of this.#locks) {
         // The end of the earlier run ends the renewals.
@@ -61,7 +64,7 @@ export class Taker extends Worker {
     }
   }
 
-  /** Renews locks. That of an earlier run, which is gone, says nothing of the one of a later run. */
+  /** Renews locks. That the lock of an earlier run is gone says nothing of that of a later one. */
   override async extendJobLocks(ids: string[], tokens: string[], duration: number): Promise<string[]> {
     const gone = await super.extendJobLocks(ids, tokens, duration);
     for (const [i, id] of ids.entries()) {
@@ -80,7 +83,7 @@ export class Taker extends Worker {
    */
   override async processJob(job: Job, token: string, fetchNext?: () => boolean): Promise<void | Job> {
     const id = job.id!;
-    // One that nobody wants any more is failed for that, and not as lost, so that its id is free again.
+    // A job that nobody wants any more is failed for that, and not as lost, so that its id is free again.
     if (job.data?.cancelled === true) job.deferredFailure = "";
     const lock: Lock = { token, seen: performance.now(), waits: false, processedOn: job.processedOn! };
     this.#locks.set(id, lock);
@@ -93,7 +96,7 @@ export class Taker extends Worker {
       earlier = this.#underWay.get(id);
     }
     try {
-      // It is another's by now, or will be soon.
+      // The job is another host's by now, or will be soon.
       if (lock.waits && (this.#locks.get(id) !== lock || this.#hasLapsed(lock))) return;
       lock.waits = false;
       const run = super.processJob(job, token, fetchNext);

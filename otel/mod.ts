@@ -51,7 +51,8 @@ interface JobSpan {
  * a worker is one, with the worker's own times. A chunk of a map is one job.
  *
  * Metrics: `process_pool.jobs` (settled, by `outcome` and `task`), `process_pool.job.waiting` and `process_pool.job.running` (histograms,
- * in seconds), `process_pool.queue` (by `state`: `waiting` at the gate, `queued`, `running`), `process_pool.workers`, `process_pool.worker.deaths` and `process_pool.timeouts`.
+ * in seconds), `process_pool.queue` (by `state`: `waiting` at the gate, `queued`, `running`), `process_pool.workers`,
+ * `process_pool.worker.deaths` and `process_pool.timeouts`.
  *
  * @param options What the pool is called, and whether there are spans.
  * @returns The observer. Each pool needs its own.
