@@ -398,6 +398,8 @@ export class ProcessPool implements AsyncDisposable {
    * @param options With `settled: true`.
    * @returns The outcomes. No item makes the loop throw.
    *
+   * @throws {unknown} Out of the loop: what the input threw; the reason of `signal`.
+   * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that is so before the input ends.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */
@@ -426,7 +428,7 @@ export class ProcessPool implements AsyncDisposable {
    * @returns The results, in the order of the items but for `ordered: false`.
    *
    * @throws {unknown} Out of the loop: what the task threw for an item; what the input threw; the reason of `signal`.
-   * @throws {PoolClosedError} Out of the loop, if the pool is shut down before the input ends.
+   * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that is so before the input ends.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    *
@@ -466,6 +468,8 @@ export class ProcessPool implements AsyncDisposable {
    * @param items The input.
    * @param options Order, chunks, how far to read ahead.
    * @returns The results or the outcomes.
+   *
+   * @throws {unknown} What it throws for a map whose `settled` is known.
    */
   map<T, R>(
     task: ((item: T) => R) | TaskRef<[T], R>,
