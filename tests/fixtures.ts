@@ -1,5 +1,5 @@
 /**
- * Task modules for tests that have no permission to read files: as `data:` URLs.
+ * What tests of pools are made with: task modules that need no permission, a deadline for what must not hang, messages.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * What several test files need.
+ * What tests of anything need: assertions, turns of the event loop, chance from a seed, signals and handshakes.
  *
  * @module
  */
