@@ -11,6 +11,8 @@
  * @module
  */
 
+import { summarise } from "./compare/statistics.ts";
+
 const [count = "20000000", rounds = "3"] = Deno.args;
 const workers = navigator.hardwareConcurrency;
 const root = new URL("../", import.meta.url);
@@ -110,10 +112,6 @@ function rate({ records, seconds }: Run): number {
   return records / seconds;
 }
 
-function median(numbers: number[]): number {
-  return numbers.toSorted((a, b) => a - b)[numbers.length >> 1]!;
-}
-
 function inMillions(rate: number): string {
   return `${(rate / 1e6).toFixed(2)} million records/s`;
 }
@@ -139,9 +137,9 @@ try {
     console.log(`round ${round + 1}: single loop ${one}, two of them side by side ${two}, batch ${batched}`);
   }
   await check(`${folder}/batch.ndjson`);
-  const [best, alone] = [median(ours), median(single)];
+  const [best, alone, sideBySide] = [ours, single, double].map((rates) => summarise(rates).median) as [number, number, number];
   console.log(`batch: complete and in order; ${(best / alone).toFixed(2)} times the single loop`);
-  console.log(`two single loops side by side: ${(median(double) / alone).toFixed(2)} times the single loop`);
+  console.log(`two single loops side by side: ${(sideBySide / alone).toFixed(2)} times the single loop`);
   console.log(`memory: ${peaks[1]?.toFixed(0)} MB at the most after a second, ${peaks.at(-1)?.toFixed(0)} MB at the end`);
   let theirs = 0;
   for (const chunk of [500, 5000, 20_000]) {

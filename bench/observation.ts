@@ -10,7 +10,8 @@
  * @module
  */
 
-import { ProcessPool, type ProcessPoolOptions } from "../mod.ts";
+import { ProcessPool, type ProcessPoolOptions } from "@procpool/process-pool";
+import { summarise } from "./compare/statistics.ts";
 
 const JOBS = 100_000;
 const ROUNDS = 5;
@@ -51,7 +52,7 @@ try {
     for (let round = 0; round < ROUNDS; round++) {
       for (const [i, [, options]] of observed.entries()) times[i]!.push(await run(options, microseconds));
     }
-    const medians = times.map((each) => each.toSorted((a, b) => a - b)[ROUNDS >> 1]!);
+    const medians = times.map((each) => summarise(each).median);
     console.log(`${JOBS} jobs of ${microseconds} µs`);
     for (const [i, [name]] of observed.entries()) {
       const ratio = (medians[i]! / medians[0]!).toFixed(2);

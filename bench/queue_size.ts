@@ -10,6 +10,7 @@
  */
 
 import { ProcessPool } from "@procpool/process-pool";
+import { summarise } from "./compare/statistics.ts";
 
 const WORKERS = 2;
 const JOBS = 40_000;
@@ -38,16 +39,14 @@ async function jobsPerSecond(width: number, pattern: (pool: ProcessPool) => Prom
   return JOBS / (performance.now() - begin) * 1000;
 }
 
-function median(values: number[]): number {
-  return values.sort((a, b) => a - b)[values.length >> 1]!;
-}
-
 for (const [name, pattern] of Object.entries(PATTERNS)) {
   const rounds = new Map(WIDTHS.map((width) => [width, [] as number[]]));
   for (let round = 0; round < ROUNDS; round++) {
     for (const width of WIDTHS) rounds.get(width)!.push(await jobsPerSecond(width, pattern));
   }
-  const baseline = median(rounds.get(DEFAULT)!);
+  const baseline = summarise(rounds.get(DEFAULT)!).median;
   console.log(`${name}: ${baseline.toFixed(0)} jobs/s with the default of ${DEFAULT} a worker`);
-  for (const [width, values] of rounds) console.log(`${String(width).padStart(5)} a worker: ${(median(values) / baseline).toFixed(2)}`);
+  for (const [width, values] of rounds) {
+    console.log(`${String(width).padStart(5)} a worker: ${(summarise(values).median / baseline).toFixed(2)}`);
+  }
 }

@@ -111,4 +111,3 @@ try {
 } finally {
   await Deno.remove(folder, { recursive: true });
 }
-Deno.exitCode = 0;
