@@ -86,6 +86,7 @@ interface Values {
   "dry-run": number;
 }
 
+/** Each worker is a thread of some 10 MB, with lanes of its own: many more fit no machine. */
 const MOST_WORKERS = 256;
 
 const UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };

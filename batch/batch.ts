@@ -399,7 +399,7 @@ function chunkSize({ chunk, workers }: ResolvedBatch, measured: () => { bytes: n
 /** Less of a stream is not handed out before its end, nor is it known again by less. */
 const SMALLEST_BLOCK = 2 ** 14;
 
-/** How often progress is told, in ms. */
+/** How often progress is told, in ms. More often, and nobody can read it; less often, and it seems to stand still. */
 const TELL_EVERY = 500;
 
 function progressOf(

@@ -9,10 +9,10 @@ import type { SlowRecordReport } from "./progress.ts";
 import { errorLine, isRunAgain, parseMembers, readError } from "./record_errors.ts";
 import type { Consumer, DonePart } from "./run.ts";
 
-/** So many of the slowest records are told. */
+/** So many of the slowest records are told: as many as somebody looks at. */
 const SLOWEST = 5;
 
-/** So much of what tasks were denied is told. */
+/** So much of what tasks were denied is told: tasks may be denied something else for each record. */
 export const MOST_DENIED = 20;
 
 /** Where the parts of a batch go that are done: the output, the errors file, the job log. */

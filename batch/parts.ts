@@ -43,7 +43,10 @@ export async function* divide(sources: readonly Source[], coverages: readonly Co
   }
 }
 
-/** So much of the begin of a stream is looked at to know it again. */
+/**
+ * So much of the begin of a stream is looked at to know it again: it is waited for before anything of the stream is handed out, when that
+ * is given once more.
+ */
 const BEGIN = 2 ** 16;
 
 type Divided = Omit<Part, "source" | "index">;

@@ -113,7 +113,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   const BLOCK = 2 ** 14;
   /** What is said of a name that is not there for a task that was sent as its text. */
   const UNSEEN = / is not defined$|^Cannot access '(name|location)' before initialization$/;
-  /** A range whose output or errors have grown to this returns early. */
+  /**
+   * A range whose output or errors have grown to this returns early. Less, and ranges with large results are cut in many parts; more, and
+   * lanes take more memory.
+   */
   const MOST_OUTPUT = 2 ** 23;
   /** The longest result of one record, in characters: each may be three bytes in a lane, which other results are in already. */
   const MOST_CHARACTERS = Math.floor((layout.mostBytes - 2 * MOST_OUTPUT) / 3);
@@ -125,7 +128,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   const QUICK = 0.02;
   const MOST_TOGETHER = 256;
   const LONGEST_TOGETHER = 0.1;
-  /** Results that wait to be encoded, in characters. */
+  /**
+   * So many characters of results may wait to be encoded. Fewer, and they are encoded more often than records are committed; more only take
+   * memory.
+   */
   const MOST_PENDING = 2 ** 16;
   /** So much of a record is kept in the errors file, in characters. Less, and long ones cannot be run again; more, and they fill the disk. */
   const MOST_KEPT = 2 ** 22;

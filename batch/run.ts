@@ -151,7 +151,10 @@ interface WaitingPart extends DonePart {
   lane: Lane | undefined;
 }
 
-/** Lanes a worker: of the range that it runs, of the one that it has been sent ahead, and of one that is being written or waits for its turn. */
+/**
+ * Lanes a worker: of the range that it runs, of the one that it has been sent ahead, and of one that is being written. Fewer, and it waits;
+ * more only take memory.
+ */
 const LANES_PER_WORKER = 3;
 
 /**
@@ -188,7 +191,10 @@ const MOST_LATE = 250;
 /** How often what is done is made last, in ms: less often, and more is run again after a crash; more often, and the disk has more to do. */
 const SAVE_EVERY = 1000;
 
-/** How long records that run may take when a run is told to end. */
+/**
+ * How long records that run may take when a run is told to end, in ms. Shorter, and what is about to be done is lost; longer, and Ctrl-C
+ * seems to do nothing.
+ */
 const GRACE = 1000;
 
 /** Of so many workers that die one after another while they run no record none is an accident: the run cannot go on. */

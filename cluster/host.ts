@@ -157,6 +157,8 @@ const ACTION = "serve queue";
 
 /** Shorter, and jobs run twice after the pauses of a busy machine; longer, and those of a dead host wait for more than half a minute. In ms. */
 const LOCK_DURATION = 15_000;
+
+/** Shorter, and the server is asked more often; longer, and jobs of a dead host wait for longer. In ms. */
 const STALLED_INTERVAL = 5000;
 
 /** Shorter, and a server that starts at the same time is not waited for; longer, and a wrong address is told late. In ms. */

@@ -35,7 +35,10 @@ export interface MapHost {
 /** What an automatic chunk should take, in ms. Less, and Redis is busier than the workers; more, and a host that dies costs more work. */
 const CHUNK_TIME = 500;
 
-/** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
+/**
+ * An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. Less, and it takes more
+ * chunks to find the size.
+ */
 const CHUNK_GROWTH = 8;
 
 /**
@@ -55,8 +58,9 @@ const OPTIONS = ["chunkSize", "buffer", "ordered", "settled", "timeout", "signal
 type Items = Iterable<unknown> | AsyncIterable<unknown>;
 
 /**
- * One call of `map`. The chunks are the items of a map of the core's own, on its backend `inline`: a lane of that waits for a chunk which runs
- * elsewhere. So order, early ends and signals are the core's; what is done here is to make chunks, and to read no more than `buffer` items ahead.
+ * One call of `map`. The chunks are the items of a map of the core's own, on its backend `inline`: a lane of that waits for a chunk which
+ * runs elsewhere. So order, early ends and signals are the core's; what is done here is to make chunks, and to read no more than `buffer`
+ * items ahead.
  */
 export function mapChunks(host: MapHost, items: Items, options: MapOptions): AsyncIterableIterator<unknown> {
   const checks = new Checks("map");

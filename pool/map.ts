@@ -92,7 +92,10 @@ const BUFFER_PER_LANE = 16_384;
  */
 const NUMBERS_PER_LANE = 65_536;
 
-/** Chunks in flight, for each job that runs at a time: one that runs and one that is next, so that no worker waits for its caller. */
+/**
+ * Chunks in flight, for each job that runs at a time: one that runs and one that is next, so that no worker waits for its caller. With
+ * more, chunks would be smaller for the same buffer.
+ */
 const CHUNKS_PER_LANE = 2;
 
 /**
@@ -107,7 +110,10 @@ const CHUNK_TIME = 5;
  */
 const READY_ROUNDS = 4;
 
-/** An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. */
+/**
+ * An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. Less, and it takes more
+ * chunks to find the size.
+ */
 const CHUNK_GROWTH = 8;
 
 /**

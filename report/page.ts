@@ -2,8 +2,8 @@ import type { Latency, ReportData, Words, WorkerRow } from "./data.ts";
 import { count, duration, type Figure, rounded, text } from "./figures.ts";
 
 /**
- * A report as one page of HTML that needs nothing else: charts are SVG without text, which can be stretched, with labels in HTML beside them, which are as large
- * on a phone as anywhere. What a chart shows, a table beneath it says.
+ * A report as one page of HTML that needs nothing else: charts are SVG without text, which can be stretched, with labels in HTML beside
+ * them, which are as large on a phone as anywhere. What a chart shows, a table beneath it says.
  */
 export function renderReport(data: ReportData): string {
   const { title, begun, notes, figures, words: { item } } = data;

@@ -6,9 +6,10 @@ import { Kinds } from "./kinds.ts";
 import { Stretches } from "./stretches.ts";
 import { Timeline } from "./timeline.ts";
 
-/** Bins of a histogram: so many for each power of ten. */
+/** Bins of a histogram: so many for each power of ten. Fewer hide where times gather; more are too narrow for few jobs. */
 const BINS_PER_DECADE = 5;
 
+/** So many of the slowest jobs are shown: as many as somebody looks at. */
 const MOST_SLOW = 10;
 
 /** A job that ran for long; of a chunk of a map, the id is the index of its first item. */

@@ -67,7 +67,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
    * jobs keep a caller awake anyway.
    */
   const WORTH_HOLDING = 0.02, LONGEST_HELD = 0.8;
-  /** How much the latest job counts in the pace. */
+  /** How much the latest job counts in the pace. Less, and a change shows late; more, and a single job is taken for one. */
   const LATEST = 0.2;
   /**
    * Where jobs take less than so many ms the clock is read after so many, or before the worker waits: reading it takes as long as such a

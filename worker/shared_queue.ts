@@ -89,8 +89,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const SHORT_STRING = 32;
   /** So many are kept, each in the place that its characters say: a power of two. */
   const PLACES = 256;
+  /** Arrays have up to so many elements: writing longer ones one by one takes as long as a message. */
   const LONGEST_ARRAY = 256;
-  /** So many objects and arrays in a record; each is compared with those before it. */
+  /** A record has up to so many objects and arrays: each is compared with those before it, which takes too long for more. */
   const MOST_OBJECTS = 64;
   /** So many lists of keys, and so many beginnings of lists, are known; where there are more, objects are used as dictionaries. */
   const MOST_SHAPES = 256, MOST_BEGINNINGS = 4096;
