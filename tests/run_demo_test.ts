@@ -94,6 +94,7 @@ Deno.test("runDemo() has jobs end as their fate says, and sums them up", async (
 Deno.test("runDemo() tells which worker had a job when: no worker has two at a time", async () => {
   const record = new Record();
   await within(runDemo(QUICK, record));
+  assertEquals(record.ended.length, QUICK.jobs);
   for (const worker of new Set(record.ended.map(({ worker }) => worker))) {
     const ended = record.ended.filter((each) => each.worker === worker).sort((a, b) => a.start! - b.start!);
     for (const [i, { start, end }] of ended.entries()) {
