@@ -4,38 +4,6 @@
  * @module
  */
 
-/** Where a {@linkcode PoolBrokenError} comes from. */
-export interface PoolBrokenDetails {
-  /** How many workers in a row could not start. */
-  attempts: number;
-  /** What the last of them failed with. */
-  cause: unknown;
-}
-
-/** What is known about the job that a {@linkcode JobCancelledError} belongs to. */
-export interface JobCancelledDetails {
-  /** The id of the job. */
-  jobId: string | number;
-  /** The name of its task. */
-  taskName: string;
-  /** The reason that was given to `cancel()`, `terminate()` or the end of the loop. */
-  cause?: unknown;
-}
-
-/** What is known about the worker that a {@linkcode WorkerDiedError} is about. */
-export interface WorkerDiedDetails {
-  /** The id of the job that ran there; undefined for an idle worker. */
-  jobId?: string | number | undefined;
-  /** The name of its task; undefined for an idle worker. */
-  taskName?: string | undefined;
-  /** What the worker gave to `Deno.exit()`; undefined when it ended in another way. */
-  exitCode?: number | undefined;
-  /** How often the job was started. */
-  attempts?: number | undefined;
-  /** The error that ended the worker, where there is one. */
-  cause?: unknown;
-}
-
 /**
  * The pool was shut down or terminated: it takes no more jobs, and a job that still ran was stopped.
  *
@@ -64,6 +32,14 @@ export class PoolClosedError extends Error {
   }
 }
 
+/** Where a {@linkcode PoolBrokenError} comes from. */
+export interface PoolBrokenDetails {
+  /** How many workers in a row could not start. */
+  attempts: number;
+  /** What the last of them failed with. */
+  cause: unknown;
+}
+
 /** No worker of the pool could be started, several times in a row: it takes no more jobs and has failed those that it had. */
 export class PoolBrokenError extends Error {
   /** The name of the class. */
@@ -81,6 +57,16 @@ export class PoolBrokenError extends Error {
     super(message, causeOf(details));
     this.attempts = details.attempts;
   }
+}
+
+/** What is known about the job that a {@linkcode JobCancelledError} belongs to. */
+export interface JobCancelledDetails {
+  /** The id of the job. */
+  jobId: string | number;
+  /** The name of its task. */
+  taskName: string;
+  /** The reason that was given to `cancel()`, `terminate()` or the end of the loop. */
+  cause?: unknown;
 }
 
 /** The job was cancelled. The reason that was given, if any, is the `cause`. */
@@ -185,6 +171,20 @@ export class MemoryLimitError extends Error {
     this.limit = details.limit;
     this.attempts = details.attempts ?? 0;
   }
+}
+
+/** What is known about the worker that a {@linkcode WorkerDiedError} is about. */
+export interface WorkerDiedDetails {
+  /** The id of the job that ran there; undefined for an idle worker. */
+  jobId?: string | number | undefined;
+  /** The name of its task; undefined for an idle worker. */
+  taskName?: string | undefined;
+  /** What the worker gave to `Deno.exit()`; undefined when it ended in another way. */
+  exitCode?: number | undefined;
+  /** How often the job was started. */
+  attempts?: number | undefined;
+  /** The error that ended the worker, where there is one. */
+  cause?: unknown;
 }
 
 /** The worker that ran the job is gone: it ended itself, an error that belongs to no job ended it, or it was stopped because of a neighbour. */
