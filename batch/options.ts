@@ -86,9 +86,9 @@ export interface BatchOptions {
    */
   halt?: BatchHalt | undefined;
   /**
-   * What workers may do beyond reading the inputs and the task's modules. That needs `--unstable-worker-options`, or `"unstable":
-   * ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code 70. `"inherit"`, for what this thread may, does
-   * without.
+   * What workers may do beyond reading the inputs and the task's modules. That needs `--unstable-worker-options`, or
+   * `"unstable": ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code 70. `"inherit"`, for what this
+   * thread may, does without.
    *
    * @default {{}}
    */

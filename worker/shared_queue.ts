@@ -249,8 +249,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   /**
-   * Most records go on with the one before and have numbers alone, or there are so few that their cost does not matter: so {@linkcode
-   * begin} is a function of its own.
+   * Most records go on with the one before and have numbers alone, or there are so few that their cost does not matter: so
+   * {@linkcode begin} is a function of its own.
    */
   function push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean {
     const { length } = values;

@@ -129,9 +129,9 @@ const SILENT = 4;
 const MOST_RUNS = 2 ** 30;
 
 /**
- * Whether a worker takes up what it is sent is looked at so often in a row before it is given up: with a second between two looks, it has
- * had two to three seconds. Arguments that take longer to be copied have their time nonetheless, as it is doubled whenever a job meets with
- * this.
+ * After more than so many looks in a row at a worker that has not taken up what it was sent, it is given up: with a second between two
+ * looks it has had two to three seconds. Arguments that take longer to be copied have their time nonetheless, as it is doubled whenever a
+ * job meets with this. Fewer, and a busy machine is taken for a stuck worker; more, and jobs wait for one.
  */
 const LOOKS = 2;
 
@@ -439,9 +439,10 @@ export class Slot {
   }
 
   /**
-   * Sends the first tickets of a queue if they are calls that are small, and of tasks that the worker knows: as many as it has {@linkcode
-   * Slot.appetite} for. When there are very many jobs they are like that, and this loop is most of what is done for each. How many it has
-   * sent; the others are in the queue as before.
+   * Sends the first tickets of a queue if they are calls that are small, and of tasks that the worker knows: as many as it has
+   * {@linkcode Slot.appetite} for. Where there are very many jobs they are like that, and this loop is most of what is done for each.
+   *
+   * @returns How many it has sent; the others are in the queue as before.
    */
   sendCalls(queue: Queue<Ticket>): number {
     const { beside } = this.#thread;
