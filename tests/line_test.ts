@@ -850,8 +850,8 @@ Deno.test("Calls of one task that follow each other, and what comes of them, tak
       assert(replies.push(RETURNED, run, run, []));
     }
     const after = written();
-    // Two arguments each, one result each, and what says once what they are; the first ones begin at the other end of the ring.
-    assertEquals(after.map((words, i) => words - before[i]!), [1 + 3 + 2 * 1000, 1 + 2 + 1000]);
+    // Two arguments each, one result each, and what says, of one in 65 and of one in 129, what they are.
+    assertEquals(after.map((words, i) => words - before[i]!), [2 * 1000 + 3 * 16, 1000 + 2 * 8]);
   } finally {
     line.close();
     port2.close();

@@ -8,12 +8,7 @@ export interface QueueMemory {
 
 /** Memory for a queue: a ring of so many cells, a power of two, and so many bytes for what is large. */
 export function makeQueueMemory(cells: number, bulk: number): QueueMemory {
-  const ring = new SharedArrayBuffer(8 * (16 + cells));
-  const words = new Int32Array(ring);
-  // Records begin near the end: so V8 has seen what is done there, which happens once in many thousand records, before it compiles the
-  // rest.
-  words[0] = words[16] = cells - 1;
-  return { ring, bulk: new SharedArrayBuffer(bulk) };
+  return { ring: new SharedArrayBuffer(8 * (16 + cells)), bulk: new SharedArrayBuffer(bulk) };
 }
 
 /** One end of a queue of records in shared memory: at one end one thread writes, at the other one reads. */
@@ -110,6 +105,16 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   /** The words before the cells: where the writer is and where the reader is, far enough from each other not to share a cache line. */
   const WRITTEN = 0, READ = 16, BULK_READ = 17, FIRST_CELL = 16, POSITIONS = 0x7fffffff;
   /**
+   * So many records are read in one call of a loop. More, and V8 compiles the loop before it has seen what follows it; fewer, and to go on
+   * takes as long as the records.
+   */
+  const SOME = 32;
+  /**
+   * After so many cells a record has a header again. Fewer, and more is written; more, and V8 has compiled what is done for records without
+   * one, which it does after a few hundred, before it has seen another: then it throws that away.
+   */
+  const STRETCH = 128;
+  /**
    * In the place of a value's type: the next record is at the beginning of the ring; or it does not go on with the one before, so that a
    * header follows.
    */
@@ -152,7 +157,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const { asIntN } = BigInt;
   const { isView, prototype: buffers } = ArrayBuffer;
   const { prototype: dates } = Date;
-  const PlainDate = Date, ByteArray = Uint8Array;
+  const PlainArray = Array, PlainDate = Date, ByteArray = Uint8Array;
   const Views = [
     Uint8Array,
     Uint8ClampedArray,
@@ -186,10 +191,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const bytes = new Uint8Array(ring);
   const characters = new Uint16Array(ring);
   const integers = new BigInt64Array(ring);
-  const size = 2 ** Math.floor(Math.log2(doubles.length - FIRST_CELL));
+  const size = 1 << Math.log2(doubles.length - FIRST_CELL);
   const inRing = size - 1;
   const bulkBytes = new Uint8Array(bulk);
-  const bulkSize = 2 ** Math.floor(Math.log2(bulk.byteLength / 8));
+  const bulkSize = 1 << Math.log2(bulk.byteLength / 8);
   const inBulk = bulkSize - 1;
   /** Buffers of up to so many bytes. */
   const LONGEST_BUFFER = 2 * bulkSize;
@@ -283,16 +288,16 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       readTo = load(words, READ);
       free = size - ((written - readTo) & POSITIONS);
     }
-    let start = written & inRing;
-    let skipped = 0;
-    // Where little is left before the end, the record begins at the other one.
-    if (size - start < size >> 2) {
-      skipped = size - start;
-      start = 0;
-    }
-    const room = Math.min(free - skipped, size - start);
+    const next = written & inRing;
+    const left = size - next;
+    // Where little is left before the end of the ring, the record lies at its beginning. All is computed in any case, here and where it is
+    // read: V8 throws away what it has compiled when something comes that it had never seen, and this comes once in many thousand records.
+    const skips = left < size >> 2;
+    const skipped = skips ? left : 0;
+    const start = skips ? 0 : next;
+    const room = min(free - skipped, size - start);
     if (room < 2) return false;
-    if (skipped > 0) words[2 * (FIRST_CELL + size - skipped)] = SKIP;
+    words[2 * (FIRST_CELL + next)] = SKIP;
     cell = FIRST_CELL + start;
     end = cell + room;
     const header = 2 * cell;
@@ -316,6 +321,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     lastKind = kind;
     lastCount = length;
     nextCell = cell;
+    end = min(end, nextCell + STRETCH);
     nextNumber = number + 1;
     nextLabel = typeof label === "number" && label >= 0 ? label + 1 : NaN;
     return true;
@@ -640,8 +646,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       case NULL:
         return null;
       case ARRAY: {
-        const values: unknown[] = [];
-        for (let i = 0; i < detail; i++) values.push(read());
+        const values = new PlainArray<unknown>(detail);
+        for (let i = 0; i < detail; i++) values[i] = read();
         return values;
       }
       case NEW_SHAPE:
@@ -726,7 +732,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   /** Whether there is a record, which begins at this position then. */
   function findNext(): boolean {
     if (position === writtenTo && position === (writtenTo = load(words, WRITTEN))) return false;
-    if (words[2 * (FIRST_CELL + (position & inRing))] === SKIP) position = (position + size - (position & inRing)) & POSITIONS;
+    const start = position & inRing;
+    const isSkipped = words[2 * (FIRST_CELL + start)] === SKIP;
+    position = (position - start + (isSkipped ? size : start)) & POSITIONS;
     return true;
   }
 
@@ -768,16 +776,30 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   /** Reads the values of a record that began in this cell. */
   function readRest(from: number): void {
-    const values: unknown[] = count === 0 ? none : [];
-    for (let i = 0; i < count; i++) values.push(readValue());
-    queue.values = values;
+    queue.values = count === 0 ? none : count === 1 ? [readValue()] : readValues();
     position = (position + cell - from) & POSITIONS;
     free();
   }
 
+  /** Those of a record, in an array of that size: one that grows has room for 17 at once. */
+  function readValues(): unknown[] {
+    const values = new PlainArray<unknown>(count);
+    for (let i = 0; i < count; i++) values[i] = readValue();
+    return values;
+  }
+
   function takeAll(kind: number, numbers: number[], labels: unknown[]): void {
+    while (takeSome(kind, numbers, labels));
+  }
+
+  /**
+   * True if there may be more. A longer loop would be compiled amid its first rounds, when V8 has not seen what follows it. It throws such
+   * code away when it gets there, but V8 14 takes the same code for the next call again.
+   */
+  function takeSome(kind: number, numbers: number[], labels: unknown[]): boolean {
     let { number } = queue;
-    while (findNext()) {
+    let left = SOME;
+    while (left > 0 && findNext()) {
       const isFirst = begins();
       const from = cell;
       if (isFirst) {
@@ -791,9 +813,11 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       numbers.push(number);
       labels.push(readValue());
       position = (position + cell - from) & POSITIONS;
+      left--;
     }
     queue.number = number;
     free();
+    return left === 0;
   }
 
   /** Has the writer know that the room of what was read is free. */
