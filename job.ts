@@ -494,11 +494,13 @@ export class Future<R> {
   }
 
   #promise(): Promise<R> {
-    return this.#result ??= new Promise((resolve, reject) => {
-      this.#resolve = resolve as (value: unknown) => void;
-      this.#reject = reject;
-      if (this.#settled !== undefined) this.#settlePromise();
-    });
+    return this.#result ??= promiseOf<R, Future<R>>(this, Future.#takeResolvers);
+  }
+
+  static #takeResolvers<R>(future: Future<R>, resolve: (value: unknown) => void, reject: (error: unknown) => void): void {
+    future.#resolve = resolve;
+    future.#reject = reject;
+    if (future.#settled !== undefined) future.#settlePromise();
   }
 
   #settlePromise(): void {
@@ -534,6 +536,26 @@ export class Future<R> {
     for (const call of this.#doneCallbacks) call();
     this.#doneCallbacks = undefined;
   }
+}
+
+type TakeResolvers<H> = (holder: H, resolve: (value: unknown) => void, reject: (reason: unknown) => void) => void;
+
+let nextHolder: unknown;
+let takeResolvers: TakeResolvers<never>;
+
+/**
+ * Makes a promise for somebody to settle, who is given what does that. A function of each promise's own, with what it closes over, would be a sixth of all that is allocated for a call.
+ */
+export function promiseOf<T, H>(holder: H, take: TakeResolvers<H>): Promise<T> {
+  nextHolder = holder;
+  takeResolvers = take as TakeResolvers<never>;
+  return new Promise(giveResolvers);
+}
+
+function giveResolvers(resolve: (value: never) => void, reject: (reason: unknown) => void): void {
+  const holder = nextHolder;
+  nextHolder = undefined;
+  takeResolvers(holder as never, resolve as (value: unknown) => void, reject);
 }
 
 /** Options of {@linkcode asCompleted}. */

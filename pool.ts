@@ -15,7 +15,7 @@
  */
 
 import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors.ts";
-import { checkedFunc, type Future, Job, type JobResult, type Outcome, type Task, type TaskRef } from "./job.ts";
+import { checkedFunc, type Future, Job, type JobResult, type Outcome, promiseOf, type Task, type TaskRef } from "./job.ts";
 import { Callbacks, InTurn } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
@@ -278,10 +278,10 @@ export class ProcessPool implements AsyncDisposable {
       const ticket = this.#accept(what, args);
       this.#observation?.submitted(ticket);
       if (!takePermit(this.#gate)) {
-        return new Promise((resolve, reject) => {
-          ticket.awaitedBy(resolve as (future: unknown) => void, reject, false);
-          this.#wait(ticket);
-        });
+        ticket.wantsResult = false;
+        const admitted = promiseOf<Future<unknown>, JobTicket>(ticket, takeResolvers);
+        this.#wait(ticket);
+        return admitted;
       }
       const { future } = ticket;
       // Who awaits this submits the next one in a turn of its own.
@@ -378,14 +378,16 @@ export class ProcessPool implements AsyncDisposable {
    */
   run<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Awaited<R>>;
   run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      // What is thrown here, the promise rejects with.
+    try {
       const ticket = this.#accept(what, args);
-      ticket.awaitedBy(resolve, reject, true);
+      const result = promiseOf(ticket, takeResolvers);
       this.#observation?.submitted(ticket);
       if (takePermit(this.#gate)) this.#admit(ticket);
       else this.#wait(ticket);
-    });
+      return result;
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /**
@@ -1110,3 +1112,7 @@ function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {
 
 /** In the place of an outcome: it could not be sent now. */
 const LATER = Symbol("later");
+
+function takeResolvers(ticket: JobTicket, resolve: (value: unknown) => void, reject: (reason: unknown) => void): void {
+  ticket.awaitedBy(resolve, reject);
+}

@@ -222,17 +222,24 @@ const NOTHING: readonly never[] = [];
 export class JobTicket extends Ticket implements FutureControl, Waiter {
   readonly id: string | number;
   readonly func: Task | TaskRef;
-  readonly #args: readonly unknown[];
-  /** Undefined for a call. */
-  #job: Job<never[], unknown> | undefined;
   readonly #owner: TicketOwner;
   #future: Future<unknown> | undefined;
   /** Settle the promise of the result, or, while the ticket waits for a permit for `submit`, that of the future. */
   #resolve: Resolve | undefined;
   #reject: Reject | undefined;
-  #wantsResult = false;
+  /** Whether they are those of the result. */
+  declare wantsResult: boolean;
+  /** Undefined for a call. */
+  declare private job: Job<never[], unknown> | undefined;
+  /** The arguments, where they are not those of a call that is all that there is to be sent. */
+  declare private args: readonly unknown[];
   /** What came of earlier runs. */
-  #failures: unknown[] | undefined;
+  declare private failures: unknown[] | undefined;
+
+  static {
+    // As above: few have others.
+    Object.assign(this.prototype, { wantsResult: true, job: undefined, args: NOTHING, failures: undefined });
+  }
 
   constructor(
     owner: TicketOwner,
@@ -244,35 +251,36 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     super(task);
     this.id = job === undefined ? nextJobId() : job.id;
     this.func = func;
-    this.#args = args;
-    this.#job = job;
     this.#owner = owner;
     if (job === undefined && task !== undefined && owner.jobTimeout === Infinity) this.callArgs = args;
-    if (job?.onDone !== undefined) this.#future = this.future;
+    else this.args = args;
+    if (job === undefined) return;
+    this.job = job;
+    if (job.onDone !== undefined) this.#future = this.future;
   }
 
   /** The job's future. It has to be asked for before the job settles. */
   get future(): Future<unknown> {
     const { id, func } = this;
-    return this.#future ??= makeFuture(this.#job ?? { id, func, args: this.#args }, this, this.#owner.callbacks);
+    return this.#future ??= makeFuture(this.job ?? { id, func, args: this.ownArgs }, this, this.#owner.callbacks);
   }
 
   /** Takes what settles a promise: that of the result, or, at the gate, of the future. */
-  awaitedBy(resolve: Resolve, reject: Reject, wantsResult: boolean): void {
+  awaitedBy(resolve: Resolve, reject: Reject): void {
     this.#resolve = resolve;
     this.#reject = reject;
-    this.#wantsResult = wantsResult;
   }
 
   grant(): void {
+    const resolve = this.#resolve!, reject = this.#reject!;
     try {
-      if (this.#wantsResult) return this.#owner.admit(this);
+      if (this.wantsResult) return this.#owner.admit(this);
       const { future } = this;
-      const resolve = this.#resolve!;
+      this.#resolve = this.#reject = undefined;
       this.#owner.admit(this);
       resolve(future);
     } catch (error) {
-      this.#reject!(error);
+      reject(error);
     }
   }
 
@@ -282,24 +290,24 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   override get signal(): AbortSignal | undefined {
-    return this.#job?.signal;
+    return this.job?.signal;
   }
 
   override get transfer(): readonly Transferable[] {
-    return this.#job === undefined ? NOTHING : this.#job.transfer;
+    return this.job === undefined ? NOTHING : this.job.transfer;
   }
 
   get onDone(): (() => unknown) | undefined {
-    const onDone = this.#job?.onDone;
+    const onDone = this.job?.onDone;
     return onDone && (() => onDone(this.future));
   }
 
   get attempt(): number {
-    return this.#failures === undefined ? 1 : this.#failures.length + 1;
+    return this.failures === undefined ? 1 : this.failures.length + 1;
   }
 
   get timeout(): number {
-    return this.#job?.timeout ?? this.#owner.jobTimeout;
+    return this.job?.timeout ?? this.#owner.jobTimeout;
   }
 
   isAt(): boolean {
@@ -324,13 +332,17 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   get mereArgs(): readonly unknown[] | undefined {
-    return this.#failures === undefined && this.transfer.length === 0 ? this.allArgs : undefined;
+    return this.failures === undefined && this.transfer.length === 0 ? this.allArgs : undefined;
   }
 
   /** Those of the job, and its kwargs. */
   protected get allArgs(): readonly unknown[] {
-    const kwargs = this.#job?.kwargs;
-    return kwargs === undefined ? this.#args : [...this.#args, kwargs];
+    const kwargs = this.job?.kwargs;
+    return kwargs === undefined ? this.ownArgs : [...this.ownArgs, kwargs];
+  }
+
+  private get ownArgs(): readonly unknown[] {
+    return this.callArgs ?? this.args;
   }
 
   message(run: number, task: TaskMessage): RunMessage {
@@ -340,7 +352,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
     if (answer.type !== "threw") return undefined;
     const error = decode(answer.thrown);
-    return this.#runsAgain(error, false) ? undefined : { state: "failed", error };
+    return this.runsAgain(error, false) ? undefined : { state: "failed", error };
   }
 
   refused(error: unknown): Outcome<unknown> {
@@ -348,28 +360,29 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   lostUnread(errorOf: ErrorOf): Outcome<unknown> {
-    return { state: "failed", error: listCauses(errorOf(this.id, this.attempt - 1), this.#failures ?? []) };
+    return { state: "failed", error: listCauses(errorOf(this.id, this.attempt - 1), this.failures ?? []) };
   }
 
   lost(errorOf: ErrorOf): Outcome<unknown> | undefined {
     const error = errorOf(this.id, this.attempt);
-    if (this.#runsAgain(error, isDeath(error))) return undefined;
-    return { state: "failed", error: listCauses(error, this.#failures ?? []) };
+    if (this.runsAgain(error, isDeath(error))) return undefined;
+    return { state: "failed", error: listCauses(error, this.failures ?? []) };
   }
 
   /** Whether it is to run again after this error: as `retryIf` says, or, without that, as the rule is for such errors. */
-  #runsAgain(error: unknown, asARule: boolean): boolean {
-    const retries = this.#job?.retries ?? this.#owner.retries;
-    const failures = this.#failures ?? [];
-    if (failures.length >= retries || !this.#wantsRetry(error, asARule)) return false;
+  private runsAgain(error: unknown, asARule: boolean): boolean {
+    const retries = this.job?.retries ?? this.#owner.retries;
+    const failures = this.failures ?? [];
+    if (failures.length >= retries || !this.wantsRetry(error, asARule)) return false;
+    this.args = this.ownArgs;
     this.callArgs = undefined;
     failures.push(error);
-    this.#failures = failures;
+    this.failures = failures;
     return true;
   }
 
-  #wantsRetry(error: unknown, asARule: boolean): boolean {
-    const retryIf = this.#job?.retryIf;
+  private wantsRetry(error: unknown, asARule: boolean): boolean {
+    const retryIf = this.job?.retryIf;
     if (retryIf === undefined) return asARule;
     const { callbacks } = this.#owner;
     try {
@@ -386,7 +399,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   override get hasCallbacks(): boolean {
-    return this.#job?.onDone !== undefined || (this.#future !== undefined && hasDoneCallbacks(this.#future));
+    return this.job?.onDone !== undefined || (this.#future !== undefined && hasDoneCallbacks(this.#future));
   }
 
   override fulfil(value: unknown): boolean {
@@ -394,7 +407,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     if (this.callArgs === undefined || (future !== undefined && hasDoneCallbacks(future))) return false;
     this.settled = true;
     if (future !== undefined) settleFuture(future, "finished", value);
-    if (this.#wantsResult) this.#resolve!(value);
+    this.#resolve?.(value);
     return true;
   }
 
@@ -402,9 +415,8 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     const { state } = outcome;
     counts[state]++;
     if (this.#future !== undefined) settleFuture(this.#future, state, state === "finished" ? outcome.value : outcome.error);
-    if (!this.#wantsResult) return;
-    if (state === "finished") this.#resolve!(outcome.value);
-    else this.#reject!(outcome.error);
+    if (state === "finished") this.#resolve?.(outcome.value);
+    else this.#reject?.(outcome.error);
   }
 
   callBack(): void {
