@@ -161,6 +161,8 @@ export class ProcessPool implements AsyncDisposable {
    * the pool.
    */
   #undecided = new Set<Ticket>();
+  /** Those that are cancelled while their worker is told to stop, which may end the pool: how each settles. */
+  #cancelling = new Map<Ticket, Cancelled>();
   #crew: Crew;
   #tasks: TaskTable;
   #callbacks: Callbacks;
@@ -590,7 +592,7 @@ export class ProcessPool implements AsyncDisposable {
           const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.name)}) as the pool was terminated`;
           return [ticket, { state: "failed", error: new PoolClosedError(message, { cause: reason }) }];
         }),
-        ...[...unstarted, ...queued].map((ticket): Settlement => [ticket, cancelled(ticket, reason)]),
+        ...[...unstarted, ...queued].map((ticket): Settlement => [ticket, this.#cancelling.get(ticket) ?? cancelled(ticket, reason)]),
       ]));
     await this.#crew.allGone();
     await this.#observation?.closed();
@@ -948,6 +950,7 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   #tryCancel(ticket: Ticket, outcome: Cancelled, force: boolean): boolean {
+    if (this.#cancelling.has(ticket)) return false;
     // One that is in none of these places is just being sent, or settling: whoever asks was called by that.
     while (!ticket.settled && (ticket.queued || ticket.slot !== undefined || this.#undecided.has(ticket))) {
       if (this.#takeBack(ticket)) {
@@ -957,7 +960,9 @@ export class ProcessPool implements AsyncDisposable {
       if (!force) return false;
       const { slot } = ticket;
       const outcomeOf: OutcomeOf = (each, nextItem, death) => each === ticket ? outcome : this.#lost(each, nextItem, death);
+      this.#cancelling.set(ticket, outcome);
       const ended = this.#stopWith(ticket, outcome.error, outcomeOf, () => !slot!.isAnswering());
+      this.#cancelling.delete(ticket);
       if (ended !== undefined) this.#settleAll(ended);
       else if (ticket.slot === slot) this.#letGo(ticket, outcome);
       // Else it has just settled, or it has just failed and is to run again.

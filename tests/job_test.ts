@@ -429,8 +429,12 @@ Deno.test("A task on the backend inline may terminate the pool when it is told t
   });
   const beside = await pool.submit(run, "beside");
   await until(() => runs.length === 2);
-  assertEquals(future.cancel({ force: true }), true);
-  for (const each of [future, beside]) assertInstanceOf(await within(each.exception()), JobCancelledError);
+  assertEquals(future.cancel({ force: true, reason: "not wanted" }), true);
+  for (const [each, reason] of [[future, "not wanted"], [beside, "enough"]] as const) {
+    const error = await within(each.exception());
+    assertInstanceOf(error, JobCancelledError);
+    assertEquals(error.cause, reason);
+  }
   assertEquals(runs, ["first", "beside"]);
   await within(pool.shutdown());
 });
