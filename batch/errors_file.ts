@@ -1,7 +1,7 @@
 import type { Coverage } from "./coverage.ts";
 import { joined, sampleOf, type Source } from "./inputs.ts";
 import type { LogEntry } from "./job_log.ts";
-import { goOnAt, keepMode, type LockedFile, openLocked, partialOf } from "./output.ts";
+import { goOnAt, keepMode, type LockedFile, openLocked, partialOf, renameForGood } from "./output.ts";
 import { ifThere } from "./paths.ts";
 import { type ErrorEntry, errorText, readErrors } from "./record_errors.ts";
 
@@ -118,7 +118,7 @@ export async function completeErrors(path: string, { length, inputs, coverages }
   } finally {
     file.close();
   }
-  await Deno.rename(partial, path);
+  await renameForGood(partial, path);
   return file.length;
 }
 

@@ -153,8 +153,7 @@ class FileOutput implements Output {
     await this.#file.sync();
     await beforeRename?.();
     await this.close();
-    await Deno.rename(this.#partial, this.#path);
-    await syncFolder(this.#path);
+    await renameForGood(this.#partial, this.#path);
   }
 
   close(): Promise<void> {
@@ -294,10 +293,11 @@ export class StreamOutput implements Output {
   }
 }
 
-/** A rename is lost in a power cut unless the folder is written out, where the system can do that. */
-async function syncFolder(path: string): Promise<void> {
+/** Renames a file: what comes next may rely on that after a power cut, where the system can write out the folder. */
+export async function renameForGood(from: string, to: string): Promise<void> {
+  await Deno.rename(from, to);
   try {
-    using folder = await Deno.open(dirname(path));
+    using folder = await Deno.open(dirname(to));
     await folder.sync();
   } catch {
     // Windows cannot, and who may not read the folder cannot either: the rename is then as safe as the system makes it.

@@ -3,7 +3,7 @@ import { BatchError, explained, WRITING } from "./errors.ts";
 import { completeErrors, ErrorsFile, errorsState } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
-import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf } from "./output.ts";
+import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
 import { writeReport } from "./page.ts";
 import { unchangedTask } from "./prepare.ts";
 import { dirname, resolve } from "./paths.ts";
@@ -309,7 +309,7 @@ class Merge implements AsyncDisposable {
       this.#progress.told = true;
       return this.#log.append({ ...entry, stage: "merging" });
     });
-    await Deno.rename(partialOf(this.#paths.errors), this.#paths.errors);
+    await renameForGood(partialOf(this.#paths.errors), this.#paths.errors);
     await removeEmpty(this.#paths.errors);
     await this.#log.append({ ...entry, ...await errorsState(this.#paths.errors), output: this.#output.state, stage: "finished" });
   }
@@ -393,8 +393,8 @@ async function settled({ paths, log }: LoggedPaths): Promise<FoundLog | undefine
   if (last.stage !== "merging" && !await isRenamed(paths, last)) return found;
   await log.goOn(found.length);
   if (last.stage === "merging") {
-    if (await sizeOf(paths.partial) !== undefined) await Deno.rename(paths.partial, paths.output);
-    if (await sizeOf(partialOf(paths.errors)) !== undefined) await Deno.rename(partialOf(paths.errors), paths.errors);
+    if (await sizeOf(paths.partial) !== undefined) await renameForGood(paths.partial, paths.output);
+    if (await sizeOf(partialOf(paths.errors)) !== undefined) await renameForGood(partialOf(paths.errors), paths.errors);
     await removeEmpty(paths.errors);
   } else await numberErrors(paths, found);
   const output = { ...last.output, length: finishedLength(paths.output, last.output.length) };

@@ -378,3 +378,35 @@ Deno.test("explainLoading() names no option that a batch does not have", async (
     "Cannot run batch as the task module cannot be loaded: a worker was not ready within 20 ms",
   );
 });
+
+Deno.test(`batch() writes each rename of a file out before it goes on ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(3000));
+  const { rename } = Deno;
+  const { sync } = Deno.FsFile.prototype;
+  const done: string[] = [];
+  Deno.rename = async (from, to) => {
+    await rename(from, to);
+    done.push(String(to));
+  };
+  Deno.FsFile.prototype.sync = async function () {
+    await sync.call(this);
+    done.push((await this.stat()).isDirectory ? "folder" : "file");
+  };
+  try {
+    const task = (x: number) => {
+      if (x % 1000 === 0) throw new Error("no");
+      return x;
+    };
+    const [output, errors] = [folder.of("out"), folder.of("out.errors.ndjson")];
+    await run(task, { input, output, ordered: false, chunk: 1024 });
+    await run(task, { input, output, retryFailed: true });
+    const renames = done.filter((what) => what !== "file");
+    // The errors of the first run are renamed but once if their parts were done in order.
+    assertEquals(renames.filter((_, i) => i % 2 === 0).slice(-2), [output, errors]);
+    assertEquals(renames.filter((_, i) => i % 2 === 1), new Array(renames.length / 2).fill("folder"));
+  } finally {
+    Deno.rename = rename;
+    Deno.FsFile.prototype.sync = sync;
+  }
+});
