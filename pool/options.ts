@@ -45,9 +45,10 @@ export interface ProcessPoolOptions {
    */
   modules?: readonly TaskModule[] | undefined;
   /**
-   * What workers may do: `"none"`, or the permissions by name. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in
-   * deno.json; without it Deno ends the whole program with exit code 70. Left out, or `"inherit"`, which need no flag, workers may do what the
-   * thread that made the pool may. What a worker is not permitted, Deno asks for at a terminal, unless the program is run with `--no-prompt`.
+   * What workers may do: `"none"`, or the permissions by name; one that is not named is not given. Needs `--unstable-worker-options`, or
+   * `"unstable": ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code 70. Left out, or `"inherit"`, which need no
+   * flag, workers may do what the thread that made the pool may. What a worker is not permitted, Deno asks for at a terminal, unless the program is
+   * run with `--no-prompt`.
    *
    * @default {undefined}
    */
