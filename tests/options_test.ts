@@ -31,6 +31,10 @@ const getter = Object.getOwnPropertyDescriptor({
   },
 }, "value")!.get!;
 
+class Private {
+  #rate = 2;
+  task = (x: number) => x * this.#rate;
+}
 const { outerArguments } = function () {
   return { outerArguments: () => arguments.length };
 }();
@@ -215,6 +219,12 @@ function functions(call: string, take: (func: never) => unknown): Row[] {
       TypeError,
       "Cannot send 'outerArguments' to a worker as it uses 'arguments' that are not its own, as those of an arrow function are: " +
       `name its parameters, or ${ADVICE}`,
+    ],
+    [
+      `${call}(() => this.#rate)`,
+      () => take(wrong(new Private().task)),
+      TypeError,
+      "Cannot send 'task' to a worker as it uses '#rate', which there is only within a class: give it what it needs as arguments",
     ],
     [
       `${call}(an accessor)`,

@@ -249,6 +249,49 @@ Deno.test("A function by source that uses what is around it is told about 'modul
   }
 });
 
+Deno.test("A function by source that uses what is around it is told that no task module exports it, where there are some", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
+  const hint = "export it from a module and name that in the pool's 'modules', none of which exports this very function";
+  assertStringIncludes((await errorOf(pool, () => outer)).message, hint);
+});
+
+Deno.test("A function by source that uses the 'this' around it is told that it has none", async () => {
+  class Service {
+    rate = 2;
+    read = () => this.rate;
+    write = () => void (this.rate = 3);
+    take = () => {
+      const { rate } = this;
+      return rate;
+    };
+    method() {
+      return this.rate;
+    }
+  }
+  const { read, write, take, method } = new Service();
+  const hint = "; a function that is sent by source has no 'this': give it what it needs as arguments";
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const messages: string[] = [];
+  for (const task of [read, write, take, method]) messages.push((await errorOf(pool, task)).message);
+  assertEquals(messages, [
+    `Cannot read properties of undefined (reading 'rate')${hint}`,
+    `Cannot set properties of undefined (setting 'rate')${hint}`,
+    `Cannot destructure property 'rate' of 'this' as it is undefined${hint}`,
+    `Cannot read properties of undefined (reading 'rate')${hint}`,
+  ]);
+  // What has another reason is left as it is.
+  const other = (x?: { rate: number }) => ({ rate: 1, own: () => x!.rate }).own();
+  assertEquals((await errorOf(pool, other)).message, "Cannot read properties of undefined (reading 'rate')");
+  const within = () =>
+    new class {
+      rate = 1;
+      own(x?: { rate: number }) {
+        return this.rate + x!.rate;
+      }
+    }().own();
+  assertEquals((await errorOf(pool, within)).message, "Cannot read properties of undefined (reading 'rate')");
+});
+
 for (const backend of ["worker", "killable"] as const) {
   Deno.test(`A function by source that imports a relative address is told about 'modules', in a few words (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });

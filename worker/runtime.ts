@@ -310,21 +310,26 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   /** What a task has thrown, fit to be sent. */
   function encodeFailure(func: Func, thrown: unknown): Thrown {
-    return encode(bySource.has(func) ? explained(thrown) : thrown);
+    return encode(bySource.has(func) ? explained(thrown, func) : thrown);
   }
 
   function postThrown(run: number, func: Func, thrown: unknown): void {
     sendThrown(encodeFailure(func, thrown), (thrown) => post({ type: "threw", run, thrown }));
   }
 
-  function explained(thrown: unknown): unknown {
+  function explained(thrown: unknown, func?: Func): unknown {
     const unseen = / is not defined$|^Cannot access '(name|location)' before initialization$/;
     // The address of what a worker begins with.
     const ownAddress = /"data:text\/javascript,[^"]*"/;
-    const advice = "export it from a module and name that in the pool's 'modules'";
+    const thisless = "a function that is sent by source has no 'this': give it what it needs as arguments";
+    const others = modules.length > 0 ? ", none of which exports this very function" : "";
+    const advice = `export it from a module and name that in the pool's 'modules'${others}`;
     try {
       if (thrown instanceof ReferenceError && unseen.test(thrown.message)) {
         thrown.message += `; a function that is sent by source cannot see the variables and imports around it: ${advice}`;
+      } else if (thrown instanceof TypeError && lacksThis(thrown.message, func)) {
+        // The platform ends one of them in a full stop.
+        thrown.message = thrown.message.replace(/\.?$/, `; ${thisless}`);
       } else if (thrown instanceof TypeError && ownAddress.test(thrown.message)) {
         const { message, stack } = thrown;
         const source = "a function that is sent by source";
@@ -336,6 +341,14 @@ export function createRuntime(host: RuntimeHost): Runtime {
       // It is frozen, or answers with an error of its own: it goes as it is.
     }
     return thrown;
+  }
+
+  /** Whether this is the message of an error about the `this` of that function. Within a class there is one. */
+  function lacksThis(message: string, func: Func | undefined): boolean {
+    const [, property] = /^Cannot (?:read|set) properties of undefined \((?:reading|setting) '(.+)'\)$/.exec(message) ?? [];
+    if (property === undefined) return /^Cannot destructure property '.+' of 'this' as it is undefined\.$/.test(message);
+    const text = String(func);
+    return text.includes(`this.${property}`) && !/\bclass\b/.test(text);
   }
 
   /** What a task sees of its job. */

@@ -190,6 +190,12 @@ function expression(func: Task, text: string): string {
   if (/\bimport\s*\.\s*meta\b/.test(text)) {
     throw new TypeError(`Cannot send '${name}' to a worker as it uses 'import.meta', which there is only within a module: ${advice}`);
   }
+  const [privateName] = outerPrivateNames(text);
+  if (privateName !== undefined) {
+    throw new TypeError(
+      `Cannot send '${name}' to a worker as it uses '${privateName}', which there is only within a class: give it what it needs as arguments`,
+    );
+  }
   throw new TypeError(`Cannot send '${name}' to a worker as its text is not that of a function: ${advice}`);
 }
 
@@ -209,6 +215,12 @@ export function standingAlone(expression: string): string {
  */
 export function usesOuterArguments(expression: string): boolean {
   return /\barguments\b/.test(expression) && isExpression(expression) && !isExpression(`class { field = (${expression}\n) }`);
+}
+
+/** The private names that this uses of a class around it; none if that is not why it is no expression. */
+function outerPrivateNames(text: string): string[] {
+  const names = [...new Set(text.match(/#[\p{ID_Start}$_][\p{ID_Continue}$]*/gu))];
+  return isExpression(`class { ${names.join("; ")}; field = (${text}\n) }`) ? names : [];
 }
 
 /** Whether this parses; nothing of it is run. */
