@@ -245,6 +245,7 @@ const ACTION = "create pool";
 /** What all threads of a pool have in common. */
 interface ThreadOptions {
   modules: readonly string[];
+  known: readonly KnownModule[];
   permissions: Deno.PermissionOptions | undefined;
   memoryLimit: number | undefined;
 }
@@ -252,7 +253,7 @@ interface ThreadOptions {
 const BACKENDS: Record<Backend, (options: ThreadOptions) => StartThread> = {
   worker: ({ modules, permissions }) => webWorkers(modules, permissions),
   killable: killableWorkers,
-  inline: ({ modules }) => inlineLanes(modules),
+  inline: ({ known }) => inlineLanes(known),
 };
 
 /** Checks and completes the options; the caller's object is left as it is. */
@@ -322,7 +323,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     retries: checks.wholeNumber("retries", retries, { min: 0 }),
     idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
     onError: checks.callable("onError", onError),
-    start: environment?.start ?? BACKENDS[backend]({ modules: urls, permissions, memoryLimit }),
+    start: environment?.start ?? BACKENDS[backend]({ modules: urls, known, permissions, memoryLimit }),
     clock: environment?.clock ?? realClock,
   };
   const given = checks.array("observers", observers).map((each, i) => checks.object(`observers[${i}]`, each) as PoolObserver);

@@ -237,6 +237,15 @@ Deno.test("A function by reference that cannot be sent fails its own future, whe
 
 const outer = 5;
 
+Deno.test("Where a module is given with its exports, the backend inline runs these, and no other copy of the module", async () => {
+  const source = "let rate = 1; export function set(to) { rate = to; } export const read = () => rate;";
+  const exports = await import(moduleOf(source));
+  const url = moduleOf(`${source} // another copy`);
+  await using pool = new ProcessPool({ backend: "inline", modules: [{ url, exports }] });
+  exports.set(2);
+  assertEquals([await within(pool.run(exports.read)), await within(pool.run({ module: url, name: "read" }))], [2, 2]);
+});
+
 Deno.test("A function by source that uses what is around it is told about 'modules'", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   for (const task of [() => outer, async () => await outer]) {

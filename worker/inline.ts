@@ -1,13 +1,14 @@
 import type { FromRuntime, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 import { createRuntime, type Runtime } from "./runtime.ts";
 import { soon } from "./soon.ts";
+import type { KnownModule } from "./tasks.ts";
 
 /**
  * The backend `inline`: each thread is a lane on the calling thread. Nothing is copied, closures work, nothing can be stopped.
  *
- * @param modules The addresses of the task modules.
+ * @param modules The task modules. Only those whose exports are not given are imported: of another copy nothing would be as it is around a function that is given.
  */
-export function inlineLanes(modules: readonly string[]): StartThread {
+export function inlineLanes(modules: readonly KnownModule[]): StartThread {
   return (events) => new InlineThread(events, modules);
 }
 
@@ -20,12 +21,12 @@ class InlineThread implements Thread {
   #stopped = false;
   #callOff: () => void = () => {};
 
-  constructor(events: ThreadEvents, modules: readonly string[]) {
+  constructor(events: ThreadEvents, modules: readonly KnownModule[]) {
     this.#events = events;
     this.#runtime = createRuntime({
       post: (message) => this.#answered(message),
       encode: (raw) => ({ raw }),
-      imports: modules.map((url) => () => import(url)),
+      imports: modules.map(({ url, exports }) => async () => exports ?? await import(url)),
     });
     queueMicrotask(() => {
       if (!this.#stopped) events.alive();
