@@ -574,6 +574,15 @@ Deno.test("ProcessPool with permissions 'inherit' does without --unstable-worker
   assertEquals((await runProgram(source, { unstable: [] })).stdout, "worker\nkillable\ninline\n");
 });
 
+Deno.test("mod.ts and batch/mod.ts compile in a program whose 'lib' is the DOM's (needs --allow-run, --allow-read and --allow-write)", {
+  ignore: !granted("run") || !granted("read") || !granted("write"),
+}, async () => {
+  const source = ["mod.ts", "batch/mod.ts"].map((name) => `import ${JSON.stringify(import.meta.resolve(`../${name}`))};`).join("\n");
+  const compilerOptions = { lib: ["dom", "dom.asynciterable", "dom.iterable", "deno.ns"] };
+  const { code, stderr } = await runProgram(source, { compilerOptions }, { flag: "--check" });
+  assertEquals([code, stderr], [0, ""]);
+});
+
 Deno.test("An inline pool whose caller was busy has its jobs run before the program ends (needs --allow-run and --allow-read)", {
   ignore: !granted("run") || !granted("read"),
 }, async () => {

@@ -48,7 +48,9 @@ export class Supervisor {
   #createWorker(): Worker {
     const { url, resourceLimits, permissions } = this.#options;
     const source = `(${supervise})(${JSON.stringify({ url, resourceLimits })});`;
-    const worker = new Worker(dataUrl(source), { type: "module", name: "process-pool supervisor", deno: { permissions } });
+    // Not given as such, since the type knows nothing of 'deno' in a program whose 'lib' is the DOM's.
+    const options = { type: "module" as const, name: "process-pool supervisor", deno: { permissions } };
+    const worker = new Worker(dataUrl(source), options);
     worker.onmessage = ({ data }: MessageEvent<FromSupervisor>) => {
       if (data.type === "failed") return this.#workers.get(data.id)?.died(deathOf(data));
       this.#workers.delete(data.id);

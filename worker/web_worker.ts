@@ -9,11 +9,12 @@ import type { StartThread } from "./protocol.ts";
  * @param permissions What the workers may do; undefined for what this thread may.
  */
 export function webWorkers(modules: readonly string[], permissions: Deno.PermissionOptions | undefined): StartThread {
-  const options: WorkerOptions = permissions === undefined ? {} : { deno: { permissions } };
+  // Not given as such, since the type knows nothing of 'deno' in a program whose 'lib' is the DOM's.
+  const options = { type: "module" as const, ...(permissions === undefined ? {} : { deno: { permissions } }) };
   let url: string | undefined;
   const launch: Launcher = ({ lock, port, died }) => {
     url ??= workerUrl(modules, { connect: connectWebWorker, prefetched: permissions !== undefined });
-    const worker = new Worker(url, { ...options, type: "module", name: lock });
+    const worker = new Worker(url, { ...options, name: lock });
     worker.onerror = (event) => {
       // Else the error would end the whole program.
       event.preventDefault();
