@@ -1,4 +1,4 @@
-import { Checks } from "./checks.ts";
+import { Checks, show } from "./checks.ts";
 
 /** What {@linkcode endProgram} ends: a pool. */
 export interface Closable {
@@ -37,7 +37,7 @@ const TIMEOUT = 1000;
  * @param pools What to shut down first.
  * @param options The exit code, and how long jobs may take.
  *
- * @throws {TypeError} If an option is of the wrong type; a RangeError if it is of the wrong size.
+ * @throws {TypeError} If the pools are not iterable, or an option is of the wrong type; a RangeError if it is of the wrong size.
  *
  * @example After a run that may have left a worker burning
  * ```ts ignore
@@ -49,6 +49,9 @@ const TIMEOUT = 1000;
  * ```
  */
 export async function endProgram(pools: Iterable<Closable>, options: EndProgramOptions = {}): Promise<never> {
+  if (typeof (pools as Partial<Iterable<Closable>> | undefined)?.[Symbol.iterator] !== "function") {
+    throw new TypeError(`Cannot end program as the pools must be iterable, such as [pool]: current value is ${show(pools)}`);
+  }
   const checks = new Checks("end program");
   const { exitCode, timeout = TIMEOUT } = checks.options(options, ["exitCode", "timeout"]);
   if (exitCode !== undefined) checks.wholeNumber("exitCode", exitCode, { min: 0, max: MOST_EXIT_CODE });

@@ -632,6 +632,12 @@ Deno.test({
       ...times("shutdown", "timeout", "shut down pool", (options) => pool.shutdown(options)),
 
       // endProgram and Interrupt
+      [
+        "endProgram(pool)",
+        () => endProgram(wrong(pool)),
+        TypeError,
+        "Cannot end program as the pools must be iterable, such as [pool]: current value is an object of class ProcessPool",
+      ],
       ...objects("endProgram", "end program", "'exitCode', 'timeout'", (options) => endProgram([], options)),
       ...([[256, RangeError], [-1, RangeError], ["1", TypeError]] as const).map(([value, errorClass]): Row => [
         `endProgram({ exitCode: ${value} })`,
