@@ -87,6 +87,17 @@ export class Checks {
     return value;
   }
 
+  /** What is to be moved. Whether an object can be is left to the platform, but for a view, of which that does not say what there is to move. */
+  transfer(name: string, value: unknown): readonly Transferable[] {
+    const list = this.array(name, value);
+    for (const [i, each] of list.entries()) {
+      if (typeof each !== "object" || each === null || ArrayBuffer.isView(each)) {
+        throw this.#wrongType(`${name}[${i}]`, "an object that can be moved, such as the 'buffer' of a typed array", each);
+      }
+    }
+    return list as Transferable[];
+  }
+
   /** An object that is no array. What else would have been right, and was seen to by the caller, is `or`. */
   object(name: string, value: unknown, { or = "" } = {}): object {
     const wanted = or === "" ? "an object" : `an object, or ${or}`;

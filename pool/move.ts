@@ -14,7 +14,7 @@ const MOVE = Symbol.for("process-pool.move");
  * enough jobs, since nothing tells the reader of that.
  * @returns What the task returns for it. (It is declared as the result, so that callers of the task see that type.)
  *
- * @throws {TypeError} If `transfer` is not an array.
+ * @throws {TypeError} If `transfer` is not an array, or has something in it that is no object, or a view of a buffer.
  *
  * @example A megabyte that nobody copies
  * ```ts
@@ -32,6 +32,6 @@ const MOVE = Symbol.for("process-pool.move");
  * ```
  */
 export function move<T>(value: T, transfer: readonly Transferable[]): T {
-  new Checks("move result").array("transfer", transfer);
+  new Checks("move result").transfer("transfer", transfer);
   return { [MOVE]: transfer, value } as unknown as T;
 }

@@ -674,6 +674,7 @@ Deno.test("move() marks what is moved, and wants a list", () => {
   const moved = move(bytes, [bytes.buffer]) as unknown as Record<PropertyKey, unknown>;
   assertEquals([moved.value, moved[Symbol.for("process-pool.move")]], [bytes, [bytes.buffer]]);
   assertThrows(() => move(bytes, bytes.buffer as never), TypeError, "Cannot move result as 'transfer' must be an array: current value is");
+  assertThrows(() => move(bytes, [bytes as never]), TypeError, "'transfer[0]' must be an object that can be moved, such as the 'buffer'");
 });
 
 Deno.test("ProcessPool.run() of a job that throws later than it returns leaves the others alone, whatever was sent ahead", async () => {

@@ -575,6 +575,17 @@ Deno.test({
         TypeError,
         "Cannot create job as 'transfer' must be an array: current value is an object of class ArrayBuffer",
       ],
+      ...([[new Uint8Array(1), "an object of class Uint8Array"], [new DataView(new ArrayBuffer(1)), "an object of class DataView"], [
+        4,
+        "4",
+      ]] as const).map((
+        [given, shown],
+      ): Row => [
+        `transfer: [${shown}]`,
+        () => withFunc({ transfer: [new ArrayBuffer(1), given] }),
+        TypeError,
+        `Cannot create job as 'transfer[1]' must be an object that can be moved, such as the 'buffer' of a typed array: current value is ${shown}`,
+      ]),
       [
         "onDone: null",
         () => withFunc({ onDone: null }),
