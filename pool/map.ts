@@ -520,7 +520,7 @@ export class Chunk extends Ticket {
         // Within a list, as in the message: by itself Deno refuses some that it copies there.
         return structuredClone([item])[0];
       } catch (reason) {
-        this.#unsendable.set(i, reason);
+        this.#unsendable.set(i, this.unsendable(reason, i + 1));
         return item;
       }
     });
@@ -531,7 +531,7 @@ export class Chunk extends Ticket {
   #refusedAgain(error: unknown): Outcome<unknown> | undefined {
     const next = this.#nextOne();
     if (this.#unsendable.has(next)) return { state: "failed", error };
-    if (this.#oneByOne) this.#unsendable.set(next, error);
+    if (this.#oneByOne) this.#unsendable.set(next, this.unsendable(error, next + 1));
     this.#oneByOne = true;
     return undefined;
   }

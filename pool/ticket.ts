@@ -107,6 +107,13 @@ export abstract class Ticket implements Place<Ticket> {
     return new JobCancelledError(message, { jobId: this.id, taskName: this.name, cause });
   }
 
+  /** Why this item, counted from 1, cannot be sent: what the platform says could as well be about a result. What a getter has thrown is left as it is. */
+  protected unsendable(error: unknown, item: number): unknown {
+    if (!(error instanceof DOMException) || error.name !== "DataCloneError") return error;
+    const job = `job ${show(this.idOf(item))} (task ${show(this.name)})`;
+    return new DOMException(`Cannot send ${job} as its arguments cannot be copied or moved: ${error.message}`, error.name);
+  }
+
   /** Notes how each of its items has ended, if it settles like this. */
   abstract countItems(outcome: Outcome<unknown>, record: JobRecord): void;
 
@@ -356,7 +363,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   refused(error: unknown): Outcome<unknown> {
-    return { state: "failed", error };
+    return { state: "failed", error: this.unsendable(error, 1) };
   }
 
   lostUnread(errorOf: ErrorOf): Outcome<unknown> {

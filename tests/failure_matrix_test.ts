@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
-import { PoolBrokenError, ProcessPool, type ProcessPoolOptions, Semaphore, WorkerDiedError } from "@procpool/process-pool";
+import { Job, PoolBrokenError, ProcessPool, type ProcessPoolOptions, Semaphore, WorkerDiedError } from "@procpool/process-pool";
 import { tryCell } from "./failure_cell.ts";
 import { type Cell, cells, DEEDS as ALL_DEEDS, harmsProgram, type Kind, KINDS, MATRIX } from "./failure_matrix.ts";
 import { granted, moduleOf, within } from "./fixtures.ts";
@@ -278,6 +278,31 @@ Deno.test("Items and results of a map that cannot be copied fail alone, inside t
     seen.push(outcome.status === "fulfilled" ? outcome.value : outcome.reason.name);
   }
   assertEquals(seen, [0, "DataCloneError", 2, "DataCloneError", 4, "DataCloneError", 6]);
+});
+
+Deno.test("What is said of arguments that cannot be copied or moved tells whose they are, and not what a getter has thrown", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const take = (...args: unknown[]) => args.length;
+  const symbol = Symbol("no");
+  const moved = new ArrayBuffer(1);
+  structuredClone(moved, { transfer: [moved] });
+  const thrown = new RangeError("getter");
+  const throwing = {
+    get a() {
+      throw thrown;
+    },
+  };
+  const errorOf = async (job: Job<never[], unknown>) => await within((await pool.submit(job)).exception()) as Error;
+  const said = (id: string | number) => `Cannot send job ${JSON.stringify(id)} (task "take") as its arguments cannot be copied or moved: `;
+
+  const copied = await errorOf(new Job({ id: "copied", func: take, args: [1, symbol] }));
+  assertEquals([copied.name, copied.message], ["DataCloneError", `${said("copied")}Symbol(no) could not be cloned.`]);
+  const detached = await errorOf(new Job({ id: "moved", func: take, args: [moved], transfer: [moved] }));
+  assertEquals([detached.name, detached.message.startsWith(said("moved"))], ["DataCloneError", true]);
+  assertEquals(await errorOf(new Job({ func: take, args: [throwing] })), thrown);
+  const outcomes = await within(Array.fromAsync(pool.map(take, [0, symbol, throwing], { chunkSize: 3, settled: true })));
+  const [, item, got] = outcomes.map((outcome) => outcome.status === "rejected" ? outcome.reason : undefined);
+  assertEquals([item.message, got], [`${said(1)}Symbol(no) could not be cloned.`, thrown]);
 });
 
 Deno.test("A dying worker takes only the jobs with it that it had started, with their share of the blame", async () => {
