@@ -1,4 +1,5 @@
 import { globToRegExp } from "@std/path/glob-to-regexp";
+import { show } from "../pool/checks.ts";
 import { BatchError, explained } from "./errors.ts";
 import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
@@ -183,14 +184,14 @@ async function uncompressed(stream: ReadableStream<Uint8Array>): Promise<Readabl
   const first: Uint8Array[] = [];
   let length = 0;
   while (length < 2) {
-    const { value, done } = await reader.read();
-    if (done) break;
+    const value = await nextBytes(reader);
+    if (value === undefined) break;
     first.push(value);
     length += value.length;
   }
   const whole = new ReadableStream<Uint8Array>({
     async pull(controller) {
-      const value = first.shift() ?? (await reader.read()).value;
+      const value = first.shift() ?? await nextBytes(reader);
       if (value === undefined) controller.close();
       else controller.enqueue(value);
     },
@@ -206,6 +207,19 @@ async function uncompressed(stream: ReadableStream<Uint8Array>): Promise<Readabl
   // Where it is not read to its end, the file is to be closed all the same.
   gunzip.on("close", () => source.destroy());
   return Readable.toWeb(source.pipe(gunzip)) as unknown as ReadableStream<Uint8Array>;
+}
+
+/**
+ * What a stream gives next; undefined at its end.
+ *
+ * @throws {TypeError} If that is no Uint8Array: of text, of numbers, or of larger numbers, other bytes would be read than were meant.
+ */
+async function nextBytes(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<Uint8Array | undefined> {
+  const { value, done } = await reader.read();
+  if (done || value instanceof Uint8Array) return value;
+  const error = new TypeError(`it has to give each part as a Uint8Array, and gave ${show(value)}`);
+  reader.cancel(error).catch(() => {});
+  throw error;
 }
 
 const GLOB_CHARACTERS = /[*?[\]{}]/;

@@ -273,6 +273,30 @@ for (const [reason, said] of [[undefined, "no reason was given"], ["gone", "gone
   });
 }
 
+for (
+  const [part, said] of [["2\n3\n", '"2\\n3\\n"'], [new Uint16Array([0x0a32]), "an object of class Uint16Array"], [
+    undefined,
+    "undefined",
+  ]] as const
+) {
+  Deno.test(`batch() reads no other bytes than were meant of a stream that gives what is no Uint8Array: ${said}`, async () => {
+    const cancelled = Promise.withResolvers<void>();
+    const input = new ReadableStream<Uint8Array>({
+      start(stream) {
+        stream.enqueue(new TextEncoder().encode("1\n"));
+        stream.enqueue(part as never);
+      },
+      cancel: () => cancelled.resolve(),
+    });
+    await assertFails(
+      () => within(batch((x) => x, { input, output: new WritableStream(), permissions: "inherit", workers: 1 })),
+      BatchError as never,
+      `Cannot go on as the input 'stream' cannot be read: it has to give each part as a Uint8Array, and gave ${said}`,
+    );
+    await within(cancelled.promise);
+  });
+}
+
 Deno.test("batch() that needs no more of its input cancels it", async () => {
   const cancelled = Promise.withResolvers<void>();
   const input = new ReadableStream<Uint8Array>({
