@@ -105,7 +105,7 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
       : await explained(() => ErrorsFile.begin(resolve(errors)), `folder of the errors file '${errors}'`, WRITING);
     const stream = output === "-"
       ? new StreamOutput(Deno.stdout.writable, "leave")
-      : new StreamOutput(output as WritableStream<Uint8Array>, "close");
+      : new StreamOutput(output as WritableStream<Uint8Array<ArrayBuffer>>, "close");
     return await run(plan, workers, {
       coverages,
       begins: new Map(),

@@ -20,7 +20,7 @@ export interface BatchOptions {
    * Where results go: a path, which gets compressed if it ends in `.gz`; `"-"` for the standard output; or a stream, which is closed at the
    * end.
    */
-  output: string | URL | WritableStream<Uint8Array>;
+  output: string | URL | WritableStream<Uint8Array<ArrayBuffer>>;
   /**
    * How records are told apart: `"ndjson"`, one JSON value a line; `"lines"`, plain text; `"csv"`, whose first row names the fields of the
    * others, parsed by `npm:papaparse@5.7.1`, which is downloaded at the first use.
@@ -141,7 +141,7 @@ export interface BatchOptions {
 export interface ResolvedBatch {
   task: Task | TaskRef;
   inputs: readonly BatchInput[];
-  output: string | URL | WritableStream<Uint8Array>;
+  output: string | URL | WritableStream<Uint8Array<ArrayBuffer>>;
   inputFormat: InputFormat | undefined;
   outputFormat: OutputFormat | undefined;
   errors: string | URL | undefined;
@@ -283,7 +283,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
 }
 
 /** Whether results go to a file, which can be taken up again. */
-export function isPath(output: string | URL | WritableStream<Uint8Array>): output is string | URL {
+export function isPath(output: string | URL | WritableStream<Uint8Array<ArrayBuffer>>): output is string | URL {
   return output !== "-" && !(output instanceof WritableStream);
 }
 

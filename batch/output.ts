@@ -248,12 +248,12 @@ class GzipOutput implements Output {
 /** An output that nothing can be cut off of. */
 export class StreamOutput implements Output {
   state: OutputState = NOTHING_WRITTEN;
-  #writer: WritableStreamDefaultWriter<Uint8Array>;
+  #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
   #end: "close" | "leave" | "left";
   #writing = 0;
 
   /** @param end Whether the stream is closed when the batch is through. */
-  constructor(stream: WritableStream<Uint8Array>, end: "close" | "leave") {
+  constructor(stream: WritableStream<Uint8Array<ArrayBuffer>>, end: "close" | "leave") {
     this.#writer = stream.getWriter();
     this.#end = end;
   }

@@ -28,6 +28,13 @@ Deno.test("batch() runs a function on the records of a stream", async () => {
   assert(slowest.length > 0 && rest.p50! <= rest.p95! && rest.p95! <= rest.p99! && rest.utilisation <= 1);
 });
 
+Deno.test("batch() writes to a stream that takes any bytes, such as one that compresses them", async () => {
+  const { readable, writable } = new CompressionStream("gzip");
+  const written = new Response(readable.pipeThrough(new DecompressionStream("gzip"))).text();
+  await run(double, { input: streams(numbers(10)).input, output: writable, permissions: "inherit" });
+  assertEquals(await written, doubles(10));
+});
+
 Deno.test("batch() decompresses a stream that is compressed, be it in several members", async () => {
   const member = async (text: string) =>
     new Uint8Array(await new Response(new Response(text).body!.pipeThrough(new CompressionStream("gzip"))).arrayBuffer());
