@@ -100,7 +100,7 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
   }
   const coverages = plan.sources.map(() => new Coverage());
   return await withWorkers(plan, async (workers) => {
-    const errorsFile = errors === undefined
+    using errorsFile = errors === undefined
       ? undefined
       : await explained(() => ErrorsFile.begin(resolve(errors)), `folder of the errors file '${errors}'`, WRITING);
     const stream = output === "-"

@@ -238,6 +238,12 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   if (!(isFile(output) || output instanceof WritableStream)) {
     throw new TypeError(`Cannot ${ACTION} as 'output' must be a path, a URL of a file or a stream: current value is ${showFile(output)}`);
   }
+  if (inputs.some((each) => each instanceof ReadableStream && each.locked)) {
+    throw new TypeError(`Cannot ${ACTION} as 'input' must be a stream that nobody else reads: it is locked`);
+  }
+  if (output instanceof WritableStream && output.locked) {
+    throw new TypeError(`Cannot ${ACTION} as 'output' must be a stream that nobody else writes to: it is locked`);
+  }
   for (const [name, value] of Object.entries({ errors, report })) {
     if (value === undefined || isFile(value)) continue;
     throw new TypeError(`Cannot ${ACTION} as '${name}' must be a path or a URL of a file: current value is ${showFile(value)}`);

@@ -212,6 +212,20 @@ Deno.test(`batch() to a stream says so if its errors file cannot be opened, and 
   assertEquals(writable.locked, false);
 });
 
+Deno.test(
+  `batch() to a stream lets go of its errors file if somebody else has begun to write to the stream ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const to = (output: BatchOptions["output"]) => run(tenth, { input: new Response("10\n").body!, output, errors: folder.of("errors") });
+    const output = new WritableStream();
+    const refused = to(output);
+    output.getWriter();
+    await assertRejects(() => refused, TypeError, "locked");
+    assertEquals((await to(new WritableStream())).failed, 1);
+  },
+);
+
 Deno.test("batch() that is stopped closes the stream that it writes to: its reader is not left waiting", async () => {
   const controller = new AbortController();
   const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.enqueue(new TextEncoder().encode(numbers(100))) });

@@ -81,6 +81,9 @@ for (const [inputFormat, text] of [["ndjson", numbers(100)], ["csv", `x\n${numbe
 
 Deno.test("batch() refuses options that are wrong, before it does anything", async () => {
   const { input, output } = streams("");
+  const locked = streams("");
+  locked.input.getReader();
+  locked.output.getWriter();
   for (
     const [options, errorClass, message] of [
       [{ input: [], output }, TypeError, "Cannot run batch as 'input' must not be empty: current value is an array of 0"],
@@ -96,6 +99,16 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
           "Cannot run batch as 'input' must name a stream, or the standard input, once: it is read to its end",
         ] as const
       ),
+      [
+        { input: locked.input, output },
+        TypeError,
+        "Cannot run batch as 'input' must be a stream that nobody else reads: it is locked",
+      ],
+      [
+        { input, output: locked.output },
+        TypeError,
+        "Cannot run batch as 'output' must be a stream that nobody else writes to: it is locked",
+      ],
       [{ input, output: "" }, TypeError, `Cannot run batch as 'output' must be a path, a URL of a file or a stream: current value is ""`],
       ...["input", "output", "errors", "report"].map((option) =>
         [
