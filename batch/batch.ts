@@ -5,7 +5,7 @@ import { Coverage } from "./coverage.ts";
 import { BatchError, explained, WRITING } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
-import { expandInputs, findSources, refuseChangedInputs, type Source } from "./inputs.ts";
+import { expandInputs, findSources, readHere, refuseChangedInputs, type Source } from "./inputs.ts";
 import { differences, type Fingerprint, type FoundLog, JobLog, type StreamBegin } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
@@ -99,6 +99,7 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
     throw new BatchError(`Cannot run batch as the errors file '${errors}' exists: move it away, or name another one`);
   }
   const coverages = plan.sources.map(() => new Coverage());
+  plan = { ...plan, sources: readHere(plan.sources, coverages) };
   return await withWorkers(plan, async (workers) => {
     using errorsFile = errors === undefined
       ? undefined
@@ -138,6 +139,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
     await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
     return summary;
   }
+  plan = { ...plan, sources: readHere(plan.sources, coverages) };
   return await withWorkers(plan, async (workers) => {
     // Until here nothing of an earlier run has been touched.
     if (!await taskIsLoaded(workers.pool, plan.options.signal)) return await stoppedSummary(plan, paths, before);

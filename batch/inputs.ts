@@ -1,5 +1,6 @@
 import { globToRegExp } from "@std/path/glob-to-regexp";
 import { show } from "../pool/checks.ts";
+import type { Coverage } from "./coverage.ts";
 import { BatchError, explained } from "./errors.ts";
 import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
@@ -97,6 +98,27 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
     open: async () =>
       await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, size))),
   };
+}
+
+/** With fewer inputs it makes no difference who opens them. */
+const MANY = 1000;
+
+/**
+ * When a worker opens a file, Deno looks through all that it may read: for each of those, this thread reads about so many bytes. With fewer,
+ * workers take long to open files; with more, they wait for this thread.
+ */
+const BYTES_PER_INPUT = 64;
+
+/**
+ * The inputs, as they are to be read: small ones by this thread, if there are many. One of which something is done already is left to the
+ * workers, as what they do of it may end within a line.
+ */
+export function readHere(sources: readonly Source[], coverages: readonly Coverage[]): Source[] {
+  const small = sources.length < MANY ? 0 : sources.length * BYTES_PER_INPUT;
+  return sources.map((source, i) => {
+    const isHere = source.ranges && source.size! < small && coverages[i]!.bytes === 0;
+    return isHere ? { ...source, ranges: false } : source;
+  });
 }
 
 /** So much of a file is read at once by this thread. Less, and there are more calls; more only takes memory. */

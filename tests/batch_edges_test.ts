@@ -580,6 +580,35 @@ Deno.test(`batch() with 'retryFailed' leaves the output as it is if no record ca
   assertEquals([Deno.statSync(output).ino, folder.read("out.errors.ndjson"), folder.read("out.log")], before);
 });
 
+Deno.test(`batch() of many small files opens them itself, which takes workers the longer the more of them they may read ${NEEDS}`, {
+  ignore,
+}, async () => {
+  using folder = new Folder();
+  const input = Array.from({ length: 1000 }, (_, i) => folder.of(`${i}.ndjson`));
+  for (const [i, path] of input.entries()) Deno.writeTextFileSync(path, `${JSON.stringify(path)}${i % 3 === 0 ? "" : "\n"}`);
+  const mayRead = (path: string) => [path, Deno.permissions.querySync({ name: "read", path }).state === "granted"];
+  await run(mayRead, { input, output: folder.of("out") });
+  assertEquals(folder.json("out"), input.map((path) => [path, false]));
+  await run(mayRead, { input: input.slice(1), output: folder.of("few") });
+  assertEquals(folder.json("few"), input.slice(1).map((path) => [path, true]));
+});
+
+Deno.test(`batch() of many small files goes on within a line where workers had read up to there ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = Array.from({ length: 1000 }, (_, i) => folder.write(`${i}.ndjson`, `${i}\n12345\n6\n`));
+  const output = folder.of("out");
+  await run(same, { input, output });
+  const results = folder.read("out");
+  const [fingerprint, last] = folder.json("out.log");
+  // As if a worker had run the lines of the first file that begin before its fifth byte.
+  const done = { ...last, done: [[0, 0, 5, 2]], output: { length: 8, position: 8, crc: 0 }, records: 2, stage: undefined };
+  folder.write("out.log", `${JSON.stringify(fingerprint)}\n${JSON.stringify(done)}\n`);
+  folder.write("out.partial", results.slice(0, 8));
+  Deno.removeSync(output);
+  const { records, recordsOfRun } = await run(same, { input, output, resume: true });
+  assertEquals([records, recordsOfRun, folder.read("out")], [3000, 2998, results]);
+});
+
 Deno.test(`batch() reads all inputs as the first file that there is is to be read ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   folder.write("a.csv", "id,name\n1,x\n");
