@@ -3,7 +3,7 @@ import { type CsvParser, PAPA_PARSE } from "./worker_source.ts";
 
 /** What stands between the fields of a file. */
 export function delimiterOf(name: string): string {
-  return /\.tsv(\.gz)?$/.test(name) ? "\t" : ",";
+  return /\.tsv(\.gz)?$/i.test(name) ? "\t" : ",";
 }
 
 /**

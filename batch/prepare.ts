@@ -106,10 +106,10 @@ export interface Formats {
   delimiter: string;
 }
 
-/** The format that an input has by its name. */
+/** The format that an input has by its name, which may be in capitals, as on Windows. */
 function formatOf(name: string): InputFormat {
-  const plain = name.replace(/\.gz$/, "");
-  return /\.[ct]sv$/.test(plain) ? "csv" : /\.(txt|log)$/.test(plain) ? "lines" : "ndjson";
+  const plain = name.replace(/\.gz$/i, "");
+  return /\.[ct]sv$/i.test(plain) ? "csv" : /\.(txt|log)$/i.test(plain) ? "lines" : "ndjson";
 }
 
 /**

@@ -631,6 +631,15 @@ Deno.test(`batch() reads all inputs as the first file that there is is to be rea
   assertEquals(error.message, `Cannot run batch as the first row of '${twice}' names the field 'id' twice`);
 });
 
+Deno.test(`batch() knows the format of an input whose name is in capitals ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const output = folder.of("out");
+  for (const [name, text, record] of [["A.TSV", "a,b\tc\n1\t2\n", { "a,b": "1", c: "2" }], ["B.TXT", "{}\n", "{}"]] as const) {
+    await run(same, { input: folder.write(name, text), output, overwrite: true });
+    assertEquals(folder.json("out"), [record]);
+  }
+});
+
 Deno.test(`batch() loses no more than a record to an error that says what is no text, or too much of it ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(10));
