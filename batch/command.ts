@@ -35,6 +35,7 @@ async function run({ task, options, report }: BatchRequest & { action: "run" }):
       reporter.tell("signal", `${signal}: ${received === "first" ? "records that run get 1 s, once more ends at once" : "ended at once"}`);
     },
   });
+  using _ = throughHangup();
   try {
     const summary = await batch(task.name === "" ? task.module : task, {
       ...options,
@@ -57,6 +58,18 @@ async function run({ task, options, report }: BatchRequest & { action: "run" }):
     if (known && !resumable) return 2;
     return interrupt.exitCode ?? 3;
   }
+}
+
+/**
+ * Lets the program go on when somebody hangs up, if no terminal is left to it: as one has it that `nohup` has started. Such a program is to ignore
+ * SIGHUP, but Deno does not leave it at that, and lets it end.
+ */
+function throughHangup(): Disposable | undefined {
+  const streams = [Deno.stdin, Deno.stdout, Deno.stderr];
+  if (Deno.build.os === "windows" || streams.some((stream) => stream.isTerminal())) return undefined;
+  const ignore = () => {};
+  Deno.addSignalListener("SIGHUP", ignore);
+  return { [Symbol.dispose]: () => Deno.removeSignalListener("SIGHUP", ignore) };
 }
 
 const encoder = new TextEncoder();

@@ -445,6 +445,44 @@ Deno.test(`cli.ts batch ends in an orderly way after SIGINT, and goes on with '-
   assertEquals(folder.read("out"), doubles(20_000));
 });
 
+Deno.test(`cli.ts batch without a terminal, as 'nohup' starts it, goes on after SIGHUP ${NEEDS}`, { ignore: noSignals }, async () => {
+  using folder = new Folder();
+  const tasks = folder.write("tasks.js", DOUBLE);
+  const args = ["--task", "double", "--input", "-", "--output", folder.of("out"), "--progress", "json"];
+  await using child = command([tasks, ...args]).spawn();
+  const stderr = child.stderr.getReader();
+  // It runs, and waits for its input.
+  await within(stderr.read());
+  child.kill("SIGHUP");
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(numbers(10))).then(() => writer.close()).catch(() => {});
+  stderr.releaseLock();
+  const [{ code }] = await within(Promise.all([child.status, child.stdout.cancel(), child.stderr.cancel()]));
+  assertEquals([code, folder.read("out")], [0, doubles(10)]);
+});
+
+Deno.test(`batchCommand() leaves SIGHUP alone where there is a terminal ${NEEDS}`, { ignore: noSignals }, async () => {
+  using folder = new Folder();
+  const { addSignalListener } = Deno;
+  const args = ["data:text/javascript,export default () => {}", "--input", folder.write("in", ""), "--dry-run", "1", "--progress", "none"];
+  const signals: Deno.Signal[] = [];
+  Deno.addSignalListener = (signal, listener) => {
+    signals.push(signal);
+    addSignalListener(signal, listener);
+  };
+  try {
+    for (const terminal of [undefined, Deno.stdin, Deno.stdout, Deno.stderr]) {
+      for (const stream of [Deno.stdin, Deno.stdout, Deno.stderr]) stream.isTerminal = () => stream === terminal;
+      signals.length = 0;
+      assertEquals(await batchCommand(args), 0);
+      assertEquals(signals, ["SIGINT", "SIGTERM", ...terminal === undefined ? ["SIGHUP" as const] : []]);
+    }
+  } finally {
+    Deno.addSignalListener = addSignalListener;
+    for (const stream of [Deno.stdin, Deno.stdout, Deno.stderr]) Reflect.deleteProperty(stream, "isTerminal");
+  }
+});
+
 Deno.test(`cli.ts batch killed at twenty moments and resumed each time writes what an uninterrupted run does ${NEEDS}`, {
   ignore: noSignals,
 }, async () => {
