@@ -275,7 +275,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     jobsPerWorker = 1,
     maxJobsPerWorker = Infinity,
     idleTimeout = IDLE_TIMEOUT,
-    onError = (error: unknown) => console.error(error),
+    onError = printError,
     trace,
     measure = false,
     observers = [],
@@ -333,6 +333,15 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   // Last, as it creates a file, which is not to be there if anything else is wrong.
   const writer = trace === undefined ? undefined : openTrace(trace, resolved.onError);
   return { ...resolved, tasks, measurement, observers: [...given, measurement, writer].filter((each) => each !== undefined) };
+}
+
+/** Prints an error, where that can be. */
+function printError(error: unknown): void {
+  try {
+    console.error(error);
+  } catch {
+    // Deno throws where the disk of stderr is full: nobody would hear of that either, and it is no reason for a program to end.
+  }
 }
 
 function resolveModule(given: unknown, index: number): KnownModule {

@@ -906,3 +906,23 @@ Deno.test("ProcessPool() of killable workers takes a relative path that has thei
     Deno.chdir(here);
   }
 });
+
+Deno.test("ProcessPool without 'onError' goes on where what it has to report cannot be printed", async () => {
+  const { error } = console;
+  const printed: unknown[] = [];
+  console.error = (value) => {
+    printed.push(value);
+    throw new Error("No space left on device");
+  };
+  const thrown = new Error("of a callback");
+  try {
+    await using pool = new ProcessPool({ backend: "inline" });
+    const throwing = () => {
+      throw thrown;
+    };
+    assertEquals(await (await pool.submit(new Job({ func: () => 5, onDone: throwing }))).result(), 5);
+  } finally {
+    console.error = error;
+  }
+  assertEquals(printed, [thrown]);
+});
