@@ -63,7 +63,9 @@ export function explainPath(error: unknown, what: string, { flag }: { flag: stri
   const cannot = "Cannot run batch as ";
   if (error instanceof Deno.errors.NotFound) return new BatchError(`${cannot}there is no ${what}`, { cause: error });
   if (error instanceof Deno.errors.NotCapable) {
-    return new BatchError(`${cannot}it may not access the ${what}: run it with ${flag}`, { cause: error });
+    // As that of an open file, such as '/dev/stdin'.
+    const needed = error.message.startsWith("Requires all access") ? "--allow-all" : flag;
+    return new BatchError(`${cannot}it may not access the ${what}: run it with ${needed}`, { cause: error });
   }
   return new BatchError(`${cannot}it cannot access the ${what}: ${(error as Error).message}`, { cause: error });
 }

@@ -79,7 +79,7 @@ function streamSource(name: string, open: () => ReadableStream<Uint8Array>): Sou
 }
 
 async function fileSource(name: string, format: InputFormat): Promise<Source> {
-  const path = resolve(name);
+  const path = await pathOf(name);
   const read = <T>(look: () => Promise<T>): Promise<T> => explained(look, `input file '${name}'`, { flag: `--allow-read=${name}` });
   const { isDirectory, isFile, size, mtime } = await read(() => Deno.stat(path));
   if (isDirectory) throw new BatchError(`Cannot run batch as the input '${name}' is a folder: name its files, as in '${name}/*'`);
@@ -98,6 +98,15 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
     open: async () =>
       await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, size))),
   };
+}
+
+/**
+ * Where a file is. What is named as an open one, as `/dev/stdin` is, Deno opens for who may do everything alone: workers need its own path. One that has
+ * none, as it is deleted by now or is a pipe, is left as it is.
+ */
+async function pathOf(name: string): Promise<string> {
+  const path = resolve(name);
+  return /^\/(dev|proc)\//.test(path) ? await Deno.realPath(path).catch(() => path) : path;
 }
 
 /** With fewer inputs it makes no difference who opens them. */

@@ -366,6 +366,42 @@ Deno.test(`cli.ts batch says which permission the program or the task needs ${NE
   ]);
 });
 
+Deno.test(
+  `cli.ts batch reads a file that is named as the open one that it is ${NEEDS}`,
+  { ignore: ignore || Deno.build.os !== "linux" },
+  async () => {
+    using folder = new Folder();
+    const [input, tasks] = [folder.write("in.ndjson", numbers(3)), folder.write("tasks.js", DOUBLE)];
+    const started = async (flag: string) => {
+      const args = [
+        "run",
+        "--no-prompt",
+        "--no-check",
+        flag,
+        "cli.ts",
+        "batch",
+        tasks,
+        "--task",
+        "double",
+        "--input",
+        "/dev/stdin",
+        "--output",
+        "-",
+      ];
+      const shell = `exec '${Deno.execPath()}' ${args.join(" ")} < '${input}'`;
+      const { stdout, stderr } = await within(
+        new Deno.Command("sh", { args: ["-c", shell], cwd, stdout: "piped", stderr: "piped" }).output(),
+      );
+      return [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+    };
+    assertEquals((await started("--allow-all"))[0], doubles(3));
+    assertEquals(
+      (await started("--allow-read"))[1],
+      "process-pool: it may not access the input file '/dev/stdin': run it with --allow-all\n",
+    );
+  },
+);
+
 Deno.test(`cli.ts batch stops cleanly when the output cannot be written, and can go on ${NEEDS}`, { ignore: noSignals }, async () => {
   using folder = new Folder();
   const [input, tasks] = [folder.write("in.ndjson", numbers(200_000)), folder.write("tasks.js", DOUBLE)];
