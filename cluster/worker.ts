@@ -10,6 +10,9 @@ export const REFUSED_PAUSE = 1000;
  */
 const LOOKS = 10;
 
+/** When a lock was renewed that is to be renewed next, in ms since 1970: not when its job came, as the clock may have been set back since. */
+const LONG_AGO = 1;
+
 /** A lock that this host has, or had, on a job. */
 interface Lock {
   token: string;
@@ -17,8 +20,6 @@ interface Lock {
   seen: number;
   /** Whether the job waits for an earlier run of itself to end. */
   waits: boolean;
-  /** When the queue gave the job, in ms since 1970. */
-  processedOn: number;
 }
 
 /** What the worker needs beside the options of BullMQ's. */
@@ -49,11 +50,15 @@ export class Taker extends Worker {
 
   /** Takes jobs until it is closed. */
   override async run(): Promise<void> {
+    let time = Date.now();
     // For BullMQ a renewal that the server does not answer fails only when that answers.
     this.#timer = setInterval(() => {
+      // BullMQ goes by the time of day: it would renew nothing until a clock that was set back has caught up.
+      const wasSetBack = Date.now() < time;
+      time = Date.now();
       for (const [id, lock] of this.#locks) {
         // The end of the earlier run ends the renewals.
-        if (lock.waits) this.lockManager.trackJob(id, lock.token, lock.processedOn);
+        if (lock.waits || wasSetBack) this.lockManager.trackJob(id, lock.token, LONG_AGO);
         if (this.#hasLapsed(lock)) this.#lost(id);
       }
     }, this.#lockDuration / LOOKS);
@@ -85,13 +90,13 @@ export class Taker extends Worker {
     const id = job.id!;
     // A job that nobody wants any more is failed for that, and not as lost, so that its id is free again.
     if (job.data?.cancelled === true) job.deferredFailure = "";
-    const lock: Lock = { token, seen: performance.now(), waits: false, processedOn: job.processedOn! };
+    const lock: Lock = { token, seen: performance.now(), waits: false };
     this.#locks.set(id, lock);
     let earlier = this.#underWay.get(id);
     if (earlier !== undefined) this.#lost(id);
     while (earlier !== undefined && !job.deferredFailure) {
       lock.waits = true;
-      this.lockManager.trackJob(id, token, lock.processedOn);
+      this.lockManager.trackJob(id, token, LONG_AGO);
       await earlier;
       earlier = this.#underWay.get(id);
     }
@@ -164,7 +169,7 @@ export class Taker extends Worker {
         // Without a lock there is nothing to deliver, and a later run may have one.
         if (!refusesWrites(error as Error) || this.#locks.get(job.id!)?.token !== token) throw error;
         this.emit("error", error as Error);
-        this.lockManager.trackJob(job.id!, token, job.processedOn!);
+        this.lockManager.trackJob(job.id!, token, LONG_AGO);
         await this.delay(Math.min(REFUSED_PAUSE, this.#lockDuration / LOOKS));
         if (this.#locks.get(job.id!)?.token === token) this.lockManager.untrackJob(job.id!);
       }

@@ -83,6 +83,30 @@ Deno.test("a host that cannot renew a lock stops its job when the lock has run o
   await client.quit();
 });
 
+Deno.test("a host whose clock is set back goes on renewing the locks of what runs", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const { host } = await serveHere(server, { lockDuration: 4000 });
+  await using _host = host;
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const future = await pool.submit(tasks.note, file, gate);
+  await until(async () => (await lines(file)).length === 1);
+  const client = new Redis(server.url);
+  const now = Date.now;
+  Date.now = () => now() - 3_600_000;
+  try {
+    const [lock] = await locks(client);
+    let left = Infinity;
+    await until(async () => left < (left = await client.pttl(lock!)));
+    await Deno.writeTextFile(gate, "");
+    assertEquals(await within(future.result()), "noted");
+  } finally {
+    Date.now = now;
+  }
+  assertEquals([(await lines(file)).length, pool.stats().redelivered], [1, 0]);
+  await client.quit();
+});
+
 // BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
   "what a job returned while the server was read-only is delivered later, and such a server is left alone for a second",
