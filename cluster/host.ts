@@ -182,6 +182,8 @@ const CANCELLED = Symbol("cancelled");
 const HANDED_BACK = Symbol("handed back");
 /** Why a local job is stopped whose lock has run out: the queue gives it away. */
 const LOCK_LOST = Symbol("lock lost");
+/** Why a job is not started that comes too late. */
+const EXPIRED = Symbol("expired");
 
 /**
  * Runs the jobs of a queue on this machine, until it is shut down. They run in a local pool of killable workers, so that a task that computes
@@ -487,10 +489,10 @@ class Host implements ClusterHost {
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) {
         this.#options.onError(new Error(`Stopped ${nameOf(called)} as its lock has run out: the queue gives it away`));
-      } else if (error === CANCELLED || controller.signal.reason === CANCELLED) {
+      } else if (error === EXPIRED || error === CANCELLED || controller.signal.reason === CANCELLED) {
         // Its id is free again, as that of one that was taken out of the queue; also if the store fails, which has its arguments no more.
         job.opts.removeOnFail = true;
-        throw failure(cancelled(called));
+        throw failure(error === EXPIRED ? expired(called) : cancelled(called));
       } else if (error === HANDED_BACK && this.#options.redeliveries === 0) throw failure(stopped(called));
       else if (error === HANDED_BACK || noWorkers) await this.#giveBack(job, token);
       else throw failure(error);
@@ -538,7 +540,7 @@ class Host implements ClusterHost {
   }
 
   async #run(id: string, envelope: Envelope, { called, signal }: { called: Called; signal: AbortSignal }): Promise<Reply> {
-    const task = this.#admit(called, envelope);
+    const task = this.#admit(envelope);
     const { stored } = envelope;
     if (stored !== undefined) envelope[stored] = await unlessStopped(this.#readArguments(id, called), signal);
     signal.throwIfAborted();
@@ -558,7 +560,7 @@ class Host implements ClusterHost {
   }
 
   /** The task of a call that may be started: looked up among this host's own, whatever the queue says. */
-  #admit(called: Called, { task: name, cancelled: unwanted, expiresAt, release }: Envelope): ClusterTask {
+  #admit({ task: name, cancelled: unwanted, expiresAt, release }: Envelope): ClusterTask {
     const { tasks } = this.#options;
     if (unwanted === true) throw CANCELLED;
     if (!Object.hasOwn(tasks, name)) {
@@ -571,10 +573,7 @@ class Host implements ClusterHost {
         `Cannot run task ${show(name)} of release ${show(release)} as this host is of release ${show(this.#options.release)}`,
       );
     }
-    if (expiresAt !== undefined && Date.now() > expiresAt) {
-      const cause = new DOMException("It is too late to start the job", "TimeoutError");
-      throw new JobCancelledError(`Cancelled ${nameOf(called)} as no host was free in time`, { ...called, cause });
-    }
+    if (expiresAt !== undefined && Date.now() > expiresAt) throw EXPIRED;
     return tasks[name]!;
   }
 
@@ -741,6 +740,11 @@ function nameOf({ jobId, taskName }: Called): string {
 
 function cancelled(called: Called): JobCancelledError {
   return new JobCancelledError(`Cancelled ${nameOf(called)}`, called);
+}
+
+function expired(called: Called): JobCancelledError {
+  const cause = new DOMException("It is too late to start the job", "TimeoutError");
+  return new JobCancelledError(`Cancelled ${nameOf(called)} as no host was free in time`, { ...called, cause });
 }
 
 /** The error of a job that its host may not give back, as it has been started. */

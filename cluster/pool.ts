@@ -53,7 +53,7 @@ export interface ClusterPoolOptions {
   retries?: number | undefined;
   /**
    * After how many milliseconds from its submission no host starts a job any more: the one that comes to it cancels it instead, and where there
-   * is none it waits. It goes by the clocks of both machines.
+   * is none it waits. Its id is free then. It goes by the clocks of both machines.
    *
    * @default {Infinity}
    */

@@ -339,16 +339,19 @@ Deno.test("serve() with 'permissions' and 'memoryLimit' keeps tasks to them", as
   assertEquals([full.limit, full.taskName], [64, "fill"]);
 });
 
-Deno.test("ClusterPool with 'expiresIn' cancels a job that no host started in time", async () => {
+Deno.test("ClusterPool with 'expiresIn' cancels a job that no host started in time, and its id is free again", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server, { expiresIn: 0 });
-  const future = await pool.submit(tasks.add, 1, 1);
+  const job = (): Job<[number, number], number> => new Job({ id: "import", func: tasks.add, args: [1, 1] });
+  const future = await pool.submit(job());
   const start = Date.now();
   await until(() => Date.now() > start + 1);
   await using _host = await startHost(server);
   const error = await within(future.exception());
   assertInstanceOf(error, JobCancelledError);
   assertEquals([future.state, (error.cause as DOMException).name], ["cancelled", "TimeoutError"]);
+  await using patient = await openPool(server);
+  assertEquals(await within(patient.run(job())), 2);
 });
 
 Deno.test("ClusterPool runs the same id once, whoever submits it and how often", async () => {
