@@ -40,6 +40,7 @@ import {
   writeValue,
 } from "./envelope.ts";
 import { checkedStore, isTooLarge, payloadKey, type PayloadStore, tooLarge, unreadable } from "./payloads.ts";
+import { METRICS_MINUTES } from "./status.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
 import { fromJson, type Json, sizeOf } from "./values.ts";
 import { REFUSED_PAUSE, Taker } from "./worker.ts";
@@ -169,9 +170,6 @@ const GRACE = 10_000;
 
 /** How long the server may take to hear that jobs are given back, in ms. If it is away they are left to be found by other hosts. */
 const FAREWELL = 3000;
-
-/** Minutes of which the queue remembers how many jobs ended. */
-const METRICS_MINUTES = 60;
 
 /** So many cancelled jobs are remembered. Fewer, and one of a burst that the host takes at that moment runs on; more only take memory. */
 const MOST_CANCELLED = 10_000;

@@ -1,4 +1,7 @@
-import type { Queue } from "bullmq";
+import type { Metrics, Queue } from "bullmq";
+
+/** Minutes of which the queue remembers how many jobs ended. */
+export const METRICS_MINUTES = 60;
 
 /** What `ClusterPool.status` tells: of a whole queue. */
 export interface ClusterStatus {
@@ -37,7 +40,8 @@ export async function readStatus(queue: Queue, { name, database }: { name: strin
     queue.getMetrics("failed"),
   ]);
   const { waiting = 0, delayed = 0, prioritized = 0, active = 0 } = counts;
-  const minutes = Math.max(completed.data.length, failed.data.length);
+  const now = Date.now();
+  const [returned, threw] = [minutesOf(completed, now), minutesOf(failed, now)];
   return {
     queue: name,
     // BullMQ gives one of this shape where the server knows no such command.
@@ -53,6 +57,14 @@ export async function readStatus(queue: Queue, { name, database }: { name: strin
     active,
     completed: completed.meta.count,
     failed: failed.meta.count,
-    perMinute: Array.from({ length: minutes }, (_, i) => (completed.data[i] ?? 0) + (failed.data[i] ?? 0)),
+    perMinute: Array.from({ length: Math.max(returned.length, threw.length) }, (_, i) => (returned[i] ?? 0) + (threw[i] ?? 0)),
   };
+}
+
+/** How many ended within each minute that is over, the latest first: BullMQ's end with the last before the minute in which one ended last. */
+function minutesOf({ meta: { count, prevTS, prevCount }, data }: Metrics, now: number): number[] {
+  const later = Math.floor(now / 60_000) - Math.floor(prevTS / 60_000);
+  if (count === 0 || later < 1) return data;
+  const idle = Array.from({ length: Math.min(later - 1, METRICS_MINUTES) }, () => 0);
+  return [...idle, count - prevCount, ...data].slice(0, METRICS_MINUTES);
 }

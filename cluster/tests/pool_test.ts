@@ -598,6 +598,30 @@ Deno.test(
   },
 );
 
+Deno.test("ClusterPool.status() tells of the last minutes, also if nothing has ended since, or jobs failed and returned at other times", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  await within(pool.run(tasks.add, 1, 1));
+  await assertRejects(() => within(pool.run(tasks.fail)), RangeError);
+  const client = new Redis(server.url);
+  const minute = (): number => Math.floor(Date.now() / 60_000);
+  let now: number;
+  let perMinute: number[];
+  do {
+    now = minute();
+    await client.hset("dpool:test.v1:metrics:completed", "prevTS", (now - 3) * 60_000);
+    await client.hset("dpool:test.v1:metrics:failed", "prevTS", (now - 1) * 60_000);
+    ({ perMinute } = await pool.status());
+  } while (now !== minute());
+  assertEquals(perMinute, [1, 0, 1]);
+  await client.hset("dpool:test.v1:metrics:completed", "prevTS", 0);
+  await client.hset("dpool:test.v1:metrics:failed", "prevTS", 0);
+  ({ perMinute } = await pool.status());
+  assertEquals(perMinute, Array.from({ length: 60 }, () => 0));
+  await client.quit();
+});
+
 Deno.test("ClusterPool.status() tells of hosts and jobs of the whole queue", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
