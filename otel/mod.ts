@@ -40,6 +40,15 @@ const SCOPE = "@procpool/otel";
 /** In seconds: from what a short job takes to what a night does. */
 const BOUNDARIES = [0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600, 3600];
 
+/**
+ * By so many milliseconds the time of day must have moved against `performance.now()` to have been set. Less, and a thread that is held up between
+ * reading one and the other looks like that; more, and spans may stand that far from those around them.
+ */
+const CLOCK_WAS_SET = 1000;
+
+/** What the time of day is when `performance.now()` is 0: another one once the clock was set, or the machine has slept. */
+let origin = performance.timeOrigin;
+
 /** The span of a job, and the context that its runs are in. */
 interface JobSpan {
   span: Span;
@@ -88,13 +97,14 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
     running.record((ended! - started) / 1000, attributes);
     const parent = jobSpans.get(job);
     if (parent === undefined) return;
+    const startTime = timeOfDay(started);
     const span = tracer.startSpan(`run ${task}`, {
-      startTime: timeOfDay(started),
+      startTime,
       attributes: { ...pool, "process_pool.worker": worker!, "process_pool.run": runs },
       links: [{ context: parent.span.spanContext() }],
     }, parent.within);
     if (failed) span.setStatus({ code: SpanStatusCode.ERROR });
-    span.end(timeOfDay(ended!));
+    span.end(startTime + (ended! - started));
   }
 
   function end(job: ObservedJob, state: string, error: unknown): void {
@@ -172,5 +182,7 @@ function textOf(error: unknown): string {
 
 /** What `performance.now()` was, as milliseconds of the time of day. */
 function timeOfDay(time: number): number {
-  return performance.timeOrigin + time;
+  const now = Date.now() - performance.now();
+  if (Math.abs(now - origin) > CLOCK_WAS_SET) origin = now;
+  return origin + time;
 }

@@ -7,6 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 interface Recorded {
   name: string;
   attributes: Attributes;
+  start: number;
   ends: (number | undefined)[];
 }
 
@@ -16,7 +17,7 @@ const counted: [string, number, Attributes][] = [];
 trace.setGlobalTracerProvider({
   getTracer: () => ({
     startSpan(name: string, options: SpanOptions = {}): Span {
-      const recorded: Recorded = { name, attributes: { ...options.attributes }, ends: [] };
+      const recorded: Recorded = { name, attributes: { ...options.attributes }, start: options.startTime as number, ends: [] };
       spans.push(recorded);
       return {
         spanContext: () => ({ traceId: "1".repeat(32), spanId: "1".repeat(16), traceFlags: 1 }),
@@ -90,4 +91,24 @@ Deno.test("otelObserver() ends each job's span once, when the job settled, and n
     assert(ends.length === 1 && ends[0]! <= performance.timeOrigin + performance.now());
   }
   assertEquals(reported, []);
+});
+
+Deno.test("otelObserver() goes by the time of day, also when the clock was set or the machine has slept", async () => {
+  spans.length = 0;
+  const now = Date.now;
+  const square = (x: number): number => x * x;
+  await using pool = new ProcessPool({ maxWorkers: 1, observers: [otelObserver()] });
+  try {
+    for (const hours of [0, 8, -1]) {
+      Date.now = () => now() + hours * 3_600_000;
+      const before = Date.now();
+      await pool.run(square, 3);
+      for (const { start, ends } of spans.splice(0)) {
+        // By less than a second the two clocks may differ.
+        assert(start > before - 1001 && start <= ends[0]! && ends[0]! < Date.now() + 1001, `${before}: ${start} to ${ends}`);
+      }
+    }
+  } finally {
+    Date.now = now;
+  }
 });
