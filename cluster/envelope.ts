@@ -91,6 +91,9 @@ const MAX_ROOT = 1024;
 /** What BullMQ fails a job with that was delivered too often. */
 export const STALLED = "job stalled more than allowable limit";
 
+/** What a host fails a job with whose record the server has thrown away, and not its name in the list: it is not started. */
+export const FORGOTTEN = "the server has lost the call";
+
 /** The classes that come back as themselves. */
 const CLASSES = new Map<string, unknown>(
   Object.entries({ JobCancelledError, JobTimeoutError, MemoryLimitError, PoolBrokenError, PoolClosedError, WorkerDiedError }),

@@ -29,6 +29,7 @@ import {
 } from "./connection.ts";
 import {
   type Envelope,
+  FORGOTTEN,
   isUnwanted,
   type ItemReply,
   MAX_CHUNK,
@@ -470,6 +471,10 @@ class Host implements ClusterHost {
     if (this.#givesBack) {
       await this.#giveBack(job, token);
       throw new WaitingError();
+    }
+    if ((job.name as string | undefined) === undefined) {
+      job.opts.removeOnFail = true;
+      throw new UnrecoverableError(FORGOTTEN);
     }
     const id = job.id!;
     const controller = new AbortController();

@@ -2,7 +2,7 @@ import type { Redis } from "ioredis";
 import { ErrorCode, Queue, QueueEvents, type RedisQueueBackend } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
 import { cancelChannel, cancelWord, type Connection, databaseOf, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
-import { type Envelope, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
+import { type Envelope, FORGOTTEN, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
 /** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more, and that is not sent again, for that reason. */
@@ -137,6 +137,7 @@ export class Link {
     });
     this.#events.on("failed", ({ jobId, failedReason }) => {
       const stopped = this.#wasStopped(jobId);
+      if (failedReason === FORGOTTEN) return this.#notStarted(jobId);
       if (stopped && isCancelled(failedReason)) return this.#sendAgain(jobId);
       // The event does not tell how often the job was delivered.
       if (stopped || failedReason === STALLED) this.#ask(jobId);
@@ -481,6 +482,15 @@ export class Link {
     entry.stranded = stranded;
   }
 
+  /** A host has found that the server has thrown away its record. */
+  #notStarted(id: string): void {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    entry.started = false;
+    this.#each(id, (listener) => listener.running(false));
+    this.#gone(id, { kind: "failed", reason: FORGOTTEN });
+  }
+
   /** A job was taken out of the queue; as events come late, it may be another of its name, before this one was sent. */
   #gone(id: string, ending: Ending): void {
     const entry = this.#entries.get(id);
@@ -490,6 +500,7 @@ export class Link {
       if (await this.#client.exists(this.#queue.toKey(id)) === 1) await this.#lookUp([entry]);
       else if (this.#entries.get(id) !== entry) return;
       else if (entry.comesAfter !== undefined) this.#sendAgain(id);
+      else if (ending.kind === "failed" && ending.reason === FORGOTTEN) this.#forgotten(entry, []);
       // Another producer may have found that first, and taken it out.
       else this.#end(id, entry.stranded ? LIST_LOST : ending);
     });

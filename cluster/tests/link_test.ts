@@ -378,3 +378,16 @@ Deno.test("a job that is taken out of the queue just before it is looked up is c
   for (const pool of [one!, two!, three!]) await within(pool.terminate());
   await client.quit();
 });
+
+Deno.test("a job whose record the server has thrown away is sent again when a host comes to its name in the list", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const client = new Redis(server.url);
+  const key = "dpool:test.v1:job-import";
+  const future = await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
+  await until(async () => await client.exists(key) === 1);
+  await client.del(key);
+  await using _host = await startHost(server);
+  assertEquals(await within(future.result()), 3);
+  await client.quit();
+});
