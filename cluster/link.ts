@@ -353,6 +353,7 @@ export class Link {
     while (this.#entries.get(id) === entry) {
       entry.time = Date.now();
       try {
+        if (entry.sendings > 1) await this.#client.eval(UNLIST, 2, this.#queue.toKey(id), this.#queue.toKey("wait"), id);
         await this.#queue.add(envelope!.task, envelope, {
           jobId: id,
           attempts: 1,
@@ -541,6 +542,9 @@ const SETS = ["completed", "failed"] as const;
 
 /** Where jobs are that have not ended. */
 const LISTS = ["wait", "active", "paused", "delayed", "prioritized", "waiting-children"] as const;
+
+/** A job whose record is gone may still have its name in the list: sent again, it would be run for each time that its name stands there. */
+const UNLIST = `if redis.call("EXISTS", KEYS[1]) == 0 then return redis.call("LREM", KEYS[2], 0, ARGV[1]) end`;
 
 const LIST_LOST: Ending = { kind: "lost", why: "the server has lost the list in which it waited" };
 

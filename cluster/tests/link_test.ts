@@ -391,3 +391,16 @@ Deno.test("a job whose record the server has thrown away is sent again when a ho
   assertEquals(await within(future.result()), 3);
   await client.quit();
 });
+
+Deno.test("a job that is sent again, as the server has thrown its record away, stands in the list once", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const client = new Redis(server.url);
+  const key = "dpool:test.v1:job-import";
+  await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
+  await until(async () => await client.exists(key) === 1);
+  await client.del(key);
+  await until(async () => await client.exists(key) === 1);
+  assertEquals(await client.lrange("dpool:test.v1:wait", 0, -1), ["job-import"]);
+  await client.quit();
+});
