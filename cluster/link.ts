@@ -71,10 +71,16 @@ const KEEP = { completed: { age: 600, count: 10_000 }, failed: { age: 86_400, co
 const MAX_EVENTS = 10_000;
 
 /**
- * Events that are read at a time. More, and a producer that was held up needs memory for as many results, each of them several times; fewer, and one
- * far away is not told of as many jobs a second.
+ * Events that are read at a time, at the most. More, and a producer that was held up needs memory for as many results, each of them several times;
+ * fewer, and one far away is not told of as many jobs a second.
  */
 const MOST_READ = 500;
+
+/**
+ * By so many times fewer are read after a read that did not come through in time: events have results in them, and a link may be slow. Less,
+ * and several such reads in turn bring nothing; more, and it takes longer until as many are read again as come through.
+ */
+const FEWER_READ = 8;
 
 /** How often pending jobs are looked up, in ms. Shorter, and Redis is asked about slow jobs all the time; longer, and a lost event costs more. */
 const SWEEP_INTERVAL = 2000;
@@ -568,7 +574,7 @@ function wasTrimmed({ set, count, oldest }: Kept, time: number): boolean {
 
 /**
  * BullMQ's reader of events, which would read no more after one that others wrote and that is no JSON, and all at once that a producer has missed
- * while it was held up. The sweep finds what the former was about.
+ * while it was held up: over a slow link again and again, as it gives up a read after a while. The sweep finds what the former was about.
  */
 class EventReader extends QueueEvents {
   protected override createBackend(): void {
@@ -576,19 +582,25 @@ class EventReader extends QueueEvents {
     const { backend } = this;
     const read = backend.readEvents.bind(backend);
     let limited: Promise<void> | undefined;
-    backend.readEvents = async (...args) => {
-      await (limited ??= limitReads(backend as RedisQueueBackend));
-      const streams = await read(...args);
-      for (const event of streams?.[0]?.[1] ?? []) if (!isReadable(event[1])) event[1] = ["event", "unreadable"];
+    let most = Math.floor(MOST_READ / FEWER_READ);
+    backend.readEvents = async (id, timeout) => {
+      await (limited ??= limitReads(backend as RedisQueueBackend, () => most));
+      const start = performance.now();
+      const streams = await read(id, timeout);
+      const events = streams?.[0]?.[1] ?? [];
+      // Of a read that was given up nothing tells that there was something to read.
+      if (events.length === 0) most = Math.max(1, Math.floor(most / FEWER_READ));
+      else if (events.length === most && performance.now() - start < timeout / 2) most = Math.min(2 * most, MOST_READ);
+      for (const event of events) if (!isReadable(event[1])) event[1] = ["event", "unreadable"];
       return streams;
     };
   }
 }
 
-async function limitReads(backend: RedisQueueBackend): Promise<void> {
+async function limitReads(backend: RedisQueueBackend, most: () => number): Promise<void> {
   const client = await backend.client;
   const { xread } = client;
-  client.xread = (streams, options) => xread(streams, { ...options, COUNT: MOST_READ });
+  client.xread = (streams, options) => xread(streams, { ...options, COUNT: most() });
 }
 
 /** Whether BullMQ can read an event, of which it has names and values in turn. */

@@ -199,6 +199,31 @@ Deno.test("a producer that has missed thousands of events reads a part of them a
   await client.quit();
 });
 
+// A read that was given up is answered when its connection is closed.
+Deno.test(
+  "a producer whose link is too slow for many events at a time reads fewer of them",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    const { xread } = Redis.prototype;
+    const answered = Promise.withResolvers<number>();
+    let asked = 0;
+    Redis.prototype.xread = function (...args: unknown[]) {
+      const count = Number(args[args.indexOf("COUNT") + 1]);
+      asked = Math.max(asked, count);
+      if (count > 10) return new Promise<never>(() => {});
+      answered.resolve(count);
+      return xread.apply(this, args as Parameters<typeof xread>);
+    };
+    try {
+      await using _pool = await openPool(server);
+      assert(await within(answered.promise) < asked);
+    } finally {
+      Redis.prototype.xread = xread;
+    }
+  },
+);
+
 Deno.test("an event that is no JSON does not end the listening", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
