@@ -32,6 +32,8 @@ export interface Envelope {
   first?: number;
   /** Whether `args` or `items` are in the payload store instead. */
   stored?: "args" | "items";
+  /** What they are called there. */
+  storedAs?: string;
   /** How long it may run, or each item, in ms. */
   timeout?: number;
   /** How often it is run again after its worker died. */
@@ -102,7 +104,7 @@ const CLASSES = new Map<string, unknown>(
 /** Reads a call; throws a TypeError that says what is wrong with it. */
 export function readEnvelope(data: unknown): Envelope {
   if (!isObject(data)) throw malformed("it must be an object", data);
-  const { v, task, args, items, first, stored, timeout, retries, expiresAt, release, id } = data;
+  const { v, task, args, items, first, stored, storedAs, timeout, retries, expiresAt, release, id } = data;
   if (v !== VERSION) throw malformed(`this host reads version ${VERSION}`, v);
   if (typeof task !== "string") throw malformed("'task' must be a text", task);
   for (const [name, value] of Object.entries({ timeout, retries, expiresAt, first })) {
@@ -118,6 +120,10 @@ export function readEnvelope(data: unknown): Envelope {
       : payloads.length !== 0 || !["args", "items"].includes(stored as string)
   ) {
     throw malformed("it must have either 'args' or 'items'", data);
+  }
+  // It becomes a part of a key, which may be the name of a file.
+  if (stored !== undefined && !(typeof storedAs === "string" && /^[\w-]{1,100}$/.test(storedAs))) {
+    throw malformed("'storedAs' must be a name of letters, digits, '-' and '_'", storedAs);
   }
   return data as unknown as Envelope;
 }

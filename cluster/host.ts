@@ -545,7 +545,9 @@ class Host implements ClusterHost {
   async #run(id: string, envelope: Envelope, { called, signal }: { called: Called; signal: AbortSignal }): Promise<Reply> {
     const task = this.#admit(envelope);
     const { stored } = envelope;
-    if (stored !== undefined) envelope[stored] = await unlessStopped(this.#readArguments(id, called), signal);
+    if (stored !== undefined) {
+      envelope[stored] = await unlessStopped(this.#readArguments(envelope.storedAs!, called), signal);
+    }
     signal.throwIfAborted();
     const reply = envelope.items === undefined
       ? await this.#runOne(called, task, envelope, signal)
@@ -666,10 +668,10 @@ class Host implements ClusterHost {
     }
   }
 
-  async #readArguments(id: string, called: Called): Promise<Json[]> {
+  async #readArguments(storedAs: string, called: Called): Promise<Json[]> {
     const store = this.#store();
     try {
-      return JSON.parse(await store.get(payloadKey(this.#options.queue, id, "args")));
+      return JSON.parse(await store.get(payloadKey(this.#options.queue, storedAs, "args")));
     } catch (error) {
       throw unreadable(`the arguments of ${nameOf(called)}`, error);
     }

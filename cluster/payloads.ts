@@ -19,15 +19,17 @@ export interface PayloadStore {
   delete(key: string): Promise<void>;
 }
 
-/** Under which key the store has something of a job. */
-export function payloadKey(queue: string, id: string, what: "args" | "result"): string {
-  return `${queue}.${id}.${what}`;
+/** Under which key the store has a job's result, or the arguments that a producer has put there under a name of their own. */
+export function payloadKey(queue: string, name: string, what: "args" | "result"): string {
+  return `${queue}.${name}.${what}`;
 }
 
 /** What the jobs of one name have in the store. */
 interface Holding {
   /** How many of them there are. */
   holders: number;
+  /** What their arguments are called there: under the jobs' own name another producer may have put those of another job, which needs them yet. */
+  storedAs: string;
   /** Resolves when their arguments are there. */
   put: Promise<void> | undefined;
   /** Whether others may ask for the result. */
@@ -52,14 +54,20 @@ export class Payloads {
   /** What a job has there is kept until it lets go. */
   hold({ travelId, named }: { travelId: string; named: boolean }): void {
     const holding = this.#holdings.get(travelId);
-    if (holding === undefined) this.#holdings.set(travelId, { holders: 1, put: undefined, named });
+    if (holding === undefined) this.#holdings.set(travelId, { holders: 1, storedAs: crypto.randomUUID(), put: undefined, named });
     else holding.holders++;
   }
 
-  /** Puts the arguments of a job that is held there, unless one of its name has: the queue takes the first of them. */
-  async putArguments({ travelId }: { travelId: string }, text: string): Promise<void> {
+  /**
+   * Puts the arguments of a job that is held there, unless one of its name has: the queue takes the first of them.
+   *
+   * @returns What they are called there.
+   */
+  async putArguments({ travelId }: { travelId: string }, text: string): Promise<string> {
     const holding = this.#holdings.get(travelId)!;
-    await (holding.put ??= this.#inTurn(travelId, () => this.#store.put(payloadKey(this.#queue, travelId, "args"), text)));
+    const { storedAs } = holding;
+    await (holding.put ??= this.#inTurn(travelId, () => this.#store.put(payloadKey(this.#queue, storedAs, "args"), text)));
+    return storedAs;
   }
 
   /** The result of a job. */
@@ -77,10 +85,11 @@ export class Payloads {
     holding.holders--;
     if (holding.holders > 0) return;
     this.#holdings.delete(travelId);
-    const unwanted = holding.named ? ["args"] as const : ["args", "result"] as const;
+    const unwanted = [payloadKey(this.#queue, holding.storedAs, "args")];
+    if (!holding.named) unwanted.push(payloadKey(this.#queue, travelId, "result"));
     await this.#inTurn(travelId, async () => {
       await out;
-      await Promise.all(unwanted.map((what) => this.#store.delete(payloadKey(this.#queue, travelId, what))));
+      await Promise.all(unwanted.map((key) => this.#store.delete(key)));
     });
   }
 

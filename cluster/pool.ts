@@ -634,12 +634,13 @@ export class ClusterPool implements AsyncDisposable {
     if (payloads === undefined || !large) return this.#link.send(ticket.travelId, envelope, ticket);
     this.#hold(payloads, ticket);
     this.#errand(async () => {
+      let storedAs: string;
       try {
-        await payloads.putArguments(ticket, JSON.stringify(payload));
+        storedAs = await payloads.putArguments(ticket, JSON.stringify(payload));
       } catch (error) {
         return this.#settle(ticket, { state: "failed", error });
       }
-      if (this.#tickets.has(ticket)) this.#link.send(ticket.travelId, { ...rest, stored: what }, ticket);
+      if (this.#tickets.has(ticket)) this.#link.send(ticket.travelId, { ...rest, stored: what, storedAs }, ticket);
     });
   }
 

@@ -161,7 +161,7 @@ Deno.test("what others write into the queue fails after one attempt: unknown nam
     [{ v: 2, task: "add", args: [1, 2] }, "this host reads version 1: current value is 2"],
     [{ v: 1, task: "add", args: ["1", "2"] }, "add() takes numbers"],
     [{ v: 1, task: "add", args: [1, 2], release: "8" }, 'as this host is of release \\"7\\"'],
-    [{ v: 1, task: "add", stored: "args" }, "as this host was given no 'payloads'"],
+    [{ v: 1, task: "add", stored: "args", storedAs: "a" }, "as this host was given no 'payloads'"],
     ["text", "it must be an object"],
   ];
   const jobs: QueuedJob[] = [];
