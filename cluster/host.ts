@@ -546,7 +546,7 @@ class Host implements ClusterHost {
     const task = this.#admit(envelope);
     const { stored } = envelope;
     if (stored !== undefined) {
-      envelope[stored] = await unlessStopped(this.#readArguments(envelope.storedAs!, called), signal);
+      envelope[stored] = await unlessStopped(this.#readArguments(id, { storedAs: envelope.storedAs!, called }), signal);
     }
     signal.throwIfAborted();
     const reply = envelope.items === undefined
@@ -668,11 +668,13 @@ class Host implements ClusterHost {
     }
   }
 
-  async #readArguments(storedAs: string, called: Called): Promise<Json[]> {
+  async #readArguments(id: string, { storedAs, called }: { storedAs: string; called: Called }): Promise<Json[]> {
     const store = this.#store();
     try {
       return JSON.parse(await store.get(payloadKey(this.#options.queue, storedAs, "args")));
     } catch (error) {
+      // Who cancels it deletes them, and the word of that may be on its way still.
+      await this.#stopUnwanted([id]);
       throw unreadable(`the arguments of ${nameOf(called)}`, error);
     }
   }

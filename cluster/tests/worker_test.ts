@@ -1,7 +1,16 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import { cancelWord } from "../connection.ts";
-import { type ClusterHost, type ClusterPool, Job, type PayloadStore, serve, type ServeOptions, WorkerDiedError } from "../mod.ts";
+import {
+  type ClusterHost,
+  type ClusterPool,
+  Job,
+  JobCancelledError,
+  type PayloadStore,
+  serve,
+  type ServeOptions,
+  WorkerDiedError,
+} from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
@@ -262,6 +271,27 @@ Deno.test("the id of a job that is cancelled while the host reads its arguments 
   gone.resolve();
   assertEquals(await within(pool.run(job())), "x".repeat(400_000));
   assertEquals(reported, []);
+  await client.quit();
+});
+
+Deno.test("the id of a job whose arguments are gone, as it is cancelled, is free although the host has not heard of that", async () => {
+  await using server = await RedisServer.start();
+  const client = new Redis(server.url);
+  const key = "dpool:test.v1:job-same";
+  const payloads: PayloadStore = {
+    put: () => Promise.resolve(),
+    async get() {
+      await client.hset(key, "data", JSON.stringify({ v: 1, task: "echo", id: "same", cancelled: true }));
+      throw new Error("gone");
+    },
+    delete: () => Promise.resolve(),
+  };
+  await using pool = await openPool(server, { payloads });
+  const { host } = await serveHere(server, { payloads });
+  await using _host = host;
+  const future = await pool.submit(new Job({ id: "same", func: tasks.echo, args: ["x".repeat(400_000)] }));
+  assertInstanceOf(await within(future.exception()), JobCancelledError);
+  assertEquals(await client.exists(key), 0);
   await client.quit();
 });
 
