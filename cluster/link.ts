@@ -29,6 +29,8 @@ interface Entry {
   /** Undefined for one that another producer has sent. */
   envelope: Envelope | undefined;
   listeners: Set<Listener>;
+  /** Resolves when it has ended, or is taken out of the queue. */
+  over: PromiseWithResolvers<void>;
   /** Resolves when Redis has taken it. */
   sent: Promise<void>;
   /** The sweep after which Redis had taken it; infinite before. */
@@ -218,11 +220,12 @@ export class Link {
 
   /**
    * Stops listening to a job. When nobody listens any more it is taken out of the queue, or the host that runs it is told to stop: resolves when that
-   * is through, however it went.
+   * is through, however it went, or the job has ended.
    */
   async drop(id: string, listener: Listener): Promise<void> {
     const entry = this.#entries.get(id);
-    if (entry === undefined || !entry.listeners.delete(listener) || entry.listeners.size > 0) return;
+    if (entry === undefined || !entry.listeners.delete(listener)) return;
+    if (entry.listeners.size > 0) return await entry.over.promise;
     this.#entries.delete(id);
     const dropped = this.#takeOut(entry).finally(() => {
       if (this.#drops.get(id) === dropped) this.#drops.delete(id);
@@ -230,6 +233,7 @@ export class Link {
     this.#drops.set(id, dropped);
     this.#errand(() => dropped);
     await dropped.catch(() => {});
+    entry.over.resolve();
   }
 
   /** A server that refuses to write passes the word on all the same, and is asked again with each sweep. */
@@ -317,6 +321,7 @@ export class Link {
       id,
       envelope,
       listeners: new Set([listener]),
+      over: Promise.withResolvers(),
       sent: Promise.resolve(),
       sentAt: Infinity,
       sendings: 0,
@@ -398,6 +403,7 @@ export class Link {
     if (entry === undefined) return;
     if (ending.kind === "completed" || (ending.kind === "failed" && ending.reason !== STALLED)) this.#redelivered(entry);
     this.#entries.delete(id);
+    entry.over.resolve();
     for (const listener of entry.listeners) listener.ended(ending);
   }
 

@@ -186,6 +186,29 @@ Deno.test("a job that is cancelled keeps its arguments until no host can begin w
   await client.quit();
 });
 
+Deno.test("the arguments of a job that is cancelled stay in the store while somebody is attached to it", async () => {
+  await using server = await RedisServer.start();
+  const texts = new Map<string, string>();
+  const payloads: PayloadStore = {
+    put: (key, text) => Promise.resolve(void texts.set(key, text)),
+    get: (key) => Promise.resolve(texts.get(key)!),
+    delete: (key) => Promise.resolve(void texts.delete(key)),
+  };
+  await using pool = await openPool(server, { payloads });
+  const text = "x".repeat(400_000);
+  const future = await pool.submit(new Job({ id: "same", func: tasks.echo, args: [text] }));
+  const client = new Redis(server.url);
+  await until(async () => await client.exists("dpool:test.v1:job-same") === 1);
+  const attached = await pool.attach("same");
+  assert(future.cancel());
+  await pool.status();
+  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads });
+  assertEquals(await within(attached.result()), text);
+  await within(pool.shutdown());
+  assertEquals([...texts.keys()], ["test.job-same.result"]);
+  await client.quit();
+});
+
 Deno.test("the arguments of a job stay in the store when another producer has cancelled one of its name", async () => {
   await using server = await RedisServer.start();
   const texts = new Map<string, string>();
