@@ -112,7 +112,7 @@ Deno.test(
       Deno.exit();
     `,
     });
-    // Else, if there is an "error" now: the pulse in worker/node_worker.ts and worker/supervisor.ts can go, with the half second that it costs.
+    // Else, if there is an "error" now: the timer in worker/node_worker.ts that tells of a full heap can go, with the time that it costs.
     // If no more heap is granted and nothing comes: a memoryLimit is not noticed any more; find another sign.
     assertEquals(await run(source), "more granted []");
   },

@@ -11,7 +11,7 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
-import { meet, Meeting, thrownBy, turn } from "./helpers.ts";
+import { meet, Meeting, thrownBy, turn, until } from "./helpers.ts";
 
 const BACKENDS = ["worker", "killable"] as const;
 
@@ -169,6 +169,31 @@ for (const backend of BACKENDS) {
     assertEquals(runs, runsBut({ 45: 3, 71: 3 }));
   });
 }
+
+Deno.test("ProcessPool with 'memoryLimit' loses nothing that a worker has done before it fills its heap, however busy the caller is", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, memoryLimit: 64, jobsPerWorker: 101 });
+  const begin = new Int32Array(new SharedArrayBuffer(4));
+  // A map goes by the port.
+  const done = async (begin: Int32Array, x: number) => {
+    await Atomics.waitAsync(begin, 0, 0).value;
+    return new Map([[x, x]]);
+  };
+  const fill = async (begin: Int32Array) => {
+    await Atomics.waitAsync(begin, 0, 0).value;
+    // The others are through.
+    await new Promise((resolve) => setTimeout(resolve));
+    for (const all: unknown[] = [];;) all.push([all.length]);
+  };
+  const futures = await Promise.all(Array.from({ length: 100 }, (_, x) => pool.submit(done, begin, x)));
+  const filling = await pool.submit(fill, begin);
+  await until(() => filling.running());
+  Atomics.store(begin, 0, 1);
+  Atomics.notify(begin, 0);
+  // Until the worker has filled its heap, and said so.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000);
+  assertInstanceOf(await within(filling.exception()), MemoryLimitError);
+  assertEquals(futures.map(({ state }) => state), Array(100).fill("finished"));
+});
 
 Deno.test("ProcessPool.map() with 'memoryLimit' fails an item that fills the heap, alone inside its chunk", async () => {
   const { errors, runs } = await mapAll({ memoryLimit: 64 }, (x) => {

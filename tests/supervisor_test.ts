@@ -39,6 +39,18 @@ Deno.test("A killable pool with permissions runs, denies, stops and limits its j
   assertEquals(errors, []);
 });
 
+Deno.test("A killable pool with permissions hears that a timer has filled the heap, though the worker is gone before", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, memoryLimit: 64, permissions: "none" });
+  const fill = () => {
+    const forever = new Promise(() => {});
+    setTimeout(() => {
+      for (const all: unknown[] = [];;) all.push([all.length]);
+    });
+    return forever;
+  };
+  for (let i = 0; i < 8; i++) assertInstanceOf(await within((await pool.submit(fill)).exception()), MemoryLimitError);
+});
+
 Deno.test("A killable pool with permissions replaces a worker again and again", async () => {
   const errors: unknown[] = [];
   {

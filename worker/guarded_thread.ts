@@ -10,7 +10,7 @@ export interface Launch {
   lock: string;
   /** The worker's end of the port that all messages go by. */
   port: MessagePort;
-  /** To be called if the worker ends without its guard's word. */
+  /** To be called if the worker ends without its guard's word. What it has sent before may still be on the way. */
   died: (death: Death) => void;
 }
 
@@ -38,6 +38,13 @@ const GRACE = 100;
  */
 const STUCK_AFTER = 1000;
 
+/**
+ * That a worker has ended may be known before all that it has sent has come, and, by its lock, before it is known why. So it counts as dead
+ * when so many looks in a row, so many ms apart, have found nothing new; the larger number if its lock alone tells of its end. Fewer, and
+ * jobs that it had done are lost with it, or nobody hears that it had filled its heap; more, and what it ran waits for longer.
+ */
+const LOOK_EVERY = 5, LOOKS = 3, LOOKS_FOR_WORD = 100;
+
 const UNREADABLE: Death = { reason: "sent a message that cannot be read" };
 
 /** A backend whose threads are workers that run `workerMain`. */
@@ -59,6 +66,8 @@ class GuardedThread implements Thread {
   #alive = false;
   #ended = false;
   #closed = false;
+  /** How many have come by the port, or instead. */
+  #messages = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(events: ThreadEvents, kind: GuardedKind, lock: string) {
@@ -77,7 +86,7 @@ class GuardedThread implements Thread {
     });
     port1.onmessageerror = unreadable;
     try {
-      this.#terminate = kind.launch({ lock, port: port2, died: (death) => this.#died(death) });
+      this.#terminate = kind.launch({ lock, port: port2, died: (death) => this.#alive ? this.#diesSoon(death, LOOKS) : this.#died(death) });
     } catch (error) {
       this.#line.close();
       port2.close();
@@ -123,6 +132,7 @@ class GuardedThread implements Thread {
 
   #receive(message: FromWorker): void {
     if (this.#ended) return;
+    this.#messages++;
     // Later, as whoever takes messages does not expect the end of the worker.
     if (!isReadable(message)) return queueMicrotask(() => this.#died(UNREADABLE));
     if (message.type === "dying") return this.#died(message);
@@ -134,16 +144,25 @@ class GuardedThread implements Thread {
   }
 
   #lockFreed(): void {
-    if (this.#ended) {
+    this.#diesSoon({ reason: "ended without a word" }, LOOKS_FOR_WORD, () => {
       clearTimeout(this.#timer);
       this.#close();
-      return this.#events.gone();
-    }
-    // What it sent before its end may be on the way still, and has a turn of the event loop to arrive.
-    setTimeout(() => {
-      this.#died({ reason: "ended without a word" });
       this.#events.gone();
     });
+  }
+
+  /** It dies when so many looks in a row have found nothing new, unless it says meanwhile what it dies of. Calls back when it has. */
+  #diesSoon(death: Death, looks: number, then = (): void => {}): void {
+    let left = looks;
+    let before: number | undefined;
+    const look = (): void => {
+      left = this.#messages === before ? left - 1 : looks;
+      before = this.#messages;
+      if (left === 0) this.#died(death);
+      if (this.#ended) then();
+      else setTimeout(look, LOOK_EVERY);
+    };
+    look();
   }
 
   #died(death: Death): void {

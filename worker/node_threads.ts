@@ -35,15 +35,10 @@ export interface NodeWorker {
 export interface NodeConnection extends Omit<Connection, "imports" | "killable" | "isHeapFull"> {
   /** The text of what it is to be. */
   source: string;
-  /** The port by which the worker tells that its heap is full. */
-  pulse: MessagePort;
 }
 
-/** How a worker dies that has filled its heap. Its parent knows the limit. */
-export const FULL: Death = { reason: "filled its heap", memoryLimit: NaN };
-
-/** What an error means with which a worker ended, and which its guard did not see. */
+/** What an error means with which a worker ended, and which its guard did not see. By what limit it has filled its heap, its parent knows. */
 export function deathOf({ code, message }: { code?: string | undefined; message: string }): Death {
-  if (code === "ERR_WORKER_OUT_OF_MEMORY") return FULL;
+  if (code === "ERR_WORKER_OUT_OF_MEMORY") return { reason: "filled its heap", memoryLimit: NaN };
   return { reason: "could not be started", thrown: { raw: new Error(message) } };
 }

@@ -1,7 +1,7 @@
 import { guardedThreads, type Launch, type Launcher } from "./guarded_thread.ts";
 import { type Connection, type StartInside, workerSource, workerUrl } from "./inside.ts";
-import type { StartThread } from "./protocol.ts";
-import { deathOf, FULL, type NodeConnection, type WorkerThreads } from "./node_threads.ts";
+import type { FromWorker, StartThread } from "./protocol.ts";
+import { deathOf, type NodeConnection, type WorkerThreads } from "./node_threads.ts";
 import { Supervisor } from "./supervisor.ts";
 
 /** What all workers of a pool have in common. */
@@ -26,28 +26,17 @@ export interface KillableOptions {
  */
 export function killableWorkers({ modules, permissions, memoryLimit }: KillableOptions): StartThread {
   const resourceLimits = memoryLimit === undefined ? {} : { maxOldGenerationSizeMb: memoryLimit };
-  let start: ((launch: Launch, pulse: MessagePort) => () => void) | undefined;
+  let start: Launcher | undefined;
 
-  function starter(): NonNullable<typeof start> {
+  function starter(): Launcher {
     const url = workerUrl(modules, { connect: connectNodeWorker, prefetched: false });
-    if (permissions === undefined) return (launch, pulse) => startHere(new URL(url), { launch, pulse, resourceLimits });
+    if (permissions === undefined) return (launch) => startHere(new URL(url), launch, resourceLimits);
     const supervisor = new Supervisor({ url, resourceLimits, permissions });
-    return (launch, pulse) => supervisor.start(launch, pulse);
+    return (launch) => supervisor.start(launch);
   }
 
-  // Deno stops the JavaScript of a worker that has filled its heap. If that ran for a message, no event tells of it: the worker looks
-  // alive, and never answers the job. But V8 has then granted it a larger heap, and of that the worker tells by another port.
-  const launcher: Launcher = (launch) => {
-    start ??= starter();
-    const { port1: pulse, port2 } = new MessageChannel();
-    const stop = start(launch, port2);
-    pulse.onmessage = () => launch.died(FULL);
-    return () => {
-      pulse.close();
-      stop();
-    };
-  };
-  return guardedThreads({ launch: launcher, killable: true, heapLimit: () => memoryLimit ?? heapLimitOfV8() });
+  const launch: Launcher = (launch) => (start ??= starter())(launch);
+  return guardedThreads({ launch, killable: true, heapLimit: () => memoryLimit ?? heapLimitOfV8() });
 }
 
 /** How much heap V8 gives each thread, in MB. */
@@ -56,17 +45,14 @@ function heapLimitOfV8(): number {
   return Math.round(getHeapStatistics().heap_size_limit / 2 ** 20);
 }
 
-function startHere(
-  url: URL,
-  { launch: { lock, port, died }, pulse, resourceLimits }: { launch: Launch; pulse: MessagePort; resourceLimits: object },
-): () => void {
+function startHere(url: URL, { lock, port, died }: Launch, resourceLimits: object): () => void {
   // Not imported: node:worker_threads takes 10 ms to load, which nobody should pay for who does not use it.
   const { Worker, SHARE_ENV: env } = process.getBuiltinModule("node:worker_threads") as WorkerThreads;
   const { port1, port2: connector } = new MessageChannel();
   const worker = new Worker(url, { env, resourceLimits, workerData: { connector }, transferList: [connector] });
   worker.on("error", (error) => died(deathOf(error)));
-  const connection: NodeConnection = { port, lock, pulse, source: workerSource() };
-  port1.postMessage(connection, [port, pulse]);
+  const connection: NodeConnection = { port, lock, source: workerSource() };
+  port1.postMessage(connection, [port]);
   return () => {
     port1.close();
     worker.terminate();
@@ -84,15 +70,18 @@ declare const process: { getBuiltinModule(name: string): unknown };
 function connectNodeWorker(imports: Connection["imports"]): void {
   (globalThis as { self?: unknown }).self ??= globalThis;
   const { connector } = (process.getBuiltinModule("node:worker_threads") as WorkerThreads).workerData;
-  connector.onmessage = ({ data: { port, lock, pulse, source } }: MessageEvent<NodeConnection>) => {
+  connector.onmessage = ({ data: { port, lock, source } }: MessageEvent<NodeConnection>) => {
     connector.close();
     const v8 = process.getBuiltinModule("node:v8") as NodeV8;
     const limit = v8.getHeapStatistics().heap_size_limit;
     const isHeapFull = () => v8.getHeapStatistics().heap_size_limit > limit;
-    // By a timer, and not when it is asked: when V8 stops a job it drops all microtasks, and a port that one of them was about to read is never
-    // read again.
+    // Deno stops the JavaScript of a worker that has filled its heap. If that ran for a message, no event tells of it: the worker looks
+    // alive, and never answers the job. But V8 has then granted it a larger heap. Of that a timer tells, and not the worker when it is asked:
+    // with the job V8 drops all microtasks, and a port that one of them was about to read is never read again. It tells by the port, behind
+    // what the worker has answered.
+    const post: (message: FromWorker) => void = port.postMessage.bind(port);
     setInterval(() => {
-      if (isHeapFull()) pulse.postMessage(undefined);
+      if (isHeapFull()) post({ type: "dying", reason: "filled its heap", memoryLimit: NaN });
     }, 200);
     // Node's timers are loaded at their first use, and Deno 2.9 panics if the worker is terminated just then: better now.
     clearTimeout(setTimeout(() => {}));

@@ -4,7 +4,7 @@ import { deathOf, type NodeConnection, type NodeWorker, type WorkerThreads } fro
 
 /** What a supervisor is told. */
 type ToSupervisor =
-  | { type: "start"; id: number; lock: string; port: MessagePort; pulse: MessagePort; source: string }
+  | { type: "start"; id: number; lock: string; port: MessagePort; source: string }
   | { type: "stop"; id: number };
 
 /** What a supervisor tells. */
@@ -35,13 +35,13 @@ export class Supervisor {
   }
 
   /** Has a worker started; returns what stops it. */
-  start(launch: Launch, pulse: MessagePort): () => void {
+  start(launch: Launch): () => void {
     const worker = this.#worker ??= this.#createWorker();
     const id = this.#nextId++;
     const { lock, port } = launch;
     this.#workers.set(id, launch);
-    const message: ToSupervisor = { type: "start", id, lock, port, pulse, source: workerSource() };
-    worker.postMessage(message, [port, pulse]);
+    const message: ToSupervisor = { type: "start", id, lock, port, source: workerSource() };
+    worker.postMessage(message, [port]);
     return () => worker.postMessage({ type: "stop", id } satisfies ToSupervisor);
   }
 
@@ -109,11 +109,11 @@ function supervise({ url, resourceLimits }: { url: string; resourceLimits: objec
   scope.onmessage = async ({ data }) => {
     const { id } = data;
     if (data.type === "start") {
-      const { lock, port, pulse, source } = data;
+      const { lock, port, source } = data;
       workers.set(id, ahead);
       ahead.id = id;
-      const connection: NodeConnection = { port, lock, pulse, source };
-      ahead.connector.postMessage(connection, [port, pulse]);
+      const connection: NodeConnection = { port, lock, source };
+      ahead.connector.postMessage(connection, [port]);
       ahead = create();
     } else {
       const supervised = workers.get(id)!;

@@ -1,0 +1,88 @@
+import { assertEquals } from "@std/assert";
+import { guardedThreads, type Launch } from "../worker/guarded_thread.ts";
+import { locks } from "../worker/locks.ts";
+import type { Death, FromWorker, ThreadEvents } from "../worker/protocol.ts";
+import { within } from "./fixtures.ts";
+
+/** A thread of which the test says what it sends and how it ends. */
+async function startThread(): Promise<{ launch: Launch; told: unknown[]; died: Promise<Death>; gone: Promise<void>; end: () => void }> {
+  const alive = Promise.withResolvers<void>(), died = Promise.withResolvers<Death>(), gone = Promise.withResolvers<void>();
+  const held = Promise.withResolvers<void>();
+  const told: unknown[] = [];
+  const events: ThreadEvents = {
+    alive: alive.resolve,
+    message: (message) => told.push(message.type === "returned" ? message.value : message),
+    returned: () => {},
+    delivered: () => {},
+    died: (death) => {
+      told.push(death.reason);
+      died.resolve(death);
+    },
+    stuck: () => {},
+    gone: gone.resolve,
+  };
+  let launch: Launch;
+  guardedThreads({
+    launch: (given) => {
+      launch = given;
+      locks().request(launch.lock, () => {
+        send(launch, { type: "alive" });
+        return held.promise;
+      });
+      return () => launch.port.close();
+    },
+    killable: true,
+    heapLimit: () => 64,
+  })(events, "thread");
+  await within(alive.promise);
+  return { launch: launch!, told, died: died.promise, gone: gone.promise, end: held.resolve };
+}
+
+function send({ port }: Launch, message: FromWorker): void {
+  port.postMessage(message);
+}
+
+const answers = Array.from({ length: 500 }, (_, i) => i);
+
+function sendAnswers(launch: Launch): void {
+  for (const i of answers) send(launch, { type: "returned", run: i, value: i });
+}
+
+Deno.test("A thread whose death others tell of has delivered before what it had sent", async () => {
+  const { launch, told, died, gone, end } = await startThread();
+  sendAnswers(launch);
+  launch.died({ reason: "filled its heap", memoryLimit: NaN });
+  assertEquals((await within(died)).memoryLimit, 64);
+  end();
+  await within(gone);
+  assertEquals(told, [...answers, "filled its heap of 64 MB"]);
+});
+
+Deno.test("A thread that is gone has delivered before what it had sent, and at last what it died of", async () => {
+  const { launch, told, gone, end } = await startThread();
+  end();
+  await locks().request(launch.lock, () => {
+    sendAnswers(launch);
+    send(launch, { type: "dying", reason: "called Deno.exit(5)", exitCode: 5 });
+  });
+  await within(gone);
+  assertEquals(told, [...answers, "called Deno.exit(5)"]);
+});
+
+Deno.test("A thread that is gone has died of what others tell of soon after that", async () => {
+  const { launch, told, gone, end } = await startThread();
+  end();
+  await locks().request(launch.lock, () => {});
+  // A few turns of the event loop.
+  for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setTimeout(resolve));
+  launch.died({ reason: "filled its heap", memoryLimit: NaN });
+  await within(gone);
+  assertEquals(told, ["filled its heap of 64 MB"]);
+});
+
+Deno.test("A thread that is gone and of which nobody tells has ended without a word", async () => {
+  const { told, gone, end } = await startThread();
+  end();
+  await within(gone);
+  assertEquals(told, ["ended without a word"]);
+});
