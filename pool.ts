@@ -990,7 +990,11 @@ export class ProcessPool implements AsyncDisposable {
     };
     const ended = this.#stopWith(ticket, error, outcomeOf, stillRuns);
     if (ended !== undefined) this.#settleAll(ended);
-    else if (ticket.slot === slot) this.#watchdog.lookSoon();
+    else if (ticket.slot === slot) {
+      this.#watchdog.lookSoon();
+      // Not before that look.
+      this.#crew.hold(slot!);
+    }
     this.#dispatch();
   }
 

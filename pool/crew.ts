@@ -430,6 +430,15 @@ export class Crew {
     wait();
   }
 
+  /** Sends one nothing for a moment, in which it may answer what it was sent before: as long as answers are on their way it is not stopped. */
+  hold(slot: Slot): void {
+    slot.pause();
+    this.#options.clock.after(SOON, () => {
+      slot.resume();
+      this.#parts.events.changed();
+    });
+  }
+
   /** Stops all at once, as far as the backend can, and gives away what they held. */
   dismiss(reason: unknown, settle: (left: LeftBehind) => void): void {
     const slots = [...this.#slots];

@@ -492,6 +492,28 @@ Deno.test("Job.timeout does not count the queue", async () => {
 });
 
 for (const backend of BACKENDS) {
+  Deno.test(`Job.timeout ends a job beside others that return faster than the caller takes up what they return (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 20, backend });
+    const endless = await pool.submit(new Job({ func: () => new Promise(() => {}), timeout: 50 }));
+    // A map goes by the port.
+    const answer = async (x: number) => {
+      await new Promise((resolve) => setTimeout(resolve));
+      return new Map([[x, x]]);
+    };
+    const most = 3000;
+    let answers = 0;
+    const ask = async (): Promise<void> => {
+      while (!endless.done() && answers < most) {
+        await pool.run(answer, answers++).catch(() => {});
+        const end = performance.now() + 3;
+        while (performance.now() < end);
+      }
+    };
+    await Promise.all(Array.from({ length: 100 }, ask));
+    assertInstanceOf(await within(endless.exception()), JobTimeoutError);
+    assert(answers < most);
+  });
+
   Deno.test(`Job.timeout does not fail a job that has finished while the caller was busy (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     await within(pool.warmUp());

@@ -167,8 +167,8 @@ export class Slot {
   #runs = 0;
   /** How many jobs were ever sent. */
   #sent = 0;
-  /** Whether it is sent nothing, as its answers are being taken. */
-  #paused = false;
+  /** For how many reasons it is sent nothing at this moment. */
+  #pauses = 0;
   /** Whether there is no room for what is to be sent beside the port, until the worker has answered. */
   #isFull = false;
   /** The runs for which the worker is to be stopped soon. */
@@ -283,7 +283,7 @@ export class Slot {
 
   /** Whether it takes jobs when it has room for them. */
   get #isOpen(): boolean {
-    return this.#state === "ready" && !this.worn && !this.#paused && this.#condemned.size === 0;
+    return this.#state === "ready" && !this.worn && this.#pauses === 0 && this.#condemned.size === 0;
   }
 
   /**
@@ -612,13 +612,21 @@ export class Slot {
 
   /** Takes answers at once that have arrived by now; the worker is sent nothing meanwhile. */
   drain(): void {
-    const before = this.#paused;
-    this.#paused = true;
+    this.pause();
     try {
       this.#thread.drain();
     } finally {
-      this.#paused = before;
+      this.resume();
     }
+  }
+
+  /** It is sent nothing until {@linkcode Slot.resume} is called as often. */
+  pause(): void {
+    this.#pauses++;
+  }
+
+  resume(): void {
+    this.#pauses--;
   }
 
   /** Whether an answer is on its way by the port: it will be here in a turn or two of the event loop. */
