@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { Chunk } from "../pool/map.ts";
 import { JobTicket } from "../pool/ticket.ts";
 import { Watchdog } from "../pool/watchdog.ts";
 import { Semaphore } from "../semaphore.ts";
@@ -63,7 +64,7 @@ Deno.test("simulate() finds a watchdog that sleeps while a job runs again", asyn
 
 Deno.test("simulate() finds a job that is run again without end", async () => {
   using _ = replace(JobTicket.prototype, "lost", () => () => undefined);
-  assertEquals((await simulate(12))?.invariant, "nothing runs more often than 'retries' say");
+  assertEquals((await simulate(4))?.invariant, "nothing runs more often than 'retries' say");
 });
 
 Deno.test("simulate() finds a job that is stopped a moment too early", async () => {
@@ -72,7 +73,7 @@ Deno.test("simulate() finds a job that is stopped a moment too early", async () 
       const running = runningFor.call(this, ticket, today);
       return running && { ...running, time: running.time + 1 };
     });
-  assertEquals((await simulate(111))?.invariant, "what is stopped for its time has run for so long");
+  assertEquals((await simulate(145))?.invariant, "what is stopped for its time has run for so long");
 });
 
 Deno.test("simulate() finds a worker that takes up nothing and is waited for", async () => {
@@ -112,4 +113,9 @@ Deno.test("simulate() finds a call that is dropped where many are sent together"
 Deno.test("simulate() finds jobs that were sent ahead and wait while another worker is idle", async () => {
   using _ = replace(Slot.prototype, "isHeldUp", () => () => false);
   assertEquals((await simulate(285))?.invariant, "what was sent ahead does not wait while a worker is idle");
+});
+
+Deno.test("simulate() finds results that lie in memory and are not taken from there", async () => {
+  using _ = replace(Chunk.prototype, "collect", () => () => {});
+  assertEquals((await simulate(263))?.invariant, "a map that ends by itself is complete");
 });

@@ -4,6 +4,12 @@ import { double, LIMITS, type Stage } from "./jobs.ts";
 import { check, Violation } from "./violation.ts";
 import type { Work } from "./works.ts";
 
+/** How outcomes are taken: one by one, as many as there are, or by calls of `next()` that overlap. */
+const WAYS = ["loop", "loop", "chunks", "overlapping"] as const;
+
+/** So many calls of `next()` overlap at the most. */
+const MOST_CALLS = 4;
+
 /** One loop over a map, and what the schedule expects of it. */
 export class SimulatedMap {
   readonly name: string;
@@ -20,6 +26,7 @@ export class SimulatedMap {
   #breakAt: number;
   #slow: boolean;
   #timeout: number | undefined;
+  #way: typeof WAYS[number];
   #sourceError: { error: Error; at: number } | undefined;
   #sourceClosed = false;
   /** How often its items had been started when it ended. */
@@ -35,7 +42,9 @@ export class SimulatedMap {
     const limit = this.#timeout ?? stage.jobTimeout;
     const { retries } = stage;
     const isWanted = (): boolean => this.end === undefined && this.abort?.aborted !== true;
-    const size = random.below(7);
+    // Results of chunks that are large enough lie in memory.
+    const isLong = stage.chance.chance(0.1);
+    const size = isLong ? stage.chance.between(16, 60) : random.below(7);
     for (let id = 0; id < size; id++) {
       const work = stage.world.newWork({ id, limit, retries, isWanted });
       this.#works.push(work);
@@ -46,8 +55,10 @@ export class SimulatedMap {
     this.#settled = random.chance(0.5);
     this.#chunkSize = random.pick(["auto", 1, 2, 3] as const);
     this.#buffer = random.pick([1, 2, 4, 100]);
+    if (isLong) [this.#chunkSize, this.#buffer] = [stage.chance.pick(["auto", 20, 30] as const), 100];
     this.#breakAt = random.chance(0.3) ? random.between(1, 4) : Infinity;
     this.#slow = random.chance(0.3);
+    this.#way = stage.chance.pick(WAYS);
     if (random.chance(0.1)) this.#sourceError = { error: new Error("the input failed"), at: random.below(this.#works.length + 1) };
   }
 
@@ -59,11 +70,24 @@ export class SimulatedMap {
     );
     // A chunk of automatic size waits for a slow input by the real clock.
     const items = this.#chunkSize !== "auto" && world.random.chance(0.3) ? this.#slowSource() : this.#source();
-    this.#consume(items).then((end) => this.end = end, (error) => this.end = { error }).then(() => {
+    this.#consume(this.#input(items)).then((end) => this.end = end, (error) => this.end = { error }).then(() => {
       world.note(() => `${this.name} has ended: ${typeof this.end === "object" ? this.end.error : this.end}`);
       this.#runsAtEnd = this.#runs;
       world.activity++;
     });
+  }
+
+  /** Mostly an iterator; else an array or a stream. */
+  #input(items: Iterable<unknown> | AsyncIterable<unknown>): Iterable<unknown> | AsyncIterable<unknown> {
+    const { chance } = this.#stage;
+    if (this.#sourceError === undefined && chance.chance(0.2)) {
+      this.#sourceClosed = true;
+      const numbers = this.#items.every((item) => typeof item === "number");
+      if (numbers && chance.chance(0.5)) return new Float64Array(this.#items as number[]);
+      return this.#items;
+    }
+    if (Symbol.asyncIterator in items && chance.chance(0.5)) return ReadableStream.from(items);
+    return items;
   }
 
   async #consume(items: Iterable<unknown> | AsyncIterable<unknown>): Promise<"done" | "broke"> {
@@ -77,13 +101,54 @@ export class SimulatedMap {
     };
     const task = double as (item: unknown) => unknown;
     const outcomes = this.#settled ? pool.map(task, items, { ...options, settled: true }) : pool.map(task, items, options);
-    for await (const outcome of outcomes) {
+    if (this.#way === "overlapping") return await this.#takeOverlapping(outcomes);
+    for await (const taken of this.#way === "chunks" ? outcomes.chunks() : outcomes) {
       world.activity++;
-      this.#got.push(outcome);
+      if (this.#way === "chunks") this.#gotList(taken as ArrayLike<unknown>);
+      else this.#got.push(taken);
       if (this.#got.length >= this.#breakAt) return "broke";
       if (this.#slow) await world.pause();
     }
     return "done";
+  }
+
+  #gotList(list: ArrayLike<unknown>): void {
+    check(list.length > 0, "no list of outcomes is empty", () => this.name);
+    this.#got.push(...Array.from(list));
+  }
+
+  /** The loop may be ended while outcomes are waited for. */
+  async #takeOverlapping(outcomes: AsyncIterableIterator<unknown>): Promise<"done" | "broke"> {
+    const { world, chance } = this.#stage;
+    let failure: { error: unknown } | undefined;
+    let over = false;
+    let broke = false;
+    while (!over) {
+      const calls = Array.from({ length: chance.between(1, MOST_CALLS) }, () => outcomes.next());
+      if (chance.chance(0.1)) {
+        broke = true;
+        await outcomes.return!();
+      }
+      for (const call of calls) {
+        try {
+          const result = await call;
+          world.activity++;
+          if (result.done) over = true;
+          else {
+            check(!over, "nothing comes after the end", () => this.name);
+            this.#got.push(result.value);
+          }
+        } catch (error) {
+          if (error instanceof Violation) throw error;
+          check(failure === undefined, "a map throws once", () => this.name);
+          failure = { error };
+          over = true;
+        }
+      }
+      if (this.#slow) await world.pause();
+    }
+    if (failure !== undefined) throw failure.error;
+    return broke ? "broke" : "done";
   }
 
   *#source(): Generator<unknown> {
@@ -122,8 +187,9 @@ export class SimulatedMap {
     if (this.#sourceError?.at === index) throw this.#sourceError.error;
     if (index === this.#items.length) return;
     this.#read++;
-    // The consumer has one outcome in its hand that this side has not counted yet.
-    check(this.#read - this.#got.length <= this.#buffer + 1, "a map reads no more than 'buffer' items ahead", () => this.name);
+    // The consumer has outcomes in its hand, or asked for, that this side has not counted yet.
+    const inHand = { loop: 1, chunks: this.#buffer, overlapping: MOST_CALLS }[this.#way];
+    check(this.#read - this.#got.length <= this.#buffer + inHand, "a map reads no more than 'buffer' items ahead", () => this.name);
   }
 
   get #runs(): number {

@@ -4,6 +4,7 @@ import {
   type Death,
   FINISHED,
   type FromRuntime,
+  NUMBERS,
   type RunMessage,
   SENT,
   STARTED,
@@ -71,6 +72,17 @@ interface ChunkWork {
   from: number;
   values: unknown[];
   thrown: [number, Thrown][];
+  memory: NumberMemory | undefined;
+  /** The item behind the last of which a message has arrived. */
+  arrived: number;
+}
+
+/** Where a chunk's results go as long as they are numbers. */
+interface NumberMemory {
+  numbers: Float64Array;
+  bounds: Int32Array;
+  /** Whether the next one goes there: not behind what has not been sent. */
+  open: boolean;
 }
 
 /**
@@ -340,7 +352,14 @@ export class SimulatedThread implements Thread {
     const held = this.#held.get(message.run);
     if (held === undefined) return;
     if (message.type !== "items") held.current!.arrive();
-    else for (let i = 0; i < message.values!.length; i++) this.#itemOf(held as ChunkWork, message.from + i)?.arrive();
+    else {
+      const chunk = held as ChunkWork;
+      const end = message.from + (message.values?.length ?? 0);
+      // What lies between is in memory.
+      for (let i = chunk.arrived; i < end; i++) this.#itemOf(chunk, i)?.arrive();
+      chunk.arrived = Math.max(chunk.arrived, end);
+      this.#arriveInMemory(chunk);
+    }
     if (isAnswer(message)) this.#held.delete(message.run);
   }
 
@@ -457,7 +476,10 @@ export class SimulatedThread implements Thread {
 
   #runChunk(message: ToRuntime & { type: "chunk" }): void {
     const { from } = message;
-    const work = { message, current: undefined, left: 0, last: undefined, next: from, from, values: [], thrown: [] };
+    // Results that a lost message should have told of are lost as well, though they lie in memory.
+    const numbers = this.#world.malice.losesMessages > 0 ? undefined : message.numbers;
+    const memory = numbers && { numbers: new Float64Array(numbers, NUMBERS), bounds: new Int32Array(numbers, 0, 2), open: true };
+    const work = { message, current: undefined, left: 0, last: undefined, next: from, from, values: [], thrown: [], memory, arrived: from };
     this.#running.push(work);
     this.#held.set(message.run, work);
   }
@@ -503,7 +525,7 @@ export class SimulatedThread implements Thread {
     // From now on its slot can tell that the item before was finished, although what came of it may be lost.
     if (work.last !== undefined) work.last.over = true;
     work.last = undefined;
-    if (skip.includes(i)) return void work.values.push(undefined);
+    if (skip.includes(i)) return this.#note(work, undefined);
     work.last = work.current = this.#start(items[i - from] as number);
     work.left = this.#world.duration();
     const { limit, retries } = work.current;
@@ -515,10 +537,32 @@ export class SimulatedThread implements Thread {
   #endItem(work: ChunkWork, outcome: WorkOutcome): void {
     const { items, from, eager } = work.message;
     if ("error" in outcome) work.thrown.push([work.next - 1, { raw: outcome.error }]);
-    work.values.push("error" in outcome ? undefined : outcome.value);
+    this.#note(work, "error" in outcome ? undefined : outcome.value);
+    if (!this.#stopped) this.#arriveInMemory(work);
     work.current = undefined;
     if (work.next === from + items.length) this.#endChunk(work);
-    else if (eager || this.#world.random.chance(0.3)) this.#flush(work, false);
+    else if (eager ? work.memory?.open !== true : this.#world.random.chance(0.3)) this.#flush(work, false);
+  }
+
+  /** What is in memory has arrived when all before it has. */
+  #arriveInMemory(work: ChunkWork): void {
+    const { memory, arrived } = work;
+    if (memory === undefined || memory.bounds[0]! > arrived) return;
+    for (let i = arrived; i < memory.bounds[1]!; i++) this.#itemOf(work, i)?.arrive();
+    work.arrived = Math.max(arrived, memory.bounds[1]!);
+  }
+
+  /** Keeps what came of an item, or puts it into memory. */
+  #note(work: ChunkWork, value: unknown): void {
+    const { memory, next } = work;
+    if (memory?.open === true && typeof value === "number") {
+      memory.numbers[next - 1] = value;
+      Atomics.store(memory.bounds, 1, next);
+      work.from = next;
+      return;
+    }
+    if (memory !== undefined) memory.open = false;
+    work.values.push(value);
   }
 
   #endChunk(work: ChunkWork): void {
@@ -533,12 +577,18 @@ export class SimulatedThread implements Thread {
   }
 
   #flush(work: ChunkWork, last: boolean): void {
-    const { from, values, thrown } = work;
+    const { from, thrown, memory } = work;
+    const values = memory?.open === true ? undefined : work.values;
     const elapsed = this.#world.random.below(20);
-    work.from += values.length;
+    work.from += work.values.length;
     work.values = [];
     work.thrown = [];
     this.#send({ type: "items", run: work.message.run, from, values, thrown, last, elapsed });
+    if (memory === undefined || memory.open || last) return;
+    // It has all been sent: what comes next may go there again.
+    memory.open = true;
+    Atomics.store(memory.bounds, 0, work.from);
+    Atomics.store(memory.bounds, 1, work.from);
   }
 }
 
@@ -567,6 +617,8 @@ function isCloneable(message: ToRuntime): boolean {
 
 function describe(message: FromRuntime): string {
   if (!("run" in message)) return message.type === "failed" ? `failed (${message.stage})` : message.type;
-  const items = message.type === "items" ? ` (${message.values!.length} from ${message.from}${message.last ? ", last" : ""})` : "";
+  const items = message.type === "items"
+    ? ` (${message.values?.length ?? "in memory"} from ${message.from}${message.last ? ", last" : ""})`
+    : "";
   return `${message.type} run ${message.run}${items}`;
 }
