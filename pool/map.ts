@@ -23,7 +23,8 @@ export interface MapOptions {
    * ahead while an item holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds of
    * chunks.
    *
-   * @default {16384 * maxWorkers * jobsPerWorker; while a typed array gives numbers, which are small, four times as many}
+   * @default {16384 * maxWorkers * jobsPerWorker; while a typed array gives numbers, which are small, four times as many; of large items, or
+   * results, as many as have 128 MB, as far as that is easily told, and at least as many as are in flight}
    */
   buffer?: number | undefined;
   /**
@@ -123,6 +124,18 @@ const CHUNK_GROWTH = 8;
 const LARGEST_SIZE = 2 ** 22;
 
 /**
+ * Where no `buffer` is given, about so many bytes of items, or of their results, may be read ahead: while an item takes a minute, others may
+ * return megabytes all the time. Less, and workers stand idle behind an item that takes long; more, and memory is no longer flat.
+ */
+const MOST_AHEAD = 2 ** 27;
+
+/**
+ * What is known of how large items are lessens with each chunk by this, if that has smaller ones: where one in some is large, there will be
+ * others. Less, and those are not expected; more, and one that was large has fewer read ahead for longer.
+ */
+const SIZE_MEMORY = 0.95;
+
+/**
  * To guess how large a value is, so many elements of a list and so many properties of an object are looked at. More take longer; fewer may
  * be unlike the others.
  */
@@ -186,6 +199,8 @@ export interface ResolvedMapOptions {
   buffer: number;
   /** The buffer while results are numbers. */
   bufferOfNumbers: number;
+  /** How many bytes of items, or of results, are read ahead. */
+  mostAhead: number;
   chunksInFlight: number;
   ordered: boolean;
   settled: boolean;
@@ -233,6 +248,7 @@ export function resolveMapOptions(
     chunkSize: size,
     buffer: bufferOf(BUFFER_PER_LANE),
     bufferOfNumbers: bufferOf(ArrayBuffer.isView(items) ? NUMBERS_PER_LANE : BUFFER_PER_LANE),
+    mostAhead: given === undefined ? MOST_AHEAD : Infinity,
     chunksInFlight,
     ordered: checks.boolean("ordered", ordered),
     settled: checks.boolean("settled", settled),
@@ -659,6 +675,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #chunkSize: number;
   /** How far ahead is read at the most. */
   #buffer: number;
+  /** About how many bytes an item has lately, or its result. */
+  #itemSize = 0;
   /** `ending` when no chunk will be submitted any more; `ended` when the consumer has nothing more to get. */
   #state: "new" | "reading" | "ending" | "ended" = "new";
   /** What is thrown after the last outcome, and whether it is the input's own. */
@@ -765,8 +783,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   took({ elapsed, count, items, results }: ChunkWork): void {
-    if (this.#options.chunkSize !== undefined || count === 0) return;
+    if (count === 0) return;
     const size = Math.max(averageSize(items), averageSize(results ?? []));
+    this.#itemSize = Math.max(size, this.#itemSize * SIZE_MEMORY);
+    if (this.#options.chunkSize !== undefined) return;
     const isEager = this.#options.eager && results !== undefined;
     const largest = Math.min(this.#largestChunk, LARGEST_SIZE / size, isEager ? LARGEST_EAGER : Infinity);
     const wanted = Math.min(CHUNK_TIME * count / elapsed, this.#chunkSize * CHUNK_GROWTH, largest);
@@ -950,8 +970,9 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** Whether another chunk may be read: the consumer is not too far behind, and neither are the workers. */
   #hasRoom(): boolean {
-    const { chunksInFlight } = this.#options;
-    const unread = this.#buffer - (this.#read - this.#consumed);
+    const { chunksInFlight, mostAhead } = this.#options;
+    const buffer = Math.min(this.#buffer, Math.max(mostAhead / this.#itemSize, chunksInFlight * this.#chunkSize));
+    const unread = buffer - (this.#read - this.#consumed);
     const unfetched = READY_ROUNDS * chunksInFlight * this.#chunkSize - this.#readyItems;
     return Math.min(unread, unfetched) >= this.#chunkSize && this.#inFlight < chunksInFlight;
   }

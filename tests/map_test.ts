@@ -913,3 +913,28 @@ Deno.test("ProcessPool.map() reports what its input throws and what it throws wh
   await until(() => errors.length === 2);
   assertEquals(errors, ["cannot close", "connection lost"]);
 });
+
+for (const chunkSize of ["auto", 3] as const) {
+  Deno.test(`ProcessPool.map() reads no more than 128 MB ahead while an item holds up large ones, but for 'buffer' (chunkSize: ${chunkSize})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend: "inline" });
+    // It is there once.
+    const megabyte = "x".repeat(2 ** 20);
+    for (const buffer of [undefined, 1000]) {
+      const held = Promise.withResolvers<string>();
+      const naturals = new Naturals();
+      // One in eight is large.
+      const task = (n: number) => n === 0 ? held.promise : n % 8 === 1 ? megabyte.concat(megabyte, megabyte, megabyte) : megabyte;
+      const results = pool.map(task, naturals, { chunkSize, buffer });
+      const first = results.next();
+      const most = buffer ?? 128;
+      await until(() => naturals.read > most / 5);
+      for (let i = 0; i < 300; i++) await turn();
+      assert(naturals.read <= most + 3, `${naturals.read} were read`);
+      if (buffer !== undefined) assert(naturals.read > 900, `${naturals.read} were read`);
+      held.resolve("first");
+      assertEquals(await within(first), { done: false, value: "first" });
+      for (let i = 1; i < 500; i++) assertEquals((await within(results.next())).value!.length, i % 8 === 1 ? 2 ** 22 : 2 ** 20);
+      await results.return!();
+    }
+  });
+}
