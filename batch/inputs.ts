@@ -87,7 +87,7 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample };
   const plain = found?.compressed === false;
   // Where a row of CSV ends cannot be told from the middle of a file: a line may end within quotes.
-  const ranges = plain && format !== "csv";
+  const ranges = plain && format !== "csv" && !await read(() => isOfSystem(path));
   return {
     name,
     path,
@@ -100,13 +100,18 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
   };
 }
 
-/**
- * Where a file is. What is named as an open one, as `/dev/stdin` is, Deno opens for who may do everything alone: workers need its own path. One that has
- * none, as it is deleted by now or is a pipe, is left as it is.
- */
+/** The folders whose files Deno opens for who may do everything alone, and so for no worker that may read its input alone. */
+const OF_SYSTEM = /^\/(dev|proc|sys)\//;
+
+/** Where a file is. One that is named as an open one, as `/dev/stdin` is, has a path of its own, but for what is deleted by now, or is a pipe. */
 async function pathOf(name: string): Promise<string> {
   const path = resolve(name);
-  return /^\/(dev|proc)\//.test(path) ? await Deno.realPath(path).catch(() => path) : path;
+  return OF_SYSTEM.test(path) ? await Deno.realPath(path).catch(() => path) : path;
+}
+
+/** Whether a file is in such a folder, as what is in the memory at `/dev/shm`. */
+async function isOfSystem(path: string): Promise<boolean> {
+  return OF_SYSTEM.test(path) || OF_SYSTEM.test(await Deno.realPath(path));
 }
 
 /** With fewer inputs it makes no difference who opens them. */

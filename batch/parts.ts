@@ -114,6 +114,9 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
       const start = Math.max(gap.start, block.offset);
       const stop = Math.min(gap.end, length);
       if (start >= stop) continue;
+      if (csv === undefined && start > block.offset && block.bytes[start - block.offset - 1] !== 10) {
+        throw notTheSame(source, `has no line that begins at byte ${start}, up to which it is done`);
+      }
       const bytes = block.bytes.subarray(0, stop - block.offset);
       for (let at = start, end = stop; at < stop; at = end) {
         const wanted = chunk(Infinity);

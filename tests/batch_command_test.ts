@@ -372,7 +372,7 @@ Deno.test(
   async () => {
     using folder = new Folder();
     const [input, tasks] = [folder.write("in.ndjson", numbers(3)), folder.write("tasks.js", DOUBLE)];
-    const started = async (flag: string) => {
+    const started = async (flag: string, before = "") => {
       const args = [
         "run",
         "--no-prompt",
@@ -388,7 +388,7 @@ Deno.test(
         "--output",
         "-",
       ];
-      const shell = `exec '${Deno.execPath()}' ${args.join(" ")} < '${input}'`;
+      const shell = `exec < '${input}'; ${before} exec '${Deno.execPath()}' ${args.join(" ")}`;
       const { stdout, stderr } = await within(
         new Deno.Command("sh", { args: ["-c", shell], cwd, stdout: "piped", stderr: "piped" }).output(),
       );
@@ -399,6 +399,8 @@ Deno.test(
       (await started("--allow-read"))[1],
       "process-pool: it may not access the input file '/dev/stdin': run it with --allow-all\n",
     );
+    // It has no path of its own then: no worker may open it.
+    assertEquals((await started("--allow-all", `rm '${input}';`))[0], doubles(3));
   },
 );
 

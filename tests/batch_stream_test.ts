@@ -2,6 +2,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
 import { Coverage } from "../batch/coverage.ts";
 import { blocksOf, hashOf, type Source } from "../batch/inputs.ts";
+import { divide } from "../batch/parts.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { until } from "./helpers.ts";
 
@@ -207,4 +208,31 @@ Deno.test(`batch() with 'resume' refuses another stream that ends within what th
       ],
     );
   }
+});
+
+Deno.test("divide() refuses a stream that has no line where that of which some is done had one", async () => {
+  const coverage = new Coverage();
+  coverage.add({ start: 0, end: 2, lines: 1 });
+  const source = { name: "in", path: undefined, size: undefined, seen: undefined, ranges: false };
+  const parts = async (text: string) =>
+    await Array.fromAsync(
+      divide([{ ...source, open: () => Promise.resolve(streamOf(text)) }], [coverage], {
+        format: "lines",
+        delimiter: ",",
+        chunk: () => 1000,
+        block: () => 1000,
+        fields: () => Promise.resolve([]),
+        passed() {},
+        begins: new Map(),
+        begun() {},
+        enough: new AbortController().signal,
+      }),
+      ({ start, end }) => [start, end],
+    );
+  assertEquals(await parts("1\n2\n"), [[2, 4]]);
+  await assertRejects(
+    () => parts("12\n3\n"),
+    BatchError,
+    "Cannot go on as the input 'in' has no line that begins at byte 2, up to which it is done: give it once more from its begin",
+  );
 });
