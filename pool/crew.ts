@@ -121,6 +121,12 @@ const NEXT_TO_NOTHING = 0.5, IDLE = 0.5;
  */
 const SOON = 1;
 
+/**
+ * The time that a worker has to start or to close is counted in so many parts, each of which may take the caller longer: a worker gets nowhere while that is busy. Fewer, and one that the caller
+ * has had no time for is stopped; more, and each costs a timer.
+ */
+const PARTS_OF_LIMIT = 10;
+
 const KEPT_BUSY: Death = { reason: "was stopped, as something that an earlier job left behind kept it busy" };
 
 /**
@@ -603,13 +609,18 @@ export class Crew {
   #limit(slot: Slot, late: () => void): void {
     const { startTimeout, clock } = this.#options;
     if (startTimeout === Infinity) return;
-    const stop = clock.after(startTimeout, () => {
-      late();
-      this.#parts.events.changed();
-    });
-    // Under `deno test`, the first timer of a program runs microtasks while it is set, which may have led far.
-    if (this.#slots.has(slot) && slot.state !== "ready") this.#deadlines.set(slot, stop);
-    else stop();
+    let left = PARTS_OF_LIMIT;
+    const wait = (): void => {
+      const stop = clock.after(startTimeout / PARTS_OF_LIMIT, () => {
+        if (--left > 0) return wait();
+        late();
+        this.#parts.events.changed();
+      });
+      // Under `deno test`, the first timer of a program runs microtasks while it is set, which may have led far.
+      if (this.#slots.has(slot) && slot.state !== "ready") this.#deadlines.set(slot, stop);
+      else stop();
+    };
+    wait();
   }
 
   #unlimit(slot: Slot): void {

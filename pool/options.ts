@@ -104,7 +104,7 @@ export interface ProcessPoolOptions {
   /**
    * How long a worker may take to load its modules and to run its initializer, in milliseconds, and how long it may take for its finalizer.
    * One that is not ready by then is stopped and counts as one that could not start; one that is not closed is stopped and reported to
-   * `onError`.
+   * `onError`. For as long as the calling thread is busy without a pause, no more than a tenth of this time is counted.
    *
    * @default {60000}
    */

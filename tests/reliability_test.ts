@@ -613,6 +613,22 @@ for (const backend of BACKENDS) {
 
 // Workers that take too long, outside of any job
 
+Deno.test("ProcessPool with 'startTimeout' does not blame its workers for the time in which the caller is busy, be it that they start or close", async () => {
+  const startTimeout = 1500;
+  const beBusy = () => void Atomics.wait(sharedWords(1), 0, 0, startTimeout + 100);
+  const errors: unknown[] = [];
+  {
+    await using pool = new ProcessPool({ maxWorkers: 3, startTimeout, finalizer: () => {}, onError: (error) => errors.push(error) });
+    const ready = pool.warmUp();
+    beBusy();
+    await within(ready);
+    const closed = pool.shutdown();
+    beBusy();
+    await within(closed);
+  }
+  assertEquals(errors, []);
+});
+
 Deno.test("ProcessPool with 'startTimeout' breaks when its workers are never ready, and says why", async () => {
   const pool = new ProcessPool({ maxWorkers: 1, startTimeout: 100, initializer: () => new Promise(() => {}) });
   const error = await within(assertRejects(() => pool.run((x: number) => x, 1), PoolBrokenError));
