@@ -1,11 +1,21 @@
 import { assertEquals } from "@std/assert";
 import { guardedThreads, type Launch } from "../worker/guarded_thread.ts";
 import { locks } from "../worker/locks.ts";
-import type { Death, FromWorker, ThreadEvents } from "../worker/protocol.ts";
+import type { Death, FromWorker, Thread, ThreadEvents } from "../worker/protocol.ts";
 import { within } from "./fixtures.ts";
 
-/** A thread of which the test says what it sends and how it ends. */
-async function startThread(): Promise<{ launch: Launch; told: unknown[]; died: Promise<Death>; gone: Promise<void>; end: () => void }> {
+interface StagedThread {
+  thread: Thread;
+  launch: Launch;
+  told: unknown[];
+  died: Promise<Death>;
+  gone: Promise<void>;
+  /** Has its lock be free. */
+  end: () => void;
+}
+
+/** A thread of which the test says what it sends and how it ends; and what is done when it is terminated. */
+async function startThread(killable = true, terminated = () => {}): Promise<StagedThread> {
   const alive = Promise.withResolvers<void>(), died = Promise.withResolvers<Death>(), gone = Promise.withResolvers<void>();
   const held = Promise.withResolvers<void>();
   const told: unknown[] = [];
@@ -18,24 +28,28 @@ async function startThread(): Promise<{ launch: Launch; told: unknown[]; died: P
       told.push(death.reason);
       died.resolve(death);
     },
-    stuck: () => {},
+    stuck: () => told.push("stuck"),
     gone: gone.resolve,
   };
   let launch: Launch;
-  guardedThreads({
+  const start = guardedThreads({
     launch: (given) => {
       launch = given;
       locks().request(launch.lock, () => {
         send(launch, { type: "alive" });
         return held.promise;
       });
-      return () => launch.port.close();
+      return () => {
+        launch.port.close();
+        terminated();
+      };
     },
-    killable: true,
+    killable,
     heapLimit: () => 64,
-  })(events, "thread");
+  });
+  const thread = start(events, "thread");
   await within(alive.promise);
-  return { launch: launch!, told, died: died.promise, gone: gone.promise, end: held.resolve };
+  return { thread, launch: launch!, told, died: died.promise, gone: gone.promise, end: held.resolve };
 }
 
 function send({ port }: Launch, message: FromWorker): void {
@@ -85,4 +99,16 @@ Deno.test("A thread that is gone and of which nobody tells has ended without a w
   end();
   await within(gone);
   assertEquals(told, ["ended without a word"]);
+});
+
+Deno.test("A thread that was stopped is not stuck because the caller has no time to hear that it is gone", async () => {
+  const terminated = Promise.withResolvers<void>();
+  const { thread, told, gone, end } = await startThread(false, terminated.resolve);
+  thread.stop({ reason: "test" });
+  await within(terminated.promise);
+  end();
+  const until = performance.now() + 1500;
+  while (performance.now() < until);
+  await within(gone);
+  assertEquals(told, []);
 });

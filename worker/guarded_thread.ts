@@ -34,9 +34,10 @@ const GRACE = 100;
 
 /**
  * A worker that runs on for so many ms after it was stopped is called stuck. Less, and one that just ends slowly is called so; more, and
- * nobody hears of it in time.
+ * nobody hears of it in time. It is counted in so many parts, each of which may take the caller longer: while that is busy it hears of no
+ * end. Fewer, and one is called stuck of whose end the caller has had no time to hear; more, and each costs a timer.
  */
-const STUCK_AFTER = 1000;
+const STUCK_AFTER = 1000, PARTS = 10;
 
 /**
  * That a worker has ended may be known before all that it has sent has come, and, by its lock, before it is known why. So it counts as dead
@@ -117,8 +118,13 @@ class GuardedThread implements Thread {
     this.#abort(abort.reason);
     this.#timer = setTimeout(() => {
       this.#end();
-      this.#timer = setTimeout(() => this.#events.stuck(), STUCK_AFTER);
+      this.#stuckAfter(PARTS);
     }, GRACE);
+  }
+
+  #stuckAfter(parts: number): void {
+    if (parts === 0) return this.#events.stuck();
+    this.#timer = setTimeout(() => this.#stuckAfter(parts - 1), STUCK_AFTER / PARTS);
   }
 
   /** Asks tasks to end. The reason is copied, as far as it can be. */
