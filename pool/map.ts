@@ -681,8 +681,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #state: "new" | "reading" | "ending" | "ended" = "new";
   /** What is thrown after the last outcome, and whether it is the input's own. */
   #failure: { error: unknown; ofInput?: boolean } | undefined;
-  /** The item that the input was asked for and has not given. */
-  #pulled: Promise<IteratorResult<unknown>> | undefined;
+  /** The item that the input is about to give, or has given when nobody waited for it any more. */
+  #pulled: Promise<IteratorResult<unknown>> | IteratorResult<unknown> | undefined;
   #sourceEnded = false;
   /**
    * Whether an array is read item by item, as there was no slice of it: trying that again for each chunk would ask many times for items
@@ -1024,6 +1024,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
             patience ??= startPatience();
             if (await Promise.race([result, patience.over]) === OVER) {
               if (refusal !== undefined) this.refused(refusal);
+              this.#keepWhenGiven(result);
               break;
             }
           }
@@ -1106,7 +1107,11 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   /** The input's next result, or the promise of it if one is under way already. */
   #pull(): IteratorResult<unknown> | Promise<IteratorResult<unknown>> {
-    if (this.#pulled !== undefined) return this.#pulled;
+    const earlier = this.#pulled;
+    if (earlier !== undefined) {
+      if (!(earlier instanceof Promise)) this.#pulled = undefined;
+      return earlier;
+    }
     const result = this.#source!.next();
     if (!this.#options.isAsync) return result as IteratorResult<unknown>;
     const pulled = Promise.resolve(result);
@@ -1115,12 +1120,21 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return pulled;
   }
 
+  /** There may be no room for it for long: an input that has given its item is not about to give one, and is closed as any other. */
+  #keepWhenGiven(pulled: Promise<IteratorResult<unknown>>): void {
+    const keep = (result: IteratorResult<unknown>): void => {
+      if (this.#pulled === pulled) this.#pulled = result;
+    };
+    // What it throws is told to whoever takes it, or by what closes the input.
+    pulled.then(keep, () => {});
+  }
+
   /** Tells the input that no more is wanted of it. One that is about to give an item ends after that; it is not waited for. */
   async #closeSource(): Promise<void> {
     if (this.#sourceEnded) return;
     this.#sourceEnded = true;
     const closed = Promise.try(() => this.#source?.return?.());
-    if (this.#pulled === undefined) return void await closed;
+    if (!(this.#pulled instanceof Promise)) return void await closed;
     // Nobody else hears how these end.
     for (const outcome of [closed, this.#pulled]) outcome.catch((error) => this.#host.report(error));
   }

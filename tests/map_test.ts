@@ -352,6 +352,37 @@ Deno.test("ProcessPool.map() ended early does not wait for an input that is abou
   assertEquals(await within(source.next()), { done: true, value: undefined });
 });
 
+Deno.test("ProcessPool.map() ended early waits for its input to be closed if that has given an item for which there was no room", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline" });
+  const given = Array.from({ length: 5 }, () => Promise.withResolvers<void>());
+  const ran = Array.from({ length: 4 }, () => Promise.withResolvers<void>());
+  let closed = false;
+  const source = (async function* () {
+    try {
+      for (const [i, { promise }] of given.entries()) {
+        await promise;
+        yield i;
+      }
+    } finally {
+      await turn();
+      closed = true;
+    }
+  })();
+  const results = pool.map((i: number) => ran[i]!.resolve(), source, { buffer: 4 });
+  const first = results.next();
+  given[0]!.resolve();
+  await within(first);
+  for (let i = 1; i < 4; i++) {
+    given[i]!.resolve();
+    await within(ran[i]!.promise);
+  }
+  // Nobody waits for this one: as many as there may be have been read ahead.
+  given[4]!.resolve();
+  await turn();
+  await within(results.return!());
+  assert(closed);
+});
+
 Deno.test("ProcessPool.map() ended early starts no more items of a chunk that runs", async () => {
   const pool = new ProcessPool({ maxWorkers: 1 });
   const meeting = new Meeting();
