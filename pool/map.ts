@@ -1021,7 +1021,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
         if (result instanceof Promise) {
           const refusal = this.#host.refusal();
           if (refusal !== undefined || items.length > 0 && this.#options.chunkSize === undefined) {
-            patience ??= startPatience();
+            patience ??= startPatience(this.#host.clock);
             if (await Promise.race([result, patience.over]) === OVER) {
               if (refusal !== undefined) this.refused(refusal);
               this.#keepWhenGiven(result);
@@ -1170,8 +1170,8 @@ interface Patience {
   end(): void;
 }
 
-function startPatience(): Patience {
+function startPatience(clock: Clock): Patience {
   const { promise, resolve } = Promise.withResolvers<typeof OVER>();
-  const timer = setTimeout(() => resolve(OVER), CHUNK_PATIENCE);
-  return { over: promise, end: () => clearTimeout(timer) };
+  const end = clock.after(CHUNK_PATIENCE, () => resolve(OVER));
+  return { over: promise, end };
 }

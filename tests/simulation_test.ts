@@ -73,7 +73,7 @@ Deno.test("simulate() finds a job that is stopped a moment too early", async () 
       const running = runningFor.call(this, ticket, today);
       return running && { ...running, time: running.time + 1 };
     });
-  assertEquals((await simulate(145))?.invariant, "what is stopped for its time has run for so long");
+  assertEquals((await simulate(286))?.invariant, "what is stopped for its time has run for so long");
 });
 
 Deno.test("simulate() finds a worker that takes up nothing and is waited for", async () => {
@@ -87,7 +87,7 @@ Deno.test("simulate() finds a worker that is given up too soon", async () => {
       return this.load > 0;
     });
   assertEquals(
-    (await simulate(39))?.invariant,
+    (await simulate(67))?.invariant,
     "a worker that has jobs is stopped only to end one of them, or when it does not take them up",
   );
 });
@@ -112,7 +112,7 @@ Deno.test("simulate() finds a call that is dropped where many are sent together"
 
 Deno.test("simulate() finds jobs that were sent ahead and wait while another worker is idle", async () => {
   using _ = replace(Slot.prototype, "isHeldUp", () => () => false);
-  assertEquals((await simulate(285))?.invariant, "what was sent ahead does not wait while a worker is idle");
+  assertEquals((await simulate(16))?.invariant, "what was sent ahead does not wait while a worker is idle");
 });
 
 Deno.test("simulate() finds results that lie in memory and are not taken from there", async () => {

@@ -68,8 +68,7 @@ export class SimulatedMap {
       `begin ${this.name}: ${this.#ordered ? "ordered" : "unordered"}, ${this.#settled ? "settled, " : ""}chunks of ${this.#chunkSize}, ` +
       `buffer ${this.#buffer}, at most ${this.#timeout ?? this.#stage.jobTimeout} ms each, ${this.#stage.retries} retries`
     );
-    // A chunk of automatic size waits for a slow input by the real clock.
-    const items = this.#chunkSize !== "auto" && world.random.chance(0.3) ? this.#slowSource() : this.#source();
+    const items = world.random.chance(0.3) ? this.#slowSource() : this.#source();
     this.#consume(this.#input(items)).then((end) => this.end = end, (error) => this.end = { error }).then(() => {
       world.note(() => `${this.name} has ended: ${typeof this.end === "object" ? this.end.error : this.end}`);
       this.#runsAtEnd = this.#runs;
