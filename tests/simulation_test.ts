@@ -87,7 +87,7 @@ Deno.test("simulate() finds a worker that is given up too soon", async () => {
       return this.load > 0;
     });
   assertEquals(
-    (await simulate(67))?.invariant,
+    (await simulate(92))?.invariant,
     "a worker that has jobs is stopped only to end one of them, or when it does not take them up",
   );
 });

@@ -14,7 +14,7 @@ const MODULE = "file:///tasks.ts";
 const EXPORTS = [{ module: 0, name: "double", functionName: "double", text: Function.prototype.toString.call(double) }];
 
 /** So many steps no schedule of this size needs, not even one that looks every ms after a job in a worker that hangs, or for results while one hangs as it starts. */
-const MAX_STEPS = 150_000;
+const MAX_STEPS = 600_000;
 
 /** So long a pool that ends waits for workers that it has stopped, in ms. */
 const GONE_WITHIN = 1000;
