@@ -34,6 +34,17 @@ const getter = Object.getOwnPropertyDescriptor({
 class Private {
   #rate = 2;
   task = (x: number) => x * this.#rate;
+  // What looks like a private name, and one of a class within.
+  other = () =>
+    new class {
+      #own = "#tag"; // #comment
+      read() {
+        return this.#own;
+      }
+    }().read() + `#constructor ${this.#rate}`;
+  method() {
+    return this.#rate;
+  }
 }
 const { outerArguments } = function () {
   return { outerArguments: () => arguments.length };
@@ -220,12 +231,12 @@ function functions(call: string, take: (func: never) => unknown): Row[] {
       "Cannot send 'outerArguments' to a worker as it uses 'arguments' that are not its own, as those of an arrow function are: " +
       `name its parameters, or ${ADVICE}`,
     ],
-    [
-      `${call}(() => this.#rate)`,
-      () => take(wrong(new Private().task)),
+    ...(["task", "other", "method"] as const).map((name): Row => [
+      `${call}(the ${name} with a private name)`,
+      () => take(wrong(new Private()[name])),
       TypeError,
-      "Cannot send 'task' to a worker as it uses '#rate', which there is only within a class: give it what it needs as arguments",
-    ],
+      `Cannot send '${name}' to a worker as it uses '#rate', which there is only within a class: give it what it needs as arguments`,
+    ]),
     [
       `${call}(an accessor)`,
       () => take(wrong(getter)),

@@ -190,7 +190,7 @@ function expression(func: Task, text: string): string {
   if (/\bimport\s*\.\s*meta\b/.test(text)) {
     throw new TypeError(`Cannot send '${name}' to a worker as it uses 'import.meta', which there is only within a module: ${advice}`);
   }
-  const [privateName] = outerPrivateNames(text);
+  const privateName = outerPrivateName(candidates);
   if (privateName !== undefined) {
     throw new TypeError(
       `Cannot send '${name}' to a worker as it uses '${privateName}', which there is only within a class: give it what it needs as arguments`,
@@ -217,10 +217,20 @@ export function usesOuterArguments(expression: string): boolean {
   return /\barguments\b/.test(expression) && isExpression(expression) && !isExpression(`class { field = (${expression}\n) }`);
 }
 
-/** The private names that this uses of a class around it; none if that is not why it is no expression. */
-function outerPrivateNames(text: string): string[] {
-  const names = [...new Set(text.match(/#[\p{ID_Start}$_][\p{ID_Continue}$]*/gu))];
-  return isExpression(`class { ${names.join("; ")}; field = (${text}\n) }`) ? names : [];
+/**
+ * A private name that one of these uses of a class around it; undefined if that is not why none of them is an expression. What looks like one
+ * may be part of a string, or of a class within.
+ */
+function outerPrivateName(candidates: readonly string[]): string | undefined {
+  const names = new Set(candidates.join("\n").match(/#[\p{ID_Start}$_][\p{ID_Continue}$]*/gu));
+  // No class may have it.
+  names.delete("#constructor");
+  for (const candidate of candidates) {
+    const isExpressionAmid = (fields: readonly string[]): boolean =>
+      isExpression(`class { ${fields.join("; ")}; field = (${candidate}\n) }`);
+    if (isExpressionAmid([...names])) return [...names].find((name) => !isExpressionAmid([...names].filter((other) => other !== name)));
+  }
+  return undefined;
 }
 
 /** Whether this parses; nothing of it is run. */
