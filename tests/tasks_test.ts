@@ -288,17 +288,53 @@ Deno.test("A function by source that uses the 'this' around it is told that it h
     `Cannot destructure property 'rate' of 'this' as it is undefined${hint}`,
     `Cannot read properties of undefined (reading 'rate')${hint}`,
   ]);
-  // What has another reason is left as it is.
-  const other = (x?: { rate: number }) => ({ rate: 1, own: () => x!.rate }).own();
-  assertEquals((await errorOf(pool, other)).message, "Cannot read properties of undefined (reading 'rate')");
-  const within = () =>
+});
+
+Deno.test("A function by source in which something else is undefined is told nothing of 'this'", async () => {
+  type Given = { rate: number };
+  const arrow = (x?: Given) => ({ rate: 1, own: () => x!.rate }).own();
+  const inClass = (x?: Given) =>
     new class {
       rate = 1;
-      own(x?: { rate: number }) {
+      own() {
         return this.rate + x!.rate;
       }
     }().own();
-  assertEquals((await errorOf(pool, within)).message, "Cannot read properties of undefined (reading 'rate')");
+  const inFunction = (x?: Given) => {
+    function own(this: Given) {
+      return this.rate;
+    }
+    return own.call({ rate: 1 }) + x!["rate"];
+  };
+  const inObject = (x?: Given) =>
+    ({
+      rate: 1,
+      own() {
+        return this.rate + x!.rate;
+      },
+    }).own();
+  const longer = (x?: Given) =>
+    ({
+      rates: 1,
+      own() {
+        return this.rates + x!["rate"];
+      },
+    }).own();
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  for (const task of [arrow, inClass, inFunction, inObject, longer]) {
+    assertEquals((await errorOf(pool, task)).message, "Cannot read properties of undefined (reading 'rate')", task.name);
+  }
+  const unbound = () => {
+    const { own } = new class {
+      rate = 1;
+      own() {
+        const { rate } = this;
+        return rate;
+      }
+    }();
+    return own();
+  };
+  assertEquals((await errorOf(pool, unbound)).message, "Cannot destructure property 'rate' of 'this' as it is undefined.");
 });
 
 for (const backend of ["worker", "killable"] as const) {

@@ -343,12 +343,18 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return thrown;
   }
 
-  /** Whether this is the message of an error about the `this` of that function. Within a class there is one. */
+  /**
+   * Whether this is the message of an error about the `this` of that function, as far as its text tells: functions and classes within may
+   * have one, and the property may be looked for in something else.
+   */
   function lacksThis(message: string, func: Func | undefined): boolean {
+    const own = String(func).replace(/^(?:async\s+)?function\b/, "");
+    if (/\b(?:class|function)\b/.test(own)) return false;
+    if (/^Cannot destructure property '.+' of 'this' as it is undefined\.$/.test(message)) return /=\s*this\b/.test(own);
     const [, property] = /^Cannot (?:read|set) properties of undefined \((?:reading|setting) '(.+)'\)$/.exec(message) ?? [];
-    if (property === undefined) return /^Cannot destructure property '.+' of 'this' as it is undefined\.$/.test(message);
-    const text = String(func);
-    return text.includes(`this.${property}`) && !/\bclass\b/.test(text);
+    const properties = own.matchAll(/(?<=((?<![\w$])this)?\s*)\.\s*([\p{ID_Start}$_][\p{ID_Continue}$]*)/gu);
+    const holders = [...properties].filter(([, , name]) => name === property);
+    return holders.length > 0 && holders.every(([, holder]) => holder !== undefined);
   }
 
   /** What a task sees of its job. */
