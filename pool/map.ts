@@ -324,9 +324,9 @@ function averageSize(values: ArrayLike<unknown>): number {
   if (values.length === 0 || ArrayBuffer.isView(values)) return 8;
   try {
     const size = sizeOf(values, 3) / values.length;
-    return size > 0 ? size : 8;
+    // A proxy may say anything, or throw.
+    return size > 0 && size < Infinity ? size : 8;
   } catch {
-    // A proxy may throw.
     return 8;
   }
 }

@@ -657,6 +657,13 @@ Deno.test("ProcessPool.map() takes items that do not answer what they are like f
   }
 });
 
+Deno.test("ProcessPool.map() goes on behind items that say they are endless, with a buffer that is given", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline" });
+  const endless = new Proxy([1], { get: (list, key) => key === "length" ? Infinity : Reflect.get(list, key) });
+  const outcomes = pool.map((x: unknown) => typeof x, new Array(100).fill(endless), { buffer: 10 });
+  assertEquals(await within(Array.fromAsync(outcomes)), new Array(100).fill("object"));
+});
+
 const text = "x".repeat(65_536);
 const large: [string, unknown][] = [
   ["texts", text],
