@@ -24,7 +24,8 @@ export interface MapOptions {
    * chunks.
    *
    * @default {16384 * maxWorkers * jobsPerWorker; while a typed array gives numbers, which are small, four times as many; of large items, or
-   * results, as many as have 128 MB, as far as that is easily told, and at least as many as are in flight}
+   * results, as many as have 128 MB, or with more than four jobs at a time 32 MB for each, as far as that is easily told, and at least as many
+   * as are in flight}
    */
   buffer?: number | undefined;
   /**
@@ -971,7 +972,10 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   /** Whether another chunk may be read: the consumer is not too far behind, and neither are the workers. */
   #hasRoom(): boolean {
     const { chunksInFlight, mostAhead } = this.#options;
-    const buffer = Math.min(this.#buffer, Math.max(mostAhead / this.#itemSize, chunksInFlight * this.#chunkSize));
+    // Large items in flight to many workers may have all of those bytes; with no others read, these would stand idle behind each that takes a
+    // little longer.
+    const rounds = Math.max(this.#chunkSize, READY_ROUNDS * Math.min(this.#chunkSize, LARGEST_SIZE / this.#itemSize));
+    const buffer = Math.min(this.#buffer, Math.max(mostAhead / this.#itemSize, chunksInFlight * rounds));
     const unread = buffer - (this.#read - this.#consumed);
     const unfetched = READY_ROUNDS * chunksInFlight * this.#chunkSize - this.#readyItems;
     return Math.min(unread, unfetched) >= this.#chunkSize && this.#inFlight < chunksInFlight;

@@ -976,3 +976,20 @@ for (const chunkSize of ["auto", 3] as const) {
     }
   });
 }
+
+Deno.test("ProcessPool.map() of large results reads so far ahead that many workers do not stand idle behind one", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 16, backend: "inline" });
+  // They are there once.
+  const megabytes = new Uint8Array(2 ** 22);
+  const held = Promise.withResolvers<Uint8Array>();
+  const naturals = new Naturals();
+  const results = pool.map((n: number) => n === 0 ? held.promise : megabytes, naturals);
+  const first = results.next();
+  // Only 32 can be in flight.
+  await until(() => naturals.read > 100);
+  for (let i = 0; i < 300; i++) await turn();
+  assert(naturals.read <= 16 * 8, `${naturals.read} were read`);
+  held.resolve(megabytes);
+  await within(first);
+  await results.return!();
+});
