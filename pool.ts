@@ -80,8 +80,9 @@ export interface ShutdownOptions {
  * Handing over a tiny call takes longer than running it, so the tiny calls of a turn are handed over together: the first at once, then so
  * many of the others at a time, or as many as take so many ms if those are fewer, and the rest at the end of the turn (after the
  * microtasks, where the caller submits each in a turn of its own). Fewer together, and there is more to do for each; more, and workers
- * wait. A job that is not tiny, or of another task, has all that was gathered sent at once: its caller may be about to compute, or to wait
- * for it. While no worker has room, everything is gathered: looking for room in vain takes as long as a tiny call.
+ * wait. Any other job, be it a call of a task whose calls were not tiny before, has all that was gathered sent at once: its caller may be
+ * about to compute, or to wait for it. While no worker has room, everything is gathered: looking for room in vain takes as long as a tiny
+ * call.
  */
 const TOGETHER = 64, TIME_TOGETHER = 0.32;
 

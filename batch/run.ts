@@ -115,7 +115,7 @@ export interface RunCounts {
 interface Active {
   part: Part;
   lane: Lane;
-  /** How many records come before the one that the last worker ran when it died; -1 if none has died. */
+  /** How many records come before the one that a worker ran when it died; -1 if there is none such before the next. */
   before: number;
   /** What that record has failed with for good. */
   verdict: Verdict | undefined;

@@ -5,8 +5,8 @@ import { Chunk } from "../pool/map.ts";
 import { within } from "./fixtures.ts";
 
 /**
- * What a call costs, counted and not timed: a regression shows on any machine. The bounds are several times what is counted today, since a worker
- * that the machine does not let run goes back to its event loop, and costs a message then.
+ * What a call costs, counted and not timed: a regression shows on any machine. The bounds of messages and wakes are several times what is
+ * counted today, since a worker that the machine does not let run goes back to its event loop, and costs a message then.
  */
 
 const JOBS = 20_000;

@@ -57,7 +57,7 @@ export interface TaskMessage {
   text?: string;
   /** The function itself: only where nothing has to be copied. It comes with every message, and is not kept. */
   func?: (...args: unknown[]) => unknown;
-  /** Whether calls of it have gone beside messages. The worker does not need to know. */
+  /** Whether calls of it were tiny when some were sent. The worker does not need to know. */
   isSmall?: boolean;
 }
 
