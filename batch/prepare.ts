@@ -1,6 +1,6 @@
 import type { TaskRef } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
-import { usesOuterArguments } from "../worker/tasks.ts";
+import { outerPrivateName, usesOuterArguments } from "../worker/tasks.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { type BatchInput, hashOf, joined, type Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
@@ -92,7 +92,13 @@ function checkedText(text: string): string {
     new Function(`"use strict"; return (${text}\n)`);
     if (!/^class\b|\{\s*\[native code\]\s*\}$/.test(text)) return text;
   } catch {
-    // It is a method, or an accessor.
+    // It is a method, or an accessor, or uses what there is only within its class.
+  }
+  const privateName = outerPrivateName([text]);
+  if (privateName !== undefined) {
+    throw new TypeError(
+      `Cannot run batch as its task uses '${privateName}', which there is only within a class: export a function from a module, and give the module's address`,
+    );
   }
   throw new TypeError(
     "Cannot run batch as the text of its task is not that of a function: export a function from a module, and give the module's address",

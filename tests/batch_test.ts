@@ -172,6 +172,15 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
     TypeError,
     "Cannot run batch as its task uses 'arguments' that are not its own, as those of an arrow function are: name its parameters",
   );
+  class Private {
+    #rate = 2;
+    task = (x: number) => x * this.#rate;
+  }
+  await assertFails(
+    () => run(new Private().task, { input, output }),
+    TypeError,
+    "Cannot run batch as its task uses '#rate', which there is only within a class: export a function from a module, and give the module's address",
+  );
   await assertFails(
     () => run(Math.max, { input, output }),
     TypeError,

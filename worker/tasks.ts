@@ -221,7 +221,7 @@ export function usesOuterArguments(expression: string): boolean {
  * A private name that one of these uses of a class around it; undefined if that is not why none of them is an expression. What looks like one
  * may be part of a string, or of a class within.
  */
-function outerPrivateName(candidates: readonly string[]): string | undefined {
+export function outerPrivateName(candidates: readonly string[]): string | undefined {
   const names = new Set(candidates.join("\n").match(/#[\p{ID_Start}$_][\p{ID_Continue}$]*/gu));
   // No class may have it.
   names.delete("#constructor");
