@@ -1,3 +1,4 @@
+import type { lackOf } from "../worker/lack.ts";
 import type { LaneMemory, LAYOUT, SlowRecord } from "./lane.ts";
 import type { rowEnd } from "./rows.ts";
 
@@ -82,6 +83,8 @@ export interface RunnerParts extends RunnerOptions {
   task(record: unknown): unknown;
   /** Whether the task was sent as its text. */
   bySource: boolean;
+  /** What an error of such a task is about. */
+  lackOf: typeof lackOf;
   /** The fields of one CSV record. */
   parseCsv: ((text: string) => { fields: string[]; error: string | undefined }) | undefined;
   /** Where a row of CSV ends. */
@@ -95,7 +98,7 @@ export interface RunnerParts extends RunnerOptions {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function createRangeRunner(parts: RunnerParts): RangeRunner {
-  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, bySource, parseCsv, rowEnd } = parts;
+  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, bySource, lackOf, parseCsv, rowEnd } = parts;
   const {
     banks: BANKS,
     bankWords: BANK_WORDS,
@@ -111,8 +114,6 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
    * garbage that V8 makes its heap larger, again and again over a hundred million records.
    */
   const BLOCK = 2 ** 14;
-  /** What is said of a name that is not there for a task that was sent as its text. */
-  const UNSEEN = / is not defined$|^Cannot access '(name|location)' before initialization$/;
   /**
    * A range whose output or errors have grown to this returns early. Less, and ranges with large results are cut in many parts; more, and
    * lanes take more memory.
@@ -224,10 +225,12 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     try {
       if (thrown instanceof Error) {
         const message = textOf(thrown.message ?? "");
-        const isOutside = bySource && thrown instanceof ReferenceError && UNSEEN.test(message);
-        const advice = "export it from a module, and give the module's address";
-        const hint = isOutside ? `; a function that is sent as its text cannot see the variables and imports around it: ${advice}` : "";
-        return { name: textOf(thrown.name ?? ""), message: message + hint, stack: stackOf(thrown) };
+        const lack = bySource ? lackOf(thrown, task) : undefined;
+        const fact = lack === "this" ? "has no 'this'" : "cannot see the variables and imports around it";
+        const hint = `; a function that is sent as its text ${fact}: export it from a module, and give the module's address`;
+        // V8 ends one of these messages in a full stop.
+        const said = lack === undefined ? message : message.replace(/\.?$/, hint);
+        return { name: textOf(thrown.name ?? ""), message: said, stack: stackOf(thrown) };
       }
       return { name: typeof thrown, message: textOf(thrown), stack: "" };
     } catch {

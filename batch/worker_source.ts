@@ -7,6 +7,7 @@
  */
 
 import { dataUrl } from "../worker/inside.ts";
+import { lackOf } from "../worker/lack.ts";
 import { standingAlone } from "../worker/tasks.ts";
 import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
 import type { LaneMemory } from "./lane.ts";
@@ -14,9 +15,10 @@ import { rowEnd } from "./rows.ts";
 
 /** What the initializer is given. */
 export interface WorkerSetup {
-  /** The text of {@linkcode createRangeRunner}, and that of {@linkcode rowEnd}. */
+  /** The text of {@linkcode createRangeRunner}, and those of {@linkcode rowEnd} and {@linkcode lackOf}. */
   source: string;
   rows: string;
+  lack: string;
   options: RunnerOptions;
   /** The module as the user knows it; undefined for a function that is sent as its text. */
   module: string | undefined;
@@ -48,9 +50,9 @@ export function taskModuleUrl(task: { module: string } | { text: string }, csv: 
 }
 
 /** What the initializer is given, but for what is the same in all batches. */
-export function workerSetup(setup: Omit<WorkerSetup, "source" | "rows">): WorkerSetup {
+export function workerSetup(setup: Omit<WorkerSetup, "source" | "rows" | "lack">): WorkerSetup {
   const sourceOf = (func: unknown) => `(${func})\n//# sourceURL=process-pool/batch`;
-  return { ...setup, source: sourceOf(createRangeRunner), rows: sourceOf(rowEnd) };
+  return { ...setup, source: sourceOf(createRangeRunner), rows: sourceOf(rowEnd), lack: sourceOf(lackOf) };
 }
 
 /** What the module of {@linkcode taskModuleUrl} leaves, and what the initializer makes of it. */
@@ -63,7 +65,7 @@ interface Left {
 }
 
 /** The initializer of the workers. This function is sent as its text: it refers to nothing outside itself. */
-export function prepareWorker({ source, rows, options, module, task: name }: WorkerSetup): void {
+export function prepareWorker({ source, rows, lack, options, module, task: name }: WorkerSetup): void {
   const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
   const { tasks, papa } = left;
   const names = Object.keys(tasks).filter((each) => typeof tasks[each] === "function");
@@ -95,6 +97,7 @@ export function prepareWorker({ source, rows, options, module, task: name }: Wor
     ...options,
     task: task as (record: unknown) => unknown,
     bySource: module === undefined,
+    lackOf: (0, eval)(lack) as typeof lackOf,
     parseCsv,
     rowEnd: (0, eval)(rows) as typeof rowEnd,
   });

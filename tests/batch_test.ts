@@ -405,6 +405,32 @@ for (const format of ["ndjson", "csv"]) {
   });
 }
 
+Deno.test(`batch() tells a function that is sent as its text that it has no 'this' ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", "1\n");
+  class Service {
+    rate = 2;
+    read = (x: number) => x * this.rate;
+    take = (x: number) => {
+      const { rate } = this;
+      return x * rate;
+    };
+    other = (x: { rate?: { factor: number } }) => x.rate!.factor;
+  }
+  const { read, take, other } = new Service();
+  const hint = "; a function that is sent as its text has no 'this': export it from a module, and give the module's address";
+  for (
+    const [task, message] of [
+      [read, `Cannot read properties of undefined (reading 'rate')${hint}`],
+      [take, `Cannot destructure property 'rate' of 'this' as it is undefined${hint}`],
+      [other, "Cannot read properties of undefined (reading 'factor')"],
+    ] as const
+  ) {
+    await run(task as (x: number) => number, { input, output: folder.of("out"), overwrite: true });
+    assertEquals(folder.json("out.errors.ndjson")[0].error.message, message);
+  }
+});
+
 Deno.test(`batch() refuses a task that is a generator ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", "1\n");

@@ -3,6 +3,7 @@ import { WorkerDiedError } from "../errors.ts";
 import { type Clock, realClock } from "../pool/clock.ts";
 import { Chunk, type ChunkListener, type MapHost, MapRun, resolveMapOptions } from "../pool/map.ts";
 import { encodeError } from "../worker/encode_error.ts";
+import { lackOf } from "../worker/lack.ts";
 import { decodeError } from "../worker/decode_error.ts";
 import { CLAIM_WORDS, type FromRuntime, type ItemsMessage, NO_MORE, SENT, type TaskMessage } from "../worker/protocol.ts";
 import { createRuntime } from "../worker/runtime.ts";
@@ -80,6 +81,7 @@ async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
         dead = diesNext;
       },
       encode: encodeError,
+      lackOf,
       imports: [],
     });
     runtime.receive({ type: "load", claims, capacity: 1, times: undefined });

@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Lane, LAYOUT } from "../batch/lane.ts";
 import { rowEnd } from "../batch/rows.ts";
 import { createRangeRunner, type Piece, type RunnerLimits, type RunnerParts } from "../batch/range_runner.ts";
+import { lackOf } from "../worker/lack.ts";
 import { granted } from "./fixtures.ts";
 import { seeded } from "./helpers.ts";
 
@@ -29,6 +30,7 @@ function runner(parts: Partial<RunnerParts>) {
     heap: Infinity,
     task: (x) => x,
     bySource: false,
+    lackOf,
     delimiter: ",",
     parseCsv: undefined,
     rowEnd,

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertThrows } from "@std/assert";
 import { decodeError } from "../worker/decode_error.ts";
 import { encodeError } from "../worker/encode_error.ts";
+import { lackOf } from "../worker/lack.ts";
 import {
   CLAIM_WORDS,
   FINISHED,
@@ -27,6 +28,7 @@ function start(namespace: Record<string, unknown> = {}, places = 1, reuse?: (buf
     ...reuse && { reuse },
     post: (message) => void told.push(structuredClone(message)),
     encode: encodeError,
+    lackOf,
     imports: [() => Promise.resolve(namespace)],
   });
   const claims = new Int32Array(places * CLAIM_WORDS);

@@ -1,3 +1,4 @@
+import { lackOf } from "./lack.ts";
 import type { FromRuntime, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 import { createRuntime, type Runtime } from "./runtime.ts";
 import { soon } from "./soon.ts";
@@ -26,6 +27,7 @@ class InlineThread implements Thread {
     this.#runtime = createRuntime({
       post: (message) => this.#answered(message),
       encode: (raw) => ({ raw }),
+      lackOf,
       imports: modules.map(({ url, exports }) => async () => exports ?? await import(url)),
     });
     queueMicrotask(() => {

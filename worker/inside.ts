@@ -9,6 +9,7 @@
  */
 
 import { encodeError } from "./encode_error.ts";
+import { lackOf } from "./lack.ts";
 import { openLine } from "./line_end.ts";
 import type { LockManager } from "./locks.ts";
 import { workerMain } from "./main.ts";
@@ -19,6 +20,7 @@ import { openSharedQueue } from "./shared_queue.ts";
 export interface RuntimeParts {
   createRuntime: typeof createRuntime;
   encodeError: typeof encodeError;
+  lackOf: typeof lackOf;
   openLine: typeof openLine;
   openSharedQueue: typeof openSharedQueue;
 }
@@ -50,7 +52,7 @@ let source: string | undefined;
 
 /** The text of what all workers are. */
 export function workerSource(): string {
-  const parts = Object.entries({ createRuntime, encodeError, openLine, openSharedQueue }).map(([name, part]) => `${name}: ${part}`);
+  const parts = Object.entries({ createRuntime, encodeError, lackOf, openLine, openSharedQueue }).map(([name, part]) => `${name}: ${part}`);
   // Strict, as it is written: what a task calls or is called by would show it the arguments of other functions.
   return source ??= `"use strict";((connection) => (${workerMain})({ ${parts.join(", ")} }, connection))
 //# sourceURL=process-pool/worker`;

@@ -13,7 +13,7 @@ import type { RuntimeHost } from "./runtime.ts";
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export async function workerMain(
-  { createRuntime, encodeError, openLine, openSharedQueue }: RuntimeParts,
+  { createRuntime, encodeError, lackOf, openLine, openSharedQueue }: RuntimeParts,
   { port, lock, imports, killable, isHeapFull }: Connection,
 ): Promise<void> {
   type Func = (this: unknown, ...args: never[]) => unknown;
@@ -50,6 +50,7 @@ export async function workerMain(
       line?.posted(message);
     },
     encode: (thrown, exportedClass) => encodeError(thrown, exportedClass, platform),
+    lackOf,
     imports: imports.map((module) => () => load(module)),
     reuse: (buffer) => line!.reuse(buffer),
     hasRoom: () => line?.resume(),

@@ -1,3 +1,4 @@
+import type { lackOf } from "./lack.ts";
 import type { ErrorMessage, ExportMessage, FromRuntime, ItemsMessage, TaskMessage, Thrown, TimesMemory, ToRuntime } from "./protocol.ts";
 
 /** What {@linkcode createRuntime} needs of the thread that it is in. */
@@ -11,6 +12,8 @@ export interface RuntimeHost {
   returned?(run: number, value: unknown, transfer?: Transferable[]): boolean;
   /** Makes something thrown fit to be sent. */
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
+  /** What an error of a task by source is about. */
+  lackOf: typeof lackOf;
   /** Import the task modules. */
   imports: (() => Promise<Record<string, unknown>>)[];
   /**
@@ -318,16 +321,17 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function explained(thrown: unknown, func?: Func): unknown {
-    const unseen = / is not defined$|^Cannot access '(name|location)' before initialization$/;
     // The address of what a worker begins with.
     const ownAddress = /"data:text\/javascript,[^"]*"/;
     const thisless = "a function that is sent by source has no 'this': give it what it needs as arguments";
     const others = modules.length > 0 ? ", none of which exports this very function" : "";
     const advice = `export it from a module and name that in the pool's 'modules'${others}`;
     try {
-      if (thrown instanceof ReferenceError && unseen.test(thrown.message)) {
+      if (!(thrown instanceof Error)) return thrown;
+      const lack = host.lackOf(thrown, func);
+      if (lack === "variable") {
         thrown.message += `; a function that is sent by source cannot see the variables and imports around it: ${advice}`;
-      } else if (thrown instanceof TypeError && lacksThis(thrown.message, func)) {
+      } else if (lack === "this") {
         // The platform ends one of them in a full stop.
         thrown.message = thrown.message.replace(/\.?$/, `; ${thisless}`);
       } else if (thrown instanceof TypeError && ownAddress.test(thrown.message)) {
@@ -341,20 +345,6 @@ export function createRuntime(host: RuntimeHost): Runtime {
       // It is frozen, or answers with an error of its own: it goes as it is.
     }
     return thrown;
-  }
-
-  /**
-   * Whether this is the message of an error about the `this` of that function, as far as its text tells: functions and classes within may
-   * have one, and the property may be looked for in something else.
-   */
-  function lacksThis(message: string, func: Func | undefined): boolean {
-    const own = String(func).replace(/^(?:async\s+)?function\b/, "");
-    if (/\b(?:class|function)\b/.test(own)) return false;
-    if (/^Cannot destructure property '.+' of 'this' as it is undefined\.$/.test(message)) return /=\s*this\b/.test(own);
-    const [, property] = /^Cannot (?:read|set) properties of undefined \((?:reading|setting) '(.+)'\)$/.exec(message) ?? [];
-    const properties = own.matchAll(/(?<=((?<![\w$])this)?\s*)\.\s*([\p{ID_Start}$_][\p{ID_Continue}$]*)/gu);
-    const holders = [...properties].filter(([, , name]) => name === property);
-    return holders.length > 0 && holders.every(([, holder]) => holder !== undefined);
   }
 
   /** What a task sees of its job. */

@@ -202,8 +202,8 @@ function expression(func: Task, text: string): string {
 /**
  * The expression of a function as it is evaluated in a worker, where what is around it is nothing of its own. It is within a function, so
  * that an arrow function has no `this`, as others have none: that would be the global object, and what it looks for there undefined. Any
- * worker has something called `name` and `location`, which would be taken for variables that were not sent: these throw, as others do. (The
- * messages of V8 are known to `explained` in runtime.ts, and to `explain` in range_runner.ts.)
+ * worker has something called `name` and `location`, which would be taken for variables that were not sent: these throw, as others do. (What
+ * V8 says then is known to lack.ts.)
  */
 export function standingAlone(expression: string): string {
   return `(function () { "use strict"; return (${expression}\n); let name, location; })()`;
