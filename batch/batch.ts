@@ -99,7 +99,7 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
     throw new BatchError(`Cannot run batch as the errors file '${errors}' exists: move it away, or name another one`);
   }
   const coverages = plan.sources.map(() => new Coverage());
-  plan = { ...plan, sources: readHere(plan.sources, coverages) };
+  plan = { ...plan, sources: readHere(plan.sources) };
   return await withWorkers(plan, async (workers) => {
     using errorsFile = errors === undefined
       ? undefined
@@ -139,7 +139,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
     await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
     return summary;
   }
-  plan = { ...plan, sources: readHere(plan.sources, coverages) };
+  plan = { ...plan, sources: readHere(plan.sources) };
   return await withWorkers(plan, async (workers) => {
     // Until here nothing of an earlier run has been touched.
     if (!await taskIsLoaded(workers.pool, plan.options.signal)) return await stoppedSummary(plan, paths, before);

@@ -1,6 +1,5 @@
 import { globToRegExp } from "@std/path/glob-to-regexp";
 import { show } from "../pool/checks.ts";
-import type { Coverage } from "./coverage.ts";
 import { BatchError, explained } from "./errors.ts";
 import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
@@ -123,16 +122,10 @@ const MANY = 1000;
  */
 const BYTES_PER_INPUT = 64;
 
-/**
- * The inputs, as they are to be read: small ones by this thread, if there are many. One of which something is done already is left to the
- * workers, as what they do of it may end within a line.
- */
-export function readHere(sources: readonly Source[], coverages: readonly Coverage[]): Source[] {
+/** The inputs, as they are to be read: small ones by this thread, if there are many. */
+export function readHere(sources: readonly Source[]): Source[] {
   const small = sources.length < MANY ? 0 : sources.length * BYTES_PER_INPUT;
-  return sources.map((source, i) => {
-    const isHere = source.ranges && source.size! < small && coverages[i]!.bytes === 0;
-    return isHere ? { ...source, ranges: false } : source;
-  });
+  return sources.map((source) => source.ranges && source.size! < small ? { ...source, ranges: false } : source);
 }
 
 /** So much of a file is read at once by this thread. Less, and there are more calls; more only takes memory. */

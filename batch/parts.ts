@@ -81,6 +81,8 @@ interface BlocksOptions extends Omit<DivideOptions, "passed" | "begun"> {
 
 async function* blocks(source: Source, coverage: Coverage, options: BlocksOptions): AsyncGenerator<Divided> {
   const { format, delimiter, chunk, block: size, fields, passed, begin, begun, enough } = options;
+  // A file that is done is not opened again.
+  if (source.size !== undefined && coverage.gaps(source.size).length === 0) return;
   const csv = format === "csv" ? delimiter : undefined;
   let header: string[] | undefined;
   let gaps: ReturnType<Coverage["gaps"]> | undefined;
@@ -111,12 +113,18 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
     // Of a stream it is not known where it ends.
     gaps ??= coverage.gaps(Infinity);
     for (const gap of gaps) {
-      const start = Math.max(gap.start, block.offset);
-      const stop = Math.min(gap.end, length);
-      if (start >= stop) continue;
-      if (csv === undefined && start > block.offset && block.bytes[start - block.offset - 1] !== 10) {
-        throw notTheSame(source, `has no line that begins at byte ${start}, up to which it is done`);
+      const from = Math.max(gap.start, block.offset);
+      const to = Math.min(gap.end, length);
+      if (from >= to) continue;
+      const [start, stop] = csv === undefined ? [lineBegin(block, from), lineBegin(block, to)] : [from, to];
+      // Of a file, workers may have done what they read themselves: the lines that begin in a range, be it within a line that it ends.
+      if (source.size === undefined && start > from) {
+        throw notTheSame(source, `has no line that begins at byte ${from}, up to which it is done`);
       }
+      if (source.size === undefined && stop > to) {
+        throw notTheSame(source, `has no line that begins at byte ${to}, from which on it is done`);
+      }
+      if (start > from) passed({ start: from, end: Math.min(start, to), lines: 0 });
       const bytes = block.bytes.subarray(0, stop - block.offset);
       for (let at = start, end = stop; at < stop; at = end) {
         const wanted = chunk(Infinity);
@@ -124,13 +132,18 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
         const whole = block.torn || stop - at < 2 * wanted;
         end = whole ? stop : block.offset + recordsEnd(bytes, at - block.offset, { least: wanted, csv });
         const piece = { input: source.name, bytes: bytes.slice(at - block.offset, end - block.offset), offset: at, end, header };
-        yield { start: at, end, torn: block.torn, piece };
+        yield { start: at, end: Math.min(end, to), torn: block.torn, piece };
       }
     }
   }
   // What is done of it would be taken for what there is of this one.
   const before = Math.max(coverage.end, least);
   if (length < before && !enough.aborted) throw notTheSame(source, `ends at byte ${length}, and ${before} bytes of it were there before`);
+}
+
+/** Where the first line begins, from a byte of a block on, or the block ends. */
+function lineBegin({ offset, bytes }: Block, from: number): number {
+  return from === offset ? from : offset + (bytes.indexOf(10, from - offset - 1) + 1 || bytes.length);
 }
 
 /** Where the records end that begin here and have so many bytes at the least. */

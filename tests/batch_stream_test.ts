@@ -210,29 +210,68 @@ Deno.test(`batch() with 'resume' refuses another stream that ends within what th
   }
 });
 
-Deno.test("divide() refuses a stream that has no line where that of which some is done had one", async () => {
-  const coverage = new Coverage();
-  coverage.add({ start: 0, end: 2, lines: 1 });
-  const source = { name: "in", path: undefined, size: undefined, seen: undefined, ranges: false };
-  const parts = async (text: string) =>
-    await Array.fromAsync(
-      divide([{ ...source, open: () => Promise.resolve(streamOf(text)) }], [coverage], {
-        format: "lines",
-        delimiter: ",",
-        chunk: () => 1000,
-        block: () => 1000,
-        fields: () => Promise.resolve([]),
-        passed() {},
-        begins: new Map(),
-        begun() {},
-        enough: new AbortController().signal,
-      }),
-      ({ start, end }) => [start, end],
-    );
-  assertEquals(await parts("1\n2\n"), [[2, 4]]);
-  await assertRejects(
-    () => parts("12\n3\n"),
-    BatchError,
-    "Cannot go on as the input 'in' has no line that begins at byte 2, up to which it is done: give it once more from its begin",
+/** The parts of some lines of which some is done: each with its begin and end, and its text. */
+async function partsOf(text: string, { coverage, size }: { coverage: Coverage; size: number | undefined }) {
+  const source: Source = {
+    name: "in",
+    path: undefined,
+    size,
+    seen: size === undefined ? undefined : { size, changed: null, sample: "" },
+    ranges: false,
+    open() {
+      opened++;
+      return Promise.resolve(streamOf(text));
+    },
+  };
+  let opened = 0;
+  const parts = await Array.fromAsync(
+    divide([source], [coverage], {
+      format: "lines",
+      delimiter: ",",
+      chunk: () => 1000,
+      block: () => 1,
+      fields: () => Promise.resolve([]),
+      passed: (_, stretch) => coverage.add(stretch),
+      begins: new Map(),
+      begun() {},
+      enough: new AbortController().signal,
+    }),
+    ({ start, end, piece }) => [start, end, "bytes" in piece ? new TextDecoder().decode(piece.bytes) : undefined],
   );
+  return { parts, opened };
+}
+
+Deno.test("divide() refuses a stream that has no line where that of which some is done had one", async () => {
+  const done = (start: number, end: number) => {
+    const coverage = new Coverage();
+    coverage.add({ start, end, lines: 1 });
+    return { coverage, size: undefined };
+  };
+  assertEquals((await partsOf("1\n2\n", done(0, 2))).parts, [[2, 4, "2\n"]]);
+  assertEquals((await partsOf("1\n2\n3\n", done(2, 4))).parts, [[0, 2, "1\n"], [4, 6, "3\n"]]);
+  for (const [start, end, where] of [[0, 2, "2, up to which"], [1, 3, "1, from which on"]] as const) {
+    await assertRejects(
+      () => partsOf("12\n3\n", done(start, end)),
+      BatchError,
+      `Cannot go on as the input 'in' has no line that begins at byte ${where} it is done: give it once more from its begin`,
+    );
+  }
+});
+
+Deno.test("divide() goes on within a line of a file, where workers that read it themselves had left off", async () => {
+  const text = "12\n345\n6789\n0\n12345\n";
+  for (let start = 0; start < text.length; start++) {
+    for (let end = start + 1; end <= text.length; end++) {
+      const coverage = new Coverage();
+      coverage.add({ start, end, lines: 0 });
+      const { parts, opened } = await partsOf(text, { coverage, size: text.length });
+      // One that is done is not opened again.
+      assertEquals(opened, end - start === text.length ? 0 : 1);
+      // A line is of the range in which it begins.
+      const left = text.match(/.+\n/g)!.filter((line) => text.indexOf(line) < start || text.indexOf(line) >= end);
+      assertEquals(parts.map(([, , lines]) => lines).join(""), left.join(""));
+      for (const [start, end] of parts as [number, number][]) coverage.add({ start, end, lines: 0 });
+      assertEquals([coverage.first.end, coverage.pieces], [text.length, 0]);
+    }
+  }
 });
