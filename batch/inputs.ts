@@ -1,3 +1,4 @@
+import { isUint8Array } from "node:util/types";
 import { globToRegExp } from "@std/path/glob-to-regexp";
 import { show } from "../pool/checks.ts";
 import { BatchError, explained } from "./errors.ts";
@@ -245,7 +246,8 @@ async function uncompressed(stream: ReadableStream<Uint8Array>): Promise<Readabl
  */
 async function nextBytes(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<Uint8Array | undefined> {
   const { value, done } = await reader.read();
-  if (done || value instanceof Uint8Array) return value;
+  // Be it of another realm, as of `node:vm`.
+  if (done || isUint8Array(value)) return value;
   const error = new TypeError(`it has to give each part as a Uint8Array, and gave ${show(value)}`);
   reader.cancel(error).catch(() => {});
   throw error;

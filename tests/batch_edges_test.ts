@@ -1,3 +1,5 @@
+import { Buffer } from "node:buffer";
+import { runInNewContext } from "node:vm";
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { batch, BatchError, type BatchOptions, type BatchSummary } from "@procpool/process-pool/batch";
 import { readError, readErrors } from "../batch/record_errors.ts";
@@ -310,6 +312,16 @@ for (
     await within(cancelled.promise);
   });
 }
+
+Deno.test("batch() reads a stream of Uint8Arrays, be they of a class of their own, of another realm, or of shared memory", async () => {
+  const shared = new Uint8Array(new SharedArrayBuffer(2));
+  shared.set([51, 10]);
+  const parts = [Buffer.from("1\n"), runInNewContext("new Uint8Array([50, 10])"), shared];
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const written = new Response(readable).text();
+  await run(same, { input: ReadableStream.from(parts), output: writable, permissions: "inherit", workers: 1 });
+  assertEquals(await written, "1\n2\n3\n");
+});
 
 Deno.test("batch() that needs no more of its input cancels it", async () => {
   const cancelled = Promise.withResolvers<void>();
