@@ -19,6 +19,7 @@
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Interrupt } from "@procpool/process-pool";
+import { printError } from "@procpool/process-pool/executor";
 import manifest from "./deno.json" with { type: "json" };
 import { HELP, readArguments, type Request } from "./arguments.ts";
 import type { RedisConnection } from "./connection.ts";
@@ -61,8 +62,8 @@ export async function main(args: readonly string[]): Promise<number> {
 }
 
 const report = {
-  onError: (error: unknown) => console.error(`cluster: ${error instanceof Error ? error.message : error}`),
-  onWarning: (message: string) => console.error(`cluster: ${message}`),
+  onError: (error: unknown) => printError(`cluster: ${error instanceof Error ? error.message : error}`),
+  onWarning: (message: string) => printError(`cluster: ${message}`),
 };
 
 async function serveUntilStopped(request: Extract<Request, { action: "serve" }>): Promise<number> {

@@ -9,7 +9,7 @@ import {
   ProcessPool,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import { Checks, show } from "@procpool/process-pool/executor";
+import { Checks, printError, printWarning, show } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
 import {
@@ -222,8 +222,8 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
     payloads,
     release,
     openTimeout = OPEN_TIMEOUT,
-    onError = (error: unknown) => console.error(error),
-    onWarning = (message: string) => console.warn(message),
+    onError = printError,
+    onWarning = printWarning,
   } = checks.options(options, OPTIONS);
   checkedQueue(ACTION, queue);
   checkedTasks(ACTION, tasks);

@@ -11,7 +11,7 @@ import {
   type TaskRef,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import { Checks, FutureMaker, type Outcome, show } from "@procpool/process-pool/executor";
+import { Checks, FutureMaker, type Outcome, printError, printWarning, show } from "@procpool/process-pool/executor";
 import { checkedQueue, connect, plain, type RedisConnection, resolveConnection } from "./connection.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
 import { OPEN_TIMEOUT } from "./host.ts";
@@ -226,8 +226,8 @@ export class ClusterPool implements AsyncDisposable {
       release,
       openTimeout = OPEN_TIMEOUT,
       onRedelivered = () => {},
-      onError = (error: unknown) => console.error(error),
-      onWarning = (message: string) => console.warn(message),
+      onError = printError,
+      onWarning = printWarning,
     } = checks.options(options, OPTIONS);
     checkedTasks(ACTION, tasks);
     checks.milliseconds("openTimeout", openTimeout);

@@ -6,6 +6,7 @@ import type { Callbacks } from "./callbacks.ts";
 import { show, textOf } from "./checks.ts";
 import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
+import { printWarning } from "./print.ts";
 import { Rounds } from "./rounds.ts";
 import { type Answer, JobTicket, type Ticket } from "./ticket.ts";
 
@@ -631,7 +632,7 @@ export class Crew {
   #warnOfStuck(): void {
     if (this.#warned) return;
     this.#warned = true;
-    console.warn(
+    printWarning(
       "process-pool: a worker was stopped and runs on, as Deno cannot stop a Web Worker that is busy. It burns a core and keeps the program " +
         `from ending. A pool with backend: "killable" can stop it; 'stats().unstoppable' counts such workers.`,
     );

@@ -11,6 +11,7 @@ import { type Clock, realClock } from "./clock.ts";
 import { Measurement } from "./measurement.ts";
 import type { PoolObserver } from "./observation.ts";
 import { checkPermissions, checkReadable } from "./permissions.ts";
+import { printError } from "./print.ts";
 import { openTrace } from "./trace.ts";
 
 /**
@@ -333,15 +334,6 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   // Last, as it creates a file, which is not to be there if anything else is wrong.
   const writer = trace === undefined ? undefined : openTrace(trace, resolved.onError);
   return { ...resolved, tasks, measurement, observers: [...given, measurement, writer].filter((each) => each !== undefined) };
-}
-
-/** Prints an error, where that can be. */
-function printError(error: unknown): void {
-  try {
-    console.error(error);
-  } catch {
-    // Deno throws where the disk of stderr is full: nobody would hear of that either, and it is no reason for a program to end.
-  }
 }
 
 function resolveModule(given: unknown, index: number): KnownModule {

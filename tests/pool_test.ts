@@ -634,6 +634,22 @@ Deno.test("ProcessPool warns once of workers that cannot be stopped, and names t
   assert(stdout.startsWith("1 process-pool: a worker was stopped and runs on") && stdout.includes('backend: "killable"'), stdout);
 });
 
+Deno.test("ProcessPool goes on where a warning cannot be printed (needs --allow-run and --allow-read)", {
+  ignore: !granted("run") || !granted("read"),
+}, async () => {
+  const source = `
+    import { ProcessPool } from "@procpool/process-pool";
+    const pool = new ProcessPool({ maxWorkers: 2 });
+    console.warn = () => {
+      setTimeout(() => Deno.exit(5), 0);
+      throw new Error("No space left on device");
+    };
+    ${BURN}
+    for (const future of futures) future.cancel({ force: true });
+  `;
+  assertEquals((await runProgram(source)).code, 5);
+});
+
 Deno.test(
   "ProcessPool asks for no permission by itself, so that no program waits at a terminal (needs --allow-run, --allow-read and --allow-write)",
   { ignore: !granted("run") || !granted("read") || !granted("write") },

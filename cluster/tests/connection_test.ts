@@ -318,6 +318,24 @@ Deno.test("ClusterPool.open() and serve() reject with what 'onWarning' throws, a
   }
 });
 
+Deno.test("ClusterPool.open() and serve() without 'onWarning' go on where a warning cannot be printed", async () => {
+  await using server = await RedisServer.start(["--appendonly", "no"]);
+  const { warn } = console;
+  let printed = 0;
+  console.warn = () => {
+    printed++;
+    throw new Error("No space left on device");
+  };
+  try {
+    const options = { queue: "test", connection: server.url, tasks };
+    await using _host = await within(serve(options));
+    await using _pool = await within(ClusterPool.open(options));
+    assert(printed >= 2);
+  } finally {
+    console.warn = warn;
+  }
+});
+
 // BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
   "ClusterPool.attach() and status() show no password when the server lets the pool in no more",
