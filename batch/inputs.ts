@@ -398,7 +398,7 @@ export function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return all;
 }
 
-/** The bytes of an input, until there are enough: a stream is then cancelled, even one that is waited for. */
+/** The bytes of an input, until there are enough, or it is refused: a stream is then cancelled, even one that is waited for. */
 async function* until(enough: AbortSignal, source: Source): AsyncGenerator<Uint8Array> {
   if (enough.aborted) return;
   const reader = (await source.open()).getReader();
@@ -410,5 +410,6 @@ async function* until(enough: AbortSignal, source: Source): AsyncGenerator<Uint8
     for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) yield value!;
   } finally {
     enough.removeEventListener("abort", cancel);
+    cancel();
   }
 }

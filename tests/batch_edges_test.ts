@@ -336,6 +336,20 @@ Deno.test("batch() that needs no more of its input cancels it", async () => {
   assertEquals(await text, "0\n1\n");
 });
 
+Deno.test("batch() that refuses a stream for what is in it cancels it", async () => {
+  const cancelled = Promise.withResolvers<void>();
+  const input = new ReadableStream<Uint8Array>({
+    pull: (stream) => stream.enqueue(new TextEncoder().encode("id,id\n")),
+    cancel: () => cancelled.resolve(),
+  });
+  await assertFails(
+    () => run(same, { input, inputFormat: "csv", output: new WritableStream(), permissions: "inherit" }),
+    BatchError,
+    "Cannot run batch as the first row of 'stream' names the field 'id' twice",
+  );
+  await within(cancelled.promise);
+});
+
 Deno.test(`batch() closes files that it does not read to their end ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const text = `a,b\n${"1,2\n".repeat(500_000)}`;
