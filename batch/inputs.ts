@@ -87,7 +87,7 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample };
   const plain = found?.compressed === false;
   // Where a row of CSV ends cannot be told from the middle of a file: a line may end within quotes.
-  const ranges = plain && format !== "csv" && !await read(() => isOfSystem(path));
+  const ranges = plain && format !== "csv" && !await isOfSystem(path);
   return {
     name,
     path,
@@ -106,12 +106,17 @@ const OF_SYSTEM = /^\/(dev|proc|sys)\//;
 /** Where a file is. One that is named as an open one, as `/dev/stdin` is, has a path of its own, but for what is deleted by now, or is a pipe. */
 async function pathOf(name: string): Promise<string> {
   const path = resolve(name);
-  return OF_SYSTEM.test(path) ? await Deno.realPath(path).catch(() => path) : path;
+  return OF_SYSTEM.test(path) ? await realPathOf(path) : path;
 }
 
 /** Whether a file is in such a folder, as what is in the memory at `/dev/shm`. */
 async function isOfSystem(path: string): Promise<boolean> {
-  return OF_SYSTEM.test(path) || OF_SYSTEM.test(await Deno.realPath(path));
+  return OF_SYSTEM.test(await realPathOf(path));
+}
+
+/** Where a file is, behind all links; where the system does not tell that, as of some drives of Windows, its own path. */
+async function realPathOf(path: string): Promise<string> {
+  return await Deno.realPath(path).catch(() => path);
 }
 
 /** With fewer inputs it makes no difference who opens them. */

@@ -635,6 +635,21 @@ Deno.test(`batch() of many small files goes on within a line where workers had r
   assertEquals([records, recordsOfRun, folder.read("out")], [3000, 2998, results]);
 });
 
+Deno.test(`batch() reads a file of which the system does not tell where it is, as on some drives of Windows ${NEEDS}`, {
+  ignore,
+}, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", numbers(3)), folder.of("out")];
+  const { realPath } = Deno;
+  Deno.realPath = () => Promise.reject(new Error("Incorrect function. (os error 1)"));
+  try {
+    await run(same, { input, output });
+  } finally {
+    Deno.realPath = realPath;
+  }
+  assertEquals(folder.read("out"), numbers(3));
+});
+
 Deno.test(`batch() reads all inputs as the first file that there is is to be read ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   folder.write("a.csv", "id,name\n1,x\n");
