@@ -85,10 +85,11 @@ export class Payloads {
     holding.holders--;
     if (holding.holders > 0) return;
     this.#holdings.delete(travelId);
-    const unwanted = [payloadKey(this.#queue, holding.storedAs, "args")];
-    if (!holding.named) unwanted.push(payloadKey(this.#queue, travelId, "result"));
     await this.#inTurn(travelId, async () => {
       await out;
+      const unwanted = [payloadKey(this.#queue, holding.storedAs, "args")];
+      // Who is attached to it may be reading that by now.
+      if (!holding.named && !this.#holdings.has(travelId)) unwanted.push(payloadKey(this.#queue, travelId, "result"));
       await Promise.all(unwanted.map((key) => this.#store.delete(key)));
     });
   }

@@ -209,6 +209,34 @@ Deno.test("the arguments of a job that is cancelled stay in the store while some
   await client.quit();
 });
 
+Deno.test("the result of a job that was cancelled stays in the store for somebody who is attached to it", async () => {
+  await using server = await RedisServer.start();
+  const texts = new Map<string, string>();
+  const deleted = Promise.withResolvers<void>();
+  const payloads: PayloadStore = {
+    put: (key, text) => Promise.resolve(void texts.set(key, text)),
+    async get(key) {
+      if (key.endsWith(".result")) await deleted.promise;
+      return texts.get(key)!;
+    },
+    delete(key) {
+      texts.delete(key);
+      // All that goes is deleted at once.
+      return Promise.resolve().then(deleted.resolve);
+    },
+  };
+  await using pool = await openPool(server, { payloads });
+  const text = "x".repeat(400_000);
+  const future = await pool.submit(tasks.echo, text);
+  const client = new Redis(server.url);
+  await until(async () => await client.exists(`dpool:test.v1:job-${future.id}`) === 1);
+  const attached = await pool.attach(String(future.id));
+  assert(future.cancel());
+  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads });
+  assertEquals(await within(attached.result()), text);
+  await client.quit();
+});
+
 Deno.test("the arguments of a job stay in the store when another producer has cancelled one of its name", async () => {
   await using server = await RedisServer.start();
   const texts = new Map<string, string>();
