@@ -47,12 +47,14 @@ const BOUNDARIES = [0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 60
 const CLOCK_WAS_SET = 1000;
 
 /** What the time of day is when `performance.now()` is 0: another one once the clock was set, or the machine has slept. */
-let origin = performance.timeOrigin;
+let latestOrigin = performance.timeOrigin;
 
 /** The span of a job, and the context that its runs are in. */
 interface JobSpan {
   span: Span;
   within: Context;
+  /** Its times go by this, and by a later one once there is one: by an earlier one it would end, and its runs begin, before it began. */
+  origin: number;
 }
 
 /**
@@ -97,26 +99,26 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
     running.record((ended! - started) / 1000, attributes);
     const parent = jobSpans.get(job);
     if (parent === undefined) return;
-    const startTime = timeOfDay(started);
+    const origin = parent.origin = Math.max(parent.origin, presentOrigin());
     const span = tracer.startSpan(`run ${task}`, {
-      startTime,
+      startTime: origin + started,
       attributes: { ...pool, "process_pool.worker": worker!, "process_pool.run": runs },
       links: [{ context: parent.span.spanContext() }],
     }, parent.within);
     if (failed) span.setStatus({ code: SpanStatusCode.ERROR });
-    span.end(startTime + (ended! - started));
+    span.end(origin + ended!);
   }
 
   function end(job: ObservedJob, state: string, error: unknown): void {
     const jobSpan = jobSpans.get(job);
     if (jobSpan === undefined) return;
-    const { span } = jobSpan;
+    const { span, origin } = jobSpan;
     span.setAttribute("process_pool.outcome", state);
     if (state !== "finished") {
       span.recordException(error instanceof Error ? error : textOf(error));
       span.setStatus({ code: SpanStatusCode.ERROR, message: error instanceof Error ? error.message : textOf(error) });
     }
-    span.end(job.settled === undefined ? undefined : timeOfDay(job.settled));
+    span.end(Math.max(origin, presentOrigin()) + (job.settled ?? performance.now()));
     jobSpans.delete(job);
   }
 
@@ -138,13 +140,14 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
       if (!spans) return;
       const { id, task, items, submitted } = job;
       const caller = context.active();
+      const origin = presentOrigin();
       const span = tracer.startSpan(task, {
         kind: SpanKind.INTERNAL,
-        startTime: timeOfDay(submitted),
+        startTime: origin + submitted,
         // An attribute has one type, and an id may be a text.
         attributes: { ...pool, "process_pool.job.id": String(id), "process_pool.job.items": items },
       }, caller);
-      jobSpans.set(job, { span, within: trace.setSpan(caller, span) });
+      jobSpans.set(job, { span, within: trace.setSpan(caller, span), origin });
     },
     refused(job, error) {
       settled.add(job.items, { ...pool, task: job.task, outcome: "refused" });
@@ -180,9 +183,9 @@ function textOf(error: unknown): string {
   }
 }
 
-/** What `performance.now()` was, as milliseconds of the time of day. */
-function timeOfDay(time: number): number {
+/** What has to be added to `performance.now()` for milliseconds of the time of day. */
+function presentOrigin(): number {
   const now = Date.now() - performance.now();
-  if (Math.abs(now - origin) > CLOCK_WAS_SET) origin = now;
-  return origin + time;
+  if (Math.abs(now - latestOrigin) > CLOCK_WAS_SET) latestOrigin = now;
+  return latestOrigin;
 }

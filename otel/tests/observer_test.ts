@@ -1,7 +1,7 @@
 import { type Attributes, metrics, type Span, type SpanOptions, trace } from "@opentelemetry/api";
 import { otelObserver } from "@procpool/otel";
 import { Job, ProcessPool } from "@procpool/process-pool";
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 
 /** What is recorded of a span. */
 interface Recorded {
@@ -111,4 +111,24 @@ Deno.test("otelObserver() goes by the time of day, also when the clock was set o
   } finally {
     Date.now = now;
   }
+});
+
+Deno.test("otelObserver() has no span end, or begin within another, before that has begun, also when the clock is set back meanwhile", async () => {
+  spans.length = 0;
+  const now = Date.now;
+  const square = (x: number): number => x * x;
+  const controller = new AbortController();
+  await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1, observers: [otelObserver()] });
+  try {
+    const result = pool.run(square, 3);
+    const refused = assertRejects(() => pool.run(new Job({ func: square, args: [4], signal: controller.signal })));
+    Date.now = () => now() - 3_600_000;
+    controller.abort();
+    await refused;
+    assertEquals(await result, 9);
+  } finally {
+    Date.now = now;
+  }
+  assertEquals(spans.length, 3);
+  for (const { start, ends: [end] } of spans) assert(start >= spans[0]!.start && start <= end!, `${start} to ${end}`);
 });
