@@ -44,6 +44,8 @@ interface Entry {
   givenBack: boolean;
   /** Whether it neither ran nor waited when it was looked up last. */
   stranded: boolean;
+  /** Why it counts as lost if there is no record of it in more sweeps; undefined while there is one. */
+  missing: { why: string; sweeps: number } | undefined;
   /**
    * The time stamp of an earlier job of its name that nobody wants any more: this one is sent when that has ended. Null if the earlier one was gone
    * when it was looked for; undefined if there is none.
@@ -95,6 +97,12 @@ const SWEEP_BATCH = 500;
  * for ever.
  */
 const MOST_SENDINGS = 3;
+
+/**
+ * In so many sweeps there has to be no record of a job for it to be lost, if it is not sent again. Fewer, and of one whose record goes as it ends,
+ * since it was cancelled or came too late, the event of that may be on its way still, behind others; more, and a loss is told later.
+ */
+const MISSED_SWEEPS = 4;
 
 /**
  * A producer's end of the queue: sends jobs, hears how they end, and asks about those of which it has heard nothing, so that each ends once
@@ -329,6 +337,7 @@ export class Link {
       started: false,
       givenBack: false,
       stranded: false,
+      missing: undefined,
       comesAfter: undefined,
     };
     this.#entries.set(id, entry);
@@ -338,7 +347,7 @@ export class Link {
   #send(entry: Entry): void {
     entry.sendings++;
     entry.started = entry.stranded = false;
-    entry.comesAfter = undefined;
+    entry.comesAfter = entry.missing = undefined;
     entry.sentAt = Infinity;
     entry.sent = this.#add(entry);
   }
@@ -473,7 +482,9 @@ export class Link {
       entry.started ||= processedOn !== null;
       // The record is that of another job by now.
       if (timestamp !== null && timestamp !== entry.comesAfter) entry.comesAfter = undefined;
-      if (timestamp === null) {
+      if (timestamp !== null) entry.missing = undefined;
+      // A host that has just come to one without a record leaves part of one, and will say so.
+      if (timestamp === null && processedOn === null) {
         if (sweeps) this.#forgotten(entry, kept);
       } else if (finishedOn !== null && failedReason) {
         this.#end(entry.id, { kind: "failed", reason: failedReason, deaths: Number(deaths) });
@@ -495,10 +506,10 @@ export class Link {
     entry.stranded = stranded;
   }
 
-  /** A host has found that the server has thrown away its record. */
+  /** A host has found that the server has thrown away its record. If that was gone before, it may have run before, too. */
   #notStarted(id: string): void {
     const entry = this.#entries.get(id);
-    if (entry === undefined) return;
+    if (entry === undefined || entry.missing !== undefined) return;
     entry.started = false;
     this.#each(id, (listener) => listener.running(false));
     this.#gone(id, { kind: "failed", reason: FORGOTTEN });
@@ -528,16 +539,17 @@ export class Link {
     // If any was started, it was the earlier one.
     if (typeof comesAfter === "string") return this.#sendAgain(id);
     const trimmed = kept.find((each) => wasTrimmed(each, time));
-    if (trimmed !== undefined) {
-      const why =
+    let why: string;
+    // What was found once holds: there may be fewer records later.
+    if (entry.missing !== undefined) why = entry.missing.why;
+    else if (trimmed !== undefined) {
+      why =
         `the server has no record of it: it may have ended, as the oldest of ${trimmed.count} ${trimmed.set} jobs is younger, and is not run again`;
-      return this.#end(id, { kind: "lost", why });
-    }
-    if (started) return this.#end(id, { kind: "lost", why: "the server has lost it after it was started, and it is not run again" });
-    if (envelope === undefined || sendings >= MOST_SENDINGS) {
-      return this.#end(id, { kind: "lost", why: `the server knows no ${show(id)} any more` });
-    }
-    this.#send(entry);
+    } else if (started) why = "the server has lost it after it was started, and it is not run again";
+    else if (envelope === undefined || sendings >= MOST_SENDINGS) why = `the server knows no ${show(id)} any more`;
+    else return this.#send(entry);
+    entry.missing ??= { why, sweeps: 0 };
+    if (++entry.missing.sweeps >= MISSED_SWEEPS) this.#end(id, { kind: "lost", why });
   }
 
   #errand(work: () => Promise<void>): void {

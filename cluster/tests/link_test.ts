@@ -515,3 +515,53 @@ Deno.test("a job that is sent again, as the server has thrown its record away, s
   assertEquals(await client.lrange("dpool:test.v1:wait", 0, -1), ["job-import"]);
   await client.quit();
 });
+
+Deno.test("a job whose record the server has thrown away is sent again, though a sweep comes between a host and what that says of it", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const client = new Redis(server.url);
+  const key = "dpool:test.v1:job-import";
+  const future = await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
+  await until(async () => await client.exists(key) === 1);
+  // As a host does when it takes a job.
+  await client.multi().del(key).xadd("dpool:test.v1:events", "*", "event", "active", "jobId", "job-import").hset(key, "processedOn", 1)
+    .exec();
+  await swept(client, () => future.done());
+  await using _host = await startHost(server);
+  assertEquals(await within(future.result()), 3);
+  await client.quit();
+});
+
+Deno.test("a job that comes too late counts as cancelled, also if the event of that comes late", async () => {
+  await using server = await RedisServer.start();
+  const { xread } = Redis.prototype;
+  const client = new Redis(server.url);
+  let isOver = (): boolean => false;
+  Redis.prototype.xread = async function (this: Redis, ...args: unknown[]) {
+    const answer = await xread.apply(this, args as Parameters<typeof xread>);
+    if (JSON.stringify(answer).includes('"failed"')) await swept(client, isOver);
+    return answer;
+  } as typeof xread;
+  try {
+    await using pool = await openPool(server, { expiresIn: 0 });
+    const future = await pool.submit(tasks.add, 1, 2);
+    isOver = () => future.done();
+    const start = Date.now();
+    await until(() => Date.now() > start + 1);
+    await client.xadd("dpool:test.v1:events", "*", "event", "active", "jobId", `job-${future.id}`);
+    await until(() => future.running());
+    await using _host = await startHost(server);
+    assertInstanceOf(await within(future.exception()), JobCancelledError);
+  } finally {
+    Redis.prototype.xread = xread;
+  }
+  await client.quit();
+});
+
+/** Resolves when a producer has looked for what it waits for, and taken up what it found. */
+async function swept(client: Redis, isOver: () => boolean): Promise<void> {
+  const asked = async (): Promise<number> => Number(/cmdstat_zcard:calls=(\d+)/.exec(await client.info("commandstats"))?.[1] ?? 0);
+  const before = await asked();
+  // It counts two sets each time, and asks again when it has taken up the last answer.
+  await until(async () => isOver() || await asked() >= before + 4);
+}
