@@ -10,6 +10,7 @@ import {
   type ProcessPoolOptions,
   WorkerDiedError,
 } from "@procpool/process-pool";
+import { internalsOf } from "../pool.ts";
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { meet, Meeting, thrownBy, turn, until } from "./helpers.ts";
 
@@ -985,10 +986,11 @@ for (const backend of BACKENDS) {
     };
     for (const how of ["exit", "close", "error", "rejection", "exit", "close", "error", "rejection"]) {
       await within(pool.warmUp());
-      const future = await pool.submit(new Job({ func: task, args: [how], timeout: 50, retries: 1 }));
-      await turn();
-      // The limit is over before the worker's last message is heard.
-      for (const end = performance.now() + 100; performance.now() < end;);
+      const future = await pool.submit(new Job({ func: task, args: [how], timeout: 200, retries: 1 }));
+      const [slot] = internalsOf(pool).slots;
+      // The worker ends, and the limit is over, before its last message is heard.
+      for (const end = performance.now() + 10_000; !slot!.hasUnread && performance.now() < end;);
+      for (const end = performance.now() + 250; performance.now() < end;);
       assertEquals(await within(future.result()), how);
     }
   });
