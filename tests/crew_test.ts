@@ -1,9 +1,10 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf } from "@std/assert";
 import { realClock } from "../pool/clock.ts";
 import { Crew } from "../pool/crew.ts";
 import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
 import { asCompleted, Job } from "../job.ts";
 import type { PoolObserver } from "../pool/observation.ts";
+import { WorkerDiedError } from "../errors.ts";
 import { ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { turn, until } from "./helpers.ts";
@@ -83,6 +84,11 @@ class StubThread implements Thread {
   finishTogether(values: unknown[]): void {
     this.#events.returned(this.runs.splice(0, values.length), values);
     this.#events.delivered();
+  }
+
+  /** Has ended, and may have sent something that has not come. */
+  ending(): void {
+    this.#events.ending();
   }
 
   /** Ends by itself, with all that it holds. */
@@ -443,6 +449,21 @@ async function oneProven(options: ProcessPoolOptions, pace = 0.002): Promise<Ret
   stubs.pass(5);
   return stubs;
 }
+
+Deno.test("A pool sends nothing to a worker that has ended, and does not say of what that ran that it took too long", async () => {
+  const { pool, threads, pass } = await oneProven({ maxWorkers: 1 });
+  const limited = pool.trySubmit(new Job({ func: () => {}, timeout: 50 }))!;
+  threads[0]!.begin();
+  threads[0]!.ending();
+  submit(pool, 1);
+  assertEquals(threads[0]!.runs.length, 1);
+  pass(100);
+  threads[0]!.die();
+  assertInstanceOf(await limited.exception(), WorkerDiedError);
+  await turn();
+  assertEquals(threads[1]!.runs.length, 1);
+  await end(pool, threads);
+});
 
 Deno.test("A pool starts one worker for jobs that are done within its head start", async () => {
   const { pool, threads, pass } = coldStubs();

@@ -10,6 +10,7 @@ interface StagedThread {
   told: unknown[];
   died: Promise<Death>;
   gone: Promise<void>;
+  isEnding: () => boolean;
   /** Has its lock be free. */
   end: () => void;
 }
@@ -19,11 +20,13 @@ async function startThread(killable = true, terminated = () => {}): Promise<Stag
   const alive = Promise.withResolvers<void>(), died = Promise.withResolvers<Death>(), gone = Promise.withResolvers<void>();
   const held = Promise.withResolvers<void>();
   const told: unknown[] = [];
+  let isEnding = false;
   const events: ThreadEvents = {
     alive: alive.resolve,
     message: (message) => told.push(message.type === "returned" ? message.value : message),
     returned: () => {},
     delivered: () => {},
+    ending: () => void (isEnding = true),
     died: (death) => {
       told.push(death.reason);
       died.resolve(death);
@@ -49,7 +52,7 @@ async function startThread(killable = true, terminated = () => {}): Promise<Stag
   });
   const thread = start(events, "thread");
   await within(alive.promise);
-  return { thread, launch: launch!, told, died: died.promise, gone: gone.promise, end: held.resolve };
+  return { thread, launch: launch!, told, died: died.promise, gone: gone.promise, isEnding: () => isEnding, end: held.resolve };
 }
 
 function send({ port }: Launch, message: FromWorker): void {
@@ -63,9 +66,11 @@ function sendAnswers(launch: Launch): void {
 }
 
 Deno.test("A thread whose death others tell of has delivered before what it had sent", async () => {
-  const { launch, told, died, gone, end } = await startThread();
+  const { launch, told, died, gone, isEnding, end } = await startThread();
   sendAnswers(launch);
+  assertEquals(isEnding(), false);
   launch.died({ reason: "filled its heap", memoryLimit: NaN });
+  assertEquals(isEnding(), true);
   assertEquals((await within(died)).memoryLimit, 64);
   end();
   await within(gone);

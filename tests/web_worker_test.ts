@@ -46,6 +46,7 @@ function start() {
       message: (message: FromWorker) => told.push(message),
       returned: (runs: number[], values: unknown[]) => told.push([runs, values]),
       delivered: () => {},
+      ending: () => {},
       died: ({ reason, thrown }: Death) => told.push(thrown === undefined ? reason : [reason, thrown]),
       stuck: () => told.push("stuck"),
       gone: () => told.push("gone"),

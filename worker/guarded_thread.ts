@@ -168,6 +168,7 @@ class GuardedThread implements Thread {
       if (this.#ended) then();
       else setTimeout(look, LOOK_EVERY);
     };
+    if (!this.#ended) this.#events.ending();
     look();
   }
 

@@ -257,6 +257,8 @@ export interface ThreadEvents {
   returned(runs: number[], values: unknown[]): void;
   /** There are no more messages at this moment: time to act on those that came. */
   delivered(): void;
+  /** It has ended without having been told to stop: it runs nothing any more. What it has sent may still come, and then `died`. */
+  ending(): void;
   /** It has ended, or could not start, without having been told to stop. Nothing but `gone` comes after it. */
   died(death: Death): void;
   /** It was stopped a while ago, and runs on. */

@@ -169,6 +169,8 @@ export class Slot {
   #sent = 0;
   /** For how many reasons it is sent nothing at this moment. */
   #pauses = 0;
+  /** Whether the worker has ended, and what it has sent before may still come. */
+  #isEnding = false;
   /** Whether there is no room for what is to be sent beside the port, until the worker has answered. */
   #isFull = false;
   /** The runs for which the worker is to be stopped soon. */
@@ -238,6 +240,10 @@ export class Slot {
         const answered = this.#hasAnswered;
         this.#hasAnswered = false;
         events.changed(answered);
+      },
+      ending: () => {
+        this.#isEnding = true;
+        this.pause();
       },
       died: (death) => this.#died(death),
       stuck: () => events.stuck(),
@@ -530,11 +536,11 @@ export class Slot {
 
   /**
    * For how long a job has run by this time of day, in ms, or, of a chunk, `item`: the one that runs, counted from 1. Undefined if the
-   * worker has not started the job, or has finished it.
+   * worker has not started the job, has finished it, or has ended.
    */
   runningFor(ticket: Ticket, today: number): { time: number; item: number } | undefined {
     const { claim } = this.#holdingOf(ticket);
-    if (Atomics.load(this.#claims, claim) !== STARTED) return undefined;
+    if (this.#isEnding || Atomics.load(this.#claims, claim) !== STARTED) return undefined;
     // The item first: the worker notes the time before it claims the item, so the time cannot be that of an item before this one.
     const item = Atomics.load(this.#claims, claim + 1);
     return { time: (today - Atomics.load(this.#claims, claim + 2)) | 0, item };
