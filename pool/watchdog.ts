@@ -17,6 +17,12 @@ export interface Watched {
 const SOON = 1;
 
 /**
+ * A look that comes so many ms too late found the caller busy: that has not heard what workers have told meanwhile, such as of the end of
+ * one, and looks again. Less, and it looks twice for nothing; more, and a job whose worker has ended is taken for one that runs still.
+ */
+const LATE = 10;
+
+/**
  * The time of day was set, or went on while the machine slept, if it has moved by more than so many ms, and this part of the time, more or
  * less than the clock: reading both takes a moment, and they may run a little apart. Less, and what runs is given its time anew for
  * nothing; more, and a job is stopped too early by as much.
@@ -36,6 +42,8 @@ export class Watchdog {
   #limited = 0;
   #next = Infinity;
   #stopTimer: () => void = () => {};
+  /** Whether the last look came too late. */
+  #wasLate = false;
   /** When the clocks were compared last, by the clock. */
   #compared = 0;
   /** The same by the time of day. */
@@ -85,7 +93,10 @@ export class Watchdog {
   }
 
   #look(): void {
+    // Once: a caller that is busy again and again has heard something in between.
+    this.#wasLate = !this.#wasLate && this.#clock.now() - this.#next > LATE;
     this.#next = Infinity;
+    if (this.#wasLate) return this.lookSoon();
     const clocks = this.#compareClocks();
     const expired = new Map<Ticket, number>();
     const slots = new Map<Ticket, Slot>();

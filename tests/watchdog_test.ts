@@ -17,13 +17,13 @@ function watched() {
   const expired: string[] = [];
   const watchdog = new Watchdog(clock, { tickets: () => tickets, expire: ({ id }) => expired.push(`${id} at ${clock.now()}`) });
 
-  function watch(id: string, timeout: number): { begin(): void } {
+  function watch(id: string, timeout: number): { begin(): void; end(): void } {
     let began: number | undefined;
     const runningFor = (_: Ticket, today: number) => began === undefined ? undefined : { time: (today - began) | 0, item: 0 };
     const ticket = { id, timeout, watched: false, isAt: () => true, slot: { runningFor } } as unknown as Ticket;
     tickets.push(ticket);
     watchdog.watch(ticket);
-    return { begin: () => began = clock.today() };
+    return { begin: () => began = clock.today(), end: () => began = undefined };
   }
 
   /** Lets all timers run out that are due by then. */
@@ -79,4 +79,17 @@ Deno.test("Watchdog takes clocks that run a little apart for the same", () => {
   clock.ahead = -900;
   fireUntil(100_900);
   assertEquals(expired, ["job at 100900"]);
+});
+
+Deno.test("Watchdog that was kept waiting lets its caller hear first of what has ended, and is not kept waiting for ever", () => {
+  const { clock, expired, watch } = watched();
+  const ended = watch("ended", 1000);
+  ended.begin();
+  watch("endless", 1000).begin();
+  clock.creep(2000);
+  clock.fire();
+  ended.end();
+  clock.creep(100);
+  clock.fire();
+  assertEquals(expired, ["endless at 2100"]);
 });
