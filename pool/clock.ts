@@ -12,6 +12,26 @@ export interface Clock {
   soon(callback: () => void): void;
 }
 
+/**
+ * The time of {@linkcode afterInParts} is counted in so many parts. Fewer, and what the caller has had no time for counts as late; more, and
+ * each costs a timer.
+ */
+const PARTS = 10;
+
+/**
+ * Calls back after a delay, like {@linkcode Clock.after}, for what a worker is to do within it: while the caller is busy, nothing of a worker
+ * gets anywhere, nor is heard of. So the delay is counted in parts, each of which may take the caller longer.
+ */
+export function afterInParts(clock: Clock, delay: number, callback: () => void): () => void {
+  let left = PARTS;
+  let stop: () => void;
+  const next = (): void => {
+    stop = clock.after(delay / PARTS, () => --left > 0 ? next() : callback());
+  };
+  next();
+  return () => stop();
+}
+
 export const realClock: Clock = {
   now: () => performance.now(),
   today: () => Date.now() | 0,

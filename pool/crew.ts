@@ -4,6 +4,7 @@ import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
 import type { TaskTable } from "../worker/tasks.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { show, textOf } from "./checks.ts";
+import { afterInParts } from "./clock.ts";
 import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { printWarning } from "./print.ts";
@@ -121,12 +122,6 @@ const NEXT_TO_NOTHING = 0.5, IDLE = 0.5;
  * on.
  */
 const SOON = 1;
-
-/**
- * The time that a worker has to start or to close is counted in so many parts, each of which may take the caller longer: a worker gets nowhere while that is busy. Fewer, and one that the caller
- * has had no time for is stopped; more, and each costs a timer.
- */
-const PARTS_OF_LIMIT = 10;
 
 const KEPT_BUSY: Death = { reason: "was stopped, as something that an earlier job left behind kept it busy" };
 
@@ -610,18 +605,13 @@ export class Crew {
   #limit(slot: Slot, late: () => void): void {
     const { startTimeout, clock } = this.#options;
     if (startTimeout === Infinity) return;
-    let left = PARTS_OF_LIMIT;
-    const wait = (): void => {
-      const stop = clock.after(startTimeout / PARTS_OF_LIMIT, () => {
-        if (--left > 0) return wait();
-        late();
-        this.#parts.events.changed();
-      });
-      // Under `deno test`, the first timer of a program runs microtasks while it is set, which may have led far.
-      if (this.#slots.has(slot) && slot.state !== "ready") this.#deadlines.set(slot, stop);
-      else stop();
-    };
-    wait();
+    const stop = afterInParts(clock, startTimeout, () => {
+      late();
+      this.#parts.events.changed();
+    });
+    // Under `deno test`, the first timer of a program runs microtasks while it is set, which may have led far.
+    if (this.#slots.has(slot) && slot.state !== "ready") this.#deadlines.set(slot, stop);
+    else stop();
   }
 
   #unlimit(slot: Slot): void {

@@ -1,4 +1,5 @@
 import { textOf } from "../pool/checks.ts";
+import { afterInParts, realClock } from "../pool/clock.ts";
 import { isReadable } from "./check_message.ts";
 import { Line } from "./line.ts";
 import { locks } from "./locks.ts";
@@ -34,10 +35,9 @@ const GRACE = 100;
 
 /**
  * A worker that runs on for so many ms after it was stopped is called stuck. Less, and one that just ends slowly is called so; more, and
- * nobody hears of it in time. It is counted in so many parts, each of which may take the caller longer: while that is busy it hears of no
- * end. Fewer, and one is called stuck of whose end the caller has had no time to hear; more, and each costs a timer.
+ * nobody hears of it in time.
  */
-const STUCK_AFTER = 1000, PARTS = 10;
+const STUCK_AFTER = 1000;
 
 /**
  * That a worker has ended may be known before all that it has sent has come, and, by its lock, before it is known why. So it counts as dead
@@ -69,7 +69,8 @@ class GuardedThread implements Thread {
   #closed = false;
   /** How many have come by the port, or instead. */
   #messages = 0;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** Calls off what follows when it was stopped and is not gone. */
+  #callOff: () => void = () => {};
 
   constructor(events: ThreadEvents, kind: GuardedKind, lock: string) {
     this.#events = events;
@@ -116,15 +117,10 @@ class GuardedThread implements Thread {
     if (abort === undefined || this.#kind.killable) return this.#end();
     this.#ended = true;
     this.#abort(abort.reason);
-    this.#timer = setTimeout(() => {
+    this.#callOff = realClock.after(GRACE, () => {
       this.#end();
-      this.#stuckAfter(PARTS);
-    }, GRACE);
-  }
-
-  #stuckAfter(parts: number): void {
-    if (parts === 0) return this.#events.stuck();
-    this.#timer = setTimeout(() => this.#stuckAfter(parts - 1), STUCK_AFTER / PARTS);
+      this.#callOff = afterInParts(realClock, STUCK_AFTER, () => this.#events.stuck());
+    });
   }
 
   /** Asks tasks to end. The reason is copied, as far as it can be. */
@@ -151,7 +147,7 @@ class GuardedThread implements Thread {
 
   #lockFreed(): void {
     this.#diesSoon({ reason: "ended without a word" }, LOOKS_FOR_WORD, () => {
-      clearTimeout(this.#timer);
+      this.#callOff();
       this.#close();
       this.#events.gone();
     });
