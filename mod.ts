@@ -67,6 +67,6 @@ export { type CurrentJob, currentJob } from "./pool/current_job.ts";
 export { move } from "./pool/move.ts";
 export { Interrupt, type InterruptOptions, type SignalHost } from "./pool/interrupt.ts";
 export { type Closable, endProgram, type EndProgramOptions } from "./pool/program.ts";
-export type { MapOptions, MapResults } from "./pool/map.ts";
+export type { MapOptions, MapResults } from "./pool/map_options.ts";
 export type { Backend, ProcessPoolOptions, TaskModule } from "./pool/options.ts";
 export { type AcquireOptions, Semaphore } from "./semaphore.ts";

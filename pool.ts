@@ -19,7 +19,8 @@ import { checkedFunc, type Future, Job, type JobResult, type Outcome, promiseOf,
 import { Callbacks, InTurn } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
-import { type MapHost, type MapOptions, type MapResults, MapRun, resolveMapOptions } from "./pool/map.ts";
+import { type MapHost, MapRun } from "./pool/map.ts";
+import { type MapOptions, type MapResults, resolveMapOptions } from "./pool/map_options.ts";
 import type { PoolMeasurements } from "./pool/measurement.ts";
 import { MovingTicket } from "./pool/moving_ticket.ts";
 import { Observation } from "./pool/observation.ts";

@@ -4,11 +4,11 @@ import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
 import type { TaskTable } from "../worker/tasks.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { show, textOf } from "./checks.ts";
+import { Rounds } from "./clock.ts";
 import { afterInParts } from "./clock.ts";
 import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { printWarning } from "./print.ts";
-import { Rounds } from "./rounds.ts";
 import { type Answer, JobTicket, type Ticket } from "./ticket.ts";
 
 /** What a worker does, as {@linkcode ProcessPool.inspect} tells it. Times are in milliseconds. */

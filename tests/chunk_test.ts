@@ -1,7 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { WorkerDiedError } from "../errors.ts";
 import { type Clock, realClock } from "../pool/clock.ts";
-import { Chunk, type ChunkListener, type MapHost, MapRun, resolveMapOptions } from "../pool/map.ts";
+import { Chunk, type ChunkListener } from "../pool/chunk.ts";
+import { type MapHost, MapRun } from "../pool/map.ts";
+import { resolveMapOptions } from "../pool/map_options.ts";
 import { encodeError } from "../worker/encode_error.ts";
 import { lackOf } from "../worker/lack.ts";
 import { decodeError } from "../worker/decode_error.ts";

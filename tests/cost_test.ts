@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import v8 from "node:v8";
-import { Chunk } from "../pool/map.ts";
+import { Chunk } from "../pool/chunk.ts";
 import { within } from "./fixtures.ts";
 
 /**

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Chunk } from "../pool/map.ts";
+import { Chunk } from "../pool/chunk.ts";
 import { JobTicket } from "../pool/ticket.ts";
 import { Watchdog } from "../pool/watchdog.ts";
 import { Semaphore } from "../semaphore.ts";

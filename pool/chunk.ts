@@ -1,0 +1,300 @@
+import { JobTimeoutError } from "../errors.ts";
+import type { Outcome, Task, TaskRef } from "../job.ts";
+import { type ItemsMessage, NO_MORE, NUMBERS, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
+import type { Sliceable } from "./map_options.ts";
+import type { JobRecord } from "./observation.ts";
+import { type Answer, type Decode, type ErrorOf, isDeath, listCauses, type SettledCounts, Ticket } from "./ticket.ts";
+
+/** Outcomes of consecutive items. */
+export interface Block {
+  /** The results; anything in the place of one that failed. */
+  values: ArrayLike<unknown>;
+  /** The errors, by index in the block. */
+  errors: Map<number, unknown> | undefined;
+}
+
+/**
+ * So many numbers are cheaper to send in a typed array, and so many results are worth memory of their own: for fewer, making that takes
+ * longer than it saves.
+ */
+const WORTH_PACKING = 16;
+
+function packed(items: ArrayLike<unknown>): ArrayLike<unknown> {
+  if (!Array.isArray(items) || items.length < WORTH_PACKING) return items;
+  for (let i = 0; i < items.length; i++) if (typeof items[i] !== "number") return items;
+  return new Float64Array(items);
+}
+
+/** A block of so many failures of one kind. */
+function failures(errors: unknown[]): Block {
+  return { values: new Array(errors.length), errors: new Map(errors.entries()) };
+}
+
+/** What a {@linkcode Chunk} is made with, beside its items. */
+export interface ChunkOptions {
+  func: Task | TaskRef;
+  timeout: number;
+  retries: number;
+  eager: boolean;
+  firstIndex: number;
+  listener: ChunkListener;
+}
+
+/** Some items of a map that travel together: one ticket, one permit. */
+export class Chunk extends Ticket {
+  readonly func: Task | TaskRef;
+  /** The index of its first item in the input. */
+  readonly id: number;
+  readonly onDone = undefined;
+  readonly mereArgs = undefined;
+  readonly timeout: number;
+  #retries: number;
+  /** What came of earlier runs of the item that is next. */
+  #failures: unknown[] = [];
+  #eager: boolean;
+  #items: Sliceable;
+  /** How many of the first items have their outcome. */
+  #settledItems = 0;
+  /** Those that cannot be sent, and why. */
+  #unsendable = new Map<number, unknown>();
+  /** Whether the items are copies, of which it is known that they can be sent. */
+  #copied = false;
+  /**
+   * Whether its items are sent one by one, as a worker has died when it read them, or as they cannot be sent together: so the one that is
+   * to blame fails alone.
+   */
+  #oneByOne = false;
+  #listener: ChunkListener;
+  #counted = { finished: 0, failed: 0 };
+  /** Where the worker that has the chunk puts results that are numbers, by the index of their item. */
+  #numbers: Float64Array<SharedArrayBuffer> | undefined;
+  /** Of which items those are, as {@linkcode NUMBERS} says. */
+  #bounds: Int32Array<SharedArrayBuffer> | undefined;
+
+  constructor(items: Sliceable, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
+    super(undefined);
+    this.func = func;
+    this.timeout = timeout;
+    this.#retries = retries;
+    this.#eager = eager;
+    this.id = firstIndex;
+    this.#items = items;
+    this.#listener = listener;
+  }
+
+  get attempt(): number {
+    return this.#failures.length + 1;
+  }
+
+  message(run: number, task: TaskMessage): RunMessage {
+    this.#oneByOne ||= this.unread > 0;
+    const from = this.#settledItems;
+    const end = this.#oneByOne ? this.#nextOne() + 1 : this.#items.length;
+    let items = end - from === this.#items.length ? this.#items : this.#items.slice(from, end);
+    const skip: number[] = [];
+    if (this.#unsendable.size > 0) {
+      items = Array.from(items, (item, i) => this.#unsendable.has(from + i) ? void skip.push(from + i) : item);
+    }
+    const { id, attempt, timeout } = this;
+    const timed = timeout !== Infinity;
+    // New memory for each run: a worker that could not be stopped may go on with that of the last one.
+    const numbers = this.#eager && items.length >= WORTH_PACKING
+      ? new SharedArrayBuffer(NUMBERS + Float64Array.BYTES_PER_ELEMENT * this.#items.length)
+      : undefined;
+    this.#numbers = numbers && new Float64Array(numbers, NUMBERS);
+    this.#bounds = numbers && new Int32Array(numbers, 0, 2).fill(from);
+    return { type: "chunk", run, task, id, attempt, items: packed(items), from, skip, eager: this.#eager, timed, numbers };
+  }
+
+  /** The next item that can be sent, or else the last: those before it have their outcome, or an error instead. */
+  #nextOne(): number {
+    let next = this.#settledItems;
+    while (next < this.#items.length - 1 && this.#unsendable.has(next)) next++;
+    return next;
+  }
+
+  answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
+    const { from, values, thrown, last, elapsed } = answer as ItemsMessage;
+    if (values !== undefined) {
+      // What lies between is in memory: all else comes by messages, in order.
+      if (from > this.#settledItems) this.#deliverNumbers(from);
+      const errors = thrown.length === 0 ? undefined : new Map(thrown.map(([index, error]) => [index - from, decode(error)]));
+      this.#deliver({ values, errors });
+    }
+    this.collect();
+    if (!last) return undefined;
+    if (this.#oneByOne) return this.#throughOrNot();
+    this.#listener.took({ elapsed, count: this.#settledItems, items: this.#items, results: values });
+    return { state: "finished", value: undefined };
+  }
+
+  /** Whether its worker, when it has one, may put numbers into memory. */
+  get mayHaveNumbers(): boolean {
+    return this.#eager && this.#items.length >= WORTH_PACKING;
+  }
+
+  /** Takes the numbers that the worker has put into memory by now. */
+  collect(): void {
+    if (this.#bounds === undefined) return;
+    const to = Atomics.load(this.#bounds, 1);
+    if (to > this.#settledItems && Atomics.load(this.#bounds, 0) <= this.#settledItems) this.#deliverNumbers(to);
+  }
+
+  #deliverNumbers(to: number): void {
+    // Without memory there can be no gap, unless a task has put something else in the place of the platform's lists.
+    if (this.#numbers === undefined) {
+      return this.#deliver(failures(new Array(to - this.#settledItems).fill(new Error("The worker has lost what came of this item"))));
+    }
+    this.#deliver({ values: this.#numbers.slice(this.#settledItems, to), errors: undefined });
+  }
+
+  isAt(item: number): boolean {
+    // Of a chunk whose map has ended nobody wants to know more.
+    return item === NO_MORE || this.#arrived() === item - 1;
+  }
+
+  override hasUnread(item: number): boolean {
+    // Results that are not sent at once stay with the worker for as long as the next item takes.
+    return this.#eager && item !== NO_MORE && this.#arrived() < item - 1;
+  }
+
+  /** How many items have been settled, or will be with the next that is. */
+  #arrived(): number {
+    this.collect();
+    let settled = this.#settledItems;
+    // Those that the worker was not sent settle with the next result.
+    while (this.#unsendable.has(settled)) settled++;
+    return settled;
+  }
+
+  idOf(item: number): number {
+    return item === NO_MORE ? this.id : this.id + item - 1;
+  }
+
+  /** How many items it has. */
+  get size(): number {
+    return this.#items.length;
+  }
+
+  countItems({ state }: Outcome<unknown>, record: JobRecord): void {
+    this.collect();
+    const rest = this.#items.length - this.#settledItems;
+    record.finished = this.#counted.finished;
+    record.failed = this.#counted.failed + (state === "failed" ? rest : 0);
+    record.cancelled = state === "failed" ? 0 : rest;
+  }
+
+  refused(error: unknown): Outcome<unknown> | undefined {
+    if (this.#copied) return this.#refusedAgain(error);
+    this.#copied = true;
+    this.#items = Array.from(this.#items, (item, i) => {
+      try {
+        // Within a list, as in the message: by itself Deno refuses some that it copies there.
+        return structuredClone([item])[0];
+      } catch (reason) {
+        this.#unsendable.set(i, this.unsendable(reason, i + 1));
+        return item;
+      }
+    });
+    return undefined;
+  }
+
+  /** Each item can be copied by itself, but all together may be too large for a message, or one too deep within it. */
+  #refusedAgain(error: unknown): Outcome<unknown> | undefined {
+    const next = this.#nextOne();
+    if (this.#unsendable.has(next)) return { state: "failed", error };
+    if (this.#oneByOne) this.#unsendable.set(next, this.unsendable(error, next + 1));
+    this.#oneByOne = true;
+    return undefined;
+  }
+
+  lostUnread(errorOf: ErrorOf): Outcome<unknown> | undefined {
+    const next = this.#nextOne();
+    const error = listCauses(errorOf(this.id + next, this.attempt - 1), this.#failures);
+    // Those before it have errors of their own.
+    this.#deliver(failures(new Array(next + 1 - this.#settledItems).fill(error)));
+    return this.#throughOrNot();
+  }
+
+  lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined {
+    this.collect();
+    this.#bounds = undefined;
+    const errors: unknown[] = [];
+    // Those of the first item: no other has run before.
+    let earlier = this.#failures;
+    for (let i = this.#settledItems; i < nextItem; i++) {
+      const error = errorOf(this.id + i, earlier.length + 1);
+      // The last of these items is the one that ran.
+      if (i === nextItem - 1 && isDeath(error) && earlier.length < this.#retries) earlier.push(error);
+      else {
+        errors.push(listCauses(error, earlier));
+        earlier = [];
+      }
+    }
+    this.#deliver(failures(errors));
+    this.#failures = earlier;
+    return this.#throughOrNot();
+  }
+
+  /** The outcome, if there is nothing more to be run. */
+  #throughOrNot(): Outcome<unknown> | undefined {
+    const through = this.#settledItems === this.#items.length || this.#listener.ended;
+    return through ? { state: "finished", value: undefined } : undefined;
+  }
+
+  settle(outcome: Outcome<unknown>, counts: SettledCounts): void {
+    this.collect();
+    const rest = this.#items.length - this.#settledItems;
+    counts.finished += this.#counted.finished;
+    counts.failed += this.#counted.failed;
+    if (outcome.state === "failed") counts.failed += rest;
+    else counts.cancelled += rest;
+    if (outcome.state !== "finished") {
+      this.#listener.outcomes(this, failures(new Array(rest).fill(outcome.error)));
+    }
+    this.#listener.settled(this);
+  }
+
+  callBack(): void {}
+
+  #deliver(block: Block): void {
+    const { length } = block.values;
+    if (length > 0) {
+      this.#failures = [];
+      if (this.unread > 0) this.unread = 0;
+    }
+    // Looked up by item, as of many that cannot be sent few are in a block, and there may be many blocks.
+    for (let index = 0; this.#unsendable.size > 0 && index < length; index++) {
+      const i = this.#settledItems + index;
+      if (this.#unsendable.has(i)) (block.errors ??= new Map()).set(index, this.#unsendable.get(i));
+    }
+    if (this.observed !== undefined) {
+      for (const error of block.errors?.values() ?? []) if (error instanceof JobTimeoutError) this.observed.timedOut++;
+    }
+    const failed = block.errors?.size ?? 0;
+    this.#counted.failed += failed;
+    this.#counted.finished += length - failed;
+    this.#settledItems += length;
+    this.#listener.outcomes(this, block);
+  }
+}
+
+/** What a worker has done of a chunk. */
+export interface ChunkWork {
+  /** How long it took, in ms, and for how many items. */
+  elapsed: number;
+  count: number;
+  items: ArrayLike<unknown>;
+  /** The latest results; undefined if they were in memory. */
+  results: ArrayLike<unknown> | undefined;
+}
+
+/** What a chunk tells its map. */
+export interface ChunkListener {
+  /** Whether nobody wants outcomes any more. */
+  readonly ended: boolean;
+  /** The next outcomes of a chunk, in the order of its items. */
+  outcomes(chunk: Chunk, block: Block): void;
+  took(work: ChunkWork): void;
+  settled(chunk: Chunk): void;
+}

@@ -1,0 +1,230 @@
+import { checkedFunc, type Task, type TaskRef } from "../job.ts";
+import { Checks, show } from "./checks.ts";
+
+/** Options of `ProcessPool.map`. */
+export interface MapOptions {
+  /**
+   * How many items travel together. `"auto"` begins with one and finds out: chunks of about 5 ms of work, and of 4 MB at the most as far as
+   * that is easily told, and none is kept waiting for an input that is slow to come. A number is kept to, but for the last chunk.
+   *
+   * @default {"auto"}
+   */
+  chunkSize?: number | "auto" | undefined;
+  /**
+   * How many items, not bytes, are read ahead of those that were consumed, at the most. It caps the chunks as well. The map reads that far
+   * ahead while an item holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds of
+   * chunks.
+   *
+   * @default {16384 * maxWorkers * jobsPerWorker; while a typed array gives numbers, which are small, four times as many; of large items, or
+   * results, as many as have 128 MB, or with more than four jobs at a time 32 MB for each, as far as that is easily told, and at least as many
+   * as are in flight}
+   */
+  buffer?: number | undefined;
+  /**
+   * Whether outcomes come in the order of the items, or as they are ready.
+   *
+   * @default {true}
+   */
+  ordered?: boolean | undefined;
+  /**
+   * Whether the loop gives outcomes, as `Promise.allSettled` does, instead of results, so that it never throws for an item.
+   *
+   * @default {false}
+   */
+  settled?: boolean | undefined;
+  /**
+   * How long each item may run, in milliseconds from its real start.
+   *
+   * @default {the pool's jobTimeout}
+   */
+  timeout?: number | undefined;
+  /**
+   * Ends the loop when it aborts: it throws the signal's reason, and the rest is cancelled, with items that run stopped as by
+   * `cancel({ force: true })`. (To leave the loop lets those that run finish.)
+   *
+   * @default {undefined}
+   */
+  signal?: AbortSignal | undefined;
+}
+
+/** What `ProcessPool.map` gives: the outcomes one by one, or as many at a time as are ready. */
+export interface MapResults<T> extends AsyncIterableIterator<T> {
+  /**
+   * The same outcomes, several at a time: for loops over so many that awaiting each takes longer than its work. Numbers may come in a
+   * Float64Array. What was taken one by one before does not come again, and leaving this loop ends the map.
+   *
+   * @returns Outcomes in their order; none of the lists is empty.
+   *
+   * @throws {unknown} Out of the loop, what the map throws; the results before it come first.
+   *
+   * @example A million numbers
+   * ```ts
+   * import { ProcessPool } from "@procpool/process-pool";
+   * import { assertEquals } from "@std/assert";
+   *
+   * await using pool = new ProcessPool({ maxWorkers: 2 });
+   * const numbers = new Float64Array(1_000_000).map((_, i) => i);
+   * let sum = 0;
+   * for await (const results of pool.map((x: number) => x * 2, numbers).chunks()) {
+   *   for (let i = 0; i < results.length; i++) sum += results[i]!;
+   * }
+   * assertEquals(sum, 999_999_000_000);
+   * ```
+   */
+  chunks(): AsyncIterableIterator<ArrayLike<T>>;
+}
+
+/**
+ * How many items are read ahead, for each job that runs at a time. Fewer make chunks of tiny items too small to be cheap (half the speed at
+ * a tenth); more only hold memory.
+ */
+const BUFFER_PER_LANE = 16_384;
+
+/**
+ * The same of a typed array that gives numbers: eight bytes each way. Fewer, and their chunks are too small to be cheap (0.8 of the speed
+ * at a quarter); more, and a chunk has more than the 256 KiB that go beside the port.
+ */
+const NUMBERS_PER_LANE = 65_536;
+
+/**
+ * Chunks in flight, for each job that runs at a time: one that runs and one that is next, so that no worker waits for its caller. With
+ * more, chunks would be smaller for the same buffer.
+ */
+const CHUNKS_PER_LANE = 2;
+
+/**
+ * Where no `buffer` is given, about so many bytes of items, or of their results, may be read ahead: while an item takes a minute, others may
+ * return megabytes all the time. Less, and workers stand idle behind an item that takes long; more, and memory is no longer flat.
+ */
+const MOST_AHEAD = 2 ** 27;
+
+/** The options of a map, checked and complete. */
+export interface ResolvedMapOptions {
+  task: Task | TaskRef;
+  /** Opens the input: when the first result is asked for, since a stream that is opened is locked. */
+  open: () => AsyncIterator<unknown> | Iterator<unknown>;
+  isAsync: boolean;
+  /** The items themselves, if they can be read many at a time. */
+  array: Sliceable | undefined;
+  /** Undefined for automatic. */
+  chunkSize: number | undefined;
+  buffer: number;
+  /** The buffer while results are numbers. */
+  bufferOfNumbers: number;
+  /** How many bytes of items, or of results, are read ahead. */
+  mostAhead: number;
+  chunksInFlight: number;
+  ordered: boolean;
+  settled: boolean;
+  timeout: number;
+  retries: number;
+  /** Whether each result is sent before the next item is started. */
+  eager: boolean;
+  signal: AbortSignal | undefined;
+}
+
+/** What a pool adds to the options of a map. */
+export interface MapParts {
+  task: Task | TaskRef;
+  items: unknown;
+  /** How many jobs run at a time. */
+  lanes: number;
+  jobTimeout: number;
+  retries: number;
+  eager: boolean;
+}
+
+export function resolveMapOptions(
+  options: MapOptions,
+  { task, items, lanes, jobTimeout, retries, eager }: MapParts,
+): ResolvedMapOptions {
+  const checks = new Checks("map");
+  const { chunkSize = "auto", buffer, ordered = true, settled = false, timeout = jobTimeout, signal } = checks.options(options, [
+    "chunkSize",
+    "buffer",
+    "ordered",
+    "settled",
+    "timeout",
+    "signal",
+  ]);
+  checkedFunc("map", "task", task);
+  const size = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize, { or: '"auto"' });
+  const chunksInFlight = CHUNKS_PER_LANE * lanes;
+  const given = buffer === undefined ? undefined : checks.wholeNumber("buffer", buffer);
+  const bufferOf = (perLane: number): number => given ?? Math.max(perLane * lanes, (size ?? 0) * chunksInFlight);
+  return {
+    task,
+    open: opener(items),
+    isAsync: typeof (items as Partial<AsyncIterable<unknown>>)[Symbol.asyncIterator] === "function",
+    array: isSliceable(items) ? items : undefined,
+    chunkSize: size,
+    buffer: bufferOf(BUFFER_PER_LANE),
+    bufferOfNumbers: bufferOf(ArrayBuffer.isView(items) ? NUMBERS_PER_LANE : BUFFER_PER_LANE),
+    mostAhead: given === undefined ? MOST_AHEAD : Infinity,
+    chunksInFlight,
+    ordered: checks.boolean("ordered", ordered),
+    settled: checks.boolean("settled", settled),
+    timeout: checks.milliseconds("timeout", timeout, { infinite: true }),
+    retries,
+    // Results that were held back would be lost with an item that is stopped.
+    eager: eager || timeout !== Infinity || retries > 0,
+    signal: signal === undefined ? undefined : checks.signal("signal", signal),
+  };
+}
+
+function opener(items: unknown): ResolvedMapOptions["open"] {
+  const given = (items ?? {}) as AsyncIterable<unknown> & Iterable<unknown>;
+  const isStream = items instanceof ReadableStream && given[Symbol.asyncIterator] === ReadableStream.prototype[Symbol.asyncIterator];
+  if (isStream) return () => readStream(items);
+  if (typeof given[Symbol.asyncIterator] === "function") return () => given[Symbol.asyncIterator]();
+  if (typeof given[Symbol.iterator] === "function") return () => given[Symbol.iterator]();
+  throw new TypeError(`Cannot map as the items must be iterable, an async iterable or a ReadableStream: current value is ${show(items)}`);
+}
+
+/**
+ * Iterates a stream as that does by itself, but without waiting, when it is ended, for an item that it is about to give: it may give none,
+ * and has to hear of the end.
+ */
+function readStream(stream: ReadableStream<unknown>): AsyncIterator<unknown> {
+  const reader = stream.getReader();
+  let isOpen = true;
+  return {
+    async next() {
+      let result: IteratorResult<unknown> | undefined;
+      try {
+        return result = await reader.read() as IteratorResult<unknown>;
+      } finally {
+        isOpen &&= result?.done === false;
+        if (!isOpen) reader.releaseLock();
+      }
+    },
+    async return() {
+      // The stream may have ended without anybody having seen that.
+      if (isOpen) {
+        isOpen = false;
+        const cancelled = reader.cancel();
+        reader.releaseLock();
+        await cancelled;
+      }
+      return { done: true, value: undefined };
+    },
+  };
+}
+
+/** An array or a typed array. */
+export interface Sliceable extends ArrayLike<unknown> {
+  slice(from: number, to: number): Sliceable;
+}
+
+/** Whether items can be read many at a time, as iterating them does nothing else. */
+function isSliceable(items: unknown): items is Sliceable {
+  const isArray = Array.isArray(items);
+  if (!isArray && !ArrayBuffer.isView(items)) return false;
+  const plain = isArray ? Array.prototype : Uint8Array.prototype;
+  const { slice, constructor, [Symbol.iterator]: iterate } = items as Partial<typeof plain> & object;
+  // The constructor makes the slice: a class of somebody's own takes what it likes, and node's Buffer gives a view of all its memory.
+  const isPlatforms = isArray
+    ? constructor === Array
+    : typeof constructor === "function" && Object.getPrototypeOf(constructor) === Object.getPrototypeOf(Uint8Array);
+  return isPlatforms && slice === plain.slice && iterate === plain[Symbol.iterator];
+}
