@@ -81,6 +81,7 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
     const lanes = new ProcessPool({ backend: "inline", maxWorkers: host.lanes, onError: (error) => host.report(error) });
     const runChunk = (chunk: Chunk): Promise<PromiseSettledResult<unknown>[]> =>
       input.run(chunk, { timeout, signal: currentJob()!.signal });
+    let failed = false;
     try {
       for await (const outcomes of lanes.map(runChunk, input.read(), { chunkSize: 1, buffer: 2 * host.lanes, ordered, signal })) {
         for (const outcome of outcomes) {
@@ -90,9 +91,14 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
           else throw outcome.reason;
         }
       }
+    } catch (error) {
+      failed = true;
+      throw error;
     } finally {
-      input.end();
+      const closed = input.end();
       await lanes.terminate();
+      // Whoever leaves the loop finds the input closed. An error is not kept waiting for that.
+      if (!failed) await closed;
     }
     return undefined;
   }
@@ -141,11 +147,12 @@ class Chunks {
     this.#wake();
   }
 
-  /** No more is wanted. The input is told here: what reads it may be waiting for it. */
-  end(): void {
+  /** No more is wanted. The input is told here: what reads it may be waiting for it. Resolves when it is closed, or is about to give an item. */
+  end(): Promise<void> {
     this.#ended = true;
-    this.#source?.close().catch((error) => this.#host.report(error));
+    const closed = this.#source?.close().catch((error) => this.#host.report(error));
     this.#wake();
+    return closed ?? Promise.resolve();
   }
 
   async run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
@@ -259,7 +266,8 @@ function startPatience(): Patience {
 class Source {
   #iterator: AsyncIterator<unknown> | Iterator<unknown>;
   #report: (error: unknown) => void;
-  #pulled: Promise<IteratorResult<unknown>> | undefined;
+  /** The item that it is about to give, or has given when nobody waited for it any more. */
+  #pulled: Promise<IteratorResult<unknown>> | IteratorResult<unknown> | undefined;
   #ended = false;
 
   constructor(iterator: AsyncIterator<unknown> | Iterator<unknown>, report: (error: unknown) => void) {
@@ -274,8 +282,11 @@ class Source {
         if (!("then" in result)) return this.#took(result);
         this.#pulled = Promise.resolve(result);
       }
-      const result = await (patience === undefined ? this.#pulled : Promise.race([this.#pulled, patience.over]));
-      return result === LATE ? LATE : this.#took(result);
+      const pulled = this.#pulled;
+      const result = await (patience === undefined ? pulled : Promise.race([pulled, patience.over]));
+      if (result !== LATE) return this.#took(result);
+      if (pulled instanceof Promise) this.#keepWhenGiven(pulled);
+      return LATE;
     } catch (error) {
       this.#ended = true;
       throw error;
@@ -286,11 +297,20 @@ class Source {
   async close(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
-    const pulled = this.#pulled;
+    const pulled = this.#pulled instanceof Promise ? this.#pulled : undefined;
     pulled?.catch((error) => this.#report(error));
     const closed = Promise.resolve(this.#iterator.return?.());
     if (pulled === undefined) await closed;
     else closed.catch((error) => this.#report(error));
+  }
+
+  /** There may be no room for it for long: an input that has given its item is not about to give one. */
+  #keepWhenGiven(pulled: Promise<IteratorResult<unknown>>): void {
+    const keep = (result: IteratorResult<unknown>): void => {
+      if (this.#pulled === pulled) this.#pulled = result;
+    };
+    // What it throws is told to whoever takes it, or by what closes the input.
+    pulled.then(keep, () => {});
   }
 
   #took(result: IteratorResult<unknown>): IteratorResult<unknown> {

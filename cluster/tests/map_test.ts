@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
+import type { MapOptions } from "@procpool/process-pool";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { type Chunk, mapChunks } from "../map.ts";
@@ -295,4 +296,58 @@ Deno.test("ClusterPool.map() that ends early tells an input that is waiting", as
   controller.abort(new Error("enough"));
   await assertRejects(() => within(next), Error, "enough");
   await until(() => aborted.told);
+});
+
+Deno.test("ClusterPool.map() that ends early waits for its input to be closed, unless that is about to give an item", async () => {
+  let ran = 0;
+  const host = {
+    lanes: 1,
+    prepare: () => Promise.resolve(),
+    encode: (item: unknown) => ({ json: item as number, large: false }),
+    run({ items }: Chunk) {
+      ran += items.length;
+      const outcomes = items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value }));
+      return Promise.resolve({ outcomes, elapsed: 1 });
+    },
+    report(error: unknown): never {
+      throw error;
+    },
+  };
+  let given: PromiseWithResolvers<void>[] = [];
+  let closed = false;
+  async function* input(): AsyncGenerator<number> {
+    try {
+      for (const [i, { promise }] of given.entries()) {
+        await promise;
+        yield i;
+      }
+    } finally {
+      await new Promise((resolve) => setTimeout(resolve));
+      closed = true;
+    }
+  }
+  /** A map of which two results were taken, of so many items that were given. */
+  const begun = async (items: number, options: MapOptions): Promise<AsyncIterableIterator<unknown>> => {
+    [given, closed, ran] = [Array.from({ length: 9 }, () => Promise.withResolvers<void>()), false, 0];
+    for (let i = 0; i < items; i++) given[i]!.resolve();
+    const results = mapChunks(host, input(), options);
+    for (let i = 0; i < 2; i++) assertEquals((await within(results.next())).value, i);
+    return results;
+  };
+
+  const full = await begun(9, { chunkSize: 3, buffer: 3 });
+  await within(full.return!());
+  assertEquals(closed, true);
+
+  const late = await begun(3, { buffer: 4 });
+  // It has not waited for the next, and has no room for it.
+  await until(() => ran === 3);
+  given[3]!.resolve();
+  await new Promise((resolve) => setTimeout(resolve));
+  await within(late.return!());
+  assertEquals(closed, true);
+
+  const waiting = await begun(2, {});
+  await within(waiting.return!());
+  assertEquals(closed, false);
 });
