@@ -1,7 +1,10 @@
 import type { Metrics, Queue } from "bullmq";
 
-/** Minutes of which the queue remembers how many jobs ended. */
-export const METRICS_MINUTES = 60;
+/** Of so many minutes is told how many jobs ended. */
+const MINUTES = 60;
+
+/** Minutes of which the queue remembers it. What is older BullMQ puts into the last of them, which is not told. */
+export const METRICS_MINUTES = MINUTES + 1;
 
 /** What `ClusterPool.status` tells: of a whole queue. */
 export interface ClusterStatus {
@@ -64,7 +67,7 @@ export async function readStatus(queue: Queue, { name, database }: { name: strin
 /** How many ended within each minute that is over, the latest first: BullMQ's end with the last before the minute in which one ended last. */
 function minutesOf({ meta: { count, prevTS, prevCount }, data }: Metrics, now: number): number[] {
   const later = Math.floor(now / 60_000) - Math.floor(prevTS / 60_000);
-  if (count === 0 || later < 1) return data;
-  const idle = Array.from({ length: Math.min(later - 1, METRICS_MINUTES) }, () => 0);
-  return [...idle, count - prevCount, ...data].slice(0, METRICS_MINUTES);
+  if (count === 0 || later < 1) return data.slice(0, MINUTES);
+  const idle = Array.from({ length: Math.min(later - 1, MINUTES) }, () => 0);
+  return [...idle, count - prevCount, ...data].slice(0, MINUTES);
 }

@@ -617,8 +617,16 @@ Deno.test("ClusterPool.status() tells of the last minutes, also if nothing has e
   assertEquals(perMinute, [1, 0, 1]);
   await client.hset("dpool:test.v1:metrics:completed", "prevTS", 0);
   await client.hset("dpool:test.v1:metrics:failed", "prevTS", 0);
+  const none = Array.from({ length: 60 }, () => 0);
   ({ perMinute } = await pool.status());
-  assertEquals(perMinute, Array.from({ length: 60 }, () => 0));
+  assertEquals(perMinute, none);
+  do {
+    now = minute();
+    await client.hset("dpool:test.v1:metrics:completed", "prevTS", 0);
+    await within(pool.run(tasks.add, 1, 1));
+    ({ perMinute } = await pool.status());
+  } while (now !== minute());
+  assertEquals(perMinute, none);
   await client.quit();
 });
 
