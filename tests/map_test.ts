@@ -986,7 +986,7 @@ Deno.test("ProcessPool.map() of large results reads so far ahead that many worke
   const results = pool.map((n: number) => n === 0 ? held.promise : megabytes, naturals);
   const first = results.next();
   // Only 32 can be in flight.
-  await until(() => naturals.read > 100);
+  await within(until(() => naturals.read > 100));
   for (let i = 0; i < 300; i++) await turn();
   assert(naturals.read <= 16 * 8, `${naturals.read} were read`);
   held.resolve(megabytes);
