@@ -520,9 +520,11 @@ export class Link {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     this.#errand(async () => {
-      await entry.sent;
+      const { sent } = entry;
+      await sent;
       if (await this.#client.exists(this.#queue.toKey(id)) === 1) await this.#lookUp([entry]);
-      else if (this.#entries.get(id) !== entry) return;
+      // Meanwhile it may have ended, or been sent anew.
+      else if (this.#entries.get(id) !== entry || entry.sent !== sent) return;
       else if (entry.comesAfter !== undefined) this.#sendAgain(id);
       else if (ending.kind === "failed" && ending.reason === FORGOTTEN) this.#forgotten(entry, []);
       // Another producer may have found that first, and taken it out.

@@ -558,6 +558,22 @@ Deno.test("a job that comes too late counts as cancelled, also if the event of t
   await client.quit();
 });
 
+Deno.test("a job that is sent again as an earlier one of its name is gone is not taken for that", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const client = new Redis(server.url);
+  const [queue, id] = ["dpool:test.v1", "job-import"];
+  const future = await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
+  await until(async () => await client.exists(`${queue}:${id}`) === 1);
+  // As if the queue had taken it for one that others took out of it, and put in once more.
+  const events = client.multi().del(`${queue}:${id}`).lrem(`${queue}:wait`, 1, id);
+  for (const event of ["duplicated", "removed", "removed"]) events.xadd(`${queue}:events`, "*", "event", event, "jobId", id);
+  await events.exec();
+  await using _host = await startHost(server);
+  assertEquals(await within(future.result()), 3);
+  await client.quit();
+});
+
 /** Resolves when a producer has looked for what it waits for, and taken up what it found. */
 async function swept(client: Redis, isOver: () => boolean): Promise<void> {
   const asked = async (): Promise<number> => Number(/cmdstat_zcard:calls=(\d+)/.exec(await client.info("commandstats"))?.[1] ?? 0);
