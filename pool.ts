@@ -952,7 +952,6 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   #tryCancel(ticket: Ticket, outcome: Cancelled, force: boolean): boolean {
-    if (this.#cancelling.has(ticket)) return false;
     // One that is in none of these places is just being sent, or settling: whoever asks was called by that.
     while (!ticket.settled && (ticket.queued || ticket.slot !== undefined || this.#undecided.has(ticket))) {
       if (this.#takeBack(ticket)) {
@@ -962,8 +961,12 @@ export class ProcessPool implements AsyncDisposable {
       if (!force) return false;
       const { slot } = ticket;
       const outcomeOf: OutcomeOf = (each, nextItem, death) => each === ticket ? outcome : this.#lost(each, nextItem, death);
-      this.#cancelling.set(ticket, outcome);
-      const ended = this.#stopWith(ticket, outcome.error, outcomeOf, () => !slot!.isAnswering());
+      const mayStop = (): boolean => {
+        if (slot!.isAnswering()) return false;
+        this.#cancelling.set(ticket, outcome);
+        return true;
+      };
+      const ended = this.#stopWith(ticket, outcome.error, outcomeOf, mayStop);
       this.#cancelling.delete(ticket);
       if (ended !== undefined) this.#settleAll(ended);
       else if (ticket.slot === slot) this.#letGo(ticket, outcome);
