@@ -31,6 +31,8 @@ export class SimulatedMap {
   #sourceClosed = false;
   /** How often its items had been started when it ended. */
   #runsAtEnd = 0;
+  /** Whether the loop was left, or an outcome was thrown: it may take a while until it has ended, its input being slow, or who reads. */
+  #isLeft = false;
   /** How the loop ended. */
   end: "done" | "broke" | { error: unknown } | undefined;
 
@@ -41,7 +43,7 @@ export class SimulatedMap {
     this.#timeout = random.chance(0.3) ? random.pick(LIMITS) : undefined;
     const limit = this.#timeout ?? stage.jobTimeout;
     const { retries } = stage;
-    const isWanted = (): boolean => this.end === undefined && this.abort?.aborted !== true;
+    const isWanted = (): boolean => this.end === undefined && !this.#isLeft && this.abort?.aborted !== true;
     // Results of chunks that are large enough lie in memory.
     const isLong = stage.chance.chance(0.1);
     const size = isLong ? stage.chance.between(16, 60) : random.below(7);
@@ -105,7 +107,8 @@ export class SimulatedMap {
       world.activity++;
       if (this.#way === "chunks") this.#gotList(taken as ArrayLike<unknown>);
       else this.#got.push(taken);
-      if (this.#got.length >= this.#breakAt) return "broke";
+      this.#isLeft = this.#got.length >= this.#breakAt;
+      if (this.#isLeft) return "broke";
       if (this.#slow) await world.pause();
     }
     return "done";
@@ -125,7 +128,7 @@ export class SimulatedMap {
     while (!over) {
       const calls = Array.from({ length: chance.between(1, MOST_CALLS) }, () => outcomes.next());
       if (chance.chance(0.1)) {
-        broke = true;
+        broke = this.#isLeft = true;
         await outcomes.return!();
       }
       for (const call of calls) {
@@ -141,7 +144,7 @@ export class SimulatedMap {
           if (error instanceof Violation) throw error;
           check(failure === undefined, "a map throws once", () => this.name);
           failure = { error };
-          over = true;
+          over = this.#isLeft = true;
         }
       }
       if (this.#slow) await world.pause();
