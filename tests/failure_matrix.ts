@@ -127,11 +127,7 @@ const KILLABLE: Outcomes = {
 /** What the pool promises, by its kind. */
 export const MATRIX: Record<Kind, Outcomes> = {
   "worker": {
-    "throws": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
-    "rejects": ["pool breaks", "pool breaks", "its error", "-", "reported, replaced", "reported"],
-    "exits": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
-    "closes itself": ["pool breaks", "pool breaks", "WorkerDiedError", "WorkerDiedError", "reported, replaced", "reported"],
-    "posts the uncloneable": ["pool breaks", "pool breaks", "its error", "its error", "reported, replaced", "reported"],
+    ...KILLABLE,
     "spins in synchronous code": [
       "pool breaks in time, burns a core",
       "pool breaks in time, burns a core",
@@ -148,11 +144,7 @@ export const MATRIX: Record<Kind, Outcomes> = {
       "reported, replaced, burns a core",
       "reported in time, burns a core",
     ],
-    "never settles": ["pool breaks in time", "pool breaks in time", "JobTimeoutError", "-", "no harm", "reported in time"],
     "fills the heap": ["process aborts", "process aborts", "process aborts", "process aborts", "process aborts", "process aborts"],
-    "meddles with its channel": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
-    "mutes every port": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
-    "floods the parent with messages": ["no harm", "no harm", "no harm", "no harm", "no harm", "no harm"],
   },
   "killable": KILLABLE,
   "killable with permissions": KILLABLE,
