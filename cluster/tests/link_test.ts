@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { type ClusterPool, Job, JobCancelledError, type PayloadStore, serve } from "../mod.ts";
+import { type ClusterPool, type Future, Job, JobCancelledError, type PayloadStore, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { type Child, lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
@@ -14,6 +14,15 @@ async function cancelOnDead(host: Child, pool: ClusterPool): Promise<void> {
   await until(() => job.running());
   host.kill("SIGKILL");
   assert(job.cancel({ force: true }));
+}
+
+const RECORD = "dpool:test.v1:job-import";
+
+/** Submits a job of the id "import", and waits until the server has its record. */
+async function submitRecorded(pool: ClusterPool, client: Redis): Promise<Future<number>> {
+  const future = await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
+  await until(async () => await client.exists(RECORD) === 1);
+  return future;
 }
 
 Deno.test("a job that is cancelled while its host does not listen is stopped as soon as it does again", async () => {
@@ -494,10 +503,8 @@ Deno.test("a job whose record the server has thrown away is sent again when a ho
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const client = new Redis(server.url);
-  const key = "dpool:test.v1:job-import";
-  const future = await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
-  await until(async () => await client.exists(key) === 1);
-  await client.del(key);
+  const future = await submitRecorded(pool, client);
+  await client.del(RECORD);
   await using _host = await startHost(server);
   assertEquals(await within(future.result()), 3);
   await client.quit();
@@ -507,11 +514,9 @@ Deno.test("a job that is sent again, as the server has thrown its record away, s
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const client = new Redis(server.url);
-  const key = "dpool:test.v1:job-import";
-  await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
-  await until(async () => await client.exists(key) === 1);
-  await client.del(key);
-  await until(async () => await client.exists(key) === 1);
+  await submitRecorded(pool, client);
+  await client.del(RECORD);
+  await until(async () => await client.exists(RECORD) === 1);
   assertEquals(await client.lrange("dpool:test.v1:wait", 0, -1), ["job-import"]);
   await client.quit();
 });
@@ -520,12 +525,10 @@ Deno.test("a job whose record the server has thrown away is sent again, though a
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const client = new Redis(server.url);
-  const key = "dpool:test.v1:job-import";
-  const future = await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
-  await until(async () => await client.exists(key) === 1);
+  const future = await submitRecorded(pool, client);
   // As a host does when it takes a job.
-  await client.multi().del(key).xadd("dpool:test.v1:events", "*", "event", "active", "jobId", "job-import").hset(key, "processedOn", 1)
-    .exec();
+  await client.multi().del(RECORD).xadd("dpool:test.v1:events", "*", "event", "active", "jobId", "job-import")
+    .hset(RECORD, "processedOn", 1).exec();
   await swept(client, () => future.done());
   await using _host = await startHost(server);
   assertEquals(await within(future.result()), 3);
@@ -563,10 +566,9 @@ Deno.test("a job that is sent again as an earlier one of its name is gone is not
   await using pool = await openPool(server);
   const client = new Redis(server.url);
   const [queue, id] = ["dpool:test.v1", "job-import"];
-  const future = await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
-  await until(async () => await client.exists(`${queue}:${id}`) === 1);
+  const future = await submitRecorded(pool, client);
   // As if the queue had taken it for one that others took out of it, and put in once more.
-  const events = client.multi().del(`${queue}:${id}`).lrem(`${queue}:wait`, 1, id);
+  const events = client.multi().del(RECORD).lrem(`${queue}:wait`, 1, id);
   for (const event of ["duplicated", "removed", "removed"]) events.xadd(`${queue}:events`, "*", "event", event, "jobId", id);
   await events.exec();
   await using _host = await startHost(server);
