@@ -15,7 +15,7 @@
  */
 
 import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors.ts";
-import { checkedFunc, type Future, Job, type JobResult, type Outcome, promiseOf, type Task, type TaskRef } from "./job.ts";
+import { checkedFunc, type Future, Job, type JobResult, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks, InTurn } from "./pool/callbacks.ts";
 import { Checks, show } from "./pool/checks.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
@@ -283,7 +283,7 @@ export class ProcessPool implements AsyncDisposable {
       this.#observation?.submitted(ticket);
       if (!takePermit(this.#gate)) {
         ticket.wantsResult = false;
-        const admitted = promiseOf<Future<unknown>, JobTicket>(ticket, takeResolvers);
+        const admitted = ticket.promise<Future<unknown>>();
         this.#wait(ticket);
         return admitted;
       }
@@ -384,7 +384,7 @@ export class ProcessPool implements AsyncDisposable {
   run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
     try {
       const ticket = this.#accept(what, args);
-      const result = promiseOf(ticket, takeResolvers);
+      const result = ticket.promise<unknown>();
       this.#observation?.submitted(ticket);
       if (takePermit(this.#gate)) this.#admit(ticket);
       else this.#wait(ticket);
@@ -1126,7 +1126,3 @@ function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {
 
 /** In the place of an outcome: it could not be sent now. */
 const LATER = Symbol("later");
-
-function takeResolvers(ticket: JobTicket, resolve: (value: unknown) => void, reject: (reason: unknown) => void): void {
-  ticket.awaitedBy(resolve, reject);
-}

@@ -8,6 +8,7 @@ import {
   makeFuture,
   nextJobId,
   type Outcome,
+  promiseOf,
   settleFuture,
   type Task,
   taskName,
@@ -272,10 +273,14 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     return this.#future ??= makeFuture(this.job ?? { id, func, args: this.ownArgs }, this, this.#owner.callbacks);
   }
 
-  /** Takes what settles a promise: that of the result, or, at the gate, of the future. */
-  awaitedBy(resolve: Resolve, reject: Reject): void {
-    this.#resolve = resolve;
-    this.#reject = reject;
+  /** A promise of the result, or, while the ticket waits for a permit for `submit`, of the future. Once. */
+  promise<T>(): Promise<T> {
+    return promiseOf<T, JobTicket>(this, JobTicket.#takeResolvers);
+  }
+
+  static #takeResolvers(ticket: JobTicket, resolve: Resolve, reject: Reject): void {
+    ticket.#resolve = resolve;
+    ticket.#reject = reject;
   }
 
   grant(): void {
