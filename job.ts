@@ -5,7 +5,7 @@
  */
 
 import type { Callbacks } from "./pool/callbacks.ts";
-import { Checks, show } from "./pool/checks.ts";
+import { Checks, isIterable, show } from "./pool/checks.ts";
 import { giveUp } from "./pool/give_up.ts";
 
 /** A function that a worker can run. What it takes and returns has to be cloneable, but for the backend `inline`. */
@@ -702,7 +702,7 @@ export async function wait<F extends Future<unknown>>(futures: Iterable<F>, opti
 }
 
 function checkedFutures<F>(futures: Iterable<F>): Set<F> {
-  if (typeof (futures as Partial<Iterable<unknown>> | undefined)?.[Symbol.iterator] !== "function") {
+  if (!isIterable(futures)) {
     throw new TypeError(`Cannot wait for futures as they must be iterable: current value is ${show(futures)}`);
   }
   const all = new Set(futures);

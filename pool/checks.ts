@@ -144,3 +144,8 @@ export class Checks {
     return `Cannot ${this.#action} as '${name}' must be ${wanted}: current value is ${show(value)}`;
   }
 }
+
+/** Whether it can be iterated. */
+export function isIterable(value: unknown): value is Iterable<unknown> {
+  return typeof (value as Partial<Iterable<unknown>> | null | undefined)?.[Symbol.iterator] === "function";
+}

@@ -1,4 +1,4 @@
-import { Checks, show } from "./checks.ts";
+import { Checks, isIterable, show } from "./checks.ts";
 
 /** What {@linkcode endProgram} ends: a pool. */
 export interface Closable {
@@ -49,7 +49,7 @@ const TIMEOUT = 1000;
  * ```
  */
 export async function endProgram(pools: Iterable<Closable>, options: EndProgramOptions = {}): Promise<never> {
-  if (typeof (pools as Partial<Iterable<Closable>> | undefined)?.[Symbol.iterator] !== "function") {
+  if (!isIterable(pools)) {
     throw new TypeError(`Cannot end program as the pools must be iterable, such as [pool]: current value is ${show(pools)}`);
   }
   const checks = new Checks("end program");
