@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { ProcessPool } from "@procpool/process-pool";
 import { main } from "@procpool/process-pool/cli";
 import type { ReportData } from "../report/data.ts";
@@ -97,7 +97,7 @@ Deno.test("Recorder keeps its memory however long the run: stretches get longer,
 Deno.test("renderReport() puts no text of a run into the page as markup, and needs no network", async () => {
   const page = renderReport(await recorded('<script>alert("title")</script>', withErrors));
   assert(!page.includes("<script>alert"));
-  assertStringIncludes(page, "&lt;script&gt;alert(0)&lt;/script&gt;");
+  assertMatch(page, /&lt;script&gt;alert\(\d+\)&lt;\/script&gt;/);
   assertStringIncludes(page, "&lt;b&gt;&amp;amp;");
   assert(!/https?:/.test(page), "there is no address in it");
 });
