@@ -1,6 +1,6 @@
 import { checkedFunc, type Task, type TaskRef } from "../job.ts";
 import { Checks, MEMORY_LIMITS, show } from "../pool/checks.ts";
-import { CORES } from "../worker/line.ts";
+import { CORES } from "../worker/platform.ts";
 import type { BatchInput } from "./inputs.ts";
 import type { BatchProgress } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";

@@ -1,5 +1,5 @@
 import { MemoryLimitError, PoolBrokenError, WorkerDiedError } from "../errors.ts";
-import type { Death, ItemsMessage } from "../worker/protocol.ts";
+import type { Death, ItemsMessage, StartThread } from "../worker/protocol.ts";
 import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
 import type { TaskTable } from "../worker/tasks.ts";
 import type { Callbacks } from "./callbacks.ts";
@@ -140,6 +140,9 @@ export class Crew {
   #warned = false;
   #breakingUp = false;
   #failedStarts = 0;
+  /** Starts threads; undefined until it has been loaded. */
+  #startThread: StartThread | undefined;
+  #loading = false;
   #warmUps: PromiseWithResolvers<void>[] = [];
   #stopIdleTimer: (() => void) | undefined;
   /** Ends the pause in which no worker is started but to warm up; undefined if there is none. */
@@ -155,6 +158,7 @@ export class Crew {
     this.#options = options;
     this.#parts = parts;
     this.slots = this.#slots;
+    this.#startThread = options.start;
     this.#looks = new Rounds(options.clock, LOOK_EVERY, () => this.#look());
     this.#balances = new Rounds(options.clock, BALANCE_EVERY, () => this.#balance());
   }
@@ -198,9 +202,9 @@ export class Crew {
     return this.#ending.size;
   }
 
-  /** Whether workers that are missing are started later, as {@linkcode HEAD_START} says. */
+  /** Whether workers that are missing are started later, as {@linkcode HEAD_START} says, or when what starts them has been loaded. */
   get pausing(): boolean {
-    return this.#endPause !== undefined && this.#warmUps.length === 0;
+    return this.#loading || (this.#endPause !== undefined && this.#warmUps.length === 0);
   }
 
   // Before there is work
@@ -265,6 +269,7 @@ export class Crew {
     // With no worker left, what failed before gets one more chance.
     if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     let missing = wanted - this.#starting;
+    if (missing > 0 && this.#startThread === undefined) this.#load();
     if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#waitFor(queued, first);
     let failed = false;
     while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS && !this.pausing) {
@@ -500,13 +505,26 @@ export class Crew {
     return count;
   }
 
+  /** Loads what starts workers; they are started then. */
+  #load(): void {
+    if (this.#loading || this.#failedStarts === MAX_FAILED_STARTS) return;
+    this.#loading = true;
+    this.#options.load().then(
+      (start) => this.#startThread = start,
+      (error) => this.#startFailed({ reason: "could not be loaded", thrown: { raw: error } }),
+    ).finally(() => {
+      this.#loading = false;
+      this.#parts.events.changed();
+    });
+  }
+
   /** Starts one; false if the backend refuses to at once. */
   #start(): boolean {
-    const { start, jobsPerWorker, maxJobsPerWorker, clock } = this.#options;
+    const { jobsPerWorker, maxJobsPerWorker, clock } = this.#options;
     try {
       const slot = new Slot({
         id: this.#nextId++,
-        start,
+        start: this.#startThread!,
         events: this.#slotEvents,
         capacity: jobsPerWorker,
         maxJobs: maxJobsPerWorker,

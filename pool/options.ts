@@ -1,10 +1,7 @@
 import { checkedFunc, type Task, type TaskRef } from "../job.ts";
-import { inlineLanes } from "../worker/inline.ts";
-import { CORES } from "../worker/line.ts";
-import { killableWorkers } from "../worker/node_worker.ts";
+import { CORES } from "../worker/platform.ts";
 import type { StartThread } from "../worker/protocol.ts";
 import { type KnownModule, TaskTable } from "../worker/tasks.ts";
-import { webWorkers } from "../worker/web_worker.ts";
 import type { OnError } from "./callbacks.ts";
 import { Checks, MEMORY_LIMITS, show } from "./checks.ts";
 import { type Clock, realClock } from "./clock.ts";
@@ -181,7 +178,9 @@ export interface ResolvedOptions {
   retries: number;
   idleTimeout: number;
   onError: OnError;
-  start: StartThread;
+  /** Starts threads; undefined where that has to be loaded first. */
+  start: StartThread | undefined;
+  load: () => Promise<StartThread>;
   clock: Clock;
   tasks: TaskTable;
   measurement: Measurement | undefined;
@@ -190,7 +189,8 @@ export interface ResolvedOptions {
 
 /** What the world looks like to a pool; simulations put another in its place. */
 export interface Environment {
-  start: StartThread;
+  start?: StartThread | undefined;
+  load?: (() => Promise<StartThread>) | undefined;
   clock: Clock;
 }
 
@@ -251,10 +251,11 @@ interface ThreadOptions {
   memoryLimit: number | undefined;
 }
 
-const BACKENDS: Record<Backend, (options: ThreadOptions) => StartThread> = {
-  worker: ({ modules, permissions }) => webWorkers(modules, permissions),
-  killable: killableWorkers,
-  inline: ({ known }) => inlineLanes(known),
+/** Each is loaded with the first worker: with what workers run, that is a third of all code, and who imports the pool need not wait for it. */
+const BACKENDS: Record<Backend, (options: ThreadOptions) => Promise<StartThread>> = {
+  worker: async ({ modules, permissions }) => (await import("../worker/web_worker.ts")).webWorkers(modules, permissions),
+  killable: async (options) => (await import("../worker/node_worker.ts")).killableWorkers(options),
+  inline: async ({ known }) => (await import("../worker/inline.ts")).inlineLanes(known),
 };
 
 /** Checks and completes the options; the caller's object is left as it is. */
@@ -324,7 +325,8 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     retries: checks.wholeNumber("retries", retries, { min: 0 }),
     idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
     onError: checks.callable("onError", onError),
-    start: environment?.start ?? BACKENDS[backend]({ modules: urls, known, permissions, memoryLimit }),
+    start: environment?.start,
+    load: environment?.load ?? (() => BACKENDS[backend]({ modules: urls, known, permissions, memoryLimit })),
     clock: environment?.clock ?? realClock,
   };
   const given = checks.array("observers", observers).map((each, i) => checks.object(`observers[${i}]`, each) as PoolObserver);

@@ -1,10 +1,10 @@
-import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import { realClock } from "../pool/clock.ts";
 import { Crew } from "../pool/crew.ts";
 import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
 import { asCompleted, Job } from "../job.ts";
 import type { PoolObserver } from "../pool/observation.ts";
-import { WorkerDiedError } from "../errors.ts";
+import { JobCancelledError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../errors.ts";
 import { ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { turn, until } from "./helpers.ts";
@@ -463,6 +463,63 @@ Deno.test("A pool sends nothing to a worker that has ended, and does not say of 
   await turn();
   assertEquals(threads[1]!.runs.length, 1);
   await end(pool, threads);
+});
+
+/** A pool whose backend is loaded when its test says so. */
+function loadingPool(): { pool: ProcessPool; loads: PromiseWithResolvers<StartThread>[]; threads: StubThread[]; start: StartThread } {
+  const loads: PromiseWithResolvers<StartThread>[] = [];
+  const threads: StubThread[] = [];
+  const load = () => {
+    loads.push(Promise.withResolvers());
+    return loads.at(-1)!.promise;
+  };
+  const pool = new ProcessPool({ maxWorkers: 1, [ENVIRONMENT]: { load, clock: realClock } } as ProcessPoolOptions);
+  const start: StartThread = (events) => {
+    threads.push(new StubThread(events, 1));
+    return threads.at(-1)!;
+  };
+  return { pool, loads, threads, start };
+}
+
+Deno.test("A pool loads its backend once, with its first job, and runs then what has been submitted", async () => {
+  const { pool, loads, threads, start } = loadingPool();
+  await turn();
+  assertEquals(loads.length, 0);
+  submit(pool, 2);
+  const warm = pool.warmUp();
+  await turn();
+  assertEquals([loads.length, pool.stats().queued, pool.stats().workers], [1, 2, 0]);
+  loads[0]!.resolve(start);
+  await warm;
+  assertEquals([loads.length, threads.length, threads[0]!.runs.length], [1, 1, 1]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool that is ended while its backend loads starts no worker", async () => {
+  const { pool, loads, threads, start } = loadingPool();
+  const future = pool.trySubmit(() => {})!;
+  const warm = assertRejects(() => pool.warmUp(), PoolClosedError);
+  await pool.terminate();
+  assertInstanceOf(await future.exception(), JobCancelledError);
+  await warm;
+  loads[0]!.resolve(start);
+  await turn();
+  assertEquals(threads.length, 0);
+});
+
+Deno.test("A pool whose backend cannot be loaded is broken after three times, and says why", async () => {
+  const { pool, loads } = loadingPool();
+  const future = pool.trySubmit(() => {})!;
+  const warm = assertRejects(() => pool.warmUp(), PoolBrokenError);
+  for (let i = 0; i < 3; i++) {
+    loads[i]!.reject(new Error(`not there: ${i}`));
+    await turn();
+  }
+  const error = await future.exception();
+  assertInstanceOf(error, PoolBrokenError);
+  assertEquals([(error.cause as Error).message, loads.length], ["not there: 2", 3]);
+  assertEquals(await warm, error);
+  await pool.shutdown();
 });
 
 Deno.test("A pool starts one worker for jobs that are done within its head start", async () => {

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { guardedThreads, type Launch } from "../worker/guarded_thread.ts";
-import { locks } from "../worker/locks.ts";
+import { locks } from "../worker/platform.ts";
 import type { Death, FromWorker, Thread, ThreadEvents } from "../worker/protocol.ts";
 import { within } from "./fixtures.ts";
 

@@ -97,13 +97,16 @@ Deno.test("ProcessPool.stats() counts what runs at the moment in the utilisation
 });
 
 Deno.test("ProcessPool.inspect() says what each worker does, and for how long", async () => {
-  await using pool = new ProcessPool({ maxWorkers: 2 });
+  const start = new Meeting();
+  await using pool = new ProcessPool({ maxWorkers: 2, initializer: meet, initArgs: [start.memory] });
   assertEquals(pool.inspect(), []);
   const warm = pool.warmUp();
+  await start.come();
   assertEquals(pool.inspect().map(({ worker, state, jobs }) => ({ worker, state, jobs })), [
     { worker: 1, state: "starting", jobs: [] },
     { worker: 2, state: "starting", jobs: [] },
   ]);
+  start.letGo();
   await warm;
   assertEquals(pool.inspect().map(({ state }) => state), ["idle", "idle"]);
   const meeting = new Meeting();

@@ -160,6 +160,24 @@ Deno.test("The entry point './batch' exports these, and nothing else", async () 
   assertEquals(Object.keys(await import("@procpool/process-pool/batch")).sort(), ["BatchError", "batch"]);
 });
 
+Deno.test(
+  "mod.ts loads nothing of which no pool needs any before its first worker (needs --allow-read)",
+  { ignore: !granted("read") },
+  () => {
+    const loaded = new Set<string>();
+    const load = (url: string): void => {
+      if (loaded.has(url)) return;
+      loaded.add(url);
+      const imports = Deno.readTextFileSync(new URL(url)).matchAll(/^(?:(?:import|export) (?!type)[^;]*?from|import) "(\..*)";$/gm);
+      for (const [, path] of imports) load(new URL(path!, url).href);
+    };
+    load(import.meta.resolve("../mod.ts"));
+    const folder = import.meta.resolve("../worker/");
+    const ofWorkers = [...loaded].filter((url) => url.startsWith(folder)).map((url) => url.slice(folder.length)).sort();
+    assertEquals(ofWorkers, ["decode_error.ts", "platform.ts", "protocol.ts", "slot.ts", "soon.ts", "tasks.ts"]);
+  },
+);
+
 Deno.test("docs/architecture.md says what each file is (needs --allow-read)", { ignore: !granted("read") }, () => {
   const root = new URL("../", import.meta.url);
   const text = Deno.readTextFileSync(new URL("docs/architecture.md", root));

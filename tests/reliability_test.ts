@@ -964,7 +964,7 @@ for (const backend of BACKENDS) {
 }
 
 Deno.test("locks() are those of the program where they are loaded beside another navigator", { ignore: !granted("read") }, async () => {
-  const { locks } = await withOtherNavigator(() => import("../worker/locks.ts?beside"));
+  const { locks } = await withOtherNavigator(() => import("../worker/platform.ts?beside"));
   await locks().request("process-pool test", async () => assert((await heldLocks()).includes("process-pool test")));
 });
 

@@ -2,7 +2,7 @@ import { textOf } from "../pool/checks.ts";
 import { afterInParts, realClock } from "../pool/clock.ts";
 import { isReadable } from "./check_message.ts";
 import { Line } from "./line.ts";
-import { locks } from "./locks.ts";
+import { locks } from "./platform.ts";
 import type { Beside, Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 
 /** How a kind of worker is started. */

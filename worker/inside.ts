@@ -11,7 +11,7 @@
 import { encodeError } from "./encode_error.ts";
 import { lackOf } from "./lack.ts";
 import { openLine } from "./line_end.ts";
-import type { LockManager } from "./locks.ts";
+import type { LockManager } from "./platform.ts";
 import { workerMain } from "./main.ts";
 import { createRuntime } from "./runtime.ts";
 import { openSharedQueue } from "./shared_queue.ts";

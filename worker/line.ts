@@ -1,3 +1,4 @@
+import { CORES } from "./platform.ts";
 import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
 import { makeQueueMemory, openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
 import { atNextTick, soon } from "./soon.ts";
@@ -69,12 +70,6 @@ const BULK = 2 ** 20;
  * worker is through before the next ones come, and is woken for each few; more, and it waits for its caller.
  */
 const WORTH_WAKING = 0.05, FEWEST = 64, MOST = 256;
-
-/**
- * How many cores there are. Who spins keeps one from those that compute. So a worker spins for its next job only while no more workers have
- * jobs than there are cores beside that of the caller.
- */
-export const CORES: number = navigator.hardwareConcurrency;
 
 /**
  * Where only one worker has jobs, and they are due in less than so many ms, the caller spins for as long before it waits: being woken takes

@@ -88,11 +88,12 @@ export class Schedule implements Stage {
     this.retries = this.#options.retries ?? 0;
     this.world.note(() => `a pool with ${JSON.stringify(this.#options)}`);
     for (let i = random.below(3); i > 0; i--) this.#aborts.push(new Abort(this.world, i));
-    const { start, clock } = this.world;
+    const { load, clock } = this.world;
     if (this.chance.chance(0.3)) this.#observer = new SimulatedObserver(this);
+    const start = this.chance.chance(0.3) ? undefined : this.world.start;
     const observers = this.#observer === undefined ? [] : [this.#observer];
     this.pool = new ProcessPool(
-      { ...this.#options, observers, [ENVIRONMENT]: { start, clock } } as ProcessPoolOptions & { [ENVIRONMENT]: Environment },
+      { ...this.#options, observers, [ENVIRONMENT]: { start, load, clock } } as ProcessPoolOptions & { [ENVIRONMENT]: Environment },
     );
   }
 
@@ -347,7 +348,7 @@ export class Schedule implements Stage {
       roomy++;
     }
     if (queue.size > 0) {
-      check(slots.size > 0, "nothing waits when something could run", () => `${queue.size} queued, no worker`);
+      check(slots.size > 0 || pausing, "nothing waits when something could run", () => `${queue.size} queued, no worker`);
       // One for each worker that is about to be there.
       const reserved = starting + (pausing ? maxWorkers - slots.size : 0);
       check(

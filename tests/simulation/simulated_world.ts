@@ -1,5 +1,5 @@
 import type { Environment } from "../../pool/options.ts";
-import type { ExportMessage } from "../../worker/protocol.ts";
+import type { ExportMessage, StartThread } from "../../worker/protocol.ts";
 import { Random } from "./random.ts";
 import { SimulatedClock } from "./simulated_clock.ts";
 import { type Malice, SimulatedThread } from "./simulated_thread.ts";
@@ -78,7 +78,7 @@ export class SimulatedWorld implements Environment {
     this.#trace?.(`${this.clock.now()} ms: ${line()}`);
   }
 
-  start: Environment["start"] = (events, name) => {
+  start: StartThread = (events, name) => {
     this.activity++;
     if (this.random.chance(this.malice.startThrows)) {
       this.note(() => `${name} cannot be started`);
@@ -89,6 +89,16 @@ export class SimulatedWorld implements Environment {
     this.#threads.push(thread);
     this.notGone.add(thread);
     return thread;
+  };
+
+  /** Loads what starts threads, which takes its time. */
+  load: () => Promise<StartThread> = async () => {
+    await this.pause();
+    if (this.random.chance(this.malice.startThrows)) {
+      this.note(() => "what starts threads cannot be loaded");
+      throw new Error("there is no backend");
+    }
+    return this.start;
   };
 
   /** Whether this is why a pool is terminated, be it for its `shutdown` took too long. */
