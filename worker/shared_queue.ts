@@ -74,57 +74,90 @@ export interface SharedQueue {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
-  /** Texts and buffers of more bytes lie in the bulk: they would take the room of many records. */
-  const LONG = 1024;
-  /** Texts are written up to so many bytes, or up to so many characters if some are not Latin: longer ones are as fast by a message. */
-  const LONGEST_TEXT = 20_000, LONGEST_WIDE = 2000;
-  /** Texts of more characters go through the platform's UTF-8: calling that takes as long as copying so many one by one. */
-  const LONG_STRING = 80;
-  /** Strings of up to so many characters are kept on both sides for a while, to be referred to when they come again. */
-  const SHORT_STRING = 32;
-  /** So many are kept, each in the place that its characters say: a power of two. */
-  const PLACES = 256;
-  /** Arrays have up to so many elements: writing longer ones one by one takes as long as a message. */
-  const LONGEST_ARRAY = 256;
-  /** A record has up to so many objects and arrays: each is compared with those before it, which takes too long for more. */
-  const MOST_OBJECTS = 64;
-  /** So many lists of keys, and so many beginnings of lists, are known; where there are more, objects are used as dictionaries. */
-  const MOST_SHAPES = 256, MOST_BEGINNINGS = 4096;
-  /**
-   * So many buffers are kept for those that are read next, and no more bytes than the bulk has: several records are read before anybody is
-   * through with the first.
-   */
-  const MOST_SPARES = 64;
-  /**
-   * Who spins reads the clock after so many looks, as reading it takes as long as ten of them; and looks at most so often, which takes some
-   * milliseconds.
-   */
-  const LOOKS_A_READING = 64, MOST_LOOKS = 1_000_000;
-  /** A list of keys that was read so often is worth a constructor, which takes 10 µs to make. */
-  const OFTEN = 20;
-  /** The words before the cells: where the writer is and where the reader is, far enough from each other not to share a cache line. */
-  const WRITTEN = 0, READ = 16, BULK_READ = 17, FIRST_CELL = 16, POSITIONS = 0x7fffffff;
-  /**
-   * So many records are read in one call of a loop. More, and V8 compiles the loop before it has seen what follows it; fewer, and to go on
-   * takes as long as the records.
-   */
-  const SOME = 32;
-  /**
-   * After so many cells a record has a header again. Fewer, and more is written; more, and V8 has compiled what is done for records without
-   * one, which it does after a few hundred, before it has seen another: then it throws that away.
-   */
-  const STRETCH = 128;
-  /**
-   * In the place of a value's type: the next record is at the beginning of the ring; or it does not go on with the one before, so that a
-   * header follows.
-   */
-  const SKIP = -1, BEGINS = -2;
-  /** In the place of a view's type: the value is a buffer, without a view. */
-  const WHOLE = 15;
-  /** Added to a type: what follows is where it lies in the bulk. */
-  const IN_BULK = 1 << 16;
-  const INTEGER = 0, DOUBLE = 1, LATIN = 2, WIDE = 3, TRUE = 4, FALSE = 5;
-  const UNDEFINED = 6, NULL = 7, ARRAY = 8, OBJECT = 9, NEW_SHAPE = 10, KEPT = 11, UTF8 = 12, BYTES = 13, DATE = 14, BIGINT = 15;
+  // The numbers are members of enums, which are literals to V8. A constant of the enclosing function it would load at each use, and check that
+  // it has been initialised: that took a tenth of the time of a number.
+
+  const enum Limit {
+    /** Texts and buffers of more bytes lie in the bulk: they would take the room of many records. */
+    LONG = 1024,
+    /** Texts are written up to so many bytes, or up to so many characters if some are not Latin: longer ones are as fast by a message. */
+    LONGEST_TEXT = 20_000,
+    LONGEST_WIDE = 2000,
+    /** Texts of more characters go through the platform's UTF-8: calling that takes as long as copying so many one by one. */
+    LONG_STRING = 80,
+    /** Strings of up to so many characters are kept on both sides for a while, to be referred to when they come again. */
+    SHORT_STRING = 32,
+    /** So many are kept, each in the place that its characters say: a power of two. */
+    PLACES = 256,
+    /** Arrays have up to so many elements: writing longer ones one by one takes as long as a message. */
+    LONGEST_ARRAY = 256,
+    /** A record has up to so many objects and arrays: each is compared with those before it, which takes too long for more. */
+    MOST_OBJECTS = 64,
+    /** So many lists of keys, and so many beginnings of lists, are known; where there are more, objects are used as dictionaries. */
+    MOST_SHAPES = 256,
+    MOST_BEGINNINGS = 4096,
+    /**
+     * So many buffers are kept for those that are read next, and no more bytes than the bulk has: several records are read before anybody is
+     * through with the first.
+     */
+    MOST_SPARES = 64,
+    /**
+     * Who spins reads the clock after so many looks, as reading it takes as long as ten of them; and looks at most so often, which takes some
+     * milliseconds.
+     */
+    LOOKS_A_READING = 64,
+    MOST_LOOKS = 1_000_000,
+    /** A list of keys that was read so often is worth a constructor, which takes 10 µs to make. */
+    OFTEN = 20,
+    /**
+     * So many records are read in one call of a loop. More, and V8 compiles the loop before it has seen what follows it; fewer, and to go on
+     * takes as long as the records.
+     */
+    SOME = 32,
+    /**
+     * After so many cells a record has a header again. Fewer, and more is written; more, and V8 has compiled what is done for records without
+     * one, which it does after a few hundred, before it has seen another: then it throws that away.
+     */
+    STRETCH = 128,
+  }
+
+  const enum Layout {
+    /** The words before the cells: where the writer is and where the reader is, far enough from each other not to share a cache line. */
+    WRITTEN = 0,
+    READ = 16,
+    BULK_READ = 17,
+    FIRST_CELL = 16,
+    /** Positions are counted up to here. */
+    POSITIONS = 0x7fffffff,
+  }
+
+  /** What a cell says of the value that follows. */
+  const enum Type {
+    /** In the place of a type: the next record is at the beginning of the ring. */
+    SKIP = -1,
+    /** In the place of a type: the next record does not go on with the one before, so that a header follows. */
+    BEGINS = -2,
+    INTEGER = 0,
+    DOUBLE = 1,
+    LATIN = 2,
+    WIDE = 3,
+    TRUE = 4,
+    FALSE = 5,
+    UNDEFINED = 6,
+    NULL = 7,
+    ARRAY = 8,
+    OBJECT = 9,
+    NEW_SHAPE = 10,
+    KEPT = 11,
+    UTF8 = 12,
+    BYTES = 13,
+    DATE = 14,
+    BIGINT = 15,
+    /** In the place of a view's type: the value is a buffer, without a view. */
+    WHOLE = 15,
+    /** Added to a type: what follows is where it lies in the bulk. */
+    IN_BULK = 1 << 16,
+  }
 
   /** The keys of objects as a tree: each is a list of keys, or the beginning of one. */
   interface Keys {
@@ -191,7 +224,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const bytes = new Uint8Array(ring);
   const characters = new Uint16Array(ring);
   const integers = new BigInt64Array(ring);
-  const size = 1 << Math.log2(doubles.length - FIRST_CELL);
+  const size = 1 << Math.log2(doubles.length - Layout.FIRST_CELL);
   const inRing = size - 1;
   const bulkBytes = new Uint8Array(bulk);
   const bulkSize = 1 << Math.log2(bulk.byteLength / 8);
@@ -205,12 +238,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const noKeys = beginning(undefined, undefined);
   let beginnings = 0;
   /** The strings that are kept: whatever the writer has in a place, the reader has as well. */
-  const kept: string[] = new Array(PLACES).fill("");
+  const kept: string[] = new Array(Limit.PLACES).fill("");
   let keptNew = false;
   /** What a getter has thrown for which a record was not written. */
   let thrown: { error: unknown } | undefined;
   /** Arrays for the characters of short strings, by length: to make a new one for each string takes longer than to fill it. */
-  const arrays = Array.from({ length: SHORT_STRING + 1 }, (_, length): number[] => new Array(length).fill(0));
+  const arrays = Array.from({ length: Limit.SHORT_STRING + 1 }, (_, length): number[] => new Array(length).fill(0));
   /** The values of a record that has none. */
   const none: unknown[] = [];
   /** The objects of the record that is written. */
@@ -228,9 +261,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
    * wait for each other's cache lines. The idea is that of MCRingBuffer (Lee, Bu, Chandranmenon: A lock-free, cache-efficient shared ring
    * buffer for multi-core architectures, 2009).
    */
-  let readTo = words[READ]!;
-  let writtenTo = words[WRITTEN]!;
-  let bulkReadTo = words[BULK_READ]!;
+  let readTo = words[Layout.READ]!;
+  let writtenTo = words[Layout.WRITTEN]!;
+  let bulkReadTo = words[Layout.BULK_READ]!;
 
   /** The next position in the bulk: after the last record, and after what was written of one, or read. */
   let bulkWritten = bulkReadTo;
@@ -244,7 +277,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   let nextCell = 0;
 
   /** Where the next record begins that is to be taken, as a position. */
-  let position = words[READ]!;
+  let position = words[Layout.READ]!;
   /** How many values the record has that was taken last. */
   let count = 0;
 
@@ -268,7 +301,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       }
       // A getter of an element may have written something else.
       if (complete && number === nextNumber) {
-        store(words, WRITTEN, (words[WRITTEN]! + cell - nextCell) & POSITIONS);
+        store(words, Layout.WRITTEN, (words[Layout.WRITTEN]! + cell - nextCell) & Layout.POSITIONS);
         nextCell = cell;
         nextNumber++;
         if (length > 0) nextLabel++;
@@ -282,11 +315,11 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     // A getter of the values that are being written wants to send something.
     if (writing) return false;
     nextNumber = NaN;
-    const written = words[WRITTEN]!;
-    let free = size - ((written - readTo) & POSITIONS);
+    const written = words[Layout.WRITTEN]!;
+    let free = size - ((written - readTo) & Layout.POSITIONS);
     if (free < size >> 1) {
-      readTo = load(words, READ);
-      free = size - ((written - readTo) & POSITIONS);
+      readTo = load(words, Layout.READ);
+      free = size - ((written - readTo) & Layout.POSITIONS);
     }
     const next = written & inRing;
     const left = size - next;
@@ -297,8 +330,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     const start = skips ? 0 : next;
     const room = min(free - skipped, size - start);
     if (room < 2) return false;
-    words[2 * (FIRST_CELL + next)] = SKIP;
-    cell = FIRST_CELL + start;
+    words[2 * (Layout.FIRST_CELL + next)] = Type.SKIP;
+    cell = Layout.FIRST_CELL + start;
     end = cell + room;
     const header = 2 * cell;
     const before = told.length;
@@ -312,16 +345,16 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     writing = false;
     if (objects.length > 0 || keptNew || !complete) tidyUp(complete, before);
     if (!complete || closed) return false;
-    words[header] = BEGINS;
+    words[header] = Type.BEGINS;
     words[header + 1] = kind;
     words[header + 2] = number;
     words[header + 3] = length;
     bulkWritten = bulkPosition;
-    store(words, WRITTEN, (written + skipped + cell - (header >> 1)) & POSITIONS);
+    store(words, Layout.WRITTEN, (written + skipped + cell - (header >> 1)) & Layout.POSITIONS);
     lastKind = kind;
     lastCount = length;
     nextCell = cell;
-    end = min(end, nextCell + STRETCH);
+    end = min(end, nextCell + Limit.STRETCH);
     nextNumber = number + 1;
     nextLabel = typeof label === "number" && label >= 0 ? label + 1 : NaN;
     return true;
@@ -339,12 +372,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     const header = 2 * cell;
     if (++cell > end) return false;
     if ((value | 0) === value && !is(value, -0)) {
-      words[header] = INTEGER;
+      words[header] = Type.INTEGER;
       words[header + 1] = value;
       return true;
     }
     if (cell === end) return false;
-    words[header] = DOUBLE;
+    words[header] = Type.DOUBLE;
     doubles[cell++] = value;
     return true;
   }
@@ -373,16 +406,17 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     if (++cell > end) return false;
     if (typeof value === "string") {
       const { length } = value;
-      if (length > LONG_STRING) {
+      if (length > Limit.LONG_STRING) {
         if (isTooLong(value)) return false;
         // What is not well-formed is no UTF-8.
         if (value.isWellFormed()) return writeLong(value, header);
       }
-      let place = PLACES;
-      if (length <= SHORT_STRING && length > 1) {
-        place = (length + 31 * value.charCodeAt(0) + 17 * value.charCodeAt(length >> 1) + 7 * value.charCodeAt(length - 1)) & (PLACES - 1);
+      let place: number = Limit.PLACES;
+      if (length <= Limit.SHORT_STRING && length > 1) {
+        place = (length + 31 * value.charCodeAt(0) + 17 * value.charCodeAt(length >> 1) + 7 * value.charCodeAt(length - 1)) &
+          (Limit.PLACES - 1);
         if (kept[place] === value) {
-          words[header] = KEPT;
+          words[header] = Type.KEPT;
           words[header + 1] = place;
           return true;
         }
@@ -399,17 +433,17 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
         all |= code;
         bytes[from + i] = code;
       }
-      words[header] = LATIN | place << 4;
+      words[header] = Type.LATIN | place << 4;
       return all < 256 || writeWide(value, header);
     }
     if (typeof value === "object" && value !== null) {
-      if (objects.length === MOST_OBJECTS || objects.includes(value)) return false;
+      if (objects.length === Limit.MOST_OBJECTS || objects.includes(value)) return false;
       objects.push(value);
       if (isArray(value)) {
         const { length } = value;
         // More keys than elements, or fewer, are cloned as they are.
-        if (length > LONGEST_ARRAY || keysOf(value).length !== length) return false;
-        words[header] = ARRAY;
+        if (length > Limit.LONGEST_ARRAY || keysOf(value).length !== length) return false;
+        words[header] = Type.ARRAY;
         words[header + 1] = length;
         for (let i = 0; i < length; i++) {
           const element: unknown = value[i];
@@ -422,7 +456,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       // What all objects inherit would pass for a key of this one.
       if (prototype !== plain || keysOf(plain).length > 0) return writeOther(value, prototype, header);
       const known = told.length;
-      words[header] = OBJECT;
+      words[header] = Type.OBJECT;
       let keys: Keys | undefined = noKeys;
       // In this loop V8 reads a property in 2 ns; by a key out of an array it takes 10.
       for (const key in value) {
@@ -436,13 +470,13 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     }
     if (typeof value === "bigint") return writeBigInt(value, header);
     words[header + 1] = 0;
-    words[header] = value === undefined ? UNDEFINED : value === null ? NULL : value === true ? TRUE : FALSE;
+    words[header] = value === undefined ? Type.UNDEFINED : value === null ? Type.NULL : value === true ? Type.TRUE : Type.FALSE;
     return value === undefined || value === null || typeof value === "boolean";
   }
 
   function writeBigInt(value: bigint, header: number): boolean {
     if (cell === end || asIntN(64, value) !== value) return false;
-    words[header] = BIGINT;
+    words[header] = Type.BIGINT;
     integers[cell++] = value;
     return true;
   }
@@ -464,11 +498,11 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
         words[2 * at + 1] = apply(lengthOfView, value, none);
         return true;
       }
-      if (prototype === buffers) return writeBuffer(value, WHOLE, header);
+      if (prototype === buffers) return writeBuffer(value, Type.WHOLE, header);
       if (prototype !== dates || cell === end) return false;
       doubles[cell] = apply(timeOfDate, value, none);
       cell++;
-      words[header] = DATE;
+      words[header] = Type.DATE;
       return true;
     } catch {
       return false;
@@ -478,10 +512,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function writeBuffer(buffer: object, view: number, header: number): boolean {
     const length = apply(lengthOfBuffer, buffer, none);
     if (length > LONGEST_BUFFER || apply(isResizable, buffer, none)) return false;
-    words[header] = BYTES | view << 4;
+    words[header] = Type.BYTES | view << 4;
     words[header + 1] = length;
     const all = new ByteArray(buffer as ArrayBuffer);
-    if (length > LONG) {
+    if (length > Limit.LONG) {
       const from = findInBulk(length, header);
       if (from < 0) return false;
       apply(set, bulkBytes, [all, from]);
@@ -501,19 +535,19 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     const start = bulkPosition & inBulk;
     // Where too little is left before the end, it begins at the other one.
     const position = start + count > bulkSize ? bulkPosition + bulkSize - start : bulkPosition;
-    if (((position + count - bulkReadTo) & POSITIONS) > bulkSize) {
-      bulkReadTo = load(words, BULK_READ);
-      if (((position + count - bulkReadTo) & POSITIONS) > bulkSize) return -1;
+    if (((position + count - bulkReadTo) & Layout.POSITIONS) > bulkSize) {
+      bulkReadTo = load(words, Layout.BULK_READ);
+      if (((position + count - bulkReadTo) & Layout.POSITIONS) > bulkSize) return -1;
     }
     if (cell >= end) return -1;
-    bulkPosition = position & POSITIONS;
-    words[header]! |= IN_BULK;
+    bulkPosition = position & Layout.POSITIONS;
+    words[header]! |= Type.IN_BULK;
     words[2 * cell++] = bulkPosition;
     return 8 * (bulkPosition & inBulk);
   }
 
   function advanceInBulk(length: number): void {
-    bulkPosition = (bulkPosition + ((length + 7) >> 3)) & POSITIONS;
+    bulkPosition = (bulkPosition + ((length + 7) >> 3)) & Layout.POSITIONS;
   }
 
   /** Writes a string as 16-bit characters; its first cell has been written already. */
@@ -524,7 +558,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     cell += (length + 3) >> 2;
     if (cell > end) return false;
     for (let i = 0; i < length; i++) characters[from + i] = text.charCodeAt(i);
-    words[header] = words[header]! & ~15 | WIDE;
+    words[header] = words[header]! & ~15 | Type.WIDE;
     return true;
   }
 
@@ -532,15 +566,15 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function isTooLong(text: string): boolean {
     const { length } = text;
     const isWide = (text.charCodeAt(0) | text.charCodeAt(length >> 1) | text.charCodeAt(length - 1)) > 255;
-    return length > (isWide ? LONGEST_WIDE : LONGEST_TEXT);
+    return length > (isWide ? Limit.LONGEST_WIDE : Limit.LONGEST_TEXT);
   }
 
   function writeLong(text: string, header: number): boolean {
     const { length } = text;
-    words[header] = UTF8;
+    words[header] = Type.UTF8;
     let into: Uint8Array;
-    if (length > LONG) {
-      const most = min(3 * length, LONGEST_TEXT);
+    if (length > Limit.LONG) {
+      const most = min(3 * length, Limit.LONGEST_TEXT);
       const from = findInBulk(most, header);
       if (from < 0) return false;
       into = new ByteArray(bulk, from, most);
@@ -548,7 +582,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     const { read, written } = apply(encodeInto, encoder, [text, into]);
     if (read < length) return false;
     words[header + 1] = written;
-    if (length > LONG) advanceInBulk(written);
+    if (length > Limit.LONG) advanceInBulk(written);
     else cell += (written + 7) >> 3;
     return true;
   }
@@ -557,7 +591,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     const known = keys.more.get(key);
     if (known !== undefined) return keys.latest = known;
     // To assign to it would set the prototype.
-    if (told.length === MOST_SHAPES || beginnings === MOST_BEGINNINGS || key === "__proto__") return undefined;
+    if (told.length === Limit.MOST_SHAPES || beginnings === Limit.MOST_BEGINNINGS || key === "__proto__") return undefined;
     beginnings++;
     const longer = beginning(keys, key);
     keys.more.set(key, longer);
@@ -573,10 +607,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   /** Keys that are new to the reader follow the values of the first object that has them. */
   function writeKeys(keys: Keys, header: number): boolean {
-    if (told.length === MOST_SHAPES) return false;
+    if (told.length === Limit.MOST_SHAPES) return false;
     const list: string[] = [];
     for (let each = keys; each.before !== undefined; each = each.before) list.push(each.key!);
-    words[header] = NEW_SHAPE;
+    words[header] = Type.NEW_SHAPE;
     words[header + 1] = list.length;
     for (const key of list.reverse()) if (!write(key)) return false;
     keys.shape = told.push(keys) - 1;
@@ -602,8 +636,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   /** Reads what {@linkcode writeValue} has written. */
   function readValue(): unknown {
     const type = words[2 * cell]!;
-    if (type === INTEGER) return words[2 * cell++ + 1]!;
-    if (type !== DOUBLE) return read();
+    if (type === Type.INTEGER) return words[2 * cell++ + 1]!;
+    if (type !== Type.DOUBLE) return read();
     cell += 2;
     return doubles[cell - 1];
   }
@@ -613,14 +647,14 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     const detail = words[2 * cell + 1]!;
     cell++;
     switch (type & 15) {
-      case INTEGER:
+      case Type.INTEGER:
         return detail;
-      case DOUBLE:
+      case Type.DOUBLE:
         return doubles[cell++];
-      case LATIN:
-      case WIDE: {
-        const codes = detail <= SHORT_STRING ? arrays[detail]! : new Array<number>(detail);
-        if ((type & 15) === LATIN) {
+      case Type.LATIN:
+      case Type.WIDE: {
+        const codes = detail <= Limit.SHORT_STRING ? arrays[detail]! : new Array<number>(detail);
+        if ((type & 15) === Type.LATIN) {
           const from = 8 * cell;
           cell += (detail + 7) >> 3;
           for (let i = 0; i < detail; i++) codes[i] = bytes[from + i]!;
@@ -630,33 +664,33 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
           for (let i = 0; i < detail; i++) codes[i] = characters[from + i]!;
         }
         const text = apply(fromCharCode, undefined, codes);
-        if (type >> 4 < PLACES) kept[type >> 4] = text;
+        if (type >> 4 < Limit.PLACES) kept[type >> 4] = text;
         return text;
       }
-      case UTF8:
+      case Type.UTF8:
         return readLong(type, detail);
-      case KEPT:
+      case Type.KEPT:
         return kept[detail];
-      case TRUE:
+      case Type.TRUE:
         return true;
-      case FALSE:
+      case Type.FALSE:
         return false;
-      case UNDEFINED:
+      case Type.UNDEFINED:
         return undefined;
-      case NULL:
+      case Type.NULL:
         return null;
-      case ARRAY: {
+      case Type.ARRAY: {
         const values = new PlainArray<unknown>(detail);
         for (let i = 0; i < detail; i++) values[i] = read();
         return values;
       }
-      case NEW_SHAPE:
+      case Type.NEW_SHAPE:
         return readNewShape(detail);
-      case BYTES:
+      case Type.BYTES:
         return readBuffer(type, detail);
-      case DATE:
+      case Type.DATE:
         return new PlainDate(doubles[cell++]!);
-      case BIGINT:
+      case Type.BIGINT:
         return integers[cell++];
       default: {
         const { make } = shapes[detail]!;
@@ -667,17 +701,17 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   function readLong(type: number, length: number): string {
     // Copied first: decoding shared memory takes three times as long.
-    copy ??= new Uint8Array(LONGEST_TEXT);
+    copy ??= new Uint8Array(Limit.LONGEST_TEXT);
     apply(set, copy, [readWhere(type, length)]);
     return apply(decode, decoder, [new ByteArray(copy.buffer, 0, length)]);
   }
 
   function readBuffer(type: number, length: number): object {
     const view = (type >> 4) & 15;
-    const at = view === WHOLE ? 0 : 2 * cell++;
+    const at = view === Type.WHOLE ? 0 : 2 * cell++;
     const all = newBytes(length);
     apply(set, all, [readWhere(type, length)]);
-    if (view === WHOLE) return all.buffer;
+    if (view === Type.WHOLE) return all.buffer;
     // Most are of this kind, and of all there is.
     if (view === 0 && words[at + 1] === length) return all;
     return new Views[view]!(all.buffer, words[at]!, words[at + 1]!);
@@ -691,12 +725,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function readWhere(type: number, length: number): Uint8Array {
     const count = (length + 7) >> 3;
     let from = 8 * cell;
-    if ((type & IN_BULK) === 0) {
+    if ((type & Type.IN_BULK) === 0) {
       cell += count;
       return new ByteArray(ring, from, length);
     }
     const position = words[2 * cell++]!;
-    bulkPosition = (position + count) & POSITIONS;
+    bulkPosition = (position + count) & Layout.POSITIONS;
     from = 8 * (position & inBulk);
     return new ByteArray(bulk, from, length);
   }
@@ -719,7 +753,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
    */
   function readObject(shape: Shape): object {
     const { keys } = shape;
-    if (++shape.uses === OFTEN) shape.make = maker(keys);
+    if (++shape.uses === Limit.OFTEN) shape.make = maker(keys);
     const object: Record<string, unknown> = {};
     for (let i = 0; i < keys.length; i++) object[keys[i]!] = read();
     return object;
@@ -731,10 +765,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   /** Whether there is a record, which begins at this position then. */
   function findNext(): boolean {
-    if (position === writtenTo && position === (writtenTo = load(words, WRITTEN))) return false;
+    if (position === writtenTo && position === (writtenTo = load(words, Layout.WRITTEN))) return false;
     const start = position & inRing;
-    const isSkipped = words[2 * (FIRST_CELL + start)] === SKIP;
-    position = (position - start + (isSkipped ? size : start)) & POSITIONS;
+    const isSkipped = words[2 * (Layout.FIRST_CELL + start)] === Type.SKIP;
+    position = (position - start + (isSkipped ? size : start)) & Layout.POSITIONS;
     return true;
   }
 
@@ -770,14 +804,14 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   /** Whether the next record, which there has to be, does not go on with the one before. Goes to its first cell. */
   function begins(): boolean {
-    cell = FIRST_CELL + (position & inRing);
-    return words[2 * cell] === BEGINS;
+    cell = Layout.FIRST_CELL + (position & inRing);
+    return words[2 * cell] === Type.BEGINS;
   }
 
   /** Reads the values of a record that began in this cell. */
   function readRest(from: number): void {
     queue.values = count === 0 ? none : count === 1 ? [readValue()] : readValues();
-    position = (position + cell - from) & POSITIONS;
+    position = (position + cell - from) & Layout.POSITIONS;
     free();
   }
 
@@ -798,7 +832,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
    */
   function takeSome(kind: number, numbers: number[], labels: unknown[]): boolean {
     let { number } = queue;
-    let left = SOME;
+    let left: number = Limit.SOME;
     while (left > 0 && findNext()) {
       const isFirst = begins();
       const from = cell;
@@ -812,7 +846,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       else number++;
       numbers.push(number);
       labels.push(readValue());
-      position = (position + cell - from) & POSITIONS;
+      position = (position + cell - from) & Layout.POSITIONS;
       left--;
     }
     queue.number = number;
@@ -822,8 +856,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   /** Has the writer know that the room of what was read is free. */
   function free(): void {
-    if (bulkPosition !== bulkReadTo) store(words, BULK_READ, bulkReadTo = bulkPosition);
-    store(words, READ, position);
+    if (bulkPosition !== bulkReadTo) store(words, Layout.BULK_READ, bulkReadTo = bulkPosition);
+    store(words, Layout.READ, position);
   }
 
   const queue = {
@@ -839,25 +873,25 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       const { byteLength } = buffer;
       if (spares[0]?.byteLength !== byteLength) spares = [];
       const count = spares.length + 1;
-      if (byteLength > 0 && count <= MOST_SPARES && count * byteLength <= bulk.byteLength) spares.push(buffer);
+      if (byteLength > 0 && count <= Limit.MOST_SPARES && count * byteLength <= bulk.byteLength) spares.push(buffer);
     },
     close() {
       closed = true;
       nextNumber = NaN;
     },
     get hasRoom() {
-      return !writing && size - ((words[WRITTEN]! - load(words, READ)) & POSITIONS) > size >> 1;
+      return !writing && size - ((words[Layout.WRITTEN]! - load(words, Layout.READ)) & Layout.POSITIONS) > size >> 1;
     },
     get isCrowded() {
-      return !queue.hasRoom || ((bulkWritten - load(words, BULK_READ)) & POSITIONS) > bulkSize >> 1;
+      return !queue.hasRoom || ((bulkWritten - load(words, Layout.BULK_READ)) & Layout.POSITIONS) > bulkSize >> 1;
     },
     // A function of its own, as V8 compiles a loop that is all of its function in no time.
     spin(time: number) {
       const end = clock() + time;
       // It ends even if the clock stands still.
-      for (let i = 1; i <= MOST_LOOKS; i++) {
-        if (position !== load(words, WRITTEN)) return true;
-        if (i % LOOKS_A_READING === 0 && clock() >= end) return false;
+      for (let i = 1; i <= Limit.MOST_LOOKS; i++) {
+        if (position !== load(words, Layout.WRITTEN)) return true;
+        if (i % Limit.LOOKS_A_READING === 0 && clock() >= end) return false;
       }
       return false;
     },
@@ -866,7 +900,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       return begins() ? words[2 * cell + 1]! : queue.kind;
     },
     get hasNext() {
-      return position !== writtenTo || position !== (writtenTo = load(words, WRITTEN));
+      return position !== writtenTo || position !== (writtenTo = load(words, Layout.WRITTEN));
     },
   };
   return queue;
