@@ -592,7 +592,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       return earlier;
     }
     const result = this.#source!.next();
-    if (!this.#options.isAsync) return result as IteratorResult<unknown>;
+    // One that gives promises although it is not asynchronous is waited for as others are: the item of none may be lost.
+    if (!this.#options.isAsync && !(result instanceof Promise)) return result as IteratorResult<unknown>;
     const pulled = Promise.resolve(result);
     // If the input was closed within next(), nobody who closed it hears of this.
     if (!this.#sourceEnded) this.#pulled = pulled;

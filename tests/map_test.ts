@@ -337,6 +337,26 @@ Deno.test("ProcessPool.map() does not keep an item waiting for an input that is 
   assertEquals((await within(results.next())).done, true);
 });
 
+Deno.test("ProcessPool.map() leaves out no item of an iterator that gives promises although it is no asynchronous one", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  let left = 3;
+  let give = Promise.withResolvers<void>();
+  give.resolve();
+  const next = async () => {
+    await give.promise;
+    give = Promise.withResolvers();
+    return left === 0 ? { done: true, value: undefined } : { done: false, value: left-- };
+  };
+  const items = { [Symbol.iterator]: () => ({ next }) } as unknown as Iterable<number>;
+  const results: number[] = [];
+  // The next item comes when that before it has gone ahead without it.
+  for await (const result of pool.map(double, items)) {
+    results.push(result);
+    give.resolve();
+  }
+  assertEquals(results, [6, 4, 2]);
+});
+
 Deno.test("ProcessPool.map() ended early does not wait for an input that is about to give an item", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const hang = Promise.withResolvers<void>();
