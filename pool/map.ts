@@ -451,9 +451,14 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     // little longer.
     const rounds = Math.max(this.#chunkSize, READY_ROUNDS * Math.min(this.#chunkSize, LARGEST_SIZE / this.#itemSize));
     const buffer = Math.min(this.#buffer, Math.max(mostAhead / this.#itemSize, chunksInFlight * rounds));
-    const unread = buffer - (this.#read - this.#consumed);
+    const unread = buffer - this.#ahead;
     const unfetched = READY_ROUNDS * chunksInFlight * this.#chunkSize - this.#readyItems;
     return Math.min(unread, unfetched) >= this.#chunkSize && this.#inFlight < chunksInFlight;
+  }
+
+  /** How many items are read ahead. */
+  get #ahead(): number {
+    return this.#read - this.#consumed;
   }
 
   async #submitChunk(): Promise<void> {
@@ -494,8 +499,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     const pace = this.#newPace();
     let patience: Patience | undefined;
     try {
-      // How large the chunk is to be may change while an item is waited for.
-      while (items.length < (isOpen ? this.#chunkSize : 1) && this.#state === "reading") {
+      // How large the chunk is to be may change while an item is waited for: it may be more than there was room for.
+      while (items.length < (isOpen ? this.#chunkSize : 1) && this.#ahead < this.#buffer && this.#state === "reading") {
         let result = this.#pull();
         if (result instanceof Promise) {
           const refusal = this.#host.refusal();

@@ -271,3 +271,39 @@ Deno.test("A map whose chunks were as large as numbers have them goes on when th
   await consumer;
   assertEquals([largest, counts.finished + counts.failed], [32_768, items.length]);
 });
+
+Deno.test("A map whose chunks get larger while it waits for an item reads no further ahead than 'buffer' for that", async () => {
+  const buffer = 8;
+  const { promise, resolve: give } = Promise.withResolvers<void>();
+  let read = 0, waits = false;
+  const items = (async function* () {
+    for (;; read++) {
+      if (read === buffer) {
+        waits = true;
+        await promise;
+      }
+      yield read;
+    }
+  })();
+  const options = resolveMapOptions({ buffer }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+  const chunks: Chunk[] = [];
+  const run = new MapRun(hostInto(chunks), options);
+  const answer = (elapsed: number) => {
+    const chunk = chunks.shift()!;
+    const values = new Array(chunk.size).fill("text");
+    const outcome = chunk.answered({ type: "items", run: 1, from: 0, values, thrown: [], last: true, elapsed }, () => {});
+    chunk.settle(outcome!, { finished: 0, failed: 0, cancelled: 0 });
+  };
+  const first = run.next();
+  while (!waits) {
+    await until(() => chunks.length === 2 || waits);
+    if (!waits) answer(5);
+  }
+  await first;
+  // The item that is waited for is the last one for which there is room: one was consumed.
+  answer(0.01);
+  give();
+  await until(() => chunks.length === 1);
+  assertEquals(chunks[0]!.size, 1);
+  await run.return();
+});
