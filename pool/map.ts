@@ -212,6 +212,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   async return(): Promise<IteratorReturnResult<undefined>> {
     this.#dropFailure();
     this.#finish();
+    // Not at once: the input may have called this, amid giving an item or being opened, and can be closed after that.
+    await undefined;
     await this.#closeSource();
     return { done: true, value: undefined };
   }

@@ -871,6 +871,50 @@ Deno.test("ProcessPool.map() reports what its input throws after it has left the
   assertEquals(errors, [thrown]);
 });
 
+type LeavingInput = (leave: () => Promise<unknown>, close: () => void) => Iterable<number> | AsyncIterable<number>;
+
+const LEAVING_INPUTS: Record<string, LeavingInput> = {
+  async *"a generator that waits for that"(leave, close) {
+    try {
+      yield 1;
+      await leave();
+      yield 2;
+    } finally {
+      close();
+    }
+  },
+  *"a synchronous generator"(leave, close) {
+    try {
+      yield 1;
+      leave();
+      yield 2;
+    } finally {
+      close();
+    }
+  },
+  "an input that is being opened": (leave, close) => ({
+    [Symbol.iterator]() {
+      leave();
+      const next = () => ({ done: false, value: 1 });
+      return { next, return: () => (close(), { done: true, value: undefined }) };
+    },
+  }),
+};
+
+for (const [name, inputOf] of Object.entries(LEAVING_INPUTS)) {
+  Deno.test(`ProcessPool.map() closes its input if that leaves the loop itself (${name})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1 });
+    const closed = Promise.withResolvers<void>();
+    let left: Promise<unknown> | undefined;
+    const results: AsyncIterableIterator<number> = pool.map(double, inputOf(() => left = results.return!(), closed.resolve), {
+      chunkSize: 1,
+    });
+    while (!(await within(results.next())).done);
+    await within(closed.promise);
+    assertEquals(await within(left!), { done: true, value: undefined });
+  });
+}
+
 Deno.test("ProcessPool.map() throws if its input gives no iterator result, or cannot be opened", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const wrong = { [Symbol.iterator]: () => ({ next: () => undefined as unknown as IteratorResult<number> }) };
