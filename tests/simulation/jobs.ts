@@ -17,6 +17,8 @@ export interface Stage {
   world: SimulatedWorld;
   /** Another source of chance, for what was thought of later: seeds that have none of it give the same schedules as before. */
   chance: Random;
+  /** One more, of that kind. */
+  whim: Random;
   pool: ProcessPool;
   /** What the pool was told about jobs that do not say it themselves. */
   jobTimeout: number;

@@ -29,6 +29,10 @@ export class SimulatedMap {
   #way: typeof WAYS[number];
   #sourceError: { error: Error; at: number } | undefined;
   #sourceClosed = false;
+  /** The item at which the input ends the map itself. */
+  #leavesAt: number;
+  #isStream = false;
+  #outcomes: AsyncIterableIterator<unknown> | undefined;
   /** How often its items had been started when it ended. */
   #runsAtEnd = 0;
   /** Whether the loop was left, or an outcome was thrown: it may take a while until it has ended, its input being slow, or who reads. */
@@ -62,6 +66,7 @@ export class SimulatedMap {
     this.#slow = random.chance(0.3);
     this.#way = stage.chance.pick(WAYS);
     if (random.chance(0.1)) this.#sourceError = { error: new Error("the input failed"), at: random.below(this.#works.length + 1) };
+    this.#leavesAt = stage.whim.chance(0.1) ? stage.whim.below(size + 1) : Infinity;
   }
 
   start(): void {
@@ -71,7 +76,7 @@ export class SimulatedMap {
       `buffer ${this.#buffer}, at most ${this.#timeout ?? this.#stage.jobTimeout} ms each, ${this.#stage.retries} retries`
     );
     const items = world.random.chance(0.3) ? this.#slowSource() : this.#source();
-    this.#consume(this.#input(items)).then((end) => this.end = end, (error) => this.end = { error }).then(() => {
+    this.#consume(this.#input(items)).then((end) => this.end = this.#isLeft ? "broke" : end, (error) => this.end = { error }).then(() => {
       world.note(() => `${this.name} has ended: ${typeof this.end === "object" ? this.end.error : this.end}`);
       this.#runsAtEnd = this.#runs;
       world.activity++;
@@ -87,7 +92,8 @@ export class SimulatedMap {
       if (numbers && chance.chance(0.5)) return new Float64Array(this.#items as number[]);
       return this.#items;
     }
-    if (Symbol.asyncIterator in items && chance.chance(0.5)) return ReadableStream.from(items);
+    this.#isStream = Symbol.asyncIterator in items && chance.chance(0.5);
+    if (this.#isStream) return ReadableStream.from(items as AsyncIterable<unknown>);
     return items;
   }
 
@@ -102,13 +108,15 @@ export class SimulatedMap {
     };
     const task = double as (item: unknown) => unknown;
     const outcomes = this.#settled ? pool.map(task, items, { ...options, settled: true }) : pool.map(task, items, options);
+    this.#outcomes = outcomes;
     if (this.#way === "overlapping") return await this.#takeOverlapping(outcomes);
     for await (const taken of this.#way === "chunks" ? outcomes.chunks() : outcomes) {
       world.activity++;
       if (this.#way === "chunks") this.#gotList(taken as ArrayLike<unknown>);
       else this.#got.push(taken);
-      this.#isLeft = this.#got.length >= this.#breakAt;
-      if (this.#isLeft) return "broke";
+      const breaks = this.#got.length >= this.#breakAt;
+      this.#isLeft ||= breaks;
+      if (breaks) return "broke";
       if (this.#slow) await world.pause();
     }
     return "done";
@@ -157,6 +165,7 @@ export class SimulatedMap {
     try {
       for (let i = 0; i <= this.#items.length; i++) {
         this.#countRead(i);
+        if (i === this.#leavesAt) this.#leave();
         if (i < this.#items.length) yield this.#items[i];
       }
     } finally {
@@ -170,11 +179,24 @@ export class SimulatedMap {
       for (let i = 0; i <= this.#items.length; i++) {
         if (this.#stage.world.random.chance(0.5)) await this.#stage.world.pause();
         this.#countRead(i);
+        const left = i === this.#leavesAt ? this.#leave() : undefined;
+        // A stream is closed when it has given its item.
+        if (!this.#isStream) await left;
         if (i < this.#items.length) yield this.#items[i];
       }
     } finally {
       this.#sourceClosed = true;
       this.#meddle(0.2);
+    }
+  }
+
+  async #leave(): Promise<void> {
+    this.#stage.world.note(() => `the input of ${this.name} ends it`);
+    this.#isLeft = true;
+    try {
+      await this.#outcomes!.return!();
+    } catch (error) {
+      this.#stage.fail(new Violation("an input can end its map", error));
     }
   }
 

@@ -25,8 +25,8 @@ const A_WHILE = 3;
 /** So many turns of the microtask queue without any effect, and there will be none: longer than any chain of promises in the pool. */
 const QUIET_TURNS = 8;
 
-/** Seeds from here on are those of the other source of chance. */
-const OTHER_SEEDS = 2 ** 30;
+/** Seeds from here on are those of the other sources of chance. */
+const OTHER_SEEDS = 2 ** 30, MORE_SEEDS = 2 ** 31;
 
 /** After the microtasks. */
 declare const setImmediate: (callback: (value: unknown) => void) => unknown;
@@ -35,6 +35,7 @@ declare const setImmediate: (callback: (value: unknown) => void) => unknown;
 export class Schedule implements Stage {
   readonly world: SimulatedWorld;
   readonly chance: Random;
+  readonly whim: Random;
   readonly pool: ProcessPool;
   observing = false;
   readonly end = { asked: false, cancelPending: false, terminated: false };
@@ -57,6 +58,7 @@ export class Schedule implements Stage {
   constructor(seed: number, trace?: (line: string) => void) {
     this.world = new SimulatedWorld(seed, { exports: EXPORTS, trace });
     this.chance = new Random(seed + OTHER_SEEDS);
+    this.whim = new Random(seed + MORE_SEEDS);
     const { random } = this.world;
     this.#actions = random.between(4, 17);
     this.#haste = random.pick([0.2, 0.4, 0.6]);
