@@ -421,10 +421,10 @@ export class ProcessPool implements AsyncDisposable {
    * end the loop early cancels the rest: what has not started never runs. The input is first read when the first result is asked for.
    *
    * Results of a chunk are copied together, up to a millisecond after the task has returned them: one that fills the same object again and
-   * again has to return a copy of it. (A buffer, or a typed array that has all of one, is copied at once.) In the same way one object that
-   * is several items of a chunk is one to the task as well. Items must not be changed before they have been sent, which may be long after
-   * they were read, whatever `chunkSize` is: an input that fills the same object again and again has to give a copy of it. A view of a part
-   * of a buffer takes the whole buffer along, as it does in any message: give, or return, a `slice()` of it.
+   * again has to return a copy of it. (A buffer of constant size, or a typed array that has all of one, is copied at once.) In the same way
+   * one object that is several items of a chunk is one to the task as well. Items must not be changed before they have been sent, which may
+   * be long after they were read, whatever `chunkSize` is: an input that fills the same object again and again has to give a copy of it. A
+   * view of a part of a buffer takes the whole buffer along, as it does in any message: give, or return, a `slice()` of it.
    *
    * @typeParam T The items.
    * @typeParam R What the task returns.
