@@ -280,6 +280,42 @@ Deno.test("Items and results of a map that cannot be copied fail alone, inside t
   assertEquals(seen, [0, "DataCloneError", 2, "DataCloneError", 4, "DataCloneError", 6]);
 });
 
+Deno.test("What is said of results that cannot be copied or moved tells that they are results, and not what a getter has thrown", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const give = (what: string) => {
+    const key = Symbol.for("process-pool.move");
+    if (what === "symbol") return Symbol("no");
+    if (what === "later") return Promise.resolve(Symbol("no"));
+    if (what === "stream") return new ReadableStream();
+    if (what === "moved") return { value: Symbol("no"), [key]: [new MessageChannel().port1] };
+    if (what === "thrown") throw new DOMException("mine", "DataCloneError");
+    return {
+      get a() {
+        throw new RangeError("getter");
+      },
+    };
+  };
+  const said = "Cannot send what the task returned as it cannot be copied or moved: ";
+  const uncopied = `${said}Symbol(no) could not be cloned.`;
+  const told = {
+    symbol: uncopied,
+    later: uncopied,
+    stream: `${said}Object that needs transfer was found in message but not listed in transferList`,
+    moved: uncopied,
+    thrown: "mine",
+    getter: "getter",
+  };
+  const messageOf = (error: unknown) => (error as Error).message;
+  for (const [what, message] of Object.entries(told)) {
+    assertEquals(messageOf(await within((await pool.submit(give, what)).exception())), message);
+  }
+  const got: string[] = [];
+  for await (const outcome of pool.map(give, Object.keys(told), { chunkSize: 10, settled: true })) {
+    got.push(outcome.status === "rejected" ? messageOf(outcome.reason) : "");
+  }
+  assertEquals(got, Object.values(told));
+});
+
 Deno.test("What is said of arguments that cannot be copied or moved tells whose they are, and not what a getter has thrown", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const take = (...args: unknown[]) => args.length;

@@ -114,7 +114,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const { hasOwn } = Object;
   const { apply, getPrototypeOf } = Reflect;
   const evaluate = eval;
-  const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer;
+  const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer, Refusal = DOMException;
   const { isView } = Memory;
   const { isArray } = Array;
   const { transfer: moveAway, slice: copyAll } = Memory.prototype;
@@ -171,11 +171,25 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function postResult(run: number, value: unknown): void {
     if (isMoved(value)) return postMoved(run, value.value, value[MOVE]!);
-    if (!ended && !host.returned?.(run, value)) host.post({ type: "returned", run, value });
+    if (!ended && !host.returned?.(run, value)) postWhole(run, value);
   }
 
   function postMoved(run: number, value: unknown, transfer: Transferable[]): void {
-    if (!ended && !host.returned?.(run, value, transfer)) host.post({ type: "returned", run, value }, transfer);
+    if (!ended && !host.returned?.(run, value, transfer)) postWhole(run, value, transfer);
+  }
+
+  function postWhole(run: number, value: unknown, transfer?: Transferable[]): void {
+    try {
+      host.post({ type: "returned", run, value }, transfer);
+    } catch (refusal) {
+      throw unsendable(refusal);
+    }
+  }
+
+  /** Why a result cannot be sent: what the platform says could as well be about an argument. What a getter has thrown is left as it is. */
+  function unsendable(refusal: unknown): unknown {
+    if (!(refusal instanceof Refusal) || refusal.name !== "DataCloneError") return refusal;
+    return new Refusal(`Cannot send what the task returned as it cannot be copied or moved: ${refusal.message}`, refusal.name);
   }
 
   function isMoved(value: unknown): value is Moved {
@@ -739,7 +753,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         postItems({ ...message, values: values.slice(0, half), thrown: thrown.filter(([i]) => i < middle), last: false });
         return postItems({ ...message, from: middle, values: values.slice(half), thrown: thrown.filter(([i]) => i >= middle), last });
       }
-      const error = thrown[0]?.[1] ?? encode(refusal);
+      const error = thrown[0]?.[1] ?? encode(unsendable(refusal));
       sendThrown(error, (error) => post({ ...message, values: [undefined], thrown: [[from, error]] }));
     }
   }
