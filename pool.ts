@@ -433,7 +433,8 @@ export class ProcessPool implements AsyncDisposable {
    * @param options Order, chunks, how far to read ahead.
    * @returns The results, in the order of the items but for `ordered: false`.
    *
-   * @throws {unknown} Out of the loop: what the task threw for an item; what the input threw; the reason of `signal`.
+   * @throws {unknown} Out of the loop: what {@linkcode Future.result} throws, of an item in the place of a job; what the input threw; the
+   * reason of `signal`.
    * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that is so before the input ends.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
