@@ -7,7 +7,7 @@ import { Checks, MEMORY_LIMITS, show } from "./checks.ts";
 import { type Clock, realClock } from "./clock.ts";
 import { Measurement } from "./measurement.ts";
 import type { PoolObserver } from "./observation.ts";
-import { checkPermissions, checkReadable } from "./permissions.ts";
+import { checkedPermissions, checkReadable } from "./permissions.ts";
 import { printError } from "./print.ts";
 import { openTrace } from "./trace.ts";
 
@@ -43,10 +43,10 @@ export interface ProcessPoolOptions {
    */
   modules?: readonly TaskModule[] | undefined;
   /**
-   * What workers may do: `"none"`, or the permissions by name; one that is not named is not given. Needs `--unstable-worker-options`, or
-   * `"unstable": ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code 70. Left out, or `"inherit"`, which need no
-   * flag, workers may do what the thread that made the pool may. What a worker is not permitted, Deno asks for at a terminal, unless the program is
-   * run with `--no-prompt`.
+   * What workers may do: `"none"`, or the permissions by name; one that is not named is not given; a relative path
+   * is one of the folder in which the program is when it makes the pool. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in
+   * deno.json; without it Deno ends the whole program with exit code 70. Left out, or `"inherit"`, which need no flag, workers may do what the
+   * thread that made the pool may. What a worker is not permitted, Deno asks for at a terminal, unless the program is run with `--no-prompt`.
    *
    * @default {undefined}
    */
@@ -289,8 +289,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const inline = backend === "inline";
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
   // Deno inherits by itself, and wants the unstable feature where it is told to.
-  const permissions = wanted === "inherit" ? undefined : wanted;
-  if (permissions !== undefined) checkPermissions(permissions);
+  const permissions = wanted === undefined || wanted === "inherit" ? undefined : checkedPermissions(wanted);
   if (permissions !== undefined && inline) {
     throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" has the permissions of the calling thread: leave 'permissions' out`);
   }

@@ -19,23 +19,36 @@ const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionD
  *
  * Deno refuses by itself to start a worker that is to have more than its parent, without saying what it lacks, and only when the worker starts.
  *
+ * @returns A copy, in which paths are what they are now: workers start later, when the program may be in another folder.
+ *
  * @throws {TypeError} If they are not permissions.
  * @throws {Deno.errors.NotCapable} If this thread has not one of them itself.
  */
-export function checkPermissions(permissions: "none" | Deno.PermissionOptionsObject): void {
-  if (permissions === "none") return;
+export function checkedPermissions(permissions: "none" | Deno.PermissionOptionsObject): "none" | Deno.PermissionOptionsObject {
+  if (permissions === "none") return permissions;
   if (typeof permissions !== "object" || permissions === null || Array.isArray(permissions)) {
     throw new TypeError(
       `Cannot create pool as 'permissions' must be "none", "inherit" or an object: current value is ${show(permissions)}`,
     );
   }
-  for (const [name, value] of Object.entries(permissions)) {
-    if (!Object.hasOwn(DESCRIBE, name)) {
-      const known = Object.keys(DESCRIBE).join("', '");
-      throw new TypeError(`Cannot create pool as there is no permission '${name}': known permissions are '${known}'`);
-    }
-    checkPermission(name as PermissionName, value);
-  }
+  return Object.fromEntries(
+    Object.entries(permissions).map(([name, value]) => {
+      if (!Object.hasOwn(DESCRIBE, name)) {
+        const known = Object.keys(DESCRIBE).join("', '");
+        throw new TypeError(`Cannot create pool as there is no permission '${name}': known permissions are '${known}'`);
+      }
+      checkPermission(name as PermissionName, value);
+      return [name, Array.isArray(value) ? value.map((item) => fixed(name, item)) : value];
+    }),
+  );
+}
+
+/** One item of a list as it is now. */
+function fixed(name: string, item: string | URL): string | URL {
+  if (item instanceof URL) return new URL(item);
+  // What can be run is a name, or a path if it has a slash.
+  const isPath = name === "run" ? /[\\/]/.test(item) : name === "read" || name === "write" || name === "ffi";
+  return isPath && item !== "" && !/^([a-z]:)?[\\/]/i.test(item) ? `${Deno.cwd()}/${item}` : item;
 }
 
 /**

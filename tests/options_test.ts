@@ -893,6 +893,33 @@ Deno.test("ProcessPool.shutdown() with wrong options leaves the pool open", asyn
   assertEquals(await pool.run(() => "open"), "open");
 });
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(
+    `ProcessPool() gives later workers the permissions that it was given, wherever the program is by then (${backend}; needs --allow-read)`,
+    {
+      ignore: !granted("read"),
+    },
+    async () => {
+      const inFixtures = new URL("./fixtures/arithmetic.ts", import.meta.url).pathname;
+      const besideThem = new URL("./helpers.ts", import.meta.url).pathname;
+      const permissions = { read: ["fixtures"] };
+      const canRead = (path: string) => Deno.permissions.querySync({ name: "read", path }).state === "granted";
+      const here = Deno.cwd();
+      Deno.chdir(new URL(".", import.meta.url).pathname);
+      try {
+        await using pool = new ProcessPool({ backend, maxWorkers: 1, maxJobsPerWorker: 2, permissions });
+        permissions.read.push(besideThem);
+        for (const folder of [".", ".."]) {
+          Deno.chdir(folder);
+          assertEquals([await pool.run(canRead, inFixtures), await pool.run(canRead, besideThem)], [true, false], folder);
+        }
+      } finally {
+        Deno.chdir(here);
+      }
+    },
+  );
+}
+
 Deno.test("ProcessPool() of killable workers takes a relative path that has their module for what it is (needs --allow-read)", {
   ignore: !granted("read"),
 }, async () => {
