@@ -62,7 +62,8 @@ export interface ProcessPoolOptions {
    */
   backend?: Backend | undefined;
   /**
-   * Runs once in every worker, before its first job. A worker whose initializer throws does not start.
+   * Runs once in every worker, before its first job. A worker whose initializer throws does not start. With `"inline"`, all workers see the
+   * same variables of a module.
    *
    * @default {undefined}
    */
