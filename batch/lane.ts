@@ -13,7 +13,7 @@
 
 /** Where things are in the control block. Workers are given this as JSON. */
 export const LAYOUT = {
-  /** Words of 32 bits: how many commits there were, or HALTED. */
+  /** Words of 32 bits: how many commits there were, or `halted`, or `abandoned`. */
   sequence: 0,
   /** Not 0 if the worker is to return after the record that it runs. */
   stop: 1,
@@ -25,6 +25,7 @@ export const LAYOUT = {
   current: 4,
   words: 8,
   halted: -1,
+  abandoned: -2,
   /** Words of 64 bits: where the first bank begins, and how many words a bank has. */
   banks: 4,
   bankWords: 7,
@@ -168,9 +169,14 @@ export class Lane {
     Atomics.store(this.#words, LAYOUT.stop, 1);
   }
 
-  /** Lets the record that runs after this commit never be committed; false if it has been. */
+  /** Lets the record that runs after this commit never be committed, and its worker wait until it is stopped; false if it has been. */
   halt(sequence: number): boolean {
     return Atomics.compareExchange(this.#words, LAYOUT.sequence, sequence, LAYOUT.halted) === sequence;
+  }
+
+  /** The same, but its worker leaves the range: one that cannot be stopped while it waits would keep the program from ending. */
+  abandon(sequence: number): boolean {
+    return Atomics.compareExchange(this.#words, LAYOUT.sequence, sequence, LAYOUT.abandoned) === sequence;
   }
 
   /** What was done at this commit, which is the last or the one before. */

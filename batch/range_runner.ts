@@ -103,6 +103,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     banks: BANKS,
     bankWords: BANK_WORDS,
     sequence: SEQUENCE,
+    halted: HALTED,
     stop: STOP,
     phase: PHASE,
     attempt: ATTEMPT,
@@ -297,10 +298,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     floats[bank + layout.outputLength] = outputLength;
     floats[bank + layout.errorsLength] = errorsLength;
     floats[bank + layout.busy] = busy;
-    // Halted: the record counts as failed, and this thread is about to be stopped.
-    if (Atomics.compareExchange(words, SEQUENCE, sequence, sequence + 1) !== sequence) {
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
-    }
+    const found = Atomics.compareExchange(words, SEQUENCE, sequence, sequence + 1);
+    // The record counts as failed, and this thread is about to be stopped.
+    if (found === HALTED) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    if (found !== sequence) throw new Error("The range was abandoned");
     sequence++;
   }
 

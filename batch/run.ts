@@ -646,14 +646,14 @@ export class BatchRun {
       over = this.#ending !== undefined;
       for (const active of [...this.#active]) {
         const { sequence } = active.lane;
-        if (active.halted === undefined && !active.lane.halt(sequence)) continue;
+        if (active.halted === undefined && !active.lane.abandon(sequence)) continue;
         this.#abandon(active, active.halted ?? sequence);
       }
       this.#wake();
     };
     const atOnce = this.#ending === undefined ? setTimeout(giveUp, 0) : undefined;
     let grace: ReturnType<typeof setTimeout> | undefined;
-    // A lane that was committed just when it was to be halted returns by itself.
+    // A lane that was committed just when it was to be abandoned returns by itself.
     while (this.#failure === undefined && (this.#active.size > 0 || (this.#draining && !over))) {
       if (this.#ending !== undefined) grace ??= setTimeout(giveUp, GRACE);
       await this.#change();

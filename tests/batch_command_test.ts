@@ -483,6 +483,40 @@ Deno.test(`cli.ts batch ends in an orderly way after SIGINT, and goes on with '-
   assertEquals(folder.read("out"), doubles(20_000));
 });
 
+Deno.test(
+  `batch() that is stopped while a record computes lets the program end when that is through ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const [runs, isStopped] = [folder.of("runs"), folder.of("stopped")];
+    const task = folder.write(
+      "task.js",
+      `export default () => {
+      Deno.mkdirSync(${JSON.stringify(runs)});
+      // Until it is stopped.
+      for (;;) try { return Deno.statSync(${JSON.stringify(isStopped)}).size; } catch {}
+    };`,
+    );
+    const source = `
+    import { batch } from "@procpool/process-pool/batch";
+    const controller = new AbortController();
+    const { outcome } = await batch(${JSON.stringify(task)}, {
+      input: new Response("1\\n").body,
+      output: new WritableStream(),
+      permissions: "inherit",
+      signal: controller.signal,
+      onProgress: () => void Deno.stat(${JSON.stringify(runs)}).then(() => controller.abort(), () => {}),
+    });
+    console.log(outcome);
+    Deno.mkdirSync(${JSON.stringify(isStopped)});
+  `;
+    const args = ["eval", "--no-check", source];
+    await using child = new Deno.Command(Deno.execPath(), { args, cwd, stdin: "null", stdout: "piped", stderr: "null" }).spawn();
+    const { code, stdout } = await within(child.output());
+    assertEquals([code, new TextDecoder().decode(stdout)], [0, "stopped\n"]);
+  },
+);
+
 Deno.test(`cli.ts batch without a terminal, as 'nohup' starts it, goes on after SIGHUP ${NEEDS}`, { ignore: noSignals }, async () => {
   using folder = new Folder();
   const tasks = folder.write("tasks.js", DOUBLE);

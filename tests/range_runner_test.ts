@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Lane, LAYOUT } from "../batch/lane.ts";
 import { rowEnd } from "../batch/rows.ts";
 import { createRangeRunner, type Piece, type RunnerLimits, type RunnerParts } from "../batch/range_runner.ts";
@@ -582,6 +582,24 @@ Deno.test("createRangeRunner() commits each record, and one that was halted neve
   lane.leave(left);
   assertEquals([lane.sequence, lane.state()], [0, state]);
   assertEquals(decoder.decode(lane.output(state.outputLength).slice()), "1\n2\n3\n");
+});
+
+Deno.test("createRangeRunner() leaves a range that was abandoned, and commits nothing more of it", async () => {
+  const lane = new Lane();
+  const bytes = encoder.encode("1\n2\n3\n");
+  lane.begin(0);
+  let left = 0;
+  const task = (x: unknown) => {
+    if (x === 2) {
+      left = lane.sequence;
+      assert(lane.abandon(left));
+    }
+    return x;
+  };
+  const range = { input: "in", bytes, offset: 0, end: bytes.length, header: undefined };
+  await assertRejects(() => runner({ ...ndjson, task }).run(lane.memory, range, NO_LIMITS), Error, "The range was abandoned");
+  const { records, outputLength } = lane.state(left);
+  assertEquals([records, decoder.decode(lane.output(outputLength).slice())], [1, "1\n"]);
 });
 
 Deno.test("createRangeRunner() fails a line that is too long to be text, and no other, and keeps its begin", async () => {
