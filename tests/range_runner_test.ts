@@ -584,6 +584,17 @@ Deno.test("createRangeRunner() commits each record, and one that was halted neve
   assertEquals(decoder.decode(lane.output(state.outputLength).slice()), "1\n2\n3\n");
 });
 
+Deno.test("createRangeRunner() begins no record of a range that was stopped before it began", async () => {
+  const lane = new Lane();
+  const bytes = encoder.encode("1\n2\n");
+  lane.begin(0);
+  lane.stop();
+  const seen: unknown[] = [];
+  const range = { input: "in", bytes, offset: 0, end: bytes.length, header: undefined };
+  const reply = await runner({ ...ndjson, task: (x) => seen.push(x) }).run(lane.memory, range, NO_LIMITS);
+  assertEquals([reply, seen, lane.state().position, lane.begun], [{ done: false }, [], 0, false]);
+});
+
 Deno.test("createRangeRunner() leaves a range that was abandoned, and commits nothing more of it", async () => {
   const lane = new Lane();
   const bytes = encoder.encode("1\n2\n3\n");
