@@ -289,13 +289,20 @@ function patternOf(input: string): RegExp {
 async function walk(folder: string, depth: number, pattern: RegExp, found: string[]): Promise<void> {
   const within = folder === "" ? "." : folder.endsWith("/") ? folder : `${folder}/`;
   const look = async () => {
-    for await (const { name, isDirectory } of Deno.readDir(within)) {
+    for await (const { name, isDirectory, isSymlink } of Deno.readDir(within)) {
       const path = folder === "" ? name : `${folder.replace(/\/$/, "")}/${name}`;
-      if (isDirectory && depth > 1) await walk(path, depth - 1, pattern, found);
-      else if (!isDirectory && pattern.test(path)) found.push(path);
+      if (isDirectory || isSymlink && await isFolder(path)) {
+        // As in a shell: with '**', a link to a folder above would lead round and round.
+        if (depth > 1 && (isDirectory || depth !== Infinity)) await walk(path, depth - 1, pattern, found);
+      } else if (pattern.test(path)) found.push(path);
     }
   };
   await explained(look, `folder '${within}' of the input`, { flag: `--allow-read=${within}` });
+}
+
+/** Whether a link leads to a folder. */
+async function isFolder(link: string): Promise<boolean> {
+  return await Deno.stat(link).then(({ isDirectory }) => isDirectory, () => false);
 }
 
 async function exists(path: string): Promise<boolean> {

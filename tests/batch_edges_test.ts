@@ -79,6 +79,26 @@ Deno.test(`batch() takes no file that a glob finds for its own where there was n
   assertEquals([Deno.readTextFileSync(a), Deno.readTextFileSync(b), folder.names()], ["1\n", "2\n", ["a.ndjson", "b.ndjson"]]);
 });
 
+Deno.test(
+  `batch() finds by a glob what is in folders behind links, but not by '**', where they may lead round ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    for (const name of ["logs", "logs/monday", "elsewhere"]) Deno.mkdirSync(folder.of(name));
+    folder.write("logs/monday/a", "1\n");
+    folder.write("elsewhere/a", "2\n");
+    Deno.symlinkSync("../elsewhere", folder.of("logs/tuesday"));
+    Deno.symlinkSync("..", folder.of("logs/up"));
+    Deno.symlinkSync("nowhere", folder.of("logs/wednesday"));
+    const output = folder.of("out");
+    const globs = { "logs/*day/a": "1\n2\n", "logs/*/logs/monday/*": "1\n", "logs/**/a": "1\n", "*/tues*/*": "2\n" };
+    for (const [glob, results] of Object.entries(globs)) {
+      await run(same, { input: folder.of(glob), output, overwrite: true });
+      assertEquals([glob, folder.read("out")], [glob, results]);
+    }
+  },
+);
+
 Deno.test(`batch() knows a file that it reads by its other names: links, and paths through links ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", "1\n");
