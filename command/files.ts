@@ -8,7 +8,14 @@ export function tryToWrite(path: string): void {
     Deno.openSync(path, { write: true, createNew: true }).close();
   } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    // To open a pipe waits for somebody who reads it, deaf to Ctrl-C, and tells him by the close that this was all.
+    if (isPipe(path)) return;
     return Deno.openSync(path, { write: true }).close();
   }
   Deno.removeSync(path);
+}
+
+/** Whether a file is known to be a pipe, without asking for a permission. */
+function isPipe(path: string): boolean {
+  return Deno.permissions.querySync({ name: "read", path }).state === "granted" && Deno.statSync(path).isFifo === true;
 }

@@ -657,6 +657,20 @@ Deno.test("batchCommand() ends what nobody thought of with code 3, and says what
   assertEquals(written, "process-pool: Cannot go on: OperationError: odd\n");
 });
 
+Deno.test(`cli.ts batch writes its report into a pipe, which it opens but once ${NEEDS}`, { ignore: noSignals }, async () => {
+  using folder = new Folder();
+  const [input, report] = [folder.write("in.ndjson", "1\n"), folder.of("report")];
+  assertEquals((await new Deno.Command("mkfifo", { args: [report] }).output()).code, 0);
+  const args = [folder.write("tasks.js", DOUBLE), "--task", "double", "--input", input, "--output", folder.of("out"), "--report", report];
+  await using child = command(args).spawn();
+  const page = await within(Deno.readTextFile(report));
+  // It would wait for another reader, and be deaf to all else.
+  if (page === "") child.kill("SIGKILL");
+  const [{ code }] = await within(Promise.all([child.status, child.stdin.close(), child.stdout.cancel(), child.stderr.cancel()]));
+  assertEquals(code, 0);
+  assertMatch(page, /^<!doctype html>/i);
+});
+
 Deno.test(`batchCommand() draws no line of progress among results that go to a terminal ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const { writeSync } = Deno.stderr;
