@@ -1,7 +1,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { nearest } from "../command/nearest.ts";
 import { orRefused, Refusal, type Refused, refuseFlagValue } from "../command/refusal.ts";
-import { joinValues, oneOf, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
+import { FILE, joinValues, oneOf, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
 import { MEMORY_LIMITS, show } from "../pool/checks.ts";
 import type { BatchOptions } from "./options.ts";
 
@@ -97,7 +97,7 @@ const VALUES: ValueOptions<Values> = {
   output: { need: "a path, or -", read: (text) => text },
   format: oneOf("ndjson", "lines", "csv"),
   "output-format": oneOf("ndjson", "lines"),
-  errors: { need: "the path of a file", read: readFile },
+  errors: FILE,
   retries: wholeNumber(0, 1000),
   timeout: {
     need: "a time such as 500ms, 5s or 2m, or a share of the median such as 500%",
@@ -117,7 +117,7 @@ const VALUES: ValueOptions<Values> = {
     },
   },
   progress: oneOf("json", "none"),
-  report: { need: "the path of a file", read: readFile },
+  report: FILE,
   "dry-run": wholeNumber(1, 1_000_000),
 };
 
@@ -223,11 +223,6 @@ function refuseUnknown(arg: string): never {
   throw new Refusal(
     `there is no option ${quote(name)}: ${meant === undefined ? "'batch --help' shows what there is" : `did you mean '--${meant}'?`}`,
   );
-}
-
-/** What is given as the standard output would be a file of that name. */
-function readFile(text: string): string | undefined {
-  return text === "-" ? undefined : text;
 }
 
 function readShare(text: string): `${number}%` | undefined {

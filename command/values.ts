@@ -50,6 +50,9 @@ export function wholeNumber(min: number, max: number): ValueOption<number> {
   };
 }
 
+/** A file that is written. What is given as the standard output would be a file of that name. */
+export const FILE: ValueOption<string> = { need: "the path of a file", read: (text) => text === "-" ? undefined : text };
+
 /** In single quotes and on one line, whatever is in it. */
 export function quote(text: string): string {
   return `'${show(text).slice(1, -1)}'`;

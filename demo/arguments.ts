@@ -2,7 +2,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { normalize } from "node:path";
 import { nearest } from "../command/nearest.ts";
 import { orRefused, Refusal, type Refused, refuseFlagValue } from "../command/refusal.ts";
-import { joinValues, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
+import { FILE, joinValues, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
 import type { ReportOptions } from "./report.ts";
 import type { DemoOptions } from "./run_demo.ts";
 
@@ -70,8 +70,8 @@ const VALUES: ValueOptions<Values> = {
   },
   seed: wholeNumber(0, LAST_SEED),
   permissions: { need: '"none"', read: (text) => text === "none" ? text : undefined },
-  trace: { need: "the path of a file", read: (text) => text },
-  report: { need: "the path of a file", read: (text) => text },
+  trace: FILE,
+  report: FILE,
 };
 
 const FLAGS = ["json", "quiet", "timeline", "help", "version"];

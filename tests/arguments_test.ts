@@ -99,6 +99,8 @@ const MISTAKES: [args: string[], message: string][] = [
   [["--seed", "-1"], `'--seed' must be ${SEED}: current value is "-1"`],
   [["--seed", "4294967296"], `'--seed' must be ${SEED}: current value is "4294967296"`],
   [["--permissions", "all"], `'--permissions' must be "none": current value is "all"`],
+  [["--trace", "-"], `'--trace' must be the path of a file: current value is "-"`],
+  [["--report", "-"], `'--report' must be the path of a file: current value is "-"`],
 ];
 
 for (const [args, message] of MISTAKES) {
