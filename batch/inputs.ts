@@ -4,7 +4,7 @@ import { show } from "../pool/checks.ts";
 import { BatchError, explained } from "./errors.ts";
 import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
-import { MARK, rowBegin, rowEnd } from "./rows.ts";
+import { firstRow, MARK, rowBegin, rowEnd } from "./rows.ts";
 
 /** What a batch reads: a path or a glob, `"-"` for the standard input, or a stream of bytes. */
 export type BatchInput = string | URL | ReadableStream<Uint8Array>;
@@ -354,7 +354,7 @@ export interface Block {
  * newline is one by itself, unless all before that is less than `least`.
  *
  * @param options How: `csv` is what stands between fields, undefined where a line is a record; `least` is how much the first block has to
- * have, if there is so much.
+ * have, if there is so much. That of CSV has the first row, too, be it behind many blank lines.
  */
 export async function* blocksOf(
   source: Source,
@@ -380,6 +380,12 @@ export async function* blocksOf(
     return block;
   }
 
+  /** Whether there are whole records, and, if they are the first, all that the first block has to have. */
+  function isBlock(): boolean {
+    if (offset > 0 || whole === 0) return whole > 0;
+    return whole >= least && (csv === undefined || firstRow(joined(parts).subarray(0, whole), csv).begin < whole);
+  }
+
   for await (const part of until(enough, source)) {
     if (delimiter !== undefined) {
       let at = 0;
@@ -392,10 +398,10 @@ export async function* blocksOf(
     }
     parts.push(part);
     length += part.length;
-    if (length >= size() && whole > 0 && (offset > 0 || whole >= least)) yield take(whole);
+    if (length >= size() && isBlock()) yield take(whole);
   }
   const mayBeTorn = source.seen === undefined || source.size !== undefined;
-  if (mayBeTorn && whole > 0 && (offset > 0 || whole >= least) && !enough.aborted) yield take(whole);
+  if (mayBeTorn && isBlock() && !enough.aborted) yield take(whole);
   if (length > 0 && !enough.aborted) yield take(length, mayBeTorn);
 }
 

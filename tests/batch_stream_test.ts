@@ -25,6 +25,10 @@ Deno.test("blocksOf() makes a block of its own of what a stream has behind its l
   assertEquals(await blocks("a\nb\nc", undefined), [[0, "a\nb\n", false], [4, "c", true]]);
   assertEquals(await blocks("c", undefined), [[0, "c", true]]);
   assertEquals(await blocks('a\n"b\nc', undefined, ","), [[0, "a\n", false], [2, '"b\nc', true]]);
+  // With the first row, that of CSV cannot be left behind blank lines.
+  assertEquals(await blocks("\n\na,b", undefined, ","), [[0, "\n\na,b", true]]);
+  assertEquals(await blocks("\n\na,b\n1,2", undefined, ","), [[0, "\n\na,b\n", false], [6, "1,2", true]]);
+  assertEquals(await blocks("\n\n", undefined, ","), [[0, "\n\n", true]]);
   // That of a file is what it was when the batch began.
   assertEquals(await blocks("a\nb", { size: 3, changed: null, sample: "" }), [[0, "a\nb", false]]);
 });
