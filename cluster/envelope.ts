@@ -158,7 +158,7 @@ export function writeValue(value: unknown): { value: Json } | Record<never, neve
 }
 
 /**
- * Takes something thrown apart. What of it cannot be said in JSON is left out, and of what is too large the least wanted first: stacks, and
+ * Takes something thrown apart. What of an error cannot be said in JSON is left out, and of what is too large the least wanted first: stacks, and
  * properties that are large themselves; then all but the name, the message and the class of what was thrown.
  */
 export function writeFailure(thrown: unknown): Failure {
@@ -167,11 +167,21 @@ export function writeFailure(thrown: unknown): Failure {
     return CLASSES.get(name) === constructor ? { module: 0, name } : undefined;
   });
   if ("raw" in encoded) throw new TypeError("Cannot send what was not taken apart");
+  if (valueOf(encoded.root) === undefined) return writeFailure(inPlaceOf(thrown));
   for (const shorten of [whole, cut, rootAlone]) {
     const failure = writeEncoded(shorten(encoded));
     if (sizeOf(failure) <= MAX_FAILURE) return failure;
   }
   return writeFailure(new Error(show(thrown).slice(0, MAX_MESSAGE)));
+}
+
+/** The error that is sent for something thrown that is neither an error nor JSON: its cause is what of it is JSON, or what it is. */
+function inPlaceOf(thrown: unknown): TypeError {
+  const entries = Object.entries(thrown as object).filter(([, value]) => value !== undefined && valueOf({ value }) !== undefined);
+  const cause = entries.length > 0 ? Object.fromEntries(entries) : show(thrown);
+  const error = new TypeError("The task threw something that cannot be sent through the queue, and no error", { cause });
+  error.stack = String(error);
+  return error;
 }
 
 /** Something thrown that was taken apart. */
@@ -210,7 +220,7 @@ function writeEncoded({ errors, root }: Encoded): Failure {
 /** Properties that are no JSON are left out one by one. */
 function jsonOf({ errors, root }: Encoded): Json {
   return {
-    root: valueOf(root) ?? { value: null },
+    root: valueOf(root)!,
     errors: errors.map(({ builtin, exported, name, message, stack, properties }) => ({
       builtin,
       exported: exported?.name ?? null,

@@ -47,6 +47,21 @@ Deno.test("writeFailure() brings other errors and values across", () => {
   for (const value of ["text", 7, null, undefined, { a: 1 }]) assertEquals(sent(value), value);
 });
 
+Deno.test("writeFailure() has an error in the place of what is neither an error nor JSON, with what of it is JSON as its cause", () => {
+  const cases: [unknown, unknown][] = [
+    [{ status: 500, body: undefined, when: new Date(0), message: "no" }, { status: 500, message: "no" }],
+    [new Map([[1, 2]]), "an object of class Map"],
+    [10n, "10n"],
+    [NaN, "NaN"],
+    [{ large: "x".repeat(100_000), body: undefined }, undefined],
+  ];
+  for (const [thrown, cause] of cases) {
+    const error = sent(thrown);
+    assertInstanceOf(error, TypeError);
+    assertEquals([error.message, error.cause], ["The task threw something that cannot be sent through the queue, and no error", cause]);
+  }
+});
+
 Deno.test("writeFailure() keeps an error small", () => {
   const back = sent(Object.assign(new Error("m".repeat(100_000)), { much: "x".repeat(1_000_000) })) as Error;
   assertEquals(back.message.length, 4096);
