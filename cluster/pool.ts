@@ -306,9 +306,15 @@ export class ClusterPool implements AsyncDisposable {
     const { signal } = job;
     signal?.throwIfAborted();
     const id = typeof job.id === "string" ? this.#travelId(job.id, "submit job") : `job-${crypto.randomUUID()}`;
+    let given = argumentsOf(job);
     // Without a turn for a task that is known, so that submissions pass the gate in the order of the calls.
-    const task = this.#finder.known(job.func) ?? await this.#finder.find(job.func);
-    const envelope = this.#writeCall(job, task);
+    let task = this.#finder.known(job.func);
+    if (task === undefined) {
+      // Until it is, the caller may change them.
+      given = writeArguments(given).map(fromJson);
+      task = await this.#finder.find(job.func);
+    }
+    const envelope = this.#writeCall(job, { args: given, task });
     const large = isTooLarge(envelope.args, { what: "the arguments", store: this.#settings.store });
     const permit = await this.#acquire(signal);
     const ticket = new JobTicket(job, this.#maker, {
@@ -603,15 +609,10 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /** The call of a job; throws if it cannot travel. */
-  #writeCall(job: Job<never[], unknown>, task: ClusterTask): Envelope {
-    const { id, kwargs, timeout = this.#settings.jobTimeout, retries = this.#settings.retries } = job;
-    const args = kwargs === undefined ? [...job.args] : [...job.args, kwargs];
+  #writeCall(job: Job<never[], unknown>, { args, task }: { args: unknown[]; task: ClusterTask }): Envelope {
+    const { id, timeout = this.#settings.jobTimeout, retries = this.#settings.retries } = job;
     task.validate?.(args);
-    return {
-      ...this.#header(task, { timeout, retries }),
-      args: args.map((arg, i) => toJson(arg, `argument ${i + 1}`)),
-      id,
-    };
+    return { ...this.#header(task, { timeout, retries }), args: writeArguments(args), id };
   }
 
   #header({ task }: ClusterTask, { timeout, retries }: { timeout: number | undefined; retries: number | undefined }): Envelope {
@@ -851,6 +852,14 @@ function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[
     throw new TypeError(`Cannot submit job as its id must be a text or a finite number: current value is ${what.id}`);
   }
   return what;
+}
+
+function argumentsOf({ args, kwargs }: Job<never[], unknown>): unknown[] {
+  return kwargs === undefined ? [...args] : [...args, kwargs];
+}
+
+function writeArguments(args: unknown[]): Json[] {
+  return args.map((arg, i) => toJson(arg, `argument ${i + 1}`));
 }
 
 /** Longer names a store cannot give to files: a key has the names of the queue and of the job, and what it is of. */

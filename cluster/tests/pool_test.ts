@@ -17,7 +17,7 @@ import {
 import { tasks } from "./cluster_tasks.ts";
 import { folderStore } from "./folder_store.ts";
 import { openPool, RedisServer, startHost, until, within } from "./helpers.ts";
-import { add, greet } from "./tasks.ts";
+import { add, echo, greet } from "./tasks.ts";
 
 /** How often a task that notes its runs has run. */
 async function runs(file: string): Promise<number> {
@@ -37,6 +37,18 @@ Deno.test("ClusterPool.run() runs a task on a host, by its function or by its de
   assertEquals(await within(pool.run(tasks.add, 3, 4)), 7);
   assertEquals(await within(pool.run(new Job({ func: greet, args: ["Hello"], kwargs: { name: "bear" } }))), "Hello, bear!");
   assertEquals(await within(pool.run(tasks.nothing)), undefined);
+});
+
+Deno.test("ClusterPool.submit() of a function copies its arguments at once, also if it is not known yet which task that is", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const bytes = new Uint8Array(1);
+  const results = Array.from({ length: 3 }, (_, i) => {
+    bytes[0] = i;
+    return pool.run(echo, bytes);
+  });
+  assertEquals(await within(Promise.all(results)), [0, 1, 2].map((i) => new Uint8Array([i])));
 });
 
 Deno.test("ClusterPool brings JSON and bytes there and back, and errors as the core does", async () => {
