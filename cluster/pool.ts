@@ -673,8 +673,8 @@ export class ClusterPool implements AsyncDisposable {
     const outcome = await ticket.outcome;
     if (outcome.state === "finished") return outcome.value;
     const { error } = outcome;
-    // What this pool has let go of nobody reads; what a host found too late, or somebody has removed, is an outcome as others are.
-    if (outcome.state === "cancelled" && ticket.dropped) throw error;
+    // Of a map that has ended nobody reads it.
+    if (signal.aborted) throw error;
     if (ticket.isRunAgain(outcome)) {
       const single = (item: Json, i: number): Promise<ChunkOutcomes> => {
         return this.#runChunk(task, { first: first + i, items: [item], large: chunk.large, unsendable: undefined }, options);
@@ -762,7 +762,6 @@ export class ClusterPool implements AsyncDisposable {
 
   /** Settles what nobody wants any more, and has it taken out of the queue or stopped. */
   #drop(ticket: Ticket, outcome: Outcome<unknown>): void {
-    ticket.dropped = true;
     this.#settle(ticket, outcome, this.#link.drop(ticket.travelId, ticket));
   }
 

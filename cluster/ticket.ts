@@ -44,8 +44,6 @@ export abstract class Ticket implements Listener {
   stopListening: () => void = () => {};
   /** Whether it holds something in the store. */
   stored = false;
-  /** Whether it was cancelled here, and not by what came of it elsewhere. */
-  dropped = false;
   #running = false;
 
   constructor({ task, travelId, named, permit, owner }: TicketOptions) {

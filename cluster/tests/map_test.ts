@@ -3,7 +3,7 @@ import type { MapOptions } from "@procpool/process-pool";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { type Chunk, mapChunks } from "../map.ts";
-import { PoolClosedError, WorkerDiedError } from "../mod.ts";
+import { type ClusterPool, PoolClosedError, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
@@ -260,6 +260,18 @@ Deno.test("ClusterPool.map() with 'settled' gives outcomes of chunks that expire
   }
   await queue.close();
   await client.quit();
+});
+
+Deno.test("ClusterPool.map() with 'settled' gives outcomes of chunks that its pool cancels or ends as it is shut down", async () => {
+  await using server = await RedisServer.start();
+  for (const end of [(pool: ClusterPool) => pool.shutdown({ cancelPending: true }), (pool: ClusterPool) => pool.terminate()]) {
+    const pool = await openPool(server);
+    const outcomes = Array.fromAsync(pool.map(tasks.double, [1, 2, 3], { settled: true, chunkSize: 2 }));
+    await until(async () => (await pool.status()).waiting === 2);
+    await within(end(pool));
+    const reasons = (await within(outcomes)).map((outcome) => outcome.status === "rejected" && outcome.reason.name);
+    assertEquals(reasons, Array(3).fill("JobCancelledError"));
+  }
 });
 
 Deno.test("ClusterPool.map() that ends early tells an input that is waiting", async () => {
