@@ -208,7 +208,7 @@ export class Link {
   /** Sends a job. One of the same id that the queue knows already is not sent again: how that ends is what the listener hears. */
   send(id: string, envelope: Envelope, listener: Listener): void {
     const entry = this.#entries.get(id);
-    if (entry !== undefined) return void entry.listeners.add(listener);
+    if (entry !== undefined) return this.#join(entry, listener);
     this.#send(this.#register(id, envelope, listener));
   }
 
@@ -220,10 +220,16 @@ export class Link {
   /** Listens to a job that was sent before. */
   listen(id: string, listener: Listener): void {
     const known = this.#entries.get(id);
-    if (known !== undefined) return void known.listeners.add(listener);
+    if (known !== undefined) return this.#join(known, listener);
     const entry = this.#register(id, undefined, listener);
     entry.sentAt = this.#sweeps;
-    this.#errand(() => this.#lookUp([entry]));
+    this.#ask(id);
+  }
+
+  /** Listens to a job to which others listen. It may have started before. */
+  #join(entry: Entry, listener: Listener): void {
+    entry.listeners.add(listener);
+    this.#ask(entry.id);
   }
 
   /**

@@ -380,6 +380,20 @@ Deno.test("ClusterPool runs the same id once, whoever submits it and how often",
   assertEquals(await runs(file), 1);
 });
 
+Deno.test("ClusterPool knows of a job that runs also for a future that it gives of it later, which cannot be cancelled without 'force'", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  await using pool = await openPool(server);
+  const job = () => new Job({ id: "import", func: tasks.spinForEver });
+  const first = await pool.submit(job());
+  await until(() => first.running());
+  const later = [await pool.submit(job()), await pool.attach("import")];
+  // The server answers in turn.
+  await within(pool.status());
+  assertEquals(later.map((future) => [future.state, future.cancel()]), Array(2).fill(["running", false]));
+  assertEquals(pool.stats().running, 3);
+});
+
 Deno.test("ClusterPool.attach() finds a job again after its producer has ended, before and after it is done", async () => {
   await using server = await RedisServer.start();
   {
