@@ -44,6 +44,9 @@ const LONGEST_SILENCE = 15_000;
 /** So often within that time the connection looks. Less, and silence is found later; more, and a server that nobody needs is asked more often. */
 const LOOKS = 3;
 
+/** An error that has not come for so long, in ms, is over. Less, and one that lasts is told again and again; more, and the next one is not told. */
+const OVER_AFTER = 60_000;
+
 /** After such errors trying again does not help. */
 const HOPELESS = /WRONGPASS|NOAUTH|NOPERM|invalid password|certificate|UnknownIssuer/i;
 
@@ -376,15 +379,20 @@ function rejectKept(client: Redis): void {
   while (kept?.length) kept.shift()!.command.reject(new Error("Connection is closed."));
 }
 
-/** Hears of every error, and tells of each message once until the client is connected again. */
+/**
+ * Hears of every error, and tells of each message once, until the client is connected again or nothing was heard of it for a while: a server that
+ * refuses to write for the second time stays connected, too.
+ */
 export function tellOnce(client: Redis, tell: (error: Error) => void): (error: Error) => void {
-  const told = new Set<string>();
-  client.on("ready", () => told.clear());
+  /** When each was heard last, in ms of `performance.now()`. */
+  const heard = new Map<string, number>();
+  client.on("ready", () => heard.clear());
   return (error) => {
     const { message } = error;
-    if (told.has(message)) return;
-    told.add(message);
-    tell(plain(error));
+    const now = performance.now();
+    const last = heard.get(message) ?? -Infinity;
+    heard.set(message, now);
+    if (now - last > OVER_AFTER) tell(plain(error));
   };
 }
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
-import { connect, resolveConnection } from "../connection.ts";
+import { connect, resolveConnection, tellOnce } from "../connection.ts";
 import { ClusterPool, Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { freePort, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
@@ -305,6 +305,29 @@ Deno.test(
     connection.end();
   },
 );
+
+Deno.test("tellOnce() tells of an error once for as long as it comes, and again when it comes after that or the client was connected again", () => {
+  const client = new Redis({ lazyConnect: true });
+  const told: string[] = [];
+  const hear = tellOnce(client, ({ message }) => told.push(message));
+  const now = performance.now;
+  let time = 0;
+  performance.now = () => time;
+  try {
+    for (; time < 300_000; time += 10_000) hear(new Error("OOM"));
+    assertEquals(told, ["OOM"]);
+    hear(new Error("READONLY"));
+    assertEquals(told, ["OOM", "READONLY"]);
+    time += 61_000;
+    for (let i = 0; i < 2; i++) hear(new Error("OOM"));
+    assertEquals(told, ["OOM", "READONLY", "OOM"]);
+    client.emit("ready");
+    hear(new Error("OOM"));
+    assertEquals(told.length, 4);
+  } finally {
+    performance.now = now;
+  }
+});
 
 Deno.test("ClusterPool.open() and serve() reject with what 'onWarning' throws, and let go of the server", async () => {
   await using server = await RedisServer.start(["--appendonly", "no"]);
