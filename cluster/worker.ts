@@ -1,4 +1,4 @@
-import { type Job, type JobJson, type Processor, WaitingError, Worker, type WorkerOptions } from "bullmq";
+import { type Job, type JobJson, type Processor, type RedisQueueBackend, WaitingError, Worker, type WorkerOptions } from "bullmq";
 import { refusesWrites } from "./connection.ts";
 
 /** How long a server that refuses is left alone, in ms. Shorter, and all hosts hammer it; longer, and they stand idle when it takes writes again. */
@@ -25,6 +25,7 @@ interface Lock {
 /** What the worker needs beside the options of BullMQ's. */
 export interface TakerOptions extends WorkerOptions {
   lockDuration: number;
+  maxStalledCount: number;
   /** The lock of a job that may run here has run out: it is to end. */
   lost: (id: string) => void;
 }
@@ -35,6 +36,8 @@ export interface TakerOptions extends WorkerOptions {
  */
 export class Taker extends Worker {
   #lockDuration: number;
+  /** So often a job is run, with all hosts that die with it. */
+  #mostRuns: number;
   #lost: (id: string) => void;
   /** What is done for each job, from when it came to when its outcome is delivered. */
   #underWay = new Map<string, Promise<void>>();
@@ -45,6 +48,7 @@ export class Taker extends Worker {
   constructor(name: string, process: Processor, { lost, ...options }: TakerOptions) {
     super(name, process, options);
     this.#lockDuration = options.lockDuration;
+    this.#mostRuns = options.maxStalledCount + 1;
     this.#lost = lost;
   }
 
@@ -104,6 +108,7 @@ export class Taker extends Worker {
       // The job is another host's by now, or will be soon.
       if (lock.waits && (this.#locks.get(id) !== lock || this.#hasLapsed(lock))) return;
       lock.waits = false;
+      if (job.deferredFailure && !await this.#correctRuns(job)) return;
       const run = super.processJob(job, token, fetchNext);
       const through = Promise.allSettled([earlier, run]).then(() => {
         if (this.#underWay.get(id) === through) this.#underWay.delete(id);
@@ -115,6 +120,22 @@ export class Taker extends Worker {
         this.#locks.delete(id);
         this.lockManager.untrackJob(id);
       }
+    }
+  }
+
+  /**
+   * Has the record of a job that came only to be failed say how often it ran: a host that came to it for that before, and died, counts there as well.
+   * If the server refuses, the job comes again when its lock has run out.
+   */
+  async #correctRuns(job: Job): Promise<boolean> {
+    if (job.stalledCounter <= this.#mostRuns) return true;
+    try {
+      const client = await (this.backend as RedisQueueBackend).client;
+      await client.hset(this.toKey(job.id!), { stc: this.#mostRuns });
+      return true;
+    } catch (error) {
+      this.emit("error", error as Error);
+      return false;
     }
   }
 

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
-import { type Job as QueuedJob, Queue } from "bullmq";
+import { type Job as QueuedJob, Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, PoolClosedError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
@@ -134,6 +134,33 @@ Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice whose host 
     assertStringIncludes((outcome as PromiseRejectedResult).reason.message, "it is not delivered again");
   }
   assertEquals(await lines(file), ["11", "12", "13"]);
+});
+
+Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice, though one dies as well that had come to fail its chunk", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const file = `${server.folder}/runs`;
+  const items = [12, 13, 14].map((x) => ({ file, x }));
+  const outcomes = Array.fromAsync(pool.map(tasks.noteAndKillHostAt13, items, { chunkSize: 3, settled: true }));
+  {
+    await using host = await startHost(server, { redeliveries: 0 });
+    await host.status();
+  }
+  const client = new Redis(server.url, { maxRetriesPerRequest: null });
+  const options = { connection: client, prefix: "dpool", lockDuration: 500, stalledInterval: 200, maxStalledCount: 0 };
+  const second = new Worker("test.v1", null, options);
+  await second.startStalledCheckTimer();
+  await until(async () => await second.getNextJob("token", { block: false }) !== undefined);
+  await second.close(true);
+  let over = false;
+  const all = outcomes.finally(() => over = true);
+  while (!over) {
+    await using host = await startHost(server, { redeliveries: 0 });
+    await within(Promise.race([host.process.status, all]));
+  }
+  for (const outcome of await all) assertInstanceOf((outcome as PromiseRejectedResult).reason, WorkerDiedError);
+  assertEquals(await lines(file), ["12", "13"]);
+  await client.quit();
 });
 
 Deno.test("a job that computes for longer than the lock lasts runs once", async () => {
