@@ -19,6 +19,14 @@ export interface ChunkOutcomes {
   elapsed: number;
 }
 
+/** How a chunk is run. */
+export interface RunOptions {
+  timeout: number | undefined;
+  signal: AbortSignal;
+  /** Whether it is what is left of one that was admitted before. */
+  isRest: boolean;
+}
+
 /** What a map needs of its pool. */
 export interface MapHost {
   /** How many chunks may be under way. */
@@ -27,8 +35,10 @@ export interface MapHost {
   prepare(): Promise<void>;
   /** What stands for an item in JSON, and whether that is too large for Redis; throws if it cannot travel. */
   encode(item: unknown): { json: Json; large: boolean };
+  /** Called before a chunk is run for the first time; what it returns is disposed of when all its items have outcomes, or it is given up. */
+  begin(): Disposable;
   /** Runs a chunk somewhere. Its items' errors are in the outcomes; those that have none are to be run again. */
-  run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes>;
+  run(chunk: Chunk, options: RunOptions): Promise<ChunkOutcomes>;
   report(error: unknown): void;
 }
 
@@ -158,10 +168,11 @@ class Chunks {
   async run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
     if (chunk.unsendable !== undefined) return [{ status: "rejected", reason: chunk.unsendable.error }];
     const outcomes: PromiseSettledResult<unknown>[] = [];
+    using _underWay = this.#host.begin();
     while (outcomes.length < chunk.items.length) {
       const done = outcomes.length;
       const items = chunk.items.slice(done, done + this.#fits);
-      const answer = await this.#host.run({ ...chunk, first: chunk.first + done, items }, options);
+      const answer = await this.#host.run({ ...chunk, first: chunk.first + done, items }, { ...options, isRest: done > 0 });
       outcomes.push(...answer.outcomes);
       this.#learn(items.length, answer);
     }

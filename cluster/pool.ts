@@ -16,7 +16,7 @@ import { checkedQueue, connect, plain, type RedisConnection, resolveConnection }
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
 import { OPEN_TIMEOUT } from "./host.ts";
 import { type Ending, Link } from "./link.ts";
-import { type Chunk, type ChunkOutcomes, mapChunks } from "./map.ts";
+import { type Chunk, type ChunkOutcomes, mapChunks, type RunOptions } from "./map.ts";
 import { checkedStore, isTooLarge, payloadKey, Payloads, type PayloadStore, unreadable } from "./payloads.ts";
 import type { ClusterStatus } from "./status.ts";
 import { ChunkTicket, JobTicket, type Ticket, type TicketOwner } from "./ticket.ts";
@@ -181,6 +181,8 @@ export class ClusterPool implements AsyncDisposable {
   #gate: Semaphore;
   #maker: FutureMaker;
   #tickets = new Set<Ticket>();
+  /** How many chunks of maps are under way: what is left of one has no ticket yet when the last ticket of it has settled. */
+  #chunks = 0;
   #counts = { finished: 0, failed: 0, cancelled: 0, redelivered: 0 };
   #state: "open" | "closing" | "closed" = "open";
   #end: PromiseWithResolvers<void> | undefined;
@@ -444,6 +446,7 @@ export class ClusterPool implements AsyncDisposable {
           const json = toJson(item, "the item");
           return { json, large: isTooLarge(json, { what: "the item", store }) };
         },
+        begin: () => this.#beginChunk(),
         run: (chunk, options) => this.#runChunk(task!, chunk, options),
         report: (error) => this.#maker.report(error),
       },
@@ -539,6 +542,7 @@ export class ClusterPool implements AsyncDisposable {
    */
   async terminate(reason?: unknown): Promise<void> {
     this.#close(reason);
+    this.#state = "closed";
     for (const ticket of [...this.#tickets]) {
       const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.task)}) as the pool was terminated`;
       const closed = new PoolClosedError(message, reason === undefined ? {} : { cause: reason });
@@ -572,12 +576,15 @@ export class ClusterPool implements AsyncDisposable {
     }
   }
 
-  /** A permit of a pool that is open still. */
-  async #acquire(signal: AbortSignal | undefined): Promise<Disposable> {
-    this.#refuseIfNotOpen("submit to pool");
+  /** A permit of a pool that is open still; for the rest of what was admitted, of one that is not through. */
+  async #acquire(signal: AbortSignal | undefined, { isRest = false } = {}): Promise<Disposable> {
+    const refuse = (): void => {
+      if (!isRest || this.#state !== "closing") this.#refuseIfNotOpen("submit to pool");
+    };
+    refuse();
     const permit = this.#gate.tryAcquire() ?? await this.#gate.acquire({ signal });
     try {
-      this.#refuseIfNotOpen("submit to pool");
+      refuse();
       signal?.throwIfAborted();
     } catch (error) {
       permit[Symbol.dispose]();
@@ -653,19 +660,29 @@ export class ClusterPool implements AsyncDisposable {
 
   // Maps
 
+  #beginChunk(): Disposable {
+    this.#chunks++;
+    return {
+      [Symbol.dispose]: () => {
+        this.#chunks--;
+        this.#conclude();
+      },
+    };
+  }
+
   /**
    * Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other: unless they failed it after the first
    * of them died, as then nothing may be delivered twice.
    */
-  async #runChunk(task: ClusterTask, chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<ChunkOutcomes> {
+  async #runChunk(task: ClusterTask, chunk: Chunk, options: RunOptions): Promise<ChunkOutcomes> {
     const { retries, jobTimeout } = this.#settings;
-    const { timeout = jobTimeout, signal } = options;
+    const { timeout = jobTimeout, signal, isRest } = options;
     const { first, items } = chunk;
     const ticket = new ChunkTicket({ first, items: items.length }, {
       task: task.task,
       travelId: `map-${crypto.randomUUID()}`,
       named: false,
-      permit: await this.#acquire(signal),
+      permit: await this.#acquire(signal, { isRest }),
       owner: this.#owner,
     });
     this.#admit(ticket, signal);
@@ -677,7 +694,10 @@ export class ClusterPool implements AsyncDisposable {
     if (signal.aborted) throw error;
     if (ticket.isRunAgain(outcome)) {
       const single = (item: Json, i: number): Promise<ChunkOutcomes> => {
-        return this.#runChunk(task, { first: first + i, items: [item], large: chunk.large, unsendable: undefined }, options);
+        return this.#runChunk(task, { first: first + i, items: [item], large: chunk.large, unsendable: undefined }, {
+          ...options,
+          isRest: true,
+        });
       };
       const each = await Promise.all(items.map(single));
       return { outcomes: each.flatMap(({ outcomes }) => outcomes), elapsed: 0 };
@@ -805,7 +825,7 @@ export class ClusterPool implements AsyncDisposable {
 
   /** Whether a pool that closes is through. */
   #conclude(): void {
-    if (this.#state !== "closing" || this.#tickets.size > 0) return;
+    if (this.#state !== "closing" || this.#tickets.size > 0 || this.#chunks > 0) return;
     this.#state = "closed";
     this.#maker.idle().then(() => this.#end!.resolve());
   }

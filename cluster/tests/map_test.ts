@@ -104,6 +104,7 @@ Deno.test("ClusterPool.map() sends what there is of an input that computes its i
       const host = {
         lanes: 1,
         prepare: () => Promise.resolve(),
+        begin: () => new DisposableStack(),
         encode: (item: unknown) => ({ json: item as number, large: false }),
         run(chunk: Chunk) {
           chunks.push(chunk);
@@ -225,6 +226,21 @@ Deno.test("ClusterPool.map() with a 'chunkSize' whose results do not go into one
 });
 
 // The client's parser begins a timer of its own for replies as large as these.
+Deno.test("ClusterPool.shutdown() waits for all items of a chunk that was admitted, also if their results do not go into one reply", {
+  sanitizeOps: false,
+  sanitizeResources: false,
+}, async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  const lengths = Array(100).fill(5000);
+  const results = Array.fromAsync(pool.map(tasks.large, lengths, { chunkSize: 100 }));
+  await until(() => pool.stats().queued === 1);
+  const end = pool.shutdown();
+  await using _host = await startHost(server);
+  assertEquals((await within(results)).map(({ length }) => length), lengths);
+  await within(end);
+});
+
 Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice, however large the results are", {
   sanitizeOps: false,
   sanitizeResources: false,
@@ -315,6 +331,7 @@ Deno.test("ClusterPool.map() that ends early waits for its input to be closed, u
   const host = {
     lanes: 1,
     prepare: () => Promise.resolve(),
+    begin: () => new DisposableStack(),
     encode: (item: unknown) => ({ json: item as number, large: false }),
     run({ items }: Chunk) {
       ran += items.length;
