@@ -175,13 +175,17 @@ export function writeFailure(thrown: unknown): Failure {
   return writeFailure(new Error(show(thrown).slice(0, MAX_MESSAGE)));
 }
 
-/** The error that is sent for something thrown that is neither an error nor JSON: its cause is what of it is JSON, or what it is. */
+/** The error that is sent for something thrown that is neither an error nor JSON. */
 function inPlaceOf(thrown: unknown): TypeError {
-  const entries = Object.entries(thrown as object).filter(([, value]) => value !== undefined && valueOf({ value }) !== undefined);
-  const cause = entries.length > 0 ? Object.fromEntries(entries) : show(thrown);
-  const error = new TypeError("The task threw something that cannot be sent through the queue, and no error", { cause });
+  const error = new TypeError("The task threw something that cannot be sent through the queue, and no error", { cause: partOf(thrown) });
   error.stack = String(error);
   return error;
+}
+
+/** What of something is JSON, or what it is. */
+function partOf(value: unknown): unknown {
+  const properties = Object.entries(value as object).filter(([, each]) => each !== undefined && valueOf({ value: each }) !== undefined);
+  return properties.length > 0 ? Object.fromEntries(properties) : show(value);
 }
 
 /** Something thrown that was taken apart. */
@@ -228,7 +232,8 @@ function jsonOf({ errors, root }: Encoded): Json {
       message,
       stack,
       properties: properties.flatMap(([name, enumerable, value]): Json[] => {
-        const json = valueOf(value);
+        // What stands in a list has its place there.
+        const json = valueOf(value) ?? (builtin === "Array" && "value" in value ? valueOf({ value: partOf(value.value) }) : undefined);
         return json === undefined ? [] : [[name, enumerable, json]];
       }),
     })),

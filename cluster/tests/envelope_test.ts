@@ -32,6 +32,8 @@ Deno.test("writeFailure() brings other errors and values across", () => {
   const many = sent(new AggregateError([new Error("a"), 1], "both"));
   assertInstanceOf(many, AggregateError);
   assertEquals(many.errors.map(String), ["Error: a", "1"]);
+  const odd = sent(new AggregateError([{ status: 500, body: undefined }, NaN, new Error("c")], "all")) as AggregateError;
+  assertEquals([odd.errors.slice(0, 2), odd.errors[2].message], [[{ status: 500 }, "NaN"], "c"]);
   const aborted = sent(new DOMException("stop", "AbortError"));
   assertInstanceOf(aborted, DOMException);
   assertEquals(aborted.name, "AbortError");
@@ -49,7 +51,7 @@ Deno.test("writeFailure() brings other errors and values across", () => {
 
 Deno.test("writeFailure() has an error in the place of what is neither an error nor JSON, with what of it is JSON as its cause", () => {
   const cases: [unknown, unknown][] = [
-    [{ status: 500, body: undefined, when: new Date(0), message: "no" }, { status: 500, message: "no" }],
+    [{ status: 500, body: undefined, when: new Date(0), bytes: new Uint8Array(2) }, { status: 500, bytes: new Uint8Array(2) }],
     [new Map([[1, 2]]), "an object of class Map"],
     [10n, "10n"],
     [NaN, "NaN"],
