@@ -22,6 +22,8 @@ export interface Listener {
   redelivered(): void;
   /** It has ended. Nothing comes after that. */
   ended(ending: Ending): void;
+  /** It has returned that although nobody listened to it any more. */
+  returned(reply: unknown): void;
 }
 
 interface Entry {
@@ -59,6 +61,8 @@ interface Stop {
   timestamp?: string;
   /** Whether it was heard to have ended. */
   ended: boolean;
+  /** Who listened to it last. */
+  listener: Listener;
 }
 
 /**
@@ -148,8 +152,10 @@ export class Link {
     this.#queue.on("error", () => {});
     this.#events.on("error", (error) => this.#tell(error));
     this.#events.on("completed", ({ jobId, returnvalue }) => {
-      if (this.#wasStopped(jobId)) this.#ask(jobId);
-      else this.#end(jobId, { kind: "completed", reply: returnvalue });
+      const listener = this.#stopped.get(jobId)?.listener;
+      if (!this.#wasStopped(jobId)) return this.#end(jobId, { kind: "completed", reply: returnvalue });
+      listener!.returned(returnvalue);
+      this.#ask(jobId);
     });
     this.#events.on("failed", ({ jobId, failedReason }) => {
       const stopped = this.#wasStopped(jobId);
@@ -241,7 +247,7 @@ export class Link {
     if (entry === undefined || !entry.listeners.delete(listener)) return;
     if (entry.listeners.size > 0) return await entry.over.promise;
     this.#entries.delete(id);
-    const dropped = this.#takeOut(entry).finally(() => {
+    const dropped = this.#takeOut(entry, listener).finally(() => {
       if (this.#drops.get(id) === dropped) this.#drops.delete(id);
     });
     this.#drops.set(id, dropped);
@@ -251,12 +257,12 @@ export class Link {
   }
 
   /** A server that refuses to write passes the word on all the same, and is asked again with each sweep. */
-  async #takeOut(entry: Entry): Promise<void> {
+  async #takeOut(entry: Entry, listener: Listener): Promise<void> {
     const { id } = entry;
     await entry.sent;
     // It was refused, or dropped before it was sent.
     if (entry.sentAt === Infinity) return;
-    const stop: Stop = { ended: false };
+    const stop: Stop = { ended: false, listener };
     // Before anything is asked: it may end at any moment, and the event of that forgets it.
     this.#stopped.set(id, stop);
     do {

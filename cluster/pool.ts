@@ -721,6 +721,7 @@ export class ClusterPool implements AsyncDisposable {
         this.#maker.report(error);
       }
     },
+    returned: (ticket, reply) => this.#discard(ticket, reply),
     cancel: (ticket, options) => this.#cancel(ticket, options),
   };
 
@@ -772,6 +773,16 @@ export class ClusterPool implements AsyncDisposable {
     } catch (error) {
       return { state: "failed", error };
     }
+  }
+
+  /** Forgets what came of a job after it was cancelled, unless others may ask for it. */
+  #discard(ticket: Ticket, reply: unknown): void {
+    if (ticket.named) return;
+    if (ticket instanceof ChunkTicket) this.#link.remove(ticket.travelId);
+    const payloads = this.#payloads;
+    if (payloads === undefined || (reply as Partial<Reply> | null)?.stored !== true) return;
+    payloads.hold(ticket);
+    this.#errand(() => payloads.letGo(ticket, undefined));
   }
 
   #cancel(ticket: Ticket, { reason, force }: { reason: unknown; force: boolean }): boolean {

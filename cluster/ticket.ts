@@ -7,6 +7,7 @@ import type { ChunkOutcomes } from "./map.ts";
 export interface TicketOwner {
   ended(ticket: Ticket, ending: Ending): void;
   redelivered(ticket: Ticket): void;
+  returned(ticket: Ticket, reply: unknown): void;
   cancel(ticket: Ticket, options: { reason: unknown; force: boolean }): boolean;
 }
 
@@ -71,6 +72,10 @@ export abstract class Ticket implements Listener {
 
   ended(ending: Ending): void {
     this.owner.ended(this, ending);
+  }
+
+  returned(reply: unknown): void {
+    this.owner.returned(this, reply);
   }
 
   /** The error of one that is cancelled. */

@@ -246,6 +246,33 @@ Deno.test("the result of a job that was cancelled stays in the store for somebod
   await client.quit();
 });
 
+Deno.test("what a job returns at the very moment when it is cancelled stays neither in the store nor, of a map, on the server", async () => {
+  await using server = await RedisServer.start();
+  const texts = new Map<string, string>();
+  let hear = (_key: string): void => {};
+  const payloads: PayloadStore = {
+    put: (key, text) => Promise.resolve(void texts.set(key, text)).then(() => hear(key)),
+    get: (key) => Promise.resolve(texts.get(key)!),
+    delete: (key) => Promise.resolve(void texts.delete(key)),
+  };
+  await using pool = await openPool(server, { payloads });
+  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads, ...silent });
+  const client = new Redis(server.url);
+  const map = new AbortController();
+  const future = await pool.submit(tasks.large, 400_000);
+  const outcomes = Array.fromAsync(pool.map(tasks.large, [400_000], { signal: map.signal }));
+  outcomes.catch(() => {});
+  let put = 0;
+  hear = (key) => {
+    put++;
+    if (key.includes(".map-")) map.abort();
+    else future.cancel({ force: true });
+  };
+  await until(() => put === 2 && texts.size === 0);
+  await until(async () => (await client.keys("dpool:test.v1:map-*")).length === 0);
+  await client.quit();
+});
+
 Deno.test("the arguments of a job stay in the store when another producer has cancelled one of its name", async () => {
   await using server = await RedisServer.start();
   const texts = new Map<string, string>();
