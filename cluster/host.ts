@@ -202,7 +202,8 @@ const EXPIRED = Symbol("expired");
  *
  * const tasks = defineTasks({ resize: import.meta.resolve("./tasks.ts") });
  * await using host = await serve({ queue: "images", connection: "redis://127.0.0.1:6379", tasks, workers: 2 });
- * await new Promise((resolve) => Deno.addSignalListener("SIGTERM", () => resolve(undefined)));
+ * const told = new Promise((resolve) => Deno.addSignalListener("SIGTERM", () => resolve(undefined)));
+ * await Promise.race([told, host.finished]);
  * ```
  */
 export async function serve(options: ServeOptions): Promise<ClusterHost> {

@@ -1,4 +1,5 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { defineTasks } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { Child, freePort, openPool, RedisServer, startHost, until } from "./helpers.ts";
 
@@ -29,6 +30,37 @@ Deno.test("docs/cluster.md: its files are checked, its host serves, and its prod
   assertEquals(main.said, expected);
   host.kill("SIGTERM");
   assertEquals((await host.status()).code, 0);
+});
+
+Deno.test("docs/cluster.md: the program of its host ends with code 1 when its workers cannot be started any more", async () => {
+  await using server = await RedisServer.start();
+  const [module, broken, script] = ["tasks.ts", "broken", "host.ts"].map((name) => `${server.folder}/${name}`) as [string, string, string];
+  await Deno.writeTextFile(
+    module,
+    `let broken = false;
+    try { Deno.statSync(${JSON.stringify(broken)}); broken = true; } catch { /* it is whole */ }
+    if (broken) throw new Error("the module is broken");
+    export function factorize(): void { Deno.exit(3); }`,
+  );
+  const files = await documentedFiles();
+  for (const name of ["cluster_tasks.ts", "host.ts"]) {
+    await Deno.writeTextFile(`${server.folder}/${name}`, files.get(name)!.replaceAll("redis://10.0.0.1:6379", server.url));
+  }
+  const permissions = [
+    "--no-check",
+    `--allow-net=127.0.0.1:${server.port}`,
+    `--allow-read=${server.folder}`,
+    "--ignore-env",
+    "--no-prompt",
+  ];
+  await using host = new Child(Deno.execPath(), ["run", "--config", CONFIG, ...permissions, script]);
+  await host.says("is ready");
+  await Deno.writeTextFile(broken, "");
+  const fragile = defineTasks({ factorize: `file://${module}` });
+  await using pool = await openPool(server, { queue: "numbers", tasks: fragile });
+  for (let i = 0; i < 3; i++) await pool.submit(fragile.factorize);
+  assertEquals((await host.status()).code, 1);
+  assertStringIncludes(host.said, "the module is broken");
 });
 
 Deno.test("examples/cluster: all results arrive although a host is killed", async () => {

@@ -13,4 +13,5 @@ using interrupt = new Interrupt();
 // Shorter than the defaults, so that the example does not take half a minute to find out that a host is dead.
 await using host = await serve({ queue: "example", connection, tasks, workers: 2, name, lockDuration: 2000, stalledInterval: 1000 });
 console.log(`${host.name} is ready`);
-await new Promise((resolve) => interrupt.signal.addEventListener("abort", resolve));
+const told = new Promise((resolve) => interrupt.signal.addEventListener("abort", resolve));
+await Promise.race([told, host.finished]);
