@@ -543,6 +543,8 @@ export class ClusterPool implements AsyncDisposable {
   async terminate(reason?: unknown): Promise<void> {
     this.#close(reason);
     this.#state = "closed";
+    // What is left of chunks may wait in a pool that closes.
+    this.#refuseWaiting(reason);
     for (const ticket of [...this.#tickets]) {
       const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.task)}) as the pool was terminated`;
       const closed = new PoolClosedError(message, reason === undefined ? {} : { cause: reason });
@@ -582,7 +584,11 @@ export class ClusterPool implements AsyncDisposable {
       if (!isRest || this.#state !== "closing") this.#refuseIfNotOpen("submit to pool");
     };
     refuse();
-    const permit = this.#gate.tryAcquire() ?? await this.#gate.acquire({ signal });
+    const permit = this.#gate.tryAcquire() ?? await this.#gate.acquire({ signal }).catch((error) => {
+      // A pool that closes has refused all that wait, and what is left of a chunk with them.
+      if (!isRest || this.#state !== "closing" || signal?.aborted) throw error;
+      return this.#gate.acquire({ signal });
+    });
     try {
       refuse();
       signal?.throwIfAborted();
@@ -829,6 +835,10 @@ export class ClusterPool implements AsyncDisposable {
     this.#end ??= Promise.withResolvers();
     if (this.#state !== "open") return;
     this.#state = "closing";
+    this.#refuseWaiting(cause);
+  }
+
+  #refuseWaiting(cause: unknown): void {
     this.#gate.refuseWaiting(
       new PoolClosedError("Cannot submit to pool as it was shut down meanwhile", cause === undefined ? {} : { cause }),
     );

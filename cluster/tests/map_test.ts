@@ -241,6 +241,30 @@ Deno.test("ClusterPool.shutdown() waits for all items of a chunk that was admitt
   await within(end);
 });
 
+Deno.test("ClusterPool.shutdown() refuses what waits at the gate, but for what is left of a chunk that was admitted", {
+  sanitizeOps: false,
+  sanitizeResources: false,
+}, async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { queueSize: 1 });
+  const lengths = Array(100).fill(5000);
+  const results = Array.fromAsync(pool.map(tasks.large, lengths, { chunkSize: 100 }));
+  await until(() => pool.stats().queued === 1);
+  const gate = `${server.folder}/go`;
+  const between = pool.run(tasks.note, `${server.folder}/runs`, gate);
+  await until(() => pool.stats().waiting === 1);
+  await using _host = await startHost(server);
+  await until(() => pool.stats().running === 1 && pool.stats().finished > 0 && pool.stats().waiting === 1);
+  const refused = assertRejects(() => within(pool.run(tasks.add, 1, 1)), PoolClosedError);
+  await until(() => pool.stats().waiting === 2);
+  const end = pool.shutdown();
+  await refused;
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(between), "noted");
+  assertEquals((await within(results)).map(({ length }) => length), lengths);
+  await within(end);
+});
+
 Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice, however large the results are", {
   sanitizeOps: false,
   sanitizeResources: false,
