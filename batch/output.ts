@@ -46,7 +46,12 @@ export async function openOutput(path: string, { partial, state }: { partial: st
     throw error;
   }
   const plain = new FileOutput(file, { path, partial, state });
-  return path.endsWith(".gz") ? new GzipOutput(plain, state) : plain;
+  return isCompressed(path) ? new GzipOutput(plain, state) : plain;
+}
+
+/** Whether an output of this name, which may be in capitals, is compressed. */
+export function isCompressed(path: string): boolean {
+  return /\.gz$/i.test(path);
 }
 
 /** A file that nobody else can open so as long as it is open. */
@@ -174,7 +179,7 @@ const GZIP_END = 10;
 
 /** How many bytes a file has once it is finished that had so many when all results were in it. */
 export function finishedLength(path: string, length: number): number {
-  if (!path.endsWith(".gz")) return length;
+  if (!isCompressed(path)) return length;
   return (length === 0 ? GZIP_HEADER.length : length) + GZIP_END;
 }
 

@@ -134,7 +134,7 @@ export function formatsOf({ inputFormat, output, outputFormat }: ResolvedBatch, 
       `Cannot run batch as the fields of '${first}' and '${other}' are not divided by the same: run them one after the other`,
     );
   }
-  const lines = isPath(output) && /\.txt(\.gz)?$/.test(String(output));
+  const lines = isPath(output) && /\.txt(\.gz)?$/i.test(String(output));
   return { input: format, output: outputFormat ?? (lines ? "lines" : "ndjson"), delimiter };
 }
 

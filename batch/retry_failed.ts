@@ -3,7 +3,7 @@ import { BatchError, explained, WRITING } from "./errors.ts";
 import { completeErrors, ErrorsFile, errorsState } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
-import { finishedLength, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
+import { finishedLength, isCompressed, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
 import { writeReport } from "./page.ts";
 import { unchangedTask } from "./prepare.ts";
 import { dirname, resolve } from "./paths.ts";
@@ -349,7 +349,7 @@ class Results implements AsyncDisposable {
 
   static async open(path: string): Promise<Results> {
     const { readable } = await Deno.open(path);
-    return new Results(path.endsWith(".gz") ? readable.pipeThrough(new DecompressionStream("gzip")) : readable);
+    return new Results(isCompressed(path) ? readable.pipeThrough(new DecompressionStream("gzip")) : readable);
   }
 
   /** Copies what has not been copied yet, up to a byte. */

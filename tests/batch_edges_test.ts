@@ -701,6 +701,19 @@ Deno.test(`batch() knows the format of an input whose name is in capitals ${NEED
   }
 });
 
+Deno.test(`batch() compresses an output whose name is in capitals, also when failed records are retried ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(3)), output = folder.of("OUT.TXT.GZ");
+  const once = (x: number) => {
+    if (x === 1) throw new Error("not yet");
+    return `line ${x}`;
+  };
+  await run(once, { input, output });
+  assertEquals((await run((x: number) => `line ${x}`, { input, output, retryFailed: true })).failed, 0);
+  const { body } = new Response(Deno.readFileSync(output));
+  assertEquals(await new Response(body!.pipeThrough(new DecompressionStream("gzip"))).text(), "line 0\nline 1\nline 2\n");
+});
+
 Deno.test(`batch() loses no more than a record to an error that says what is no text, or too much of it ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(10));
