@@ -129,6 +129,9 @@ Deno.test("Errors of all classes of the platform come back as these, also where 
     }, name);
     assertEquals([Object.getPrototypeOf(derived), derived.message], [WebAssembly[name].prototype, "message"]);
   }
+
+  const quota = await errorOf(pool, () => crypto.getRandomValues(new Uint8Array(2 ** 17)));
+  assertEquals([Object.getPrototypeOf(quota), quota.name, quota.code], [DOMException.prototype, "QuotaExceededError", 22]);
 });
 
 Deno.test("A thrown value that cannot be copied comes back as a TypeError, with what of it can be copied as its cause", async () => {

@@ -57,7 +57,8 @@ export function encodeError(
       const name = typeof constructor?.name === "string" ? constructor.name : "";
       if (platform.some((classes) => (classes as Record<string, unknown> | undefined)?.[name] === constructor)) {
         message.builtin = name;
-        break;
+        // A DOMException with more to it, such as a QuotaExceededError, goes as a DOMException, as the platform copies it.
+        if (Object.getPrototypeOf(prototype)?.constructor?.name !== "DOMException") break;
       }
       // A class that sets no name of its own goes by the name of the class: it would be lost with the class.
       if (message.name === "Error" && name !== "") message.name = name;
