@@ -476,12 +476,34 @@ Deno.test("ProcessPool refuses to give its workers a permission that the calling
     [{ ffi: true }, "--allow-ffi"],
     [{ ffi: ["/lib/a.so"] }, "--allow-ffi=/lib/a.so"],
     [{ net: ["example.com:443"] }, "--allow-net=example.com:443"],
+    [{ net: ["*.example.com"] }, "--allow-net=*.example.com"],
     [{ sys: ["hostname"] }, "--allow-sys=hostname"],
   ];
   for (const [permissions, flag] of requests) {
     const error = assertThrows(() => new ProcessPool({ permissions }), Deno.errors.NotCapable);
     assertEquals(error.message, `Cannot create pool as its workers are to have a permission that this thread has not: run it with ${flag}`);
   }
+});
+
+Deno.test("ProcessPool gives its workers all hosts of a domain, where the calling thread has those (needs --allow-run)", {
+  ignore: !granted("run"),
+}, async () => {
+  const program = `
+    import { ProcessPool } from "${import.meta.resolve("../mod.ts")}";
+    await using pool = new ProcessPool({ maxWorkers: 1, permissions: { net: ["*.example.com"] } });
+    const stateOf = (host) => Deno.permissions.querySync({ name: "net", host }).state;
+    console.log(await pool.run(stateOf, "www.example.com"), await pool.run(stateOf, "example.org"));
+  `;
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-prompt",
+      "--unstable-worker-options",
+      "--allow-net=*.example.com",
+      `data:text/javascript,${encodeURIComponent(program)}`,
+    ],
+  }).output();
+  assertEquals(new TextDecoder().decode(stdout), "granted prompt\n");
 });
 
 Deno.test("ProcessPool with TaskRefs alone imports nothing on the calling thread", async () => {
