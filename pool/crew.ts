@@ -594,10 +594,13 @@ export class Crew {
     const isIdle = started.length === 0 && !slot.isCondemned;
     // First, since `onError` may ask about what the worker held.
     this.#parts.events.bereaved(left, death);
-    if (isIdle && !death.unread) this.#parts.callbacks.report(this.diedError(death));
-    // What its module left behind may have ended it before its first job: the next would fare no better. A suspect is given up before the
-    // pool is.
-    if (isIdle && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
+    // One that has died of a message may have read that of a job that was cancelled meanwhile.
+    if (isIdle && !death.unread) {
+      this.#parts.callbacks.report(this.diedError(death));
+      // What its module left behind may have ended it before its first job: the next would fare no better. A suspect is given up before the
+      // pool is.
+      if (!slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
+    }
     this.#parts.events.changed();
   }
 

@@ -6,6 +6,7 @@ import {
   MemoryLimitError,
   PoolBrokenError,
   PoolClosedError,
+  type PoolObserver,
   ProcessPool,
   type ProcessPoolOptions,
   WorkerDiedError,
@@ -252,6 +253,21 @@ for (const [name, options, make, errorClass] of UNREAD) {
     assertEquals(await within(Promise.all(neighbours)), [1, 2]);
     // A heap may have been filled by what an earlier job left behind.
     assert(reported.every((error) => error instanceof MemoryLimitError && errorClass === MemoryLimitError));
+  });
+
+  Deno.test(`ProcessPool goes on when workers have died of jobs that were cancelled before they could be read (${name})`, async () => {
+    let died = Promise.withResolvers<void>();
+    const observer: PoolObserver = { worker: (_worker, change) => void (change === "died" && died.resolve()) };
+    await using pool = new ProcessPool({ maxWorkers: 1, ...options, observers: [observer] });
+    const value = make();
+    for (let i = 0; i < 3; i++) {
+      await within(pool.warmUp());
+      died = Promise.withResolvers();
+      const future = pool.trySubmit((value: object) => typeof value, value)!;
+      assertEquals(future.cancel(), true);
+      await within(died.promise);
+    }
+    assertEquals(await within(pool.run((value: object) => typeof value, {})), "object");
   });
 
   Deno.test(`ProcessPool.map() fails an item alone that no worker can read (${name})`, async () => {
