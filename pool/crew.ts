@@ -65,7 +65,7 @@ export interface CrewParts {
 }
 
 /**
- * After so many workers in a row that fail before one has done a job, the pool gives up. Fewer, and a passing shortage (of memory, of
+ * After so many workers in a row that fail before one has run a job, the pool gives up. Fewer, and a passing shortage (of memory, of
  * threads) breaks the pool; more, and a module that can never load is loaded again and again before anybody hears of it.
  */
 const MAX_FAILED_STARTS = 3;
@@ -408,7 +408,7 @@ export class Crew {
   stop(slot: Slot, reason: unknown): LeftBehind {
     this.#leave(slot);
     const { left, stop } = slot.end(reason);
-    this.#parts.events.left(left);
+    this.#tellLeft(slot, left);
     stop();
     this.#tellStopped(slot, reason);
     return left;
@@ -575,7 +575,7 @@ export class Crew {
       // First, as that decides what becomes of the suspect.
       if (left.suspect !== undefined) left.suspect.unread++;
       this.#leave(slot);
-      this.#parts.events.left(left);
+      this.#tellLeft(slot, left);
       this.#tell(slot, "died", death.reason);
       this.#mourn(slot, death, left);
     },
@@ -587,6 +587,12 @@ export class Crew {
       this.#gone = undefined;
     },
   };
+
+  #tellLeft(slot: Slot, left: LeftBehind): void {
+    // One that has started a job could be started, however it ended.
+    if (left.started.length > 0 || slot.isCondemned) this.#failedStarts = 0;
+    this.#parts.events.left(left);
+  }
 
   #mourn(slot: Slot, death: Death, left: LeftBehind): void {
     const { started, suspect } = left;

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertInstanceOf, assertMatch, assertRejects, ass
 import {
   type Future,
   Job,
+  JobCancelledError,
   JobTimeoutError,
   MemoryLimitError,
   PoolBrokenError,
@@ -655,6 +656,38 @@ Deno.test("ProcessPool with 'startTimeout' breaks when its workers are never rea
   );
   await within(pool.shutdown());
 });
+
+/** What ends a worker that has started a job. */
+const ENDINGS: [how: string, end: (future: Future<unknown>) => void][] = [
+  ["died of it", () => {}],
+  ["was stopped for it", (future) => void future.cancel({ force: true })],
+];
+
+for (const [how, end] of ENDINGS) {
+  Deno.test(`ProcessPool does not count a worker that could not be started with those before one that started a job and ${how}`, async () => {
+    const starts = sharedWords(1);
+    const failNowAndThen = (starts: Int32Array) => {
+      if (Atomics.add(starts, 0, 1) % 3 > 0) throw new Error("passing shortage");
+    };
+    await using pool = new ProcessPool({ maxWorkers: 1, initializer: failNowAndThen, initArgs: [starts] });
+    for (let i = 0; i < 3; i++) {
+      const meeting = new Meeting();
+      const met = meeting.come();
+      const future = await pool.submit(async (memory: Int32Array) => {
+        Atomics.store(memory, 0, 1);
+        Atomics.notify(memory, 0);
+        await Atomics.waitAsync(memory, 1, 0).value;
+        Deno.exit(1);
+      }, meeting.memory);
+      await within(Promise.race([met, future.exception()]));
+      end(future);
+      meeting.letGo();
+      const error = await within(future.exception());
+      assert(error instanceof WorkerDiedError || error instanceof JobCancelledError, String(error));
+    }
+    assertEquals(Atomics.load(starts, 0), 7);
+  });
+}
 
 Deno.test("ProcessPool.warmUp() outlasts one worker that was not ready in time", async () => {
   const starts = sharedWords(1);
