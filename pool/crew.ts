@@ -71,6 +71,13 @@ export interface CrewParts {
 const MAX_FAILED_STARTS = 3;
 
 /**
+ * A worker that ends before it has run a job counts as one that failed if it has been ready for less than so many ms, or if a job was waiting
+ * for it. Less, and workers that end of what their module leaves behind are started again and again; more, and what ends idle workers once,
+ * such as a server that closes their connections, breaks the pool.
+ */
+const BARELY_READY = 1000;
+
+/**
  * How long the end of a pool waits, in ms, until stopped workers are really gone. Shorter, and it might resolve while a worker still ends;
  * longer, and it seems to hang on one that nothing can stop.
  */
@@ -605,7 +612,8 @@ export class Crew {
       this.#parts.callbacks.report(this.diedError(death));
       // What its module left behind may have ended it before its first job: the next would fare no better. A suspect is given up before the
       // pool is.
-      if (!slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
+      const isTooSoon = left.unstarted.length > 0 || death === KEPT_BUSY || slot.unchangedFor < BARELY_READY;
+      if (isTooSoon && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
     }
     this.#parts.events.changed();
   }

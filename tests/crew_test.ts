@@ -522,6 +522,18 @@ Deno.test("A pool whose backend cannot be loaded is broken after three times, an
   await pool.shutdown();
 });
 
+Deno.test("A pool breaks if its workers end as soon as they are ready, and not if they have had nothing to do for long", async () => {
+  for (const [idle, error] of [[500, PoolBrokenError], [2000, undefined]] as const) {
+    const { pool, threads, pass } = coldStubs({ maxWorkers: 3, idleTimeout: Infinity, onError() {} });
+    await pool.warmUp();
+    pass(idle);
+    for (const thread of threads) thread.die();
+    const warmed = await pool.warmUp().catch((error) => error);
+    assertEquals([warmed?.constructor, threads.length], [error, error === undefined ? 6 : 3]);
+    await end(pool, threads);
+  }
+});
+
 Deno.test("A pool starts one worker for jobs that are done within its head start", async () => {
   const { pool, threads, pass } = coldStubs();
   submit(pool, 10);
