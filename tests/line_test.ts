@@ -677,6 +677,19 @@ Deno.test("move() marks what is moved, and wants a list", () => {
   assertThrows(() => move(bytes, [bytes as never]), TypeError, "'transfer[0]' must be an object that can be moved, such as the 'buffer'");
 });
 
+Deno.test("A task by source that gives no list of what is moved with its result fails with an error that says so", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const task = (x: number) => {
+    const bytes = new Uint8Array(4);
+    return { [Symbol.for("process-pool.move")]: x === 0 ? bytes.buffer : null, value: bytes };
+  };
+  const message = "Cannot move result as what is at 'Symbol.for(\"process-pool.move\")' must be an array: current value is ";
+  const said = [`${message}[object ArrayBuffer]`, `${message}null`];
+  for (const [x, expected] of said.entries()) await assertRejects(() => pool.run(task, x), TypeError, expected);
+  const outcomes = await Array.fromAsync(pool.map(task, [0, 1], { chunkSize: 2, settled: true }));
+  assertEquals(outcomes.map((outcome) => outcome.status === "rejected" && outcome.reason.message), said);
+});
+
 Deno.test("ProcessPool.run() of a job that throws later than it returns leaves the others alone, whatever was sent ahead", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 100 });
   const results = await within(Promise.allSettled(Array.from({ length: 100 }, (_, i) =>

@@ -72,7 +72,7 @@ export interface Runtime {
  */
 export function createRuntime(host: RuntimeHost): Runtime {
   type Func = (...args: unknown[]) => unknown;
-  type Moved = { value: unknown; [move: symbol]: Transferable[] };
+  type Moved = { value: unknown; [move: symbol]: unknown };
   type Own = { value: unknown; buffer: ArrayBuffer };
   // As in protocol.ts, which is not there in a worker.
   const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, NUMBERS = 8;
@@ -170,7 +170,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function postResult(run: number, value: unknown): void {
-    if (isMoved(value)) return postMoved(run, value.value, value[MOVE]!);
+    if (isMoved(value)) return postMoved(run, value.value, movedWith(value));
     if (!ended && !host.returned?.(run, value)) postWhole(run, value);
   }
 
@@ -194,6 +194,14 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function isMoved(value: unknown): value is Moved {
     return typeof value === "object" && value !== null && MOVE in value;
+  }
+
+  /** What is moved with a result: of a task by source nobody has seen the list yet. */
+  function movedWith({ [MOVE]: transfer = [] }: Moved): Transferable[] {
+    if (isArray(transfer)) return transfer;
+    throw new TypeError(
+      `Cannot move result as what is at 'Symbol.for("process-pool.move")' must be an array: current value is ${text(transfer)}`,
+    );
   }
 
   /** Whatever was thrown, this does not throw: an error may be too deep, or lie about itself. */
@@ -600,7 +608,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
 
     #returnedObject(value: object | null): void {
-      if (isMoved(value)) return this.#moved(value.value, value[MOVE]!);
+      if (isMoved(value)) return this.#moved(value.value, movedWith(value));
       // The task may fill it anew for the next item.
       const copy = this.eager ? undefined : copyOf(value);
       if (copy === undefined) return this.#noteApart(value);
