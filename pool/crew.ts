@@ -514,7 +514,7 @@ export class Crew {
 
   /** Loads what starts workers; they are started then. */
   #load(): void {
-    if (this.#loading || this.#failedStarts === MAX_FAILED_STARTS) return;
+    if (this.#loading || this.#failedStarts >= MAX_FAILED_STARTS) return;
     this.#loading = true;
     this.#options.load().then(
       (start) => this.#startThread = start,

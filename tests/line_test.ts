@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { Job, ProcessPool } from "@procpool/process-pool";
+import { Job, ProcessPool, WorkerDiedError } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
 import { ASLEEP, AWAKE, BY_PORT, CHUNK, ITEM, ITEMS, Line, PACE, RETURNED, SKIPPED, THREW, WORKER } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
@@ -990,6 +990,44 @@ Deno.test("A line tells what it can read of its replies, and then that it can re
     line.close();
     port2.close();
   }
+});
+
+Deno.test("A line does not go on behind what a worker has written, though a record seems to be longer than it is", async () => {
+  for (const kind of [RETURNED, THREW]) {
+    const { port1, port2 } = new MessageChannel();
+    const told: unknown[] = [];
+    const line = new Line(port1, {
+      message: (message) => void told.push(message.type),
+      returned: (runs, values) => void told.push(runs, values),
+      delivered() {},
+      unreadable: () => void told.push("unreadable"),
+    });
+    const { replies } = line.memory;
+    const writer = openSharedQueue(replies);
+    writer.push(kind, 1, [1], []);
+    const words = new Int32Array(replies.ring);
+    // The length of the list, as if its elements had not been written.
+    words[words.lastIndexOf(1) - 2] = 2;
+    line.drain();
+    line.drain();
+    assertEquals(told, []);
+    await turn();
+    assertEquals(told, ["unreadable"]);
+    line.close();
+    port2.close();
+  }
+});
+
+Deno.test("A task that changes how lists are iterated over costs its own job alone", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const task = (throws: boolean) => {
+    Array.prototype[Symbol.iterator] = (function* () {}) as never;
+    if (throws) throw new Error("mine");
+    return { a: 1, b: 2 };
+  };
+  assertEquals(await within(pool.run((x: number) => x, 1)), 1);
+  for (const throws of [false, true]) await within(assertRejects(() => pool.run(task, throws), WorkerDiedError, "cannot be read"));
+  assertEquals(await within(pool.run((x: number) => x, 2)), 2);
 });
 
 Deno.test("A line has chunks of numbers and what they gave go beside the port, and other chunks by it", () => {

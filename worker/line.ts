@@ -304,6 +304,7 @@ export class Line {
     } catch {
       return this.#giveUp();
     }
+    if (replies.isAstray) return this.#giveUp();
     const { number: run, label: value, values } = replies;
     if (kind === ITEM || kind === ITEM_THREW) return this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
     if (kind === ITEMS) return this.#receiveChunk(run, value as ItemsMessage["values"], values as [number, boolean, number]);
@@ -321,6 +322,8 @@ export class Line {
       // Of the reply that cannot be read there is the run, and no value.
       runs.length = values.length;
     }
+    // Nobody knows which of these were written.
+    if (this.#replies.isAstray) return this.#giveUp();
     this.#answered(runs);
     this.#events.returned(runs, values);
   }

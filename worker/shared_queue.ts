@@ -42,6 +42,11 @@ export interface SharedQueue {
   /** The kind of the next record; undefined if there is none. */
   readonly nextKind: number | undefined;
   /**
+   * Whether more was taken than was written. Then the writer has written something else than it should have, so that the end of a record
+   * was missed, and all that follows may be anything, without end.
+   */
+  readonly isAstray: boolean;
+  /**
    * Gives it the memory of a buffer that is in no other hands, for the next buffer of this size that it reads: getting new memory takes
    * longer than filling it.
    */
@@ -823,7 +828,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   function takeAll(kind: number, numbers: number[], labels: unknown[]): void {
-    while (takeSome(kind, numbers, labels));
+    while (takeSome(kind, numbers, labels) && !queue.isAstray);
   }
 
   /**
@@ -898,6 +903,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     get nextKind() {
       if (!findNext()) return undefined;
       return begins() ? words[2 * cell + 1]! : queue.kind;
+    },
+    get isAstray() {
+      return ((writtenTo - position) & Layout.POSITIONS) > size;
     },
     get hasNext() {
       return position !== writtenTo || position !== (writtenTo = load(words, Layout.WRITTEN));
