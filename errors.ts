@@ -5,7 +5,7 @@
  */
 
 /**
- * The pool was shut down or terminated: it takes no more jobs, and a job that still ran was stopped.
+ * The pool was shut down or terminated: it takes no more jobs, and a job that was still running was stopped.
  *
  * @example Telling a closed pool from a failed job
  * ```ts
@@ -40,7 +40,7 @@ export interface PoolBrokenDetails {
   cause: unknown;
 }
 
-/** No worker of the pool could be started, several times in a row: it takes no more jobs and has failed those that it had. */
+/** The pool could not start a worker, several times in a row: it takes no more jobs and has failed those that it had. */
 export class PoolBrokenError extends Error {
   /** The name of the class. */
   override readonly name = "PoolBrokenError";
@@ -97,13 +97,13 @@ export interface JobTimeoutDetails {
   jobId: string | number;
   /** The name of its task. */
   taskName: string;
-  /** How long it might have run, in milliseconds. */
+  /** How long it was allowed to run, in milliseconds. */
   limit: number;
   /** How often it was started. */
   attempts: number;
 }
 
-/** The job ran for longer than it might, and was stopped. */
+/** The job ran for longer than allowed, and was stopped. */
 export class JobTimeoutError extends Error {
   /** The name of the class. */
   override readonly name = "JobTimeoutError";
@@ -111,7 +111,7 @@ export class JobTimeoutError extends Error {
   readonly jobId: string | number;
   /** The name of its task. */
   readonly taskName: string;
-  /** How long it might have run, in milliseconds. */
+  /** How long it was allowed to run, in milliseconds. */
   readonly limit: number;
   /** How often it was started. */
   readonly attempts: number;
@@ -137,11 +137,11 @@ export interface MemoryLimitDetails {
   jobId?: string | number | undefined;
   /** The name of its task; undefined for an idle worker. */
   taskName?: string | undefined;
-  /** How much heap its worker might have, in MB. */
+  /** How much heap its worker was allowed, in MB. */
   limit: number;
   /** How often the job was started. */
   attempts?: number | undefined;
-  /** What came of earlier attempts. */
+  /** The errors of earlier attempts. */
   cause?: unknown;
 }
 
@@ -153,7 +153,7 @@ export class MemoryLimitError extends Error {
   readonly jobId: string | number | undefined;
   /** The name of its task; undefined for an idle worker. */
   readonly taskName: string | undefined;
-  /** How much heap its worker might have, in MB. */
+  /** How much heap its worker was allowed, in MB. */
   readonly limit: number;
   /** How often the job was started; 0 for an idle worker. */
   readonly attempts: number;
@@ -179,7 +179,7 @@ export interface WorkerDiedDetails {
   jobId?: string | number | undefined;
   /** The name of its task; undefined for an idle worker. */
   taskName?: string | undefined;
-  /** What the worker gave to `Deno.exit()`; undefined when it ended in another way. */
+  /** The code that the worker passed to `Deno.exit()`; undefined if it ended in another way. */
   exitCode?: number | undefined;
   /** How often the job was started. */
   attempts?: number | undefined;
@@ -187,7 +187,9 @@ export interface WorkerDiedDetails {
   cause?: unknown;
 }
 
-/** The worker that ran the job is gone: it ended itself, an error that belongs to no job ended it, or it was stopped because of a neighbour. */
+/**
+ * The worker that ran the job is gone: it exited, an error outside of any job ended it, or it was stopped because of a job beside this one.
+ */
 export class WorkerDiedError extends Error {
   /** The name of the class. */
   override readonly name = "WorkerDiedError";
@@ -195,7 +197,7 @@ export class WorkerDiedError extends Error {
   readonly jobId: string | number | undefined;
   /** The name of its task; undefined for an idle worker. */
   readonly taskName: string | undefined;
-  /** What the worker gave to `Deno.exit()`; undefined when it ended in another way. */
+  /** The code that the worker passed to `Deno.exit()`; undefined if it ended in another way. */
   readonly exitCode: number | undefined;
   /** How often the job was started; 0 for an idle worker. */
   readonly attempts: number;
@@ -215,7 +217,7 @@ export class WorkerDiedError extends Error {
   }
 }
 
-/** An error without a cause has no property `cause` at all, as those of the language. */
+/** As with the language's own errors, one without a cause has no `cause` property at all. */
 function causeOf(details: { cause?: unknown }): ErrorOptions {
   return details.cause === undefined ? {} : { cause: details.cause };
 }

@@ -1,6 +1,6 @@
 /**
- * A worker pool in the manner of Python's `concurrent.futures`: a function and an input, every core busy, memory flat, and a bad record costs one
- * record. It runs on Deno's permissioned Web Workers, from a checkout, from JSR and without any permission flag.
+ * A worker pool in the manner of Python's `concurrent.futures`. You hand it a function and an input: every core is busy, memory stays flat,
+ * and a bad record costs only itself. It runs on Deno's permissioned Web Workers, from a checkout or from JSR, without any permission flag.
  *
  * @example Ten jobs on four workers
  * ```ts

@@ -20,23 +20,23 @@ export interface AcquireOptions {
 
 /** Somebody who waits for a permit. */
 export interface Waiter {
-  /** Called when it has one, while that is given back by somebody else. {@linkcode Semaphore.release} gives it back. */
+  /** Called with a permit taken for it, while another holder releases one. {@linkcode Semaphore.release} gives it back. */
   grant(): void;
   refuse(reason: unknown): void;
 }
 
-/** Takes a permit if one can be had at once, to be given back by {@linkcode Semaphore.release}: for the pool alone. */
+/** Takes a permit if one is available, to be given back by {@linkcode Semaphore.release}: for the pool alone. */
 export let takePermit: (semaphore: Semaphore) => boolean;
-/** Gives so many permits back that are in use, as {@linkcode Semaphore.release} does: for the pool alone. */
+/** Gives back this many permits, as {@linkcode Semaphore.release} gives back one: for the pool alone. */
 export let releasePermits: (semaphore: Semaphore, permits: number) => void;
-/** Has somebody wait for a permit who is called back and needs no promise, in a place of its own: for the pool alone. */
+/** Queues a waiter that is called back, without a promise, in a place that the caller provides: for the pool alone. */
 export let waitForPermit: (semaphore: Semaphore, place: Place<Waiter>, signal?: AbortSignal) => void;
 
 /**
- * A counting semaphore: of its permits, no more are out at a time than there are. Who finds none waits, and is served strictly in the order of
- * arrival; {@linkcode Semaphore.tryAcquire} does not overtake those who wait.
+ * A counting semaphore: hands out a fixed number of permits. Whoever finds none waits, and is served strictly in the order of arrival;
+ * {@linkcode Semaphore.tryAcquire} does not overtake those who wait.
  *
- * A pool's gate is one of these; it is of use wherever something may happen only so many times at once.
+ * A pool's gate is one of these; it is useful wherever something may happen only a limited number of times at once.
  *
  * @example At most two at a time
  * ```ts
@@ -63,7 +63,7 @@ export class Semaphore {
 
   static {
     takePermit = (semaphore) => {
-      // While somebody waits nothing is available: a permit that comes back is handed on, never put down.
+      // While somebody waits, none is available: a permit that comes back is handed on, never put down.
       if (semaphore.#available === 0) return false;
       semaphore.#available--;
       return true;
@@ -82,7 +82,7 @@ export class Semaphore {
   }
 
   /**
-   * Constructs a semaphore whose permits are all there.
+   * Constructs a semaphore with all its permits available.
    *
    * @param permits How many there are: a positive integer.
    *
@@ -93,7 +93,7 @@ export class Semaphore {
     this.#permits = this.#available = new Checks("create semaphore").wholeNumber("permits", permits);
   }
 
-  /** How many permits can be had at once. */
+  /** How many permits are available now. */
   get available(): number {
     return this.#available;
   }
@@ -104,12 +104,12 @@ export class Semaphore {
   }
 
   /**
-   * Takes a permit, waiting for one if need be.
+   * Takes a permit, waiting for one if necessary.
    *
    * @param options How to give up.
-   * @returns The permit. Disposing of it gives it back, once: doing that again has no effect.
+   * @returns The permit. Disposing of it gives it back; disposing of it again has no effect.
    *
-   * @throws {unknown} The signal's reason, if it aborts before a permit came. The semaphore is then as if nobody had waited.
+   * @throws {unknown} The signal's reason, if it aborts before a permit is granted. The semaphore is then as if nobody had waited.
    */
   acquire(options?: AcquireOptions): Promise<Disposable> {
     let signal: AbortSignal | undefined;
@@ -124,7 +124,7 @@ export class Semaphore {
   }
 
   /**
-   * Takes a permit if one can be had at once and nobody waits.
+   * Takes a permit if one is available and nobody waits.
    *
    * @returns The permit, or undefined. Disposing of it gives it back, once.
    */
@@ -133,10 +133,10 @@ export class Semaphore {
   }
 
   /**
-   * Gives a permit back: to whoever waits longest, or to stay. For those who do not keep the permit itself; a permit that is given back in
-   * this way must not be disposed of as well.
+   * Gives a permit back: it goes to whoever has waited longest, or becomes available. For callers that do not keep the permit object; a
+   * permit that is given back in this way must not be disposed of as well.
    *
-   * @throws {RangeError} If all permits are there already. Nothing has changed then.
+   * @throws {RangeError} If all permits are available already. The semaphore is unchanged then.
    */
   release(): void {
     releasePermits(this, 1);
@@ -150,7 +150,7 @@ export class Semaphore {
   }
 
   /**
-   * Refuses all who wait at this moment. Permits that are out stay out, and who comes later waits as ever.
+   * Refuses everyone who waits at this moment. Permits in use stay in use, and later callers wait as usual.
    *
    * @param reason What their promises reject with.
    */
@@ -166,7 +166,7 @@ export class Semaphore {
 
   #enqueue({ value: waiter }: Place<Waiter>, signal: AbortSignal): void {
     const stopListening = onAbort(signal, () => {
-      // It may be among those that are refused just now, of which one has led here.
+      // It may be among those being refused right now, one of which has led here.
       if (this.#waiters.remove(listening)) waiter.refuse(signal.reason);
     });
     const listening = this.#waiters.push({
@@ -188,7 +188,7 @@ function checkedSignal(options: AcquireOptions): AbortSignal | undefined {
   return signal === undefined ? undefined : checks.signal("signal", signal);
 }
 
-/** Knows its semaphore only while it is out, so that disposing of it twice gives one permit back. */
+/** Knows its semaphore only while in use, so that disposing of it twice gives back one permit. */
 class Permit implements Disposable {
   #semaphore: Semaphore | undefined;
 
