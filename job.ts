@@ -1,5 +1,5 @@
 /**
- * A job is one call of a task; a future is what came, or will come, of it. This is the only place where a job settles.
+ * A job is one call of a task; a future is its pending or settled outcome. This is the only place where a future settles.
  *
  * @module
  */
@@ -8,57 +8,57 @@ import type { Callbacks } from "./pool/callbacks.ts";
 import { Checks, isIterable, show } from "./pool/checks.ts";
 import { giveUp } from "./pool/give_up.ts";
 
-/** A function that a worker can run. What it takes and returns has to be cloneable, but for the backend `inline`. */
+/** A function that a worker can run. Its arguments and result must be cloneable, except with the backend `inline`. */
 // deno-lint-ignore no-explicit-any -- the default has to admit every function
 export type Task<A extends unknown[] = any[], R = unknown> = (...args: A) => R | PromiseLike<R>;
 
 /**
- * Names a task of a task module without importing the module. The type parameters are those of the task, for whoever wants its calls checked.
+ * Names a task of a task module without importing the module. The type parameters describe the task, so that its calls can be type-checked.
  *
  * @typeParam A The arguments of the task.
  * @typeParam R What the task returns.
  */
 // deno-lint-ignore no-explicit-any -- the default has to admit every task
 export interface TaskRef<A extends unknown[] = any[], R = unknown> {
-  /** The module's address, as it stands in the pool's `modules`. */
+  /** The module's address, as listed in the pool's `modules`. */
   module: string | URL;
   /** The name under which the module exports the task. */
   name: string;
-  /** For the type checker alone: there is never anything here. */
+  /** For the type checker alone: never set. */
   signature?: Task<A, R> | undefined;
 }
 
 /** How a settled job ended. */
 export type SettledState = "finished" | "failed" | "cancelled";
 
-/** Where a job is in its life. `running` means that a worker has really started it. */
+/** Where a job is in its life. `running` means that a worker has actually started it. */
 export type JobState = "queued" | "running" | SettledState;
 
-/** What {@linkcode Job} takes, whatever its arguments. */
+/** The options of {@linkcode Job} that do not depend on its arguments. */
 export interface JobBaseOptions<R> {
   /**
    * What the job is called in messages.
    *
-   * @default {a number that no job before had}
+   * @default {a number that no earlier job had}
    */
   id?: string | number | undefined;
   /**
-   * Cancels the job when it aborts: while it waits at the gate, in the queue, or runs. `result()` rejects with the signal's own reason.
+   * Cancels the job when it aborts, whether the job waits at the gate, is queued or runs. `result()` rejects with the signal's own reason.
    *
    * @default {undefined}
    */
   signal?: AbortSignal | undefined;
   /**
-   * How long the job may run, in milliseconds from its real start. It is stopped then as by `cancel({ force: true })`, and fails with a
-   * {@linkcode JobTimeoutError}. Infinity sets no limit.
+   * How long the job may run, in milliseconds from when a worker starts it. It is then stopped as by `cancel({ force: true })`, and fails
+   * with a {@linkcode JobTimeoutError}. Infinity sets no limit.
    *
    * @default {the pool's jobTimeout}
    */
   timeout?: number | undefined;
   /**
-   * How often the job is run again after it was lost because its worker died or filled its heap; with `retryIf`, after what that says. It goes
-   * to the front of the queue. When all runs have failed, the last error has the earlier ones in its cause, if it is the pool's own;
-   * what the task threw is left as it is.
+   * How often the job is run again after its worker died or filled its heap; with `retryIf`, after the errors for which that returns true.
+   * It goes to the front of the queue. When all runs have failed, the last error has the earlier ones in its cause, if it is one of the
+   * pool's; what the task threw is left unchanged.
    *
    * @default {the pool's retries}
    */
@@ -68,22 +68,22 @@ export interface JobBaseOptions<R> {
    * the first run. It is not asked when `retries` are used up, nor if there are none. It has to say so at once: a promise counts as false,
    * and is an error that goes to the pool's `onError`.
    *
-   * @default {after the death of its worker alone}
+   * @default {only after the death of its worker}
    */
   retryIf?: ((error: unknown, attempt: number) => boolean) | undefined;
   /**
-   * What of the arguments is moved to the worker instead of copied: it is empty here once the job is sent, or is about to be. A job with
-   * such arguments cannot be retried.
+   * Objects within the arguments that are moved to the worker instead of copied: they are detached here once the job is sent, or is about
+   * to be. A job with such arguments cannot be retried.
    *
    * @default {[]}
    */
   transfer?: readonly Transferable[] | undefined;
   /**
-   * Called once when the job has settled, however it did; if another callback has settled it, by `cancel()` for example, when that one has
-   * returned. A promise that it returns holds the job's place in the gate until it settles, so that a slow callback holds back the
-   * submitter: it must wait neither for a submission of its own, whose place it may hold, nor for `shutdown()`, which waits for it. What it
-   * throws goes to the pool's `onError`. An AsyncLocalStorage may have somebody else's store in it, as in `retryIf`: where one is asked
-   * for, give `AsyncLocalStorage.bind(callback)`. Who awaits a result has their own.
+   * Called once when the job has settled, in whatever way; if another callback has settled it, for example by `cancel()`, after that one
+   * has returned. A promise that it returns holds the job's place in the gate until the promise settles, so a slow callback slows the
+   * submitter down. It must not wait for a submission of its own, whose place it may hold, nor for `shutdown()`, which waits for it. What
+   * it throws goes to the pool's `onError`. In this callback, as in `retryIf`, an AsyncLocalStorage may contain the store of another
+   * caller: if you use one, pass `AsyncLocalStorage.bind(callback)`. Code that awaits a result keeps its own store.
    *
    * @default {undefined}
    */
@@ -94,14 +94,14 @@ export interface JobBaseOptions<R> {
 export type JobArgs<A extends unknown[]> = [] extends A ? { args?: Readonly<A> | undefined } : { args: Readonly<A> };
 
 /**
- * The arguments of a job that come before its named ones: all of them, as the named ones would land in the place of one that is left out. For
- * an optional one there may be an `undefined`.
+ * The arguments of a job that come before its named ones. None may be left out, as the named ones would land in its place; pass `undefined`
+ * for an optional one.
  */
 export type JobArgsBeforeKwargs<A extends unknown[]> = A["length"] extends Required<A>["length"] ? JobArgs<A>
   : [...A, 0] extends [...infer B, 0] ? JobArgs<B>
   : never;
 
-/** What {@linkcode Job} takes for a task that is called with `args` alone. */
+/** Options of {@linkcode Job} for a task that is called with `args` alone. */
 export type JobOptions<A extends unknown[], R> = JobBaseOptions<R> & JobArgs<A> & {
   /** The task. */
   func: Task<A, R> | TaskRef<A, R | PromiseLike<R>>;
@@ -109,7 +109,7 @@ export type JobOptions<A extends unknown[], R> = JobBaseOptions<R> & JobArgs<A> 
   kwargs?: undefined;
 };
 
-/** What {@linkcode Job} takes for a task whose last argument is an object of named arguments. */
+/** Options of {@linkcode Job} for a task whose last argument is an object of named arguments. */
 export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = JobBaseOptions<R> & JobArgsBeforeKwargs<A> & {
   /** The task. */
   func: Task<[...A, K], R> | TaskRef<[...A, K], R | PromiseLike<R>>;
@@ -119,23 +119,23 @@ export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = Job
 
 const JOB_OPTIONS = ["id", "func", "args", "kwargs", "signal", "timeout", "retries", "retryIf", "transfer", "onDone"] as const;
 
-/** Says that a job is made by the pool, of a call: it has no options. */
+/** Marks a job that the pool makes from a mere call: it has no options. */
 const MERE_CALL = Symbol("mere call");
 const NOTHING: readonly never[] = [];
 
-/** The number of the next job that comes without an id. */
+/** The id of the next job that is given none. */
 let nextId = 0;
 
-/** The id of a job that comes without one: for the pool alone. */
+/** An id for a job that is given none: for the pool alone. */
 export function nextJobId(): number {
   return nextId++;
 }
 
 /**
- * One call of a task: what to run, with what, and what to do when it is done.
+ * One call of a task: what to run, with which arguments, and what to do when it is done.
  *
- * The task is called as `func(...args)`; when there are `kwargs`, that object comes as one more, last argument, so that `args` have to be
- * all that come before it.
+ * The task is called as `func(...args)`. If there are `kwargs`, that object is passed as one more, last argument, so `args` must be all
+ * arguments before it.
  *
  * @typeParam A The arguments of the task, without the object of named ones.
  * @typeParam R What the task returns, or what its promise resolves with.
@@ -166,10 +166,9 @@ export class Job<A extends unknown[], R, K extends object = object> {
   // deno-lint-ignore no-explicit-any -- its arguments are checked where the job is made
   readonly func: Task<any[], R> | TaskRef<any[], R | PromiseLike<R>>;
   /**
-   * The arguments. They are copied when the job is sent to a worker, so do not change them before it runs. Of most objects of the platform
-   * (URL, Headers, Request, Response, FormData, Event) Deno copies nothing, and says nothing: they arrive as `{}`. Give what they are made
-   * of, and an AbortSignal as the job's `signal`. A view of a part of a buffer takes the whole buffer along, as it does in any message:
-   * give a `slice()` of it.
+   * The arguments. They are copied when the job is sent to a worker, so do not change them before it runs. Deno silently copies nothing of
+   * most platform objects (URL, Headers, Request, Response, FormData, Event): they arrive as `{}`. Pass what they are made of, and an
+   * AbortSignal as the job's `signal`. A view of part of a buffer takes the whole buffer along, as in any message: pass a `slice()` of it.
    */
   readonly args: readonly unknown[];
   /** The named arguments. */
@@ -182,7 +181,7 @@ export class Job<A extends unknown[], R, K extends object = object> {
   readonly retries: number | undefined;
   /** After which errors it is run again. */
   readonly retryIf: ((error: unknown, attempt: number) => boolean) | undefined;
-  /** What is moved instead of copied. */
+  /** The objects that are moved instead of copied. */
   readonly transfer: readonly Transferable[];
   /** What is called when the job has settled. */
   // deno-lint-ignore no-explicit-any -- with R, a Future<string> would be no Future<unknown>
@@ -222,7 +221,7 @@ export class Job<A extends unknown[], R, K extends object = object> {
     const { id, func, args, kwargs, signal, timeout, retries, retryIf, transfer, onDone } = checks.options(options, JOB_OPTIONS);
     this.id = id === undefined ? nextJobId() : checkedId(id);
     this.func = checkedFunc("create job", "func", func) as Task<unknown[], R>;
-    // A class of somebody's own may make others of its kind in any way.
+    // A spread, not `slice()`: a subclass of Array may construct its copies in any way.
     this.args = args === undefined ? [] : [...checks.array("args", args)];
     this.kwargs = kwargs === undefined ? undefined : checks.object("kwargs", kwargs);
     this.signal = signal === undefined ? undefined : checks.signal("signal", signal);
@@ -233,7 +232,7 @@ export class Job<A extends unknown[], R, K extends object = object> {
     this.onDone = onDone === undefined ? undefined : checks.callable("onDone", onDone);
   }
 
-  /** How `console.log` shows a job: without what was left to its default. */
+  /** How `console.log` shows a job: without options left at their defaults. */
   [Symbol.for("Deno.customInspect")](inspect: (value: unknown, options?: object) => string, options: object): string {
     const { id, func: _, ...others } = this;
     const given = Object.entries(others).filter(([, value]) => value !== undefined && value !== NOTHING);
@@ -241,11 +240,11 @@ export class Job<A extends unknown[], R, K extends object = object> {
   }
 }
 
-/** What a job gives: one of several, if it is one of several jobs. */
+/** The result of a job; for a union of jobs, the union of their results. */
 // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
 export type JobResult<J extends Job<any[], unknown>> = J extends Job<any[], infer R> ? R : never;
 
-/** A call of a task, checked already. */
+/** A call of a task, already checked. */
 interface Call {
   id: string | number;
   func: Task | TaskRef;
@@ -259,7 +258,7 @@ function checkedId(id: unknown): string | number {
   throw new TypeError(`Cannot create job as 'id' must be a string or a number: current value is ${show(id)}`);
 }
 
-/** The value, if it is a function or names a task. */
+/** Returns the value if it is a function or names a task; throws otherwise. */
 export function checkedFunc(action: string, option: string, func: unknown): Task | TaskRef {
   if (typeof func === "function") return func as Task;
   const { module, name } = (func ?? {}) as Partial<TaskRef>;
@@ -297,39 +296,39 @@ export interface CancelOptions {
    */
   reason?: unknown;
   /**
-   * Ends the job even if it runs: its worker is stopped, as far as the backend can, and replaced.
+   * Ends the job even if it is running: its worker is stopped, as far as the backend can, and replaced.
    *
    * @default {false}
    */
   force?: boolean | undefined;
 }
 
-/** What a job ended with. */
+/** How a job ended, and with what. */
 export type Outcome<R> = { state: "finished"; value: R } | { state: "failed" | "cancelled"; error: unknown };
 
-/** The pool's hand on an unsettled job. */
+/** How a future reaches its unsettled job. */
 export interface FutureControl {
-  /** Whether a worker has really started the job. */
+  /** Whether a worker has actually started the job. */
   started(): boolean;
-  /** Cancels what has not started, or, with `force`, what runs; false if it does not. */
+  /** Cancels the job if it has not started, or, with `force`, even if it runs. Returns whether it did. */
   cancel(options: { reason: unknown; force: boolean }): boolean;
 }
 
-/** Makes a future, settles it, and calls its callbacks: for the pool alone. */
+/** Makes a future. This and the next three are for the pool alone. */
 export let makeFuture: <R>(job: Job<never[], R> | Call, control: FutureControl, callbacks: Callbacks) => Future<R>;
-/** Settles a future: wakes those who wait for it. */
+/** Settles a future and wakes those who wait for it. */
 export let settleFuture: <R>(future: Future<R>, state: SettledState, outcome: unknown) => void;
-/** Whether somebody has added done callbacks that were not called yet. */
+/** Whether a future has done callbacks that were not called yet. */
 export let hasDoneCallbacks: (future: Future<unknown>) => boolean;
 /** Calls the done callbacks of a settled future. */
 export let callDoneCallbacks: (future: Future<unknown>) => void;
-/** Calls back when a future is settled, at once if it is. The function that is returned calls it off. */
+/** Calls back when a future settles, at once if it has. The function that it returns removes the listener. */
 let onSettled: (future: Future<unknown>, listener: () => void) => () => void;
 
 /**
- * What came, or will come, of one job. It is not thenable, so that `await pool.submit(...)` is the future and not its result.
+ * The pending or settled outcome of one job. It is not thenable, so `await pool.submit(...)` gives the future and not its result.
  *
- * A job that fails while nobody looks at its future makes no unhandled rejection.
+ * A job that fails while nobody looks at its future causes no unhandled rejection.
  *
  * @typeParam R What the task returns, or what its promise resolves with.
  *
@@ -347,12 +346,12 @@ let onSettled: (future: Future<unknown>, listener: () => void) => () => void;
 export class Future<R> {
   /** The id of the job. */
   readonly id: string | number;
-  /** Of a call, there is no job until somebody wants to see it. */
+  /** For a mere call, the job is only made when somebody asks for it. */
   #job: Job<never[], R> | Call;
   #settled: SettledState | undefined;
-  /** The result of a finished job, the error of another. */
+  /** The result if it finished, else the error. */
   #outcome: unknown;
-  /** Let go of when the job settles, so that a future that is kept keeps nothing of the pool's. */
+  /** Dropped when the job settles, so that a future that is kept holds on to nothing of the pool. */
   #control: FutureControl | undefined;
   #callbacks: Callbacks;
   #listeners: Set<() => void> | undefined;
@@ -399,7 +398,7 @@ export class Future<R> {
    * @throws {JobTimeoutError} If the job ran for too long.
    * @throws {PoolClosedError} If the pool was terminated while the job ran.
    * @throws {PoolBrokenError} If no worker could be started.
-   * @throws {JobCancelledError} If the job was cancelled; if its signal aborted, the signal's reason is thrown.
+   * @throws {JobCancelledError} If the job was cancelled; if its signal aborted, the signal's reason is thrown instead.
    * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first.
    * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
    */
@@ -412,7 +411,7 @@ export class Future<R> {
     const { timeout, signal } = checks.options(options, ["timeout", "signal"]);
     if (timeout !== undefined) checks.milliseconds("timeout", timeout);
     if (signal !== undefined) checks.signal("signal", signal);
-    // Not for its promise, which would keep something of everybody who has given up.
+    // A listener rather than the future's promise, which would hold on to a reaction of everyone who has given up.
     let forget = (): void => {};
     const settled = new Promise<void>((resolve) => forget = this.#onSettled(resolve));
     try {
@@ -426,7 +425,7 @@ export class Future<R> {
   /**
    * Waits for the job, and never rejects.
    *
-   * @returns What {@linkcode Future.result} rejects with; undefined when it does not. The state tells a thrown undefined apart.
+   * @returns What {@linkcode Future.result} rejects with, or undefined if it does not reject. The state tells a thrown undefined apart.
    */
   async exception(): Promise<unknown> {
     try {
@@ -453,11 +452,12 @@ export class Future<R> {
   }
 
   /**
-   * Cancels the job if no worker has started it; with `force` even then. Its place in the gate is free again at once, but for
-   * one that a promise of its `onDone` holds.
+   * Cancels the job if no worker has started it; with `force` even if one has. Its place in the gate is free again at once, unless a
+   * promise that its `onDone` returns holds it.
    *
    * @param options Why, and whether to end it even if it runs.
-   * @returns Whether this call cancelled it: a job that was cancelled before it started never runs. False if it runs or is settled.
+   * @returns Whether this call cancelled it: a job that was cancelled before it started never runs. False if it has settled, or runs and
+   * `force` was not given.
    *
    * @throws {TypeError} If an option is of the wrong type.
    */
@@ -469,12 +469,13 @@ export class Future<R> {
   }
 
   /**
-   * Calls back once when the job has settled, however it did; soon, if it has already. Callbacks are called in the order of the calls.
-   * `shutdown()` waits for callbacks and what they return: one that awaits `shutdown()`, or the end of `await using`, waits for itself for ever.
-   * An AsyncLocalStorage may have somebody else's store in them: where one is asked for, give `AsyncLocalStorage.bind(callback)`.
+   * Calls back once when the job has settled, in whatever way; soon, if it has already. Callbacks are called in the order in which they
+   * were added. `shutdown()` waits for callbacks and for the promises they return: one that awaits `shutdown()`, or the end of
+   * `await using`, waits for itself forever. In a callback, an AsyncLocalStorage may contain the store of another caller: if you use one,
+   * pass `AsyncLocalStorage.bind(callback)`.
    *
-   * @param callback Gets this future.
-   * @returns Settles as the callback does. What the callback throws goes to the pool's `onError` if nobody looks at this promise.
+   * @param callback Called with this future.
+   * @returns Settles as the callback does. What the callback throws goes to the pool's `onError` if nobody handles this promise.
    *
    * @throws {TypeError} If the callback is not a function.
    */
@@ -531,7 +532,7 @@ export class Future<R> {
   }
 
   #callDoneCallbacks(): void {
-    // One that a callback adds is called in the same round: after those that were added before it.
+    // The loop also reaches callbacks that a callback adds, after those that were added before.
     if (this.#doneCallbacks === undefined) return;
     for (const call of this.#doneCallbacks) call();
     this.#doneCallbacks = undefined;
@@ -544,7 +545,7 @@ let nextHolder: unknown;
 let takeResolvers: TakeResolvers<never>;
 
 /**
- * Makes a promise for somebody to settle, who is given what does that. A function of each promise's own, with what it closes over, would be a sixth of all that is allocated for a call.
+ * Makes a promise and hands its resolvers to its holder. A closure for each promise would be a sixth of all that is allocated for a call.
  */
 export function promiseOf<T, H>(holder: H, take: TakeResolvers<H>): Promise<T> {
   nextHolder = holder;
@@ -569,13 +570,13 @@ export interface AsCompletedOptions {
 }
 
 /**
- * The futures in the order in which their jobs settle; those that have settled before the call come first. Each comes once, even if it is
- * given twice. Named after `concurrent.futures.as_completed`.
+ * Yields futures in the order in which their jobs settle; those that have settled before the call come first. Each comes once, even if it
+ * is given twice. Named after `concurrent.futures.as_completed`.
  *
  * @typeParam F The futures.
- * @param futures What to wait for. It is read at the call.
+ * @param futures What to wait for. It is read when this is called.
  * @param options How long to wait.
- * @returns The futures; leaving the loop leaves the jobs alone.
+ * @returns The futures; leaving the loop early does not affect the jobs.
  *
  * @throws {DOMException & { name: "TimeoutError" }} Out of the loop, if `timeout` ran out first.
  * @throws {TypeError} If something given is not a future, or an option is of the wrong type; a RangeError if `timeout` is not a time.
@@ -627,7 +628,7 @@ export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, opt
 /** Options of {@linkcode wait}. */
 export interface WaitOptions {
   /**
-   * What to wait for: the first job to settle, the first to fail or be cancelled (or all, if none does), or all.
+   * What to wait for: the first job to settle; the first to fail or be cancelled, or all if none does; or all.
    *
    * @default {"all-completed"}
    */
@@ -652,11 +653,11 @@ export interface WaitResult<F> {
  * Waits for one of the conditions of `concurrent.futures.wait`.
  *
  * @typeParam F The futures.
- * @param futures What to wait for. It is read at the call.
+ * @param futures What to wait for. It is read when this is called.
  * @param options The condition, and how long to wait.
  * @returns Which of the futures have settled and which have not. It does not reject when a job fails.
  *
- * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first. The jobs are left alone.
+ * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first. This does not affect the jobs.
  * @throws {TypeError} If something given is not a future, or an option is of the wrong type; a RangeError if `timeout` is not a time.
  *
  * @example Until the first is there
