@@ -34,21 +34,21 @@ import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
 import type { LeftBehind, Slot } from "./worker/slot.ts";
 import type { TaskTable } from "./worker/tasks.ts";
 
-/** What {@linkcode ProcessPool.stats} tells. */
+/** What {@linkcode ProcessPool.stats} returns. */
 export interface PoolStats {
-  /** Workers that start, run or close. */
+  /** Workers that are starting, running or closing. */
   workers: number;
   /** Workers that hold a job. */
   busy: number;
   /** Jobs that workers hold. */
   running: number;
-  /** Jobs that have passed the gate and that no worker has yet. */
+  /** Jobs that have passed the gate but have not been sent to a worker. */
   queued: number;
   /** Submissions that wait at the gate. */
   waiting: number;
   /**
-   * Workers that were stopped and are not gone: for a moment, or, where the backend could not stop one that is busy, for as long as that
-   * is. Such a one burns a core and keeps the program alive.
+   * Workers that were stopped but are not gone yet. Usually that lasts a moment; a busy worker that the backend cannot stop stays for as
+   * long as it is busy, burns a core and keeps the program alive.
    */
   unstoppable: number;
   /** Jobs that returned. Each item of a map counts as a job. */
@@ -57,7 +57,7 @@ export interface PoolStats {
   failed: number;
   /** Jobs that were cancelled or aborted. */
   cancelled: number;
-  /** What was measured; undefined for a pool without `measure: true`. */
+  /** What was measured; undefined without `measure: true`. */
   measured: PoolMeasurements | undefined;
 }
 
@@ -70,7 +70,7 @@ export interface ShutdownOptions {
    */
   cancelPending?: boolean | undefined;
   /**
-   * After how many milliseconds the pool is terminated if it is not through.
+   * After how many milliseconds the pool is terminated if it is not done.
    *
    * @default {undefined}
    */
@@ -78,18 +78,18 @@ export interface ShutdownOptions {
 }
 
 /**
- * Handing over a tiny call takes longer than running it, so the tiny calls of a turn are handed over together: the first at once, then so
- * many of the others at a time, or as many as take so many ms if those are fewer, and the rest at the end of the turn (after the
- * microtasks, where the caller submits each in a turn of its own). Fewer together, and there is more to do for each; more, and workers
- * wait. Any other job, be it a call of a task whose calls were not tiny before, has all that was gathered sent at once: its caller may be
- * about to compute, or to wait for it. While no worker has room, everything is gathered: looking for room in vain takes as long as a tiny
- * call.
+ * Handing over a tiny call takes longer than running it, so the tiny calls of a turn are handed over together: the first at once, the
+ * others in batches of `TOGETHER`, or of as many as take `TIME_TOGETHER` ms if that is fewer, and the rest at the end of the turn (after
+ * the microtasks, where the caller submits each in a turn of its own). With smaller batches each call costs more; with larger ones workers
+ * wait. Any other job, such as a call of a task whose calls have not been tiny, makes the pool send at once all that was gathered: its
+ * caller may be about to compute, or to wait for it. While no worker has room, everything is gathered: looking for room in vain takes as
+ * long as a tiny call.
  */
 const TOGETHER = 64, TIME_TOGETHER = 0.32;
 
 /**
- * After so many submissions that had to wait at the gate, what jobs have returned is taken. Fewer, and looking in vain takes as long as
- * submitting; more, and workers wait for the caller.
+ * After this many submissions that had to wait at the gate, the pool takes what jobs have returned. Fewer, and looking in vain takes as
+ * long as submitting; more, and workers wait for the caller.
  */
 const MANY = 64;
 
@@ -98,7 +98,7 @@ type Later = (callback: () => void) => unknown;
 /** Calls back after the microtasks. */
 declare const setImmediate: Later;
 
-/** What a simulation checks: for tests alone. */
+/** What the simulation checks: for tests alone. */
 export interface PoolInternals {
   gate: Semaphore;
   queue: Queue<Ticket>;
@@ -111,11 +111,11 @@ export interface PoolInternals {
 export let internalsOf: (pool: ProcessPool) => PoolInternals;
 
 /**
- * A pool of workers that run jobs. A submission passes the gate, waiting there if as many jobs are in flight as `queueSize` allows; the job is
- * queued; the next worker that is free runs it; its future settles.
+ * A pool of workers that run jobs. A submission passes the gate, waiting there if as many jobs are in flight as `queueSize` allows; the job
+ * is queued; the next free worker runs it; its future settles.
  *
- * Workers are started as jobs need them, and let go when they are idle for long. Functions reach them as follows: one that a module in `modules`
- * exports is called there, with all that it can see; any other is sent as its text and must be self-contained.
+ * Workers are started as jobs need them, and closed when they have been idle for a while. A function that a module in `modules` exports is
+ * called in that module, with access to everything there; any other function is sent as source text and must be self-contained.
  *
  * @example A function, an input, done
  * ```ts
@@ -159,11 +159,11 @@ export class ProcessPool implements AsyncDisposable {
   #gate: Semaphore;
   #queue = new Queue<Ticket>();
   /**
-   * Those that have left their worker, until it is decided whether they run again: a `retryIf` that is asked may cancel any of them, or end
-   * the pool.
+   * Tickets that have left their worker, until it is decided whether they run again: a `retryIf` that is called meanwhile may cancel any of
+   * them, or end the pool.
    */
   #undecided = new Set<Ticket>();
-  /** Those that are cancelled while their worker is told to stop, which may end the pool: how each settles. */
+  /** Tickets being cancelled while their worker is told to stop, which may end the pool: how each will settle. */
   #cancelling = new Map<Ticket, Cancelled>();
   #crew: Crew;
   #tasks: TaskTable;
@@ -171,13 +171,13 @@ export class ProcessPool implements AsyncDisposable {
   #watchdog: Watchdog;
   /** The maps that wait for their input. */
   #waitingMaps = new Set<MapRun>();
-  /** Undefined if nobody wants to know what happens. */
+  /** Undefined if there are no observers. */
   #observation: Observation | undefined;
   #counts: SettledCounts = { finished: 0, failed: 0, cancelled: 0 };
   #state: "open" | "closing" | "closed" | "broken" = "open";
   /** Why the pool is broken. */
   #defect: PoolBrokenError | undefined;
-  /** Resolves when the pool is through; there since it began to close. */
+  /** Resolves when the pool is done; made when it begins to close. */
   #end: PromiseWithResolvers<void> | undefined;
 
   static {
@@ -197,8 +197,8 @@ export class ProcessPool implements AsyncDisposable {
    *
    * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If a number is out of its range.
-   * @throws {Deno.errors.NotCapable} If the workers are to have a permission that this thread has not.
-   * @throws {Deno.errors.Busy} If another pool that is not through writes its trace to the same file.
+   * @throws {Deno.errors.NotCapable} If the workers are to have a permission that this thread lacks.
+   * @throws {Deno.errors.Busy} If another pool is still writing its trace to the same file.
    */
   constructor(options: ProcessPoolOptions = {}) {
     this.#options = resolveOptions(options);
@@ -244,7 +244,7 @@ export class ProcessPool implements AsyncDisposable {
    * @typeParam A The arguments of the task.
    * @typeParam R What the task returns, or what its promise resolves with.
    * @param job The job.
-   * @returns The job's future, as soon as the job is admitted. How the job ends is the future's affair.
+   * @returns The job's future, as soon as the job is admitted. How the job ends is for the future to tell.
    *
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
    * @throws {PoolBrokenError} If no worker could be started.
@@ -253,13 +253,13 @@ export class ProcessPool implements AsyncDisposable {
    */
   submit<A extends unknown[], R>(job: Job<A, R>): Promise<Future<R>>;
   /**
-   * Submits one of several jobs, whose results differ, waiting at the gate until it is admitted.
+   * Submits one of several jobs with different result types, waiting at the gate until it is admitted.
    *
    * @typeParam J The jobs.
    * @param job The job.
    * @returns The job's future, as soon as the job is admitted.
    *
-   * @throws {unknown} What it throws for a job whose result is known.
+   * @throws {unknown} The same as for a job of a single type.
    */
   // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
   submit<J extends Job<any[], unknown>>(job: J): Promise<Future<JobResult<J>>>;
@@ -288,7 +288,7 @@ export class ProcessPool implements AsyncDisposable {
         return admitted;
       }
       const { future } = ticket;
-      // Who awaits this submits the next one in a turn of its own.
+      // A caller that awaits this submits its next job in a turn of its own.
       this.#admit(ticket, setImmediate);
       return Promise.resolve(future);
     } catch (error) {
@@ -306,18 +306,18 @@ export class ProcessPool implements AsyncDisposable {
    *
    * @throws {PoolClosedError} If the pool is shut down.
    * @throws {PoolBrokenError} If no worker could be started.
-   * @throws {unknown} The reason of the job's signal, if that is aborted.
+   * @throws {unknown} The reason of the job's signal, if that has aborted.
    * @throws {TypeError} If the task cannot be run, as far as that is known already.
    */
   trySubmit<A extends unknown[], R>(job: Job<A, R>): Future<R> | undefined;
   /**
-   * Submits one of several jobs, whose results differ, if the gate admits it at once.
+   * Submits one of several jobs with different result types, if the gate admits it at once.
    *
    * @typeParam J The jobs.
    * @param job The job.
    * @returns The job's future; undefined if the gate is full.
    *
-   * @throws {unknown} What it throws for a job whose result is known.
+   * @throws {unknown} The same as for a job of a single type.
    */
   // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
   trySubmit<J extends Job<any[], unknown>>(job: J): Future<JobResult<J>> | undefined;
@@ -356,7 +356,7 @@ export class ProcessPool implements AsyncDisposable {
    */
   run<A extends unknown[], R>(job: Job<A, R>): Promise<R>;
   /**
-   * Submits one of several jobs, whose results differ, and waits for its result.
+   * Submits one of several jobs with different result types, and waits for its result.
    *
    * @typeParam J The jobs.
    * @param job The job.
@@ -369,7 +369,7 @@ export class ProcessPool implements AsyncDisposable {
   /**
    * Submits a call of a task and waits for its result.
    *
-   * Of one of several tasks whose results differ, the type says what they may be:
+   * For one of several tasks with different result types, declare the union of those types:
    * `const task: Task<[n: number], string | number[]> = tasks[kind]`.
    *
    * @typeParam A The arguments of the task.
@@ -395,7 +395,7 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * Runs a task on each item of an input, and gives the outcomes, one for each item.
+   * Runs a task on each item of an input, and yields one outcome for each item.
    *
    * @typeParam T The items.
    * @typeParam R What the task returns.
@@ -405,7 +405,7 @@ export class ProcessPool implements AsyncDisposable {
    * @returns The outcomes. No item makes the loop throw.
    *
    * @throws {unknown} Out of the loop: what the input threw; the reason of `signal`.
-   * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that is so before the input ends.
+   * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that happens before the input ends.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */
@@ -415,10 +415,11 @@ export class ProcessPool implements AsyncDisposable {
     options: MapOptions & { settled: true },
   ): MapResults<PromiseSettledResult<Awaited<R>>>;
   /**
-   * Runs a task on each item of an input, and gives the results, one for each item.
+   * Runs a task on each item of an input, and yields one result for each item.
    *
-   * Items travel in chunks; each chunk takes one permit, in turn with the submissions. An item that fails makes the loop throw at its place. To
-   * end the loop early cancels the rest: what has not started never runs. The input is first read when the first result is asked for.
+   * Items travel in chunks; each chunk takes one permit, in turn with the submissions. An item that fails makes the loop throw at its
+   * place. Leaving the loop early cancels the rest: what has not started never runs. The input is first read when the first result is asked
+   * for.
    *
    * Results of a chunk are copied together, up to a millisecond after the task has returned them: one that fills the same object again and
    * again has to return a copy of it. (A buffer of constant size, or a typed array that has all of one, is copied at once.) In the same way
@@ -431,7 +432,7 @@ export class ProcessPool implements AsyncDisposable {
    * @param task The task: called with one item.
    * @param items The input. It is read only as far ahead as `buffer` says, and may be infinite.
    * @param options Order, chunks, how far to read ahead.
-   * @returns The results, in the order of the items but for `ordered: false`.
+   * @returns The results, in the order of the items unless `ordered` is false.
    *
    * @throws {unknown} Out of the loop: what {@linkcode Future.result} throws, of an item in the place of a job; what the input threw; the
    * reason of `signal`.
@@ -467,7 +468,7 @@ export class ProcessPool implements AsyncDisposable {
     options?: MapOptions & { settled?: false | undefined },
   ): MapResults<Awaited<R>>;
   /**
-   * Runs a task on each item of an input, and gives the results or the outcomes, as `settled` says.
+   * Runs a task on each item of an input, and yields results or outcomes, as `settled` says.
    *
    * @typeParam T The items.
    * @typeParam R What the task returns.
@@ -476,7 +477,7 @@ export class ProcessPool implements AsyncDisposable {
    * @param options Order, chunks, how far to read ahead.
    * @returns The results or the outcomes.
    *
-   * @throws {unknown} What it throws for a map whose `settled` is known.
+   * @throws {unknown} The same as for a map whose `settled` is known.
    */
   map<T, R>(
     task: ((item: T) => R) | TaskRef<[T], R>,
@@ -520,7 +521,7 @@ export class ProcessPool implements AsyncDisposable {
     await ready;
   }
 
-  /** What the pool holds and has done, at this moment. */
+  /** What the pool holds at this moment, and what it has done so far. */
   stats(): PoolStats {
     const { size, busy, load, unstoppable } = this.#crew;
     return {
@@ -535,7 +536,7 @@ export class ProcessPool implements AsyncDisposable {
     };
   }
 
-  /** What each worker does at this moment, and for how long. */
+  /** What each worker is doing at this moment, and for how long. */
   inspect(): WorkerInspection[] {
     return this.#crew.inspect();
   }
@@ -547,13 +548,13 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * Takes no more jobs, lets those that were admitted finish, closes the workers, and waits for all that and for callbacks. Submissions that
-   * wait at the gate are refused. To do it twice is harmless. The program can then end by itself.
+   * Takes no more jobs, lets those that were admitted finish, closes the workers, and waits for all that and for callbacks. Submissions
+   * that wait at the gate are refused. Calling it twice is harmless. The program can then end by itself.
    *
-   * A callback, `onDone` or one of `addDoneCallback()`, may call this but not await it, as it would wait for itself; with a `timeout` that
-   * ends when the time is over.
+   * A callback (`onDone` or one given to `addDoneCallback()`) may call this but must not await it, as it would wait for itself; with a
+   * `timeout` that wait ends when the time is over.
    *
-   * @param options What to do about jobs that have not started, and how long to wait.
+   * @param options What to do with jobs that have not started, and how long to wait.
    *
    * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
    */
@@ -576,16 +577,16 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * Ends everything at once: jobs that run fail with a {@linkcode PoolClosedError}, jobs that have not started are cancelled, submissions that
-   * wait are refused, workers are stopped without their finalizer. A task in endless synchronous code cannot be stopped in a Web Worker and
-   * burns its core until the program ends: `stats().unstoppable` counts those.
+   * Ends everything at once: running jobs fail with a {@linkcode PoolClosedError}, jobs that have not started are cancelled, waiting
+   * submissions are refused, workers are stopped without their finalizer. A task in endless synchronous code cannot be stopped in a Web
+   * Worker and burns its core until the program ends: `stats().unstoppable` counts those.
    *
    * @param reason Becomes the cause of those errors.
-   * @returns Resolves when the workers are gone, or a second later if one of them is unstoppable. Callbacks are not waited for.
+   * @returns Resolves when the workers are gone, or after a second if one of them is unstoppable. It does not wait for callbacks.
    */
   async terminate(reason?: unknown): Promise<void> {
     this.#close(reason);
-    // What has finished has finished.
+    // Jobs that have finished by now count as finished.
     this.#crew.drain();
     const queued = [...this.#undecided, ...this.#queue.clear()];
     this.#undecided.clear();
@@ -610,7 +611,7 @@ export class ProcessPool implements AsyncDisposable {
 
   // Admission
 
-  /** The ticket of what was submitted; throws at once what can be known at once. */
+  /** Makes the ticket of what was submitted; throws what can be known to be wrong already. */
   #accept(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): JobTicket {
     if (typeof what === "function" || !(what instanceof Job)) {
       const func = typeof what === "function" ? what : checkedFunc("create job", "func", what);
@@ -633,7 +634,7 @@ export class ProcessPool implements AsyncDisposable {
     return new (job.transfer.length > 0 ? MovingTicket : JobTicket)(this.#owner, task, func, jobArgs, job);
   }
 
-  /** Refuses something, as the pool is not open. */
+  /** Throws as the pool is not open. */
   #refuse(action?: string): never {
     throw this.#refusal(action);
   }
@@ -658,8 +659,8 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * Has one wait for a permit. While somebody submits thousands in one turn, workers are not to wait for the end of it, nor results to pile
-   * up: so what has returned settles meanwhile, but for callbacks, which come when the turn is over.
+   * Has a ticket wait for a permit. While a caller submits thousands in one turn, workers should not wait for its end, nor results pile up:
+   * so jobs that have returned settle meanwhile, except that their callbacks come when the turn is over.
    */
   #wait(ticket: JobTicket): void {
     waitForPermit(this.#gate, ticket, ticket.signal);
@@ -667,7 +668,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#waited = 0;
     const before = this.#amidTurn;
     this.#amidTurn = true;
-    // Comes before those who await a result hear of it.
+    // Runs before anyone who awaits a result hears of it.
     queueMicrotask(this.#callBackLate);
     try {
       this.#crew.takeReturned();
@@ -676,34 +677,37 @@ export class ProcessPool implements AsyncDisposable {
     }
   }
 
-  /** How many have come to wait since results were taken. */
+  /** How many tickets have come to wait since results were last taken. */
   #waited = 0;
-  /** Whether results are being taken amid the turn of somebody who submits. */
+  /** Whether results are being taken in the middle of a caller's turn. */
   #amidTurn = false;
-  /** What has settled by that, and is to be called back when the turn is over. */
+  /** Tickets that settled in that way; their callbacks run when the turn is over. */
   #late: Ticket[] = [];
 
   #callBackLate = (): void => {
     for (const ticket of this.#late.splice(0)) this.#callBack(ticket);
   };
 
-  /** Lets in one that has a permit, unless the pool has closed since it got that, or its signal aborted. */
+  /** Admits a ticket that has a permit, unless the pool has closed or the ticket's signal has aborted since it got that. */
   #admit = (ticket: Ticket, later: Later = queueMicrotask): void => {
     const { signal } = ticket;
     if (this.#state !== "open" || signal?.aborted) this.#turnAway(ticket);
     this.#queue.join(ticket);
-    // First, as what follows may settle other jobs, and whoever hears of that may abort the signal.
+    // Listen first: what follows may settle other jobs, and whoever hears of that may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
     this.#observation?.admitted(ticket);
     if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < this.#together) return;
     this.#send(later);
   };
 
-  /** Gives back the permits of those that were turned away: whoever gets one may be turned away as well, as thousands may share a signal. */
+  /**
+   * Gives back the permits of tickets that were turned away, one after the other: the next may be turned away too, as thousands may share a
+   * signal.
+   */
   #releases = new InTurn();
   #release = (): void => this.#gate.release();
 
-  /** One that has a permit is not let in after all. */
+  /** Refuses a ticket that has a permit. */
   #turnAway(ticket: Ticket): never {
     const error = this.#state === "open" ? ticket.signal!.reason : this.#refusal();
     this.#releases.call(this.#release);
@@ -711,7 +715,7 @@ export class ProcessPool implements AsyncDisposable {
     throw error;
   }
 
-  /** Sends what was admitted. If those are tiny calls, the ones that come next are sent together, `later` at the latest. */
+  /** Sends what was admitted. If those are tiny calls, the next ones are gathered and sent together, `later` at the latest. */
   #send(later: Later): void {
     if (this.#sending) return;
     this.#gathered = 0;
@@ -723,13 +727,13 @@ export class ProcessPool implements AsyncDisposable {
     later(this.#sendGathered);
   }
 
-  /** Whether what is admitted is gathered, to be sent together. */
+  /** Whether admitted tickets are gathered, to be sent together. */
   #gathering = false;
-  /** How much is sent together. */
+  /** How many are sent together. */
   #together = 0;
-  /** How much was gathered since something was sent. */
+  /** How many were gathered since something was last sent. */
   #gathered = 0;
-  /** Whether the queue could not be emptied as no worker had room: what is admitted then is sent when one has. */
+  /** Whether tickets stayed in the queue as no worker had room: what is admitted then is sent when one has. */
   #isFull = false;
   #sending = false;
 
@@ -742,13 +746,13 @@ export class ProcessPool implements AsyncDisposable {
   // Dispatch
 
   /**
-   * Whatever has changed, this puts the workers to use: submission, completion, death, replacement and closing all end here. It sends queued
-   * jobs to workers that have room, has workers started that are missing, lets those go that are of no more use, and sees whether all is done.
+   * The one method that puts the workers to use: submission, completion, death, replacement and closing all end here. It sends queued jobs
+   * to workers that have room, has missing workers started, closes those that are no longer needed, and checks whether everything is done.
    */
   #dispatch(): void {
     this.#sendQueued();
     const staffed = this.#state === "open" || this.#state === "closing";
-    // What was left to workers that then could not be started goes to those that there are.
+    // Jobs that were left for workers that then could not be started go to the existing ones.
     if (staffed && this.#crew.staff(this.#queue.size, this.#queue.first)) this.#sendQueued();
     if (this.#queue.size === 0) this.#crew.balance();
     this.#crew.release(this.#state !== "open" && this.#queue.size === 0);
@@ -756,8 +760,8 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * Sends what is queued, with what is admitted or comes back meanwhile: thousands may wait at the gate that cannot be sent, of which each
-   * lets in the next when it settles.
+   * Sends what is queued, and what is admitted or comes back meanwhile. A nested call returns at once: thousands may wait at the gate that
+   * cannot be sent, each of which lets in the next when it settles.
    *
    * @returns How many calls like the last ones may be sent together.
    */
@@ -774,25 +778,25 @@ export class ProcessPool implements AsyncDisposable {
   #sendAll(): number {
     let together = 0;
     while (this.#queue.size > 0) {
-      // What a worker has died of goes to one that runs nothing else, if that can be helped: the others would be lost with it.
+      // A job whose worker died before reading it goes, if possible, to a worker that runs nothing else: other jobs would be lost with it.
       const slot = this.#queue.first!.unread > 0 ? this.#crew.quietest : this.#crew.choose(this.#queue.size);
       if (slot === undefined) break;
       const sent = slot.sendCalls(this.#queue);
       if (sent > 0) {
         together = Math.min(TOGETHER, slot.jobsWithin(TIME_TOGETHER));
         if (slot.load > 0) this.#crew.expectAnswer();
-        // One of them may take longer than those before, while another worker has nothing to do.
+        // One of them may take longer than its predecessors while another worker has nothing to do.
         if (sent > 1) this.#crew.balance();
         continue;
       }
       together = 0;
       const ticket = this.#queue.first;
-      // A getter of a call's arguments has run before it was seen that they cannot be sent like that: it may have changed everything.
+      // A getter in a call's arguments may have run before they proved unfit for sending like that: it may have changed everything.
       if (ticket === undefined || !slot.hasRoom) continue;
       if (ticket.transfer.length > 0) {
-        // What is moved to a worker cannot be taken back: it is not sent ahead.
+        // What is moved to a worker cannot be taken back, so it is not sent ahead.
         if (!ticket.takeOver(slot) && !slot.isFree) break;
-        // To take it over may have called a getter, which may have led here again.
+        // That may have called a getter, which may have led here again.
         if (this.#queue.first !== ticket || !slot.hasRoom) continue;
       }
       const task = this.#resolve(ticket);
@@ -811,7 +815,7 @@ export class ProcessPool implements AsyncDisposable {
     return together;
   }
 
-  /** Sends a ticket, or what of it can be copied. The outcome, if nothing of it can be; LATER if there is no room for it now. */
+  /** Sends a ticket, or those of its items that can be copied. Returns its outcome if none can; LATER if there is no room for it now. */
   #trySend(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined | typeof LATER {
     for (;;) {
       try {
@@ -819,7 +823,7 @@ export class ProcessPool implements AsyncDisposable {
       } catch (error) {
         this.#undecided.add(ticket);
         const outcome = ticket.refused(error);
-        // A getter that was asked to copy it may have cancelled it, or ended the pool or the worker.
+        // A getter that ran during copying may have cancelled it, or ended the pool or the worker.
         if (!this.#undecided.delete(ticket) || outcome !== undefined) return outcome;
         if (!slot.hasRoom) return LATER;
       }
@@ -828,12 +832,12 @@ export class ProcessPool implements AsyncDisposable {
 
   #sent(ticket: Ticket, slot: Slot): void {
     this.#watchdog.watch(ticket);
-    // As long as it has others, an answer is expected already.
+    // If it had others before, an answer is expected already.
     if (slot.load === 1) this.#crew.expectAnswer();
     this.#observation?.sent(ticket, slot.id);
   }
 
-  /** The task's message, the error if there can be none, or undefined if that is not known yet. */
+  /** The task as a message, an error if it cannot be run, or undefined if that is not known yet. */
   #resolve(ticket: Ticket): TaskMessage | Error | undefined {
     if (ticket.task !== undefined) return ticket.task;
     try {
@@ -870,7 +874,7 @@ export class ProcessPool implements AsyncDisposable {
   };
 
   /**
-   * Settles those that returned. Giving their permits back, and calling callbacks, is left to the caller.
+   * Settles tickets whose tasks returned. The caller has to give their permits back and to call their callbacks.
    *
    * @returns Those of them that have callbacks.
    */
@@ -895,7 +899,7 @@ export class ProcessPool implements AsyncDisposable {
 
   #decode = (thrown: Thrown): unknown => this.#tasks.decode(thrown);
 
-  /** Takes in what a worker held that is gone: what can be run elsewhere goes before all that is queued, and about the rest is to be decided. */
+  /** Takes in what a dead worker held: tickets that can be run elsewhere go to the front of the queue, the others are undecided. */
   #takeIn({ started, unstarted }: LeftBehind): void {
     // What was moved to the worker is lost with it.
     const isLost = ({ transfer, unread }: Ticket): boolean => transfer.length > 0 || unread >= MOST_UNREAD;
@@ -904,13 +908,14 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * Decides about all that {@linkcode ProcessPool.#takeIn} has left open. `outcomeOf` is asked about those that the worker had started.
+   * Decides about all tickets that {@linkcode ProcessPool.#takeIn} left undecided. `outcomeOf` is asked about those that the worker had
+   * started.
    *
-   * @returns Those that end, and how. The others are queued.
+   * @returns The tickets that end, and how. The others are queued.
    */
   #decideAll({ started, unstarted }: LeftBehind, death: Death, outcomeOf = this.#lost): Settlement[] {
     const neverStarted = unstarted.filter((ticket) => this.#undecided.has(ticket));
-    // A `retryIf` may ask about any of them, so nothing is decided before all have been asked.
+    // A `retryIf` may look at any of them, so nothing is decided before all have been asked.
     const outcomes = started.map(({ ticket, items }) => this.#undecided.has(ticket) ? outcomeOf(ticket, items, death) : undefined);
     const ended = neverStarted.map((ticket) => {
       const { name, unread } = ticket;
@@ -921,22 +926,22 @@ export class ProcessPool implements AsyncDisposable {
     return ended.filter((settlement) => settlement !== undefined);
   }
 
-  /** Puts tickets before all that is queued. */
+  /** Puts tickets at the front of the queue. */
   #requeue(tickets: Ticket[]): void {
     for (const ticket of tickets.toReversed()) this.#queue.joinFront(ticket);
   }
 
   #lost: OutcomeOf = (ticket, nextItem, death) => {
-    // One signal may abort several, of which the first has ended the worker.
+    // One signal may abort several tickets, the first of which has ended the worker.
     if (ticket.signal?.aborted) return { state: "cancelled", error: ticket.signal.reason };
     return ticket.lost((id, attempts) => this.#crew.diedError(death, { id, name: ticket.name, attempts }), nextItem);
   };
 
-  /** How one ends that was open. Undefined if it does not: it is queued before all others then, or has settled meanwhile. */
+  /** How an undecided ticket ends. Undefined if it does not: it goes to the front of the queue then, or has settled meanwhile. */
   #decide(ticket: Ticket, outcome: Outcome<unknown> | undefined): Settlement | undefined {
     if (!this.#undecided.delete(ticket)) return undefined;
     if (outcome !== undefined) return [ticket, outcome];
-    // The pool may have broken meanwhile: nobody would take it out of the queue.
+    // The pool may have broken meanwhile: nothing would take the ticket out of the queue.
     if (this.#state === "broken") return [ticket, failed(this.#defect)];
     this.#queue.joinFront(ticket);
     return undefined;
@@ -953,7 +958,7 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   #tryCancel(ticket: Ticket, outcome: Cancelled, force: boolean): boolean {
-    // One that is in none of these places is just being sent, or settling: whoever asks was called by that.
+    // A ticket in none of these places is just being sent, or settling, and the caller was called from there.
     while (!ticket.settled && (ticket.queued || ticket.slot !== undefined || this.#undecided.has(ticket))) {
       if (this.#takeBack(ticket)) {
         this.#settle(ticket, outcome);
@@ -971,21 +976,21 @@ export class ProcessPool implements AsyncDisposable {
       this.#cancelling.delete(ticket);
       if (ended !== undefined) this.#settleAll(ended);
       else if (ticket.slot === slot) this.#letGo(ticket, outcome);
-      // Else it has just settled, or it has just failed and is to run again.
+      // Otherwise it has just settled, or has just failed and is to run again.
       else continue;
       return true;
     }
     return false;
   }
 
-  /** Ends a ticket at once, and the worker that runs it when answers that are on their way from there have arrived. */
+  /** Ends a ticket at once, and its worker when the answers that are on their way from there have arrived. */
   #letGo(ticket: Ticket, outcome: Cancelled): void {
     const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: outcome.error } };
     this.#crew.condemn(ticket.slot!, ticket, death, outcome.error);
     this.#settle(ticket, outcome);
   }
 
-  /** A job, or an item of a chunk, has run for too long, as these others have; the rest of the chunk runs elsewhere. */
+  /** Ends a job, or an item of a chunk, that has run for too long, as have these others; the rest of the chunk runs elsewhere. */
   #expire(ticket: Ticket, item: number, others: ReadonlyMap<Ticket, number>): void {
     const { slot } = ticket;
     const stillRuns = (): boolean => ticket.isAt(item) && !slot!.isAnswering() && slot!.halt(ticket, item);
@@ -1007,11 +1012,11 @@ export class ProcessPool implements AsyncDisposable {
   /**
    * Stops the worker that runs a ticket; its neighbours share its fate.
    *
-   * @returns Those that end by that, and how; undefined if the ticket does not run there any more, or may not be stopped yet.
+   * @returns The tickets that end by that, and how; undefined if the ticket no longer runs there, or may not be stopped yet.
    */
   #stopWith(ticket: Ticket, error: unknown, outcomeOf: OutcomeOf, mayStop: () => boolean): Settlement[] | undefined {
     const slot = ticket.slot!;
-    // In this order: nothing more is started there, and what has finished is heard of, so it is this one that runs.
+    // In this order: first nothing more is started there, then what has finished is heard of; so it is this ticket that runs.
     this.#requeue(slot.withdrawAll());
     slot.drain();
     if (ticket.slot !== slot || !mayStop()) return undefined;
@@ -1020,7 +1025,7 @@ export class ProcessPool implements AsyncDisposable {
     return this.#decideAll(left, death, outcomeOf);
   }
 
-  /** Cancels a chunk that has not started; of one that has, no more items are started, and with `force` its worker is stopped. */
+  /** Cancels a chunk that has not started. One that has starts no more items, and with `force` its worker is stopped. */
   #cancelChunk(ticket: Ticket, error: unknown, force: boolean): void {
     if (!this.#cancel(ticket, error, force)) ticket.slot?.curtail(ticket);
   }
@@ -1039,8 +1044,8 @@ export class ProcessPool implements AsyncDisposable {
   }
 
   /**
-   * Several that end together: none can be cancelled any more when the first is told, which may end a map that has others; and all have settled
-   * before the first callback runs, which may ask about any of them.
+   * Settles several tickets together: none can be cancelled any more once the first is told, which may end a map that has others; and all
+   * have settled before the first callback runs, which may look at any of them.
    */
   #settleAll(settlements: Settlement[]): void {
     this.#recordAll(settlements);
@@ -1052,7 +1057,7 @@ export class ProcessPool implements AsyncDisposable {
     for (const [ticket, outcome] of settlements) this.#record(ticket, outcome);
   }
 
-  /** The one end of every ticket, but for calls that return: `fulfil` is theirs. It has left the queue and its slot before. */
+  /** Where every ticket ends, except calls that return: those end in `fulfil`. It has left the queue and its slot before. */
   #record(ticket: Ticket, outcome: Outcome<unknown>): void {
     ticket.settled = true;
     ticket.stopListening?.();
@@ -1061,13 +1066,13 @@ export class ProcessPool implements AsyncDisposable {
     ticket.settle(outcome, this.#counts);
   }
 
-  /** Calls back at once, or, amid the turn of somebody who submits, when that is over. */
+  /** Calls back at once, or, in the middle of a caller's turn, when that is over. */
   #callBackInTime(ticket: Ticket): void {
     if (this.#amidTurn) this.#late.push(ticket);
     else this.#callBack(ticket);
   }
 
-  /** The permit is back before callbacks run, so that they can submit; but `onDone` may hold it. */
+  /** Gives the permit back before callbacks run, so that they can submit; but `onDone` may hold it. */
   #callBack(ticket: Ticket): void {
     const { onDone } = ticket;
     if (onDone === undefined) this.#gate.release();
@@ -1087,7 +1092,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#crew.breakUp(errorOf("warm up pool"));
   }
 
-  /** Whether a pool that closes is through. */
+  /** Ends a closing pool once nothing is left to do. */
   #conclude(): void {
     if (this.#state !== "closing" || this.#queue.size > 0 || this.#undecided.size > 0 || this.#crew.size > 0) return;
     this.#state = "closed";
@@ -1095,7 +1100,7 @@ export class ProcessPool implements AsyncDisposable {
   }
 }
 
-/** Whether it is a call, and its task one whose calls go beside messages. */
+/** Whether it is a mere call of a task whose calls go through shared memory rather than messages. */
 function isSmallCall(ticket: Ticket): boolean {
   return ticket.callArgs !== undefined && ticket.task!.isSmall === true;
 }
@@ -1103,14 +1108,14 @@ function isSmallCall(ticket: Ticket): boolean {
 type Cancelled = { state: "cancelled"; error: unknown };
 type Settlement = [ticket: Ticket, outcome: Outcome<unknown>];
 
-/** How one ends whose worker died when this of its items would have been the next; undefined if it can still be run. */
+/** How a ticket ends whose worker died when `nextItem` was its next item; undefined if it can still be run. */
 type OutcomeOf = (ticket: Ticket, nextItem: number, death: Death) => Outcome<unknown> | undefined;
 
 function failed(error: unknown): Outcome<unknown> {
   return { state: "failed", error };
 }
 
-/** Makes the errors of one that has run for too long. */
+/** Makes the errors of a ticket that has run for too long. */
 function timedOut({ timeout: limit, name: taskName }: Ticket): ErrorOf {
   return (jobId, attempts) =>
     new JobTimeoutError(`Stopped job ${show(jobId)} (task ${show(taskName)}) as it ran for more than ${limit} ms`, {
@@ -1125,5 +1130,5 @@ function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {
   return { state: "cancelled", error: ticket.cancelled(reason) };
 }
 
-/** In the place of an outcome: it could not be sent now. */
+/** Returned instead of an outcome: the ticket could not be sent now. */
 const LATER = Symbol("later");
