@@ -778,7 +778,7 @@ export class ProcessPool implements AsyncDisposable {
   #sendAll(): number {
     let together = 0;
     while (this.#queue.size > 0) {
-      // A job whose worker died before reading it goes, if possible, to a worker that runs nothing else: other jobs would be lost with it.
+      // A job that killed a worker by being read goes, if possible, to one that runs nothing else: other jobs would be lost with it.
       const slot = this.#queue.first!.unread > 0 ? this.#crew.quietest : this.#crew.choose(this.#queue.size);
       if (slot === undefined) break;
       const sent = slot.sendCalls(this.#queue);

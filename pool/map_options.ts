@@ -4,58 +4,58 @@ import { Checks, show } from "./checks.ts";
 /** Options of `ProcessPool.map`. */
 export interface MapOptions {
   /**
-   * How many items travel together. `"auto"` begins with one and finds out: chunks of about 5 ms of work, and of 4 MB at the most as far as
-   * that is easily told, and none is kept waiting for an input that is slow to come. A number is kept to, but for the last chunk.
+   * How many items travel together. `"auto"` begins with one and adapts: chunks have about 5 ms of work and at most 4 MB, as far as that is
+   * easily told, and no item is held back while the input is slow. A number is kept to, except for the last chunk.
    *
    * @default {"auto"}
    */
   chunkSize?: number | "auto" | undefined;
   /**
-   * How many items, not bytes, are read ahead of those that were consumed, at the most. It caps the chunks as well. The map reads that far
-   * ahead while an item holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds of
-   * chunks.
+   * The greatest number of items (not bytes) that are read ahead of the consumed ones. It caps the size of chunks as well. The map reads
+   * that far ahead while an item holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds
+   * of chunks.
    *
-   * @default {16384 * maxWorkers * jobsPerWorker; while a typed array gives numbers, which are small, four times as many; of large items, or
-   * results, as many as have 128 MB, or with more than four jobs at a time 32 MB for each, as far as that is easily told, and at least as many
-   * as are in flight}
+   * @default {16384 * maxWorkers * jobsPerWorker; for numbers from a typed array, which are small, four times as many; for large items or
+   * results, as many as fit into 128 MB, or with more than four jobs at a time into 32 MB each, as far as that is easily told, and at least
+   * as many as are in flight}
    */
   buffer?: number | undefined;
   /**
-   * Whether outcomes come in the order of the items, or as they are ready.
+   * Whether outcomes come in the order of the items, or as soon as they are ready.
    *
    * @default {true}
    */
   ordered?: boolean | undefined;
   /**
-   * Whether the loop gives outcomes, as `Promise.allSettled` does, instead of results, so that it never throws for an item.
+   * Whether the loop yields outcomes, as `Promise.allSettled` does, instead of results, so that it never throws for an item.
    *
    * @default {false}
    */
   settled?: boolean | undefined;
   /**
-   * How long each item may run, in milliseconds from its real start.
+   * How long each item may run, in milliseconds from when a worker starts it.
    *
    * @default {the pool's jobTimeout}
    */
   timeout?: number | undefined;
   /**
-   * Ends the loop when it aborts: it throws the signal's reason, and the rest is cancelled, with items that run stopped as by
-   * `cancel({ force: true })`. (To leave the loop lets those that run finish.)
+   * Ends the loop when it aborts: the loop throws the signal's reason, the rest is cancelled, and running items are stopped as by
+   * `cancel({ force: true })`. (Leaving the loop lets running items finish.)
    *
    * @default {undefined}
    */
   signal?: AbortSignal | undefined;
 }
 
-/** What `ProcessPool.map` gives: the outcomes one by one, or as many at a time as are ready. */
+/** What `ProcessPool.map` returns: the outcomes one by one, or as many at a time as are ready. */
 export interface MapResults<T> extends AsyncIterableIterator<T> {
   /**
-   * The same outcomes, several at a time: for loops over so many that awaiting each takes longer than its work. Numbers may come in a
-   * Float64Array. What was taken one by one before does not come again, and leaving this loop ends the map.
+   * The same outcomes, several at a time: for loops over so many that awaiting each would take longer than its work. Numbers may come in a
+   * Float64Array. Outcomes that were already taken one by one do not come again, and leaving this loop ends the map.
    *
-   * @returns Outcomes in their order; none of the lists is empty.
+   * @returns Lists of outcomes, in order; none of them is empty.
    *
-   * @throws {unknown} Out of the loop, what the map throws; the results before it come first.
+   * @throws {unknown} Out of the loop, what the map throws, after the results before it.
    *
    * @example A million numbers
    * ```ts
@@ -75,41 +75,41 @@ export interface MapResults<T> extends AsyncIterableIterator<T> {
 }
 
 /**
- * How many items are read ahead, for each job that runs at a time. Fewer make chunks of tiny items too small to be cheap (half the speed at
- * a tenth); more only hold memory.
+ * How many items are read ahead, for each job that runs at a time. Fewer make chunks of tiny items too small to be cheap (a tenth of this
+ * gives half the speed); more only hold memory.
  */
 const BUFFER_PER_LANE = 16_384;
 
 /**
- * The same of a typed array that gives numbers: eight bytes each way. Fewer, and their chunks are too small to be cheap (0.8 of the speed
- * at a quarter); more, and a chunk has more than the 256 KiB that go beside the port.
+ * The same for numbers from a typed array, which take eight bytes each way. Fewer, and chunks are too small to be cheap (a quarter of this
+ * gives 0.8 of the speed); more, and a chunk exceeds the 256 KiB that fit into shared memory.
  */
 const NUMBERS_PER_LANE = 65_536;
 
 /**
- * Chunks in flight, for each job that runs at a time: one that runs and one that is next, so that no worker waits for its caller. With
- * more, chunks would be smaller for the same buffer.
+ * Chunks in flight, for each job that runs at a time: the current and the next, so that no worker waits for its caller. With more, chunks
+ * would be smaller for the same buffer.
  */
 const CHUNKS_PER_LANE = 2;
 
 /**
- * Where no `buffer` is given, about so many bytes of items, or of their results, may be read ahead: while an item takes a minute, others may
- * return megabytes all the time. Less, and workers stand idle behind an item that takes long; more, and memory is no longer flat.
+ * If no `buffer` is given, about this many bytes of items, or of their results, may be read ahead: while one item takes a minute, others
+ * may return megabytes all the time. Less, and workers stand idle behind an item that takes long; more, and memory is no longer flat.
  */
 const MOST_AHEAD = 2 ** 27;
 
 /** The options of a map, checked and complete. */
 export interface ResolvedMapOptions {
   task: Task | TaskRef;
-  /** Opens the input: when the first result is asked for, since a stream that is opened is locked. */
+  /** Opens the input. Called when the first result is asked for, as opening a stream locks it. */
   open: () => AsyncIterator<unknown> | Iterator<unknown>;
   isAsync: boolean;
-  /** The items themselves, if they can be read many at a time. */
+  /** The items themselves, if they can be sliced. */
   array: Sliceable | undefined;
-  /** Undefined for automatic. */
+  /** Undefined for `"auto"`. */
   chunkSize: number | undefined;
   buffer: number;
-  /** The buffer while results are numbers. */
+  /** What `buffer` is while results are numbers. */
   bufferOfNumbers: number;
   /** How many bytes of items, or of results, are read ahead. */
   mostAhead: number;
@@ -166,7 +166,7 @@ export function resolveMapOptions(
     settled: checks.boolean("settled", settled),
     timeout: checks.milliseconds("timeout", timeout, { infinite: true }),
     retries,
-    // Results that were held back would be lost with an item that is stopped.
+    // Results that are held back would be lost if an item is stopped.
     eager: eager || timeout !== Infinity || retries > 0,
     signal: signal === undefined ? undefined : checks.signal("signal", signal),
   };
@@ -182,8 +182,8 @@ function opener(items: unknown): ResolvedMapOptions["open"] {
 }
 
 /**
- * Iterates a stream as that does by itself, but without waiting, when it is ended, for an item that it is about to give: it may give none,
- * and has to hear of the end.
+ * Iterates a stream like its own iterator, except that `return()` does not wait for a pending read: the stream may never give another item,
+ * and must hear of the end.
  */
 function readStream(stream: ReadableStream<unknown>): AsyncIterator<unknown> {
   const reader = stream.getReader();
@@ -199,7 +199,7 @@ function readStream(stream: ReadableStream<unknown>): AsyncIterator<unknown> {
       }
     },
     async return() {
-      // The stream may have ended without anybody having seen that.
+      // The stream may have ended without anyone having read to its end.
       if (isOpen) {
         isOpen = false;
         const cancelled = reader.cancel();
@@ -216,13 +216,13 @@ export interface Sliceable extends ArrayLike<unknown> {
   slice(from: number, to: number): Sliceable;
 }
 
-/** Whether items can be read many at a time, as iterating them does nothing else. */
+/** Whether slicing the items gives the same as iterating them. */
 function isSliceable(items: unknown): items is Sliceable {
   const isArray = Array.isArray(items);
   if (!isArray && !ArrayBuffer.isView(items)) return false;
   const plain = isArray ? Array.prototype : Uint8Array.prototype;
   const { slice, constructor, [Symbol.iterator]: iterate } = items as Partial<typeof plain> & object;
-  // The constructor makes the slice: a class of somebody's own takes what it likes, and node's Buffer gives a view of all its memory.
+  // The constructor makes the slice: a user's subclass may take any arguments, and node's Buffer returns a view of all its memory.
   const isPlatforms = isArray
     ? constructor === Array
     : typeof constructor === "function" && Object.getPrototypeOf(constructor) === Object.getPrototypeOf(Uint8Array);

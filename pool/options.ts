@@ -12,32 +12,32 @@ import { printError } from "./print.ts";
 import { openTrace } from "./trace.ts";
 
 /**
- * A module whose exported functions are tasks: its address, which `import.meta.resolve("./tasks.ts")` gives, or the address with what it
- * exports, as in `{ url: import.meta.resolve("./tasks.ts"), exports: tasks }` after `import * as tasks from "./tasks.ts"`.
+ * A module whose exported functions are tasks: its address, as `import.meta.resolve("./tasks.ts")` returns it, or the address together with
+ * its exports, as in `{ url: import.meta.resolve("./tasks.ts"), exports: tasks }` after `import * as tasks from "./tasks.ts"`.
  */
 export type TaskModule = string | URL | { url: string | URL; exports: Record<string, unknown> };
 
-/** What kind of thread runs tasks: see {@linkcode ProcessPoolOptions.backend}. */
+/** The kind of thread that runs tasks: see {@linkcode ProcessPoolOptions.backend}. */
 export type Backend = "worker" | "killable" | "inline";
 
 /** Options of {@linkcode ProcessPool}. */
 export interface ProcessPoolOptions {
   /**
-   * How many workers there are at the most. They are started as jobs need them.
+   * The greatest number of workers. They are started as jobs need them.
    *
    * @default {navigator.hardwareConcurrency}
    */
   maxWorkers?: number | undefined;
   /**
-   * The gate's permits: how many jobs may be admitted and not settled. Who submits one more waits.
+   * The gate's permits: how many jobs may be admitted but not yet settled. The next submission waits.
    *
    * @default {250 * maxWorkers, at least 1000}
    */
   queueSize?: number | undefined;
   /**
    * The task modules. Each worker loads them when it starts, before its first job, with the permissions of the thread that made the pool. A
-   * module that makes a pool and uses it when it is loaded, as a main module does, does so in each worker too: there put what is for the
-   * program alone under `if (import.meta.main)`, or the tasks into a module of their own.
+   * module that makes and uses a pool when it is loaded, as a main module does, would do so in each worker too: put code that only the
+   * program should run under `if (import.meta.main)`, or the tasks into a separate module.
    *
    * @default {[]}
    */
@@ -53,10 +53,10 @@ export interface ProcessPoolOptions {
   permissions?: Deno.PermissionOptions | undefined;
   /**
    * What runs tasks. `"worker"`: Web Workers, which start fastest. `"killable"`: workers of node:worker_threads, which can be stopped while
-   * they compute (but for loops that V8 never interrupts: docs/reliability.md); with `permissions` they read their task modules with these.
-   * `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied, closures work, and a task that computes
-   * holds up the program; an AsyncLocalStorage may have somebody else's store in a task, unless that is made by
-   * `AsyncLocalStorage.bind(task)`.
+   * they compute (except in loops that V8 never interrupts: docs/reliability.md); with `permissions` they also read their task modules with
+   * these permissions. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied, closures work, and a
+   * task that computes blocks the program; in a task, an AsyncLocalStorage may contain the store of another caller, unless the task is made
+   * by `AsyncLocalStorage.bind(task)`.
    *
    * @default {"worker", or "killable" for a pool with a jobTimeout or a memoryLimit}
    */
@@ -75,14 +75,15 @@ export interface ProcessPoolOptions {
    */
   initArgs?: readonly unknown[] | undefined;
   /**
-   * Runs once in every worker that is let go in an orderly way: idle, worn, or at shutdown. That worker counts until it is through.
+   * Runs once in every worker that is closed in an orderly way: when idle, after `maxJobsPerWorker` jobs, or at shutdown. The worker counts
+   * as one until it has finished.
    *
    * @default {undefined}
    */
   finalizer?: Task<[]> | TaskRef<[]> | undefined;
   /**
-   * How many jobs one worker runs at a time. More than one is of use to tasks that wait: they share their worker's thread, where one that
-   * computes holds up the others, though another worker may have nothing to do, and they share its fate.
+   * How many jobs one worker runs at a time. More than one helps tasks that wait. Such jobs share their worker's thread, where one that
+   * computes holds up the others even if another worker is idle, and they share its fate.
    *
    * @default {1}
    */
@@ -94,65 +95,65 @@ export interface ProcessPoolOptions {
    */
   maxJobsPerWorker?: number | undefined;
   /**
-   * How long a job may run, in milliseconds from its real start; for a map, each of its items. It then fails with a
+   * How long a job, or each item of a map, may run, in milliseconds from when a worker starts it. It then fails with a
    * {@linkcode JobTimeoutError} and is stopped as far as the backend can: with this option the default backend is `"killable"`.
    *
    * @default {Infinity}
    */
   jobTimeout?: number | undefined;
   /**
-   * How long a worker may take to load its modules and to run its initializer, in milliseconds, and how long it may take for its finalizer.
-   * One that is not ready by then is stopped and counts as one that could not start; one that is not closed is stopped and reported to
-   * `onError`. For as long as the calling thread is busy without a pause, no more than a tenth of this time is counted.
+   * How long a worker may take to load its modules and run its initializer, and how long to run its finalizer, in milliseconds. A worker
+   * that is not ready by then is stopped and counts as failed to start; one that has not closed is stopped and reported to `onError`. While
+   * the calling thread is busy without a pause, at most a tenth of this time is counted.
    *
    * @default {60000}
    */
   startTimeout?: number | undefined;
   /**
    * How much heap a worker may have, in MB: 16 to 65,536. The job that fills it fails with a {@linkcode MemoryLimitError}, and its worker
-   * is replaced; that is noticed within half a second. What typed arrays and ArrayBuffers hold is outside of the heap and does not count.
-   * One value of several times the limit may not be noticed, or end the whole program: docs/reliability.md tells more. Only the backend
+   * is replaced; that is noticed within half a second. The contents of typed arrays and ArrayBuffers lie outside the heap and do not count.
+   * A single value of several times the limit may go unnoticed, or end the whole program: see docs/reliability.md. Only the backend
    * `"killable"` can do this, and it is the default with this option; in a Web Worker a full heap ends the whole program.
    *
-   * @default {as much as V8 gives a program, some 4,000 as a rule}
+   * @default {V8's own limit, usually about 4,000}
    */
   memoryLimit?: number | undefined;
   /**
-   * How often a job is run again that was lost because its worker died or filled its heap. A job of its own `retries` goes by those.
+   * How often a job is run again after its worker died or filled its heap. A job's own `retries` take precedence.
    *
    * @default {0}
    */
   retries?: number | undefined;
   /**
-   * After how many milliseconds without a job a worker is let go; it is started again when there is need. An idle worker keeps the program
-   * alive, so this is how long a program lingers that forgot to shut its pool down. Infinity keeps workers for ever.
+   * After how many milliseconds without a job a worker is closed; another is started when needed. An idle worker keeps the program alive,
+   * so a program that forgot to shut its pool down lingers for this long. Infinity keeps workers forever.
    *
    * @default {3000}
    */
   idleTimeout?: number | undefined;
   /**
-   * Gets what has no future to go to: what a callback throws, the death of an idle worker, what a finalizer throws.
+   * Called with errors that belong to no future: what a callback or a finalizer throws, the death of an idle worker.
    *
    * @default {console.error}
    */
   onError?: ((error: unknown) => void) | undefined;
   /**
-   * Writes a trace that https://ui.perfetto.dev and chrome://tracing open: which worker ran which job when, how long that had waited, and how
-   * many waited when. It goes to a file, which needs the permission to write it and is this pool's alone until it is through, or to a stream
-   * of bytes, such as a file's `writable`, which is closed when the pool is through. It is written as the run goes on; what a stream does not
-   * take in time is held in memory.
+   * Writes a trace for https://ui.perfetto.dev and chrome://tracing: which worker ran which job when, how long each job had waited, and how
+   * many were waiting when. It goes to a file, which needs permission to write and belongs to this pool alone until the pool is done, or to
+   * a stream of bytes, such as a file's `writable`, which is closed when the pool is done. It is written as the run goes on; what a stream
+   * does not take in time is held in memory.
    *
    * @default {undefined}
    */
   trace?: string | URL | WritableStream<Uint8Array> | WritableStream<BufferSource> | undefined;
   /**
-   * Has the pool measure how long jobs wait and run, for `stats().measured`. It takes about half a microsecond a job of the calling thread.
+   * Whether to measure how long jobs wait and run, for `stats().measured`. It costs the calling thread about half a microsecond per job.
    *
    * @default {false}
    */
   measure?: boolean | undefined;
   /**
-   * Are told what happens, at once: what a trace and measurements are built on, for those of other kinds.
+   * Observers, which are told at once what happens in the pool. Traces and measurements are built on the same interface.
    *
    * @default {[]}
    */
@@ -167,7 +168,7 @@ export interface ResolvedOptions {
   /** Whether the modules may be imported on this thread. */
   mayImport: boolean;
   inline: boolean;
-  /** Whether results must have left the worker before the next item of a chunk begins: it may be killed. */
+  /** Whether a result must have left the worker before the next item of a chunk begins, as the worker may be killed. */
   eager: boolean;
   initializer: Task | TaskRef | undefined;
   initArgs: unknown[];
@@ -188,36 +189,38 @@ export interface ResolvedOptions {
   observers: PoolObserver[];
 }
 
-/** What the world looks like to a pool; simulations put another in its place. */
+/** What a pool needs of the outside world; the simulation replaces it. */
 export interface Environment {
   start?: StartThread | undefined;
   load?: (() => Promise<StartThread>) | undefined;
   clock: Clock;
 }
 
-/** The key under which a simulation gives a pool its {@linkcode Environment}. */
+/** The key under which the simulation passes a pool its {@linkcode Environment}. */
 export const ENVIRONMENT: unique symbol = Symbol("environment");
 
 /**
- * The default of `queueSize`: so many for each worker, and at least so many. Fewer, and with tiny jobs workers wait for the caller, which
- * hands out as many in a turn however many workers there are (at 30 a worker, the number of the model that this pool comes from, they wait
- * most of the time); more, and memory is held by jobs that wait, for no more speed: see `bench/queue_size.ts`.
+ * The default of `queueSize`: this many per worker, and at least this many in all. With fewer, workers with tiny jobs wait for the caller,
+ * which hands out as many in a turn however many workers there are (at 30 a worker, the number in the model for this pool, they wait most
+ * of the time). With more, waiting jobs hold memory and nothing is faster: see `bench/queue_size.ts`.
  */
 const QUEUE_SIZE_PER_WORKER = 250, LEAST_QUEUE_SIZE = 1000;
 
 /**
- * Shorter, and a pool that is used in bursts starts its workers again for each (15 to 60 ms); longer, and a program that forgot to shut its pool
- * down seems to hang.
+ * Shorter, and a pool that is used in bursts restarts its workers for each burst (15 to 60 ms); longer, and a program that forgot to shut
+ * its pool down seems to hang.
  */
 const IDLE_TIMEOUT = 3000;
 
-/** Shorter, and an initializer that loads a large model might be taken for one that hangs; longer, and a night may be lost to one that does. */
+/**
+ * Shorter, and an initializer that loads a large model might be taken for hung; longer, and a night may be lost to one that really hangs.
+ */
 const START_TIMEOUT = 60_000;
 
 /** No machine has room for so many threads; with far more, the default of `queueSize` would be no integer. */
 const MOST_WORKERS = 65_536;
 
-/** The claims of so many jobs take 12 MB a worker; nothing that is of use comes near. */
+/** The claims of this many jobs take 12 MB per worker; no sensible value comes near. */
 const MAX_JOBS_PER_WORKER = 1_000_000;
 
 const OPTIONS = [
@@ -244,7 +247,7 @@ const OPTIONS = [
 
 const ACTION = "create pool";
 
-/** What all threads of a pool have in common. */
+/** What the threads of a pool have in common. */
 interface ThreadOptions {
   modules: readonly string[];
   known: readonly KnownModule[];
@@ -333,7 +336,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const measurement = checks.boolean("measure", measure) ? new Measurement(resolved.clock) : undefined;
   const tasks = new TaskTable(resolved);
   for (const task of [resolved.initializer, resolved.finalizer]) if (task !== undefined) tasks.check(task);
-  // Last, as it creates a file, which is not to be there if anything else is wrong.
+  // Last, as it creates a file, which must not exist if anything else is wrong.
   const writer = trace === undefined ? undefined : openTrace(trace, resolved.onError);
   return { ...resolved, tasks, measurement, observers: [...given, measurement, writer].filter((each) => each !== undefined) };
 }
@@ -348,7 +351,7 @@ function resolveModule(given: unknown, index: number): KnownModule {
       `Cannot ${ACTION} as 'modules[${index}].exports' must be what the module exports: current value is ${show(exports)}`,
     );
   }
-  // On Windows a path begins as an address does, with a letter and a colon.
+  // On Windows a path begins like a URL, with a letter and a colon.
   if (!URL.canParse(url) || /^[a-z]:/i.test(String(url))) throw moduleError(index, url);
   return { url: new URL(url).href, exports: exports as Record<string, unknown> | undefined };
 }
@@ -360,7 +363,7 @@ function moduleError(index: number, value: unknown): TypeError {
   );
 }
 
-/** A copy now, so that what cannot be copied is refused before any worker starts. */
+/** Copies now, so that what cannot be copied is refused before any worker starts. */
 function copied(initArgs: unknown[]): unknown[] {
   try {
     return structuredClone(initArgs);
