@@ -1,18 +1,18 @@
-/** What a task can know of the job that it runs for. */
+/** What a task can know of its job. */
 export interface CurrentJob {
   /** The id of the job; for an item of a map its index. */
   id: string | number;
-  /** 1 for the first time that the job runs. */
+  /** Which run of the job this is, counted from 1. */
   attempt: number;
   /**
-   * Aborts when the job is cancelled by force, aborted or stopped for its timeout. On the backend `worker` the task then has a tenth of a
-   * second to end; on `killable` it is halted at once and hears nothing.
+   * Aborts when the job is cancelled by force, aborted, or stopped for its timeout. On the backend `worker` the task then has a tenth of a
+   * second to end; on `killable` it is halted at once and never sees the signal abort.
    */
   signal: AbortSignal;
 }
 
 /**
- * The job that the calling task runs for. A task that is sent by source cannot import this; it reads the same at
+ * The job of the calling task. A task that is sent as source text cannot import this; it finds the same at
  * `globalThis[Symbol.for("process-pool.job")]`.
  *
  * @returns The job; undefined outside of a task, and in a task after its first `await`.

@@ -1,8 +1,8 @@
 /**
- * What another executor needs that hands out this package's futures, such as one that runs jobs on other machines: it makes futures, settles
- * them, words its refusals as the pool does, and takes errors apart for the way. Who only runs jobs needs nothing of this.
+ * For other executors that hand out this package's futures, such as one that runs jobs on other machines: making and settling futures,
+ * wording refusals as the pool does, and encoding errors for transport. If you only run jobs, you need none of this.
  *
- * @example An executor whose jobs are done by somebody else
+ * @example An executor whose jobs are done elsewhere
  * ```ts
  * import { Job } from "@procpool/process-pool";
  * import { FutureMaker } from "@procpool/process-pool/executor";
@@ -43,8 +43,8 @@ export { encodeError } from "../worker/encode_error.ts";
 export type { ErrorMessage, Thrown, ValueMessage } from "../worker/protocol.ts";
 
 /**
- * Makes the futures of one executor, settles them, and calls their callbacks. A future is settled once; its callbacks are called once, after
- * that.
+ * Makes the futures of one executor, settles them, and calls their callbacks. A future is settled once; its callbacks are called once,
+ * after that.
  */
 export class FutureMaker {
   #callbacks: Callbacks;
@@ -52,7 +52,7 @@ export class FutureMaker {
   /**
    * Constructs a maker.
    *
-   * @param onError Gets what has no future to go to: what a callback throws.
+   * @param onError Called with errors that belong to no future: what a callback throws.
    */
   constructor(onError: (error: unknown) => void) {
     this.#callbacks = new Callbacks(realClock, onError);
@@ -63,7 +63,7 @@ export class FutureMaker {
    *
    * @typeParam R What the task returns, or what its promise resolves with.
    * @param job The job.
-   * @param control Tells whether the job runs, and cancels it. It is let go of when the future settles.
+   * @param control Tells whether the job runs, and cancels it. It is dropped when the future settles.
    * @returns The future, unsettled.
    */
   // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
@@ -72,22 +72,22 @@ export class FutureMaker {
   }
 
   /**
-   * Settles a future: wakes those who wait for it. No callback is called yet.
+   * Settles a future and wakes those who wait for it. No callback is called yet.
    *
    * @typeParam R What the task returns, or what its promise resolves with.
    * @param future The future: not settled before.
-   * @param outcome What came of its job.
+   * @param outcome How its job ended, and with what.
    */
   settle<R>(future: Future<R>, outcome: Outcome<R>): void {
     settleFuture(future, outcome.state, outcome.state === "finished" ? outcome.value : outcome.error);
   }
 
   /**
-   * Calls the job's `onDone`, if there is one, in its turn, and gives the job's permit back: before, so that `onDone` can submit, if nobody
-   * waits for it; else after; and if `onDone` returns a promise when that has settled.
+   * Calls the job's `onDone`, if there is one, in its turn, and gives the job's permit back: before the call, so that `onDone` can submit,
+   * if nobody waits for the permit; otherwise after it; and if `onDone` returns a promise, when that has settled.
    *
    * @param future The settled future.
-   * @param gate Where the job has a permit.
+   * @param gate The gate to which the job's permit belongs.
    */
   callOnDone(future: Future<unknown>, gate: Semaphore): void {
     const { onDone } = future.job;
@@ -113,7 +113,7 @@ export class FutureMaker {
     this.#callbacks.report(error);
   }
 
-  /** Resolves when no callback is at work. */
+  /** Resolves when no callback is running. */
   idle(): Promise<void> {
     return this.#callbacks.idle();
   }

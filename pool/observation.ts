@@ -3,58 +3,59 @@ import { InTurn } from "./callbacks.ts";
 import type { Ticket } from "./ticket.ts";
 
 /**
- * One job, or one chunk of a map, as observers see it. All times are in milliseconds of `performance.now()` on the thread of the pool; the two
- * that a worker takes are put on that scale, and lie between the moment when the job was sent and the one when the pool heard of its end.
+ * One job, or one chunk of a map, as observers see it. All times are in milliseconds of `performance.now()` on the pool's thread. The two
+ * that a worker takes, `started` and `ended`, are converted to that scale, and lie between the moments when the job was sent and when the
+ * pool heard of its end.
  */
 export interface ObservedJob {
-  /** The job's id; of a chunk, the index of its first item. */
+  /** The job's id; for a chunk, the index of its first item. */
   readonly id: string | number;
   /** The name of its task. */
   readonly task: string;
   /** How many items a chunk has; 1 for a job. */
   readonly items: number;
-  /** When it was submitted. A chunk is submitted when it has passed the gate: what holds a map back is that it reads no further. */
+  /** When it was submitted. A chunk is submitted when it has passed the gate: until then the map just reads no further. */
   readonly submitted: number;
   /** When it passed the gate; undefined until then. */
   readonly admitted: number | undefined;
-  /** When it was sent to a worker the last time; undefined before. */
+  /** When it was last sent to a worker; undefined before. */
   readonly sent: number | undefined;
   /** The worker that it was sent to. */
   readonly worker: number | undefined;
-  /** When the worker really started it; undefined if it has not, or if the run has not come to its end. */
+  /** When the worker actually started it; undefined if it has not, or while that run goes on. */
   readonly started: number | undefined;
-  /** When that run ended: the task was through, or its worker was. */
+  /** When that run ended, with the task or with its worker. */
   readonly ended: number | undefined;
-  /** How many runs of it there were. */
+  /** How many times it has run. */
   readonly runs: number;
   /** When it settled; undefined before. */
   readonly settled: number | undefined;
   /** How it settled; undefined before. */
   readonly state: SettledState | undefined;
-  /** What it failed with, or what it was cancelled for. */
+  /** What it failed with, or why it was cancelled. */
   readonly error: unknown;
-  /** How many of its items returned. This and the next three are 0 until it has settled; items of a chunk may each have ended in another way. */
+  /** How many of its items returned. This and the next three are 0 until it has settled; the items of a chunk may end in different ways. */
   readonly finished: number;
   /** How many of its items failed. */
   readonly failed: number;
   /** How many of its items were cancelled. */
   readonly cancelled: number;
-  /** How many of those that failed ran for longer than they may. */
+  /** How many of the failed ones exceeded their time limit. */
   readonly timedOut: number;
 }
 
-/** What becomes of a worker: the last four are its end. `stopped` is one that was stopped to end its job or its pool, or as it was stuck. */
+/** What becomes of a worker; the last four are its end. `stopped`: it was stopped to end its job or its pool, or because it was stuck. */
 export type WorkerChange = "starting" | "ready" | "closed" | "stopped" | "died" | "failed to start";
 
-/** How much there is at this moment. */
+/** How many jobs and workers there are at this moment. */
 export interface PoolLevels {
   /** Submissions that wait at the gate. */
   waiting: number;
-  /** Jobs that have passed the gate and that no worker has yet. */
+  /** Jobs that have passed the gate but have not been sent to a worker. */
   queued: number;
   /** Jobs that workers hold. */
   running: number;
-  /** Workers that start, run or close. */
+  /** Workers that are starting, running or closing. */
   workers: number;
 }
 
@@ -68,16 +69,16 @@ export interface ObservedPool {
   readonly queueSize: number;
   /** When the pool was made, in milliseconds of `performance.now()`. */
   readonly opened: number;
-  /** How much there is at this moment. */
+  /** How many jobs and workers there are at this moment. */
   levels(): PoolLevels;
 }
 
 /**
- * Is told what happens in a pool, at once and on the pool's thread: traces, statistics and metrics are made of that. All methods may be
- * left out. What one of them throws, or its promise rejects with, goes to the pool's `onError`; the pool goes on.
+ * Is told what happens in a pool, at once and on the pool's thread: the basis for traces, statistics and metrics. All methods are optional.
+ * What one of them throws, or its promise rejects with, goes to the pool's `onError`; the pool goes on.
  *
- * A job is told of in this order: `submitted`; then `refused`, or `admitted`; `sent`, which comes again if the job came back without having
- * started; `retried` if a run of it was not the last; and `settled`.
+ * The events of a job come in this order: `submitted`; then `refused` or `admitted`; `sent`, again if the job came back without having
+ * started; `retried` after each run that is not the last; and `settled`.
  *
  * @example How long each job waited, and how long it ran
  * ```ts
@@ -101,28 +102,28 @@ export interface ObservedPool {
 export interface PoolObserver {
   /** The pool was made. */
   opened?(pool: ObservedPool): void;
-  /** A job was submitted: called within `submit`, `trySubmit` or `run`, where the caller's context is the current one. */
+  /** A job was submitted: called within `submit`, `trySubmit` or `run`, in the caller's context. */
   submitted?(job: ObservedJob): void;
-  /** It was not admitted, as the pool closed or its signal aborted while it waited at the gate. Nothing more is told of it. */
+  /** It was not admitted, as the pool closed or its signal aborted while it waited at the gate. This is its last event. */
   refused?(job: ObservedJob, error: unknown): void;
   /** It has passed the gate. */
   admitted?(job: ObservedJob): void;
   /** It was sent to a worker. */
   sent?(job: ObservedJob): void;
-  /** A run of it has ended, `started` and `ended` say when, and it is sent again. */
+  /** A run of it has ended, as `started` and `ended` tell, and it is sent again. */
   retried?(job: ObservedJob): void;
   /**
-   * It has settled. `started` and `ended` are those of its last run. If it settles while observers are told of the end of another job, as one of
-   * them cancels it, they are told of it after that.
+   * It has settled. `started` and `ended` are those of its last run. If an observer cancels it when told of the end of another job, this is
+   * called after all observers have been told of that one.
    */
   settled?(job: ObservedJob): void;
-  /** Something became of a worker; the reason is there if it died, was stopped or could not be started. */
+  /** A worker changed its state. There is a reason if it died, was stopped or could not be started. */
   worker?(worker: number, change: WorkerChange, reason: string | undefined): void;
-  /** The pool is through: called once. `shutdown()` and `terminate()` wait for what this returns. */
+  /** The pool is done: called once. `shutdown()` and `terminate()` wait for what this returns. */
   closed?(): void | PromiseLike<void>;
 }
 
-/** The one {@linkcode ObservedJob}; it is changed as the job goes on. */
+/** The implementation of {@linkcode ObservedJob}; it changes as the job goes on. */
 export class JobRecord implements ObservedJob {
   readonly id: string | number;
   readonly items: number;
@@ -154,16 +155,16 @@ export class JobRecord implements ObservedJob {
   }
 }
 
-/** Who wants to be told of what: of each job there is something to tell several times, and most observers want little of it. */
+/** The observers of each event: every job has several events, and most observers want few of them. */
 type Listeners = { [K in Exclude<keyof PoolObserver, "closed">]-?: PoolObserver[] };
 
-/** Takes the times of what happens in a pool that is observed, and tells its observers. A pool that is not has none of these. */
+/** Takes the times of what happens in a pool, and tells its observers. A pool without observers has none of these. */
 export class Observation {
   #observers: readonly PoolObserver[];
   #listeners: Listeners;
   #clock: () => number;
   #report: (error: unknown) => void;
-  /** The time that was read last, in this turn; undefined when there was none. */
+  /** The time that was last read in this turn, if any. */
   #latest: number | undefined;
   #ends = new InTurn();
   #closed: Promise<void> | undefined;
@@ -190,7 +191,7 @@ export class Observation {
     this.#tell(this.#listeners.opened, (observer) => observer.opened!({ ...pool, opened }));
   }
 
-  /** `items` is the number of a chunk's. */
+  /** `items` is the number of items of a chunk. */
   submitted(ticket: Ticket, items = 1): void {
     const job = ticket.observed = new JobRecord(ticket.id, ticket.func, { items, submitted: this.#now() });
     const { submitted } = this.#listeners;
@@ -213,7 +214,7 @@ export class Observation {
     if (job === undefined) return;
     if (job.started !== undefined) {
       this.#tell(this.#listeners.retried, (observer) => observer.retried!(job));
-      // One of them has ended it.
+      // An observer has ended it.
       if (job.state !== undefined) return;
       job.started = job.ended = undefined;
     }
@@ -223,7 +224,7 @@ export class Observation {
     if (sent.length > 0) this.#tell(sent, (observer) => observer.sent!(job));
   }
 
-  /** A worker is through with a job that it had started, or is no more. The times are as the worker noted them; 0 for what it has not. */
+  /** A run of a job has ended, or its worker has. The times are as the worker noted them; 0 for one that it did not note. */
   ran({ observed: job }: Ticket, started: number, ended: number): void {
     if (job === undefined) return;
     const now = this.#now();
@@ -249,7 +250,7 @@ export class Observation {
     this.#tell(this.#listeners.worker, (observer) => observer.worker!(worker, change, reason));
   }
 
-  /** Tells observers that the pool is through, once, however often it is ended. Never rejects. */
+  /** Tells observers that the pool is done, once, however often it is ended. Never rejects. */
   async closed(): Promise<void> {
     await (this.#closed ??= this.#close());
   }
@@ -269,7 +270,7 @@ export class Observation {
     return this.#latest = this.#clock();
   }
 
-  /** The time, for what follows from something whose time was just read: reading it takes longer than all else that is done here. */
+  /** The time, for what follows from something whose time was just read: reading the clock takes longer than everything else here. */
   #justNow(): number {
     return this.#latest ?? this.#now();
   }

@@ -76,7 +76,7 @@ export interface ProcessPoolOptions {
   initArgs?: readonly unknown[] | undefined;
   /**
    * Runs once in every worker that is closed in an orderly way: when idle, after `maxJobsPerWorker` jobs, or at shutdown. The worker counts
-   * as one until it has finished.
+   * as one until then.
    *
    * @default {undefined}
    */

@@ -2,7 +2,7 @@ import { Checks, isIterable, show } from "./checks.ts";
 
 /** What {@linkcode endProgram} ends: a pool. */
 export interface Closable {
-  /** Lets go of everything within a time, in milliseconds. */
+  /** Closes within a time, in milliseconds. */
   shutdown(options: { cancelPending: boolean; timeout: number }): Promise<void>;
   /** Tells how many workers could not be stopped. */
   stats(): { unstoppable: number };
@@ -11,33 +11,33 @@ export interface Closable {
 /** Options of {@linkcode endProgram}. */
 export interface EndProgramOptions {
   /**
-   * What the program exits with: 0 to 255.
+   * The program's exit code: 0 to 255.
    *
    * @default {Deno.exitCode}
    */
   exitCode?: number | undefined;
   /**
-   * How long jobs that run may take to finish, in milliseconds; those that have not started are cancelled.
+   * How long running jobs may take to finish, in milliseconds; those that have not started are cancelled.
    *
    * @default {1000}
    */
   timeout?: number | undefined;
 }
 
-/** Of a larger one the platform takes the last eight bits: 256 would pass for success. */
+/** The platform only keeps the last eight bits of a larger one: 256 would pass for success. */
 const MOST_EXIT_CODE = 255;
 
 /** Shorter, and jobs that are about to finish are lost; longer, and Ctrl-C seems to do nothing. */
 const TIMEOUT = 1000;
 
 /**
- * Ends the program, whatever its pools' workers do: shuts the pools down, terminating them when the time is over, and exits. A worker that could
- * not be stopped, which would keep the program alive for ever, ends with it.
+ * Ends the program, whatever its pools' workers are doing: shuts the pools down, terminating them when the time is over, and exits. A
+ * worker that cannot be stopped, and would keep the program alive forever, ends with it.
  *
  * @param pools What to shut down first.
  * @param options The exit code, and how long jobs may take.
  *
- * @throws {TypeError} If the pools are not iterable, or an option is of the wrong type; a RangeError if it is of the wrong size.
+ * @throws {TypeError} If the pools are not iterable, or an option is of the wrong type; a RangeError if a number is out of its range.
  *
  * @example After a run that may have left a worker burning
  * ```ts ignore

@@ -1,5 +1,5 @@
 /**
- * What task modules may want to import: they load nothing else of the pool then.
+ * What task modules may want to import, without loading anything else of the pool.
  *
  * ```ts
  * import { currentJob, move } from "@procpool/process-pool/task";
