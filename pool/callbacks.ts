@@ -1,15 +1,14 @@
 import { type Semaphore, takePermit } from "../semaphore.ts";
 import type { Clock } from "./clock.ts";
 
-/** Where errors go that have no future to go to. */
+/** Called with errors that belong to no future. */
 export type OnError = (error: unknown) => void;
 
 /**
- * Calls one thing after another, and none within another: what is called may lead to the next call, thousands of times, and the stack is
- * too small for each to be within the one before.
+ * Runs calls one after another, never nested: one call may lead to the next, thousands of times, and nested they would overflow the stack.
  */
 export class InTurn {
-  /** What is being called, and what is to be called after it. */
+  /** The running call, and those that follow. */
   #calls: (() => void)[] | undefined;
 
   call(call: () => void): void {
@@ -24,7 +23,7 @@ export class InTurn {
 }
 
 /**
- * Calls the callbacks of a pool's futures: one object a pool. It knows how many of them are still at work, so that `shutdown()` can wait for
+ * Calls the callbacks of a pool's futures: one object per pool. It knows how many are still running, so that `shutdown()` can wait for
  * them, and reports what they throw when nobody else would hear of it.
  */
 export class Callbacks {
@@ -39,7 +38,7 @@ export class Callbacks {
     this.#onError = onError;
   }
 
-  /** Resolves when no callback is at work. */
+  /** Resolves when no callback is running. */
   idle(): Promise<void> {
     if (this.#pending === 0) return Promise.resolve();
     return new Promise((resolve) => this.#waiting.push(resolve));
@@ -54,12 +53,15 @@ export class Callbacks {
     }
   }
 
-  /** Calls this, and after it what comes meanwhile: a callback may cancel thousands of jobs, each with a callback that does the same. */
+  /**
+   * Runs this call, and after it those that come meanwhile: a callback may cancel thousands of jobs, each with a callback that does the
+   * same.
+   */
   inTurn(call: () => void): void {
     this.#turns.call(call);
   }
 
-  /** Calls a job's `onDone`. The promise, if there is one, resolves when the callback is through, and never rejects. */
+  /** Calls a job's `onDone`. If it is asynchronous, the returned promise resolves when it has finished, and never rejects. */
   callOnDone(callback: () => unknown): Promise<void> | undefined {
     try {
       const outcome = callback();
@@ -72,9 +74,9 @@ export class Callbacks {
   }
 
   /**
-   * Calls a job's `onDone` in its turn, and gives the job's permit back. If nobody waits at the gate that is before the call, so that
-   * `onDone` can submit; a promise that it returns takes the permit again, if nothing came in. Else it is after the call, or when that
-   * promise has settled.
+   * Calls a job's `onDone` in its turn, and gives the job's permit back. If nobody waits at the gate, that happens before the call, so that
+   * `onDone` can submit; a promise that it returns takes the permit again, unless that is gone. Otherwise it happens after the call, or
+   * when that promise has settled.
    */
   callOnDoneWithPermit(callback: () => unknown, gate: Semaphore): void {
     let free = releaseUnawaited(gate);
@@ -87,7 +89,7 @@ export class Callbacks {
     });
   }
 
-  /** Prepares a callback whose outcome becomes a promise's: the promise, and what calls the callback. */
+  /** Prepares a callback: returns a promise that settles as the callback does, and the function that calls it. */
   prepare<T>(callback: () => T | PromiseLike<T>): { promise: Promise<T>; call: () => void } {
     let settle: (outcome: Promise<T>) => void;
     const promise = new CallbackPromise<T>((resolve) => settle = resolve);
@@ -99,7 +101,7 @@ export class Callbacks {
     return { promise, call };
   }
 
-  /** A rejection that is not handled within a turn of the event loop counts as unhandled on the platform; it does so here. */
+  /** As on the platform, a rejection counts as unhandled if nobody has handled it within a turn of the event loop. */
   #reportUnlessUsed(promise: CallbackPromise<unknown>, error: unknown): Promise<void> | void {
     if (promise.used) return;
     return new Promise((resolve) => {
@@ -126,8 +128,8 @@ function releaseUnawaited(gate: Semaphore): boolean {
 }
 
 /**
- * A promise that knows whether anybody has looked at it. It has to be a subclass: `await` looks into a plain promise without calling `then`.
- * What it rejects with counts as handled, since {@linkcode Callbacks} reports it where nobody else does.
+ * A promise that knows whether anyone uses it. It has to be a subclass: `await` reads a plain promise without calling `then`. Its rejection
+ * counts as handled, since {@linkcode Callbacks} reports it if nobody else does.
  */
 class CallbackPromise<T> extends Promise<T> {
   used = false;
@@ -154,7 +156,7 @@ async function attempt<T>(callback: () => T | PromiseLike<T>): Promise<T> {
   return await callback();
 }
 
-/** Whether it is a promise, or something like one. */
+/** Whether a value is a promise, or acts like one. */
 export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
 }

@@ -4,20 +4,20 @@ import type { Slot } from "../worker/slot.ts";
 import { JobTicket, type SettledCounts } from "./ticket.ts";
 
 /**
- * Buffers of so many bytes together are copied as fast as they are moved, since the memory that workers share with their caller has room
- * for them. More would go by a message, which copies more slowly than it moves.
+ * Buffers of up to this many bytes together are copied as fast as they are moved, since they fit into the memory that a worker shares with
+ * its caller. More would go by a message, which copies more slowly than it moves.
  */
 const CHEAP_TO_COPY = 2 ** 18;
 
 /** The record of a job with arguments that are to be moved. */
 export class MovingTicket extends JobTicket {
-  /** The arguments, once what was to be moved is in no other hands. */
+  /** The arguments, once the ticket owns what was to be moved. */
   #own: readonly unknown[] | undefined;
-  /** Why it cannot be. */
+  /** Why it could not take ownership. */
   #failure: { error: unknown } | undefined;
-  /** Memory that is of no more use when the job has settled. */
+  /** Memory that can be used again when the job has settled. */
   #spare: ArrayBuffer | undefined;
-  /** The slot for which it was taken over, which may use that. */
+  /** The slot that it was taken over for, which may use that memory. */
   #slot: Slot | undefined;
 
   override get transfer(): readonly Transferable[] {
@@ -29,8 +29,8 @@ export class MovingTicket extends JobTicket {
   }
 
   /**
-   * Takes what is to be moved into its own hands, if that is cheap to copy: it is gone for the caller then, and the job is like others,
-   * which can be sent ahead and taken back, and outlive a worker that never started them. False if it is to be moved to the worker.
+   * Takes ownership of what is to be moved, if that is cheap to copy: the caller no longer has it, and the job is like others, which can be
+   * sent ahead and taken back, and outlive a worker that never started them. False if it is to be moved to the worker.
    */
   override takeOver(slot: Slot): boolean {
     const { transfer } = this;
@@ -49,7 +49,8 @@ export class MovingTicket extends JobTicket {
     const args = this.allArgs;
     const [buffer] = transfer;
     const [object, another] = args.filter((arg) => typeof arg === "object" && arg !== null);
-    // Most have a buffer, or all bytes of one, and nothing else that could refer to it. That case takes less than a tenth of the time.
+    // Usually there is one buffer, or a view of all of it, and nothing else that could refer to it. That case takes less than a tenth of
+    // the time.
     if (transfer.length === 1 && another === undefined && !buffer!.resizable && !buffer!.detached) {
       const isAll = object instanceof Uint8Array && object.buffer === buffer && object.length === buffer!.byteLength;
       if (isAll || object === buffer) {
@@ -67,13 +68,13 @@ export class MovingTicket extends JobTicket {
   }
 
   override message(run: number, task: TaskMessage): RunMessage {
-    // Deno has taken what was to be moved although it has failed: to send it would fail for that.
+    // Deno has detached what was to be moved although the move failed, so sending it would fail for that reason instead.
     if (this.#failure !== undefined) throw this.#failure.error;
     return super.message(run, task);
   }
 }
 
-/** How many bytes these are together; infinitely many if some are no buffers, or one is there twice, which is refused where it is moved. */
+/** The total size in bytes; Infinity if some are not buffers, or one is listed twice, which is refused when it is moved. */
 function sizeOf(transfer: readonly Transferable[]): number {
   let size = new Set(transfer).size === transfer.length ? 0 : Infinity;
   for (const each of transfer) size += each instanceof ArrayBuffer ? each.byteLength : Infinity;

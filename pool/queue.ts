@@ -1,4 +1,4 @@
-/** A place in a {@linkcode Queue}; whoever holds it can leave the queue at once, from anywhere in it. */
+/** A place in a {@linkcode Queue}; whoever holds it can leave the queue from anywhere in constant time. */
 export interface Place<T> {
   readonly value: T;
   /** The neighbours; undefined while it is in no queue. */
@@ -7,8 +7,8 @@ export interface Place<T> {
 }
 
 /**
- * A first-in, first-out queue that can be left from the middle. It is a ring of places around a sentinel, so that joining, leaving and
- * serving take the same few steps however long it is: a million submitters under one `Promise.all` wait here, and any of them may be aborted.
+ * A first-in, first-out queue that can be left from the middle. It is a doubly linked ring with a sentinel, so joining, leaving and serving
+ * take constant time: a million submitters under one `Promise.all` wait here, and any of them may be aborted.
  */
 export class Queue<T> {
   #ends: Place<T>;
@@ -24,7 +24,7 @@ export class Queue<T> {
     return this.#size;
   }
 
-  /** The value that is served next. */
+  /** The value that comes next. */
   get first(): T | undefined {
     return this.#ends.after!.value as T;
   }
@@ -34,12 +34,12 @@ export class Queue<T> {
     return this.join(placeOf(value));
   }
 
-  /** Joins at the end with a place of one's own, which is in no queue. */
+  /** Joins at the end with the caller's place, which must be in no queue. */
   join(place: Place<T>): Place<T> {
     return this.#insert(place, this.#ends.before!, this.#ends);
   }
 
-  /** Joins in front of everybody, with a place of one's own: for what was served already and came back through no fault of its own. */
+  /** Joins at the front with the caller's place: for what was served already and came back through no fault of its own. */
   joinFront(place: Place<T>): Place<T> {
     return this.#insert(place, this.#ends, this.#ends.after!);
   }
@@ -51,7 +51,7 @@ export class Queue<T> {
     return place.value;
   }
 
-  /** Leaves the queue; false if that happened before. */
+  /** Leaves the queue; false if the place has left already. */
   remove(place: Place<T>): boolean {
     const { before, after } = place;
     if (before === undefined) return false;
@@ -62,7 +62,7 @@ export class Queue<T> {
     return true;
   }
 
-  /** Empties the queue; who was in it, in order. */
+  /** Empties the queue and returns its values in order. */
   clear(): T[] {
     const values: T[] = [];
     while (this.#size > 0) values.push(this.shift()!);

@@ -29,40 +29,40 @@ export interface SettledCounts {
   cancelled: number;
 }
 
-/** What a worker answers about a job, when that is its end and it has not returned. */
+/** What a worker answers about a job other than that it returned. */
 export type Answer = Extract<FromWorker, { type: "threw" }> | ItemsMessage;
 
-/** Makes of something thrown in a worker what is thrown here. */
+/** Turns what was thrown in a worker into what is thrown here. */
 export type Decode = (thrown: Thrown) => unknown;
 
-/** The pool's record of one job, or one chunk of a map: where it is, and what to do when it settles. It is its own place in a queue. */
+/** The pool's record of one job, or of one chunk of a map: where it is, and what to do when it settles. It is its own place in a queue. */
 export abstract class Ticket implements Place<Ticket> {
   abstract readonly id: string | number;
   abstract readonly func: Task | TaskRef;
-  /** How its task reaches a worker, if that was known when it was submitted. */
+  /** Its task as a message, if that was known when it was submitted. */
   readonly task: TaskMessage | undefined;
   before: Place<unknown> | undefined;
   after: Place<unknown> | undefined;
-  /** Once it has passed the gate it is in the queue, in a slot, or, settled, in neither. */
+  /** The slot that holds it. Once past the gate it is in the queue, in a slot, or, settled, in neither. */
   slot: Slot | undefined;
   /** The number under which its slot knows it. */
   run = 0;
   /** How many jobs its slot had sent before it. */
   sentAs = 0;
-  /** How often a worker was stopped that did not take it up. */
+  /** How many workers were stopped because they did not take it up. */
   declare neglected: number;
-  /** How many workers in a row have died when they read it. */
+  /** How many workers in a row have died while reading it. */
   declare unread: number;
   settled = false;
   /** Whether the watchdog counts it. */
   declare watched: boolean;
-  /** What observers see of it, if there are any. */
+  /** What observers see of it; undefined without observers. */
   declare observed: JobRecord | undefined;
   /** Stops listening to the signal that may abort it. */
   declare stopListening: (() => void) | undefined;
 
   static {
-    // Few tickets have other values than these: so most do without the five fields, and are smaller by a fifth.
+    // As few tickets have other values than these, the defaults are on the prototype: without the five fields a ticket is a fifth smaller.
     Object.assign(this.prototype, { neglected: 0, unread: 0, watched: false, observed: undefined, stopListening: undefined });
   }
 
@@ -83,18 +83,19 @@ export abstract class Ticket implements Place<Ticket> {
     return taskName(this.func);
   }
 
-  /** Which run of it this is, or will be, counted from 1; for a chunk, of the item that is next. */
+  /** Which run this is, or will be, counted from 1; for a chunk, of its next item. */
   abstract readonly attempt: number;
 
   /** How long it may run, in ms; for a chunk, each of its items. */
   abstract readonly timeout: number;
 
   /**
-   * Whether the worker runs this item, counted from 1, and all that it finished before has arrived. If not, it has just finished something.
+   * Whether the worker is running this item, counted from 1, and everything that it finished before has arrived. If not, it has just
+   * finished something.
    */
   abstract isAt(item: number): boolean;
 
-  /** Whether items are on their way that its worker has finished, if the one that it started last is this, counted from 1. */
+  /** Whether finished items are on their way, given the item that its worker started last, counted from 1. */
   hasUnread(_item: number): boolean {
     return false;
   }
@@ -102,61 +103,64 @@ export abstract class Ticket implements Place<Ticket> {
   /** What errors call this item, counted from 1. */
   abstract idOf(item: number): string | number;
 
-  /** The error of one that is cancelled. */
+  /** The error for cancelling it. */
   cancelled(cause: unknown): JobCancelledError {
     const message = `Cancelled job ${show(this.id)} (task ${show(this.name)})`;
     return new JobCancelledError(message, { jobId: this.id, taskName: this.name, cause });
   }
 
-  /** Why this item, counted from 1, cannot be sent: what the platform says could as well be about a result. What a getter has thrown is left as it is. */
+  /**
+   * The error for an item, counted from 1, that cannot be sent. The platform's own message could as well be about a result. What a getter
+   * has thrown is left unchanged.
+   */
   protected unsendable(error: unknown, item: number): unknown {
     if (!(error instanceof DOMException) || error.name !== "DataCloneError") return error;
     const job = `job ${show(this.idOf(item))} (task ${show(this.name)})`;
     return new DOMException(`Cannot send ${job} as its arguments cannot be copied or moved: ${error.message}`, error.name);
   }
 
-  /** Notes how each of its items has ended, if it settles like this. */
+  /** Counts how its items have ended, if it settles with this outcome. */
   abstract countItems(outcome: Outcome<unknown>, record: JobRecord): void;
 
-  /** What is moved to the worker. */
+  /** What is moved to the worker instead of copied. */
   get transfer(): readonly Transferable[] {
     return [];
   }
 
-  /** Takes what is to be moved into its own hands, if that may as well be copied on its way to this slot; false if it is to be moved. */
+  /** Takes ownership of what is to be moved, if it can be copied to this slot as cheaply; false if it is to be moved. */
   takeOver(_slot: Slot): boolean {
     return false;
   }
 
-  /** What aborts it. */
+  /** The signal that aborts it. */
   get signal(): AbortSignal | undefined {
     return undefined;
   }
 
-  /** Its arguments, if it is a job that has not been run before and has nothing else that is to be sent. */
+  /** Its arguments, if it is a job that has not run before and nothing else needs to be sent. */
   abstract readonly mereArgs: readonly unknown[] | undefined;
 
-  /** Its arguments, if it is a mere call: there is nothing else to be sent or looked after, and its task is known. */
+  /** Its arguments, if it is a mere call: nothing else needs to be sent or watched, and its task is known. */
   callArgs: readonly unknown[] | undefined;
 
-  /** The message that has a worker run it. */
+  /** The message that makes a worker run it. */
   abstract message(run: number, task: TaskMessage): RunMessage;
 
-  /** Takes an answer. The outcome, if that settles it; else it goes on, or, if it has left its worker, runs again. */
+  /** Takes an answer. Returns the outcome if that settles it; otherwise it goes on, or, if it has left its worker, runs again. */
   abstract answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined;
 
-  /** It cannot be sent, as something in it cannot be copied. The outcome, or undefined if the rest of it can be sent now. */
+  /** Called if it cannot be sent, as something in it cannot be copied. Returns the outcome, or undefined if the rest can be sent now. */
   abstract refused(error: unknown): Outcome<unknown> | undefined;
 
-  /** It never starts, since workers die of it. The outcome, or undefined if the rest of it can still be run. */
+  /** Called if it never starts, since workers die of reading it. Returns the outcome, or undefined if the rest can still be run. */
   abstract lostUnread(errorOf: ErrorOf): Outcome<unknown> | undefined;
 
-  /** Its worker died when this of its items would have been the next. The outcome, or undefined if the rest of it can still be run. */
+  /** Called if its worker died when `nextItem` was its next item. Returns the outcome, or undefined if the rest can still be run. */
   abstract lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined;
 
   /**
-   * Settles a mere call with what it returned; counting it, and giving its permit back, is left to the caller. False, and nothing is done,
-   * if there are callbacks.
+   * Settles a mere call with what it returned; the caller has to count it and to give its permit back. Does nothing and returns false if
+   * there are callbacks.
    */
   fulfil(_value: unknown): boolean {
     return false;
@@ -165,12 +169,12 @@ export abstract class Ticket implements Place<Ticket> {
   /** Hands over the outcome and counts it; no callback is called yet. */
   abstract settle(outcome: Outcome<unknown>, counts: SettledCounts): void;
 
-  /** Whether somebody is to be called back. */
+  /** Whether there are callbacks to call. */
   get hasCallbacks(): boolean {
     return false;
   }
 
-  /** Calls what holds the permit until it is through; undefined if there is nothing of the kind. */
+  /** Calls the job's `onDone`, which may hold the permit; undefined if it has none. */
   abstract onDone: (() => unknown) | undefined;
 
   /** Calls the other callbacks. */
@@ -178,23 +182,23 @@ export abstract class Ticket implements Place<Ticket> {
 }
 
 /**
- * A job fails when so many workers in a row have died as they read it. Fewer, and it may pay for what another job left in the heap; more,
- * and each costs a worker, and half a second where a heap is filled.
+ * A job fails when this many workers in a row have died while reading it. Fewer, and it may pay for what another job left in the heap;
+ * more, and each costs a worker, and half a second where a heap is filled.
  */
 export const MOST_UNREAD = 3;
 
-/** Makes the error of a job, or of an item, that was run so many times. */
+/** Makes the error of a job, or of an item, that was run `attempts` times. */
 export type ErrorOf = (id: string | number, attempts: number) => LossError;
 
-/** What the pool says of a run that was lost. A task may throw such errors too, those of a pool of its own. */
+/** The pool's error for a run that was lost. A task may throw such errors too, from a pool of its own. */
 type LossError = WorkerDiedError | MemoryLimitError | JobTimeoutError;
 
-/** Whether the worker has ended, and not by a limit of time. */
+/** Whether the worker died, rather than being stopped for a time limit. */
 export function isDeath(error: LossError): boolean {
   return !(error instanceof JobTimeoutError);
 }
 
-/** The error of the last run, which was lost, with those of earlier ones in its cause. */
+/** Adds the errors of earlier runs to the cause of the last one's. */
 export function listCauses(error: LossError, earlier: unknown[]): LossError {
   if (earlier.length === 0) return error;
   const causes = error.cause === undefined ? earlier : [...earlier, error.cause];
@@ -204,17 +208,17 @@ export function listCauses(error: LossError, earlier: unknown[]): LossError {
 
 /** What a ticket needs of its pool. */
 export interface TicketOwner {
-  /** How long a job may run that does not say it itself, in ms. */
+  /** How long a job without a `timeout` may run, in ms. */
   jobTimeout: number;
-  /** How often a job is run again that does not say it itself. */
+  /** How often a job without `retries` is run again. */
   retries: number;
   /** Where errors are reported. */
   callbacks: Callbacks;
-  /** Lets in one that has a permit; throws, and the permit is back, if the pool takes none. */
+  /** Admits a ticket that has a permit. If the pool refuses it, this gives the permit back and throws. */
   admit(ticket: JobTicket): void;
-  /** One that waited at the gate was refused. */
+  /** A ticket that waited at the gate was refused. */
   refused(ticket: JobTicket, error: unknown): void;
-  /** Cancels what has not started, or, with `force`, what runs; false if it does not. */
+  /** Cancels a ticket that has not started, or, with `force`, even one that runs. Returns whether it did. */
   cancel(ticket: Ticket, error: unknown, force: boolean): boolean;
 }
 
@@ -224,28 +228,28 @@ type Reject = (reason: unknown) => void;
 const NOTHING: readonly never[] = [];
 
 /**
- * The record of a job, from its submission on, and the pool's hand on its future. Of a call whose caller wants nothing but the result it is
- * all that there is beside that promise: a million of them may wait at the gate under one `Promise.all`.
+ * The record of a job, from its submission on, and the control of its future. For a call whose caller wants only the result, nothing else
+ * is allocated but that promise: a million of them may wait at the gate under one `Promise.all`.
  */
 export class JobTicket extends Ticket implements FutureControl, Waiter {
   readonly id: string | number;
   readonly func: Task | TaskRef;
   readonly #owner: TicketOwner;
   #future: Future<unknown> | undefined;
-  /** Settle the promise of the result, or, while the ticket waits for a permit for `submit`, that of the future. */
+  /** Settle the promise of the result, or, while a `submit` waits for a permit, the promise of the future. */
   #resolve: Resolve | undefined;
   #reject: Reject | undefined;
-  /** Whether they are those of the result. */
+  /** Whether they settle the result's. */
   declare wantsResult: boolean;
-  /** Undefined for a call. */
+  /** Undefined for a mere call. */
   declare private job: Job<never[], unknown> | undefined;
-  /** The arguments, where they are not those of a call that is all that there is to be sent. */
+  /** The arguments, unless they are in `callArgs`. */
   declare private args: readonly unknown[];
-  /** What came of earlier runs. */
+  /** The errors of earlier runs. */
   declare private failures: unknown[] | undefined;
 
   static {
-    // As above: few have others.
+    // Defaults on the prototype, as above.
     Object.assign(this.prototype, { wantsResult: true, job: undefined, args: NOTHING, failures: undefined });
   }
 
@@ -267,13 +271,13 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     if (job.onDone !== undefined) this.#future = this.future;
   }
 
-  /** The job's future. It has to be asked for before the job settles. */
+  /** The job's future. It must be first asked for before the job settles. */
   get future(): Future<unknown> {
     const { id, func } = this;
     return this.#future ??= makeFuture(this.job ?? { id, func, args: this.ownArgs }, this, this.#owner.callbacks);
   }
 
-  /** A promise of the result, or, while the ticket waits for a permit for `submit`, of the future. Once. */
+  /** Makes the promise of the result, or, if a `submit` waits for a permit, of the future. To be called once. */
   promise<T>(): Promise<T> {
     return promiseOf<T, JobTicket>(this, JobTicket.#takeResolvers);
   }
@@ -347,7 +351,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     return this.failures === undefined && this.transfer.length === 0 ? this.allArgs : undefined;
   }
 
-  /** Those of the job, and its kwargs. */
+  /** The job's `args` and `kwargs`. */
   protected get allArgs(): readonly unknown[] {
     const kwargs = this.job?.kwargs;
     return kwargs === undefined ? this.ownArgs : [...this.ownArgs, kwargs];
@@ -381,7 +385,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     return { state: "failed", error: listCauses(error, this.failures ?? []) };
   }
 
-  /** Whether it is to run again after this error: as `retryIf` says, or, without that, as the rule is for such errors. */
+  /** Whether it is to run again after this error: as `retryIf` says, or, without that, as is the default for such errors. */
   private runsAgain(error: unknown, asARule: boolean): boolean {
     const retries = this.job?.retries ?? this.#owner.retries;
     const failures = this.failures ?? [];
