@@ -1,17 +1,17 @@
 /**
- * Checks of what callers give, in one wording: what was attempted, what is needed, what was given. The wrong type is a TypeError, the wrong
- * size a RangeError.
+ * Argument checks with uniform messages: what was attempted, what is needed, what was given. A wrong type is a TypeError, a number out of
+ * range a RangeError.
  *
  * @module
  */
 
-/** The longest delay that a timer of the platform takes; longer ones it runs at once. */
+/** The longest delay that the platform's timers accept; with a longer one they fire at once. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
-/** How much heap a worker may be given, in MB. With less V8 may abort the program when a worker starts; more it does not take. */
+/** How much heap a worker may be given, in MB. With less, V8 may abort the program when a worker starts; it does not accept more. */
 export const MEMORY_LIMITS = { min: 16, max: 65_536 };
 
-/** How a value is shown in a message: short, and telling `"4"` from `4`. */
+/** How a value is shown in a message: briefly, and distinguishing `"4"` from `4`. */
 export function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}...` : value);
   if (typeof value === "bigint") return `${value}n`;
@@ -21,12 +21,12 @@ export function show(value: unknown): string {
     if (Array.isArray(value)) return `an array of ${value.length}`;
     return `an object of class ${value.constructor?.name ?? "null"}`;
   } catch {
-    // It does not say what it is.
+    // Its class cannot be read.
     return "an object";
   }
 }
 
-/** What a reason, or something thrown, says of itself: anything may be one, and some have no text. */
+/** The text of a reason, or of something thrown: that may be any value, even one that cannot be converted to a string. */
 export function textOf(value: unknown): string {
   try {
     return String(value);
@@ -35,7 +35,7 @@ export function textOf(value: unknown): string {
   }
 }
 
-/** Whether it is an object as `{}` makes it, in whatever realm, or one without a prototype. */
+/** Whether it is a plain object, of any realm, or one without a prototype. */
 function isPlain(value: object): boolean {
   const prototype = Object.getPrototypeOf(value);
   return prototype === null || (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, "isPrototypeOf"));
@@ -45,12 +45,12 @@ function isPlain(value: object): boolean {
 export class Checks {
   #action: string;
 
-  /** The checks of this action. */
+  /** Constructs the checks of this action. */
   constructor(action: string) {
     this.#action = action;
   }
 
-  /** A whole number of at least `min`. What else would have been right, and was seen to by the caller, is `or`. */
+  /** An integer of at least `min`. `or` names what else the caller accepts, and has checked itself. */
   wholeNumber(name: string, value: unknown, { min = 1, max = Number.MAX_SAFE_INTEGER, or = "" } = {}): number {
     const number = min === 1 ? "a positive integer" : `an integer of at least ${min}`;
     const least = or === "" ? number : `${number}, or ${or}`;
@@ -60,7 +60,7 @@ export class Checks {
     return value;
   }
 
-  /** A time in milliseconds that a timer can wait. Infinity, where allowed, says for ever. */
+  /** A time in milliseconds that a timer can wait. Infinity, where allowed, means forever. */
   milliseconds(name: string, value: unknown, { infinite = false } = {}): number {
     const wanted = `a number of milliseconds from 0 to ${LONGEST_DELAY}${infinite ? ", or Infinity" : ""}`;
     if (typeof value !== "number") throw this.#wrongType(name, wanted, value);
@@ -87,7 +87,10 @@ export class Checks {
     return value;
   }
 
-  /** What is to be moved. Whether an object can be is left to the platform, but for a view, of which that does not say what there is to move. */
+  /**
+   * A list of objects to be moved. Whether one can be is left to the platform, except for a view, where the platform's error does not name
+   * the buffer.
+   */
   transfer(name: string, value: unknown): readonly Transferable[] {
     const list = this.array(name, value);
     for (const [i, each] of list.entries()) {
@@ -98,7 +101,7 @@ export class Checks {
     return list as Transferable[];
   }
 
-  /** An object that is no array. What else would have been right, and was seen to by the caller, is `or`. */
+  /** An object that is not an array. `or` names what else the caller accepts, and has checked itself. */
   object(name: string, value: unknown, { or = "" } = {}): object {
     const wanted = or === "" ? "an object" : `an object, or ${or}`;
     if (typeof value !== "object" || value === null || Array.isArray(value)) throw this.#wrongType(name, wanted, value);
@@ -118,8 +121,8 @@ export class Checks {
   }
 
   /**
-   * An options object with none but known names: a mistyped option would otherwise pass for one that was left out. In the same way a signal
-   * or a map, which has no own names, would pass for no options at all, so it has to be a plain object.
+   * An options object with known names only: a mistyped option would otherwise pass for one that was left out. Likewise a signal or a map,
+   * which has no own properties, would pass for no options at all, so it has to be a plain object.
    */
   options<T extends object>(value: T, known: readonly string[]): T {
     if (typeof value !== "object" || value === null || !isPlain(value)) {
@@ -145,7 +148,7 @@ export class Checks {
   }
 }
 
-/** Whether it can be iterated. */
+/** Whether a value can be iterated. */
 export function isIterable(value: unknown): value is Iterable<unknown> {
   return typeof (value as Partial<Iterable<unknown>> | null | undefined)?.[Symbol.iterator] === "function";
 }

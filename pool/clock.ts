@@ -1,26 +1,26 @@
 import { soon } from "../worker/soon.ts";
 
-/** Time as the pool sees it, so that a simulation can turn the clock by hand. */
+/** Time as the pool sees it; the simulation has a clock of its own. */
 export interface Clock {
   /** Milliseconds since some fixed moment. */
   now(): number;
-  /** The time of day in milliseconds, cut to 32 bits: the same in all threads. */
+  /** The time of day in milliseconds, truncated to 32 bits: the same in all threads. */
   today(): number;
-  /** Calls back once after a delay in milliseconds; the function that is returned calls it off. */
+  /** Calls back once after a delay in milliseconds; the returned function cancels that. */
   after(delay: number, callback: () => void): () => void;
-  /** Calls back before other work of the event loop, unless that has waited long. */
+  /** Calls back before other work of the event loop, unless that has waited for long. */
   soon(callback: () => void): void;
 }
 
 /**
- * The time of {@linkcode afterInParts} is counted in so many parts. Fewer, and what the caller has had no time for counts as late; more, and
+ * How many parts {@linkcode afterInParts} divides a delay into. Fewer, and a worker counts as late because the caller was busy; more, and
  * each costs a timer.
  */
 const PARTS = 10;
 
 /**
- * Calls back after a delay, like {@linkcode Clock.after}, for what a worker is to do within it: while the caller is busy, nothing of a worker
- * gets anywhere, nor is heard of. So the delay is counted in parts, each of which may take the caller longer.
+ * Calls back after a delay, like {@linkcode Clock.after}, in which a worker has to do something. While the caller is busy, it neither
+ * starts nor hears of anything in a worker. So the delay is counted in parts, each of which may take longer if the caller is busy.
  */
 export function afterInParts(clock: Clock, delay: number, callback: () => void): () => void {
   let left = PARTS;
@@ -42,7 +42,7 @@ export const realClock: Clock = {
   soon,
 };
 
-/** Does something again and again, for as long as there is reason to. */
+/** Does something periodically, for as long as there is a reason to. */
 export class Rounds {
   #clock: Clock;
   #interval: number;
@@ -53,7 +53,7 @@ export class Rounds {
   /**
    * @param clock The clock.
    * @param interval The time between two rounds, in ms.
-   * @param round What is done in each. Whether there is to be another.
+   * @param round Does one round, and returns whether there is to be another.
    */
   constructor(clock: Clock, interval: number, round: () => boolean) {
     this.#clock = clock;
@@ -61,7 +61,7 @@ export class Rounds {
     this.#round = round;
   }
 
-  /** There is reason. */
+  /** Begins, unless it has: there is a reason now. */
   begin(): void {
     if (this.#begun) return;
     this.#begun = true;
@@ -69,7 +69,7 @@ export class Rounds {
       this.#begun = false;
       if (this.#round()) this.begin();
     });
-    // Under `deno test`, the first timer of a program runs microtasks while it is set, which may have ended this.
+    // Under `deno test`, setting a program's first timer runs microtasks, which may have ended this.
     if (this.#begun) this.#stopTimer = stop;
     else stop();
   }

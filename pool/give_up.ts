@@ -4,18 +4,19 @@ import { onAbort } from "./signals.ts";
 export interface GiveUpOptions {
   /** In milliseconds. */
   timeout?: number | undefined;
-  /** What the error says in its place, if some of the time was over before. */
+  /** The timeout that the error names instead, if part of it had already passed. */
   of?: number | undefined;
   signal?: AbortSignal | undefined;
 }
 
 /**
- * Waits for a promise, but only so long. Gives up with a DOMException named TimeoutError, as `deadline` of `@std/async` does, or with the
- * signal's reason. Not `deadline` itself: that leaves its timer running until the time is over, 1.5 KB for each wait that ended sooner.
+ * Waits for a promise, but not for longer than given. Gives up with a DOMException named TimeoutError, as `deadline` of `@std/async` does,
+ * or with the signal's reason. `deadline` itself would leave its timer running until the time is over, 1.5 KB for each wait that ended
+ * sooner.
  */
 export async function giveUp<T>(promise: Promise<T>, { timeout, of = timeout, signal }: GiveUpOptions): Promise<T> {
   if (timeout === undefined && signal === undefined) return await promise;
-  // It may reject when nobody waits for it any more, or not yet: that would be an unhandled rejection.
+  // It may reject after or before anyone waits for it, which would be an unhandled rejection.
   promise.catch(() => {});
   if (signal?.aborted) throw signal.reason;
   const impatience = new AbortController();
@@ -24,7 +25,7 @@ export async function giveUp<T>(promise: Promise<T>, { timeout, of = timeout, si
   }, timeout);
   const stopListening = onAbort(signal, () => impatience.abort(signal!.reason));
   try {
-    // Not before it is needed: a program that only computes has no use for it.
+    // Imported only when needed: a program that only computes has no use for it.
     const { abortable } = await import("@std/async/abortable");
     return await abortable(promise, impatience.signal);
   } finally {

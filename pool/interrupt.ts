@@ -1,6 +1,6 @@
 import { Checks } from "./checks.ts";
 
-/** Where signals come from and how a program ends: `Deno`, but in tests. */
+/** Where signals come from and how a program ends: `Deno`, except in tests. */
 export interface SignalHost {
   /** Begins to listen. */
   addSignalListener(signal: Deno.Signal, listener: () => void): void;
@@ -13,7 +13,7 @@ export interface SignalHost {
 /** Options of {@linkcode Interrupt}. */
 export interface InterruptOptions {
   /**
-   * Hears of each signal, before anything else comes of it.
+   * Called at each signal, before anything else happens.
    *
    * @default {undefined}
    */
@@ -26,7 +26,7 @@ export interface InterruptOptions {
   host?: SignalHost | undefined;
 }
 
-/** What a shell takes for the exit code of a program that a signal ended: 128 and the signal's number. */
+/** The exit code that shells expect of a program ended by a signal: 128 plus the signal's number. */
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
 
 type StopSignal = keyof typeof EXIT_CODES;
@@ -36,9 +36,9 @@ const SIGNALS: StopSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGIN
 
 /**
  * Listens for the signals that end a program, SIGINT (Ctrl-C) and SIGTERM, until it is disposed of. The first aborts
- * {@linkcode Interrupt.signal}, so that the program can come to an end in an orderly way; another ends it at once.
+ * {@linkcode Interrupt.signal}, so that the program can end in an orderly way; a second one ends it at once.
  *
- * @example Letting jobs that run finish
+ * @example Letting running jobs finish
  * ```ts
  * import { Interrupt, ProcessPool } from "@procpool/process-pool";
  * import { assertEquals } from "@std/assert";
@@ -50,7 +50,7 @@ const SIGNALS: StopSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGIN
  *   if (interrupt.signal.aborted) break;
  *   results.push(await pool.run((x: number) => x * 2, n));
  * }
- * // After Ctrl-C, what there is by then, and 130 for the shell.
+ * // After Ctrl-C there are only the results so far, and 130 for the shell.
  * if (interrupt.exitCode !== undefined) Deno.exitCode = interrupt.exitCode;
  * else assertEquals(results, [2, 4, 6]);
  * ```
@@ -65,7 +65,7 @@ export class Interrupt implements Disposable {
   /**
    * Begins to listen.
    *
-   * @param options Who hears of a signal.
+   * @param options What to call at a signal.
    *
    * @throws {TypeError} If an option is unknown or of the wrong type.
    */
@@ -87,12 +87,12 @@ export class Interrupt implements Disposable {
     return this.#controller.signal;
   }
 
-  /** What the program is to exit with; undefined as long as no signal has come. */
+  /** The exit code for the program; undefined as long as no signal has come. */
   get exitCode(): number | undefined {
     return this.#exitCode;
   }
 
-  /** Stops listening: the platform's own way with these signals holds again. */
+  /** Stops listening: the platform handles these signals by default again. */
   [Symbol.dispose](): void {
     for (const [signal, listener] of this.#listeners) this.#host.removeSignalListener(signal, listener);
     this.#listeners.clear();

@@ -2,7 +2,7 @@ import { show } from "./checks.ts";
 
 type PermissionName = Deno.PermissionDescriptor["name"];
 
-/** For each kind of permission, how one item of its list is asked for. */
+/** For each kind of permission, the descriptor that asks for one item of its list. */
 const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionDescriptor> = {
   read: (path) => ({ name: "read", ...(path === undefined ? {} : { path }) }),
   write: (path) => ({ name: "write", ...(path === undefined ? {} : { path }) }),
@@ -16,14 +16,14 @@ const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionD
 };
 
 /**
- * Checks that this thread can give these permissions to a worker.
+ * Checks that this thread can grant these permissions to a worker.
  *
- * Deno refuses by itself to start a worker that is to have more than its parent, without saying what it lacks, and only when the worker starts.
+ * Deno itself refuses to start a worker with more permissions than its parent, but without saying which, and only when the worker starts.
  *
  * @returns A copy, in which paths are what they are now: workers start later, when the program may be in another folder.
  *
  * @throws {TypeError} If they are not permissions.
- * @throws {Deno.errors.NotCapable} If this thread has not one of them itself.
+ * @throws {Deno.errors.NotCapable} If this thread lacks one of them itself.
  */
 export function checkedPermissions(permissions: "none" | Deno.PermissionOptionsObject): "none" | Deno.PermissionOptionsObject {
   if (permissions === "none") return permissions;
@@ -53,9 +53,9 @@ function fixed(name: string, item: string | URL): string | URL {
 }
 
 /**
- * Checks that killable workers with these permissions can read their task modules: unlike Web Workers they load them with their own.
+ * Checks that killable workers with these permissions can read their task modules: unlike Web Workers, they load them with their own.
  *
- * @throws {TypeError} If a module that is a file cannot be read. What it imports is not looked at.
+ * @throws {TypeError} If a module that is a file cannot be read. What it imports is not checked.
  */
 export function checkReadable(permissions: "none" | Deno.PermissionOptionsObject, modules: readonly string[]): void {
   const read = permissions === "none" ? false : permissions.read ?? false;
@@ -72,7 +72,7 @@ export function checkReadable(permissions: "none" | Deno.PermissionOptionsObject
   }
 }
 
-/** A path as an absolute one, as Deno takes it: without `.` and `..`, and without a slash at its end. */
+/** Makes a path absolute, as Deno compares it: without `.` and `..`, and without a trailing slash. */
 function resolve(path: string): string {
   const absolute = path.startsWith("/") ? path : `${Deno.cwd()}/${path}`;
   const url = path.startsWith("file:") ? path : `file://${absolute.split("/").map(encodeURIComponent).join("/")}`;

@@ -1,9 +1,9 @@
-/** Prints an error, where that can be. */
+/** Prints an error, if possible. */
 export function printError(error: unknown): void {
   printed(() => console.error(error));
 }
 
-/** Prints a warning, where that can be. */
+/** Prints a warning, if possible. */
 export function printWarning(message: string): void {
   printed(() => console.warn(message));
 }
@@ -12,6 +12,6 @@ function printed(print: () => void): void {
   try {
     print();
   } catch {
-    // Deno throws where the disk of stderr is full: nobody would hear of that either, and it is no reason for a program to end.
+    // Deno throws if the disk behind stderr is full. Nobody would read of that either, and it is no reason for a program to end.
   }
 }

@@ -1,6 +1,7 @@
 /**
- * Listening to abort signals, as one `addEventListener` a signal however many listen. A signal that is shared by a million waiting jobs would
- * otherwise be searched from end to end at each of them, since the platform looks for duplicates when a listener is added or removed.
+ * Listening to abort signals, with one `addEventListener` per signal however many listen. With a listener for each of a million jobs that
+ * share a signal, each would take a search through all of them, since the platform looks for duplicates when a listener is added or
+ * removed.
  *
  * @module
  */
@@ -10,9 +11,9 @@ type Listener = () => void;
 const listeners = new WeakMap<AbortSignal, Set<Listener>>();
 
 /**
- * Calls `listener` once when the signal aborts, in the order of the calls.
+ * Calls `listener` once when the signal aborts, after those that were added before.
  *
- * @returns Stops listening. The signal holds nothing of the last listener once it has stopped.
+ * @returns A function that stops listening. When the last listener has stopped, the signal refers to none of them.
  */
 export function onAbort(signal: AbortSignal | undefined, listener: Listener): () => void {
   if (signal === undefined) return nothing;

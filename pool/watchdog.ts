@@ -4,36 +4,36 @@ import type { Ticket } from "./ticket.ts";
 
 /** What a watchdog watches over. */
 export interface Watched {
-  /** What workers hold. */
+  /** The tickets that workers hold. */
   tickets(): Iterable<Ticket>;
   /**
-   * Called for a ticket of which this item, counted from 1, has run for too long. `others` are all tickets of which one has, this one as
-   * well. If it does not end, {@linkcode Watchdog.lookSoon} is to be called.
+   * Called for a ticket whose item, counted from 1, has run for too long. `others` has all such tickets and their items, including this
+   * one. If the ticket does not end, {@linkcode Watchdog.lookSoon} is to be called.
    */
   expire(ticket: Ticket, item: number, others: ReadonlyMap<Ticket, number>): void;
 }
 
-/** When a result is about to arrive that may be that of what has run for too long, the watchdog looks again after so many ms. */
+/** If a result is about to arrive that may be the one that is overdue, the watchdog looks again after this many ms. */
 const SOON = 1;
 
 /**
- * A look that comes so many ms too late found the caller busy: that has not heard what workers have told meanwhile, such as of the end of
- * one, and looks again. Less, and it looks twice for nothing; more, and a job whose worker has ended is taken for one that runs still.
+ * A look that comes this many ms late means that the caller was busy. It has not heard yet what workers sent meanwhile, such as the end of
+ * one, so it looks again. Less, and it looks twice for nothing; more, and a job whose worker has ended is taken for one that still runs.
  */
 const LATE = 10;
 
 /**
- * The time of day was set, or went on while the machine slept, if it has moved by more than so many ms, and this part of the time, more or
- * less than the clock: reading both takes a moment, and they may run a little apart. Less, and what runs is given its time anew for
+ * The time of day was set, or went on while the machine slept, if it differs from the clock by more than `READING` ms plus `APART` of the
+ * time passed: reading both takes a moment, and they may drift apart a little. Less, and the time limit of what runs starts anew for
  * nothing; more, and a job is stopped too early by as much.
  */
 const READING = 50, APART = 0.01;
 
 /**
- * Notices jobs that have run for too long. Time counts from the real start, which the worker notes in shared memory; so nothing has to be
- * done at a start or an end, and there is one timer, for the next moment at which a limit can be reached. With short jobs it runs out once
- * a limit, not once a job. What the worker notes is the time of day, which all threads have. Where that was set, or the machine has slept,
- * nobody knows for how long a job has run: it has its time anew then.
+ * Notices jobs that have run for too long. Time counts from the actual start, which the worker notes in shared memory. So nothing has to be
+ * done when a job starts or ends, and there is one timer, for the next moment at which a limit can be reached; with short jobs it fires
+ * once per limit, not once per job. The worker notes the time of day, which all threads share. If that was set, or the machine has slept,
+ * nobody knows how long a job has run, and its time limit starts anew.
  */
 export class Watchdog {
   #clock: Clock;
@@ -42,13 +42,13 @@ export class Watchdog {
   #limited = 0;
   #next = Infinity;
   #stopTimer: () => void = () => {};
-  /** Whether the last look came too late. */
+  /** Whether the last look came late. */
   #wasLate = false;
-  /** When the clocks were compared last, by the clock. */
+  /** When the clocks were last compared, by the clock. */
   #compared = 0;
   /** The same by the time of day. */
   #comparedToday = 0;
-  /** The tickets that have their time anew: when what they run began, by the time of day, and since when they have that time, by the clock. */
+  /** Tickets whose limit started anew: when their current item began, by the time of day, and when the limit restarted, by the clock. */
   #anew = new Map<Ticket, { began: number; since: number }>();
 
   constructor(clock: Clock, watched: Watched) {
@@ -64,12 +64,12 @@ export class Watchdog {
     this.#lookAfter(ticket.timeout);
   }
 
-  /** Looks again soon, as a ticket that has run for too long has not ended yet. */
+  /** Looks again soon, as an overdue ticket has not ended yet. */
   lookSoon(): void {
     this.#lookAfter(SOON);
   }
 
-  /** A ticket that is watched has settled. */
+  /** A watched ticket has settled. */
   forget(ticket: Ticket): void {
     ticket.watched = false;
     this.#anew.delete(ticket);
@@ -87,13 +87,13 @@ export class Watchdog {
     this.#stopTimer();
     this.#next = next;
     const stop = this.#clock.after(delay, () => this.#look());
-    // Under `deno test`, the first timer of a program runs microtasks while it is set, which may lead here again.
+    // Under `deno test`, setting a program's first timer runs microtasks, which may lead here again.
     if (this.#next === next) this.#stopTimer = stop;
     else stop();
   }
 
   #look(): void {
-    // Once: a caller that is busy again and again has heard something in between.
+    // Only once in a row: a caller that is busy again and again has heard from its workers in between.
     this.#wasLate = !this.#wasLate && this.#clock.now() - this.#next > LATE;
     this.#next = Infinity;
     if (this.#wasLate) return this.lookSoon();
@@ -111,12 +111,12 @@ export class Watchdog {
         slots.set(ticket, slot);
       } else this.#lookAfter(Math.max(SOON, Math.ceil(left)));
     }
-    // One may have been lost with another as its neighbour, and have another worker by now.
+    // A ticket may have been lost together with another on its worker, and have a new worker by now.
     for (const [ticket, item] of expired) if (ticket.slot === slots.get(ticket)) this.#watched.expire(ticket, item, expired);
     if (this.#limited === 0) this.#rest();
   }
 
-  /** What time it is, and whether the time of day was set since this was asked before. */
+  /** Reads both clocks, and tells whether the time of day was set since the last comparison. */
   #compareClocks(): { now: number; today: number; isSet: boolean } {
     const now = this.#clock.now(), today = this.#clock.today();
     const passed = now - this.#compared, passedToday = (today - this.#comparedToday) | 0;
@@ -125,7 +125,7 @@ export class Watchdog {
     return { now, today, isSet: Math.abs(passedToday - passed) > READING + APART * passed };
   }
 
-  /** For how long a ticket has run, for which the time of day says `time`. */
+  /** How long a ticket has run, if by the time of day that is `time`. */
   #timeOf(ticket: Ticket, time: number, { now, today, isSet }: { now: number; today: number; isSet: boolean }): number {
     const began = (today - time) | 0;
     const anew = this.#anew.get(ticket);
