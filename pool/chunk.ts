@@ -7,14 +7,14 @@ import { type Answer, type Decode, type ErrorOf, isDeath, listCauses, type Settl
 
 /** Outcomes of consecutive items. */
 export interface Block {
-  /** The results; anything in the place of one that failed. */
+  /** The results; the value at a failed item is arbitrary. */
   values: ArrayLike<unknown>;
   /** The errors, by index in the block. */
   errors: Map<number, unknown> | undefined;
 }
 
 /**
- * So many numbers are cheaper to send in a typed array, and so many results are worth memory of their own: for fewer, making that takes
+ * From this many on, numbers are cheaper to send in a typed array, and results are worth separate memory: for fewer, allocating that takes
  * longer than it saves.
  */
 const WORTH_PACKING = 16;
@@ -25,12 +25,12 @@ function packed(items: ArrayLike<unknown>): ArrayLike<unknown> {
   return new Float64Array(items);
 }
 
-/** A block of so many failures of one kind. */
+/** A block in which all items have failed. */
 function failures(errors: unknown[]): Block {
   return { values: new Array(errors.length), errors: new Map(errors.entries()) };
 }
 
-/** What a {@linkcode Chunk} is made with, beside its items. */
+/** What a {@linkcode Chunk} is made with, besides its items. */
 export interface ChunkOptions {
   func: Task | TaskRef;
   timeout: number;
@@ -49,26 +49,26 @@ export class Chunk extends Ticket {
   readonly mereArgs = undefined;
   readonly timeout: number;
   #retries: number;
-  /** What came of earlier runs of the item that is next. */
+  /** The errors of earlier runs of the next item. */
   #failures: unknown[] = [];
   #eager: boolean;
   #items: Sliceable;
-  /** How many of the first items have their outcome. */
+  /** How many items, from the first, have their outcome. */
   #settledItems = 0;
-  /** Those that cannot be sent, and why. */
+  /** The items that cannot be sent, by index, and why. */
   #unsendable = new Map<number, unknown>();
-  /** Whether the items are copies, of which it is known that they can be sent. */
+  /** Whether the items were copied, so that it is known which can be sent. */
   #copied = false;
   /**
-   * Whether its items are sent one by one, as a worker has died when it read them, or as they cannot be sent together: so the one that is
-   * to blame fails alone.
+   * Whether its items are sent one by one, since a worker died reading them, or since they cannot be sent together: so only the item that
+   * is to blame fails.
    */
   #oneByOne = false;
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
-  /** Where the worker that has the chunk puts results that are numbers, by the index of their item. */
+  /** Where the chunk's worker puts results that are numbers, by the index of their item. */
   #numbers: Float64Array<SharedArrayBuffer> | undefined;
-  /** Of which items those are, as {@linkcode NUMBERS} says. */
+  /** The range of items that have them, as {@linkcode NUMBERS} says. */
   #bounds: Int32Array<SharedArrayBuffer> | undefined;
 
   constructor(items: Sliceable, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
@@ -97,7 +97,7 @@ export class Chunk extends Ticket {
     }
     const { id, attempt, timeout } = this;
     const timed = timeout !== Infinity;
-    // New memory for each run: a worker that could not be stopped may go on with that of the last one.
+    // New memory for each run: a worker that could not be stopped may still write to the old one.
     const numbers = this.#eager && items.length >= WORTH_PACKING
       ? new SharedArrayBuffer(NUMBERS + Float64Array.BYTES_PER_ELEMENT * this.#items.length)
       : undefined;
@@ -106,7 +106,7 @@ export class Chunk extends Ticket {
     return { type: "chunk", run, task, id, attempt, items: packed(items), from, skip, eager: this.#eager, timed, numbers };
   }
 
-  /** The next item that can be sent, or else the last: those before it have their outcome, or an error instead. */
+  /** The index of the next item that can be sent, or of the last: those before it have their outcome, or an error instead. */
   #nextOne(): number {
     let next = this.#settledItems;
     while (next < this.#items.length - 1 && this.#unsendable.has(next)) next++;
@@ -116,7 +116,7 @@ export class Chunk extends Ticket {
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
     const { from, values, thrown, last, elapsed } = answer as ItemsMessage;
     if (values !== undefined) {
-      // What lies between is in memory: all else comes by messages, in order.
+      // The outcomes in between are in memory: everything else comes by messages, in order.
       if (from > this.#settledItems) this.#deliverNumbers(from);
       const errors = thrown.length === 0 ? undefined : new Map(thrown.map(([index, error]) => [index - from, decode(error)]));
       this.#deliver({ values, errors });
@@ -128,7 +128,7 @@ export class Chunk extends Ticket {
     return { state: "finished", value: undefined };
   }
 
-  /** Whether its worker, when it has one, may put numbers into memory. */
+  /** Whether its worker, once it has one, may put numbers into memory. */
   get mayHaveNumbers(): boolean {
     return this.#eager && this.#items.length >= WORTH_PACKING;
   }
@@ -141,7 +141,7 @@ export class Chunk extends Ticket {
   }
 
   #deliverNumbers(to: number): void {
-    // Without memory there can be no gap, unless a task has put something else in the place of the platform's lists.
+    // Without memory there can be no gap, unless a task has replaced the platform's arrays.
     if (this.#numbers === undefined) {
       return this.#deliver(failures(new Array(to - this.#settledItems).fill(new Error("The worker has lost what came of this item"))));
     }
@@ -149,20 +149,20 @@ export class Chunk extends Ticket {
   }
 
   isAt(item: number): boolean {
-    // Of a chunk whose map has ended nobody wants to know more.
+    // Once the map has ended, nobody needs to know more of its chunks.
     return item === NO_MORE || this.#arrived() === item - 1;
   }
 
   override hasUnread(item: number): boolean {
-    // Results that are not sent at once stay with the worker for as long as the next item takes.
+    // Results that are not sent at once stay in the worker for as long as the next item takes.
     return this.#eager && item !== NO_MORE && this.#arrived() < item - 1;
   }
 
-  /** How many items have been settled, or will be with the next that is. */
+  /** How many items have settled, including unsendable ones that settle with the next result. */
   #arrived(): number {
     this.collect();
     let settled = this.#settledItems;
-    // Those that the worker was not sent settle with the next result.
+    // Items that were not sent settle with the next result.
     while (this.#unsendable.has(settled)) settled++;
     return settled;
   }
@@ -189,7 +189,7 @@ export class Chunk extends Ticket {
     this.#copied = true;
     this.#items = Array.from(this.#items, (item, i) => {
       try {
-        // Within a list, as in the message: by itself Deno refuses some that it copies there.
+        // Within a list, as in the message: Deno refuses some values by themselves that it copies within a list.
         return structuredClone([item])[0];
       } catch (reason) {
         this.#unsendable.set(i, this.unsendable(reason, i + 1));
@@ -199,7 +199,7 @@ export class Chunk extends Ticket {
     return undefined;
   }
 
-  /** Each item can be copied by itself, but all together may be too large for a message, or one too deep within it. */
+  /** Each item can be copied by itself, but together they may be too large for a message, or one may be nested too deeply within it. */
   #refusedAgain(error: unknown): Outcome<unknown> | undefined {
     const next = this.#nextOne();
     if (this.#unsendable.has(next)) return { state: "failed", error };
@@ -211,7 +211,7 @@ export class Chunk extends Ticket {
   lostUnread(errorOf: ErrorOf): Outcome<unknown> | undefined {
     const next = this.#nextOne();
     const error = listCauses(errorOf(this.id + next, this.attempt - 1), this.#failures);
-    // Those before it have errors of their own.
+    // The items before it have errors of their own.
     this.#deliver(failures(new Array(next + 1 - this.#settledItems).fill(error)));
     return this.#throughOrNot();
   }
@@ -220,7 +220,7 @@ export class Chunk extends Ticket {
     this.collect();
     this.#bounds = undefined;
     const errors: unknown[] = [];
-    // Those of the first item: no other has run before.
+    // The errors of the first item: no other has run before.
     let earlier = this.#failures;
     for (let i = this.#settledItems; i < nextItem; i++) {
       const error = errorOf(this.id + i, earlier.length + 1);
@@ -236,7 +236,7 @@ export class Chunk extends Ticket {
     return this.#throughOrNot();
   }
 
-  /** The outcome, if there is nothing more to be run. */
+  /** The outcome, if nothing is left to be run. */
   #throughOrNot(): Outcome<unknown> | undefined {
     const through = this.#settledItems === this.#items.length || this.#listener.ended;
     return through ? { state: "finished", value: undefined } : undefined;
@@ -263,7 +263,7 @@ export class Chunk extends Ticket {
       this.#failures = [];
       if (this.unread > 0) this.unread = 0;
     }
-    // Looked up by item, as of many that cannot be sent few are in a block, and there may be many blocks.
+    // Looked up by item: of many unsendable items few are in one block, and there may be many blocks.
     for (let index = 0; this.#unsendable.size > 0 && index < length; index++) {
       const i = this.#settledItems + index;
       if (this.#unsendable.has(i)) (block.errors ??= new Map()).set(index, this.#unsendable.get(i));
@@ -279,9 +279,9 @@ export class Chunk extends Ticket {
   }
 }
 
-/** What a worker has done of a chunk. */
+/** How a worker ran a chunk. */
 export interface ChunkWork {
-  /** How long it took, in ms, and for how many items. */
+  /** How long it took, in ms, and how many items it ran. */
   elapsed: number;
   count: number;
   items: ArrayLike<unknown>;
@@ -289,9 +289,9 @@ export interface ChunkWork {
   results: ArrayLike<unknown> | undefined;
 }
 
-/** What a chunk tells its map. */
+/** What a chunk reports to its map. */
 export interface ChunkListener {
-  /** Whether nobody wants outcomes any more. */
+  /** Whether outcomes are no longer wanted. */
   readonly ended: boolean;
   /** The next outcomes of a chunk, in the order of its items. */
   outcomes(chunk: Chunk, block: Block): void;

@@ -6,59 +6,60 @@ import { Queue } from "./queue.ts";
 import { onAbort } from "./signals.ts";
 
 /**
- * What an automatic chunk should take, in ms. Less, and messages cost more than the work of short items; more, and results come in lumps.
+ * How long an automatic chunk should take, in ms. Less, and messages cost more than the work of short items; more, and results come in
+ * lumps.
  */
 const CHUNK_TIME = 5;
 
 /**
- * So many rounds of chunks may be ready without being fetched. Fewer, and workers wait for a consumer that takes its results in bursts;
- * more, and a consumer that is slower than the workers holds memory for nothing. (The buffer is for another case: an item that holds up
- * those behind it.)
+ * How many rounds of chunks may be ready but not fetched. Fewer, and workers wait for a consumer that takes its results in bursts; more,
+ * and with a consumer that is slower than the workers, results take memory for nothing. (The buffer is for another case: an item that holds
+ * up those behind it.)
  */
 const READY_ROUNDS = 4;
 
 /**
- * An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. Less, and it takes more
+ * An automatic chunk is at most this many times as large as the last: the first items may be unlike the others. Less, and it takes more
  * chunks to find the size.
  */
 const CHUNK_GROWTH = 8;
 
 /**
- * An automatic chunk has at most about so many bytes, each way: tasks that look at little of large records take no time, and these would
- * come by the thousand. Less, and messages cost more than they carry; more, and those in flight take hundreds of megabytes.
+ * An automatic chunk has at most about this many bytes, each way: a task that looks at little of large records takes no time, and would get
+ * thousands of them at once. Less, and messages cost more than they carry; more, and chunks in flight take hundreds of megabytes.
  */
 const LARGEST_SIZE = 2 ** 22;
 
 /**
- * What is known of how large items are lessens with each chunk by this, if that has smaller ones: where one in some is large, there will be
- * others. Less, and those are not expected; more, and one that was large has fewer read ahead for longer.
+ * The factor by which the remembered size of items shrinks with each chunk of smaller ones: where some items are large, others will follow.
+ * Less, and those are not expected; more, and after a single large item fewer are read ahead for longer.
  */
 const SIZE_MEMORY = 0.95;
 
 /**
- * To guess how large a value is, so many elements of a list and so many properties of an object are looked at. More take longer; fewer may
- * be unlike the others.
+ * How many elements of a list, and how many properties of an object, are looked at to guess its size. More take longer; fewer may be unlike
+ * the others.
  */
 const LOOKS_AT_LIST = 8, LOOKS_AT_OBJECT = 64;
 
 /**
- * So many results fit into the line to a worker, where each is sent before the next item begins: more would overflow it if the caller is
- * busy. Numbers have memory of their own.
+ * How many results fit into the line to a worker, if each is sent before the next item begins: more would overflow it if the caller is
+ * busy. Numbers have separate memory.
  */
 const LARGEST_EAGER = 512;
 
 /**
- * How often, in ms, a map whose consumer waits looks for numbers in memory: their worker may be with an item that takes long, and tell of
+ * How often, in ms, a map whose consumer waits looks for numbers in shared memory: their worker may be busy with a long item, and announce
  * them late. More often takes time from others, less often delays results.
  */
 const LOOK_EVERY = 1;
 
-/** How long an automatic chunk waits for an input that is slow to come, in ms: longer delays results, shorter sends smaller chunks. */
+/** How long an automatic chunk waits for a slow input, in ms: longer delays results, shorter sends smaller chunks. */
 const CHUNK_PATIENCE = 2;
 
 /**
- * The clock is looked at after so many items of an automatic chunk at the latest, as an input that computes its items lets no timer run
- * out. Fewer, and that takes a good part of the time of quick inputs; more, and one that gets slow holds up the program for longer.
+ * After how many items of an automatic chunk the clock is read at the latest, as an input that computes its items lets no timer fire.
+ * Fewer, and that takes a good part of the time of quick inputs; more, and one that becomes slow holds up the program for longer.
  */
 const ITEMS_A_LOOK = 64;
 
@@ -66,32 +67,29 @@ const ITEMS_A_LOOK = 64;
 export interface MapHost {
   /** Waits for a permit. */
   acquire(signal: AbortSignal | undefined): Promise<void>;
-  /** Gives back a permit that is of no use. */
+  /** Gives back a permit that is not needed. */
   release(): void;
-  /** Queues a chunk that has a permit; if the pool takes none, gives the permit back and throws. */
+  /** Queues a chunk that has a permit. If the pool refuses it, this gives the permit back and throws. */
   admit(chunk: Chunk): void;
   /** Cancels what has not started of a chunk; with `force` also what runs. */
   cancel(chunk: Chunk, error: unknown, force: boolean): void;
   report(error: unknown): void;
-  /** Why the pool takes no chunks any more, if it does not. */
+  /** Why the pool no longer takes chunks; undefined if it does. */
   refusal(): unknown;
-  /**
-   * The map waits for its input: until {@linkcode MapHost.goesOn}, {@linkcode MapRun.refused} is called if the pool takes no chunks any
-   * more.
-   */
+  /** The map waits for its input: until {@linkcode MapHost.goesOn}, the pool calls {@linkcode MapRun.refused} if it stops taking chunks. */
   waits(map: MapRun): void;
-  /** The map does not wait any more. */
+  /** The map no longer waits. */
   goesOn(map: MapRun): void;
-  /** What time is measured by. */
+  /** The clock of the pool. */
   readonly clock: Clock;
 }
 
-/** About how many bytes a message takes for one of these values. */
+/** About how many bytes one of these values takes in a message. */
 function averageSize(values: ArrayLike<unknown>): number {
   if (values.length === 0 || ArrayBuffer.isView(values)) return 8;
   try {
     const size = sizeOf(values, 3) / values.length;
-    // A proxy may say anything, or throw.
+    // A proxy may return anything, or throw.
     return size > 0 && size < Infinity ? size : 8;
   } catch {
     return 8;
@@ -99,8 +97,8 @@ function averageSize(values: ArrayLike<unknown>): number {
 }
 
 /**
- * About how many bytes a message takes for a value, as far as that can be told at a glance: of texts, buffers, and lists and objects of
- * those. No getter is asked.
+ * About how many bytes a value takes in a message, judged at a glance: counts strings, buffers, and lists and objects of those. No getter
+ * is called.
  */
 function sizeOf(value: unknown, depth: number): number {
   if (typeof value === "string") return value.length;
@@ -121,7 +119,7 @@ function sizeOf(value: unknown, depth: number): number {
 
 type Result = IteratorResult<unknown, undefined>;
 
-/** Somebody who waits for an outcome, or for all that there are. */
+/** A call that waits for the next outcome, or for all that are ready. */
 interface Consumer {
   wantsAll: boolean;
   resolve: (result: Result) => void;
@@ -129,45 +127,45 @@ interface Consumer {
 }
 
 /**
- * One call of `map`. A loop of its own, the pump, reads the input and submits chunks as long as the consumer is not too far behind; the
+ * One call of `map`. Its pump, an asynchronous loop, reads the input and submits chunks as long as the consumer is not too far behind; the
  * consumer takes what is ready or waits for it.
  */
 export class MapRun implements MapResults<unknown>, ChunkListener {
   #host: MapHost;
   #options: ResolvedMapOptions;
   #source: AsyncIterator<unknown> | Iterator<unknown> | undefined;
-  /** The chunks in flight, in the order of their items, and what has come of each. */
+  /** The chunks in flight, in the order of their items, with the outcomes that are there and whether those are all. */
   #chunks = new Map<Chunk, { blocks: Block[]; over: boolean }>();
-  /** What the consumer gets next: the rest of a block, from an index, and then others. */
+  /** What the consumer gets next: the rest of this block, from the index, and then the ready ones. */
   #block: Block | undefined;
   #index = 0;
   #ready = new Queue<Block>();
-  /** How many items these blocks have, with those of the first that were taken. */
+  /** How many items these blocks have, including those of the first that were taken. */
   #readyItems = 0;
   #consumers = new Queue<Consumer>();
   #read = 0;
   #consumed = 0;
   #inFlight = 0;
   #chunkSize: number;
-  /** How far ahead is read at the most. */
+  /** How many items are read ahead at most. */
   #buffer: number;
-  /** About how many bytes an item has lately, or its result. */
+  /** About how many bytes recent items or results have. */
   #itemSize = 0;
-  /** `ending` when no chunk will be submitted any more; `ended` when the consumer has nothing more to get. */
+  /** `ending`: no more chunks will be submitted. `ended`: the consumer gets no more outcomes. */
   #state: "new" | "reading" | "ending" | "ended" = "new";
-  /** What is thrown after the last outcome, and whether it is the input's own. */
+  /** What is thrown after the last outcome, and whether the input threw it. */
   #failure: { error: unknown; ofInput?: boolean } | undefined;
-  /** The item that the input is about to give, or has given when nobody waited for it any more. */
+  /** The next item: pending, or given when nobody waited for it any more. */
   #pulled: Promise<IteratorResult<unknown>> | IteratorResult<unknown> | undefined;
   #sourceEnded = false;
   /**
-   * Whether an array is read item by item, as there was no slice of it: trying that again for each chunk would ask many times for items
-   * that take long.
+   * Whether an array is read item by item, as it could not be sliced: trying that again for each chunk would read many times items that are
+   * slow to read.
    */
   #itemByItem = false;
   #wakePump: () => void = () => {};
   #looks: Rounds;
-  /** Aborts when the loop has ended, so that a chunk which waits at the gate leaves it. */
+  /** Aborts when the loop has ended, so that a chunk waiting at the gate leaves it. */
   #over = new AbortController();
   #stopListening: () => void = () => {};
 
@@ -190,7 +188,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return this.#wait(false);
   }
 
-  /** The same outcomes, as many at a time as there are. */
+  /** The same outcomes, as many at a time as are ready. */
   chunks(): AsyncIterableIterator<ArrayLike<unknown>> {
     const chunks = {
       [Symbol.asyncIterator]: () => chunks,
@@ -208,7 +206,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     });
   }
 
-  /** Ends the loop early. It waits for the input to be closed, unless that is still about to give an item. */
+  /** Ends the loop early. Waits for the input to be closed, unless an item is still pending there. */
   async return(): Promise<IteratorReturnResult<undefined>> {
     this.#dropFailure();
     this.#finish();
@@ -219,7 +217,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   /**
-   * The pool takes no chunks any more: no more is read, nor is an item waited for that the input is about to give. What is under way comes
+   * The pool no longer takes chunks: the map stops reading, and no longer waits for a pending item. The outcomes of chunks in flight come
    * first, then this is thrown.
    */
   refused(error: unknown): void {
@@ -232,8 +230,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#serve();
   }
 
-  // What chunks tell
-
+  // What chunks report
   get ended(): boolean {
     return this.#state === "ended";
   }
@@ -251,11 +248,11 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #setBuffer(ofNumbers: boolean): void {
     const { buffer, bufferOfNumbers, chunkSize } = this.#options;
     this.#buffer = ofNumbers ? bufferOfNumbers : buffer;
-    // Else there might never be room for a chunk again, and only a chunk tells how large the next one is to be.
+    // Otherwise there might never be room for a chunk again, and only a finished chunk changes the size of the next.
     if (chunkSize === undefined) this.#chunkSize = Math.min(this.#chunkSize, this.#largestChunk);
   }
 
-  /** How many items an automatic chunk has at the most, so that as many chunks fit into the buffer as are to be in flight. */
+  /** The most items an automatic chunk may have, so that all chunks in flight fit into the buffer. */
   get #largestChunk(): number {
     return Math.max(1, Math.floor(this.#buffer / this.#options.chunksInFlight));
   }
@@ -281,7 +278,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#wakePump();
   }
 
-  /** Has outcomes ready in the order of the items: those of the first chunk, and of the next only when that is over. */
+  /** Makes outcomes ready in the order of the items: those of the first chunk, and those of the next only when the first is over. */
   #advance(): void {
     for (const [chunk, { blocks, over }] of this.#chunks) {
       for (const block of blocks.splice(0)) this.#makeReady(block);
@@ -307,7 +304,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     }
   }
 
-  /** Looks for numbers now and then, if somebody may be waiting for them. */
+  /** Begins to look for numbers, if the consumer may be waiting for some. */
   #expectNumbers(): void {
     if (this.#options.eager && this.#mayHaveNumbers()) this.#looks.begin();
   }
@@ -316,7 +313,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return this.#consumers.size > 0 && this.#chunks.keys().some((chunk) => chunk.mayHaveNumbers);
   }
 
-  /** Takes the numbers that are in memory. Whether there may be more that somebody waits for. */
+  /** Takes the numbers that are in memory. Returns whether the consumer may be waiting for more. */
   #look(): boolean {
     for (const chunk of this.#chunks.keys()) chunk.collect();
     return this.#mayHaveNumbers();
@@ -334,14 +331,14 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     resolve({ done: false, value: wantsAll ? this.#takeAll(block) : this.#takeValue(block) });
   }
 
-  /** The next value, or its outcome: of a block where the next has not failed, or with `settled`. */
+  /** Takes the next value, or with `settled` its outcome. Without `settled`, the next must not have failed. */
   #takeValue(block: Block): unknown {
     const index = this.#index;
     this.#skip(block, 1);
     return this.#options.settled ? outcomeAt(block, index) : block.values[index];
   }
 
-  /** All values up to the next that has failed, or all outcomes. */
+  /** Takes all values up to the next that has failed, or with `settled` all outcomes. */
   #takeAll(block: Block): ArrayLike<unknown> {
     const { values, errors } = block;
     const index = this.#index;
@@ -354,7 +351,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return values instanceof Float64Array ? values.slice(index, end) : Array.prototype.slice.call(values, index, end);
   }
 
-  /** So many of a block are consumed. */
+  /** Moves on by so many items of the block. */
   #skip({ values: { length } }: Block, count: number): void {
     this.#index += count;
     if (this.#index < length) return;
@@ -382,7 +379,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   /**
-   * Drops what was to be thrown after the last outcome, to which the loop does not come. What its input has thrown is reported through the
+   * Drops what was to be thrown after the last outcome, which the loop will not reach. If the input threw it, it is reported through the
    * pool.
    */
   #dropFailure(): void {
@@ -391,12 +388,12 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     if (failure?.ofInput) this.#reportSoon(failure.error);
   }
 
-  /** Not at once: the pool may be settling jobs, and what is called then may ask about any of them. */
+  /** In a microtask: the pool may be settling jobs now, and `onError` may look at any of them. */
   #reportSoon(error: unknown): void {
     queueMicrotask(() => this.#host.report(error));
   }
 
-  /** `force` ends items that run as well. */
+  /** Ends the loop; with `force` also the items that run. */
   #finish(force = false): void {
     if (this.#state === "ended") return;
     this.#state = "ended";
@@ -407,7 +404,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#block = undefined;
     const reason = new DOMException("The loop over the map has ended", "AbortError");
     this.#over.abort(reason);
-    // Not at once: an outcome may have ended the loop, and while a pool settles several tickets they are in neither queue nor slot.
+    // In a microtask: an outcome may have ended the loop, and while a pool settles several tickets they are in neither queue nor slot.
     queueMicrotask(() => {
       for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason, force);
     });
@@ -421,7 +418,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     const { signal } = this.#options;
     this.#state = "reading";
     if (signal?.aborted) return this.#abandon({ error: signal.reason });
-    // First, as to open the input may abort it.
+    // Listen first, as opening the input may abort the signal.
     this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }, { force: true }));
     try {
       this.#source = this.#options.open();
@@ -438,19 +435,19 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
         else await new Promise<void>((resolve) => this.#wakePump = resolve);
       }
     } catch (error) {
-      // The chunk was not admitted any more. What was read is dropped with it.
+      // The chunk was no longer admitted. The items that were read are dropped with it.
       this.refused(error);
     }
-    // Not earlier: the last chunk may have waited at the gate until now.
+    // Only now: the last chunk may have been waiting at the gate.
     if (this.#state === "reading") this.#state = "ending";
     this.#serve();
   }
 
-  /** Whether another chunk may be read: the consumer is not too far behind, and neither are the workers. */
+  /** Whether another chunk may be read: neither the consumer nor the workers are too far behind. */
   #hasRoom(): boolean {
     const { chunksInFlight, mostAhead } = this.#options;
-    // Large items in flight to many workers may have all of those bytes; with no others read, these would stand idle behind each that takes a
-    // little longer.
+    // Large items in flight to many workers may take all of `mostAhead`. If no others were read, the workers would stand idle behind each
+    // item that takes a little longer.
     const rounds = Math.max(this.#chunkSize, READY_ROUNDS * Math.min(this.#chunkSize, LARGEST_SIZE / this.#itemSize));
     const buffer = Math.min(this.#buffer, Math.max(mostAhead / this.#itemSize, chunksInFlight * rounds));
     const unread = buffer - this.#ahead;
@@ -482,14 +479,14 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       throw error;
     }
     this.#expectNumbers();
-    // An input that computes its items would else let nothing through but the answers of workers: neither timers nor sockets nor signals.
+    // An input that computes its items would otherwise let only the answers of workers through: no timers, sockets or signals.
     if (isSlow) await new Promise<void>((resolve) => clock.soon(resolve));
   }
 
-  /** Reads the items of the next chunk; there are none when the input has ended. */
+  /** Reads the items of the next chunk; none if the input has ended. */
   #readChunk(): Sliceable | Promise<Sliceable> {
     const { array } = this.#options;
-    // Where the pool takes no chunks any more, one item tells whether the input has ended.
+    // If the pool no longer takes chunks, one item is enough to tell whether the input has ended.
     const isOpen = this.#host.refusal() === undefined;
     if (array === undefined) return this.#readItems(isOpen);
     const most = isOpen ? this.#chunkSize : 1;
@@ -538,18 +535,17 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return items;
   }
 
-  /** Undefined if an array is to be read item by item. */
+  /** Reads a slice; undefined if the array has to be read item by item. */
   #readSlice(array: Sliceable, most: number): Sliceable | undefined {
     let items: Sliceable;
     try {
       items = array.slice(this.#read, this.#read + most);
     } catch (error) {
       if (!Array.isArray(array)) throw error;
-      // There may be others before the item that throws.
+      // There may be items before the one that throws.
       return undefined;
     }
-    // A proxy may make up its items when it is asked for them. For a slice it is asked first whether it has them, so that they may be
-    // holes.
+    // A proxy may make up its items when they are read. But `slice` asks first whether it has them, and otherwise leaves holes.
     if (Array.isArray(items) && items.includes(undefined)) return undefined;
     this.#read += items.length;
     if (items.length === 0) this.#sourceEnded = true;
@@ -576,22 +572,22 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return items;
   }
 
-  /** Of chunks whose size is given, none is cut short. */
+  /** Undefined if the chunk size is given: such chunks are never cut short. */
   #newPace(): Pace | undefined {
     return this.#options.chunkSize === undefined ? new Pace(this.#host.clock) : undefined;
   }
 
   /** The input has thrown something. */
   #readingFailed(error: unknown): void {
-    // What closes the input tells of that which it was about to give.
+    // Whoever closes the input reports how the pending item ends.
     if (this.#state !== "reading" && this.#pulled !== undefined) return;
     this.#sourceEnded = true;
-    // It stands behind what was read before it; but what the input has done may have ended the loop for another reason.
+    // The error comes after what was read before it; but the input may already have ended the loop in another way.
     if (this.#state === "reading") this.#failure = { error, ofInput: true };
     else this.#reportSoon(error);
   }
 
-  /** The input's next result, or the promise of it if one is under way already. */
+  /** The input's next result, or a promise of it, which may be pending from an earlier call. */
   #pull(): IteratorResult<unknown> | Promise<IteratorResult<unknown>> {
     const earlier = this.#pulled;
     if (earlier !== undefined) {
@@ -602,27 +598,29 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     // One that gives promises although it is not asynchronous is waited for as others are: the item of none may be lost.
     if (!this.#options.isAsync && !(result instanceof Promise)) return result as IteratorResult<unknown>;
     const pulled = Promise.resolve(result);
-    // If the input was closed within next(), nobody who closed it hears of this.
+    // If the input was closed within next(), whoever closed it does not hear of this one.
     if (!this.#sourceEnded) this.#pulled = pulled;
     return pulled;
   }
 
-  /** There may be no room for it for long: an input that has given its item is not about to give one, and is closed as any other. */
+  /**
+   * Replaces a pending item by itself once it is given: it may be long before there is room for it, and the input can be closed normally.
+   */
   #keepWhenGiven(pulled: Promise<IteratorResult<unknown>>): void {
     const keep = (result: IteratorResult<unknown>): void => {
       if (this.#pulled === pulled) this.#pulled = result;
     };
-    // What it throws is told to whoever takes it, or by what closes the input.
+    // An error is handled by whoever takes the item, or reported by whoever closes the input.
     pulled.then(keep, () => {});
   }
 
-  /** Tells the input that no more is wanted of it. One that is about to give an item ends after that; it is not waited for. */
+  /** Closes the input. If an item is pending, the input ends after that, and this does not wait for it. */
   async #closeSource(): Promise<void> {
     if (this.#sourceEnded) return;
     this.#sourceEnded = true;
     const closed = Promise.try(() => this.#source?.return?.());
     if (!(this.#pulled instanceof Promise)) return void await closed;
-    // Nobody else hears how these end.
+    // Nobody else handles these.
     for (const outcome of [closed, this.#pulled]) outcome.catch((error) => this.#host.report(error));
   }
 }
@@ -631,9 +629,9 @@ function outcomeAt({ values, errors }: Block, index: number): PromiseSettledResu
   return errors?.has(index) ? { status: "rejected", reason: errors.get(index) } : { status: "fulfilled", value: values[index] };
 }
 
-/** Tells whether the items of an automatic chunk come so slowly that it is to have no more. */
+/** Tells whether the items of an automatic chunk come so slowly that it should be sent as it is. */
 class Pace {
-  /** When there are so many items, {@linkcode Pace.isSlow} is to be asked. */
+  /** The number of items at which {@linkcode Pace.isSlow} is to be called. */
   nextLook = 1;
   #clock: Clock;
   #began = 0;

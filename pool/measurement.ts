@@ -2,17 +2,17 @@ import type { Clock } from "./clock.ts";
 import type { WorkerInspection } from "./crew.ts";
 import type { ObservedJob, ObservedPool, PoolObserver, WorkerChange } from "./observation.ts";
 
-/** Times in milliseconds, to three figures. All are 0 if there are none. */
+/** Quantiles of times in milliseconds, to three significant digits. All are 0 if there are no times. */
 export interface TimeQuantiles {
-  /** Of how many times these are the quantiles. */
+  /** How many times there are. */
   count: number;
   /** Half of the times were at most this. */
   p50: number;
-  /** Nine of ten. */
+  /** 90 percent of the times were at most this. */
   p90: number;
-  /** 95 of a hundred. */
+  /** 95 percent. */
   p95: number;
-  /** 99 of a hundred. */
+  /** 99 percent. */
   p99: number;
   /** The longest. */
   max: number;
@@ -20,13 +20,13 @@ export interface TimeQuantiles {
 
 /** What a pool with `measure: true` has measured since it was made. */
 export interface PoolMeasurements {
-  /** How long jobs waited from their submission until a worker started them, at the gate and in the queue. A chunk of a map counts once. */
+  /** How long jobs waited, at the gate and in the queue, until a worker started them. A chunk of a map counts once. */
   waiting: TimeQuantiles;
-  /** How long jobs ran. A chunk of a map counts once, with the mean of its items. Runs that were followed by another count as well. */
+  /** How long jobs ran. A chunk of a map counts once, with the mean of its items. Runs that were followed by a retry count as well. */
   running: TimeQuantiles;
-  /** How many jobs, or items of maps, settled per second, from the first submission to the latest that settled. */
+  /** How many jobs, or items of maps, settled per second, from the first submission to the latest settlement. */
   throughput: number;
-  /** The workers that there are. */
+  /** The present workers. */
   workers: WorkerMeasurements[];
 }
 
@@ -36,11 +36,11 @@ export interface WorkerMeasurements {
   worker: number;
   /** How many jobs, or chunks of maps, it has run. */
   jobs: number;
-  /** What part of its time since it was ready it has run jobs, from 0 to 1; of several at a time the mean. */
+  /** The share of its time since it was ready in which it ran jobs, from 0 to 1; with several jobs at a time their mean. */
   utilisation: number;
 }
 
-/** The part of a histogram of `node:perf_hooks` that we use: an HdrHistogram, which takes whole numbers alone. */
+/** The part of a histogram of `node:perf_hooks` that we use: an HdrHistogram, which only takes integers. */
 export interface Histogram {
   readonly count: number;
   readonly max: number;
@@ -55,20 +55,20 @@ declare const process: {
   };
 };
 
-/** So many times are gathered before they are recorded. Fewer, and the histogram is called for each; more only take memory. */
+/** How many times are gathered before they are recorded. Fewer, and the histogram is called more often; more only take memory. */
 const GATHERED = 4096;
 
-/** Times are recorded in nanoseconds, up to a day: with three figures that takes 300 KB. */
+/** Times are recorded in nanoseconds, up to a day: with three significant digits that takes 300 KB. */
 const PER_MS = 1e6, LONGEST = 24 * 60 * 60 * 1000 * PER_MS;
 
-/** Gathers many times in constant memory, and gives their quantiles. */
+/** Gathers many times in constant memory, and computes their quantiles. */
 export class Times {
   #gathered = new Float64Array(GATHERED);
   #length = 0;
   #histogram: Histogram | undefined;
   #max = 0;
 
-  /** Takes a time in milliseconds. */
+  /** Adds a time in milliseconds. */
   record(time: number): void {
     if (time > this.#max) this.#max = time;
     this.#gathered[this.#length++] = time;
@@ -84,14 +84,14 @@ export class Times {
     return { count, p50: p50!, p90: p90!, p95: p95!, p99: p99!, max: this.#max };
   }
 
-  /** Takes those of another as well. */
+  /** Adds all times of another. */
   merge(other: Times): void {
     this.#flush().add(other.#flush());
     this.#max = Math.max(this.#max, other.#max);
   }
 
   #flush(): Histogram {
-    // Not imported: node:perf_hooks takes a tenth of a second to load, which nobody should pay for who does not use it.
+    // Not imported: node:perf_hooks takes a tenth of a second to load, which only its users should pay for.
     this.#histogram ??= process.getBuiltinModule("node:perf_hooks").createHistogram({ lowest: 1, highest: LONGEST, figures: 3 });
     for (let i = 0; i < this.#length; i++) {
       this.#histogram.record(Math.min(Math.max(1, Math.round(this.#gathered[i]! * PER_MS)), LONGEST));
@@ -158,7 +158,7 @@ export class Measurement implements PoolObserver {
     noted.jobs++;
   }
 
-  /** What was measured; what workers do at this moment counts as well. */
+  /** What was measured, including the jobs that run at this moment. */
   read(workers: readonly WorkerInspection[]): PoolMeasurements {
     const elapsed = this.#last - (this.#first ?? 0);
     const now = this.#clock.now();
@@ -167,7 +167,7 @@ export class Measurement implements PoolObserver {
       running: this.#running.quantiles(),
       throughput: this.#settled === 0 ? 0 : this.#settled / Math.max(elapsed, 1e-3) * 1000,
       workers: workers.map(({ worker, jobs }) => {
-        // An observer may ask before a worker that starts is noted.
+        // An observer may ask before the start of a worker is noted here.
         const { readyAt = now, busy = 0, jobs: done = 0 } = this.#workers.get(worker) ?? {};
         const running = jobs.reduce((sum, job) => sum + job.for, 0);
         const time = (now - readyAt) * this.#jobsPerWorker;

@@ -9,24 +9,23 @@ interface Sink {
 }
 
 /**
- * So many characters are written at a time: fewer, and the file is written to for each few jobs; more would be lost if the program is
- * killed.
+ * How many characters are written at a time. Fewer, and there is a write for every few jobs; more would be lost if the program is killed.
  */
 const WRITTEN_AT_ONCE = 2 ** 16;
 
 /**
- * The counters are written at most so often, in ms: more often than a viewer can show only makes the trace large; less often, and bursts do
- * not show.
+ * The shortest time between two values of the counters, in ms. Shorter only makes the trace larger than a viewer can show; longer, and
+ * bursts do not show.
  */
 const COUNT_EVERY = 1;
 
 /** The numbers of the process and of the calling thread. A worker's first track has the worker's number times {@linkcode TRACKS}. */
 const PROCESS = 1, CALLER = 0;
 
-/** How long a submission takes, in microseconds: a flow begins within something, and two submissions are further apart. */
+/** How long a submission lasts in the trace, in microseconds: a flow must begin within an event, and two submissions are further apart. */
 const POINT = 0.1;
 
-/** Jobs that a worker runs at the same time have tracks of their own. A worker has at most so many: the last takes what is left. */
+/** Jobs that a worker runs at the same time are on separate tracks. This is the most that a worker has: the last takes what is left. */
 const TRACKS = 1000;
 
 const ENDS: ReadonlySet<WorkerChange> = new Set(["closed", "stopped", "died", "failed to start"]);
@@ -35,8 +34,8 @@ const ENDS: ReadonlySet<WorkerChange> = new Set(["closed", "stopped", "died", "f
  * Opens a trace.
  *
  * @throws {TypeError} If it is neither a path nor a stream, or if the stream is locked.
- * @throws {Deno.errors.Busy} If another pool writes its trace to the file.
- * @throws {Deno.errors.NotCapable} If the file may not be written; other errors if it cannot be.
+ * @throws {Deno.errors.Busy} If another pool is writing its trace to the file.
+ * @throws {Deno.errors.NotCapable} If there is no permission to write the file; other errors if writing fails.
  */
 export function openTrace(trace: unknown, onError: OnError): PoolObserver {
   if (trace instanceof WritableStream) {
@@ -63,8 +62,7 @@ function openFile(path: string | URL): Deno.FsFile {
 }
 
 /**
- * Empties a file that is this pool's alone from then on; false if it is another one's. On a file system without locks it may be written to
- * by several.
+ * Locks a file for this pool and empties it; false if another pool has it. On a file system without locks several may write to it.
  */
 function lockAndEmpty(file: Deno.FsFile): boolean {
   let isLocked = false;
@@ -72,19 +70,19 @@ function lockAndEmpty(file: Deno.FsFile): boolean {
     isLocked = file.tryLockSync(true);
     if (!isLocked) return false;
   } catch {
-    // It goes without.
+    // It works without a lock.
   }
   try {
     file.truncateSync();
   } catch (error) {
-    // What is no file, such as a pipe, cannot be emptied, and several may write to it. To ask what it is would take the permission to read it.
+    // A pipe or device cannot be emptied, and several may write to it. Asking what it is would need the permission to read it.
     if (!(error instanceof TypeError)) throw error;
     if (isLocked) file.unlockSync();
   }
   return true;
 }
 
-/** Writes at once: the trace then holds no memory, and what was written is there if the program is killed. */
+/** Writes synchronously: so the trace holds no memory, and what was written survives if the program is killed. */
 class FileSink implements Sink {
   #file: Deno.FsFile;
   #encoder = new TextEncoder();
@@ -103,7 +101,7 @@ class FileSink implements Sink {
   }
 }
 
-/** A stream that fails is told of once. */
+/** Writes to a stream, and reports once if that fails. */
 class StreamSink implements Sink {
   #writer: WritableStreamDefaultWriter<Uint8Array>;
   #onError: OnError;
@@ -113,7 +111,7 @@ class StreamSink implements Sink {
   constructor(writer: WritableStreamDefaultWriter<Uint8Array>, onError: OnError) {
     this.#writer = writer;
     this.#onError = onError;
-    // What it rejects with, writing rejects with as well.
+    // Writing rejects with the same.
     writer.closed.catch(() => {});
   }
 
@@ -138,11 +136,11 @@ class StreamSink implements Sink {
 }
 
 /**
- * Writes what happens in a pool in Chrome's trace event format: an array with an event a line, of which the first ones name the process and its
- * thread. The format lets it end after any line; the closing bracket comes with the end of the pool.
+ * Writes what happens in a pool in Chrome's trace event format: an array with one event per line, the first of which name the process and
+ * its thread. By the format it may end after any line; the closing bracket is written when the pool ends.
  *
- * Each worker is a thread with its jobs (`X`) and what became of itself (`i`). Each submission is a point on the calling thread (an `X`
- * that takes next to no time), from which a flow (`s`, `f`) leads to where the job began. The gate and the queue are counters (`C`).
+ * Each worker is a thread with its jobs (`X`) and its own changes (`i`). Each submission is a point on the calling thread (an `X` with next
+ * to no duration), from which a flow (`s`, `f`) leads to where the job began. The gate and the queue are counters (`C`).
  */
 class TraceWriter implements PoolObserver {
   #sink: Sink;
@@ -155,7 +153,7 @@ class TraceWriter implements PoolObserver {
   #counts = "";
   /** When the last job on each track of each worker ended. */
   #tracks = new Map<number, number[]>();
-  /** Names in quotes: there are few, and each job has one. */
+  /** Quoted names: every job has one, but few differ. */
   #quoted = new Map<string, string>();
   #closed = false;
   #failed = false;
@@ -205,7 +203,7 @@ class TraceWriter implements PoolObserver {
     this.#write(`{"ph":"i","s":"t","pid":${PROCESS},"tid":${track},"ts":${now},"cat":"worker","name":"${change}"${args}}`);
     if (!ENDS.has(change)) return;
     this.#tracks.delete(worker);
-    // There may be nothing more to come.
+    // This may be the last event for long.
     if (this.#tracks.size === 0) this.#flush();
   }
 
@@ -220,10 +218,10 @@ class TraceWriter implements PoolObserver {
     }
   }
 
-  /** Writes a run of a job; of one that never ran the submission alone. */
+  /** Writes a run of a job; for one that never ran, only its submission. */
   #job(job: ObservedJob, outcome: string): void {
     const { id, task, items, submitted, started, ended, worker, runs, error } = job;
-    // Its runs have been written.
+    // Its runs have been written already.
     if (started === undefined && runs > 0) return;
     const name = this.#quote(task);
     const at = this.#time(submitted);
@@ -245,7 +243,7 @@ class TraceWriter implements PoolObserver {
   /** The first track of a worker on which nothing runs at that time. */
   #trackFor(worker: number, started: number, ended: number): number {
     const ends = this.#tracks.get(worker);
-    // What runs one after the other is on one track, whatever the clocks may say.
+    // What runs one after the other stays on one track, even if the clocks disagree.
     if (ends === undefined || this.#jobsPerWorker === 1) return 0;
     let track = ends.findIndex((end) => end <= started);
     if (track < 0) {
@@ -289,13 +287,13 @@ class TraceWriter implements PoolObserver {
     try {
       this.#sink.write(text);
     } catch (error) {
-      // Told once: a disk that is full stays full.
+      // Reported once: a full disk stays full.
       this.#failed = true;
       throw error;
     }
   }
 
-  /** In microseconds since the pool was made, to the nanosecond. */
+  /** Formats a time as microseconds since the pool was made, to the nanosecond. */
   #time(now: number): string {
     return inThousandths((now - this.#opened) * 1000);
   }
@@ -312,7 +310,7 @@ class TraceWriter implements PoolObserver {
   }
 }
 
-/** A number with three digits behind the point, put together of two whole numbers: printing one with a fraction takes many times as long. */
+/** Prints a number with three decimals, as two integers: printing one with a fraction takes many times as long. */
 function inThousandths(value: number): string {
   const all = Math.round(value * 1000);
   const whole = Math.trunc(all / 1000);
