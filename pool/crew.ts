@@ -10,13 +10,13 @@ import type { ResolvedOptions } from "./options.ts";
 import { printWarning } from "./print.ts";
 import { type Answer, JobTicket, type Ticket } from "./ticket.ts";
 
-/** What a worker does, as {@linkcode ProcessPool.inspect} tells it. Times are in milliseconds. */
+/** What a worker is doing, as {@linkcode ProcessPool.inspect} returns it. Times are in milliseconds. */
 export interface WorkerInspection {
-  /** The worker's number; no other worker of the pool has had it. */
+  /** The worker's number, unique within the pool. */
   worker: number;
   /** `starting`: it loads its modules and runs its initializer. `closing`: it runs its finalizer. */
   state: "starting" | "idle" | "running" | "closing";
-  /** How long it has been like that; for one that runs jobs, how long it has run the oldest of them. */
+  /** How long it has been in this state; if it runs jobs, how long it has run the oldest of them. */
   for: number;
   /** The jobs that it runs. */
   jobs: JobInspection[];
@@ -24,39 +24,39 @@ export interface WorkerInspection {
   ahead: number;
 }
 
-/** A job that runs. */
+/** A running job. */
 export interface JobInspection {
-  /** The job's id; of a chunk of a map, the index of the item that runs. */
+  /** The job's id; for a chunk of a map, the index of the running item. */
   id: string | number;
   /** The name of its task. */
   task: string;
   /** Which run of it this is, counted from 1. */
   attempt: number;
-  /** How long it has run, in milliseconds; of a chunk of a map, that item if there is a time limit, else the chunk. */
+  /** How long it has run, in milliseconds; for a chunk of a map, the running item if there is a time limit, else the chunk. */
   for: number;
 }
 
-/** What a crew tells its pool. */
+/** What a crew reports to its pool. */
 export interface CrewEvents {
   /** There may be room for a job, or one worker less. */
   changed(): void;
-  /** Jobs have left their worker: they returned these. */
+  /** Jobs have left their worker, having returned these values. */
   returned(tickets: Ticket[], values: unknown[]): void;
   /** A job has left its worker, with another answer. */
   answered(ticket: Ticket, answer: Answer): void;
-  /** Some items of a job that goes on. */
+  /** Some items of a chunk are done; the chunk goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
-  /** Jobs that a worker was sent ahead of time could be run elsewhere, and have been taken back. `changed` comes after it. */
+  /** Jobs that were sent to a worker ahead of time could run elsewhere, and have been taken back. `changed` follows. */
   takenBack(tickets: Ticket[]): void;
-  /** A worker holds these no more, whether it has died or was stopped. Nobody was told of that yet. */
+  /** A worker no longer holds these, as it has died or was stopped. Nobody was told of that yet. */
   left(behind: LeftBehind): void;
-  /** A worker has died; what it has left was told of before. `changed` comes after it. */
+  /** A worker has died; `left` was called before with the same tickets. `changed` follows. */
   bereaved(left: LeftBehind, death: Death): void;
-  /** No worker can be started, and none is ready. `changed` comes after it. */
+  /** No worker can be started, and none is ready. `changed` follows. */
   broken(error: PoolBrokenError): void;
 }
 
-/** What a crew has from its pool. */
+/** What a crew gets from its pool. */
 export interface CrewParts {
   tasks: TaskTable;
   callbacks: Callbacks;
@@ -84,42 +84,42 @@ const BARELY_READY = 1000;
 const GONE_WITHIN = 1000;
 
 /**
- * How often the crew looks whether workers take up what they are sent, in ms. More often, and a busy machine that is slow to run a thread
- * might be taken for a worker that is stuck; less often, and jobs wait for one that is.
+ * How often the crew checks whether workers take up what they are sent, in ms. More often, and a thread that a busy machine is slow to run
+ * might be taken for a stuck worker; less often, and jobs wait for one that is stuck.
  */
 const LOOK_EVERY = 1000;
 
 /**
- * A worker that one job holds up for so long, in ms, loses those that it was sent ahead of time to one that has nothing to do. Shorter, and
- * jobs go to and fro that would have been done; longer, and they wait.
+ * A worker that one job holds up for this long, in ms, loses the jobs that it was sent ahead of time to an idle one. Shorter, and jobs go
+ * back and forth that would have been done by now; longer, and they wait.
  */
 const BALANCE_EVERY = 1;
 
 /**
- * Starting a worker holds up the calling thread for some 10 ms, in which answers wait, and workers for more jobs. So the first one has a
- * head start: no other is started before it has been ready for as many ms as the first of these says, or has not been ready within as many
- * as the second. Where that is enough for all jobs, a short program has one worker to start and to stop, and is through before a second one
- * would be ready. Shorter, and workers are started that find nothing to do; longer, and they are late for jobs that take long.
+ * Starting a worker blocks the calling thread for some 10 ms, while answers wait, and workers wait for jobs. So the first one has a head
+ * start: no other is started before it has been ready for `HEAD_START` ms, or was not ready within `READY_WITHIN` ms. A short program for
+ * which one worker is enough starts and stops just that one, and ends before a second would be ready. Shorter, and workers are started that
+ * find nothing to do; longer, and they are late for jobs that take long.
  */
 const HEAD_START = 5, READY_WITHIN = 20;
 
 /**
- * Jobs that were sent ahead, and wait for so many ms behind others that take unexpectedly long, are worth another worker: that is how long
- * it takes to start one. Shorter, and they would have been done before it is ready; longer, and they wait for nothing.
+ * Jobs that were sent ahead, and have waited this many ms behind others that take unexpectedly long, are worth another worker: that is how
+ * long it takes to start one. Shorter, and they would have been done before it is ready; longer, and they wait for nothing.
  */
 const WORTH_STARTING = 20;
 
 /**
- * Short jobs that the present workers will have done in less than so many ms are not worth another worker, which is there after some 30. So
- * the crew first waits whether they have, for {@linkcode HEAD_START} at a time and {@linkcode WORTH_STARTING} in all. Less, and workers are
- * started that find nothing to do; more, and jobs wait that another one could run.
+ * Short jobs that the present workers will have done in less than this many ms are not worth another worker, which takes some 30 ms to be
+ * there. So the crew first waits to see, for {@linkcode HEAD_START} at a time and {@linkcode WORTH_STARTING} in all. Less, and workers are
+ * started that find nothing to do; more, and jobs wait that another worker could run.
  */
 const BRIEF = 50;
 
 /**
- * For less than so many ms of work no other worker is started, however often there is some, in two cases: if the jobs are tiny, and if they
- * are chunks of a map of which the present workers have done less than this share of what they could. Then whoever makes the calls or the
- * input, or reads the results, has more to do than they. Larger, and results wait for a worker that is not there.
+ * For less than `NEXT_TO_NOTHING` ms of work no other worker is started, however often there is some, in two cases: if the jobs are tiny,
+ * and if they are chunks of a map and the present workers have done less than the share `IDLE` of what they could. Then whoever makes the
+ * calls or the input, or reads the results, has more to do than the workers. Larger, and results wait for a worker that is not there.
  */
 const NEXT_TO_NOTHING = 0.5, IDLE = 0.5;
 
@@ -132,13 +132,13 @@ const SOON = 1;
 const KEPT_BUSY: Death = { reason: "was stopped, as something that an earlier job left behind kept it busy" };
 
 /**
- * The workers of a pool: starts those that are missing, chooses one for each job, lets go of those that are idle or worn, mourns the dead.
+ * The workers of a pool: starts missing ones, chooses one for each job, closes those that are idle or worn, and deals with those that died.
  */
 export class Crew {
-  /** Those that start, run or close. */
+  /** Workers that are starting, running or closing. */
   readonly slots: ReadonlySet<Slot>;
   #slots = new Set<Slot>();
-  /** Those that have ended or were stopped, and may still run. */
+  /** Workers that have ended or were stopped, but may still run. */
   #ending = new Set<Slot>();
   #gone: PromiseWithResolvers<void> | undefined;
   #options: ResolvedOptions;
@@ -152,11 +152,11 @@ export class Crew {
   #loading = false;
   #warmUps: PromiseWithResolvers<void>[] = [];
   #stopIdleTimer: (() => void) | undefined;
-  /** Ends the pause in which no worker is started but to warm up; undefined if there is none. */
+  /** Ends a pause, in which workers are only started to warm up; undefined if there is none. */
   #endPause: (() => void) | undefined;
-  /** Calls off what is done about a worker that takes too long to start or to close. */
+  /** Cancels the deadline of a worker that is starting or closing. */
   #deadlines = new Map<Slot, () => void>();
-  /** Calls off the end of a worker that is to be stopped soon. */
+  /** Cancels the timer of a worker that is to be stopped soon. */
   #condemned = new Map<Slot, () => void>();
   #looks: Rounds;
   #balances: Rounds;
@@ -174,19 +174,19 @@ export class Crew {
     return this.#slots.size;
   }
 
-  /** How many hold a job. */
+  /** How many workers hold a job. */
   get busy(): number {
     return this.#count((slot) => slot.load > 0);
   }
 
-  /** How many jobs they hold. */
+  /** How many jobs the workers hold. */
   get load(): number {
     let load = 0;
     for (const slot of this.#slots) load += slot.load;
     return load;
   }
 
-  /** What each does. */
+  /** What each worker is doing. */
   inspect(): WorkerInspection[] {
     const today = this.#options.clock.today();
     return [...this.#slots].map((slot) => {
@@ -204,7 +204,7 @@ export class Crew {
     });
   }
 
-  /** How many were stopped and are not gone. */
+  /** How many workers were stopped but are not gone. */
   get unstoppable(): number {
     return this.#ending.size;
   }
@@ -216,17 +216,17 @@ export class Crew {
 
   // Before there is work
 
-  /** Has all workers started that there can be; resolves when all are ready. */
+  /** Has `maxWorkers` workers started; resolves when all are ready. */
   warmUp(): Promise<void> {
     if (this.#ready === this.#options.maxWorkers) return Promise.resolve();
-    // What failed before gets one more chance.
+    // After earlier failures there is one more chance.
     this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     const ready = Promise.withResolvers<void>();
     this.#warmUps.push(ready);
     return ready.promise;
   }
 
-  /** No more jobs will come, and nobody warms it up any more. */
+  /** Called when no more jobs will come, and no more warm-ups. */
   breakUp(error: unknown): void {
     this.#breakingUp = true;
     this.#refuseWarmUps(error);
@@ -243,15 +243,15 @@ export class Crew {
   // While there is work
 
   /**
-   * The worker for the next of so many queued jobs: the one with the least to do. One that has something to do already gets more only if no
-   * other is about to be there for it, or if it will be through with that before another would be awake.
+   * Chooses the worker for the next of so many queued jobs: the one with the least to do. A busy worker only gets more if no other is about
+   * to be there for the job, or if it will be done before another would have woken up.
    */
   choose(queued: number): Slot | undefined {
     let best: Slot | undefined;
     for (const slot of this.#slots) {
       const { appetite } = slot;
       if (appetite !== undefined) {
-        // What it holds may take longer than it seemed.
+        // What it holds may take longer than expected.
         if (slot.load > 0) this.#balances.begin();
         return appetite > 0 ? slot : undefined;
       }
@@ -262,18 +262,18 @@ export class Crew {
     return queued > this.#starting + this.#startable ? best : undefined;
   }
 
-  /** How many more could be started. */
+  /** How many more workers could be started. */
   get #startable(): number {
     return this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
   }
 
-  /** Starts the workers that so many queued jobs need, of which `first` is the next. Whether one could not be started. */
+  /** Starts the workers that so many queued jobs need; `first` is the next job. Returns whether a worker could not be started. */
   staff(queued: number, first: Ticket | undefined): boolean {
     const { maxWorkers } = this.#options;
     if (this.size === maxWorkers && this.#warmUps.length === 0) return false;
     const idle = this.#count((slot) => slot.hasRoom && slot.load === 0);
     const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued - idle;
-    // With no worker left, what failed before gets one more chance.
+    // With no worker left, there is one more chance after earlier failures.
     if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     let missing = wanted - this.#starting;
     if (missing > 0 && this.#startThread === undefined) this.#load();
@@ -286,14 +286,14 @@ export class Crew {
     return failed;
   }
 
-  /** How many ms more the crew waits for the present workers before it starts another. */
+  /** For how many more ms the crew waits for the present workers before it starts another. */
   #patience = WORTH_STARTING;
-  /** When it began to wait last. */
+  /** When it last began to wait. */
   #waitingSince = 0;
-  /** How many jobs those workers had done by then. */
+  /** How many jobs the present workers had done by then. */
   #doneBefore = 0;
 
-  /** Has no worker started for the moment if the present ones will soon have done what is queued, as {@linkcode BRIEF} says. */
+  /** Pauses starting workers if the present ones will soon have done what is queued, as {@linkcode BRIEF} explains. */
   #waitFor(queued: number, first: Ticket | undefined): void {
     let expected = 0, possible = 0, done = 0;
     let areTiny = true;
@@ -315,11 +315,11 @@ export class Crew {
     this.#pause(HEAD_START);
   }
 
-  /** For so many ms no worker is started but to warm up. */
+  /** For this many ms, workers are only started to warm up. */
   #pause(delay: number): void {
     this.#endPause?.();
     if (this.#options.inline || this.size === this.#options.maxWorkers) return;
-    // Under `deno test`, the first timer of a program runs microtasks while it is set, which may lead here again.
+    // Under `deno test`, setting a program's first timer runs microtasks, which may lead here again.
     let ended = false;
     const end = this.#endPause = () => {
       ended = true;
@@ -338,7 +338,7 @@ export class Crew {
     }
   }
 
-  /** For when nothing is queued: sees to it that no worker idles, nor one is missing, for long while another holds more than it can run. */
+  /** Called when nothing is queued: makes sure that no worker stays idle, or missing, for long while another holds more than it can run. */
   balance(): void {
     if (this.#isUneven()) this.#balances.begin();
   }
@@ -347,12 +347,12 @@ export class Crew {
     return (this.#hasFree || this.#mayStart) && this.#slots.values().some((slot) => slot.hasSurplus);
   }
 
-  /** Whether a worker could be started for jobs that others hold. When the crew breaks up, one is started for queued jobs alone. */
+  /** Whether a worker could be started for jobs that others hold. When the crew breaks up, workers are only started for queued jobs. */
   get #mayStart(): boolean {
     return this.#startable > 0 && !this.pausing && !this.#breakingUp;
   }
 
-  /** Whether any takes a job now. */
+  /** Whether any worker has room for a job. */
   get hasRoom(): boolean {
     return this.#slots.values().some((slot) => slot.hasRoom);
   }
@@ -362,8 +362,8 @@ export class Crew {
   }
 
   /**
-   * The one that holds the least, if that is less than it can run at a time; undefined as well if it holds something and another one may
-   * come.
+   * The worker that holds the least, if that is less than it can run at a time; undefined also if it holds something and another worker may
+   * be started.
    */
   get quietest(): Slot | undefined {
     let best: Slot | undefined;
@@ -377,22 +377,22 @@ export class Crew {
     const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
     this.#parts.events.takenBack(heldUp.flatMap((slot) => slot.withdrawAhead()));
     this.#parts.events.changed();
-    // One more may be enough for what was taken back.
+    // One more worker may be enough for what was taken back.
     if (patience > 0 && heldUp.length > 0) this.#pause(READY_WITHIN);
     return this.#isUneven();
   }
 
-  /** Does {@linkcode Slot.takeReturned} for all. */
+  /** Calls {@linkcode Slot.takeReturned} of all workers. */
   takeReturned(): void {
     for (const slot of this.#slots) slot.takeReturned();
   }
 
-  /** Takes at once the answers that have arrived by now. */
+  /** Takes the answers that have arrived by now. */
   drain(): void {
     for (const slot of [...this.#slots]) slot.drain();
   }
 
-  /** Closes those that are worn, or, if there will be no more jobs, all that hold none. */
+  /** Closes worn workers, or, if no more jobs will come, all that hold none. */
   release(all: boolean): void {
     for (const slot of this.#slots) {
       if (all && slot.state === "starting") this.stop(slot, undefined);
@@ -401,17 +401,17 @@ export class Crew {
     this.#watchIdle();
   }
 
-  /** For when a worker was sent something, which it is to take up soon. */
+  /** Called when a worker was sent something that it should take up soon. */
   expectAnswer(): void {
     this.#looks.begin();
   }
 
-  /** Takes back all that they have not started, as {@linkcode Slot.withdrawAll} does. */
+  /** Takes back all jobs that have not started, as {@linkcode Slot.withdrawAll} does. */
   withdrawAll(): Ticket[] {
     return [...this.#slots].flatMap((slot) => slot.withdrawAll());
   }
 
-  /** Stops one at once, as far as the backend can. */
+  /** Stops a worker at once, as far as the backend can. */
   stop(slot: Slot, reason: unknown): LeftBehind {
     this.#leave(slot);
     const { left, stop } = slot.end(reason);
@@ -422,7 +422,7 @@ export class Crew {
   }
 
   /**
-   * Stops one as soon as what it has answered by the port has arrived. One of the jobs that it runs is let go of at once; others that it
+   * Stops a worker as soon as the answers that it has sent by its port have arrived. The given job leaves it at once; others that it still
    * runs then end as with any death.
    */
   condemn(slot: Slot, ticket: Ticket, death: Death, reason: unknown): void {
@@ -430,7 +430,7 @@ export class Crew {
     if (this.#condemned.has(slot)) return;
     const wait = (): void => {
       const stopTimer = this.#options.clock.after(SOON, stopSoon);
-      // As with other timers, the worker may have left meanwhile.
+      // As with other timers, the worker may have left while this one was set.
       if (this.#slots.has(slot)) this.#condemned.set(slot, stopTimer);
       else stopTimer();
     };
@@ -443,7 +443,9 @@ export class Crew {
     wait();
   }
 
-  /** Sends one nothing for a moment, in which it may answer what it was sent before: as long as answers are on their way it is not stopped. */
+  /**
+   * Sends a worker nothing for a moment, so that it can answer what it was sent before: it is not stopped while answers are on their way.
+   */
   hold(slot: Slot): void {
     slot.pause();
     this.#options.clock.after(SOON, () => {
@@ -452,7 +454,7 @@ export class Crew {
     });
   }
 
-  /** Stops all at once, as far as the backend can, and gives away what they held. */
+  /** Stops all workers at once, as far as the backend can, and has settled what they held. */
   dismiss(reason: unknown, settle: (left: LeftBehind) => void): void {
     const slots = [...this.#slots];
     const ends = slots.map((slot) => {
@@ -465,7 +467,7 @@ export class Crew {
     for (const slot of slots) this.#tellStopped(slot, reason);
   }
 
-  /** Resolves when nothing of those runs that have ended, or, if nothing can stop one of them, after {@linkcode GONE_WITHIN}. */
+  /** Resolves when all ended workers are gone, or after {@linkcode GONE_WITHIN} if one cannot be stopped. */
   async allGone(): Promise<void> {
     if (this.#ending.size === 0) return;
     this.#gone ??= Promise.withResolvers();
@@ -475,12 +477,12 @@ export class Crew {
     stopTimer();
   }
 
-  /** The jobs that they hold. */
+  /** The jobs that the workers hold. */
   *tickets(): Generator<Ticket> {
     for (const slot of this.#slots) yield* slot.tickets();
   }
 
-  /** The error of a death: of the job that the worker held, or, if it held none, for `onError`. */
+  /** The error for a worker's death: for the job that it held, or, if it held none, for `onError`. */
   diedError(
     death: Death,
     job?: { id: string | number; name: string; attempts: number; unread?: number },
@@ -579,7 +581,7 @@ export class Crew {
       this.#parts.events.changed();
     },
     died: (slot, death, left) => {
-      // First, as that decides what becomes of the suspect.
+      // First, as it decides what becomes of the suspect.
       if (left.suspect !== undefined) left.suspect.unread++;
       this.#leave(slot);
       this.#tellLeft(slot, left);
@@ -603,9 +605,9 @@ export class Crew {
 
   #mourn(slot: Slot, death: Death, left: LeftBehind): void {
     const { started, suspect } = left;
-    // A job that was let go of may have ended the worker before that was stopped for it.
+    // A job that has left a condemned worker may have ended it before it was stopped.
     const isIdle = started.length === 0 && !slot.isCondemned;
-    // First, since `onError` may ask about what the worker held.
+    // First, since `onError` may look at what the worker held.
     this.#parts.events.bereaved(left, death);
     // One that has died of a message may have read that of a job that was cancelled meanwhile.
     if (isIdle && !death.unread) {
@@ -619,14 +621,14 @@ export class Crew {
   }
 
   /**
-   * Stops workers that have not taken up what they were sent, though they run nothing; their jobs go elsewhere. Whether there is more to
-   * expect.
+   * Stops workers that have not taken up what they were sent although they run nothing; their jobs go elsewhere. Returns whether more
+   * answers are expected.
    */
   #look(): boolean {
     this.drain();
     this.#parts.events.changed();
     for (const slot of [...this.#slots].filter((slot) => slot.isKeptBusy())) {
-      // Who was told of the one before may have ended the pool.
+      // Someone who was told of an earlier one may have ended the pool.
       if (!this.#slots.has(slot)) continue;
       const left = this.stop(slot, undefined);
       for (const ticket of left.unstarted) ticket.neglected++;
@@ -635,7 +637,7 @@ export class Crew {
     return this.#count(({ load, state }) => load > 0 || state === "closing") > 0;
   }
 
-  /** Calls `late` if a worker that starts or closes is not through in time. */
+  /** Calls `late` if a worker takes too long to start or to close. */
   #limit(slot: Slot, late: () => void): void {
     const { startTimeout, clock } = this.#options;
     if (startTimeout === Infinity) return;
@@ -643,7 +645,7 @@ export class Crew {
       late();
       this.#parts.events.changed();
     });
-    // Under `deno test`, the first timer of a program runs microtasks while it is set, which may have led far.
+    // Under `deno test`, setting a program's first timer runs microtasks, which may have changed anything.
     if (this.#slots.has(slot) && slot.state !== "ready") this.#deadlines.set(slot, stop);
     else stop();
   }
@@ -662,7 +664,7 @@ export class Crew {
     );
   }
 
-  /** The worker has its modules. */
+  /** Called when a worker has loaded its modules. */
   #prepare(slot: Slot): void {
     if (slot.state !== "starting") return;
     const { tasks } = this.#parts;
@@ -698,7 +700,7 @@ export class Crew {
     });
     this.#refuseWarmUps(error);
     if (this.#ready > 0) return;
-    // First, since observers are told that workers are stopped, and may want others.
+    // First, since observers are told that workers are stopped, and may ask for others.
     this.#parts.events.broken(error);
     for (const slot of this.#slots) if (slot.state === "starting") this.stop(slot, error);
   }
@@ -715,7 +717,7 @@ export class Crew {
     });
   }
 
-  /** Observers may do anything when they are told, so what the worker held has to have its place before. */
+  /** Tells observers, which may then do anything: so what the worker held must have its place before. */
   #tell(slot: Slot, change: WorkerChange, reason?: string): void {
     this.#parts.observation?.worker(slot.id, change, reason);
   }
@@ -736,7 +738,7 @@ export class Crew {
     this.#balances.end();
   }
 
-  /** Keeps one timer for all workers, set anew only when it has run out and a worker is idle: jobs come and go far more often. */
+  /** Keeps one timer for all workers, which is only set again when it has fired and a worker is idle: jobs come and go far more often. */
   #watchIdle(): void {
     const { idleTimeout, clock } = this.#options;
     if (this.size === 0) {
@@ -745,9 +747,9 @@ export class Crew {
     } else if (this.#stopIdleTimer === undefined && idleTimeout !== Infinity && this.#warmUps.length === 0) {
       const longest = Math.max(...this.#slots.values().map(({ idleFor }) => idleFor ?? -1));
       if (longest < 0) return;
-      // Under `deno test`, the first timer of a program runs microtasks while it is set, which may lead here again.
+      // Under `deno test`, setting a program's first timer runs microtasks, which may lead here again.
       this.#stopIdleTimer = () => {};
-      // A timer may run out a little early by the clock.
+      // A timer may fire a little early by the clock.
       const stop = clock.after(Math.max(0, Math.ceil(idleTimeout - longest)), () => {
         this.#stopIdleTimer = undefined;
         for (const slot of this.#slots) {
