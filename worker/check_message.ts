@@ -2,8 +2,8 @@ import { decodeError } from "./decode_error.ts";
 import type { FromWorker, Thrown } from "./protocol.ts";
 
 /**
- * Whether a worker's message is what it says. A task may have put others in the place of the platform's functions, with which errors are
- * taken apart and lists are made: that is to end its worker, and nothing of the caller's.
+ * Whether a worker's message is well-formed. A task may have replaced the platform's functions with which errors are taken apart and lists
+ * are made: that must only end its worker, and nothing on the caller's side.
  */
 export function isReadable(message: FromWorker): boolean {
   try {

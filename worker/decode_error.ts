@@ -4,8 +4,8 @@ import type { ErrorMessage, Thrown, ValueMessage } from "./protocol.ts";
 export type FindClass = (exported: { module: number; name: string }) => unknown;
 
 /**
- * Puts together what a task threw. An error has the class that its task module exports where this thread has that class too, else the nearest
- * class of the platform with the original's name. Its constructor is not called again.
+ * Puts together what a task threw. An error gets the class that its task module exports, if this thread has that class too, else the
+ * nearest class of the platform with the original's name. Its constructor is not called again.
  */
 export function decodeError(thrown: Thrown, findClass: FindClass): unknown {
   if ("raw" in thrown) return thrown.raw;
@@ -19,14 +19,14 @@ export function decodeError(thrown: Thrown, findClass: FindClass): unknown {
   return decode(thrown.root);
 }
 
-/** The object alone: its properties may refer to errors that are not there yet. */
+/** Makes just the object: its properties may refer to errors that do not exist yet. */
 function shell({ builtin, exported, name, message, stack }: ErrorMessage, findClass: FindClass): object {
   if (builtin === "Array") return [];
   const error = platformError(builtin, { message, name });
   const known = exported === undefined ? undefined : findClass(exported) as { prototype?: unknown } | undefined;
   if (known?.prototype instanceof Error) Object.setPrototypeOf(error, known.prototype);
   else if (error.name !== name) hide(error, "name", name);
-  // The stack of a class without a name of its own begins with the name of its parent.
+  // The stack of a class that sets no name begins with the name of its parent.
   hide(error, "stack", stack.startsWith(`${builtin}: `) ? name + stack.slice(builtin.length) : stack);
   return error;
 }
@@ -38,7 +38,7 @@ function platformError(builtin: string, { message, name }: { message: string; na
   return new (PLATFORM.get(builtin) ?? Error)(message);
 }
 
-/** There is no WebAssembly where V8 is not to make code (`--v8-flags=--jitless`). */
+/** Without a JIT (`--v8-flags=--jitless`) there is no WebAssembly. */
 const { CompileError, LinkError, RuntimeError } = (globalThis.WebAssembly ?? {}) as Partial<typeof WebAssembly>;
 const PLATFORM = new Map<string, (new (message: string) => Error) | undefined>(Object.entries({
   EvalError,

@@ -8,66 +8,66 @@ export interface LineMemory {
   requests: QueueMemory;
   replies: QueueMemory;
   /**
-   * The words {@linkcode WORKER}, {@linkcode CALLER} and {@linkcode MAY_SPIN}, and at {@linkcode PACE} a double: each in a cache line of
-   * its own.
+   * The words {@linkcode WORKER}, {@linkcode CALLER} and {@linkcode MAY_SPIN}, and at {@linkcode PACE} a double, each in its own cache
+   * line.
    */
   bells: SharedArrayBuffer;
 }
 
-/** In the bells: what the worker does, one of {@linkcode AWAKE}, {@linkcode ASLEEP}, {@linkcode LISTENING} and {@linkcode CALLED}. */
+/** In the bells: the state of the worker, {@linkcode AWAKE}, {@linkcode ASLEEP}, {@linkcode LISTENING} or {@linkcode CALLED}. */
 export const WORKER = 0;
-/** In the bells: what the caller does, {@linkcode AWAKE} or {@linkcode ASLEEP}. */
+/** In the bells: the state of the caller, {@linkcode AWAKE} or {@linkcode ASLEEP}. */
 export const CALLER = 16;
-/** In the bells, read as doubles: how long a job takes lately, in ms. */
+/** In the bells, read as doubles: how long recent jobs took, in ms. */
 export const PACE = 16;
-/** In the bells: whether the worker may spin, as {@linkcode CORES} says. */
+/** In the bells: whether the worker may spin, as {@linkcode CORES} explains. */
 export const MAY_SPIN = 48;
 /** It will look at its queue before it does anything else. */
 export const AWAKE = 0;
 /** It waits in `Atomics.wait` or `Atomics.waitAsync`. */
 export const ASLEEP = 1;
-/** It is in its event loop, and hears messages alone. */
+/** It is in its event loop, and only hears messages. */
 export const LISTENING = 2;
-/** It is awake, and goes to its event loop before it would sleep: there is a message. */
+/** It is awake, but must go to its event loop before it sleeps: there is a message. */
 export const CALLED = 3;
 
 /** The kind of a request that says that the next one comes by the port. Other kinds are the keys of tasks. */
 export const BY_PORT = -1;
 /** The kind of a request that is a chunk of a map: the label is its message. */
 export const CHUNK = -2;
-/** The kind of a reply whose label is what a job returned. Those below are kinds of replies, too. */
+/** The kind of a reply whose label is what a job returned. The constants below are kinds of replies, too. */
 export const RETURNED = 1;
 /** A chunk had been taken back before it was started. */
 export const SKIPPED = 2;
-/** The label is what an item of a chunk returned, whose index follows. */
+/** The label is what an item of a chunk returned; its index follows. */
 export const ITEM = 3;
 /** The label is what a job threw, taken apart. */
 export const THREW = 4;
-/** The label is what an item of a chunk threw, taken apart, whose index follows. */
+/** The label is what an item of a chunk threw, taken apart; its index follows. */
 export const ITEM_THREW = 5;
 /**
- * The label is what several items of a chunk returned, or nothing at its end. The index of the first follows, whether they are the last,
- * and the time that the chunk has taken.
+ * The label is what several items of a chunk returned, or undefined if that is in memory. The index of the first follows, then whether they
+ * are the last, and the time that the chunk has taken.
  */
 export const ITEMS = 6;
 
 /**
- * Room for so many cells of eight bytes, each way. That is enough for as many jobs as may be sent ahead, if they take 16 cells each; one of
- * a number takes one cell if it goes on with the one before, else four. Fewer, and jobs that could be sent ahead wait; more only take
+ * How many cells of eight bytes there are, each way. That is enough for all jobs that may be sent ahead, if they take 16 cells each; a call
+ * with one number takes one cell if it continues the one before, else four. Fewer, and jobs that could be sent ahead wait; more only take
  * memory.
  */
 const CELLS = 2 ** 14;
 
 /**
- * Room for so many bytes of long texts and buffers, each way, of which one value may have a quarter. Less, and more of them go by messages;
- * more, and they fall out of the caches of a core.
+ * How many bytes there are for long texts and buffers, each way; one value may take a quarter. Less, and more of them go by messages; more,
+ * and they no longer fit into a core's caches.
  */
 const BULK = 2 ** 20;
 
 /**
- * A worker that sleeps is woken amid a turn when it has so many ms of work, which is how long waking it takes: never for fewer jobs than
- * the first of these numbers, and always for as many as the second, as the caller may be wrong about how long they take. Less, and the
- * worker is through before the next ones come, and is woken for each few; more, and it waits for its caller.
+ * A sleeping worker is woken within a turn when it has `WORTH_WAKING` ms of work, which is how long waking it takes: never for fewer than
+ * `FEWEST` jobs, and always for `MOST`, as the caller may be wrong about how long they take. Less, and the worker is done before the next
+ * ones come, and is woken again and again; more, and it waits for its caller.
  */
 const WORTH_WAKING = 0.05, FEWEST = 64, MOST = 256;
 
@@ -79,37 +79,38 @@ const WORTH_WAKING = 0.05, FEWEST = 64, MOST = 256;
 const DUE_SOON = 0.05;
 
 /**
- * A caller of jobs that take less than so many ms takes their replies without a turn of the event loop: that takes as long as half of one.
+ * A caller of jobs that take less than this many ms takes their replies without a turn of the event loop, which takes half as long as such
+ * a job.
  */
 const QUICK = 0.01;
 
 /**
- * A worker that has more to do holds back the replies of short jobs for less than a millisecond, as line_end.ts tells. What it does next
- * may take long, so the caller looks for them as well, every so many ms (Deno's timers take one more), until it has found none so many
- * times in a row: then the worker has been with one job since, and rings when it is through. More often, and looks in vain take time; less
- * often, and results wait.
+ * A worker that has more to do does not ring for replies of short jobs for up to a millisecond: see line_end.ts. Its next job may take
+ * long, so the caller looks for them too, every `LOOK_EVERY` ms (Deno's timers take one more), until it has found none `LOOKS` times in a
+ * row: then the worker has been running one job since, and rings when that is done. More often, and looking in vain takes time; less often,
+ * and results wait.
  */
 const LOOK_EVERY = 1, LOOKS = 2;
 
-/** What a line tells. */
+/** What a line reports. */
 export interface LineEvents {
   message(message: FromWorker): void;
-  /** Jobs returned these: the most common message, for which none is made. The lists are the listener's to change. */
+  /** Jobs returned these values: the most common message, for which no object is made. The listener may change the lists. */
   returned(runs: number[], values: unknown[]): void;
-  /** There are no more messages for the moment. */
+  /** There are no more messages for now. */
   delivered(): void;
-  /** What the worker has written cannot be read: nothing more comes. */
+  /** What the worker has written cannot be read: nothing more will come. */
   unreadable(): void;
 }
 
 /**
- * The caller's end of the line to a worker: a port, and beside it shared memory for what is small. A job that is written there is with the
- * worker at once; all jobs of a turn wake it together; and a reply is with the caller even if the worker is halted a moment later. So a
- * call costs far less than a message each way, and calls need not be gathered into chunks by whoever makes them.
+ * The caller's end of the line to a worker: a port, and beside it shared memory for small jobs and results. The worker can read at once
+ * what is written there; all jobs of a turn wake it together; and the caller has a reply even if the worker is halted a moment later. So a
+ * call costs far less than a message each way, and callers need not gather calls into chunks.
  *
  * After a job the worker waits for the next one for a few milliseconds in `Atomics.wait`, and the caller in `Atomics.waitAsync`: being
- * woken from there takes less than a message to an event loop. Before that either may spin for a moment, which takes less still. After it
- * the worker goes back to its event loop, so that nothing is used while nothing is done.
+ * woken there is quicker than a message to an event loop. Before that either may spin for a moment, which is quicker still. After it the
+ * worker goes back to its event loop, so that an idle worker uses nothing.
  */
 export class Line {
   readonly memory: LineMemory;
@@ -125,21 +126,21 @@ export class Line {
   #chunks = new Set<number>();
   /** How many jobs the worker was sent in this turn without being woken. */
   #unheard = 0;
-  /** Whether it is to be woken at the end of the turn. */
+  /** Whether it will be woken at the end of the turn. */
   #wakesAtEnd = false;
-  /** Whether somebody takes replies, or waits for them. */
+  /** Whether replies are being taken, or waited for. */
   #listening = false;
   /**
-   * The last run that was posted without a word in the queue, which had no room, until it is answered. Nothing goes by the queue meanwhile:
-   * it would overtake that run, and may need the task that comes with it.
+   * The last run that was posted without being announced in the queue, which had no room, until it is answered. Nothing goes by the queue
+   * meanwhile: it would overtake that run, and may need the task that comes with it.
    */
   #unannounced: number | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #emptyLooks = 0;
-  /** Items that have arrived and were not told of yet. */
+  /** Items that have arrived and were not reported yet. */
   #items: (ItemsMessage & { values: unknown[] }) | undefined;
   #closed = false;
-  /** Whether something cannot be read: no worker of ours has written that, but a task that has got hold of the memory. */
+  /** Whether something cannot be read: our worker code did not write that, but a task that got hold of the memory. */
   #unreadable = false;
 
   constructor(port: MessagePort, events: LineEvents) {
@@ -159,13 +160,13 @@ export class Line {
     port.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#receiveByPort(data);
   }
 
-  /** How long a job takes lately, in ms; Infinity before the first. */
+  /** How long recent jobs took, in ms; Infinity before the first. */
   get pace(): number {
     return this.#pace[PACE]!;
   }
 
   /**
-   * Sends a message, in turn with those before.
+   * Sends a message, in order with those before.
    *
    * @throws {DOMException & { name: "DataCloneError" }} If it holds something that cannot be copied. Nothing was sent then.
    */
@@ -175,7 +176,7 @@ export class Line {
       return this.#hail();
     }
     if (message.type === "chunk" && this.#writeChunk(message)) return;
-    // First, since the message may have the worker run at once, in the place of this thread, and look in vain for whose turn it is.
+    // Announced first: the message may make the worker run at once, while this thread does not, and it would look in vain for its turn.
     const inTurn = this.#requests.hasRoom && this.#requests.push(BY_PORT, 0, 0, []);
     try {
       this.#port.postMessage({ ...message, inTurn } satisfies ToWorker, transfer as Transferable[]);
@@ -191,16 +192,15 @@ export class Line {
   }
 
   /**
-   * Writes a job, whose task the worker knows by this key, where it finds it; false if the job has to be posted. {@linkcode Line.ring}
-   * comes after it, once for many.
+   * Writes a job, whose task the worker knows by this key, into shared memory; false if the job has to be posted. {@linkcode Line.ring}
+   * follows, once for many.
    */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     return this.#unannounced === undefined && this.#requests.push(key, run, id, args);
   }
 
   /**
-   * Writes a chunk of numbers where the worker finds it; false if it has to be posted: to write objects takes as long as to have a message
-   * copy them.
+   * Writes a chunk of numbers into shared memory; false if it has to be posted: writing objects takes as long as copying them in a message.
    */
   #writeChunk(message: RunMessage & { type: "chunk" }): boolean {
     const { items, numbers } = message;
@@ -211,7 +211,7 @@ export class Line {
     return true;
   }
 
-  /** Notes that there are so many more jobs to be answered, or fewer. */
+  /** Notes that so many more, or fewer, jobs are to be answered. */
   #count(jobs: number): void {
     const wasBusy = this.#open > 0;
     this.#open += jobs;
@@ -220,13 +220,13 @@ export class Line {
   }
 
   /**
-   * Whether a call may have been refused because much of the room is taken, or because a getter has called while another is being written.
+   * Whether a call may have been refused because much of the room is taken, or because a getter made it while another was being written.
    */
   get isFull(): boolean {
     return this.#requests.isCrowded;
   }
 
-  /** Tells the worker of so many jobs that were written. */
+  /** Tells the worker that so many jobs were written. */
   ring(calls: number): void {
     this.#count(calls);
     const maySpin = busyLines < CORES ? 1 : 0;
@@ -239,12 +239,12 @@ export class Line {
     this.#replies.reuse(buffer);
   }
 
-  /** Sees to it that replies are taken. A worker that is `awake` may have taken up already what it was sent. */
+  /** Makes sure that replies are taken. A worker that is `awake` may have taken up already what it was sent. */
   #expectReply(awake: boolean): void {
     this.#emptyLooks = 0;
     if (!this.#listening) {
       this.#listening = true;
-      // After what is gathered in this turn has been sent.
+      // After the calls gathered in this turn have been sent.
       if (awake) queueMicrotask(() => queueMicrotask(this.#lookAndListen));
       else this.#listen();
     }
@@ -252,7 +252,7 @@ export class Line {
   }
 
   #receiveByPort(message: FromWorker): void {
-    // What was written before the message was sent comes before it.
+    // What was written before the message was sent comes first.
     this.drain();
     if (this.#closed || this.#unreadable) return;
     if (isLast(message)) this.#ended(message.run);
@@ -260,19 +260,19 @@ export class Line {
     this.#events.delivered();
   }
 
-  /** Takes the replies that are in shared memory by now. Those that come by the port have their turn later: others would overtake them. */
+  /** Takes the replies that are in shared memory by now. Those by the port are left to their turn, or they would overtake one another. */
   drain(): void {
     if (!this.#hasReply) return;
     this.#emptyLooks = 0;
-    // What is told may lead here again.
+    // A report may lead here again.
     while (this.#hasReply) this.#receive();
     this.#receiveItems();
     this.#events.delivered();
   }
 
   /**
-   * For amid a turn of a caller that has more to send: wakes the worker, which is not to wait for the end of it, and takes what jobs have
-   * returned, up to a reply of another kind.
+   * Called within a turn of a caller that has more to send: wakes the worker, which should not wait for the end of the turn, and takes what
+   * jobs have returned, up to a reply of another kind.
    */
   takeReturned(): void {
     if (this.#unheard > 0) this.#wakeNow();
@@ -286,17 +286,17 @@ export class Line {
     return this.#replies.hasNext && !this.#unreadable;
   }
 
-  /** Gives the worker up. That is told of later, as whoever takes replies does not expect it. */
+  /** Gives the worker up. Reported later, as code that takes replies does not expect it. */
   #giveUp(): void {
     this.#unreadable = true;
     queueMicrotask(this.#events.unreadable);
   }
 
-  /** Receives the next reply, or, if that is what a job returned, all of that kind that follow it. */
+  /** Receives the next reply, or, if it is what a job returned, all replies of that kind that follow. */
   #receive(): void {
     const replies = this.#replies;
     const kind = replies.nextKind;
-    // First, as telling of items may lead here again, so that the next reply is another one after it.
+    // Items first, and then return: reporting them may lead here again, so that the next reply is a different one after it.
     if (this.#items !== undefined && kind !== ITEM && kind !== ITEM_THREW) return this.#receiveItems();
     if (kind === RETURNED) return this.#receiveReturned();
     try {
@@ -319,7 +319,7 @@ export class Line {
       this.#replies.takeAll(RETURNED, runs, values);
     } catch {
       this.#giveUp();
-      // Of the reply that cannot be read there is the run, and no value.
+      // The reply that cannot be read has left its run there, but no value.
       runs.length = values.length;
     }
     // Nobody knows which of these were written.
@@ -343,15 +343,15 @@ export class Line {
     if (this.#unannounced !== undefined && runs.includes(this.#unannounced)) this.#unannounced = undefined;
   }
 
-  /** Items that follow each other are received together. */
+  /** Gathers consecutive items, to report them together. */
   #gather(run: number, from: number, value: unknown, threw: boolean): void {
     const before = this.#items;
-    // Between two of them there may be some whose results are in memory.
+    // Between two of them there may be others, whose results are in memory.
     const follows = before?.run === run && before.from + before.values.length === from;
     const items = follows ? before : this.#items = { type: "items", run, from, values: [], thrown: [], last: false, elapsed: 0 };
     items.values.push(threw ? undefined : value);
     if (threw) items.thrown.push([from, value as Thrown]);
-    // Not before this one is noted: telling may lead to the next.
+    // Only after this one is noted: reporting may lead to the next.
     if (before !== undefined && !follows) this.#events.message(before);
   }
 
@@ -366,11 +366,11 @@ export class Line {
     this.#closed = true;
     this.#port.close();
     clearTimeout(this.#timer);
-    // So that nothing waits on the memory any more.
+    // So that nothing is left waiting on the memory.
     Atomics.notify(this.#bells, CALLER);
   }
 
-  /** Wakes the worker at the end of the turn, or as soon as it has enough to go ahead with. Whether it is awake already. */
+  /** Wakes the worker at the end of the turn, or as soon as it has enough to do. Returns whether it is awake already. */
   #wakeSoon(calls: number): boolean {
     if (Atomics.load(this.#bells, WORKER) === AWAKE) return true;
     this.#unheard += calls;
@@ -403,7 +403,7 @@ export class Line {
     }
   }
 
-  /** Has the worker hear a message that is not announced in the queue. */
+  /** Makes the worker hear a message that is not announced in the queue. */
   #hail(): void {
     if (Atomics.compareExchange(this.#bells, WORKER, AWAKE, CALLED) !== AWAKE) this.#wake(false);
   }
@@ -416,27 +416,27 @@ export class Line {
     else atNextTick(this.#take);
   };
 
-  /** Whether all its jobs are due in no time, and nobody else has any. */
+  /** Whether all its jobs are due very soon, and no other line has any. */
   get #areDue(): boolean {
     if (this.#open === 0 || this.#open * this.pace >= DUE_SOON) return false;
     return busyLines === 1 && CORES > 1 && Atomics.load(this.#bells, WORKER) === AWAKE;
   }
 
   /**
-   * Waits for replies. A worker that has to be woken is so after this: of one in seven replies that come while Deno is about to wait it
-   * hears half a millisecond too late.
+   * Waits for replies. A worker that has to be woken is woken after this: of replies that come while Deno is just about to wait, it hears
+   * one in seven half a millisecond late.
    */
   #listen(): void {
     if (this.#closed) return;
     Atomics.store(this.#bells, CALLER, ASLEEP);
-    // Whoever writes now sees that it has to wake; whoever wrote just before did not.
+    // A worker that writes now sees that it has to wake this thread; one that wrote just before did not.
     if (this.#replies.hasNext) return void soon(this.#woken);
     const waiting = Atomics.waitAsync(this.#bells, CALLER, ASLEEP);
     if (waiting.async) waiting.value.then(this.#woken);
     else soon(this.#woken);
   }
 
-  /** Has replies looked for that the worker may hold back: these are never the last, but for those of a chunk. */
+  /** Schedules a look for replies that the worker may not ring for. Except for those of a chunk, these are never the last. */
   #lookSoon(): void {
     if ((this.#open > 1 || this.#chunks.size > 0) && this.#emptyLooks < LOOKS && !this.#closed) {
       this.#timer ??= setTimeout(this.#look, LOOK_EVERY);
@@ -456,7 +456,7 @@ export class Line {
   };
 
   /**
-   * Takes replies, for as long as there are some at each turn of the event loop: to wait, and be woken for each, costs worker and caller
+   * Takes replies, as long as there are some at each turn of the event loop: waiting, and being woken for each, costs worker and caller
    * more.
    */
   #take = (): void => {
@@ -475,10 +475,10 @@ export class Line {
   };
 }
 
-/** How many lines of this thread have jobs that were not answered. */
+/** How many lines of this thread have unanswered jobs. */
 let busyLines = 0;
 
-/** Whether nothing more comes of a job. */
+/** Whether a message is the last about its job. */
 function isLast(message: FromWorker): message is Extract<FromWorker, { run: number }> {
   switch (message.type) {
     case "returned":

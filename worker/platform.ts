@@ -22,7 +22,7 @@ declare const process: { getBuiltinModule(name: string): unknown };
 const platform = navigator as unknown as { locks?: LockManager | null };
 
 /**
- * The locks of the program, which all its threads share. Deno loads them at their first use, which takes 2 ms; by node:worker_threads it
+ * The locks of the program, which all its threads share. Deno loads them at first use, which takes 2 ms; through node:worker_threads it
  * takes 10.
  */
 export function locks(): LockManager {

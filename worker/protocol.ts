@@ -1,10 +1,10 @@
 /**
- * What goes over the boundary between a slot and its worker. All of it is data; no function ever crosses, and nothing that arrives is run
- * but the text of a task that the pool's own caller gave.
+ * The messages between a slot and its worker. All of them are data; no function ever crosses, and nothing that arrives is run except the
+ * text of a task that the pool's own caller gave.
  *
  * ```
  *   slot                                   worker
- *    | -- (a port) --------------------->    |    all else goes by it
+ *    | -- (a port) --------------------->    |    the rest goes by it
  *    |            <-- alive ---------------- |    its guard stands, its lock is held
  *    | -- load ------------------------->    |
  *    |            <-- loaded --------------- |    or failed
@@ -13,20 +13,20 @@
  *    | -- run, chunk ------------------->    |    as often as there are jobs; `load` and `initialize` are behind it then
  *    |            <-- returned, threw,       |
  *    |                skipped, items ------- |
- *    | -- wake ------------------------->    |    to who listens: see {@linkcode Line}
+ *    | -- wake ------------------------->    |    if it listens: see {@linkcode Line}
  *    | -- abort ------------------------>    |    aborts the signals of what runs; the worker ends when that has
  *    | -- close ------------------------>    |    no job runs; the finalizer does
  *    |            <-- closed --------------- |
  *    |            <-- dying ---------------- |    at any time, and last
  * ```
  *
- * What is small goes beside the port, through shared memory: {@linkcode Line} sees to that.
+ * Small jobs and results go beside the port, through shared memory: {@linkcode Line} does that.
  *
- * And there are the claims, an Int32Array in shared memory with three words for each job that a worker may hold: who has it, which of its
- * items is next, and when it or its last item was started (the time of day, cut to 32 bits). A job that was sent is claimed by a
- * compare-and-exchange: by the worker, which then runs it, or by the slot, which then knows that it will never run. In the same way the
- * worker claims each item of a chunk before it starts it, and the slot all that are left. So what `cancel()` and `running()` say is exact
- * at any moment, and so is the account of what a death took.
+ * In addition there are the claims, an Int32Array in shared memory with three words for each job that a worker may hold: who has it, which
+ * of its items is next, and when it or its last item was started (the time of day, truncated to 32 bits). A job that was sent is claimed by
+ * a compare-and-exchange: by the worker, which then runs it, or by the slot, which then knows that it will never run. In the same way the
+ * worker claims each item of a chunk before starting it, or the slot claims all that are left. So what `cancel()` and `running()` say is
+ * exact at any moment, and so is the account of what a death took.
  *
  * @module
  */
@@ -43,33 +43,31 @@ export const STARTED = 2;
 export const WITHDRAWN = 3;
 /** The worker has sent the job's answer. */
 export const FINISHED = 4;
-/** In the place of the next item: the slot wants no more of them. */
+/** In place of the next item: the slot wants no more of them. */
 export const NO_MORE = -1;
 
-/** Tells a worker which task to run. The first message about a task carries the task itself, later ones its key alone. */
+/** Tells a worker which task to run. The first message about a task carries the task itself, later ones only its key. */
 export interface TaskMessage {
   key: number;
-  /** What it is called in messages and in stack traces. */
+  /** Its name in messages and in stack traces. */
   name: string;
   /** An export of the task module with this index. */
   export?: { module: number; name: string };
-  /** What makes a self-contained function: an expression that stands alone. */
+  /** A self-contained expression that evaluates to the function. */
   text?: string;
-  /** The function itself: only where nothing has to be copied. It comes with every message, and is not kept. */
+  /** The function itself: only on the backend `inline`, where nothing is copied. It comes with every message, and is not kept. */
   func?: (...args: unknown[]) => unknown;
-  /** Whether calls of it were tiny when some were sent. The worker does not need to know. */
+  /** Whether calls of it were small enough to go through shared memory. The worker does not need to know. */
   isSmall?: boolean;
 }
 
 /** Names a job to its worker. */
 export interface RunHeader {
-  /**
-   * Tells apart the jobs that a slot has sent. Modulo the number of jobs for which there are claims, it says which claims are this one's.
-   */
+  /** Tells apart the jobs that a slot has sent. Modulo the number of places in the claims, it is the job's place there. */
   run: number;
   task: TaskMessage;
   id: string | number;
-  /** Which run of the job this is, counted from 1; of a chunk, of its first item. */
+  /** Which run of the job this is, counted from 1; for a chunk, of its first item. */
   attempt: number;
 }
 
@@ -77,45 +75,45 @@ export interface RunHeader {
 export type RunMessage = RunHeader & ({ type: "run"; args: readonly unknown[] } | ChunkPart);
 
 /**
- * A job or a chunk that comes by the port. With `inTurn` it waits until the queue says that it is its turn; "nothing" comes in the place of
- * one that could not be sent.
+ * A job or a chunk that comes by the port. With `inTurn` it waits until the queue says that it is its turn; "nothing" comes instead of one
+ * that could not be sent.
  */
 export type RunByPort = (RunMessage | { type: "nothing" }) & { inTurn: boolean };
 
 interface ChunkPart {
   type: "chunk";
-  /** The items that are to be run: an array, or, far cheaper, a Float64Array if all are numbers. */
+  /** The items to be run: an array, or, far cheaper, a Float64Array if all are numbers. */
   items: ArrayLike<unknown>;
   /** The index of the first of them in the chunk. */
   from: number;
-  /** The indexes of those that are not to be run. */
+  /** The indexes of items that are not to be run. */
   skip: readonly number[];
   /** Whether each result is sent before the next item is started. */
   eager: boolean;
   /** Whether the start of each item is noted. */
   timed: boolean;
-  /** With `eager`, where results are put that are numbers, as {@linkcode NUMBERS} says; undefined if there are few items. */
+  /** With `eager`, where results that are numbers are put, as {@linkcode NUMBERS} says; undefined if there are few items. */
   numbers: SharedArrayBuffer | undefined;
 }
 
 /**
  * The memory for a chunk's numbers begins with two words; from this byte on there is a double for each item. The words are indexes: the
- * worker has put results there from the item of the first up to, but not including, that of the second. So they are with the caller before
- * the next item is started, whatever happens to the worker then, for much less than a message each. When the first word changes, it does so
- * before the second.
+ * worker has put results there for items from the first index up to, but not including, the second. So the caller has them before the next
+ * item is started, whatever happens to the worker then, for much less than a message each. If the first word changes, it does so before the
+ * second.
  */
 export const NUMBERS = 8;
 
-/** Where a worker notes when jobs begin and end, if anybody wants to know. */
+/** Where a worker notes when jobs begin and end, if there are observers. */
 export interface TimesMemory {
-  /** Two for each job that there are claims for, in milliseconds of the caller's `performance.now()`; 0 for what was not noted. */
+  /** Two for each place in the claims, in milliseconds of the caller's `performance.now()`; 0 if not noted. */
   times: Float64Array;
   /** The caller's `performance.timeOrigin`, and its `performance.now()` when this was sent. */
   origin: number;
   now: number;
 }
 
-/** What the part of a worker is told that runs tasks. */
+/** The messages to the runtime, the part of a worker that runs tasks. */
 export type ToRuntime =
   | { type: "load"; claims: Int32Array; capacity: number; times: TimesMemory | undefined }
   | { type: "initialize"; task: TaskMessage; args: readonly unknown[] }
@@ -141,10 +139,10 @@ export type FromWorker =
   | { type: "closed"; thrown: Thrown | undefined }
   | { type: "dying" } & Death;
 
-/** What the part of a worker says that runs tasks. */
+/** The messages from the runtime. */
 export type FromRuntime = Exclude<FromWorker, { type: "alive" | "dying" }>;
 
-/** In which stage a worker could not start. */
+/** The stage in which a worker failed to start. */
 export type StartStage = "loading" | "initializing";
 
 /** Outcomes of consecutive items of a chunk. */
@@ -154,13 +152,13 @@ export interface ItemsMessage {
   /** The index of the first of them. */
   from: number;
   /**
-   * What the task returned, and undefined where it threw. Numbers may come as a Float64Array; undefined if they are in the memory for
+   * What the task returned, with undefined for items that threw. Numbers may come as a Float64Array. Undefined if all are in the memory for
    * numbers.
    */
   values: ArrayLike<unknown> | undefined;
   /** What it threw, by index in the chunk. */
   thrown: [index: number, thrown: Thrown][];
-  /** Whether the chunk is through: no more of it will come. */
+  /** Whether the chunk is done: no more of it will come. */
   last: boolean;
   /** How long the worker has worked on the chunk so far, in milliseconds. */
   elapsed: number;
@@ -175,17 +173,17 @@ export interface ExportMessage {
   text: string;
 }
 
-/** Something thrown. Where nothing has to be copied it is the thing itself. */
+/** Something thrown: itself if nothing has to be copied, else taken apart. */
 export type Thrown = { raw: unknown } | { errors: ErrorMessage[]; root: ValueMessage };
 
-/** A value within something thrown: data, or the index of an error. Errors may refer to each other in circles. */
+/** A value within something thrown: data, or the index of an error. Errors may refer to each other in cycles. */
 export type ValueMessage = { value: unknown } | { error: number };
 
 /** An error, taken apart. */
 export interface ErrorMessage {
-  /** The nearest class that the platform has. */
+  /** Its nearest class of the platform. */
   builtin: string;
-  /** The nearest class that a task module exports. */
+  /** Its nearest class that a task module exports. */
   exported: { module: number; name: string } | undefined;
   /** Its name. */
   name: string;
@@ -193,37 +191,37 @@ export interface ErrorMessage {
   message: string;
   /** Its stack, down to the task's own lines. */
   stack: string;
-  /** Own properties that can be copied, whether enumerable, and their values. */
+  /** Own properties that can be copied: name, whether enumerable, and value. */
   properties: [name: string, enumerable: boolean, value: ValueMessage][];
 }
 
-/** How a thread ended that was not told to. */
+/** How a thread ended without having been told to. */
 export interface Death {
-  /** What it did, as in "its worker ...". */
+  /** What it did, to follow "its worker". */
   reason: string;
   exitCode?: number | undefined;
-  /** The limit in MB, if that is what ended it; from the worker, which does not know it, NaN. */
+  /** The limit in MB, if reaching it ended the thread; NaN from the worker, which does not know it. */
   memoryLimit?: number | undefined;
-  /** Whether it ended over a message that it could not read. */
+  /** Whether a message that it could not read ended it. */
   unread?: boolean | undefined;
   thrown?: Thrown | undefined;
 }
 
-/** The way to a thread beside messages: by memory that it shares with its slot. */
+/** The way to a thread beside messages: through memory that it shares with its slot. */
 export interface Beside {
   /**
-   * Sends the first run of a job with a task that the worker knows, if it is small enough; false if it is not: `post` sends it then.
+   * Sends the first run of a job whose task the worker knows, if it is small enough. If not, returns false: `post` then sends it.
    *
    * @throws {unknown} What a getter of an argument throws. Nothing was sent then.
    */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean;
-  /** Has the thread take up so many calls: to be called after the last of them. */
+  /** Makes the thread take up this many calls: to be called after the last of them. */
   ring(calls: number): void;
-  /** Amid a turn that takes its time: tells of what jobs have returned by now, and has the thread take up what it was sent. */
+  /** Called within a long turn: reports what jobs have returned by now, and makes the thread take up what it was sent. */
   takeReturned(): void;
   /** Whether a call may have been refused for lack of room. */
   readonly isFull: boolean;
-  /** Gives it the memory of a buffer that is in no other hands: a result may lie there. */
+  /** Hands over the memory of a buffer that nobody else uses, to be filled with a result. */
   reuse(buffer: ArrayBuffer): void;
 }
 
@@ -235,41 +233,41 @@ export interface Thread {
    * @throws {DOMException & { name: "DataCloneError" }} If it holds something that cannot be copied. Nothing was sent then.
    */
   post(message: ToRuntime, transfer?: readonly Transferable[]): void;
-  /** What goes beside messages; a thread without memory to share has none. */
+  /** The way beside messages; undefined if the thread shares no memory. */
   readonly beside?: Beside;
-  /** How long a job takes lately, in ms; Infinity if that is not known. */
+  /** How long recent jobs took, in ms; Infinity if that is not known. */
   readonly pace: number;
-  /** Tells at once of what has arrived by now in shared memory. */
+  /** Reports at once what has arrived in shared memory by now. */
   drain(): void;
   /**
-   * Stops the thread at once, as far as the backend can. With `abort` jobs still run: where they cannot just be killed, their signals abort
+   * Stops the thread at once, as far as the backend can. With `abort` it still runs jobs: if it cannot just be killed, their signals abort
    * with this reason first.
    */
   stop(abort?: { reason: unknown }): void;
 }
 
-/** What a thread tells its slot. */
+/** What a thread reports to its slot. */
 export interface ThreadEvents {
   /** It can be sent messages. */
   alive(): void;
   message(message: FromRuntime): void;
-  /** Jobs returned these: the same as a message for each, without making any. The lists are the listener's to change. */
+  /** Jobs returned these values: like a message for each, without making any. The listener may change the lists. */
   returned(runs: number[], values: unknown[]): void;
   /** There are no more messages at this moment: time to act on those that came. */
   delivered(): void;
-  /** It has ended without having been told to stop: it runs nothing any more. What it has sent may still come, and then `died`. */
+  /** It has ended without having been told to stop: it no longer runs anything. What it has sent may still come, and then `died`. */
   ending(): void;
-  /** It has ended, or could not start, without having been told to stop. Nothing but `gone` comes after it. */
+  /** It has ended, or could not start, without having been told to stop. Only `gone` follows. */
   died(death: Death): void;
-  /** It was stopped a while ago, and runs on. */
+  /** It was stopped a while ago, but still runs. */
   stuck(): void;
   /** Nothing of it runs any more. */
   gone(): void;
 }
 
 /**
- * Starts a thread: what a backend is.
+ * Starts a thread: what a backend implements.
  *
- * @throws If there cannot be such a thread.
+ * @throws If such a thread cannot be started.
  */
 export type StartThread = (events: ThreadEvents, name: string) => Thread;

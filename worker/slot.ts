@@ -19,27 +19,27 @@ import {
   WITHDRAWN,
 } from "./protocol.ts";
 
-/** What a slot tells its pool. Whatever it tells, its own books are right before it does. */
+/** What a slot reports to its crew. Its own books are right before it reports anything. */
 export interface SlotEvents {
   /** The worker has loaded its modules: {@linkcode Slot.initialize} or {@linkcode Slot.makeReady} is next. */
   loaded(slot: Slot, exports: readonly ExportMessage[]): void;
-  /** The worker's initializer is through. */
+  /** The worker's initializer has finished. */
   initialized(slot: Slot): void;
   /** The worker never became ready. */
   failedToStart(slot: Slot, death: Death): void;
-  /** Jobs have left the slot: they returned these. There may be more values than jobs. */
+  /** Jobs have left the slot, having returned these values. There may be more values than jobs. */
   returned(tickets: Ticket[], values: unknown[]): void;
   /** A job has left the slot, with another answer. */
   answered(ticket: Ticket, answer: Answer): void;
-  /** Some items of a job that goes on. */
+  /** Some items of a chunk are done; the chunk goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
-  /** Jobs may have left the slot, and there is nothing more to tell for the moment. Whether one has ended since this was told before. */
+  /** Jobs may have left the slot, and there is nothing more to report now. `answered`: whether a job has ended since the last call. */
   changed(answered: boolean): void;
   /** The worker was closed in an orderly way. */
   closed(slot: Slot, thrown: Thrown | undefined): void;
-  /** The worker has ended, without having been told to, and leaves these jobs. */
+  /** The worker has ended without having been told to, and leaves these jobs. */
   died(slot: Slot, death: Death, left: LeftBehind): void;
-  /** A worker that was stopped runs on. */
+  /** A worker that was stopped still runs. */
   stuck(): void;
   /** Nothing of the worker runs any more. */
   gone(slot: Slot): void;
@@ -47,11 +47,11 @@ export interface SlotEvents {
 
 /** The jobs that a worker held when it ended. */
 export interface LeftBehind {
-  /** Those that it had started, and `items`: which item of each would have been next. */
+  /** Jobs that it had started, and `items`: which item of each would have been next. */
   started: { ticket: Ticket; items: number }[];
-  /** Those that it will never start, in the order in which they were sent. */
+  /** Jobs that it will never start, in the order in which they were sent. */
   unstarted: Ticket[];
-  /** The one among these that the worker seems to have died of, as it read it. */
+  /** The one of these that the worker seems to have died of reading. */
   suspect?: Ticket | undefined;
 }
 
@@ -61,15 +61,15 @@ export interface SlotOptions {
   events: SlotEvents;
   /** How many jobs the worker runs at a time. */
   capacity: number;
-  /** After how many it is let go. */
+  /** After how many jobs it is closed. */
   maxJobs: number;
   /** The pool's clock, in milliseconds. */
   now: () => number;
-  /** Wants to know when jobs begin and end. */
+  /** Is told when jobs begin and end. */
   observation: Observation | undefined;
 }
 
-/** A place for a job that the worker may hold: one job after another has it. */
+/** A place for a job that the worker may hold, used for one job after another. */
 interface Holding {
   /** The run of the job; undefined while there is none. */
   run: number | undefined;
@@ -77,67 +77,67 @@ interface Holding {
   ticket: Ticket | undefined;
   /** The index of its first word in the claims. */
   claim: number;
-  /** The last run here that was sent by a message, which may be more than its worker can read. */
+  /** The last run here that was sent by a message, which its worker may be unable to read. */
   posted: number;
 }
 
 /**
- * So many jobs are sent ahead to a worker at the most: as many as a pool of up to four workers has by default in all. Fewer, and a second
- * worker is woken for tiny jobs that one could do; more would only have to be taken back when their worker dies.
+ * How many jobs are sent ahead to a worker at most: as many as a pool of up to four workers admits by default. Fewer, and a second worker
+ * is woken for tiny jobs that one could do; more would only have to be taken back when their worker dies.
  */
 const MOST_AHEAD = 1023;
 
 /**
- * A worker is sent so many ms of work, with the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs wait
- * longer behind one that takes longer than those before.
+ * How many ms of work a worker is sent, including the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs
+ * wait longer behind one that takes longer than those before.
  */
 const TIME_AHEAD = 2;
 
 /**
- * A worker whose jobs take less than so many ms gets the next ones too until it has as many ms of work as the second of these says. A
- * caller takes about half a µs to hand out a job and take its result, so one worker, or a few, keep up with it, and waking another for less
- * work than this costs more than it saves: with empty jobs the second of two workers made a program a fifth slower. Larger, and jobs wait
- * that another worker could run.
+ * A worker whose jobs take less than `TINY` ms gets the next ones too until it has `WORTH_WAKING` ms of work. A caller takes about half a
+ * µs to hand out a job and take its result, so one worker, or a few, keep up with it, and waking another for less work than this costs more
+ * than it saves: with empty jobs the second of two workers made a program a fifth slower. Larger, and jobs wait that another worker could
+ * run.
  */
 const TINY = 0.005, WORTH_WAKING = 0.5;
 
 /**
- * Where several workers share jobs, each is given so many ms of them at once. Less, and choosing a worker takes as long as the jobs do;
+ * If several workers share jobs, each is given this many ms of them at once. Less, and choosing a worker takes as long as the jobs do;
  * more, and the last of them wait behind others while a worker with less to do could run them.
  */
 const SHARE = 0.05;
 
 /**
- * Short are jobs of less than so many ms. The first ones of a worker, as many as the second of these says, take so many times as long as
- * later ones, as the third says: V8 has compiled by then what they need.
+ * Jobs of less than `SHORT` ms are short. The first `COLD` of a worker take `SPEED_UP` times as long as later ones: by then V8 has compiled
+ * what they need.
  */
 const SHORT = 1, COLD = 32, SPEED_UP = 10;
 
 /**
- * A worker that was to be through, and has not answered for so many ms, has a job that takes longer. Less, and a thread is taken for such a
- * one that has just not run; more, and jobs are sent behind that job for longer.
+ * A worker that should be done, and has not answered for this many ms, has a job that takes longer. Less, and a thread that just did not
+ * get to run is taken for one; more, and jobs are sent behind that job for longer.
  */
 const OVERDUE = 1;
 
 /**
- * A worker that has not answered for so many ms is with something that is not short, such as a chunk of a map. Less, and others are started
- * for jobs that are cold; more, and jobs wait for longer that another one could run.
+ * A worker that has not answered for this many ms is running something that is not short, such as a chunk of a map. Less, and others are
+ * started for jobs that are only cold; more, and jobs wait longer that another worker could run.
  */
 const SILENT = 4;
 
-/** Runs are counted up to here, and then again from 0: they are 32-bit integers to the worker. */
+/** Runs are counted up to here, and then again from 0: the worker treats them as 32-bit integers. */
 const MOST_RUNS = 2 ** 30;
 
 /**
- * After more than so many looks in a row at a worker that has not taken up what it was sent, it is given up: with a second between two
- * looks it has had two to three seconds. Arguments that take longer to be copied have their time nonetheless, as it is doubled whenever a
- * job meets with this. Fewer, and a busy machine is taken for a stuck worker; more, and jobs wait for one.
+ * A worker is given up after more than this many looks in a row at which it had not taken up what it was sent: with a second between two
+ * looks it has had two to three seconds. Arguments that take longer to copy still get their time, as the limit doubles whenever this
+ * happens to a job. Fewer, and a busy machine is taken for a stuck worker; more, and jobs wait for a stuck one.
  */
 const LOOKS = 2;
 
 /**
- * For so many looks, a millisecond each, a worker is not stopped while items are on their way. Fewer, and what is done may be lost if the
- * caller was busy; more, and a limit of time is kept later.
+ * For this many looks, a millisecond apart, a worker is not stopped while items are on their way. Fewer, and finished items may be lost if
+ * the caller was busy; more, and time limits are enforced later.
  */
 const ITEM_LOOKS = 10;
 
@@ -146,7 +146,7 @@ const FAILURES = { loading: "could not load its modules", initializing: "failed 
 /** `starting` -> `ready` -> `closing` -> `ended`, or straight to `ended` from anywhere. */
 export type SlotState = "starting" | "ready" | "closing" | "ended";
 
-/** The pool's side of one worker: starts it, sends it jobs, keeps the books of what it holds, and notices its end. */
+/** The calling thread's side of one worker: starts it, sends it jobs, keeps the books of what it holds, and notices its end. */
 export class Slot {
   readonly id: number;
   #state: SlotState = "starting";
@@ -157,11 +157,12 @@ export class Slot {
   /** The next run, unless its place is in use. */
   #nextRun = 0;
   #mostRuns: number;
+  /** How many jobs the worker holds, including withdrawn ones. */
   #load = 0;
   /** How many of them are withdrawn. */
   #withdrawn = 0;
   #capacity: number;
-  /** How many jobs it takes by now, with those ahead of time. */
+  /** How many jobs it takes now, including those ahead of time. */
   #room: number;
   /** How many jobs were sent, without those that came back. */
   #runs = 0;
@@ -169,23 +170,23 @@ export class Slot {
   #sent = 0;
   /** For how many reasons it is sent nothing at this moment. */
   #pauses = 0;
-  /** Whether the worker has ended, and what it has sent before may still come. */
+  /** Whether the worker has ended, though what it has sent before may still come. */
   #isEnding = false;
-  /** Whether there is no room for what is to be sent beside the port, until the worker has answered. */
+  /** Whether shared memory has no room for the next job until the worker has answered. */
   #isFull = false;
-  /** The runs for which the worker is to be stopped soon. */
+  /** The runs because of which the worker is to be stopped soon. */
   #condemned = new Set<number>();
-  /** How many answers there were; how many at the last {@linkcode Slot.isHeldUp}, and when `delivered` was told last. */
+  /** How many answers there were; how many at the last {@linkcode Slot.isHeldUp}; how many at the last `delivered`. */
   #answers = 0;
   #answersBefore = 0;
   #answersDelivered = 0;
-  /** Whether a job has ended since that was told. */
+  /** Whether a job has ended since `delivered`. */
   #hasAnswered = false;
-  /** When it answered last, or was sent something when it had nothing to do. */
+  /** When it last answered, or was sent something while idle. */
   #answeredAt = 0;
   /**
-   * How many are to be sent before the slot looks again whether the worker is overdue, and by how many that grows: a look takes a tenth of
-   * what sending one does.
+   * The number of sent jobs at which the slot checks again whether the worker is overdue, and by how much that grows: a check takes a tenth
+   * of the time of sending a job.
    */
   #lookAfter = 0;
   #lookStep = 1;
@@ -196,22 +197,22 @@ export class Slot {
   #idleSince = 0;
   #proven = false;
   #dismissed = false;
-  /** How many looks in a row have found that items are on their way. */
+  /** How many looks in a row have found items on their way. */
   #itemLooks = 0;
-  /** Whether the worker has said something since it was last looked at. */
+  /** Whether the worker has sent something since the last look. */
   #heard = false;
-  /** How many looks in a row have found it neither running nor saying anything. */
+  /** How many looks in a row have found it silent and running nothing. */
   #silentLooks = 0;
-  /** Whether something is to run before it is closed. */
+  /** Whether a finalizer runs before it is closed. */
   #hasFinalizer = false;
   /**
-   * The tasks that the worker has, as the next message is to name them: as many as it may hold jobs; with one more, all are forgotten, and
-   * sent again. The worker keeps as many, and as many before. With fewer, a call that others overtake could come when its task is gone;
-   * with more, what programs that make up functions never use again would be kept.
+   * The tasks that the worker knows, as later messages name them: as many as it may hold jobs; with one more, all are forgotten, and sent
+   * again. The worker keeps this many, and as many before. With fewer, a call that others overtake could arrive when its task is gone; with
+   * more, functions that a program makes up and never uses again would be kept.
    */
   #known = new Map<number, TaskMessage>();
   #observation: Observation | undefined;
-  /** When the worker began and ended each job, if it is to note that. */
+  /** When the worker began and ended each job; undefined without observers. */
   #times: Float64Array<SharedArrayBuffer> | undefined;
 
   constructor({ id, start, events, capacity, maxJobs, now, observation }: SlotOptions) {
@@ -234,7 +235,7 @@ export class Slot {
       delivered: () => {
         this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, this.jobsWithin(TIME_AHEAD) - 1));
         this.#isFull = false;
-        // Items of a chunk that goes on are no answer.
+        // Items of a chunk that goes on do not count as an answer.
         if (this.#load > 0 && this.#answers > this.#answersDelivered) this.#answeredNow();
         this.#answersDelivered = this.#answers;
         const answered = this.#hasAnswered;
@@ -260,19 +261,17 @@ export class Slot {
     return this.#load;
   }
 
-  /** Whether small arguments go to the worker without a message. */
+  /** Whether small arguments go to the worker through shared memory. */
   get sharesMemory(): boolean {
     return this.#thread.beside !== undefined;
   }
 
-  /**
-   * Amid a turn of the caller that takes its time: tells of what jobs have returned by now, and has the worker take up what it was sent.
-   */
+  /** Called within a long turn of the caller: reports what jobs have returned by now, and makes the worker take up what it was sent. */
   takeReturned(): void {
     this.#thread.beside?.takeReturned();
   }
 
-  /** Gives it memory that is in no other hands: a result may lie there. */
+  /** Hands over memory that nobody else uses, to be filled with a result. */
   reuse(buffer: ArrayBuffer): void {
     this.#thread.beside?.reuse(buffer);
   }
@@ -282,7 +281,7 @@ export class Slot {
     return this.#load < this.#capacity && this.hasRoom;
   }
 
-  /** Whether it takes a job now: to run it, or, if jobs are short lately, ahead of time. */
+  /** Whether it takes a job now: to run it, or, if recent jobs were short, ahead of time. */
   get hasRoom(): boolean {
     return this.#load < (this.#heldUp ? this.#capacity : this.#room) && !this.#isFull && this.#isOpen;
   }
@@ -293,56 +292,56 @@ export class Slot {
   }
 
   /**
-   * How many more jobs it takes before any other worker does, as its jobs are tiny lately and what it holds is next to nothing; 0 if there
-   * is no room for them now. Undefined if others are as good, as they are where several jobs run at a time: nobody knows how long those
-   * take that wait for something.
+   * How many more jobs it takes before any other worker does, as its recent jobs were tiny and it holds next to nothing; 0 if there is no
+   * room for them now. Undefined if other workers are as good. That is so if several jobs run at a time: nobody knows how long jobs take
+   * that wait for something.
    */
   get appetite(): number | undefined {
     const { pace } = this.#thread;
     if (pace >= TINY || this.#capacity > 1 || this.#heldUp || !this.#isOpen) return undefined;
     const most = Math.ceil(WORTH_WAKING / pace);
     if (this.#load >= most || (this.#sent >= this.#lookAfter && this.#isOverdue())) return undefined;
-    // How long a single job takes, nobody can tell as yet.
+    // With a single job, nobody can tell yet how long it takes.
     if (this.#isFull) return this.hasSurplus ? 0 : undefined;
     return this.#within(most - this.#load);
   }
 
-  /** How many jobs take so many ms lately. */
+  /** How many jobs it does within this many ms, at its pace. */
   jobsWithin(time: number): number {
     return Math.floor(time / this.#thread.pace);
   }
 
   /**
-   * How many jobs it does in a ms, as far as can be told; 0 if they are not short, where several run at a time, and while one takes longer
-   * than it seemed.
+   * How many jobs it does in a ms, as far as can be told; 0 if they are not short, if several run at a time, and while one takes longer
+   * than expected.
    */
   get jobsInMs(): number {
     const { pace } = this.#thread;
     return pace >= SHORT || this.#capacity > 1 || this.#heldUp || !this.#isOpen || this.#isSilent(SILENT) ? 0 : 1 / pace;
   }
 
-  /** How many times as fast it will soon be, as its jobs are cold. */
+  /** By what factor it will soon be faster, while its jobs are cold. */
   get speedUp(): number {
     return this.done < COLD ? SPEED_UP : 1;
   }
 
-  /** How many jobs it has done, or given back. */
+  /** How many jobs it has done, or has given back. */
   get done(): number {
     return this.#sent - this.#load;
   }
 
-  /** Whether its jobs are tiny lately. */
+  /** Whether its recent jobs were tiny. */
   get isTiny(): boolean {
     return this.#thread.pace < TINY;
   }
 
-  /** How many jobs it takes at once where others are as good. */
+  /** How many jobs it takes at once if other workers are as good. */
   get #share(): number {
     const share = this.#within(this.jobsWithin(SHARE));
     return this.#capacity > 1 || share < 2 ? 0 : share;
   }
 
-  /** So many more jobs, or as many as it takes. */
+  /** This many more jobs, or as many as it has room for. */
   #within(jobs: number): number {
     return Math.min(jobs, this.#room - this.#load, this.#maxJobs - this.#runs);
   }
@@ -354,7 +353,7 @@ export class Slot {
     return false;
   }
 
-  /** Whether it has something to do and has not answered for so many ms. */
+  /** Whether it has something to do and has not answered for this many ms. */
   #isSilent(time: number): boolean {
     return this.#load > 0 && this.#now() - this.#answeredAt > time;
   }
@@ -380,12 +379,12 @@ export class Slot {
     return this.#dismissed;
   }
 
-  /** For how long the worker has been ready and without a job, in ms; undefined if it is not so. */
+  /** For how long the worker has been ready and idle, in ms; undefined if it is not. */
   get idleFor(): number | undefined {
     return this.#state === "ready" && this.load === 0 ? this.#now() - this.#idleSince : undefined;
   }
 
-  /** For how long the worker has started, been without a job, or closed, in ms. */
+  /** For how long the worker has been starting, idle, or closing, in ms. */
   get unchangedFor(): number {
     return this.#now() - this.#idleSince;
   }
@@ -413,7 +412,7 @@ export class Slot {
   }
 
   /**
-   * Sends a job. False, and nothing was sent, if there is no room beside the port for it and the worker has enough to do until there is.
+   * Sends a job. If shared memory has no room for it and the worker has enough to do until it has, sends nothing and returns false.
    *
    * @throws {DOMException & { name: "DataCloneError" }} If it cannot be copied. The slot is then as before.
    */
@@ -423,7 +422,7 @@ export class Slot {
     const known = this.#known.get(task.key);
     const { beside } = this.#thread;
     try {
-      // What a task is goes by the port, once; then its key will do.
+      // The task itself goes by the port, once; after that its key is enough.
       const args = known === undefined ? undefined : ticket.mereArgs;
       const message = args === undefined ? ticket.message(run, known ?? task) : undefined;
       if (message?.type === "chunk") this.#claims[holding.claim + 1] = message.from;
@@ -432,7 +431,7 @@ export class Slot {
         this.#isFull = true;
         return !this.#letGo(holding, ticket, run);
       } else {
-        // Numbers can be read for certain.
+        // A list of numbers can always be read.
         if (message?.type !== "chunk" || !ArrayBuffer.isView(message.items)) holding.posted = run;
         this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
       }
@@ -445,10 +444,10 @@ export class Slot {
   }
 
   /**
-   * Sends the first tickets of a queue if they are calls that are small, and of tasks that the worker knows: as many as it has
-   * {@linkcode Slot.appetite} for. Where there are very many jobs they are like that, and this loop is most of what is done for each.
+   * Sends the first tickets of a queue if they are small calls of tasks that the worker knows: as many as it has {@linkcode Slot.appetite}
+   * for. Where there are very many jobs they are of this kind, and this loop is most of the work for each.
    *
-   * @returns How many it has sent; the others are in the queue as before.
+   * @returns How many it has sent; the others are still in the queue.
    */
   sendCalls(queue: Queue<Ticket>): number {
     const { beside } = this.#thread;
@@ -461,7 +460,7 @@ export class Slot {
   #sendCalls(queue: Queue<Ticket>, beside: Beside, most: number): number {
     let sent = 0;
     let known: TaskMessage | undefined;
-    // A getter of what is sent may have led here again, or have ended the slot.
+    // A getter in what is sent may have led here again, or have ended the slot.
     while (sent < most && this.hasRoom) {
       const ticket = queue.first;
       const callArgs = ticket?.callArgs;
@@ -476,7 +475,7 @@ export class Slot {
       try {
         written = beside.call(task.key, run, ticket.id, callArgs);
       } catch {
-        // It is sent by itself, and throws then.
+        // It will be sent by itself, and throws again then.
       }
       if (!written) {
         if (this.#letGo(holding, ticket, run)) queue.joinFront(ticket);
@@ -489,13 +488,12 @@ export class Slot {
     return sent;
   }
 
-  /** Notes that the worker holds a ticket, before it is sent: a getter of what is sent may lead here again, or end the slot. */
+  /** Notes that the worker holds a ticket, before it is sent: a getter in what is sent may lead here again, or end the slot. */
   #hold(ticket: Ticket): Holding {
     if (this.#load === 0) this.#answeredNow();
     const { length: places } = this.#holdings;
     let run = this.#nextRun;
-    // One after the other, so that what is sent goes on with what was sent before: of the places, few are in use but for those that come
-    // last.
+    // In sequence, so that each record in the queue continues the one before. Apart from the latest places, few are in use.
     while (this.#holdings[run % places]!.run !== undefined) run = this.#after(run);
     this.#nextRun = this.#after(run);
     const index = run % places;
@@ -518,7 +516,7 @@ export class Slot {
     return run + 1 < this.#mostRuns ? run + 1 : 0;
   }
 
-  /** Undoes {@linkcode Slot.#hold} for what could not be sent; false if it has left the slot already. */
+  /** Undoes {@linkcode Slot.#hold} for a ticket that could not be sent; false if it has left the slot already. */
   #letGo(holding: Holding, ticket: Ticket, run: number): boolean {
     const isHeld = holding.run === run && holding.ticket === ticket;
     if (holding.run === run) this.#clear(holding);
@@ -535,20 +533,20 @@ export class Slot {
   }
 
   /**
-   * For how long a job has run by this time of day, in ms, or, of a chunk, `item`: the one that runs, counted from 1. Undefined if the
-   * worker has not started the job, has finished it, or has ended.
+   * For how long a job, or the current item of a chunk, has run by this time of day, in ms; `item` is that item, counted from 1. Undefined
+   * if the worker has not started the job, has finished it, or has ended.
    */
   runningFor(ticket: Ticket, today: number): { time: number; item: number } | undefined {
     const { claim } = this.#holdingOf(ticket);
     if (this.#isEnding || Atomics.load(this.#claims, claim) !== STARTED) return undefined;
-    // The item first: the worker notes the time before it claims the item, so the time cannot be that of an item before this one.
+    // The item first: the worker notes the time before it claims the item, so the time cannot belong to an earlier item.
     const item = Atomics.load(this.#claims, claim + 1);
     return { time: (today - Atomics.load(this.#claims, claim + 2)) | 0, item };
   }
 
   /**
-   * To be asked about once a second: whether the worker was to take up something long ago and has not, although it runs nothing. Then what
-   * an earlier job left behind keeps it busy.
+   * To be asked about once a second: whether the worker should have taken up something long ago and has not, although it runs nothing. Then
+   * something that an earlier job left behind keeps it busy.
    */
   isKeptBusy(): boolean {
     const silent = !this.#heard && this.#isExpected();
@@ -558,7 +556,7 @@ export class Slot {
     return this.#silentLooks > LOOKS * 2 ** neglected;
   }
 
-  /** Whether it has something to take up, and runs nothing. */
+  /** Whether it should take something up, as it runs nothing. */
   #isExpected(): boolean {
     if (this.#state === "closing") return !this.#hasFinalizer;
     if (this.#state !== "ready" || this.load === 0) return false;
@@ -572,7 +570,7 @@ export class Slot {
   withdraw(ticket: Ticket): boolean {
     const holding = this.#holdingOf(ticket);
     if (Atomics.compareExchange(this.#claims, holding.claim, SENT, WITHDRAWN) !== SENT) return false;
-    // Its place is in use until the worker has come across it.
+    // Its place stays in use until the worker has come across it.
     holding.ticket = undefined;
     ticket.slot = undefined;
     this.#withdrawn++;
@@ -581,23 +579,23 @@ export class Slot {
   }
 
   /**
-   * Takes back what the worker has not started, in the order in which it was sent, but for the first so many. What was moved to it stays
-   * there, as it cannot be sent anywhere else.
+   * Takes back all jobs but the first `kept` that the worker has not started, in the order in which they were sent. Jobs with moved
+   * arguments stay, as they cannot be sent anywhere else.
    */
   withdrawAll(kept = 0): Ticket[] {
     const tickets = [...this.tickets()].filter((ticket) => ticket.transfer.length === 0 && !this.hasStarted(ticket));
     return tickets.sort((a, b) => a.sentAs - b.sentAs).slice(kept).filter((ticket) => this.withdraw(ticket));
   }
 
-  /** The same, but for what the worker can start at once: it may be taking that up, as arguments may take long to be copied. */
+  /** The same, without jobs that the worker can start at once: it may be taking them up, as arguments may take long to copy. */
   withdrawAhead(): Ticket[] {
     return this.withdrawAll(Math.max(0, this.#capacity - this.#running));
   }
 
   /**
-   * Whether one job holds up others that the worker was sent ahead of time, so that they could be run elsewhere: no answer has come since
-   * this was asked before, nor is on its way, and, as far as can be told, the last of them will have waited for so many ms since the
-   * latest. It is sent nothing ahead of time then until it answers.
+   * Whether one job holds up others that the worker was sent ahead of time, so that they could run elsewhere: no answer has come since the
+   * last call, none is on its way, and the last of those jobs is expected to have waited at least `time` ms since the latest answer. The
+   * worker is then sent nothing ahead of time until it answers.
    */
   isHeldUp(time: number): boolean {
     const wait = this.#now() - this.#answeredAt + this.#surplus * this.#thread.pace;
@@ -616,7 +614,7 @@ export class Slot {
     return this.#load - this.#withdrawn - this.#capacity;
   }
 
-  /** Takes answers at once that have arrived by now; the worker is sent nothing meanwhile. */
+  /** Takes the answers that have arrived by now; the worker is sent nothing meanwhile. */
   drain(): void {
     this.pause();
     try {
@@ -626,7 +624,7 @@ export class Slot {
     }
   }
 
-  /** It is sent nothing until {@linkcode Slot.resume} is called as often. */
+  /** Stops sending it jobs, until {@linkcode Slot.resume} was called as often as this. */
   pause(): void {
     this.#pauses++;
   }
@@ -640,13 +638,13 @@ export class Slot {
     return this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === FINISHED);
   }
 
-  /** Whether the worker is not to be stopped yet, as an answer is on its way, or that of an item. */
+  /** Whether the worker must not be stopped yet, as an answer, or an item's result, is on its way. */
   isAnswering(): boolean {
     return this.hasUnread || this.#awaitsItems();
   }
 
   /**
-   * Whether items of a chunk that runs are on their way. After {@linkcode ITEM_LOOKS} those have arrived that were at the first look;
+   * Whether items of a running chunk are on their way. After {@linkcode ITEM_LOOKS} looks those that were at the first look have arrived;
    * others may follow without end, if the caller is slower than the worker.
    */
   #awaitsItems(): boolean {
@@ -659,7 +657,7 @@ export class Slot {
     return awaits && this.#itemLooks <= ITEM_LOOKS;
   }
 
-  /** Lets go of a job that the worker runs. The worker is to be stopped soon, and is sent nothing any more. */
+  /** Lets go of a running job. The worker is to be stopped soon, and is sent nothing more. */
   condemn(ticket: Ticket): void {
     this.#condemned.add(ticket.run);
     this.curtail(ticket);
@@ -673,7 +671,7 @@ export class Slot {
     return this.#condemned.size > 0;
   }
 
-  /** Lets the worker go on if all that it was to be stopped for has come to its end; false if it has not. */
+  /** Lets the worker go on if all jobs that it was to be stopped for have ended; false if they have not. */
   reprieve(): boolean {
     for (const run of this.#condemned) {
       const holding = this.#heldAs(run);
@@ -687,17 +685,17 @@ export class Slot {
     return this.#holdings.filter((holding) => holding.run !== undefined && this.#stateOf(holding) === STARTED).length;
   }
 
-  /** Lets the worker start no more items of a chunk, if it still runs this one, counted from 1. */
+  /** Keeps the worker from starting more items of a chunk, if it still runs this item, counted from 1. */
   halt(ticket: Ticket, item: number): boolean {
     return Atomics.compareExchange(this.#claims, this.#holdingOf(ticket).claim + 1, item, NO_MORE) === item;
   }
 
-  /** Lets the worker start no more items of a chunk. */
+  /** Keeps the worker from starting more items of a chunk. */
   curtail(ticket: Ticket): void {
     Atomics.store(this.#claims, this.#holdingOf(ticket).claim + 1, NO_MORE);
   }
 
-  /** Has the worker run its finalizer; `closed` comes after it. Only for one that holds no job. */
+  /** Has the worker run its finalizer; `closed` follows. Only for a worker that holds no job. */
   close(finalizer: TaskMessage | undefined): void {
     this.#state = "closing";
     this.#dismissed = true;
@@ -707,9 +705,9 @@ export class Slot {
   }
 
   /**
-   * Ends the slot. Tasks that are told to stop may do anything, so what the worker held is to have its place before `stop` is called.
+   * Ends the slot. Tasks that are told to stop may do anything, so what the worker held must have its new place before `stop` is called.
    *
-   * @returns What the worker held, and what stops it at once, as far as its backend can. `gone` comes after that.
+   * @returns What the worker held, and a function that stops it at once, as far as its backend can. `gone` follows that.
    */
   end(reason: unknown): { left: LeftBehind; stop: () => void } {
     this.#state = "ended";
@@ -718,9 +716,7 @@ export class Slot {
     return { left, stop: () => runs || left.started.length > 0 ? this.#thread.stop({ reason }) : this.#thread.stop() };
   }
 
-  /**
-   * Notes that the worker was sent a task, unless it does not keep that. A getter of what was sent may have sent the same task meanwhile.
-   */
+  /** Notes that the worker was sent a task, if it keeps that. A getter in what was sent may have sent the same task meanwhile. */
   #learn({ key, name, func }: TaskMessage): void {
     if (func !== undefined || this.#known.has(key)) return;
     if (this.#known.size >= this.#holdings.length) this.#known.clear();
@@ -757,7 +753,7 @@ export class Slot {
     if (ticket !== undefined) this.#events.progressed(ticket, message);
   }
 
-  /** Lets go of a job that has ended and not returned, if it is still held: an answer may come twice, and the second finds nothing. */
+  /** Lets go of a job that has ended without returning, if it is still held: an answer may come twice, and the second finds nothing. */
   #answered(run: number, message: Answer | Extract<FromRuntime, { type: "skipped" }>): void {
     this.#heard = true;
     const holding = this.#heldAs(run);
@@ -772,7 +768,7 @@ export class Slot {
     this.#events.answered(ticket, message);
   }
 
-  /** Lets go of jobs that have returned, in the same way. Of those that were taken back nobody hears. */
+  /** Lets go of jobs that have returned, in the same way. Those that were taken back are not reported. */
   #returned(runs: number[], values: unknown[]): void {
     if (this.#state === "ended") return;
     this.#heard = true;
@@ -785,7 +781,7 @@ export class Slot {
     this.#events.returned(tickets, values);
   }
 
-  /** The tickets of those that are still held. Their values are moved to the front of the list. */
+  /** Returns the tickets that are still held, and moves their values to the front of the list. */
   #letGoOfAll(runs: number[], values: unknown[]): Ticket[] {
     const tickets = new Array<Ticket>(runs.length);
     let left = 0;
@@ -815,7 +811,7 @@ export class Slot {
     return Atomics.load(this.#claims, claim);
   }
 
-  /** Has observers know when the worker began and ended a job. */
+  /** Tells observers when the worker began and ended a job. */
   #observe({ claim }: Holding, ticket: Ticket): void {
     const index = claim / CLAIM_WORDS * 2;
     this.#observation!.ran(ticket, this.#times![index]!, this.#times![index + 1]!);
@@ -844,7 +840,7 @@ export class Slot {
     else this.#events.died(this, death, this.#leave(death));
   }
 
-  /** Clears the books. What has not started is taken back from the worker: should it live on, it will not start it. */
+  /** Clears the books. What has not started is taken back: even if the worker lives on, it will not start it. */
   #leave(death?: Death): LeftBehind {
     const left: LeftBehind = { started: [], unstarted: [] };
     const posted = new Set<Ticket>();
@@ -869,8 +865,8 @@ export class Slot {
 }
 
 /**
- * The job of whose message a worker has died, if it has died of one. Messages are read in their order, so it is the first that was not
- * started. A heap may have been filled by what ran as well, unless all of that was sent later.
+ * The job whose message killed the worker, if one did. Messages are read in order, so it is the first that was not started. A heap may also
+ * have been filled by a running job, unless all of those were sent later.
  */
 function suspectOf({ unread, memoryLimit }: Death, { started, unstarted }: LeftBehind, posted: Set<Ticket>): Ticket | undefined {
   const first = unstarted.find((ticket) => posted.has(ticket));
