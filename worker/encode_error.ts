@@ -1,21 +1,21 @@
 import type { ErrorMessage, Thrown, ValueMessage } from "./protocol.ts";
 
 /**
- * Takes apart what a task threw, so that it survives the way to the caller: structured clone loses own classes and their names, own properties,
- * the errors of an AggregateError, and Deno's own error classes.
+ * Takes apart what a task threw, so that it survives the way to the caller: structured clone loses user-defined classes and their names,
+ * own properties, the errors of an AggregateError, and Deno's own error classes.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  *
  * @param thrown What was thrown.
- * @param exportedClass Where a class is exported by a task module.
- * @param platform Where the platform has its classes: for a thread whose tasks may have taken some of that away meanwhile.
+ * @param exportedClass Tells which task module exports a class.
+ * @param platform The objects with the platform's classes: passed by a thread whose tasks may have removed some of those meanwhile.
  */
 export function encodeError(
   thrown: unknown,
   exportedClass: (constructor: unknown) => { module: number; name: string } | undefined,
   platform: readonly (object | undefined)[] = [globalThis, Deno.errors, globalThis.WebAssembly],
 ): Thrown {
-  /** Of an error that has more errors in it, the rest is left out: an endless chain of causes is of use to nobody. */
+  /** The most errors within one; the rest is left out: an endless chain of causes helps nobody. */
   const MOST_ERRORS = 1000;
   const errors: ErrorMessage[] = [];
   const indexes = new Map<Error, number>();
@@ -53,14 +53,14 @@ export function encodeError(
     for (let prototype = Object.getPrototypeOf(error); prototype !== null; prototype = Object.getPrototypeOf(prototype)) {
       const constructor = prototype.constructor;
       message.exported ??= exportedClass(constructor);
-      // A class may have something else there.
+      // A class may have something else as its name.
       const name = typeof constructor?.name === "string" ? constructor.name : "";
       if (platform.some((classes) => (classes as Record<string, unknown> | undefined)?.[name] === constructor)) {
         message.builtin = name;
         // A DOMException with more to it, such as a QuotaExceededError, goes as a DOMException, as the platform copies it.
         if (Object.getPrototypeOf(prototype)?.constructor?.name !== "DOMException") break;
       }
-      // A class that sets no name of its own goes by the name of the class: it would be lost with the class.
+      // An error whose class sets no name gets the name of the class, which would be lost with it.
       if (message.name === "Error" && name !== "") message.name = name;
     }
     for (const name of Object.getOwnPropertyNames(error)) {
@@ -72,19 +72,19 @@ export function encodeError(
     return index;
   }
 
-  /** What of an object can be copied. An error in it is data: the platform's copy of it will do. */
+  /** The properties of an object that can be copied. An error there is data: the platform's copy of it is good enough. */
   function copyable(value: unknown): unknown {
     if (typeof value !== "object" || value === null) return value;
     const entries = Object.entries(value).map(([name, each]) => [name, encodeData(each)] as const);
     return Object.fromEntries(entries.flatMap(([name, each]) => each !== undefined ? [[name, each.value]] : []));
   }
 
-  /** The errors of an AggregateError, as an error of its own whose properties they are. */
+  /** Encodes the errors of an AggregateError, as a separate "error" with these as properties. */
   function encodeList(values: unknown[]): ValueMessage {
     const index = errors.length;
     const properties: ErrorMessage["properties"] = [];
     errors.push({ builtin: "Array", exported: undefined, name: "", message: "", stack: "", properties });
-    // There need not be one at each index.
+    // The list may have holes.
     for (const [i, value] of Object.entries(values)) properties.push([i, true, encodeValue(value) ?? { value: show(value) }]);
     return { error: index };
   }
@@ -103,7 +103,7 @@ export function encodeError(
     return value === undefined ? "" : show(value);
   }
 
-  /** A text in the place of what cannot be copied. */
+  /** A text instead of what cannot be copied. */
   function show(value: unknown): string {
     try {
       return String(value);
@@ -122,7 +122,7 @@ export function encodeError(
 
   const root = encodeValue(thrown);
   if (root !== undefined) return { errors, root };
-  // No error, and nothing that can be copied: a function, or an object that has one.
+  // Neither an error nor something that can be copied: a function, or an object that has one.
   const cause = typeof thrown === "object" && thrown !== null ? { ...thrown } : show(thrown);
   const error = new TypeError("The task threw something that cannot be copied, and no error", { cause: copyable(cause) });
   error.stack = String(error);

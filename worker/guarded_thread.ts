@@ -9,9 +9,9 @@ import type { Beside, Death, FromWorker, StartThread, Thread, ThreadEvents, ToRu
 export interface Launch {
   /** The lock that the worker is to hold; its name as well. */
   lock: string;
-  /** The worker's end of the port that all messages go by. */
+  /** The worker's end of the port for all messages. */
   port: MessagePort;
-  /** To be called if the worker ends without its guard's word. What it has sent before may still be on the way. */
+  /** To be called if the worker ends without a message of its guard. What it has sent before may still be on the way. */
   died: (death: Death) => void;
 }
 
@@ -21,28 +21,29 @@ export type Launcher = (launch: Launch) => () => void;
 /** A kind of worker. */
 export interface GuardedKind {
   launch: Launcher;
-  /** Whether its JavaScript can be halted. If not, tasks are asked to end by their signals first. */
+  /** Whether its JavaScript can be halted. If not, tasks are first asked to end, by their signals. */
   killable: boolean;
-  /** How much heap one may have, in MB; there if one that has filled it can be told from others. */
+  /** How much heap a worker may have, in MB; undefined if it cannot be told whether a worker has filled its heap. */
   heapLimit?: (() => number) | undefined;
 }
 
 /**
- * How long tasks that are asked to end may take, in ms. Less, and they cannot clean up; more, and those that do not listen burn a core for
+ * How long tasks that are asked to end may take, in ms. Less, and they cannot clean up; more, and those that ignore it burn a core for
  * longer.
  */
 const GRACE = 100;
 
 /**
- * A worker that runs on for so many ms after it was stopped is called stuck. Less, and one that just ends slowly is called so; more, and
+ * A worker that still runs this many ms after it was stopped counts as stuck. Less, and one that just ends slowly does too; more, and
  * nobody hears of it in time.
  */
 const STUCK_AFTER = 1000;
 
 /**
- * That a worker has ended may be known before all that it has sent has come, and, by its lock, before it is known why. So it counts as dead
- * when so many looks in a row, so many ms apart, have found nothing new; the larger number if its lock alone tells of its end. Fewer, and
- * jobs that it had done are lost with it, or nobody hears that it had filled its heap; more, and what it ran waits for longer.
+ * The end of a worker may be known before everything that it has sent has arrived, and, through its lock, before the reason is known. So it
+ * counts as dead when `LOOKS` looks in a row, `LOOK_EVERY` ms apart, have found nothing new; `LOOKS_FOR_WORD` if only its lock tells of its
+ * end. Fewer, and jobs that it had done are lost with it, or nobody hears that it had filled its heap; more, and what it ran waits for
+ * longer.
  */
 const LOOK_EVERY = 5, LOOKS = 3, LOOKS_FOR_WORD = 100;
 
@@ -55,8 +56,8 @@ export function guardedThreads(kind: GuardedKind): StartThread {
 }
 
 /**
- * A worker with a guard inside. Deno tells nobody when one closes itself, so its end is known from the lock that it holds: this side asks
- * for the same lock and is granted it when the worker is no more.
+ * A worker with a guard inside. Deno does not tell when a worker closes itself, so its end is known from the lock that it holds: this side
+ * requests the same lock, and gets it when the worker is gone.
  */
 class GuardedThread implements Thread {
   #events: ThreadEvents;
@@ -67,9 +68,9 @@ class GuardedThread implements Thread {
   #alive = false;
   #ended = false;
   #closed = false;
-  /** How many have come by the port, or instead. */
+  /** How many messages have come, by the port or instead of it. */
   #messages = 0;
-  /** Calls off what follows when it was stopped and is not gone. */
+  /** Cancels what follows if it was stopped but is not gone. */
   #callOff: () => void = () => {};
 
   constructor(events: ThreadEvents, kind: GuardedKind, lock: string) {
@@ -135,12 +136,12 @@ class GuardedThread implements Thread {
   #receive(message: FromWorker): void {
     if (this.#ended) return;
     this.#messages++;
-    // Later, as whoever takes messages does not expect the end of the worker.
+    // Later, as code that takes messages does not expect the end of the worker.
     if (!isReadable(message)) return queueMicrotask(() => this.#died(UNREADABLE));
     if (message.type === "dying") return this.#died(message);
     if (message.type !== "alive") return this.#events.message(message);
     this.#alive = true;
-    // Resolves when the lock was granted to this side, and given back.
+    // Resolves when this side was granted the lock, and gave it back.
     locks().request(this.#lock, () => {}).then(() => this.#lockFreed());
     this.#events.alive();
   }
@@ -153,7 +154,7 @@ class GuardedThread implements Thread {
     });
   }
 
-  /** It dies when so many looks in a row have found nothing new, unless it says meanwhile what it dies of. Calls back when it has. */
+  /** Counts it as dead after this many looks in a row without anything new, unless it says meanwhile what it dies of. Then calls back. */
   #diesSoon(death: Death, looks: number, then = (): void => {}): void {
     let left = looks;
     let before: number | undefined;
@@ -169,7 +170,7 @@ class GuardedThread implements Thread {
   }
 
   #died(death: Death): void {
-    // What it has answered counts.
+    // Its answers so far count.
     this.drain();
     if (this.#ended) return;
     this.#end();
@@ -181,7 +182,7 @@ class GuardedThread implements Thread {
   #end(): void {
     this.#ended = true;
     this.#close();
-    // A worker that was never alive has run nothing that could resist, and holds no lock that could tell.
+    // A worker that was never alive has run nothing that could resist, and holds no lock that would tell of its end.
     if (!this.#alive) queueMicrotask(() => this.#events.gone());
   }
 

@@ -1,6 +1,7 @@
 /**
- * What this error of a function that stands alone is about: a variable around it, or its `this`, as far as its text tells, since functions
- * and classes within may have one, and the property may be looked for in something else. Undefined if it is about something else.
+ * What a function that was sent as text lacked when it threw this error: a variable around it, or its `this`; undefined if the error is
+ * about something else. `this` is judged by the function's text, since inner functions and classes may have one, and the property may have
+ * been read from something else.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */

@@ -12,73 +12,68 @@ export interface LineEndParts {
 
 /** The worker's end of a line. */
 export interface LineEnd {
-  /** A job has come by the port, or a message that is to wake the worker. */
+  /** A job, or a message to wake the worker, has come by the port. */
   receive(message: RunByPort | { type: "wake" }): void;
-  /**
-   * Sends what a job returned if it is small, and takes what was to be moved with it out of the task's hands; false if it has to go by the
-   * port.
-   */
+  /** Sends what a job returned if it is small, and detaches what was to be moved with it; false if it has to go by the port. */
   returned(run: number, value: unknown, transfer?: Transferable[]): boolean;
   /** The same for another reply. */
   reply(message: FromRuntime, transfer?: Transferable[]): boolean;
   /** A reply that could not be sent here has gone by the port. */
   posted(message: FromRuntime): void;
-  /** Gives it memory that is in no other hands: what is read next, an argument or the items of a chunk, may lie there. */
+  /** Hands over memory that nobody else uses, to be filled with what is read next: an argument, or the items of a chunk. */
   reuse(buffer: ArrayBuffer): void;
-  /** Says nothing any more. */
+  /** Sends nothing more. */
   close(): void;
   /** The runtime has room again, after it had none. */
   resume(): void;
 }
 
 /**
- * Opens the worker's end of a line, of which {@linkcode Line} is the other: gives the runtime one job after the other, and waits for more.
+ * Opens the worker's end of a line, whose other end is {@linkcode Line}: gives the runtime one job after the other, and waits for more.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): LineEnd {
-  // As in line.ts, which is not there in a worker.
+  // As in line.ts, which a worker does not have.
   const WORKER = 0, CALLER = 16, MAY_SPIN = 48, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1, CHUNK = -2;
   const RETURNED = 1, SKIPPED = 2, ITEM = 3, THREW = 4, ITEM_THREW = 5, ITEMS = 6;
   /**
-   * How long the worker sleeps beside its event loop before it goes back to it, and how long it works beside it, in ms. Shorter, and
-   * callers that take their time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open
-   * wait for longer.
+   * How long the worker sleeps, and how long it works, before it goes back to its event loop, in ms. Shorter, and callers that take their
+   * time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open wait longer.
    */
   const SLEEP = 4, LONGEST_STRETCH = 4;
   /**
-   * After no more than so many jobs in a row the worker spins for so many ms for the next one, before it sleeps, if the caller says that
-   * there is a core for that: a caller that makes one call after another, or some at a time, is then answered without waking a core, in a
-   * tenth of the time. Shorter, and a caller that has to be woken comes too late; longer, and more of the core is burned when nothing
-   * comes. After more jobs there is no hurry.
+   * After at most FEW jobs in a row the worker spins for SPIN ms for the next one before it sleeps, if the caller says that there is a core
+   * for that: a caller that makes one call after another, or a few at a time, is then answered without waking a core, in a tenth of the
+   * time. Shorter, and a caller that has to be woken comes too late; longer, and more of the core is burned when nothing comes. After more
+   * jobs there is no hurry.
    */
   const FEW = 2, SPIN = 0.2;
-  /** How many are few if jobs take less than so many ms: where they take longer, several workers share them. */
+  /** How many are few if jobs take less than SHORT ms: if they take longer, several workers share them. */
   const SHORT = 0.05, FEW_IF_SHORT = 32;
   /**
-   * How many are few if jobs take less than so many ms, for each of which the caller has more to do than the worker: as many as a caller
-   * hands out in a turn. But only once the worker has done so many as the third of these says: until then V8 compiles what runs, and
-   * spinning takes a core from that.
+   * How many are few if jobs take less than TINIEST ms, so that each means more work for the caller than for the worker: as many as a
+   * caller hands out in a turn. But only after WARM jobs: until then V8 compiles what runs, and spinning takes a core from that.
    */
   const TINIEST = 0.002, FEW_IF_TINIEST = 1024, WARM = 50_000;
   /**
-   * A caller that sleeps is not woken for each of many jobs that take longer than so many ms, but after as many ms as the second of these
-   * says. Longer, and results are held back for longer; shorter, and the caller takes more of the cores that workers compute on. Shorter
-   * jobs keep a caller awake anyway.
+   * A sleeping caller is not woken for each of many jobs that take longer than WORTH_HOLDING ms, but after LONGEST_HELD ms. Longer, and
+   * results are held back longer; shorter, and the caller takes more of the cores that workers compute on. Shorter jobs keep a caller awake
+   * anyway.
    */
   const WORTH_HOLDING = 0.02, LONGEST_HELD = 0.8;
-  /** How much the latest job counts in the pace. Less, and a change shows late; more, and a single job is taken for one. */
+  /** The weight of the latest job in the pace. Less, and a change shows late; more, and a single job is taken for a change. */
   const LATEST = 0.2;
   /**
-   * Where jobs take less than so many ms the clock is read after so many, or before the worker waits: reading it takes as long as such a
-   * job. Until then calls of one task follow each other without a turn of the microtasks. Fewer, and the clock takes more of the time;
-   * more, and a job that takes longer is noticed after more others.
+   * If jobs take less than TINY ms, the clock is read after FEW_TINY of them, or before the worker waits: reading it takes as long as such
+   * a job. Until then calls of one task follow each other without a turn for microtasks. Fewer, and the clock takes more of the time; more,
+   * and a job that takes longer is noticed after more others.
    */
   const TINY = 0.005, FEW_TINY = 8;
   const nothing: unknown[] = [];
 
   const { compareExchange, load, notify, store, wait } = Atomics;
-  // A task may stop the clock that it sees.
+  // A task may replace the clock that it sees.
   const clock = performance.now.bind(performance);
   const { apply } = Reflect;
   const Buffer = ArrayBuffer;
@@ -90,42 +85,42 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   const replies = openSharedQueue(memory.replies);
   /** Jobs that have come by the port. */
   const byPort: RunByPort[] = [];
-  /** For how many of them the queue has said that it is their turn. */
+  /** How many of them have been announced by the queue. */
   let turnsOfPort = 0;
-  /** Whether the last job has come by the port, as the next one then will: there is no sooner way to hear of it than the event loop. */
+  /** Whether the last job came by the port. The next one then probably does too, and is heard soonest in the event loop. */
   let cameByPort = false;
-  /** The chunks of which an item has gone by the port. */
+  /** The chunks that have had an item sent by the port. */
   const byPortToo = new Set<number>();
   let working = false;
   let turnBegan = 0;
-  /** When the jobs began that were not timed yet. */
+  /** When the first job that was not timed yet began. */
   let begin = 0;
-  /** How many those are. */
+  /** How many jobs were not timed yet. */
   let untimed = 0;
-  /** How many jobs there were since it slept. */
+  /** How many jobs there were since it last slept. */
   let inARow = 0;
-  /** How many there were before. */
+  /** How many there were before that. */
   let jobsBefore = 0;
   /** Whether there are replies that the caller was not woken for. */
   let held = false;
   /** Since when; 0 until the clock is read. */
   let heldSince = 0;
-  /** When items were last sent of a chunk that goes on. */
+  /** When items of a chunk that goes on were last sent. */
   let itemsAt = 0;
-  /** When the job began that occupies the runtime. */
+  /** When the job that occupies the runtime began. */
   let occupiedSince: number | undefined;
 
-  /** Gives the runtime jobs as long as it takes them and there are some. */
+  /** Gives the runtime jobs as long as it has room and there are some. */
   async function work(): Promise<void> {
     if (working) return;
     working = true;
     store(bells, WORKER, AWAKE);
-    // So that nothing is beneath on the stack: Deno takes 10 µs for each frame in the stack of an error, and those of the event loop are of
-    // use to nobody.
+    // To have nothing beneath on the stack: Deno takes 10 µs for each frame in the stack of an error, and frames of the event loop help
+    // nobody.
     await undefined;
     begin = turnBegan = clock();
     untimed = 0;
-    /** Of chunks, none is tiny. */
+    /** Chunks are never tiny. */
     let isChunk = false;
     while (runtime.hasRoom) {
       let jobs = 1;
@@ -155,7 +150,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
         occupiedSince = begin;
         break;
       }
-      // What tasks leave for later has its turn before the next job, or after a few tiny ones.
+      // Microtasks that tasks have left get their turn before the next job, or after a few tiny ones.
       await undefined;
       untimed += jobs;
       if (untimed < FEW_TINY && !isChunk && pace[PACE]! < TINY && requests.hasNext) continue;
@@ -164,11 +159,11 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       begin = turnBegan = clock();
     }
     working = false;
-    // What is left open now may take long.
+    // The jobs that still run may take long.
     if (held) ring();
   }
 
-  /** Looks how long the last jobs took, and whether it is time to ring; true if it is time for a turn of the event loop. */
+  /** Measures how long the last jobs took, and rings if it is time to; true if it is time for a turn of the event loop. */
   function readClock(): boolean {
     const now = clock();
     const took = (now - begin) / untimed;
@@ -177,21 +172,21 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     untimed = 0;
     if (held) {
       if (heldSince === 0) heldSince = now;
-      // After a job that took long the caller does not look for replies any more.
+      // After a job that took long the caller no longer looks for replies.
       if (!requests.hasNext || took > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
     }
     return now - turnBegan >= LONGEST_STRETCH;
   }
 
-  /** Waits for a job where it is heard at once; false if there is none, and it is time for the event loop. */
+  /** Waits for a job, which is noticed at once here; false if none comes, and it is time for the event loop. */
   function sleep(): boolean {
-    // A job that has come by the port is about to have its turn, of which no message would tell.
+    // A job that has come by the port is about to be announced in the queue, without a message.
     if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
       const spins = inARow <= fewJobs() && bells[MAY_SPIN] === 1;
       jobsBefore += inARow;
       inARow = 0;
       if (spins && requests.spin(SPIN)) return true;
-      // Unless it is called to its event loop, which it may be at any moment.
+      // Unless it is called to its event loop, which may happen at any moment.
       if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
       compareExchange(bells, WORKER, ASLEEP, AWAKE);
       if (requests.hasNext || byPort.length > 0) return true;
@@ -200,21 +195,21 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
   }
 
-  /** How many jobs in a row are few, as they are lately. */
+  /** How many jobs in a row are few, judged by the pace. */
   function fewJobs(): number {
     if (pace[PACE]! >= SHORT) return FEW;
     return pace[PACE]! < TINIEST && jobsBefore > WARM ? FEW_IF_TINIEST : FEW_IF_SHORT;
   }
 
-  /** Tells the caller of a reply, or will. */
+  /** Tells the caller of a reply, now or soon. */
   function announce(): void {
-    // What settles while the worker does not work is not held back: there may be nothing else for long.
+    // A reply that comes while the loop in `work` does not run is not held back: there may be no other for long.
     if (working && pace[PACE]! > WORTH_HOLDING) held = true;
     else ring();
   }
 
   /**
-   * The same for items of a chunk that goes on, whose next item may take long. While they follow each other soon, the caller looks for
+   * The same for items of a chunk that goes on, whose next item may take long. While items follow each other quickly, the caller looks for
    * them.
    */
   function announceItems(): void {
@@ -240,7 +235,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   function write(message: Exclude<FromRuntime, ItemsMessage>): boolean {
     switch (message.type) {
       case "threw":
-        // Most errors are a few strings; what is in them that is not small or not plain makes them go by the port.
+        // Most errors are a few strings; those with something large or not plain go by the port.
         return replies.push(THREW, message.run, message.thrown, nothing);
       case "skipped":
         return replies.push(SKIPPED, message.run, 0, nothing);
@@ -250,7 +245,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   }
 
   /**
-   * The items of a chunk arrive in their order: after one that goes by the port, the others do too. Those that are in memory have arrived.
+   * Items of a chunk must arrive in order: after one that goes by the port, the others do too. Those in memory have already arrived.
    */
   function writeItems(message: ItemsMessage, transfer: Transferable[] | undefined): boolean {
     const { run } = message;
@@ -267,18 +262,18 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
     return error === undefined ? replies.push(ITEM, run, values![0], [from]) : replies.push(ITEM_THREW, run, error[1], [from]);
   }
 
-  /** Whether all are buffers of constant size that can be moved: small ones are copied instead. */
+  /** Whether all are buffers of fixed size that can be moved: small ones are copied instead. */
   function areBuffers(list: Transferable[]): list is ArrayBuffer[] {
     return list.every((each, i) => each instanceof Buffer && !each.detached && !each.resizable && list.indexOf(each) === i);
   }
 
-  /** Takes buffers out of the task's hands, as if they were moved: to the task it makes no difference how small they are. */
+  /** Detaches buffers as if they had been moved: for the task it must make no difference how small they are. */
   function detach(buffers: ArrayBuffer[]): void {
     for (const buffer of buffers) {
       try {
         requests.reuse(apply(moveAway, buffer, nothing));
       } catch {
-        // That of a WebAssembly memory cannot be taken.
+        // The buffer of a WebAssembly memory cannot be detached.
       }
     }
   }
@@ -292,7 +287,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       work();
     },
     posted(message) {
-      // Not before: what the port refuses is sent once more, in another form.
+      // Only now: what the port refuses is sent once more, in another form.
       if (message.type === "items" && message.last) byPortToo.delete(message.run);
     },
     reuse: (buffer) => requests.reuse(buffer),

@@ -6,9 +6,9 @@ import type { RuntimeHost } from "./runtime.ts";
 /**
  * What a worker runs: it puts up the guard, starts the runtime, and tells the parent.
  *
- * The guard stands before any module of the caller's is evaluated. It tells the slot when the worker is about to end, by which deed of whose;
- * beneath it lies the worker's own lock, which is free for the parent when the worker ends in a way that nobody foresaw. Messages
- * go by a port that no task can reach, not by the worker's global one.
+ * The guard stands before any module of the caller's is evaluated. It tells the slot when the worker is about to end, and why. Behind it
+ * there is the worker's lock, which becomes free for the parent if the worker ends in a way that the guard did not see. Messages go by a
+ * port that no task can reach, not by the worker's global one.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
@@ -21,18 +21,18 @@ export async function workerMain(
   const exit = Deno.exit;
   const close = scope.close.bind(scope);
 
-  // As they are now: a task may put others in their place.
+  // Taken now: a task may replace them.
   const { postMessage } = port;
   const { apply } = Reflect;
   const platform = [globalThis, Deno.errors, globalThis.WebAssembly];
-  // Deno takes half a megabyte in each worker for a list of what is moved, be it empty.
+  // Deno takes half a megabyte in each worker for a transfer list, even an empty one.
   const post = (message: FromWorker, transfer: Transferable[] = []): void =>
     void apply(postMessage, port, transfer.length > 0 ? [message, transfer] : [message]);
   let line: LineEnd | undefined;
 
   const LOADING = Symbol.for("process-pool.loading");
   let loading = 0;
-  /** Imports a task module, in sight of what is not to start workers meanwhile. */
+  /** Imports a task module, and shows that it does: a pool must not start workers meanwhile. */
   async function load(module: () => Promise<Record<string, unknown>>): Promise<Record<string, unknown>> {
     loading++;
     Reflect.set(scope, LOADING, true);
@@ -65,15 +65,15 @@ export async function workerMain(
     try {
       if (uncaught !== undefined) return runtime.sendThrown(uncaught.thrown, send);
     } catch {
-      // What errors are taken apart with is a task's by now.
+      // A task has replaced what errors are taken apart with.
     }
     send();
   }
 
   /**
-   * Keeps tasks from the locks of workers. Whoever knows the name of one can steal it, which would end the worker, or leave a killable one
-   * with nothing that it can be killed by. Tasks with pools of their own request such locks too, but steal none. Workers that a task starts
-   * without a pool are not kept from them: nothing of ours runs there.
+   * Keeps tasks away from the locks of workers. Code that knows a lock's name could steal it, which would end the worker, or leave nothing
+   * to kill a killable one by. Tasks with pools of their own request such locks too, but steal none. Workers that a task starts without a
+   * pool are not covered: none of our code runs there.
    */
   function hideLocks(): void {
     const prototype: { request: Func; query: Func } = Object.getPrototypeOf(scope.navigator.locks);
@@ -92,7 +92,7 @@ export async function workerMain(
       }
       return await apply(request, this, [text, ...rest]);
     };
-    // The list goes through no function that a task could have put in the place of the platform's.
+    // The list passes through no function that a task could have replaced.
     prototype.query = function (this: unknown) {
       const hide = ({ held, pending }: Record<string, unknown>) => ({ held: withoutOurs(held), pending: withoutOurs(pending) });
       return apply(then, apply(query, this, []), [hide]);
@@ -112,14 +112,14 @@ export async function workerMain(
   scope.addEventListener("error", (event) => {
     event.preventDefault();
     const { error, message } = event as ErrorEvent;
-    // Of an error in a worker that a task has started there is the message alone.
+    // An error in a worker that a task has started comes only with its message.
     dying({ reason: "had an uncaught error" }, { thrown: error ?? new Error(message) });
   });
   scope.addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
     dying({ reason: "had an unhandled rejection" }, { thrown: (event as PromiseRejectionEvent).reason });
   });
-  // Told at once: jobs that come after such a message would be started here, and share this worker's fate.
+  // Reported at once: jobs that come after such a message would be started here, and share this worker's fate.
   port.onmessageerror = () => {
     const memoryLimit = isHeapFull?.() ? NaN : undefined;
     dying({ reason: "was sent a message that cannot be read", memoryLimit, unread: true });
@@ -140,7 +140,7 @@ export async function workerMain(
       case "wake":
         return line!.receive(data);
       case "abort":
-        // Nobody listens to what comes of the jobs any more.
+        // Nobody waits for the jobs' results any more.
         runtime.end();
         return runtime.abort(data.reason, close);
       case "load":

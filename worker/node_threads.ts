@@ -10,8 +10,8 @@ export interface WorkerThreads {
 
 interface NodeWorkerOptions {
   /**
-   * SHARE_ENV: the worker sees what it is permitted of the environment, as in a Web Worker. To make a copy would take its creator's
-   * permission, for which Deno asks at a terminal, and waits.
+   * SHARE_ENV: the worker sees as much of the environment as it is permitted, as in a Web Worker. Making a copy would need a permission of
+   * its creator, for which Deno asks at a terminal, and waits.
    */
   env: symbol;
   resourceLimits: object;
@@ -19,9 +19,9 @@ interface NodeWorkerOptions {
   transferList: Transferable[];
 }
 
-/** What a worker gets when it is created, which may be before there is anything to connect it to. */
+/** What a worker gets when it is created, possibly before there is anything to connect it to. */
 interface NodeWorkerData {
-  /** The port by which its {@linkcode NodeConnection} comes. */
+  /** The port by which its {@linkcode NodeConnection} arrives. */
   connector: MessagePort;
 }
 
@@ -31,13 +31,13 @@ export interface NodeWorker {
   terminate(): Promise<number>;
 }
 
-/** What such a worker has from its parent. */
+/** What such a worker gets from its parent. */
 export interface NodeConnection extends Omit<Connection, "imports" | "killable" | "isHeapFull"> {
-  /** The text of what it is to be. */
+  /** The source text that it runs. */
   source: string;
 }
 
-/** What an error means with which a worker ended, and which its guard did not see. By what limit it has filled its heap, its parent knows. */
+/** The death that an error means which ended a worker without its guard having seen it. Only its parent knows its heap limit. */
 export function deathOf({ code, message }: { code?: string | undefined; message: string }): Death {
   if (code === "ERR_WORKER_OUT_OF_MEMORY") return { reason: "filled its heap", memoryLimit: NaN };
   return { reason: "could not be started", thrown: { raw: new Error(message) } };

@@ -1,24 +1,21 @@
 import type { lackOf } from "./lack.ts";
 import type { ErrorMessage, ExportMessage, FromRuntime, ItemsMessage, TaskMessage, Thrown, TimesMemory, ToRuntime } from "./protocol.ts";
 
-/** What {@linkcode createRuntime} needs of the thread that it is in. */
+/** What {@linkcode createRuntime} needs of its thread. */
 export interface RuntimeHost {
-  /** Sends a message to the slot, and moves with it what is to be moved. */
+  /** Sends a message to the slot, moving the objects in `transfer`. */
   post(message: FromRuntime, transfer?: Transferable[]): void;
   /**
-   * Sends what a job returned, if that is small enough to go without a message, and takes from the task what was to be moved with it; false
-   * if it is not.
+   * Sends what a job returned without a message, if that is small enough, and detaches what was to be moved with it; false if it is not.
    */
   returned?(run: number, value: unknown, transfer?: Transferable[]): boolean;
-  /** Makes something thrown fit to be sent. */
+  /** Encodes something thrown, to be sent. */
   encode(thrown: unknown, exportedClass: (constructor: unknown) => { module: number; name: string } | undefined): Thrown;
-  /** What an error of a task by source is about. */
+  /** What a task that was sent as text lacked when it threw. */
   lackOf: typeof lackOf;
   /** Import the task modules. */
   imports: (() => Promise<Record<string, unknown>>)[];
-  /**
-   * Takes back the memory of a chunk's items, which is in no other hands; left out where nothing is copied, so that it is in the caller's.
-   */
+  /** Takes back the memory of a chunk's items, which nobody else uses. Undefined if nothing is copied, so that the caller uses it. */
   reuse?(buffer: ArrayBuffer): void;
   /** Called when there is room for a job again, after there was none. */
   hasRoom?(): void;
@@ -26,26 +23,26 @@ export interface RuntimeHost {
   hasTimers?: boolean | undefined;
 }
 
-/** A call of a task and those that follow it, as they lie in a queue. */
+/** A call of a task and those that follow it, as a queue has them. */
 export interface Calls {
   /** The key of the task. */
   readonly kind: number;
-  /** The run, the id and the arguments of a call. */
+  /** The run, the id and the arguments of the current call. */
   readonly number: number;
   readonly label: string | number;
   readonly values: readonly unknown[];
-  /** Goes on to the next call of this task; false if it is not there. */
+  /** Moves on to the next call of this task; false if there is none. */
   takeNext(): boolean;
 }
 
 /** The part of a thread that runs tasks. */
 export interface Runtime {
-  /** Takes a message of the slot's; a job only if there is room. */
+  /** Takes a message from the slot; a job only if there is room. */
   receive(message: ToRuntime): void;
   /**
-   * Runs calls of a task that is known already, each for the first time, as long as there is room.
+   * Runs up to `most` calls of a known task, each for the first time, as long as there is room.
    *
-   * @returns How many, at most as many as it may.
+   * @returns How many it ran.
    */
   callAll(calls: Calls, most: number): number;
   /** Whether it takes a job now. */
@@ -53,15 +50,15 @@ export interface Runtime {
   /** Whether it runs no job. */
   readonly idle: boolean;
   /**
-   * Lets the event loop have a turn. Not by a message to itself: the loop would always have something to do, and Deno then looks at timers
-   * and sockets at one tick in sixty alone (tokio's `event_interval`).
+   * Gives the event loop a turn. Not by a message to itself: the loop would always have something to do, and Deno then looks at timers and
+   * sockets only at one tick in sixty (tokio's `event_interval`).
    */
   turn(): Promise<void>;
-  /** Has something sent that was thrown outside of any job, in a form that can be. */
+  /** Sends something that was thrown outside of any job, in a form that can be sent. */
   sendThrown(thrown: unknown, send: (thrown: Thrown) => void): void;
-  /** Sends what is finished and was held back, and starts nothing any more: for a thread that is about to end. */
+  /** Sends finished results that were held back, and starts nothing more: for a thread that is about to end. */
   end(): void;
-  /** Aborts the signals of the jobs that run; calls back when none runs any more. */
+  /** Aborts the signals of the running jobs; calls back when none is left. */
   abort(reason: unknown, idle?: () => void): void;
 }
 
@@ -74,37 +71,37 @@ export function createRuntime(host: RuntimeHost): Runtime {
   type Func = (...args: unknown[]) => unknown;
   type Moved = { value: unknown; [move: symbol]: unknown };
   type Own = { value: unknown; buffer: ArrayBuffer };
-  // As in protocol.ts, which is not there in a worker.
+  // As in protocol.ts, which a worker does not have.
   const SENT = 1, STARTED = 2, FINISHED = 4, CLAIM_WORDS = 3, NUMBERS = 8;
-  /** Small results are gathered for so long, in ms: shorter costs messages, longer holds results back. */
+  /** How long small results are gathered, in ms: shorter costs messages, longer holds results back. */
   const GATHER = 1;
   /**
-   * So many items at the most are run between two looks at the clock: more, and results of slower ones wait; fewer, and the clock takes
-   * more of the time.
+   * How many items are run at most between two looks at the clock: more, and slower results wait; fewer, and the clock takes more of the
+   * time.
    */
   const LONGEST_STRIDE = 512;
-  /** So many numbers are cheaper to send in a typed array. */
+  /** From this many on, numbers are cheaper to send in a typed array. */
   const WORTH_PACKING = 16;
-  /** A copy of so many bytes, which nobody else has, is cheaper to move than to copy once more. */
+  /** From this many bytes on, a copy that nobody else uses is cheaper to move than to copy again. */
   const WORTH_MOVING = 4096;
   /**
-   * A message takes less than so many ms to arrive. Longer, and a change of the time of day might not be noticed; shorter, and a busy
-   * machine is taken for one.
+   * How long a message takes to arrive at most, in ms. Longer, and a change of the time of day might pass; shorter, and a busy machine
+   * looks like one.
    */
   const LONGEST_DELIVERY = 1000;
   /**
-   * A turn of the event loop is so many of its ticks, each of which takes a µs: after 30 of them Deno has looked for messages, after 60 for
-   * what comes by sockets, and timers are due in each. Fewer, and messages may wait for another turn; more only take time.
+   * How many ticks of the event loop, of a µs each, make a turn: after 30 Deno has looked for messages, after 60 at sockets, and timers are
+   * due in each. Fewer, and messages may wait for another turn; more only take time.
    */
   const TICKS = 32;
   /**
-   * A turn is over before that if it has taken so many ms, as jobs that wait for something were at work in it. Shorter, and it may be over
-   * before it was one; longer, and the next jobs wait for all of that work.
+   * A turn is over earlier if it has taken this many ms, as waiting jobs did work in it. Shorter, and others may not have had a turn;
+   * longer, and the next jobs wait for all of that work.
    */
   const LONGEST_TURN = 1;
   const ticks = new Int32Array(new SharedArrayBuffer(4));
   const JOB = Symbol.for("process-pool.job"), CALLED = Symbol.for("process-pool.called"), MOVE = Symbol.for("process-pool.move");
-  // As they are now: tasks may put others in their place.
+  // Taken now: tasks may replace them.
   const clock = performance.now.bind(performance);
   const startTimer = global<typeof setTimeout>("setTimeout");
   const startImmediate = global<(callback: () => void) => unknown>("setImmediate");
@@ -123,30 +120,30 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const nothing: [] = [];
 
   const scope = globalThis as Record<symbol, unknown>;
-  /** What {@linkcode currentJob} reads: on the calling thread there is more than one runtime. */
+  /** What {@linkcode currentJob} reads; shared, as the calling thread may have several runtimes. */
   const called = (scope[CALLED] ??= showCalled()) as { job: (() => unknown) | undefined };
-  /** The latest tasks, and as many before: a call may be overtaken by a later one whose task has made the slot forget that of the first. */
+  /** The latest tasks, and as many before: a call may arrive after a later one whose task made the slot forget this call's. */
   let tasks = new Map<number, Func>();
   let earlierTasks = tasks;
   /**
-   * The latest task that was handed over as it is: such a one comes with each message, and is not kept for longer, since it holds all that
-   * it can see.
+   * The latest task that was passed as it is. It comes with each message, and is not kept longer, since a closure holds on to its
+   * variables.
    */
   let given: Func | undefined;
-  /** Those that were sent as their text. */
+  /** Tasks that were sent as text. */
   const bySource = new WeakSet<Func>();
   const classes = new Map<unknown, { module: number; name: string }>();
   /** The jobs that wait for something. */
   const running = new Map<number, RunningJob>();
-  /** The chunks that run. */
+  /** The running chunks. */
   const chunks = new Set<RunningChunk>();
   let modules: Record<string, unknown>[] = [];
   let claims: Int32Array = new Int32Array(0);
-  /** When jobs began and ended, on the caller's clock; undefined if nobody wants to know. */
+  /** When jobs began and ended, on the caller's clock; undefined without observers. */
   let times: Float64Array | undefined;
-  /** By how much that clock is ahead of the one here. */
+  /** By how much that clock is ahead of this thread's. */
   let ahead = 0;
-  /** For how many jobs there are claims. */
+  /** How many jobs have claims. */
   let claimed = 0;
   /** How many jobs run at a time. */
   let capacity = 0;
@@ -159,7 +156,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return called;
   }
 
-  /** What a global is now, to be had later: timers take a megabyte when they are first looked at. */
+  /** Remembers a global as it is now, to be read later: timers take a megabyte when they are first read. */
   function global<T>(name: string): () => T {
     const { value, get } = Object.getOwnPropertyDescriptor(globalThis, name)!;
     return () => value ?? get!.call(globalThis);
@@ -214,7 +211,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /**
-   * Sends what was thrown. A message nests the data of an error deeper than the error does, and that may be too deep for the platform; then
+   * Sends what was thrown. In a message the data of an error is nested deeper than in the error, possibly too deeply for the platform; then
    * the error goes without it.
    */
   function sendThrown(thrown: Thrown, send: (thrown: Thrown) => void): void {
@@ -226,7 +223,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
-  /** Errors as they are, with the errors within them, but without objects. */
+  /** The same errors, with the errors within them, but without objects. */
   function withoutData({ errors, root }: Exclude<Thrown, { raw: unknown }>): Thrown {
     if (!("error" in root)) return encode(new Error("The task threw something that cannot be sent"));
     const isFlat = ([, , value]: ErrorMessage["properties"][number]): boolean => "error" in value || typeof value.value !== "object";
@@ -247,7 +244,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     if (message.times !== undefined) noteTimesIn(message.times);
     try {
       modules = await Promise.all(host.imports.map((load) => load()));
-      // The caller may import them next, relying on them to do no harm.
+      // The caller may import them next, trusting that they do no harm.
       if (modules.length > 0) await rejectionsShown();
     } catch (thrown) {
       return sendThrown(encode(thrown), (thrown) => post({ type: "failed", stage: "loading", thrown }));
@@ -256,9 +253,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
     for (const [module, namespace] of modules.entries()) {
       for (const [name, value] of Object.entries(namespace)) {
         if (typeof value !== "function") continue;
-        // Under another name it is the same function.
+        // A function may be exported under several names.
         if (!classes.has(value)) {
-          // A class may have something else there.
+          // A class may have something else as its name.
           const own: unknown = Object.getOwnPropertyDescriptor(value, "name")?.value;
           const functionName = typeof own === "string" ? own : name;
           exports.push({ module, name, functionName, text: Function.prototype.toString.call(value) });
@@ -270,7 +267,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /**
-   * Waits until a rejection that was left unhandled in this turn has shown: at the end of the turn, before which one timer may run out on a
+   * Waits until rejections left unhandled in this turn have been reported: at the end of the turn, before which one timer may fire on a
    * busy machine, but not two in a row.
    */
   async function rejectionsShown(): Promise<void> {
@@ -279,10 +276,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   function noteTimesIn(memory: TimesMemory): void {
     times = memory.times;
-    // It took this message some time to arrive, so this is too little.
+    // Too little, as the message took some time to arrive.
     const least = memory.now - clock();
     const byTimeOfDay = performance.timeOrigin - memory.origin;
-    // Better, unless the time of day was changed meanwhile.
+    // Exact, unless the time of day was changed meanwhile.
     ahead = byTimeOfDay >= least && byTimeOfDay < least + LONGEST_DELIVERY ? byTimeOfDay : least;
   }
 
@@ -291,7 +288,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     if (times !== undefined) times[run % claimed * 2 + end] = clock() + ahead;
   }
 
-  /** The task of a message. One that cannot be made is a function that throws: the slot counts it as known all the same. */
+  /** The task of a message. If it cannot be made, a function that throws: the slot counts it as known all the same. */
   function task(message: TaskMessage): Func {
     if (hasOwn(message, "func")) return given = message.func!;
     const known = tasks.get(message.key);
@@ -328,12 +325,12 @@ export function createRuntime(host: RuntimeHost): Runtime {
       bySource.add(func);
       return func;
     } catch (thrown) {
-      // The computed name of a method may use what is not there, too.
+      // The computed name of a method may use missing variables, too.
       throw explained(thrown);
     }
   }
 
-  /** What a task has thrown, fit to be sent. */
+  /** Encodes what a task has thrown. */
   function encodeFailure(func: Func, thrown: unknown): Thrown {
     return encode(bySource.has(func) ? explained(thrown, func) : thrown);
   }
@@ -343,7 +340,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function explained(thrown: unknown, func?: Func): unknown {
-    // The address of what a worker begins with.
+    // The address of a worker's own source.
     const ownAddress = /"data:text\/javascript,[^"]*"/;
     const thisless = "a function that is sent by source has no 'this': give it what it needs as arguments";
     const others = modules.length > 0 ? ", none of which exports this very function" : "";
@@ -354,7 +351,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       if (lack === "variable") {
         thrown.message += `; a function that is sent by source cannot see the variables and imports around it: ${advice}`;
       } else if (lack === "this") {
-        // The platform ends one of them in a full stop.
+        // The platform ends one of these messages with a full stop.
         thrown.message = thrown.message.replace(/\.?$/, `; ${thisless}`);
       } else if (thrown instanceof TypeError && ownAddress.test(thrown.message)) {
         const { message, stack } = thrown;
@@ -364,7 +361,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         thrown.stack = stack!.replace(ownAddress, source);
       }
     } catch {
-      // It is frozen, or answers with an error of its own: it goes as it is.
+      // It is frozen, or throws itself: it is sent as it is.
     }
     return thrown;
   }
@@ -389,7 +386,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
-  /** The job whose task is called at this moment; made when somebody looks, which few tasks do. */
+  /** The job whose task is being called; made only when asked for, which few tasks do. */
   let calledId: string | number = 0;
   let calledAttempt = 1;
   let calledJob: RunningJob | undefined;
@@ -398,7 +395,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return calledJob ??= new RunningJob(calledId, calledAttempt);
   }
 
-  /** From here on `currentJob()` is this job, until the task that is called has its first `await`. */
+  /** From here on `currentJob()` is this job, until the first `await` of the task. */
   function beginCall(id: string | number, attempt: number): void {
     calledId = id;
     calledAttempt = attempt;
@@ -421,14 +418,14 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   function run({ run, task: message, id, attempt, args }: ToRuntime & { type: "run" }): void {
-    // Also for a job that was taken back: the slot counts the task as known from this message on.
+    // Even for a job that was taken back: the slot counts the task as known from this message on.
     task(message);
     callTasks({ kind: message.key, number: run, label: id, values: args, takeNext: () => false }, attempt, 1);
   }
 
   /**
-   * Runs jobs whose task is known. One that was taken back ends as one that returned: nobody looks at that, and so there is one path, which
-   * V8 compiles once. Stacks are cut where this calls the task: see encode_error.ts.
+   * Runs jobs whose task is known. One that was taken back ends like one that returned: nobody looks at that, and so there is one path,
+   * which V8 compiles once. Stacks are cut where this calls the task: see encode_error.ts.
    */
   function callTasks(calls: Calls, attempt: number, most: number): number {
     const func = tasks.get(calls.kind) ?? earlierTasks.get(calls.kind) ?? given!;
@@ -437,7 +434,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       done++;
       const { number: run } = calls;
       const claimed = claim(run);
-      // What one is said to return that was taken back: nobody hears of it, and a number goes on with the results before it.
+      // The result of a job that was taken back: nobody hears of it, and a number continues the results before it.
       let value: unknown = 0;
       try {
         if (claimed) {
@@ -455,7 +452,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       } catch (thrown) {
         called.job = undefined;
         noteTime(run, 1);
-        // Thrown by the task, or for a result that cannot be copied.
+        // Thrown by the task, or because its result cannot be copied.
         postThrown(run, func, thrown);
       }
       if (claimed) finish(run);
@@ -476,13 +473,13 @@ export function createRuntime(host: RuntimeHost): Runtime {
     settled(run);
   }
 
-  /** Notes that the answer is on its way: a caller that was busy meanwhile is not to take the job for one that still runs. */
+  /** Notes that the answer is on its way: a caller that was busy must not take the job for one that still runs. */
   function finish(run: number): void {
-    // Unless the slot has the answer and has used the claim again.
+    // Unless the slot already has the answer and has reused the claim.
     compareExchange(claims, claimOf(run), STARTED, FINISHED);
   }
 
-  /** The same for a job that has waited for something, and a chunk. */
+  /** The same for a job that has waited for something, and for a chunk. */
   function settled(run: number): void {
     finish(run);
     const hadRoom = hasRoom();
@@ -495,17 +492,17 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return running.size < capacity && !ended;
   }
 
-  /** A copy of a buffer or of a view of all that one has; undefined if it is something else. */
+  /** Copies a buffer, or a view of a whole buffer; undefined if it is something else. */
   function copyOf(value: unknown): Own | undefined {
     if (!isView(value)) return takeOver(value, value, copyAll);
     const { buffer, byteLength } = value;
-    // A view whose prototype was changed has neither of both.
+    // A view whose prototype was changed has neither.
     return byteLength === buffer?.byteLength ? takeOver(value, buffer, copyAll) : undefined;
   }
 
   /**
-   * A buffer, or a view of one, in memory that is in no other hands, so that it can be sent for certain. Undefined if it is something else,
-   * or the platform refuses: then it is sent as it is, which may be refused as well.
+   * Copies or moves a buffer, or a view of one, into memory that nobody else uses, so that it can certainly be sent. Undefined if it is
+   * something else, or the platform refuses: then it is sent as it is, which may be refused as well.
    */
   function takeOver(value: unknown, buffer: unknown, take: (this: ArrayBuffer) => ArrayBuffer): Own | undefined {
     if (host.reuse === undefined || !(buffer instanceof Memory) || buffer.resizable) return undefined;
@@ -515,7 +512,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         return { value: own, buffer: own };
       }
       if (!isView(value) || value.buffer !== buffer) return undefined;
-      // Of a class of somebody's own it arrives as one of the platform's.
+      // An instance of a user's subclass arrives as one of the platform's class.
       let kind: object = value;
       do kind = getPrototypeOf(kind)!; while (getPrototypeOf(kind) !== typedArrays);
       const View = kind.constructor as new (buffer: ArrayBuffer, from: number, length: number) => unknown;
@@ -527,40 +524,40 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
-  /** Whether the memory of these items is in nobody else's hands. */
+  /** Whether nobody else uses the memory of these items. */
   function isOurs(items: ArrayBufferView): boolean {
     return host.reuse !== undefined && items.buffer instanceof Memory;
   }
 
-  /** A chunk that runs: what came of its items, as far as it was not sent. */
+  /** A running chunk, with the outcomes of its items that were not sent yet. */
   class RunningChunk {
-    // Copied from the message, which comes as several kinds of objects: V8 would compile for each of them what it compiles once for this
+    // Copied from the message, which comes as several kinds of objects: V8 would compile for each kind what it compiles once for this
     // class.
     readonly run: number;
     readonly firstId: number;
     readonly items: ArrayLike<unknown>;
-    /** The index of the first of them. */
+    /** The index of the first item. */
     readonly from: number;
-    /** The index behind the last. */
+    /** The index after the last. */
     readonly end: number;
     readonly attempt: number;
     readonly eager: boolean;
     readonly timed: boolean;
-    /** The index of the item that is to be run next. */
+    /** The index of the item to be run next. */
     next: number;
     readonly #skip: Set<number> | undefined;
     /** The memory where numbers are put. */
     readonly #numbers: Float64Array | undefined;
-    /** Of which items those are, as {@linkcode NUMBERS} says. */
+    /** The range of items that have them, as {@linkcode NUMBERS} says. */
     readonly #bounds: Int32Array | undefined;
     /** The first item whose outcome was not sent. */
     #from: number;
-    /** The item behind the last of those. */
+    /** The item after the last of those. */
     #to: number;
-    /** Whether what was not sent is in memory; else it is in `values`, or packed. */
+    /** Whether the unsent outcomes are in memory; else they are in `#values`, or packed. */
     #inMemory: boolean;
     #values: unknown[] = [];
-    /** What was not sent, as long as it is numbers alone: a list that grows would be copied again and again. */
+    /** The unsent results, as long as they are all numbers: a growing list would be copied again and again. */
     #packed: Float64Array<ArrayBuffer> | undefined;
     /** Whether all results were numbers. */
     #onlyNumbers = true;
@@ -569,7 +566,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     #timer: ReturnType<typeof setTimeout> | undefined;
     readonly #begin = clock();
     #sent = this.#begin;
-    /** After how many items the clock is looked at: that takes longer than the shortest ones. */
+    /** After how many items the clock is read: that takes longer than the shortest ones. */
     #stride = 1;
     #nextLook: number;
     #lastLook = this.#begin;
@@ -601,7 +598,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       return this.#skip !== undefined && this.#skip.has(i);
     }
 
-    /** Takes the next outcome: what its item returned. */
+    /** Takes the next outcome: what the item returned. */
     returned(value: unknown): void {
       if (typeof value === "object") return this.#returnedObject(value);
       this.#noteApart(value);
@@ -616,7 +613,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
 
     #moved(value: unknown, transfer: Transferable[]): void {
-      // What is kept may refer to what is about to be moved away, unless it was taken over.
+      // Kept results may refer to what is about to be moved away, unless they were taken over.
       if (this.#transfer.length === 0) this.#flushKept();
       const own = this.eager || transfer.length !== 1 ? undefined : takeOver(value, transfer[0], moveAway);
       if (own !== undefined) return this.#noteApart(own.value, own.buffer);
@@ -627,8 +624,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
 
     /**
-     * Notes a result with those that are sent in the same way, moved or copied. With a message that cannot be sent all is gone that was to
-     * be moved with it: so what is moved can be sent for certain, or goes alone.
+     * Notes a result with others that are sent in the same way, moved or copied. If a message cannot be sent, everything that was to be
+     * moved with it is lost: so what is moved can certainly be sent, or goes alone.
      */
     #noteApart(value: unknown, moved?: ArrayBuffer): void {
       if (this.#transfer.length > 0 !== (moved !== undefined)) this.#flushKept();
@@ -656,7 +653,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         if (isNumber) return void (this.#packed[this.#to++ - this.#from] = value);
         this.#unpack();
       }
-      // The numbers before it are with the caller.
+      // The caller has the numbers before it.
       if (this.#inMemory) this.#from = this.#to;
       this.#inMemory = false;
       this.#onlyNumbers &&= isNumber || threw;
@@ -664,33 +661,33 @@ export function createRuntime(host: RuntimeHost): Runtime {
       this.#to++;
     }
 
-    /** Packs results from here on, the first of which is a number, if that is worth it. */
+    /** Packs results from here on, where the first is a number, if that is worth it. */
     #pack(): void {
       const { items, from } = this;
       const { length } = items;
       // With `eager` each result is sent by itself.
       if (this.eager || length < WORTH_PACKING) return;
-      // A result takes the place of its item, or of one before it: those have been read.
+      // A result takes the place of its item, or of an earlier one: those have been read.
       if (items instanceof Doubles && isOurs(items)) this.#packed = items as Float64Array<ArrayBuffer>;
-      // Only once, as this may be far more than there will be until a result is no number.
+      // Only once: most of this would be wasted if a result soon is not a number.
       else if (this.#to === from) this.#packed = new Doubles(length);
     }
 
-    /** Gives the memory of its items back, when it is through and all has been sent. */
+    /** Gives the memory of its items back, when it is done and everything has been sent. */
     release(): void {
       const { items } = this;
-      // What comes with memory for its results comes by the port, and so will the next one.
+      // A chunk with memory for its results came by the port, and so will the next one.
       if (this.#numbers === undefined && isView(items) && isOurs(items)) host.reuse!(items.buffer as ArrayBuffer);
     }
 
-    /** Undoes that, as a result is no number. */
+    /** Undoes `#pack`, as a result is not a number. */
     #unpack(): void {
       const packed = this.#packed!, count = this.#to - this.#from;
       this.#packed = undefined;
       for (let i = 0; i < count; i++) this.#values.push(packed[i]);
     }
 
-    /** Has what is ready sent soon, as the next item may take long. */
+    /** Sends what is ready soon, as the next item may take long. */
     flushSoon(): void {
       if (this.#from < this.#to) this.#timer ??= startTimer()(() => this.flush(false), GATHER);
     }
@@ -724,7 +721,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       store(this.#bounds!, 1, this.#from);
     }
 
-    /** The results that were not sent; undefined if they are in memory. */
+    /** The unsent results; undefined if they are in memory. */
     #unsent(): ArrayLike<unknown> | undefined {
       if (this.#inMemory) return undefined;
       const packed = this.#packed, count = this.#to - this.#from;
@@ -746,7 +743,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /**
-   * Sends items. Where one of several cannot be sent, halves of them are, and halves of those: so the platform tells which one it is, and
+   * Sends items. If one of several cannot be sent, they are sent in halves, and halves of those: so the platform tells which one it is, and
    * that item fails.
    */
   function postItems(message: ItemsMessage, transfer?: Transferable[]): void {
@@ -754,7 +751,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       return post(message, transfer);
     } catch (refusal) {
       const { from, values, thrown, last } = message;
-      // Numbers can be sent: it is what was to be moved with them that cannot.
+      // Numbers can be sent: what was to be moved with them cannot.
       if (!isArray(values)) return post(message);
       if (values.length > 1) {
         const half = values.length >> 1, middle = from + half;
@@ -796,9 +793,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /**
-   * Runs items up to one that returns something which has to be waited for: that, or undefined if there are no more to be run. This is
-   * where most of the time of a map goes: it is by itself because V8 compiles it in a fifth of the time then, of which each worker needs it
-   * once. Stacks are cut where this calls the task: see encode_error.ts.
+   * Runs items up to one that returns a promise, and returns that; undefined if no more are to be run. Most of the time of a map goes here.
+   * It is a separate function because V8 then compiles it in a fifth of the time, once in each worker. Stacks are cut where this calls the
+   * task: see encode_error.ts.
    */
   function runItems(chunk: RunningChunk, func: Func): PromiseLike<unknown> | undefined {
     const { run, firstId, items, from, end, attempt, timed } = chunk;
@@ -835,9 +832,9 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /**
-   * `setImmediate` and `setTimeout`, if only for one tick, have Deno load what takes a worker 4 ms and 1.5 MB, unless it has that; a worker
-   * of node:worker_threads, which has it, may have Deno print that its execution was terminated if it ends amid a tick by
-   * `Atomics.waitAsync`.
+   * `setImmediate` and `setTimeout`, even for one tick, make Deno load something that takes 4 ms and 1.5 MB in a worker. A worker of
+   * node:worker_threads has loaded it anyway; and if it ended during a tick of `Atomics.waitAsync`, Deno might print that its execution was
+   * terminated.
    */
   function tick(): unknown {
     if (host.hasTimers) return new Promise<void>((resolve) => void startImmediate()(resolve));
@@ -902,10 +899,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
         try {
           chunk.flush(false);
         } catch {
-          // It is lost with the worker; what others have done is not.
+          // It is lost with the worker; the results of others are not.
         }
       }
-      // What runs has come to its end with the thread: a caller that was busy meanwhile does not take it for what runs still.
+      // Running jobs end with the thread: so a caller that was busy does not take them for jobs that still run.
       for (let claim = 0; claim < claims.length; claim += CLAIM_WORDS) compareExchange(claims, claim, STARTED, FINISHED);
       ended = true;
     },

@@ -2,12 +2,12 @@ import type { Launch } from "./guarded_thread.ts";
 import { dataUrl, workerSource } from "./inside.ts";
 import { deathOf, type NodeConnection, type NodeWorker, type WorkerThreads } from "./node_threads.ts";
 
-/** What a supervisor is told. */
+/** The messages to a supervisor. */
 type ToSupervisor =
   | { type: "start"; id: number; lock: string; port: MessagePort; source: string }
   | { type: "stop"; id: number };
 
-/** What a supervisor tells. */
+/** The messages from a supervisor. */
 type FromSupervisor =
   | { type: "failed"; id: number; code: string | undefined; message: string }
   | { type: "stopped"; id: number };
@@ -21,8 +21,8 @@ interface SupervisorOptions {
 }
 
 /**
- * A Web Worker with permissions of its own that creates the workers of a pool, which have the same, and kills them. It lives while one of
- * them does.
+ * A Web Worker with permissions of its own that creates the workers of a pool, which have the same permissions, and kills them. It lives as
+ * long as one of them does.
  */
 export class Supervisor {
   #options: SupervisorOptions;
@@ -48,7 +48,7 @@ export class Supervisor {
   #createWorker(): Worker {
     const { url, resourceLimits, permissions } = this.#options;
     const source = `(${supervise})(${JSON.stringify({ url, resourceLimits })});`;
-    // Not given as such, since the type knows nothing of 'deno' in a program whose 'lib' is the DOM's.
+    // In a variable, since in a program whose 'lib' is the DOM's the type has no 'deno'.
     const options = { type: "module" as const, name: "process-pool supervisor", deno: { permissions } };
     const worker = new Worker(dataUrl(source), options);
     worker.onmessage = ({ data }: MessageEvent<FromSupervisor>) => {
@@ -76,14 +76,14 @@ export class Supervisor {
 interface Supervised {
   worker: NodeWorker;
   connector: MessagePort;
-  /** Undefined while it waits to be of use. */
+  /** Undefined while it is kept ready. */
   id: number | undefined;
 }
 
 /**
- * What a supervisor runs. It keeps one worker ahead: Deno 2.9 starts a worker that a worker creates half a second late, which a slot whose
- * worker was killed would otherwise wait for. (The worker is connected by a port of its own, as the first message to its `parentPort` is as
- * late.)
+ * What a supervisor runs. It keeps one worker ready ahead: Deno 2.9 starts a worker that a worker creates half a second late, for which a
+ * slot whose worker was killed would otherwise wait. (The worker is connected by a separate port, as the first message to its `parentPort`
+ * is just as late.)
  *
  * This function is sent to the supervisor as its text: it refers to nothing outside itself.
  */

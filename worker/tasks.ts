@@ -4,31 +4,31 @@ import { show } from "../pool/checks.ts";
 import { decodeError } from "./decode_error.ts";
 import type { ExportMessage, TaskMessage, Thrown } from "./protocol.ts";
 
-/** A task module: its address, and its exports where this thread has them. */
+/** A task module: its address, and its exports if this thread has them. */
 export interface KnownModule {
   url: string;
   exports: Record<string, unknown> | undefined;
 }
 
-/** How a pool's functions get across. */
+/** What a {@linkcode TaskTable} has to know about its pool. */
 export interface TaskTableOptions {
   modules: readonly KnownModule[];
   /** Whether modules whose exports are not given may be imported here. */
   mayImport: boolean;
-  /** Whether functions are handed over as they are. */
+  /** Whether functions are passed as they are. */
   inline: boolean;
 }
 
-/** So many tasks that are not exports are kept for later calls: a program that makes up functions as it goes must not grow by them. */
+/** How many tasks other than exports are kept for later calls: a program that keeps making up functions must not grow because of them. */
 const KEPT_TASKS = 1000;
 
-/** A function whose text belongs in no expression. */
+/** Matches the text of an accessor, which cannot become an expression. */
 const ACCESSOR = /^(get|set)\s+[^\s(]/;
 
 /**
- * Knows how each function reaches a worker: by reference where a task module exports it, else by source. What a function is can be told by
- * its identity only if this thread has the modules' exports; for the first function that it does not know it imports them, after a worker has
- * loaded them without harm. Where it must not, functions are recognised by name and text as the worker announced them.
+ * Knows how each function reaches a worker: by reference if a task module exports it, else as source text. A function can be recognised by
+ * identity only if this thread has the modules' exports; for the first function that it does not know, it imports them, after a worker has
+ * loaded them without harm. If it must not, functions are recognised by name and text as the worker announced them.
  */
 export class TaskTable {
   #modules: KnownModule[];
@@ -38,9 +38,9 @@ export class TaskTable {
   #byText = new Map<string, TaskMessage>();
   #byExport = new Map<string, TaskMessage>();
   #exports: readonly ExportMessage[] | undefined;
-  /** By name and text; undefined where there are several. */
+  /** By name and text; undefined if there are several. */
   #announced = new Map<string, TaskMessage | undefined>();
-  /** Set when all that will ever be known of the modules is known. */
+  /** Whether everything that will ever be known of the modules is known. */
   #complete: boolean;
   #completion: Promise<void> | undefined;
 
@@ -52,9 +52,9 @@ export class TaskTable {
   }
 
   /**
-   * Refuses what can be known to be of no use already.
+   * Refuses a task if it is already known that no worker can run it.
    *
-   * @returns How the task reaches a worker, if that is known already.
+   * @returns How the task reaches a worker, if that is already known.
    *
    * @throws {TypeError} If no worker will be able to run it.
    */
@@ -66,9 +66,9 @@ export class TaskTable {
   /**
    * How the task reaches a worker.
    *
-   * @returns The whole message; undefined if that cannot be told before {@linkcode TaskTable.learn}.
+   * @returns The whole message; undefined if that is not known before {@linkcode TaskTable.learn}.
    *
-   * @throws {TypeError} If it cannot.
+   * @throws {TypeError} If it cannot reach one.
    */
   resolve(func: Task | TaskRef): TaskMessage | undefined {
     if (typeof func !== "function") return this.#reference(func);
@@ -80,12 +80,12 @@ export class TaskTable {
     return task;
   }
 
-  /** Takes note of what the modules export, as a worker that has loaded them says; all say the same. */
+  /** Notes what the modules export, as a worker that has loaded them announces; all announce the same. */
   announce(exports: readonly ExportMessage[]): void {
     this.#exports ??= exports;
   }
 
-  /** Finds out what there is to know about the modules; there must have been an announcement. Resolves when the table is complete. */
+  /** Finds out everything about the modules; there must have been an announcement. Resolves when the table is complete. */
   learn(): Promise<void> {
     return this.#completion ??= this.#learn();
   }
@@ -111,7 +111,7 @@ export class TaskTable {
       module.exports = await import(module.url);
       this.#learnExports(this.#modules.indexOf(module));
     } catch {
-      // It loads in a worker and not here: its functions are recognised by name and text, as those of a module that must not be imported.
+      // It loads in a worker but not here: its functions are recognised by name and text, like those of a module that must not be imported.
       module.exports = undefined;
     }
   }
@@ -165,7 +165,7 @@ function keep(tasks: Map<string, TaskMessage>, id: string, task: TaskMessage): T
   return task;
 }
 
-/** The text of a function as an expression that makes the function. */
+/** Turns the text of a function into an expression that evaluates to the function. */
 function expression(func: Task, text: string): string {
   const name = taskName(func);
   const advice = "export a function from a module, name that module in the pool's 'modules', and give the function";
@@ -178,7 +178,7 @@ function expression(func: Task, text: string): string {
   if (/Generator/.test(Object.getPrototypeOf(func)?.constructor?.name)) {
     throw new TypeError(`Cannot send '${name}' to a worker as it is a generator, whose values cannot come back: return an array of them`);
   }
-  // A method's text is one only within an object.
+  // The text of a method is valid only within an object.
   const candidates = ACCESSOR.test(text) ? [] : [text, `((holder) => holder[Reflect.ownKeys(holder)[0]])({${text}\n})`];
   const found = candidates.find(isExpression);
   if (found !== undefined && usesOuterArguments(found)) {
@@ -200,17 +200,17 @@ function expression(func: Task, text: string): string {
 }
 
 /**
- * The expression of a function as it is evaluated in a worker, where what is around it is nothing of its own. It is within a function, so
- * that an arrow function has no `this`, as others have none: that would be the global object, and what it looks for there undefined. Any
- * worker has something called `name` and `location`, which would be taken for variables that were not sent: these throw, as others do. (What
- * V8 says then is known to lack.ts.)
+ * Wraps the expression of a function for evaluation in a worker, where its surroundings are not its own. It is put into a function, so that
+ * an arrow function has no `this`, like other functions: otherwise that would be the global object, where it would find undefined. Every
+ * worker has globals called `name` and `location`, which would pass for variables of these names that were not sent: here these throw, as
+ * other missing variables do. (lack.ts knows V8's messages for that.)
  */
 export function standingAlone(expression: string): string {
   return `(function () { "use strict"; return (${expression}\n); let name, location; })()`;
 }
 
 /**
- * Whether this uses the `arguments` of a function around it, which in a worker would be one of ours. As the field of a class such an
+ * Whether an expression uses the `arguments` of a function around it, which in a worker would be one of ours. As a field of a class such an
  * expression does not parse.
  */
 export function usesOuterArguments(expression: string): boolean {
@@ -218,8 +218,8 @@ export function usesOuterArguments(expression: string): boolean {
 }
 
 /**
- * A private name that one of these uses of a class around it; undefined if that is not why none of them is an expression. What looks like one
- * may be part of a string, or of a class within.
+ * A private name of a surrounding class that one of the candidates uses; undefined if that is not why none of them is an expression. What
+ * looks like a private name may be part of a string, or of an inner class.
  */
 export function outerPrivateName(candidates: readonly string[]): string | undefined {
   const names = new Set(candidates.join("\n").match(/#[\p{ID_Start}$_][\p{ID_Continue}$]*/gu));
@@ -233,7 +233,7 @@ export function outerPrivateName(candidates: readonly string[]): string | undefi
   return undefined;
 }
 
-/** Whether this parses; nothing of it is run. */
+/** Whether a text parses as an expression; nothing of it is run. */
 function isExpression(text: string): boolean {
   try {
     new Function(`"use strict"; return (${text}\n)`);
