@@ -2,42 +2,42 @@
 export interface QueueMemory {
   /** A ring of records. */
   ring: SharedArrayBuffer;
-  /** A ring of what is large in them; a page of it takes no memory before it is used. */
+  /** A ring of their large values; its pages take no memory before they are used. */
   bulk: SharedArrayBuffer;
 }
 
-/** Memory for a queue: a ring of so many cells, a power of two, and so many bytes for what is large. */
+/** Makes memory for a queue: a ring of this many cells, a power of two, and this many bytes for large values. */
 export function makeQueueMemory(cells: number, bulk: number): QueueMemory {
   return { ring: new SharedArrayBuffer(8 * (16 + cells)), bulk: new SharedArrayBuffer(bulk) };
 }
 
-/** One end of a queue of records in shared memory: at one end one thread writes, at the other one reads. */
+/** One end of a queue of records in shared memory: one thread writes at one end, another reads at the other. */
 export interface SharedQueue {
   /**
-   * Writes a record: two whole numbers of 32 bits, a value that is called its label, and values. False, and nothing is written, if there is
-   * no room, or if a value is not of the kind that can be written.
+   * Writes a record: two 32-bit integers, a value called its label, and values. Writes nothing and returns false if there is no room, or if
+   * a value is not of a kind that can be written.
    *
    * @throws {unknown} What a getter of a value throws. Nothing is written then.
    */
   push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean;
-  /** Has nothing written any more, not even a record of which a getter is being asked for a value. */
+  /** Lets nothing more be written, not even a record of which a getter is running. */
   close(): void;
-  /** Whether a record without values can be written for certain. */
+  /** Whether a record without values can certainly be written. */
   readonly hasRoom: boolean;
-  /** Whether much of the room is taken, or a record is being written: one may be refused for that alone. */
+  /** Whether much of the room is taken, or a record is being written: a record may be refused just for that. */
   readonly isCrowded: boolean;
   /** Whether there is a record to take. */
   readonly hasNext: boolean;
-  /** Whether there is one within so many ms; the thread does nothing else until there is. */
+  /** Spins until there is a record, for at most this many ms; returns whether there is one. */
   spin(time: number): boolean;
-  /** Reads the next record, if there is one; the room that it took is free then. */
+  /** Reads the next record, if there is one, and frees its room. */
   take(): boolean;
   /**
-   * The same, if the record goes on with the one before: with the same kind, the next number, as many values, and, where it has some, the
-   * next label.
+   * The same, if the record continues the one before: with the same kind, the next number, as many values, and, if it has some, the next
+   * label.
    */
   takeNext(): boolean;
-  /** Reads the next records, as long as they are of this kind, which is one without values: their numbers and labels. */
+  /** Reads the numbers and labels of the next records, as long as they are of this kind, which must be one without values. */
   takeAll(kind: number, numbers: number[], labels: unknown[]): void;
   /** The kind of the next record; undefined if there is none. */
   readonly nextKind: number | undefined;
@@ -51,7 +51,7 @@ export interface SharedQueue {
    * longer than filling it.
    */
   reuse(buffer: ArrayBuffer): void;
-  /** Kind, number, label and values of the record that was taken last. */
+  /** Kind, number, label and values of the record that was last taken. */
   readonly kind: number;
   readonly number: number;
   readonly label: unknown;
@@ -59,22 +59,21 @@ export interface SharedQueue {
 }
 
 /**
- * Opens a queue in shared memory. What can be written are small values of the kinds that most arguments and results are of: numbers,
- * strings, bigints, booleans, null, undefined, dates, buffers, typed arrays, and arrays and plain objects of those. They arrive as
- * structured cloning would have them. All else is refused and left to structured cloning: what is large, what has another class, what
- * refers to itself or to one thing twice.
+ * Opens a queue in shared memory. It takes small values of the kinds that most arguments and results have: numbers, strings, bigints,
+ * booleans, null, undefined, dates, buffers, typed arrays, and arrays and plain objects of those. They arrive as if by structured cloning.
+ * Everything else is refused and left to structured cloning: what is large, has another class, or refers to itself or to one thing twice.
  *
- * Records do not wait for a turn of the event loop: they are there for the reader as soon as they are written, even if the writer is
- * stopped a moment later. A record of one number is 5 ns of work for the writer, a tenth of its share in a message of a hundred.
+ * Records do not wait for a turn of the event loop: the reader can read them as soon as they are written, even if the writer is stopped a
+ * moment later. A record of one number is 5 ns of work for the writer, a tenth of its share in a message of a hundred.
  *
- * Most calls, and most results, are of one task, one after the other. So a record of numbers that goes on with the one before is nothing
- * but these numbers.
+ * Most calls, and most results, are of one task, one after the other. So a record of numbers that continues the one before is just these
+ * numbers.
  *
- * Memory is a ring of cells of eight bytes; a record lies in consecutive ones. Positions count cells, without end but for the wrap of 31
- * bits, so the number of cells is a power of two. Long texts and buffers lie in another ring like it, in the order of their records, so
- * that few large values do not take the room of many small ones. The keys of an object are written when the first object with these keys
- * is; later ones refer to them. In the same way a short string that was written lately is referred to. Both ends keep the same tables, as
- * one reads all that the other has written.
+ * Memory is a ring of cells of eight bytes; a record takes consecutive cells. Positions count cells and wrap only at 31 bits, so the number
+ * of cells is a power of two. Long texts and buffers are in another such ring, in the order of their records, so that few large values do
+ * not take the room of many small ones. The keys of an object are written with the first object that has these keys; later ones refer to
+ * them. Likewise a short string that was written recently is referred to. Both ends keep the same tables, as one reads everything that the
+ * other has written.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
@@ -164,19 +163,19 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     IN_BULK = 1 << 16,
   }
 
-  /** The keys of objects as a tree: each is a list of keys, or the beginning of one. */
+  /** The keys of objects as a tree: each node is a list of keys, or the beginning of one. */
   interface Keys {
-    /** The last of them. */
+    /** The last key. */
     key: string | undefined;
     before: Keys | undefined;
     more: Map<string, Keys>;
-    /** The one of `more` that was used last. */
+    /** The one of `more` that was last used. */
     latest: Keys;
-    /** The number of the list; -1 if no object had just these keys. */
+    /** The number of the list; -1 if no object had exactly these keys. */
     shape: number;
   }
 
-  /** What the reader knows of a list of keys. */
+  /** A list of keys, as the reader knows it. */
   interface Shape {
     keys: string[];
     uses: number;
@@ -215,9 +214,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const offsetOfView = getter<number>(views, "byteOffset"), lengthOfView = getter<number>(views, "length");
   const lengthOfBuffer = getter<number>(buffers, "byteLength"), isResizable = getter<boolean>(buffers, "resizable");
   const { getTime: timeOfDate } = dates;
-  // As they are now, like all that is given a view of the shared memory: a task that puts others in their place would have that memory in
-  // its hands. For the same reason a part of a view is made by the constructor: `subarray` asks the class, which a task may change, how to
-  // make it.
+  // Taken now, like everything that is given a view of the shared memory: a task that replaced them would get hold of that memory. For the
+  // same reason a part of a view is made by the constructor: `subarray` asks the class, which a task may change, how to make it.
   const { set } = views as Uint8Array;
   const encoder = new TextEncoder();
   const { encodeInto } = encoder;
@@ -234,47 +232,47 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const bulkBytes = new Uint8Array(bulk);
   const bulkSize = 1 << Math.log2(bulk.byteLength / 8);
   const inBulk = bulkSize - 1;
-  /** Buffers of up to so many bytes. */
+  /** The longest buffers, in bytes. */
   const LONGEST_BUFFER = 2 * bulkSize;
-  /** The lists of keys that this end was told as the reader, in their order. */
+  /** The lists of keys that this end has read, in order. */
   const shapes: Shape[] = [];
-  /** Those that it has told as the writer, in their order. */
+  /** The lists of keys that it has written, in order. */
   const told: Keys[] = [];
   const noKeys = beginning(undefined, undefined);
   let beginnings = 0;
   /** The strings that are kept: whatever the writer has in a place, the reader has as well. */
   const kept: string[] = new Array(Limit.PLACES).fill("");
   let keptNew = false;
-  /** What a getter has thrown for which a record was not written. */
+  /** What a getter threw while a record was being written. */
   let thrown: { error: unknown } | undefined;
   /** Arrays for the characters of short strings, by length: to make a new one for each string takes longer than to fill it. */
   const arrays = Array.from({ length: Limit.SHORT_STRING + 1 }, (_, length): number[] => new Array(length).fill(0));
   /** The values of a record that has none. */
   const none: unknown[] = [];
-  /** The objects of the record that is written. */
+  /** The objects of the record being written. */
   const objects: unknown[] = [];
   /** Memory for the next buffers, all of one size. */
   let spares: ArrayBuffer[] = [];
   let writing = false;
-  /** The next cell, and the end of those that may be written. */
+  /** The next cell, and the end of the cells that may be written. */
   let cell = 0;
   let end = 0;
   let closed = false;
 
   /**
-   * How far the other end had read and written when this one looked last, which it does only when that is not enough: so the two seldom
-   * wait for each other's cache lines. The idea is that of MCRingBuffer (Lee, Bu, Chandranmenon: A lock-free, cache-efficient shared ring
-   * buffer for multi-core architectures, 2009).
+   * How far the other end had read and written when this one last looked, which it does only when it has to: so the two seldom wait for
+   * each other's cache lines. The idea is from MCRingBuffer (Lee, Bu, Chandranmenon: A lock-free, cache-efficient shared ring buffer for
+   * multi-core architectures, 2009).
    */
   let readTo = words[Layout.READ]!;
   let writtenTo = words[Layout.WRITTEN]!;
   let bulkReadTo = words[Layout.BULK_READ]!;
 
-  /** The next position in the bulk: after the last record, and after what was written of one, or read. */
+  /** The next position in the bulk: after the last record, and after the values written or read so far. */
   let bulkWritten = bulkReadTo;
   let bulkPosition = bulkReadTo;
 
-  /** What the next record has to be to go on with the last one, and where it begins then. */
+  /** What the next record must have to continue the last one, and where it then begins. */
   let lastKind = 0;
   let lastCount = 0;
   let nextNumber = NaN;
@@ -286,14 +284,14 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   /** How many values the record has that was taken last. */
   let count = 0;
 
-  /** A property of the platform's objects, as a function to be applied to one. */
+  /** The getter of a property of the platform's objects, to be applied to one. */
   function getter<R>(of: object, name: string | symbol): () => R {
     return getOwnPropertyDescriptor(of, name)!.get!;
   }
 
   /**
-   * Most records go on with the one before and have numbers alone, or there are so few that their cost does not matter: so
-   * {@linkcode begin} is a function of its own.
+   * Most records continue the one before and have only numbers, or there are so few that their cost does not matter: so {@linkcode begin}
+   * is a separate function.
    */
   function push(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean {
     const { length } = values;
@@ -317,7 +315,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   function begin(kind: number, number: number, label: unknown, values: readonly unknown[]): boolean {
-    // A getter of the values that are being written wants to send something.
+    // A getter of a value being written tries to send something.
     if (writing) return false;
     nextNumber = NaN;
     const written = words[Layout.WRITTEN]!;
@@ -328,8 +326,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     }
     const next = written & inRing;
     const left = size - next;
-    // Where little is left before the end of the ring, the record lies at its beginning. All is computed in any case, here and where it is
-    // read: V8 throws away what it has compiled when something comes that it had never seen, and this comes once in many thousand records.
+    // If little is left before the end of the ring, the record goes to its beginning. Everything is computed in any case, here and in the
+    // reader: V8 throws away compiled code when something new comes, and this comes once in many thousand records.
     const skips = left < size >> 2;
     const skipped = skips ? left : 0;
     const start = skips ? 0 : next;
@@ -366,8 +364,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   /**
-   * Writes a label, or one of the values of a record. Most are numbers, and some programs have no others: so numbers do without the rest of
-   * the code, of which a quarter less is compiled then.
+   * Writes a label, or one of the values of a record. Most are numbers, and some programs have no others: so numbers do not go through the
+   * rest of the code, and a quarter less is compiled.
    */
   function writeValue(value: unknown): boolean {
     return typeof value === "number" ? writeNumber(value) : tryWrite(value);
@@ -391,21 +389,21 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     try {
       return write(value);
     } catch (error) {
-      // It is thrown when the record has been given up.
+      // Thrown again when the record has been given up.
       thrown = { error };
       return false;
     }
   }
 
   /**
-   * Writes a value: a cell that says of which type it is, with a detail of 32 bits, and what follows of it; false if it cannot be written.
+   * Writes a value: a cell with its type and a detail of 32 bits, and the cells that follow; false if it cannot be written.
    *
-   * This is one function for all types on purpose, as {@linkcode read} is. Of several that call each other V8 compiles each with all the
+   * This is one function for all types on purpose, like {@linkcode read}. If several functions call each other, V8 compiles each with all
    * others inlined, again and again: that does not matter in a minute's work, but was a third of the processor time of 100,000 calls with
    * objects.
    */
   function write(value: unknown): boolean {
-    // A switch has V8 call a builtin for the name of the type, which takes as long as the rest for a number.
+    // For a switch V8 calls a builtin that makes the name of the type, which takes as long as the rest for a number.
     if (typeof value === "number") return writeNumber(value);
     const header = 2 * cell;
     if (++cell > end) return false;
@@ -413,7 +411,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       const { length } = value;
       if (length > Limit.LONG_STRING) {
         if (isTooLong(value)) return false;
-        // What is not well-formed is no UTF-8.
+        // Ill-formed text has no UTF-8.
         if (value.isWellFormed()) return writeLong(value, header);
       }
       let place: number = Limit.PLACES;
@@ -452,23 +450,23 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
         words[header + 1] = length;
         for (let i = 0; i < length; i++) {
           const element: unknown = value[i];
-          // There may be as many other keys as there are holes, and a getter may have taken the rest away.
+          // There may be as many other keys as holes, and a getter may have removed the rest.
           if (!write(element) || element === undefined && !hasOwn(value, i)) return false;
         }
         return true;
       }
       const prototype: unknown = getPrototypeOf(value);
-      // What all objects inherit would pass for a key of this one.
+      // An enumerable property that all objects inherit would pass for a key of this one.
       if (prototype !== plain || keysOf(plain).length > 0) return writeOther(value, prototype, header);
       const known = told.length;
       words[header] = Type.OBJECT;
       let keys: Keys | undefined = noKeys;
-      // In this loop V8 reads a property in 2 ns; by a key out of an array it takes 10.
+      // In this loop V8 reads a property in 2 ns; with a key from an array it takes 10.
       for (const key in value) {
         keys = keys.latest.key === key ? keys.latest : withKey(keys, key);
         if (keys === undefined || !write((value as Record<string, unknown>)[key])) return false;
       }
-      // Not even if an object within it was the first to have these keys: the reader learns them after this one has begun.
+      // Unknown even if an object within this one was the first to have these keys: the reader learns them after this one has begun.
       if (keys.shape < 0 || keys.shape >= known) return writeKeys(keys, header);
       words[header + 1] = keys.shape;
       return true;
@@ -487,7 +485,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   /**
-   * Writes an object that is not plain. It may lie about itself, so it is asked with the platform's own functions, which throw if it is
+   * Writes an object that is not plain. It may lie about itself, so it is examined with the platform's own functions, which throw if it is
    * something else, or has been moved away.
    */
   function writeOther(value: object, prototype: unknown, header: number): boolean {
@@ -534,11 +532,11 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return true;
   }
 
-  /** Where so many bytes are free in the bulk, which is noted in the value's cells; -1 if there are not so many. */
+  /** Finds this many free bytes in the bulk, and notes the position in the value's cells; -1 if there are not as many. */
   function findInBulk(length: number, header: number): number {
     const count = (length + 7) >> 3;
     const start = bulkPosition & inBulk;
-    // Where too little is left before the end, it begins at the other one.
+    // If too little is left before the end, it starts at the beginning.
     const position = start + count > bulkSize ? bulkPosition + bulkSize - start : bulkPosition;
     if (((position + count - bulkReadTo) & Layout.POSITIONS) > bulkSize) {
       bulkReadTo = load(words, Layout.BULK_READ);
@@ -555,7 +553,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     bulkPosition = (bulkPosition + ((length + 7) >> 3)) & Layout.POSITIONS;
   }
 
-  /** Writes a string as 16-bit characters; its first cell has been written already. */
+  /** Writes a string as 16-bit characters; its first cell has already been written. */
   function writeWide(text: string, header: number): boolean {
     const { length } = text;
     cell = (header >> 1) + 1;
@@ -567,7 +565,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return true;
   }
 
-  /** Judged by what it begins and ends with and has in its middle: counting its bytes takes as long as writing it. */
+  /** Judged by its first, middle and last character: counting its bytes takes as long as writing it. */
   function isTooLong(text: string): boolean {
     const { length } = text;
     const isWide = (text.charCodeAt(0) | text.charCodeAt(length >> 1) | text.charCodeAt(length - 1)) > 255;
@@ -605,12 +603,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   function beginning(before: Keys | undefined, key: string | undefined): Keys {
     const keys = { key, before, more: new Map(), shape: -1 } as unknown as Keys;
-    // It has no key that any other has.
+    // At first `latest` is one whose key never matches.
     keys.latest = before === undefined ? keys : noKeys;
     return keys;
   }
 
-  /** Keys that are new to the reader follow the values of the first object that has them. */
+  /** Writes keys that are new to the reader, after the values of the first object that has them. */
   function writeKeys(keys: Keys, header: number): boolean {
     if (told.length === Limit.MOST_SHAPES) return false;
     const list: string[] = [];
@@ -623,8 +621,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   /**
-   * Tidies up after a record with more than numbers; of one that could not be written the reader will not see what was new in it. Throws
-   * what a getter has thrown.
+   * Cleans up after a record with more than numbers. If it could not be written, the reader will not see what was new in it. Throws what a
+   * getter has thrown.
    */
   function tidyUp(complete: boolean, knownBefore: number): void {
     while (objects.length > 0) objects.pop();
@@ -638,7 +636,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     if (failure !== undefined) throw failure.error;
   }
 
-  /** Reads what {@linkcode writeValue} has written. */
+  /** Reads what {@linkcode writeValue} wrote. */
   function readValue(): unknown {
     const type = words[2 * cell]!;
     if (type === Type.INTEGER) return words[2 * cell++ + 1]!;
@@ -726,7 +724,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return spares[0]?.byteLength === length ? new ByteArray(spares.pop()!) : new ByteArray(length);
   }
 
-  /** Where the bytes of a value lie: in the bulk, or in the cells that are next. */
+  /** The bytes of a value: in the bulk, or in the next cells. */
   function readWhere(type: number, length: number): Uint8Array {
     const count = (length + 7) >> 3;
     let from = 8 * cell;
@@ -743,7 +741,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function readNewShape(count: number): object {
     const values = readAll(count);
     const keys = readAll(count) as string[];
-    // To assign to what all objects inherit fails where that is frozen.
+    // If Object.prototype is frozen, assigning to a property that it has fails.
     shapes.push({ keys, uses: 0, make: keys.some((key) => key in plain) ? maker(keys) : undefined });
     return fromEntries(keys.map((key, i) => [key, values[i]]));
   }
@@ -753,8 +751,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   /**
-   * Reads an object whose keys have not been used often. When they have, it will be made by a literal with these keys: V8 knows its layout
-   * then, and takes a tenth of the time.
+   * Reads an object whose keys have not been read often. Once they have, a literal with these keys makes such objects: V8 then knows their
+   * layout, and takes a tenth of the time.
    */
   function readObject(shape: Shape): object {
     const { keys } = shape;
@@ -768,7 +766,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return makeFunction("read", `return () => ({ ${keys.map((key) => `${stringify(key)}: read()`)} })`)(read) as () => object;
   }
 
-  /** Whether there is a record, which begins at this position then. */
+  /** Whether there is a next record; if so, `position` is where it begins. */
   function findNext(): boolean {
     if (position === writtenTo && position === (writtenTo = load(words, Layout.WRITTEN))) return false;
     const start = position & inRing;
@@ -807,7 +805,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     readRest(from);
   }
 
-  /** Whether the next record, which there has to be, does not go on with the one before. Goes to its first cell. */
+  /** Whether the next record, which must exist, does not continue the one before. Moves to its first cell. */
   function begins(): boolean {
     cell = Layout.FIRST_CELL + (position & inRing);
     return words[2 * cell] === Type.BEGINS;
@@ -820,7 +818,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     free();
   }
 
-  /** Those of a record, in an array of that size: one that grows has room for 17 at once. */
+  /** Reads the values of a record into an array of exactly that size: a growing one has room for 17 at once. */
   function readValues(): unknown[] {
     const values = new PlainArray<unknown>(count);
     for (let i = 0; i < count; i++) values[i] = readValue();
@@ -832,8 +830,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   /**
-   * True if there may be more. A longer loop would be compiled amid its first rounds, when V8 has not seen what follows it. It throws such
-   * code away when it gets there, but V8 14 takes the same code for the next call again.
+   * Takes some of them; true if there may be more. A longer loop would be compiled during its first rounds, before V8 has seen what follows
+   * it. It throws such code away when it gets there, but V8 14 uses the same code again for the next call.
    */
   function takeSome(kind: number, numbers: number[], labels: unknown[]): boolean {
     let { number } = queue;
@@ -859,7 +857,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return left === 0;
   }
 
-  /** Has the writer know that the room of what was read is free. */
+  /** Tells the writer that the room of what was read is free. */
   function free(): void {
     if (bulkPosition !== bulkReadTo) store(words, Layout.BULK_READ, bulkReadTo = bulkPosition);
     store(words, Layout.READ, position);
@@ -890,7 +888,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     get isCrowded() {
       return !queue.hasRoom || ((bulkWritten - load(words, Layout.BULK_READ)) & Layout.POSITIONS) > bulkSize >> 1;
     },
-    // A function of its own, as V8 compiles a loop that is all of its function in no time.
+    // A separate function, as V8 compiles a loop quickly if it is the whole function.
     spin(time: number) {
       const end = clock() + time;
       // It ends even if the clock stands still.
