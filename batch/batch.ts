@@ -37,13 +37,13 @@ import { noTimes } from "./times.ts";
 /**
  * Runs a task on every record of a file, however many there are, on all cores, and writes the results to another file.
  *
- * Workers read the input themselves, each a range at a time, and may do nothing else than that unless `permissions` says so. A record that fails
- * costs that record: it goes to the errors file. What is done is made last every second, and a batch that was stopped goes on with `resume`.
+ * Workers read the input themselves, each a range at a time, and may do nothing else unless `permissions` says so. A record that fails
+ * costs only itself: it goes to the errors file. Progress is saved every second, and a batch that was stopped goes on with `resume`.
  *
  * @param task What is called with each record: a function, a task of a module, or the address of a module that exports one function. A
- * function is sent to the workers as its text.
+ * function is sent to the workers as source text.
  * @param options What to read, where results go, and what to do about failures.
- * @returns What came of it. A batch that its signal stopped, or that was halted since too many records failed, has its outcome there.
+ * @returns The result. A batch that its signal stopped, or that was halted since too many records failed, has that as its `outcome`.
  *
  * @throws {TypeError} If an option is unknown or of the wrong type.
  * @throws {RangeError} If a number is out of its range.
@@ -78,10 +78,10 @@ export async function batch(task: BatchTask, options: BatchOptions): Promise<Bat
   const plan: Plan = { options: resolved, formats, task: prepared, sources, recorder };
   await checkDistinct(plan, paths);
   checkReport(resolved);
-  // Else it would be the task's module that the workers cannot load.
+  // Loaded here first: otherwise the error would say that workers cannot load the task's module.
   if (formats.input === "csv") await loadCsvParser();
   if (paths === undefined) return await runToStream(plan);
-  // Before anything is looked at: what is found is still so when it is relied on.
+  // Locked before anything is looked at, so that what is found still holds when it is relied on.
   using log = await explained(() => JobLog.open(paths.log), folderOf(paths), WRITING);
   if (resolved.mode === "retry-failed") return await retryFailed(plan, { paths, log });
   return await runToFile(plan, { paths, log });
@@ -141,7 +141,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
   }
   plan = { ...plan, sources: readHere(plan.sources) };
   return await withWorkers(plan, async (workers) => {
-    // Until here nothing of an earlier run has been touched.
+    // Nothing of an earlier run has been touched before this point.
     if (!await taskIsLoaded(workers.pool, plan.options.signal)) return await stoppedSummary(plan, paths, before);
     using errors = await explained(() => ErrorsFile.open(paths.errors), `folder of the errors file '${paths.errors}'`, WRITING);
     await explained(() => found === undefined ? log.begin(fingerprint) : log.goOn(found.length), folderOf(paths), WRITING);
@@ -156,7 +156,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
       }
       return await run(plan, workers, { coverages, begins, output, errors, log, before, paths, errorsPath: paths.errors });
     } catch (error) {
-      // What could never begin leaves nothing to take up again.
+      // A run that could not even begin leaves nothing to resume.
       const resumable = last !== undefined || log.told || (error instanceof BatchError && error.resumable);
       if (!resumable) await removeAll([paths.partial, paths.log, paths.errors]);
       throw error;
@@ -164,14 +164,14 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
   });
 }
 
-/** What a batch comes to that was stopped before any of it was run. */
+/** The summary of a batch that was stopped before any record was run. */
 async function stoppedSummary(plan: Plan, paths: Paths, { records, failed }: Totals): Promise<BatchSummary> {
   const summary: BatchSummary = { ...summaryOf(plan, paths), outcome: "stopped", records, failed };
   await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
   return summary;
 }
 
-/** The pool of a run, and when that began. */
+/** The pool of a run, and when it began. */
 interface Workers {
   pool: ProcessPool;
   begin: number;
@@ -190,11 +190,11 @@ async function withWorkers<T>(plan: Plan, work: (workers: Workers) => Promise<T>
 }
 
 async function removeAll(paths: string[]): Promise<void> {
-  // What is not there, or may not be written, was not made by this run.
+  // Files that do not exist, or may not be written, were not made by this run.
   for (const path of paths) await Deno.remove(path).catch(() => {});
 }
 
-/** What is there of an earlier run that can go on; undefined if there was none. */
+/** The job log of an earlier run that can go on; undefined if there was none. */
 async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fingerprint): Promise<FoundLog | undefined> {
   const found = await settledLog({ paths, log });
   if (found === undefined) {
@@ -229,7 +229,7 @@ async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fingerpri
   return found;
 }
 
-/** A file of somebody else's that happens to have the name of the job log is none that '--overwrite' means. */
+/** Refuses a foreign file that happens to have the name of the job log: '--overwrite' does not mean that one. */
 async function refuseForeign({ paths, log }: LoggedPaths): Promise<void> {
   if (!await log.isForeign()) return;
   throw new BatchError(
@@ -248,11 +248,11 @@ async function refuseExisting({ paths, log }: LoggedPaths): Promise<void> {
       : ": go on with '--resume', or begin anew with '--overwrite'";
     throw new BatchError(`Cannot run batch as an earlier run to '${paths.name}' was not finished${how}`);
   }
-  // Without a job log there is nothing to go on with.
+  // Without a job log there is nothing to resume.
   const orResume = found === undefined ? "" : ", or go on with '--resume'";
   for (const [what, path, name] of [["output", paths.output, paths.name], ["errors file", paths.errors, paths.errors]] as const) {
     const size = await sizeOf(path);
-    // A run that was killed as it began has left an errors file without anything in it.
+    // A run that was killed as it began has left an empty errors file.
     if (size === undefined || size === 0 && path === paths.errors) continue;
     throw new BatchError(`Cannot run batch as the ${what} '${name}' exists: replace it with '--overwrite'${orResume}`);
   }
@@ -261,7 +261,7 @@ async function refuseExisting({ paths, log }: LoggedPaths): Promise<void> {
 /** What a run writes to. */
 interface Destination {
   coverages: Coverage[];
-  /** What streams began with that are read once more, by input. */
+  /** How streams that are read once more began, by input. */
   begins: ReadonlyMap<number, StreamBegin>;
   output: Output;
   errors: ErrorsFile | undefined;
@@ -304,7 +304,7 @@ async function run(
       records,
       failed,
       errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
-      // What an earlier run put there is in the file alone.
+      // What an earlier run put there is only in the file.
       retryable: errorsPath !== undefined && (files.retryable || before.failed > 0 && await isAnyRunAgain(errors!.path)),
     };
   };
@@ -332,7 +332,7 @@ async function run(
   let failure: { error: unknown } | undefined;
   try {
     let outcome = await batchRun.run();
-    // Killed workers take a moment; nobody waits for them.
+    // Killed workers take a moment, for which we do not wait long.
     if (outcome === "complete") await pool.shutdown({ timeout: 1000 });
     else await pool.terminate();
     const wall = performance.now() - begin;
@@ -341,7 +341,7 @@ async function run(
     if (outcome !== "stopped") {
       await files.takeTorn();
       if (batchRun.isToHalt) outcome = "halted";
-      // The job log has to tell of all that is in the output before that gets its name.
+      // The job log must cover everything in the output before that gets its name.
       await files.save();
     }
     if (outcome === "complete") {
@@ -369,39 +369,36 @@ async function run(
   }
 }
 
-/** A part of about so many ms is long enough that handing it out costs nothing beside it, and short enough that all workers end together. */
+/** The length of a part in ms: long enough that handing it out costs next to nothing, and short enough that all workers end together. */
 const PART_TIME = 100;
 
-/**
- * Near the end, parts get shorter. What is shorter than this, in ms, is a waste of time, since each part takes 0.3 ms to hand out and to
- * take.
- */
+/** Near the end, parts get shorter, down to this in ms: each part takes 0.3 ms to hand out and to take back. */
 const SHORTEST_PART_TIME = 1;
 
 /**
- * Before a record is through, it is not known how long they take. Larger first parts, and few slow records go to few workers; smaller ones
- * have no record.
+ * The smallest part, in bytes, used while no record is done, so that nobody knows how long they take. With larger first parts a few slow
+ * records would go to few workers; smaller ones would contain no record.
  */
 const SMALLEST_PART = 2 ** 6;
-/** Larger parts are a waste of memory. */
+/** Larger parts only take memory. */
 const LARGEST_PART = 2 ** 20;
 
-/** How long the next part is to be: as measured, and near the end so that every worker gets one. */
+/** How large the next part is to be: by the measured speed, and near the end so that every worker gets one. */
 function chunkSize({ chunk, workers }: ResolvedBatch, measured: () => { bytes: number; busy: number }): (left: number) => number {
   return (left) => {
     if (chunk !== undefined) return chunk;
     const { bytes, busy } = measured();
-    // Where there was much without a record, there may be more.
+    // After much input without a record, there may be more of it.
     const speed = bytes / (busy > 0 ? busy : PART_TIME);
     const share = Math.max(left / (2 * workers), speed * SHORTEST_PART_TIME);
     return Math.round(Math.max(SMALLEST_PART, Math.min(speed * PART_TIME, share, LARGEST_PART)));
   };
 }
 
-/** Less of a stream is not handed out before its end, nor is it known again by less. */
+/** The least of a stream that is handed out before its end, and by which it is recognised when it is read again. */
 const SMALLEST_BLOCK = 2 ** 14;
 
-/** How often progress is told, in ms. More often, and nobody can read it; less often, and it seems to stand still. */
+/** How often progress is reported, in ms. More often, and nobody can read it; less often, and it seems to stand still. */
 const TELL_EVERY = 500;
 
 function progressOf(

@@ -1,8 +1,8 @@
 /**
- * Offline batches: a function and a file of millions of records, and nothing else. Workers read, compute and encode; a bad record costs
- * one record; what was stopped can be taken up again.
+ * Offline batches: all they need is a function and a file of millions of records. Workers read, compute and encode; a bad record costs only
+ * itself; a batch that was stopped can be resumed.
  *
- * @example Squares of numbers, one a line
+ * @example Squares of numbers, one per line
  * ```ts
  * import { batch } from "@procpool/process-pool/batch";
  * import { assertEquals } from "@std/assert";

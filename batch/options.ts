@@ -9,35 +9,34 @@ import type { InputFormat, OutputFormat } from "./range_runner.ts";
 // deno-lint-ignore no-explicit-any -- whatever the input holds
 export type BatchTask = Task<[record: any], unknown> | TaskRef<[record: any], unknown> | string | URL;
 
-/** When a batch gives up: never, after so many records have failed, or when more than such a share has. */
+/** When a batch gives up: never, after this many records have failed, or when more than this share has. */
 export type BatchHalt = "never" | number | `${number}%`;
 
 /** Options of {@linkcode batch}. */
 export interface BatchOptions {
-  /** What to read: paths, globs, `"-"` for the standard input, streams of bytes; one, or a list. What is compressed by gzip is decompressed. */
+  /** What to read: a path, a glob, `"-"` for standard input, or a stream of bytes; one, or a list. Gzip is decompressed. */
   input: BatchInput | readonly BatchInput[];
   /**
-   * Where results go: a path, which gets compressed if it ends in `.gz`; `"-"` for the standard output; or a stream, which is closed at the
-   * end.
+   * Where results go: a path, compressed if it ends in `.gz`; `"-"` for standard output; or a stream, which is closed at the end.
    */
   output: string | URL | WritableStream<Uint8Array<ArrayBuffer>>;
   /**
-   * How records are told apart: `"ndjson"`, one JSON value a line; `"lines"`, plain text; `"csv"`, whose first row names the fields of the
-   * others, parsed by `npm:papaparse@5.7.1`, which is downloaded at the first use.
+   * The format of records: `"ndjson"`, one JSON value per line; `"lines"`, plain text; `"csv"`, where the first row names the fields,
+   * parsed by `npm:papaparse@5.7.1`, which is downloaded at first use.
    *
    * @default {by the name of the first input: .csv and .tsv, .txt and .log, else NDJSON}
    */
   inputFormat?: InputFormat | undefined;
   /**
-   * How results are written: as JSON, one a line, or as they are, strings alone. There is no line for undefined.
+   * How results are written, one per line: as JSON, or as they are, which must be strings. There is no line for undefined.
    *
    * @default {by the name of the output: "lines" for .txt, else "ndjson"}
    */
   outputFormat?: OutputFormat | undefined;
   /**
-   * The file for the records that fail, one JSON object a line.
+   * The file for records that fail, one JSON object per line.
    *
-   * @default {the output's path and ".errors.ndjson"; none if the output has no path}
+   * @default {the output's path plus ".errors.ndjson"; none if the output has no path}
    */
   errors?: string | URL | undefined;
   /**
@@ -47,7 +46,7 @@ export interface BatchOptions {
    */
   ordered?: boolean | undefined;
   /**
-   * How many workers there are.
+   * The number of workers.
    *
    * @default {navigator.hardwareConcurrency}
    */
@@ -55,12 +54,12 @@ export interface BatchOptions {
   /**
    * How many bytes of the input a worker takes at a time.
    *
-   * @default {so many as take about 100 ms, at most 1 MiB}
+   * @default {as many as take about 100 ms, at most 1 MiB}
    */
   chunk?: number | undefined;
   /**
-   * How long one record may run: milliseconds, or a share of the median of those before, such as `"500%"`, but not less than 100 ms. With a
-   * limit, workers are of the backend `killable`.
+   * How long one record may run: milliseconds, or a percentage of the median of earlier records, such as `"500%"`, but at least 100 ms.
+   * With a limit, workers are of the backend `killable`.
    *
    * @default {Infinity}
    */
@@ -73,64 +72,64 @@ export interface BatchOptions {
    */
   memoryLimit?: number | undefined;
   /**
-   * How often a record is run again that failed in whatever way, but for one that cannot be parsed.
+   * How often a failed record is run again, whatever the failure, unless it cannot be parsed.
    *
    * @default {0}
    */
   retries?: number | undefined;
   /**
-   * When to give up: `"never"`, after so many failed records, or when more than a share such as `"5%"` of at least 100 records has failed.
-   * What is done is kept, and can be taken up again.
+   * When to give up: `"never"`, after this many failed records, or when more than a share such as `"5%"` of at least 100 records has
+   * failed. What is done is kept, and the batch can be resumed.
    *
    * @default {"never"}
    */
   halt?: BatchHalt | undefined;
   /**
-   * What workers may do beyond reading the inputs and the task's modules. That needs `--unstable-worker-options`, or
-   * `"unstable": ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code 70. `"inherit"`, for what this
-   * thread may, does without.
+   * What workers may do beyond reading the inputs and the task's modules. This needs `--unstable-worker-options`, or
+   * `"unstable": ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code 70. `"inherit"`, the permissions
+   * of this thread, works without it.
    *
    * @default {{}}
    */
   permissions?: "inherit" | Deno.PermissionOptionsObject | undefined;
   /**
-   * Goes on where an earlier batch of the same input, task and options ended; begins if there was none.
+   * Whether to go on where an earlier batch with the same input, task and options ended; if there was none, it begins.
    *
    * @default {false}
    */
   resume?: boolean | undefined;
   /**
-   * Replaces an output, and what an earlier batch left.
+   * Whether to replace an existing output, and what an earlier batch left.
    *
    * @default {false}
    */
   overwrite?: boolean | undefined;
   /**
-   * Runs the task on the records in the errors file alone, and puts their results where they belong in the output.
+   * Whether to run the task just on the records in the errors file, and to insert their results where they belong in the output.
    *
    * @default {false}
    */
   retryFailed?: boolean | undefined;
   /**
-   * Runs only so many records, the first ones, in their order and by one worker. The output cannot be a file then.
+   * How many records to run: only the first ones, in order and by one worker. The output cannot be a file then.
    *
    * @default {Infinity}
    */
   limit?: number | undefined;
   /**
-   * Where a report of the run goes, as one page of HTML. One that is stopped, halted, or cannot go on has a report, too.
+   * Where a report of the run goes, as one page of HTML. A run that is stopped, halted, or cannot go on has a report, too.
    *
    * @default {undefined}
    */
   report?: string | URL | undefined;
   /**
-   * Ends the batch in an orderly way when it aborts: what is done is kept, and can be taken up again.
+   * Ends the batch in an orderly way when it aborts: what is done is kept, and the batch can be resumed.
    *
    * @default {undefined}
    */
   signal?: AbortSignal | undefined;
   /**
-   * Is told twice a second how it goes, and once at the end; not with `retryFailed`. What it throws ends the batch.
+   * Called with the progress twice a second, and once at the end; not with `retryFailed`. What it throws ends the batch.
    *
    * @default {undefined}
    */
@@ -160,10 +159,10 @@ export interface ResolvedBatch {
   onProgress: ((progress: BatchProgress) => void) | undefined;
 }
 
-/** How long a record may run: milliseconds, or so many times the median. */
+/** How long a record may run: milliseconds, or a multiple of the median. */
 export type TimeLimit = { ms: number } | { ofMedian: number };
 
-/** So many failed records, or more than such a share of all. */
+/** This many failed records, or more than this share of all. */
 export interface HaltLimit {
   failed: number;
   share: number;
@@ -194,7 +193,7 @@ const OPTIONS = [
   "onProgress",
 ] as const;
 
-/** Smaller, and a worker spends its time on asking for more. */
+/** Smaller, and a worker spends its time asking for more. */
 const SMALLEST_CHUNK = 1024;
 
 /** Checks and completes the options; the caller's object is left as it is. */
@@ -288,7 +287,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   };
 }
 
-/** Whether results go to a file, which can be taken up again. */
+/** Whether results go to a file, so that the batch can be resumed. */
 export function isPath(output: string | URL | WritableStream<Uint8Array<ArrayBuffer>>): output is string | URL {
   return output !== "-" && !(output instanceof WritableStream);
 }
