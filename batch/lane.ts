@@ -1,25 +1,25 @@
 /**
- * A lane is shared memory in which a worker leaves what comes of one range of the input, record by record. Nothing of it travels in a message:
- * what is done is there, and remains there if the worker is killed.
+ * A lane is shared memory in which a worker leaves the results of one range of the input, record by record. None of it travels in a
+ * message: what is done is there, and remains there if the worker is killed.
  *
- * A record is committed by one compare-and-exchange of the sequence number; quick ones are committed a few together, since that costs more than
- * they do, and a word tells which of them runs. What belongs to the state after it (how far the input is read, how
- * long the output is) is written before into one of two banks, in turn, so that the state of the last commit is whole at any moment. The
- * calling thread halts a lane by the same word: a record that was halted cannot be committed any more, so it is either done or out of time,
+ * A record is committed by one compare-and-exchange of the sequence number; quick ones are committed several at a time, since a commit
+ * costs more than they do, and a word tells which of them runs. The state after a commit (how far the input is read, how long the output
+ * is) is written beforehand, alternately into one of two banks, so that the state of the last commit is complete at any moment. The calling
+ * thread halts a lane through the same word: a record that was halted can no longer be committed, so it is either done or out of time,
  * never both.
  *
  * @module
  */
 
-/** Where things are in the control block. Workers are given this as JSON. */
+/** The layout of the control block. Workers are given this as JSON. */
 export const LAYOUT = {
   /** Words of 32 bits: how many commits there were, or `halted`, or `abandoned`. */
   sequence: 0,
-  /** Not 0 if the worker is to return after the record that it runs. */
+  /** Not 0 if the worker should return after the current record. */
   stop: 1,
   /** 0 before the range has begun and after its end, 1 while a record runs, 2 while the input is read. */
   phase: 2,
-  /** The number of the record's attempt that runs, from 1; 0 while many records are parsed together. */
+  /** The number of the current record's attempt, from 1; 0 while many records are parsed together. */
   attempt: 3,
   /** How many records were finished since the last commit. */
   current: 4,
@@ -44,15 +44,15 @@ export const LAYOUT = {
   /** In bytes: where the histogram of times begins, and how many counters of 32 bits it has. */
   histogram: 512,
   buckets: 704,
-  /** Times of less than 2^-20 ms, a nanosecond, are counted as that much. */
+  /** Times of less than 2^-20 ms, about a nanosecond, count as that. */
   smallestExponent: -20,
   /** Before the text of an error: its length, line, byte offset, and place in the output. */
   errorHeader: 32,
-  /** What an output can grow to: address space alone, until it is written to. */
+  /** The largest size of an output: only address space, until it is written to. */
   mostBytes: 2 ** 28,
 } as const;
 
-/** What of a range is done. All numbers are since the lane was begun but for the position. */
+/** How much of a range is done. All numbers except the position count from the beginning of the lane. */
 export interface LaneState {
   /** The byte of the input up to which it is done. */
   position: number;
@@ -62,31 +62,31 @@ export interface LaneState {
   failed: number;
   outputLength: number;
   errorsLength: number;
-  /** What the records took, in milliseconds. */
+  /** How long the records took, in milliseconds. */
   busy: number;
 }
 
-/** A record, or one of a few, that took long. */
+/** A record, or one of a group, that took long. */
 export interface SlowRecord {
   /** In milliseconds. */
   time: number;
-  /** The lines, counted from 0 at the begin of the range, that it is one of. */
+  /** The first and last line of the group, counted from 0 at the start of the range. */
   line: number;
   lastLine: number;
   /** The byte of the input at which they begin. */
   offset: number;
 }
 
-/** What a worker is given of a lane. */
+/** The memory of a lane, as a worker gets it. */
 export interface LaneMemory {
   control: SharedArrayBuffer;
   output: SharedArrayBuffer;
   errors: SharedArrayBuffer;
 }
 
-/** An error as it lies in a lane. */
+/** An error in a lane. */
 export interface LaneError {
-  /** The line of the record, counted from 0 at the begin of the range. */
+  /** The line of the record, counted from 0 at the start of the range. */
   line: number;
   /** The byte of the input at which the record begins. */
   offset: number;
@@ -98,7 +98,7 @@ export interface LaneError {
 
 const CONTROL_BYTES = LAYOUT.histogram + LAYOUT.buckets * 4;
 
-/** The output of a range that is about as long as its input, which is most often below a megabyte, fits without growing. */
+/** The first size of output and errors: small, as they grow when needed. */
 const FIRST_BYTES = 2 ** 16;
 
 /** The calling thread's side of a lane. */
@@ -113,7 +113,7 @@ export class Lane {
     this.#allocate(FIRST_BYTES, FIRST_BYTES);
   }
 
-  /** Begins a range: nothing of it is done. */
+  /** Begins a range, of which nothing is done. */
   begin(position: number): void {
     this.#words.fill(0);
     this.#banks.fill(0);
@@ -123,9 +123,9 @@ export class Lane {
   }
 
   /**
-   * Moves what was committed to other memory, from where another worker goes on: the last one may still be about to end, and write.
+   * Moves what was committed to other memory, where another worker goes on: the last one may not have ended yet, and may still write.
    *
-   * @param sequence That of the last commit.
+   * @param sequence The number of the last commit.
    */
   leave(sequence: number): void {
     const { output, errors } = this.memory;
@@ -154,7 +154,7 @@ export class Lane {
     return Atomics.load(this.#words, LAYOUT.phase) === 1;
   }
 
-  /** The number of the record's attempt that runs, from 1; 0 while many records are parsed together. */
+  /** The number of the current record's attempt, from 1; 0 while many records are parsed together. */
   get attempt(): number {
     return Atomics.load(this.#words, LAYOUT.attempt);
   }
@@ -164,7 +164,7 @@ export class Lane {
     return Atomics.load(this.#words, LAYOUT.current);
   }
 
-  /** Asks the worker to return after the record that it runs. */
+  /** Asks the worker to return after the current record. */
   stop(): void {
     Atomics.store(this.#words, LAYOUT.stop, 1);
   }
@@ -193,7 +193,7 @@ export class Lane {
     };
   }
 
-  /** The results so far; of no use once the lane is begun anew. */
+  /** The results so far; no longer valid once the lane is begun anew. */
   output(length: number): Uint8Array<SharedArrayBuffer> {
     return new Uint8Array(this.memory.output, 0, length);
   }
@@ -213,7 +213,7 @@ export class Lane {
     return errors;
   }
 
-  /** The slowest records, those first that took longest. */
+  /** The slowest records, slowest first. */
   slowest(): SlowRecord[] {
     const slowest: SlowRecord[] = [];
     for (let at = 0; this.#slowest[at]! > 0; at += LAYOUT.slowWords) {
@@ -249,7 +249,7 @@ export class Lane {
 }
 
 function growable(bytes: number): SharedArrayBuffer {
-  // Deno's types do not know yet that shared memory can grow.
+  // Deno's types do not have growable shared memory yet.
   const Growable = SharedArrayBuffer as new (bytes: number, options: { maxByteLength: number }) => SharedArrayBuffer;
   return new Growable(bytes, { maxByteLength: LAYOUT.mostBytes });
 }

@@ -21,20 +21,20 @@ import type { Piece, RangeReply, RunnerLimits, Verdict } from "./range_runner.ts
 import { noTimes, quantile, type Times } from "./times.ts";
 import { runRange, TASK_MISTAKE } from "./worker_source.ts";
 
-/** A part of the input that is to be run: from `start`, the lines that begin before `end`. */
+/** A part of the input to be run: from `start`, the lines that begin before `end`. */
 export interface Part {
-  /** Which input it is a part of. */
+  /** The index of its input. */
   source: number;
-  /** Counts the parts as they were handed out; what is left of one that ended early has the same. */
+  /** The number of the part, in the order of handing out; the rest of one that ended early keeps it. */
   index: number;
   start: number;
   end: number;
-  /** Whether it may be half of a record: what a stream or a file has behind its last newline. */
+  /** Whether it may be half of a record: what follows the last newline of a stream or a file. */
   torn: boolean;
   piece: Piece;
 }
 
-/** A part that is done, or as much of one as is done. */
+/** A part, as far as it is done. */
 export interface DonePart {
   source: number;
   index: number;
@@ -42,37 +42,37 @@ export interface DonePart {
   end: number;
   torn: boolean;
   state: LaneState;
-  /** Its results; of no use any more when the consumer is through with it. */
+  /** Its results; no longer valid once the consumer is done with them. */
   output: Uint8Array;
   errors: LaneError[];
   slowest: SlowRecord[];
 }
 
-/** What came of one run of a worker over a part, or over what was left of it. */
+/** One run of a worker over a part, or over the rest of one. */
 export interface RangeRun {
   /** The id of its job in the pool. */
   job: string | number;
-  /** That of the part. */
+  /** The part's index. */
   index: number;
-  /** Which input, and the bytes of it that were done. */
+  /** The index of the input, and which of its bytes were done. */
   source: number;
   start: number;
   end: number;
   records: number;
   failed: number;
-  /** What the records took, in milliseconds. */
+  /** How long the records took, in milliseconds. */
   busy: number;
   /** Whether the worker had begun with it at all. */
   begun: boolean;
 }
 
-/** What happens to the parts that are done. */
+/** Where finished parts go. */
 export interface Consumer {
-  /** Takes a part. Nothing is written behind a part that could not be. */
+  /** Takes a part. Nothing is written after a part that could not be written. */
   take(part: DonePart): void | Promise<void>;
-  /** Makes sure that what was taken lasts. */
+  /** Makes what was taken durable. */
   save(): Promise<void>;
-  /** How many records have failed that might have been halves, and are known by now to be whole. */
+  /** How many failed records might have been halves, but are now known to be whole. */
   readonly failedWhole?: number;
 }
 
@@ -82,13 +82,13 @@ export interface RunParts {
   parts: AsyncIterator<Part>;
   consumer: Consumer;
   options: RunOptions;
-  /** Is called at each tick, while the run goes on. */
+  /** Called at each tick while the run goes on. */
   onTick: () => void;
-  /** Is told what each run over a part came to. */
+  /** Called after each run over a part. */
   onRange?: ((range: RangeRun) => void) | undefined;
 }
 
-/** How a run goes about it. */
+/** The options of a batch that a run needs. */
 export interface RunOptions {
   workers: number;
   ordered: boolean;
@@ -100,40 +100,40 @@ export interface RunOptions {
   signal: AbortSignal | undefined;
 }
 
-/** What is done at a moment, and what came of it. */
+/** How much is done at a moment. */
 export interface RunCounts {
   records: number;
   failed: number;
   bytes: number;
-  /** What the records took together, in milliseconds. */
+  /** How long the records took together, in milliseconds. */
   busy: number;
   /** How many lanes have a part. */
   lanes: number;
 }
 
-/** A part that a worker has, or waits for one. */
+/** A part that a worker has, or that waits for one. */
 interface Active {
   part: Part;
   lane: Lane;
-  /** How many records come before the one that a worker ran when it died; -1 if there is none such before the next. */
+  /** How many records come before the one that a worker ran when it died; -1 if there is no such record. */
   before: number;
-  /** What that record has failed with for good. */
+  /** The final error of that record. */
   verdict: Verdict | undefined;
   /** The number of its next attempt, from 1. */
   attempt: number;
-  /** Whether a worker has died while it put that record down. */
+  /** Whether a worker has died while writing that record down. */
   brief: boolean;
-  /** How often its worker died while it ran no record, since one was done. */
+  /** How often its worker has died while running no record, since a record was last done. */
   barren: number;
   /** The commit after which it was halted. */
   halted: number | undefined;
-  /** The commit that was seen last. */
+  /** The last commit seen. */
   seen: number;
   /** How many records were finished after it. */
   current: number;
-  /** Since when it has been like that. */
+  /** When that was first seen. */
   since: number;
-  /** The limit by which it was halted, in ms. */
+  /** The time limit for which it was halted, in ms. */
   reason: number | undefined;
   /** Stops its worker. */
   kill: (() => void) | undefined;
@@ -141,72 +141,71 @@ interface Active {
   job: { id: string | number; before: LaneState } | undefined;
 }
 
-/** A part that is done, and is to be passed on. */
+/** A finished part that is to be passed on. */
 interface WaitingPart extends DonePart {
-  /** Whether it has all of what it was when it was handed out. */
+  /** Whether it is the end of the part as it was handed out. */
   last: boolean;
   /** Whether it has to wait for an earlier one. */
   waits: boolean;
-  /** Where its results lie; undefined if they were copied. */
+  /** The lane with its results; undefined if they were copied. */
   lane: Lane | undefined;
 }
 
 /**
- * Lanes a worker: of the range that it runs, of the one that it has been sent ahead, and of one that is being written. Fewer, and it waits;
+ * Lanes per worker: for the range that it runs, the one that it has been sent ahead, and one that is being written. Fewer, and it waits;
  * more only take memory.
  */
 const LANES_PER_WORKER = 3;
 
 /**
- * Results of so many bytes that wait for an earlier part stay where they are, and another lane takes the place of theirs: copying them
- * would cost time, and leave garbage outside of the heap, which is collected late. Fewer bytes are copied, since a lane takes memory by
- * itself.
+ * From this many bytes on, results that wait for an earlier part stay where they are, and another lane replaces theirs: copying them would
+ * cost time, and leave garbage outside the heap, which is collected late. Smaller results are copied, since a lane takes memory itself.
  */
 const WORTH_A_LANE = 2 ** 18;
 
 /**
- * So many bytes of results and errors may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and
+ * How many bytes of results and errors may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and
  * memory is no longer flat.
  */
 const MOST_HELD = 2 ** 25;
 
-/** What a part takes beside that while it waits, in bytes. */
+/** What a waiting part takes in addition, in bytes. */
 const HELD_PART = 1024;
 
 /**
- * A worker returns after so many ms with what it has done. Shorter, and it asks for more too often; longer, and slow tasks are seen and
+ * After how many ms a worker returns with what it has done. Shorter, and it asks for more too often; longer, and slow tasks are seen and
  * saved late.
  */
 const SLICE = 500;
 
-/** How often time limits are looked at, in ms: a record has that much more. */
+/** How often time limits are checked, in ms: a record may run that much longer. */
 const TICK = 25;
 
 /**
- * A tick that is so many ms late tells that the whole program stood still, as after SIGSTOP: that counts against no record. Less, and a
- * busy thread gives records more time than they may have; more, and a shorter stop counts.
+ * If a tick is this many ms late, the whole program stood still, as after SIGSTOP: that counts against no record. Less, and records get
+ * extra time when the thread is just busy; more, and a shorter stop counts against them.
  */
 const MOST_LATE = 250;
 
-/** How often what is done is made last, in ms: less often, and more is run again after a crash; more often, and the disk has more to do. */
+/** How often progress is saved, in ms: less often, and more is run again after a crash; more often, and the disk has more to do. */
 const SAVE_EVERY = 1000;
 
 /**
- * How long records that run may take when a run is told to end, in ms. Shorter, and what is about to be done is lost; longer, and Ctrl-C
+ * How long running records may take when a run is told to end, in ms. Shorter, and what is about to be done is lost; longer, and Ctrl-C
  * seems to do nothing.
  */
 const GRACE = 1000;
 
-/** Of so many workers that die one after another while they run no record none is an accident: the run cannot go on. */
+/** When this many workers in a row die while running no record, that is no accident: the run cannot go on. */
 const MOST_BARREN = 3;
 
-/** A time limit that is a share of the median holds once so many records have been timed: of fewer it says little. */
+/** A time limit that is a share of the median applies once this many records have been timed: with fewer the median says little. */
 const ENOUGH_TIMED = 50;
 
-/** Such a limit is never less than this, in ms: a pause of V8's would be a timeout. */
+/** Such a limit is never less than this, in ms: otherwise a pause of V8's would be a timeout. */
 const SHORTEST_LIMIT = 100;
 
-/** A share of failed records can end a run once so many have been run: of fewer, the first that fails might. */
+/** A share of failed records can end a run once this many have been run: with fewer, a single failure might. */
 const ENOUGH_RECORDS = 100;
 
 /** One run over an input. */
@@ -214,10 +213,10 @@ export class BatchRun {
   readonly times: Times = noTimes();
   #parts: RunParts;
   #free: Lane[] = [];
-  /** Lanes of parts that had to wait, in the place of those of the next parts that have to. */
+  /** Lanes of parts that had to wait, kept to replace those of the next parts that have to. */
   #spare: Lane[] = [];
   #active = new Set<Active>();
-  /** What is left of parts that ended early. */
+  /** The rests of parts that ended early. */
   #rest: Part[] = [];
   #arrived: Part | undefined;
   #reading = false;
@@ -229,7 +228,7 @@ export class BatchRun {
   #starts = new Map<number, number>();
   #draining = false;
   #counts: RunCounts = { records: 0, failed: 0, bytes: 0, busy: 0, lanes: 0 };
-  /** How many of the failures are of what may be half of a record: such a one ends no run. */
+  /** How many of the failures may be of half records: those never end a run. */
   #failedTorn = 0;
   #ending: "stopped" | "halted" | undefined;
   #failure: { error: unknown } | undefined;
@@ -245,7 +244,7 @@ export class BatchRun {
     for (let i = 0; i < lanes; i++) this.#free.push(new Lane());
   }
 
-  /** What is done so far, with what is done of parts that run. */
+  /** How much is done so far, including finished records of running parts. */
   get counts(): RunCounts {
     const counts = { ...this.#counts, lanes: this.#active.size };
     for (const { part, lane, halted } of this.#active) {
@@ -262,7 +261,7 @@ export class BatchRun {
   /**
    * Runs all parts, or as many as it may.
    *
-   * @returns How it ended. What is done has been made last then.
+   * @returns How it ended. What is done has been saved by then.
    *
    * @throws {BatchError} If it cannot go on.
    */
@@ -286,7 +285,7 @@ export class BatchRun {
       signal?.removeEventListener("abort", stop);
     }
     await this.#parts.pool.terminate();
-    // As much as can be; why it cannot be more is thrown.
+    // Save as much as possible; the first failure is what is thrown.
     await Promise.resolve(this.#saving).then(() => this.#parts.consumer.save()).catch(() => {});
     throw this.#failure!.error;
   }
@@ -310,7 +309,7 @@ export class BatchRun {
     }
   }
 
-  /** What is left of an earlier part may always start: what is held waits for it. */
+  /** Whether a new part may start. The rest of an earlier part always may: what is held waits for it. */
   get #mayStart(): boolean {
     return this.#held < MOST_HELD;
   }
@@ -399,10 +398,10 @@ export class BatchRun {
     const sequence = active.halted ?? lane.sequence;
     const [begun, running] = [lane.begun, active.halted !== undefined || lane.running];
     const current = active.halted === undefined ? lane.current : active.current;
-    // It has died while it parsed many records together. They are parsed one by one now, so that it is known of which one it dies.
+    // It died while parsing many records together. They are now parsed one by one, to find the one that kills it.
     const unknown = lane.attempt === 0 && active.before < 0;
     const settled = this.#isSettled(active, sequence);
-    // It may have died before it said which attempt ran.
+    // It may have died before it noted which attempt ran.
     const attempts = Math.max(1, lane.attempt, this.#isKnown(active, sequence) ? active.attempt : 1);
     const time = performance.now() - active.since;
     const records = lane.state(sequence).records - (active.job?.before.records ?? 0);
@@ -431,8 +430,8 @@ export class BatchRun {
       active.before -= records;
       active.brief ||= begun && settled;
     } else if (begun || sequence > 0) {
-      // What was known of the next record has been used. A worker that died of many records, as it read them, reads them one by one now, so
-      // that it is known of which one it dies.
+      // What was known of the next record has been used. After a worker has died while reading many records, they are read one by one, to
+      // find the one that kills it.
       active.before = begun ? 0 : -1;
       active.verdict = undefined;
       active.attempt = 1;
@@ -447,7 +446,7 @@ export class BatchRun {
     else this.#abandon(active, 0);
   }
 
-  /** Why there is no going on. */
+  /** Why the run cannot go on. */
   #explain(error: unknown): BatchError {
     if (!(error instanceof PoolBrokenError)) {
       return new BatchError(`Cannot go on as a worker cannot read the input: ${(error as Error).message}`, {
@@ -456,12 +455,12 @@ export class BatchRun {
       });
     }
     const loading = explainLoading(error);
-    // The task has been loaded if records have been run.
+    // If records have been run, the task was loaded.
     if (this.counts.records === 0) return loading;
     return new BatchError(loading.message.replace("run batch", "go on"), { resumable: true, cause: loading.cause });
   }
 
-  /** Whether the next record is only put down as failed, and not run any more. */
+  /** Whether the next record is only written down as failed, and no longer run. */
   #isSettled(active: Active, sequence: number): boolean {
     return active.verdict !== undefined && this.#isKnown(active, sequence);
   }
@@ -478,7 +477,7 @@ export class BatchRun {
     this.#finish(active, { state, end: Math.min(state.position, active.part.end) });
   }
 
-  /** Tells what a part's last job came to. */
+  /** Reports a part's last job. */
   #tell(active: Active, state: LaneState): void {
     const { job, part: { source, index }, lane, halted } = active;
     if (job === undefined) return;
@@ -545,7 +544,7 @@ export class BatchRun {
         const taken = this.#parts.consumer.take(done);
         if (taken !== undefined) await taken;
         if (done.waits) this.#held -= heldBy(done.state);
-        // In the place of one that waited, another is in use.
+        // If it waited, another lane has taken its place.
         if (done.lane !== undefined) (done.waits ? this.#spare : this.#free).push(done.lane);
       }
     } catch (error) {
@@ -615,7 +614,7 @@ export class BatchRun {
     if (this.isToHalt) this.#end("halted");
   }
 
-  /** Whether as many records have failed as are to end it. */
+  /** Whether enough records have failed to end it. */
   get isToHalt(): boolean {
     const { halt } = this.#parts.options;
     const { records, failed: all } = this.counts;
@@ -624,7 +623,7 @@ export class BatchRun {
     return failed >= halt.failed || (records >= ENOUGH_RECORDS && failed > records * halt.share);
   }
 
-  /** How many failures of so many are sure: all but those of what may be halves of records. */
+  /** How many of these failures are certain: all except those of possible half records. */
   #sure(failed: number): number {
     return failed - this.#failedTorn + (this.#parts.consumer.failedWhole ?? 0);
   }
@@ -638,7 +637,7 @@ export class BatchRun {
     this.#wake();
   }
 
-  /** Waits for records that run, and for what is being written; not for long, if the run was told to end. */
+  /** Waits for running records, and for what is being written; not for long, if the run was told to end. */
   async #wind(): Promise<void> {
     let over = false;
     const giveUp = () => {
@@ -678,7 +677,7 @@ export class BatchRun {
   }
 }
 
-/** What a part takes that waits for an earlier one, in bytes. */
+/** How many bytes a part takes while it waits for an earlier one. */
 function heldBy({ outputLength, errorsLength }: LaneState): number {
   return outputLength + errorsLength + HELD_PART;
 }
@@ -694,14 +693,14 @@ function explainDeath(error: unknown, attempts: number): Omit<Verdict, "time"> {
   return { name, message: `The worker ${reason}${cause instanceof Error ? `: ${cause.message}` : ""}`, stack, attempts };
 }
 
-/** Why there are no workers that have the task. */
+/** Why workers could not load the task. */
 export function explainLoading(error: unknown): BatchError {
   const cause = error instanceof PoolBrokenError ? error.cause : error;
-  // A worker may end without an error. The limit that it may not have kept is no option of a batch.
+  // A worker may end without an error. Its time limit is not an option of a batch, so it is not named.
   const [, reason] = /\bthe last one (.+?)(?: \('startTimeout'\))?$/s.exec(cause === undefined ? (error as Error).message : "") ?? [];
   const message = cause instanceof Error ? cause.message : reason === undefined ? String(cause) : `a worker ${reason}`;
   if (message.startsWith(TASK_MISTAKE)) return new BatchError(message);
-  // As if its permissions are none that Deno knows.
+  // For example because Deno does not know its permissions.
   const uncreated = / could not be created$/.test((error as Error).message);
   const what = uncreated ? "no worker can be started" : "the task module cannot be loaded";
   return new BatchError(`Cannot run batch as ${what}: ${message}`, { cause });
