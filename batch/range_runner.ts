@@ -2,7 +2,7 @@ import type { lackOf } from "../worker/lack.ts";
 import type { LaneMemory, LAYOUT, SlowRecord } from "./lane.ts";
 import type { rowEnd } from "./rows.ts";
 
-/** How the records of an input are told apart. */
+/** The format of an input: how its records are told apart. */
 export type InputFormat = "ndjson" | "lines" | "csv";
 
 /** How results are written. */
@@ -13,11 +13,11 @@ export interface RunnerOptions {
   layout: typeof LAYOUT;
   inputFormat: InputFormat;
   outputFormat: OutputFormat;
-  /** What stands between the fields of CSV. */
+  /** The delimiter of CSV. */
   delimiter: string;
-  /** How often a record is run again that failed. */
+  /** How often a failed record is run again. */
   retries: number;
-  /** Bytes of heap that a worker has; infinitely many where that has no limit. */
+  /** Bytes of heap that a worker has; Infinity without a limit. */
   heap: number;
 }
 
@@ -26,7 +26,7 @@ export type Piece = PieceOfInput & (PieceOfFile | { bytes: Uint8Array<ArrayBuffe
 
 interface PieceOfFile {
   path: string;
-  /** How many bytes the file had when the batch began: what is behind them by now is not read. */
+  /** How many bytes the file had when the batch began: what was appended since is not read. */
   size: number;
 }
 
@@ -37,7 +37,7 @@ interface PieceOfInput {
   header: string[] | undefined;
 }
 
-/** Why the next record is not run any more. */
+/** Why a record is no longer run. */
 export interface Verdict {
   name: string;
   message: string;
@@ -49,13 +49,13 @@ export interface Verdict {
 
 /** How one run through a range differs from another. */
 export interface RunnerLimits {
-  /** How many records come before the one that the last worker ran when it died. They, and that one, are committed one by one. */
+  /** How many records come before the one that the last worker ran when it died; all of these are committed one by one. */
   before: number;
   /** The number of that record's next attempt, from 1. */
   attempt: number;
-  /** What that record has failed with for good. */
+  /** The final error of that record. */
   verdict: Verdict | undefined;
-  /** Whether a worker has died while it put that down: the record is not decoded then, and little of it is kept. */
+  /** Whether a worker has died while writing that down: the record is then not decoded, and little of it is kept. */
   brief: boolean;
   /** After how many milliseconds the worker returns, at the end of a record. */
   slice: number;
@@ -64,26 +64,26 @@ export interface RunnerLimits {
   maxFailures: number;
 }
 
-/** What a worker says of a range; all else is in the lane. */
+/** What a worker returns for a range; everything else is in the lane. */
 export interface RangeReply {
   /** Whether all of the range is done. */
   done: boolean;
 }
 
-/** What is in a worker. */
+/** Runs ranges in a worker. */
 export interface RangeRunner {
   /** Runs the task on the records of a range. */
   run(lane: LaneMemory, piece: Piece, limits: RunnerLimits): Promise<RangeReply>;
-  /** Closes the input that was read last. */
+  /** Closes the input that was last read. */
   close(): void;
 }
 
 /** What {@linkcode createRangeRunner} needs. */
 export interface RunnerParts extends RunnerOptions {
   task(record: unknown): unknown;
-  /** Whether the task was sent as its text. */
+  /** Whether the task was sent as text. */
   bySource: boolean;
-  /** What an error of such a task is about. */
+  /** What such a task lacked when it threw. */
   lackOf: typeof lackOf;
   /** The fields of one CSV record. */
   parseCsv: ((text: string) => { fields: string[]; error: string | undefined }) | undefined;
@@ -92,8 +92,8 @@ export interface RunnerParts extends RunnerOptions {
 }
 
 /**
- * What runs in a worker of a batch: reads a range of the input, finds its records, runs the task on each, and commits what comes of it to
- * the lane.
+ * What runs in a worker of a batch: reads a range of the input, finds its records, runs the task on each, and commits the results to the
+ * lane.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
@@ -111,37 +111,37 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     buckets: BUCKETS,
   } = layout;
   /**
-   * What is read and decoded at once. Smaller blocks, and there are more calls; larger, and so much of them outlives each collection of
-   * garbage that V8 makes its heap larger, again and again over a hundred million records.
+   * How many bytes are read and decoded at once. Less, and there are more calls; more, and so much of a block survives each garbage
+   * collection that V8 enlarges its heap, again and again over a hundred million records.
    */
   const BLOCK = 2 ** 14;
   /**
-   * A range whose output or errors have grown to this returns early. Less, and ranges with large results are cut in many parts; more, and
-   * lanes take more memory.
+   * A range returns early when its output or errors have grown to this. Less, and ranges with large results are cut into many parts; more,
+   * and lanes take more memory.
    */
   const MOST_OUTPUT = 2 ** 23;
-  /** The longest result of one record, in characters: each may be three bytes in a lane, which other results are in already. */
+  /** The longest result of one record, in characters: each may take three bytes in a lane that already has other results. */
   const MOST_CHARACTERS = Math.floor((layout.mostBytes - 2 * MOST_OUTPUT) / 3);
   /**
-   * Records that take less than `QUICK` ms are timed and committed together, at most so many of them and so many ms. Fewer together, and
-   * the half microsecond counts that each commit takes, with an encoding and a reading of the clock; more, and more are run again when one
-   * kills its worker.
+   * Records that take less than `QUICK` ms are timed and committed together, at most `MOST_TOGETHER` of them and `LONGEST_TOGETHER` ms.
+   * With fewer, the half microsecond for each commit, encoding and clock reading counts; with more, more are run again when one kills its
+   * worker.
    */
   const QUICK = 0.02;
   const MOST_TOGETHER = 256;
   const LONGEST_TOGETHER = 0.1;
   /**
-   * So many characters of results may wait to be encoded. Fewer, and they are encoded more often than records are committed; more only take
-   * memory.
+   * How many characters of results may wait to be encoded. Fewer, and they are encoded more often than records are committed; more only
+   * take memory.
    */
   const MOST_PENDING = 2 ** 16;
-  /** So much of a record is kept in the errors file, in characters. Less, and long ones cannot be run again; more, and they fill the disk. */
+  /** How many characters of a record the errors file keeps. Fewer, and long records cannot be run again; more, and they fill the disk. */
   const MOST_KEPT = 2 ** 22;
-  /** The same of one that no worker has room for. */
+  /** The same for one that no worker has room for. */
   const LEAST_KEPT = 2 ** 14;
   /**
-   * So much of what an error says, in characters: less, and what matters may be cut off; more, and errors that quote what they were given
-   * fill the disk.
+   * How many characters of an error's text are kept. Fewer, and what matters may be cut off; more, and errors that quote their input fill
+   * the disk.
    */
   const MOST_SAID = 10_000;
   const TAB = 9;
@@ -154,7 +154,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   const BRACE = 123;
   const QUOTE = '"';
 
-  // As it is now: a task may put another in its place.
+  // Taken now: a task may replace it.
   const clock = performance.now.bind(performance);
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const strictDecoder = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
@@ -165,7 +165,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   const toJson = outputFormat === "ndjson";
   let open: { path: string; file: Deno.FsFile } | undefined;
   let block = new Uint8Array(BLOCK);
-  /** The lines of a block as one array in JSON. */
+  /** The lines of a block as one JSON array. */
   const array = new Uint8Array(BLOCK + 8);
   /** The same, four bytes a word. */
   const fours = new Int32Array(array.buffer);
@@ -193,16 +193,16 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     const { fields, error } = parseCsv!(text);
     if (error !== undefined) throw new Error(`The row is not CSV: ${error}`);
     if (fields.length !== header.length) throw new Error(`The row has ${fields.length} fields and the header ${header.length}`);
-    // To assign to what all objects inherit is in vain where a task has frozen that.
+    // If a task has frozen Object.prototype, assigning to a property that it has fails.
     if (inherits) return Object.fromEntries(header.map((name, i) => [name, fields[i]]));
     const row: Record<string, string> = {};
     for (let i = 0; i < header.length; i++) row[header[i]!] = fields[i]!;
     return row;
   }
 
-  /** The stack down to the task's own lines, and no more than is of use. */
+  /** The stack down to the task's own lines, cut to a useful length. */
   function stackOf(error: Error): string {
-    // A message of megabytes is part of it.
+    // It contains the message, which may have megabytes.
     const stack = textOf(error.stack ?? "").slice(0, 4000);
     const end = stack.search(/\n\s+at [^\n]*process-pool\/(batch|worker)/);
     return end < 0 ? stack : stack.slice(0, end);
@@ -213,7 +213,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return { name: "ParseError", message: thrown instanceof SyntaxError ? `The line is not JSON: ${message}` : message, stack: "" };
   }
 
-  /** The text of what an error has as its name, message or stack, be that no string. */
+  /** The text of an error's name, message or stack, even if that is not a string. */
   function textOf(value: unknown): string {
     try {
       return typeof value === "object" ? JSON.stringify(value) ?? String(value) : String(value);
@@ -229,7 +229,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         const lack = bySource ? lackOf(thrown, task) : undefined;
         const fact = lack === "this" ? "has no 'this'" : "cannot see the variables and imports around it";
         const hint = `; a function that is sent as its text ${fact}: export it from a module, and give the module's address`;
-        // V8 ends one of these messages in a full stop.
+        // V8 ends one of these messages with a full stop.
         const said = lack === undefined ? message : message.replace(/\.?$/, hint);
         return { name: textOf(thrown.name ?? ""), message: said, stack: stackOf(thrown) };
       }
@@ -239,11 +239,11 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     }
   }
 
-  // The range that runs. All functions are made once a worker, and not for each range: V8 optimises them then as it does no others.
+  // The current range. All functions are made once per worker, not for each range: so V8 optimises them better.
 
   let lane: LaneMemory;
   let piece: Piece;
-  /** Whether all objects have something under the name of a field. */
+  /** Whether Object.prototype has a property with the name of a field. */
   let inherits = false;
   let words: Int32Array;
   let floats: Float64Array;
@@ -261,32 +261,32 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   let lastRecord = 0;
   let lastFailure = 0;
   let before = -1;
-  /** Whether a worker has died in this range: each record is parsed by itself then, so that it is known which one it was. */
+  /** Whether a worker has died in this range: each record is then parsed by itself, to find the one that killed it. */
   let alone = false;
   let attempt = 1;
   let verdict: Verdict | undefined;
   let brief = false;
 
-  /** What the last records took, in ms each. */
+  /** How long each of the last records took, in ms. */
   let typical = 0;
   /** How many records are timed and committed together. */
   let together = 1;
-  /** What it took to parse a record, of those that were parsed at once last; 0 if they are parsed one by one. */
+  /** How long parsing took for each of the records that were last parsed together; 0 if they are parsed one by one. */
   let parsing = 0;
-  /** When the group of records began that runs, and where it begins. */
+  /** When the current group of records began, and where it starts. */
   let begin = 0;
   let firstLine = 0;
   let firstOffset = 0;
-  /** When the worker is to return, and whether it is time for that. */
+  /** When the worker should return, and whether it is time. */
   let sliceEnd = 0;
   let sliceOver = false;
-  /** The results of the last objects that were run in a row. */
+  /** The results of the last row of objects. */
   let written = "";
-  /** What the task returned for the object that ended the row before its time, or threw. */
+  /** The promise that ended the last row of objects early, or what the task threw there. */
   let promise: PromiseLike<unknown> | undefined;
   let failure: { thrown: unknown } | undefined;
   let slowest: SlowRecord[] = [];
-  /** What a record has to take to be among them. */
+  /** How long a record must take to be among them. */
   let slowEnough = 0;
 
   function commit(): void {
@@ -305,8 +305,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     sequence++;
   }
 
-  // What comes of a record
-
+  // Results and errors of records
   function grow(memory: SharedArrayBuffer, needed: number): Uint8Array<SharedArrayBuffer> {
     const growing = memory as SharedArrayBuffer & { grow(bytes: number): void; maxByteLength: number };
     growing.grow(Math.min(growing.maxByteLength, Math.max(needed, 2 * memory.byteLength)));
@@ -328,7 +327,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     throw new TypeError(`A result that is written as a line must be a string or undefined, and is of type ${typeof value}`);
   }
 
-  /** A result as a line of the output; nothing if it is undefined. */
+  /** A result as a line of the output; empty if it is undefined. */
   function lineOf(value: unknown): string {
     const result = toJson ? JSON.stringify(value) : asText(value);
     if (result === undefined && (typeof value === "function" || typeof value === "symbol")) {
@@ -365,7 +364,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   // Groups of records
 
-  /** Commits so many records, with their results, after which the input is done up to `end`. */
+  /** Commits this many records with their results, after which the input is done up to `end`. */
   function endGroup(count: number, results: string, end: number): void {
     append(results);
     records += count;
@@ -375,7 +374,9 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     putDownTime(count);
   }
 
-  /** Puts down what a few records took: as if all had taken the same, or, if it is much, as if one had taken all that is unusual. */
+  /**
+   * Notes how long a group of records took: as if all had taken equally long, or, if that is unusual, as if one had taken all the excess.
+   */
   function putDownTime(count: number): void {
     const now = clock();
     const time = now - begin + parsing * count;
@@ -416,9 +417,9 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       failed >= lastFailure;
   }
 
-  // One block: whole records, from `from` to `to` in `bytes`, of which the first byte is that of `base` in the input
+  // One block: whole records, from `from` to `to` in `bytes`, whose first byte is byte `base` of the input
 
-  /** Says that the next record is to blame if the worker dies now. */
+  /** Notes that the next record is to blame if the worker dies now. */
   function blame(): void {
     words[CURRENT] = 0;
     words[ATTEMPT] = 1;
@@ -426,8 +427,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   /**
-   * Some bytes as text. Undefined if that is too long: V8 has no string of half a gigabyte, and ends the whole program if one leaves it no
-   * room at all.
+   * Decodes bytes. Undefined if the text would be too long: V8 has no strings of half a gigabyte, and ends the whole program if one leaves
+   * it no room.
    */
   function textBetween(bytes: Uint8Array, from: number, to: number): string | undefined {
     if (to - from > heap) return undefined;
@@ -438,7 +439,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     }
   }
 
-  /** Runs records one by one that are too long together, or of which it is to be known which one a worker dies of. */
+  /** Runs records one by one if they are too long together, or to find the one that kills a worker. */
   async function runEach(bytes: Uint8Array, base: number, from: number, to: number): Promise<boolean> {
     const block = bytes.subarray(0, to);
     for (let at = from, end = to; at < to; at = end) {
@@ -449,7 +450,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return position >= piece.end;
   }
 
-  /** Puts down a record that is too long by itself, or that workers die of though it is not run. */
+  /** Writes down a record as failed that is too long by itself, or that kills workers although it is not run. */
   function failLong(bytes: Uint8Array, base: number, from: number, to: number): boolean {
     [begin, parsing] = [clock(), 0];
     [firstLine, firstOffset] = [lines, base + from];
@@ -457,7 +458,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     lines += linesUpTo(to, bytes, from);
     const known = before >= 0 && before-- === 0 ? verdict : undefined;
     const kept = brief && known !== undefined ? LEAST_KEPT : MOST_KEPT;
-    // So many bytes are more characters than are kept, whatever they are.
+    // In any text, this many bytes have more characters than are kept.
     const text = decoder.decode(bytes.subarray(from, Math.min(to, from + 4 * kept)));
     const message = `The record is too long: it has ${to - from} bytes`;
     fail(text, firstLine, firstOffset, known ?? { name: "ParseError", message, stack: "", attempts: 1 }, kept);
@@ -467,10 +468,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return false;
   }
 
-  /** Runs all of them; true if the range, or the time for it, is over. */
+  /** Runs all records of a block; true if the range, or the time for it, is over. */
   async function runBlock(bytes: Uint8Array, base: number, from: number, to: number, single = false): Promise<boolean> {
     const values = asJson && !alone && to - from <= BLOCK ? parseTogether(bytes, from, to) : undefined;
-    // The lines of objects that are parsed already are looked at only if one of them fails.
+    // If the objects are already parsed, their lines are looked at only if one fails.
     let texts: string[] | undefined;
     let ascii = false;
     let suspicious = false;
@@ -479,7 +480,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       if (alone && single) blame();
       const text = brief && before === 0 && to - from > 4 * LEAST_KEPT ? undefined : textBetween(bytes, from, to);
       if (text === undefined) return single ? failLong(bytes, base, from, to) : runEach(bytes, base, from, to);
-      // Every character that is more than one byte makes the text shorter than the bytes.
+      // Every character of more than one byte makes the text shorter than the bytes.
       ascii = text.length === to - from;
       suspicious = text.includes("\uFFFD");
       texts = text.split("\n");
@@ -488,7 +489,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       parsing = 0;
     }
     words[PHASE] = 1;
-    // What changes with each record stays within this function: V8 is a third slower with variables that others see.
+    // What changes with each record stays local: V8 is a third slower with variables that other functions see.
     const { header } = piece;
     const total = values?.length ?? texts!.length;
     let count = 0;
@@ -531,7 +532,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         byteNext = ascii ? byteAt + record.length + 1 : afterNewlines(bytes, byteAt, to, next - i);
         i = next;
         if (record.charCodeAt(record.length - 1) === CARRIAGE_RETURN) record = record.slice(0, -1);
-        // A byte order mark is no part of the first record.
+        // A byte order mark does not belong to the first record.
         if (offset === 0 && record.charCodeAt(0) === 0xfeff) record = record.slice(1);
         if (inputFormat !== "lines" && !(record.charCodeAt(0) > SPACE) && isBlank(record)) continue;
         if (count === 0) {
@@ -542,7 +543,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         const resumed = before >= 0 && before-- === 0;
         if (resumed && verdict !== undefined) {
           fail(record, line, offset, verdict);
-          // As if it had been run just now.
+          // As if it had just been run.
           begin -= verdict.time;
         } else {
           const invalid = suspicious && record.includes("\uFFFD") && isInvalid(bytes.subarray(byteAt, byteNext));
@@ -558,7 +559,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
               results += lineOf(value);
             } catch (thrown) {
               if (tries <= retries && parsed) {
-                // The task may have changed what it was given.
+                // The task may have changed its argument.
                 input = undefined;
                 continue;
               }
@@ -587,8 +588,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   /**
-   * Runs objects in a row, up to the first for which the task throws or returns a promise, and returns which one that is. A function of its
-   * own, as what there is to do for other records takes time even where it is not done.
+   * Runs objects in a row, up to the first for which the task throws or returns a promise, and returns the index of that one. A separate
+   * function, as code for other records takes time even if it is not run.
    *
    * @param current How many records were finished since the last commit.
    */
@@ -614,7 +615,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return i;
   }
 
-  /** Throws what the task did for the object that ended a row. */
+  /** Throws what the task threw for the object that ended a row. */
   function rethrow(): never {
     const { thrown } = failure!;
     failure = undefined;
@@ -622,10 +623,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   /**
-   * Parses the lines of a block at once, as the elements of an array, which takes half of the time: V8 expects of an object in an array
-   * what the one before it had. Undefined if they are not an object each. They are if there are as many elements, all of those are objects,
-   * and no comma within a line has a brace behind it: then no element begins there, so each begins with a line. The array is made of the
-   * bytes, by putting commas in the place of newlines: to cut the text into lines, and to join them, takes twice as long.
+   * Parses the lines of a block together, as the elements of an array, which takes half the time: V8 expects an object in an array to be
+   * like the one before it. Undefined if the lines are not one object each. They are if there are as many elements as lines, all elements
+   * are objects, and no comma within a line is followed by a brace: then no element begins there, so each begins with a line. The array is
+   * made from the bytes, by replacing newlines with commas: splitting the text into lines and joining them takes twice as long.
    */
   function parseTogether(bytes: Uint8Array, from: number, to: number): unknown[] | undefined {
     const start = clock();
@@ -634,8 +635,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     array.fill(0, length, length + 4);
     let count = 0;
     for (let word = 0; word * 4 < length; word++) {
-      // Of most words it is told at once that all four bytes are between a space and a 'z': half of the time that it takes to look at each.
-      // The first is the lowest on all machines that Deno runs on.
+      // For most words one test tells that all four bytes are between a space and a 'z', in half the time of testing each. All machines
+      // that Deno runs on are little-endian.
       const four = fours[word]!;
       if ((((four + 0x05050505) | (four - 0x20202020)) & 0x80808080) === 0) continue;
       for (let at = word * 4, rest = four; rest !== 0; at++, rest >>>= 8) {
@@ -655,7 +656,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     lineEnds[count++] = to - from;
     const text = decoder.decode(array.subarray(0, length + 1));
     if (text.includes("\uFFFD")) return undefined;
-    // A worker that dies of many lines dies of no record: nobody is at fault yet.
+    // If a worker dies while parsing many lines, no single record is to blame yet.
     words[CURRENT] = 0;
     words[ATTEMPT] = 0;
     words[PHASE] = 1;
@@ -670,12 +671,12 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       parsing = (begin - start) / count;
       return values;
     } catch {
-      // One by one, they tell which of them it is.
+      // Parsing them one by one will tell which it is.
       return undefined;
     }
   }
 
-  /** The byte behind so many line ends. */
+  /** The position after this many line ends. */
   function afterNewlines(bytes: Uint8Array, from: number, to: number, count: number): number {
     let at = from;
     for (let i = 0; i < count; i++) {
@@ -685,19 +686,19 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return at;
   }
 
-  /** Where the row of CSV ends that begins here; -1 if that is not there. */
+  /** Where the row of CSV that begins here ends; -1 if its end is not there. */
   function endOfRow(bytes: Uint8Array, begin: number): number {
     return rowEnd(bytes, begin, delimiter.charCodeAt(0), { open: false, before: NEWLINE });
   }
 
-  /** How many lines there are up to the end of a row, or, if that is not there, up to that of the block. */
+  /** How many lines there are up to the end of a row, or, if that is not there, of the block. */
   function linesUpTo(end: number, bytes: Uint8Array, from: number): number {
     let lines = 0;
     for (let at = from; at !== end && at >= 0 && at < bytes.length; lines++) at = bytes.indexOf(NEWLINE, at) + 1 || -1;
     return lines;
   }
 
-  /** Whether a line is no record. A row of TSV is one even if all its fields are empty. */
+  /** Whether a line is not a record. A row of TSV is one even if all its fields are empty. */
   function isBlank(record: string): boolean {
     return record.trim() === "" && !(inputFormat === "csv" && record.includes(delimiter));
   }
@@ -715,7 +716,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   async function runBytes({ bytes, offset }: { bytes: Uint8Array; offset: number }): Promise<void> {
     for (let from = position - offset, to = bytes.length; from < bytes.length; from = to) {
-      // Rows of CSV may go on behind any line end.
+      // Rows of CSV may go on after any line end.
       if (inputFormat !== "csv") {
         let newline = bytes.lastIndexOf(NEWLINE, from + BLOCK - 1);
         if (newline < from) newline = bytes.indexOf(NEWLINE, from + BLOCK);
@@ -728,10 +729,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   async function runFile({ path, size, end }: PieceOfFile & { end: number }): Promise<void> {
     if (position >= end) return;
     const file = fileOf(path);
-    /** What of the block is filled, and which byte of the file it begins with. */
+    /** How much of the block is filled, and which byte of the file it starts with. */
     let filled = 0;
     let base = Math.max(0, position - 1);
-    /** Where in the block the next line begins; not known at first, but that it is behind the first newline. */
+    /** Where in the block the next line begins; -1 at first: after the first newline. */
     let next = position === 0 ? 0 : -1;
     file.seekSync(base, 0);
     for (;;) {
@@ -740,7 +741,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         larger.set(block.subarray(0, filled));
         block = larger;
       }
-      // A little more than the range, for the rest of its last line: the more, the longer that turns out to be.
+      // A little more than the range, for the rest of its last line: more and more while that goes on.
       const wanted = Math.min(block.length - filled, Math.max(0, end - base - filled) + Math.max(1024, filled), size - base - filled);
       const read = file.readSync(block.subarray(filled, filled + wanted)) ?? 0;
       filled += read;
@@ -759,7 +760,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         position = base + next;
         commit();
       }
-      // What was there before has no newline, but for the line before the first.
+      // What was there before has no newline, except for the line before the first.
       const news = Math.max(next, filled - read);
       const newline = block.subarray(news, filled).lastIndexOf(NEWLINE);
       let to = read === 0 ? filled : newline < 0 ? 0 : news + newline + 1;
@@ -774,7 +775,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         next = 0;
       }
       if (read === 0) return;
-      // The long line that has made the block larger is over.
+      // The long line that enlarged the block is over.
       if (block.length > BLOCK && filled < BLOCK / 2) block = new Uint8Array(block.slice(0, filled).buffer.transfer(BLOCK));
     }
   }
