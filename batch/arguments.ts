@@ -11,7 +11,7 @@ export type BatchRequest =
   | { action: "help" }
   | Refused;
 
-/** How a batch tells how it goes. */
+/** How a batch reports its progress. */
 export interface BatchReport {
   progress: "auto" | "json" | "none";
   dryRun: boolean;
@@ -86,7 +86,7 @@ interface Values {
   "dry-run": number;
 }
 
-/** Each worker is a thread of some 10 MB, with lanes of its own: many more fit no machine. */
+/** Each worker is a thread of some 10 MB, plus its lanes: no machine has room for many more. */
 const MOST_WORKERS = 256;
 
 const UNITS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
@@ -124,12 +124,12 @@ const VALUES: ValueOptions<Values> = {
 /** Options that may be given more than once. */
 const LISTS = ["input", "permissions"];
 const FLAGS = ["resume", "retry-failed", "overwrite", "unordered", "help"];
-/** All options that there are. */
+/** All options. */
 export const NAMES: readonly string[] = [...Object.keys(VALUES), ...LISTS, ...FLAGS];
 
 const KINDS = ["env", "ffi", "import", "net", "read", "run", "sys", "write"] as const;
 
-/** Reads the command line behind `batch`. */
+/** Reads the command line after `batch`. */
 export function readBatchArguments(args: readonly string[]): BatchRequest {
   return orRefused(() => read(args));
 }
@@ -199,7 +199,7 @@ function readPermissions(texts: readonly string[]): "inherit" | Deno.PermissionO
   const permissions: Record<string, true | string[]> = {};
   for (const text of texts) {
     const [name, ...rest] = text.split("=");
-    // What comes of an empty variable, as in net=$HOSTS, is not all that there is.
+    // An empty variable, as in net=$HOSTS, must not grant everything.
     const items = rest.length === 0 ? undefined : rest.join("=").split(",");
     if (!KINDS.includes(name as typeof KINDS[number])) {
       throw new Refusal(

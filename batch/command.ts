@@ -8,7 +8,7 @@ import { createReporter, type ReportTerminal } from "./report.ts";
 /**
  * Runs the command `batch`. While it runs it listens for Ctrl-C.
  *
- * @param args The arguments behind `batch`.
+ * @param args The arguments after `batch`.
  * @returns The exit code, as the help says.
  */
 export async function batchCommand(args: readonly string[]): Promise<number> {
@@ -26,7 +26,7 @@ export async function batchCommand(args: readonly string[]): Promise<number> {
 }
 
 async function run({ task, options, report }: BatchRequest & { action: "run" }): Promise<number> {
-  // Results on a terminal show by themselves how it goes, and would stand behind a line of progress that is there.
+  // Results on a terminal show the progress themselves, and would mix with a progress line.
   const isShown = options.output === "-" && Deno.stdout.isTerminal();
   const progress = report.progress === "auto" && isShown ? "none" : report.progress;
   const reporter = createReporter(progress, stderr, report.dryRun ? "dry run" : options.retryFailed ? "retry" : "batch");
@@ -61,8 +61,8 @@ async function run({ task, options, report }: BatchRequest & { action: "run" }):
 }
 
 /**
- * Lets the program go on when somebody hangs up, if no terminal is left to it: as one has it that `nohup` has started. Such a program is to ignore
- * SIGHUP, but Deno does not leave it at that, and lets it end.
+ * Lets the program go on after a hangup, if none of its streams is a terminal, as under `nohup`. Such a program should ignore SIGHUP, but
+ * Deno overrides that, and would let it end.
  */
 function throughHangup(): Disposable | undefined {
   const streams = [Deno.stdin, Deno.stdout, Deno.stderr];
@@ -80,7 +80,7 @@ const stderr: ReportTerminal = {
     try {
       for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
     } catch {
-      // Nobody reads it any more, as behind `2>&1 | head`, its terminal is closed, or its disk is full: that is no reason to end a batch.
+      // Nobody reads it any more, as with `2>&1 | head`, its terminal is closed, or its disk is full: no reason to end a batch.
     }
   },
   get isTerminal() {

@@ -1,23 +1,23 @@
-/** A part of one input that is done: its bytes, and how many lines begin in it. */
+/** A finished part of one input: its bytes, and how many lines begin in it. */
 export interface Stretch {
   start: number;
   end: number;
   lines: number;
-  /** Whether it has to be known at the end how many lines come before it. */
+  /** Whether the number of lines before it has to be known at the end. */
   numbered?: boolean | undefined;
 }
 
 /**
- * Which parts of one input are done, in whatever order they are. Parts never overlap. Those that touch become one, so that memory grows with the
- * gaps alone, and with the parts that are to be numbered: by 16 bytes for each of those, once there is no gap before it.
+ * Which parts of one input are done, in any order. Parts never overlap. Adjacent parts are merged, so memory only grows with the gaps, and
+ * with the parts to be numbered: by 16 bytes for each of those, once there is no gap before it.
  */
 export class Coverage {
   /** What is done from the begin without a gap. */
   #first = { start: 0, end: 0, lines: 0 };
-  /** What is done behind a gap, by where it begins and by where it ends. */
+  /** Finished parts after a gap, by where they begin and by where they end. */
   #byStart = new Map<number, Stretch>();
   #byEnd = new Map<number, Stretch>();
-  /** Where the parts begin that are to be numbered and have no gap before them, in order, and how many lines come before each. */
+  /** Where the parts to be numbered begin that have no gap before them, in order, and how many lines come before each. */
   #starts: number[] = [];
   #lines: number[] = [];
 
@@ -41,7 +41,7 @@ export class Coverage {
     return this.#first;
   }
 
-  /** Up to where anything is done, be there gaps before. */
+  /** Up to where anything is done, even if there are gaps before. */
   get end(): number {
     return this.#byEnd.keys().reduce((most, end) => Math.max(most, end), this.#first.end);
   }
@@ -51,12 +51,12 @@ export class Coverage {
     return this.#byStart.values().reduce((sum, { start, end }) => sum + end - start, this.#first.end);
   }
 
-  /** In how many pieces it is kept: what its memory grows with. */
+  /** The number of pieces that it keeps, with which its memory grows. */
   get pieces(): number {
     return this.#byStart.size + this.#starts.length;
   }
 
-  /** What is not done, up to `size`. */
+  /** The gaps, up to `size`. */
   gaps(size: number): { start: number; end: number }[] {
     const gaps: { start: number; end: number }[] = [];
     let at = this.#first.end;
@@ -84,7 +84,7 @@ export class Coverage {
     return this.#starts[low] === start ? this.#lines[low] : undefined;
   }
 
-  /** Puts a part to those behind a gap. One that is to be numbered keeps its begin; all else is merged with what it touches. */
+  /** Adds a part to those after a gap. One to be numbered keeps its start; all others are merged with their neighbours. */
   #insert(stretch: Stretch): void {
     const before = this.#byEnd.get(stretch.start);
     if (before !== undefined && !stretch.numbered) {

@@ -1,19 +1,19 @@
 import { BatchError } from "./errors.ts";
 import { type CsvParser, PAPA_PARSE } from "./worker_source.ts";
 
-/** What stands between the fields of a file. */
+/** The delimiter of a file. */
 export function delimiterOf(name: string): string {
   return /\.tsv(\.gz)?$/i.test(name) ? "\t" : ",";
 }
 
 /**
- * Loads what parses CSV.
+ * Loads the CSV parser.
  *
- * @throws {BatchError} If it cannot be loaded, as without a network, or where a frozen lock file does not have it.
+ * @throws {BatchError} If it cannot be loaded, as without a network, or with a frozen lock file that lacks it.
  */
 export async function loadCsvParser(): Promise<CsvParser> {
   try {
-    // Not written as an import, which Deno would follow even where nobody reads CSV.
+    // Not a plain import, which Deno would follow even if nobody reads CSV.
     const { default: papa } = await import(PAPA_PARSE) as { default: CsvParser };
     return papa;
   } catch (cause) {
@@ -26,14 +26,14 @@ export async function loadCsvParser(): Promise<CsvParser> {
 }
 
 /**
- * The names in the first row of a file, which may have its end.
+ * The names in the first row of a file, with or without its line end.
  *
  * @throws {BatchError} If they cannot name fields.
  */
 export async function readHeader(bytes: Uint8Array, { input, delimiter }: { input: string; delimiter: string }): Promise<string[]> {
   const refused = (why: string) => new BatchError(`Cannot run batch as the first row of '${input}' ${why}`);
   const row = new TextDecoder().decode(bytes).replace(/\r?\n$/, "");
-  // A record would not have the field that a task looks for.
+  // Records would lack the field that a task looks for.
   if (row.includes("\uFFFD")) throw refused("is not valid UTF-8, or has the character that stands for what was not");
   if (/\r(?!\n)/.test(row)) throw refused("has a carriage return without a newline: end rows in '\\n' or '\\r\\n'");
   const papa = await loadCsvParser();

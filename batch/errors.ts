@@ -1,6 +1,6 @@
 import { textOf } from "../pool/checks.ts";
 
-/** What is known about what a {@linkcode BatchError} tells. */
+/** Details of a {@linkcode BatchError}. */
 export interface BatchErrorDetails {
   /** Whether a batch with `resume` can go on from where this one ended. */
   resumable?: boolean | undefined;
@@ -9,7 +9,7 @@ export interface BatchErrorDetails {
 }
 
 /**
- * A batch that cannot be run, or cannot go on: its message says what to do. A record that fails is none of these.
+ * A batch cannot be run, or cannot go on: the message says what to do. A failed record is not such an error.
  *
  * @example A file that is not there
  * ```ts
@@ -29,7 +29,7 @@ export class BatchError extends Error {
    * Constructs a new error.
    *
    * @param message What is wrong, and what to do.
-   * @param details Whether the batch can be taken up again, and the error behind it.
+   * @param details Whether the batch can be resumed, and the error behind it.
    */
   constructor(message: string, { resumable = false, cause }: BatchErrorDetails = {}) {
     super(message, cause === undefined ? {} : { cause });
@@ -37,13 +37,13 @@ export class BatchError extends Error {
   }
 }
 
-/** The flag that allows to write. */
+/** The flag that permits writing. */
 export const WRITING = { flag: "--allow-write" };
 
 /**
  * Does something with a path.
  *
- * @throws {BatchError} What it throws, in words of ours.
+ * @throws {BatchError} What it throws, in our words.
  */
 export async function explained<T>(work: () => Promise<T>, what: string, details: { flag: string }): Promise<T> {
   try {
@@ -53,17 +53,17 @@ export async function explained<T>(work: () => Promise<T>, what: string, details
   }
 }
 
-/** What is said by whatever a stream fails with: its owner may give anything for a reason, or nothing. */
+/** The text of what a stream fails with: its owner may give any reason, or none. */
 export function reasonOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : thrown === undefined ? "no reason was given" : textOf(thrown);
 }
 
-/** What an error of the platform says about a path, in words of ours. */
+/** What an error of the platform means for a path, in our words. */
 export function explainPath(error: unknown, what: string, { flag }: { flag: string }): BatchError {
   const cannot = "Cannot run batch as ";
   if (error instanceof Deno.errors.NotFound) return new BatchError(`${cannot}there is no ${what}`, { cause: error });
   if (error instanceof Deno.errors.NotCapable) {
-    // As that of an open file, such as '/dev/stdin'.
+    // For example an open file, such as '/dev/stdin'.
     const needed = error.message.startsWith("Requires all access") ? "--allow-all" : flag;
     return new BatchError(`${cannot}it may not access the ${what}: run it with ${needed}`, { cause: error });
   }

@@ -5,13 +5,13 @@ import { goOnAt, keepMode, type LockedFile, openLocked, partialOf, renameForGood
 import { ifThere } from "./paths.ts";
 import { type ErrorEntry, errorText, readErrors } from "./record_errors.ts";
 
-/** The file of the records that failed, which no other batch can write to as long as it is open. */
+/** The file of failed records, to which no other batch can write as long as it is open. */
 export class ErrorsFile implements Disposable {
   length = 0;
   readonly path: string;
   #file: Deno.FsFile;
   #open = true;
-  /** Whether it was made, and nothing has been done with it. */
+  /** Whether it was newly made, and not used yet. */
   #unused: boolean;
 
   private constructor({ file, made }: LockedFile, path: string) {
@@ -42,7 +42,7 @@ export class ErrorsFile implements Disposable {
     }
   }
 
-  /** Goes on with it; what is behind `length` is cut off. */
+  /** Goes on with it; everything after `length` is cut off. */
   async goOn(length: number): Promise<void> {
     await goOnAt(this.#file, { path: this.path, length });
     this.length = length;
@@ -62,7 +62,7 @@ export class ErrorsFile implements Disposable {
   /** Completes it. */
   async finish(sources: readonly Source[], coverages: readonly Coverage[]): Promise<void> {
     if (this.length === 0) {
-      // While it is locked: once it is not, it may be somebody else's.
+      // While it is locked: after that it may belong to someone else.
       await ifThere(Deno.remove(this.path));
       return this.close();
     }
@@ -70,7 +70,7 @@ export class ErrorsFile implements Disposable {
     this.length = await completeErrors(this.path, { length: this.length, inputs: sources.map(({ name }) => name), coverages });
   }
 
-  /** Lets go of it as it is, or, if it is finished, does nothing. One that was made and never used is removed. */
+  /** Closes it as it is, or does nothing if it is finished. A new file that was never used is removed. */
   close(): void {
     if (!this.#open) return;
     this.#open = false;
@@ -87,13 +87,13 @@ export class ErrorsFile implements Disposable {
   }
 }
 
-/** What is known of an errors file when a batch is through: in the job log, it tells that file from others. */
+/** What the job log notes of an errors file when a batch is done, to tell it from others. */
 export async function errorsState(path: string): Promise<Pick<LogEntry, "errors" | "errorsSample">> {
   const { size = 0 } = await ifThere(Deno.stat(path)) ?? {};
   return size === 0 ? { errors: 0 } : { errors: size, errorsSample: await sampleOf(path, size) };
 }
 
-/** An errors file, the names of the inputs, and what of each is done. */
+/** An errors file, the names of the inputs, and how much of each is done. */
 export interface CompleteErrorsOptions {
   /** Bytes of the file. */
   length: number;
@@ -102,10 +102,10 @@ export interface CompleteErrorsOptions {
 }
 
 /**
- * Completes an errors file that nobody writes to: one that is empty is removed, and where lines could not be numbered before, they are now.
- * To do it twice is harmless.
+ * Completes an errors file that nobody writes to: an empty one is removed, and lines that could not be numbered before are now. Doing it
+ * twice is harmless.
  *
- * @returns How many bytes it has then.
+ * @returns How many bytes it then has.
  */
 export async function completeErrors(path: string, { length, inputs, coverages }: CompleteErrorsOptions): Promise<number> {
   if (length === 0) await ifThere(Deno.remove(path));

@@ -9,20 +9,20 @@ import type { SlowRecordReport } from "./progress.ts";
 import { errorLine, isRunAgain, parseMembers, readError } from "./record_errors.ts";
 import type { Consumer, DonePart } from "./run.ts";
 
-/** So many of the slowest records are told: as many as somebody looks at. */
+/** How many of the slowest records are reported: as many as anyone looks at. */
 const SLOWEST = 5;
 
-/** So much of what tasks were denied is told: tasks may be denied something else for each record. */
+/** How many denied permissions are reported: tasks may be denied a different one for each record. */
 export const MOST_DENIED = 20;
 
-/** Where the parts of a batch go that are done: the output, the errors file, the job log. */
+/** Where finished parts of a batch go: the output, the errors file, the job log. */
 export interface FilesOptions {
   sources: readonly Source[];
   coverages: readonly Coverage[];
   output: Output;
   errors: ErrorsFile | undefined;
   log: JobLog | undefined;
-  /** Rejects if what is done now may not be put down. */
+  /** Rejects if what is done now must not be recorded. */
   check?: (() => Promise<void>) | undefined;
   /** Aborts when the batch is stopped. */
   signal?: AbortSignal | undefined;
@@ -30,7 +30,7 @@ export interface FilesOptions {
   before: Totals;
 }
 
-/** Counts since the begin of the batch; times in milliseconds. */
+/** Counts since the beginning of the batch; times in milliseconds. */
 export interface Totals {
   records: number;
   failed: number;
@@ -38,35 +38,34 @@ export interface Totals {
   wall: number;
 }
 
-/** Puts down what is done. */
+/** Records what is done. */
 export class Files implements Consumer {
-  /** What records failed with. */
+  /** The errors of records. */
   readonly errors = new Kinds();
-  /** What tasks were denied, the first of it. */
+  /** The first permissions that tasks were denied. */
   readonly denied = new Set<string>();
-  /** Whether any record that failed can be run again. */
+  /** Whether any failed record can be run again. */
   retryable = false;
   /** How many bytes of the inputs were done without being run. */
   passed = 0;
-  /** The slowest records, those first that took longest. */
+  /** The slowest records, slowest first. */
   readonly slowest: SlowRecordReport[] = [];
   readonly totals: Totals;
-  /** How many records have failed that might have been halves, and were whole. */
+  /** How many failed records might have been halves, but were whole. */
   failedWhole = 0;
-  /** Inputs that ended with half of a record, and the byte at which that begins. */
+  /** Inputs that ended with half a record, and the byte at which it begins. */
   readonly left: [input: string, offset: number][] = [];
   #options: FilesOptions;
   #unsaved: LogEntry["done"] = [];
   #begins: [source: number, begin: StreamBegin][] = [];
   /**
-   * Whether anything could not be written. The files may then hold some of a part, or, as the system tells of a failure only once, less than is
-   * believed: the job log tells of them as they were at the last save.
+   * Whether something could not be written. The files may then contain some of a part, or, as the system reports a failure only once, less
+   * than assumed: the job log describes them as of the last save.
    */
   #broken = false;
   /**
-   * What may be half of a record, since its input ended without a newline: whoever stops a batch by Ctrl-C stops the writer of its stream
-   * too, and a file may be written to. It is kept back until it is known that nobody has, and that no more has come. Each input has one at
-   * the most.
+   * What may be half a record, since its input ended without a newline: Ctrl-C stops not only a batch but also the writer of its stream,
+   * and a file may still be written to. It is held back until it is known that neither happened. Each input has at most one.
    */
   #torn: DonePart[] = [];
   #begin = performance.now();
@@ -78,9 +77,9 @@ export class Files implements Consumer {
 
   take(part: DonePart): void | Promise<void> {
     const isDue = (source: number) => source < part.source;
-    // What may be half of a record is run again, and so is what comes behind it.
+    // A possible half record is run again, and so is what follows it.
     if (this.#options.signal?.aborted && this.#torn.some((torn) => isDue(torn.source) && this.#isOfStream(torn))) return;
-    // In the output they come before the records of the next input.
+    // They come before the records of the next input in the output.
     const before = this.#torn.length > 0 ? this.#takeTornOf(isDue) : undefined;
     if (part.torn) {
       this.#torn.push({ ...part, torn: false, output: part.output.slice() });
@@ -89,7 +88,7 @@ export class Files implements Consumer {
     return before === undefined ? this.#take(part) : before.then(() => this.#take(part));
   }
 
-  /** Takes what may be halves of records for whole ones. */
+  /** Takes possible half records as whole ones. */
   takeTorn(): void | Promise<void> {
     return this.#takeTornOf(() => true);
   }
@@ -102,7 +101,7 @@ export class Files implements Consumer {
     return taken;
   }
 
-  /** Takes a record without a line end, unless it turns out to be half of one: that is left to another batch, as is what came later. */
+  /** Takes a record without a line end, unless it turns out to be half of one: that is left to another batch, with what came later. */
   async #takeWhole(part: DonePart): Promise<void> {
     const source = this.#options.sources[part.source]!;
     if (await isHalf(source)) return void this.left.push([source.name, part.start]);
@@ -110,7 +109,7 @@ export class Files implements Consumer {
     await this.#take(part);
   }
 
-  /** Whether there is what may be half of a record if the batch is stopped. */
+  /** Whether there would be a possible half record if the batch were stopped now. */
   get isTorn(): boolean {
     return this.#torn.some((part) => this.#isOfStream(part));
   }
@@ -130,23 +129,23 @@ export class Files implements Consumer {
     }
   }
 
-  /** Puts down what of an input is done without being run. */
+  /** Records a stretch of an input that is done without being run. */
   pass(source: number, { start, end, lines }: Stretch): void {
     this.#options.coverages[source]!.add({ start, end, lines });
     if (this.#options.log !== undefined) this.#unsaved.push([source, start, end, lines]);
     this.passed += end - start;
   }
 
-  /** Puts down what a stream begins with. */
+  /** Records how a stream begins. */
   begin(source: number, begin: StreamBegin): void {
     this.#begins.push([source, begin]);
   }
 
-  /** Makes sure that what was taken lasts, unless something could not be written before. */
+  /** Makes what was taken durable, unless something could not be written before. */
   async save(finished = false): Promise<void> {
     const { output, errors, log, check } = this.#options;
     if (this.#broken) return;
-    // What goes to a stream is there for good, but more of it need not be.
+    // What went to a stream is final, but there need not be more of it.
     if (log === undefined) return await check?.();
     if (this.#unsaved.length === 0 && !finished) return;
     const done = merged(this.#unsaved);
@@ -164,7 +163,7 @@ export class Files implements Consumer {
         ...finished ? { ...errors && await errorsState(errors.path), stage: "finished" } : {},
       };
       if (!finished) {
-        // After all of it has been put down: what holds now has held for all of it.
+        // After everything has been recorded: what holds now has held for all of it.
         await check?.();
         await output.sync();
         await errors?.sync();
@@ -230,7 +229,7 @@ export class Files implements Consumer {
   }
 }
 
-/** The same parts, in order, as few as can be: only where lines have to be counted does one begin anew that touches the one before. */
+/** The same parts, in order, and as few as possible: adjacent ones are merged unless lines have to be counted. */
 function merged(parts: LogEntry["done"]): LogEntry["done"] {
   const all: LogEntry["done"] = [];
   for (const part of parts.toSorted((a, b) => a[0] - b[0] || a[1] - b[1])) {
@@ -244,7 +243,7 @@ function merged(parts: LogEntry["done"]): LogEntry["done"] {
   return all;
 }
 
-/** What it means that something cannot be written. */
+/** The error for something that cannot be written. */
 export function explainStorage(error: unknown): BatchError {
   if (error instanceof BatchError) return error;
   const message = reasonOf(error);
