@@ -6,42 +6,42 @@ import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
 import { firstRow, MARK, rowBegin, rowEnd } from "./rows.ts";
 
-/** What a batch reads: a path or a glob, `"-"` for the standard input, or a stream of bytes. */
+/** An input of a batch: a path or a glob, `"-"` for standard input, or a stream of bytes. */
 export type BatchInput = string | URL | ReadableStream<Uint8Array>;
 
 /** One input. */
 export interface Source {
-  /** What it is called in messages and in the errors file. */
+  /** Its name in messages and in the errors file. */
   name: string;
   /** Its absolute path; undefined for a stream. */
   path: string | undefined;
   /** How many bytes a plain file has; undefined if that is not known before it is read. */
   size: number | undefined;
-  /** Up to where lines have an end that workers read themselves. */
+  /** For inputs that workers read themselves, the end of the last line that has a line end. */
   whole?: number | undefined;
-  /** What a file was when it was looked at first; undefined of what is no file. */
+  /** What identified a file when it was first looked at; undefined for anything else. */
   seen: SeenFile | undefined;
-  /** Whether workers read it themselves, range by range; else it comes through this thread in blocks. */
+  /** Whether workers read it themselves, range by range; otherwise it comes through this thread in blocks. */
   ranges: boolean;
   /** Its bytes, uncompressed. */
   open(): Promise<ReadableStream<Uint8Array>>;
 }
 
-/** What a file is known again by. */
+/** What a file is recognised by. */
 export interface SeenFile {
   size: number;
-  /** The time of the last change, where the system tells. */
+  /** The time of the last change, if the system tells. */
   changed: string | null;
   /** The hash of samples. */
   sample: string;
 }
 
 /**
- * The inputs, with the files that are meant in place of globs, in the order of their names.
+ * Expands globs in the inputs to the files that they match, in the order of their names.
  *
- * @param own The identities of files that no glob means.
+ * @param own The identities of files that no glob matches.
  *
- * @throws {BatchError} If a glob means none.
+ * @throws {BatchError} If a glob matches none.
  */
 export async function expandInputs(inputs: readonly BatchInput[], own: ReadonlySet<string>): Promise<BatchInput[]> {
   const expanded: BatchInput[] = [];
@@ -53,7 +53,7 @@ export async function expandInputs(inputs: readonly BatchInput[], own: ReadonlyS
 }
 
 /**
- * What is known of inputs, in the order in which they are read.
+ * Looks at the inputs, in the order in which they are read.
  *
  * @throws {BatchError} If there is no such file.
  */
@@ -86,7 +86,7 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const found = isFile ? await read(async () => ({ compressed: await isCompressed(path), sample: await sampleOf(path, size) })) : undefined;
   const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample };
   const plain = found?.compressed === false;
-  // Where a row of CSV ends cannot be told from the middle of a file: a line may end within quotes.
+  // From the middle of a file the end of a CSV row cannot be told: a line may end within quotes.
   const ranges = plain && format !== "csv" && !await isOfSystem(path);
   return {
     name,
@@ -100,44 +100,44 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
   };
 }
 
-/** The folders whose files Deno opens for who may do everything alone, and so for no worker that may read its input alone. */
+/** The folders whose files Deno only opens with all permissions, and so not for a worker that may only read its input. */
 const OF_SYSTEM = /^\/(dev|proc|sys)\//;
 
-/** Where a file is. One that is named as an open one, as `/dev/stdin` is, has a path of its own, but for what is deleted by now, or is a pipe. */
+/** Where a file is. One named as an open file, such as `/dev/stdin`, has a real path, unless it has been deleted, or is a pipe. */
 async function pathOf(name: string): Promise<string> {
   const path = resolve(name);
   return OF_SYSTEM.test(path) ? await realPathOf(path) : path;
 }
 
-/** Whether a file is in such a folder, as what is in the memory at `/dev/shm`. */
+/** Whether a file is in such a folder, such as one at `/dev/shm`. */
 async function isOfSystem(path: string): Promise<boolean> {
   return OF_SYSTEM.test(await realPathOf(path));
 }
 
-/** Where a file is, behind all links; where the system does not tell that, as of some drives of Windows, its own path. */
+/** Where a file is, following all links; its own path if the system does not tell, as for some drives on Windows. */
 async function realPathOf(path: string): Promise<string> {
   return await Deno.realPath(path).catch(() => path);
 }
 
-/** With fewer inputs it makes no difference who opens them. */
+/** With fewer inputs it makes no difference which thread opens them. */
 const MANY = 1000;
 
 /**
- * When a worker opens a file, Deno looks through all that it may read: for each of those, this thread reads about so many bytes. With fewer,
- * workers take long to open files; with more, they wait for this thread.
+ * When a worker opens a file, Deno searches everything that the worker may read: in the time for each of those, this thread reads about
+ * this many bytes. With fewer, workers take long to open files; with more, they wait for this thread.
  */
 const BYTES_PER_INPUT = 64;
 
-/** The inputs, as they are to be read: small ones by this thread, if there are many. */
+/** Decides which thread reads which input: if there are many, this thread reads small ones. */
 export function readHere(sources: readonly Source[]): Source[] {
   const small = sources.length < MANY ? 0 : sources.length * BYTES_PER_INPUT;
   return sources.map((source) => source.ranges && source.size! < small ? { ...source, ranges: false } : source);
 }
 
-/** So much of a file is read at once by this thread. Less, and there are more calls; more only takes memory. */
+/** How much of a file this thread reads at once. Less, and there are more calls; more only takes memory. */
 const READ = 2 ** 16;
 
-/** Behind which byte of the first so many of a file the last newline is. */
+/** The position after the last newline within this many first bytes of a file. */
 async function endOfLines(path: string, size: number): Promise<number> {
   using file = await Deno.open(path);
   const bytes = new Uint8Array(READ);
@@ -153,8 +153,8 @@ async function endOfLines(path: string, size: number): Promise<number> {
 }
 
 /**
- * Whether what a file had at its end, behind its last newline, is known by now to have been half of a record: of one that is written to,
- * such as a log, the rest has come since.
+ * Whether what followed the last newline of a file is now known to have been half a record: in a file that is being written to, such as a
+ * log, the rest has come since.
  */
 export async function isHalf({ path, seen }: Source): Promise<boolean> {
   if (seen === undefined) return false;
@@ -164,12 +164,12 @@ export async function isHalf({ path, seen }: Source): Promise<boolean> {
     const next = new Uint8Array(1);
     return await file.read(next) !== null && next[0] !== 10 && next[0] !== 13;
   } catch {
-    // That it cannot be read any more is told at the end.
+    // If it can no longer be read, that is reported at the end.
     return false;
   }
 }
 
-/** So many bytes of a file, whatever is behind them by now: as workers read it. */
+/** Reads this many bytes of a file, as workers do, whatever follows them by now. */
 async function* beginningOf(path: string, size: number): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   using file = await Deno.open(path);
   for (let at = 0; at < size;) {
@@ -182,10 +182,10 @@ async function* beginningOf(path: string, size: number): AsyncGenerator<Uint8Arr
 }
 
 /**
- * Sees to it that all files are what they were when they were looked at first. One to which something was only appended, such as a log that is
- * written to, is that as well: what came later is not read.
+ * Checks that all files are what they were when they were first looked at. That holds for one to which something was only appended, such as
+ * a log in use: what came later is not read.
  *
- * @throws {BatchError} If one is not.
+ * @throws {BatchError} If one has changed.
  */
 export async function refuseChangedInputs(sources: readonly Source[]): Promise<void> {
   for (const { name, path, seen } of sources) {
@@ -239,19 +239,19 @@ async function uncompressed(stream: ReadableStream<Uint8Array>): Promise<Readabl
   const gunzip = createGunzip();
   const source = Readable.fromWeb(whole as Parameters<typeof Readable.fromWeb>[0]);
   source.on("error", (error) => gunzip.destroy(error));
-  // Where it is not read to its end, the file is to be closed all the same.
+  // Even if it is not read to its end, the file must be closed.
   gunzip.on("close", () => source.destroy());
   return Readable.toWeb(source.pipe(gunzip)) as unknown as ReadableStream<Uint8Array>;
 }
 
 /**
- * What a stream gives next; undefined at its end.
+ * Reads the next chunk of a stream; undefined at its end.
  *
- * @throws {TypeError} If that is no Uint8Array: of text, of numbers, or of larger numbers, other bytes would be read than were meant.
+ * @throws {TypeError} If that is not a Uint8Array: text, numbers or larger typed arrays would be read as other bytes than intended.
  */
 async function nextBytes(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<Uint8Array | undefined> {
   const { value, done } = await reader.read();
-  // Be it of another realm, as of `node:vm`.
+  // It may come from another realm, as from `node:vm`.
   if (done || isUint8Array(value)) return value;
   const error = new TypeError(`it has to give each part as a Uint8Array, and gave ${show(value)}`);
   reader.cancel(error).catch(() => {});
@@ -260,7 +260,7 @@ async function nextBytes(reader: ReadableStreamDefaultReader<Uint8Array>): Promi
 
 const GLOB_CHARACTERS = /[*?[\]{}]/;
 
-/** The files that a path or a glob means. */
+/** The files that a path or a glob matches. */
 async function expand(input: string | URL, own: ReadonlySet<string>): Promise<string[]> {
   if (input instanceof URL || input.startsWith("file:")) return [resolve(input)];
   if (!GLOB_CHARACTERS.test(input) || await exists(input)) return [input];
@@ -315,12 +315,12 @@ async function exists(path: string): Promise<boolean> {
 }
 
 /**
- * So much of a file is read at its begin, middle and end to know it again. Less, and a change is missed more easily; more takes longer with
+ * How much of a file is read at its start, middle and end to recognise it. Less, and a change is missed more easily; more takes longer with
  * many files.
  */
 const SAMPLE = 2 ** 16;
 
-/** The hash of samples of so many bytes of a file. */
+/** The hash of samples of the first `size` bytes of a file. */
 export async function sampleOf(path: string, size: number): Promise<string> {
   using file = await Deno.open(path);
   const samples = new Uint8Array(3 * SAMPLE);
@@ -339,19 +339,19 @@ export async function hashOf(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
 
 /** A block of whole records. */
 export interface Block {
-  /** Which byte of the input it begins with. */
+  /** The byte of the input at which it begins. */
   offset: number;
   bytes: Uint8Array<ArrayBuffer>;
   /**
-   * Whether it is what a stream or a plain file has at its end behind its last newline: a whole record, or half of one whose writer was
-   * stopped, or is not through with it.
+   * Whether it is what follows the last newline of a stream or a plain file: a whole record, or half of one whose writer was stopped, or
+   * has not finished it.
    */
   torn: boolean;
 }
 
 /**
- * Cuts an input into blocks of at least so many bytes that end where a record ends. What a stream or a plain file has behind its last
- * newline is one by itself, unless all before that is less than `least`.
+ * Cuts an input into blocks of at least this many bytes that end where a record ends. What follows the last newline of a stream or a plain
+ * file is a block by itself, unless everything before it is less than `least`.
  *
  * @param options How: `csv` is what stands between fields, undefined where a line is a record; `least` is how much the first block has to
  * have, if there is so much. That of CSV has the first row, too, be it behind many blank lines.
@@ -363,11 +363,11 @@ export async function* blocksOf(
   let parts: Uint8Array[] = [];
   let length = 0;
   let offset = 0;
-  /** Up to where of what is there records are whole, and where in a row of CSV that ends which is there. */
+  /** Up to where records are whole in what is there, and where within a CSV row the rest ends. */
   let whole = 0;
   const scan = rowBegin();
   const delimiter = csv?.charCodeAt(0);
-  /** How much of a byte order mark has been passed: behind that, the first row begins. */
+  /** How much of a byte order mark has been passed: the first row begins after it. */
   let marked = 0;
 
   function take(count: number, torn = false): Block {
@@ -405,7 +405,7 @@ export async function* blocksOf(
   if (length > 0 && !enough.aborted) yield take(length, mayBeTorn);
 }
 
-/** All of them, one behind the other. */
+/** Concatenates all of them. */
 export function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   const all = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
   let at = 0;
@@ -416,11 +416,11 @@ export function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return all;
 }
 
-/** The bytes of an input, until there are enough, or it is refused: a stream is then cancelled, even one that is waited for. */
+/** The bytes of an input, until there are enough, or it is refused: then a stream is cancelled, even during a pending read. */
 async function* until(enough: AbortSignal, source: Source): AsyncGenerator<Uint8Array> {
   if (enough.aborted) return;
   const reader = (await source.open()).getReader();
-  // A stream that fails while it is cancelled is of no interest any more.
+  // If a stream fails while it is cancelled, nobody cares any more.
   const cancel = () => void reader.cancel().catch(() => {});
   enough.addEventListener("abort", cancel, { once: true });
   if (enough.aborted) cancel();

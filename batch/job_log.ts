@@ -1,7 +1,7 @@
 /**
- * The job log beside an output: what of the input is done, and how long the output and the errors file were when it was. It vouches for
- * nothing that is not on the disk: the output is written out first, then the line that speaks of it. A line that is torn at the end counts as
- * never written.
+ * The job log beside an output: how much of the input is done, and how long the output and the errors file were at that moment. It only
+ * vouches for what is on disk: the output is flushed first, then the line that describes it is written. A torn last line counts as never
+ * written.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { count, listed } from "../report/figures.ts";
 import { Coverage } from "./coverage.ts";
 import { goOnAt, openLocked, type OutputState } from "./output.ts";
 
-/** What a log begins with: what has to be the same for a batch to be taken up again. */
+/** What a log begins with: what must be the same for a batch to be resumed. */
 export interface Fingerprint {
   version: 1;
   /** Each input: its path, size, time of the last change and the hash of samples. */
@@ -22,53 +22,53 @@ export interface Fingerprint {
   errors?: string;
 }
 
-/** What a stream began with: of what is done of it, this alone can be known again. */
+/** How a stream began: the only part of it by which it can be recognised. */
 export interface StreamBegin {
   length: number;
   hash: string;
 }
 
-/** What happened up to a moment. Counts are since the begin of the batch. */
+/** The state at a moment. Counts are since the beginning of the batch. */
 export interface LogEntry {
   /** What was done since the last entry: input, first byte, end, lines; and 1 if errors in it wait for the number of lines before it. */
   done: [input: number, start: number, end: number, lines: number, numbered?: 1][];
-  /** Of a batch that is through, the length is that of the complete file. */
+  /** When a batch is done, the length is that of the complete file. */
   output: OutputState;
   /** Bytes of the errors file. */
   errors: number;
-  /** The hash of samples of it, when a batch is through that has one; logs of earlier versions do not tell. */
+  /** The hash of its samples, when a batch with one is done; logs of earlier versions do not have it. */
   errorsSample?: string;
   records: number;
   failed: number;
   /** Milliseconds. */
   busy: number;
   wall: number;
-  /** What streams began with that were read for the first time since the last entry. */
+  /** How streams began that were first read since the last entry. */
   begins?: [input: number, begin: StreamBegin][];
-  /** `"finished"` when the batch is through; `"merging"` when what replaces its files is complete and has only to be renamed. */
+  /** `"finished"` when the batch is done; `"merging"` when the replacements of its files are complete and only have to be renamed. */
   stage?: "finished" | "merging";
 }
 
-/** A log as it was found. */
+/** The content of a log. */
 export interface FoundLog {
   fingerprint: Fingerprint;
-  /** What of each input is done. */
+  /** How much of each input is done. */
   coverages: Coverage[];
-  /** What streams began with, by input. */
+  /** How streams began, by input. */
   begins: Map<number, StreamBegin>;
   /** Undefined if nothing has been done yet. */
   last: LogEntry | undefined;
-  /** Bytes of the file that can be relied on. */
+  /** How many bytes of the file are intact. */
   length: number;
 }
 
-/** Every log begins with this, but for one that was torn there. */
+/** Every log begins with this, unless it was torn there. */
 const HEAD = '{"version":1,"inputs":[';
 
-/** So many bytes of a log are read at once: more take memory, fewer take longer. */
+/** How many bytes of a log are read at once: more take memory, fewer take longer. */
 const BLOCK = 2 ** 18;
 
-/** Reads a log, however long it is; undefined if none has been begun. */
+/** Reads a log of any length; undefined if none has been begun. */
 async function readLog(file: Deno.FsFile): Promise<FoundLog | undefined> {
   if (!beginsAsLog(await headOf(file))) return undefined;
   let found: FoundLog | undefined;
@@ -90,7 +90,7 @@ async function readLog(file: Deno.FsFile): Promise<FoundLog | undefined> {
   return found;
 }
 
-/** The first bytes, one each character; what is read next begins with them, too. */
+/** The first bytes, as one character each; the next read starts with them again. */
 async function headOf(file: Deno.FsFile): Promise<string> {
   await file.seek(0, Deno.SeekMode.Start);
   const bytes = new Uint8Array(HEAD.length);
@@ -103,7 +103,7 @@ function beginsAsLog(head: string): boolean {
   return HEAD.startsWith(head);
 }
 
-/** The lines of a file that have an end, each with the byte of the file behind it; of no use any more when the next is asked for. */
+/** The complete lines of a file, each with the position after it; a line is only valid until the next is read. */
 async function* wholeLines(file: Deno.FsFile): AsyncGenerator<{ line: Uint8Array; end: number }, void> {
   let block = new Uint8Array(BLOCK);
   let filled = 0;
@@ -134,9 +134,9 @@ function parse(line: Uint8Array): unknown {
   }
 }
 
-/** The log of a batch, which nobody else can open as long as it is open: whoever looks before he writes finds what is still there then. */
+/** The log of a batch, which nobody else can open as long as it is open: so what is checked before writing still holds when writing. */
 export class JobLog implements Disposable {
-  /** Whether it was told of anything since it was opened. */
+  /** Whether anything was logged since it was opened. */
   told = false;
   #file: Deno.FsFile;
   #path: string;
@@ -150,7 +150,7 @@ export class JobLog implements Disposable {
   }
 
   /**
-   * Opens a log, with what is in it. Where there is none, there is an empty one then, until it is closed.
+   * Opens a log, keeping its content. If there is none, an empty one is made, which is removed when it is closed unused.
    *
    * @throws {BatchError} If another batch has it open.
    */
@@ -159,12 +159,12 @@ export class JobLog implements Disposable {
     return new JobLog(file, path, made);
   }
 
-  /** What is in it; undefined if nothing has been begun. */
+  /** Its content; undefined if nothing has been begun. */
   async read(): Promise<FoundLog | undefined> {
     return await readLog(this.#file);
   }
 
-  /** Whether something else than a log is in its place: to begin a log there would destroy it. */
+  /** Whether the file is something other than a log, which beginning a log would destroy. */
   async isForeign(): Promise<boolean> {
     return !beginsAsLog(await headOf(this.#file));
   }
@@ -175,7 +175,7 @@ export class JobLog implements Disposable {
     await this.#append(fingerprint);
   }
 
-  /** Goes on with it; what is behind `length` is cut off. */
+  /** Goes on with it; everything after `length` is cut off. */
   async goOn(length: number): Promise<void> {
     await goOnAt(this.#file, { path: this.#path, length });
   }
@@ -185,7 +185,7 @@ export class JobLog implements Disposable {
     await this.#append(entry);
   }
 
-  /** Lets go of it. One that was made and never begun is removed. */
+  /** Closes it. A new log that was never begun is removed. */
   close(): void {
     try {
       if (this.#made && this.#file.statSync().size === 0) Deno.removeSync(this.#path);
@@ -206,10 +206,10 @@ export class JobLog implements Disposable {
   }
 }
 
-/** So many inputs are named that have changed: more, and nobody finds in what way. */
+/** How many changed inputs are named: more, and nobody finds out how they changed. */
 const MOST_NAMED = 3;
 
-/** What of a batch has changed since a log was begun, in words; nothing if it can go on. */
+/** Says in words how a batch has changed since a log was begun; empty if it can go on. */
 export function differences(before: Fingerprint, now: Fingerprint): string[] {
   const found = differentInputs(before.inputs, now.inputs);
   const { task, options } = before;
@@ -248,7 +248,7 @@ function differentPaths(paths: string[], now: string[]): string {
     ...gone.length > 0 ? [`without ${named(gone)}`] : [],
     ...come.length > 0 ? [`with ${named(come)}`] : [],
   ];
-  // One that is named twice is read twice.
+  // An input that is named twice is read twice.
   const same = paths.length === now.length ? "in another order" : "some of them named more or less often";
   return `the input was ${count(paths.length)} files and is ${count(now.length)}, ${how.join(" and ") || same}`;
 }

@@ -3,13 +3,13 @@ import { BatchError } from "./errors.ts";
 import { joined } from "./inputs.ts";
 import { basename, dirname, ifThere } from "./paths.ts";
 
-/** How far an output has been written: what is needed to go on from there. */
+/** How far an output has been written, as needed to go on from there. */
 export interface OutputState {
   /** Bytes in the file. */
   length: number;
-  /** Bytes of results: the same but for an output that is compressed. */
+  /** Bytes of results: the same unless the output is compressed. */
   position: number;
-  /** The checksum of the results; 0 but for an output that is compressed. */
+  /** The checksum of the results; 0 unless the output is compressed. */
   crc: number;
 }
 
@@ -17,11 +17,11 @@ export interface OutputState {
 export interface Output {
   /** How many bytes of results there are. */
   readonly position: number;
-  /** What is in the file, once all is there that was written. */
+  /** The state of the file once everything written is in it. */
   readonly state: OutputState;
-  /** Appends; whoever writes again before a promise is through does so at his own risk. */
+  /** Appends. If this returns a promise, it must settle before the next call. */
   write(bytes: Uint8Array): void | Promise<void>;
-  /** Everything that was written so far is where a power cut does not lose it, once this resolves. */
+  /** Makes everything that was written so far survive a power cut, once this resolves. */
   sync(): Promise<void>;
   /**
    * Completes the output, under its final name.
@@ -29,14 +29,14 @@ export interface Output {
    * @param beforeRename Called when all of it is on the disk.
    */
   finish(beforeRename?: () => Promise<void>): Promise<void>;
-  /** Lets go of it as it is, or, if it is finished, does nothing. A stream is closed, or is aborted if something has failed. */
+  /** Closes it as it is, or does nothing if it is finished. A stream is closed, or aborted if something has failed. */
   close(failure?: { error: unknown }): Promise<void>;
 }
 
 /** Nothing written yet. */
 export const NOTHING_WRITTEN: OutputState = { length: 0, position: 0, crc: 0 };
 
-/** Opens the file in which an output grows; what is behind `state` is cut off. It gets its final name when it is finished. */
+/** Opens the file in which an output grows; everything after `state` is cut off. It gets its final name when it is finished. */
 export async function openOutput(path: string, { partial, state }: { partial: string; state: OutputState }): Promise<Output> {
   const file = await openAt(partial, state.length);
   try {
@@ -54,7 +54,7 @@ export function isCompressed(path: string): boolean {
   return /\.gz$/i.test(path);
 }
 
-/** A file that nobody else can open so as long as it is open. */
+/** A file opened exclusively. */
 export interface LockedFile {
   file: Deno.FsFile;
   /** Whether there was none before. */
@@ -62,11 +62,11 @@ export interface LockedFile {
 }
 
 /**
- * Opens a file for one alone, with what is in it. Where there is none, there is an empty one then.
+ * Opens a file exclusively, keeping its content. If there is none, an empty one is made.
  *
- * @param what What it is to whoever else has it open.
+ * @param what What to call it in the error if someone else has it open.
  *
- * @throws {BatchError} If somebody has.
+ * @throws {BatchError} If someone else has.
  */
 export async function openLocked(path: string, what: string): Promise<LockedFile> {
   for (;;) {
@@ -76,7 +76,7 @@ export async function openLocked(path: string, what: string): Promise<LockedFile
       if (!await file.tryLock(true)) {
         throw new BatchError(`Cannot run batch as another one writes to the same ${what} '${path}' is locked`);
       }
-      // Whoever held it until now may have removed it: what is locked then is no file any more that others find.
+      // Its last holder may have removed it: then the locked file is one that others no longer find.
       const [locked, there] = [await file.stat(), await ifThere(Deno.stat(path))];
       if (there !== undefined && locked.ino === there.ino && locked.dev === there.dev) return { file, made };
     } catch (error) {
@@ -87,7 +87,7 @@ export async function openLocked(path: string, what: string): Promise<LockedFile
   }
 }
 
-/** Opens a file to go on behind so many bytes of it. */
+/** Opens a file to go on after this many bytes. */
 async function openAt(path: string, length: number): Promise<Deno.FsFile> {
   const file = await Deno.open(path, { write: true, create: true });
   try {
@@ -100,9 +100,9 @@ async function openAt(path: string, length: number): Promise<Deno.FsFile> {
 }
 
 /**
- * Cuts off what of a file is behind `length`, and goes on there.
+ * Cuts a file off after `length`, and goes on there.
  *
- * @throws {BatchError} If it is shorter: zeros would stand for what is not there.
+ * @throws {BatchError} If it is shorter: what is missing would become zeros.
  */
 export async function goOnAt(file: Deno.FsFile, { path, length }: { path: string; length: number }): Promise<void> {
   const { size } = await file.stat();
@@ -111,17 +111,17 @@ export async function goOnAt(file: Deno.FsFile, { path, length }: { path: string
   await file.seek(length, Deno.SeekMode.Start);
 }
 
-/** Gives a file the permissions of the one that it is to replace, before there is anything in it to be read. */
+/** Gives a file the permissions of the one that it will replace, before it has any content. */
 export async function keepMode(path: string, partial: string): Promise<void> {
   const [{ mode = null } = {}, { mode: own = null } = {}] = [await ifThere(Deno.stat(path)), await ifThere(Deno.stat(partial))];
   if (mode === null || own === null) return;
-  // Windows has none. Whoever goes on with it has to be able to write to it.
+  // Windows has none. The owner must stay able to write, to go on with it.
   const wanted = (mode & 0o7777) | 0o200;
   if (wanted === (own & 0o7777)) return;
   try {
     await Deno.chmod(partial, wanted);
   } catch (error) {
-    // It is for the owner alone to do that, and not every file system has permissions.
+    // Only the owner may do that, and not every file system has permissions.
     if (!(error instanceof Deno.errors.PermissionDenied || error instanceof Deno.errors.NotSupported)) throw error;
   }
 }
@@ -171,27 +171,26 @@ class FileOutput implements Output {
 /** Smaller parts are compressed less well; larger ones hold up the calling thread for longer. */
 const PART = 2 ** 18;
 
-/** A member of a gzip file begins with this: no name, no time, an unknown system. */
+/** The header of a gzip member: no name, no time, unknown system. */
 const GZIP_HEADER = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
 
-/** How many bytes end it. */
+/** The size of its trailer. */
 const GZIP_END = 10;
 
-/** How many bytes a file has once it is finished that had so many when all results were in it. */
+/** The size of the finished file, given its size when all results were in it. */
 export function finishedLength(path: string, length: number): number {
   if (!isCompressed(path)) return length;
   return (length === 0 ? GZIP_HEADER.length : length) + GZIP_END;
 }
 
 /**
- * One gzip member, each part of which is compressed on its own and ends at a byte, as pigz does it: so the file can be cut off behind any
- * part, and taken up again. A CompressionStream cannot be, and to begin another member instead would make a file that a DecompressionStream
- * refuses.
+ * One gzip member whose parts are compressed separately and end at byte boundaries, as pigz does it: so the file can be cut off after any
+ * part and continued. A CompressionStream cannot do that, and a DecompressionStream refuses a file with several members.
  */
 class GzipOutput implements Output {
   #file: FileOutput;
   #crc: number;
-  /** Without what waits to be compressed. */
+  /** Without results that wait to be compressed. */
   #position: number;
   #parts: Uint8Array[] = [];
   #size = 0;
@@ -250,14 +249,14 @@ class GzipOutput implements Output {
   }
 }
 
-/** An output that nothing can be cut off of. */
+/** An output from which nothing can be cut off. */
 export class StreamOutput implements Output {
   state: OutputState = NOTHING_WRITTEN;
   #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
   #end: "close" | "leave" | "left";
   #writing = 0;
 
-  /** @param end Whether the stream is closed when the batch is through. */
+  /** @param end Whether the stream is closed when the batch is done. */
   constructor(stream: WritableStream<Uint8Array<ArrayBuffer>>, end: "close" | "leave") {
     this.#writer = stream.getWriter();
     this.#end = end;
@@ -269,7 +268,7 @@ export class StreamOutput implements Output {
 
   async write(bytes: Uint8Array): Promise<void> {
     this.#writing++;
-    // Shared memory is none that streams take.
+    // Streams do not take shared memory.
     await this.#writer.write(bytes.slice());
     this.#writing--;
     const length = this.state.length + bytes.length;
@@ -289,7 +288,7 @@ export class StreamOutput implements Output {
   async close(failure?: { error: unknown }): Promise<void> {
     if (this.#end === "close") {
       const why = failure ?? (this.#writing > 0 ? { error: new Error("The batch was stopped while a result was written") } : undefined);
-      // Whoever does not read any more does not hear of it either; and an abort waits for what is being written, which may be for ever.
+      // A reader that has stopped does not hear of it anyway; and an abort waits for the current write, possibly forever.
       if (why === undefined) await this.#writer.close().catch(() => {});
       else this.#writer.abort(why.error).catch(() => {});
     }
@@ -298,14 +297,14 @@ export class StreamOutput implements Output {
   }
 }
 
-/** Renames a file: what comes next may rely on that after a power cut, where the system can write out the folder. */
+/** Renames a file, durably if the system can flush the folder. */
 export async function renameForGood(from: string, to: string): Promise<void> {
   await Deno.rename(from, to);
   try {
     using folder = await Deno.open(dirname(to));
     await folder.sync();
   } catch {
-    // Windows cannot, and who may not read the folder cannot either: the rename is then as safe as the system makes it.
+    // Windows cannot, nor can anyone without read permission for the folder: the rename is then as safe as the system makes it.
   }
 }
 
