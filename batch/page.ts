@@ -10,7 +10,7 @@ import type { BatchSummary, SlowRecordReport } from "./progress.ts";
 import { bins, type Times } from "./times.ts";
 
 /**
- * Sees to it that the report can be written, before anything is run whose outcome is to be in it. Nothing is changed by that.
+ * Checks that the report can be written, before anything is run. This changes nothing.
  *
  * @throws {BatchError} If it cannot.
  */
@@ -25,15 +25,15 @@ export function checkReport({ report }: ResolvedBatch): void {
   }
 }
 
-/** What a report is made of. */
+/** The data of a report. */
 export interface Reported {
   summary: BatchSummary;
-  /** What the records took. */
+  /** How long the records took. */
   times: Times;
   errors: ErrorKind[];
-  /** How many records were run: those of the summary, and those whose results could not be kept. */
+  /** How many records were run, including those whose results could not be kept. */
   run: number;
-  /** Why the batch could not go on; undefined if it could. */
+  /** Why the batch could not go on, if it could not. */
   failure?: unknown;
 }
 
@@ -98,7 +98,7 @@ export function placeOf({ line, lastLine, offset }: SlowRecordReport): string {
   return line === undefined ? `byte ${offset}` : line === lastLine ? `line ${line}` : `one of lines ${line} to ${lastLine}`;
 }
 
-/** From where on inputs are left to another batch. */
+/** From where inputs are left to another batch. */
 export function leftOf({ left }: BatchSummary): string {
   return listed(left.map(([input, offset]) => `${input} from byte ${offset} on`), 5);
 }
@@ -130,7 +130,7 @@ function notesOf({ options: { mode, limit } }: Plan, { summary, run, failure }: 
       `Left to another batch, as more has come of the record there: ${leftOf(summary)}. It is in the charts, and its result was not kept.`,
     );
   }
-  // One of each input that is left has been run.
+  // One record of each such input has been run.
   const more = run - recordsOfRun - summary.left.length;
   if (mode !== "retry-failed" && more > 0) {
     notes.push(

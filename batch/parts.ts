@@ -6,27 +6,27 @@ import type { InputFormat } from "./range_runner.ts";
 import { firstRow, rowBegin, rowEnd } from "./rows.ts";
 import type { Part } from "./run.ts";
 
-/** How an input is divided. */
+/** How inputs are divided. */
 export interface DivideOptions {
   format: InputFormat;
-  /** What stands between the fields of CSV. */
+  /** The delimiter of CSV. */
   delimiter: string;
-  /** How many bytes the next part is to have, of so many that are left. */
+  /** How many bytes the next part should have, given how many are left. */
   chunk(left: number): number;
-  /** How many bytes of what is no plain file, or is CSV, are to be there before any of it is handed out. */
+  /** How many bytes of CSV, or of anything but a plain file, must be there before some are handed out. */
   block(): number;
   /** The fields of the first row of CSV. */
   fields(row: Uint8Array, source: Source): Promise<string[]>;
-  /** Is told what of an input is done without being run: the first row of CSV. */
+  /** Called for a stretch of an input that is done without being run: the first row of CSV. */
   passed(source: number, stretch: Stretch): void;
-  /** What streams began with that are read once more, and who is told of others. */
+  /** How streams that are read once more began, and what is called for others. */
   begins: ReadonlyMap<number, StreamBegin>;
   begun(source: number, begin: StreamBegin): void;
-  /** Aborts when nothing more is wanted: a stream is cancelled then. */
+  /** Aborts when nothing more is wanted: then a stream is cancelled. */
   enough: AbortSignal;
 }
 
-/** The parts of the inputs that are not done yet, one after the other. */
+/** Yields the parts of the inputs that are not done yet. */
 export async function* divide(sources: readonly Source[], coverages: readonly Coverage[], options: DivideOptions): AsyncGenerator<Part> {
   let index = 0;
   const behind = bytesBehind(sources);
@@ -44,14 +44,14 @@ export async function* divide(sources: readonly Source[], coverages: readonly Co
 }
 
 /**
- * So much of the begin of a stream is looked at to know it again: it is waited for before anything of the stream is handed out, when that
- * is given once more.
+ * How many first bytes of a stream are used to recognise it: if a stream is given once more, they are awaited before anything of it is
+ * handed out.
  */
 const BEGIN = 2 ** 16;
 
 type Divided = Omit<Part, "source" | "index">;
 
-/** How many bytes come behind each input; infinitely many if that is not known. */
+/** How many bytes follow each input; Infinity if that is not known. */
 function bytesBehind(sources: readonly Source[]): number[] {
   const behind: number[] = [];
   for (let i = sources.length - 1, bytes = 0; i >= 0; i--) {
@@ -74,20 +74,20 @@ function* ranges({ name, path, size, whole = size }: Source, coverage: Coverage,
 
 interface BlocksOptions extends Omit<DivideOptions, "passed" | "begun"> {
   passed(stretch: Stretch): void;
-  /** What it began with before; undefined if that is not known. */
+  /** How it began before; undefined if that is not known. */
   begin: StreamBegin | undefined;
   begun(begin: StreamBegin): void;
 }
 
 async function* blocks(source: Source, coverage: Coverage, options: BlocksOptions): AsyncGenerator<Divided> {
   const { format, delimiter, chunk, block: size, fields, passed, begin, begun, enough } = options;
-  // A file that is done is not opened again.
+  // A finished file is not opened again.
   if (source.size !== undefined && coverage.gaps(source.size).length === 0) return;
   const csv = format === "csv" ? delimiter : undefined;
   let header: string[] | undefined;
   let gaps: ReturnType<Coverage["gaps"]> | undefined;
   let length = 0;
-  // What it began with has to be in the first block.
+  // The bytes by which it is recognised must be in the first block.
   const least = begin?.length ?? 0;
   for await (
     let block of named(source, () => blocksOf(source, { csv, size, least, enough }))
@@ -101,7 +101,7 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
       }
     }
     length = block.offset + block.bytes.length;
-    // All that there is of it: refused below.
+    // It ends here: refused below.
     if (length < least) break;
     if (csv !== undefined && header === undefined) {
       const { begin: first, end } = firstRow(block.bytes, csv);
@@ -110,14 +110,14 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
       if (coverage.first.end < end) passed({ start: 0, end, lines });
       block = { ...block, offset: end, bytes: block.bytes.slice(end) };
     }
-    // Of a stream it is not known where it ends.
+    // The end of a stream is not known.
     gaps ??= coverage.gaps(Infinity);
     for (const gap of gaps) {
       const from = Math.max(gap.start, block.offset);
       const to = Math.min(gap.end, length);
       if (from >= to) continue;
       const [start, stop] = csv === undefined ? [lineBegin(block, from), lineBegin(block, to)] : [from, to];
-      // Of a file, workers may have done what they read themselves: the lines that begin in a range, be it within a line that it ends.
+      // In a file, workers may have done ranges that they read themselves: the lines that begin in a range, which may end within a line.
       if (source.size === undefined && start > from) {
         throw notTheSame(source, `has no line that begins at byte ${from}, up to which it is done`);
       }
@@ -128,7 +128,7 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
       const bytes = block.bytes.subarray(0, stop - block.offset);
       for (let at = start, end = stop; at < stop; at = end) {
         const wanted = chunk(Infinity);
-        // One that is not much longer is not worth looking for where a record ends.
+        // If it is not much longer, searching for the end of a record is not worth it.
         const whole = block.torn || stop - at < 2 * wanted;
         end = whole ? stop : block.offset + recordsEnd(bytes, at - block.offset, { least: wanted, csv });
         const piece = { input: source.name, bytes: bytes.slice(at - block.offset, end - block.offset), offset: at, end, header };
@@ -136,17 +136,17 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
       }
     }
   }
-  // What is done of it would be taken for what there is of this one.
+  // The finished part of the earlier one would be taken for part of this one.
   const before = Math.max(coverage.end, least);
   if (length < before && !enough.aborted) throw notTheSame(source, `ends at byte ${length}, and ${before} bytes of it were there before`);
 }
 
-/** Where the first line begins, from a byte of a block on, or the block ends. */
+/** Where the first line from a byte of a block on begins, or the block ends. */
 function lineBegin({ offset, bytes }: Block, from: number): number {
   return from === offset ? from : offset + (bytes.indexOf(10, from - offset - 1) + 1 || bytes.length);
 }
 
-/** Where the records end that begin here and have so many bytes at the least. */
+/** The end of records that begin here and have at least this many bytes. */
 function recordsEnd(bytes: Uint8Array, begin: number, { least, csv }: { least: number; csv: string | undefined }): number {
   let end = begin;
   if (csv === undefined) end = bytes.indexOf(10, begin + least - 1) + 1;
@@ -158,7 +158,7 @@ function notTheSame({ name }: Source, how: string): BatchError {
   return new BatchError(`Cannot go on as the input '${name}' ${how}: give it once more from its begin`, { resumable: true });
 }
 
-/** An error of a stream tells whose it is. */
+/** Makes an error of a stream say which input failed. */
 async function* named({ name }: Source, blocks: () => AsyncGenerator<Block>): AsyncGenerator<Block> {
   try {
     yield* blocks();

@@ -10,13 +10,13 @@ import { explainPool, type Formats, poolOptions, type PreparedTask } from "./pre
 import type { BatchSummary } from "./progress.ts";
 import { explainLoading } from "./run.ts";
 
-/** What is known of a batch before it begins. */
+/** Everything known of a batch before it begins. */
 export interface Plan {
   options: ResolvedBatch;
   formats: Formats;
   task: PreparedTask;
   sources: Source[];
-  /** Gathers what a report shows; undefined if there is to be none. */
+  /** Gathers what a report shows; undefined without a report. */
   recorder: BatchRecorder | undefined;
 }
 
@@ -30,16 +30,16 @@ export interface Paths {
   name: string;
 }
 
-/** What the folder is called that has the output, and the job log beside it. */
+/** The name of the folder with the output and the job log, for messages. */
 export function folderOf({ name }: Paths): string {
   return `folder of the output '${name}'`;
 }
 
 /**
- * The options with the files that output and errors file are, where links are given: what grows beside a file has to be in the same folder,
- * and a link is not to be replaced by a file.
+ * Replaces links given as output and errors file by the files to which they lead: what grows beside a file must be in the same folder, and
+ * a link must not be replaced by a file.
  *
- * @throws {BatchError} If there is something else than a file in the place of one: a folder, a device, a pipe.
+ * @throws {BatchError} If one is not a file but a folder, a device or a pipe.
  */
 export async function followLinks(options: ResolvedBatch): Promise<ResolvedBatch> {
   const output = isPath(options.output) ? await fileOf("output", options.output) : options.output;
@@ -48,7 +48,7 @@ export async function followLinks(options: ResolvedBatch): Promise<ResolvedBatch
     ...options,
     output,
     errors: errors === undefined ? undefined : await fileOf("errors file", errors),
-    // A task may go to another folder, and the whole program with it.
+    // A task may change the current folder of the whole program.
     report: options.report && resolve(options.report),
   };
 }
@@ -64,7 +64,7 @@ async function fileOf(what: string, given: string | URL): Promise<string | URL> 
   throw new BatchError(`Cannot run batch as the ${what} '${given}' is ${info.isDirectory ? "a folder" : "no regular file"}: name a file`);
 }
 
-/** Where a batch to a file puts things. */
+/** The files of a batch whose output is a file. */
 export function pathsOf({ output, errors }: ResolvedBatch): Paths {
   const path = resolve(output as string | URL);
   return {
@@ -77,8 +77,8 @@ export function pathsOf({ output, errors }: ResolvedBatch): Paths {
 }
 
 /**
- * What an earlier run to the same output left, by identity: to a glob it is no input. Where there is no job log there was no such run, and
- * a file of one of these names is somebody else's.
+ * The identities of the files that an earlier run to the same output left: a glob does not match them. Without a job log there was no such
+ * run, and a file with one of these names is someone else's.
  */
 export async function leftBefore({ report }: ResolvedBatch, paths: Paths): Promise<Set<string>> {
   if (await sizeOf(paths.log) === undefined) return new Set();
@@ -88,9 +88,9 @@ export async function leftBefore({ report }: ResolvedBatch, paths: Paths): Promi
 }
 
 /**
- * Sees to it that each file of a batch is one thing alone, under whatever name, else an input could be lost.
+ * Checks that no file of a batch has two roles, under any names; otherwise an input could be lost.
  *
- * @throws {BatchError} If one is two.
+ * @throws {BatchError} If one has two.
  */
 export async function checkDistinct({ options: { errors, report }, sources, task }: Plan, paths: Paths | undefined): Promise<void> {
   const errorsPath = paths?.errors ?? (errors && resolve(errors));
@@ -109,7 +109,7 @@ export async function checkDistinct({ options: { errors, report }, sources, task
     if (path === undefined) continue;
     const identity = await identityOf(path);
     const [other, otherPath] = known.get(identity) ?? [what, path];
-    // The same input twice does no harm.
+    // Giving the same input twice does no harm.
     if (other !== what) {
       throw new BatchError(
         path === otherPath
@@ -138,7 +138,7 @@ export function createPool(plan: Plan): ProcessPool {
 }
 
 /**
- * Resolves when a worker has loaded the task: what is there of an earlier run is not touched before.
+ * Resolves when a worker has loaded the task: the files of an earlier run are not touched before.
  *
  * @returns False if the batch was told to stop meanwhile.
  *
@@ -153,10 +153,10 @@ export async function taskIsLoaded(pool: ProcessPool, signal: AbortSignal | unde
   return !signal?.aborted;
 }
 
-/** Sent to a worker as its text. */
+/** Sent to a worker as text. */
 function doNothing(): void {}
 
-/** The summary of a batch of which nothing has been run yet. */
+/** The summary of a batch before anything has been run. */
 export function summaryOf({ options: { workers } }: Plan, paths: Paths | undefined): BatchSummary {
   return {
     outcome: "complete",

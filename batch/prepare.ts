@@ -12,20 +12,20 @@ import type { InputFormat, OutputFormat } from "./range_runner.ts";
 import { taskFiles } from "./task_files.ts";
 import { closeWorker, prepareWorker, taskModuleUrl, workerSetup } from "./worker_source.ts";
 
-/** A task as its workers come by it. */
+/** A task, and how it reaches its workers. */
 export interface PreparedTask {
-  /** The module as the user knows it; undefined for a function that is sent as its text. */
+  /** The module as the user named it; undefined for a function that is sent as text. */
   module: string | undefined;
   name: string | undefined;
-  /** What makes it known to a worker. */
+  /** The module that makes it known to a worker. */
   source: { module: string } | { text: string };
-  /** The local files that it is made of. */
+  /** The local files that it consists of. */
   files: string[];
   hash: string;
 }
 
 /**
- * Looks at a task without running anything of it.
+ * Examines a task without running any of it.
  *
  * @throws {BatchError} If there is no such module.
  */
@@ -50,17 +50,17 @@ export async function prepareTask(task: ResolvedBatch["task"]): Promise<Prepared
   return { module: shown, name: name === "" ? undefined : name, source: { module: url }, files, hash };
 }
 
-/** What a module is made of, and a hash of all that. */
+/** The files of a module, and a hash of them all. */
 async function lookAt(url: string): Promise<{ hash: string; files: string[] }> {
   const files = await taskFiles(url);
   return { hash: await hashOf(files.size === 0 ? new TextEncoder().encode(url) : joined([...files.values()])), files: [...files.keys()] };
 }
 
 /**
- * Makes what sees to it that the files of a task are what they were: a worker that takes another's place loads them anew, and results of
- * two versions would be in one output. To call it often is cheap: files are read again only where the system tells of a change.
+ * Makes a check that the files of a task are unchanged: a worker that replaces another loads them anew, and results of two versions would
+ * end up in one output. Calling it often is cheap: files are read again only if the system reports a change.
  *
- * @returns What rejects with a {@linkcode BatchError} if they are not.
+ * @returns The check, which rejects with a {@linkcode BatchError} if they have changed.
  */
 export function unchangedTask({ module, files, hash }: PreparedTask): () => Promise<void> {
   let known: string | undefined;
@@ -68,7 +68,7 @@ export function unchangedTask({ module, files, hash }: PreparedTask): () => Prom
     const found = await Promise.all(files.map((file) => Deno.stat(file).catch(() => undefined)));
     const now = found.map((info) => `${info?.mtime?.getTime()} ${info?.size} ${info?.ino}`).join();
     if (files.length === 0 || now === known) return;
-    // Those that were there at the begin: what is loaded may make others.
+    // Only files that existed at the start: what is loaded may make others.
     const contents = await Promise.all(files.map((file) => Deno.readFile(file).catch(() => new Uint8Array())));
     if (await hashOf(joined(contents)) !== hash) {
       throw new BatchError(
@@ -81,7 +81,7 @@ export function unchangedTask({ module, files, hash }: PreparedTask): () => Prom
   };
 }
 
-/** A function's text, if it makes a function by itself; nothing of it is run. */
+/** The text of a function, if it is self-contained; none of it is run. */
 function checkedText(text: string): string {
   if (usesOuterArguments(text)) {
     throw new TypeError(
@@ -92,7 +92,7 @@ function checkedText(text: string): string {
     new Function(`"use strict"; return (${text}\n)`);
     if (!/^class\b|\{\s*\[native code\]\s*\}$/.test(text)) return text;
   } catch {
-    // It is a method, or an accessor, or uses what there is only within its class.
+    // It is a method or an accessor, or uses something that exists only within its class.
   }
   const privateName = outerPrivateName([text]);
   if (privateName !== undefined) {
@@ -112,16 +112,16 @@ export interface Formats {
   delimiter: string;
 }
 
-/** The format that an input has by its name, which may be in capitals, as on Windows. */
+/** The format of an input according to its name, in upper or lower case, as on Windows. */
 function formatOf(name: string): InputFormat {
   const plain = name.replace(/\.gz$/i, "");
   return /\.[ct]sv$/i.test(plain) ? "csv" : /\.(txt|log)$/i.test(plain) ? "lines" : "ndjson";
 }
 
 /**
- * What inputs are read as, by the first, and how results are written.
+ * The format of the inputs, according to the first, and of the results.
  *
- * @throws {BatchError} If they cannot be read as the same.
+ * @throws {BatchError} If the inputs differ in format.
  */
 export function formatsOf({ inputFormat, output, outputFormat }: ResolvedBatch, inputs: readonly BatchInput[]): Formats {
   const names = inputs.map((input) => input instanceof ReadableStream ? "" : String(input));
@@ -138,7 +138,7 @@ export function formatsOf({ inputFormat, output, outputFormat }: ResolvedBatch, 
   return { input: format, output: outputFormat ?? (lines ? "lines" : "ndjson"), delimiter };
 }
 
-/** What has to be the same for a batch to be taken up again. */
+/** What must be the same for a batch to be resumed. */
 export function fingerprintOf(
   { task, sources, formats, ordered, errors }: {
     task: PreparedTask;
@@ -187,14 +187,14 @@ export function poolOptions(
     initializer: prepareWorker,
     initArgs: [setup],
     finalizer: closeWorker,
-    // The second waits for the first: a worker never has to wait until this thread has sent it another.
+    // The second waits in the worker for the first, so that a worker never waits for this thread to send it another.
     jobsPerWorker: 2,
     // A slow stream must not cost the workers.
     idleTimeout: 60_000,
   };
 }
 
-/** Nothing but what is named: what is left out is denied, not asked for. */
+/** Exactly the named permissions: others are denied, not asked for. */
 const DENIED: Deno.PermissionOptionsObject = {
   env: false,
   ffi: false,
@@ -213,7 +213,7 @@ function withRead(permissions: Deno.PermissionOptionsObject, paths: string[]): D
   return { ...all, read: [...paths, ...(Array.isArray(read) ? read.map((each) => resolve(each)) : [])] };
 }
 
-/** What is wrong with the permissions of the workers, in the words of a user of `batch`: all else of the pool's options is checked before. */
+/** What is wrong with the workers' permissions, in terms of `batch`: all other options of the pool were checked before. */
 export function explainPool(error: unknown): unknown {
   const { message } = error as Error;
   const words = message.replace("create pool", "run batch");

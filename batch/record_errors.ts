@@ -1,21 +1,21 @@
 import type { LaneError } from "./lane.ts";
 
-/** Where the errors of a part are. */
+/** Where a part with errors is. */
 export interface ErrorPlace {
   /** The input. */
   input: string;
-  /** How many lines there are before the part; undefined while that is not known. */
+  /** How many lines precede the part; undefined while that is not known. */
   lines: number | undefined;
   /** The byte at which the part begins. */
   start: number;
-  /** How many bytes of results there are before the part's. */
+  /** How many bytes of results precede the part's. */
   position: number;
 }
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-/** An error as a line of the errors file. Where the number of its line is not known yet, it has what that can be found by. */
+/** An error as a line of the errors file. If its line number is not known yet, the line says how to find it. */
 export function errorLine({ line, offset, position, members }: LaneError, place: ErrorPlace): Uint8Array {
   const number = place.lines === undefined ? `null,"part":[${place.start},${line}]` : place.lines + line + 1;
   const head = encoder.encode(
@@ -28,27 +28,27 @@ export function errorLine({ line, offset, position, members }: LaneError, place:
   return entry;
 }
 
-/** A line of the errors file, read. */
+/** A parsed line of the errors file. */
 export interface ErrorEntry {
   input: string;
   line: number | null;
   /** The part that it came from, and its line within that, both counted from 0. */
   part?: [start: number, line: number];
   offset: number;
-  /** The byte of the output, before it is compressed, at which its result would be. */
+  /** The byte of the uncompressed output at which its result would be. */
   position: number;
   header?: string[];
   record: string;
-  /** Whether the record is longer than what is kept of it. */
+  /** Whether only the beginning of the record is kept. */
   truncated?: true;
   error: { name: string; message: string; stack: string };
   attempts: number;
 }
 
-/** So many bytes of an errors file are read at once: more take memory, fewer take longer. */
+/** How many bytes of an errors file are read at once: more take memory, fewer take longer. */
 const BLOCK = 2 ** 18;
 
-/** Reads an errors file, one error after the other, however long it is. */
+/** Reads an errors file of any length, one error after the other. */
 export async function* readErrors(path: string): AsyncGenerator<ErrorEntry, void> {
   using file = await Deno.open(path);
   const decoder = new TextDecoder();
@@ -67,14 +67,14 @@ export async function* readErrors(path: string): AsyncGenerator<ErrorEntry, void
   if (rest !== "") yield JSON.parse(rest);
 }
 
-/** Whether a record can be run again: what could not be parsed is the same as ever, and what was not kept whole is not there. */
+/** Whether a record can be run again: not if it could not be parsed, which has not changed, or was not kept whole. */
 export function isRunAgain({ error, truncated }: Pick<ErrorEntry, "error" | "truncated">): boolean {
   // A task may throw a ParseError of its own, which has a stack.
   const unparsed = error.name === "ParseError" && error.stack === "";
   return !unparsed && !truncated;
 }
 
-/** Whether any record of an errors file can be run again; of one that cannot be read, that is left to who tries. */
+/** Whether any record of an errors file can be run again. If the file cannot be read, trying will tell. */
 export async function isAnyRunAgain(path: string): Promise<boolean> {
   try {
     for await (const entry of readErrors(path)) {
@@ -91,7 +91,7 @@ export function errorText(entry: ErrorEntry): Uint8Array {
   return encoder.encode(`${JSON.stringify(entry)}\n`);
 }
 
-/** What a worker wrote of an error, read. */
+/** Parses what a worker wrote about an error. */
 export function parseMembers(members: Uint8Array): Pick<ErrorEntry, "error" | "attempts" | "truncated"> {
   return JSON.parse(`{${decoder.decode(members)}}`);
 }

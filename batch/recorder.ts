@@ -5,14 +5,14 @@ import { Stretches } from "../report/stretches.ts";
 import { Timeline } from "../report/timeline.ts";
 import type { RangeRun } from "./run.ts";
 
-/** When a job ran, and on which worker; without a worker it never did. */
+/** When a job ran, and on which worker; without a worker it never ran. */
 interface JobTimes {
   worker: number | undefined;
   start: number;
   end: number;
 }
 
-/** What a recorder knows at the end. Moments count from the begin of the run. */
+/** What a recorder knows at the end. Times count from the start of the run. */
 export interface Recorded {
   /** When the run began, as an ISO date. */
   begun: string;
@@ -22,7 +22,7 @@ export interface Recorded {
 
 /**
  * Gathers what a report of a batch shows beyond its summary: how many records were done when, and which worker ran which range. The pool
- * tells who ran a job from when to when, the run tells what came of it; either may come first. Memory does not grow with the number of
+ * reports which worker ran a job and when, the run reports its result; either may come first. Memory does not grow with the number of
  * ranges.
  */
 export class BatchRecorder implements PoolObserver {
@@ -35,7 +35,7 @@ export class BatchRecorder implements PoolObserver {
   #last = { at: 0, finished: 0, failed: 0 };
   #nameOf: (range: RangeRun) => string;
 
-  /** @param nameOf What a range is called on the timeline. */
+  /** @param nameOf Names a range on the timeline. */
   constructor(nameOf: (range: RangeRun) => string) {
     this.#nameOf = nameOf;
   }
@@ -59,17 +59,17 @@ export class BatchRecorder implements PoolObserver {
     else if (change !== "ready") this.#timeline.left(worker);
   }
 
-  /** A worker is through with a range, or gone. */
+  /** A worker has finished a range, or is gone. */
   range(range: RangeRun): void {
     this.#ranges.set(range.job, range);
     this.#join(range.job);
   }
 
-  /** So many records are done by now. What came since the last look is taken to have come evenly. */
+  /** Notes how many records are done by now. Those since the last call are assumed to be spread evenly. */
   sample({ records, failed }: { records: number; failed: number }): void {
     const { at, finished: finishedBefore, failed: failedBefore } = this.#last;
     const now = performance.now() - this.#begin;
-    // What a worker had done is not known for a moment when it was stopped, and there may be less than before.
+    // When a worker has just been stopped, its progress is not known for a moment, and the count may go down.
     const finished = Math.max(records - failed, finishedBefore);
     const bad = Math.max(failed, failedBefore);
     this.#stretches.spread("finished", { start: at, end: now }, finished - finishedBefore);
@@ -77,7 +77,7 @@ export class BatchRecorder implements PoolObserver {
     this.#last = { at: now, finished, failed: bad };
   }
 
-  /** What is known by now, of a run that took so long. */
+  /** What is known by now, for a run that took this long. */
   data(wall: number): Recorded {
     const end = Math.max(wall, this.#last.at);
     return {
@@ -116,7 +116,7 @@ export class BatchRecorder implements PoolObserver {
   }
 }
 
-/** Amounts as whole numbers that come to the same. */
+/** Rounds amounts to integers with the same sum. */
 function whole(amounts: number[]): number[] {
   let sum = 0;
   return amounts.map((amount) => {

@@ -2,7 +2,7 @@ import { count, duration, percent, rounded } from "../report/figures.ts";
 import { leftOf, placeOf } from "./page.ts";
 import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
 
-/** Where a batch tells how it goes: the standard error. */
+/** Where a batch reports its progress: standard error. */
 export interface ReportTerminal {
   /** Writes text as it is. */
   write(text: string): void;
@@ -11,17 +11,17 @@ export interface ReportTerminal {
   columns: number;
 }
 
-/** Tells how a batch goes. */
+/** Reports the progress of a batch. */
 export interface Reporter {
   progress(progress: BatchProgress): void;
-  /** Takes the progress line away, before somebody else writes. */
+  /** Removes the progress line, before something else is written. */
   clear(): void;
-  /** Tells what else there is to tell: a signal that came, or why the batch cannot be run. */
+  /** Reports anything else: a signal, or why the batch cannot be run. */
   tell(event: "signal" | "error", message: string): void;
   summary(summary: BatchSummary): void;
 }
 
-/** What kind of run it is: what to do next depends on that. */
+/** The kind of run, on which the advice at the end depends. */
 export type RunKind = "batch" | "dry run" | "retry";
 
 /** The reporter that the options ask for. */
@@ -54,7 +54,7 @@ function textReporter(terminal: ReportTerminal, { kind, live }: { kind: RunKind;
   };
 }
 
-/** One JSON object a line, for programs. */
+/** One JSON object per line, for programs. */
 function jsonReporter({ write }: ReportTerminal): Reporter {
   const line = (event: string, value: object) => write(`${JSON.stringify({ event, ...value })}\n`);
   return {
@@ -65,7 +65,7 @@ function jsonReporter({ write }: ReportTerminal): Reporter {
   };
 }
 
-/** How it goes, in one line, with what matters most first. */
+/** The progress in one line, with what matters most first. */
 export function progressLine(
   { records, failed, bytes, totalBytes, elapsed, recordsPerSecond, timeLeft, workers, busy, memory }: BatchProgress,
 ): string {
@@ -81,7 +81,7 @@ export function progressLine(
   ].join(", ");
 }
 
-/** What came of it. */
+/** The summary. */
 export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): string[] {
   const { outcome, records, failed, recordsOfRun, wall, recordsPerSecond, utilisation, workers, p50, p95, p99 } = summary;
   const earlier = recordsOfRun < records ? ` (${count(recordsOfRun)} of them in this run)` : "";
@@ -117,7 +117,7 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   return lines;
 }
 
-/** What a task may have made up, without what moves a cursor or colours a terminal. */
+/** Text that a task may have made up, without control sequences for a terminal. */
 function safe(text: string): string {
   return JSON.stringify(text).slice(1, -1).replace(/[\x7f-\x9f]/g, (code) => `\\u00${code.charCodeAt(0).toString(16)}`).replaceAll(
     '\\"',
@@ -125,13 +125,13 @@ function safe(text: string): string {
   );
 }
 
-/** What can be done about failed records. What has not ended cannot be retried yet, nor what is in no file. */
+/** What can be done about failed records. A batch that has not ended cannot be retried yet, nor records that are in no file. */
 function adviceOn({ outcome, output, retryable }: BatchSummary): string {
   if (!retryable) return ", and cannot be run again: they could not be parsed, or were too long to be kept whole";
   return outcome === "complete" && output !== undefined ? ": '--retry-failed' runs them again" : "";
 }
 
-/** Among quick records that were timed together, a pause of V8's or of the system's looks like a slow one. */
+/** Among quick records that are timed together, a pause of V8 or of the system looks like a slow record. */
 function isTelling({ time, line, lastLine }: SlowRecordReport, p50: number): boolean {
   return time >= 1 && time > 10 * p50 && (line === lastLine || time >= 1000);
 }
