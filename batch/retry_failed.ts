@@ -13,16 +13,16 @@ import type { InputFormat, OutputFormat } from "./range_runner.ts";
 import { type ErrorEntry, errorText, isRunAgain, parseMembers, readError, readErrors } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
 
-/** The files of a batch, of which nobody else can write to any while its job log is open. */
+/** The files of a batch, to none of which anyone else can write while its job log is open. */
 export interface LoggedPaths {
   paths: Paths;
   log: JobLog;
 }
 
-/** What came of a record that was run again. */
+/** The outcome of a record that was run again. */
 interface Retried {
   output: Uint8Array;
-  /** What it failed with this time. */
+  /** Its error, if it failed again. */
   error: Pick<ErrorEntry, "error" | "attempts"> | undefined;
 }
 
@@ -35,11 +35,11 @@ interface Retried {
  * output --------------------------------------------------------+
  * ```
  *
- * All three are read from begin to end, and the errors are in the order of the output: memory does not grow with them. Output and errors
- * file are replaced together: when both are complete, a line in the job log says so, and whoever finds that line after a crash has only to
+ * All three are read from start to end, and the errors are in the order of the output: memory does not grow with them. Output and errors
+ * file are replaced together: when both are complete, a line in the job log says so, and whoever finds that line after a crash only has to
  * rename them.
  *
- * @throws {BatchError} If there is no batch that is through.
+ * @throws {BatchError} If there is no finished batch.
  */
 export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Promise<BatchSummary> {
   const found = await settledLog({ paths, log });
@@ -51,9 +51,9 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
     throw new BatchError(`Cannot retry as the run to '${paths.name}' was not finished: go on with '--resume'`);
   }
   await refuseChanged("retry", { paths, last });
-  // By another path it may be the same one.
+  // Another path may lead to the same file.
   if (!await isLeft(paths.errors, last)) refuseOtherErrors("retry", { paths, found });
-  // Nobody else begins to write to it while it is read. On Windows, what is locked is locked to this thread's other handles, too.
+  // So that nobody else begins to write to it while it is read. On Windows, a lock also excludes this thread's other handles.
   using errorsFile = last.failed === 0 ? undefined : await openErrors(paths.errors);
   if (Deno.build.os === "windows") errorsFile?.close();
   const before = last.failed === 0 ? new Tally() : await tallyOf(paths, found);
@@ -61,7 +61,7 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   const unchanged = unchangedTask(plan.task);
   const begin = performance.now();
   plan.recorder?.begin();
-  // Nothing is copied for nothing.
+  // Do not copy in vain.
   await using merge = before.again === 0 ? undefined : await explained(() => Merge.open({ paths, log }, found), foldersOf(paths), WRITING);
   const { run, outcome } = await runAgain(
     { ...plan, formats: { ...plan.formats, input: inputFormat, output: outputFormat } },
@@ -90,13 +90,13 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   return summary;
 }
 
-/** What is in an errors file, as far as a summary tells of it. */
+/** What a summary tells of an errors file. */
 class Tally {
   count = 0;
   /** How many of them can be run again. */
   again = 0;
   readonly kinds = new Kinds();
-  /** What tasks were denied, the first of it. */
+  /** The first permissions that tasks were denied. */
   readonly denied = new Set<string>();
 
   add(entry: ErrorEntry): void {
@@ -109,10 +109,10 @@ class Tally {
   }
 }
 
-/** Opens an errors file that is there, for this batch alone. */
+/** Opens an existing errors file exclusively. */
 async function openErrors(path: string): Promise<ErrorsFile> {
   const open = async () => {
-    // One that is not there is not to be made.
+    // A missing one must not be made.
     await Deno.stat(path);
     return await ErrorsFile.open(path);
   };
@@ -120,9 +120,9 @@ async function openErrors(path: string): Promise<ErrorsFile> {
 }
 
 /**
- * Sees to it that the errors file is the one that the run began with: what is in another has nothing to do with its output.
+ * Checks that the errors file is the one with which the run began: another has nothing to do with its output.
  *
- * @throws {BatchError} If it is another.
+ * @throws {BatchError} If it is a different one.
  */
 export function refuseOtherErrors(action: string, { paths, found }: { paths: Paths; found: FoundLog }): void {
   const { errors } = found.fingerprint;
@@ -133,13 +133,13 @@ export function refuseOtherErrors(action: string, { paths, found }: { paths: Pat
   );
 }
 
-/** Whether this is the errors file that the job log tells of; false as well if it does not tell enough. */
+/** Whether this is the errors file described in the job log; false also if the log does not tell enough. */
 async function isLeft(path: string, { errors, errorsSample }: LogEntry): Promise<boolean> {
   const is = await errorsState(path);
   return errorsSample !== undefined && is.errors === errors && is.errorsSample === errorsSample;
 }
 
-/** Reads an errors file to its end, before anything is done that relies on it. */
+/** Reads a whole errors file, before anything relies on it. */
 async function tallyOf({ errors: path, name }: Paths, { last, fingerprint: { inputs } }: FoundLog): Promise<Tally> {
   const tally = new Tally();
   const known = new Set(inputs.map(({ path }) => path));
@@ -162,7 +162,7 @@ async function tallyOf({ errors: path, name }: Paths, { last, fingerprint: { inp
   return tally;
 }
 
-/** Runs each record as a part of its own. */
+/** Runs each record as a separate part. */
 async function runAgain(
   plan: Plan,
   paths: Paths,
@@ -173,19 +173,19 @@ async function runAgain(
   const parts = merge === undefined ? noParts() : partsOf(paths.errors);
   const consumer = {
     take({ index, state, output, errors }: DonePart): void | Promise<void> {
-      // It was stopped before the record was through.
+      // It was stopped before the record was done.
       if (state.records === 0) return;
       const [failed] = errors.map(({ members }) => parseMembers(members));
       return merge!.take(index, { output, error: failed });
     },
-    // There is nothing to be saved before all is done; but what would be for nothing is not gone on with.
+    // Nothing has to be saved before everything is done; but there is no point in going on if the task has changed.
     save: unchanged,
   };
   const run: BatchRun = new BatchRun({
     pool,
     parts,
     consumer,
-    // In that of the output, whatever that is.
+    // In the order of the output, whatever that is.
     options: { ...options, ordered: true },
     onTick: () => recorder?.sample(run.counts),
     onRange: recorder && ((range) => recorder.range(range)),
@@ -204,9 +204,9 @@ async function* partsOf(errors: string): AsyncGenerator<Part> {
   let index = 0;
   for await (const entry of readErrors(errors)) {
     if (!isRunAgain(entry)) continue;
-    // One that ended in a carriage return itself keeps it: of two, a line end has one.
+    // A record that itself ended in a carriage return keeps it: of two, the line end takes one.
     const bytes = new TextEncoder().encode(`${entry.record}\r\n`);
-    // Not at 0, where a byte order mark would be no part of the record.
+    // Not at 0, where a byte order mark would not belong to the record.
     const [start, end] = [1, 1 + bytes.length];
     yield {
       source: 0,
@@ -219,21 +219,21 @@ async function* partsOf(errors: string): AsyncGenerator<Part> {
   }
 }
 
-/** Output and errors file as they are written anew, under temporary names until both are complete. */
+/** The new output and errors file, under temporary names until both are complete. */
 class Merge implements AsyncDisposable {
   /** How many records were run again. */
   retried = 0;
-  /** What has failed, then and now. */
+  /** The failures, earlier and new. */
   readonly left = new Tally();
   #paths: Paths;
   #found: FoundLog;
   #log: JobLog;
   #output: Output;
   #errors: ErrorsFile;
-  /** The output and the errors as they were. */
+  /** The old output and errors. */
   #results: Results;
   #entries: AsyncGenerator<ErrorEntry, void>;
-  /** How many records that can be run again have been passed. */
+  /** How many of the records that can be run again have been passed. */
   #passed = 0;
   #open: AsyncDisposableStack;
   #progress: MergeProgress;
@@ -258,7 +258,7 @@ class Merge implements AsyncDisposable {
   static async open({ paths, log }: LoggedPaths, found: FoundLog): Promise<Merge> {
     await using open = new AsyncDisposableStack();
     const progress: MergeProgress = { told: false };
-    // Why it came to that matters more than what cannot be removed.
+    // The original error matters more than files that cannot be removed.
     const removed = (path: string) => open.defer(() => progress.told ? undefined : Deno.remove(path).catch(() => {}));
     await log.goOn(found.length);
     removed(paths.partial);
@@ -272,7 +272,9 @@ class Merge implements AsyncDisposable {
     return new Merge(paths, found, { log, output, errors, results }, { open: open.move(), progress });
   }
 
-  /** Takes what came of a record: that of the index among those that are run again. Those before it that have not come are left as they were. */
+  /**
+   * Takes the outcome of a record, given its index among those that are run again. Earlier ones without an outcome are left as they were.
+   */
   async take(index: number, retried: Retried): Promise<void> {
     try {
       for (let { value: entry } = await this.#entries.next(); entry; { value: entry } = await this.#entries.next()) {
@@ -286,7 +288,7 @@ class Merge implements AsyncDisposable {
     }
   }
 
-  /** Completes both and puts them in their places, if any record was run again. */
+  /** Completes both and moves them into place, if any record was run again. */
   async finish(): Promise<void> {
     if (this.retried === 0) return;
     try {
@@ -325,7 +327,7 @@ class Merge implements AsyncDisposable {
     this.left.add(failed);
   }
 
-  /** Lets go of all files. What is not complete is removed, and all is as it was. */
+  /** Closes all files. If the new ones are not complete they are removed, and everything is as it was. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#entries.return();
     await this.#open.disposeAsync();
@@ -333,7 +335,7 @@ class Merge implements AsyncDisposable {
 }
 
 interface MergeProgress {
-  /** Whether the job log may tell of the new files: nobody removes them then. */
+  /** Whether the job log may mention the new files: then they must not be removed. */
   told: boolean;
 }
 
@@ -352,7 +354,7 @@ class Results implements AsyncDisposable {
     return new Results(isCompressed(path) ? readable.pipeThrough(new DecompressionStream("gzip")) : readable);
   }
 
-  /** Copies what has not been copied yet, up to a byte. */
+  /** Copies everything up to a byte that has not been copied yet. */
   async copy(end: number, output: Output): Promise<void> {
     while (this.#at < end) {
       if (this.#chunk.length === 0) {
@@ -367,7 +369,7 @@ class Results implements AsyncDisposable {
     }
   }
 
-  /** Closes the file. One that could not be read has thrown already. */
+  /** Closes the file. Failures to read have already been thrown. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#reader.cancel().catch(() => {});
   }
@@ -377,7 +379,7 @@ async function removeEmpty(path: string): Promise<void> {
   if (await sizeOf(path) === 0) await Deno.remove(path);
 }
 
-/** The job log, once all is through that a crash has cut short: a merge, or the end of a run whose output has its name already. */
+/** Reads the job log, after finishing what a crash has cut short: a merge, or the end of a run whose output already has its name. */
 export async function settledLog(logged: LoggedPaths): Promise<FoundLog | undefined> {
   return await explained(() => settled(logged), foldersOf(logged.paths), WRITING);
 }
@@ -403,9 +405,9 @@ async function settled({ paths, log }: LoggedPaths): Promise<FoundLog | undefine
 }
 
 /**
- * Sees to it that the output of a run that is through is there as it was: nothing is put into another file, nor is that taken for the output.
+ * Checks that the output of a finished run is still there: so nothing is inserted into another file, nor is another taken for the output.
  *
- * @throws {BatchError} If its size is another.
+ * @throws {BatchError} If its size differs.
  */
 export async function refuseChanged(action: string, { paths, last }: { paths: Paths; last: LogEntry }): Promise<void> {
   const size = await sizeOf(paths.output);
@@ -422,7 +424,7 @@ async function isRenamed({ partial, output }: Paths, { output: { length } }: Log
   return await sizeOf(partial) === undefined && await sizeOf(output) === finishedLength(output, length);
 }
 
-/** What a run does with its errors behind the rename of its output, done for one that was killed there. */
+/** Completes the errors file of a run that was killed after the rename of its output. */
 async function numberErrors({ errors, name }: Paths, { last, coverages, fingerprint: { inputs } }: FoundLog): Promise<void> {
   const length = await sizeOf(errors);
   if (length === undefined) {

@@ -1,36 +1,36 @@
 /**
- * Where rows of CSV end. Whoever divides an input has to see the same rows: the calling thread, which hands out whole ones, and the workers.
+ * Where rows of CSV end. The calling thread, which hands out whole rows, and the workers must see the same rows.
  *
  * @module
  */
 
-/** Where in a row a scan is. */
+/** The state of a scan within a row. */
 export interface RowScan {
   /** Whether a quoted field is open. */
   open: boolean;
-  /** The byte before; of a quote that has closed a field, -1. */
+  /** The byte before; -1 for a quote that has closed a field. */
   before: number;
 }
 
-/** The begin of a row. */
+/** The state at the beginning of a row. */
 export function rowBegin(): RowScan {
   return { open: false, before: 10 };
 }
 
 /**
- * Where the row ends, as the index behind its newline; -1 if it goes on behind these bytes. A quote opens a field at its begin alone, so
- * that one that stands elsewhere costs no more than its row.
+ * Where the row ends, as the index after its newline; -1 if it goes on after these bytes. A quote opens a field only at the field's
+ * beginning, so a quote elsewhere costs no more than its row.
  *
  * This function is also sent to workers as its text: it refers to nothing outside itself.
  *
- * @param scan Where in the row the first byte is; is brought up to date.
+ * @param scan The state at the first byte; it is updated.
  */
 export function rowEnd(bytes: Uint8Array, from: number, delimiter: number, scan: RowScan): number {
   let { open, before } = scan;
   for (let i = from; i < bytes.length; i++) {
     const byte = bytes[i]!;
     if (byte === 34) {
-      // Two of them within a field are one: the second opens again what the first has closed.
+      // Two quotes within a field stand for one: the second opens again what the first has closed.
       if (!open) open = before === -1 || before === delimiter || before === 10;
       else {
         open = false;
@@ -52,7 +52,7 @@ export function rowEnd(bytes: Uint8Array, from: number, delimiter: number, scan:
 /** A byte order mark in UTF-8. */
 export const MARK = [0xef, 0xbb, 0xbf];
 
-/** Where the first row begins, behind a mark and blank lines, and the byte behind its end. */
+/** Where the first row begins, after a mark and blank lines, and the position after its end. */
 export function firstRow(bytes: Uint8Array, delimiter: string): { begin: number; end: number } {
   const code = delimiter.charCodeAt(0);
   const isBlank = (row: Uint8Array) => row.every((byte) => byte <= 32 && byte !== code);

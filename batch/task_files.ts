@@ -1,11 +1,11 @@
 import { resolve, toFileUrl } from "./paths.ts";
 
-/** The import specifiers of a module, more or less: what stands in a comment or a string may be among them, which does no harm. */
+/** Matches the import specifiers of a module, more or less: text in comments or strings may match too, which does no harm. */
 const SPECIFIERS = /(?:\bfrom|\bimport)\s*\(?\s*["']([^"'\n]+)["']/g;
 
 /**
- * The files that a task module is made of: itself and what it imports, as far as those are local files. Killable workers have to be permitted to
- * read them, and a batch that is taken up again has to find them as they were.
+ * The files of a task module: itself and what it imports, as far as those are local files. Killable workers must be permitted to read them,
+ * and a resumed batch must find them unchanged.
  *
  * @param url The address of the module.
  * @returns The paths and contents, in the order in which they are found.
@@ -28,7 +28,7 @@ export async function taskFiles(url: string): Promise<Map<string, Uint8Array>> {
   return files;
 }
 
-/** What is no file, or may not be read, is for Deno to complain about when it loads the module. */
+/** If something is not a file, or may not be read, Deno will complain when it loads the module. */
 async function read(path: string): Promise<Uint8Array | undefined> {
   try {
     return await Deno.readFile(path);
@@ -40,7 +40,7 @@ async function read(path: string): Promise<Uint8Array | undefined> {
 function addressOf(specifier: string, base: URL): string | undefined {
   if (/^\.{0,2}\//.test(specifier) || URL.canParse(specifier)) return new URL(specifier, base).href;
   try {
-    // By the import map of the program.
+    // According to the import map of the program.
     return import.meta.resolve(specifier);
   } catch {
     return undefined;

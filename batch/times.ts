@@ -1,8 +1,8 @@
 import { LAYOUT } from "./lane.ts";
 
 /**
- * Times of records, counted by size: each bucket is a sixteenth of a power of two wide, so a quantile is right to within 6 %. The buckets are
- * plain counters, since they lie in shared memory where a worker counts: what it has counted outlives it, and to merge two is to add them.
+ * A histogram of record times: each bucket is a sixteenth of a power of two wide, so quantiles are accurate to 6 %. The buckets are plain
+ * counters, as they are in shared memory where a worker counts: the counts outlive it, and two histograms are merged by adding them.
  */
 export type Times = Float64Array;
 
@@ -11,10 +11,12 @@ export function noTimes(): Times {
   return new Float64Array(LAYOUT.buckets);
 }
 
-/** So many bins of a histogram can be told apart. */
+/** The most bins of a histogram that can be told apart. */
 const MOST_BINS = 60;
 
-/** A histogram for people, from the shortest time to the longest: bins of a quarter of a power of two, or of more if there were too many. */
+/**
+ * A histogram for people, from the shortest time to the longest: bins of a quarter of a power of two, or of more if there were too many.
+ */
 export function bins(times: Times): { from: number; to: number; count: number }[] {
   const [first, last] = [times.findIndex((count) => count > 0), times.findLastIndex((count) => count > 0)];
   if (first < 0) return [];
@@ -32,7 +34,7 @@ function begin(bucket: number): number {
   return 2 ** (LAYOUT.smallestExponent + Math.floor(bucket / 16)) * (1 + bucket % 16 / 16);
 }
 
-/** Below which time, in milliseconds, this share of the records lies; undefined if there are none. */
+/** The time, in milliseconds, below which this share of the records lies; undefined if there are none. */
 export function quantile(times: Times, share: number): number | undefined {
   const total = times.reduce((a, b) => a + b, 0);
   if (total === 0) return undefined;

@@ -1,7 +1,7 @@
 /**
- * How the workers of a batch come by the user's task and by the code that runs it. The task module is imported by a small module of ours,
- * which leaves its exports where the initializer finds them: a restricted worker cannot import anything by itself. The code comes with the
- * initializer, as text, so that no worker needs a permission for it, and nothing of it is kept of workers that were replaced.
+ * How the workers of a batch get the user's task and the code that runs it. The task module is imported by a small module of ours, which
+ * leaves its exports where the initializer finds them: a restricted worker cannot import anything itself. The code comes with the
+ * initializer, as text, so that no worker needs a permission for it, and none of it is kept for workers that were replaced.
  *
  * @module
  */
@@ -13,26 +13,26 @@ import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type 
 import type { LaneMemory } from "./lane.ts";
 import { rowEnd } from "./rows.ts";
 
-/** What the initializer is given. */
+/** The argument of the initializer. */
 export interface WorkerSetup {
   /** The text of {@linkcode createRangeRunner}, and those of {@linkcode rowEnd} and {@linkcode lackOf}. */
   source: string;
   rows: string;
   lack: string;
   options: RunnerOptions;
-  /** The module as the user knows it; undefined for a function that is sent as its text. */
+  /** The module as the user named it; undefined for a function that is sent as text. */
   module: string | undefined;
-  /** The export that is the task; undefined for the only one. */
+  /** The export that is the task; undefined if there is only one. */
   task: string | undefined;
 }
 
-/** How a message begins that an initializer throws for the user to read. */
+/** How messages of the initializer begin that are meant for the user. */
 export const TASK_MISTAKE = "Cannot run batch as ";
 
-/** What parses CSV: loaded where there is CSV alone. */
+/** The CSV parser: only loaded for CSV. */
 export const PAPA_PARSE = "npm:papaparse@5.7.1";
 
-/** What it is like, as far as it is used. */
+/** The part of it that we use. */
 export interface CsvParser {
   parse(text: string, options: object): { data: string[][]; errors: { message: string }[] };
 }
@@ -49,22 +49,22 @@ export function taskModuleUrl(task: { module: string } | { text: string }, csv: 
   return dataUrl(lines.join("\n"));
 }
 
-/** What the initializer is given, but for what is the same in all batches. */
+/** The argument of the initializer, without what is the same in all batches. */
 export function workerSetup(setup: Omit<WorkerSetup, "source" | "rows" | "lack">): WorkerSetup {
   const sourceOf = (func: unknown) => `(${func})\n//# sourceURL=process-pool/batch`;
   return { ...setup, source: sourceOf(createRangeRunner), rows: sourceOf(rowEnd), lack: sourceOf(lackOf) };
 }
 
-/** What the module of {@linkcode taskModuleUrl} leaves, and what the initializer makes of it. */
+/** What the module of {@linkcode taskModuleUrl} leaves, and what the initializer makes from it. */
 interface Left {
   tasks: Record<string, unknown>;
   papa: CsvParser | undefined;
   runner: RangeRunner;
-  /** Settles when the range before is through. */
+  /** Settles when the previous range is done. */
   last: Promise<unknown> | undefined;
 }
 
-/** The initializer of the workers. This function is sent as its text: it refers to nothing outside itself. */
+/** The initializer of the workers. This function is sent as text: it refers to nothing outside itself. */
 export function prepareWorker({ source, rows, lack, options, module, task: name }: WorkerSetup): void {
   const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
   const { tasks, papa } = left;
@@ -90,7 +90,7 @@ export function prepareWorker({ source, rows, lack, options, module, task: name 
   }
   const parseCsv = papa && ((text: string) => {
     const { data, errors } = papa.parse(text, { delimiter: options.delimiter, newline: "\n" });
-    // What is cut into other rows than the parser sees is lost to nobody's notice, but for this.
+    // If rows were cut differently from how the parser sees them, this is the only place to notice.
     return { fields: data[0] ?? [""], error: errors[0]?.message ?? (data.length > 1 ? `It is ${data.length} rows` : undefined) };
   });
   left.runner = ((0, eval)(source) as typeof createRangeRunner)({
@@ -104,8 +104,8 @@ export function prepareWorker({ source, rows, lack, options, module, task: name 
 }
 
 /**
- * The task of the workers, as the pool sees it: one range after the other, the next of which is here already when one ends. This function
- * is sent as its text: it refers to nothing outside itself.
+ * The task of the workers, as the pool sees it: runs one range after the other, where the next is already here when one ends. This function
+ * is sent as text: it refers to nothing outside itself.
  */
 export function runRange(lane: LaneMemory, piece: Piece, limits: RunnerLimits): Promise<RangeReply> {
   const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
@@ -114,7 +114,7 @@ export function runRange(lane: LaneMemory, piece: Piece, limits: RunnerLimits): 
   return reply;
 }
 
-/** The finalizer of the workers. This function is sent as its text: it refers to nothing outside itself. */
+/** The finalizer of the workers. This function is sent as text: it refers to nothing outside itself. */
 export function closeWorker(): void {
   (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!.runner.close();
 }
