@@ -65,15 +65,15 @@ Ctrl-C of 'run'.`;
 const STRINGS = ["redis", "queue", "password-file", "ca", "workers", "name", "grace"] as const;
 const FLAGS = ["json", "help", "version"] as const;
 
-/** Which options a command knows, beside those that say where the queue is. */
+/** The options of each command, besides those that say where the queue is. */
 const COMMANDS: Record<string, readonly string[]> = { serve: ["workers", "name", "grace"], run: [], status: ["json"] };
 
 const ACTION = "use queue";
 
-/** How long jobs may take that run when a host is told to stop, in seconds. */
+/** How long running jobs may take when a host is told to stop, in seconds. */
 const GRACE = 10;
 
-/** More workers than this, at 10 MB each, fit no machine. */
+/** No machine has room for more workers, at 10 MB each. */
 const MOST_WORKERS = 1024;
 
 class Refusal extends Error {}
@@ -92,7 +92,7 @@ function read(args: readonly string[]): Request {
   const parsed: Record<string, unknown> & { _: unknown[] } = parseArgs([...args], {
     string: [...STRINGS, "_"],
     boolean: [...FLAGS],
-    // What belongs to a job begins with a dash as well, as negative numbers do.
+    // Arguments of a job may begin with a dash too, as negative numbers do.
     unknown: (arg, option) => {
       if (option === undefined || /^-\d/.test(arg)) return true;
       throw new Refusal(`there is no option '${arg.split("=", 1)}': '--help' shows what there is`);
@@ -112,7 +112,7 @@ function read(args: readonly string[]): Request {
   const queue = text(parsed, "queue") ?? "default";
   const ca = text(parsed, "ca");
   accepted(() => {
-    // What is in the file is read later.
+    // The file is read later.
     resolveConnection(ACTION, ca === undefined ? redis : { url: redis, ca: "" });
     checkedQueue(ACTION, queue);
     if (name !== undefined) checkedHostName(ACTION, name);
@@ -145,7 +145,7 @@ function read(args: readonly string[]): Request {
   }
 }
 
-/** What stands on the command line and belongs to no option. Not parseArgs' own list: that has no negative numbers. */
+/** The arguments that belong to no option. Not parseArgs' own list, which lacks negative numbers. */
 function positional(args: readonly string[]): string[] {
   const found: string[] = [];
   for (let i = 0; i < args.length; i++) {
@@ -164,7 +164,7 @@ function text(parsed: Record<string, unknown>, name: string): string | undefined
   return value as string;
 }
 
-/** Refuses what a pool or a host would, before anything is loaded. */
+/** Refuses what a pool or a host would refuse, before anything is loaded. */
 function accepted(check: () => void): void {
   try {
     check();

@@ -1,5 +1,5 @@
 /**
- * The command line: a host for each machine, a job to try it with, and a look at the queue.
+ * The command line: runs a host on a machine, runs a job to try a task, or shows the queue.
  *
  * ```sh
  * deno run --allow-net=10.0.0.1:6379 --allow-read --ignore-env --no-prompt jsr:@procpool/cluster/cli serve tasks.ts --redis redis://10.0.0.1:6379 --queue images
@@ -33,7 +33,7 @@ import { toJson } from "./values.ts";
  * Runs the command.
  *
  * @param args The arguments of the command line.
- * @returns The exit code: 0 if all went well, also for a host that was told to stop; 1 if not; 2 if the arguments are wrong; 130 after Ctrl-C.
+ * @returns The exit code: 0 if all went well, also if a host was told to stop; 1 if not; 2 if the arguments are wrong; 130 after Ctrl-C.
  */
 export async function main(args: readonly string[]): Promise<number> {
   const request = readArguments(args);
@@ -81,7 +81,7 @@ async function serveUntilStopped(request: Extract<Request, { action: "serve" }>)
   const starting = serve({ ...report, queue, connection: await connectionOf(request), tasks, workers, name });
   const host = await Promise.race([starting, told]);
   if (host === undefined) {
-    // The server is away. Should it come yet, nothing is left behind there.
+    // The server is away. If it comes back, nothing must be left behind there.
     starting.then((late) => late.shutdown({ timeout: 0 }), () => {});
     return 0;
   }
@@ -134,7 +134,7 @@ async function showStatus(request: Extract<Request, { action: "status" }>): Prom
   return 0;
 }
 
-/** The status as a person wants it. */
+/** The status, for people. */
 function describe({ queue, hosts, waiting, active, completed, failed, perMinute }: ClusterStatus): string {
   const throughput = perMinute.length === 0
     ? "not yet measured: it is told a minute after the first job"
@@ -151,7 +151,7 @@ function describe({ queue, hosts, waiting, active, completed, failed, perMinute 
   ].join("\n");
 }
 
-/** The tasks that a module defines, or else all functions that it exports. */
+/** The tasks that a module defines, or otherwise all functions that it exports. */
 async function loadTasks(file: string): Promise<ClusterTasks> {
   const url = /^[a-z][a-z+.-]+:/i.test(file) ? file : pathToFileURL(resolve(file)).href;
   let module: Record<string, unknown>;

@@ -2,27 +2,27 @@ import { Checks, show } from "@procpool/process-pool/executor";
 import { Redis, type RedisOptions } from "ioredis";
 import { VERSION } from "./envelope.ts";
 
-/** Where Redis or Valkey is, and how to get in. */
+/** Where Redis or Valkey is, and how to log in. */
 export interface RedisConnection {
   /**
-   * Its address: `redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS. A user, a password and a database number may stand in it, as in
-   * `redis://HOST:PORT/2`: queues of different databases have nothing to do with each other.
+   * Its address: `redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS. It may contain a user, a password and a database number, as in
+   * `redis://HOST:PORT/2`; queues in different databases are independent.
    */
   url: string;
   /**
-   * The user's name, in the place of that in `url`.
+   * The user's name, instead of the one in `url`.
    *
    * @default {undefined}
    */
   username?: string | undefined;
   /**
-   * The password, in the place of that in `url`.
+   * The password, instead of the one in `url`.
    *
    * @default {undefined}
    */
   password?: string | undefined;
   /**
-   * The certificate of the authority that the server's certificate comes from, in PEM; for `rediss` alone.
+   * The certificate of the authority that issued the server's certificate, in PEM; only for `rediss`.
    *
    * @default {what Deno trusts}
    */
@@ -36,12 +36,15 @@ export const PREFIX = "dpool";
 const LONGEST_RETRY = 2000;
 
 /**
- * For how long a server may answer nothing, in ms, before it is connected to anew: the other end may be gone and nobody have told. Shorter, and one
- * that is held up loses what it was about to answer; longer, and hosts and producers wait for nothing. A command that waits does so for ten seconds.
+ * How long a server may be silent, in ms, before the connection is made anew: the other end may be gone without notice. Shorter, and a
+ * server that is held up loses the answers it was about to give; longer, and hosts and producers wait in vain. Blocking commands wait for
+ * ten seconds.
  */
 const LONGEST_SILENCE = 15_000;
 
-/** So often within that time the connection looks. Less, and silence is found later; more, and a server that nobody needs is asked more often. */
+/**
+ * How many checks the connection makes within that time. Fewer, and silence is found later; more, and an idle server is asked more often.
+ */
 const LOOKS = 3;
 
 /** An error that has not come for so long, in ms, is over. Less, and one that lasts is told again and again; more, and the next one is not told. */
@@ -55,12 +58,17 @@ export function queueName(queue: string): string {
   return `${queue}.v${VERSION}`;
 }
 
-/** The channel on which hosts hear of jobs to be stopped. Channels are the same for all databases, so that its name has the number in it. */
+/**
+ * The channel on which hosts hear of jobs to be stopped. Channels are shared by all databases, so its name includes the database number.
+ */
 export function cancelChannel(queue: string, client: Redis): string {
   return `${PREFIX}:${queueName(queue)}:cancel:${databaseOf(client)}`;
 }
 
-/** What is said there of a job that was sent then, as the queue has it: another of its name may have been sent when a host hears it. */
+/**
+ * The message there about a job that was sent at `sentAt`, according to the queue: another of the same name may have been sent by the time
+ * a host hears it.
+ */
 export function cancelWord(id: string, timestamp: string | number): string {
   return `${id} ${timestamp}`;
 }
@@ -78,7 +86,7 @@ export function checkedQueue(action: string, queue: unknown): string {
   );
 }
 
-/** What a host is called, as users give it. */
+/** A host's name as users give it. */
 export function checkedHostName(action: string, name: unknown): string {
   if (typeof name === "string" && /^[\w.@-]{1,100}$/.test(name)) return name;
   throw new TypeError(`Cannot ${action} as 'name' must be of letters, digits and '.@_-': current value is ${show(name)}`);
@@ -90,7 +98,7 @@ export interface ResolvedConnection {
   options: RedisOptions;
 }
 
-/** Checks and completes where to connect. No message shows a password. */
+/** Checks and completes the address. No message shows a password. */
 export function resolveConnection(action: string, connection: unknown): ResolvedConnection {
   const checks = new Checks(action);
   const given = typeof connection === "string" ? { url: connection } : connection;
@@ -129,7 +137,7 @@ export function resolveConnection(action: string, connection: unknown): Resolved
   };
 }
 
-/** A part of an address as it is meant; throws if it was not written as parts of addresses have to be. */
+/** Decodes a part of an address; throws if it was not encoded properly. */
 function decoded(action: string, what: "user" | "password", text: string): string {
   try {
     return decodeURIComponent(text);
@@ -142,16 +150,16 @@ function optional(name: string, value: string): Record<string, string> {
   return value === "" ? {} : { [name]: value };
 }
 
-/** What to do with errors of a connection that is there: each is told once, until it has been there again. */
+/** Called with errors of an established connection: each is reported once, until the connection is back. */
 export interface ConnectOptions {
-  /** Which action to name in messages. */
+  /** The action that messages name. */
   action: string;
   /** How long to try, in ms. */
   timeout: number;
   onError: (error: unknown) => void;
   onWarning: (message: string) => void;
   /**
-   * For how long it may answer nothing, in ms, before it is connected to anew.
+   * How long the server may be silent, in ms, before the connection is made anew.
    *
    * @default {15000}
    */
@@ -159,8 +167,8 @@ export interface ConnectOptions {
 }
 
 /**
- * Connects, within a time: the client would try for ever. It stays connected, trying again whenever the server is away, and commands wait
- * meanwhile.
+ * Connects, within a time limit: the client itself would try forever. It stays connected, trying again whenever the server is away, and
+ * commands wait meanwhile.
  */
 export async function connect(
   { address, options }: ResolvedConnection,
@@ -169,10 +177,11 @@ export async function connect(
   const client = new Redis({
     ...options,
     lazyConnect: true,
-    // As BullMQ needs it: a command waits for as long as the server is away.
+    // Needed by BullMQ: a command waits for as long as the server is away.
     maxRetriesPerRequest: null,
     retryStrategy: (times) => Math.min(50 * 2 ** times, LONGEST_RETRY),
-    // What it says of itself comes a moment after it has connected: of each connection that is lost by then it would keep one, to be sent later.
+    // What it says of itself comes a moment after it has connected: of each connection that is lost by then it would keep one, to be sent
+    // later.
     disableClientInfo: true,
   });
   let last: Error | undefined;
@@ -194,11 +203,11 @@ export async function connect(
   try {
     client.connect().catch(() => {});
     info = await Promise.race([client.info(), failed.promise]);
-    // Where the client cannot select it by itself it stays in database 0, and tells nobody.
+    // If the client fails to select the database itself, it silently stays in database 0.
     refusal = `let nobody into database ${db}`;
     if (db !== 0) await Promise.race([client.select(db), failed.promise]);
   } catch (error) {
-    // What comes yet of a connection that is given up is nobody's business.
+    // Errors of a connection that was given up concern nobody.
     client.on("error", () => {});
     client.disconnect();
     if (error instanceof Error) last = error;
@@ -223,7 +232,7 @@ export async function connect(
     lost = true;
     tell(error);
   });
-  // A server that ends connections in an orderly manner, and whatever stands before one that is away, leaves no error.
+  // Servers that close connections in an orderly way, and proxies in front of a server that is away, leave no error.
   client.on("reconnecting", () => {
     if (!lost) tell(new Error("it was closed at the other end"));
     lost = true;
@@ -231,7 +240,7 @@ export async function connect(
   return new Connection(client, { action, address, timeout, silence });
 }
 
-/** What a connection is for, where it goes, how long it may take to be of use, and how long nothing may be heard on it, in ms. */
+/** What a connection is for, where it goes, how long it may take to become ready, and how long it may be silent, in ms. */
 interface ConnectionOptions {
   action: string;
   address: string;
@@ -239,31 +248,31 @@ interface ConnectionOptions {
   silence: number;
 }
 
-/** What is read of a client that it does not show. */
+/** Private fields of a client that we read. */
 interface Internals {
   stream: { bytesRead: number; destroy(error: Error): void } | null;
-  /** What the server has not answered. */
+  /** Commands that the server has not answered. */
   commandQueue: Redis["commandQueue"];
-  /** The same of a connection that was lost, if it was of use: it is sent again. */
+  /** The same for a lost connection that had been ready: they are sent again. */
   prevCommandQueue?: Redis["commandQueue"] | null;
-  /** What is sent when it is connected. */
+  /** Commands that are sent once it is connected. */
   offlineQueue: Redis["commandQueue"];
 }
 
-/** What was heard of the server by one look. */
+/** What one check has found. */
 interface Heard {
   stream: Internals["stream"];
   bytes: number;
-  /** How many looks in turn have found that there was nothing, though something was asked. */
+  /** How many checks in a row have found no answer although something was asked. */
   silent: number;
 }
 
-/** A client, and those that BullMQ makes of it for commands that wait. */
+/** A client, and those that BullMQ derives from it for blocking commands. */
 export class Connection {
   readonly client: Redis;
   #clients: Redis[];
   #options: ConnectionOptions;
-  /** What went wrong last with any of them. */
+  /** The last error of any of them. */
   #last: Error | undefined;
   #timer: ReturnType<typeof setInterval>;
 
@@ -277,7 +286,7 @@ export class Connection {
     keep(client);
     const duplicate = client.duplicate.bind(client);
     client.duplicate = (override) => {
-      // Of one that is to connect when it is told BullMQ waits for the first try alone.
+      // With a client that connects on demand, BullMQ only waits for the first try.
       const copy = duplicate({ lazyConnect: false, ...override });
       copy.on("error", note);
       keep(copy);
@@ -290,7 +299,7 @@ export class Connection {
     }, options.silence / LOOKS);
   }
 
-  /** Connects a client anew on which nothing is heard, and has one speak on which nothing was asked. */
+  /** Reconnects a client that is silent, and makes one speak that was asked nothing. */
   #lookAt(client: Redis, last: Heard | undefined): Heard {
     const { stream, commandQueue } = client as unknown as Internals;
     const now: Heard = { stream, bytes: stream?.bytesRead ?? 0, silent: 0 };
@@ -306,12 +315,12 @@ export class Connection {
   }
 
   /**
-   * Resolves when everything that is to be connected is, and the server has run a script: all that BullMQ does is one.
+   * Resolves when everything is connected, and the server has run a script, as everything that BullMQ does is a script.
    *
-   * @param connected Resolves when all is connected; it would wait for ever.
-   * @param script The queue, and what the script does with a key of it that is not there.
+   * @param connected Resolves when everything is connected; by itself it would wait forever.
+   * @param script The queue, and a script that does something with a key of it that does not exist.
    *
-   * @throws {Error} If that takes longer than it may, or the server refuses the script.
+   * @throws {Error} If that takes too long, or the server refuses the script.
    */
   async ready(connected: Promise<unknown>, { queue, command }: { queue: string; command: "EXISTS" | "DEL" }): Promise<void> {
     const { action, address, timeout } = this.#options;
@@ -328,7 +337,7 @@ export class Connection {
     try {
       await Promise.race([tried, late.promise]);
     } catch (error) {
-      // That a connection is closed says nothing of why it is.
+      // A closed connection does not say why it is closed.
       const why = error instanceof Error && /Connection is closed/.test(error.message) ? this.#last ?? error : error;
       const cause = why instanceof Error ? plain(why) : undefined;
       const detail = cause === undefined ? "" : `: ${cause.message}`;
@@ -339,19 +348,19 @@ export class Connection {
   }
 
   /**
-   * Ends all of them, whether the server is there, answers, or not: what waits for it is rejected. A client that is about to connect again would
-   * forget that when it is told to disconnect, and never end, so it is made to try at once.
+   * Ends all clients, whether or not the server answers: pending commands are rejected. A client that is about to reconnect would forget
+   * that when told to disconnect, and never end, so it is made to try at once.
    */
   end(): void {
     clearInterval(this.#timer);
     for (const client of this.#clients) {
       const { status } = client;
-      // To disconnect what is closed begins a timer that nothing ends.
+      // Disconnecting a closed client starts a timer that nothing ends.
       if (status === "end" || status === "close") continue;
       client.once("end", () => rejectKept(client));
       client.disconnect();
       if (status !== "reconnecting") continue;
-      // A server that lets it in may say nothing.
+      // A server that accepts it may still be silent.
       client.once("connect", () => client.disconnect());
       client.connect().catch(() => {});
     }
@@ -359,8 +368,8 @@ export class Connection {
 }
 
 /**
- * Has a client send again what it was told to while it connected, should that connection be lost before it is of use: it sends some commands then
- * already, and forgets them. Those by which it connects it sends anew each time.
+ * Makes a client send commands again that it was given while connecting, if that connection is lost before it is ready: it sends some
+ * commands early, and forgets them. The commands of the connecting itself are sent anew each time.
  */
 function keepEarly(client: Redis): void {
   const { commandQueue: sent, prevCommandQueue: kept, offlineQueue: waiting } = client as unknown as Internals;
@@ -373,7 +382,10 @@ function keepEarly(client: Redis): void {
   }
 }
 
-/** Rejects what a client keeps of a connection that was lost, to send it again: it forgets that when the next connection ends before it is ready. */
+/**
+ * Rejects commands that a client keeps from a lost connection to send again: it forgets them if the next connection ends before it is
+ * ready.
+ */
 function rejectKept(client: Redis): void {
   const { prevCommandQueue: kept } = client as unknown as Internals;
   while (kept?.length) kept.shift()!.command.reject(new Error("Connection is closed."));
@@ -397,8 +409,8 @@ export function tellOnce(client: Redis, tell: (error: Error) => void): (error: E
 }
 
 /**
- * Whether a server that is there takes no writes, as it is out of memory, a replica, busy, cannot save, or lets nobody in again: all of that may be
- * over in a moment.
+ * Whether a reachable server refuses writes, as it is out of memory, a replica or busy, cannot save, or no longer accepts clients: all of
+ * that may pass.
  */
 export function refusesWrites({ message }: Error): boolean {
   return /\b(READONLY|OOM|MISCONF|NOREPLICAS|LOADING|MASTERDOWN|BUSY|CLUSTERDOWN|TRYAGAIN|WRONGPASS|NOAUTH|max number of clients)\b/.test(
@@ -406,14 +418,14 @@ export function refusesWrites({ message }: Error): boolean {
   );
 }
 
-/** An error without the command that failed: the password is in that of a login. */
+/** An error without the command that failed: that of a login contains the password. */
 export function plain(error: Error): Error {
   const copy = new Error(error.message);
   if (error.name !== "Error") copy.name = error.name;
   return copy;
 }
 
-/** What a server should be set up with, and is not. */
+/** Warnings about how the server is configured. */
 function warningsOf(info: string): string[] {
   const field = (name: string): string | undefined => new RegExp(`^${name}:(.*?)\\r?$`, "m").exec(info)?.[1];
   const warnings: string[] = [];

@@ -1,6 +1,6 @@
 /**
- * What is written into the queue: a call on the way there, a reply or a failure on the way back. Whatever comes out of Redis is checked before
- * it is used, since others may write there too.
+ * What is written into the queue: a call on the way there, a reply or a failure on the way back. Everything that comes out of Redis is
+ * checked before it is used, since others may write there too.
  *
  * @module
  */
@@ -24,25 +24,25 @@ export interface Envelope {
   v: typeof VERSION;
   /** The task's name. */
   task: string;
-  /** What errors call the job: it travels under another name. */
+  /** The job's id in errors: it travels under another name. */
   id?: string | number;
   args?: Json[];
   items?: Json[];
-  /** The index of the first item in the input: what errors call it. */
+  /** The index of the first item in the input, for errors. */
   first?: number;
   /** Whether `args` or `items` are in the payload store instead. */
   stored?: "args" | "items";
-  /** What they are called there. */
+  /** Their name there. */
   storedAs?: string;
-  /** How long it may run, or each item, in ms. */
+  /** How long the job, or each item, may run, in ms. */
   timeout?: number;
   /** How often it is run again after its worker died. */
   retries?: number;
-  /** When it is too late to start it, in ms since 1970. */
+  /** From when it is too late to start it, in ms since 1970. */
   expiresAt?: number;
-  /** Which release of the program the producer is. */
+  /** The release of the producer's program. */
   release?: string;
-  /** Whether nobody wants it any more. */
+  /** Whether the job is no longer wanted. */
   cancelled?: true;
 }
 
@@ -50,8 +50,8 @@ export interface Envelope {
 export type ItemReply = { value: Json } | { failure: Failure } | Record<never, never>;
 
 /**
- * What a host replies: a value or nothing; the outcomes of items and how long they took, in ms, of the first ones alone if all would be too large;
- * or that either is in the payload store.
+ * A host's reply: a value or nothing; or the outcomes of items, only the first ones if all would be too large, and how long they took, in
+ * ms; or that either is in the payload store.
  */
 export interface Reply {
   v: typeof VERSION;
@@ -70,30 +70,32 @@ export interface Failure {
 }
 
 /**
- * What arguments, results and chunks may take in Redis, in bytes. Redis holds all of it in memory, and results twice: as such and in the events
- * stream. More, and a few thousand jobs fill it; less, and ordinary records need a store.
+ * How many bytes arguments, results and chunks may take in Redis. Redis holds all of it in memory, and results twice: as such and in the
+ * events stream. More, and a few thousand jobs fill it; less, and ordinary records need a store.
  */
 export const MAX_PAYLOAD = 256 * 1024;
 
-/** What the items of a chunk, and their outcomes, may take, in bytes, so that there is room for what stands around them. */
+/** How many bytes the items of a chunk, and their outcomes, may take, leaving room for the rest of the envelope. */
 export const MAX_CHUNK = 0.95 * MAX_PAYLOAD;
 
-/** What a failure may take, in bytes. What makes one larger is left out. */
+/** How many bytes a failure may take. What exceeds that is left out. */
 const MAX_FAILURE = 32 * 1024;
 
-/** What a property of an error may take then, in bytes: a number or a short text tells most, and is not what makes it large. */
+/**
+ * How many bytes a property of an error may take when a failure is cut: numbers and short texts tell most, and are not what makes it large.
+ */
 const MAX_PROPERTY = 256;
 
-/** What a message may take, in characters, once a failure is cut. */
+/** How many characters a message may have when a failure is cut. */
 const MAX_MESSAGE = 4096;
 
-/** The same of an error that is sent alone: each of its texts stands in a failure twice, and a character may take six bytes. */
+/** The same for an error that is sent alone: each of its texts occurs twice in a failure, and a character may take six bytes. */
 const MAX_ROOT = 1024;
 
-/** What BullMQ fails a job with that was delivered too often. */
+/** BullMQ's error for a job that was delivered too often. */
 export const STALLED = "job stalled more than allowable limit";
 
-/** What a host fails a job with whose record the server has thrown away, and not its name in the list: it is not started. */
+/** A host's error for a job whose record the server has evicted, but not its name in the list: it is not started. */
 export const FORGOTTEN = "the server has lost the call";
 
 /** The classes that come back as themselves. */
@@ -121,14 +123,14 @@ export function readEnvelope(data: unknown): Envelope {
   ) {
     throw malformed("it must have either 'args' or 'items'", data);
   }
-  // It becomes a part of a key, which may be the name of a file.
+  // It becomes part of a key, which may be the name of a file.
   if (stored !== undefined && !(typeof storedAs === "string" && /^[\w-]{1,100}$/.test(storedAs))) {
     throw malformed("'storedAs' must be a name of letters, digits, '-' and '_'", storedAs);
   }
   return data as unknown as Envelope;
 }
 
-/** Whether that is what a producer writes in the place of a call that it has cancelled. Most calls need not be read for that. */
+/** Whether this is what a producer writes in place of a cancelled call. Most calls need not be parsed to tell. */
 export function isUnwanted(data: string): boolean {
   try {
     return data.includes('"cancelled":true') && JSON.parse(data).cancelled === true;
@@ -152,7 +154,7 @@ export function readItem(reply: unknown): PromiseSettledResult<unknown> {
   return { status: "fulfilled", value: "value" in reply ? fromJson(reply.value as Json) : undefined };
 }
 
-/** A result, that may be nothing. */
+/** A result, possibly undefined. */
 export function writeValue(value: unknown): { value: Json } | Record<never, never> {
   return value === undefined ? {} : { value: toJson(value, "the result") };
 }
@@ -195,7 +197,7 @@ function whole(encoded: Encoded): Encoded {
   return encoded;
 }
 
-/** Errors with the same classes, that refer to each other as they did. */
+/** Errors with the same classes, referring to each other as before. */
 function cut({ errors, root }: Encoded, most: number = Math.min(MAX_MESSAGE, Math.floor(MAX_FAILURE / 4 / errors.length))): Encoded {
   return {
     root,
@@ -209,7 +211,7 @@ function cut({ errors, root }: Encoded, most: number = Math.min(MAX_MESSAGE, Mat
   };
 }
 
-/** The error that was thrown, without those that it refers to. */
+/** The thrown error, without the errors that it refers to. */
 function rootAlone({ errors, root }: Encoded): Encoded {
   if (!("error" in root)) return { errors: [], root };
   const { errors: [error] } = cut({ errors: [errors[root.error]!], root }, MAX_ROOT);
@@ -221,7 +223,7 @@ function writeEncoded({ errors, root }: Encoded): Failure {
   return { v: VERSION, name, message, thrown: jsonOf({ errors, root }) };
 }
 
-/** Properties that are no JSON are left out one by one. */
+/** Leaves out, one by one, properties that are not JSON. */
 function jsonOf({ errors, root }: Encoded): Json {
   return {
     root: valueOf(root)!,
@@ -283,12 +285,12 @@ function decodedValue(data: { value?: Json; error?: number }, errors: number): {
   throw malformed("an error must be one of those listed", data.error);
 }
 
-/** Whether a job failed as it was cancelled. */
+/** Whether a job failed because it was cancelled. */
 export function isCancelled(reason: string): boolean {
   return readFailedReason(reason, { jobId: "", taskName: "" }) instanceof JobCancelledError;
 }
 
-/** What BullMQ keeps of a failed job, as what its future rejects with. */
+/** Turns what BullMQ keeps of a failed job into what its future rejects with. */
 export function readFailedReason(
   reason: string,
   { jobId, taskName, deaths }: { jobId: string | number; taskName: string; deaths?: number | undefined },

@@ -50,50 +50,50 @@ import { REFUSED_PAUSE, Taker } from "./worker.ts";
 export interface ServeOptions {
   /** The queue's name: letters, digits, `.`, `-` and `_`. */
   queue: string;
-  /** Where Redis or Valkey is: an address, or an address with what it takes to get in. */
+  /** Where Redis or Valkey is: an address, or an address with credentials. */
   connection: string | RedisConnection;
   /** What this host can run, from {@linkcode defineTasks}. */
   tasks: ClusterTasks;
   /**
-   * How many jobs run at a time, each in a worker of its own that can be stopped.
+   * How many jobs run at a time, each in a separate worker that can be stopped.
    *
    * @default {navigator.hardwareConcurrency}
    */
   workers?: number | undefined;
   /**
-   * What the host is called in `status`.
+   * The host's name in `status`.
    *
    * @default {"host-" and the number of its process}
    */
   name?: string | undefined;
   /**
-   * What tasks may do: as for `ProcessPool`. It has to include reading the task modules.
+   * What tasks may do, as for `ProcessPool`. It must include reading the task modules.
    *
    * @default {what the host may do}
    */
   permissions?: Deno.PermissionOptions | undefined;
   /**
-   * How much heap a worker may have, in MB: as for `ProcessPool`.
+   * How much heap a worker may have, in MB, as for `ProcessPool`.
    *
    * @default {undefined}
    */
   memoryLimit?: number | undefined;
   /**
-   * How long a job may run that does not say it itself, in milliseconds.
+   * How long a job without a `timeout` may run, in milliseconds.
    *
    * @default {Infinity}
    */
   jobTimeout?: number | undefined;
   /**
-   * How often a job is delivered again after its host died. With 0 a job is started at most once, so that one which its host has to stop fails
-   * too; give such jobs a queue of their own, as it holds for all of a queue and all its hosts must say the same.
+   * How often a job is delivered again after its host died. With 0 a job is started at most once, so one that its host has to stop fails
+   * too. Give such jobs a separate queue, as this applies to a whole queue and all its hosts must use the same value.
    *
    * @default {1}
    */
   redeliveries?: number | undefined;
   /**
-   * For how long the queue takes a host for alive that says nothing, in milliseconds. Shorter, and a host that was held up for a moment has its
-   * jobs run twice; longer, and those of a dead one wait longer.
+   * How long the queue takes a silent host for alive, in milliseconds. Shorter, and jobs of a host that was held up for a moment run twice;
+   * longer, and jobs of a dead host wait longer.
    *
    * @default {15000}
    */
@@ -105,13 +105,13 @@ export interface ServeOptions {
    */
   stalledInterval?: number | undefined;
   /**
-   * Where payloads go that are too large for Redis.
+   * Where payloads that are too large for Redis go.
    *
    * @default {undefined}
    */
   payloads?: PayloadStore | undefined;
   /**
-   * Which release of the program this is: a job of a producer that names another fails at once.
+   * The release of the program: jobs of a producer that names a different one fail at once.
    *
    * @default {undefined}
    */
@@ -123,13 +123,13 @@ export interface ServeOptions {
    */
   openTimeout?: number | undefined;
   /**
-   * Gets what belongs to no job: a connection that was lost, a job whose lock was lost.
+   * Called with errors that belong to no job: a lost connection, a job whose lock was lost.
    *
    * @default {console.error}
    */
   onError?: ((error: unknown) => void) | undefined;
   /**
-   * Gets what is amiss with how the server is set up, once, and hears when a connection that was lost is there again.
+   * Called once with warnings about how the server is configured, and when a lost connection is back.
    *
    * @default {console.warn}
    */
@@ -157,36 +157,38 @@ const OPTIONS = [
 
 const ACTION = "serve queue";
 
-/** Shorter, and jobs run twice after the pauses of a busy machine; longer, and those of a dead host wait for more than half a minute. In ms. */
+/**
+ * Shorter, and jobs run twice after the pauses of a busy machine; longer, and those of a dead host wait for more than half a minute. In ms.
+ */
 const LOCK_DURATION = 15_000;
 
 /** Shorter, and the server is asked more often; longer, and jobs of a dead host wait for longer. In ms. */
 const STALLED_INTERVAL = 5000;
 
-/** Shorter, and a server that starts at the same time is not waited for; longer, and a wrong address is told late. In ms. */
+/** Shorter, and the host does not wait for a server that starts at the same time; longer, and a wrong address is reported late. In ms. */
 export const OPEN_TIMEOUT = 10_000;
 
-/** How long jobs may take that run when the host is told to stop, in ms: longer ones are given back and start anew elsewhere. */
+/** How long running jobs may take when the host is told to stop, in ms: longer ones are given back and start anew elsewhere. */
 const GRACE = 10_000;
 
 /** How long the server may take to hear that jobs are given back, in ms. If it is away they are left to be found by other hosts. */
 const FAREWELL = 3000;
 
-/** So many cancelled jobs are remembered. Fewer, and one of a burst that the host takes at that moment runs on; more only take memory. */
+/** How many cancelled jobs are remembered. Fewer, and one of a burst that the host takes at that moment runs on; more only take memory. */
 const MOST_CANCELLED = 10_000;
 
-/** Why a local job is stopped that nobody wants any more. */
+/** Why a local job is stopped that is no longer wanted. */
 const CANCELLED = Symbol("cancelled");
 /** Why a local job is stopped that goes back into the queue. */
 const HANDED_BACK = Symbol("handed back");
-/** Why a local job is stopped whose lock has run out: the queue gives it away. */
+/** Why a local job is stopped whose lock has expired: the queue gives it to another host. */
 const LOCK_LOST = Symbol("lock lost");
 /** Why a job is not started that comes too late. */
 const EXPIRED = Symbol("expired");
 
 /**
- * Runs the jobs of a queue on this machine, until it is shut down. They run in a local pool of killable workers, so that a task that computes
- * holds up nothing: the host's own thread only talks to Redis.
+ * Runs the jobs of a queue on this machine, until it is shut down. They run in a local pool of killable workers, so that a task that
+ * computes holds up nothing: the host's own thread only talks to Redis.
  *
  * @param options Which queue, which tasks, how many workers.
  * @returns The host, once it takes jobs.
@@ -531,7 +533,9 @@ class Host implements ClusterHost {
     return data === null ? job.data : JSON.parse(data);
   }
 
-  /** Whether it is that there are no workers here any more. Tasks and their checks can throw the same errors, so the pool is asked as well. */
+  /**
+   * Whether it is that there are no workers here any more. Tasks and their checks can throw the same errors, so the pool is asked as well.
+   */
   #hasNoWorkers(error: unknown): boolean {
     return (error instanceof PoolBrokenError || error instanceof PoolClosedError) && !isOpen(this.#pool);
   }

@@ -1,7 +1,7 @@
 /**
- * The jobs of `@procpool/process-pool` on many machines, through [BullMQ](https://bullmq.io) and Redis or Valkey. Producers have a
- * {@linkcode ClusterPool}, machines that run jobs a host, which {@linkcode serve} starts; both share what {@linkcode defineTasks} names.
- * What they have in common with the core, such as `Job` and the errors, is the core's own.
+ * The jobs of `@procpool/process-pool` on many machines, through [BullMQ](https://bullmq.io) and Redis or Valkey. Producers use a
+ * {@linkcode ClusterPool}; machines that run jobs have a host, which {@linkcode serve} starts; both share the tasks named by
+ * {@linkcode defineTasks}. `Job`, the errors and everything else shared with the core are the core's own.
  *
  * @example What both sides share
  * ```ts

@@ -1,6 +1,6 @@
 /**
- * Spans and metrics of a process-pool for OpenTelemetry. Deno exports them by itself when it is run with `OTEL_DENO=true`; any other SDK that is
- * registered with `@opentelemetry/api` does as well, and without one nothing is recorded.
+ * Spans and metrics of a process-pool for OpenTelemetry. Deno itself exports them when run with `OTEL_DENO=true`; any other SDK registered
+ * with `@opentelemetry/api` works as well, and without one nothing is recorded.
  *
  * @example A pool in the traces and dashboards of a service
  * ```ts
@@ -21,13 +21,13 @@ import type { ObservedJob, PoolObserver } from "@procpool/process-pool";
 /** Options of {@linkcode otelObserver}. */
 export interface OtelOptions {
   /**
-   * What the pool is called: the attribute `process_pool.name` of all spans and metrics.
+   * The name of the pool: the attribute `process_pool.name` of all spans and metrics.
    *
    * @default {"default"}
    */
   name?: string | undefined;
   /**
-   * Whether each job is a span. Metrics cost less, and may be all that a pool of a million jobs should send.
+   * Whether each job is a span. Metrics cost less, and may be enough for a pool of a million jobs.
    *
    * @default {true}
    */
@@ -41,12 +41,12 @@ const SCOPE = "@procpool/otel";
 const BOUNDARIES = [0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600, 3600];
 
 /**
- * By so many milliseconds the time of day must have moved against `performance.now()` to have been set. Less, and a thread that is held up between
- * reading one and the other looks like that; more, and spans may stand that far from those around them.
+ * By how many ms the time of day must have moved against `performance.now()` to count as set. Less, and a thread that is held up between
+ * reading the two looks like that; more, and spans may be that far from those around them.
  */
 const CLOCK_WAS_SET = 1000;
 
-/** What the time of day is when `performance.now()` is 0: another one once the clock was set, or the machine has slept. */
+/** The time of day at which `performance.now()` is 0: a different one once the clock was set, or the machine has slept. */
 let latestOrigin = performance.timeOrigin;
 
 /** The span of a job, and the context that its runs are in. */
@@ -58,14 +58,14 @@ interface JobSpan {
 }
 
 /**
- * An observer of one pool, for its `observers`. A job is a span, from its submission to its end, within the caller's span; within it each run in
- * a worker is one, with the worker's own times. A chunk of a map is one job.
+ * Makes an observer of one pool, for its `observers`. A job is a span, from its submission to its end, within the caller's span; each run
+ * in a worker is a span within that, with the worker's own times. A chunk of a map is one job.
  *
  * Metrics: `process_pool.jobs` (settled, by `outcome` and `task`), `process_pool.job.waiting` and `process_pool.job.running` (histograms,
  * in seconds), `process_pool.queue` (by `state`: `waiting` at the gate, `queued`, `running`), `process_pool.workers`,
  * `process_pool.worker.deaths` and `process_pool.timeouts`.
  *
- * @param options What the pool is called, and whether there are spans.
+ * @param options The name of the pool, and whether there are spans.
  * @returns The observer. Each pool needs its own.
  *
  * @throws {TypeError} If an option is of the wrong type.
