@@ -191,12 +191,12 @@ const EXPIRED = Symbol("expired");
  * computes holds up nothing: the host's own thread only talks to Redis.
  *
  * @param options Which queue, which tasks, how many workers.
- * @returns The host, once it takes jobs.
+ * @returns The host, as soon as it takes jobs.
  *
  * @throws {TypeError} If an option is of the wrong type.
  * @throws {RangeError} If a number is out of its range.
- * @throws {Error} If the server is not there in time, or does not let the host in.
- * @throws {PoolBrokenError} If no worker can be started, as with a task module that cannot be loaded.
+ * @throws {Error} If the server cannot be reached in time, or does not accept the host.
+ * @throws {PoolBrokenError} If no worker can be started, for example because a task module cannot be loaded.
  *
  * @example A host of two workers
  * ```ts ignore
@@ -294,17 +294,17 @@ interface HostOptions {
 
 /** What {@linkcode serve} returns: a host that takes jobs until it is shut down. */
 export interface ClusterHost extends AsyncDisposable {
-  /** What the host is called. */
+  /** The name of the host. */
   readonly name: string;
-  /** Resolves when it has shut down; rejects if it had to, because its workers could not be started any more. */
+  /** Resolves when it has shut down; rejects if it had to because its workers could no longer be started. */
   readonly finished: Promise<void>;
-  /** What the local pool holds and has done. */
+  /** What the local pool holds, and what it has done so far. */
   stats(): PoolStats;
   /**
-   * Takes no more jobs and lets those that run finish; those that do not in time go back into the queue, for other hosts, or fail with a
-   * `WorkerDiedError` if `redeliveries` is 0. To do it twice is harmless.
+   * Takes no more jobs and lets running ones finish; those that do not in time go back into the queue, for other hosts, or fail with a
+   * `WorkerDiedError` if `redeliveries` is 0. Calling it twice is harmless.
    *
-   * @param options How long jobs may take, in milliseconds; 10 seconds if that is not said.
+   * @param options How long jobs may take; by default 10 seconds.
    *
    * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
    */
@@ -314,21 +314,21 @@ export interface ClusterHost extends AsyncDisposable {
 /** Options of {@linkcode ClusterHost.shutdown}. */
 export interface HostShutdownOptions {
   /**
-   * How long jobs that run may take to finish, in milliseconds.
+   * How long running jobs may take to finish, in milliseconds.
    *
    * @default {10000}
    */
   timeout?: number | undefined;
 }
 
-/** A job that runs. */
+/** A running job. */
 interface Run {
   controller: AbortController;
-  /** What is said when it is to be stopped. */
+  /** The message that asks to stop it. */
   cancelWord: string;
 }
 
-/** A worker of BullMQ's before a pool of ours: takes jobs from the queue, checks them, and hears of those that are to be stopped. */
+/** A worker of BullMQ in front of a pool of ours: takes jobs from the queue, checks them, and hears of those to be stopped. */
 class Host implements ClusterHost {
   #server: Connection;
   #subscriber: Redis;
@@ -336,12 +336,12 @@ class Host implements ClusterHost {
   #worker: Taker;
   #options: HostOptions;
   #tell: (error: Error) => void;
-  /** The jobs that run here, by the names under which they travel. */
+  /** The running jobs, by the names under which they travel. */
   #active = new Map<string, Run>();
-  /** The jobs that were cancelled last while they did not run here: one of them may have been on its way from the queue. */
+  /** Recently cancelled jobs that did not run here: one of them may have been on its way from the queue. */
   #cancelled = new Set<string>();
   #end: Promise<void> | undefined;
-  /** Whether the time of jobs that run is over: what the queue still gives the host goes back. */
+  /** Whether the time for running jobs is over: what the queue still gives the host goes back. */
   #givesBack = false;
   /** Why it takes no more jobs, if it was not told to stop. */
   #defect: PoolBrokenError | undefined;
@@ -353,7 +353,7 @@ class Host implements ClusterHost {
     this.#server = server;
     this.#pool = pool;
     this.#options = options;
-    // It listens again below: if the client did that by itself, nobody could catch a failure.
+    // It listens again below: if the client did that itself, nobody could catch a failure.
     this.#subscriber = client.duplicate({ autoResubscribe: false });
     this.#subscriber.on("error", () => {});
     this.#worker = new Taker(queueName(queue), (job, token) => this.#process(job, token!), {
@@ -371,12 +371,12 @@ class Host implements ClusterHost {
     });
     const tell = tellOnce(client, onError);
     this.#tell = (error) => {
-      // The connection tells of itself, and what comes of a lost lock is told below.
+      // The connection reports its own errors, and a lost lock is reported below.
       if (!/ECONN|EPIPE|Connection is closed|could not renew lock/.test(error.message)) tell(error);
     };
     this.#worker.on("error", this.#tell);
     this.#worker.on("locksRenewed", ({ jobIds }) => this.#stopUnwanted(jobIds));
-    // Nobody has to ask for it.
+    // Nobody has to use this promise.
     this.#finished.promise.catch(() => {});
   }
 
@@ -394,12 +394,12 @@ class Host implements ClusterHost {
 
   /** Begins to take jobs. */
   async start(): Promise<void> {
-    // A module that cannot be loaded fails the host, and not the first jobs.
+    // A module that cannot be loaded must fail the host, and not the first jobs.
     await this.#pool.warmUp();
     this.#subscriber.on("message", (_channel: string, word: string) => this.#cancel(word));
     const { queue } = this.#options;
     const channel = cancelChannel(queue, this.#server.client);
-    // What was said while it was away is not said again. It listens once more before it asks, so that nothing falls between the two.
+    // Messages sent while it was away are not repeated. It listens again before it asks, so that nothing is missed in between.
     const listenAgain = (): void => {
       this.#subscriber.subscribe(channel).then(() => this.#stopUnwanted([...this.#active.keys()]), this.#tell);
     };
@@ -426,7 +426,7 @@ class Host implements ClusterHost {
     const left = (): number => Math.max(0, end - performance.now());
     do {
       await settledWithin(this.#worker.idle(), left());
-      // Between two jobs nothing is under way either. If it does not close then it waits for a connection that is about to be made again.
+      // Between two jobs nothing is in progress either. If it does not close then, it is waiting for a connection to be made again.
     } while (!await settledWithin(closed, Math.min(left(), FAREWELL)) && this.#worker.underWay > 0 && left() > 0);
     this.#givesBack = true;
     for (const { controller } of this.#active.values()) controller.abort(HANDED_BACK);
@@ -447,13 +447,13 @@ class Host implements ClusterHost {
   #cancel(word: string): void {
     const id = word.split(" ", 1)[0]!;
     const run = this.#active.get(id);
-    // One that is stopped already may wait for its next run here, which is then not to begin.
+    // A job that was already stopped may be waiting for its next run here, which must not begin.
     if (run !== undefined && !run.controller.signal.aborted && word === run.cancelWord) return run.controller.abort(CANCELLED);
     this.#cancelled.add(id);
     if (this.#cancelled.size > MOST_CANCELLED) this.#cancelled.delete(this.#cancelled.values().next().value!);
   }
 
-  /** Stops those of the jobs here that nobody wants any more, as the queue has it: a message to a host that was not listening is lost. */
+  /** Stops jobs here that the queue no longer wants: a message to a host that was not listening is lost. */
   async #stopUnwanted(ids: string[]): Promise<void> {
     const runs = ids.flatMap((id) => {
       const run = this.#active.get(id);
@@ -484,19 +484,19 @@ class Host implements ClusterHost {
     this.#active.set(id, { controller, cancelWord: cancelWord(id, job.timestamp) });
     let called: Called = { jobId: id, taskName: job.name };
     try {
-      // What is cancelled may have been submitted again under the same name: the queue knows.
+      // A cancelled job may have been submitted again under the same name: the queue knows.
       const data = this.#cancelled.delete(id) ? await this.#readAgain(job, controller.signal) : job.data;
       const envelope = readEnvelope(data);
       called = { jobId: envelope.id ?? envelope.first ?? id, taskName: envelope.task };
       return await this.#run(id, envelope, { called, signal: controller.signal });
     } catch (error) {
-      // A host without workers must not draw all jobs to itself and fail them.
+      // A host without workers must not attract all jobs and fail them.
       const noWorkers = this.#hasNoWorkers(error);
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) {
         this.#options.onError(new Error(`Stopped ${nameOf(called)} as its lock has run out: the queue gives it away`));
       } else if (error === EXPIRED || error === CANCELLED || controller.signal.reason === CANCELLED) {
-        // Its id is free again, as that of one that was taken out of the queue; also if the store fails, which has its arguments no more.
+        // Its id is free again, like that of a job taken out of the queue; also if the store fails, which no longer has its arguments.
         job.opts.removeOnFail = true;
         throw failure(error === EXPIRED ? expired(called) : cancelled(called));
       } else if (error === HANDED_BACK && this.#options.redeliveries === 0) throw failure(stopped(called));
@@ -508,7 +508,7 @@ class Host implements ClusterHost {
     }
   }
 
-  /** Gives a job back. If the server refuses, others find it when its lock has run out. */
+  /** Gives a job back. If the server refuses, others find it when its lock has expired. */
   async #giveBack(job: QueuedJob, token: string): Promise<void> {
     try {
       await job.moveToWait(token);
@@ -517,7 +517,7 @@ class Host implements ClusterHost {
     }
   }
 
-  /** A job's data as it is in the queue by now. A server that is busy is asked again, as long as the job may run here. */
+  /** A job's data as it is in the queue now. A busy server is asked again, as long as the job may run here. */
   async #readAgain(job: QueuedJob, signal: AbortSignal): Promise<unknown> {
     let data: string | null | undefined;
     while (data === undefined) {
@@ -558,18 +558,18 @@ class Host implements ClusterHost {
       ? await this.#runOne(called, task, envelope, signal)
       : await this.#runItems(task, envelope, signal);
     const { store, queue } = this.#options;
-    // Those of items were cut to what may travel, or go into the store.
+    // Replies with items were cut to what may travel, or go into the store.
     if (store === undefined && reply.items !== undefined) return reply;
     if (!isTooLarge(reply, { what: "the result", store })) return reply;
     const key = payloadKey(queue, id, "result");
     await unlessStopped(this.#store().put(key, JSON.stringify(reply)), signal);
     if (!signal.aborted) return { v: VERSION, stored: true };
-    // It was cancelled meanwhile: nobody reads that, and nobody else deletes it.
+    // It was cancelled meanwhile: nobody reads the result, and nobody else deletes it.
     await this.#store().delete(key).catch(this.#options.onError);
     throw signal.reason;
   }
 
-  /** The task of a call that may be started: looked up among this host's own, whatever the queue says. */
+  /** The task of a call that may be started: looked up among this host's own tasks, whatever the queue says. */
   #admit({ task: name, cancelled: unwanted, expiresAt, release }: Envelope): ClusterTask {
     const { tasks } = this.#options;
     if (unwanted === true) throw CANCELLED;
@@ -596,8 +596,8 @@ class Host implements ClusterHost {
   }
 
   /**
-   * Runs items in one worker, one after the other: each fails alone, and a death costs the item that ran. The producer sends again those
-   * that have no reply.
+   * Runs items in one worker, one after the other: each fails alone, and a death costs the item that ran. The producer sends items without
+   * a reply again.
    */
   async #runItems(task: ClusterTask, { items, timeout, retries = 0, first = 0 }: Envelope, signal: AbortSignal): Promise<Reply> {
     const start = performance.now();
@@ -611,7 +611,7 @@ class Host implements ClusterHost {
         return {};
       });
     }
-    // Where nothing may run twice, none is started whose reply the queue may have no room for.
+    // If nothing may run twice, no item is started whose reply might not fit into the queue.
     const outcomes = this.#options.redeliveries === 0 && this.#options.store === undefined
       ? this.#whileThereIsRoom(task, { accepted, replies, timeout, signal })
       : this.#pool.map(task, accepted.map(({ item }) => item), { chunkSize: Math.max(1, accepted.length), settled: true, timeout, signal });
@@ -619,7 +619,7 @@ class Host implements ClusterHost {
     for await (const outcome of outcomes) {
       const { index, item } = accepted[next]!;
       if (outcome.status === "rejected" && this.#hasNoWorkers(outcome.reason)) {
-        // It is the host that failed, and not the item: another is to run those that are left.
+        // The host failed, not the item: another must run the rest.
         if (index === 0) throw outcome.reason;
         if (outcome.reason instanceof PoolBrokenError) this.#breakDown(outcome.reason);
         break;
@@ -642,7 +642,7 @@ class Host implements ClusterHost {
     return { ...reply, items: firstOf(replies, ran) };
   }
 
-  /** Runs items one by one, and ends when their replies fill a chunk: the last of them may go beyond that. */
+  /** Runs items one by one, and ends when their replies fill a chunk; the last may exceed that. */
   async *#whileThereIsRoom(
     task: ClusterTask,
     { accepted, replies, timeout, signal }: {
@@ -663,7 +663,7 @@ class Host implements ClusterHost {
     }
   }
 
-  /** Runs an item by itself whose worker has died. */
+  /** Runs an item by itself after its worker has died. */
   async #runAgain(job: Job<unknown[], unknown>, signal: AbortSignal): Promise<ItemReply> {
     try {
       return writeValue(await this.#pool.run(job));
@@ -678,7 +678,7 @@ class Host implements ClusterHost {
     try {
       return JSON.parse(await store.get(payloadKey(this.#options.queue, storedAs, "args")));
     } catch (error) {
-      // Who cancels it deletes them, and the word of that may be on its way still.
+      // Whoever cancels it deletes them, and the message about that may still be on its way.
       await this.#stopUnwanted([id]);
       throw unreadable(`the arguments of ${nameOf(called)}`, error);
     }
@@ -700,7 +700,7 @@ function attempt(make: () => ItemReply): ItemReply {
 }
 
 /**
- * As many of the first outcomes as Redis takes, and at least so many: the producer sends the rest of the items again. Those that are too
+ * As many of the first outcomes as Redis takes, and at least `least`: the producer sends the rest of the items again. Outcomes that are too
  * large by themselves fail.
  */
 function firstOf(replies: ItemReply[], least: number): ItemReply[] {
@@ -716,7 +716,7 @@ function firstOf(replies: ItemReply[], least: number): ItemReply[] {
   return end < 0 ? items : items.slice(0, Math.max(least, end));
 }
 
-/** Whether a pool takes jobs. It refuses one before it looks at its signal. */
+/** Whether a pool takes jobs. It refuses a job before it looks at the job's signal. */
 function isOpen(pool: ProcessPool): boolean {
   const aborted = Symbol("aborted");
   try {
@@ -732,7 +732,7 @@ function isDeath(error: unknown): error is WorkerDiedError | MemoryLimitError {
   return error instanceof WorkerDiedError || error instanceof MemoryLimitError;
 }
 
-/** The error of an item, which counts within the whole input and not within what was sent to the worker. */
+/** The error of an item, with its index in the whole input instead of in what was sent to the worker. */
 function renumbered(error: unknown, { from, to }: { from: number; to: number }): unknown {
   const ours = error instanceof JobTimeoutError || isDeath(error);
   if (!ours || error.jobId !== from) return error;
@@ -740,7 +740,7 @@ function renumbered(error: unknown, { from, to }: { from: number; to: number }):
   return Object.defineProperty(error, "jobId", { value: to });
 }
 
-/** What errors call a job. */
+/** The name of a job in errors. */
 interface Called {
   jobId: string | number;
   taskName: string;
@@ -759,12 +759,12 @@ function expired(called: Called): JobCancelledError {
   return new JobCancelledError(`Cancelled ${nameOf(called)} as no host was free in time`, { ...called, cause });
 }
 
-/** The error of a job that its host may not give back, as it has been started. */
+/** The error of a job that its host may not give back, since it was started. */
 function stopped(called: Called): WorkerDiedError {
   return new WorkerDiedError(`Stopped ${nameOf(called)} as its host was told to stop, and it is not delivered again`, called);
 }
 
-/** What BullMQ fails a job with for good. Of an error it keeps the message, and the stack, which is in the message already. */
+/** The error with which BullMQ fails a job for good. It keeps the message of an error, and the stack, which is already in the message. */
 function failure(error: unknown): UnrecoverableError {
   const failure = new UnrecoverableError(JSON.stringify(writeFailure(error)));
   failure.stack = "";
@@ -772,8 +772,8 @@ function failure(error: unknown): UnrecoverableError {
 }
 
 /**
- * Waits for the store, but not if the job is to be run elsewhere, which need not wait for a store that takes its time. A job that was
- * cancelled does wait: what it puts there must not come after what another job of its name puts.
+ * Waits for the store, unless the job is to be run elsewhere, which need not wait for a slow store. A cancelled job does wait: what it puts
+ * there must not arrive after what another job of its name puts.
  */
 async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   const stopped = Promise.withResolvers<never>();

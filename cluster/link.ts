@@ -5,22 +5,22 @@ import { cancelChannel, cancelWord, type Connection, databaseOf, plain, PREFIX, 
 import { type Envelope, FORGOTTEN, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
-/** How a job ended, as Redis tells it. `lost` is one that Redis knows nothing of any more, and that is not sent again, for that reason. */
+/** How a job ended, according to Redis. `lost`: Redis no longer knows it, and it is not sent again, for the given reason. */
 export type Ending =
   | { kind: "completed"; reply: unknown }
-  /** `deaths` is how many hosts died with it, where they have failed it for that. */
+  /** `deaths`: how many hosts died with it, if it was failed for that. */
   | { kind: "failed"; reason: string; deaths?: number }
   | { kind: "refused"; error: Error }
   | { kind: "removed" }
   | { kind: "lost"; why: string };
 
-/** Hears of one job. */
+/** Listens to one job. */
 export interface Listener {
-  /** A host has started it, or has not after all. */
+  /** A host has started it, or has not started it after all. */
   running(running: boolean): void;
-  /** The host that ran it is gone, or had to stop: it waits for another. */
+  /** Its host is gone, or had to stop: it waits for another. */
   redelivered(): void;
-  /** It has ended. Nothing comes after that. */
+  /** It has ended. Nothing follows. */
   ended(ending: Ending): void;
   /** It has returned that although nobody listened to it any more. */
   returned(reply: unknown): void;
@@ -28,89 +28,92 @@ export interface Listener {
 
 interface Entry {
   id: string;
-  /** Undefined for one that another producer has sent. */
+  /** Undefined for a job that another producer has sent. */
   envelope: Envelope | undefined;
   listeners: Set<Listener>;
   /** Resolves when it has ended, or is taken out of the queue. */
   over: PromiseWithResolvers<void>;
   /** Resolves when Redis has taken it. */
   sent: Promise<void>;
-  /** The sweep after which Redis had taken it; infinite before. */
+  /** The sweep after which Redis had taken it; Infinity before. */
   sentAt: number;
   sendings: number;
-  /** When it was sent last, in ms since 1970. */
+  /** When it was last sent, in ms since 1970. */
   time: number;
   /** Whether a host was seen to start it. */
   started: boolean;
-  /** Whether it came back from a host, and nobody was told as yet. */
+  /** Whether it came back from a host, and that was not reported yet. */
   givenBack: boolean;
-  /** Whether it neither ran nor waited when it was looked up last. */
+  /** Whether it neither ran nor waited when it was last looked up. */
   stranded: boolean;
-  /** Why it counts as lost if there is no record of it in more sweeps; undefined while there is one. */
+  /** Why it counts as lost if more sweeps find no record of it; undefined while there is one. */
   missing: { why: string; sweeps: number } | undefined;
   /**
-   * The time stamp of an earlier job of its name that nobody wants any more: this one is sent when that has ended. Null if the earlier one was gone
-   * when it was looked for; undefined if there is none.
+   * The timestamp of an earlier, unwanted job of its name: this one is sent when that has ended. Null if the earlier one was gone when it
+   * was looked for; undefined if there is none.
    */
   comesAfter: string | null | undefined;
 }
 
-/** A job that nobody wants any more. */
+/** A job that is no longer wanted. */
 interface Stop {
-  /** When it was sent, as the queue has it, which tells it apart from another of its name. Undefined until that was read. */
+  /** When it was sent, according to the queue, which tells it apart from another of its name. Undefined until that was read. */
   timestamp?: string;
-  /** Whether it was heard to have ended. */
+  /** Whether its end was heard. */
   ended: boolean;
   /** Who listened to it last. */
   listener: Listener;
 }
 
 /**
- * What came of jobs is kept for producers that come back or were held up, for so many seconds and so many jobs. More, and Redis holds it in memory
- * for nothing: a failure takes 2 KB, and with its arguments and the longest of errors 288 KB. Fewer, and a producer hears nothing of its job if
- * as many others end while it is held up.
+ * For how many seconds, and for how many jobs, outcomes are kept for producers that come back or were held up. More, and Redis holds them
+ * in memory in vain: a failure takes 2 KB, or 288 KB with its arguments and the longest error. Fewer, and a producer hears nothing of its
+ * job if as many others end while it is held up.
  */
 const KEEP = { completed: { age: 600, count: 10_000 }, failed: { age: 86_400, count: 10_000 } };
 
 /**
- * Entries of the events stream, about four a job, results among them. Fewer, and a producer that is held up for a moment misses some, which the
- * sweep finds two seconds later; more, and Redis holds that many results twice.
+ * How many entries the events stream has, about four per job, including results. Fewer, and a producer that is held up for a moment misses
+ * some, which the sweep finds two seconds later; more, and Redis holds that many results twice.
  */
 const MAX_EVENTS = 10_000;
 
 /**
- * Events that are read at a time, at the most. More, and a producer that was held up needs memory for as many results, each of them several times;
- * fewer, and one far away is not told of as many jobs a second.
+ * How many events are read at a time at most. More, and a producer that was held up needs memory for as many results, several times each;
+ * fewer, and a distant producer hears of fewer jobs per second.
  */
 const MOST_READ = 500;
 
 /**
- * By so many times fewer are read after a read that did not come through in time: events have results in them, and a link may be slow. Less,
- * and several such reads in turn bring nothing; more, and it takes longer until as many are read again as come through.
+ * By what factor fewer are read after a read that did not finish in time: events contain results, and a link may be slow. Less, and several
+ * such reads in a row bring nothing; more, and it takes longer to get back to as many as the link can carry.
  */
 const FEWER_READ = 8;
 
-/** How often pending jobs are looked up, in ms. Shorter, and Redis is asked about slow jobs all the time; longer, and a lost event costs more. */
+/**
+ * How often pending jobs are looked up, in ms. Shorter, and Redis is asked about slow jobs all the time; longer, and a lost event costs
+ * more.
+ */
 const SWEEP_INTERVAL = 2000;
 
-/** So many jobs are looked up at a time. More, and Redis is held up for everybody else; fewer, and a lookup has more ways there and back. */
+/** How many jobs are looked up at a time. More, and Redis is held up for everybody else; fewer, and a lookup takes more round trips. */
 const SWEEP_BATCH = 500;
 
 /**
- * So often a job is sent at the most that Redis forgets each time: a server that is emptied again and again must not keep producers busy
- * for ever.
+ * How often a job is sent at most if Redis forgets it each time: a server that is emptied again and again must not keep producers busy
+ * forever.
  */
 const MOST_SENDINGS = 3;
 
 /**
- * In so many sweeps there has to be no record of a job for it to be lost, if it is not sent again. Fewer, and of one whose record goes as it ends,
- * since it was cancelled or came too late, the event of that may be on its way still, behind others; more, and a loss is told later.
+ * After how many sweeps without a record a job counts as lost, if it is not sent again. Fewer, and for a job whose record goes when it
+ * ends, since it was cancelled or came too late, the event may still be on its way behind others; more, and a loss is reported later.
  */
 const MISSED_SWEEPS = 4;
 
 /**
- * A producer's end of the queue: sends jobs, hears how they end, and asks about those of which it has heard nothing, so that each ends once
- * whatever happens to the events.
+ * A producer's end of the queue: sends jobs, hears how they end, and asks about those of which it has heard nothing, so that each ends
+ * exactly once whatever happens to the events.
  */
 export class Link {
   #queue: Queue;
@@ -120,19 +123,19 @@ export class Link {
   #channel: string;
   #report: (error: Error) => void;
   #entries = new Map<string, Entry>();
-  /** What is being taken out of the queue, by name: nothing new of that name is sent before. */
+  /** Jobs being taken out of the queue, by name: no new job of that name is sent before. */
   #drops = new Map<string, Promise<void>>();
   /**
-   * What was taken out of the queue or stopped, by name, until its end is heard: events until then are about it, and not about a new job of
-   * its name.
+   * Jobs that were taken out of the queue or stopped, by name, until their end is heard: until then events are about them, and not about a
+   * new job of the name.
    */
   #stopped = new Map<string, Stop>();
   #sweeps = 0;
-  /** Resolves with the next sweep, or when there is none any more. */
+  /** Resolves with the next sweep, or when no more will come. */
   #nextSweep = Promise.withResolvers<void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #state: "open" | "closed" = "open";
-  /** What is under way, and has to be through before the connection is closed. */
+  /** Operations that must finish before the connection is closed. */
   #errands = new Set<Promise<void>>();
 
   private constructor(
@@ -148,7 +151,7 @@ export class Link {
     this.#report = tellOnce(client, report);
     this.#queue = new Queue(queueName(queue), { ...common, streams: { events: { maxLen: MAX_EVENTS } } });
     this.#events = new EventReader(queueName(queue), { ...common, lastEventId: lastEvent });
-    // Connection errors come from the client too, which tells of each once.
+    // Connection errors come from the client too, which reports each once.
     this.#queue.on("error", () => {});
     this.#events.on("error", (error) => this.#tell(error));
     this.#events.on("completed", ({ jobId, returnvalue }) => {
@@ -161,7 +164,7 @@ export class Link {
       const stopped = this.#wasStopped(jobId);
       if (failedReason === FORGOTTEN) return this.#notStarted(jobId);
       if (stopped && isCancelled(failedReason)) return this.#sendAgain(jobId);
-      // The event does not tell how often the job was delivered.
+      // The event does not say how often the job was delivered.
       if (stopped || failedReason === STALLED) this.#ask(jobId);
       else if (isCancelled(failedReason)) this.#gone(jobId, { kind: "failed", reason: failedReason });
       else this.#end(jobId, { kind: "failed", reason: failedReason });
@@ -195,10 +198,10 @@ export class Link {
       await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
     };
     try {
-      // Who only looks at the queue needs no right to write.
+      // Looking at the queue does not need write permission.
       await connection.ready(connect(), { queue, command: "EXISTS" });
     } catch (error) {
-      // What waits for a server that went away meanwhile must not hold this up.
+      // Commands that wait for a server that went away must not hold this up.
       link?.abandon();
       await link?.close();
       throw error;
@@ -206,19 +209,19 @@ export class Link {
     return link!;
   }
 
-  /** What the whole queue holds, which users call by this name. */
+  /** The state of the whole queue, under the name that users know. */
   status(name: string): Promise<ClusterStatus> {
     return readStatus(this.#queue, { name, database: databaseOf(this.#client) });
   }
 
-  /** Sends a job. One of the same id that the queue knows already is not sent again: how that ends is what the listener hears. */
+  /** Sends a job. If the queue already knows one of the same id, nothing is sent, and the listener hears how that one ends. */
   send(id: string, envelope: Envelope, listener: Listener): void {
     const entry = this.#entries.get(id);
     if (entry !== undefined) return this.#join(entry, listener);
     this.#send(this.#register(id, envelope, listener));
   }
 
-  /** The name of the task of a job that was sent before; undefined if the queue knows none of this id. */
+  /** The task name of a job that was sent before; undefined if the queue knows no job of this id. */
   async find(id: string): Promise<string | undefined> {
     return await this.#client.hget(this.#queue.toKey(id), "name") ?? undefined;
   }
@@ -239,8 +242,8 @@ export class Link {
   }
 
   /**
-   * Stops listening to a job. When nobody listens any more it is taken out of the queue, or the host that runs it is told to stop: resolves when that
-   * is through, however it went, or the job has ended.
+   * Stops listening to a job. If nobody listens any more, it is taken out of the queue, or its host is told to stop. Resolves when that is
+   * done, successful or not, or when the job has ended.
    */
   async drop(id: string, listener: Listener): Promise<void> {
     const entry = this.#entries.get(id);
@@ -276,7 +279,7 @@ export class Link {
     } while (this.#state === "open" && !stop.ended);
   }
 
-  /** Takes a job out, or has it stopped. Between two tries it may have ended, and another of its name have been sent: that is not touched. */
+  /** Takes a job out, or has it stopped. Between two tries it may have ended and another of its name been sent, which is not touched. */
   async #stop(id: string, stop: Stop): Promise<void> {
     const timestamp = await this.#client.hget(this.#queue.toKey(id), "timestamp");
     if (timestamp === null || timestamp !== (stop.timestamp ??= timestamp)) return;
@@ -287,11 +290,11 @@ export class Link {
       await this.#client.publish(this.#channel, word);
       throw error;
     }
-    // In this order: should the host die before it hears, the next one finds that nobody wants the job any more.
+    // In this order: if the host dies before it hears, the next one finds that the job is no longer wanted.
     await this.#client.publish(this.#channel, word);
   }
 
-  /** Whether what was heard of a name is the end of a job that was taken out. That is heard once. */
+  /** Whether an event about a name is the end of a job that was taken out. That is heard once. */
   #wasStopped(id: string): boolean {
     const stop = this.#stopped.get(id);
     if (stop === undefined) return false;
@@ -299,7 +302,7 @@ export class Link {
     return this.#stopped.delete(id);
   }
 
-  /** Has the queue know that nobody wants a job any more, unless it has ended. */
+  /** Marks a job in the queue as unwanted, unless it has ended. */
   async #mark(id: string): Promise<boolean> {
     const job = await this.#queue.getJob(id);
     if (job === undefined || job.finishedOn !== undefined) return false;
@@ -314,12 +317,12 @@ export class Link {
     return true;
   }
 
-  /** Removes a job that has ended, for which nobody will ask again. */
+  /** Removes an ended job for which nobody will ask again. */
   remove(id: string): void {
     this.#errand(async () => void await this.#queue.remove(id));
   }
 
-  /** Resolves when what was dropped is out of the queue and the connections are closed. */
+  /** Resolves when dropped jobs are out of the queue and the connections are closed. */
   async close(): Promise<void> {
     this.#state = "closed";
     clearTimeout(this.#timer);
@@ -329,7 +332,7 @@ export class Link {
     this.#connection.end();
   }
 
-  /** Lets go of a server that is away: what waits for it fails, and {@linkcode Link.close} comes to its end. */
+  /** Gives up on a server that is away: what waits for it fails, and {@linkcode Link.close} can finish. */
   abandon(): void {
     this.#state = "closed";
     this.#nextSweep.resolve();
@@ -376,8 +379,8 @@ export class Link {
   }
 
   /**
-   * Sends it, as long as somebody wants it. A server that refuses to write is asked again with each sweep: a map would else fail item after item
-   * for as long as that lasts.
+   * Sends it, as long as it is wanted. A server that refuses to write is asked again with each sweep: otherwise a map would fail item after
+   * item for as long as that lasts.
    */
   async #add(entry: Entry): Promise<void> {
     const { id, envelope } = entry;
@@ -406,7 +409,7 @@ export class Link {
     for (const listener of this.#entries.get(id)?.listeners ?? []) tell(listener);
   }
 
-  /** Tells whether a job that came back waits for another host, or came back too often and is about to be failed. */
+  /** Finds out whether a job that came back waits for another host, or came back too often and is about to be failed. */
   async #againOrNot(entry: Entry): Promise<void> {
     const [failure, reason] = await this.#client.hmget(this.#queue.toKey(entry.id), "defa", "failedReason");
     if (failure === STALLED || reason === STALLED) entry.givenBack = false;
@@ -433,7 +436,7 @@ export class Link {
     this.#timer = setTimeout(() => this.#errand(() => this.#sweep()), SWEEP_INTERVAL);
   }
 
-  /** Asks about the jobs that were sent before the last sweep and have not ended. */
+  /** Asks about jobs that were sent before the last sweep and have not ended. */
   async #sweep(): Promise<void> {
     try {
       const silent = this.#entries.values().filter(({ sentAt }) => sentAt < this.#sweeps).toArray();
@@ -448,13 +451,16 @@ export class Link {
     }
   }
 
-  /** Reads what has become of a job before the sweep comes to it. */
+  /** Reads the state of a job before the sweep comes to it. */
   #ask(id: string): void {
     const entry = this.#entries.get(id);
     if (entry !== undefined) this.#errand(() => this.#lookUp([entry]));
   }
 
-  /** Looks at the job that the queue had under a name already. Another producer may have cancelled that, and its host not have stopped it yet. */
+  /**
+   * Looks at the job that the queue already had under a name. Another producer may have cancelled it, and its host may not have stopped it
+   * yet.
+   */
   #askOfOther(id: string): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
@@ -467,8 +473,8 @@ export class Link {
   }
 
   /**
-   * Reads what has become of jobs, without their arguments. A job that runs is locked; one that is given back still says that it was
-   * started. Of one that is gone the event is about to come, unless it is a sweep that asks.
+   * Reads the state of jobs, without their arguments. A running job is locked; one that was given back still says that it was started. If a
+   * job is gone, its event is about to come, unless a sweep asks.
    */
   async #lookUp(entries: Entry[], { sweeps = false } = {}): Promise<void> {
     const pipeline = this.#client.pipeline();
@@ -495,7 +501,7 @@ export class Link {
       // The record is that of another job by now.
       if (timestamp !== null && timestamp !== entry.comesAfter) entry.comesAfter = undefined;
       if (timestamp !== null) entry.missing = undefined;
-      // A host that has just come to one without a record leaves part of one, and will say so.
+      // A host that has just come to a job without a record leaves part of one, and will report it.
       if (timestamp === null && processedOn === null) {
         if (sweeps) this.#forgotten(entry, kept);
       } else if (finishedOn !== null && failedReason) {
@@ -509,7 +515,7 @@ export class Link {
     }
   }
 
-  /** Ends a job that neither runs nor waits, to which no host comes any more. It has to be seen twice: it may have left its list a moment ago. */
+  /** Ends a job that neither runs nor waits, which no host will find. It must be seen twice: it may have left its list a moment ago. */
   #strand(entry: Entry, stranded: boolean): void {
     if (stranded && entry.stranded) {
       this.#end(entry.id, LIST_LOST);
@@ -518,7 +524,7 @@ export class Link {
     entry.stranded = stranded;
   }
 
-  /** A host has found that the server has thrown away its record. If that was gone before, it may have run before, too. */
+  /** A host has found that the server evicted the job's record. If it had gone earlier, the job may have run before. */
   #notStarted(id: string): void {
     const entry = this.#entries.get(id);
     if (entry === undefined || entry.missing !== undefined) return;
@@ -527,7 +533,7 @@ export class Link {
     this.#gone(id, { kind: "failed", reason: FORGOTTEN });
   }
 
-  /** A job was taken out of the queue; as events come late, it may be another of its name, before this one was sent. */
+  /** A job was taken out of the queue; as events come late, it may be an earlier one of its name. */
   #gone(id: string, ending: Ending): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
@@ -545,8 +551,8 @@ export class Link {
   }
 
   /**
-   * Redis has lost a job, such as one that was not written to disk in time: whoever has it sends it again. But one that may have run is not
-   * run twice for that: neither one that was started, nor one that may have ended and whose record had to make room for those of others.
+   * Redis has lost a job, such as one that was not written to disk in time: whoever has it sends it again. But a job that may have run is
+   * not run twice because of that: neither one that was started, nor one that may have ended and whose record had to make room for others.
    */
   #forgotten(entry: Entry, kept: Kept[]): void {
     const { id, envelope, started, sendings, time, comesAfter } = entry;
@@ -578,7 +584,7 @@ export class Link {
 
 const SETS = ["completed", "failed"] as const;
 
-/** Where jobs are that have not ended. */
+/** The lists of jobs that have not ended. */
 const LISTS = ["wait", "active", "paused", "delayed", "prioritized", "waiting-children"] as const;
 
 /** A job whose record is gone may still have its name in the list: sent again, it would be run for each time that its name stands there. */
@@ -586,11 +592,11 @@ const UNLIST = `if redis.call("EXISTS", KEYS[1]) == 0 then return redis.call("LR
 
 const LIST_LOST: Ending = { kind: "lost", why: "the server has lost the list in which it waited" };
 
-/** What is kept of the jobs that have ended. */
+/** The records that are kept of ended jobs. */
 interface Kept {
   set: typeof SETS[number];
   count: number;
-  /** When the one ended that ended first, in ms since 1970; NaN if there is none. */
+  /** When the first of them ended, in ms since 1970; NaN if there is none. */
   oldest: number;
 }
 
@@ -605,8 +611,9 @@ function wasTrimmed({ set, count, oldest }: Kept, time: number): boolean {
 }
 
 /**
- * BullMQ's reader of events, which would read no more after one that others wrote and that is no JSON, and all at once that a producer has missed
- * while it was held up: over a slow link again and again, as it gives up a read after a while. The sweep finds what the former was about.
+ * BullMQ's reader of events, which would read no more after one that others wrote and that is no JSON, and all at once that a producer has
+ * missed while it was held up: over a slow link again and again, as it gives up a read after a while. The sweep finds what the former was
+ * about.
  */
 class EventReader extends QueueEvents {
   protected override createBackend(): void {
