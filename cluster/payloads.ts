@@ -3,19 +3,19 @@ import { MAX_PAYLOAD } from "./envelope.ts";
 import { sizeOf } from "./values.ts";
 
 /**
- * Where arguments and results go that are too large for Redis: a bucket, a shared disk. Producers and hosts are given the same. Results of jobs
- * whose id is a text stay there for whoever asks for them again, and what a producer had there when it died is never deleted: let it expire, after
- * ten minutes at the earliest.
+ * Where arguments and results that are too large for Redis go: a bucket, a shared disk. Producers and hosts must use the same store.
+ * Results of jobs whose id is a string stay there for whoever asks again, and what a producer had there when it died is never deleted: let
+ * it expire, after ten minutes at the earliest.
  */
 export interface PayloadStore {
   /**
-   * Keeps a text under a key, in the place of another: who gets that meanwhile gets all of one of them. A key is of letters, digits and
-   * `-_.!~*'()%`, 255 at the most.
+   * Stores a text under a key, replacing any other: a concurrent `get` returns the whole of one of them. A key has at most 255 letters,
+   * digits and characters of `-_.!~*'()%`.
    */
   put(key: string, text: string): Promise<void>;
-  /** The text that was kept under a key. */
+  /** Returns the text stored under a key. */
   get(key: string): Promise<string>;
-  /** Forgets a key, if it is there. */
+  /** Deletes a key, if it exists. */
   delete(key: string): Promise<void>;
 }
 
@@ -24,11 +24,14 @@ export function payloadKey(queue: string, name: string, what: "args" | "result")
   return `${queue}.${name}.${what}`;
 }
 
-/** What the jobs of one name have in the store. */
+/** What jobs of one name have in the store. */
 interface Holding {
-  /** How many of them there are. */
+  /** How many jobs of that name there are. */
   holders: number;
-  /** What their arguments are called there: under the jobs' own name another producer may have put those of another job, which needs them yet. */
+  /**
+   * The name of their arguments there: not the jobs' own, under which another producer may have put those of another job that still needs
+   * them.
+   */
   storedAs: string;
   /** Resolves when their arguments are there. */
   put: Promise<void> | undefined;
@@ -37,8 +40,8 @@ interface Holding {
 }
 
 /**
- * A pool's use of the store. Jobs of the same name hold the same things there, until the last of them lets go. What is done for a name is done in
- * turn: it may be used again before all that was done for it has come through.
+ * A pool's use of the store. Jobs of the same name share what they have there, until the last of them lets go. Operations for a name are
+ * done in turn: it may be used again before earlier ones have finished.
  */
 export class Payloads {
   #store: PayloadStore;
@@ -51,7 +54,7 @@ export class Payloads {
     this.#queue = queue;
   }
 
-  /** What a job has there is kept until it lets go. */
+  /** Keeps what a job has there until it lets go. */
   hold({ travelId, named }: { travelId: string; named: boolean }): void {
     const holding = this.#holdings.get(travelId);
     if (holding === undefined) this.#holdings.set(travelId, { holders: 1, storedAs: crypto.randomUUID(), put: undefined, named });
@@ -59,9 +62,9 @@ export class Payloads {
   }
 
   /**
-   * Puts the arguments of a job that is held there, unless one of its name has: the queue takes the first of them.
+   * Stores the arguments of a held job, unless one of its name already has: the queue takes the first of them.
    *
-   * @returns What they are called there.
+   * @returns Their name there.
    */
   async putArguments({ travelId }: { travelId: string }, text: string): Promise<string> {
     const holding = this.#holdings.get(travelId)!;
@@ -76,9 +79,9 @@ export class Payloads {
   }
 
   /**
-   * Lets go of a job. What nobody needs any more is deleted.
+   * Lets go of a job, and deletes what nobody needs any more.
    *
-   * @param out Resolves when no host begins with the job any more.
+   * @param out Resolves when no host will begin the job any more.
    */
   async letGo({ travelId }: { travelId: string }, out: Promise<void> | undefined): Promise<void> {
     const holding = this.#holdings.get(travelId)!;
@@ -88,13 +91,13 @@ export class Payloads {
     await this.#inTurn(travelId, async () => {
       await out;
       const unwanted = [payloadKey(this.#queue, holding.storedAs, "args")];
-      // Who is attached to it may be reading that by now.
+      // Someone attached to the job may be reading it.
       if (!holding.named && !this.#holdings.has(travelId)) unwanted.push(payloadKey(this.#queue, travelId, "result"));
       await Promise.all(unwanted.map((key) => this.#store.delete(key)));
     });
   }
 
-  /** Does something when all is through that was to be done for this name before, however that went. */
+  /** Does something after all earlier operations for this name, whether they succeeded or not. */
   #inTurn(travelId: string, work: () => Promise<void>): Promise<void> {
     const turn = (this.#turns.get(travelId) ?? Promise.resolve()).then(work, work);
     this.#turns.set(travelId, turn);
@@ -106,12 +109,12 @@ export class Payloads {
   }
 }
 
-/** The error of what the store does not give. */
+/** The error for something that the store does not return. */
 export function unreadable(what: string, cause: unknown): Error {
   return new Error(`Cannot read ${what} from the payload store: ${cause instanceof Error ? cause.message : cause}`, { cause });
 }
 
-/** Whether it has to go into the store; throws a RangeError if there is none. */
+/** Whether a payload has to go into the store; throws a RangeError if there is none. */
 export function isTooLarge(payload: unknown, { what, store }: { what: string; store: PayloadStore | undefined }): boolean {
   const size = sizeOf(payload);
   if (size <= MAX_PAYLOAD) return false;
@@ -119,7 +122,7 @@ export function isTooLarge(payload: unknown, { what, store }: { what: string; st
   throw tooLarge(size, { what, most: MAX_PAYLOAD });
 }
 
-/** The error of what is too large without a store. */
+/** The error for a payload that is too large without a store. */
 export function tooLarge(size: number, { what, most }: { what: string; most: number }): RangeError {
   return new RangeError(
     `Cannot send ${what} through the queue as it must be at most ${Math.floor(most)} bytes of JSON without 'payloads', ` +
@@ -127,7 +130,7 @@ export function tooLarge(size: number, { what, most }: { what: string; most: num
   );
 }
 
-/** The store, if it is one. */
+/** Checks the store. */
 export function checkedStore(action: string, store: unknown): PayloadStore | undefined {
   if (store === undefined) return undefined;
   const given = (store ?? {}) as Record<string, unknown>;

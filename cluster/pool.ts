@@ -27,45 +27,45 @@ import { fromJson, type Json, toJson } from "./values.ts";
 export interface ClusterPoolOptions {
   /** The queue's name: letters, digits, `.`, `-` and `_`. Hosts of the same name run its jobs. */
   queue: string;
-  /** Where Redis or Valkey is: an address, or an address with what it takes to get in. */
+  /** Where Redis or Valkey is: an address, or an address with credentials. */
   connection: string | RedisConnection;
   /** What can be run, from {@linkcode defineTasks}. */
   tasks: ClusterTasks;
   /**
-   * The gate's permits: how many jobs, and chunks of maps, may be on their way. Who submits one more waits. Too few, and hosts wait for work:
+   * The gate's permits: how many jobs, and chunks of maps, may be in flight. The next submission waits. With too few, hosts wait for work:
    * there should be twice as many as the cluster has workers.
    *
    * @default {1000}
    */
   queueSize?: number | undefined;
   /**
-   * How long a job may run that does not say it itself, in milliseconds from its real start; of a map, each item.
+   * How long a job without a `timeout`, or each item of a map, may run, in milliseconds from when a worker starts it.
    *
-   * @default {what the host says}
+   * @default {the host's jobTimeout}
    */
   jobTimeout?: number | undefined;
   /**
-   * How often a job, or an item of a map, is run again whose worker died or filled its heap. (When a whole host dies, its jobs are
-   * delivered again as that queue's hosts have it in `redeliveries`.)
+   * How often a job, or an item of a map, is run again after its worker died or filled its heap. (When a whole host dies, its jobs are
+   * delivered again according to the hosts' `redeliveries`.)
    *
    * @default {0}
    */
   retries?: number | undefined;
   /**
-   * After how many milliseconds from its submission no host starts a job any more: the one that comes to it cancels it instead, and where there
-   * is none it waits. Its id is free then. It goes by the clocks of both machines.
+   * After how many milliseconds from its submission no host starts a job any more: the host that comes to it cancels it instead, and
+   * without a host it waits. Its id is then free again. This depends on the clocks of both machines.
    *
    * @default {Infinity}
    */
   expiresIn?: number | undefined;
   /**
-   * Where payloads go that are too large for Redis. Without it they are refused.
+   * Where payloads that are too large for Redis go. Without a store they are refused.
    *
    * @default {undefined}
    */
   payloads?: PayloadStore | undefined;
   /**
-   * Which release of the program this is: hosts that name another fail its jobs at once.
+   * The release of the program: hosts that name a different one fail its jobs at once.
    *
    * @default {undefined}
    */
@@ -77,40 +77,40 @@ export interface ClusterPoolOptions {
    */
   openTimeout?: number | undefined;
   /**
-   * Hears of each job whose host is gone, or had to stop, and that is run again elsewhere.
+   * Called for each job that is run again elsewhere because its host is gone, or had to stop.
    *
    * @default {undefined}
    */
   onRedelivered?: ((job: RedeliveredJob) => void) | undefined;
   /**
-   * Gets what has no future to go to: what a callback throws, a connection that was lost.
+   * Called with errors that belong to no future: what a callback throws, a lost connection.
    *
    * @default {console.error}
    */
   onError?: ((error: unknown) => void) | undefined;
   /**
-   * Gets what is amiss with how the server is set up, once, and hears when a connection that was lost is there again.
+   * Called once with warnings about how the server is configured, and when a lost connection is back.
    *
    * @default {console.warn}
    */
   onWarning?: ((message: string) => void) | undefined;
 }
 
-/** What {@linkcode ClusterPoolOptions.onRedelivered} is told. */
+/** The argument of {@linkcode ClusterPoolOptions.onRedelivered}. */
 export interface RedeliveredJob {
-  /** The id of the job; of a chunk of a map the index of its first item. */
+  /** The id of the job; for a chunk of a map the index of its first item. */
   id: string | number;
   /** The name of its task. */
   taskName: string;
-  /** How many items it has; undefined if it is no chunk. */
+  /** How many items it has; undefined if it is not a chunk. */
   items: number | undefined;
 }
 
-/** What {@linkcode ClusterPool.stats} tells: of this pool's own jobs. {@linkcode ClusterPool.status} tells of the whole cluster. */
+/** What {@linkcode ClusterPool.stats} returns, about this pool's own jobs. {@linkcode ClusterPool.status} is about the whole cluster. */
 export interface ClusterStats {
   /** Jobs and chunks that a host has started, as far as is known here. */
   running: number;
-  /** Jobs and chunks that have passed the gate and that no host has started. */
+  /** Jobs and chunks that have passed the gate but that no host has started. */
   queued: number;
   /** Submissions that wait at the gate. */
   waiting: number;
@@ -157,9 +157,9 @@ interface Settings {
 }
 
 /**
- * A pool whose workers are on other machines. It has the interface of `ProcessPool`, with these differences: it is opened and not constructed;
- * tasks are those that {@linkcode defineTasks} names; arguments and results are JSON and bytes; and a job whose host dies is run again, so that a
- * job may be run more than once, while its future settles once.
+ * A pool whose workers are on other machines. It has the interface of `ProcessPool`, with these differences: it is opened, not constructed;
+ * tasks are those named by {@linkcode defineTasks}; arguments and results are JSON and bytes; and a job whose host dies is run again, so a
+ * job may run more than once, while its future settles once.
  *
  * @example Jobs of a cluster
  * ```ts ignore
@@ -186,12 +186,12 @@ export class ClusterPool implements AsyncDisposable {
   #counts = { finished: 0, failed: 0, cancelled: 0, redelivered: 0 };
   #state: "open" | "closing" | "closed" = "open";
   #end: PromiseWithResolvers<void> | undefined;
-  /** Resolves when the connection is closed, and when the store is through as well. */
+  /** Resolves when the connection is closed and the store has finished. */
   #unlinked: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
-  /** What is done in the store for jobs that have settled. */
+  /** Operations in the store for settled jobs. */
   #errands = new Set<Promise<void>>();
-  /** Resolves when the store is not waited for any more. */
+  /** Resolves when the store is no longer waited for. */
   #hurried = Promise.withResolvers<void>();
 
   private constructor(link: Link, settings: Settings, { tasks, maker }: { tasks: ClusterTasks; maker: FutureMaker }) {
@@ -212,7 +212,7 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If a number is out of its range.
-   * @throws {Error} If the server is not there within `openTimeout`, or does not let the pool in. The message has no password.
+   * @throws {Error} If the server cannot be reached within `openTimeout`, or does not accept the pool. The message contains no password.
    */
   static async open(options: ClusterPoolOptions): Promise<ClusterPool> {
     const checks = new Checks(ACTION);
@@ -263,8 +263,8 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /**
-   * Submits a job, waiting at the gate until it is admitted. If its id is a text, the job goes by it in the whole cluster: one that the queue
-   * knows already is not run again, and its result is what the future gets.
+   * Submits a job, waiting at the gate until it is admitted. If its id is a string, the job has that name in the whole cluster: one that
+   * the queue already knows is not run again, and the future gets its result.
    *
    * @typeParam A The arguments of the task.
    * @typeParam R What the task returns, or what its promise resolves with.
@@ -273,18 +273,18 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
    * @throws {unknown} The reason of the job's signal, if that aborts before the job is admitted; what the task's `validate` throws.
-   * @throws {TypeError} If the task is none of the pool's, or the arguments cannot be said in JSON, or the id cannot travel.
+   * @throws {TypeError} If the task is not one of the pool's, or the arguments cannot be expressed in JSON, or the id cannot travel.
    * @throws {RangeError} If the arguments are too large and there is no store for them, or the id is too long.
    */
   submit<A extends unknown[], R>(job: Job<A, R>): Promise<Future<R>>;
   /**
-   * Submits one of several jobs, whose results differ, waiting at the gate until it is admitted.
+   * Submits one of several jobs with different result types, waiting at the gate until it is admitted.
    *
    * @typeParam J The jobs.
    * @param job The job.
    * @returns The job's future, as soon as the job is admitted.
    *
-   * @throws {unknown} What it throws for a job whose result is known.
+   * @throws {unknown} The same as for a job of a single type.
    */
   // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
   submit<J extends Job<any[], unknown>>(job: J): Promise<Future<JobResult<J>>>;
@@ -295,11 +295,11 @@ export class ClusterPool implements AsyncDisposable {
    * @typeParam R What the task returns.
    * @param task The task.
    * @param args Its arguments. They are copied at once.
-   * @returns The job's future, as soon as the job is admitted. Its id is one that {@linkcode ClusterPool.attach} takes.
+   * @returns The job's future, as soon as the job is admitted. {@linkcode ClusterPool.attach} takes its id.
    *
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
-   * @throws {TypeError} If the task is none of the pool's, or the arguments cannot be said in JSON.
-   * @throws {RangeError} If the arguments are too large and there is no store for them.
+   * @throws {TypeError} If the task is not one of the pool's, or the arguments cannot be expressed in JSON. @throws {RangeError} If the
+   * arguments are too large and there is no store for them.
    */
   submit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Future<Awaited<R>>>;
   async submit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<Future<unknown>> {
@@ -343,7 +343,7 @@ export class ClusterPool implements AsyncDisposable {
    */
   run<A extends unknown[], R>(job: Job<A, R>): Promise<R>;
   /**
-   * Submits one of several jobs, whose results differ, and waits for its result.
+   * Submits one of several jobs with different result types, and waits for its result.
    *
    * @typeParam J The jobs.
    * @param job The job.
@@ -371,7 +371,7 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /**
-   * Runs a task on each item of an input, and gives the outcomes, one for each item.
+   * Runs a task on each item of an input, and yields one outcome for each item.
    *
    * @typeParam T The items.
    * @typeParam R What the task returns.
@@ -391,20 +391,20 @@ export class ClusterPool implements AsyncDisposable {
     options: MapOptions & { settled: true },
   ): AsyncIterableIterator<PromiseSettledResult<Awaited<R>>>;
   /**
-   * Runs a task on each item of an input, and gives the results, one for each item, each once.
+   * Runs a task on each item of an input, and yields one result for each item, exactly once.
    *
-   * Items travel in chunks, each of which takes one permit and one entry in the queue, and is delivered again as a whole if its host dies. An
-   * item that fails makes the loop throw at its place. To end the loop early cancels the rest.
+   * Items travel in chunks, each of which takes one permit and one entry in the queue, and is delivered again as a whole if its host dies.
+   * An item that fails makes the loop throw at its place. Leaving the loop early cancels the rest.
    *
-   * As for `ProcessPool`, but that automatic chunks take about half a second and that `buffer` is 64 items for each permit of the gate, or a
-   * `chunkSize` for each.
+   * The same as for `ProcessPool`, except that automatic chunks take about half a second and that `buffer` is 64 items per permit of the
+   * gate, or one `chunkSize` per permit.
    *
    * @typeParam T The items.
    * @typeParam R What the task returns.
    * @param task The task: called with one item.
    * @param items The input. It is read only as far ahead as `buffer` says, and may be infinite.
    * @param options Order, chunks, how far to read ahead.
-   * @returns The results, in the order of the items but for `ordered: false`.
+   * @returns The results, in the order of the items unless `ordered` is false.
    *
    * @throws {unknown} Out of the loop: what the task threw for an item; what the input threw; the reason of `signal`.
    * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that is so before the input ends.
@@ -417,7 +417,7 @@ export class ClusterPool implements AsyncDisposable {
     options?: MapOptions & { settled?: false | undefined },
   ): AsyncIterableIterator<Awaited<R>>;
   /**
-   * Runs a task on each item of an input, and gives the results or the outcomes, as `settled` says.
+   * Runs a task on each item of an input, and yields results or outcomes, as `settled` says.
    *
    * @typeParam T The items.
    * @typeParam R What the task returns.
@@ -426,7 +426,7 @@ export class ClusterPool implements AsyncDisposable {
    * @param options Order, chunks, how far to read ahead.
    * @returns The results or the outcomes.
    *
-   * @throws {unknown} What it throws for a map whose `settled` is known.
+   * @throws {unknown} The same as for a map whose `settled` is known.
    */
   map<T, R>(
     task: ((item: T) => R) | TaskRef<[T], R>,
@@ -456,16 +456,16 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /**
-   * The future of a job that was submitted before, by this program or by one that has ended. Results are kept for ten minutes, failures for a
-   * day, and of both the last 10,000 of a queue. The future's `job` knows its id and its task, and not its arguments.
+   * Finds the future of a job that was submitted before, by this program or by one that has ended. Results are kept for ten minutes,
+   * failures for a day, and of each the last 10,000 of a queue. The future's `job` has its id and its task, but not its arguments.
    *
    * @typeParam R What the task returns.
-   * @param id The id of the job: a text.
+   * @param id The id of the job: a string.
    * @returns The job's future.
    *
-   * @throws {Deno.errors.NotFound} If the queue knows no job of this id, or no more.
+   * @throws {Deno.errors.NotFound} If the queue does not know a job of this id, or no longer does.
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
-   * @throws {TypeError} If the id is no text.
+   * @throws {TypeError} If the id is not a string.
    */
   async attach<R = unknown>(id: string): Promise<Future<R>> {
     this.#refuseIfNotOpen("attach to job");
@@ -489,7 +489,7 @@ export class ClusterPool implements AsyncDisposable {
     return ticket.future as Future<R>;
   }
 
-  /** What this pool holds and has done, at this moment. */
+  /** What this pool holds at this moment, and what it has done so far. */
   stats(): ClusterStats {
     let running = 0;
     for (const ticket of this.#tickets) if (ticket.started()) running++;
@@ -497,9 +497,9 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /**
-   * What the whole cluster holds and has done.
+   * What the whole cluster holds, and what it has done so far.
    *
-   * @returns The hosts that are there, and the queue's jobs, whoever has submitted them.
+   * @returns The connected hosts, and the queue's jobs, whoever has submitted them.
    *
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
    */
@@ -509,9 +509,9 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /**
-   * Takes no more jobs, waits for those that were admitted and for callbacks, and closes the connection. To do it twice is harmless.
+   * Takes no more jobs, waits for those that were admitted and for callbacks, and closes the connection. Calling it twice is harmless.
    *
-   * @param options What to do about jobs that have not started, and how long to wait.
+   * @param options What to do with jobs that have not started, and how long to wait.
    *
    * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
    */
@@ -533,12 +533,12 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /**
-   * Ends everything at once: jobs that run fail with a {@linkcode PoolClosedError} and are stopped where they run, jobs that have not started are
-   * cancelled, submissions that wait are refused.
+   * Ends everything at once: running jobs fail with a {@linkcode PoolClosedError} and are stopped where they run, jobs that have not
+   * started are cancelled, waiting submissions are refused.
    *
    * @param reason Becomes the cause of those errors.
-   * @returns Resolves when the queue knows of it, or three seconds later if the server is away or the store does not answer. Callbacks are not
-   * waited for.
+   * @returns Resolves when the queue has been told, or after three seconds if the server is away or the store does not answer. It does not
+   * wait for callbacks.
    */
   async terminate(reason?: unknown): Promise<void> {
     this.#close(reason);
@@ -568,7 +568,7 @@ export class ClusterPool implements AsyncDisposable {
     if (this.#state !== "open") throw new PoolClosedError(`Cannot ${action} as it is shut down`);
   }
 
-  /** What the server answers. A pool that is shut down meanwhile lets go of the server, which may be away. */
+  /** Waits for an answer of the server. A pool that is shut down meanwhile gives up waiting, as the server may be away. */
   async #answer<T>(action: string, asked: Promise<T>): Promise<T> {
     try {
       return await asked;
@@ -607,7 +607,7 @@ export class ClusterPool implements AsyncDisposable {
     ticket.stopListening = () => signal.removeEventListener("abort", abort);
   }
 
-  /** The name under which a job travels: BullMQ takes no ':' in it, no whole number, and keeps its own keys beside it. */
+  /** The name under which a job travels: BullMQ accepts neither ':' in it nor an integer, and has keys of its own beside it. */
   #travelId(id: string, action: string): string {
     if (!id.isWellFormed()) {
       throw new TypeError(`Cannot ${action} as its id must have no half of a character (a lone surrogate): current value is ${show(id)}`);
@@ -640,7 +640,7 @@ export class ClusterPool implements AsyncDisposable {
     };
   }
 
-  /** Sends a call; what is too large for Redis goes into the store before. */
+  /** Sends a call; what is too large for Redis goes into the store first. */
   #send(ticket: Ticket, envelope: Envelope, large: boolean): void {
     const what = envelope.items === undefined ? "args" : "items";
     const { [what]: payload, ...rest } = envelope;
@@ -677,8 +677,8 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   /**
-   * Runs a chunk. One that is lost with its hosts is run again item by item, so that a bad item costs no other: unless they failed it after the first
-   * of them died, as then nothing may be delivered twice.
+   * Runs a chunk. If it is lost with several hosts it is run again item by item, so that a bad item costs no other; but not if it failed
+   * after the first death, as then nothing may be delivered twice.
    */
   async #runChunk(task: ClusterTask, chunk: Chunk, options: RunOptions): Promise<ChunkOutcomes> {
     const { retries, jobTimeout } = this.#settings;
@@ -731,7 +731,7 @@ export class ClusterPool implements AsyncDisposable {
     cancel: (ticket, options) => this.#cancel(ticket, options),
   };
 
-  /** What came of a job, as its future is to have it. */
+  /** Turns the end of a job into the outcome of its future. */
   #read(ticket: Ticket, ending: Ending): Outcome<unknown> | Promise<Outcome<unknown>> {
     const { id, task } = ticket;
     switch (ending.kind) {
@@ -797,12 +797,12 @@ export class ClusterPool implements AsyncDisposable {
     return true;
   }
 
-  /** Settles what nobody wants any more, and has it taken out of the queue or stopped. */
+  /** Settles something unwanted, and has it taken out of the queue or stopped. */
   #drop(ticket: Ticket, outcome: Outcome<unknown>): void {
     this.#settle(ticket, outcome, this.#link.drop(ticket.travelId, ticket));
   }
 
-  /** The one end of every ticket. Of one that was dropped, `out` resolves when it is out of the queue. */
+  /** Where every ticket ends. If it was dropped, `out` resolves when it is out of the queue. */
   #settle(ticket: Ticket, outcome: Outcome<unknown>, out?: Promise<void>): void {
     if (!this.#tickets.delete(ticket)) return;
     ticket.stopListening();
@@ -814,11 +814,11 @@ export class ClusterPool implements AsyncDisposable {
       if (outcome.state === "finished") this.#link.remove(ticket.travelId);
     }
     if (ticket.stored) this.#errand(() => this.#payloads!.letGo(ticket, out));
-    // When all callbacks have been called whose turn comes now.
+    // After the callbacks whose turn comes now.
     queueMicrotask(() => this.#conclude());
   }
 
-  /** The permit is back before callbacks run, so that they can submit; but `onDone` may hold it. An attached job has neither. */
+  /** Gives the permit back before callbacks run, so that they can submit; but `onDone` may hold it. An attached job has neither. */
   #callBack({ future, permit }: JobTicket): void {
     if (permit !== undefined) this.#maker.callOnDone(future, this.#gate);
     this.#maker.callBack(future);
@@ -844,7 +844,7 @@ export class ClusterPool implements AsyncDisposable {
     );
   }
 
-  /** Whether a pool that closes is through. */
+  /** Ends a closing pool once nothing is left to do. */
   #conclude(): void {
     if (this.#state !== "closing" || this.#tickets.size > 0 || this.#chunks > 0) return;
     this.#state = "closed";
@@ -852,7 +852,7 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   async #disconnect(): Promise<void> {
-    // What was dropped keeps its arguments until it is out of the queue.
+    // A dropped job keeps its arguments until it is out of the queue.
     await this.#unlink();
     await (this.#closed ??= this.#letGo());
   }
@@ -877,10 +877,12 @@ export class ClusterPool implements AsyncDisposable {
   }
 }
 
-/** How long the server may take to hear what is not wanted any more, in ms. If it is away, hosts find out for themselves or do it in vain. */
+/**
+ * How long it may take to tell the server what is unwanted, in ms. If it is away, hosts find out for themselves or work in vain.
+ */
 const FAREWELL = 3000;
 
-/** What was submitted, as a job; throws what can be known at once. */
+/** Turns what was submitted into a job; throws what can be known to be wrong already. */
 function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
   if (!(what instanceof Job)) return new Job({ id: crypto.randomUUID(), func: what as Task<unknown[]>, args });
   if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} stand beside it`);
@@ -908,7 +910,7 @@ const MAX_KEY = 255;
 /** Longer ones only take memory. */
 const MAX_ID = 200;
 
-/** What a reply says that has arrived. */
+/** The content of a reply. */
 function finished(ticket: Ticket, { value, items, elapsed = 0 }: Reply): Outcome<unknown> {
   if (ticket.items === undefined) return { state: "finished", value: value === undefined ? undefined : fromJson(value) };
   if (items === undefined || items.length > ticket.items || (items.length === 0 && ticket.items > 0)) {

@@ -1,34 +1,34 @@
 import type { Metrics, Queue } from "bullmq";
 
-/** Of so many minutes is told how many jobs ended. */
+/** For how many minutes the number of ended jobs is reported. */
 const MINUTES = 60;
 
-/** Minutes of which the queue remembers it. What is older BullMQ puts into the last of them, which is not told. */
+/** For how many minutes the queue remembers it. BullMQ adds older ones to the last of these, which is not reported. */
 export const METRICS_MINUTES = MINUTES + 1;
 
-/** What `ClusterPool.status` tells: of a whole queue. */
+/** What `ClusterPool.status` returns, about a whole queue. */
 export interface ClusterStatus {
   /** The queue's name. */
   queue: string;
-  /** The hosts that are connected; undefined where the server does not tell, as some that are rented do not. */
+  /** The connected hosts; undefined if the server does not tell, like some managed ones. */
   hosts: HostStatus[] | undefined;
   /** Jobs and chunks that no host has started. */
   waiting: number;
-  /** Jobs and chunks that hosts run. */
+  /** Jobs and chunks that are running on hosts. */
   active: number;
   /** Jobs and chunks that have returned, since the queue was made. */
   completed: number;
   /** Jobs and chunks that have failed, since the queue was made. */
   failed: number;
-  /** Jobs and chunks that have ended within each of the last minutes, the latest first: the minute that is under way is left out. */
+  /** How many jobs and chunks ended in each of the last minutes, latest first, without the current minute. */
   perMinute: number[];
 }
 
-/** A host that is connected. */
+/** A connected host. */
 export interface HostStatus {
   /** Its name. */
   name: string;
-  /** From where it is connected. */
+  /** The address from which it is connected. */
   address: string;
   /** For how many seconds it has been connected. */
   age: number;
@@ -47,7 +47,7 @@ export async function readStatus(queue: Queue, { name, database }: { name: strin
   const [returned, threw] = [minutesOf(completed, now), minutesOf(failed, now)];
   return {
     queue: name,
-    // BullMQ gives one of this shape where the server knows no such command.
+    // BullMQ returns one of this shape if the server does not know the command.
     hosts: workers?.some(({ addr }) => addr === undefined)
       ? undefined
       // The server lists clients of all its databases.
@@ -64,7 +64,9 @@ export async function readStatus(queue: Queue, { name, database }: { name: strin
   };
 }
 
-/** How many ended within each minute that is over, the latest first: BullMQ's end with the last before the minute in which one ended last. */
+/**
+ * How many ended within each minute that is over, the latest first: BullMQ's end with the last before the minute in which one ended last.
+ */
 function minutesOf({ meta: { count, prevTS, prevCount }, data }: Metrics, now: number): number[] {
   const later = Math.floor(now / 60_000) - Math.floor(prevTS / 60_000);
   if (count === 0 || later < 1) return data.slice(0, MINUTES);

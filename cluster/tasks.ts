@@ -1,7 +1,7 @@
 import type { Task, TaskRef } from "@procpool/process-pool";
 import { Checks, show } from "@procpool/process-pool/executor";
 
-/** Where a task is, and what it is to be called with. */
+/** Where a task is, and which arguments it accepts. */
 export interface TaskDefinition {
   /** The address of its module, as `import.meta.resolve("./tasks.ts")` gives it. */
   module: string | URL;
@@ -12,15 +12,15 @@ export interface TaskDefinition {
    */
   name?: string | undefined;
   /**
-   * Looks at the arguments of a call, and throws if they are not right: before they are queued, and again on the host, since others may write to
-   * the queue as well. Of a map, it looks at each item.
+   * Checks the arguments of a call, and throws if they are wrong: before they are queued, and again on the host, since others may write to
+   * the queue as well. For a map it checks each item.
    *
    * @default {undefined}
    */
   validate?: ((args: unknown[]) => void) | undefined;
 }
 
-/** A task as both sides know it: given to a pool in the place of its function, and typed as that is. */
+/** A task as both sides know it: can be given to a pool instead of its function, with the same type. */
 // deno-lint-ignore no-explicit-any -- the default has to admit every task
 export interface ClusterTask<A extends unknown[] = any[], R = unknown> extends TaskRef<A, R> {
   /** The address of its module. */
@@ -29,7 +29,7 @@ export interface ClusterTask<A extends unknown[] = any[], R = unknown> extends T
   readonly name: string;
   /** The name that travels. */
   readonly task: string;
-  /** Looks at the arguments of a call. */
+  /** Checks the arguments of a call. */
   readonly validate: ((args: unknown[]) => void) | undefined;
 }
 
@@ -51,17 +51,17 @@ const ACTION = "define tasks";
 const made = new WeakSet<object>();
 
 /**
- * Defines what a cluster can run: producers and hosts share this. A task's name is all that travels; a host looks it up here and imports nothing
+ * Defines what a cluster can run: producers and hosts share this. Only a task's name travels; a host looks it up here and imports nothing
  * that came from the queue.
  *
- * The type parameter is the module that the functions come from, for whoever wants calls checked: its type, with nothing imported.
+ * The type parameter is the type of the module that has the functions, so that calls are type-checked; nothing is imported for it.
  *
  * @typeParam M The type of the module or modules.
  * @typeParam N The names.
  * @param definitions The tasks by name: the address of the module that exports them, or a definition in full.
  * @returns The tasks by name, to be given to `ClusterPool.open` and `serve`, and one by one to `run`, `submit` and `map`.
  *
- * @throws {TypeError} If a name is none of an export, or a definition is of the wrong type.
+ * @throws {TypeError} If a name cannot be that of an export, or a definition is of the wrong type.
  *
  * @example A task of a module
  * ```ts
@@ -109,7 +109,7 @@ function resolveTask(checks: Checks, task: string, given: unknown): ClusterTask 
   return Object.freeze({ module: new URL(module).href, name: checkedName(name), task, validate: validate && atOnce(task, validate) });
 }
 
-/** A check whose outcome is a promise would let everything pass. */
+/** An asynchronous check would let everything pass. */
 function atOnce(task: string, validate: (args: unknown[]) => unknown): (args: unknown[]) => void {
   return (args) => {
     const outcome = validate(args);
@@ -125,13 +125,13 @@ function checkedName(name: unknown): string {
 }
 
 /**
- * Finds which task a producer means: by the task itself, by another reference to the same export, or by the function. For a function it imports
- * the modules here, once; those that the program has imported anyway give the same functions and need no permission.
+ * Finds the task that a producer means: given as the task itself, as another reference to the same export, or as the function. For a
+ * function it imports the modules here, once; modules that the program has already imported give the same functions and need no permission.
  */
 export class TaskFinder {
   #tasks: ClusterTasks;
   #own: ReadonlySet<Task | TaskRef>;
-  /** Several tasks may be of one export, each with its own check. */
+  /** Several tasks may share an export, each with its own check. */
   #byExport: Map<string, ClusterTask[]>;
   #byFunction = new Map<Task, ClusterTask[]>();
   #imported: Promise<unknown[]> | undefined;
@@ -143,7 +143,7 @@ export class TaskFinder {
     this.#byExport = Map.groupBy(own, exportKey);
   }
 
-  /** The task, or undefined for a function that is unknown as yet. */
+  /** The task, or undefined for a function that is not known yet. */
   known(func: Task | TaskRef): ClusterTask | undefined {
     if (this.#own.has(func)) return func as ClusterTask;
     if (typeof func === "function") return this.#only(this.#byFunction.get(func));
@@ -168,7 +168,7 @@ export class TaskFinder {
     throw new TypeError(`${refusal}, and not all of their modules can be loaded here: ${detail}`, { cause });
   }
 
-  /** What kept modules from being loaded. A program may submit the functions of others all the same. */
+  /** Why modules could not be loaded. A program may still submit functions of other modules. */
   async #import(): Promise<unknown[]> {
     const imports = Object.values<ClusterTask>(this.#tasks).map(async (task) => {
       const exported = (await import(task.module))[task.name];

@@ -24,14 +24,14 @@ export interface TicketOptions {
   task: string;
   /** The name under which it travels. */
   travelId: string;
-  /** Whether it goes by a text that was given as its id: others may ask for its result. */
+  /** Whether its name is a string that was given as its id: others may ask for its result. */
   named: boolean;
   /** Given back once it settles; an attached job has none. */
   permit: Disposable | undefined;
   owner: TicketOwner;
 }
 
-/** A pool's record of something that is on its way: a job or a chunk. */
+/** A pool's record of a job or a chunk in flight. */
 export abstract class Ticket implements Listener {
   readonly task: string;
   readonly travelId: string;
@@ -39,7 +39,7 @@ export abstract class Ticket implements Listener {
   readonly permit: Disposable | undefined;
   protected readonly owner: TicketOwner;
   abstract readonly id: string | number;
-  /** How many items it has; undefined if it is a job. */
+  /** How many items it has; undefined for a job. */
   abstract readonly items: number | undefined;
   /** Stops listening to the signal that may abort it. */
   stopListening: () => void = () => {};
@@ -85,7 +85,7 @@ export abstract class Ticket implements Listener {
   }
 }
 
-/** The record of a job, and the pool's hand on its future. */
+/** The record of a job, and the control of its future. */
 export class JobTicket extends Ticket implements FutureControl {
   readonly future: Future<unknown>;
   readonly items = undefined;
@@ -123,12 +123,12 @@ export class ChunkTicket extends Ticket {
     this.items = items;
   }
 
-  /** What came of it. */
+  /** Its outcomes. */
   get outcome(): Promise<Outcome<ChunkOutcomes>> {
     return this.#outcome.promise;
   }
 
-  /** Whether it was lost with more than one host, so that its items are run again one by one: each of them counts once then. */
+  /** Whether it was lost with more than one host, so that its items are run again one by one: then each of them counts. */
   isRunAgain(outcome: Outcome<unknown>): boolean {
     return outcome.state === "failed" && outcome.error instanceof WorkerDiedError && outcome.error.attempts > 1 && this.items > 1;
   }

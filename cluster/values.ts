@@ -1,33 +1,33 @@
 /**
- * Values on their way through Redis: JSON, with bytes as the one addition. What JSON would change or lose in silence is refused, but for -0, which
- * arrives as 0: it comes of ordinary arithmetic, and hardly anything tells it from 0.
+ * Values on their way through Redis: JSON, plus bytes. What JSON would silently change or lose is refused, except -0, which arrives as 0:
+ * it results from ordinary arithmetic, and hardly anything tells it from 0.
  *
  * @module
  */
 
 import { show } from "@procpool/process-pool/executor";
 
-/** What JSON can say. */
+/** What JSON can express. */
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
 
-/** Names an object that stands for bytes in base64. */
+/** The key of an object that stands for bytes in base64. */
 const BYTES = "$bytes";
-/** Names an object that stands for an object which would be taken for one of these two. */
+/** The key of an object that stands for an object which would be taken for one of these two. */
 const PLAIN = "$plain";
 
 /**
- * What stands for a value in JSON.
+ * Encodes a value in JSON.
  *
  * @param value The value.
- * @param what What the value is called in messages.
+ * @param what The name of the value in messages.
  *
- * @throws {TypeError} If something in it cannot be said in JSON; the message has the way to it.
+ * @throws {TypeError} If something in it cannot be expressed in JSON; the message has the path to it.
  */
 export function toJson(value: unknown, what: string): Json {
   return convert(value, what, new Set());
 }
 
-/** The value again. Its objects are plain, whatever their properties are called. */
+/** Decodes a value. Its objects are plain, whatever their property names. */
 export function fromJson(json: Json): unknown {
   if (typeof json !== "object" || json === null) return json;
   if (Array.isArray(json)) return json.map(fromJson);
@@ -44,7 +44,7 @@ export function sizeOf(json: unknown): number {
 
 const encoder = new TextEncoder();
 
-/** Deeper, and what has to go through all of it, on either side, may run out of stack. */
+/** Deeper, and code on either side that walks through it may run out of stack. */
 const MAX_DEPTH = 500;
 
 function convert(value: unknown, path: string, around: Set<object>): Json {

@@ -1,28 +1,34 @@
 import { type Job, type JobJson, type Processor, type RedisQueueBackend, WaitingError, Worker, type WorkerOptions } from "bullmq";
 import { refusesWrites } from "./connection.ts";
 
-/** How long a server that refuses is left alone, in ms. Shorter, and all hosts hammer it; longer, and they stand idle when it takes writes again. */
+/**
+ * How long a server that refuses is left alone, in ms. Shorter, and all hosts hammer it; longer, and they stand idle when it takes writes
+ * again.
+ */
 export const REFUSED_PAUSE = 1000;
 
 /**
- * So often within a lock's time the worker looks whether locks have run out. Less, and a job runs on for longer that another host may have
- * by then; more only takes time.
+ * How often within a lock's duration the worker checks for expired locks. Less, and a job that another host may already have runs on
+ * longer; more only takes time.
  */
 const LOOKS = 10;
 
-/** When a lock was renewed that is to be renewed next, in ms since 1970: not when its job came, as the clock may have been set back since. */
+/**
+ * When the lock that is to be renewed next was last renewed, in ms since 1970; not when its job came, as the clock may have been set back
+ * since.
+ */
 const LONG_AGO = 1;
 
 /** A lock that this host has, or had, on a job. */
 interface Lock {
   token: string;
-  /** When it was last there for certain, in ms of `performance.now()`; before all time if it is gone. */
+  /** When it certainly last existed, in ms of `performance.now()`; -Infinity if it is gone. */
   seen: number;
   /** Whether the job waits for an earlier run of itself to end. */
   waits: boolean;
 }
 
-/** What the worker needs beside the options of BullMQ's. */
+/** What the worker needs besides BullMQ's options. */
 export interface TakerOptions extends WorkerOptions {
   lockDuration: number;
   maxStalledCount: number;
@@ -31,8 +37,8 @@ export interface TakerOptions extends WorkerOptions {
 }
 
 /**
- * BullMQ's worker, with what it leaves out: a job does not run on without its lock, nor beside itself; a result waits for a server that refuses
- * writes for a while; and such a server is asked once in a while.
+ * BullMQ's worker, with what it leaves out: a job does not run on without its lock, nor beside itself; a result waits for a server that
+ * refuses writes for a while; and such a server is asked once in a while.
  */
 export class Taker extends Worker {
   #lockDuration: number;
@@ -86,9 +92,9 @@ export class Taker extends Worker {
   }
 
   /**
-   * A job whose lock has run out while it runs here may come here again. BullMQ knows jobs by their names alone: the end of the first run would
-   * end the renewals of the second's lock, so that the second begins after it, and keeps its lock until then. One that comes only to be failed
-   * waits for nothing.
+   * A job whose lock has run out while it runs here may come here again. BullMQ knows jobs by their names alone: the end of the first run
+   * would end the renewals of the second's lock, so that the second begins after it, and keeps its lock until then. One that comes only to
+   * be failed waits for nothing.
    */
   override async processJob(job: Job, token: string, fetchNext?: () => boolean): Promise<void | Job> {
     const id = job.id!;
