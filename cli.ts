@@ -1,6 +1,6 @@
 /**
- * The command line: runs the example of ten jobs on four workers, and draws which worker ran which job when; with `batch`, runs a task on every
- * record of a file.
+ * The command line: runs the example of ten jobs on four workers, and draws which worker ran which job when; with `batch`, runs a task on
+ * every record of a file.
  *
  * ```sh
  * deno run jsr:@procpool/process-pool/cli
@@ -73,6 +73,6 @@ export async function main(args: readonly string[]): Promise<number> {
 
 if (import.meta.main) {
   Deno.exitCode = await main(Deno.args);
-  // A standard input that was not read to its end would keep the program waiting for it.
+  // Standard input that was not read to its end would keep the program waiting.
   if (Deno.args[0] === "batch") Deno.exit();
 }

@@ -298,8 +298,8 @@ export class ClusterPool implements AsyncDisposable {
    * @returns The job's future, as soon as the job is admitted. {@linkcode ClusterPool.attach} takes its id.
    *
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
-   * @throws {TypeError} If the task is not one of the pool's, or the arguments cannot be expressed in JSON. @throws {RangeError} If the
-   * arguments are too large and there is no store for them.
+   * @throws {TypeError} If the task is not one of the pool's, or the arguments cannot be expressed in JSON.
+   * @throws {RangeError} If the arguments are too large and there is no store for them.
    */
   submit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Future<Awaited<R>>>;
   async submit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<Future<unknown>> {

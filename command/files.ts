@@ -1,7 +1,7 @@
 /**
- * Opens a file for writing and leaves all as it was: an error tells what is wrong before anything is done whose outcome is to be in it.
+ * Opens a file for writing without changing anything, so that errors show before the work for it begins.
  *
- * @throws {Error} What the platform says if it cannot be written.
+ * @throws {Error} The platform's error if it cannot be written.
  */
 export function tryToWrite(path: string): void {
   try {

@@ -1,4 +1,7 @@
-/** The known word that a mistyped one was probably meant to be: one that it begins or is a part of, or that two slips of the finger explain. */
+/**
+ * The known word that a mistyped one was probably meant to be: one that begins with or contains it, or differs by at most two typing
+ * errors.
+ */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   if (word === "") return undefined;
   const begun = known.filter((each) => each.startsWith(word)).sort((a, b) => a.length - b.length);
@@ -10,7 +13,7 @@ export function nearest(word: string, known: readonly string[]): string | undefi
   return slips.find((slip) => slip.distance <= Math.min(2, word.length / 2))?.each;
 }
 
-/** How many letters have to be put in, left out or replaced to make one word of the other. */
+/** The edit distance: how many letters must be inserted, deleted or replaced to turn one word into the other. */
 function distance(a: string, b: string): number {
   let above = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 0; i < a.length; i++) {

@@ -3,14 +3,14 @@ import { show } from "../pool/checks.ts";
 /** Why a command line is refused. */
 export class Refusal extends Error {}
 
-/** What stands for a command line that is refused. */
+/** The request for a refused command line. */
 export interface Refused {
   action: "refuse";
   /** For the user, with the program's name before it. */
   message: string;
 }
 
-/** What `read` makes of a command line; a {@linkcode Refusal} that it throws becomes a request like others. */
+/** The request that `read` makes from a command line; a {@linkcode Refusal} that it throws becomes a request too. */
 export function orRefused<T>(read: () => T, program = "process-pool"): T | Refused {
   try {
     return read();

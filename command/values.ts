@@ -3,7 +3,7 @@ import { Refusal } from "./refusal.ts";
 
 /** An option with a value. */
 export interface ValueOption<T> {
-  /** What the value has to be. */
+  /** What the value must be. */
   need: string;
   /** The value; undefined if the text is not one. */
   read(text: string): T | undefined;
@@ -24,7 +24,10 @@ export function readValue<T>(name: string, text: string, { need, read }: ValueOp
   return value;
 }
 
-/** Makes `--seed -1` into `--seed=-1`, and `--input -` into `--input=-`: parseArgs takes what begins with a dash for the next option. */
+/**
+ * Turns `--seed -1` into `--seed=-1`, and `--input -` into `--input=-`: parseArgs takes anything that begins with a dash for the next
+ * option.
+ */
 export function joinValues(args: readonly string[], takesValue: (name: string) => boolean): string[] {
   const joined: string[] = [];
   for (let i = 0; i < args.length; i++) {
@@ -42,7 +45,7 @@ export function oneOf<T extends string>(...words: T[]): ValueOption<T> {
   return { need: `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`, read: (text) => words.find((word) => word === text) };
 }
 
-/** A whole number. */
+/** An integer. */
 export function wholeNumber(min: number, max: number): ValueOption<number> {
   return {
     need: `an integer from ${min} to ${max}`,

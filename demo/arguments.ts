@@ -51,13 +51,13 @@ interface Values {
   report: string;
 }
 
-/** More jobs than this and the timeline's memory of them, about 100 bytes each, is worth thinking about. */
+/** With more jobs than this, what the timeline remembers, about 100 bytes each, becomes too much. */
 const MOST_JOBS = 1_000_000;
 
 /** Each worker is a thread of about 9 MB, and all start at once: many more, and the first job waits for minutes. */
 const MOST_WORKERS = 256;
 
-/** What fates are drawn from has 32 bits; a longer seed would be the same as a shorter one. */
+/** The generator of fates has 32 bits; a longer seed would equal a shorter one. */
 const LAST_SEED = 2 ** 32 - 1;
 
 const VALUES: ValueOptions<Values> = {
@@ -76,7 +76,7 @@ const VALUES: ValueOptions<Values> = {
 
 const FLAGS = ["json", "quiet", "timeline", "help", "version"];
 
-/** What is suggested in place of a mistyped option. */
+/** The suggestion for a mistyped option. */
 const NAMES = [...Object.keys(VALUES), ...FLAGS.map((name) => name === "timeline" ? "no-timeline" : name)];
 
 /** Reads the command line. */
@@ -92,7 +92,7 @@ function read(args: readonly string[]): Request {
     default: { timeline: true },
     unknown: refuseUnknown,
   });
-  // What stands behind a '--' is not told to `unknown`.
+  // `unknown` is not called for what follows a '--'.
   if (parsed._.length > 0) refuseArgument(String(parsed._[0]));
   for (const arg of args) refuseFlagValue(arg, FLAGS);
   if (parsed.help) return { action: "help" };

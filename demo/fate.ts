@@ -1,21 +1,21 @@
 /** What becomes of a job of the demo. */
 export interface Fate {
-  /** How long it takes: whole milliseconds, in seconds. */
+  /** How long it takes, in seconds, to the millisecond. */
   seconds: number;
   /** Whether it fails at the end of that time. */
   fails: boolean;
 }
 
-/** What fates are drawn from. */
+/** The parameters of fates. */
 export interface FateOptions {
   seed: number;
-  /** What part of the jobs fails, from 0 to 1. */
+  /** The share of jobs that fail, from 0 to 1. */
   failRate: number;
   /** How long a job may take, in seconds. */
   longest: number;
 }
 
-/** The fate of a job. It follows from the seed and the job's number alone: neither the workers nor the order in which they work can change it. */
+/** The fate of a job. It depends only on the seed and the job's number, not on the workers or the order in which they work. */
 export function fateOf(job: number, { seed, failRate, longest }: FateOptions): Fate {
   return {
     seconds: Math.floor(draw(seed, job, 0) * longest * 1000) / 1000,
@@ -23,7 +23,7 @@ export function fateOf(job: number, { seed, failRate, longest }: FateOptions): F
   };
 }
 
-/** A number from 0 up to, but not including, 1, made of 32-bit words by the finishing steps of MurmurHash3. */
+/** A number in [0, 1), made from 32-bit words by the finalizer of MurmurHash3. */
 function draw(...words: number[]): number {
   let hash = 0;
   for (const word of words) {

@@ -1,7 +1,7 @@
 import { tryToWrite } from "../command/files.ts";
 
 /**
- * Whether a file can be written, before anything is done whose outcome is to be in it. Nothing is changed by that.
+ * Checks that a file can be written, before the work for it begins. This changes nothing.
  *
  * @returns What is wrong, if it cannot.
  */

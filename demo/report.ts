@@ -2,23 +2,23 @@ import type { SettledState } from "../job.ts";
 import { red } from "./colors.ts";
 import { type Bar, drawTimeline } from "./timeline.ts";
 
-/** How a job ended. Times are in milliseconds since the begin of the run. */
+/** How a job ended. Times are in milliseconds since the start of the run. */
 export interface Settled {
   job: number;
   /** The name of its task. */
   task: string;
   state: SettledState;
-  /** The worker that it was sent to, and when; undefined if it was sent to none. */
+  /** The worker to which it was sent, and when; undefined if it was not sent. */
   worker: number | undefined;
   start: number | undefined;
   end: number;
   /** What a finished job returned. */
   seconds: number | undefined;
-  /** What another ended with. */
+  /** The error of any other. */
   error: unknown;
 }
 
-/** What a run came to. */
+/** The result of a run. */
 export interface Summary {
   /** How many jobs were to be run: those that finished, failed, were cancelled, and those never put in. */
   jobs: number;
@@ -26,17 +26,17 @@ export interface Summary {
   failed: number;
   cancelled: number;
   neverPutIn: number;
-  /** From the begin until the last job was done, in milliseconds. */
+  /** From the start until the last job was done, in milliseconds. */
   wall: number;
-  /** What the jobs took together, in milliseconds. */
+  /** How long the jobs took together, in milliseconds. */
   busy: number;
-  /** What the same run needs. */
+  /** The seed that repeats the run. */
   seed: number;
-  /** Whether it was told to stop before it was through. */
+  /** Whether it was told to stop before it was done. */
   stopped: boolean;
 }
 
-/** Is told of a run as it goes on. */
+/** Is told about a run as it goes on. */
 export interface Reporter {
   /** A job has passed the gate. */
   submitted(job: number, at: number): void;
@@ -44,7 +44,7 @@ export interface Reporter {
   summary(summary: Summary): void;
 }
 
-/** What of a run is reported. */
+/** What is reported of a run. */
 export interface ReportOptions {
   json: boolean;
   quiet: boolean;
@@ -64,7 +64,7 @@ export function createReporter({ json, quiet, timeline }: ReportOptions, termina
   return json ? new JsonReporter({ quiet }, terminal) : new TextReporter({ quiet, timeline }, terminal);
 }
 
-/** Reports in the words of the model that this pool comes from. */
+/** Reports in the words of the original model. */
 class TextReporter implements Reporter {
   #options: { quiet: boolean; timeline: boolean };
   #terminal: Terminal;
@@ -83,7 +83,7 @@ class TextReporter implements Reporter {
     if (this.#options.timeline && worker !== undefined && start !== undefined) {
       this.#bars.push({ worker, job, start, end, failed: state !== "finished" });
     }
-    // Those that are cancelled when the run is stopped are counted in its last line; a line each would drown it.
+    // Jobs cancelled because the run is stopped are counted in its last line; a line for each would drown it.
     if (this.#options.quiet || state === "cancelled") return;
     const label = `job[${job}] worker[${task}]`;
     if (state === "finished") this.#terminal.print(`${label} finish: [${seconds?.toFixed(3)}]`);
@@ -106,7 +106,7 @@ class TextReporter implements Reporter {
   }
 }
 
-/** Reports in one JSON object a line, for programs. Fields that do not apply are left out. */
+/** Reports one JSON object per line, for programs. Fields that do not apply are left out. */
 class JsonReporter implements Reporter {
   #quiet: boolean;
   #print: (line: string) => void;
@@ -139,7 +139,7 @@ class JsonReporter implements Reporter {
   }
 }
 
-/** How many times faster the workers were together than one after the other. */
+/** How many times faster the workers were together than one worker. */
 function speedUp({ wall, busy }: Summary): number {
   return wall === 0 ? 0 : busy / wall;
 }
@@ -148,7 +148,7 @@ function inSeconds(ms: number): string {
   return `${(ms / 1000).toFixed(2)} s`;
 }
 
-/** To microseconds: the clock knows no more. */
+/** To microseconds: the clock is no more precise. */
 function rounded(ms: number): number {
   return Math.round(ms * 1000) / 1000;
 }

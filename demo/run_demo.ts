@@ -14,9 +14,9 @@ export interface DemoOptions {
   workers: number;
   /** How many jobs may be in flight. */
   queueSize: number;
-  /** What part of the jobs fails, from 0 to 1. */
+  /** The share of jobs that fail, from 0 to 1. */
   failRate: number;
-  /** What decides how long jobs take and which fail. Left out, it is drawn. */
+  /** Determines how long jobs take and which fail; random by default. */
   seed?: number | undefined;
   /** What workers may do: nothing. Left out, what the program may. */
   permissions?: "none" | undefined;
@@ -39,22 +39,22 @@ export interface DemoOptions {
 }
 
 /**
- * How long jobs may go on after the run was told to stop, in milliseconds. Shorter, and most of those that run are lost; longer, and Ctrl-C seems to
- * do nothing.
+ * How long jobs may go on after the run was told to stop, in milliseconds. Shorter, and most running jobs are lost; longer, and Ctrl-C
+ * seems to do nothing.
  */
 export const GRACE = 1000;
 
-/** A drawn seed is one that can be typed again. */
+/** Random seeds are small enough to be typed again. */
 const SEEDS_DRAWN = 1_000_000;
 
 /**
- * Runs the demo: puts so many jobs through the gate of a pool, and tells the reporter when a job has passed the gate, when it is done, and at last
- * what it all came to.
+ * Runs the demo: puts jobs through the gate of a pool, and tells the reporter when a job has passed the gate, when it is done, and at the
+ * end the result.
  *
  * @param options What to run.
  * @param reporter Is told.
- * @param signal Stops the run: no more jobs are put in, those that have not started are cancelled, those that run get a moment.
- * @returns What the reporter was told last.
+ * @param signal Stops the run: no more jobs are put in, those that have not started are cancelled, running ones get a moment.
+ * @returns The result, as the reporter was told last.
  */
 export async function runDemo(options: DemoOptions, reporter: Reporter, signal?: AbortSignal): Promise<Summary> {
   const { jobs, workers, queueSize, failRate, permissions, longest = 1, grace = GRACE, trace, observers = [] } = options;

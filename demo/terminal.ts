@@ -1,10 +1,10 @@
 import type { Terminal } from "./report.ts";
 import { GRACE } from "./run_demo.ts";
 
-/** What a timeline is drawn for where there is no terminal, or one that does not tell its size. */
+/** The width of a timeline if there is no terminal, or one that does not tell its size. */
 const COLUMNS = 80;
 
-/** The standard output. What it can do is looked up when it is needed, as a terminal may change its size. No permission is needed for that. */
+/** Standard output. Its abilities are looked up when needed, as a terminal may change its size. That needs no permission. */
 export const stdout: Terminal = {
   print: (line) => console.log(line),
   get columns() {
@@ -20,7 +20,7 @@ export const stdout: Terminal = {
   },
 };
 
-/** Says on the standard error what a signal does. */
+/** Says on standard error what a signal does. */
 export function tellSignal(signal: string, received: "first" | "again"): void {
   const what = received === "first" ? `no more jobs; those that run get ${GRACE / 1000} s, once more ends at once` : "ended at once";
   // On a terminal the line begins with the ^C that was typed.

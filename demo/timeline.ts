@@ -4,7 +4,7 @@ import { red } from "./colors.ts";
 export interface Bar {
   worker: number;
   job: string | number;
-  /** In milliseconds since the begin of the timeline. */
+  /** In milliseconds since the start of the timeline. */
   start: number;
   end: number;
   failed: boolean;
@@ -16,13 +16,13 @@ export interface TimelineOptions {
   color: boolean;
 }
 
-/** A timeline with less room than this beside its labels tells nothing, and is left out. */
+/** A timeline with less room than this beside its labels is useless, and left out. */
 const FEWEST_CELLS = 10;
 
-/** On fewer columns workers go by their number alone. */
+/** With fewer columns workers are labelled only with their number. */
 const NARROW = 40;
 
-/** Ticks are at least so far apart: a label such as `1000 ms` and a space. */
+/** The least distance between ticks: a label such as `1000 ms` and a space. */
 const CELLS_PER_TICK = 8;
 
 /** What one cell of a row shows. */
@@ -43,7 +43,8 @@ interface Cell {
  *          x failed
  * ```
  *
- * A bar begins with a stroke, and has the job's id where that fits; dots are time without a job. A cell that several short jobs share is a `#`.
+ * A bar begins with a stroke, and has the job's id where that fits; dots are time without a job. A cell that several short jobs share is a
+ * `#`.
  */
 export function drawTimeline(bars: readonly Bar[], { columns, color }: TimelineOptions): string[] {
   const byWorker = [...Map.groupBy(bars, ({ worker }) => worker)].sort(([a], [b]) => a - b);
@@ -69,7 +70,7 @@ export function drawTimeline(bars: readonly Bar[], { columns, color }: TimelineO
 function drawRow(bars: readonly Bar[], { cells, total }: { cells: number; total: number }): Cell[] {
   const row = Array.from({ length: cells }, (): Cell => ({ char: ".", jobs: 0, failed: false }));
   const spans = placeBars(bars, { cells, total });
-  // First, as an id needs to know which cells are its job's alone.
+  // First, as placing an id requires knowing which cells belong only to its job.
   for (const { bar, from, to } of spans) {
     for (const cell of row.slice(from, to)) {
       cell.jobs++;
@@ -87,7 +88,7 @@ function drawRow(bars: readonly Bar[], { cells, total }: { cells: number; total:
   return row;
 }
 
-/** Which cells each bar has: at least one, and none that only the next begins on. */
+/** The cells of each bar: at least one, and none in which only the next begins. */
 function placeBars(bars: readonly Bar[], { cells, total }: { cells: number; total: number }): { bar: Bar; from: number; to: number }[] {
   const inOrder = bars.toSorted((a, b) => a.start - b.start);
   const begins = inOrder.map(({ start }) => Math.min(Math.floor(start / total * cells), cells - 1));
@@ -99,7 +100,7 @@ function placeBars(bars: readonly Bar[], { cells, total }: { cells: number; tota
   });
 }
 
-/** A job's id if it can be read in these cells; a part of it would be another job's. */
+/** A job's id if it fits into these cells; part of it would look like another id. */
 function fittingId(job: string | number, cells: readonly Cell[]): string {
   const id = String(job);
   const place = cells.slice(0, id.length);

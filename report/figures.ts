@@ -1,10 +1,10 @@
 /**
- * Figures as people read them: the same on a page as in a summary on a terminal.
+ * Figures formatted for people: the same on a page as in a summary on a terminal.
  *
  * @module
  */
 
-/** A number and what it is of. */
+/** A number and its unit. */
 export interface Figure {
   value: number;
   /** `"share"` is from 0 to 1. */
@@ -25,24 +25,24 @@ export function text({ value, unit }: Figure): string {
   }
 }
 
-/** A whole number, with its thousands apart. */
+/** An integer with thousands separators. */
 export function count(number: number): string {
   return Math.round(number).toLocaleString("en");
 }
 
-/** To three figures, and to no fewer than there are before the point. */
+/** To three significant digits, and to no fewer than there are before the point. */
 export function rounded(number: number): string {
   return number >= 99.95 ? count(number) : String(Number(number.toPrecision(3)));
 }
 
-/** A part of 1. */
+/** A share, from 0 to 1. */
 export function percent(part: number): string {
   return `${Math.round(part * 100)} %`;
 }
 
 const UNITS = [["ns", 1e-6], ["µs", 1e-3], ["ms", 1]] as const;
 
-/** A length of time in milliseconds, in the unit that suits it, to three figures or to the second. */
+/** A duration in milliseconds, in a suitable unit, to three significant digits or to the second. */
 export function duration(ms: number): string {
   if (ms === 0) return "0";
   const [unit, size] = UNITS.find(([, size]) => Math.round(ms / size) < 1000) ?? ["s", 1000];
@@ -53,7 +53,7 @@ export function duration(ms: number): string {
   return `${count(Math.floor(minutes / 60))} h ${minutes % 60} min`;
 }
 
-/** The first of some names, and how many there are beyond them. */
+/** The first of some names, and how many more there are. */
 export function listed(names: string[], most: number): string {
   const more = names.length - most;
   return names.slice(0, most).join(", ") + (more > 0 ? ` and ${count(more)} more` : "");

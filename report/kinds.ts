@@ -1,6 +1,6 @@
 import type { ErrorKind } from "./data.ts";
 
-/** Kinds that are told apart; more are put together. */
+/** The most kinds that are told apart; further ones are combined. */
 const MOST_KINDS = 100;
 const OTHER_KINDS = "other kinds";
 
@@ -8,7 +8,7 @@ const OTHER_KINDS = "other kinds";
 export class Kinds {
   #kinds = new Map<string, ErrorKind>();
 
-  /** Counts one. */
+  /** Counts an error. */
   add(name: string, message: () => string): void {
     const kind = this.#kinds.has(name) || this.#kinds.size < MOST_KINDS ? name : OTHER_KINDS;
     const known = this.#kinds.get(kind);
@@ -16,7 +16,7 @@ export class Kinds {
     else this.#kinds.set(kind, { kind, count: 1, example: message() });
   }
 
-  /** All of them, the most frequent first. */
+  /** All kinds, the most frequent first. */
   get(): ErrorKind[] {
     return [...this.#kinds.values()].sort((a, b) => b.count - a.count);
   }

@@ -2,8 +2,8 @@ import type { Latency, ReportData, Words, WorkerRow } from "./data.ts";
 import { count, duration, type Figure, rounded, text } from "./figures.ts";
 
 /**
- * A report as one page of HTML that needs nothing else: charts are SVG without text, which can be stretched, with labels in HTML beside
- * them, which are as large on a phone as anywhere. What a chart shows, a table beneath it says.
+ * A report as one self-contained page of HTML: charts are SVG without text, which can be stretched, with HTML labels beside them, which
+ * stay readable on a phone. A table beneath each chart has the same data.
  */
 export function renderReport(data: ReportData): string {
   const { title, begun, notes, figures, words: { item } } = data;
@@ -46,10 +46,10 @@ ${
 `;
 }
 
-/** Bars of the throughput: at the most so many, and no more than that there are so many jobs in each, on the average. */
+/** The most bars of the throughput chart, and how many jobs each should have on average. */
 const MOST_BARS = 100, JOBS_PER_BAR = 4;
 
-/** Puts stretches together where jobs are few: the rate of a stretch with one job in it says nothing. */
+/** Merges stretches if jobs are few: the rate of a stretch with one job says nothing. */
 function coarser({ throughput: { width, finished, failed } }: ReportData): ReportData["throughput"] {
   const jobs = sum(finished) + sum(failed);
   const wanted = Math.max(1, Math.min(MOST_BARS, Math.floor(jobs / JOBS_PER_BAR)));
@@ -147,10 +147,10 @@ ${about === "" ? "" : `<p class="soft">${about}</p>\n`}${
   }`;
 }
 
-/** A bar of few is seen beside one of many. */
+/** The least height, so that a bar for few is visible beside one for many. */
 const LEAST_HEIGHT = 0.03;
 
-/** Of a bar that failed in part, a strip has the colour of what failed: at least so high that it is seen. */
+/** If part of a bar failed, a strip of it has the colour of failures, at least high enough to be visible. */
 const LEAST_STRIP = 0.2;
 
 function bars({ worker, bars }: WorkerRow): string {
@@ -204,7 +204,7 @@ function tiles(figures: Record<string, Figure>, kind: "tile" | "quantile"): stri
     .join("");
 }
 
-/** For eyes, and in full for programs. */
+/** Shortened for readers, and in full for programs. */
 function written(figure: Figure): string {
   return `<data value="${figure.value}">${together(text(figure))}</data>`;
 }
@@ -229,7 +229,7 @@ function asTable(head: string[], rows: Cell[][]): string {
 
 type Cell = string | Figure;
 
-/** It scrolls by itself where it is too wide, and can be scrolled by keyboard then. */
+/** A table that scrolls if it is too wide, by keyboard as well. */
 function table(head: string[], rows: Cell[][]): string {
   const heads = head.map((cell) => `<th scope="col">${escape(cell)}</th>`).join("");
   const line = (row: Cell[]): string =>
@@ -251,7 +251,7 @@ function round(value: number): number {
   return Math.round(value * 1000) / 1000;
 }
 
-/** Text has a contrast of at least 4.5 to what is behind it, bars have one of at least 3. */
+/** Text has a contrast of at least 4.5 to its background, bars of at least 3. */
 const STYLE = `
 :root { color-scheme: light dark; --page: #ffffff; --card: #f6f8fa; --text: #1f2328; --soft: #59636e; --line: #d1d9e0; --finished: #3468b8; --failed: #cf4a1f; --focus: #0550ae }
 @media (prefers-color-scheme: dark) {
@@ -312,7 +312,7 @@ summary { cursor: pointer; color: var(--focus); padding: .25rem 0 }
 @media (max-width: 30rem) { .name { width: 4.6rem } .busy { width: 2.8rem } }
 `;
 
-/** From job to job by the arrow keys, and at a touch: what a mouse shows by itself. */
+/** Moves from job to job by arrow keys or touch, showing what a mouse shows anyway. */
 const SCRIPT = `
 const lanes = document.getElementById("lanes");
 const rows = lanes === null ? [] : [...lanes.querySelectorAll("svg")].map((svg) => [...svg.querySelectorAll("rect:not(.strip)")]);

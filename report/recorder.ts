@@ -6,13 +6,13 @@ import { Kinds } from "./kinds.ts";
 import { Stretches } from "./stretches.ts";
 import { Timeline } from "./timeline.ts";
 
-/** Bins of a histogram: so many for each power of ten. Fewer hide where times gather; more are too narrow for few jobs. */
+/** Bins of a histogram per power of ten. Fewer hide where times cluster; more are too narrow for few jobs. */
 const BINS_PER_DECADE = 5;
 
-/** So many of the slowest jobs are shown: as many as somebody looks at. */
+/** How many of the slowest jobs are shown: as many as anyone looks at. */
 const MOST_SLOW = 10;
 
-/** A job that ran for long; of a chunk of a map, the id is the index of its first item. */
+/** A job that ran for long; for a chunk of a map, the id is the index of its first item. */
 interface SlowJob {
   id: string | number;
   task: string;
@@ -30,7 +30,7 @@ class Distributed {
 
   record(time: number): void {
     this.#times.record(time);
-    // Less than a microsecond is nothing.
+    // Less than a microsecond counts as zero.
     const bin = Math.floor(Math.log10(Math.max(time, 1e-3)) * BINS_PER_DECADE);
     this.#bins.set(bin, (this.#bins.get(bin) ?? 0) + 1);
   }
@@ -45,9 +45,9 @@ class Distributed {
   }
 }
 
-/** What a run was, and how it ended: what the one knows who ran it. */
+/** What a run was, and how it ended, as known to the code that ran it. */
 export interface Ran extends Pick<ReportData, "title" | "settings"> {
-  /** How many jobs there were by outcome; each item of a map is one. */
+  /** How many jobs there were by outcome; each item of a map counts as one. */
   counts: { finished: number; failed: number; cancelled: number };
   /** How long it took, in milliseconds. */
   wall: number;
@@ -82,7 +82,7 @@ export class Recorder implements PoolObserver {
     this.#wall = Math.max(this.#wall, at);
     if (job.failed > 0) this.#stretches.add("failed", at, job.failed);
     if (job.finished > 0) this.#stretches.add("finished", at, job.finished);
-    // What the items of a chunk failed with, only the map's consumer knows.
+    // Only the map's consumer knows the errors of a chunk's items.
     if (job.items === 1 && job.state === "failed") this.failed(job.error);
   }
 
@@ -91,7 +91,7 @@ export class Recorder implements PoolObserver {
     else if (change !== "ready") this.#timeline.left(worker);
   }
 
-  /** Counts the error of an item of a map: the pool tells only how many there were. */
+  /** Counts the error of an item of a map: the pool only reports how many there were. */
   failed(error: unknown): void {
     if (error instanceof Error) this.#errors.add(error.name, () => error.message);
     else this.#errors.add("a value that is no error", () => textOf(error));

@@ -1,7 +1,7 @@
-/** A run is cut into at most so many stretches of time, and at least half as many once it is long: as many as a narrow chart can show. */
+/** The most stretches of time into which a run is cut (at least half as many once it is long): as many as a narrow chart can show. */
 const MOST_STRETCHES = 200;
 
-/** The first stretches are so long, in ms. */
+/** The length of the first stretches, in ms. */
 const FIRST_WIDTH = 5;
 
 /** Amounts over time, in stretches whose width doubles whenever there are too many: memory stays the same, however long the run. */
@@ -16,7 +16,7 @@ export class Stretches {
     this.#of(name)[Math.floor(at / this.width)]! += amount;
   }
 
-  /** Spreads an amount over the stretches that a span of time lies in; left out, it is how long the span is. */
+  /** Spreads an amount, by default the length of the span, over the stretches that a span of time covers. */
   spread(name: string, { start, end }: { start: number; end: number }, amount: number = end - start): void {
     if (end <= start) return this.add(name, end, amount);
     this.#fit(end);
@@ -27,7 +27,7 @@ export class Stretches {
     }
   }
 
-  /** As many as the run has. */
+  /** All stretches of a run. */
   get(name: string, wall: number): number[] {
     return [...this.#of(name).slice(0, Math.max(1, Math.min(MOST_STRETCHES, Math.ceil(wall / this.width))))];
   }

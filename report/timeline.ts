@@ -1,15 +1,15 @@
 import type { WorkerBar, WorkerRow } from "./data.ts";
 import type { Stretches } from "./stretches.ts";
 
-/** So many bars are drawn one by one at the most: more cannot be told apart, and make the page slow. */
+/** The most bars that are drawn one by one: more cannot be told apart, and make the page slow. */
 const MOST_BARS = 2000;
 
-/** A row of the timeline: that of a worker, and of those that took its place when it was gone. */
+/** A row of the timeline: for a worker and those that replaced it. */
 interface Row {
-  /** What it is called: the number of the first of them. */
+  /** Its name: the number of the first of them. */
   name: number;
   worker: number;
-  /** Whose place it took: its last jobs may be told of when it is gone already. */
+  /** The worker that it replaced, whose last jobs may be reported after it is gone. */
   former: number | undefined;
   free: boolean;
   replaced: number;
@@ -20,7 +20,7 @@ interface Row {
   bars: WorkerBar[];
 }
 
-/** What workers did when: bar by bar as long as there are not too many, and how busy each was in each stretch of time. */
+/** What workers did when: bar by bar unless there are too many, and how busy each was in each stretch of time. */
 export class Timeline {
   #stretches: Stretches;
   #rows: Row[] = [];
@@ -30,7 +30,7 @@ export class Timeline {
     this.#stretches = stretches;
   }
 
-  /** A worker ran something for so long. `busy` is how much of the time counts as work. */
+  /** Notes that a worker ran something. `busy` is how much of the time counts as work. */
   add(worker: number, bar: WorkerBar, busy: number = bar.end - bar.start): void {
     const index = this.#rowOf(worker);
     const row = this.#rows[index]!;
@@ -43,23 +43,23 @@ export class Timeline {
     else if (this.#bars === MOST_BARS + 1) { for (const each of this.#rows) each.bars = []; }
   }
 
-  /** A worker comes: it has the row of one that is gone, or one of its own. */
+  /** Notes a new worker: it gets the row of one that is gone, or a new row. */
   entered(worker: number): void {
     this.#rowOf(worker);
   }
 
-  /** When a worker was last through with something; 0 if it never was. */
+  /** When a worker last finished something; 0 if it never has. */
   endOf(worker: number): number {
     return this.#rows.find((row) => row.worker === worker)?.end ?? 0;
   }
 
-  /** A worker is gone; what it ran may still be told. */
+  /** Notes that a worker is gone; what it ran may still be reported. */
   left(worker: number): void {
     const row = this.#rows.find((row) => row.worker === worker);
     if (row !== undefined) row.free = true;
   }
 
-  /** The rows, of a run that took so long and had workers that run so many jobs at a time. */
+  /** The rows of a run of this duration, whose workers run this many jobs at a time. */
   rows(wall: number, jobsPerWorker = 1): WorkerRow[] {
     const time = wall * jobsPerWorker;
     const drawn = this.#bars <= MOST_BARS;
