@@ -569,7 +569,7 @@ export class ProcessPool implements AsyncDisposable {
       this.#settleAll(pending.map((ticket) => [ticket, cancelled(ticket)]));
     }
     const stopTimer = timeout === undefined ? undefined : this.#options.clock.after(timeout, () => {
-      this.terminate(new DOMException(`The pool was not through within ${timeout} ms`, "TimeoutError"));
+      this.terminate(new DOMException(`The pool did not finish within ${timeout} ms`, "TimeoutError"));
     });
     this.#dispatch();
     await this.#end!.promise;

@@ -523,7 +523,7 @@ export class ClusterPool implements AsyncDisposable {
     this.#close(undefined);
     if (cancelPending) { for (const ticket of [...this.#tickets]) this.#cancel(ticket, { reason: undefined, force: false }); }
     const timer = timeout === undefined ? undefined : setTimeout(() => {
-      this.terminate(new DOMException(`The pool was not through within ${timeout} ms`, "TimeoutError"));
+      this.terminate(new DOMException(`The pool did not finish within ${timeout} ms`, "TimeoutError"));
     }, timeout);
     this.#conclude();
     await this.#end!.promise;

@@ -712,7 +712,7 @@ export class Crew {
     if (finalizer === undefined) return;
     this.#limit(slot, () => {
       this.stop(slot, undefined);
-      const reason = `was stopped, as it was not through with its finalizer within ${startTimeout} ms ('startTimeout')`;
+      const reason = `was stopped, as its finalizer did not finish within ${startTimeout} ms ('startTimeout')`;
       this.#parts.callbacks.report(this.diedError({ reason }));
     });
   }
