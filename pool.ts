@@ -202,16 +202,14 @@ export class ProcessPool implements AsyncDisposable {
    */
   constructor(options: ProcessPoolOptions = {}) {
     this.#options = resolveOptions(options);
-    this.#gate = new Semaphore(this.#options.queueSize);
-    this.#callbacks = new Callbacks(this.#options.clock, this.#options.onError);
-    this.#tasks = this.#options.tasks;
-    const { observers, clock } = this.#options;
+    const { queueSize, clock, onError, tasks, observers, jobTimeout, retries } = this.#options;
+    this.#gate = new Semaphore(queueSize);
+    this.#callbacks = new Callbacks(clock, onError);
+    this.#tasks = tasks;
     if (observers.length > 0) {
       this.#observation = new Observation(observers, { now: clock.now, report: (error) => this.#callbacks.report(error) });
     }
-    const observation = this.#observation;
-    this.#crew = new Crew(this.#options, { tasks: this.#tasks, callbacks: this.#callbacks, events: this.#crewEvents, observation });
-    const { jobTimeout, retries } = this.#options;
+    this.#crew = new Crew(this.#options, { callbacks: this.#callbacks, events: this.#crewEvents, observation: this.#observation });
     this.#owner = {
       jobTimeout,
       retries,
@@ -220,7 +218,7 @@ export class ProcessPool implements AsyncDisposable {
       refused: (ticket, error) => this.#observation?.refused(ticket, error),
       cancel: (ticket, error, force) => this.#cancel(ticket, error, force),
     };
-    this.#watchdog = new Watchdog(this.#options.clock, {
+    this.#watchdog = new Watchdog(clock, {
       tickets: () => this.#crew.tickets(),
       expire: (ticket, item, others) => this.#expire(ticket, item, others),
     });

@@ -1,7 +1,6 @@
 import { MemoryLimitError, PoolBrokenError, WorkerDiedError } from "../errors.ts";
 import type { Death, ItemsMessage, StartThread } from "../worker/protocol.ts";
 import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
-import type { TaskTable } from "../worker/tasks.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { show, textOf } from "./checks.ts";
 import { afterInParts, Rounds } from "./clock.ts";
@@ -58,7 +57,6 @@ export interface CrewEvents {
 
 /** What a crew gets from its pool. */
 export interface CrewParts {
-  tasks: TaskTable;
   callbacks: Callbacks;
   events: CrewEvents;
   observation: Observation | undefined;
@@ -488,7 +486,7 @@ export class Crew {
     job?: { id: string | number; name: string; attempts: number; unread?: number },
   ): WorkerDiedError | MemoryLimitError {
     const { reason, exitCode, memoryLimit, thrown } = death;
-    const cause = thrown && this.#parts.tasks.decode(thrown);
+    const cause = thrown && this.#options.tasks.decode(thrown);
     const { name: taskName, attempts, unread = 0 } = job ?? {};
     const message = job === undefined
       ? `An idle worker ${reason}`
@@ -557,7 +555,7 @@ export class Crew {
 
   #slotEvents: SlotEvents = {
     loaded: (slot, exports) => {
-      this.#parts.tasks.announce(exports);
+      this.#options.tasks.announce(exports);
       this.#prepare(slot);
     },
     initialized: (slot) => this.#makeReady(slot),
@@ -577,7 +575,7 @@ export class Crew {
     closed: (slot, thrown) => {
       this.#leave(slot);
       this.#tell(slot, "closed");
-      if (thrown !== undefined) this.#parts.callbacks.report(this.#parts.tasks.decode(thrown));
+      if (thrown !== undefined) this.#parts.callbacks.report(this.#options.tasks.decode(thrown));
       this.#parts.events.changed();
     },
     died: (slot, death, left) => {
@@ -667,8 +665,7 @@ export class Crew {
   /** Called when a worker has loaded its modules. */
   #prepare(slot: Slot): void {
     if (slot.state !== "starting") return;
-    const { tasks } = this.#parts;
-    const { initializer, initArgs, finalizer } = this.#options;
+    const { tasks, initializer, initArgs, finalizer } = this.#options;
     try {
       const first = initializer && tasks.resolve(initializer);
       const last = finalizer && tasks.resolve(finalizer);
@@ -696,7 +693,7 @@ export class Crew {
     const message = `Cannot start the workers of the pool, ${this.#failedStarts} times in a row: the last one ${reason}`;
     const error = new PoolBrokenError(message, {
       attempts: this.#failedStarts,
-      cause: thrown && this.#parts.tasks.decode(thrown),
+      cause: thrown && this.#options.tasks.decode(thrown),
     });
     this.#refuseWarmUps(error);
     if (this.#ready > 0) return;
@@ -707,7 +704,7 @@ export class Crew {
 
   #close(slot: Slot): void {
     const { finalizer, startTimeout } = this.#options;
-    slot.close(finalizer && this.#parts.tasks.resolve(finalizer));
+    slot.close(finalizer && this.#options.tasks.resolve(finalizer));
     this.#looks.begin();
     if (finalizer === undefined) return;
     this.#limit(slot, () => {
