@@ -3,17 +3,17 @@ import { Checks, show } from "@procpool/process-pool/executor";
 import { MAX_CHUNK } from "./envelope.ts";
 import { type Json, sizeOf } from "./values.ts";
 
-/** Some items that travel together, or one that cannot travel, and why. */
+/** Items that travel together, or one that cannot travel, and why. */
 export interface Chunk {
-  /** The index of the first in the input. */
+  /** The index of the first item in the input. */
   first: number;
   items: Json[];
-  /** Whether it is too large for Redis: one item that is. */
+  /** Whether it is a single item that is too large for Redis. */
   large: boolean;
   unsendable: { error: unknown } | undefined;
 }
 
-/** The outcomes of a chunk, of its first items alone if not all went into one reply, and how long a worker took for it, in ms. */
+/** The outcomes of a chunk, only of its first items if not all fit into one reply, and how long a worker took for it, in ms. */
 export interface ChunkOutcomes {
   outcomes: PromiseSettledResult<unknown>[];
   elapsed: number;
@@ -29,11 +29,11 @@ export interface RunOptions {
 
 /** What a map needs of its pool. */
 export interface MapHost {
-  /** How many chunks may be under way. */
+  /** How many chunks may be in flight. */
   lanes: number;
   /** Resolves when it is known which task to run. */
   prepare(): Promise<void>;
-  /** What stands for an item in JSON, and whether that is too large for Redis; throws if it cannot travel. */
+  /** Encodes an item in JSON, and tells whether that is too large for Redis; throws if it cannot travel. */
   encode(item: unknown): { json: Json; large: boolean };
   /** Called before a chunk is run for the first time; what it returns is disposed of when all its items have outcomes, or it is given up. */
   begin(): Disposable;
@@ -42,25 +42,27 @@ export interface MapHost {
   report(error: unknown): void;
 }
 
-/** What an automatic chunk should take, in ms. Less, and Redis is busier than the workers; more, and a host that dies costs more work. */
+/**
+ * How long an automatic chunk should take, in ms. Less, and Redis is busier than the workers; more, and a host that dies costs more work.
+ */
 const CHUNK_TIME = 500;
 
 /**
- * An automatic chunk is at most so many times as large as the last: the first items may be unlike the others. Less, and it takes more
+ * An automatic chunk is at most this many times as large as the last: the first items may be unlike the others. Less, and it takes more
  * chunks to find the size.
  */
 const CHUNK_GROWTH = 8;
 
 /**
- * A chunk may have so many times as many items as the last whose results went into one reply at the limit. More, and more items are run
- * twice; less, and a few large results make chunks small for longer.
+ * A chunk may have this many times as many items as the last one whose results filled a reply. More, and more items are run twice; less,
+ * and a few large results make chunks small for longer.
  */
 const FIT_GROWTH = 9 / 8;
 
-/** How long an automatic chunk waits for an input that is slow to come, in ms: longer delays results, shorter sends smaller chunks. */
+/** How long an automatic chunk waits for a slow input, in ms: longer delays results, shorter sends smaller chunks. */
 const CHUNK_PATIENCE = 20;
 
-/** Items read ahead, for each chunk that may be under way: the size of the largest automatic chunk. More only hold memory. */
+/** Items read ahead, for each chunk that may be in flight: the size of the largest automatic chunk. More only hold memory. */
 const BUFFER_PER_LANE = 64;
 
 const OPTIONS = ["chunkSize", "buffer", "ordered", "settled", "timeout", "signal"] as const;
@@ -68,9 +70,8 @@ const OPTIONS = ["chunkSize", "buffer", "ordered", "settled", "timeout", "signal
 type Items = Iterable<unknown> | AsyncIterable<unknown>;
 
 /**
- * One call of `map`. The chunks are the items of a map of the core's own, on its backend `inline`: a lane of that waits for a chunk which
- * runs elsewhere. So order, early ends and signals are the core's; what is done here is to make chunks, and to read no more than `buffer`
- * items ahead.
+ * One call of `map`. The chunks are the items of a map of the core, on its backend `inline`: a lane of that waits for a chunk which runs
+ * elsewhere. So the core does order, early ends and signals; this only makes chunks, and reads no more than `buffer` items ahead.
  */
 export function mapChunks(host: MapHost, items: Items, options: MapOptions): AsyncIterableIterator<unknown> {
   const checks = new Checks("map");
@@ -107,7 +108,7 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
     } finally {
       const closed = input.end();
       await lanes.terminate();
-      // Whoever leaves the loop finds the input closed. An error is not kept waiting for that.
+      // Code that leaves the loop must find the input closed. An error does not wait for that.
       if (!failed) await closed;
     }
     return undefined;
@@ -121,7 +122,7 @@ function opener(items: unknown): () => AsyncIterator<unknown> | Iterator<unknown
   throw new TypeError(`Cannot map as the items must be iterable, an async iterable or a ReadableStream: current value is ${show(items)}`);
 }
 
-/** Makes chunks of an input, as large as they were told to be or as long as they should take. */
+/** Makes chunks of an input, of the given size or by how long they should take. */
 class Chunks {
   #open: () => AsyncIterator<unknown> | Iterator<unknown>;
   #host: MapHost;
@@ -130,7 +131,7 @@ class Chunks {
   #size: number;
   /** How many items an automatic chunk may have. */
   #largest: number;
-  /** How many items a chunk may have for their results to go into one reply, as far as is known. */
+  /** How many items a chunk may have so that their results fit into one reply, as far as is known. */
   #fits = Infinity;
   #read = 0;
   #consumed = 0;
@@ -157,7 +158,9 @@ class Chunks {
     this.#wake();
   }
 
-  /** No more is wanted. The input is told here: what reads it may be waiting for it. Resolves when it is closed, or is about to give an item. */
+  /**
+   * Ends reading. The input is closed here: its reader may be waiting for it. Resolves when it is closed, or at once if an item is pending.
+   */
   end(): Promise<void> {
     this.#ended = true;
     const closed = this.#source?.close().catch((error) => this.#host.report(error));
@@ -179,17 +182,17 @@ class Chunks {
     return outcomes;
   }
 
-  /** What came of so many items tells how large chunks should be. */
+  /** Learns from the outcomes of so many items how large chunks should be. */
   #learn(sent: number, { outcomes: { length }, elapsed }: ChunkOutcomes): void {
     if (length < sent) this.#fits = Math.min(this.#fits, length);
-    // Those that were sent before that was known tell nothing new.
+    // Chunks that were sent before that was known tell nothing new.
     else if (sent >= Math.floor(this.#fits)) this.#fits *= FIT_GROWTH;
     if (this.#fixed !== undefined || elapsed === 0) return;
     const wanted = Math.floor(CHUNK_TIME * length / elapsed);
     this.#size = Math.max(1, Math.min(wanted, this.#size * CHUNK_GROWTH, this.#largest, Math.floor(this.#fits)));
   }
 
-  /** Reads the input: an item that cannot travel is a chunk of its own, and a chunk that grows too large for Redis is cut short. */
+  /** Reads the input: an item that cannot travel is a separate chunk, and a chunk that grows too large for Redis is cut short. */
   async *read(): AsyncGenerator<Chunk> {
     await this.#host.prepare();
     if (this.#ended) return;
@@ -235,14 +238,14 @@ class Chunks {
         this.#read++;
         const { length } = chunk.items;
         if (length === 1) began = performance.now();
-        // An input that computes its items lets no timer run out.
+        // An input that computes its items lets no timer fire.
         const isLate = length > 1 && this.#fixed === undefined && performance.now() - began >= CHUNK_PATIENCE;
         if (length >= size || isLate) yield next();
       }
     } catch (error) {
       // Closing has reported it.
       if (this.#ended) return;
-      // It stands behind what was read before it.
+      // It comes after what was read before.
       if (chunk.items.length > 0) yield next();
       throw error;
     } finally {
@@ -252,7 +255,7 @@ class Chunks {
     if (chunk.items.length > 0) yield next();
   }
 
-  /** Resolves when a whole chunk may be read, or nothing is wanted any more. */
+  /** Resolves when a whole chunk may be read, or nothing more is wanted. */
   async #room(): Promise<void> {
     while (!this.#ended && this.#buffer - (this.#read - this.#consumed) < this.#size) {
       await new Promise<void>((resolve) => this.#wake = resolve);
@@ -273,11 +276,11 @@ function startPatience(): Patience {
   return { over: promise, end: () => clearTimeout(timer) };
 }
 
-/** An input that may be slow: whoever gives up waiting finds the item the next time. */
+/** An input that may be slow: after giving up waiting, the item is there the next time. */
 class Source {
   #iterator: AsyncIterator<unknown> | Iterator<unknown>;
   #report: (error: unknown) => void;
-  /** The item that it is about to give, or has given when nobody waited for it any more. */
+  /** The next item: pending, or given when nobody waited for it any more. */
   #pulled: Promise<IteratorResult<unknown>> | IteratorResult<unknown> | undefined;
   #ended = false;
 
@@ -304,7 +307,7 @@ class Source {
     }
   }
 
-  /** Tells the input that no more is wanted. One that is about to give an item ends when it has; that is not waited for. */
+  /** Closes the input. If an item is pending, the input ends after that, and this does not wait for it. */
   async close(): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
@@ -315,12 +318,12 @@ class Source {
     else closed.catch((error) => this.#report(error));
   }
 
-  /** There may be no room for it for long: an input that has given its item is not about to give one. */
+  /** Replaces a pending item by itself once it is given: it may be long before there is room for it. */
   #keepWhenGiven(pulled: Promise<IteratorResult<unknown>>): void {
     const keep = (result: IteratorResult<unknown>): void => {
       if (this.#pulled === pulled) this.#pulled = result;
     };
-    // What it throws is told to whoever takes it, or by what closes the input.
+    // An error is handled by whoever takes the item, or reported by whoever closes the input.
     pulled.then(keep, () => {});
   }
 
