@@ -29,42 +29,42 @@ what its promise resolves with, is the result. Outside of a checkout this needs
 Options:
   --task <name>          which export of TASKS.ts is the task (default: the
                          default export, or the only function)
-  --input <file>         what to read: a path, a glob in quotes, or - for the
+  --input <file>         what to read: a path, a glob in quotes, or - for
                          standard input; may be given more than once
-  --output <file>        where results go: a path, or - for the standard output
-  --format <format>      how records are told apart: ndjson, lines or csv
+  --output <file>        where results go: a path, or - for standard output
+  --format <format>      the format of the input: ndjson, lines or csv
                          (default: by the name of the input, else ndjson)
   --output-format <format>
                          ndjson, or lines for strings as they are (default: by
                          the name of the output, else ndjson)
   --errors <file>        where failed records go (default: the output's name
-                         and .errors.ndjson)
+                         plus .errors.ndjson)
   --retries <number>     how often a failed record is run again (default: 0)
   --timeout <time>       how long a record may run: 500ms, 5s, 2m, or a share
                          of the median such as 500%
   --memory-limit <MB>    how much heap a worker may have
-  --halt <when>          when to give up: never, first, after so many failed
-                         records, or at a share such as 5% (default: never)
+  --halt <when>          when to give up: never, first, a number of failed
+                         records, or a share such as 5% (default: never)
   --resume               go on where an earlier run ended
-  --retry-failed         run the failed records alone, and put their results
+  --retry-failed         run only the failed records, and insert their results
                          where they belong
   --overwrite            replace the output
   --unordered            write results as they come
-  --workers <number>     how many workers there are (default: one a core)
+  --workers <number>     how many workers there are (default: one per core)
   --chunk <size>         how much a worker reads at a time, such as 256KB
                          (default: what takes about 100 ms, at most 1MB)
   --permissions <list>   what workers may do beyond reading the input, such as
                          net=example.com,api.org or env; inherit for what the
                          program may; may be given more than once
-  --progress <how>       json for one JSON object a line on stderr, none for
+  --progress <how>       json for one JSON object per line on stderr, none for
                          nothing (default: a line, on a terminal, unless the
                          results go to one)
   --report <file>        writes a report of the run as one page of HTML
-  --dry-run <number>     print the results of the first records, and no more
+  --dry-run <number>     only print the results of this many first records
   --help                 show this
 
-Inputs that are compressed by gzip are decompressed; an output whose name ends
-in .gz is compressed. Ctrl-C ends in an orderly way: go on with --resume. Exit
+Inputs compressed with gzip are decompressed; an output whose name ends in .gz
+is compressed. Ctrl-C ends in an orderly way: go on with --resume. Exit
 code: 0 if all went well, 1 if a record failed, 2 if something is wrong with
 the command or its files, 3 if the batch gave up or could not go on, 130 after
 Ctrl-C.`;

@@ -25,27 +25,27 @@ Usage:
   cluster/cli.ts run TASKS.ts NAME ARGS run one job, and print its result
   cluster/cli.ts status                 show the queue and its hosts
 
-TASKS.ts exports the tasks, or one value of defineTasks(). ARGS are JSON, or
-texts where they are not.
+TASKS.ts exports the tasks, or one value of defineTasks(). ARGS are JSON;
+anything else is taken as a string.
 
 Options:
   --redis <address>       redis://HOST:PORT or rediss://HOST:PORT (TLS), with
-                          USER@ in it if need be
+                          USER@ in it if necessary
                           (default: redis://127.0.0.1:6379)
   --queue <name>          the queue (default: default)
-  --password-file <file>  the password is in there, not on the command line
-  --ca <file>             the authority of the server's certificate, in PEM
+  --password-file <file>  a file with the password
+  --ca <file>             the CA certificate of the server, in PEM
   --help                  show this
   --version               show the version
 
 Options of serve:
-  --workers <number>      how many jobs run at a time (default: one a core)
-  --name <name>           what 'status' calls this host (default: its process)
+  --workers <number>      how many jobs run at a time (default: one per core)
+  --name <name>           this host's name in 'status' (default: its process)
   --grace <seconds>       how long jobs may take when the host is told to stop,
                           before others get them (default: 10)
 
 Options of status:
-  --json                  one JSON object in place of text
+  --json                  one JSON object instead of text
 
 Permissions:
   serve   deno run --allow-net=HOST:PORT --allow-read --ignore-env --no-prompt
@@ -54,13 +54,13 @@ Permissions:
   status  the same without --allow-read
 
 --allow-read may be limited to TASKS.ts and what it imports, and the files that
-the options name. What tasks need beyond that has to be granted as well.
---ignore-env lets the Redis client find an empty environment, and --no-prompt
-keeps Deno from asking for native code that a library does without.
+the options name. What tasks need beyond that must be granted as well.
+--ignore-env makes the environment appear empty to the Redis client, and
+--no-prompt keeps Deno from asking about native code that is not needed.
 
-Ctrl-C or SIGTERM has a host finish what runs; once more ends it at once. Exit
-code: 0 if all went well, 1 if not, 2 if the arguments are wrong, 130 after
-Ctrl-C of 'run'.`;
+On Ctrl-C or SIGTERM a host finishes what runs; a second one ends it at once.
+Exit code: 0 if all went well, 1 if not, 2 if the arguments are wrong, 130
+after Ctrl-C of 'run'.`;
 
 const STRINGS = ["redis", "queue", "password-file", "ca", "workers", "name", "grace"] as const;
 const FLAGS = ["json", "help", "version"] as const;

@@ -534,7 +534,8 @@ class Host implements ClusterHost {
   }
 
   /**
-   * Whether it is that there are no workers here any more. Tasks and their checks can throw the same errors, so the pool is asked as well.
+   * Whether the error means that there are no workers left here. Tasks and their checks can throw the same errors, so the pool is asked
+   * too.
    */
   #hasNoWorkers(error: unknown): boolean {
     return (error instanceof PoolBrokenError || error instanceof PoolClosedError) && !isOpen(this.#pool);

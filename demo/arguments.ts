@@ -20,14 +20,14 @@ Usage: deno run cli.ts [options]
 
 Options:
   --jobs <number>        how many jobs to run (default: 10)
-  --workers <number>     how many workers there are at the most (default: 4)
+  --workers <number>     the greatest number of workers (default: 4)
   --queue-size <number>  how many jobs may be in flight; the next one waits
-                         until one of them is done (default: one a worker)
-  --fail-rate <number>   what part of the jobs fails, from 0 to 1 (default: 0)
-  --seed <number>        the same run again: each summary tells its seed
+                         until one of them is done (default: one per worker)
+  --fail-rate <number>   the share of jobs that fail, from 0 to 1 (default: 0)
+  --seed <number>        repeats a run: each summary shows its seed
   --permissions none     workers may do nothing; outside of a checkout this
                          needs 'deno run --unstable-worker-options ...'
-  --json                 one JSON object a line, in place of all text
+  --json                 one JSON object per line, instead of text
   --quiet                no line for each job
   --no-timeline          no timeline
   --trace <file>         writes a trace, for ui.perfetto.dev; needs
@@ -36,9 +36,9 @@ Options:
   --help                 show this
   --version              show the version
 
-Ctrl-C puts in no more jobs and gives those that run a second; once more ends
-at once. Exit code: 0 if all jobs finished, 1 if one failed, 2 if an option is
-wrong, 130 after Ctrl-C.`;
+After Ctrl-C no more jobs are put in, and running ones get a second; a second
+Ctrl-C ends at once. Exit code: 0 if all jobs finished, 1 if one failed, 2 if
+an option is wrong, 130 after Ctrl-C.`;
 
 interface Values {
   jobs: number;

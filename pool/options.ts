@@ -217,7 +217,7 @@ const IDLE_TIMEOUT = 3000;
  */
 const START_TIMEOUT = 60_000;
 
-/** No machine has room for so many threads; with far more, the default of `queueSize` would be no integer. */
+/** No machine has room for so many threads; with far more, the default of `queueSize` would not be an integer. */
 const MOST_WORKERS = 65_536;
 
 /** The claims of this many jobs take 12 MB per worker; no sensible value comes near. */
