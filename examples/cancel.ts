@@ -1,5 +1,5 @@
 /**
- * Cancelling and aborting: a job in the queue, a job that runs, a submission that waits at the gate, and the rest of a `map`.
+ * Cancelling and aborting: a queued job, a running job, a submission that waits at the gate, and the rest of a `map`.
  *
  * ```sh
  * deno run examples/cancel.ts
@@ -18,7 +18,7 @@ function sleep(ms: number): Promise<number> {
 const HOUR = 3_600_000;
 await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 3 });
 
-// One worker: the first job runs, the others are queued behind it.
+// One worker: the first job runs, the others wait in the queue.
 const first = await pool.submit(sleep, HOUR);
 const second = await pool.submit(sleep, HOUR);
 while (!first.running()) await sleep(1);
@@ -27,13 +27,13 @@ while (!first.running()) await sleep(1);
 assertEquals([first.cancel(), second.cancel()], [false, true]);
 console.log(`first ${first.state}, second ${second.state}`);
 
-// With `force` a job that runs ends too; its worker is replaced.
+// With `force` a running job ends too; its worker is replaced.
 assert(first.cancel({ force: true, reason: "I have no hour" }));
 const error = await first.exception();
 assertInstanceOf(error, JobCancelledError);
 console.log(`${error.message}: ${error.cause}`);
 
-// A signal ends a job wherever it is. The job's future rejects with the reason of the signal.
+// A signal ends a job wherever it is. The job's future rejects with the signal's reason.
 const controller = new AbortController();
 const jobs = [1, 2, 3].map((id) => new Job({ id, func: sleep, args: [HOUR], signal: controller.signal }));
 const futures = await Promise.all(jobs.map((job) => pool.submit(job)));
@@ -46,7 +46,7 @@ for (const future of futures) {
 }
 await assertRejects(() => waiting, Error, "The user went home");
 
-// Whoever leaves the loop of a `map` cancels what has not started.
+// Leaving the loop of a `map` cancels what has not started.
 function* forEver(): Generator<number> {
   for (let n = 0;; n++) yield n;
 }

@@ -1,6 +1,6 @@
 /**
- * The complete job model: ten jobs with an id, a function, arguments and named arguments, on four workers, never more than four in flight, and
- * a callback for each. `docs/from-concurrent-futures.md` has the Python program beside it.
+ * The complete job model: ten jobs with an id, a function, arguments and named arguments, on four workers, never more than four in flight,
+ * and a callback for each. `docs/from-concurrent-futures.md` has the Python program beside it.
  *
  * ```sh
  * deno run examples/complete_example.ts
@@ -36,7 +36,7 @@ async function jobExecuted(future: Future<number>): Promise<void> {
 }
 
 {
-  // The gate is as wide as there are workers: of ten jobs four are in flight, and `submit` waits for the next place.
+  // The gate has as many places as there are workers: four of the ten jobs are in flight, and `submit` waits for the next place.
   await using pool = new ProcessPool({ maxWorkers: 4, queueSize: 4 });
   for (let id = 0; id < 10; id++) {
     const job = new Job({ id, func: funDemo, args: [1, 2, 3], kwargs: { name: "bear", age: 26 }, onDone: jobExecuted });

@@ -1,6 +1,6 @@
 /**
- * Makes a file of records to try a batch on: measurements, one JSON object a line, the same for the same number of them. Without arguments it makes
- * a hundred in a temporary file; with a path and a number, so many there: 20 million are 0.9 GB.
+ * Makes a file of records to try a batch on: measurements, one JSON object per line, always the same for the same number. Without arguments
+ * it makes a hundred in a temporary file; with a path and a number, that many there: 20 million are 0.9 GB.
  *
  * ```sh
  * deno run --allow-write examples/generate_records.ts

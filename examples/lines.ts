@@ -1,5 +1,5 @@
 /**
- * The lines of a text file, as they are read, through `map`: the file may be larger than the memory, and the results are in the order of the lines.
+ * Streams the lines of a text file through `map`: the file may be larger than memory, and the results are in the order of the lines.
  *
  * ```sh
  * deno run --allow-read=examples/data/alice.txt examples/lines.ts

@@ -1,6 +1,6 @@
 /**
- * Buffers that are moved instead of copied: each row of the picture of the Mandelbrot set in the README is a job, whose buffer goes to the worker
- * without a copy. Its way back is a copy.
+ * Buffers that are moved instead of copied: each row of the picture of the Mandelbrot set in the README is a job, whose buffer goes to the
+ * worker without a copy. On the way back it is copied.
  *
  * ```sh
  * deno run --allow-write=docs/mandelbrot.png examples/mandelbrot.ts
