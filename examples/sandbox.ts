@@ -5,8 +5,8 @@
  * deno run --no-prompt --allow-read=examples examples/sandbox.ts
  * ```
  *
- * `permissions` needs Deno's unstable feature `worker-options`; the deno.json of this repository turns it on. Without `--no-prompt` Deno asks
- * whoever sits at the terminal whether the worker may.
+ * `permissions` needs Deno's unstable feature `worker-options`; the deno.json of this repository turns it on. Without `--no-prompt` Deno
+ * asks whoever sits at the terminal whether the worker may.
  *
  * @module
  */

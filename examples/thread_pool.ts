@@ -1,6 +1,6 @@
 /**
- * The thread pool of `concurrent.futures`: `map` of a function that waits, three at a time. Nothing leaves the calling thread, so the function
- * may use what is around it.
+ * The thread pool of `concurrent.futures`: `map` of a function that waits, three at a time. Nothing leaves the calling thread, so the
+ * function may use what is around it.
  *
  * ```sh
  * deno run examples/thread_pool.ts

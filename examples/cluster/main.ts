@@ -1,6 +1,6 @@
 /**
- * A cluster on one machine: a Redis server, two hosts, and a producer that maps 10,000 records. In the middle one of the hosts is killed, as
- * a power cut would do it. All results arrive, in order, each once.
+ * A cluster on one machine: a Redis server, two hosts, and a producer that maps 10,000 records. In the middle one of the hosts is killed,
+ * as a power cut would do it. All results arrive, in order, each once.
  *
  * It needs `redis-server` (`apt-get install redis-server`), which it starts and stops.
  *
