@@ -30,10 +30,17 @@ const LATE = 10;
 const READING = 50, APART = 0.01;
 
 /**
+ * While jobs with a limit run, there is a look every `PULSE` ms at least. One that comes more than `STILL` ms late means that the whole
+ * program may have been stopped (Ctrl-Z, `docker pause`, a frozen virtual machine). Less, and the time limit of what runs starts anew because
+ * the caller was busy for a moment; more, and a job is stopped too early by as much.
+ */
+const PULSE = 1000, STILL = 1000;
+
+/**
  * Notices jobs that have run for too long. Time counts from the actual start, which the worker notes in shared memory. So nothing has to be
  * done when a job starts or ends, and there is one timer, for the next moment at which a limit can be reached; with short jobs it fires
  * once per limit, not once per job. The worker notes the time of day, which all threads share. If that was set, or the machine has slept,
- * nobody knows how long a job has run, and its time limit starts anew.
+ * or the program was stopped, nobody knows how long a job has run, and its time limit starts anew.
  */
 export class Watchdog {
   #clock: Clock;
@@ -44,6 +51,8 @@ export class Watchdog {
   #stopTimer: () => void = () => {};
   /** Whether the last look came late. */
   #wasLate = false;
+  /** Whether it came so late that the program may have been stopped. */
+  #stoodStill = false;
   /** When the clocks were last compared, by the clock. */
   #compared = 0;
   /** The same by the time of day. */
@@ -82,11 +91,12 @@ export class Watchdog {
   }
 
   #lookAfter(delay: number): void {
-    const next = this.#clock.now() + delay;
+    const pause = Math.min(delay, PULSE);
+    const next = this.#clock.now() + pause;
     if (next >= this.#next) return;
     this.#stopTimer();
     this.#next = next;
-    const stop = this.#clock.after(delay, () => this.#look());
+    const stop = this.#clock.after(pause, () => this.#look());
     // Under `deno test`, setting a program's first timer runs microtasks, which may lead here again.
     if (this.#next === next) this.#stopTimer = stop;
     else stop();
@@ -94,10 +104,14 @@ export class Watchdog {
 
   #look(): void {
     // Only once in a row: a caller that is busy again and again has heard from its workers in between.
-    this.#wasLate = !this.#wasLate && this.#clock.now() - this.#next > LATE;
+    const late = this.#clock.now() - this.#next;
+    this.#stoodStill ||= late > STILL;
+    this.#wasLate = !this.#wasLate && late > LATE;
     this.#next = Infinity;
     if (this.#wasLate) return this.lookSoon();
     const clocks = this.#compareClocks();
+    clocks.isSet ||= this.#stoodStill;
+    this.#stoodStill = false;
     const expired = new Map<Ticket, number>();
     const slots = new Map<Ticket, Slot>();
     for (const ticket of this.#watched.tickets()) {
