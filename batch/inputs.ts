@@ -267,9 +267,9 @@ async function expand(input: string | URL, own: ReadonlySet<string>): Promise<st
   const segments = input.split("/");
   const literal = segments.findIndex((segment) => GLOB_CHARACTERS.test(segment));
   const folder = literal === 1 && input.startsWith("/") ? "/" : segments.slice(0, literal).join("/");
-  const depth = input.includes("**") ? Infinity : segments.length - literal;
+  const pattern = patternOf(input);
   const matching: string[] = [];
-  await walk(folder, depth, patternOf(input), matching);
+  await walk(folder, input.includes("**") ? [] : levelsOf(segments.slice(literal)), pattern, matching);
   const found: string[] = [];
   for (const path of matching) if (!own.has(await identityOf(resolve(path)))) found.push(path);
   if (found.length === 0) throw new BatchError(`Cannot run batch as no file matches the input '${input}'`);
@@ -286,23 +286,52 @@ function patternOf(input: string): RegExp {
   }
 }
 
-async function walk(folder: string, depth: number, pattern: RegExp, found: string[]): Promise<void> {
+/** The pattern of the names on each level of folders. Any name fits if braces or the like enclose a slash, as in `{a/b,c}`. */
+function levelsOf(segments: string[]): RegExp[] {
+  const isWhole = (segment: string) =>
+    !segment.includes("\\") &&
+    [["{", "}"], ["(", ")"], ["[", "]"]].every(([open, close]) => segment.split(open!).length === segment.split(close!).length);
+  const areWhole = segments.every(isWhole);
+  return segments.filter((segment) => segment !== "").map((segment) => areWhole ? patternOf(segment) : /^/);
+}
+
+/**
+ * Finds the files that match.
+ *
+ * @param levels The patterns of the names in the folder, in its folders, and so on. Folders with other names are not opened: there may be
+ * many, and some may not be readable. Empty for a glob with `**`, for which all folders are opened.
+ */
+async function walk(folder: string, levels: readonly RegExp[], pattern: RegExp, found: string[]): Promise<void> {
   const within = folder === "" ? "." : folder.endsWith("/") ? folder : `${folder}/`;
+  const [level, ...rest] = levels;
   const look = async () => {
     for await (const { name, isDirectory, isSymlink } of Deno.readDir(within)) {
+      if (level?.test(name) === false) continue;
       const path = folder === "" ? name : `${folder.replace(/\/$/, "")}/${name}`;
-      if (isDirectory || isSymlink && await isFolder(path)) {
+      const matches = pattern.test(path);
+      if (isDirectory || isSymlink && (matches || rest.length > 0) && await isFolder(path)) {
         // As in a shell: with '**', a link to a folder above would lead round and round.
-        if (depth > 1 && (isDirectory || depth !== Infinity)) await walk(path, depth - 1, pattern, found);
-      } else if (pattern.test(path)) found.push(path);
+        if (rest.length > 0 || level === undefined && isDirectory) await walk(path, rest, pattern, found);
+      } else if (matches) found.push(path);
     }
   };
   await explained(look, `folder '${within}' of the input`, { flag: `--allow-read=${within}` });
 }
 
-/** Whether a link leads to a folder. */
+/**
+ * Whether a link leads to a folder.
+ *
+ * @throws {Error} If that cannot be determined: its files would be left out without a word.
+ */
 async function isFolder(link: string): Promise<boolean> {
-  return await Deno.stat(link).then(({ isDirectory }) => isDirectory, () => false);
+  try {
+    return (await Deno.stat(link)).isDirectory;
+  } catch (error) {
+    const { NotFound, NotADirectory, FilesystemLoop } = Deno.errors;
+    // It leads nowhere.
+    if ([NotFound, NotADirectory, FilesystemLoop].some((ErrorClass) => error instanceof ErrorClass)) return false;
+    throw error;
+  }
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -91,13 +91,57 @@ Deno.test(
     Deno.symlinkSync("..", folder.of("logs/up"));
     Deno.symlinkSync("nowhere", folder.of("logs/wednesday"));
     const output = folder.of("out");
-    const globs = { "logs/*day/a": "1\n2\n", "logs/*/logs/monday/*": "1\n", "logs/**/a": "1\n", "*/tues*/*": "2\n" };
+    const globs = {
+      "logs/*day/a": "1\n2\n",
+      "logs/*/logs/monday/*": "1\n",
+      "logs/**/a": "1\n",
+      "*/tues*/*": "2\n",
+      "{logs/m*,else*}/a": "2\n1\n",
+    };
     for (const [glob, results] of Object.entries(globs)) {
       await run(same, { input: folder.of(glob), output, overwrite: true });
       assertEquals([glob, folder.read("out")], [glob, results]);
     }
   },
 );
+
+Deno.test(`batch() looks only into folders that a glob means, and refuses links that it cannot follow ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  for (const name of ["a", "a/b", "c", "c/b"]) Deno.mkdirSync(folder.of(name));
+  folder.write("a/b/x", "1\n");
+  folder.write("c/b/x", "2\n");
+  for (const name of ["d", "a/d"]) Deno.symlinkSync(folder.path, folder.of(name));
+  Deno.symlinkSync(folder.of("c"), folder.of("hidden"));
+  const output = folder.of("out");
+  const { readDir, stat } = Deno;
+  const seen: string[] = [];
+  Deno.readDir = (path) => {
+    seen.push(String(path).slice(folder.path.length));
+    return readDir(path);
+  };
+  // As one into a folder of somebody else's.
+  Deno.stat = (path) =>
+    path === folder.of("hidden") ? Promise.reject(new Deno.errors.PermissionDenied("Permission denied (os error 13)")) : stat(path);
+  try {
+    const globs = {
+      "[ac]/b/*": ["1\n2\n", "/", "/a/", "/a/b/", "/c/", "/c/b/"],
+      "d/[a]/b/x": ["1\n", "/d/", "/d/a/", "/d/a/b/"],
+      "**/x": ["1\n2\n", "/", "/a/", "/a/b/", "/c/", "/c/b/"],
+    };
+    for (const [glob, expected] of Object.entries(globs)) {
+      seen.length = 0;
+      await run(same, { input: folder.of(glob), output, overwrite: true });
+      assertEquals([glob, folder.read("out"), ...seen.sort()], [glob, ...expected]);
+    }
+    await assertFails(
+      () => run(same, { input: folder.of("*/b/x"), output, overwrite: true }),
+      BatchError,
+      `Cannot run batch as it cannot access the folder '${folder.path}/' of the input: Permission denied (os error 13)`,
+    );
+  } finally {
+    Object.assign(Deno, { readDir, stat });
+  }
+});
 
 Deno.test(`batch() knows a file that it reads by its other names: links, and paths through links ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
