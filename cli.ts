@@ -20,6 +20,7 @@
 
 import manifest from "./deno.json" with { type: "json" };
 import { batchCommand } from "./batch/command.ts";
+import { openPipe } from "./command/files.ts";
 import { HELP, readArguments } from "./demo/arguments.ts";
 import { explainUnwritable, writeOrExplain } from "./demo/files.ts";
 import { Interrupt } from "./pool/interrupt.ts";
@@ -56,10 +57,16 @@ export async function main(args: readonly string[]): Promise<number> {
         console.error(wrong.join("\n"));
         return 2;
       }
+      const { trace } = request.options;
+      // Opening a pipe blocks until somebody reads it. Ctrl-C ends the program meanwhile, as long as nobody listens for it.
+      const pipe = trace === undefined ? undefined : openPipe(trace);
       using interrupt = new Interrupt({ onSignal: tellSignal });
       const recorder = request.page === undefined ? undefined : new Recorder();
       const options = recorder === undefined ? request.options : { ...request.options, observers: [recorder] };
-      const summary = await runDemo(options, createReporter(request.report, stdout), interrupt.signal);
+      const running = runDemo(options, createReporter(request.report, stdout), interrupt.signal);
+      // The pool has opened it as well.
+      pipe?.close();
+      const summary = await running;
       const page = recorder && renderReport(recorder.data(describe(options, summary)));
       const unwritten = page && await writeOrExplain("--report", request.page!, page);
       if (unwritten !== undefined) {

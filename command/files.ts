@@ -15,7 +15,18 @@ export function tryToWrite(path: string): void {
   Deno.removeSync(path);
 }
 
+/** Opens a pipe, which blocks until somebody reads it; undefined if the file is not known to be a pipe. */
+export function openPipe(path: string): Deno.FsFile | undefined {
+  return isPipe(path) ? Deno.openSync(path, { write: true }) : undefined;
+}
+
 /** Whether a file is known to be a pipe, without asking for a permission. */
 function isPipe(path: string): boolean {
-  return Deno.permissions.querySync({ name: "read", path }).state === "granted" && Deno.statSync(path).isFifo === true;
+  if (Deno.permissions.querySync({ name: "read", path }).state !== "granted") return false;
+  try {
+    return Deno.statSync(path).isFifo === true;
+  } catch {
+    // If anything is wrong with it, opening it tells what.
+    return false;
+  }
 }

@@ -36,6 +36,37 @@ Deno.test("main() gives exit code 0 if all jobs finish and 1 if one fails", asyn
   assertEquals([failed.code, failed.stderr, failed.stdout.length], [1, [], 1]);
 });
 
+Deno.test(
+  "main() waits for who reads a trace from a pipe before it listens for Ctrl-C (needs --allow-read, --allow-write and --allow-run)",
+  { ignore: Deno.build.os === "windows" || !(granted("read") && granted("write") && granted("run")) },
+  async () => {
+    const folder = Deno.makeTempDirSync();
+    const trace = `${folder}/trace`;
+    const { addSignalListener, openSync } = Deno;
+    const steps: string[] = [];
+    try {
+      assertEquals((await new Deno.Command("mkfifo", { args: [trace] }).output()).code, 0);
+      const reader = new Deno.Command("cat", { args: [trace], stdout: "piped" }).spawn();
+      Deno.openSync = (path, options) => {
+        const file = openSync(path, options);
+        if (path === trace) steps.push("opened");
+        return file;
+      };
+      Deno.addSignalListener = (signal, listener) => {
+        steps.push(signal);
+        addSignalListener(signal, listener);
+      };
+      assertEquals((await run("--jobs", "1", "--quiet", "--seed", "5", "--trace", trace)).code, 0);
+      assertEquals(steps, ["opened", "SIGINT", "SIGTERM", "opened"]);
+      const { stdout } = await within(reader.output());
+      assert(JSON.parse(new TextDecoder().decode(stdout)).length > 0);
+    } finally {
+      Object.assign(Deno, { addSignalListener, openSync });
+      Deno.removeSync(folder, { recursive: true });
+    }
+  },
+);
+
 Deno.test("main() says so if the report cannot be written in the end (needs --allow-write)", { ignore: !granted("write") }, async () => {
   const folder = Deno.makeTempDirSync();
   const running = run("--jobs", "1", "--workers", "1", "--quiet", "--no-timeline", "--report", `${folder}/r.html`);
