@@ -4,7 +4,7 @@ import { show } from "../pool/checks.ts";
 import { BatchError, explained } from "./errors.ts";
 import { identityOf, resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
-import { firstRow, MARK, rowBegin, rowEnd } from "./rows.ts";
+import { findText, MARK, rowBegin, rowEnd } from "./rows.ts";
 
 /** An input of a batch: a path or a glob, `"-"` for standard input, or a stream of bytes. */
 export type BatchInput = string | URL | ReadableStream<Uint8Array>;
@@ -398,6 +398,8 @@ export async function* blocksOf(
   const delimiter = csv?.charCodeAt(0);
   /** How much of a byte order mark has been passed: the first row begins after it. */
   let marked = 0;
+  /** Where the text of the first row of CSV begins. Other formats do not need it. */
+  let text = csv === undefined ? 0 : Infinity;
 
   function take(count: number, torn = false): Block {
     const all = joined(parts);
@@ -412,7 +414,7 @@ export async function* blocksOf(
   /** Whether there are whole records, and, if they are the first, all that the first block has to have. */
   function isBlock(): boolean {
     if (offset > 0 || whole === 0) return whole > 0;
-    return whole >= least && (csv === undefined || firstRow(joined(parts).subarray(0, whole), csv).begin < whole);
+    return whole >= least && text < whole;
   }
 
   for await (const part of until(enough, source)) {
@@ -420,6 +422,10 @@ export async function* blocksOf(
       let at = 0;
       while (marked < MARK.length && at < part.length && part[at] === MARK[marked]) [at, marked] = [at + 1, marked + 1];
       if (at < part.length) marked = MARK.length;
+      if (text === Infinity) {
+        const found = findText(part, at, delimiter);
+        if (found >= 0) text = length + found;
+      }
       for (at = rowEnd(part, at, delimiter, scan); at >= 0; at = rowEnd(part, at, delimiter, scan)) whole = length + at;
     } else {
       const newline = part.lastIndexOf(10);

@@ -52,15 +52,20 @@ export function rowEnd(bytes: Uint8Array, from: number, delimiter: number, scan:
 /** A byte order mark in UTF-8. */
 export const MARK = [0xef, 0xbb, 0xbf];
 
+/** The position of the first byte, from `from` on, that makes a line a row: a delimiter, or anything but white space; -1 if there is none. */
+export function findText(bytes: Uint8Array, from: number, delimiter: number): number {
+  for (let at = from; at < bytes.length; at++) if (bytes[at]! > 32 || bytes[at] === delimiter) return at;
+  return -1;
+}
+
 /** Where the first row begins, after a mark and blank lines, and the position after its end. */
 export function firstRow(bytes: Uint8Array, delimiter: string): { begin: number; end: number } {
   const code = delimiter.charCodeAt(0);
-  const isBlank = (row: Uint8Array) => row.every((byte) => byte <= 32 && byte !== code);
   let begin = MARK.every((byte, at) => bytes[at] === byte) ? MARK.length : 0;
   while (begin < bytes.length) {
     const found = rowEnd(bytes, begin, code, rowBegin());
     const end = found < 0 ? bytes.length : found;
-    if (!isBlank(bytes.subarray(begin, end))) return { begin, end };
+    if (findText(bytes.subarray(begin, end), 0, code) >= 0) return { begin, end };
     begin = end;
   }
   return { begin, end: begin };

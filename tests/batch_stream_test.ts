@@ -33,6 +33,24 @@ Deno.test("blocksOf() makes a block of its own of what a stream has behind its l
   assertEquals(await blocks("a\nb", { size: 3, changed: null, sample: "" }), [[0, "a\nb", false]]);
 });
 
+Deno.test("blocksOf() copies nothing while there are but blank lines before the first row of CSV", async () => {
+  const parts = [...Array(100).fill("\n \r\n"), "a,b\n"];
+  const source = { name: "in", path: undefined, size: undefined, seen: undefined, ranges: false };
+  const options = { csv: ",", size: () => 1, enough: new AbortController().signal };
+  let copied = 0;
+  const { set } = Uint8Array.prototype;
+  Uint8Array.prototype.set = function (bytes, at) {
+    copied += bytes.length;
+    set.call(this, bytes, at);
+  };
+  try {
+    const [block] = await Array.fromAsync(blocksOf({ ...source, open: () => Promise.resolve(streamOf(...parts)) }, options));
+    assertEquals([decoder.decode(block!.bytes), copied], [parts.join(""), block!.bytes.length]);
+  } finally {
+    Reflect.deleteProperty(Uint8Array.prototype, "set");
+  }
+});
+
 Deno.test("Coverage.end is where the last of what is done ends", () => {
   const coverage = new Coverage();
   assertEquals(coverage.end, 0);
