@@ -184,7 +184,8 @@ export class ClusterPool implements AsyncDisposable {
   /** How many chunks of maps are under way: what is left of one has no ticket yet when the last ticket of it has settled. */
   #chunks = 0;
   #counts = { finished: 0, failed: 0, cancelled: 0, redelivered: 0 };
-  #state: "open" | "closing" | "closed" = "open";
+  /** A pool that is "cancelling" closes as well, and sends nothing more of chunks that were admitted. */
+  #state: "open" | "closing" | "cancelling" | "closed" = "open";
   #end: PromiseWithResolvers<void> | undefined;
   /** Resolves when the connection is closed and the store has finished. */
   #unlinked: Promise<void> | undefined;
@@ -521,7 +522,7 @@ export class ClusterPool implements AsyncDisposable {
     checks.boolean("cancelPending", cancelPending);
     if (timeout !== undefined) checks.milliseconds("timeout", timeout);
     this.#close(undefined);
-    if (cancelPending) { for (const ticket of [...this.#tickets]) this.#cancel(ticket, { reason: undefined, force: false }); }
+    if (cancelPending) this.#cancelPending();
     const timer = timeout === undefined ? undefined : setTimeout(() => {
       this.terminate(new DOMException(`The pool did not finish within ${timeout} ms`, "TimeoutError"));
     }, timeout);
@@ -585,7 +586,7 @@ export class ClusterPool implements AsyncDisposable {
     };
     refuse();
     const permit = this.#gate.tryAcquire() ?? await this.#gate.acquire({ signal }).catch((error) => {
-      // A pool that closes has refused all that wait, and what is left of a chunk with them.
+      // A pool that begins to close refuses all that wait, and what is left of a chunk with them.
       if (!isRest || this.#state !== "closing" || signal?.aborted) throw error;
       return this.#gate.acquire({ signal });
     });
@@ -684,15 +685,26 @@ export class ClusterPool implements AsyncDisposable {
     const { retries, jobTimeout } = this.#settings;
     const { timeout = jobTimeout, signal, isRest } = options;
     const { first, items } = chunk;
+    let refusal: unknown;
+    const permit = await this.#acquire(signal, { isRest }).catch((error) => {
+      if (!isRest || signal.aborted) throw error;
+      refusal = error;
+      return undefined;
+    });
     const ticket = new ChunkTicket({ first, items: items.length }, {
       task: task.task,
       travelId: `map-${crypto.randomUUID()}`,
       named: false,
-      permit: await this.#acquire(signal, { isRest }),
+      permit,
       owner: this.#owner,
     });
-    this.#admit(ticket, signal);
-    this.#send(ticket, { ...this.#header(task, { timeout, retries }), items, first }, chunk.large);
+    if (permit === undefined) {
+      // The map goes on: the items before these have outcomes, which must not be lost.
+      ticket.settle({ state: "cancelled", error: ticket.cancelled(refusal) }, this.#counts);
+    } else {
+      this.#admit(ticket, signal);
+      this.#send(ticket, { ...this.#header(task, { timeout, retries }), items, first }, chunk.large);
+    }
     const outcome = await ticket.outcome;
     if (outcome.state === "finished") return outcome.value;
     const { error } = outcome;
@@ -838,6 +850,13 @@ export class ClusterPool implements AsyncDisposable {
     this.#refuseWaiting(cause);
   }
 
+  /** Cancels what no host has started. That includes what is left of a chunk and was not sent yet. */
+  #cancelPending(): void {
+    if (this.#state === "closing") this.#state = "cancelling";
+    this.#refuseWaiting(undefined);
+    for (const ticket of [...this.#tickets]) this.#cancel(ticket, { reason: undefined, force: false });
+  }
+
   #refuseWaiting(cause: unknown): void {
     this.#gate.refuseWaiting(
       new PoolClosedError("Cannot submit to pool as it was shut down meanwhile", cause === undefined ? {} : { cause }),
@@ -846,7 +865,7 @@ export class ClusterPool implements AsyncDisposable {
 
   /** Ends a closing pool once nothing is left to do. */
   #conclude(): void {
-    if (this.#state !== "closing" || this.#tickets.size > 0 || this.#chunks > 0) return;
+    if (this.#state === "open" || this.#state === "closed" || this.#tickets.size > 0 || this.#chunks > 0) return;
     this.#state = "closed";
     this.#maker.idle().then(() => this.#end!.resolve());
   }

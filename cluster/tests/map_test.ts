@@ -265,6 +265,42 @@ Deno.test("ClusterPool.shutdown() refuses what waits at the gate, but for what i
   await within(end);
 });
 
+Deno.test("ClusterPool.map() with 'settled' gives outcomes of what is left of a chunk that its pool cancels, and sends none of it", {
+  sanitizeOps: false,
+  sanitizeResources: false,
+}, async () => {
+  await using server = await RedisServer.start();
+  await using _host = await startHost(server);
+  const cases: [queueSize: number, end: (pool: ClusterPool) => Promise<void>][] = [
+    [2, (pool) => pool.shutdown({ cancelPending: true })],
+    [1, (pool) => pool.shutdown({ cancelPending: true })],
+    [1, (pool) => pool.terminate()],
+  ];
+  for (const [i, [queueSize, end]] of cases.entries()) {
+    await using pool = await openPool(server, { queueSize });
+    await using other = await openPool(server);
+    const [first, second] = [0, 1].map((n) => `${server.folder}/go-${i}-${n}`) as [string, string];
+    const before = other.run(tasks.note, `${server.folder}/runs`, first);
+    await until(() => other.stats().running === 1);
+    const outcomes = Array.fromAsync(pool.map(tasks.large, Array(100).fill(5000), { chunkSize: 100, settled: true }));
+    await until(() => pool.stats().queued === 1);
+    const between = pool.submit(tasks.note, `${server.folder}/runs`, second);
+    await until(() => pool.stats().queued + pool.stats().waiting === 2);
+    await Deno.writeTextFile(first, "");
+    await before;
+    await until(() => pool.stats().running === 1 && pool.stats().finished > 0 && pool.stats().queued + pool.stats().waiting === 1);
+    // Three replies take them.
+    assertEquals([pool.stats().finished, pool.stats().waiting], [49, 2 - queueSize]);
+    const ended = end(pool);
+    const reasons = (await within(outcomes)).map((outcome) => outcome.status === "fulfilled" ? "" : outcome.reason.name);
+    assertEquals(reasons, [...Array(49).fill(""), ...Array(51).fill("JobCancelledError")]);
+    assertEquals(pool.stats().cancelled, 51);
+    await Deno.writeTextFile(second, "");
+    await (await between).result().catch(() => {});
+    await within(ended);
+  }
+});
+
 Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice, however large the results are", {
   sanitizeOps: false,
   sanitizeResources: false,
