@@ -727,6 +727,7 @@ export class ClusterPool implements AsyncDisposable {
 
   #owner: TicketOwner = {
     ended: (ticket, ending) => {
+      if (ending.kind === "completed") this.#removeChunk(ticket);
       const outcome = this.#read(ticket, ending);
       if (outcome instanceof Promise) this.#errand(async () => this.#settle(ticket, await outcome));
       else this.#settle(ticket, outcome);
@@ -793,10 +794,15 @@ export class ClusterPool implements AsyncDisposable {
     }
   }
 
+  /** Nobody can attach to a chunk that has returned, and ten thousand of them may be gigabytes. */
+  #removeChunk(ticket: Ticket): void {
+    if (ticket instanceof ChunkTicket) this.#link.remove(ticket.travelId);
+  }
+
   /** Forgets what came of a job after it was cancelled, unless others may ask for it. */
   #discard(ticket: Ticket, reply: unknown): void {
     if (ticket.named) return;
-    if (ticket instanceof ChunkTicket) this.#link.remove(ticket.travelId);
+    this.#removeChunk(ticket);
     const payloads = this.#payloads;
     if (payloads === undefined || (reply as Partial<Reply> | null)?.stored !== true) return;
     payloads.hold(ticket);
@@ -820,11 +826,7 @@ export class ClusterPool implements AsyncDisposable {
     ticket.stopListening();
     ticket.settle(outcome, this.#counts);
     if (ticket instanceof JobTicket) this.#callBack(ticket);
-    else {
-      ticket.permit?.[Symbol.dispose]();
-      // Nobody can attach to a chunk, and ten thousand of them may be gigabytes.
-      if (outcome.state === "finished") this.#link.remove(ticket.travelId);
-    }
+    else ticket.permit?.[Symbol.dispose]();
     if (ticket.stored) this.#errand(() => this.#payloads!.letGo(ticket, out));
     // After the callbacks whose turn comes now.
     queueMicrotask(() => this.#conclude());

@@ -273,6 +273,27 @@ Deno.test("what a job returns at the very moment when it is cancelled stays neit
   await client.quit();
 });
 
+Deno.test("a chunk whose result is in the store does not stay on the server when its map ends while that is read", async () => {
+  await using server = await RedisServer.start();
+  const texts = new Map<string, string>();
+  const map = new AbortController();
+  const payloads: PayloadStore = {
+    put: (key, text) => Promise.resolve(void texts.set(key, text)),
+    get: (key) => {
+      map.abort();
+      return Promise.resolve(texts.get(key)!);
+    },
+    delete: (key) => Promise.resolve(void texts.delete(key)),
+  };
+  await using pool = await openPool(server, { payloads });
+  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads, ...silent });
+  await Array.fromAsync(pool.map(tasks.large, [400_000], { signal: map.signal })).catch(() => {});
+  assert(map.signal.aborted);
+  const client = new Redis(server.url);
+  await until(async () => texts.size === 0 && (await client.keys("dpool:test.v1:map-*")).length === 0);
+  await client.quit();
+});
+
 Deno.test("the arguments of a job stay in the store when another producer has cancelled one of its name", async () => {
   await using server = await RedisServer.start();
   const texts = new Map<string, string>();
