@@ -190,6 +190,9 @@ function partOf(value: unknown): unknown {
   return properties.length > 0 ? Object.fromEntries(properties) : show(value);
 }
 
+/** The list of an AggregateError travels as an error of this class, whose properties are its elements. */
+const LIST = "Array";
+
 /** Something thrown that was taken apart. */
 type Encoded = Exclude<Thrown, { raw: unknown }>;
 
@@ -201,12 +204,17 @@ function whole(encoded: Encoded): Encoded {
 function cut({ errors, root }: Encoded, most: number = Math.min(MAX_MESSAGE, Math.floor(MAX_FAILURE / 4 / errors.length))): Encoded {
   return {
     root,
-    errors: errors.map(({ name, message, stack, properties, ...classes }) => ({
-      ...classes,
+    errors: errors.map(({ builtin, exported, name, message, stack, properties }) => ({
+      builtin,
+      exported,
       name: name.slice(0, most),
       message: message.slice(0, most),
       stack: stack === "" ? "" : `${name}: ${message}`.slice(0, most),
-      properties: properties.filter(([, , value]) => "error" in value || sizeOf(valueOf(value) ?? null) <= MAX_PROPERTY),
+      properties: properties.flatMap((property) => {
+        const [name, enumerable, value] = property;
+        if ("error" in value || sizeOf(propertyOf(builtin, value) ?? null) <= MAX_PROPERTY) return [property];
+        return builtin === LIST ? [[name, enumerable, { value: show(value.value) }]] : [];
+      }),
     })),
   };
 }
@@ -234,12 +242,16 @@ function jsonOf({ errors, root }: Encoded): Json {
       message,
       stack,
       properties: properties.flatMap(([name, enumerable, value]): Json[] => {
-        // What stands in a list has its place there.
-        const json = valueOf(value) ?? (builtin === "Array" && "value" in value ? valueOf({ value: partOf(value.value) }) : undefined);
+        const json = propertyOf(builtin, value);
         return json === undefined ? [] : [[name, enumerable, json]];
       }),
     })),
   };
+}
+
+/** A property in JSON. An element of a list keeps its place there. */
+function propertyOf(builtin: string, value: { value: unknown } | { error: number }): Json | undefined {
+  return valueOf(value) ?? (builtin === LIST && "value" in value ? valueOf({ value: partOf(value.value) }) : undefined);
 }
 
 function valueOf(value: { value: unknown } | { error: number }): Json | undefined {

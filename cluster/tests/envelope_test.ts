@@ -64,6 +64,14 @@ Deno.test("writeFailure() has an error in the place of what is neither an error 
   }
 });
 
+Deno.test("writeFailure() keeps what stands in the list of a large AggregateError in its place", () => {
+  const body = "x".repeat(100_000);
+  const list = [{ status: 500, body, when: new Date(0) }, new Error("b"), { body }, new Error("d"), body];
+  const many = sent(new AggregateError(list, "all")) as AggregateError;
+  const said = many.errors.map((error) => error instanceof Error ? error.message : error);
+  assertEquals(said, ["an object of class Object", "b", "an object of class Object", "d", `"${"x".repeat(80)}..."`]);
+});
+
 Deno.test("writeFailure() keeps an error small", () => {
   const back = sent(Object.assign(new Error("m".repeat(100_000)), { much: "x".repeat(1_000_000) })) as Error;
   assertEquals(back.message.length, 4096);
