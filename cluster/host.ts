@@ -203,8 +203,8 @@ const EXPIRED = Symbol("expired");
  * import { defineTasks, serve } from "@procpool/cluster";
  *
  * const tasks = defineTasks({ resize: import.meta.resolve("./tasks.ts") });
- * await using host = await serve({ queue: "images", connection: "redis://127.0.0.1:6379", tasks, workers: 2 });
  * const told = new Promise((resolve) => Deno.addSignalListener("SIGTERM", () => resolve(undefined)));
+ * await using host = await serve({ queue: "images", connection: "redis://127.0.0.1:6379", tasks, workers: 2 });
  * await Promise.race([told, host.finished]);
  * ```
  */

@@ -11,6 +11,16 @@ async function documentedFiles(): Promise<Map<string, string>> {
   return new Map(Array.from(text.matchAll(/```ts ignore\n\/\/ (\w+\.ts)\n(.*?)```/gs), ([, name, source]) => [name!, source!]));
 }
 
+/** Starts the host of docs/cluster.md, whose tasks are in the server's folder. */
+async function startDocumentedHost(server: RedisServer): Promise<Child> {
+  const files = await documentedFiles();
+  for (const name of ["cluster_tasks.ts", "host.ts"]) {
+    await Deno.writeTextFile(`${server.folder}/${name}`, files.get(name)!.replaceAll("redis://10.0.0.1:6379", server.url));
+  }
+  const permissions = [`--allow-net=127.0.0.1:${server.port}`, `--allow-read=${server.folder}`, "--ignore-env", "--no-prompt"];
+  return new Child(Deno.execPath(), ["run", "--no-check", "--config", CONFIG, ...permissions, `${server.folder}/host.ts`]);
+}
+
 Deno.test("docs/cluster.md: its files are checked, its host serves, and its producer prints what stands there", async () => {
   await using server = await RedisServer.start();
   const files = await documentedFiles();
@@ -32,9 +42,27 @@ Deno.test("docs/cluster.md: its files are checked, its host serves, and its prod
   assertEquals((await host.status()).code, 0);
 });
 
+Deno.test("docs/cluster.md: the program of its host ends when it is told to stop while it starts", async () => {
+  await using server = await RedisServer.start();
+  const gate = `${server.folder}/go`;
+  await Deno.writeTextFile(
+    `${server.folder}/tasks.ts`,
+    `console.log("is loading");
+    for (;;) {
+      try { Deno.statSync(${JSON.stringify(gate)}); break; } catch { await new Promise((resolve) => setTimeout(resolve, 5)); }
+    }
+    export function factorize(): void {}`,
+  );
+  await using host = await startDocumentedHost(server);
+  await host.says("is loading");
+  host.kill("SIGTERM");
+  await Deno.writeTextFile(gate, "");
+  assertEquals((await host.status()).code, 0);
+});
+
 Deno.test("docs/cluster.md: the program of its host ends with code 1 when its workers cannot be started any more", async () => {
   await using server = await RedisServer.start();
-  const [module, broken, script] = ["tasks.ts", "broken", "host.ts"].map((name) => `${server.folder}/${name}`) as [string, string, string];
+  const [module, broken] = ["tasks.ts", "broken"].map((name) => `${server.folder}/${name}`) as [string, string];
   await Deno.writeTextFile(
     module,
     `let broken = false;
@@ -42,18 +70,7 @@ Deno.test("docs/cluster.md: the program of its host ends with code 1 when its wo
     if (broken) throw new Error("the module is broken");
     export function factorize(): void { Deno.exit(3); }`,
   );
-  const files = await documentedFiles();
-  for (const name of ["cluster_tasks.ts", "host.ts"]) {
-    await Deno.writeTextFile(`${server.folder}/${name}`, files.get(name)!.replaceAll("redis://10.0.0.1:6379", server.url));
-  }
-  const permissions = [
-    "--no-check",
-    `--allow-net=127.0.0.1:${server.port}`,
-    `--allow-read=${server.folder}`,
-    "--ignore-env",
-    "--no-prompt",
-  ];
-  await using host = new Child(Deno.execPath(), ["run", "--config", CONFIG, ...permissions, script]);
+  await using host = await startDocumentedHost(server);
   await host.says("is ready");
   await Deno.writeTextFile(broken, "");
   const fragile = defineTasks({ factorize: `file://${module}` });
