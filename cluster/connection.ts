@@ -150,7 +150,7 @@ function optional(name: string, value: string): Record<string, string> {
   return value === "" ? {} : { [name]: value };
 }
 
-/** Called with errors of an established connection: each is reported once, until the connection is back. */
+/** Called with errors of an established connection: each is reported once, as {@linkcode tellOnce} does it. */
 export interface ConnectOptions {
   /** The action that messages name. */
   action: string;
