@@ -274,7 +274,10 @@ export class Crew {
     // With no worker left, there is one more chance after earlier failures.
     if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     let missing = wanted - this.#starting;
-    if (missing > 0 && this.#startThread === undefined) this.#load();
+    if (missing > 0 && this.#startThread === undefined) {
+      this.#load();
+      return false;
+    }
     if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#waitFor(queued, first);
     let failed = false;
     while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS && !this.pausing) {
@@ -514,15 +517,21 @@ export class Crew {
 
   /** Loads what starts workers; they are started then. */
   #load(): void {
-    if (this.#loading || this.#failedStarts >= MAX_FAILED_STARTS) return;
-    this.#loading = true;
-    this.#options.load().then(
-      (start) => this.#startThread = start,
-      (error) => this.#startFailed({ reason: "could not be loaded", thrown: { raw: error } }),
-    ).finally(() => {
-      this.#loading = false;
-      this.#parts.events.changed();
-    });
+    while (!this.#loading && this.#failedStarts < MAX_FAILED_STARTS) {
+      try {
+        const loaded = this.#options.load();
+        this.#loading = true;
+        loaded.then(
+          (start) => this.#startThread = start,
+          (error) => this.#startFailed({ reason: "could not be loaded", thrown: { raw: error } }),
+        ).finally(() => {
+          this.#loading = false;
+          this.#parts.events.changed();
+        });
+      } catch (error) {
+        this.#startFailed({ reason: "could not be created", thrown: { raw: error } });
+      }
+    }
   }
 
   /** Starts one; false if the backend refuses to at once. */

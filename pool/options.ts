@@ -182,6 +182,7 @@ export interface ResolvedOptions {
   onError: OnError;
   /** Starts threads; undefined where that has to be loaded first. */
   start: StartThread | undefined;
+  /** Throws at once if no worker may be started now; that it could be when all has been loaded does not count. */
   load: () => Promise<StartThread>;
   clock: Clock;
   tasks: TaskTable;
@@ -262,6 +263,23 @@ const BACKENDS: Record<Backend, (options: ThreadOptions) => Promise<StartThread>
   inline: async ({ known }) => (await import("../worker/inline.ts")).inlineLanes(known),
 };
 
+/** The key under which a worker says that it loads its task modules: `workerMain` sets it. */
+const LOADING = Symbol.for("process-pool.loading");
+
+/**
+ * Refuses a task module that starts workers of its own while it is loaded: as a rule it is the main module, and they would load it in turn,
+ * without end.
+ *
+ * @throws {Error} If task modules are being loaded on this thread.
+ */
+function checkLoaded(modules: readonly string[]): void {
+  if (modules.length === 0 || !(LOADING in globalThis)) return;
+  throw new Error(
+    "Cannot start worker as this is a worker that still loads its task modules, and they would be loaded without end: " +
+      "make the pool in a module that no task needs, or where 'import.meta.main' is true",
+  );
+}
+
 /** Checks and completes the options; the caller's object is left as it is. */
 export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const checks = new Checks(ACTION);
@@ -329,7 +347,10 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
     onError: checks.callable("onError", onError),
     start: environment?.start,
-    load: environment?.load ?? (() => BACKENDS[backend]({ modules: urls, known, permissions, memoryLimit })),
+    load: environment?.load ?? (() => {
+      if (!inline) checkLoaded(urls);
+      return BACKENDS[backend]({ modules: urls, known, permissions, memoryLimit });
+    }),
     clock: environment?.clock ?? realClock,
   };
   const given = checks.array("observers", observers).map((each, i) => checks.object(`observers[${i}]`, each) as PoolObserver);

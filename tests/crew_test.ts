@@ -534,6 +534,19 @@ Deno.test("A pool breaks if its workers end as soon as they are ready, and not i
   }
 });
 
+Deno.test("A pool that may start no worker when it wants the first is broken at once", async () => {
+  let loads = 0;
+  const load = () => {
+    throw new Error(`not now: ${++loads}`);
+  };
+  const pool = new ProcessPool({ [ENVIRONMENT]: { load, clock: realClock } } as ProcessPoolOptions);
+  const warm = pool.warmUp();
+  assertEquals(loads, 3);
+  const error = await assertRejects(() => warm, PoolBrokenError);
+  assertEquals((error.cause as Error).message, "not now: 3");
+  await pool.shutdown();
+});
+
 Deno.test("A pool starts one worker for jobs that are done within its head start", async () => {
   const { pool, threads, pass } = coldStubs();
   submit(pool, 10);

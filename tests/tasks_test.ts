@@ -672,6 +672,27 @@ await pool.run(triple, 1);
       assertMatch(causes.at(-1)!, /^Cannot start worker as this is a worker that still loads its task modules/);
     },
   });
+
+  Deno.test({
+    name: `ProcessPool refuses to start workers for what its module only begins as it is loaded in one, ${backend}; needs --allow-read`,
+    ignore: !granted("read"),
+    async fn() {
+      const main = moduleOf(`
+import { ProcessPool } from "${import.meta.resolve("../mod.ts")}";
+export function triple(x) {
+  return 3 * x;
+}
+const pool = new ProcessPool({ maxWorkers: 1, modules: [import.meta.url], backend: "${backend}" });
+const ended = pool.run(triple, 1).catch((error) => error.cause.message);
+export function end() {
+  return ended;
+}
+`);
+      await using pool = new ProcessPool({ maxWorkers: 1, modules: [main], backend });
+      const end: unknown = await within(pool.run({ module: main, name: "end" }));
+      assertMatch(String(end), /^Cannot start worker as this is a worker that still loads its task modules/);
+    },
+  });
 }
 
 Deno.test({

@@ -58,9 +58,6 @@ export function workerSource(): string {
 //# sourceURL=process-pool/worker`;
 }
 
-/** The key under which a worker says that it loads its task modules: `workerMain` sets it. */
-const LOADING = Symbol.for("process-pool.loading");
-
 /**
  * The address of a worker that calls `connect` with what imports these task modules.
  *
@@ -68,20 +65,11 @@ const LOADING = Symbol.for("process-pool.loading");
  * worker's parent before the worker runs, and evaluates them when they are imported. So a worker needs no permission of its own for its task
  * modules, our guard stands before they are evaluated, and one that cannot be loaded is an error that can be caught. A worker with its parent's
  * permissions does without: where types are checked, as under `deno test`, Deno would name this whole address as what it checks.
- *
- * Where a task module starts workers of its own as it is loaded there is none: as a rule it is the main module, and they would load it in turn,
- * without end.
  */
 export function workerUrl(
   modules: readonly string[],
   { connect, prefetched }: { connect: (imports: Connection["imports"]) => void; prefetched: boolean },
 ): string {
-  if (modules.length > 0 && LOADING in globalThis) {
-    throw new Error(
-      "Cannot start worker as this is a worker that still loads its task modules, and they would be loaded without end: " +
-        "make the pool in a module that no task needs, or where 'import.meta.main' is true",
-    );
-  }
   const imports = modules.map((url) => JSON.stringify(url)).map((url) => `() => import(${prefetched ? url : `String(${url})`})`);
   return dataUrl(`(${connect})([${imports}]);`);
 }
