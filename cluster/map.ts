@@ -85,7 +85,18 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
   const open = opener(items);
 
   const input = new Chunks(open, host, { fixed, buffer: most });
+  let chunks: AsyncIterableIterator<PromiseSettledResult<unknown>[]> | undefined;
   const loop = run();
+  const end = loop.return.bind(loop);
+  // A generator ends after the item that was asked for before, which may never come: its input may even wait for this.
+  loop.return = async () => {
+    try {
+      await chunks?.return?.();
+    } finally {
+      await end(undefined);
+    }
+    return { done: true, value: undefined };
+  };
   return loop;
 
   async function* run(): AsyncGenerator<unknown, undefined> {
@@ -94,7 +105,8 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
       input.run(chunk, { timeout, signal: currentJob()!.signal });
     let failed = false;
     try {
-      for await (const outcomes of lanes.map(runChunk, input.read(), { chunkSize: 1, buffer: 2 * host.lanes, ordered, signal })) {
+      chunks = lanes.map(runChunk, input.read(), { chunkSize: 1, buffer: 2 * host.lanes, ordered, signal });
+      for await (const outcomes of chunks) {
         for (const outcome of outcomes) {
           input.consumed();
           if (settled) yield outcome;

@@ -440,3 +440,42 @@ Deno.test("ClusterPool.map() that ends early waits for its input to be closed, u
   await within(waiting.return!());
   assertEquals(closed, false);
 });
+
+Deno.test("ClusterPool.map() ends early though a result is asked for that waits for its input, and that for the end", async () => {
+  const host = {
+    lanes: 1,
+    prepare: () => Promise.resolve(),
+    encode: (item: unknown) => ({ json: item as number, large: false }),
+    begin: () => new DisposableStack(),
+    run({ items }: Chunk) {
+      const outcomes = items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value }));
+      return Promise.resolve({ outcomes, elapsed: 1 });
+    },
+    report(error: unknown): never {
+      throw error;
+    },
+  };
+  const asked = Promise.withResolvers<void>();
+  let closed = false;
+  async function* input(): AsyncGenerator<number> {
+    try {
+      yield 1;
+      await asked.promise;
+      await results.return!();
+    } finally {
+      closed = true;
+    }
+  }
+  const results = mapChunks(host, input(), { chunkSize: 1 });
+  assertEquals((await within(results.next())).value, 1);
+  const next = results.next();
+  await new Promise((resolve) => setTimeout(resolve));
+  asked.resolve();
+  assertEquals(await within(next), { done: true, value: undefined });
+  await until(() => closed);
+
+  const halting = mapChunks(host, { [Symbol.asyncIterator]: () => ({ next: () => new Promise<never>(() => {}) }) }, {});
+  const never = halting.next();
+  assertEquals(await within(halting.return!()), { done: true, value: undefined });
+  assertEquals(await within(never), { done: true, value: undefined });
+});
