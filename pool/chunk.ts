@@ -103,6 +103,7 @@ export class Chunk extends Ticket {
       : undefined;
     this.#numbers = numbers && new Float64Array(numbers, NUMBERS);
     this.#bounds = numbers && new Int32Array(numbers, 0, 2).fill(from);
+    if (numbers !== undefined) this.#listener.expectNumbers();
     return { type: "chunk", run, task, id, attempt, items: packed(items), from, skip, eager: this.#eager, timed, numbers };
   }
 
@@ -128,9 +129,9 @@ export class Chunk extends Ticket {
     return { state: "finished", value: undefined };
   }
 
-  /** Whether its worker, once it has one, may put numbers into memory. */
+  /** Whether it has a worker that may put numbers into memory. */
   get mayHaveNumbers(): boolean {
-    return this.#eager && this.#items.length >= WORTH_PACKING;
+    return this.#bounds !== undefined && this.slot !== undefined;
   }
 
   /** Takes the numbers that the worker has put into memory by now. */
@@ -296,5 +297,7 @@ export interface ChunkListener {
   /** The next outcomes of a chunk, in the order of its items. */
   outcomes(chunk: Chunk, block: Block): void;
   took(work: ChunkWork): void;
+  /** A chunk is being sent, and its worker may put numbers into memory. */
+  expectNumbers(): void;
   settled(chunk: Chunk): void;
 }

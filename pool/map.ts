@@ -300,23 +300,23 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       if (this.#block !== undefined) this.#give(this.#block);
       else if (this.#state === "ending" && this.#chunks.size === 0) this.#finish();
       else if (this.#state === "ended") this.#giveEnd();
-      else return this.#expectNumbers();
+      else return this.expectNumbers();
     }
   }
 
   /** Begins to look for numbers, if the consumer may be waiting for some. */
-  #expectNumbers(): void {
-    if (this.#options.eager && this.#mayHaveNumbers()) this.#looks.begin();
+  expectNumbers(): void {
+    if (this.#expectsNumbers()) this.#looks.begin();
   }
 
-  #mayHaveNumbers(): boolean {
+  #expectsNumbers(): boolean {
     return this.#consumers.size > 0 && this.#chunks.keys().some((chunk) => chunk.mayHaveNumbers);
   }
 
   /** Takes the numbers that are in memory. Returns whether the consumer may be waiting for more. */
   #look(): boolean {
     for (const chunk of this.#chunks.keys()) chunk.collect();
-    return this.#mayHaveNumbers();
+    return this.#expectsNumbers();
   }
 
   #give(block: Block): void {
@@ -478,7 +478,6 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       this.#chunks.delete(chunk);
       throw error;
     }
-    this.#expectNumbers();
     // An input that computes its items would otherwise let only the answers of workers through: no timers, sockets or signals.
     if (isSlow) await new Promise<void>((resolve) => clock.soon(resolve));
   }

@@ -37,6 +37,7 @@ function noting(outcomes: unknown[]): ChunkListener {
       for (let i = 0; i < values.length; i++) outcomes.push(errors?.has(i) ? (errors.get(i) as Error).message : values[i]);
     },
     took() {},
+    expectNumbers() {},
     settled() {},
   };
 }

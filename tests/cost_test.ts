@@ -182,7 +182,13 @@ Deno.test("What comes of an item costs no more if many others of its chunk canno
     retries: 0,
     eager: true,
     firstIndex: 0,
-    listener: { ended: false, outcomes: (_, { errors }) => void outcomes.push(errors?.get(0)), took() {}, settled() {} },
+    listener: {
+      ended: false,
+      outcomes: (_, { errors }) => void outcomes.push(errors?.get(0)),
+      took() {},
+      expectNumbers() {},
+      settled() {},
+    },
   });
   chunk.refused(undefined);
   const [steps] = await countCalls([[Object.getPrototypeOf(new Map().keys()), "next"]], () => {
