@@ -64,9 +64,9 @@ export interface JobBaseOptions<R> {
    */
   retries?: number | undefined;
   /**
-   * Decides whether to run the job again after this error, be it its worker's death, a timeout or what its task threw; `attempt` is 1 after
-   * the first run. It is not asked when `retries` are used up, nor if there are none. It has to say so at once: a promise counts as false,
-   * and is an error that goes to the pool's `onError`.
+   * Decides whether to run the job again after this error: its worker's death, a timeout, or what its task threw; `attempt` is 1 after the
+   * first run. It is not called once the `retries` are used up, nor if there are none. It must answer synchronously: a promise counts as
+   * false and is reported to the pool's `onError` as an error.
    *
    * @default {only after the death of its worker}
    */

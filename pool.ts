@@ -419,11 +419,11 @@ export class ProcessPool implements AsyncDisposable {
    * place. Leaving the loop early cancels the rest: what has not started never runs. The input is first read when the first result is asked
    * for.
    *
-   * Results of a chunk are copied together, up to a millisecond after the task has returned them: one that fills the same object again and
-   * again has to return a copy of it. (A buffer of constant size, or a typed array that has all of one, is copied at once.) In the same way
-   * one object that is several items of a chunk is one to the task as well. Items must not be changed before they have been sent, which may
-   * be long after they were read, whatever `chunkSize` is: an input that fills the same object again and again has to give a copy of it. A
-   * view of a part of a buffer takes the whole buffer along, as it does in any message: give, or return, a `slice()` of it.
+   * The results of a chunk are copied together, up to a millisecond after the task has returned them: a task that refills the same object
+   * again and again must return a copy of it. (A buffer of fixed size, or a typed array that spans a whole one, is copied at once.)
+   * Likewise, an object that occurs several times in a chunk is one object to the task as well. Items must not be changed before they have
+   * been sent, which may be long after they were read, whatever `chunkSize` is: an input that refills the same object again and again must
+   * yield copies of it. A view of part of a buffer takes the whole buffer along, as in any message: yield, or return, a `slice()` of it.
    *
    * @typeParam T The items.
    * @typeParam R What the task returns.
@@ -432,9 +432,9 @@ export class ProcessPool implements AsyncDisposable {
    * @param options Order, chunks, how far to read ahead.
    * @returns The results, in the order of the items unless `ordered` is false.
    *
-   * @throws {unknown} Out of the loop: what {@linkcode Future.result} throws, of an item in the place of a job; what the input threw; the
-   * reason of `signal`.
-   * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that is so before the input ends.
+   * @throws {unknown} Out of the loop: for an item, what {@linkcode Future.result} throws for a job; what the input threw; the reason of
+   * `signal`.
+   * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that happens before the input ends.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    *
