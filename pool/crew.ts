@@ -63,21 +63,21 @@ export interface CrewParts {
 }
 
 /**
- * After so many workers in a row that fail before one has run a job, the pool gives up. Fewer, and a passing shortage (of memory, of
- * threads) breaks the pool; more, and a module that can never load is loaded again and again before anybody hears of it.
+ * The pool gives up after this many workers in a row have failed before one has run a job. Fewer, and a passing shortage (of memory, of
+ * threads) breaks the pool; more, and a module that can never load is loaded again and again before anyone hears of it.
  */
 const MAX_FAILED_STARTS = 3;
 
 /**
- * A worker that ends before it has run a job counts as one that failed if it has been ready for less than so many ms, or if a job was waiting
- * for it. Less, and workers that end of what their module leaves behind are started again and again; more, and what ends idle workers once,
- * such as a server that closes their connections, breaks the pool.
+ * A worker that ends before it has run a job has failed if it was ready for less than this many ms, or if a job was waiting for it. Less,
+ * and workers that die of what their module left behind are started again and again; more, and one event that ends idle workers, such as a
+ * server that closes their connections, breaks the pool.
  */
 const BARELY_READY = 1000;
 
 /**
- * How long the end of a pool waits, in ms, until stopped workers are really gone. Shorter, and it might resolve while a worker still ends;
- * longer, and it seems to hang on one that nothing can stop.
+ * How long the end of a pool waits, in ms, until stopped workers are really gone. Shorter, and it might resolve while a worker is still
+ * ending; longer, and it seems to hang on one that nothing can stop.
  */
 const GONE_WITHIN = 1000;
 
@@ -145,7 +145,7 @@ export class Crew {
   #warned = false;
   #breakingUp = false;
   #failedStarts = 0;
-  /** Starts threads; undefined until it has been loaded. */
+  /** Starts threads; undefined until it is loaded. */
   #startThread: StartThread | undefined;
   #loading = false;
   #warmUps: PromiseWithResolvers<void>[] = [];
@@ -207,7 +207,7 @@ export class Crew {
     return this.#ending.size;
   }
 
-  /** Whether workers that are missing are started later, as {@linkcode HEAD_START} says, or when what starts them has been loaded. */
+  /** Whether missing workers are started later, as {@linkcode HEAD_START} explains, or once the code that starts them is loaded. */
   get pausing(): boolean {
     return this.#loading || (this.#endPause !== undefined && this.#warmUps.length === 0);
   }
@@ -515,7 +515,7 @@ export class Crew {
     return count;
   }
 
-  /** Loads what starts workers; they are started then. */
+  /** Loads the code that starts workers, and then has them started. */
   #load(): void {
     while (!this.#loading && this.#failedStarts < MAX_FAILED_STARTS) {
       try {
@@ -534,7 +534,7 @@ export class Crew {
     }
   }
 
-  /** Starts one; false if the backend refuses to at once. */
+  /** Starts a worker; false if the backend refuses at once. */
   #start(): boolean {
     const { jobsPerWorker, maxJobsPerWorker, clock } = this.#options;
     try {
@@ -605,7 +605,7 @@ export class Crew {
   };
 
   #tellLeft(slot: Slot, left: LeftBehind): void {
-    // One that has started a job could be started, however it ended.
+    // A worker that has started a job did not fail to start, however it ended.
     if (left.started.length > 0 || slot.isCondemned) this.#failedStarts = 0;
     this.#parts.events.left(left);
   }
@@ -616,11 +616,11 @@ export class Crew {
     const isIdle = started.length === 0 && !slot.isCondemned;
     // First, since `onError` may look at what the worker held.
     this.#parts.events.bereaved(left, death);
-    // One that has died of a message may have read that of a job that was cancelled meanwhile.
+    // A worker that died while reading a message may have read that of a job that has been cancelled since.
     if (isIdle && !death.unread) {
       this.#parts.callbacks.report(this.diedError(death));
-      // What its module left behind may have ended it before its first job: the next would fare no better. A suspect is given up before the
-      // pool is.
+      // Something that its module left behind may have ended it before its first job; the next worker would fare no better. With a suspect,
+      // that is given up before the pool is.
       const isTooSoon = left.unstarted.length > 0 || death === KEPT_BUSY || slot.unchangedFor < BARELY_READY;
       if (isTooSoon && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
     }

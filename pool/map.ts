@@ -210,7 +210,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   async return(): Promise<IteratorReturnResult<undefined>> {
     this.#dropFailure();
     this.#finish();
-    // Not at once: the input may have called this, amid giving an item or being opened, and can be closed after that.
+    // Not at once: the input itself may have called this while it yields an item or is opened, and can only be closed afterwards.
     await undefined;
     await this.#closeSource();
     return { done: true, value: undefined };
@@ -455,7 +455,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return Math.min(unread, unfetched) >= this.#chunkSize && this.#inFlight < chunksInFlight;
   }
 
-  /** How many items are read ahead. */
+  /** How many items have been read ahead of the consumer. */
   get #ahead(): number {
     return this.#read - this.#consumed;
   }
@@ -497,7 +497,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     const pace = this.#newPace();
     let patience: Patience | undefined;
     try {
-      // How large the chunk is to be may change while an item is waited for: it may be more than there was room for.
+      // The size of the chunk may change during the wait for an item, also to more than there was room for.
       while (items.length < (isOpen ? this.#chunkSize : 1) && this.#ahead < this.#buffer && this.#state === "reading") {
         let result = this.#pull();
         if (result instanceof Promise) {
@@ -594,7 +594,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       return earlier;
     }
     const result = this.#source!.next();
-    // One that gives promises although it is not asynchronous is waited for as others are: the item of none may be lost.
+    // Promises of an iterator that is not asynchronous are awaited like those of one that is, so that no item is lost.
     if (!this.#options.isAsync && !(result instanceof Promise)) return result as IteratorResult<unknown>;
     const pulled = Promise.resolve(result);
     // If the input was closed within next(), whoever closed it does not hear of this one.

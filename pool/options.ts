@@ -43,10 +43,11 @@ export interface ProcessPoolOptions {
    */
   modules?: readonly TaskModule[] | undefined;
   /**
-   * What workers may do: `"none"`, or the permissions by name; one that is not named is not given; a relative path
-   * is one of the folder in which the program is when it makes the pool. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in
-   * deno.json; without it Deno ends the whole program with exit code 70. Left out, or `"inherit"`, which need no flag, workers may do what the
-   * thread that made the pool may. What a worker is not permitted, Deno asks for at a terminal, unless the program is run with `--no-prompt`.
+   * What workers may do: `"none"`, or the permissions by name; one that is not named is not granted. Relative paths are resolved against
+   * the folder that is current when the pool is made. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in deno.json;
+   * without it Deno ends the whole program with exit code 70. If left out, or `"inherit"`, which need no flag, workers have the permissions
+   * of the thread that made the pool. At a terminal Deno asks for a permission that a worker lacks, unless the program is run with
+   * `--no-prompt`.
    *
    * @default {undefined}
    */
@@ -62,8 +63,8 @@ export interface ProcessPoolOptions {
    */
   backend?: Backend | undefined;
   /**
-   * Runs once in every worker, before its first job. A worker whose initializer throws does not start. With `"inline"`, all workers see the
-   * same variables of a module.
+   * Runs once in every worker, before its first job. A worker whose initializer throws does not start. With `"inline"`, all workers share
+   * the variables of a module.
    *
    * @default {undefined}
    */
@@ -180,7 +181,7 @@ export interface ResolvedOptions {
   retries: number;
   idleTimeout: number;
   onError: OnError;
-  /** Starts threads; undefined where that has to be loaded first. */
+  /** Starts threads; undefined if it has to be loaded first. */
   start: StartThread | undefined;
   /** Throws at once if no worker may be started now; that it could be when all has been loaded does not count. */
   load: () => Promise<StartThread>;
@@ -256,7 +257,7 @@ interface ThreadOptions {
   memoryLimit: number | undefined;
 }
 
-/** Each is loaded with the first worker: with what workers run, that is a third of all code, and who imports the pool need not wait for it. */
+/** Each is loaded with the first worker: with what runs in workers it is a third of all code, and importing the pool need not wait for it. */
 const BACKENDS: Record<Backend, (options: ThreadOptions) => Promise<StartThread>> = {
   worker: async ({ modules, permissions }) => (await import("../worker/web_worker.ts")).webWorkers(modules, permissions),
   killable: async (options) => (await import("../worker/node_worker.ts")).killableWorkers(options),
@@ -310,7 +311,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   checks.oneOf("backend", backend, ["worker", "killable", "inline"]);
   const inline = backend === "inline";
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
-  // Deno inherits by itself, and wants the unstable feature where it is told to.
+  // Deno inherits by default, and demands the unstable feature if told to do so.
   const permissions = wanted === undefined || wanted === "inherit" ? undefined : checkedPermissions(wanted);
   if (permissions !== undefined && inline) {
     throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" has the permissions of the calling thread: leave 'permissions' out`);

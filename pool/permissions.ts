@@ -6,7 +6,7 @@ type PermissionName = Deno.PermissionDescriptor["name"];
 const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionDescriptor> = {
   read: (path) => ({ name: "read", ...(path === undefined ? {} : { path }) }),
   write: (path) => ({ name: "write", ...(path === undefined ? {} : { path }) }),
-  // Deno 2.9 cannot be asked about all hosts of a domain: who has those has this one, and if it is the only one Deno refuses by itself.
+  // Deno 2.9 cannot be asked about all hosts of a domain. A thread that has them all has this one; if it has no other, Deno itself refuses.
   net: (host) => ({ name: "net", ...(host === undefined ? {} : { host: String(host).replace(/^\*\./, "any.") }) }),
   env: (variable) => ({ name: "env", ...(variable === undefined ? {} : { variable: String(variable) }) }),
   sys: (kind) => ({ name: "sys", ...(kind === undefined ? {} : { kind: String(kind) as "hostname" }) }),
@@ -20,7 +20,7 @@ const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionD
  *
  * Deno itself refuses to start a worker with more permissions than its parent, but without saying which, and only when the worker starts.
  *
- * @returns A copy, in which paths are what they are now: workers start later, when the program may be in another folder.
+ * @returns A copy with relative paths made absolute: workers start later, when the program may be in another folder.
  *
  * @throws {TypeError} If they are not permissions.
  * @throws {Deno.errors.NotCapable} If this thread lacks one of them itself.
@@ -44,10 +44,10 @@ export function checkedPermissions(permissions: "none" | Deno.PermissionOptionsO
   );
 }
 
-/** One item of a list as it is now. */
+/** Copies an item of a list; makes a relative path absolute. */
 function fixed(name: string, item: string | URL): string | URL {
   if (item instanceof URL) return new URL(item);
-  // What can be run is a name, or a path if it has a slash.
+  // An item of `run` is the name of a command, or a path if it has a slash.
   const isPath = name === "run" ? /[\\/]/.test(item) : name === "read" || name === "write" || name === "ffi";
   return isPath && item !== "" && !/^([a-z]:)?[\\/]/i.test(item) ? `${Deno.cwd()}/${item}` : item;
 }
