@@ -310,7 +310,7 @@ async function walk(folder: string, levels: readonly RegExp[], pattern: RegExp, 
       const path = folder === "" ? name : `${folder.replace(/\/$/, "")}/${name}`;
       const matches = pattern.test(path);
       if (isDirectory || isSymlink && (matches || rest.length > 0) && await isFolder(path)) {
-        // As in a shell: with '**', a link to a folder above would lead round and round.
+        // As in a shell, '**' does not follow links: one to a folder above would lead round and round.
         if (rest.length > 0 || level === undefined && isDirectory) await walk(path, rest, pattern, found);
       } else if (matches) found.push(path);
     }
@@ -382,8 +382,8 @@ export interface Block {
  * Cuts an input into blocks of at least this many bytes that end where a record ends. What follows the last newline of a stream or a plain
  * file is a block by itself, unless everything before it is less than `least`.
  *
- * @param options How: `csv` is what stands between fields, undefined where a line is a record; `least` is how much the first block has to
- * have, if there is so much. That of CSV has the first row, too, be it behind many blank lines.
+ * @param options `csv` is the delimiter between fields, undefined if a line is a record; `least` is the size of the first block, if there
+ * is that much. With CSV the first block also contains the first row, however many blank lines precede it.
  */
 export async function* blocksOf(
   source: Source,
@@ -411,7 +411,7 @@ export async function* blocksOf(
     return block;
   }
 
-  /** Whether there are whole records, and, if they are the first, all that the first block has to have. */
+  /** Whether there are whole records, and, for the first block, everything that it must contain. */
   function isBlock(): boolean {
     if (offset > 0 || whole === 0) return whole > 0;
     return whole >= least && text < whole;

@@ -169,17 +169,17 @@ export class Lane {
     Atomics.store(this.#words, LAYOUT.stop, 1);
   }
 
-  /** Lets the record that runs after this commit never be committed, and its worker wait until it is stopped; false if it has been. */
+  /** Keeps the record that runs after this commit from ever being committed, and its worker waiting to be stopped; false if it has been. */
   halt(sequence: number): boolean {
     return Atomics.compareExchange(this.#words, LAYOUT.sequence, sequence, LAYOUT.halted) === sequence;
   }
 
-  /** The same, but its worker leaves the range: one that cannot be stopped while it waits would keep the program from ending. */
+  /** The same, but its worker leaves the range: a worker that cannot be stopped while it waits would keep the program from ending. */
   abandon(sequence: number): boolean {
     return Atomics.compareExchange(this.#words, LAYOUT.sequence, sequence, LAYOUT.abandoned) === sequence;
   }
 
-  /** What was done at this commit, which is the last or the one before. */
+  /** The state at this commit, which must be the last or the one before. */
   state(sequence: number = this.sequence): LaneState {
     const bank = this.#bank(sequence);
     return {

@@ -49,7 +49,7 @@ export async function openOutput(path: string, { partial, state }: { partial: st
   return isCompressed(path) ? new GzipOutput(plain, state) : plain;
 }
 
-/** Whether an output of this name, which may be in capitals, is compressed. */
+/** Whether an output of this name, in lower case or capitals, is compressed. */
 export function isCompressed(path: string): boolean {
   return /\.gz$/i.test(path);
 }

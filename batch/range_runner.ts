@@ -790,7 +790,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     floats = new Float64Array(lane.control);
     histogram = new Uint32Array(lane.control, layout.histogram, BUCKETS);
     out = new Uint8Array(lane.output, 0, lane.output.byteLength);
-    // A range that was sent ahead, of a batch that was stopped meanwhile.
+    // The range was sent ahead, and the batch has been stopped since.
     if (words[STOP] !== 0) return { done: false };
     words[PHASE] = 2;
     sequence = 0;

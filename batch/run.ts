@@ -652,7 +652,7 @@ export class BatchRun {
     };
     const atOnce = this.#ending === undefined ? setTimeout(giveUp, 0) : undefined;
     let grace: ReturnType<typeof setTimeout> | undefined;
-    // A lane that was committed just when it was to be abandoned returns by itself.
+    // A lane that was committed just before it was abandoned returns by itself.
     while (this.#failure === undefined && (this.#active.size > 0 || (this.#draining && !over))) {
       if (this.#ending !== undefined) grace ??= setTimeout(giveUp, GRACE);
       await this.#change();

@@ -8,7 +8,7 @@ export function tryToWrite(path: string): void {
     Deno.openSync(path, { write: true, createNew: true }).close();
   } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-    // To open a pipe waits for somebody who reads it, deaf to Ctrl-C, and tells him by the close that this was all.
+    // Opening a pipe would wait for a reader, deaf to Ctrl-C, and closing it would tell the reader that this was all.
     if (isPipe(path)) return;
     return Deno.openSync(path, { write: true }).close();
   }

@@ -53,7 +53,7 @@ export function wholeNumber(min: number, max: number): ValueOption<number> {
   };
 }
 
-/** A file that is written. What is given as the standard output would be a file of that name. */
+/** A file that is written: a path other than "-", which would name a file here. */
 export const FILE: ValueOption<string> = { need: "the path of a file", read: (text) => text === "-" ? undefined : text };
 
 /** In single quotes and on one line, whatever is in it. */
