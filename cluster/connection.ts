@@ -47,10 +47,13 @@ const LONGEST_SILENCE = 15_000;
  */
 const LOOKS = 3;
 
-/** An error that has not come for so long, in ms, is over. Less, and one that lasts is told again and again; more, and the next one is not told. */
+/**
+ * An error that has not come for this long, in ms, is over. Less, and one that lasts is reported again and again; more, and the next one is
+ * not reported.
+ */
 const OVER_AFTER = 60_000;
 
-/** After such errors trying again does not help. */
+/** Errors after which trying again does not help. */
 const HOPELESS = /WRONGPASS|NOAUTH|NOPERM|invalid password|certificate|UnknownIssuer/i;
 
 /** The queue's name in Redis. */
@@ -392,11 +395,11 @@ function rejectKept(client: Redis): void {
 }
 
 /**
- * Hears of every error, and tells of each message once, until the client is connected again or nothing was heard of it for a while: a server that
- * refuses to write for the second time stays connected, too.
+ * Hears of every error, and reports each message once until the client is connected again or the message has not come for a while: with a
+ * server that refuses to write a second time, the client stays connected.
  */
 export function tellOnce(client: Redis, tell: (error: Error) => void): (error: Error) => void {
-  /** When each was heard last, in ms of `performance.now()`. */
+  /** When each message came last, in ms of `performance.now()`. */
   const heard = new Map<string, number>();
   client.on("ready", () => heard.clear());
   return (error) => {

@@ -160,8 +160,8 @@ export function writeValue(value: unknown): { value: Json } | Record<never, neve
 }
 
 /**
- * Takes something thrown apart. What of an error cannot be said in JSON is left out, and of what is too large the least wanted first: stacks, and
- * properties that are large themselves; then all but the name, the message and the class of what was thrown.
+ * Takes something thrown apart. What JSON cannot express of an error is left out. If it is too large, the least useful goes first: stacks
+ * and large properties; then everything but the name, the message and the class of what was thrown.
  */
 export function writeFailure(thrown: unknown): Failure {
   const encoded = encodeError(thrown, (constructor) => {
@@ -177,14 +177,14 @@ export function writeFailure(thrown: unknown): Failure {
   return writeFailure(new Error(show(thrown).slice(0, MAX_MESSAGE)));
 }
 
-/** The error that is sent for something thrown that is neither an error nor JSON. */
+/** The error that is sent in place of something thrown that is neither an error nor JSON. */
 function inPlaceOf(thrown: unknown): TypeError {
   const error = new TypeError("The task threw something that cannot be sent through the queue, and no error", { cause: partOf(thrown) });
   error.stack = String(error);
   return error;
 }
 
-/** What of something is JSON, or what it is. */
+/** The properties of a value that JSON can express; without any, its description. */
 function partOf(value: unknown): unknown {
   const properties = Object.entries(value as object).filter(([, each]) => each !== undefined && valueOf({ value: each }) !== undefined);
   return properties.length > 0 ? Object.fromEntries(properties) : show(value);
@@ -249,7 +249,7 @@ function jsonOf({ errors, root }: Encoded): Json {
   };
 }
 
-/** A property in JSON. An element of a list keeps its place there. */
+/** A property in JSON; undefined if it cannot be sent. An element of a list keeps its place all the same. */
 function propertyOf(builtin: string, value: { value: unknown } | { error: number }): Json | undefined {
   return valueOf(value) ?? (builtin === LIST && "value" in value ? valueOf({ value: partOf(value.value) }) : undefined);
 }

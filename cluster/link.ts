@@ -22,7 +22,7 @@ export interface Listener {
   redelivered(): void;
   /** It has ended. Nothing follows. */
   ended(ending: Ending): void;
-  /** It has returned that although nobody listened to it any more. */
+  /** It has returned this after everyone had stopped listening. */
   returned(reply: unknown): void;
 }
 
@@ -61,7 +61,7 @@ interface Stop {
   timestamp?: string;
   /** Whether its end was heard. */
   ended: boolean;
-  /** Who listened to it last. */
+  /** The last one that listened to it. */
   listener: Listener;
 }
 
@@ -235,7 +235,7 @@ export class Link {
     this.#ask(id);
   }
 
-  /** Listens to a job to which others listen. It may have started before. */
+  /** Listens to a job that already has listeners, and asks whether it has started. */
   #join(entry: Entry, listener: Listener): void {
     entry.listeners.add(listener);
     this.#ask(entry.id);
@@ -259,14 +259,14 @@ export class Link {
     entry.over.resolve();
   }
 
-  /** A server that refuses to write passes the word on all the same, and is asked again with each sweep. */
+  /** Drops a job. A server that refuses to write still passes the message on, and is asked again with each sweep. */
   async #takeOut(entry: Entry, listener: Listener): Promise<void> {
     const { id } = entry;
     await entry.sent;
     // It was refused, or dropped before it was sent.
     if (entry.sentAt === Infinity) return;
     const stop: Stop = { ended: false, listener };
-    // Before anything is asked: it may end at any moment, and the event of that forgets it.
+    // Before asking anything: it may end at any moment, and that event makes this forget it.
     this.#stopped.set(id, stop);
     do {
       try {

@@ -23,7 +23,7 @@ export interface ChunkOutcomes {
 export interface RunOptions {
   timeout: number | undefined;
   signal: AbortSignal;
-  /** Whether it is what is left of one that was admitted before. */
+  /** Whether it is the rest of a chunk that was admitted before. */
   isRest: boolean;
 }
 
@@ -35,9 +35,9 @@ export interface MapHost {
   prepare(): Promise<void>;
   /** Encodes an item in JSON, and tells whether that is too large for Redis; throws if it cannot travel. */
   encode(item: unknown): { json: Json; large: boolean };
-  /** Called before a chunk is run for the first time; what it returns is disposed of when all its items have outcomes, or it is given up. */
+  /** Called before a chunk first runs. What it returns is disposed of when all items have outcomes, or the chunk is given up. */
   begin(): Disposable;
-  /** Runs a chunk somewhere. Its items' errors are in the outcomes; those that have none are to be run again. */
+  /** Runs a chunk somewhere. Errors of items are in the outcomes; items without an outcome are to be run again. */
   run(chunk: Chunk, options: RunOptions): Promise<ChunkOutcomes>;
   report(error: unknown): void;
 }

@@ -181,10 +181,10 @@ export class ClusterPool implements AsyncDisposable {
   #gate: Semaphore;
   #maker: FutureMaker;
   #tickets = new Set<Ticket>();
-  /** How many chunks of maps are under way: what is left of one has no ticket yet when the last ticket of it has settled. */
+  /** How many chunks of maps are under way. When a ticket for one has settled, the rest of the chunk has no ticket for a moment. */
   #chunks = 0;
   #counts = { finished: 0, failed: 0, cancelled: 0, redelivered: 0 };
-  /** A pool that is "cancelling" closes as well, and sends nothing more of chunks that were admitted. */
+  /** A pool that is "cancelling" is closing as well, and sends nothing more of chunks that were admitted. */
   #state: "open" | "closing" | "cancelling" | "closed" = "open";
   #end: PromiseWithResolvers<void> | undefined;
   /** Resolves when the connection is closed and the store has finished. */
@@ -310,10 +310,10 @@ export class ClusterPool implements AsyncDisposable {
     signal?.throwIfAborted();
     const id = typeof job.id === "string" ? this.#travelId(job.id, "submit job") : `job-${crypto.randomUUID()}`;
     let given = argumentsOf(job);
-    // Without a turn for a task that is known, so that submissions pass the gate in the order of the calls.
+    // Synchronously for a known task, so that submissions pass the gate in the order of the calls.
     let task = this.#finder.known(job.func);
     if (task === undefined) {
-      // Until it is, the caller may change them.
+      // A copy, as the caller may change them while the task is being found.
       given = writeArguments(given).map(fromJson);
       task = await this.#finder.find(job.func);
     }
@@ -544,7 +544,7 @@ export class ClusterPool implements AsyncDisposable {
   async terminate(reason?: unknown): Promise<void> {
     this.#close(reason);
     this.#state = "closed";
-    // What is left of chunks may wait in a pool that closes.
+    // Rests of chunks may wait even in a pool that was closing.
     this.#refuseWaiting(reason);
     for (const ticket of [...this.#tickets]) {
       const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.task)}) as the pool was terminated`;
@@ -579,14 +579,14 @@ export class ClusterPool implements AsyncDisposable {
     }
   }
 
-  /** A permit of a pool that is open still; for the rest of what was admitted, of one that is not through. */
+  /** Acquires a permit while the pool is open or, for the rest of a chunk that was admitted, closing. */
   async #acquire(signal: AbortSignal | undefined, { isRest = false } = {}): Promise<Disposable> {
     const refuse = (): void => {
       if (!isRest || this.#state !== "closing") this.#refuseIfNotOpen("submit to pool");
     };
     refuse();
     const permit = this.#gate.tryAcquire() ?? await this.#gate.acquire({ signal }).catch((error) => {
-      // A pool that begins to close refuses all that wait, and what is left of a chunk with them.
+      // A pool that begins to close refuses everything that waits, including rests of chunks; these wait again.
       if (!isRest || this.#state !== "closing" || signal?.aborted) throw error;
       return this.#gate.acquire({ signal });
     });
@@ -699,7 +699,7 @@ export class ClusterPool implements AsyncDisposable {
       owner: this.#owner,
     });
     if (permit === undefined) {
-      // The map goes on: the items before these have outcomes, which must not be lost.
+      // The map continues: the items before these have outcomes, which must not be lost.
       ticket.settle({ state: "cancelled", error: ticket.cancelled(refusal) }, this.#counts);
     } else {
       this.#admit(ticket, signal);
@@ -708,7 +708,7 @@ export class ClusterPool implements AsyncDisposable {
     const outcome = await ticket.outcome;
     if (outcome.state === "finished") return outcome.value;
     const { error } = outcome;
-    // Of a map that has ended nobody reads it.
+    // Nobody reads the outcome if the map has ended.
     if (signal.aborted) throw error;
     if (ticket.isRunAgain(outcome)) {
       const single = (item: Json, i: number): Promise<ChunkOutcomes> => {
@@ -799,7 +799,7 @@ export class ClusterPool implements AsyncDisposable {
     if (ticket instanceof ChunkTicket) this.#link.remove(ticket.travelId);
   }
 
-  /** Forgets what came of a job after it was cancelled, unless others may ask for it. */
+  /** Removes what a job returned although it was cancelled, unless others may ask for it. */
   #discard(ticket: Ticket, reply: unknown): void {
     if (ticket.named) return;
     this.#removeChunk(ticket);
@@ -852,7 +852,7 @@ export class ClusterPool implements AsyncDisposable {
     this.#refuseWaiting(cause);
   }
 
-  /** Cancels what no host has started. That includes what is left of a chunk and was not sent yet. */
+  /** Cancels what no host has started, including rests of chunks that were not sent yet. */
   #cancelPending(): void {
     if (this.#state === "closing") this.#state = "cancelling";
     this.#refuseWaiting(undefined);

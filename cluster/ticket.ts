@@ -78,7 +78,7 @@ export abstract class Ticket implements Listener {
     this.owner.returned(this, reply);
   }
 
-  /** The error of one that is cancelled. */
+  /** The error for cancelling it. */
   cancelled(cause?: unknown): JobCancelledError {
     const message = `Cancelled job ${show(this.id)} (task ${show(this.task)})`;
     return new JobCancelledError(message, { jobId: this.id, taskName: this.task, cause });

@@ -32,7 +32,7 @@ interface Lock {
 export interface TakerOptions extends WorkerOptions {
   lockDuration: number;
   maxStalledCount: number;
-  /** The lock of a job that may run here has run out: it is to end. */
+  /** The lock of a job that may run here has expired: the job must end. */
   lost: (id: string) => void;
 }
 
@@ -42,7 +42,7 @@ export interface TakerOptions extends WorkerOptions {
  */
 export class Taker extends Worker {
   #lockDuration: number;
-  /** So often a job is run, with all hosts that die with it. */
+  /** How often a job runs at most, if every host that runs it dies. */
   #mostRuns: number;
   #lost: (id: string) => void;
   /** What is done for each job, from when it came to when its outcome is delivered. */
@@ -130,8 +130,8 @@ export class Taker extends Worker {
   }
 
   /**
-   * Has the record of a job that came only to be failed say how often it ran: a host that came to it for that before, and died, counts there as well.
-   * If the server refuses, the job comes again when its lock has run out.
+   * Corrects how often a job that came only to be failed has run, according to its record: that also counts hosts that died after it came
+   * to them for the same. If the server refuses, the job comes again when its lock has expired.
    */
   async #correctRuns(job: Job): Promise<boolean> {
     if (job.stalledCounter <= this.#mostRuns) return true;
