@@ -7,7 +7,8 @@ import type { KnownModule } from "./tasks.ts";
 /**
  * The backend `inline`: each thread is a lane on the calling thread. Nothing is copied, closures work, nothing can be stopped.
  *
- * @param modules The task modules. Only those whose exports are not given are imported: of another copy nothing would be as it is around a function that is given.
+ * @param modules The task modules. Only those given without exports are imported: another copy of a module would not share the variables of
+ * the functions that were given.
  */
 export function inlineLanes(modules: readonly KnownModule[]): StartThread {
   return (events) => new InlineThread(events, modules);

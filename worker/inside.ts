@@ -1,9 +1,9 @@
 /**
- * How a worker's source is made: of functions of ours, as their text. They are ordinary, checked TypeScript here; what is sent is what Deno has
- * already made of them, so that no worker has to compile them again.
+ * Makes the source text of workers from functions of ours. These are ordinary, checked TypeScript; what is sent is the JavaScript that Deno
+ * has already made of them, so workers need not compile TypeScript again.
  *
- * A worker begins with a `data:` URL, which needs no permission (deno run, JSR and deno compile alike). That holds only a few lines; the rest
- * comes by the first message, because Deno 2.9 keeps the text of each `data:` worker for ever, 18 KB for each worker that would be replaced.
+ * A worker starts from a `data:` URL, which needs no permission (with deno run, JSR and deno compile alike). It holds only a few lines; the
+ * rest comes with the first message, because Deno 2.9 keeps the text of each `data:` worker forever: 18 KB for each replaced worker.
  *
  * @module
  */
@@ -16,7 +16,7 @@ import { workerMain } from "./main.ts";
 import { createRuntime } from "./runtime.ts";
 import { openSharedQueue } from "./shared_queue.ts";
 
-/** What {@linkcode workerMain} is made of. */
+/** The functions that {@linkcode workerMain} uses. */
 export interface RuntimeParts {
   createRuntime: typeof createRuntime;
   encodeError: typeof encodeError;
@@ -27,22 +27,22 @@ export interface RuntimeParts {
 
 /** What a worker is started with. */
 export interface Connection {
-  /** All messages go by it. */
+  /** Carries all messages. */
   port: MessagePort;
-  /** The name of the lock that it is to hold. */
+  /** The name of the lock that the worker is to hold. */
   lock: string;
   /** Import the task modules. */
   imports: (() => Promise<Record<string, unknown>>)[];
-  /** Whether its parent can halt it whatever it does. */
+  /** Whether its parent can halt it whatever it is doing. */
   killable: boolean;
-  /** Whether its heap is full; there if that can be told. */
+  /** Whether its heap is full; undefined if there is no way to know. */
   isHeapFull?: (() => boolean) | undefined;
 }
 
-/** Starts what a worker is: what {@linkcode workerSource} is the text of. */
+/** Starts the guard of a worker, with all it needs. {@linkcode workerSource} is the text of this function. */
 export type StartInside = (connection: Connection) => void;
 
-/** The part of a worker's global scope that we use: Deno's types of it cannot be referred to in a published module. */
+/** The part of a worker's global scope that we use: a published module cannot refer to Deno's types of it. */
 export interface WorkerScope extends EventTarget {
   navigator: { locks: LockManager };
   close(): void;
@@ -50,21 +50,22 @@ export interface WorkerScope extends EventTarget {
 
 let source: string | undefined;
 
-/** The text of what all workers are. */
+/** The source text that is the same for all workers. */
 export function workerSource(): string {
   const parts = Object.entries({ createRuntime, encodeError, lackOf, openLine, openSharedQueue }).map(([name, part]) => `${name}: ${part}`);
-  // Strict, as it is written: what a task calls or is called by would show it the arguments of other functions.
+  // Strict, like the modules it comes from: otherwise a task could read the arguments of our functions through `caller`.
   return source ??= `"use strict";((connection) => (${workerMain})({ ${parts.join(", ")} }, connection))
 //# sourceURL=process-pool/worker`;
 }
 
 /**
- * The address of a worker that calls `connect` with what imports these task modules.
+ * The URL of a worker that calls `connect` with functions that import these task modules.
  *
- * `prefetched` writes the imports out in the source, so that Deno finds them there: it then loads the modules with the permissions of the
- * worker's parent before the worker runs, and evaluates them when they are imported. So a worker needs no permission of its own for its task
- * modules, our guard stands before they are evaluated, and one that cannot be loaded is an error that can be caught. A worker with its parent's
- * permissions does without: where types are checked, as under `deno test`, Deno would name this whole address as what it checks.
+ * With `prefetched`, the imports are literals in the source, so that Deno finds them: it loads the modules with the permissions of the
+ * worker's parent before the worker runs, and evaluates them when they are imported. So a worker needs no permission of its own for its
+ * task modules, our guard is in place before they are evaluated, and a module that cannot be loaded is an error that can be caught. A
+ * worker with its parent's permissions does without: where types are checked, as under `deno test`, Deno would print this whole URL as what
+ * it checks.
  */
 export function workerUrl(
   modules: readonly string[],
@@ -74,7 +75,7 @@ export function workerUrl(
   return dataUrl(`(${connect})([${imports}]);`);
 }
 
-/** A module of this source. */
+/** The URL of a module with this source. */
 export function dataUrl(source: string): string {
   return `data:text/javascript,${encodeURIComponent(source)}`;
 }

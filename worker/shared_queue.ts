@@ -42,12 +42,12 @@ export interface SharedQueue {
   /** The kind of the next record; undefined if there is none. */
   readonly nextKind: number | undefined;
   /**
-   * Whether more was taken than was written. Then the writer has written something else than it should have, so that the end of a record
-   * was missed, and all that follows may be anything, without end.
+   * Whether more was taken than was written. Then the writer has not written what it should have, the end of a record was missed, and
+   * everything that follows may be garbage, without end.
    */
   readonly isAstray: boolean;
   /**
-   * Gives it the memory of a buffer that is in no other hands, for the next buffer of this size that it reads: getting new memory takes
+   * Hands over the memory of a buffer that nobody else uses, for the next buffer of this size that it reads: getting new memory takes
    * longer than filling it.
    */
   reuse(buffer: ArrayBuffer): void;
@@ -78,68 +78,65 @@ export interface SharedQueue {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
-  // The numbers are members of enums, which are literals to V8. A constant of the enclosing function it would load at each use, and check that
-  // it has been initialised: that took a tenth of the time of a number.
+  // Members of const enums are literals to V8. A constant of the enclosing function it would load, and check for initialisation, at each
+  // use: that took a tenth of the time of a number.
 
   const enum Limit {
-    /** Texts and buffers of more bytes lie in the bulk: they would take the room of many records. */
+    /** Longer texts and buffers, in bytes, are in the bulk: they would take the room of many records. */
     LONG = 1024,
-    /** Texts are written up to so many bytes, or up to so many characters if some are not Latin: longer ones are as fast by a message. */
+    /** The longest texts, in bytes, or in characters if some are not Latin-1: longer ones are as fast by a message. */
     LONGEST_TEXT = 20_000,
     LONGEST_WIDE = 2000,
-    /** Texts of more characters go through the platform's UTF-8: calling that takes as long as copying so many one by one. */
+    /** Texts of more characters go through the platform's UTF-8: calling that takes as long as copying this many one by one. */
     LONG_STRING = 80,
-    /** Strings of up to so many characters are kept on both sides for a while, to be referred to when they come again. */
+    /** Strings of up to this many characters are kept on both sides for a while, to be referred to when they come again. */
     SHORT_STRING = 32,
-    /** So many are kept, each in the place that its characters say: a power of two. */
+    /** How many are kept, each in the place that its characters determine: a power of two. */
     PLACES = 256,
-    /** Arrays have up to so many elements: writing longer ones one by one takes as long as a message. */
+    /** The most elements of an array: writing longer ones one by one takes as long as a message. */
     LONGEST_ARRAY = 256,
-    /** A record has up to so many objects and arrays: each is compared with those before it, which takes too long for more. */
+    /** The most objects and arrays in a record: each is compared with those before it, which takes too long for more. */
     MOST_OBJECTS = 64,
-    /** So many lists of keys, and so many beginnings of lists, are known; where there are more, objects are used as dictionaries. */
+    /** How many lists of keys, and beginnings of such lists, are known; if there are more, objects are used as dictionaries. */
     MOST_SHAPES = 256,
     MOST_BEGINNINGS = 4096,
-    /**
-     * So many buffers are kept for those that are read next, and no more bytes than the bulk has: several records are read before anybody is
-     * through with the first.
-     */
+    /** How many buffers are kept for later reads, with at most the bulk's bytes: several records are read before the first is done with. */
     MOST_SPARES = 64,
     /**
-     * Who spins reads the clock after so many looks, as reading it takes as long as ten of them; and looks at most so often, which takes some
+     * After how many looks a spinning thread reads the clock, which takes as long as ten looks; and the most looks, which take some
      * milliseconds.
      */
     LOOKS_A_READING = 64,
     MOST_LOOKS = 1_000_000,
-    /** A list of keys that was read so often is worth a constructor, which takes 10 µs to make. */
+    /** After this many reads a list of keys is worth a constructor, which takes 10 µs to make. */
     OFTEN = 20,
     /**
-     * So many records are read in one call of a loop. More, and V8 compiles the loop before it has seen what follows it; fewer, and to go on
-     * takes as long as the records.
+     * How many records are read in one call of a loop. More, and V8 compiles the loop before it has seen what follows it; fewer, and
+     * continuing takes as long as the records.
      */
     SOME = 32,
     /**
-     * After so many cells a record has a header again. Fewer, and more is written; more, and V8 has compiled what is done for records without
-     * one, which it does after a few hundred, before it has seen another: then it throws that away.
+     * After this many cells a record has a header again. Fewer, and more is written; more, and V8 compiles the code for records without a
+     * header, as it does after a few hundred, before it has seen one with a header, for which it throws that code away.
      */
     STRETCH = 128,
   }
 
   const enum Layout {
-    /** The words before the cells: where the writer is and where the reader is, far enough from each other not to share a cache line. */
+    /** The words before the cells: the positions of writer and reader, far enough apart not to share a cache line. */
     WRITTEN = 0,
     READ = 16,
     BULK_READ = 17,
     FIRST_CELL = 16,
-    /** Positions are counted up to here. */
+    /** The highest position; counting starts again after it. */
     POSITIONS = 0x7fffffff,
   }
 
-  /** What a cell says of the value that follows. */
+  /** The types of values, as their cells have them. */
   const enum Type {
-    /** In the place of a type: the next record is at the beginning of the ring. */
+    /** In place of a type: the next record is at the beginning of the ring. */
     SKIP = -1,
-    /** In the place of a type: the next record does not go on with the one before, so that a header follows. */
+    /** In place of a type: the next record does not continue the one before, and a header follows. */
     BEGINS = -2,
     INTEGER = 0,
     DOUBLE = 1,
@@ -157,9 +154,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     BYTES = 13,
     DATE = 14,
     BIGINT = 15,
-    /** In the place of a view's type: the value is a buffer, without a view. */
+    /** In place of a view's type: the value is a buffer, without a view. */
     WHOLE = 15,
-    /** Added to a type: what follows is where it lies in the bulk. */
+    /** Added to a type: the value's position in the bulk follows. */
     IN_BULK = 1 << 16,
   }
 
@@ -240,12 +237,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const told: Keys[] = [];
   const noKeys = beginning(undefined, undefined);
   let beginnings = 0;
-  /** The strings that are kept: whatever the writer has in a place, the reader has as well. */
+  /** The strings that are kept: the reader has the same in each place as the writer. */
   const kept: string[] = new Array(Limit.PLACES).fill("");
   let keptNew = false;
   /** What a getter threw while a record was being written. */
   let thrown: { error: unknown } | undefined;
-  /** Arrays for the characters of short strings, by length: to make a new one for each string takes longer than to fill it. */
+  /** Arrays for the characters of short strings, by length: making a new one for each string takes longer than filling it. */
   const arrays = Array.from({ length: Limit.SHORT_STRING + 1 }, (_, length): number[] => new Array(length).fill(0));
   /** The values of a record that has none. */
   const none: unknown[] = [];
@@ -279,9 +276,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   let nextLabel = NaN;
   let nextCell = 0;
 
-  /** Where the next record begins that is to be taken, as a position. */
+  /** The position of the next record to be taken. */
   let position = words[Layout.READ]!;
-  /** How many values the record has that was taken last. */
+  /** How many values the last taken record has. */
   let count = 0;
 
   /** The getter of a property of the platform's objects, to be applied to one. */
@@ -444,7 +441,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       objects.push(value);
       if (isArray(value)) {
         const { length } = value;
-        // More keys than elements, or fewer, are cloned as they are.
+        // Arrays with holes or other keys are left to structured cloning.
         if (length > Limit.LONGEST_ARRAY || keysOf(value).length !== length) return false;
         words[header] = Type.ARRAY;
         words[header + 1] = length;
@@ -593,7 +590,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function withKey(keys: Keys, key: string): Keys | undefined {
     const known = keys.more.get(key);
     if (known !== undefined) return keys.latest = known;
-    // To assign to it would set the prototype.
+    // Assigning to `__proto__` would set the prototype.
     if (told.length === Limit.MOST_SHAPES || beginnings === Limit.MOST_BEGINNINGS || key === "__proto__") return undefined;
     beginnings++;
     const longer = beginning(keys, key);
@@ -715,7 +712,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     const all = newBytes(length);
     apply(set, all, [readWhere(type, length)]);
     if (view === Type.WHOLE) return all.buffer;
-    // Most are of this kind, and of all there is.
+    // Most are byte arrays over a whole buffer.
     if (view === 0 && words[at + 1] === length) return all;
     return new Views[view]!(all.buffer, words[at]!, words[at + 1]!);
   }
@@ -891,7 +888,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     // A separate function, as V8 compiles a loop quickly if it is the whole function.
     spin(time: number) {
       const end = clock() + time;
-      // It ends even if the clock stands still.
+      // The loop ends even if the clock stands still.
       for (let i = 1; i <= Limit.MOST_LOOKS; i++) {
         if (position !== load(words, Layout.WRITTEN)) return true;
         if (i % Limit.LOOKS_A_READING === 0 && clock() >= end) return false;

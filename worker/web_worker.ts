@@ -6,17 +6,17 @@ import type { StartThread } from "./protocol.ts";
  * The backend `worker`: each thread is a Web Worker.
  *
  * @param modules The addresses of the task modules.
- * @param permissions What the workers may do; undefined for what this thread may.
+ * @param permissions The permissions of the workers; undefined for those of this thread.
  */
 export function webWorkers(modules: readonly string[], permissions: Deno.PermissionOptions | undefined): StartThread {
-  // Not given as such, since the type knows nothing of 'deno' in a program whose 'lib' is the DOM's.
+  // Not passed as a literal, since the type has no 'deno' in a program whose 'lib' is the DOM's.
   const options = { type: "module" as const, ...(permissions === undefined ? {} : { deno: { permissions } }) };
   let url: string | undefined;
   const launch: Launcher = ({ lock, port, died }) => {
     url ??= workerUrl(modules, { connect: connectWebWorker, prefetched: permissions !== undefined });
     const worker = new Worker(url, { ...options, name: lock });
     worker.onerror = (event) => {
-      // Else the error would end the whole program.
+      // Otherwise the error would end the whole program.
       event.preventDefault();
       died({ reason: "could not be started", thrown: { raw: new Error(firstLine(event.message)) } });
     };
@@ -26,7 +26,7 @@ export function webWorkers(modules: readonly string[], permissions: Deno.Permiss
   return guardedThreads({ launch, killable: false });
 }
 
-/** In the worker: waits for what it is to be, which the parent has sent before anything of the caller's could listen for it. */
+/** In the worker: waits for its source, which the parent has sent before any code of the caller could listen for it. */
 function connectWebWorker(imports: Connection["imports"]): void {
   addEventListener("message", (event) => {
     const { data: { lock, source }, ports: [port] } = event as MessageEvent<{ lock: string; source: string }>;
@@ -35,7 +35,7 @@ function connectWebWorker(imports: Connection["imports"]): void {
   }, { once: true });
 }
 
-/** Deno's message goes on with colours and with the address of whatever imported the module, which is our worker's whole source. */
+/** Deno's message has colours, and goes on with the address of the module's importer, which is the whole source of our worker. */
 function firstLine(message: string): string {
   // deno-lint-ignore no-control-regex -- colours begin with one
   return message.split("\n")[0]!.replaceAll(/\x1b\[\d+m/g, "");
