@@ -57,7 +57,7 @@ export function encodeError(
       const name = typeof constructor?.name === "string" ? constructor.name : "";
       if (platform.some((classes) => (classes as Record<string, unknown> | undefined)?.[name] === constructor)) {
         message.builtin = name;
-        // A DOMException with more to it, such as a QuotaExceededError, goes as a DOMException, as the platform copies it.
+        // A subclass of DOMException, such as QuotaExceededError, is sent as a DOMException, as the platform copies it.
         if (Object.getPrototypeOf(prototype)?.constructor?.name !== "DOMException") break;
       }
       // An error whose class sets no name gets the name of the class, which would be lost with it.

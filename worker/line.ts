@@ -72,9 +72,9 @@ const BULK = 2 ** 20;
 const WORTH_WAKING = 0.05, FEWEST = 64, MOST = 256;
 
 /**
- * Where only one worker has jobs, and they are due in less than so many ms, the caller spins for as long before it waits: being woken takes
- * 5 to 80 µs. Less, and it is woken more often; more, and its thread does nothing else for longer. Where several workers have jobs, the
- * replies of the others would wait meanwhile.
+ * If only one worker has jobs, and they are due in less than this many ms, the caller spins for that long before it waits: being woken
+ * takes 5 to 80 µs. Less, and it is woken more often; more, and its thread does nothing else for longer. If several workers have jobs, it
+ * does not spin, as the replies of the others would wait.
  */
 const DUE_SOON = 0.05;
 
@@ -322,7 +322,7 @@ export class Line {
       // The reply that cannot be read has left its run there, but no value.
       runs.length = values.length;
     }
-    // Nobody knows which of these were written.
+    // There is no telling which of these were written.
     if (this.#replies.isAstray) return this.#giveUp();
     this.#answered(runs);
     this.#events.returned(runs, values);

@@ -1,13 +1,13 @@
 /**
- * What the platform has, as it is when the pool's module is loaded: a program may put another `navigator` in its place later, as what makes
- * a DOM for tests does.
+ * What we take from the platform when the pool's module is loaded: a program may replace `navigator` later, as libraries that emulate a DOM
+ * for tests do.
  *
  * @module
  */
 
 /**
- * How many cores there are. Who spins keeps one from those that compute. So a worker spins for its next job only while no more workers have
- * jobs than there are cores beside that of the caller.
+ * How many cores there are. A thread that spins takes one from those that compute. So a worker spins for its next job only while the
+ * workers with jobs are no more than the cores that the caller leaves.
  */
 export const CORES: number = navigator.hardwareConcurrency;
 
@@ -18,7 +18,7 @@ export interface LockManager {
 
 declare const process: { getBuiltinModule(name: string): unknown };
 
-/** If another has been put in its place already, it has no locks. */
+/** A replacement made before this module was loaded has no locks. */
 const platform = navigator as unknown as { locks?: LockManager | null };
 
 /**

@@ -183,7 +183,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
   }
 
-  /** Why a result cannot be sent: what the platform says could as well be about an argument. What a getter has thrown is left as it is. */
+  /** The error for a result that cannot be sent: the platform's could as well be about an argument. What a getter threw stays as it is. */
   function unsendable(refusal: unknown): unknown {
     if (!(refusal instanceof Refusal) || refusal.name !== "DataCloneError") return refusal;
     return new Refusal(`Cannot send what the task returned as it cannot be copied or moved: ${refusal.message}`, refusal.name);
@@ -193,7 +193,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return typeof value === "object" && value !== null && MOVE in value;
   }
 
-  /** What is moved with a result: of a task by source nobody has seen the list yet. */
+  /** What is moved with a result. Nothing has checked the list of a task sent as text yet. */
   function movedWith({ [MOVE]: transfer = [] }: Moved): Transferable[] {
     if (isArray(transfer)) return transfer;
     throw new TypeError(
@@ -201,7 +201,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     );
   }
 
-  /** Whatever was thrown, this does not throw: an error may be too deep, or lie about itself. */
+  /** Never throws, whatever was thrown: an error may be too deep, or lie about itself. */
   function encode(thrown: unknown): Thrown {
     try {
       return host.encode(thrown, (constructor) => classes.get(constructor));
@@ -606,7 +606,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
     #returnedObject(value: object | null): void {
       if (isMoved(value)) return this.#moved(value.value, movedWith(value));
-      // The task may fill it anew for the next item.
+      // The task may refill it for the next item.
       const copy = this.eager ? undefined : copyOf(value);
       if (copy === undefined) return this.#noteApart(value);
       this.#noteApart(copy.value, copy.buffer.byteLength >= WORTH_MOVING ? copy.buffer : undefined);
