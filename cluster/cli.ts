@@ -2,7 +2,8 @@
  * The command line: runs a host on a machine, runs a job to try a task, or shows the queue.
  *
  * ```sh
- * deno run --allow-net=10.0.0.1:6379 --allow-read --ignore-env --no-prompt jsr:@procpool/cluster/cli serve tasks.ts --redis redis://10.0.0.1:6379 --queue images
+ * deno run --allow-net=10.0.0.1:6379 --allow-read --ignore-env --no-prompt jsr:@procpool/cluster/cli \
+ *   serve tasks.ts --redis redis://10.0.0.1:6379 --queue images
  * ```
  *
  * @example From a program

@@ -3,7 +3,8 @@
  * them. It has packages of its own, which nothing else installs. Whoever can open it can do all that: it listens on this machine alone.
  *
  * ```sh
- * deno run --allow-net=127.0.0.1 --allow-read --ignore-env --no-prompt examples/cluster-dashboard/main.ts redis://127.0.0.1:6379 numbers 3000
+ * deno run --allow-net=127.0.0.1 --allow-read --ignore-env --no-prompt examples/cluster-dashboard/main.ts \
+ *   redis://127.0.0.1:6379 numbers 3000
  * ```
  *
  * @module

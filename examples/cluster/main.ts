@@ -5,7 +5,7 @@
  * It needs `redis-server` (`apt-get install redis-server`), which it starts and stops.
  *
  * ```sh
- * deno run --allow-run --allow-net=127.0.0.1 --allow-read --allow-write --ignore-env --no-prompt --config cluster/deno.json examples/cluster/main.ts
+ * deno run --allow-run --allow-net=127.0.0.1 -R -W --ignore-env --no-prompt --config cluster/deno.json examples/cluster/main.ts
  * ```
  *
  * @module
