@@ -34,10 +34,10 @@ export class Abort {
 
   abort(): void {
     this.#world.note(() => `abort ${this.name}`);
-    // The listener is called once, and is gone then.
+    // The listener is called once and removed.
     this.#listeners = 0;
     let thrown: ErrorEvent | undefined;
-    // What a listener throws goes past `abort()` to the platform.
+    // What a listener throws is not thrown by `abort()`: it goes to the platform.
     const take = (event: ErrorEvent): void => {
       event.preventDefault();
       thrown ??= event;

@@ -7,7 +7,7 @@ import type { SimulatedWorld } from "./simulated_world.ts";
 import { check, Violation } from "./violation.ts";
 import type { Work } from "./works.ts";
 
-/** The one task. Nobody calls it: what comes of it is up to the world. */
+/** The only task. Nobody calls it: the world decides its outcome. */
 export function double(x: number): number {
   return x * 2;
 }
@@ -15,19 +15,19 @@ export function double(x: number): number {
 /** What jobs and callbacks share with the rest of a schedule. */
 export interface Stage {
   world: SimulatedWorld;
-  /** Another source of chance, for what was thought of later: seeds that have none of it give the same schedules as before. */
+  /** Another source of chance, for features that were added later: seeds that do not use it give the same schedules as before. */
   chance: Random;
-  /** One more, of that kind. */
+  /** A third one, for the same reason. */
   whim: Random;
   pool: ProcessPool;
-  /** What the pool was told about jobs that do not say it themselves. */
+  /** The pool's defaults for jobs that do not set these options. */
   jobTimeout: number;
   retries: number;
-  /** Does one more thing of the kind that a program might do from within a callback. */
+  /** Does one more thing that a program might do within a callback. */
   meddle(): void;
-  /** Ends the schedule: for what is thrown where only the pool, or nobody, would hear of it. */
+  /** Ends the schedule with an error that would otherwise be thrown where only the pool, or nobody, sees it. */
   fail(error: unknown): void;
-  /** Whether an observer does it, which may be told of the end of a job before the job's future is. */
+  /** Whether an observer is acting, which may hear of the end of a job before the job's future does. */
   observing: boolean;
   /** How the pool was told to end. */
   end: { asked: boolean; cancelPending: boolean; terminated: boolean };
@@ -41,11 +41,11 @@ export class SimulatedJob {
   /** A job whose argument cannot be copied fails when it is sent. */
   readonly cloneable: boolean;
   future: Future<number> | undefined;
-  /** What the submission ended with instead of a future. */
+  /** The error that the submission ended with, instead of a future. */
   refusal: { error: unknown } | undefined;
   #stage: Stage;
   #job: Job<[number], number>;
-  /** Whether it is submitted as a call, as most jobs are. */
+  /** Whether it is submitted as a call, like most jobs. */
   #isCall: boolean;
   #cancelled: { reason: unknown; runs: number } | undefined;
   #calledOnDone = 0;
@@ -53,12 +53,12 @@ export class SimulatedJob {
   #done: DoneMode;
   #onDoneError: Error | undefined;
   #retryMode: RetryMode;
-  /** After which errors `retryIf` had it run again. */
+  /** The errors after which `retryIf` asked for another run. */
   #retried: unknown[] = [];
   #retryError: Error | undefined;
-  /** Whether a promise of its `onDone` has its permit. */
+  /** Whether a promise of its `onDone` holds its permit. */
   holds = false;
-  /** Since the invariants were checked last. */
+  /** Since the last check of the invariants. */
   justAdmitted = false;
 
   constructor(stage: Stage, abort: Abort | undefined) {
@@ -140,7 +140,7 @@ export class SimulatedJob {
     const cancelledBefore = this.#cancelled;
     if (wanted) this.#cancelled = { reason, runs: this.work.runs };
     const cancelled = future.cancel({ reason, force });
-    // Its answer may have been on the way, or the callbacks of another's may have cancelled it.
+    // Its answer may have been on the way, or a callback of another job may have cancelled it.
     const late = !cancelled && (this.#stage.observing || (before === "running" && future.done()));
     if (late && !future.cancelled()) this.#cancelled = cancelledBefore;
     check(cancelled === wanted || late, "cancel() tells the truth", () => `${this.name} was ${before}: ${cancelled}`);
@@ -187,7 +187,7 @@ export class SimulatedJob {
 
   // What is seen of it
 
-  /** Runs within the pool's own settling; what it returns holds the permit if nobody has taken that meanwhile. */
+  /** Runs while the pool settles it; what it returns holds the permit if nobody has taken that meanwhile. */
   #onDone(): unknown {
     const { world, pool } = this.#stage;
     const { gate } = internalsOf(pool);
@@ -216,7 +216,7 @@ export class SimulatedJob {
     check(!this.settled, "'retryIf' is not asked about what has settled", () => this.name);
     if (this.#retryMode === "meddles") {
       const { state, over } = work;
-      // What becomes of the job is still open, so it can be meddled with as well.
+      // The outcome of the job is still open, so it can still be changed.
       Object.assign(work, { state: "lost", over: false });
       this.#stage.meddle();
       if (this.settled) return world.random.chance(0.5);
@@ -308,7 +308,7 @@ export class SimulatedJob {
       check(work.runs === this.#cancelled.runs, "a job that was cancelled never runs any more", () => this.name);
     } else {
       check(end.cancelPending || end.terminated, "nobody but the caller cancels a job", () => this.name);
-      // Those that have left a worker are not settled while a retryIf is asked about one of them: to end the pool then takes effect.
+      // Jobs that have left a worker are not settled while `retryIf` is called for one of them: an end of the pool takes effect then.
       check(!work.isRunning && work.fate !== "terminated", "a pool that ends cancels only what has not started", () => this.name);
     }
   }
@@ -320,5 +320,5 @@ type DoneMode = typeof DONE_MODES[number];
 const RETRY_MODES = ["always", "sometimes", "never", "throws", "meddles"] as const;
 type RetryMode = "none" | typeof RETRY_MODES[number];
 
-/** How long work may take, in ms, where it is limited: about as long as simulated work does. Infinity lifts the limit of the pool. */
+/** Time limits for work, in ms: about as long as simulated work takes. Infinity lifts the limit of the pool. */
 export const LIMITS = [0, 1, 2, 3, 5, 10, 30, Infinity] as const;

@@ -12,12 +12,12 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { simulate } from "./schedule.ts";
 
-/** After so many schedules the event loop gets a turn, in which it ends the program if a rejection was left unhandled. */
+/** After this many schedules the event loop gets a turn, in which it ends the program if a rejection was left unhandled. */
 const SCHEDULES_PER_TURN = 1000;
 
-/** Runs so many seeds; false if one of them breaks an invariant. */
+/** Runs this many seeds; false if one of them breaks an invariant. */
 async function runMany(from: number, count: number): Promise<boolean> {
-  // Schedules are full of errors, and taking down their stacks takes a third of the time. A replay shows them.
+  // Schedules are full of errors, and capturing their stacks takes a third of the time. A replay shows stacks.
   Error.stackTraceLimit = 0;
   const begin = performance.now();
   for (let seed = from; seed < from + count; seed++) {

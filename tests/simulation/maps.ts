@@ -4,10 +4,10 @@ import { double, LIMITS, type Stage } from "./jobs.ts";
 import { check, Violation } from "./violation.ts";
 import type { Work } from "./works.ts";
 
-/** How outcomes are taken: one by one, as many as there are, or by calls of `next()` that overlap. */
+/** How outcomes are taken: one by one, all that are available, or by overlapping calls of `next()`. */
 const WAYS = ["loop", "loop", "chunks", "overlapping"] as const;
 
-/** So many calls of `next()` overlap at the most. */
+/** How many calls of `next()` overlap at most. */
 const MOST_CALLS = 4;
 
 /** One loop over a map, and what the schedule expects of it. */
@@ -29,13 +29,13 @@ export class SimulatedMap {
   #way: typeof WAYS[number];
   #sourceError: { error: Error; at: number } | undefined;
   #sourceClosed = false;
-  /** The item at which the input ends the map itself. */
+  /** The item at which the input itself ends the map. */
   #leavesAt: number;
   #isStream = false;
   #outcomes: AsyncIterableIterator<unknown> | undefined;
   /** How often its items had been started when it ended. */
   #runsAtEnd = 0;
-  /** Whether the loop was left, or an outcome was thrown: it may take a while until it has ended, its input being slow, or who reads. */
+  /** Whether the loop was left, or an outcome was thrown: with a slow input or reader it may take a while to end. */
   #isLeft = false;
   /** How the loop ended. */
   end: "done" | "broke" | { error: unknown } | undefined;
@@ -48,7 +48,7 @@ export class SimulatedMap {
     const limit = this.#timeout ?? stage.jobTimeout;
     const { retries } = stage;
     const isWanted = (): boolean => this.end === undefined && !this.#isLeft && this.abort?.aborted !== true;
-    // Results of chunks that are large enough lie in memory.
+    // Results of large enough chunks lie in shared memory.
     const isLong = stage.chance.chance(0.1);
     const size = isLong ? stage.chance.between(16, 60) : random.below(7);
     for (let id = 0; id < size; id++) {
@@ -83,7 +83,7 @@ export class SimulatedMap {
     });
   }
 
-  /** Mostly an iterator; else an array or a stream. */
+  /** Usually an iterator, otherwise an array or a stream. */
   #input(items: Iterable<unknown> | AsyncIterable<unknown>): Iterable<unknown> | AsyncIterable<unknown> {
     const { chance } = this.#stage;
     if (this.#sourceError === undefined && chance.chance(0.2)) {
@@ -127,7 +127,7 @@ export class SimulatedMap {
     this.#got.push(...Array.from(list));
   }
 
-  /** The loop may be ended while outcomes are waited for. */
+  /** The loop may end while outcomes are awaited. */
   async #takeOverlapping(outcomes: AsyncIterableIterator<unknown>): Promise<"done" | "broke"> {
     const { world, chance } = this.#stage;
     let failure: { error: unknown } | undefined;
@@ -180,7 +180,7 @@ export class SimulatedMap {
         if (this.#stage.world.random.chance(0.5)) await this.#stage.world.pause();
         this.#countRead(i);
         const left = i === this.#leavesAt ? this.#leave() : undefined;
-        // A stream is closed when it has given its item.
+        // A stream is closed once it has yielded its item.
         if (!this.#isStream) await left;
         if (i < this.#items.length) yield this.#items[i];
       }
@@ -200,7 +200,7 @@ export class SimulatedMap {
     }
   }
 
-  /** An input may do anything when it is read, and when it is closed. */
+  /** An input may do anything when it is read or closed. */
   #meddle(probability: number): void {
     if (this.#stage.chance.chance(probability)) this.#stage.meddle();
   }
@@ -211,7 +211,7 @@ export class SimulatedMap {
     if (this.#sourceError?.at === index) throw this.#sourceError.error;
     if (index === this.#items.length) return;
     this.#read++;
-    // The consumer has outcomes in its hand, or asked for, that this side has not counted yet.
+    // The consumer may hold, or have asked for, outcomes that this side has not counted yet.
     const inHand = { loop: 1, chunks: this.#buffer, overlapping: MOST_CALLS }[this.#way];
     check(this.#read - this.#got.length <= this.#buffer + inHand, "a map reads no more than 'buffer' items ahead", () => this.name);
   }
@@ -249,7 +249,7 @@ export class SimulatedMap {
   #isError(index: number, error: unknown): boolean {
     const { end } = this.#stage;
     const work = this.#works[index]!;
-    // Nothing comes in the place of an answer that has arrived.
+    // Nothing replaces an answer that has already arrived.
     if (work.state === "answered") return "error" in work.outcome! && work.outcome.error === error;
     if (work.isLoss(error)) {
       work.checkLastLoss(error);

@@ -2,7 +2,7 @@ import type { ObservedJob, PoolObserver, ProcessPool, WorkerChange } from "../..
 import type { Stage } from "./jobs.ts";
 import { check, Violation } from "./violation.ts";
 
-/** What of a job may be told next. `retried` follows a run, and another one it. */
+/** What may be reported of a job next. `retried` follows a run, and is followed by another. */
 const NEXT_OF_JOB: Record<string, readonly string[]> = {
   submitted: ["refused", "admitted"],
   admitted: ["sent", "settled"],
@@ -21,7 +21,7 @@ const NEXT_OF_WORKER: Record<WorkerChange, readonly WorkerChange[]> = {
   "failed to start": [],
 };
 
-/** Is told what happens in a pool, and does then what an observer may: anything that a program does. */
+/** Is told what happens in a pool, and then does anything that a program may do in an observer. */
 export class SimulatedObserver implements Required<PoolObserver> {
   #stage: Stage;
   #jobs = new Map<ObservedJob, string>();
@@ -106,7 +106,7 @@ export class SimulatedObserver implements Required<PoolObserver> {
     this.#stage.observing = before;
   }
 
-  /** To the pool it is an observer that throws, which is nothing special. */
+  /** To the pool this is just an observer that throws. */
   #check(condition: () => void): void {
     try {
       condition();

@@ -1,9 +1,9 @@
-/** A source of chance in a schedule: the same seed gives the same numbers for ever (the generator is mulberry32). */
+/** A source of chance in a schedule: the same seed always gives the same numbers (the generator is mulberry32). */
 export class Random {
   #state: number;
 
   constructor(seed: number) {
-    // Neighbouring seeds begin far apart.
+    // Makes neighbouring seeds start far apart.
     this.#state = Math.imul(seed, 0x9e3779b1) >>> 0;
   }
 

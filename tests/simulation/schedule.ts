@@ -13,25 +13,28 @@ import { check, Violation } from "./violation.ts";
 const MODULE = "file:///tasks.ts";
 const EXPORTS = [{ module: 0, name: "double", functionName: "double", text: Function.prototype.toString.call(double) }];
 
-/** So many steps no schedule of this size needs, not even one that looks every ms after a job in a worker that hangs, or for results while one hangs as it starts. */
+/**
+ * No schedule of this size needs more steps, not even one that looks every ms for a job in a hanging worker, or for results while a worker
+ * hangs as it starts.
+ */
 const MAX_STEPS = 600_000;
 
-/** So long a pool that ends waits for workers that it has stopped, in ms. */
+/** How long a pool that ends waits for the workers it has stopped, in ms. */
 const GONE_WITHIN = 1000;
 
-/** After so many ms a worker that holds more than it runs is held up. */
+/** After this many ms a worker that holds more than it runs counts as held up. */
 const A_WHILE = 3;
 
-/** So many turns of the microtask queue without any effect, and there will be none: longer than any chain of promises in the pool. */
+/** If this many turns of the microtask queue have no effect, no more will: longer than any chain of promises in the pool. */
 const QUIET_TURNS = 8;
 
-/** Seeds from here on are those of the other sources of chance. */
+/** The other sources of chance have seeds from here on. */
 const OTHER_SEEDS = 2 ** 30, MORE_SEEDS = 2 ** 31;
 
-/** After the microtasks. */
+/** Resolves after the microtasks. */
 declare const setImmediate: (callback: (value: unknown) => void) => unknown;
 
-/** One pool from its beginning to its end, everything that is done to it, and the invariants. */
+/** One pool from start to end, everything that is done to it, and the invariants. */
 export class Schedule implements Stage {
   readonly world: SimulatedWorld;
   readonly chance: Random;
@@ -51,7 +54,7 @@ export class Schedule implements Stage {
   #reported = new Map<unknown, number>();
   #steps = 0;
   #actions: number;
-  /** How much rather something is done to the pool than that the world goes on. */
+  /** How much likelier it is that something is done to the pool than that the world moves on. */
   #haste: number;
   #violation: Violation | undefined;
 
@@ -71,7 +74,7 @@ export class Schedule implements Stage {
       idleTimeout: random.pick([Infinity, 0, 5, 100]),
       initializer: random.chance(0.3) ? double : undefined,
       finalizer: random.chance(0.3) ? { module: MODULE, name: "double" } : undefined,
-      // What is exported is known to the pool from the beginning, or only when a worker has told it.
+      // The pool knows exported tasks either from the start or once a worker has announced them.
       modules: [onlyAnnounced ? MODULE : { url: MODULE, exports: { double } }],
       permissions: onlyAnnounced ? "none" : undefined,
       backend: onlyAnnounced ? "worker" : random.pick([undefined, "worker", "killable"] as const),
@@ -84,7 +87,7 @@ export class Schedule implements Stage {
         else if (this.world.random.chance(0.2)) this.meddle();
       },
     };
-    // None has a limit: some would wait for long, and be looked at every ms.
+    // No limit for any: some would wait for long, and be checked every ms.
     if (this.world.tiny) Object.assign(this.#options, { queueSize: random.between(1, 200), jobsPerWorker: 1, jobTimeout: undefined });
     this.jobTimeout = this.#options.jobTimeout ?? Infinity;
     this.retries = this.#options.retries ?? 0;
@@ -103,7 +106,7 @@ export class Schedule implements Stage {
   async run(): Promise<void> {
     await this.#someActions();
     await this.#toRest();
-    // Or else it is told to end while there is work that only its limit ends.
+    // Otherwise it is told to end while there is work that only its time limit ends.
     if (!this.world.hangs || this.world.random.chance(0.7)) {
       if (this.world.hangs) await this.#toRest({ timers: true });
       this.#checkAtRest();
@@ -129,7 +132,7 @@ export class Schedule implements Stage {
     }
   }
 
-  /** Lets the world go on until it does nothing more by itself. */
+  /** Lets the world move on until it does nothing more by itself. */
   async #toRest({ timers = false } = {}): Promise<void> {
     for (;;) {
       if (await this.#step(() => this.world.step({ hastyTimers: timers }))) continue;
@@ -140,14 +143,14 @@ export class Schedule implements Stage {
     }
   }
 
-  /** Lets some time pass while work goes on; true as soon as the world goes on as well. */
+  /** Lets some time pass while work goes on; returns true as soon as the world moves. */
   async #aWhile(): Promise<boolean> {
     const until = this.world.clock.now() + A_WHILE;
     while (await this.#step(() => this.world.fireSoonTimer(until))) if (this.world.canStep) return true;
     return false;
   }
 
-  /** When all that runs has run for a while. */
+  /** Waits until everything that runs has run for a while. */
   #checkBalance(): void {
     const slots = [...internalsOf(this.pool).slots];
     const uneven = slots.some(({ isFree }) => isFree) && slots.some(({ hasSurplus }) => hasSurplus);
@@ -168,7 +171,7 @@ export class Schedule implements Stage {
     return result;
   }
 
-  /** Waits until all that follows at once has happened. */
+  /** Waits until all immediate consequences have happened. */
   async #quiet(): Promise<void> {
     const { world } = this;
     const { gate, queue } = internalsOf(this.pool);
@@ -177,7 +180,7 @@ export class Schedule implements Stage {
       const { available, waiting } = gate;
       const { size } = queue;
       for (let i = 0; i < QUIET_TURNS; i++) await undefined;
-      // What is gathered is sent then at the latest.
+      // Whatever was gathered is sent by then.
       if (world.tiny && size > 0) await new Promise((resolve) => setImmediate(resolve));
       if (activity === world.activity && available === gate.available && waiting === gate.waiting && size === queue.size) return;
     }
@@ -193,12 +196,12 @@ export class Schedule implements Stage {
     else this.#warmUp();
   }
 
-  /** Where jobs are tiny there are many in a turn. */
+  /** With tiny jobs there are many in a turn. */
   #submitSome(): void {
     const { random } = this.world;
     this.#newJob().submit();
     if (!this.world.tiny) return;
-    // Where all of them wait, what the first have returned is taken meanwhile.
+    // If all of them wait, the results of the first are taken meanwhile.
     const tries = random.pick([0, 0.5]);
     for (let i = random.pick([0, 3, 30, 100, 200]); i > 0; i--) {
       if (random.chance(tries)) this.#newJob().trySubmit();
@@ -210,7 +213,7 @@ export class Schedule implements Stage {
     try {
       this.#meddle();
     } catch (error) {
-      // To the pool it is a callback that throws, which is nothing special.
+      // To the pool this is just a callback that throws.
       this.fail(error);
     }
   }
@@ -291,7 +294,7 @@ export class Schedule implements Stage {
         `shut down${cancelPending ? ", cancelling what is pending" : ""}${timeout === undefined ? "" : `, within ${timeout} ms`}`
       );
       end.cancelPending ||= cancelPending;
-      // It may come to that from now on.
+      // From now on that may happen.
       end.terminated ||= timeout !== undefined;
       world.mayEnd = end.terminated;
       through = pool.shutdown({ cancelPending, timeout });
@@ -325,7 +328,7 @@ export class Schedule implements Stage {
       if (job.holds) held++;
     }
 
-    // A worker that is full of tiny calls gets the next ones too.
+    // A worker full of tiny calls gets the next ones too.
     const isLeftToOne = [...slots].some((slot) => slot.appetite === 0);
     let inSlots = 0;
     let starting = 0;
@@ -342,7 +345,7 @@ export class Schedule implements Stage {
         check(ticket.slot === slot && !ticket.queued, "a job is in one place", () => `job ${ticket.id}`);
         if (ticket instanceof JobTicket) check(!ticket.future.done(), "no slot holds a settled job", () => `job ${ticket.id}`);
       }
-      // What a worker has died of waits for one that runs nothing, if one may come.
+      // A job that a worker has died of waits for an idle worker, if one may come.
       const isSafe = slot.isFree && (slot.load === 0 || isComplete);
       const mayTake = queue.first !== undefined && (queue.first.unread > 0 ? isSafe : slot.hasRoom);
       if (!mayTake || isLeftToOne) continue;
@@ -351,7 +354,7 @@ export class Schedule implements Stage {
     }
     if (queue.size > 0) {
       check(slots.size > 0 || pausing, "nothing waits when something could run", () => `${queue.size} queued, no worker`);
-      // One for each worker that is about to be there.
+      // One for each worker that is about to exist.
       const reserved = starting + (pausing ? maxWorkers - slots.size : 0);
       check(
         roomy === 0 || queue.size <= reserved,
@@ -373,7 +376,7 @@ export class Schedule implements Stage {
     }
   }
 
-  /** Every thread has done what it had to, and everybody outside too: whatever is open now hangs. */
+  /** Called when every thread, and everything outside, has done what it had to: anything still open now hangs. */
   #checkAtRest(): void {
     const hung = this.#jobs.find((job) => job.refusal === undefined && !job.settled);
     check(hung === undefined, "nothing hangs", () => hung!.name);
@@ -382,7 +385,7 @@ export class Schedule implements Stage {
     check(map === undefined, "nothing hangs", () => map!.name);
   }
 
-  /** As soon as the pool says that it is through. */
+  /** Called as soon as the pool says that it has ended. */
   #checkEnded(): void {
     const { workers, queued, running, waiting } = this.pool.stats();
     check(workers + queued + running + waiting === 0, "after shutdown nothing is left", () => `${workers} workers, ${queued} queued`);
@@ -419,7 +422,7 @@ function asViolation(error: unknown): Violation {
   return error instanceof Violation ? error : new Violation("nothing throws into the event loop", error, { cause: error });
 }
 
-/** Runs the schedule of a seed. The invariant that did not hold, if there is one. */
+/** Runs the schedule of a seed. Returns the broken invariant, if there is one. */
 export async function simulate(seed: number, trace?: (line: string) => void): Promise<Violation | undefined> {
   try {
     await new Schedule(seed, trace).run();

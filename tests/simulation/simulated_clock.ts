@@ -5,7 +5,7 @@ interface Timer {
   callback: () => void;
 }
 
-/** In ms. On the platform, too, time goes on when a timer without any delay is set again and again. */
+/** In ms. On the platform, too, time passes while a timer without delay is set again and again. */
 const SHORTEST_DELAY = 1;
 
 /** A clock that stands still until it is told to fire the timer that is due next. */
@@ -28,7 +28,7 @@ export class SimulatedClock implements Clock {
 
   after(delay: number, callback: () => void): () => void {
     const timer = { due: this.#now + Math.max(SHORTEST_DELAY, delay), callback };
-    // Behind those that are due at the same moment: they were set before it.
+    // After those that are due at the same moment and were set earlier.
     const index = this.#timers.findLastIndex(({ due }) => due <= timer.due);
     this.#timers.splice(index + 1, 0, timer);
     return () => {
@@ -39,12 +39,12 @@ export class SimulatedClock implements Clock {
 
   soon = (callback: () => void): void => queueMicrotask(callback);
 
-  /** Lets time pass without firing anything: a timer that comes due meanwhile is fired late. */
+  /** Lets time pass without firing anything: timers that come due meanwhile fire late. */
   creep(milliseconds: number): void {
     this.#now += milliseconds;
   }
 
-  /** Turns the clock to the next timer and fires it. */
+  /** Advances the clock to the next timer and fires it. */
   fire(): void {
     const { due, callback } = this.#timers.shift()!;
     this.#now = Math.max(this.#now, due);

@@ -28,28 +28,28 @@ export interface Malice {
   dies: number;
   /** What kills every thread that runs it. */
   deadly: number;
-  /** What a thread sent last is lost when it dies. */
+  /** The last messages of a thread are lost when it dies. */
   losesMessages: number;
-  /** It dies of a full heap when it dies. */
+  /** When it dies, it dies of a full heap. */
   fillsHeap: number;
   throws: number;
-  /** Work takes a while, or for ever. */
+  /** Work takes a while, or forever. */
   lingers: number;
   answersTwice: number;
-  /** A thread that was stopped goes on, and is never gone. */
+  /** A thread that was stopped continues and never ends. */
   unstoppable: number;
   finalizerThrows: number;
-  /** A supervisor dies, and all threads with it, at each step of the world; threads that are started later have another. */
+  /** At each step of the world, a supervisor dies and all its threads with it; threads that are started later have another one. */
   supervisorDies: number;
-  /** It never gets as far as that it is alive. */
+  /** The thread never becomes alive. */
   hangsAtStart: number;
-  /** Something that a job leaves behind, or the finalizer, keeps it busy for ever. */
+  /** Something that a job leaves behind, or the finalizer, keeps it busy forever. */
   keptBusy: number;
 }
 
 type OnTheWay = { type: "alive" } | { type: "message"; message: FromRuntime } | { type: "died"; death: Death } | { type: "gone" };
 
-/** For so long, in ms, a worker has not taken up what it was sent that is stopped for it. */
+/** A worker that has not taken up what it was sent for this long, in ms, is stopped for it. */
 const KEPT_BUSY_FOR = 2000;
 
 /** A job that the thread has claimed. */
@@ -57,7 +57,7 @@ interface RunWork {
   message: ToRuntime & { type: "run" };
   /** What it runs. */
   current: Work;
-  /** How many more steps that takes; Infinity if it does not end by itself. */
+  /** How many more steps it takes; Infinity if it does not end by itself. */
   left: number;
 }
 
@@ -73,27 +73,27 @@ interface ChunkWork {
   values: unknown[];
   thrown: [number, Thrown][];
   memory: NumberMemory | undefined;
-  /** The item behind the last of which a message has arrived. */
+  /** The item after the last one of which a message has arrived. */
   arrived: number;
 }
 
-/** Where a chunk's results go as long as they are numbers. */
+/** Memory for a chunk's results as long as they are numbers. */
 interface NumberMemory {
   numbers: Float64Array;
   bounds: Int32Array;
-  /** Whether the next one goes there: not behind what has not been sent. */
+  /** Whether the next result goes there: not after one that has not been sent. */
   open: boolean;
 }
 
 /**
- * A worker without a thread: it keeps to the protocol as `worker/runtime.ts` does, but takes one small step when the world tells it to. What it
- * sends is on the way until the world delivers it; the messages of one thread stay in order.
+ * A worker without a thread: it follows the protocol as `worker/runtime.ts` does, but takes one small step whenever the world tells it to.
+ * What it sends is on the way until the world delivers it; the messages of one thread stay in order.
  */
 export class SimulatedThread implements Thread {
   readonly name: string;
   #world: SimulatedWorld;
   #events: ThreadEvents;
-  /** `dead` has still to tell that it is gone. */
+  /** `dead` has yet to report that it is gone. */
   #state: "starting" | "alive" | "dead" | "gone" = "starting";
   #stopped = false;
   /** Whether the slot was told of the death. */
@@ -102,26 +102,26 @@ export class SimulatedThread implements Thread {
   #claims = new Int32Array(0);
   #capacity = 1;
   #places = 1;
-  /** How long jobs take, it says. */
+  /** How long jobs take, as it reports. */
   readonly pace: number;
   #inbox: ToRuntime[] = [];
   #outbox: OnTheWay[] = [];
   #running: (RunWork | ChunkWork)[] = [];
-  /** What it was ever sent. */
+  /** Everything it was ever sent. */
   #sent = new Set<Work>();
-  /** What was claimed here, by run, and has not been answered in full; its slot has to account for it when the thread ends. */
+  /** What was claimed here, by run, and not answered in full; the slot must account for it when the thread ends. */
   #held = new Map<number, RunWork | ChunkWork>();
-  /** Whether all that it sends goes by the port. */
+  /** Whether everything it sends goes by the port. */
   #byPort: boolean;
-  /** So many calls fit into what is shared. */
+  /** How many calls fit into shared memory. */
   #callRoom = Infinity;
-  /** Whether work that does not end holds up everything else. */
+  /** Whether endless work blocks everything else. */
   #busy: boolean;
-  /** Whether it takes nothing any more, and says nothing. */
+  /** Whether it no longer takes or sends anything. */
   #keptBusy: boolean;
-  /** When its slot last heard of it, or sent it something when it had nothing to do. */
+  /** When its slot last heard from it, or sent it something while it had nothing to do. */
   #silentSince = 0;
-  /** An answer that is sent once more, behind the next message. */
+  /** An answer that is sent again, after the next message. */
   #echo: FromRuntime | undefined;
 
   constructor(world: SimulatedWorld, events: ThreadEvents, name: string) {
@@ -155,7 +155,7 @@ export class SimulatedThread implements Thread {
 
   reuse(): void {}
 
-  /** What does not go by the port needs no message, unless it cannot be copied: that comes out by the port. */
+  /** What does not go by the port needs no message, unless it cannot be copied: the port finds that out. */
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean {
     const message: RunMessage = { type: "run", run, task: { key, name: "" }, id, attempt: 1, args };
     if (this.#byPort || this.isFull || !isCloneable(message)) return false;
@@ -169,22 +169,22 @@ export class SimulatedThread implements Thread {
     return this.#inbox.length >= this.#callRoom;
   }
 
-  /** All that it sent has arrived. */
+  /** Everything it sent has arrived. */
   drain(): void {
     this.#goOn();
-    // By the port, nothing arrives before its turn.
+    // By the port, nothing arrives out of turn.
     if (this.#byPort) return;
     while (this.#outbox[0]?.type === "message") this.deliver();
   }
 
-  /** The same of what jobs returned, up to anything else. */
+  /** The same for results of jobs, up to anything else. */
   takeReturned(): void {
     this.#goOn();
     const [next] = this.#outbox;
     if (!this.#byPort && next?.type === "message" && next.message.type === "returned") this.deliver();
   }
 
-  /** It does not wait for its slot. */
+  /** A simulated thread does not wait for its slot. */
   #goOn(): void {
     const { random } = this.#world;
     while (this.#state === "alive" && this.canStep && random.chance(0.3)) this.step();
@@ -194,13 +194,13 @@ export class SimulatedThread implements Thread {
     this.#world.activity++;
     if (abort?.reason instanceof JobTimeoutError) this.#checkTimeout(abort.reason);
     else if (abort === undefined) this.#checkIdle();
-    // Those that were let go of may have answered, and the thread has gone on then.
+    // Dropped jobs may have been answered, and the thread has moved on then.
     const jobs = [...this.#held.values()].filter((held) => !this.#isForgotten(held)).length;
     const mayLose = abort !== undefined && this.#world.isEnd(abort.reason) ? Infinity : this.#capacity;
     check(jobs <= mayLose, "a worker that is stopped takes no more jobs with it than it runs at a time", () => jobs);
     this.#stopped = true;
     this.#lose(abort !== undefined && this.#world.isEnd(abort.reason) ? "terminated" : "stopped");
-    // Should it live on, then what it ran ends some time, and answers when nobody listens any more.
+    // If it lives on, what it ran ends at some time, and answers when nobody listens any more.
     for (const work of this.#running) work.left = 0;
     this.#world.lastEnd = this.#world.clock.now();
     this.#world.note(() => `${this.name} is told to stop`);
@@ -223,7 +223,7 @@ export class SimulatedThread implements Thread {
     return this.#canTake() ? !this.#busy || !this.#running.some(isEndless) : !this.#running.every(isEndless);
   }
 
-  /** Whether nothing will ever be heard of it again. */
+  /** Whether nothing will ever be heard from it again. */
   get over(): boolean {
     return !this.hasSent && (this.#state === "gone" || (this.#unstoppable && !this.canStep && (this.#stopped || this.#mourned)));
   }
@@ -233,7 +233,7 @@ export class SimulatedThread implements Thread {
     return this.#state === "gone" && !this.hasSent;
   }
 
-  /** What it sent first arrives. */
+  /** The first message that it sent arrives. */
   deliver(): void {
     const sent = this.#outbox.shift()!;
     this.#silentSince = this.#world.clock.now();
@@ -257,7 +257,7 @@ export class SimulatedThread implements Thread {
     }
   }
 
-  /** What jobs returned one after the other may arrive together. */
+  /** Results of consecutive jobs may arrive together. */
   #deliverReturned({ run, value }: FromRuntime & { type: "returned" }): void {
     const runs = [run], values = [value];
     for (let [next] = this.#outbox; next?.type === "message" && next.message.type === "returned"; [next] = this.#outbox) {
@@ -271,7 +271,7 @@ export class SimulatedThread implements Thread {
     this.#events.returned(runs, values);
   }
 
-  /** It does something. */
+  /** Takes a step. */
   step(): void {
     const { random, malice } = this.#world;
     if (this.#state === "dead") return this.#begone();
@@ -288,17 +288,17 @@ export class SimulatedThread implements Thread {
     else if (this.#stopped) this.#begone();
   }
 
-  /** Whether there is something to begin with, and room for it. */
+  /** Whether there is something to begin, and room for it. */
   #canTake(): boolean {
     return this.#inbox.length > 0 && this.#running.length < this.#capacity;
   }
 
-  /** What all threads depend on has ended: a supervisor. */
+  /** Something that all threads depend on has ended: a supervisor. */
   perish(): void {
     if (this.#state === "starting" || this.#state === "alive") this.#die();
   }
 
-  /** Lets work end that has no limit and would not end by itself; false if there is none. */
+  /** Ends work that has no limit and would not end by itself; false if there is none. */
   release(): boolean {
     let released = false;
     for (const work of this.#running) {
@@ -309,7 +309,7 @@ export class SimulatedThread implements Thread {
     return released;
   }
 
-  /** Whether only time will end what it does. */
+  /** Whether only time will end what it is doing. */
   get hangs(): boolean {
     return this.#running.some(isEndless) || (this.#keptBusy && !this.#stopped);
   }
@@ -344,9 +344,9 @@ export class SimulatedThread implements Thread {
     this.#outbox.push({ type: "died", death: { reason: "died", memoryLimit, thrown } });
   }
 
-  // What its slot makes of it
+  // How the slot sees it
 
-  /** An answer arrives. The same may come twice, or when the slot does not listen any more. */
+  /** An answer arrives. The same answer may come twice, or when the slot no longer listens. */
   #answered(message: FromRuntime): void {
     if (!("run" in message)) return;
     const held = this.#held.get(message.run);
@@ -369,7 +369,7 @@ export class SimulatedThread implements Thread {
     this.#held.clear();
   }
 
-  /** What was started and has not been answered. */
+  /** What was started and not answered. */
   *#open(): Generator<Work> {
     for (const held of this.#held.values()) {
       if ("next" in held) yield* this.#openItems(held);
@@ -409,9 +409,9 @@ export class SimulatedThread implements Thread {
     check(!waits || mayBe, "a worker that has jobs is stopped only to end one of them, or when it does not take them up", () => this.name);
   }
 
-  /** It is stopped to end something that has run for too long. */
+  /** It is stopped to end work that has run for too long. */
   #checkTimeout(error: JobTimeoutError): void {
-    // Which item of a chunk runs is not known any more when its map has ended.
+    // Which item of a chunk runs is no longer known once its map has ended.
     if ([...this.#held.values()].some((held) => "next" in held && this.#isForgotten(held))) return;
     const now = this.#world.clock.now();
     const overrun = [...this.#open()].filter((work) => work.hasOverrun(now) && work.jobId === error.jobId);
@@ -476,7 +476,7 @@ export class SimulatedThread implements Thread {
 
   #runChunk(message: ToRuntime & { type: "chunk" }): void {
     const { from } = message;
-    // Results that a lost message should have told of are lost as well, though they lie in memory.
+    // Results that a lost message should have announced are lost as well, though they lie in memory.
     const numbers = this.#world.malice.losesMessages > 0 ? undefined : message.numbers;
     const memory = numbers && { numbers: new Float64Array(numbers, NUMBERS), bounds: new Int32Array(numbers, 0, 2), open: true };
     const work = { message, current: undefined, left: 0, last: undefined, next: from, from, values: [], thrown: [], memory, arrived: from };
@@ -492,7 +492,7 @@ export class SimulatedThread implements Thread {
     return work;
   }
 
-  /** What comes of work that is through. Nobody listens to a thread that was stopped: it may be run elsewhere meanwhile. */
+  /** The outcome of finished work. Nobody listens to a thread that was stopped: the work may be running elsewhere meanwhile. */
   #finish(work: Work): WorkOutcome {
     if (this.#stopped) return { value: -1 };
     const outcome = this.#world.outcomeOf(work);
@@ -522,7 +522,7 @@ export class SimulatedThread implements Thread {
     Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
     if (i === from + items.length || Atomics.compareExchange(this.#claims, claim + 1, i, i + 1) !== i) return this.#endChunk(work);
     work.next++;
-    // From now on its slot can tell that the item before was finished, although what came of it may be lost.
+    // From now on its slot can tell that the item before was finished, although its outcome may be lost.
     if (work.last !== undefined) work.last.over = true;
     work.last = undefined;
     if (skip.includes(i)) return this.#note(work, undefined);
@@ -530,7 +530,7 @@ export class SimulatedThread implements Thread {
     work.left = this.#world.duration();
     const { limit, retries } = work.current;
     check(work.message.eager || (limit === Infinity && retries === 0), "results that may be lost with a later item are not held back");
-    // What was held back does not wait for an item that waits itself.
+    // What was held back must not wait for an item that itself waits.
     if (work.values.length > 0 && this.#world.random.chance(0.3)) this.#flush(work, false);
   }
 
@@ -544,7 +544,7 @@ export class SimulatedThread implements Thread {
     else if (eager ? work.memory?.open !== true : this.#world.random.chance(0.3)) this.#flush(work, false);
   }
 
-  /** What is in memory has arrived when all before it has. */
+  /** What is in memory has arrived once everything before it has. */
   #arriveInMemory(work: ChunkWork): void {
     const { memory, arrived } = work;
     if (memory === undefined || memory.bounds[0]! > arrived) return;
@@ -552,7 +552,7 @@ export class SimulatedThread implements Thread {
     work.arrived = Math.max(arrived, memory.bounds[1]!);
   }
 
-  /** Keeps what came of an item, or puts it into memory. */
+  /** Keeps the outcome of an item, or puts it into memory. */
   #note(work: ChunkWork, value: unknown): void {
     const { memory, next } = work;
     if (memory?.open === true && typeof value === "number") {
@@ -585,7 +585,7 @@ export class SimulatedThread implements Thread {
     work.thrown = [];
     this.#send({ type: "items", run: work.message.run, from, values, thrown, last, elapsed });
     if (memory === undefined || memory.open || last) return;
-    // It has all been sent: what comes next may go there again.
+    // Everything was sent: later results may go there again.
     memory.open = true;
     Atomics.store(memory.bounds, 0, work.from);
     Atomics.store(memory.bounds, 1, work.from);
@@ -605,7 +605,7 @@ function failure(message: string): Thrown {
   return { raw: new Error(message) };
 }
 
-/** A symbol stands for all that cannot be copied. */
+/** A symbol stands for everything that cannot be copied. */
 function refuseUncloneable(message: ToRuntime): void {
   if (!isCloneable(message)) throw new DOMException("A symbol could not be cloned", "DataCloneError");
 }

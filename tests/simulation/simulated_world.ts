@@ -9,31 +9,31 @@ import { Work, type WorkOptions, type WorkOutcome } from "./works.ts";
 export const TERMINATED = "enough";
 
 /**
- * All that is around a pool: threads, time, and what waits for something outside. Nothing happens in it but by a step, and the generator chooses
- * which step is next.
+ * Everything around a pool: threads, time, and what waits for something outside. It changes only in steps, and the generator chooses the
+ * next step.
  */
 export class SimulatedWorld implements Environment {
   readonly random: Random;
   readonly clock = new SimulatedClock();
   readonly malice: Malice;
-  /** What the threads say that their module exports. */
+  /** The exports that threads report of their module. */
   readonly exports: ExportMessage[];
-  /** Goes up whenever anything happens, so that one can tell when nothing does any more. */
+  /** Increases whenever anything happens, to detect that nothing does any more. */
   activity = 0;
   /** All job arguments and items, by number. */
   readonly works: Work[] = [];
   #threads: SimulatedThread[] = [];
-  /** The threads of which the pool has not heard that they are gone. */
+  /** The threads that the pool does not know to be gone. */
   readonly notGone = new Set<SimulatedThread>();
-  /** Whether the pool may have been told to stop its threads with all that they hold. */
+  /** Whether the pool may have been told to stop its threads with everything they hold. */
   mayEnd = false;
-  /** When the pool ended a thread or heard of a death, most lately. */
+  /** When the pool last ended a thread or heard of a death. */
   lastEnd = 0;
-  /** Promises that something outside of the pool is to settle. */
+  /** Promises for something outside of the pool to settle. */
   #pauses: (() => void)[] = [];
   #trace: ((line: string) => void) | undefined;
 
-  /** Whether jobs are calls that take next to no time, of which there are many. */
+  /** Whether jobs are calls that take almost no time, and come in large numbers. */
   readonly tiny: boolean;
 
   constructor(seed: number, { exports, trace }: { exports: ExportMessage[]; trace?: ((line: string) => void) | undefined }) {
@@ -41,10 +41,10 @@ export class SimulatedWorld implements Environment {
     this.tiny = seed % 4 === 0;
     this.exports = exports;
     this.#trace = trace;
-    // A peaceful world comes as far as the end of long stories; a malicious one begins many.
+    // A peaceful world reaches the end of long stories; a malicious one begins many.
     const peaceful = random.chance(0.2);
     const rate = (...rates: number[]): number => peaceful || random.chance(0.4) ? 0 : random.pick(rates);
-    // Where workers start without trouble, jobs get further.
+    // If workers start without trouble, jobs get further.
     const troubled = random.chance(0.5);
     const startRate = (...rates: number[]): number => troubled ? rate(...rates) : 0;
     this.malice = {
@@ -63,7 +63,7 @@ export class SimulatedWorld implements Environment {
       finalizerThrows: rate(0.3),
       supervisorDies: rate(0.01, 0.05),
       hangsAtStart: startRate(0.02, 0.1),
-      // Each time doubles the time until the next is noticed.
+      // Each of these makes it take twice as long to notice the next.
       keptBusy: rate(0.02, 0.1) / (this.tiny ? 20 : 1),
     };
   }
@@ -91,7 +91,7 @@ export class SimulatedWorld implements Environment {
     return thread;
   };
 
-  /** Loads what starts threads, which takes its time. */
+  /** Loads the code that starts threads, which takes time. */
   load: () => Promise<StartThread> = async () => {
     await this.pause();
     if (this.random.chance(this.malice.startThrows)) {
@@ -101,7 +101,7 @@ export class SimulatedWorld implements Environment {
     return this.start;
   };
 
-  /** Whether this is why a pool is terminated, be it for its `shutdown` took too long. */
+  /** Whether this is the reason for which a pool was terminated, also when its `shutdown` took too long. */
   isEnd(reason: unknown): boolean {
     return reason === TERMINATED || (reason instanceof DOMException && reason.name === "TimeoutError");
   }
@@ -111,15 +111,15 @@ export class SimulatedWorld implements Environment {
     return new Promise((resolve) => this.#pauses.push(resolve));
   }
 
-  /** So many jobs are sent ahead at the most to a thread that says how fast it is: two milliseconds' worth. */
+  /** How many jobs at most are sent ahead to a thread that reports its speed: two milliseconds' worth. */
   mostAhead(worker: number): number {
     const { pace } = this.#threads.find(({ name }) => name === `worker ${worker}`) ?? { pace: Infinity };
     return Math.max(0, Math.min(1023, Math.floor(2 / pace) - 1));
   }
 
-  // What threads tell of
+  // What threads report
 
-  /** How many more steps than one a piece of work takes: Infinity for one that ends when its thread does. */
+  /** How many steps beyond the first a piece of work takes: Infinity if it ends only with its thread. */
   duration(): number {
     const { random, malice } = this;
     return random.chance(malice.lingers) ? random.pick([1, 3, Infinity]) : 0;
@@ -132,12 +132,12 @@ export class SimulatedWorld implements Environment {
 
   // Steps
 
-  /** Whether anything but a timer is about to happen. */
+  /** Whether anything other than a timer is about to happen. */
   get canStep(): boolean {
     return this.#pauses.length > 0 || this.#threads.some((thread) => thread.hasSent || thread.canStep);
   }
 
-  /** Takes one step, if there is one. Time passes only when nothing else happens, but for `hasty` timers. */
+  /** Takes one step, if there is one. Time passes only when nothing else happens, except for `hasty` timers. */
   step({ hastyTimers }: { hastyTimers: boolean }): boolean {
     const { random } = this;
     if (hastyTimers && this.clock.timers > 0 && random.chance(0.05)) return this.fireTimer();
@@ -174,7 +174,7 @@ export class SimulatedWorld implements Environment {
     return this.clock.nextDue <= until && this.fireTimer();
   }
 
-  /** Lets work end that nothing else would ever end; false if there is none. */
+  /** Ends work that nothing else would ever end; false if there is none. */
   release(): boolean {
     let released = false;
     for (const thread of this.#threads) released = thread.release() || released;

@@ -2,32 +2,32 @@ import { JobTimeoutError, MemoryLimitError, WorkerDiedError } from "../../mod.ts
 import { MOST_UNREAD } from "../../pool/ticket.ts";
 import { check } from "./violation.ts";
 
-/** What comes of one run in a worker. */
+/** The outcome of one run in a worker. */
 export type WorkOutcome = { value: number } | { error: Error };
 
-/** How a worker ended that took runs with it: by itself, with its heap full, stopped to end one of its jobs, or with the pool. */
+/** How a worker ended with the runs it held: by itself, with a full heap, stopped to end one of its jobs, or with the pool. */
 export type Fate = "died" | "full" | "stopped" | "terminated";
 
-/** How much heap the workers say that they had, in MB. */
+/** The heap sizes that workers report, in MB. */
 export const HEAP = 64;
 
-/** What the caller has said about a piece of work. */
+/** What the caller has set for a piece of work. */
 export interface WorkOptions {
   /** What errors call it: a text for a job, a number for an item of a map. */
   id: string | number;
   /** How long it may run, in ms. */
   limit: number;
-  /** How often it may be run again. */
+  /** How many more times it may run. */
   retries: number;
   /** Whether it ends each worker that runs it. */
   deadly: boolean;
-  /** Whether anybody waits for it still. */
+  /** Whether anybody still waits for it. */
   isWanted: () => boolean;
 }
 
-/** A job's argument or an item of a map: what is really done to it in workers, and what may be. */
+/** A job's argument or an item of a map: what was actually done to it in workers, and what may be. */
 export class Work {
-  /** What tasks are given. */
+  /** The value that tasks are given. */
   readonly number: number;
   readonly id: string | number;
   /** What the pool calls it. */
@@ -36,17 +36,17 @@ export class Work {
   readonly retries: number;
   readonly deadly: boolean;
   readonly isWanted: () => boolean;
-  /** `finished` when its answer is on the way, `answered` when that has arrived at a slot which had not stopped its thread. */
+  /** `finished` when its answer is on the way, `answered` when that has arrived at a slot that had not stopped its thread. */
   state: "new" | "running" | "finished" | "answered" | "lost" = "new";
   /** How often a worker has started it. */
   runs = 0;
-  /** How many workers have died, their heaps full, that were sent it. */
+  /** How many workers it was sent to have died with a full heap. */
   unread = 0;
-  /** What came of the last run that finished. */
+  /** The outcome of the last run that finished. */
   outcome: WorkOutcome | undefined;
-  /** That of the last run that was lost. */
+  /** The outcome of the last run that was lost. */
   fate: Fate | undefined;
-  /** Whether no loss is a reason any more to run it again. */
+  /** Whether a loss no longer makes it run again. */
   over = false;
   #startedAt = 0;
   #lostAt = 0;
@@ -69,7 +69,7 @@ export class Work {
     return this.state === "running" || this.state === "finished";
   }
 
-  /** Whether it may come to another run. */
+  /** Whether it may still get another run. */
   get mayRun(): boolean {
     return this.state === "new" || (this.state === "lost" && !this.over && this.runs <= this.retries);
   }
@@ -108,20 +108,20 @@ export class Work {
     this.over = !again;
   }
 
-  // What is said about it
+  // What is reported about it
 
-  /** Whether it may run for no longer. That an item is through is not known before the next is claimed. */
+  /** Whether its time is up. That an item is finished is not known before the next is claimed. */
   hasOverrun(now: number): boolean {
     const runs = this.state === "running" || (this.state === "finished" && !this.isJob && !this.over);
     return runs && now - this.#startedAt >= this.limit;
   }
 
-  /** When it will have run for as long as it may. */
+  /** When its time will be up. */
   get due(): number {
     return this.#startedAt + this.limit;
   }
 
-  /** Whether the error tells how its last run was lost. */
+  /** Whether the error says how its last run was lost. */
   isLoss(error: unknown): boolean {
     if (this.#isUnread(error)) return true;
     if (this.state !== "lost") return false;
@@ -133,18 +133,18 @@ export class Work {
     return error instanceof WorkerDiedError && (this.fate === "died" || this.fate === "stopped") && this.#isMine(error);
   }
 
-  /** Whether the error says that workers die of it before they start it, and enough have. */
+  /** Whether the error says that workers die of it before they start it, and enough of them have. */
   #isUnread(error: unknown): boolean {
     if (!(error instanceof MemoryLimitError) || !error.message.startsWith("Cannot start job")) return false;
     return !this.isRunning && this.state !== "answered" && this.unread >= MOST_UNREAD && error.limit === HEAP && this.#isMine(error);
   }
 
-  /** A chunk counts how often it was started itself, and not each of its items. */
+  /** A chunk counts how often it was started itself, not each of its items. */
   #isMine({ jobId, attempts }: JobTimeoutError | MemoryLimitError | WorkerDiedError): boolean {
     return jobId === this.jobId && (this.isJob ? attempts === this.runs : attempts >= this.runs);
   }
 
-  /** Checks the error of a loss that is the end of it: it had all the runs that it may have, and the error tells of each. */
+  /** Checks the error of a final loss: all permitted runs were made, and the error describes each. */
   checkLastLoss(error: unknown): void {
     const isTimeout = error instanceof JobTimeoutError;
     const isUnread = this.#isUnread(error);
