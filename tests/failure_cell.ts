@@ -1,5 +1,5 @@
 /**
- * Tries a cell of the failure matrix. As a program it tries one that would harm whoever tries it, and prints what it saw.
+ * Tries a cell of the failure matrix. Run as a program, it tries a cell that would harm the process, and prints what it saw.
  *
  * @module
  */
@@ -8,18 +8,21 @@ import { type Future, Job, JobTimeoutError, MemoryLimitError, PoolBrokenError, P
 import { type Cell, cells, type Deed, DEEDS, harmsProgram, type Kind, KINDS, type Outcome, type Stage } from "./failure_matrix.ts";
 import { moduleOf, within } from "./fixtures.ts";
 
-/** How long a job may run that is expected to run for too long, in ms. */
+/** The time limit of a job that is expected to exceed it, in ms. */
 const JOB_TIMEOUT = 200;
 
-/** How long a worker may take to be ready and to close that does not, in ms: longer than it takes to come to its deed, also on a busy machine. */
+/**
+ * The time limit for starting and for closing of a worker that is expected to exceed it, in ms: long enough to reach its deed on a busy
+ * machine.
+ */
 function startTimeout(kind: Kind, stage: Stage): number {
   return stage === "finalizer" || kind === "killable with permissions" ? 3000 : 1000;
 }
 
-/** How long any other is, in ms. */
+/** The time limit of any other job, start or close, in ms. */
 const ENDS_WITHIN = 30_000;
 
-/** The source of a module that does the deed at this stage, once it has said so on a channel of this name. */
+/** The source of a module that does the deed at this stage, after announcing it on a channel of this name. */
 function sourceOf(deed: Deed, stage: Stage, channel: string): string {
   const { source, synchronous, returning = source } = deed;
   const does = (when: Stage, what: string | undefined) => when === stage ? `begin(); ${what}` : "";
@@ -41,7 +44,9 @@ function sourceOf(deed: Deed, stage: Stage, channel: string): string {
   `;
 }
 
-/** Does the deed at its stage in a new pool, then gives the pool another job and shuts it down; what came of it, in the words of the matrix. */
+/**
+ * Does the deed at its stage in a new pool, gives the pool another job and shuts it down. Returns the outcome in the words of the matrix.
+ */
 export async function tryCell({ kind, stage, deed, expected }: Cell): Promise<Outcome | string> {
   const channel = new BroadcastChannel(crypto.randomUUID());
   const begun = new Promise((resolve) => channel.onmessage = resolve);
@@ -63,7 +68,7 @@ export async function tryCell({ kind, stage, deed, expected }: Cell): Promise<Ou
   let culprit: Future<unknown> | undefined;
   if (stage === "running" || stage === "replying") culprit = await pool.submit({ module, name: stage });
   if (culprit !== undefined && expected.startsWith("reported")) {
-    // It replies, and its worker is stuck then; a job that comes at once may be taken from the port just before.
+    // It replies, and only then hangs its worker, which may have taken a job that comes at once from its port just before.
     await within(culprit.exception());
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
@@ -73,7 +78,7 @@ export async function tryCell({ kind, stage, deed, expected }: Cell): Promise<Ou
   }
   const good = await pool.submit({ module, name: "good" }, 1);
   if (stage === "finalizer") await within(good.exception());
-  // How long a worker takes to start is not part of what is waited for.
+  // The time that a worker takes to start does not count.
   if (stage === "loading" || stage === "initializer") await within(begun);
 
   await within(pool.shutdown({ timeout: ENDS_WITHIN }));
@@ -86,7 +91,7 @@ export async function tryCell({ kind, stage, deed, expected }: Cell): Promise<Ou
   ];
   const seen = outcomes.filter((outcome) => outcome !== undefined && outcome !== "no harm");
   const outcome = new Set(seen).size === 0 ? "no harm" : [...new Set(seen)].join(" and ");
-  // A promise that never settles, on this thread, is held by nobody.
+  // Nothing on this thread keeps the program alive for a promise that never settles.
   return kind !== "inline" && await within(burns(pool, expected)) ? `${outcome}, burns a core` : outcome;
 }
 
@@ -106,7 +111,7 @@ async function describeGood(good: Future<unknown>): Promise<Outcome | string | u
 }
 
 function describeReports(stage: Stage, reported: unknown[]): Outcome | string | undefined {
-  // A pool that breaks tells its jobs.
+  // A pool that breaks lets its jobs know.
   if (stage === "loading" || stage === "initializer") return undefined;
   if (reported.length !== 1) return `${reported.length} reports`;
   return stage === "finalizer" ? inTime("reported", reported[0]) : "reported, replaced";
@@ -117,8 +122,8 @@ function inTime(outcome: string, error: unknown): string {
 }
 
 /**
- * Whether what is left of the pool uses a core while this thread only waits; else it resolves when nothing is left. Where nothing is to be left,
- * other cells may be tried in this process meanwhile, which use the processors as well.
+ * Resolves with whether the rest of the pool uses a core while this thread only waits; if nothing should be left, once nothing is. In that
+ * case other cells may be running in this process, which use the processors as well.
  */
 async function burns(pool: ProcessPool, expected: Outcome): Promise<boolean> {
   const enough = expected.endsWith("burns a core") ? 300 : ENDS_WITHIN;
@@ -130,7 +135,7 @@ async function burns(pool: ProcessPool, expected: Outcome): Promise<boolean> {
   return false;
 }
 
-/** How long the program has used processors so far, in ms. */
+/** How much processor time the program has used so far, in ms. */
 function processorTime(): number {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
@@ -142,8 +147,8 @@ if (import.meta.main) {
   const [kind, stage, deed] = Deno.args;
   const all = cells(kind as Kind);
   if (deed === undefined) {
-    // Several at a time, each deed once for each outcome, and heaps filled once, so that it does not take as long as the matrix; that has seen to
-    // what comes of each.
+    // Several at a time, each deed once for each outcome, and full heaps only once, so that it takes less time than the matrix, which has
+    // already checked the outcome of each.
     const harmless = all.filter((cell) => !harmsProgram(cell))
       .filter(({ deed, stage }) => deed !== "fills the heap" || stage === "running");
     const some = Map.groupBy(harmless, ({ deed, expected }) => `${deed}: ${expected}`).values().map(([cell]) => cell!);
@@ -155,7 +160,7 @@ if (import.meta.main) {
     const cell = all.find((cell) => cell.stage === stage && cell.deed === deed)!;
     console.log("tries");
     console.log(await tryCell(cell));
-    // Nothing else would end it.
+    // Nothing else would end the process.
     if (cell.expected.endsWith("burns a core")) Deno.exit(0);
   }
 }

@@ -7,7 +7,7 @@
 
 import type { ProcessPoolOptions } from "@procpool/process-pool";
 
-/** The kinds of pools, and what makes a pool one of them. The modules of the matrix are `data:` URLs, for which workers need no permission. */
+/** The kinds of pools, and the options that make them. The modules of the matrix are `data:` URLs, for which workers need no permission. */
 export const KINDS = {
   "worker": { backend: "worker" },
   "killable": { backend: "killable" },
@@ -21,16 +21,16 @@ export type Kind = keyof typeof KINDS;
 export const STAGES = ["loading", "initializer", "running", "replying", "idle", "finalizer"] as const;
 export type Stage = typeof STAGES[number];
 
-/** What is done, as the source of statements where `await` is allowed. */
+/** The deed as the source of statements, where `await` is allowed. */
 export interface Deed {
   source: string;
-  /** Where there can be no `await`, while a result is copied. Undefined if it cannot be done there. */
+  /** The same where `await` is not possible, while a result is copied. Undefined if it cannot be done there. */
   synchronous?: string | undefined;
-  /** Where something can be returned: the statement that does it. */
+  /** The statement that does it by returning something, where that is possible. */
   returning?: string;
 }
 
-/** A deed that is the same everywhere. */
+/** A deed that is written the same everywhere. */
 function anywhere(source: string): Deed {
   return { source, synchronous: source };
 }
@@ -61,10 +61,10 @@ export const DEEDS = {
 
 export type DeedName = keyof typeof DEEDS;
 
-/** What comes of it. The job, the pool and the program do what {@linkcode MEANINGS} says. */
+/** The outcome of a deed. {@linkcode MEANINGS} says what job, pool and program do. */
 export type Outcome = keyof typeof MEANINGS;
 
-/** What each outcome means, as documentation. In all of them the next job is done, unless the words say otherwise. */
+/** What each outcome means, as documentation. After all of them the next job runs, unless the text says otherwise. */
 export const MEANINGS = {
   "no harm": "the job, if there is one, returns the right result",
   "its error": "the job fails with what was thrown; its worker lives on",
@@ -172,14 +172,14 @@ export interface Cell {
   expected: Outcome;
 }
 
-/** The cells that there are to try with one kind of pools. */
+/** The cells to try with one kind of pool. */
 export function cells(kind: Kind): Cell[] {
   return Object.entries(MATRIX[kind])
     .flatMap(([deed, outcomes]) => STAGES.map((stage, i): Cell => ({ kind, stage, deed: deed as DeedName, expected: outcomes[i]! })))
     .filter(({ expected }) => expected !== "-");
 }
 
-/** Whether a cell would harm the program that tries it. */
+/** Whether a cell would harm the program that runs it. */
 export function harmsProgram({ expected }: Cell): boolean {
   return /burns|aborts|program/.test(expected);
 }

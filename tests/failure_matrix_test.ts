@@ -7,16 +7,16 @@ import { matrixTables, section } from "../tools/reliability_table.ts";
 
 // The whole matrix, from its table. (To try a single cell: deno run tests/failure_cell.ts worker loading throws)
 
-/** How many pools of this process are tried at a time: most of what they do is to wait, for timeouts and for workers to start. */
+/** How many pools are tried at a time in this process: they mostly wait, for timeouts and for workers to start. */
 const POOLS = 6;
 
-/** How many processes are tried at a time: more, and those that burn a core take the processor away from each other. */
+/** How many processes run at a time: with more, those that burn a core would take the processors from each other. */
 const PROCESSES = 3;
 
 for (const kind of Object.keys(KINDS) as Kind[]) {
   Deno.test(`Matrix (${kind})`, async (test) => {
     const [pools, processes] = [new Semaphore(POOLS), new Semaphore(PROCESSES)];
-    // What is left behind is found at the end of the test: steps that run at the same time cannot be told apart.
+    // What is left behind is detected at the end of the whole test: steps that run at the same time cannot be told apart.
     const atTheSameTime = { sanitizeExit: false, sanitizeOps: false, sanitizeResources: false };
     async function step(name: string, fn: () => Promise<void>): Promise<void> {
       using _permit = await pools.acquire();
@@ -53,7 +53,7 @@ Deno.test("docs/reliability.md shows the matrix as it is tested (needs --allow-r
   assertEquals(section(text), matrixTables());
 });
 
-/** What a program does that tries a cell, in the words of the matrix. */
+/** How a program ends that tries a cell, in the words of the matrix. */
 async function tryInChild({ kind, stage, deed, expected }: Cell): Promise<string> {
   const { code, signal, lines, errors } = await runCell([kind, stage, deed], { hangs: expected === "program hangs" });
   const [first, seen] = lines;
@@ -64,7 +64,7 @@ async function tryInChild({ kind, stage, deed, expected }: Cell): Promise<string
   return signal === "SIGKILL" ? "program hangs" : "program exits";
 }
 
-/** How long a program is watched that is expected to hang, in ms, from its first word on. That it does can only be told by waiting for it. */
+/** How long a program that is expected to hang is watched, in ms, from its first output on. That it hangs can only be seen by waiting. */
 const HANGS_FOR = 1000;
 
 /** Runs `failure_cell.ts` in a process of its own, which is killed if it hangs. */
@@ -73,7 +73,7 @@ async function runCell(
   { hangs = false } = {},
 ): Promise<{ code: number; signal: string | null; lines: string[]; errors: string }> {
   const file = (path: string) => new URL(path, import.meta.url);
-  // A small heap is soon filled.
+  // A small heap fills quickly.
   const heap = args.includes("fills the heap") ? ["--v8-flags=--max-old-space-size=100"] : [];
   const flags = ["--quiet", ...heap, "--config", file("../deno.json").pathname];
   const child = new Deno.Command(Deno.execPath(), {
@@ -99,9 +99,9 @@ async function runCell(
 
 // What the errors say
 
-/** What a task may do, as source text, and what its caller is told. */
+/** What a task may do, as source text, and the error that its caller gets. */
 interface Deed {
-  /** Only for where there may be an await. */
+  /** Only where `await` is allowed. */
   asynchronous?: true;
   source: string;
   /** What becomes of the worker; undefined if it lives on, as after an ordinary error. */
@@ -131,7 +131,7 @@ const DEEDS: Record<string, Deed> = {
   },
 };
 
-/** The permissions of a worker are of no concern to most of the matrix; to the loading of its modules they are. */
+/** The permissions of a worker only matter to the part of the matrix that loads its modules. */
 const LOADING: Record<string, ProcessPoolOptions> = {
   "worker": {},
   "worker, permissions none": { permissions: "none" },
@@ -235,7 +235,7 @@ Deno.test("A module that kills its workers soon after they were ready breaks the
   const errors: unknown[] = [];
   const url = moduleOf(`setTimeout(() => { throw new RangeError("deed"); }, 5); export const task = () => new Promise(() => {});`);
   const pool = new ProcessPool({ maxWorkers: 1, modules: [url], onError: (error) => errors.push(error) });
-  // They are idle when that happens, or not ready yet where much else runs: it is for the pool to tell.
+  // They are idle when that happens, or not yet ready on a busy machine: the pool has to tell these apart.
   assertBroken(await within(untilBroken(pool)), DEEDS["throws in a timer"]!, "");
   await within(pool.shutdown());
   for (const error of errors) assertInstanceOf(error, WorkerDiedError);

@@ -1,12 +1,12 @@
 /**
- * What tests of anything need: assertions, turns of the event loop, chance from a seed, signals and handshakes.
+ * Helpers for any test: assertions, turns of the event loop, random numbers from a seed, signals and handshakes.
  *
  * @module
  */
 
 import { assertEquals } from "@std/assert";
 
-/** What an action throws, or what its promise rejects with; an error of its own if it does neither. */
+/** Returns what an action throws, or what its promise rejects with; an error of its own if it does neither. */
 export async function thrownBy(action: () => unknown): Promise<unknown> {
   try {
     await action();
@@ -22,12 +22,12 @@ export async function assertFails(action: () => unknown, errorClass: new (messag
   assertEquals([error?.constructor, error?.message], [errorClass, message]);
 }
 
-/** A turn of the event loop: what the platform reports after one, such as an unhandled rejection, has been reported when it is over. */
+/** Waits for a turn of the event loop, after which the platform has reported events such as an unhandled rejection. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve));
 }
 
-/** Lets turns of the event loop pass until this is so; throws if it is not after very many. */
+/** Lets turns of the event loop pass until the condition holds; throws if it does not after very many. */
 export async function until(condition: () => boolean): Promise<void> {
   for (let turns = 0; !condition(); turns++) {
     if (turns === 10_000) throw new Error(`It has not come to this: ${condition}`);
@@ -48,10 +48,10 @@ export function seeded(seed: number): () => number {
 /** A signal that counts who listens to it. */
 export class SpiedSignal {
   readonly signal: AbortSignal;
-  /** How many have begun to listen so far. */
+  /** How many listeners were added so far. */
   added = 0;
   #controller = new AbortController();
-  /** Whether each listens only once. */
+  /** Whether every listener listens only once. */
   #listeners = new Map<unknown, boolean>();
 
   constructor() {
@@ -70,7 +70,7 @@ export class SpiedSignal {
     this.signal = signal;
   }
 
-  /** How many listen at this moment. */
+  /** How many listeners there are now. */
   get listening(): number {
     return this.#listeners.size;
   }
@@ -81,9 +81,9 @@ export class SpiedSignal {
   }
 }
 
-/** A meeting of the test and a task in a worker, in shared memory: the task says that it has come, and waits until it may go. */
+/** A meeting of the test with a task in a worker, in shared memory: the task announces that it has come, and waits until it may go on. */
 export class Meeting {
-  /** Given to the task {@linkcode meet}. */
+  /** The argument of the task {@linkcode meet}. */
   readonly memory: Int32Array = new Int32Array(new SharedArrayBuffer(8));
 
   /** Resolves when the task has come. */
@@ -91,7 +91,7 @@ export class Meeting {
     await Atomics.waitAsync(this.memory, 0, 0).value;
   }
 
-  /** Lets the task go. */
+  /** Lets the task go on. */
   letGo(): void {
     Atomics.store(this.memory, 1, 1);
     Atomics.notify(this.memory, 1);

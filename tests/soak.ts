@@ -1,14 +1,14 @@
 /**
- * Hours in minutes: random jobs, with the faults of the failure matrix among them, on pools of all kinds of workers at once, cancelled, aborted,
- * timed out and retried at random; pools are shut down and terminated at random, and new ones made. Each job must settle exactly once, in a way
- * that is right for what it was; none may be lost, or run more often than its retries allow; memory and threads must be in the end
- * where they were after the warm-up, but for what Deno keeps of each worker.
+ * Hours of use in minutes: random jobs, among them the faults of the failure matrix, on pools of all kinds of workers at once, cancelled,
+ * aborted, timed out and retried at random; pools are shut down, terminated and replaced at random. Each job must settle exactly once, in a
+ * way that is right for it; none may be lost, or run more often than its retries allow; in the end memory and threads must be back where
+ * they were after the warm-up, except for what Deno keeps of each worker.
  *
  * ```sh
  * deno task soak --minutes 3 --seed 1
  * ```
  *
- * What a seed fixes is what is submitted, not how threads are scheduled.
+ * A seed determines what is submitted, not how threads are scheduled.
  *
  * @module
  */
@@ -37,7 +37,7 @@ const POOLS = {
 
 type PoolKind = keyof typeof POOLS;
 
-/** What a job may be, and whether it is asked of pools of Web Workers too, which cannot stop those that are busy. */
+/** What a job may do, and whether pools of Web Workers, which cannot stop a busy worker, are given it as well. */
 const KINDS = {
   computes: { weight: 400, onWorker: true },
   waits: { weight: 100, onWorker: true },
@@ -62,13 +62,13 @@ const KINDS = {
 
 type Kind = keyof typeof KINDS;
 
-/** How long a job may run that would never end by itself, in ms. */
+/** The time limit of a job that would never end by itself, in ms. */
 const SHORT = 100;
 
-/** How long any other may run, in ms: a machine that is busy must not make it fail. */
+/** The time limit of any other job, in ms: a busy machine must not make it fail. */
 const LONG = 60_000;
 
-/** For how long the calling thread does something else now and then, in ms: longer than jobs may run. */
+/** How long the calling thread is busy with something else now and then, in ms: longer than jobs may run. */
 const HELD_UP = 200;
 
 /** How many jobs of a pool may be admitted. */
@@ -81,7 +81,7 @@ const { minutes, seed } = readArguments();
 console.log(`seed ${seed}, ${minutes} minutes`);
 
 const poolKinds = Object.keys(POOLS) as PoolKind[];
-/** Each kind of pool has its own, so that none depends on how fast the others are. */
+/** Each kind of pool has its own random numbers, so that none depends on how fast the others are. */
 const randoms = poolKinds.map((_, i) => seeded(seed + i));
 /** How many workers have been started. */
 const starts = new Int32Array(new SharedArrayBuffer(4));
@@ -148,18 +148,18 @@ function soakTask(kind: string, x: number, bytes: Uint8Array<ArrayBuffer>): unkn
   throw new Error(`There is no kind ${kind}`);
 }
 
-/** How many bytes the jobs have that have any: such as go through shared memory one way or the other, and such as do not. */
+/** The sizes of the buffers that some jobs have, in bytes: some go through shared memory in one way or another, some do not. */
 const SIZES = [10, 900, 5000, 70_000, 400_000];
 
 /** A job and what is done to it. */
 interface Trial {
   kind: Kind;
   x: number;
-  /** How often each job of its pool was run, by `x`. */
+  /** How often each job of its pool has run, by `x`. */
   runs: Int32Array;
   retries: number;
   interference: "none" | "cancel" | "force" | "abort";
-  /** Whether the pool may run others in the same worker, which may take this one with them. */
+  /** Whether the pool may run others in the same worker, which may end this one with them. */
   shared: boolean;
   /** Whether its pool was terminated. */
   terminated: { yes: boolean };
@@ -178,13 +178,13 @@ function pickKind(random: Random, killable: boolean): Kind {
   return kinds.find(([, { weight }]) => (at -= weight) < 0)![0] as Kind;
 }
 
-/** An initializer. What the tasks count in is not among their arguments: those would go by messages for it. */
+/** An initializer. The counters are not among the arguments of the tasks, which would then have to go as messages. */
 function countStart(starts: Int32Array, runs: Int32Array): void {
   Atomics.add(starts, 0, 1);
   (globalThis as unknown as { soakRuns: Int32Array }).soakRuns = runs;
 }
 
-/** One pool after the other, until the time is over. */
+/** Runs one pool after another until the time is over. */
 async function soak(poolKind: PoolKind, random: Random, end: number): Promise<void> {
   const killable = POOLS[poolKind].backend === "killable";
   while (performance.now() < end) {
@@ -201,7 +201,7 @@ async function soak(poolKind: PoolKind, random: Random, end: number): Promise<vo
       initializer: countStart,
       initArgs: [starts, runs],
       retries,
-      // What idle workers die of is the old task's; nothing has to be done about it.
+      // Errors of idle workers come from an earlier task; nothing has to be done about them.
       onError: () => {},
     };
     const pool = new ProcessPool(options);
@@ -251,7 +251,7 @@ async function start(pool: ProcessPool, trial: Trial, delay: number): Promise<{ 
     new Job({
       func: soakTask as (...args: unknown[]) => unknown,
       args,
-      // What is to be moved cannot be run again.
+      // Arguments that are moved cannot be run again.
       transfer: kind === "moves" && retries === 0 ? [bytes!.buffer] : [],
       timeout: endless ? SHORT : LONG,
       signal: interference === "abort" ? controller.signal : undefined,
@@ -265,7 +265,7 @@ async function start(pool: ProcessPool, trial: Trial, delay: number): Promise<{ 
     const wasDone = future.done();
     controller.abort(new Error("aborted"));
     if (!future.done()) violations.push(`job ${future.id} was aborted and is ${future.state}`);
-    // Its answer may have been there already, unread.
+    // Its answer may already have been there, unread.
     return !wasDone && future.cancelled();
   }
   return { judged: judge(future, trial, interfere()) };
@@ -294,7 +294,7 @@ async function judge(future: Future<unknown>, trial: Trial, interfered: Promise<
   if (terminated.yes && (error instanceof PoolClosedError || error instanceof JobCancelledError)) return;
   // A neighbour took the worker with it.
   const fellWithOther = shared && (error instanceof WorkerDiedError || error instanceof MemoryLimitError);
-  // What is really moved goes with its worker.
+  // What is actually moved is lost with its worker.
   const isLost = kind === "moves" && retries === 0 && fellWithOther;
   if (kind !== "takes the uncloneable" && !isLost && runs === 0) violated("it never ran");
   if (fellWithOther) return;
@@ -389,7 +389,7 @@ function count(what: string): void {
   tally.set(what, (tally.get(what) ?? 0) + 1);
 }
 
-/** The calling thread hears of nothing meanwhile. */
+/** Meanwhile the calling thread receives nothing. */
 function holdUp(time: number): void {
   const end = performance.now() + time;
   while (performance.now() < end);
@@ -399,10 +399,10 @@ function pause(delay: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, delay));
 }
 
-/** What the program holds; memory in MB. */
+/** What the program uses; memory in MB. */
 interface Held {
   rss: number;
-  /** What the JavaScript of this thread uses. */
+  /** The heap that the JavaScript of this thread uses. */
   heap: number;
   threads: number;
   starts: number;
@@ -419,10 +419,10 @@ function look(): Held {
   };
 }
 
-/** V8 keeps the pages of heaps that are no more, 100 MB and more, for the next ones. Not needed for so many ms, they have been given back. */
+/** V8 keeps the pages of freed heaps, 100 MB and more, for the next ones. If they are not needed for this many ms, they are given back. */
 const GIVES_BACK = 20_000;
 
-/** What the program holds when nothing runs any more, and everybody has given back what is to be had again. */
+/** What the program uses once nothing runs and everything that can be freed has been freed. */
 async function lookAtRest(): Promise<Held> {
   for (let i = 0; i < 4; i++) {
     await pause(GIVES_BACK / 4);
@@ -446,21 +446,21 @@ async function soakFor(ms: number): Promise<void> {
 }
 
 /**
- * How much more the program may hold at rest than it did after the warm-up, memory in MB: a worker that was left behind is 9, and a thread. The task `soak` has glibc give back
- * buffers that were freed: else it keeps 100 MB of them now and then, or does not.
+ * How much more the program may use at rest than after the warm-up, memory in MB: a worker that was left behind is 9, and a thread. The
+ * task `soak` makes glibc give back freed buffers: otherwise it sometimes keeps 100 MB of them.
  */
 const MORE = { rss: 20, heap: 5, threads: 1 };
 
-/** What Deno 2.9 keeps of each worker, in MB: 7 KB were seen here, and 11 where workers do nothing but start and end. */
+/** What Deno 2.9 keeps of each worker, in MB: 7 KB were measured here, and 11 if workers only start and end. */
 const KEPT = 11 / 1024;
 
-/** How often the program tells what it holds, in ms. */
+/** How often the program prints what it uses, in ms. */
 const TELL = 30_000;
 
 const begin = performance.now();
 const teller = setInterval(() => tell(`${Math.round((performance.now() - begin) / 1000)} s`, look()), TELL);
 const total = minutes * 60_000;
-// Long enough for every kind of job to have come by.
+// Long enough for every kind of job to have occurred.
 const warmUp = Math.min(30_000, total / 3);
 await soakFor(warmUp);
 const before = await lookAtRest();
