@@ -119,7 +119,7 @@ Deno.test("BATCH_HELP names every option, and fits a terminal", () => {
   assertEquals(readBatchArguments(["--help"]), { action: "help" });
 });
 
-// What is told
+// Output
 
 const PROGRESS: BatchProgress = {
   records: 1_234_567,
@@ -259,7 +259,7 @@ async function ended(
   return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
 }
 
-/** Runs the command where the system lets no file grow beyond 200 KB; the signal that says so is ignored. */
+/** Runs the command where the system lets no file grow beyond 200 KB; the signal for that is ignored. */
 async function limited(args: string[]): Promise<{ code: number; stderr: string }> {
   const deno = [Deno.execPath(), "run", "--no-prompt", "--no-check", "--allow-read", "--allow-write", "cli.ts", "batch", ...args];
   const shell = `trap '' XFSZ; ulimit -f 400; exec ${deno.map((word) => `'${word}'`).join(" ")}`;
@@ -399,7 +399,7 @@ Deno.test(
       (await started("--allow-read"))[1],
       "process-pool: it may not access the input file '/dev/stdin': run it with --allow-all\n",
     );
-    // It has no path of its own then: no worker may open it.
+    // The input has no path of its own then, so no worker can open it.
     assertEquals((await started("--allow-all", `rm '${input}';`))[0], doubles(3));
   },
 );
@@ -423,7 +423,7 @@ for (const name of ["out", "out.gz"]) {
     const input = folder.write("in.ndjson", numbers(20_000));
     const tasks = folder.write("tasks.js", "export default (x) => { if (x % 10 === 5) throw new Error('bad'); return 2 * x; };");
     const args = [tasks, "--input", input, "--output", folder.of(name), "--chunk", "4KB"];
-    // The errors are longer than the results: it is they that come to the limit.
+    // The errors are longer than the results, so they reach the limit.
     const { code, stderr } = await limited(args);
     assertMatch(stderr, /^process-pool: Cannot write results: File too large.*: what is done is kept, '--resume' goes on\n$/);
     assertEquals([code, (await ended([...args, "--resume"])).code], [3, 1]);
@@ -437,7 +437,7 @@ for (const name of ["out", "out.gz"]) {
 Deno.test(`cli.ts batch ends in an orderly way after SIGINT, and goes on with '--resume' ${NEEDS}`, { ignore: noSignals }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(20_000));
-  // It cannot be through before the signal: one record waits until there is a file.
+  // It cannot finish before the signal: one record waits until a file exists.
   const tasks = folder.write(
     "tasks.js",
     `export default async (x) => {
@@ -523,7 +523,7 @@ Deno.test(`cli.ts batch without a terminal, as 'nohup' starts it, goes on after 
   const args = ["--task", "double", "--input", "-", "--output", folder.of("out"), "--progress", "json"];
   await using child = command([tasks, ...args]).spawn();
   const stderr = child.stderr.getReader();
-  // It runs, and waits for its input.
+  // It is running, and waiting for its input.
   await within(stderr.read());
   child.kill("SIGHUP");
   const writer = child.stdin.getWriter();
@@ -574,7 +574,7 @@ Deno.test(`cli.ts batch killed at twenty moments and resumed each time writes wh
     const child = command(args).spawn();
     void child.stdin.close();
     const done = Promise.all([child.stdout.cancel(), child.stderr.cancel()]);
-    // Whatever the moment is, what must hold afterwards is the same.
+    // Whatever the moment, the same must hold afterwards.
     const timer = setTimeout(() => child.kill("SIGKILL"), Math.random() * 2000);
     const { signal } = await within(child.status);
     clearTimeout(timer);
@@ -664,7 +664,7 @@ Deno.test(`cli.ts batch writes its report into a pipe, which it opens but once $
   const args = [folder.write("tasks.js", DOUBLE), "--task", "double", "--input", input, "--output", folder.of("out"), "--report", report];
   await using child = command(args).spawn();
   const page = await within(Deno.readTextFile(report));
-  // It would wait for another reader, and be deaf to all else.
+  // Opening it again would wait for another reader, deaf to everything else.
   if (page === "") child.kill("SIGKILL");
   const [{ code }] = await within(Promise.all([child.status, child.stdin.close(), child.stdout.cancel(), child.stderr.cancel()]));
   assertEquals(code, 0);

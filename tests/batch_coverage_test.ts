@@ -1,10 +1,10 @@
 import { assert, assertEquals } from "@std/assert";
 import { Coverage } from "../batch/coverage.ts";
 
-/** A thousand parts of 10 bytes and 2 lines, every hundredth of which is to be numbered. */
+/** A thousand parts of 10 bytes and 2 lines; every hundredth part has its lines numbered. */
 const PARTS = Array.from({ length: 1000 }, (_, i) => ({ start: 10 * i, end: 10 * i + 10, lines: 2, numbered: i % 100 === 42 }));
 
-/** Orders in which parts may be done; the multiplier shares no divisor with their number. */
+/** Orders in which parts may get done; the multiplier shares no divisor with their number. */
 const ORDERS = {
   "in order": PARTS,
   "backwards": PARTS.toReversed(),

@@ -7,7 +7,7 @@ import { assertFails, seeded } from "./helpers.ts";
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-/** The rows of a text, which comes in parts that end at these places. */
+/** The rows of a text that arrives in parts ending at these positions. */
 function rowsOf(text: string, ends: number[] = []): string[] {
   const bytes = encoder.encode(text);
   const [rows, scan] = [[] as string[], rowBegin()];

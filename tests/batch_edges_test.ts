@@ -9,7 +9,7 @@ import { assertFails, thrownBy, until } from "./helpers.ts";
 
 const same = (x: unknown) => x;
 
-/** Fails for every tenth. */
+/** Fails for every tenth record. */
 function tenth(x: number): number {
   if (x % 10 === 0) throw new Error("no");
   return x;
@@ -56,7 +56,7 @@ Deno.test(`batch() finds none of what it wrote itself by a glob, whatever it is 
   assertEquals((await run(same, { ...glob, overwrite: true })).records, 3100);
   Deno.removeSync(folder.of("report.html"));
   assertEquals(folder.names(), ["a.ndjson", "b.ndjson", "out.ndjson", "out.ndjson.log"]);
-  // What is named is meant.
+  // An input that is named is read, whatever it is.
   await assertFails(
     () => run(same, { input: [folder.of("a*"), output], output, overwrite: true }),
     BatchError,
@@ -166,7 +166,7 @@ Deno.test(`batch() knows a file that it reads by its other names: links, and pat
         { output: folder.of("out"), report: folder.of("report.html") },
         same("task.js", "a part of the task", folder.of("report.html"), "the report"),
       ],
-      // Neither is there yet.
+      // Neither exists yet.
       [{ output: folder.of("out"), errors: folder.of("here/out") }, same("out", "the output", folder.of("here/out"), "the errors file")],
     ] as const
   ) {
@@ -182,7 +182,7 @@ Deno.test(`batch() refuses an output or an errors file that is something else th
   const input = folder.write("in.ndjson", numbers(10));
   Deno.mkdirSync(folder.of("folder"));
   Deno.mkdirSync(folder.of("out.errors.ndjson"));
-  // By a link, so that no device is lost where this is not refused.
+  // Through a link, so that no device is lost if this is not refused.
   Deno.symlinkSync("/dev/null", folder.of("device"));
   const names = folder.names();
   for (const mode of [{}, { resume: true }, { overwrite: true }, { retryFailed: true }]) {
@@ -216,7 +216,7 @@ Deno.test(`batch() writes to the files that links lead to, and leaves the links 
   Deno.symlinkSync("between", output);
   Deno.symlinkSync(folder.of("large/bad"), errors);
   const names = (of: string) => [...Deno.readDirSync(folder.of(of))].map(({ name }) => name).sort();
-  // Where there is nothing yet, and where there is a file.
+  // Both where nothing exists yet and where there is a file.
   for (const mode of [{}, { overwrite: true }]) {
     const halted = await run(tenth, { input, output, errors, ...mode, halt: 20, chunk: 1024 });
     assertEquals([halted.outcome, names("large").includes("out.partial")], ["halted", true]);
@@ -425,10 +425,10 @@ Deno.test(`batch() closes files that it does not read to their end ${NEEDS}`, { 
     await run(same, { input: folder.of(name), output: writable, limit: 1 });
     assertEquals(await output, '{"a":"1","b":"2"}\n');
   }
-  // That they are closed, the sanitizer checks.
+  // The sanitizer checks that they are closed.
 });
 
-/** What is in a file of the format that its name tells: records of one number each, from 0. */
+/** The contents of a file in the format that its name implies: records of one number each, from 0. */
 async function recordsFor(name: string, count: number): Promise<Uint8Array<ArrayBuffer>> {
   const text = new TextEncoder().encode(name.includes("csv") ? `n\n${numbers(count)}` : numbers(count));
   if (!name.endsWith(".gz")) return text;
@@ -454,7 +454,7 @@ for (const name of ["in.ndjson", "in.csv", "in.ndjson.gz"]) {
       folder.write(name, bytes);
       Deno.utimeSync(input, new Date("2026-01-02T03:04:05Z"), new Date("2026-01-02T03:04:05Z"));
       if (content !== undefined) folder.write("next", content);
-      // When the last record is run, all has been read.
+      // When the last record runs, everything has been read.
       const change = content === undefined
         ? `Deno.removeSync(${JSON.stringify(input)});`
         : `Deno.copyFileSync(${JSON.stringify(folder.of("next"))}, ${JSON.stringify(input)});
@@ -609,7 +609,7 @@ Deno.test(`batch() with 'retryFailed' leaves all as it is if the old output cann
   const [input, output] = [folder.write("in.ndjson", numbers(5000)), folder.of("out.gz")];
   await run(tenth, { input, output });
   const results = Deno.readFileSync(output);
-  // As long as it was.
+  // As long as before.
   folder.write("out.gz", results.slice().fill(0, results.length >> 1));
   const before = [folder.names(), folder.read("out.gz.errors.ndjson"), folder.read("out.gz.log")];
   const error = await thrownBy(() => run(same, { input, output, retryFailed: true })) as Error;
@@ -617,7 +617,7 @@ Deno.test(`batch() with 'retryFailed' leaves all as it is if the old output cann
   assertEquals([folder.names(), folder.read("out.gz.errors.ndjson"), folder.read("out.gz.log")], before);
   folder.write("out.gz", results);
   assertEquals((await run(same, { input, output, retryFailed: true })).failed, 0);
-  // That the files are closed, the sanitizer checks.
+  // The sanitizer checks that the files are closed.
 });
 
 Deno.test(
@@ -636,7 +636,7 @@ Deno.test(
       workers: 1,
       signal: controller.signal,
     });
-    // The fifth record never ends: whatever is through by then is kept.
+    // The fifth record never ends: what is done by then is kept.
     const timer = setInterval(() => ++ticks > 5 && controller.abort(), 100);
     const { outcome, failed, recordsOfRun } = await recorded;
     clearInterval(timer);
@@ -833,7 +833,7 @@ Deno.test(`batch() that replaces an output and its errors leaves their permissio
   assertEquals(modes(), [0o600, 0o640]);
 });
 
-/** Runs a task that waits at a record until a file says that it is to go on, and changes its module meanwhile. */
+/** Runs a task that waits at a record until a file tells it to continue, and changes its module meanwhile. */
 async function changeWhileItRuns(folder: Folder, change: (text: string) => string, options: Partial<BatchOptions> = {}): Promise<unknown> {
   const text = `import { other } from "./other.js";
     export default async (x) => {
@@ -860,7 +860,7 @@ Deno.test(`batch() does not take for complete what a task was changed for while 
   const why = `Cannot go on as the task module '${folder.of("task.js")}', or what it imports, was changed while it ran, ` +
     "and workers may have either version: put back what was there";
   assertEquals([error.message, error.resumable], [why, true]);
-  // Nothing that may be of either is put down.
+  // Nothing that may belong to either is recorded.
   assertEquals(folder.json("out.log").length, 1);
   assertEquals(folder.names().includes("out"), false);
   folder.write("other.js", "export const other = (x) => x;");

@@ -5,13 +5,13 @@ import { assertFails, until } from "./helpers.ts";
 
 const same = (x: unknown) => x;
 
-/** Fails every tenth, as in the runs that are taken up again by others. */
+/** Fails every tenth record, as in the runs that others resume. */
 const tenth = (x: number) => {
   if (x % 10 === 9) throw new Error("no");
   return x;
 };
 
-/** Makes the job log one of an earlier version, which told less of the errors file. */
+/** Turns the job log into one of an earlier version, which recorded less about the errors file. */
 function makeOld(folder: Folder): void {
   const entries = folder.json("out.log").map(({ errors, errorsSample: _, ...entry }) =>
     typeof errors === "number" ? { ...entry, errors } : entry
@@ -131,7 +131,7 @@ Deno.test(`batch() with 'retryFailed' takes the errors file that its run left by
   const errors = folder.of("errors/e.ndjson");
   await run(tenth, { input, output: folder.of("a/out"), errors });
   Deno.renameSync(folder.of("a"), folder.of("deep/b"));
-  // Seen from there, the file is somewhere else.
+  // From there, the path leads to another file.
   assertEquals((await run(same, { input, output: folder.of("deep/b/out"), errors, retryFailed: true })).failed, 0);
   assertEquals(folder.read("deep/b/out"), numbers(1000));
 });

@@ -112,7 +112,7 @@ Deno.test(`batch() takes no time for that of a record in which the whole program
     return now.call(performance) + stop;
   };
   try {
-    // That it runs has been seen by then; a stop of an hour, as the clock tells of it, comes behind that.
+    // By then it has been seen to run; a stop of an hour, according to the clock, follows.
     await until(() => looks > 20);
     [looks, stop] = [0, 3_600_000];
     await until(() => looks > 20);
@@ -167,7 +167,7 @@ Deno.test(`batch() with 'memoryLimit' loses the line alone that fills the heap w
   const long = `{"x":[${"[],".repeat(2_000_000)}[]]}`;
   const input = folder.write("in.ndjson", `{"x":0}\n{"x":1}\n${long}\n{"x":3}\n{"x":4}\n`);
   const task = ({ x }: { x: number }) => x;
-  // Through the calling thread all lines are in one block.
+  // Read by the calling thread, all lines are in one block.
   const lines = new Blob([Deno.readFileSync(input)]).stream();
   const { records, failed, errorNames } = await run(task, { input: lines, output: folder.of("out"), memoryLimit: 32, chunk: 2 ** 24 });
   assertEquals([records, failed, errorNames], [5, 1, [["MemoryLimitError", 1]]]);
@@ -200,7 +200,7 @@ Deno.test(
       if (x.length > 1) self.close();
       return x.length > 1 ? new Promise(() => {}) : x;
     };
-    // All in one part, through the calling thread.
+    // All in one part, read by the calling thread.
     const lines = new Blob([Deno.readFileSync(input)]).stream();
     await run(task, { input: lines, output: folder.of("out"), memoryLimit: 16, chunk: 2 ** 26 });
     const errors = folder.json("out.errors.ndjson").map(({ line, record, truncated }) => [line, record.length, truncated]);
@@ -224,7 +224,7 @@ Deno.test(
 
 Deno.test(`batch() loses the row alone that workers die of while they read it with others ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
-  // As one that has more lines than the heap has room for, as an unclosed quote may make it.
+  // Stands for a row of more lines than the heap has room for, as an unclosed quote may cause.
   const task = folder.write(
     "task.js",
     `const { split } = String.prototype;
@@ -316,7 +316,7 @@ Deno.test(`batch() tells whether any failed record can be run again, also when i
     const { failed, retryable } = await run(task, { input: unparsed, output, ...mode });
     assertEquals([failed, retryable], [1, false], JSON.stringify(mode));
   }
-  // A ParseError of the task's own is an error as any other.
+  // A ParseError that the task itself throws is an error like any other.
   const input = folder.write("in.ndjson", "1\n{\n2\n3\n");
   await run(task, { input, output, overwrite: true, halt: 2, workers: 1 });
   for (const mode of [{ resume: true }, { resume: true }, { retryFailed: true }]) {
@@ -402,7 +402,7 @@ Deno.test(`batch() writes each rename of a file out before it goes on ${NEEDS}`,
     await run(task, { input, output, ordered: false, chunk: 1024 });
     await run(task, { input, output, retryFailed: true });
     const renames = done.filter((what) => what !== "file");
-    // The errors of the first run are renamed but once if their parts were done in order.
+    // The errors of the first run are renamed only once if their parts were done in order.
     assertEquals(renames.filter((_, i) => i % 2 === 0).slice(-2), [output, errors]);
     assertEquals(renames.filter((_, i) => i % 2 === 1), new Array(renames.length / 2).fill("folder"));
   } finally {

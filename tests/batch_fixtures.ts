@@ -1,5 +1,5 @@
 /**
- * What the tests of batches need: a folder of their own, and what is in its files.
+ * Fixtures for the tests of batches: a folder of their own, and what its files contain.
  *
  * @module
  */
@@ -7,12 +7,12 @@
 import { batch, type BatchOptions, type BatchSummary, type BatchTask } from "@procpool/process-pool/batch";
 import { granted, within } from "./fixtures.ts";
 
-/** Batches of files need these. */
+/** The permissions that batches of files need. */
 export const ignore: boolean = !granted("read") || !granted("write");
-/** Said in the names of their tests. */
+/** The same for the names of the tests. */
 export const NEEDS = "(needs --allow-read and --allow-write)";
 
-/** A folder that is gone at the end of the test. */
+/** A folder that is removed at the end of the test. */
 export class Folder implements Disposable {
   readonly path: string = Deno.makeTempDirSync();
 
@@ -30,7 +30,7 @@ export class Folder implements Disposable {
     return Deno.readTextFileSync(this.of(name));
   }
 
-  /** The JSON values in a file, one a line. */
+  /** The JSON values in a file, one per line. */
   // deno-lint-ignore no-explicit-any -- whatever is there
   json(name: string): any[] {
     return this.read(name).trimEnd().split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
@@ -51,12 +51,12 @@ export function run(task: BatchTask, options: BatchOptions): Promise<BatchSummar
   return within(batch(task, { workers: 2, ...options }));
 }
 
-/** Numbers from 0, one a line. */
+/** Numbers from 0, one per line. */
 export function numbers(count: number): string {
   return Array.from({ length: count }, (_, i) => `${i}\n`).join("");
 }
 
-/** Their doubles, but for some. */
+/** Their doubles, with some exceptions. */
 export function doubles(count: number, without: (x: number) => boolean = () => false): string {
   return Array.from({ length: count }, (_, i) => without(i) ? "" : `${2 * i}\n`).join("");
 }

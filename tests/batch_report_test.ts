@@ -15,7 +15,7 @@ const RANGE: RangeRun = { job: 0, index: 0, source: 0, start: 0, end: 100, recor
 
 const ITEMS = { finished: 1, failed: 0, cancelled: 0, timedOut: 0 };
 
-/** What a pool tells of a job that ran, at moments since the recorder has begun. */
+/** The events that a pool reports of a job that ran, at times since the start of the recorder. */
 function job(id: number, worker: number, begin: number, { start, end }: { start: number; end: number }): ObservedJob {
   const times = { submitted: 0, admitted: 0, sent: 0, started: begin + start, ended: begin + end, settled: begin + end };
   return { id, task: "runRange", items: 1, worker, runs: 1, state: "finished", error: undefined, ...ITEMS, ...times };
@@ -103,14 +103,14 @@ Deno.test("BatchRecorder.sample() counts every record once, as whole numbers, ev
 
 // The report of a batch
 
-/** What of a page is for programs: the figures at its head and those of the latency, and the notes. */
+/** The parts of a page that programs read: the figures at its head and those of the latency, and the notes. */
 function figuresOf(page: string): { tiles: Record<string, number>; notes: string[] } {
   const tiles = [...page.matchAll(/data-(?:tile|quantile)="([^"]+)"><dt>[^<]*<\/dt><dd><data value="([^"]+)"/g)];
   const notes = [...page.matchAll(/<p class="note">(.*?)<\/p>/g)];
   return { tiles: Object.fromEntries(tiles.map(([, name, value]) => [name, Number(value)])), notes: notes.map(([, note]) => note!) };
 }
 
-/** What must be on the page of a batch that came to this. */
+/** Asserts what the page of a batch with this outcome must show. */
 function expected(
   { records, failed, recordsOfRun, wall, recordsPerSecond, utilisation, workers, p50, p95, p99 }: BatchSummary,
 ): Record<string, number> {
@@ -126,7 +126,7 @@ function expected(
   };
 }
 
-/** A task that fails for some. */
+/** A task that fails for some records. */
 function picky(x: number): number {
   if (x % 100 === 7) throw new RangeError(`no <b>${x}</b>`);
   if (x % 100 === 8) throw new TypeError("bad");
@@ -142,7 +142,7 @@ Deno.test(`batch() writes a report with the figures of its summary ${NEEDS}`, { 
   assertEquals(figuresOf(page), { tiles: expected(summary), notes: [] });
   assertStringIncludes(page, "<tr><td>RangeError</td><td>200</td><td>no &lt;b&gt;7&lt;/b&gt;</td></tr>");
   for (const { input, time } of summary.slowest) assertMatch(page, new RegExp(`<td>${input}</td><td>[^<]+</td><td><data value="${time}">`));
-  // Every range is a bar, and they have all records.
+  // Every range has a bar, and together they have all records.
   const bars = [
     ...page.matchAll(/<title>bytes [\d,]+ to [\d,]+ of [^:]*: [^,]+, [^,]+, ([\d,]+) records?(?:, ([\d,]+) failed)?<\/title>/g),
   ];
@@ -154,7 +154,7 @@ Deno.test(`batch() that is stopped writes a report that says so, as does the one
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(20_000));
   const controller = new AbortController();
-  // It cannot be through before it is stopped: one record waits until there is a file.
+  // It cannot finish before it is stopped: one record waits until a file exists.
   const tasks = folder.write(
     "tasks.js",
     `export default async (x) => {
@@ -251,7 +251,7 @@ Deno.test(`batch() refuses a report that cannot be written, or that would replac
   }
   const folderError = await thrownBy(() => run(tasks, { input, output, report: folder.path })) as Error;
   assert(folderError.message.startsWith(`Cannot run batch as it cannot access the report '${folder.path}': `), folderError.message);
-  // A report of an earlier run is left as it is by a run that is refused later.
+  // A run that is refused later leaves the report of an earlier run alone.
   const report = folder.write("r.html", "of yesterday");
   await thrownBy(() => run(tasks, { input: folder.of("none.ndjson"), output, report }));
   await thrownBy(() => run(tasks, { input, output: folder.of("none/out"), report }));
@@ -261,7 +261,7 @@ Deno.test(`batch() refuses a report that cannot be written, or that would replac
 Deno.test(`batch() says what is left if its report cannot be written in the end ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const report = folder.of("r.html");
-  // There is a folder in its place by then.
+  // By then a folder is in its place.
   const task = folder.write(
     "task.js",
     `import { mkdirSync } from "node:fs";
@@ -339,12 +339,12 @@ Deno.test({
           duration(time),
         ]),
       );
-      // The summary has the mean of the workers' shares, which are shown to the percent.
+      // The summary has the mean of the workers' shares, which are shown in whole percent.
       const shares = await browser.evaluate(`[...document.querySelectorAll("#lanes svg + .busy")].map((share) =>
         parseInt(share.textContent))`) as number[];
       const mean = shares.reduce((sum, share) => sum + share, 0) / summary.workers;
       assert(Math.abs(mean - summary.utilisation * 100) <= 0.5, `${shares} and ${summary.utilisation}`);
-      // The ranges have all records.
+      // Together the ranges have all records.
       const titles = await browser.evaluate(
         `[...document.querySelectorAll("#lanes rect:not(.strip) title")].map((title) => title.textContent)`,
       ) as string[];
@@ -353,7 +353,7 @@ Deno.test({
       assertEquals([total(0), total(1)], [5001, 101]);
       assertEquals(await browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), true, JSON.stringify(look));
     }
-    // The table beneath the throughput has them as well.
+    // So does the table beneath the throughput.
     const throughput = await browser.evaluate(`[...document.querySelectorAll("#throughput tbody tr")].map((row) =>
       [...row.cells].slice(1).map((cell) => Number(cell.textContent.replaceAll(",", ""))))`) as [number, number][];
     assertEquals([0, 1].map((i) => throughput.reduce((sum, row) => sum + row[i]!, 0)), [4900, 101]);

@@ -8,18 +8,18 @@ const COUNT = 20_000;
 
 const double = (x: number) => 2 * x;
 
-/** Fails some, as in all runs of these tests. */
+/** Fails some records, the same in all runs of these tests. */
 const task = (x: number) => {
   if (x % 1000 === 999) throw new Error("bad");
   return 2 * x;
 };
 const isBad = (x: number) => x % 1000 === 999;
 
-/** Begins a batch, and stops it when some of it is done. */
+/** Starts a batch, and stops it when part of it is done. */
 async function begin(folder: Folder, { name = "out", ordered = true } = {}): Promise<void> {
   const input = folder.write("in.ndjson", numbers(COUNT));
   const controller = new AbortController();
-  // It cannot be through before it is stopped.
+  // It cannot finish before it is stopped.
   const stuck = (x: number) => {
     if (x % 1000 === 999) throw new Error("bad");
     return x === 15_000 ? new Promise(() => {}) : 2 * x;
@@ -35,11 +35,11 @@ async function begin(folder: Folder, { name = "out", ordered = true } = {}): Pro
   assertEquals(outcome, "stopped");
   assert(records > 0 && records < COUNT, `${records} records`);
   assertEquals(folder.names(), ["in.ndjson", `${name}.errors.ndjson`, `${name}.log`, `${name}.partial`]);
-  // The same text for all functions here, as if it were one module.
+  // One hash for all functions here, as if they were the same module.
   replaceTask(folder, name);
 }
 
-/** Lets the log tell of the task that goes on. */
+/** Makes the log name the task that continues. */
 function replaceTask(folder: Folder, name: string): void {
   const log = folder.json(`${name}.log`);
   log[0].task.hash = hash;
@@ -277,7 +277,7 @@ Deno.test(
     assertEquals((await run(failing, { input, output, resume: true })).recordsOfRun, 0);
     assertEquals((await run(double, { input, output, retryFailed: true })).failed, 0);
     assertEquals(await new Response((await Deno.open(output)).readable.pipeThrough(new DecompressionStream("gzip"))).text(), doubles(10));
-    // Killed before it had removed what has nothing in it.
+    // As if killed before it had removed what is empty.
     folder.write("out.gz.errors.ndjson", "");
     folder.write("out.gz.log", folder.read("out.gz.log").replace(/[^\n]*\n$/, ""));
     assertEquals((await run(double, { input, output, retryFailed: true })).failed, 0);
@@ -335,7 +335,7 @@ Deno.test(
     export const slow = (x) => 2 * x;`,
     );
     const message = `Cannot run batch as another one writes to the same output: its job log '${output}.log' is locked`;
-    // To begin; to replace what is complete; to look at it.
+    // To start; to replace what is complete; to look at it.
     for (const mode of [{}, { overwrite: true }]) {
       const first = run(slow, { input, output, ...mode, permissions: "inherit" });
       await until(() => folder.names().includes("loading"));
@@ -368,7 +368,7 @@ Deno.test(`batch() with 'resume' fills no gap with zeros if the output has becom
   assertEquals(folder.read("out.partial").length, 1);
 });
 
-/** Rows of CSV with numbers from 0, long enough that they come in several parts. */
+/** Rows of CSV with numbers from 0, long enough to be divided into several parts. */
 function rows(count: number): string {
   return `x,y\n${numbers(count).replaceAll("\n", `,${"y".repeat(60)}\n`)}`;
 }
@@ -394,7 +394,7 @@ for (
         folder.of("out"),
         folder.of("out.errors.ndjson"),
       ];
-      // The first part is done when an error of another is written, so that the number of its line is not known then.
+      // The first part is done only after an error of another is written, whose line number is unknown until then.
       const late = folder.write(
         "late.js",
         `export async function late(row) {
@@ -406,7 +406,7 @@ for (
       );
       const options = { input, output, ordered: false, chunk: 1024, permissions: "inherit" } as const;
       const { path } = folder;
-      // Where they are numbered is a folder.
+      // A folder is in the place of the file in which they are numbered.
       Deno.mkdirSync(`${path}/out.errors.ndjson.partial`);
       const error = await assertRejects(() => run(late, options), BatchError, "Cannot write results: ");
       assertEquals(error.resumable, true);
@@ -451,7 +451,7 @@ Deno.test(`batch() refuses to replace a file of the job log's name that is none 
     }
     assertEquals([folder.read("out.log"), folder.names()], [content, ["in.ndjson", "out.log"]]);
   }
-  // One that was torn at its begin is ours.
+  // A file that was torn at its beginning is ours.
   folder.write("out.log", '{"version":1,"inp');
   await run(double, { input, output });
   assertEquals(folder.read("out"), doubles(10));

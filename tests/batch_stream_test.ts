@@ -25,11 +25,11 @@ Deno.test("blocksOf() makes a block of its own of what a stream has behind its l
   assertEquals(await blocks("a\nb\nc", undefined), [[0, "a\nb\n", false], [4, "c", true]]);
   assertEquals(await blocks("c", undefined), [[0, "c", true]]);
   assertEquals(await blocks('a\n"b\nc', undefined, ","), [[0, "a\n", false], [2, '"b\nc', true]]);
-  // With the first row, that of CSV cannot be left behind blank lines.
+  // The first block of CSV has the first row, which must not be left behind blank lines.
   assertEquals(await blocks("\n\na,b", undefined, ","), [[0, "\n\na,b", true]]);
   assertEquals(await blocks("\n\na,b\n1,2", undefined, ","), [[0, "\n\na,b\n", false], [6, "1,2", true]]);
   assertEquals(await blocks("\n\n", undefined, ","), [[0, "\n\n", true]]);
-  // That of a file is what it was when the batch began.
+  // The size of a file is what it was when the batch began.
   assertEquals(await blocks("a\nb", { size: 3, changed: null, sample: "" }), [[0, "a\nb", false]]);
 });
 
@@ -232,7 +232,7 @@ Deno.test(`batch() with 'resume' refuses another stream that ends within what th
   }
 });
 
-/** The parts of some lines of which some is done: each with its begin and end, and its text. */
+/** The parts of some lines, part of which is done: each with its begin and end, and its text. */
 async function partsOf(text: string, { coverage, size }: { coverage: Coverage; size: number | undefined }) {
   const source: Source = {
     name: "in",
@@ -287,9 +287,9 @@ Deno.test("divide() goes on within a line of a file, where workers that read it 
       const coverage = new Coverage();
       coverage.add({ start, end, lines: 0 });
       const { parts, opened } = await partsOf(text, { coverage, size: text.length });
-      // One that is done is not opened again.
+      // A part that is done is not opened again.
       assertEquals(opened, end - start === text.length ? 0 : 1);
-      // A line is of the range in which it begins.
+      // A line belongs to the range in which it begins.
       const left = text.match(/.+\n/g)!.filter((line) => text.indexOf(line) < start || text.indexOf(line) >= end);
       assertEquals(parts.map(([, , lines]) => lines).join(""), left.join(""));
       for (const [start, end] of parts as [number, number][]) coverage.add({ start, end, lines: 0 });

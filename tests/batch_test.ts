@@ -7,7 +7,7 @@ const double = (x: number) => 2 * x;
 
 // Without any permission: streams
 
-/** A stream of a text, and a promise of the text that is written to another. */
+/** A stream of a text, and a promise of the text that is written to another stream. */
 function streams(
   text: string | Uint8Array<ArrayBuffer>,
 ): { input: ReadableStream<Uint8Array>; output: WritableStream<Uint8Array>; written: Promise<string> } {
@@ -56,7 +56,7 @@ Deno.test("batch() with 'limit' runs no more records where a worker dies", async
   assertEquals([await written, records, failed], ["0\n2\n", 3, 1]);
 });
 
-/** Settles when two workers have a record each. */
+/** Settles when two workers have one record each. */
 async function meet(record: unknown): Promise<unknown> {
   const worker = globalThis as { met?: Promise<void> };
   await (worker.met ??= new Promise((resolve) => {
