@@ -1,5 +1,5 @@
 /**
- * A headless Chromium, driven by its own protocol: for tests of pages.
+ * A headless Chromium, driven through its own protocol, for tests of pages.
  *
  * @module
  */
@@ -10,7 +10,7 @@ const { run, net, write } = Object.fromEntries(
   (["run", "net", "write"] as const).map((name) => [name, Deno.permissions.querySync({ name }).state === "granted"]),
 );
 
-/** Whether a browser may be started: it runs a program, with a temporary folder, and is talked to over loopback. */
+/** Whether a browser may be started: that runs a program, with a temporary folder, and connects to it over loopback. */
 export const browserAllowed: boolean = run! && write! &&
   (net! || Deno.permissions.querySync({ name: "net", host: "127.0.0.1" }).state === "granted");
 
@@ -27,9 +27,9 @@ type Message = {
 
 /** A page in a browser of its own. */
 export class Browser implements AsyncDisposable {
-  /** What the page has logged as errors, and what it has thrown. */
+  /** The errors that the page has logged or thrown. */
   readonly problems: string[] = [];
-  /** The addresses that it has asked for. */
+  /** The URLs that it has requested. */
   readonly requests: string[] = [];
   #process: Deno.ChildProcess;
   #folder: string;
@@ -82,7 +82,7 @@ export class Browser implements AsyncDisposable {
     await within(loaded);
   }
 
-  /** What an expression gives in the page. */
+  /** The value of an expression in the page. */
   async evaluate(expression: string): Promise<unknown> {
     const { result, exceptionDetails } = await this.call("Runtime.evaluate", { expression, returnByValue: true, awaitPromise: true });
     if (exceptionDetails !== undefined) throw new Error(`In the page: ${JSON.stringify(exceptionDetails)}`);
@@ -95,7 +95,7 @@ export class Browser implements AsyncDisposable {
     await this.call("Input.dispatchKeyEvent", { type: "keyUp", key, windowsVirtualKeyCode });
   }
 
-  /** Looks at the page on a screen of this size, in light or dark. */
+  /** Shows the page on a screen of this size, in light or dark. */
   async look({ width, height = 900, dark = false }: { width: number; height?: number; dark?: boolean }): Promise<void> {
     await this.call("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: width < 600 });
     await this.call("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }] });
@@ -113,7 +113,7 @@ export class Browser implements AsyncDisposable {
     await this.#process.status;
     await closed;
     await this.#process.stderr.cancel();
-    // Its helpers end by themselves, and may still write for a moment.
+    // Its helper processes end by themselves, and may still write for a moment.
     for (let attempt = 0;; attempt++) {
       try {
         return await Deno.remove(this.#folder, { recursive: true });
@@ -148,7 +148,7 @@ export class Browser implements AsyncDisposable {
   }
 }
 
-/** The address that a browser writes when it is ready. */
+/** The URL that a browser prints when it is ready. */
 async function readAddress(stderr: ReadableStream<Uint8Array>): Promise<string> {
   const reader = stderr.getReader();
   const decoder = new TextDecoder();

@@ -3,7 +3,7 @@ import { Callbacks } from "../pool/callbacks.ts";
 import { realClock } from "../pool/clock.ts";
 import { thrownBy, turn } from "./helpers.ts";
 
-/** Callbacks, and what they have reported. */
+/** Callbacks, and the errors that they have reported. */
 function recorded() {
   const reported: unknown[] = [];
   return { reported, callbacks: new Callbacks(realClock, (error) => reported.push(error)) };

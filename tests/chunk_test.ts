@@ -12,14 +12,14 @@ import { createRuntime } from "../worker/runtime.ts";
 import { turn, until } from "./helpers.ts";
 import { Random } from "./simulation/random.ts";
 
-/** What a task makes of an item: numbers mostly, as results in shared memory are worth it then; some are something else, and some throw. */
+/** What a task returns for an item: mostly numbers, so that results in shared memory pay off; sometimes something else, or it throws. */
 type Kind = "number" | "text" | "error" | "moved";
 
 interface World {
   kinds: Kind[];
-  /** How often each item was run. */
+  /** How often each item has run. */
   runs: number[];
-  /** The item at which the worker ends, after it. */
+  /** The item after which the worker ends. */
   death: number;
   end: () => void;
   deaths: number;
@@ -29,7 +29,7 @@ declare global {
   var world: World;
 }
 
-/** Notes what comes of a chunk's items: of those that failed, the message. */
+/** Notes the outcomes of a chunk's items; for those that failed, the message. */
 function noting(outcomes: unknown[]): ChunkListener {
   return {
     ended: false,
@@ -43,8 +43,8 @@ function noting(outcomes: unknown[]): ChunkListener {
 }
 
 /**
- * Has a runtime run a chunk whose results are to be with the caller before the next item, and ends it now and then; what comes of the items. Messages that come by the port
- * may be late, as those beside it overtake them.
+ * Has a runtime run a chunk each of whose results must reach the caller before the next item, and ends it now and then; returns the
+ * outcomes of the items. Messages that come by the port may be late, as those beside it overtake them.
  */
 async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
   const outcomes: unknown[] = [];
@@ -96,7 +96,7 @@ async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
     claims[1] = message.from;
     const death = world.death = random.chance(0.5) ? random.below(kinds.length + 1) : -1;
     world.end = () => {
-      // It says nothing any more if this is a number in memory, and else what comes of it.
+      // If this is a number in memory, it sends nothing more; otherwise it still sends the outcome.
       const isNumber = (kind: Kind | undefined) => kind === "number" || kind === "error";
       dead = message.numbers !== undefined && kinds[death] === "number" && kinds.slice(message.from, death).every(isNumber);
       diesNext = true;
@@ -108,7 +108,7 @@ async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
     let last = false;
     for (const each of told as ItemsMessage[]) {
       if (random.chance(0.3)) chunk.collect();
-      // What is in memory needs no message: it may come when it likes.
+      // What is in memory needs no message, so the message may come at any time.
       if (each.values === undefined && !each.last && random.chance(0.5)) late.push(each);
       else last = chunk.answered(each, (thrown) => decodeError(thrown, () => undefined)) !== undefined;
     }
@@ -205,7 +205,7 @@ for (const kind of ["texts", "numbers"] as const) {
     }
     assertEquals([run(40), run(50)], [[0, items], [40, items.slice(40)]]);
     for (let i = 50; i < 100; i++) {
-      // A worker has died when it read it.
+      // A worker has died while reading it.
       chunk.unread = 1;
       assertEquals(run(0), [i, [items[i]]]);
     }
@@ -216,7 +216,7 @@ for (const kind of ["texts", "numbers"] as const) {
 for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
   Deno.test(`A map whose input computes its items sends what there is after some milliseconds, though no timer runs out (${key.description})`, async () => {
     let time = 0;
-    // How many ms for each item.
+    // How many ms each item takes.
     for (const [pace, chunkSize, largest] of [[1, "auto", 4], [0.001, "auto", 2048], [0.0001, "auto", 8192], [1, 50, 50]] as const) {
       const next = () => {
         time += pace;
@@ -259,7 +259,7 @@ Deno.test("A map whose chunks were as large as numbers have them goes on when th
     const chunk = chunks.shift();
     if (chunk === undefined) break;
     largest = Math.max(largest, chunk.size);
-    // The first are numbers; then workers die of each last item, and nothing tells how long a chunk has taken.
+    // The first are numbers; then workers die of each last item, and no message says how long a chunk has taken.
     const outcome = consumed < 200_000
       ? chunk.answered(
         { type: "items", run: 1, from: 0, values: new Float64Array(chunk.size), thrown: [], last: true, elapsed: 0.01 },
@@ -301,7 +301,7 @@ Deno.test("A map whose chunks get larger while it waits for an item reads no fur
     if (!waits) answer(5);
   }
   await first;
-  // The item that is waited for is the last one for which there is room: one was consumed.
+  // The item that is awaited is the last one for which there is room: one was consumed.
   answer(0.01);
   give();
   await until(() => chunks.length === 1);

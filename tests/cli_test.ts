@@ -70,7 +70,7 @@ Deno.test(
 Deno.test("main() says so if the report cannot be written in the end (needs --allow-write)", { ignore: !granted("write") }, async () => {
   const folder = Deno.makeTempDirSync();
   const running = run("--jobs", "1", "--workers", "1", "--quiet", "--no-timeline", "--report", `${folder}/r.html`);
-  // It was looked at already.
+  // The path was checked at the start.
   Deno.removeSync(folder);
   const { code, stdout, stderr } = await running;
   assertEquals([code, stdout.length, stderr.length], [2, 1, 1]);
@@ -82,7 +82,7 @@ Deno.test("main() says so if the report cannot be written in the end (needs --al
 const ignore = !granted("run") || !granted("read");
 const NEEDS = "(needs --allow-run and --allow-read)";
 
-/** Signals other than a kill are not sent on Windows. */
+/** Windows sends no signals other than a kill. */
 const noSignals = ignore || Deno.build.os === "windows";
 
 const cwd = new URL("../", import.meta.url);
@@ -93,7 +93,7 @@ interface Ended {
   stderr: string;
 }
 
-/** A program that runs, and whose output is read line by line. */
+/** A program that is running, and whose output is read line by line. */
 class Child implements AsyncDisposable {
   #child: Deno.ChildProcess;
   #stdin: WritableStreamDefaultWriter<Uint8Array>;
@@ -109,7 +109,7 @@ class Child implements AsyncDisposable {
     };
   }
 
-  /** Waits until the program has written this. */
+  /** Waits until the program has printed this. */
   async reads(stream: "stdout" | "stderr", what: string): Promise<void> {
     while (!this.#read[stream].includes(what)) {
       if (!await within(this.#readMore(stream))) {
@@ -126,7 +126,7 @@ class Child implements AsyncDisposable {
     await this.#stdin.write(new TextEncoder().encode(text));
   }
 
-  /** Waits for the end. */
+  /** Waits for the program to end. */
   async ends(): Promise<Ended> {
     const drain = async (stream: "stdout" | "stderr") => {
       while (await this.#readMore(stream));
@@ -139,7 +139,7 @@ class Child implements AsyncDisposable {
     try {
       this.#child.kill("SIGKILL");
     } catch {
-      // It has ended.
+      // It has ended already.
     }
     await this.ends();
     await this.#stdin.close().catch(() => {});
@@ -152,7 +152,7 @@ class Child implements AsyncDisposable {
   }
 }
 
-/** A program that Deno runs: without any permission, and without a question whether it may have one. */
+/** A program that Deno runs without any permission, and without prompts for one. */
 function deno(...args: string[]): Child {
   return new Child(Deno.execPath(), ["run", "--quiet", "--no-prompt", ...args]);
 }
@@ -275,7 +275,7 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   });
 }
 
-// In a terminal: that of `script`, which every Linux has in util-linux
+// In a terminal: that of `script`, which is on every Linux as part of util-linux
 
 const noTerminal = ignore || Deno.build.os !== "linux";
 

@@ -72,11 +72,11 @@ Deno.test("record() makes an object whose text has about 200 bytes", () => {
 
 Deno.test("longestIdleWait() finds the longest time in which a worker was idle although a job waited", () => {
   const span = (start: number, end: number) => ({ start, end });
-  // Two workers: one is busy until 100, the other has a pause from 10 to 12 and one from 20 to 25.
+  // Two workers: one is busy until 100, the other pauses from 10 to 12 and from 20 to 25.
   const spans = [span(1, 100), span(1, 10), span(12, 20), span(25, 30)];
   assertEquals(longestIdleWait(0, spans, 25, 2), 5);
   assertEquals(longestIdleWait(0, spans, 12, 2), 2, "nobody waits any more after the last start that counts");
-  // A job of 1,000 holds up the two behind it, while the other worker does nothing from 2 until the last of them starts.
+  // A job of 1,000 delays the two behind it, while the other worker does nothing from 2 until the last of them starts.
   assertEquals(longestIdleWait(0, [span(0, 1000), span(0, 2), span(1000, 1001), span(1001, 1002)], 1001, 2), 999);
   assertEquals(longestIdleWait(0, [span(3, 5)], 3, 2), 3, "both were idle until the first began");
 });

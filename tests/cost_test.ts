@@ -5,14 +5,14 @@ import { Chunk } from "../pool/chunk.ts";
 import { within } from "./fixtures.ts";
 
 /**
- * What a call costs, counted and not timed: a regression shows on any machine. The bounds of messages and wakes are several times what is
- * counted today, since a worker that the machine does not let run goes back to its event loop, and costs a message then.
+ * The cost of a call, counted rather than timed: a regression shows on any machine. The bounds of messages and wakes are several times the
+ * current counts, since a worker that the machine does not let run returns to its event loop, which costs a message.
  */
 
 const JOBS = 20_000;
 const WINDOW = 1000;
 
-/** How often methods are called while something is done. */
+/** How often methods are called during an action. */
 async function countCalls(methods: [object: object, name: string][], act: () => Promise<void>): Promise<number[]> {
   const counts = methods.map(() => 0);
   const restore = methods.map(([object, name], i) => {
@@ -21,7 +21,7 @@ async function countCalls(methods: [object: object, name: string][], act: () => 
       counts[i]!++;
       return new.target ? Reflect.construct(original, args, new.target) : Reflect.apply(original, this, args);
     });
-    // A constructor keeps its statics and what it constructs.
+    // A constructor keeps its static members and what it constructs.
     if (typeof original === "function" && original.prototype !== undefined) Object.setPrototypeOf(Reflect.get(object, name), original);
     if (typeof original === "function" && original.prototype !== undefined) Reflect.get(object, name).prototype = original.prototype;
     return () => Reflect.set(object, name, original);
@@ -34,14 +34,14 @@ async function countCalls(methods: [object: object, name: string][], act: () => 
   return counts;
 }
 
-/** Of the platform's promises: one that counts would make one more of each. */
+/** The platform's own, captured before promises are counted: called later, it would make one more for each. */
 const all: typeof Promise.all = Promise.all.bind(Promise);
 
 async function inWindows(pool: ProcessPool, task: (x: number) => unknown): Promise<void> {
   for (let i = 0; i < JOBS; i += WINDOW) await within(all(Array.from({ length: WINDOW }, (_, j) => pool.run(task, i + j))));
 }
 
-/** What this thread has allocated since it began, in bytes: V8 counts it, and Deno's types do not know of it yet. */
+/** What this thread has allocated since it began, in bytes: V8 counts it, but Deno's types do not include it yet. */
 function allocated(): number {
   return (v8.getHeapStatistics() as unknown as { total_allocated_bytes: number }).total_allocated_bytes;
 }
@@ -63,7 +63,7 @@ for (const backend of ["worker", "killable"] as const) {
       );
       assert(messages! < JOBS / 20, `${messages} messages for ${JOBS} jobs`);
       assert(wakes! < JOBS / 5, `${wakes} wakes for ${JOBS} jobs`);
-      // The one that the caller awaits, and a few for each window.
+      // The one that the caller awaits, and a few per window.
       assert(promises! >= JOBS && promises! < JOBS * 1.05, `${promises} promises for ${JOBS} jobs`);
     });
   }
@@ -73,7 +73,7 @@ for (const backend of ["worker", "killable"] as const) {
     await pool.warmUp();
     const increment = (x: number) => x + 1;
     const bare = (x: number) => new Promise<number>((resolve) => queueMicrotask(() => resolve(x + 1)));
-    /** The least of several: in between, V8 compiles. */
+    /** The least of several runs: V8 compiles in between. */
     async function bytesOf(call: (x: number) => Promise<number>): Promise<number> {
       let least = Infinity;
       for (let i = 0; i < 5 * JOBS; i += JOBS) {
@@ -102,7 +102,7 @@ for (const backend of ["worker", "killable"] as const) {
       await inWindows(pool, increment);
       least = Math.min(least, (await allocatedThere() - before) / JOBS);
     }
-    // An array of its one argument.
+    // An array for its single argument.
     assert(least < 240, `${least} bytes for a call`);
   });
 

@@ -10,7 +10,7 @@ import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type Thr
 import { turn, until } from "./helpers.ts";
 import { SimulatedClock } from "./simulation/simulated_clock.ts";
 
-/** A thread that takes jobs and finishes them when it is told to. */
+/** A thread that takes jobs and finishes them when told to. */
 class StubThread implements Thread {
   pace = Infinity;
   /** The runs that it holds. */
@@ -50,7 +50,7 @@ class StubThread implements Thread {
     this.#claim(index, STARTED);
   }
 
-  /** Has its answer to this run be on its way. */
+  /** Finishes this run; the answer is on its way. */
   end(index: number): void {
     this.#claim(index, FINISHED);
   }
@@ -59,7 +59,7 @@ class StubThread implements Thread {
     Atomics.store(this.#claims, this.runs[index]! % (this.#claims.length / CLAIM_WORDS) * CLAIM_WORDS, state);
   }
 
-  /** Finishes so many runs. From then on it is known how long they take. */
+  /** Finishes this many runs. From then on it is known how long they take. */
   finish(count: number): void {
     this.pace = this.#pace;
     for (const run of this.runs.splice(0, count)) this.#events.message({ type: "returned", run, value: undefined });
@@ -74,24 +74,24 @@ class StubThread implements Thread {
     this.#events.delivered();
   }
 
-  /** Has an item of the first chunk that it holds arrive, which goes on. */
+  /** Delivers an item of the first chunk that it holds, which continues. */
   progress(from: number): void {
     this.#events.message({ type: "items", run: this.runs[0]!, from, values: [0], thrown: [], last: false, elapsed: 0 });
     this.#events.delivered();
   }
 
-  /** Finishes as many runs as there are values, which arrive together. */
+  /** Finishes as many runs as there are values; they arrive together. */
   finishTogether(values: unknown[]): void {
     this.#events.returned(this.runs.splice(0, values.length), values);
     this.#events.delivered();
   }
 
-  /** Has ended, and may have sent something that has not come. */
+  /** Ends, and may have sent something that has not arrived. */
   ending(): void {
     this.#events.ending();
   }
 
-  /** Ends by itself, with all that it holds. */
+  /** Ends by itself, with everything it holds. */
   die(): void {
     this.runs.length = 0;
     this.#events.died({ reason: "died" });
@@ -105,14 +105,14 @@ class StubThread implements Thread {
   }
 }
 
-/** One that takes calls of known tasks beside messages, as long as it has room. */
+/** A thread that takes calls of known tasks beside its messages, as long as it has room. */
 class CallableStubThread extends StubThread {
-  /** How many calls it took before it was rung each time. */
+  /** How many calls it had taken each time it was rung. */
   readonly rung: number[] = [];
-  /** How many calls it takes, with those that it holds. */
+  /** How many calls it takes, including those that it holds. */
   room = Infinity;
 
-  /** What happens while a call is written, as a getter of an argument may have it. */
+  /** Called while a call is written, like a getter of an argument. */
   onCall = (): void => {};
 
   get beside(): this {
@@ -142,11 +142,11 @@ class CallableStubThread extends StubThread {
 interface Stubs<T> {
   pool: ProcessPool;
   threads: T[];
-  /** Lets so many ms pass for the pool, for which no time passes otherwise; its timers are real. */
+  /** Lets this many ms pass for the pool, for which no time passes otherwise; its timers are real. */
   wait(time: number): void;
 }
 
-/** A pool of stubs whose jobs take so many ms, and the stubs, each of which has done a job. */
+/** A pool of stubs whose jobs take this many ms, and the stubs, each of which has done a job. */
 function stubs(pace: number, options: ProcessPoolOptions = {}): Promise<Stubs<StubThread>> {
   return stubsOf(StubThread, pace, options);
 }
@@ -217,12 +217,12 @@ Deno.test("A pool sends the first of the tiny calls of a turn at once, and the o
   const { runs, rung } = threads[0]!;
   submit(pool, 150);
   assertEquals([runs.length, rung, pool.stats().queued], [129, [1, 64, 64], 21]);
-  // Those that are left are sent after what else was to run at the end of this turn.
+  // The rest is sent after everything else that was to run at the end of this turn.
   await undefined;
   assertEquals([runs.length, rung, pool.stats().queued], [150, [1, 64, 64, 21], 0]);
   submit(pool, 2);
   assertEquals(runs.length, 151);
-  // Whatever makes the pool look, has it send what there is.
+  // Whatever makes the pool look makes it send what there is.
   threads[0]!.finish(100);
   assertEquals(runs.length, 52);
   await end(pool, threads);
@@ -255,7 +255,7 @@ Deno.test("A pool sends calls by themselves that are not tiny, or have more to t
 
   const tiny = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1, jobTimeout: 1000 });
   submit(tiny.pool, 2);
-  // The first one brings the task.
+  // The first one carries the task.
   for (let i = 0; i < 2; i++) tiny.pool.trySubmit(new Job({ func: () => {}, onDone: () => {} }));
   assertEquals(tiny.threads[0]!.rung, [1, 1, 1]);
   await end(tiny.pool, tiny.threads);
@@ -344,11 +344,11 @@ Deno.test("A pool counts the runs of a worker in a row, past those that it holds
   const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
   const [{ runs }] = threads as [CallableStubThread];
   const all: number[] = [];
-  // The one run of before is 0, and there are places for 1024.
+  // The run before was 0, and there are places for 1024.
   for (let i = 1; i <= 2000; i++) {
     submit(pool, 1);
     await undefined;
-    // The third takes until all others are through.
+    // The third takes until all others are done.
     if (runs.length > 1) threads[0]!.runs.reverse();
     all.push(runs[0]!);
     if (i !== 3) threads[0]!.finish(1);
@@ -406,7 +406,7 @@ Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to
   submit(pool, 10);
   first.begin();
   assertEquals(threads.map(({ runs }) => runs.length), [10, 0, 0]);
-  // Those that were taken back stay with the worker until it comes across them.
+  // Those that were taken back stay with the worker until it reaches them.
   while (second.runs.length === 0) await turn();
   assertEquals(threads.map(({ runs }) => runs.length), [10, 9, 0]);
   second.finish(9);
@@ -419,7 +419,7 @@ Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to
   await end(pool, threads);
 });
 
-/** A pool of stubs, none of which was started, and whose time is turned by hand. */
+/** A pool of stubs, none of which was started, with a clock that is turned by hand. */
 function coldStubs(options: ProcessPoolOptions = {}, pace = 1): { pool: ProcessPool; threads: StubThread[]; pass: (time: number) => void } {
   const threads: StubThread[] = [];
   const clock = new SimulatedClock();
@@ -440,7 +440,7 @@ function coldStubs(options: ProcessPoolOptions = {}, pace = 1): { pool: ProcessP
   };
 }
 
-/** The same with one that has done a job, and has had its head start. */
+/** The same with one stub that has done a job and had its head start. */
 async function oneProven(options: ProcessPoolOptions, pace = 0.002): Promise<ReturnType<typeof coldStubs>> {
   const stubs = coldStubs(options, pace);
   submit(stubs.pool, 1);
@@ -465,7 +465,7 @@ Deno.test("A pool sends nothing to a worker that has ended, and does not say of 
   await end(pool, threads);
 });
 
-/** A pool whose backend is loaded when its test says so. */
+/** A pool whose backend is loaded when the test says so. */
 function loadingPool(): { pool: ProcessPool; loads: PromiseWithResolvers<StartThread>[]; threads: StubThread[]; start: StartThread } {
   const loads: PromiseWithResolvers<StartThread>[] = [];
   const threads: StubThread[] = [];
@@ -620,7 +620,7 @@ Deno.test("A pool starts another worker at once for jobs that are not short, or 
 Deno.test("A pool starts another worker for short jobs that are many", async () => {
   const { pool, threads, pass } = await oneProven({ maxWorkers: 2 }, 0.5);
   const [first] = threads as [StubThread];
-  // From now on it is not cold.
+  // From now on it is warm.
   for (let i = 0; i < 64; i++) {
     submit(pool, 1);
     first.finish(1);
@@ -749,7 +749,7 @@ Deno.test("A pool starts another worker for jobs that were sent ahead behind one
   first.begin();
   assertEquals([first.runs.length, pool.stats().queued], [10, 0]);
   pass(19);
-  // What comes now joins the others: to start a worker takes as long as they have waited.
+  // New jobs join the others: starting a worker takes as long as they have waited.
   submit(pool, 1);
   assertEquals([first.runs.length, threads.length], [11, 1]);
   pass(2);

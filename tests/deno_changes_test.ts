@@ -1,6 +1,6 @@
 /**
- * What Deno 2.9 does that the pool is built around, or that the documentation warns of. Each of these tests fails on the day Deno does otherwise, and says what can be
- * changed then. Loops that cannot be stopped run in programs of their own, which are killed.
+ * Behaviour of Deno 2.9 that the pool is built around, or that the documentation warns of. Each of these tests fails once Deno behaves
+ * differently, and says what can be changed then. Loops that cannot be stopped run in programs of their own, which are killed.
  *
  * @module
  */
@@ -11,10 +11,10 @@ import { granted, within } from "./fixtures.ts";
 
 const needsRun = { ignore: !granted("run") || !granted("read") };
 
-/** In a worker: says that it has begun, and counts for ever. */
+/** In a worker: announces that it has begun, and counts forever. */
 const COUNT = `Atomics.store(words, 0, 1); Atomics.notify(words, 0); for (;;) Atomics.add(words, 1, 1);`;
 
-/** Whether the counter still goes on some time after it was stopped. */
+/** Prints whether the counter is still running some time after it was stopped. */
 const TELL = `
   const pause = () => new Promise((resolve) => setTimeout(resolve, 500));
   await pause();
@@ -24,7 +24,7 @@ const TELL = `
   Deno.exit();
 `;
 
-/** A program that starts a node worker with this source, gives it `words`, and does `then` when it has begun. */
+/** A program that starts a node worker with this source, gives it `words`, and runs `then` once it has begun. */
 function nodeProgram({ source, then, lock = true, resourceLimits = {} }: {
   source: string;
   then: string;
@@ -53,7 +53,7 @@ function nodeProgram({ source, then, lock = true, resourceLimits = {} }: {
   `;
 }
 
-/** What a program prints. */
+/** Returns what a program prints. */
 async function run(source: string): Promise<string> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "--no-config", "--no-lock", `data:text/javascript,${encodeURIComponent(source)}`],
@@ -76,18 +76,19 @@ Deno.test("Deno does not stop a Web Worker that is busy (needs --allow-run and -
     worker.terminate();
     ${TELL}
   `;
-  // Else: the backend "worker" can stop everything that "killable" can. Let a jobTimeout choose "worker" again, take the warning and
-  // `stats().unstoppable` out, and change the first table of tests/failure_matrix.ts.
+  // Otherwise: the backend "worker" can stop everything that "killable" can. Let a jobTimeout choose "worker" again, remove the warning and
+  // `stats().unstoppable`, and change the first table of tests/failure_matrix.ts.
   assertEquals(await run(source), "goes on");
 });
 
 Deno.test("Deno halts a busy node worker that holds a Web Lock (needs --allow-run and --allow-read)", needsRun, async () => {
-  // Else: the backend "killable" cannot keep its word. Find another way to have workers halted, or refuse jobTimeout, before this Deno is supported.
+  // Otherwise: the backend "killable" cannot keep its promise. Find another way to halt workers, or refuse jobTimeout, before supporting
+  // this Deno.
   assertEquals(await run(nodeProgram({ source: COUNT, then: `await worker.terminate(); ${TELL}` })), "stands still");
 });
 
 Deno.test("Deno does not halt a busy node worker that holds no lock (needs --allow-run and --allow-read)", needsRun, async () => {
-  // Else: the lock is not needed to stop a worker, only to notice its end; say so in worker/node_worker.ts.
+  // Otherwise: the lock is not needed to stop a worker, only to notice its end; say so in worker/node_worker.ts.
   assertEquals(await run(nodeProgram({ source: COUNT, then: `await worker.terminate(); ${TELL}`, lock: false })), "goes on");
 });
 
@@ -112,8 +113,8 @@ Deno.test(
       Deno.exit();
     `,
     });
-    // Else, if there is an "error" now: the timer in worker/node_worker.ts that tells of a full heap can go, with the time that it costs.
-    // If no more heap is granted and nothing comes: a memoryLimit is not noticed any more; find another sign.
+    // Otherwise, if there is an "error" now: the timer in worker/node_worker.ts that notices a full heap can go, with its cost. If no more
+    // heap is granted and nothing comes: a memoryLimit is no longer noticed; find another sign.
     assertEquals(await run(source), "more granted []");
   },
 );
@@ -136,7 +137,7 @@ Deno.test(
     console.log(cpuUsage().user - before < 50_000 ? "stands still" : "goes on");
     Deno.exit();
   `;
-    // Else: take it out of the section on memory in docs/reliability.md.
+    // Otherwise: remove it from the section on memory in docs/reliability.md.
     assertEquals(await run(nodeProgram({ source, then })), "goes on");
   },
 );
@@ -145,13 +146,13 @@ Deno.test("Deno copies nothing of most objects of the platform, and says nothing
   const empty = [new URL("data:,"), new URLSearchParams("a=1"), new Headers({ a: "b" }), new Request("data:,"), new Response("a")];
   const given: object[] = [...empty, new FormData(), new Event("a"), new ImageData(1, 1)];
   await using pool = new ProcessPool({ maxWorkers: 1 });
-  // Else: say so no more in README.md, at `Job.args` and in docs/from-concurrent-futures.md.
+  // Otherwise: remove the warning from README.md, `Job.args` and docs/from-concurrent-futures.md.
   for (const each of given) {
     assertEquals(await within(pool.run((value: object) => [Object.getPrototypeOf(value) === Object.prototype, value], each)), [true, {}]);
   }
   assertEquals(await within(pool.run((): unknown[] => [new URL("data:,"), { nested: new Headers({ a: "b" }) }])), [{}, { nested: {} }]);
   assertEquals(await within(Array.fromAsync(pool.map((value: object) => Object.keys(value).length, given))), given.map(() => 0));
-  // These it copies.
+  // A Blob is copied.
   assertEquals(await within(pool.run((blob: Blob) => blob.text(), new Blob(["text"]))), "text");
 });
 
@@ -163,7 +164,7 @@ Deno.test("Deno looks at sockets at one tick in sixty where there is always some
   for (let i = 0; i < 10; i++) {
     let isThrough = false;
     const connected = Deno.connect({ hostname: "127.0.0.1", port: listener.addr.port }).finally(() => isThrough = true);
-    // It has been connected by then.
+    // By then it is connected.
     for (const end = performance.now() + 5; performance.now() < end;);
     let ticks = 0;
     for (; !isThrough; ticks++) await new Promise((resolve) => void setImmediate(resolve));
@@ -171,11 +172,11 @@ Deno.test("Deno looks at sockets at one tick in sixty where there is always some
     (await listener.accept()).close();
     most = Math.max(most, ticks);
   }
-  // Else: one tick is a turn in worker/soon.ts and worker/runtime.ts.
+  // Otherwise: one tick is a turn in worker/soon.ts and worker/runtime.ts.
   assert(most > 20, `${most} ticks`);
 });
 
 Deno.test("Deno loads what timers need when somebody first looks at them", () => {
-  // Else: to take a turn, `setImmediate` may be as good in worker/runtime.ts.
+  // Otherwise: `setImmediate` may do as well to take a turn in worker/runtime.ts.
   for (const name of ["setImmediate", "setTimeout"]) assert(Object.getOwnPropertyDescriptor(globalThis, name)?.get !== undefined, name);
 });

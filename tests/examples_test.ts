@@ -68,7 +68,7 @@ Deno.test("examples/README.md has each example, and each is tested (needs --allo
   assertEquals(Array.from(linked, ([, name]) => name).sort(), modules);
 });
 
-/** What an example says about itself: its command without `deno`, and what it prints, where "…" stands for what varies. */
+/** What an example says about itself: its command without `deno`, and its output, where "…" stands for what varies. */
 function readExample(source: string): { command: string[]; inOrder: boolean; output: string[] } {
   const command = /^ \* ```sh\n \* deno (.+)\n \* ```$/m.exec(source)?.[1];
   const shown = /^\/\/ Output(?<any>, in an order that varies)?:\n(?<lines>(?:\/\/ .*\n)+)$/m.exec(source)?.groups;
@@ -82,7 +82,7 @@ function matches(line: string, shown = ""): boolean {
   return new RegExp(`^${parts.join(".*")}$`).test(line);
 }
 
-/** Takes from what is shown the first that the line matches; false if there is none. */
+/** Removes from the expected lines the first that the line matches; false if there is none. */
 function takeMatch(line: string, output: string[]): boolean {
   const index = output.findIndex((shown) => matches(line, shown));
   if (index >= 0) output.splice(index, 1);

@@ -11,7 +11,7 @@ import { assertFails } from "./helpers.ts";
 
 const encoder = new TextEncoder();
 
-/** A part of one record with a result, and one that failed. */
+/** A part with one record that has a result, and one that failed. */
 function part(index: number): DonePart {
   const [start, end] = [index * 10, index * 10 + 10];
   const output = encoder.encode(`${index}\n`);
@@ -46,7 +46,7 @@ const before = { records: 0, failed: 0, busy: 0, wall: 0 };
 
 for (const name of ["out", "out.gz"]) {
   for (const what of ["output.write", "output.state", "output.sync", "errors.write", "errors.sync", "log.append"]) {
-    // To tell the state of a plain file takes nothing.
+    // The state of a plain file needs no write.
     if (what === "output.state" && name === "out") continue;
     Deno.test(`Files.save() puts nothing down once ${what} has failed, though it does not fail again (${name}) ${NEEDS}`, {
       ignore,
@@ -65,7 +65,7 @@ for (const name of ["out", "out.gz"]) {
       Object.defineProperty(parts[object], member, {
         configurable: true,
         get() {
-          // Once alone: from then on, it is as it was.
+          // Only once: from then on it is as it was.
           delete (this as Record<string, unknown>)[member];
           throw new Error("No space left on device (os error 28)");
         },

@@ -1,5 +1,5 @@
 /**
- * What tests of pools are made with: task modules that need no permission, a deadline for what must not hang, messages.
+ * Fixtures for tests of pools: task modules that need no permission, a deadline for what must not hang, messages.
  *
  * @module
  */
@@ -7,7 +7,7 @@
 import { giveUp } from "../pool/give_up.ts";
 import type { RunMessage } from "../worker/protocol.ts";
 
-/** The address of a module with this source. */
+/** The URL of a module with this source. */
 export function moduleOf(source: string): string {
   return `data:text/javascript,${encodeURIComponent(source)}`;
 }
@@ -17,7 +17,7 @@ export function within<T>(promise: Promise<T>): Promise<T> {
   return giveUp(promise, { timeout: 60_000 });
 }
 
-/** Whether a permission is granted: tests that need one say so in their name and are ignored without it. */
+/** Whether a permission is granted: tests that need one say so in their name, and are ignored without it. */
 export function granted(name: "read" | "write" | "run" | "ffi" | "net"): boolean {
   const permission: Deno.PermissionDescriptor = name === "net" ? { name, host: "127.0.0.1" } : { name };
   return Deno.permissions.querySync(permission).state === "granted";

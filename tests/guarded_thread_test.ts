@@ -11,11 +11,11 @@ interface StagedThread {
   died: Promise<Death>;
   gone: Promise<void>;
   isEnding: () => boolean;
-  /** Has its lock be free. */
+  /** Releases its lock. */
   end: () => void;
 }
 
-/** A thread of which the test says what it sends and how it ends; and what is done when it is terminated. */
+/** A thread whose messages and end are up to the test, and what is done when it is terminated. */
 async function startThread(killable = true, terminated = () => {}): Promise<StagedThread> {
   const alive = Promise.withResolvers<void>(), died = Promise.withResolvers<Death>(), gone = Promise.withResolvers<void>();
   const held = Promise.withResolvers<void>();

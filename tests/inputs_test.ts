@@ -8,7 +8,7 @@ Deno.test(`findSources() says which file it is that the system lets nobody read 
   using folder = new Folder();
   const input = folder.write("in.ndjson", "1\n");
   const { open } = Deno;
-  // Whoever runs the tests may be allowed to read anything.
+  // Whoever runs the tests may have permission to read anything.
   Deno.open = () => Promise.reject(new Deno.errors.PermissionDenied("Permission denied (os error 13)"));
   try {
     await assertFails(
@@ -46,7 +46,7 @@ Deno.test(`sampleOf() looks at the begin, the middle and the end of a file, howe
   using folder = new Folder();
   for (const size of [300_000, 5 * 2 ** 30]) {
     const path = folder.write("large", "");
-    // Without blocks, where the system can do that.
+    // Without blocks on the disk, if the system can do that.
     using file = Deno.openSync(path, { write: true });
     file.truncateSync(size);
     let before = await sampleOf(path, size);

@@ -24,7 +24,7 @@ Deno.test(`JobLog.read() reads what was written, up to a line that is torn or da
   const begun = (await log.read())!;
   assertEquals(begun.last, undefined);
   await log.goOn(begun.length);
-  // Lines within one block, across the ends of blocks, and longer than several.
+  // Lines within one block, across the boundaries of blocks, and longer than several blocks.
   const parts = (count: number, from: number): LogEntry["done"] => Array.from({ length: count }, (_, i) => [0, from + i, from + i + 1, 1]);
   const counts = [1, 20_000, 3, 100_000, 1];
   let at = 0;

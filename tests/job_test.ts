@@ -13,12 +13,12 @@ import {
 import { within } from "./fixtures.ts";
 import { assertFails, meet, Meeting, SpiedSignal, thrownBy, turn, until } from "./helpers.ts";
 
-/** A pool that runs tasks on this thread, one at a time, so that a test sees and holds all that happens. */
+/** A pool that runs tasks on this thread, one at a time, so that a test sees and controls everything. */
 function inlinePool(options: ProcessPoolOptions = {}): ProcessPool {
   return new ProcessPool({ backend: "inline", maxWorkers: 1, ...options });
 }
 
-/** A task for an inline pool that runs until the test says how it ends. */
+/** A task for an inline pool that runs until the test decides how it ends. */
 class Held<R = string> {
   readonly #started = Promise.withResolvers<void>();
   readonly #end = Promise.withResolvers<R>();
@@ -33,7 +33,7 @@ class Held<R = string> {
   readonly fail = this.#end.reject;
 }
 
-/** A pool of one worker that is held, and jobs of the given number that wait behind it. */
+/** A pool of one worker that is held, with this many jobs waiting behind it. */
 async function heldPool(queued: number, options: ProcessPoolOptions = {}) {
   const pool = inlinePool(options);
   const held = new Held();
@@ -52,7 +52,7 @@ async function heldPool(queued: number, options: ProcessPoolOptions = {}) {
   return { pool, held, running, waiting, runs };
 }
 
-/** What the platform calls an unhandled rejection while an action and the turns after it go on. */
+/** The unhandled rejections that the platform reports during an action and the turns after it. */
 async function unhandledRejections(action: () => Promise<unknown>): Promise<unknown[]> {
   const reasons: unknown[] = [];
   const listener = (event: PromiseRejectionEvent): void => {
@@ -586,7 +586,7 @@ Deno.test("Job's signal that many share cancels all of them", async () => {
 Deno.test("Job's signal that thousands share at the gate refuses all of them with its reason, and gives the permit back", async () => {
   const { pool, held } = await heldPool(0, { queueSize: 2 });
   const controller = new AbortController();
-  // The first listens in the queue: it makes room, when it is cancelled, for one after the other of those that wait.
+  // The first is listening in the queue: when it is cancelled, it makes room for those that wait, one after another.
   const all = Array.from({ length: 20_000 }, () => pool.run(new Job({ func: same, args: [1], signal: controller.signal })));
   controller.abort("all");
   const outcomes = await Promise.allSettled(all);
@@ -939,7 +939,7 @@ Deno.test("ProcessPool.submit() in a callback of the last job is refused when th
 
 // asCompleted()
 
-/** Futures of jobs that run side by side until the test ends them. */
+/** Futures of jobs that run concurrently until the test ends them. */
 async function heldFutures(count: number) {
   const pool = inlinePool({ maxWorkers: count });
   const helds = Array.from({ length: count }, () => new Held<number>());

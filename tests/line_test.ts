@@ -9,7 +9,7 @@ import { openSharedQueue } from "../worker/shared_queue.ts";
 import { chunkOf, granted, moduleOf, within } from "./fixtures.ts";
 import { turn } from "./helpers.ts";
 
-// What goes beside the port and what goes by it: nobody is to notice but by the time that it takes.
+// What goes beside the port and what goes by it: nobody may notice the difference, except by the time it takes.
 
 for (const backend of ["worker", "killable"] as const) {
   Deno.test(`Jobs whose arguments and results are small, large and in between come through, in any order (${backend})`, async () => {
@@ -86,13 +86,13 @@ for (const backend of ["worker", "killable"] as const) {
     const calls = await within(Promise.allSettled(Array.from({ length: 1000 }, (_, x) => pool.run(task, x))));
     for (const [x, outcome] of calls.entries()) check(outcome, x);
     let next = 0;
-    // With a limit of time each result is sent before the next item begins.
+    // With a time limit, each result is sent before the next item begins.
     for await (const outcome of pool.map(task, Array(2000).keys(), { settled: true, timeout: 60_000 })) check(outcome, next++);
     assertEquals(next, 2000);
   });
 
   Deno.test(`No job waits for a message that has been (${backend})`, async () => {
-    // A lost message would be made good by the pool after seconds, and be reported.
+    // The pool would make up for a lost message after seconds, and report it.
     const reported: unknown[] = [];
     await using pool = new ProcessPool({ backend, maxWorkers: 2, onError: (error) => reported.push(error) });
     let sum = 0;
@@ -115,7 +115,7 @@ for (const backend of ["worker", "killable"] as const) {
     };
     const hold = () => Atomics.wait((globalThis as unknown as { gate: Int32Array }).gate, 0, 0);
     for (let round = 0; round < 10; round++) {
-      // So that the worker expects short ones, of which it does not tell one by one.
+      // So that the worker expects short jobs, whose ends it does not report one by one.
       await within(Promise.all(Array.from({ length: 30 }, () => pool.run(compute, 0.1))));
       const short = [pool.run(compute, 0.1), pool.run(compute, 0.1), pool.run(compute, 0.1)];
       const long = pool.run(hold);
@@ -133,7 +133,7 @@ for (const backend of ["worker", "killable"] as const) {
       const gate = new Int32Array(new SharedArrayBuffer(4));
       const work = (x: number) => {
         const { gate, quick, eager } = globalThis as unknown as { gate: Int32Array; quick: number; eager: boolean };
-        // What is gathered is sent after a millisecond.
+        // Gathered results are sent after a millisecond.
         for (const end = performance.now() + 2; x < quick && !eager && performance.now() < end;);
         if (x === quick) Atomics.wait(gate, 0, 0);
         return { x };
@@ -146,7 +146,7 @@ for (const backend of ["worker", "killable"] as const) {
       });
       const options = eager ? { chunkSize: 4, timeout: 60_000 } : { chunkSize: 4 };
       const results = pool.map(work, [0, 1, 2, 3], options)[Symbol.asyncIterator]();
-      // Were one of these held back, the worker would wait for ever.
+      // If one of these were held back, the worker would wait forever.
       for (let x = 0; x < quick; x++) assertEquals((await within(results.next())).value, { x });
       Atomics.store(gate, 0, 1);
       Atomics.notify(gate, 0);
@@ -161,7 +161,7 @@ for (const backend of ["worker", "killable"] as const) {
       Float64Array.from({ length: 1000 }, (_, i) => i % 3 === 0 ? -0 : i / 7),
       Uint8Array.from({ length: 1000 }, (_, i) => i),
       BigInt64Array.from({ length: 1000 }, (_, i) => BigInt(i) ** 5n),
-      // Parts of others.
+      // Views of parts of other buffers.
       new Int16Array(2000).map((_, i) => i).subarray(500, 1500),
       new Float64Array(120_000).map((_, i) => i),
     ] as unknown as number[][];
@@ -289,7 +289,7 @@ for (const backend of ["worker", "killable"] as const) {
     });
     assertEquals(await pool.run(() => (globalThis as { later?: boolean }).later), true);
     const ticks = () => (globalThis as { ticks?: number }).ticks!;
-    // It ends when the timer has been; were it never, the test would hang.
+    // It ends when the timer has fired; if that never happened, the test would hang.
     while (await within(pool.run(ticks)) < 3);
   });
 
@@ -324,7 +324,7 @@ for (const backend of ["worker", "killable"] as const) {
         const napped = pool.run(nap, what, (listener?.addr as Deno.NetAddr | undefined)?.port ?? 0);
         if (how === "calls") await within(Promise.all(Array.from({ length: 100 }, () => pool.run(burn))));
         else for await (const _ of pool.map(burn, new Float64Array(100) as Iterable<number>, { chunkSize: 4 }));
-        // They take 500 ms, and it was to be woken after 30 at the most.
+        // They take 500 ms, and it should be woken after at most 30.
         const burned = await within(napped);
         assert(burned < 50, `${burned} jobs of 5 ms were done meanwhile`);
       });
@@ -348,7 +348,7 @@ for (const backend of ["worker", "killable"] as const) {
     const steps = await within(Promise.all(Array.from({ length: 30 }, () => pool.run(burn))));
     Atomics.store(isOver, 0, 1);
     await within(stepped);
-    // Of one that this thread was late to send, it is heard later.
+    // If this thread was late to send one, it is reported later.
     const least = Math.min(...steps.slice(1).map((step, i) => step - steps[i]!));
     assert(least < 20, `${least} steps`);
   });
@@ -433,7 +433,7 @@ for (const backend of ["worker", "killable"] as const) {
     await using pool = new ProcessPool({ backend, maxWorkers: 1 });
     const task = (x: number) => {
       for (const end = performance.now() + 1.2; x < 4 && performance.now() < end;);
-      // The queue knows only the one of these.
+      // The queue knows only one of these.
       const moved = new ArrayBuffer(8, x === 2 ? {} : { maxByteLength: 16 });
       return x < 3 ? { [Symbol.for("process-pool.move")]: [moved], value: x } as unknown as number : x;
     };
@@ -441,7 +441,7 @@ for (const backend of ["worker", "killable"] as const) {
     for (const timeout of [Infinity, 60_000]) {
       for (let round = 0; round < 3; round++) {
         const results = Array.fromAsync(pool.map(task, numbers, { chunkSize: 50, timeout }));
-        // What comes by the port waits meanwhile, and what does not is looked at first.
+        // What comes by the port waits meanwhile; what does not is checked first.
         setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 30));
         assertEquals(await within(results), [...numbers]);
       }
@@ -452,7 +452,7 @@ for (const backend of ["worker", "killable"] as const) {
     await using pool = new ProcessPool({ backend, maxWorkers: 2 });
     const task = (x: number) => {
       const scope = globalThis as unknown as { kept?: ArrayBuffer };
-      // What is as long goes by the port.
+      // Anything this long goes by the port.
       if (x === 0) throw new Error("long ".repeat(20_000));
       if (x < 48) return x;
       // One buffer cannot be moved twice.
@@ -713,7 +713,7 @@ Deno.test("What was sent ahead to a worker runs elsewhere while that is held up"
     Atomics.wait(gate, 0, 0);
     return "let go";
   };
-  // The quick ones around it are sent ahead to both workers; all of them come through while it waits.
+  // The quick ones around it are sent ahead to both workers; all of them get through while it waits.
   const before = Array.from({ length: 50 }, (_, i) => pool.run(inc, i));
   const slow = await pool.submit(held, gate);
   const after = Array.from({ length: 200 }, (_, i) => pool.run(inc, i));
@@ -832,7 +832,7 @@ Deno.test("A line sends nothing beside the port before what it had to post unann
     let run = 0;
     while (line.call(1, run, run, [])) run++;
     line.post({ type: "run", run, task: { key: 1, name: "task" }, id: run, attempt: 1, args: [] }, []);
-    // All that is in the queue is taken, and some of it answered: what was posted is still to come.
+    // Everything in the queue has been taken, and some of it answered; what was posted is still to come.
     while (requests.take());
     replies.push(RETURNED, 0, "first", []);
     line.drain();
@@ -864,7 +864,7 @@ Deno.test("Calls of one task that follow each other, and what comes of them, tak
       assert(replies.push(RETURNED, run, run, []));
     }
     const after = written();
-    // Two arguments each, one result each, and what says, of one in 65 and of one in 129, what they are.
+    // Two arguments each, one result each, and a header for one in 65 and one in 129.
     assertEquals(after.map((words, i) => words - before[i]!), [2 * 1000 + 3 * 16, 1000 + 2 * 8]);
   } finally {
     line.close();
@@ -933,7 +933,7 @@ Deno.test("A line wakes its worker in the middle of a turn as often as there is 
   const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
   const bells = new Int32Array(line.memory.bells);
   let run = 0;
-  /** Whether the worker, asleep, is awake when so many jobs have been written, and this has been done. */
+  /** Whether the sleeping worker is awake after this many jobs were written and this was done. */
   const wakes = (jobs: number, then = () => {}): boolean => {
     bells[WORKER] = ASLEEP;
     for (let i = 0; i < jobs; i++) {
@@ -947,7 +947,7 @@ Deno.test("A line wakes its worker in the middle of a turn as often as there is 
   try {
     assertEquals([wakes(63), wakes(1), wakes(63), wakes(64)], [false, true, false, true]);
     const pace = new Float64Array(line.memory.bells);
-    // Those that take 0.05 ms together, but 256 at the most.
+    // As many as take 0.05 ms together, but at most 256.
     for (const [time, enough] of [[0.001, 64], [0.0005, 100], [0.0001, 256]] as const) {
       pace[PACE] = time;
       await undefined;
@@ -1076,13 +1076,13 @@ Deno.test("A worker's end of a line has items follow by the port what has gone b
   try {
     const numbers = new Float64Array(20);
     assertEquals([items(1, numbers), items(1, [1]), items(1, numbers), items(1, undefined)], [true, true, true, true]);
-    // None of these is one thing, or numbers.
+    // None of these is a single value, or numbers.
     assertEquals([items(2, []), items(3, [1, 2]), items(4, [new Map()]), items(5, ["last"], { last: true })], [false, false, false, false]);
     assertEquals([items(4, [1]), items(4, numbers), items(4, undefined)], [false, false, false]);
-    // What is moved with these goes by the port alone.
+    // Items with which something is moved go by the port, and so do those behind them.
     const resizable = new ArrayBuffer(8, { maxByteLength: 16 });
     assertEquals([items(6, [1], {}, [port2]), items(6, numbers), items(6, undefined, { last: true }, [resizable])], [false, false, false]);
-    // Until the port has really taken the last of them: what it refuses is sent in another form.
+    // That ends once the port has accepted the last of them: what it refuses is sent in another form.
     assertEquals([items(4, undefined, { last: true }), items(6, undefined, { last: true })], [false, false]);
     for (const message of refused) posted(message);
     assertEquals([items(4, numbers), items(5, numbers), items(5, undefined, { last: true }), items(6, [1])], [true, true, true, true]);

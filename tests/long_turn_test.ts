@@ -3,7 +3,7 @@ import { Job, ProcessPool, type ProcessPoolOptions } from "@procpool/process-poo
 
 const increment = (x: number) => x + 1;
 
-/** So many milliseconds a worker has at the most. */
+/** How many milliseconds of work a worker is sent ahead at most. */
 const PATIENCE = 30_000;
 
 /** A pool of one worker, which knows the task. */
@@ -13,7 +13,7 @@ async function pooled(options: ProcessPoolOptions): Promise<ProcessPool> {
   return pool;
 }
 
-/** Calls the task more and more often, without ever giving anything else its turn, until this holds. The results. */
+/** Calls the task more and more often, never giving anything else its turn, until this holds. Returns the results. */
 function callUntil(pool: ProcessPool, holds: () => boolean): Promise<number>[] {
   const results: Promise<number>[] = [];
   const pause = new Int32Array(new SharedArrayBuffer(4));
@@ -79,7 +79,7 @@ Deno.test("Callbacks of a job that settles at the first look of a turn come befo
     // The worker is woken.
     await undefined;
     Atomics.wait(pause, 0, 0, 1);
-    // The last of them looks.
+    // The last of them checks.
     const others = Array.from({ length: 9 + 64 }, (_, i) => pool.run(increment, i));
     const settled = future.done();
     await Promise.all([result, ...others]);

@@ -127,7 +127,8 @@ for (const backend of ["worker", "killable", "inline"] as const) {
         const timer = setInterval(() => turns++);
         const results = await within(Array.fromAsync(pool.map(double, input(), { chunkSize })));
         clearInterval(timer);
-        // Deno looks at timers at one tick of the event loop in about sixty, if there is always something to do, and there may be a chunk read in each.
+        // If there is always something to do, Deno looks at timers in about one of sixty ticks of the event loop, each of which may read a
+        // chunk.
         assert(results.length < 200, `${results.length} items`);
       }
     }
@@ -349,7 +350,7 @@ Deno.test("ProcessPool.map() leaves out no item of an iterator that gives promis
   };
   const items = { [Symbol.iterator]: () => ({ next }) } as unknown as Iterable<number>;
   const results: number[] = [];
-  // The next item comes when that before it has gone ahead without it.
+  // The next item only comes after the one before was passed on without it.
   for await (const result of pool.map(double, items)) {
     results.push(result);
     give.resolve();
@@ -396,7 +397,7 @@ Deno.test("ProcessPool.map() ended early waits for its input to be closed if tha
     given[i]!.resolve();
     await within(ran[i]!.promise);
   }
-  // Nobody waits for this one: as many as there may be have been read ahead.
+  // Nobody awaits this one: as many as possible have been read ahead.
   given[4]!.resolve();
   await turn();
   await within(results.return!());
@@ -619,7 +620,7 @@ Deno.test("ProcessPool.map() reads no further ahead of a consumer that is slow t
   const results = pool.map(double, naturals, { chunkSize: 10 });
   await within(results.next());
   let read = -1;
-  // Until it stands still.
+  // Until nothing moves any more.
   while (read !== naturals.read) {
     read = naturals.read;
     await pool.run(double, 1);
@@ -712,18 +713,18 @@ for (const [what, task, most] of [["numbers", (x: number) => x, 65_536], ["objec
   Deno.test(`ProcessPool.map() reads ${most} numbers of a typed array ahead for each worker while it gives ${what}`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 2 });
     let [read, furthest, consumed] = [0, 0, 0];
-    // It is read many at a time, into arrays that are made like this.
+    // It is read in batches, into arrays constructed like this.
     const made = function (length: number): Float64Array {
       furthest = Math.max(furthest, (read += length) - consumed);
       return new Float64Array(length);
     };
-    // It passes for the platform's.
+    // It passes for one of the platform's.
     Object.setPrototypeOf(made, Object.getPrototypeOf(Float64Array));
     const constructor = Object.defineProperty(made, Symbol.species, { value: made });
     const numbers = Object.assign(new Float64Array(600_000), { constructor });
     for await (const _ of pool.map(task as (x: number) => unknown, numbers as Iterable<number>)) consumed++;
     assertEquals(consumed, 600_000);
-    // Beside the one that the loop has.
+    // In addition to the one that the loop has.
     assert(furthest <= 2 * most + 1 && furthest > most, `${furthest} items were read ahead`);
   });
 }
@@ -748,14 +749,14 @@ Deno.test("ProcessPool.map() loses no result of a chunk in which some items take
   assertEquals(await within(Array.fromAsync(pool.map(task, items, { chunkSize: 8 }))), items);
 });
 
-/** An input that gives what a test tells it to, when that does. */
+/** An input that yields what the test tells it to, when the test tells it. */
 class Told implements AsyncIterable<number> {
   closed = false;
-  /** Whether it is to give something. */
+  /** Whether it is to yield something. */
   isAsked = false;
   #asked = Promise.withResolvers<PromiseWithResolvers<IteratorResult<number>>>();
 
-  /** Has it give this when it is asked, or throw. */
+  /** Makes it yield this when it is asked, or throw it. */
   async tell(outcome: number | Error): Promise<void> {
     const { resolve, reject } = await this.#asked.promise;
     this.#asked = Promise.withResolvers();
@@ -789,7 +790,8 @@ Deno.test("ProcessPool.map() throws what its input throws while what was read be
   await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1 });
   const input = new Told();
   const results = pool.map(double, input);
-  // A chunk that may have several items asks for another one before it goes to the gate without. They have one each as long as the worker takes its time.
+  // A chunk that may have several items asks for another before it goes to the gate without. As long as the worker is slow, chunks have one
+  // item.
   for (let x = 1, asks = false; !asks; x++) {
     const meeting = new Meeting();
     await pool.submit(meet, meeting.memory);
@@ -849,7 +851,7 @@ Deno.test("ProcessPool.map() throws the reason of its signal if its input aborts
   }
   const results = pool.map(double, input(), { chunkSize: 1, buffer: 2, signal: controller.signal });
   assertEquals((await within(results.next())).value, 2);
-  // Nobody waits for an outcome at that moment.
+  // Nobody awaits an outcome at that moment.
   await within(isAborted);
   await turn();
   assertStrictEquals(await thrownBy(() => within(Array.fromAsync(results))), reason);
@@ -941,7 +943,7 @@ for (const how of ["shutdown", "terminate"] as const) {
     await within(pool[how]());
     await refused;
     assertEquals(input.closed, true);
-    // One that begins to read after that finds out by itself.
+    // A reader that starts after that finds out by itself.
     await assertRejects(() => within(late.next()), PoolClosedError);
     assertEquals(another.closed, true);
   });
@@ -1019,7 +1021,7 @@ Deno.test("ProcessPool.map() reports what its input throws and what it throws wh
 for (const chunkSize of ["auto", 3] as const) {
   Deno.test(`ProcessPool.map() reads no more than 128 MB ahead while an item holds up large ones, but for 'buffer' (chunkSize: ${chunkSize})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 2, backend: "inline" });
-    // It is there once.
+    // It exists only once.
     const megabyte = "x".repeat(2 ** 20);
     for (const buffer of [undefined, 1000]) {
       const held = Promise.withResolvers<string>();
@@ -1043,7 +1045,7 @@ for (const chunkSize of ["auto", 3] as const) {
 
 Deno.test("ProcessPool.map() of large results reads so far ahead that many workers do not stand idle behind one", async () => {
   await using pool = new ProcessPool({ maxWorkers: 16, backend: "inline" });
-  // They are there once.
+  // They exist only once.
   const megabytes = new Uint8Array(2 ** 22);
   const held = Promise.withResolvers<Uint8Array>();
   const naturals = new Naturals();

@@ -13,7 +13,7 @@ import { Times } from "../pool/measurement.ts";
 import { within } from "./fixtures.ts";
 import { meet, Meeting, seeded, thrownBy, turn, until } from "./helpers.ts";
 
-/** What a time is among others, by its own definition: at least this part of them is no longer. */
+/** Returns a quantile by its definition: at least this share of the times is no longer. */
 function quantile(times: number[], part: number): number {
   return times.toSorted((a, b) => a - b)[Math.ceil(part * times.length) - 1]!;
 }
@@ -61,7 +61,7 @@ for (const backend of ["worker", "killable", "inline"] as const) {
     const ran = await within(Promise.all(Array.from({ length: 100 }, (_, i) => pool.run(spin, i < 90 ? 1 : 4))));
     const { waiting, running, throughput, workers } = pool.stats().measured!;
     assertEquals([waiting.count, running.count], [100, 100]);
-    // The worker's own measure contains the task's, but for what is lost when times are added.
+    // The worker's own measure includes the task's, except for what is lost when times are added.
     assert(running.p50 >= quantile(ran, 0.5) * 0.998, `${running.p50} < ${quantile(ran, 0.5)}`);
     assert(running.max >= Math.max(...ran) - 1e-6, `${running.max} < ${Math.max(...ran)}`);
     assert(waiting.max > waiting.p50 && waiting.p50 > 0);
@@ -152,7 +152,7 @@ Deno.test("console.log() shows what a pool, a job and a future are about", async
   assert(shown.includes("finished: 1") && !shown.includes("measured"), shown);
 });
 
-/** The events that an observer is told, as words. */
+/** The events that an observer receives, as words. */
 class Listener implements PoolObserver {
   events: string[] = [];
   jobs: ObservedJob[] = [];
@@ -202,7 +202,7 @@ Deno.test("PoolObserver that throws is reported, and the pool goes on", async ()
     sent: () => {
       throw new Error("of sent");
     },
-    // The type does not tell it from one that returns nothing.
+    // Its type does not distinguish it from one that returns nothing.
     settled: () => Promise.reject(new Error("of settled")) as unknown as void,
     closed: () => Promise.reject(new Error("of closed")),
   };

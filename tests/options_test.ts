@@ -5,7 +5,7 @@ import { thrownBy } from "./helpers.ts";
 
 type ErrorClass = new (message: string) => Error;
 
-/** What is called, how, and the error that it ends in. */
+/** A call, how it is made, and the error that it ends in. */
 type Row = [call: string, action: () => unknown, errorClass: ErrorClass, message: string];
 
 /** A value that the types do not allow. */
@@ -34,7 +34,7 @@ const getter = Object.getOwnPropertyDescriptor({
 class Private {
   #rate = 2;
   task = (x: number) => x * this.#rate;
-  // What looks like a private name, and one of a class within.
+  // Something that looks like a private name, and a private name of a class within.
   other = () =>
     new class {
       #own = "#tag"; // #comment
@@ -167,7 +167,7 @@ function objects(call: string, action: string, known: string, make: (options: ne
   ];
 }
 
-/** Rows of a function that no worker can run, for whatever takes one. */
+/** Rows of a function that no worker can run, for everything that takes one. */
 function functions(call: string, take: (func: never) => unknown): Row[] {
   return [
     [
@@ -258,7 +258,7 @@ function functions(call: string, take: (func: never) => unknown): Row[] {
   ];
 }
 
-/** Rows of what is no function at all. */
+/** Rows of values that are no functions at all. */
 function noFunctions(call: string, [action, option]: [string, string], take: (func: never) => unknown): Row[] {
   const given: [value: unknown, shown: string][] = [
     [undefined, "undefined"],
@@ -283,7 +283,7 @@ function noFunctions(call: string, [action, option]: [string, string], take: (fu
 
 Deno.test({
   name: "every public function refuses what is wrong, with the class and the message that say so",
-  // A pool's workers cannot have what this thread has not.
+  // The workers of a pool cannot have permissions that this thread lacks.
   permissions: "none",
   async fn() {
     const newPool = (options: never): ProcessPool => new ProcessPool(options);
@@ -758,7 +758,7 @@ Deno.test({
   },
 });
 
-/** How many workers are started while an action goes on. */
+/** How many workers are started during an action. */
 async function workersStartedBy(action: () => Promise<void>): Promise<number> {
   const { Worker } = globalThis;
   let started = 0;

@@ -6,7 +6,7 @@ import { meet, Meeting, thrownBy, turn } from "./helpers.ts";
 const BACKENDS = ["worker", "killable", "inline"] as const;
 const add = (a: number, b: number) => a + b;
 
-/** Waits in a way that both backends can: without holding its thread. */
+/** Waits in a way that works in both backends: without blocking its thread. */
 async function meetAsync(memory: Int32Array): Promise<string> {
   Atomics.store(memory, 0, 1);
   Atomics.notify(memory, 0);
@@ -294,7 +294,7 @@ Deno.test("Future.cancel() wins over a job that was sent and has not started", a
   let cancelled = 0;
   for (let i = 0; i < 2000; i++) {
     const future = await pool.submit(mark, ran);
-    // It is on its way to the worker now, which may or may not have begun with it.
+    // It is on its way to the worker, which may or may not have started it.
     if (future.cancel()) cancelled++;
     await future.exception();
     assertEquals(future.state, future.cancelled() ? "cancelled" : "finished");
@@ -373,7 +373,7 @@ Deno.test("currentJob().signal of a task on the calling thread aborts with the j
 Deno.test("ProcessPool.stats() counts a worker that cannot be stopped, and terminate() does not wait for it", async () => {
   const pool = new ProcessPool({ maxWorkers: 1 });
   const meeting = new Meeting();
-  // A worker asleep in Atomics.wait is as deaf as one in an endless loop, and can be woken when the test is over.
+  // A worker asleep in Atomics.wait is as deaf as one in an endless loop, and can be woken after the test.
   const future = await pool.submit(meet, meeting.memory);
   await within(meeting.come());
   assert(future.cancel({ force: true }));
@@ -554,7 +554,7 @@ Deno.test(
     await using pool = new ProcessPool({ permissions: "none" });
     await pool.run(() => 1).catch(() => {});
   `;
-    // The day this fails Deno has made the option stable: then say so in README.md and at the option, and take "unstable" out of deno.json.
+    // When this fails, Deno has made the option stable: say so in README.md and at the option, and remove "unstable" from deno.json.
     const { code, stderr } = await runProgram(source, { unstable: [] });
     assertEquals(code, 70);
     assert(stderr.includes("worker-options"), stderr);
@@ -667,7 +667,9 @@ Deno.test(
   },
 );
 
-/** Runs a program in a process of its own, with the project's configuration but for what is given; tells what permissions it asked for. */
+/**
+ * Runs a program in a process of its own, with the project's configuration unless another is given; returns the permissions it asked for.
+ */
 async function runProgram(
   source: string,
   changes: object = {},
@@ -698,7 +700,10 @@ async function runProgram(
   }
 }
 
-/** How many turns of the event loop an exchange by sockets takes, from its beginning on, beside something that keeps this thread busy until it is over. */
+/**
+ * How many turns of the event loop an exchange over sockets takes, from its start, beside something that keeps this thread busy until it is
+ * over.
+ */
 async function turnsOfExchange(keepBusy: (begin: () => void, isOver: () => boolean) => Promise<void>): Promise<number> {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   let isOver = false;
@@ -734,7 +739,7 @@ Deno.test("An inline pool lets the network go on beside tiny jobs that follow ea
     begin();
     while (!isOver()) await pool.run(() => {});
   });
-  // It takes several looks at sockets, which would be sixty turns apart.
+  // It needs several looks at sockets, which would be sixty turns apart.
 
   assert(turns < 60, `${turns} turns`);
 });

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { type Place, placeOf, Queue } from "../pool/queue.ts";
 import { seeded } from "./helpers.ts";
 
-/** Takes all out. */
+/** Takes everything out. */
 function drain<T>(queue: Queue<T>): T[] {
   const values: T[] = [];
   while (queue.size > 0) values.push(queue.shift()!);

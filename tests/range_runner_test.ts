@@ -38,7 +38,7 @@ function runner(parts: Partial<RunnerParts>) {
   });
 }
 
-/** What comes of a whole input that is cut into ranges at these bytes. */
+/** The outcome of a whole input that is cut into ranges at these bytes. */
 async function runRanges(
   run: ReturnType<typeof runner>,
   cuts: number[],
@@ -78,7 +78,7 @@ async function runRanges(
   return result;
 }
 
-/** Cuts at random places. */
+/** Cuts at random positions. */
 function cutsOf(length: number, random: () => number): number[] {
   const cuts = Array.from({ length: Math.floor(random() * 6) }, () => Math.floor(random() * (length + 1)));
   return [0, ...cuts, length].sort((a, b) => a - b);
@@ -105,7 +105,7 @@ Deno.test(`createRangeRunner() runs each line once and in order, wherever the ra
     const text = `${random() < 0.3 ? "\ufeff" : ""}${lines.join(end)}${lines.length > 0 ? last : ""}`;
     const bytes = encoder.encode(text);
     const cuts = cutsOf(bytes.length, random);
-    // What is behind was appended when the batch had begun.
+    // What follows was appended after the batch had begun.
     const { length: size } = bytes;
     const appended = encoder.encode(["", "of the last line\n", "\nanother\n", "z".repeat(100_000)][round % 4]);
     await withFile(new Uint8Array([...bytes, ...appended]), async (path) => {
@@ -128,7 +128,7 @@ Deno.test(`createRangeRunner() returns early after 'maxRecords', and goes on fro
   });
 });
 
-/** Runs a text that is given as bytes. */
+/** Runs a text given as bytes. */
 async function runText(
   text: string | Uint8Array<ArrayBuffer>,
   parts: Partial<RunnerParts>,
@@ -215,7 +215,7 @@ Deno.test("createRangeRunner() takes two values in a line for a mistake, though 
 
 Deno.test("createRangeRunner() parses objects, a block of them at a time, and one by one where one of those is none", async () => {
   using parse = spyOnParse();
-  // 64 bytes a line with its end: 256 lines a block.
+  // 64 bytes per line with its end: 256 lines per block.
   const objects = Array.from({ length: 1024 }, (_, a) => JSON.stringify({ a, b: { c: [a, "x"] }, d: "ä" }));
   const lines = objects.map((object) => object + " ".repeat(62 - encoder.encode(object).length));
   const { output } = await runText(lines.map((line) => `${line}\r\n`).join(""), ndjson);
@@ -223,7 +223,7 @@ Deno.test("createRangeRunner() parses objects, a block of them at a time, and on
   lines[300] = "{".padEnd(62);
   parse.calls = 0;
   assertEquals((await runText(lines.map((line) => `${line}\r\n`).join(""), ndjson)).records, 1024);
-  // The helper of this test parses the error, too.
+  // The helper of this test parses the error as well.
   assertEquals(parse.calls, 4 + 256 + 1);
 });
 
@@ -257,7 +257,7 @@ Deno.test("createRangeRunner() comes to the same with objects that are parsed to
     );
     const text = `${random() < 0.1 ? "\ufeff" : ""}${texts.join(random() < 0.1 ? "\r\n" : "\n")}${random() < 0.5 ? "\n" : ""}`;
     const bytes = encoder.encode(text);
-    // Now and then, a byte that is no UTF-8.
+    // Now and then, a byte that is not UTF-8.
     if (random() < 0.1) bytes[Math.floor(random() * bytes.length)] = 0xff;
     const seen: Record<string, number> = {};
     const few = random() < 0.5;
@@ -284,13 +284,13 @@ Deno.test("createRangeRunner() comes to the same with objects that are parsed to
     const result = await runText(bytes, parts);
     if (parse.calls < result.records / 4) together++;
     for (const name of Object.keys(seen)) delete seen[name];
-    // A worker has died long behind the end.
+    // A worker has died far beyond the end.
     assertEquals(result, await runText(bytes, parts, { before: 1e9 }), `round ${round}`);
   }
   assert(together > 50, `${together}`);
 });
 
-/** Objects, one a line. */
+/** Objects, one per line. */
 function objects(count: number): string {
   return Array.from({ length: count }, (_, i) => `{"i":${i}}\n`).join("");
 }
@@ -406,7 +406,7 @@ Deno.test("createRangeRunner() never commits what was halted in a row of objects
     }
     return i;
   };
-  // Whoever commits what was halted waits for ever, which this thread must not.
+  // Committing a halted record waits forever, which this thread must not do.
   const wait = Atomics.wait;
   Atomics.wait = () => {
     throw new Error("halted");
@@ -616,7 +616,7 @@ Deno.test("createRangeRunner() leaves a range that was abandoned, and commits no
 Deno.test("createRangeRunner() fails a line that is too long to be text, and no other, and keeps its begin", async () => {
   const { TextDecoder } = globalThis;
   const most = 17_000_000;
-  // As V8's, but for a smaller limit.
+  // Like V8's, but with a smaller limit.
   globalThis.TextDecoder = class extends TextDecoder {
     override decode(bytes: Uint8Array): string {
       if (bytes.length > most) throw new TypeError("buffer exceeds maximum length");
@@ -634,7 +634,7 @@ Deno.test("createRangeRunner() fails a line that is too long to be text, and no 
     const csv = await runText(`a\n"b\n${long}"\nc`, { ...ndjson, inputFormat: "csv", parseCsv }, {}, ["x"]);
     assertEquals([csv.output, csv.lines], ['{"x":"a"}\n{"x":"c"}\n', 4]);
     assertEquals(csv.failed.map(({ record: _, ...rest }) => rest), [{ line: 1, offset: 2, name: "ParseError", attempts: 1 }]);
-    // It goes on behind it, though its time is over.
+    // It continues after it, though its time is up.
     const slow = await runText(`"a"\n"${long}"\n"c"\n`, ndjson, { maxRecords: 2 });
     assertEquals([slow.output, slow.records], ['"a"\n"c"\n', 3]);
     const verdict = { name: "JobTimeoutError", message: "too long", stack: "", attempts: 2, time: 5 };

@@ -23,19 +23,19 @@ function sharedWords(count: number): Int32Array {
   return new Int32Array(new SharedArrayBuffer(count * Int32Array.BYTES_PER_ELEMENT));
 }
 
-/** An initializer: lets tasks find shared memory at `counts`. */
+/** An initializer: gives tasks the shared memory as `counts`. */
 function share(counts: Int32Array): void {
   (globalThis as { counts?: Int32Array }).counts = counts;
 }
 
-/** Resolves when nothing runs any more of workers that were stopped. */
+/** Resolves when nothing of the stopped workers runs any more. */
 async function allStopped(pool: ProcessPool): Promise<void> {
   while (pool.stats().unstoppable > 0) await turn();
 }
 
 // Many jobs, every hundredth of which is bad
 
-/** Submits `count` calls of a task with 0, 1, 2, ...; the errors of those that failed, by number, once all others have been right. */
+/** Submits `count` calls of a task with 0, 1, 2, ... and checks the results; returns the errors of those that failed, by number. */
 async function runAll(pool: ProcessPool, task: (x: number) => number, count: number): Promise<Map<number, unknown>> {
   const futures: Future<number>[] = [];
   for (let x = 0; x < count; x++) futures.push(await pool.submit(task, x));
@@ -100,7 +100,7 @@ for (const backend of BACKENDS) {
 
 // Maps
 
-/** Maps 0 to 99 in chunks of ten. What failed, by number, once all others have been right; and how often each was run. */
+/** Maps 0 to 99 in chunks of ten and checks the results; returns the errors by number, and how often each item ran. */
 async function mapAll(
   options: ProcessPoolOptions,
   task: (x: number) => number,
@@ -119,7 +119,7 @@ async function mapAll(
   return { errors, runs: [...counts] };
 }
 
-/** So many runs of each item, but for some. */
+/** One run of each item, with these exceptions. */
 function runsBut(exceptions: Record<number, number>): number[] {
   return Array.from({ length: 100 }, (_, x) => exceptions[x] ?? 1);
 }
@@ -183,7 +183,7 @@ Deno.test("ProcessPool with 'memoryLimit' loses nothing that a worker has done b
   };
   const fill = async (begin: Int32Array) => {
     await Atomics.waitAsync(begin, 0, 0).value;
-    // The others are through.
+    // The others are done.
     await new Promise((resolve) => setTimeout(resolve));
     for (const all: unknown[] = [];;) all.push([all.length]);
   };
@@ -192,7 +192,7 @@ Deno.test("ProcessPool with 'memoryLimit' loses nothing that a worker has done b
   await until(() => filling.running());
   Atomics.store(begin, 0, 1);
   Atomics.notify(begin, 0);
-  // Until the worker has filled its heap, and said so.
+  // Until the worker has filled its heap, and reported that.
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000);
   assertInstanceOf(await within(filling.exception()), MemoryLimitError);
   assertEquals(futures.map(({ state }) => state), Array(100).fill("finished"));
@@ -213,7 +213,7 @@ Deno.test("ProcessPool.map() with 'memoryLimit' fails an item that fills the hea
 
 // What no worker can read
 
-/** Nested deeply enough that a thread can send it, and none can read it. */
+/** Nested so deeply that a thread can send it, but none can read it. */
 function unreadable(): object {
   let nested: object = {};
   for (let depth = 1;; depth++) {
@@ -252,7 +252,7 @@ for (const [name, options, make, errorClass] of UNREAD) {
     assertEquals(message, `Cannot start job ${future.id} (task "size") as each of the 3 workers that read its message ${deed}`);
     assertEquals(attempts, 0);
     assertEquals(await within(Promise.all(neighbours)), [1, 2]);
-    // A heap may have been filled by what an earlier job left behind.
+    // What an earlier job left behind may have filled a heap.
     assert(reported.every((error) => error instanceof MemoryLimitError && errorClass === MemoryLimitError));
   });
 
@@ -484,7 +484,7 @@ Deno.test("Job.timeout counts from the real start, not while a neighbour in the 
   await within(meeting.come());
   const waiting = await pool.submit(new Job({ func: (x: number) => x, args: [1], timeout: 500 }));
   assertEquals(pool.stats().running, 2);
-  // As much time as it has, and more, goes by until another has used up the same.
+  // More time than it has passes until another job has used up as much.
   await using other = new ProcessPool({ maxWorkers: 1, jobTimeout: 500 });
   const late = await within(
     other.run(() => {
@@ -546,7 +546,7 @@ for (const backend of BACKENDS) {
 
 // The end of a pool, at bad moments
 
-/** What brings a pool's workers to where they start, die, or are replaced; `now` is to be called at that moment. */
+/** Whatever makes a pool's workers start, die or be replaced; `now` is to be called at that moment. */
 const MOMENTS: Record<string, (pool: ProcessPool, now: () => void) => Promise<Future<unknown>[]>> = {
   "start": async (pool, now) => {
     const futures = await Promise.all(Array.from({ length: 6 }, (_, i) => pool.submit((x: number) => x, i)));
@@ -820,7 +820,7 @@ for (const backend of BACKENDS) {
     const futures: Future<unknown>[] = [];
     for (const timeout of [50, 60, 60_000, 70]) futures.push(await pool.submit(new Job({ func: forever, timeout })));
     while (!futures.every((future) => future.running())) await turn();
-    // Their limits are over before anybody looks.
+    // Their limits have passed before anybody looks.
     for (const end = performance.now() + 100; performance.now() < end;);
     const errors = await within(Promise.all(futures.map((future) => future.exception())));
     assertEquals(errors.map((error) => error instanceof JobTimeoutError ? error.limit : (error as Error).name), [
@@ -853,7 +853,7 @@ Deno.test("Future.cancel({ force }) loses no item of a map in the same worker wh
   };
   const results = pool.map(task, Array(10).keys(), { chunkSize: 10 });
   const first = results.next();
-  // This thread takes nothing by the port before all but the last are through.
+  // This thread takes nothing from the port before all but the last are done.
   const end = performance.now() + 10_000;
   let began = pool.stats().running === 2;
   while (!began) began = (await turn(), pool.stats().running === 2);
@@ -991,7 +991,7 @@ for (const backend of BACKENDS) {
   });
 }
 
-/** Does something while there is another navigator in the place of the platform's, such as what makes a DOM for tests puts there. */
+/** Does something while another navigator is in the place of the platform's, as libraries that emulate a DOM for tests put one there. */
 async function withOtherNavigator<T>(action: () => Promise<T>): Promise<T> {
   const own = Object.getOwnPropertyDescriptor(globalThis, "navigator")!;
   Object.defineProperty(globalThis, "navigator", { configurable: true, value: { userAgent: "test" } });
@@ -1037,7 +1037,7 @@ for (const backend of BACKENDS) {
       await within(pool.warmUp());
       const future = await pool.submit(new Job({ func: task, args: [how], timeout: 200, retries: 1 }));
       const [slot] = internalsOf(pool).slots;
-      // The worker ends, and the limit is over, before its last message is heard.
+      // The worker ends, and the limit passes, before its last message arrives.
       for (const end = performance.now() + 10_000; !slot!.hasUnread && performance.now() < end;);
       for (const end = performance.now() + 250; performance.now() < end;);
       assertEquals(await within(future.result()), how);
@@ -1119,7 +1119,7 @@ for (const deed of ["shutdown", "terminate"] as const) {
         return 1;
       },
     };
-    // What cannot be sent has the others copied one by one.
+    // As one item cannot be sent, the others are copied one by one.
     const outcomes = await within(Array.fromAsync(pool.map(type, [Symbol(), ending, 3], { chunkSize: 3, settled: true })));
     assertEquals([outcomes.length, called > 0], [3, true]);
     await within(pool.shutdown());
@@ -1150,6 +1150,6 @@ Deno.test("A chunk of numbers ahead of a job that no worker can read is not take
   } finally {
     MessagePort.prototype.postMessage = postMessage;
   }
-  // Were its numbers sent one by one, each were a message.
+  // If its numbers were sent one by one, each would be a message.
   assert(messages < 1000, String(messages));
 });

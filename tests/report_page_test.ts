@@ -21,7 +21,7 @@ async function recorded(title: string, use: (pool: ProcessPool) => Promise<unkno
   return recorder.data({ title, counts: pool.stats(), settings: SETTINGS, wall: performance.now() - begin });
 }
 
-/** Jobs of which each tenth fails, in one of two ways. */
+/** Jobs of which every tenth fails, in one of two ways. */
 async function withErrors(pool: ProcessPool): Promise<void> {
   const task = (x: number) => {
     if (x % 20 === 0) throw new RangeError(`<script>alert(${x})</script>`);
@@ -141,7 +141,7 @@ Deno.test({
           [tile.dataset.tile, tile.querySelector("dd").textContent]))`) as Record<string, string>;
         assertEquals([tiles.jobs, tiles.finished, tiles.failed, tiles.cancelled], ["12", `${summary.finished}`, `${summary.failed}`, "0"]);
         assertEquals(tiles["wall time"]!.replaceAll("\u00a0", " "), duration(summary.wall));
-        // Each job is a bar, of the colour of its outcome, and where it was.
+        // Each job has a bar, in the colour of its outcome, at its time and worker.
         const bars = await browser.evaluate(`[...document.querySelectorAll("#lanes rect")].map((rect) =>
           [rect.querySelector("title").textContent, rect.getBoundingClientRect().width, getComputedStyle(rect).fill])`) as [
           string,

@@ -35,7 +35,7 @@ const FAILED: Settled = {
 };
 const CANCELLED: Settled = { ...FAILED, job: 2, state: "cancelled", worker: undefined, start: undefined, error: new Error("gone") };
 
-/** The lines that a reporter prints about the same run. */
+/** The lines that a reporter prints about this run. */
 function report(options: Partial<ReportOptions>, terminal: Partial<Terminal> = {}, summary: Partial<Summary> = {}): string[] {
   const lines: string[] = [];
   const print = (line: string) => void lines.push(line);

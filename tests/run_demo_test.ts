@@ -4,9 +4,9 @@ import type { Reporter, Settled, Summary } from "../demo/report.ts";
 import { type DemoOptions, runDemo } from "../demo/run_demo.ts";
 import { within } from "./fixtures.ts";
 
-/** Remembers what it is told. */
+/** Records what it is told. */
 class Record implements Reporter {
-  /** In which order jobs were put in and were done. */
+  /** The order in which jobs were put in and were done. */
   events: string[] = [];
   ended: Settled[] = [];
   summaries: Summary[] = [];
@@ -31,7 +31,7 @@ class Record implements Reporter {
   }
 }
 
-/** A worker that cannot be started, as Deno tells of one. */
+/** A worker that cannot be started, as Deno reports it. */
 class NoWorker {
   onerror: (event: { message: string; preventDefault(): void }) => void = () => {};
 
@@ -63,7 +63,7 @@ Deno.test("runDemo() tells of each job that passed the gate and of each that is 
   let inFlight = 0;
   let most = 0;
   record.onEvent = (event) => {
-    // The word of a job that came in may follow that of jobs that came in and are done.
+    // The report of a job that was admitted may come after reports of jobs that were admitted and are done.
     inFlight += event.startsWith("put in") ? 1 : -1;
     most = Math.max(most, inFlight);
   };
@@ -136,11 +136,11 @@ Deno.test("runDemo() runs nothing when it is told to stop before it begins", asy
 Deno.test("runDemo() that is told to stop lets the running job end, cancels those that have not started, and puts in no more", async () => {
   const record = new Record();
   const controller = new AbortController();
-  // Job 1 has been sent to the place of job 0 by then, jobs 2 and 3 are queued, and job 4 waits at the gate.
+  // By then job 1 has been sent to the place of job 0, jobs 2 and 3 are queued, and job 4 waits at the gate.
   record.onEvent = (event) => event === "finished 0" && controller.abort();
   const options = { ...QUICK, jobs: 10, workers: 1, queueSize: 4, failRate: 0 };
   const summary = await within(runDemo(options, record, controller.signal));
-  // Whether its worker had started it is known to itself alone.
+  // Only its worker knows whether it had started.
   const hadStarted = record.events.includes("finished 1");
   assertEquals(record.events, [
     ...["put in 0", "put in 1", "put in 2", "put in 3", "finished 0"],
@@ -160,7 +160,7 @@ Deno.test("runDemo() that is told to stop ends what still runs when the grace is
   const record = new Record();
   const controller = new AbortController();
   record.onEvent = (event) => event === "finished 0" && controller.abort();
-  // A seed of which job 0 takes no time and job 1 longer than anybody waits.
+  // With this seed, job 0 takes no time, and job 1 longer than anybody waits.
   const longest = 1000;
   let seed = 0;
   while (fateOf(0, { seed, failRate: 0, longest }).seconds > 0.1 || fateOf(1, { seed, failRate: 0, longest }).seconds < 600) seed++;

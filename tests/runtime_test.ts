@@ -19,7 +19,7 @@ import { standingAlone } from "../worker/tasks.ts";
 import { granted } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
 
-// What runs in workers, run here: there are no counts of lines from a worker.
+// What runs in workers, run here, since coverage does not count lines in workers.
 
 /** A runtime whose messages are copied, as a worker's are. */
 function start(namespace: Record<string, unknown> = {}, places = 1, reuse?: (buffer: ArrayBuffer) => void) {
@@ -36,7 +36,7 @@ function start(namespace: Record<string, unknown> = {}, places = 1, reuse?: (buf
   const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text: standingAlone(text) });
   const header = (task: TaskMessage) => ({ run: 1, task, id: 0, attempt: 1, from: 0 });
 
-  /** Sends a message and gives what comes of it. */
+  /** Sends a message and returns what follows from it. */
   async function answers(message: ToRuntime): Promise<FromRuntime[]> {
     while (told.length === 0) await turn();
     told.length = 0;
@@ -115,7 +115,7 @@ Deno.test("createRuntime() tells the item of a chunk whose result cannot be copi
   assertEquals(items.flatMap(({ thrown }) => thrown.map(([index]) => index)), [1]);
 });
 
-// The runtime has copies of the constants of protocol.ts, which is not there in a worker: these tests fail if one of them is another.
+// The runtime has copies of the constants of protocol.ts, which a worker does not have: these tests fail if one of them differs.
 
 Deno.test("createRuntime() sends results whose prototype was changed as the platform copies them", async () => {
   const { bySource, header, answers } = start({}, 1, () => {});
@@ -157,7 +157,7 @@ Deno.test("encodeError() takes a class by its name only if that is a text", () =
   assertEquals([error.constructor, error.name, error.message], [TypeError, "TypeError", "odd"]);
 });
 
-/** A self-contained task: what it throws, or returns, has data that is nested so deep. */
+/** A self-contained task: throws, or returns, data nested this deep. */
 function nest(depth: number, throws: boolean): unknown {
   let data: unknown = 0;
   for (let i = 0; i < depth; i++) data = [data];
@@ -165,7 +165,7 @@ function nest(depth: number, throws: boolean): unknown {
   return data;
 }
 
-// Between these is the depth that can be copied, but not in a message, which nests it deeper.
+// Between these lies the depth that can be copied on its own, but not in a message, which nests it deeper.
 const DEPTHS = Array.from({ length: 90 }, (_, i) => 50 * (i + 1));
 
 Deno.test("createRuntime() sends an error without its data if that is too deep for a message", async () => {
@@ -204,7 +204,7 @@ Deno.test("createRuntime() loses none of a chunk for items that are too deep for
 
 Deno.test("createRuntime() claims a job that was sent, and no other, in the words that protocol.ts gives it", async () => {
   const { claims, header, answers } = start({}, 3);
-  // That of run 1.
+  // The claim of run 1.
   const claim = CLAIM_WORDS;
   const task: TaskMessage = { key: 1, name: "look", func: () => [...claims] };
   const run = { type: "run", ...header(task), args: [] } as const;
@@ -214,7 +214,7 @@ Deno.test("createRuntime() claims a job that was sent, and no other, in the word
   assert(answer?.type === "returned");
   const words = answer.value as number[];
   assertEquals(words.slice(claim, claim + 2), [STARTED, 0]);
-  // The last of its words, and the last that was written to, is when it started.
+  // The last of its words, which is written last, is the time when it started.
   assertEquals(words.map((word) => word !== -7), words.map((_, i) => i >= claim && i < claim + CLAIM_WORDS));
   assertEquals([...claims.subarray(claim, claim + 2)], [FINISHED, 0]);
   for (const other of [STARTED, WITHDRAWN, FINISHED]) {
@@ -227,7 +227,7 @@ Deno.test("createRuntime() claims a job that was sent, and no other, in the word
 Deno.test("createRuntime() puts numbers in the place of their items if nobody else has those, and gives their memory back", async () => {
   const { now } = performance;
   let time = 0;
-  // A millisecond goes by now and then, and what is there by then is sent.
+  // Now and then a millisecond passes, and what there is by then is sent.
   performance.now = () => time += 0.3;
   try {
     for (const kind of ["", "async "]) {
@@ -294,7 +294,7 @@ Deno.test("createRuntime() runs calls that follow each other, as many as it is t
     return x;
   };
   await answers({ type: "run", ...header({ key: 9, name: "func", func: func as (...args: unknown[]) => unknown }), args: [0] });
-  /** Calls of the task, from this one on: a number that is its argument and more than its run, and less than its id. */
+  /** Calls of the task, from this one on: the argument is a number greater than the run and less than the id. */
   function callsFrom(x: number): Calls {
     let at = x;
     return {
@@ -318,10 +318,10 @@ Deno.test("createRuntime() runs calls that follow each other, as many as it is t
   send();
   claims[2 * CLAIM_WORDS] = WITHDRAWN;
   assertEquals(runtime.callAll(callsFrom(0), 3), 3);
-  // One that was taken back ends as one that returned a number, and was not run.
+  // A call that was taken back ends like one that returned a number, and was not run.
   assertEquals(ends(), [["returned", 0, 0], ["threw", 1, false], ["returned", 2, 0]]);
   assertEquals([seen, states()], [[100, 101], [FINISHED, FINISHED, WITHDRAWN, SENT]]);
-  // One that waits for something takes the room of the others.
+  // A call that waits for something takes the room of the others.
   send();
   assertEquals(runtime.callAll(callsFrom(4), 4), 2);
   assertEquals([runtime.hasRoom, states()], [false, [FINISHED, STARTED, SENT, SENT]]);
@@ -341,7 +341,7 @@ Deno.test("createRuntime() keeps as many tasks as its slot remembers, as many of
     claims[0] = SENT;
     runtime.receive({ type: "run", ...header({ key, name: "task", text }), run: 0, args: [] });
   }
-  /** What comes of a call that names the first task and does not carry it. */
+  /** The outcome of a call that names the first task without carrying it. */
   async function callZero(): Promise<FromRuntime["type"] | undefined> {
     await turn();
     told.length = 0;
@@ -353,7 +353,7 @@ Deno.test("createRuntime() keeps as many tasks as its slot remembers, as many of
   learn(0, "() => 0");
   for (let key = 1; key < places; key++) learn(key);
   assertEquals(await callZero(), "returned");
-  // A call may come that its slot has sent before the task that has made it forget.
+  // A call may come that its slot sent before the task that has displaced its own.
   for (let key = places; key < 2 * places; key++) learn(key);
   assertEquals(await callZero(), "returned");
   learn(2 * places);
@@ -363,7 +363,7 @@ Deno.test("createRuntime() keeps as many tasks as its slot remembers, as many of
 Deno.test("createRuntime() says that its modules are loaded in a later turn, when a rejection that they left has shown", async () => {
   const { setTimeout } = globalThis;
   let timers = 0;
-  // On a busy machine a timer may run out in the turn in which it was set.
+  // On a busy machine a timer may fire in the turn in which it was set.
   const early = (callback: () => void) => timers++ === 0 ? queueMicrotask(callback) : setTimeout(callback);
   globalThis.setTimeout = early as typeof setTimeout;
   try {
@@ -424,7 +424,7 @@ Deno.test("createRuntime() has nothing in memory of the item that ended the thre
     await answers({ type: "chunk", ...header(task), items: [0, 1, 2, 3], skip: [], eager: true, timed: true, numbers });
     assertEquals([...bounds], [0, 2]);
   }
-  // A flush that was to come soon comes to nothing.
+  // A flush that was scheduled has nothing left to send.
   await new Promise((resolve) => setTimeout(resolve, 20));
 });
 

@@ -161,7 +161,7 @@ Deno.test("Semaphore.acquire() adds one listener to a signal that 100,000 share"
   const permit = await semaphore.acquire();
   const spied = new SpiedSignal();
   const reason = new Error("all of you");
-  // Their handlers are there before they reject, since Deno takes quadratic time over rejections that are handled late.
+  // They are handled before they reject, since Deno takes quadratic time for rejections that are handled late.
   const all = Promise.allSettled(Array.from({ length: 100_000 }, () => semaphore.acquire({ signal: spied.signal })));
   const last = semaphore.acquire();
   assertEquals([semaphore.waiting, spied.added, spied.listening], [100_001, 1, 1]);

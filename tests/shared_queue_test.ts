@@ -2,7 +2,7 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { openSharedQueue, type SharedQueue } from "../worker/shared_queue.ts";
 import { Random } from "./simulation/random.ts";
 
-/** Both ends of a queue of so many cells, through which so many have gone. */
+/** Both ends of a queue with this many cells, through which this many have passed. */
 function open(cells = 1024, gone = 0): { writer: SharedQueue; reader: SharedQueue } {
   const memory = { ring: new SharedArrayBuffer(8 * (16 + cells)), bulk: new SharedArrayBuffer(2 ** 16) };
   const words = new Int32Array(memory.ring);
@@ -135,7 +135,7 @@ Deno.test("openSharedQueue() refuses what it cannot carry faithfully, and goes o
   for (const value of refused) {
     assertEquals(writer.push(1, 1, { new: value }, []), false, Deno.inspect(value));
     assertEquals(writer.push(1, 1, 0, [1, value]), false, Deno.inspect(value));
-    // What was written of it, such as keys that nobody has seen yet, has left no trace.
+    // What was written of it, such as new keys, has left no trace.
     assert(writer.push(1, 1, 0, [{ new: 1 }, { old: 2 }]));
     assertEquals(take(reader), [1, 1, 0, [{ new: 1 }, { old: 2 }]]);
   }
@@ -155,7 +155,7 @@ Deno.test("openSharedQueue() throws what a getter throws, and goes on", () => {
 });
 
 Deno.test("openSharedQueue() refuses when it is full and takes more when there is room, round and round", () => {
-  // The positions begin again at 0 on the way.
+  // The positions wrap around to 0 on the way.
   const { writer, reader } = open(256, 2 ** 31 - 20_000);
   const random = new Random(7);
   const expected: [number, number, unknown, unknown[]][] = [];
@@ -184,7 +184,7 @@ Deno.test("openSharedQueue() has records of numbers that go on with the one befo
     let full = 0, wentOn = 0;
     for (let i = 0; i < 20_000; i++) {
       if (random.chance(0.5)) {
-        // One in ten does not go on, for one reason or another.
+        // One in ten does not continue the one before, for one reason or another.
         number++;
         label = length === 0 ? random.pick<unknown>([...numbers, "text"]) : typeof label === "number" ? label + 1 : label;
         if (random.chance(0.02)) kind = random.below(3);
@@ -204,7 +204,7 @@ Deno.test("openSharedQueue() has records of numbers that go on with the one befo
       } else if (expected[0]![3].length === 0 && random.chance(0.4)) {
         const [runs, labels]: [number[], unknown[]] = [[], []];
         const [next] = expected[0]!;
-        // Of this kind it takes all that have no values; of those that have some nobody asks for all.
+        // It takes all records of this kind that have no values; for records with values nobody calls it.
         const others = expected.findIndex(([kind, , , { length }]) => kind !== next || length > 0);
         if (others >= 0 && expected[others]![0] === next) continue;
         reader.takeAll(next, runs, labels);
@@ -239,7 +239,7 @@ Deno.test("openSharedQueue() takes a record as what it is that is written betwee
   const taken: unknown[] = [];
   let next = 0;
   for (const [round, kind] of [1, 1, 1, 2, 2, 1, 1].entries()) {
-    // When it has looked in vain, there is one.
+    // It has just looked in vain, and then there is one.
     for (const takes of ["take", "takeNext", "nextKind", "hasNext"] as const) {
       look = () => {
         look = () => {};
@@ -260,7 +260,7 @@ Deno.test("openSharedQueue() goes on only with a record that was written, whatev
   const withGetter = (number: number, get: () => number): boolean =>
     writer.push(1, number, number, Object.defineProperty([0, 0], 1, { get }));
   assert(push(1, 10, 11));
-  // Refused; then one of the same number goes on.
+  // A record is refused; then one with the same number continues.
   assertEquals(push(2, 20, Symbol()), false);
   assert(push(2, 20, 21));
   const fail = () => {
@@ -268,7 +268,8 @@ Deno.test("openSharedQueue() goes on only with a record that was written, whatev
   };
   assertThrows(() => withGetter(3, fail), RangeError, "no");
   assert(push(3, 30, 31));
-  // A getter writes what would have gone on, which comes first then; when it is asked once more, nothing else can be written.
+  // A getter writes the record that would have continued, which therefore comes first; when it is called again, nothing else can be
+  // written.
   const nested: boolean[] = [];
   assert(withGetter(4, () => nested.push(push(4 + nested.length, 40, 42))));
   assertEquals(nested, [true, false]);
@@ -309,7 +310,7 @@ Deno.test("openSharedQueue() reads a buffer into memory that it was given if tha
 
 Deno.test("openSharedQueue() keeps memory for as many buffers as are read before any of them is done with, and no more", () => {
   const { writer, reader } = open();
-  // As many as it keeps, as many as have room in the bulk, and none of what has no bytes.
+  // As many as it keeps, as many as fit into the bulk, and none without bytes.
   for (const [size, kept] of [[2000, 8], [2 ** 14, 4], [0, 0]] as const) {
     const given = Array.from({ length: 8 }, () => new ArrayBuffer(size));
     for (const buffer of given) reader.reuse(buffer);
@@ -344,7 +345,7 @@ Deno.test("openSharedQueue() writes nothing beyond the room that there is, whate
       reader.take();
       writer.push(2, 2, "next", [2]);
       writer.push(3, 3, 0, [Array(30).fill(3)]);
-      // This one begins at the beginning, and ends before the one that is next.
+      // This one begins at the start of the ring, and ends before the next one.
       if (!writer.push(4, 4, 0, [Array(fill).fill(4), last])) refused++;
       assertEquals(take(reader), [2, 2, "next", [2]]);
       take(reader);
@@ -503,14 +504,14 @@ Deno.test("openSharedQueue() carries random values as structured cloning does, i
   }
 });
 
-/** Equal with all that there is: `assertEquals` thinks nothing of the order of keys. */
+/** Equal in everything: `assertEquals` ignores the order of keys. */
 function assertSame(actual: unknown, expected: unknown): void {
   assertEquals(withBuffers(actual), withBuffers(expected));
   const options = { depth: 10, iterableLimit: 100, strAbbreviateSize: 1000 };
   assertEquals(Deno.inspect(actual, options), Deno.inspect(expected, options));
 }
 
-/** The same with the buffer and the place in it of each view. */
+/** The same with the buffer of each view, and its place in it. */
 function withBuffers(value: unknown): unknown {
   if (ArrayBuffer.isView(value)) return [value, value.byteOffset, value.buffer];
   if (Array.isArray(value)) return value.map(withBuffers);

@@ -6,7 +6,7 @@ import { Semaphore } from "../semaphore.ts";
 import { Slot } from "../worker/slot.ts";
 import { simulate } from "./simulation/schedule.ts";
 
-/** Puts something else in place of a method until it is disposed of. */
+/** Replaces a method until it is disposed of. */
 function replace<T extends object, K extends keyof T>(object: T, method: K, by: (original: T[K]) => T[K]): Disposable {
   const original = object[method];
   object[method] = by(original);
@@ -29,7 +29,7 @@ Deno.test("simulate() does the same for the same seed", async () => {
   }
 });
 
-// That it bites: known kinds of bugs, put back, and the seed that finds each.
+// Proof that it finds bugs: known kinds of bugs, put back, and the seed that finds each.
 
 Deno.test("simulate() finds a permit that is not given back on abort", async () => {
   let aborting = false;

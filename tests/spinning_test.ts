@@ -20,11 +20,11 @@ import { openSharedQueue, type QueueMemory } from "../worker/shared_queue.ts";
 import { chunkOf, within } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
 
-/** Who spins for the next job, or for a reply, before it sleeps, and who is woken, and when: by a clock that these tests turn. */
+/** Who spins for the next job or for a reply before it sleeps, and who is woken, and when: by a clock that these tests turn. */
 
 const CORES = navigator.hardwareConcurrency;
 
-/** While something is done, the clock of this thread tells what it is told. */
+/** During the action, the clock of this thread shows what `now` returns. */
 async function withClock(now: () => number, act: () => Promise<void>): Promise<void> {
   Object.defineProperty(performance, "now", { value: now, configurable: true });
   try {
@@ -39,7 +39,7 @@ function makeMemory(): LineMemory {
   return { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(256) };
 }
 
-/** How often a worker spins when it has done so many, and then so many, which take so many ms each. */
+/** How often a worker spins after `before` jobs and then `jobs` jobs, which take `ms` each. */
 async function countSpins(
   { jobs, ms, core = true, before = 0 }: { jobs: number; ms: number; core?: boolean; before?: number },
 ): Promise<number> {
@@ -135,22 +135,22 @@ interface Given {
   /** How long a job takes lately, in ms. */
   pace: number;
   calls?: number;
-  /** What the worker does when it is sent calls, and later. */
+  /** What the worker is doing when calls are sent to it, and afterwards. */
   worker?: number;
   later?: number;
-  /** After so many ms it answers one. */
+  /** After how many ms it answers one. */
   after?: number;
   /** Called when they are sent. */
   meanwhile?: (line: Line) => void;
 }
 
-/** What the caller does who has sent calls: whether it finds the first reply, or waits for it. */
+/** What the caller does after sending calls: whether it finds the first reply, or waits for it. */
 async function call(
   { pace, calls = 1, worker = AWAKE, later = worker, after = 0.01, meanwhile }: Given,
 ): Promise<"found" | "waits" | "nothing"> {
   const { port1, port2 } = new MessageChannel();
   const { waitAsync } = Atomics;
-  /** What came first. */
+  /** What happened first. */
   let outcome: "found" | "waits" | "nothing" = "nothing";
   const note = (what: "found" | "waits"): void => void (outcome === "nothing" && (outcome = what));
   let time = 0;
@@ -290,7 +290,7 @@ Deno.test("A worker wakes the caller for items of a chunk that goes on, if none 
     turn,
     receive() {
       woken.push(wakes(0, [{}]), wakes(0.7, [{}]), wakes(0.7, numbers), wakes(0.9, [{}]), wakes(0.9, numbers));
-      // When it is through, it is known at once whether another job comes next.
+      // When it is done, it is known at once whether another job comes next.
       woken.push(wakes(0.9, numbers, true));
     },
   } satisfies Partial<Runtime> as unknown as Runtime;

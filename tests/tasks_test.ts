@@ -202,7 +202,7 @@ for (const backend of ["worker", "killable"] as const) {
       assertInstanceOf(error, ReferenceError);
       assertMatch(error.message, /^Cannot access '(name|location)' before initialization; a function that is sent by source cannot see/);
     }
-    // Its own are its own.
+    // Its own properties are its own.
     assertEquals(await within(pool.run((name: string) => ((location) => name + location)("s"), "bear")), "bears");
   });
 }
@@ -536,7 +536,7 @@ Deno.test("A module that loads in workers alone still has its functions recognis
     const secret = 42;
     export const reveal = (x) => x + secret;
   `);
-  // As the module would give it, if it could be imported here.
+  // As the module would provide it, if it could be imported here.
   const reveal = new Function("const secret = 0; const reveal = (x) => x + secret; return reveal;")() as (x: number) => number;
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
   assertEquals(await within(pool.run(reveal, 1)), 43);
@@ -632,7 +632,7 @@ Deno.test("A worker has the task of each call that as many others overtake as it
   for (let i = 0; i < 100; i++) await within(Promise.all(Array.from({ length: 1000 }, () => pool.run(count))));
   const meeting = new Meeting();
   const first = pool.run(held, meeting.memory);
-  // They take half of the room beside messages, so that nothing says whose turn it is of those that come next.
+  // They take half of the room beside messages, so nothing determines whose turn it is among those that come next.
   const lists = Array.from({ length: 3 }, () => new Array<number>(140).fill(0.5));
   const calls = Array.from({ length: 11 }, () => pool.run(count, ...lists));
   const others = Array.from({ length: 1010 }, () => pool.run(make(), 1));

@@ -25,7 +25,7 @@ const THOUSAND = Array.from(
   (_, i) => bar(i % 4 + 1, i, Math.floor(i / 4) * 10, Math.floor(i / 4) * 10 + 10, i % 97 === 96),
 );
 
-/** Ids that are too long, that just fit, and that are not as wide as they seem. */
+/** Ids that are too long, that just fit, and that are narrower than they seem. */
 const IDS = [bar(1, "x".repeat(60), 0, 500), bar(1, "chapter-1.txt", 500, 900), bar(1, "熊", 900, 1000), bar(12, 123456, 0, 1000, true)];
 
 /** A worker that waits, and one that runs two jobs at a time. */

@@ -18,7 +18,7 @@ interface TraceEvent {
   args?: Record<string, unknown>;
 }
 
-/** A stream that remembers what was written to it, and when it was closed. */
+/** A stream that records what was written to it, and when it was closed. */
 class Memory {
   chunks: Uint8Array[] = [];
   closed = false;
@@ -37,7 +37,7 @@ class Memory {
   }
 }
 
-/** What goes on in a pool, as its trace tells it. */
+/** What happens in a pool, according to its trace. */
 async function traced(options: ProcessPoolOptions, use: (pool: ProcessPool) => Promise<unknown>): Promise<TraceEvent[]> {
   const memory = new Memory();
   {
@@ -50,9 +50,9 @@ async function traced(options: ProcessPoolOptions, use: (pool: ProcessPool) => P
 }
 
 /**
- * Asserts what the format's description asks for ("Trace Event Format", the JSON array format), and what viewers need beyond it: the fields of each
- * kind of event; slices of a thread that lie beside or within each other; flows that begin and end once, in this order, each within a slice;
- * counters of numbers; a name for each thread.
+ * Asserts what the format's description requires ("Trace Event Format", the JSON array format), and what viewers need beyond it: the fields
+ * of each kind of event; slices of a thread that lie beside or within each other; flows that begin and end once, in this order, each within
+ * a slice; counters with numbers; a name for each thread.
  */
 function assertConforms(events: TraceEvent[]): void {
   assert(Array.isArray(events));
@@ -92,7 +92,7 @@ function assertConforms(events: TraceEvent[]): void {
     slices.sort((a, b) => a.ts - b.ts || b.dur! - a.dur!);
     for (const [i, slice] of slices.entries()) {
       const before = slices[i - 1];
-      // Three figures behind the point are all that is written.
+      // Only three decimals are written.
       assert(
         before === undefined || before.ts + before.dur! <= slice.ts + 0.0015,
         `${JSON.stringify(before)} runs into ${JSON.stringify(slice)}`,
@@ -104,12 +104,12 @@ function assertConforms(events: TraceEvent[]): void {
     assertEquals(ends.map(({ ph }) => ph).sort(), ["f", "s"], `flow ${id}`);
     const [from, to] = ends.toSorted((a, b) => b.ph.localeCompare(a.ph)) as [TraceEvent, TraceEvent];
     assert(from.ts <= to.ts && from.name === to.name && from.cat === to.cat, JSON.stringify(ends));
-    // Where slices begin: more than the format asks for.
+    // Where slices begin: more than the format requires.
     for (const { tid, ts } of ends) assert(begins.has(`${tid} ${ts}`), `flow ${id}`);
   }
 }
 
-/** The runs of jobs, on whichever worker. */
+/** The runs of jobs, on any worker. */
 function runs(events: TraceEvent[]): TraceEvent[] {
   return events.filter(({ ph, tid }) => ph === "X" && tid > 0);
 }
@@ -264,7 +264,7 @@ Deno.test("A trace can be read after any line of it", async () => {
   await using pool = new ProcessPool({ maxWorkers: 2, trace: memory.stream });
   while (memory.chunks.length === 0) await Promise.all(Array.from({ length: 100 }, () => pool.run((x: number) => x, 1)));
   assert(!memory.closed);
-  // The format leaves the last bracket out of account.
+  // The format makes the last bracket optional.
   assertConforms(JSON.parse(`${memory.text}]`));
 });
 
@@ -387,7 +387,7 @@ Deno.test({
     try {
       for (const trace of [path, ...(Deno.build.os === "windows" ? [] : ["/dev/null"])]) {
         await using pool = new ProcessPool({ maxWorkers: 1, trace });
-        // There are no two that would write into one file.
+        // There are no two that would write to the same file.
         if (trace === path) assertThrows(() => new ProcessPool({ trace }), Deno.errors.Busy);
         else await new ProcessPool({ trace }).shutdown();
         assertEquals(await within(pool.run(() => 1)), 1);

@@ -1,4 +1,4 @@
-// What does not compile here is a mistake in the declarations; only the few lines of the last test are run.
+// What does not compile here is a mistake in the declarations; only the few lines of the last test are executed.
 
 import { assertEquals } from "@std/assert";
 import {
@@ -18,10 +18,10 @@ import {
   wait,
 } from "@procpool/process-pool";
 
-/** Whether two types are the same, also as to `any` and `unknown`. */
+/** Whether two types are the same, also with regard to `any` and `unknown`. */
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false;
 
-/** Compiles only if the type of the value is exactly the one that is given. */
+/** Compiles only if the type of the value is exactly this one. */
 function hasType<Expected>() {
   return <Actual>(_value: Actual, ..._same: Equal<Actual, Expected> extends true ? [] : ["is of type", Actual]): void => {};
 }

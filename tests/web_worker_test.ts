@@ -5,7 +5,7 @@ import { openSharedQueue } from "../worker/shared_queue.ts";
 import { webWorkers } from "../worker/web_worker.ts";
 import { turn } from "./helpers.ts";
 
-/** A worker that is played by the test. */
+/** A worker that the test plays. */
 class StagedWorker extends EventTarget {
   static last: StagedWorker;
   onerror: ((event: ErrorEvent) => void) | null = null;
@@ -28,7 +28,7 @@ class StagedWorker extends EventTarget {
   }
 }
 
-/** Starts a staged worker, and notes what its thread tells. */
+/** Starts a simulated worker, and notes what its thread reports. */
 function start() {
   const { Worker, MessageChannel } = globalThis;
   const channels: MessageChannel[] = [];
@@ -72,7 +72,7 @@ Deno.test("A Web Worker that sends a message that cannot be read is stopped, and
   const { told, worker, ownPort } = start();
   worker.port.postMessage({ type: "alive" });
   while (told.length === 0) await turn();
-  // There is nothing known that a worker can send and this side cannot read, so the event is staged.
+  // No message is known that a worker can send and this side cannot read, so the event is simulated.
   ownPort.dispatchEvent(new MessageEvent("messageerror"));
   ownPort.dispatchEvent(new MessageEvent("messageerror"));
   while (told.length < 3) await turn();
