@@ -1,6 +1,6 @@
 /**
- * A pool or a host, as the first argument says, that is told to end while its server is away, or, as the second says, "silent": it lets clients in
- * again and says nothing. The program is to end by itself then.
+ * A pool or a host, depending on the first argument, that is told to end while its server is away or, if the second argument is "silent",
+ * accepts connections again but does not answer. The program should then end by itself.
  *
  * @module
  */

@@ -6,7 +6,7 @@ import { tasks } from "./cluster_tasks.ts";
 import { freePort, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
-/** The rights of a producer or a host, as docs/cluster.md has them. */
+/** The rights of a producer or a host, as docs/cluster.md lists them. */
 const ACL = "on ~dpool:* resetchannels &dpool:* +@all -@dangerous +info +client|setname +client|list";
 
 async function openssl(folder: string, ...args: string[]): Promise<void> {
@@ -14,10 +14,10 @@ async function openssl(folder: string, ...args: string[]): Promise<void> {
   if (!success) throw new Error(new TextDecoder().decode(stderr));
 }
 
-/** What connects so that an end of which nobody has told is found within two seconds. */
+/** Connection options with which an unannounced end of a connection is noticed within two seconds. */
 const QUIET = { action: "test", timeout: 10_000, silence: 1000 };
 
-/** An authority, and a certificate of it for a server on the loopback interface. */
+/** An authority, and a certificate that it has issued for a server on the loopback interface. */
 async function makeCertificates(folder: string): Promise<{ ca: string; other: string }> {
   for (const name of ["ca", "other"]) {
     await openssl(
@@ -44,7 +44,7 @@ async function makeCertificates(folder: string): Promise<{ ca: string; other: st
   return { ca: await Deno.readTextFile(`${folder}/ca.crt`), other: await Deno.readTextFile(`${folder}/other.crt`) };
 }
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool and serve() work with TLS, a user and the few rights that the documentation names",
   { sanitizeOps: false, sanitizeResources: false },
@@ -78,7 +78,7 @@ Deno.test(
     assertEquals((await pool.status()).hosts?.length, 1);
     await within(pool.shutdown());
 
-    // Who has nothing to say stays connected.
+    // A client that sends nothing stays connected.
     const quiet = await connect(resolveConnection("test", connection), { ...QUIET, onError: () => {}, onWarning: () => {} });
     const subscriber = quiet.client.duplicate();
     await subscriber.subscribe("dpool:test");
@@ -89,7 +89,7 @@ Deno.test(
     assertEquals(ended, 0);
     quiet.end();
 
-    // Whom the server does not let in hears of it at once, and not of the password.
+    // A client that the server rejects hears of it at once, without the password in the message.
     const wrong = [
       { connection: { url, ca: other }, message: "certificate" },
       { connection: { url }, message: "certificate" },
@@ -110,7 +110,7 @@ Deno.test(
   },
 );
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool.open() and serve() give up when the time is over, and say why",
   { sanitizeOps: false, sanitizeResources: false },
@@ -124,7 +124,7 @@ Deno.test(
       assertStringIncludes(error.message, "ECONNREFUSED");
       assertEquals(Deno.inspect(error, { depth: 10 }).includes("secret"), false);
     }
-    // A server that takes connections and says nothing.
+    // A server that accepts connections and does not answer.
     using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const accepted = silent.accept();
     const address = `127.0.0.1:${(silent.addr as Deno.NetAddr).port}`;
@@ -137,7 +137,7 @@ Deno.test(
   },
 );
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool.open() that has given up says nothing of what comes of the connection later",
   { sanitizeOps: false, sanitizeResources: false },
@@ -155,7 +155,7 @@ Deno.test(
     const { error } = console;
     console.error = (...args) => void printed.push(args);
     try {
-      // An answer that is no TLS: the client closes the connection when it has read it.
+      // An answer that is not TLS: the client closes the connection when it has read it.
       await server.write(new TextEncoder().encode("-ERR\r\n"));
       const block = new Uint8Array(2 ** 12);
       while (await server.read(block).catch(() => null) !== null);
@@ -166,7 +166,7 @@ Deno.test(
   },
 );
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool.open() and serve() say what a server refuses, and give up if it does not answer all of their clients",
   { sanitizeOps: false, sanitizeResources: false },
@@ -183,7 +183,7 @@ Deno.test(
       assertStringIncludes(error.message, `as redis://127.0.0.1:${server.port} refuses to run a script, as BullMQ has to: NOPERM`);
       assertEquals(Deno.inspect(error, { depth: 10 }).includes("word"), false);
     }
-    // A copy of a server that takes no writes is of use to who looks at it, and not to a host.
+    // A read-only copy of a server is of use to a program that only looks at it, but not to a host.
     await using copy = await RedisServer.start(["--replicaof", "127.0.0.1", String(server.port)]);
     await (await openPool(copy)).shutdown();
     await assertRejects(
@@ -211,7 +211,7 @@ Deno.test("ClusterPool.open() waits for a server that is about to start", async 
   assert(server.folder);
 });
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "what is said to a server while it is connected to is said again should that fail",
   { sanitizeOps: false, sanitizeResources: false },
@@ -229,13 +229,13 @@ Deno.test(
       await client.ping();
       line.mute();
       await until(() => client.status === "connect");
-      // Before it may be of use: this is sent all the same.
+      // It is sent even before it may be of use.
       const said = client.publish("channel", "word");
       const asked = client.echo("word");
       line.unmute();
       assertEquals(await within(Promise.all([said, asked])), [0, "word"]);
     }
-    // What it says by itself each time it keeps for no later one.
+    // What it sends by itself each time it does not keep for a later connection.
     const named = connection.client.duplicate({ connectionName: "name" });
     named.on("error", () => {});
     await named.ping();
@@ -253,7 +253,7 @@ Deno.test("ClusterPool.open() and serve() try again whatever connection is lost 
   await using server = await RedisServer.start(["--appendonly", "no"]);
   for (const refuses of [1, 2]) {
     await using line = new Line(server.port);
-    // The server is warned of once the first connection is there.
+    // The warning about the server comes once the first connection is there.
     const onWarning = () => void (line.refuses = refuses);
     const options = { queue: "test", connection: line.url, tasks, onWarning, onError: () => {} };
     await using _host = await within(serve({ ...options, workers: 1 }));
@@ -262,7 +262,7 @@ Deno.test("ClusterPool.open() and serve() try again whatever connection is lost 
   }
 });
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a pool and a host tell of a connection that was closed, although nothing is told by an error",
   { sanitizeOps: false, sanitizeResources: false },
@@ -280,7 +280,7 @@ Deno.test(
   },
 );
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a server that is gone without a word is connected to anew, by who asks and by who listens",
   { sanitizeOps: false, sanitizeResources: false },
@@ -404,7 +404,7 @@ Deno.test("queues of the same name in different databases of a server know nothi
   assertEquals(await within(kept.result()), "noted");
 });
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool.open() and serve() refuse a database that the server does not have",
   { sanitizeOps: false, sanitizeResources: false },

@@ -5,7 +5,7 @@ import { Child, freePort, openPool, RedisServer, startHost, until } from "./help
 
 const CONFIG = new URL("../deno.json", import.meta.url).pathname;
 
-/** The files of docs/cluster.md: each block of code that begins with a file's name. */
+/** The files of docs/cluster.md: each code block that begins with a file name. */
 async function documentedFiles(): Promise<Map<string, string>> {
   const text = await Deno.readTextFile(new URL("../../docs/cluster.md", import.meta.url));
   return new Map(Array.from(text.matchAll(/```ts ignore\n\/\/ (\w+\.ts)\n(.*?)```/gs), ([, name, source]) => [name!, source!]));
@@ -87,7 +87,7 @@ Deno.test("examples/cluster: all results arrive although a host is killed", asyn
   const args = command.map((arg) => arg === "cluster/deno.json" ? CONFIG : arg === "examples/cluster/main.ts" ? example.pathname : arg);
   await using child = new Child(Deno.execPath(), ["run", "--quiet", "--no-prompt", ...args.slice(1)], { NO_COLOR: "1" });
   assert((await child.status()).success, child.said);
-  // The lines that stand at its end, with '…' for what varies, and as many redeliveries as there were.
+  // The lines at its end, with '…' for what varies, and as many redeliveries as there were.
   const expected = source.split("// Output")[1]!.split("\n").slice(1).map((line) => line.replace("// ", "")).filter((line) => line !== "");
   const varying = (line: string) => line.replaceAll(/records .*/g, "records … to …");
   assertEquals(new Set(child.said.trimEnd().split("\n").map(varying)), new Set(expected.map(varying)));

@@ -89,7 +89,7 @@ Deno.test("writeFailure() keeps the class of an error that is too large, what it
   assertInstanceOf(first.cause, Deno.errors.NotFound);
   assertInstanceOf(second, JobTimeoutError);
   assertEquals([second.jobId, second.limit, second.message.replaceAll("l", ""), third], ["a", 5, "", 7]);
-  // Too many for that.
+  // Too many to be kept.
   const crowd = sent(new AggregateError(Array.from({ length: 999 }, (_, n) => new TypeError(`${n}`)), "crowd"));
   assertInstanceOf(crowd, AggregateError);
   assertEquals([crowd.message, crowd.cause], ["crowd", undefined]);

@@ -35,7 +35,7 @@ Deno.test("200 jobs over two hosts, one of which is killed: all results arrive, 
   assertEquals(done.length, 200);
   assertEquals(new Set(done).size, 200);
   assert(pids.includes(one.process.pid) && pids.includes(two.process.pid));
-  // As many as it had workers, unless one of them was about to begin with the next job.
+  // As many as it had workers, unless one of them was about to start the next job.
   assert(redelivered.length >= 1 && redelivered.length <= 2, `${redelivered.length} jobs were redelivered`);
   assertEquals(pool.stats().redelivered, redelivered.length);
 });
@@ -96,7 +96,7 @@ Deno.test("a job that kills each host it comes to fails alone: not those that wa
   const rejected = settled.flatMap((outcome, n) => outcome.status === "rejected" ? [[n, outcome.reason]] : []);
   assertEquals(rejected.map(([n]) => n), [13]);
   assertInstanceOf(rejected[0]![1], WorkerDiedError);
-  // Twice for the job, twice for the chunk and twice for the item alone; the last host does the rest.
+  // Twice for the job, twice for the chunk and twice for the single item; the last host does the rest.
   assertEquals(hosts, 7);
   const { finished, failed, redelivered } = pool.stats();
   assertEquals([finished, failed, redelivered], [39 + 10, 1 + 1, 3]);
@@ -215,7 +215,7 @@ Deno.test("a host that is told to stop finishes what runs, delivers it and ends 
   const next = await pool.submit(tasks.note, file);
   await until(async () => running.running() && (await lines(file)).length === 1);
   host.kill("SIGTERM");
-  // It takes no other job meanwhile: it has said so by disconnecting from the queue.
+  // It takes no other job meanwhile: it has shown that by disconnecting from the queue.
   await until(async () => (await pool.status()).hosts?.length === 0);
   await Deno.writeTextFile(gate, "");
   assertEquals(await within(running.result()), "noted");
@@ -226,7 +226,7 @@ Deno.test("a host that is told to stop finishes what runs, delivers it and ends 
 
 Deno.test("a host that is told to stop gives back what does not finish in time, and another runs it at once", async () => {
   await using server = await RedisServer.start();
-  // A lock of an hour: whoever waited for that would wait for long.
+  // A lock of an hour: waiting for it would take too long.
   const slow = { lockDuration: 3_600_000, stalledInterval: 3_600_000 };
   await using one = await startHost(server, { ...slow, grace: 50 });
   await using pool = await openPool(server);
@@ -251,7 +251,8 @@ Deno.test("a job that was given back and waits is no running one, and can be can
   host.kill("SIGTERM");
   assertEquals((await host.status()).code, 0);
   await until(() => !future.running());
-  // Who attaches asks what has become of it, as each producer does every other second; what is asked later on the same connection is answered later.
+  // A program that attaches asks for the outcome, as each producer does every other second; later questions on the same connection are
+  // answered later.
   await using other = await openPool(server);
   const attached = await other.attach("back");
   assertEquals([(await other.status()).waiting, attached.state], [1, "queued"]);
@@ -290,7 +291,7 @@ Deno.test("a job that was cancelled while its host died is not run again", async
   assertEquals((await lines(file)).length, 1);
 });
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a job that is cancelled on its way to a host does not run there, and one of the same id that is submitted later does",
   { sanitizeOps: false, sanitizeResources: false },
@@ -305,7 +306,7 @@ Deno.test(
     await until(() => future.running());
     assert(future.cancel({ force: true }));
     await until(() => line.said.includes("job-late"));
-    // What comes behind it on the same connection tells that the host has read it, a few turns later.
+    // A later command on the same connection shows that the host has read it, a few turns later.
     const client = new Redis(server.url);
     for (const turn of ["one", "two", "three"]) {
       await client.publish("dpool:test.v1:cancel:0", turn);
@@ -314,7 +315,7 @@ Deno.test(
     line.release();
     await until(async () => (await pool.status()).failed === 1);
     assertEquals(host.stats().running, 0);
-    // The host hears of one that it never had, under a name that is used again.
+    // The host hears of a job that it never had, under a name that is used again.
     await client.publish("dpool:test.v1:cancel:0", "job-again");
     await client.quit();
     await until(() => line.said.includes("job-again"));
@@ -322,7 +323,7 @@ Deno.test(
   },
 );
 
-// A client that lets go of a server keeps a timer for two seconds.
+// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a job of an id that was cancelled once runs although the server is busy when the host looks whether it is wanted",
   { sanitizeOps: false, sanitizeResources: false },
@@ -392,7 +393,7 @@ Deno.test("a job that somebody removes from the queue is cancelled", async () =>
   await queue.obliterate();
   await queue.close();
   await client.quit();
-  // Obliterating tells nobody, so that the job is sent again; removing does.
+  // Obliterating sends no event, so the job is sent again; removing does.
   await until(async () => (await pool.status()).waiting === 1);
   const again = new Redis(server.url, { maxRetriesPerRequest: null });
   const same = new Queue("test.v1", { connection: again, prefix: "dpool" });

@@ -18,7 +18,7 @@ export async function within<T>(promise: Promise<T>, ms = 60_000): Promise<T> {
   }
 }
 
-/** Resolves when something has come true. */
+/** Resolves when the condition holds. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   const end = performance.now() + 30_000;
   while (!await condition()) {
@@ -27,7 +27,7 @@ export async function until(condition: () => boolean | Promise<boolean>): Promis
   }
 }
 
-/** The runs of a task that notes them: one line each. */
+/** The runs recorded by a task: one line each. */
 export async function lines(file: string): Promise<string[]> {
   try {
     return (await Deno.readTextFile(file)).trimEnd().split("\n");
@@ -37,10 +37,10 @@ export async function lines(file: string): Promise<string[]> {
   }
 }
 
-/** What of the host can be tested without waiting for the defaults: dead hosts are found within two seconds. */
+/** Options of a host with which tests need not wait for the defaults: dead hosts are found within two seconds. */
 export const QUICK = { lockDuration: 1000, stalledInterval: 500 } as const;
 
-/** Some port that is free at this moment. */
+/** A port that is free at this moment. */
 export function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   return (listener.addr as Deno.NetAddr).port;
@@ -49,7 +49,7 @@ export function freePort(): number {
 /** A child process whose output is read line by line. */
 export class Child implements AsyncDisposable {
   readonly process: Deno.ChildProcess;
-  /** All that it has said so far. */
+  /** Everything that it has printed so far. */
   said = "";
   #done: Promise<void>;
   #heard: () => void = () => {};
@@ -59,7 +59,7 @@ export class Child implements AsyncDisposable {
     this.#done = Promise.all([this.#listen(this.process.stdout), this.#listen(this.process.stderr)]).then(() => this.#heard());
   }
 
-  /** Resolves when it has said something. */
+  /** Resolves when it has printed something. */
   async says(text: string): Promise<void> {
     let ended = false;
     this.#done.then(() => ended = true);
@@ -80,7 +80,7 @@ export class Child implements AsyncDisposable {
     try {
       this.process.kill(signal);
     } catch (error) {
-      // It has ended by itself.
+      // It has already ended by itself.
       if (!(error instanceof TypeError || error instanceof Deno.errors.NotFound)) throw error;
     }
   }
@@ -98,7 +98,7 @@ export class Child implements AsyncDisposable {
   }
 }
 
-/** A server of its own, on the loopback interface, with its files in a folder of its own. */
+/** A Redis server on the loopback interface, with its files in a folder of its own. */
 export class RedisServer implements AsyncDisposable {
   readonly port: number;
   readonly folder: string;
@@ -111,7 +111,7 @@ export class RedisServer implements AsyncDisposable {
     this.#args = args;
   }
 
-  /** Starts a server; `args` are added to those of its command line. */
+  /** Starts a server; `args` are appended to its command line. */
   static async start(args: string[] = [], { folder }: { folder?: string } = {}): Promise<RedisServer> {
     const server = new RedisServer(freePort(), folder ?? await Deno.makeTempDir({ prefix: "cluster-test-" }), args);
     await server.restart();
@@ -131,7 +131,7 @@ export class RedisServer implements AsyncDisposable {
     await this.#process.says("Ready to accept connections");
   }
 
-  /** Kills it as a power cut does. */
+  /** Kills it, like a power cut. */
   async kill(): Promise<void> {
     this.#process!.kill("SIGKILL");
     await this.#process!.status();
@@ -150,7 +150,7 @@ export interface HostOptions {
   lockDuration?: number;
   stalledInterval?: number;
   redeliveries?: number;
-  /** How long jobs may take that run when it is told to stop, in ms. */
+  /** How long jobs that are running when it is told to stop may take, in ms. */
   grace?: number;
   /** The folder of the payload store. */
   store?: string;
@@ -174,7 +174,9 @@ export async function startHost(server: RedisServer, options: HostOptions = {}):
   return host;
 }
 
-/** Opens a pool on a server. When the test is over it is terminated, so that a job which does not end fails the test and does not hold it up. */
+/**
+ * Opens a pool on a server. It is terminated at the end of the test, so that a job that does not end fails the test instead of blocking it.
+ */
 export async function openPool(server: RedisServer, options: Partial<ClusterPoolOptions> = {}): Promise<ClusterPool> {
   const pool = await ClusterPool.open({ queue: "test", connection: server.url, tasks, ...options });
   pool[Symbol.asyncDispose] = () => pool.terminate();

@@ -1,5 +1,5 @@
 /**
- * A host of the tests, in a process of its own: serves with the options that it is given as JSON, says "ready", and ends on SIGTERM.
+ * A host for the tests, in a process of its own: serves with the options given as JSON, prints "ready", and ends on SIGTERM.
  *
  * @module
  */

@@ -1,19 +1,19 @@
 /**
- * A line to a server, on which answers can be held up.
+ * A connection to a server on which answers can be held back.
  *
  * @module
  */
 
-/** The commands of clients that wait for jobs, or listen; scripts may have the same words in them. */
+/** The commands of clients that wait for jobs or listen; scripts may contain the same words. */
 const WAITS = /\*\d+\r\n\$\d+\r\n(subscribe|bzpopmin)\r\n/;
 
-/** Passes on what clients and a server on the loopback interface say to each other. */
+/** Forwards what clients and a server on the loopback interface send to each other. */
 export class Line implements AsyncDisposable {
-  /** What the server has said to clients that wait or listen, once it is passed on. */
+  /** What the server has sent to clients that wait or listen, once it is forwarded. */
   said = "";
-  /** Whether a client waits for a job. */
+  /** Whether a client is waiting for a job. */
   waited = false;
-  /** How many clients that come next are turned away. */
+  /** How many of the next clients are turned away. */
   refuses = 0;
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   #open = new Set<Deno.Conn>();
@@ -23,7 +23,7 @@ export class Line implements AsyncDisposable {
   #held: PromiseWithResolvers<void> | undefined;
   #most: number;
 
-  /** @param most To how many clients the server answers; the others are let in and hear nothing. */
+  /** @param most How many clients get answers; the others are accepted and hear nothing. */
   constructor(port: number, most = Infinity) {
     this.#most = most;
     this.#ends.push(this.#accept(port));
@@ -33,7 +33,7 @@ export class Line implements AsyncDisposable {
     return `redis://127.0.0.1:${(this.#listener.addr as Deno.NetAddr).port}`;
   }
 
-  /** Holds up the answers to clients that neither wait for jobs nor listen. */
+  /** Holds back the answers to clients that neither wait for jobs nor listen. */
   hold(): void {
     this.#held = Promise.withResolvers();
   }
@@ -43,7 +43,7 @@ export class Line implements AsyncDisposable {
     this.#held = undefined;
   }
 
-  /** Ends all connections, with what is held up on them. Who comes after that is let in and hears nothing. */
+  /** Ends all connections, with everything that is held back on them. Later clients are accepted and hear nothing. */
   mute(): void {
     this.#most = 0;
     for (const conn of this.#open) conn.close();
@@ -51,18 +51,18 @@ export class Line implements AsyncDisposable {
     this.release();
   }
 
-  /** Ends the connections of those that hear nothing, and hears who comes after that. */
+  /** Ends the connections of clients that hear nothing, and answers later ones. */
   unmute(): void {
     this.#most = Infinity;
     for (const conn of this.#silent.splice(0)) conn.close();
   }
 
-  /** Passes on nothing any more on the connections that are open, and ends none: who comes after that is heard. */
+  /** Forwards nothing more on the open connections, without ending them; later clients are answered. */
   cut(): void {
     for (const conn of this.#open) this.#dead.add(conn);
   }
 
-  /** How many clients are let in and hear nothing. */
+  /** How many clients were accepted and hear nothing. */
   get unheard(): number {
     return this.#silent.length;
   }
@@ -104,7 +104,7 @@ export class Line implements AsyncDisposable {
     }
   }
 
-  /** Passes on what comes in until one of both ends. */
+  /** Forwards what comes in until either side ends. */
   async #pass(
     from: Deno.Conn,
     to: Deno.Conn,
@@ -122,7 +122,7 @@ export class Line implements AsyncDisposable {
         after(bytes);
       }
     } catch {
-      // One of both was closed.
+      // One of the two was closed.
     } finally {
       for (const conn of [from, to]) if (this.#open.delete(conn)) conn.close();
     }

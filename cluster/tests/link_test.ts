@@ -8,7 +8,7 @@ import { Line } from "./line.ts";
 
 const silent = { onError: () => {} };
 
-/** Has a host die with a job of the id "same", which is then cancelled. */
+/** Makes a host die with a job of the id "same", which is then cancelled. */
 async function cancelOnDead(host: Child, pool: ClusterPool): Promise<void> {
   const job = await pool.submit(new Job({ id: "same", func: tasks.spinForEver }));
   await until(() => job.running());
@@ -18,7 +18,7 @@ async function cancelOnDead(host: Child, pool: ClusterPool): Promise<void> {
 
 const RECORD = "dpool:test.v1:job-import";
 
-/** Submits a job of the id "import", and waits until the server has its record. */
+/** Submits a job of the id "import", and waits until the server has a record of it. */
 async function submitRecorded(pool: ClusterPool, client: Redis): Promise<Future<number>> {
   const future = await pool.submit(new Job({ id: "import", func: tasks.add, args: [1, 2] }));
   await until(async () => await client.exists(RECORD) === 1);
@@ -69,7 +69,7 @@ Deno.test("the word that a job is cancelled stops no later one of its name, shou
   const other = await pool.submit(tasks.spinForEver);
   await until(() => host.stats().running === 2 && other.running());
   await client.publish("dpool:test.v1:cancel:0", await word);
-  // What is said is heard in turn.
+  // Messages are handled in order.
   assert(other.cancel({ force: true }));
   await until(() => host.stats().running < 2);
   await Deno.writeTextFile(`${server.folder}/go`, "");
@@ -179,7 +179,7 @@ Deno.test("a job that is cancelled keeps its arguments until no host can begin w
   await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
   line.hold();
   assert(future.cancel());
-  // Another of its name waits for that.
+  // Another job of its name waits for that.
   const second = await pool.submit(job("y"));
   await client.ping();
   line.release();
@@ -230,7 +230,7 @@ Deno.test("the result of a job that was cancelled stays in the store for somebod
     },
     delete(key) {
       texts.delete(key);
-      // All that goes is deleted at once.
+      // Everything that is removed is deleted at once.
       return Promise.resolve().then(deleted.resolve);
     },
   };
@@ -337,7 +337,7 @@ Deno.test("a producer that has missed thousands of events reads a part of them a
   const events = client.multi();
   for (let i = 0; i < 10_000; i++) events.xadd("dpool:test.v1:events", "*", "event", "none");
   await events.exec();
-  // Whoever reads all of them at once reads again when ten seconds are over.
+  // A reader of all of them reads again after ten seconds.
   await until(async () => Number(/cmdstat_xread:calls=(\d+)/.exec(await client.info("commandstats"))![1]) > 10);
   await client.quit();
 });
@@ -441,7 +441,7 @@ Deno.test(
     const client = new Redis(server.url);
     const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
     await until(() => old.running());
-    // Being made a replica ends the reading of events.
+    // The server becomes a replica, which ends the reading of events.
     await client.replicaof("127.0.0.1", "1");
     await client.replicaof("NO", "ONE");
     assert(old.cancel({ force: true }));
@@ -615,7 +615,7 @@ Deno.test("a job that is sent again as an earlier one of its name is gone is not
   const client = new Redis(server.url);
   const [queue, id] = ["dpool:test.v1", "job-import"];
   const future = await submitRecorded(pool, client);
-  // As if the queue had taken it for one that others took out of it, and put in once more.
+  // As if the queue took it for a job that others removed and added again.
   const events = client.multi().del(RECORD).lrem(`${queue}:wait`, 1, id);
   for (const event of ["duplicated", "removed", "removed"]) events.xadd(`${queue}:events`, "*", "event", event, "jobId", id);
   await events.exec();
@@ -624,10 +624,10 @@ Deno.test("a job that is sent again as an earlier one of its name is gone is not
   await client.quit();
 });
 
-/** Resolves when a producer has looked for what it waits for, and taken up what it found. */
+/** Resolves when a producer has looked for what it waits for, and handled what it found. */
 async function swept(client: Redis, isOver: () => boolean): Promise<void> {
   const asked = async (): Promise<number> => Number(/cmdstat_zcard:calls=(\d+)/.exec(await client.info("commandstats"))?.[1] ?? 0);
   const before = await asked();
-  // It counts two sets each time, and asks again when it has taken up the last answer.
+  // Each time it counts two sets, and asks again when it has handled the last answer.
   await until(async () => isOver() || await asked() >= before + 4);
 }

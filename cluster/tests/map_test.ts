@@ -23,7 +23,7 @@ Deno.test("ClusterPool.map() gives results in order, each once, whatever the chu
   assertEquals(unordered.sort((a, b) => a - b), expected);
   assertEquals(await Array.fromAsync(pool.map(tasks.double, [])), []);
   assertEquals(pool.stats().finished, 3000);
-  // Nothing of it stays in Redis, but for the queue's own books.
+  // Nothing of it remains in Redis, except for the queue's own records.
   await within(pool.shutdown());
   const client = new Redis(server.url);
   assertEquals((await client.keys("dpool:test.v1:map-*")).length, 0);
@@ -40,7 +40,7 @@ Deno.test("ClusterPool.map() reads no more than 'buffer' items ahead, and sends 
       yield n;
     }
   }
-  // No host is there: nothing is consumed, and all that may be read is read.
+  // There is no host: nothing is consumed, and everything that may be read is read.
   const bounded = pool.map(tasks.double, counted(), { chunkSize: 5, buffer: 12 });
   const first = bounded.next();
   await until(() => read === 10);
@@ -57,7 +57,7 @@ Deno.test("ClusterPool.map() reads no more than 'buffer' items ahead, and sends 
   }
   await within(bounded.return!());
   await within(other.return!());
-  // What is left is taken out of the queue.
+  // The rest is taken out of the queue.
   await until(async () => {
     const { waiting, active } = await pool.status();
     return waiting + active === 0;
@@ -84,7 +84,7 @@ Deno.test("ClusterPool.map() throws at the place of an item that fails, or gives
   assertInstanceOf((outcomes[2] as PromiseRejectedResult).reason, RangeError);
 });
 
-// The client's parser begins a timer of its own for replies as large as these.
+// The client's parser starts a timer of its own for replies this large.
 Deno.test("ClusterPool.map() cuts a chunk that grows too large for Redis", { sanitizeOps: false, sanitizeResources: false }, async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
@@ -188,7 +188,7 @@ Deno.test("ClusterPool.map() ends when its signal aborts or its pool is shut dow
   await within(shutdown!);
 });
 
-// The client's parser may begin a timer of its own for replies as large as these.
+// The client's parser may start a timer of its own for replies this large.
 Deno.test("ClusterPool.map() gives results that are too large for one reply, and fails those alone that are so by themselves", {
   sanitizeOps: false,
   sanitizeResources: false,
@@ -207,7 +207,7 @@ Deno.test("ClusterPool.map() gives results that are too large for one reply, and
   assertEquals([pool.stats().finished, pool.stats().failed], [198, 2]);
 });
 
-// The client's parser begins a timer of its own for replies as large as these.
+// The client's parser starts a timer of its own for replies this large.
 Deno.test("ClusterPool.map() with a 'chunkSize' whose results do not go into one reply runs few items twice", {
   sanitizeOps: false,
   sanitizeResources: false,
@@ -216,16 +216,16 @@ Deno.test("ClusterPool.map() with a 'chunkSize' whose results do not go into one
   await using _host = await startHost(server);
   await using pool = await openPool(server);
   const file = `${server.folder}/runs`;
-  // Four results go into one reply.
+  // Four results fit into one reply.
   const items = Array.from({ length: 120 }, (_, i) => ({ file, length: 60_000 + i }));
   const results = await within(Array.fromAsync(pool.map(tasks.noteLarge, items, { chunkSize: 40 })));
   assertEquals(results.map(({ length }) => length), items.map(({ length }) => length));
   const runs = (await Deno.readTextFile(file)).trimEnd().split("\n").length;
-  // Once when it is not known yet, once for the result, and once more for some.
+  // Once before that is known, once for the result, and once more for some.
   assert(runs <= 3 * items.length, `${runs} runs of ${items.length} items`);
 });
 
-// The client's parser begins a timer of its own for replies as large as these.
+// The client's parser starts a timer of its own for replies this large.
 Deno.test("ClusterPool.shutdown() waits for all items of a chunk that was admitted, also if their results do not go into one reply", {
   sanitizeOps: false,
   sanitizeResources: false,
@@ -415,7 +415,7 @@ Deno.test("ClusterPool.map() that ends early waits for its input to be closed, u
       closed = true;
     }
   }
-  /** A map of which two results were taken, of so many items that were given. */
+  /** A map of which two results were taken, out of this many items. */
   const begun = async (items: number, options: MapOptions): Promise<AsyncIterableIterator<unknown>> => {
     [given, closed, ran] = [Array.from({ length: 9 }, () => Promise.withResolvers<void>()), false, 0];
     for (let i = 0; i < items; i++) given[i]!.resolve();
@@ -429,7 +429,7 @@ Deno.test("ClusterPool.map() that ends early waits for its input to be closed, u
   assertEquals(closed, true);
 
   const late = await begun(3, { buffer: 4 });
-  // It has not waited for the next, and has no room for it.
+  // It has not waited for the next item, and has no room for it.
   await until(() => ran === 3);
   given[3]!.resolve();
   await new Promise((resolve) => setTimeout(resolve));

@@ -19,7 +19,7 @@ import { folderStore } from "./folder_store.ts";
 import { openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { add, echo, greet } from "./tasks.ts";
 
-/** How often a task that notes its runs has run. */
+/** How often a task that records its runs has run. */
 async function runs(file: string): Promise<number> {
   try {
     return (await Deno.readTextFile(file)).split("\n").length - 1;
@@ -97,7 +97,7 @@ Deno.test("ClusterPool refuses what cannot travel before it is queued, and takes
   await assertRejects(() => submit(new Job({ id: "\ud800", func: tasks.nothing })), TypeError, "no half of a character");
   await assertRejects(() => pool.attach("\ud800"), TypeError, "no half of a character");
   {
-    // A store may keep a payload in a file, whose name has both.
+    // A store may keep a payload in a file whose name contains both.
     await using long = await openPool(server, { queue: "q".repeat(60) });
     await assertRejects(() => long.submit(new Job({ id: "i".repeat(184), func: tasks.nothing })), RangeError, "its id must be at most 183");
     await long.submit(new Job({ id: "i".repeat(183), func: tasks.nothing }));
@@ -264,7 +264,7 @@ Deno.test("Future.cancel() takes a waiting job out of the queue, and stops one t
   assertEquals(error.cause, "no time");
   assertEquals(busy.cancel(), false);
   assertEquals([busy.cancel({ force: true }), busy.state], [true, "cancelled"]);
-  // The only worker of the only host computes no more.
+  // The only worker of the only host is not computing any more.
   assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
   assertEquals(await runs(file), 0);
   const { waiting: left, active } = await pool.status();
@@ -298,7 +298,7 @@ Deno.test("errors that are made on a host call a job by its own id, and have the
     assertEquals([error.jobId, error.taskName], [future.id, "exitAt"]);
     assertStringIncludes(error.message, JSON.stringify(future.id));
   }
-  // What is cancelled by one pool another hears of, from the host.
+  // The other pool learns from the host what this one cancels.
   await using other = await openPool(server);
   const busy = await pool.submit(new Job({ id: "busy ü", func: tasks.spinForEver }));
   await until(() => busy.running());
@@ -375,7 +375,7 @@ Deno.test("ClusterPool runs the same id once, whoever submits it and how often",
   const futures = [await pool.submit(job()), await pool.submit(job()), await other.submit(job())];
   await using _host = await startHost(server, { workers: 2 });
   assertEquals(await within(Promise.all(futures.map((future) => future.result()))), ["noted", "noted", "noted"]);
-  // One that has ended is not run again either.
+  // A job that has ended is not run again either.
   assertEquals(await within(pool.run(job())), "noted");
   assertEquals(await runs(file), 1);
 });
@@ -388,7 +388,7 @@ Deno.test("ClusterPool knows of a job that runs also for a future that it gives 
   const first = await pool.submit(job());
   await until(() => first.running());
   const later = [await pool.submit(job()), await pool.attach("import")];
-  // The server answers in turn.
+  // The server answers in order.
   await within(pool.status());
   assertEquals(later.map((future) => [future.state, future.cancel()]), Array(2).fill(["running", false]));
   assertEquals(pool.stats().running, 3);
@@ -427,7 +427,7 @@ Deno.test("ClusterPool.attach() finds a job again after its producer has ended, 
   }
 });
 
-// BullMQ's reader of events waits for five seconds after an error, by a timer that nobody can stop.
+// BullMQ's reader of events waits for five seconds after an error, with a timer that nobody can stop.
 Deno.test(
   "ClusterPool settles jobs whose ends no event tells of, by looking them up",
   { sanitizeOps: false, sanitizeResources: false },
@@ -457,7 +457,7 @@ Deno.test("ClusterPool sends a job again that Redis has forgotten", async () => 
   const client = new Redis(server.url);
   await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
   await client.flushall();
-  // Others have ended since it was sent, as in each queue that has just begun.
+  // Others have ended since it was sent, as in any queue that has just begun.
   await client.zadd("dpool:test.v1:completed", Date.now() + 1, "other");
   await client.quit();
   await using _host = await startHost(server);
@@ -488,7 +488,7 @@ Deno.test("ClusterPool fails a job whose list is lost also if another producer f
   await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
   await client.del("dpool:test.v1:wait");
   await client.config("RESETSTAT");
-  // It has asked once; what it asks when it hears of the other one is answered after that.
+  // It has asked once; what it asks when it hears of the other one is answered later.
   await until(async () => Number(/cmdstat_exists:calls=(\d+)/.exec(await client.info("commandstats"))?.[1]) >= 2);
   const queue = new Queue("test.v1", { connection: client, prefix: "dpool", skipVersionCheck: true });
   await queue.remove(`job-${future.id}`);
@@ -507,7 +507,7 @@ Deno.test("ClusterPool does not send a job again whose record may have been trim
     const client = new Redis(server.url);
     await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
     const [id] = await client.lrange("dpool:test.v1:wait", 0, 0);
-    // As if it had ended, and then as many others as are kept.
+    // As if it had ended, followed by as many others as are kept.
     const others = Array.from({ length: 10_000 }, (_, i) => [Date.now() + 1, `other-${i}`]).flat();
     await client.multi().del(`dpool:test.v1:${id}`).lrem("dpool:test.v1:wait", 1, id!).zadd(`dpool:test.v1:${set}`, ...others).exec();
     const error = await within(future.exception());
@@ -610,7 +610,7 @@ Deno.test("ClusterPool.terminate() and a shutdown whose time is over settle ever
   assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
 });
 
-// What BullMQ has begun ends by a timer.
+// What BullMQ has started ends by a timer.
 Deno.test(
   "ClusterPool.attach() and status() reject with a PoolClosedError if the pool is shut down while the server is away",
   { sanitizeOps: false, sanitizeResources: false },
@@ -701,7 +701,7 @@ Deno.test("ClusterPool.submit() of an id that was cancelled a moment ago runs it
   await using pool = await openPool(server);
   const file = `${server.folder}/runs`;
   const job = () => new Job({ id: "again", func: tasks.note, args: [file] });
-  // The first has not reached the queue yet when it is cancelled.
+  // The first has not reached the queue when it is cancelled.
   const first = await pool.submit(job());
   assertEquals(first.cancel(), true);
   const second = await pool.submit(job());

@@ -14,7 +14,7 @@ export function double(x: number): number {
   return x * 2;
 }
 
-/** The process of the host, after a while. */
+/** The process id of the host, after a while. */
 export async function hostOf(ms: number): Promise<number> {
   await new Promise((resolve) => setTimeout(resolve, ms));
   return Deno.pid;
@@ -34,7 +34,7 @@ export function jobId(): unknown {
   return currentJob()?.id;
 }
 
-/** Computes for so long, in ms. */
+/** Computes for this long, in ms. */
 export function spin(ms: number): string {
   const end = performance.now() + ms;
   while (performance.now() < end);
@@ -45,7 +45,7 @@ export function spinForEver(): never {
   for (;;);
 }
 
-/** A result of so many characters. */
+/** A result of this many characters. */
 export function large(length: number): string {
   return "x".repeat(length);
 }
@@ -56,7 +56,7 @@ export function noteLarge({ file, length }: { file: string; length: number }): s
   return "x".repeat(length);
 }
 
-/** Throws what a host without workers does. */
+/** Throws what a host without workers would throw. */
 export function pretend(name: "PoolBrokenError" | "PoolClosedError"): never {
   throw name === "PoolBrokenError" ? new PoolBrokenError("mine", { attempts: 1, cause: undefined }) : new PoolClosedError("mine");
 }
@@ -71,7 +71,7 @@ export function fail(): never {
   throw Object.assign(new RangeError("out of range", { cause: new TypeError("within") }), { code: 7, when: new Date(0) });
 }
 
-/** Ends its worker, if it is told this number. */
+/** Ends its worker if it is given this number. */
 export function exitAt(x: number, bad: number): number {
   if (x === bad) Deno.exit(3);
   return x;
@@ -82,7 +82,7 @@ export function exitAt13(x: number): number {
   return x * 2;
 }
 
-/** Ends the whole host, if it is told 13. */
+/** Ends the whole host if it is given 13. */
 export function killHostAt13(x: number): number {
   if (x === 13) Deno.kill(Deno.pid, "SIGKILL");
   return x * 2;
@@ -94,14 +94,14 @@ export function noteAndKillHostAt13({ file, x }: { file: string; x: number }): n
   return killHostAt13(x);
 }
 
-/** Adds a line to a file for each run, so that a test can count them, and then waits until another file is there. */
+/** Adds a line to a file for each run, so that a test can count runs, and then waits until another file exists. */
 export async function note(file: string, until?: string): Promise<string> {
   Deno.writeTextFileSync(file, `${Deno.pid}\n`, { append: true });
   while (until !== undefined && !exists(until)) await new Promise((resolve) => setTimeout(resolve, 5));
   return "noted";
 }
 
-/** Ends its worker in its first run, which it knows by a file. */
+/** Ends its worker in its first run, which it recognises by a file. */
 export function unsteady(file: string): string {
   if (exists(file)) return "steady";
   Deno.writeTextFileSync(file, "");

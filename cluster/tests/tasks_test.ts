@@ -57,7 +57,7 @@ Deno.test("defineTasks() refuses a 'validate' that is asynchronous once it is ca
 
 Deno.test("defineTasks() gives tasks the types of their functions", () => {
   const tasks = defineTasks<Pick<typeof import("./tasks.ts"), "add">>({ add: module });
-  // Never called: the compiler looks at it.
+  // Never called, only compiled.
   function types(pool: ClusterPool): void {
     const sum: Promise<number> = pool.run(tasks.add, 1, 2);
     const sums: AsyncIterable<number> = pool.map(double, [1, 2]);

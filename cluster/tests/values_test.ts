@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { fromJson, toJson } from "../values.ts";
 
-/** What arrives after the way through JSON text. */
+/** What arrives after a round trip through JSON text. */
 function sent(value: unknown): unknown {
   return fromJson(JSON.parse(JSON.stringify(toJson(value, "it"))));
 }

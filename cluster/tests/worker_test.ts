@@ -15,7 +15,7 @@ import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
-/** A lock that no test outlasts. */
+/** A lock that lasts longer than any test. */
 const LONG = 60_000;
 
 /** A host within the test, and what it reports. */
@@ -215,10 +215,10 @@ Deno.test("a job whose lock is gone while the store takes its time runs again wi
   await client.quit();
 });
 
-/** The host has been told that the job 'same', which runs there, is cancelled. */
+/** The host has been told that the job 'same', which is running there, is cancelled. */
 async function hasHeardOfSame(client: Redis, pool: ClusterPool, host: ClusterHost): Promise<void> {
   await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))?.includes('"cancelled":true') === true);
-  // What is said is heard in turn.
+  // Messages are handled in order.
   const other = await pool.submit(tasks.spinForEver);
   await until(() => other.running());
   assert(other.cancel({ force: true }));
@@ -306,13 +306,13 @@ Deno.test("a job that waits for an earlier run of itself keeps its lock, and doe
   const future = await pool.submit(tasks.noteLarge, { file, length: 400_000 });
   await until(() => store.puts() === 1);
   const client = new Redis(server.url);
-  // One that was told to stop ends when its result is in the store.
+  // A host that was told to stop ends when its result is in the store.
   const id = `job-${future.id}`;
   await client.publish("dpool:test.v1:cancel:0", cancelWord(id, (await client.hget(`dpool:test.v1:${id}`, "timestamp"))!));
   await client.del(await locks(client));
   await until(() => pool.stats().redelivered === 1);
   await until(async () => (await locks(client)).length === 1);
-  // The lock has to be renewed three times.
+  // The lock must be renewed three times.
   await new Promise((resolve) => setTimeout(resolve, 1500));
   assertEquals((await locks(client)).length, 1);
   assert(future.cancel({ force: true }));
@@ -382,7 +382,7 @@ Deno.test(
     await using server = await RedisServer.start();
     await using line = new Line(server.port);
     await using pool = await openPool(server);
-    // What was started it would have to fail.
+    // It would have to fail what was started.
     const { host, reported } = await serveHere(server, { connection: line.url, lockDuration: LONG, redeliveries: 0 });
     await using _host = host;
     await until(() => line.waited);
@@ -469,7 +469,7 @@ Deno.test("a host that may listen no more says so, and goes on", async () => {
   await client.acl("SETUSER", "host", "on", ">word", "~*", "&*", "+@all");
   const { host, reported } = await serveHere(server, { connection: { url: server.url, username: "host", password: "word" } });
   await using _host = host;
-  // The server ends the connections of those who listen to what they may not.
+  // The server ends the connections of clients that listen to what they may not.
   await client.acl("SETUSER", "host", "resetchannels");
   await until(() => reported.some((error) => error.includes("NOPERM")));
   await using pool = await openPool(server);
