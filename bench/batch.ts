@@ -1,12 +1,14 @@
 /**
- * A batch over many records beside a single-threaded loop in Deno and Python's `ProcessPoolExecutor.map`, each a program of its own, in turns. It
- * generates the records, checks that the output is complete and in order by computing what must be in it, and watches the memory of the batch.
+ * Compares a batch over many records with a single-threaded loop in Deno and with Python's `ProcessPoolExecutor.map`, each a program of its
+ * own, in turns. It generates the records, checks that the output is complete and in order by computing its expected content, and watches
+ * the memory of the batch.
  *
  * ```sh
  * deno run --allow-all bench/batch.ts [records] [rounds]
  * ```
  *
- * All permissions, as Deno lets nobody else look at the memory of another process. Python runs a twentieth of the records with each chunk size, and its best counts. Where there is no Python, it is left out.
+ * It needs all permissions, as otherwise Deno does not let it see the memory of another process. Python runs a twentieth of the records
+ * with each chunk size, and its best result counts. Without Python on the machine, it is left out.
  *
  * @module
  */
@@ -25,7 +27,7 @@ interface Run {
   seconds: number;
 }
 
-/** Runs a program to its end; its standard output. */
+/** Runs a program to its end; returns its standard output. */
 async function program(command: string, args: string[]): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(command, { args, cwd: root, env: { NO_COLOR: "1" } }).output();
   if (!success) throw new Error(`${command} ${args.join(" ")} failed: ${new TextDecoder().decode(stderr)}`);
@@ -33,7 +35,7 @@ async function program(command: string, args: string[]): Promise<string> {
 }
 
 /**
- * Lets a program begin with nothing of others': no output that it would replace, whose pages are freed during one run or the other, and nothing that is still to be
+ * Gives a program a clean start: no output for it to replace, whose pages would be freed during one of the runs, and nothing still to be
  * written to the disk.
  */
 async function cleanUp(): Promise<void> {
@@ -47,7 +49,9 @@ async function singleLoop(output = `${folder}/single.ndjson`): Promise<Run> {
   );
 }
 
-/** The loop in two processes at a time, each over all records: what two of this machine's cores give to those who share nothing. */
+/**
+ * Runs the loop in two processes at a time, each over all records: what two of this machine's cores yield for programs that share nothing.
+ */
 async function twoLoops(): Promise<Run> {
   const runs = await Promise.all([singleLoop(`${folder}/first.ndjson`), singleLoop(`${folder}/second.ndjson`)]);
   return { records: runs[0].records + runs[1].records, seconds: Math.max(...runs.map(({ seconds }) => seconds)) };
@@ -59,7 +63,7 @@ async function python(chunk: number, limit: number): Promise<Run> {
   );
 }
 
-/** Runs the command, and reads how much memory its process ever had. */
+/** Runs the command, and reads the peak memory of its process. */
 async function batch(): Promise<Run & { peaks: number[] }> {
   const args = ["run", "--allow-read", "--allow-write", "cli.ts", "batch", "bench/batch/task.ts", "--input", input];
   const options = ["--output", `${folder}/batch.ndjson`, "--overwrite", "--progress", "json"];
@@ -76,7 +80,7 @@ async function batch(): Promise<Run & { peaks: number[] }> {
   return { records, seconds: wall / 1000, peaks };
 }
 
-/** In MB; undefined where the system does not tell, or no more. */
+/** In MB; undefined if the system does not tell, or no longer does. */
 async function peakMemory(pid: number): Promise<number | undefined> {
   try {
     const status = await Deno.readTextFile(`/proc/${pid}/status`);
@@ -87,7 +91,7 @@ async function peakMemory(pid: number): Promise<number | undefined> {
   }
 }
 
-/** Computes what must be in an output, record by record, and throws if something else is. */
+/** Computes the expected content of an output, record by record, and throws if it differs. */
 async function check(path: string): Promise<void> {
   let state = 1;
   let id = 0;

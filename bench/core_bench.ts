@@ -1,5 +1,5 @@
 /**
- * What the parts cost, each beside a baseline: `deno bench`.
+ * What the parts cost, each compared with a baseline: `deno bench`.
  *
  * @module
  */
@@ -40,7 +40,7 @@ Deno.bench("Queue of 1,000: push and shift", { group: "queue" }, () => {
   queue.shift();
 });
 
-// The protocol: a hundred small values, there and back within this thread.
+// The protocol: a hundred small values, to the other end and back within this thread.
 
 const memory = makeQueueMemory(2 ** 14, 2 ** 20);
 const [writer, reader] = [openSharedQueue(memory), openSharedQueue(memory)];

@@ -1,11 +1,11 @@
 /**
- * What it costs to look: the same 100,000 jobs on a pool that nobody observes, on one that measures, and on one that writes a trace, by turns.
+ * What observing costs: the same 100,000 jobs on a pool without observers, on one that measures, and on one that writes a trace, in turns.
  *
  * ```sh
  * deno run --allow-write bench/observation.ts
  * ```
  *
- * The figures are medians; what counts is the ratio to the pool that nobody observes.
+ * The figures are medians; what matters is the ratio to the pool without observers.
  *
  * @module
  */
@@ -15,10 +15,10 @@ import { summarise } from "./compare/statistics.ts";
 
 const JOBS = 100_000;
 const ROUNDS = 5;
-/** So many calls are made at a time. */
+/** How many calls are made at a time. */
 const WINDOW = 1000;
 
-/** Computes for so many microseconds. */
+/** Computes for this many microseconds. */
 function compute(microseconds: number): number {
   const end = performance.now() + microseconds / 1000;
   while (performance.now() < end);
@@ -33,7 +33,7 @@ async function run(options: ProcessPoolOptions, microseconds: number): Promise<n
   for (let i = 0; i < JOBS; i += WINDOW) {
     await Promise.all(Array.from({ length: WINDOW }, () => pool.run(compute, microseconds)));
   }
-  // With what is still to be written.
+  // Including what is still to be written.
   await pool.shutdown();
   return performance.now() - begin;
 }

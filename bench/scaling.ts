@@ -1,6 +1,6 @@
 /**
- * How speed and memory go with the number of workers, of jobs, and with the size of what they carry. Each point of a curve is the median of some
- * rounds, each in a fresh process.
+ * How speed and memory change with the number of workers, the number of jobs, and the size of their payloads. Each point of a curve is the
+ * median of some rounds, each in a fresh process.
  *
  * ```sh
  * deno task scaling --quick --json scaling.json
@@ -16,17 +16,19 @@ import { format, summarise } from "./compare/statistics.ts";
 /** What one process measures. */
 export interface Point {
   curve: "workers" | "jobs" | "payload";
-  /** `run`: one call a job, 1,000 at a time. `map`: over a generator. `compute`: jobs of 1 ms. `echo`: bytes in and out, a few at a time. */
+  /**
+   * `run`: one call per job, 1,000 at a time. `map`: over a generator. `compute`: jobs of 1 ms. `echo`: bytes in and out, a few at a time.
+   */
   by: "run" | "map" | "compute" | "echo";
   workers: number;
   jobs: number;
-  /** Of each argument and each result. */
+  /** The size of each argument and each result. */
   bytes: number;
 }
 
 interface Figures {
   jobsPerSecond: number;
-  /** The most that the process held, in MB. */
+  /** The peak memory of the process, in MB. */
   memory: number;
 }
 
@@ -50,7 +52,7 @@ const WINDOW = 1_000;
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
-/** Each payload is sent until so many bytes have gone out, but not more often than that many jobs. */
+/** Each payload is sent until this many bytes have gone out, but at most that many times. */
 const [PAYLOAD_TOTAL, PAYLOAD_JOBS] = [256 * MIB, 50_000];
 
 /** What is measured: three curves. */

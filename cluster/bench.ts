@@ -1,6 +1,6 @@
 /**
- * What the queue costs: the figures that docs/cluster.md calculates with. It starts a Redis server and two hosts of one worker each; the
- * tasks do next to nothing, so that what is measured is the way there and back.
+ * What the queue costs: the figures on which docs/cluster.md bases its calculations. It starts a Redis server and two hosts of one worker
+ * each; the tasks do next to nothing, so that only the way there and back is measured.
  *
  * ```sh
  * deno run --allow-all --config cluster/deno.json cluster/bench.ts
@@ -62,7 +62,7 @@ for (const [chunkSize, count] of [[1, 3000], [10, 30_000], [100, 100_000], [1000
   });
 }
 
-// What a job takes while it waits: the hosts are gone.
+// The size of a job while it waits: the hosts are gone.
 await one[Symbol.asyncDispose]();
 await two[Symbol.asyncDispose]();
 const before = await memory();

@@ -1,5 +1,6 @@
 /**
- * Makes the pictures of docs/observability.md: runs the demo and a batch, has their reports photographed by Chromium, and draws the demo's trace.
+ * Makes the pictures of docs/observability.md: runs the demo and a batch, takes screenshots of their reports with Chromium, and draws the
+ * demo's trace.
  *
  * ```sh
  * deno run --allow-all tools/observability_pictures.ts
@@ -76,7 +77,7 @@ ${drawn.join("\n")}
 `;
 }
 
-/** A task that takes its time with some records, and fails with others. */
+/** A task that takes longer for some records, and fails for others. */
 const TASK = `export default ({ id, x, y }) => {
   for (const end = performance.now() + (id % 997 === 0 ? 4 : 0.02 + x / 20_000); performance.now() < end;);
   if (x < 2) throw new RangeError(\`no area of width \${x}\`);

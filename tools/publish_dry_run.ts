@@ -1,7 +1,7 @@
 /**
- * Publishes to nowhere: copies what the publish list of deno.json names, with the stand-ins of `@std` packages beside it instead of inside, and lets
- * `deno publish --dry-run` look at that. Inside the package Deno would take the stand-ins for modules that the list leaves out. The argument
- * `cluster` has it do that for the package there, which then finds the core as it is published beside it.
+ * Tries out publishing: copies the files in the publish list of deno.json, with the stand-ins of `@std` packages beside the package rather
+ * than inside, and runs `deno publish --dry-run` there. Inside the package, Deno would take the stand-ins for modules that the list leaves
+ * out. With the argument `cluster` it does that for the package there, which then finds the core as it is published beside it.
  *
  * @module
  */
@@ -25,7 +25,7 @@ async function pack(folder: URL, name: string, linksOf: (config: Config) => stri
   const config: Config = JSON.parse(await Deno.readTextFile(new URL("deno.json", folder)));
   await Deno.mkdir(`${directory}/${name}`);
   for (const path of config.publish.include) await copy(new URL(path, folder), `${directory}/${name}/${path}`);
-  // Not published, but it says which versions of other packages to look at.
+  // Not published, but it fixes the versions of other packages.
   await copy(new URL("deno.lock", folder), `${directory}/${name}/deno.lock`);
   await Deno.writeTextFile(`${directory}/${name}/deno.json`, JSON.stringify({ ...config, links: linksOf(config) }));
 }

@@ -1,5 +1,5 @@
 /**
- * Runs the test command that README.md begins with, as a reader would copy it: the second line of its first block of commands.
+ * Runs the test command at the top of README.md, as a reader would copy it: the second line of its first block of commands.
  *
  * @module
  */

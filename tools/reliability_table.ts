@@ -1,5 +1,5 @@
 /**
- * Writes the failure matrix into `docs/reliability.md`. With `--check` it only says whether it stands there.
+ * Writes the failure matrix into `docs/reliability.md`. With `--check` it only checks whether the document is up to date.
  *
  * ```sh
  * deno run --allow-read --allow-write tools/reliability_table.ts
@@ -26,7 +26,7 @@ export function section(text: string): string {
   return parts(text)[1];
 }
 
-/** A table for each kind of pools, or for several that promise the same, and what its words mean. */
+/** A table for each kind of pool, or for several that promise the same, and what its words mean. */
 export function matrixTables(): string {
   const kinds = Map.groupBy(Object.keys(KINDS) as Kind[], (kind) => JSON.stringify(MATRIX[kind]));
   const tables = [...kinds.values()].map((same) => {
@@ -44,7 +44,7 @@ function title(kind: Kind): string {
   return `\`${backend}\`${"permissions" in others ? " with `permissions`" : ""}`;
 }
 
-/** A table as `deno fmt` leaves it. */
+/** A table, formatted like `deno fmt` does. */
 function table(rows: string[][]): string {
   const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
   const lines = rows.map((row) => `| ${row.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`);
