@@ -30,9 +30,9 @@ const LATE = 10;
 const READING = 50, APART = 0.01;
 
 /**
- * While jobs with a limit run, there is a look every `PULSE` ms at least. One that comes more than `STILL` ms late means that the whole
- * program may have been stopped (Ctrl-Z, `docker pause`, a frozen virtual machine). Less, and the time limit of what runs starts anew because
- * the caller was busy for a moment; more, and a job is stopped too early by as much.
+ * While jobs with a limit run, the watchdog looks at least every `PULSE` ms. If a look is more than `STILL` ms late, the whole program may
+ * have been stopped (Ctrl-Z, `docker pause`, a frozen virtual machine). Less, and time limits start anew because the caller was busy for a
+ * moment; more, and a job may be stopped too early by as much.
  */
 const PULSE = 1000, STILL = 1000;
 
