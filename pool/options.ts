@@ -257,7 +257,7 @@ interface ThreadOptions {
   memoryLimit: number | undefined;
 }
 
-/** Each is loaded with the first worker: with what runs in workers it is a third of all code, and importing the pool need not wait for it. */
+/** Each is loaded with the first worker: with what runs in workers it is a third of all code. Importing the pool does not wait for it. */
 const BACKENDS: Record<Backend, (options: ThreadOptions) => Promise<StartThread>> = {
   worker: async ({ modules, permissions }) => (await import("../worker/web_worker.ts")).webWorkers(modules, permissions),
   killable: async (options) => (await import("../worker/node_worker.ts")).killableWorkers(options),
