@@ -64,7 +64,7 @@ export async function main(args: readonly string[]): Promise<number> {
       const recorder = request.page === undefined ? undefined : new Recorder();
       const options = recorder === undefined ? request.options : { ...request.options, observers: [recorder] };
       const running = runDemo(options, createReporter(request.report, stdout), interrupt.signal);
-      // The pool has opened it as well.
+      // The pool has opened the pipe itself by now.
       pipe?.close();
       const summary = await running;
       const page = recorder && renderReport(recorder.data(describe(options, summary)));

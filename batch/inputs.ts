@@ -286,7 +286,7 @@ function patternOf(input: string): RegExp {
   }
 }
 
-/** The pattern of the names on each level of folders. Any name fits if braces or the like enclose a slash, as in `{a/b,c}`. */
+/** The pattern of the names on each level of folders. Every name matches if a slash is within braces or the like, as in `{a/b,c}`. */
 function levelsOf(segments: string[]): RegExp[] {
   const isWhole = (segment: string) =>
     !segment.includes("\\") &&
@@ -321,7 +321,7 @@ async function walk(folder: string, levels: readonly RegExp[], pattern: RegExp, 
 /**
  * Whether a link leads to a folder.
  *
- * @throws {Error} If that cannot be determined: its files would be left out without a word.
+ * @throws {Error} If that cannot be determined: otherwise its files would be left out silently.
  */
 async function isFolder(link: string): Promise<boolean> {
   try {
@@ -398,7 +398,7 @@ export async function* blocksOf(
   const delimiter = csv?.charCodeAt(0);
   /** How much of a byte order mark has been passed: the first row begins after it. */
   let marked = 0;
-  /** Where the text of the first row of CSV begins. Other formats do not need it. */
+  /** Where the text of the first row of CSV begins; 0 for other formats. */
   let text = csv === undefined ? 0 : Infinity;
 
   function take(count: number, torn = false): Block {

@@ -26,7 +26,7 @@ function isPipe(path: string): boolean {
   try {
     return Deno.statSync(path).isFifo === true;
   } catch {
-    // If anything is wrong with it, opening it tells what.
+    // If anything is wrong with the file, opening it says what.
     return false;
   }
 }
