@@ -194,7 +194,7 @@ class Chunks {
     return outcomes;
   }
 
-  /** Learns from the outcomes of so many items how large chunks should be. */
+  /** Learns from the outcomes of this many items how large chunks should be. */
   #learn(sent: number, { outcomes: { length }, elapsed }: ChunkOutcomes): void {
     if (length < sent) this.#fits = Math.min(this.#fits, length);
     // Chunks that were sent before that was known tell nothing new.

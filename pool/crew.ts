@@ -241,7 +241,7 @@ export class Crew {
   // While there is work
 
   /**
-   * Chooses the worker for the next of so many queued jobs: the one with the least to do. A busy worker only gets more if no other is about
+   * Chooses the worker for the next of this many queued jobs: the one with the least to do. A busy worker only gets more if no other is about
    * to be there for the job, or if it will be done before another would have woken up.
    */
   choose(queued: number): Slot | undefined {
@@ -265,7 +265,7 @@ export class Crew {
     return this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
   }
 
-  /** Starts the workers that so many queued jobs need; `first` is the next job. Returns whether a worker could not be started. */
+  /** Starts the workers that this many queued jobs need; `first` is the next job. Returns whether a worker could not be started. */
   staff(queued: number, first: Ticket | undefined): boolean {
     const { maxWorkers } = this.#options;
     if (this.size === maxWorkers && this.#warmUps.length === 0) return false;

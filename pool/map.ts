@@ -351,7 +351,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return values instanceof Float64Array ? values.slice(index, end) : Array.prototype.slice.call(values, index, end);
   }
 
-  /** Moves on by so many items of the block. */
+  /** Moves on by this many items of the block. */
   #skip({ values: { length } }: Block, count: number): void {
     this.#index += count;
     if (this.#index < length) return;

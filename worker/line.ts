@@ -211,7 +211,7 @@ export class Line {
     return true;
   }
 
-  /** Notes that so many more, or fewer, jobs are to be answered. */
+  /** Notes that this many more, or fewer, jobs are to be answered. */
   #count(jobs: number): void {
     const wasBusy = this.#open > 0;
     this.#open += jobs;
@@ -226,7 +226,7 @@ export class Line {
     return this.#requests.isCrowded;
   }
 
-  /** Tells the worker that so many jobs were written. */
+  /** Tells the worker that this many jobs were written. */
   ring(calls: number): void {
     this.#count(calls);
     const maySpin = busyLines < CORES ? 1 : 0;
