@@ -52,7 +52,7 @@ export function rowEnd(bytes: Uint8Array, from: number, delimiter: number, scan:
 /** A byte order mark in UTF-8. */
 export const MARK = [0xef, 0xbb, 0xbf];
 
-/** The position of the first byte, from `from` on, that makes a line a row: a delimiter, or anything but white space; -1 if there is none. */
+/** The position of the first byte from `from` on that makes a line a row: a delimiter, or anything but white space; -1 if none does. */
 export function findText(bytes: Uint8Array, from: number, delimiter: number): number {
   for (let at = from; at < bytes.length; at++) if (bytes[at]! > 32 || bytes[at] === delimiter) return at;
   return -1;

@@ -241,8 +241,8 @@ export class Crew {
   // While there is work
 
   /**
-   * Chooses the worker for the next of this many queued jobs: the one with the least to do. A busy worker only gets more if no other is about
-   * to be there for the job, or if it will be done before another would have woken up.
+   * Chooses the worker for the next of this many queued jobs: the one with the least to do. A busy worker only gets more if no other is
+   * about to be there for the job, or if it will be done before another would have woken up.
    */
   choose(queued: number): Slot | undefined {
     let best: Slot | undefined;
