@@ -88,7 +88,7 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
   let chunks: AsyncIterableIterator<PromiseSettledResult<unknown>[]> | undefined;
   const loop = run();
   const end = loop.return.bind(loop);
-  // A generator ends after the item that was asked for before, which may never come: its input may even wait for this.
+  // A generator ends only after an item that was requested before, which may never come: its input may even wait for this end.
   loop.return = async () => {
     try {
       await chunks?.return?.();

@@ -183,7 +183,7 @@ export interface ResolvedOptions {
   onError: OnError;
   /** Starts threads; undefined if it has to be loaded first. */
   start: StartThread | undefined;
-  /** Throws at once if no worker may be started now; that it could be when all has been loaded does not count. */
+  /** Throws synchronously if no worker may be started now, even if one could be once everything is loaded. */
   load: () => Promise<StartThread>;
   clock: Clock;
   tasks: TaskTable;
@@ -264,12 +264,12 @@ const BACKENDS: Record<Backend, (options: ThreadOptions) => Promise<StartThread>
   inline: async ({ known }) => (await import("../worker/inline.ts")).inlineLanes(known),
 };
 
-/** The key under which a worker says that it loads its task modules: `workerMain` sets it. */
+/** The global that a worker has while it loads its task modules: `workerMain` sets it. */
 const LOADING = Symbol.for("process-pool.loading");
 
 /**
- * Refuses a task module that starts workers of its own while it is loaded: as a rule it is the main module, and they would load it in turn,
- * without end.
+ * Refuses to start workers from a task module that is being loaded: usually it is the main module, which they would load in turn, without
+ * end.
  *
  * @throws {Error} If task modules are being loaded on this thread.
  */
