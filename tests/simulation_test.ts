@@ -51,7 +51,7 @@ Deno.test("simulate() finds a job that is settled before it leaves its slot", as
     function (this: Slot, ticket) {
       return !this.hasStarted(ticket);
     });
-  assertEquals((await simulate(13))?.invariant, "no slot holds a settled job");
+  assertEquals((await simulate(19))?.invariant, "no slot holds a settled job");
 });
 
 Deno.test("simulate() finds a watchdog that sleeps while a job runs again", async () => {
@@ -64,7 +64,7 @@ Deno.test("simulate() finds a watchdog that sleeps while a job runs again", asyn
 
 Deno.test("simulate() finds a job that is run again without end", async () => {
   using _ = replace(JobTicket.prototype, "lost", () => () => undefined);
-  assertEquals((await simulate(4))?.invariant, "nothing runs more often than 'retries' say");
+  assertEquals((await simulate(13))?.invariant, "nothing runs more often than 'retries' say");
 });
 
 Deno.test("simulate() finds a job that is stopped a moment too early", async () => {
@@ -73,7 +73,7 @@ Deno.test("simulate() finds a job that is stopped a moment too early", async () 
       const running = runningFor.call(this, ticket, today);
       return running && { ...running, time: running.time + 1 };
     });
-  assertEquals((await simulate(286))?.invariant, "what is stopped for its time has run for so long");
+  assertEquals((await simulate(245))?.invariant, "what is stopped for its time has run for so long");
 });
 
 Deno.test("simulate() finds a worker that takes up nothing and is waited for", async () => {

@@ -29,7 +29,7 @@ const A_WHILE = 3;
 const QUIET_TURNS = 8;
 
 /** The other sources of chance have seeds from here on. */
-const OTHER_SEEDS = 2 ** 30, MORE_SEEDS = 2 ** 31;
+const OTHER_SEEDS = 2 ** 30, MORE_SEEDS = 2 ** 31, LOADING_SEEDS = 3 * 2 ** 30;
 
 /** Resolves after the microtasks. */
 declare const setImmediate: (callback: (value: unknown) => void) => unknown;
@@ -95,7 +95,7 @@ export class Schedule implements Stage {
     for (let i = random.below(3); i > 0; i--) this.#aborts.push(new Abort(this.world, i));
     const { load, clock } = this.world;
     if (this.chance.chance(0.3)) this.#observer = new SimulatedObserver(this);
-    const start = this.chance.chance(0.3) ? undefined : this.world.start;
+    const start = new Random(seed + LOADING_SEEDS).chance(0.3) ? undefined : this.world.start;
     const observers = this.#observer === undefined ? [] : [this.#observer];
     this.pool = new ProcessPool(
       { ...this.#options, observers, [ENVIRONMENT]: { start, load, clock } } as ProcessPoolOptions & { [ENVIRONMENT]: Environment },
