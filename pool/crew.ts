@@ -69,9 +69,9 @@ export interface CrewParts {
 const MAX_FAILED_STARTS = 3;
 
 /**
- * A worker that ends before it has run a job has failed if it was ready for less than this many ms, or if a job was waiting for it. Less,
- * and workers that die of what their module left behind are started again and again; more, and one event that ends idle workers, such as a
- * server that closes their connections, breaks the pool.
+ * A worker that ends before it has run a job has failed if it had been ready for less than this many ms by then, or by the time it was sent
+ * one. Less, and workers that die of what their module left behind are started again and again; more, and one event that ends idle workers,
+ * such as a server that closes their connections, breaks the pool.
  */
 const BARELY_READY = 1000;
 
@@ -621,7 +621,7 @@ export class Crew {
       this.#parts.callbacks.report(this.diedError(death));
       // Something that its module left behind may have ended it before its first job; the next worker would fare no better. With a suspect,
       // that is given up before the pool is.
-      const isTooSoon = left.unstarted.length > 0 || death === KEPT_BUSY || slot.unchangedFor < BARELY_READY;
+      const isTooSoon = slot.idledFor < BARELY_READY;
       if (isTooSoon && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
     }
     this.#parts.events.changed();

@@ -547,6 +547,23 @@ Deno.test("A pool that may start no worker when it wants the first is broken at 
   await pool.shutdown();
 });
 
+Deno.test("A pool breaks if its workers end of what they are before they start their first job, and not if they had ended before they were sent it", async () => {
+  for (const [idle, sent, error] of [[500, 0, PoolBrokenError], [0, 2000, PoolBrokenError], [2000, 0, undefined]] as const) {
+    const { pool, threads, pass } = coldStubs({ maxWorkers: 3, idleTimeout: Infinity, onError() {} });
+    await pool.warmUp();
+    pass(idle);
+    const futures = Array.from({ length: 3 }, () => pool.trySubmit(() => {})!);
+    pass(sent);
+    assertEquals(threads.map(({ runs }) => runs.length), [1, 1, 1]);
+    for (const thread of threads.slice()) thread.die();
+    if (error === undefined) await pool.warmUp();
+    for (const thread of threads) thread.finish(1);
+    const errors = await Promise.all(futures.map((future) => future.exception()));
+    assertEquals(errors.map((each) => each?.constructor), [error, error, error]);
+    await end(pool, threads);
+  }
+});
+
 Deno.test("A pool starts one worker for jobs that are done within its head start", async () => {
   const { pool, threads, pass } = coldStubs();
   submit(pool, 10);

@@ -195,6 +195,8 @@ export class Slot {
   #maxJobs: number;
   #now: () => number;
   #idleSince = 0;
+  /** When it was sent the first of what it held in the end; if that was nothing, when it ended. */
+  #idleUntil = 0;
   #proven = false;
   #dismissed = false;
   /** How many looks in a row have found items on their way. */
@@ -387,6 +389,11 @@ export class Slot {
   /** For how long the worker has been starting, idle, or closing, in ms. */
   get unchangedFor(): number {
     return this.#now() - this.#idleSince;
+  }
+
+  /** For how long a worker that has ended had had nothing to do until it was sent what it held in the end, or until it ended, in ms. */
+  get idledFor(): number {
+    return this.#idleUntil - this.#idleSince;
   }
 
   /** The jobs that the worker holds. */
@@ -844,6 +851,7 @@ export class Slot {
   #leave(death?: Death): LeftBehind {
     const left: LeftBehind = { started: [], unstarted: [] };
     const posted = new Set<Ticket>();
+    this.#idleUntil = this.#load > 0 ? this.#answeredAt : this.#now();
     for (const holding of this.#holdings) {
       const { run, ticket, claim } = holding;
       if (run === undefined) continue;
