@@ -6,14 +6,18 @@ type PermissionName = Deno.PermissionDescriptor["name"];
 const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionDescriptor> = {
   read: (path) => ({ name: "read", ...(path === undefined ? {} : { path }) }),
   write: (path) => ({ name: "write", ...(path === undefined ? {} : { path }) }),
-  // Deno 2.9 cannot be asked about all hosts of a domain. A thread that has them all has this one; if it has no other, Deno itself refuses.
-  net: (host) => ({ name: "net", ...(host === undefined ? {} : { host: String(host).replace(/^\*\./, "any.") }) }),
+  net: (host) => ({ name: "net", ...(host === undefined ? {} : { host: oneHost(host) }) }),
   env: (variable) => ({ name: "env", ...(variable === undefined ? {} : { variable: String(variable) }) }),
   sys: (kind) => ({ name: "sys", ...(kind === undefined ? {} : { kind: String(kind) as "hostname" }) }),
   run: (command) => ({ name: "run", ...(command === undefined ? {} : { command }) }),
   ffi: (path) => ({ name: "ffi", ...(path === undefined ? {} : { path }) }),
-  import: (host) => ({ name: "import", ...(host === undefined ? {} : { host: String(host) }) }),
+  import: (host) => ({ name: "import", ...(host === undefined ? {} : { host: oneHost(host) }) }),
 };
+
+/** Deno 2.9 cannot be asked about all hosts of a domain. A thread that has them all has this one; if it has no other, Deno itself refuses. */
+function oneHost(host: string | URL): string {
+  return String(host).replace(/^\*\./, "any.");
+}
 
 /**
  * Checks that this thread can grant these permissions to a worker.

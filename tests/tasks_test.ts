@@ -477,6 +477,7 @@ Deno.test("ProcessPool refuses to give its workers a permission that the calling
     [{ ffi: ["/lib/a.so"] }, "--allow-ffi=/lib/a.so"],
     [{ net: ["example.com:443"] }, "--allow-net=example.com:443"],
     [{ net: ["*.example.com"] }, "--allow-net=*.example.com"],
+    [{ import: ["*.example.com"] }, "--allow-import=*.example.com"],
     [{ sys: ["hostname"] }, "--allow-sys=hostname"],
   ];
   for (const [permissions, flag] of requests) {
@@ -490,9 +491,11 @@ Deno.test("ProcessPool gives its workers all hosts of a domain, where the callin
 }, async () => {
   const program = `
     import { ProcessPool } from "${import.meta.resolve("../mod.ts")}";
-    await using pool = new ProcessPool({ maxWorkers: 1, permissions: { net: ["*.example.com"] } });
-    const stateOf = (host) => Deno.permissions.querySync({ name: "net", host }).state;
-    console.log(await pool.run(stateOf, "www.example.com"), await pool.run(stateOf, "example.org"));
+    for (const name of ["net", "import"]) {
+      await using pool = new ProcessPool({ maxWorkers: 1, permissions: { [name]: ["*.example.com"] } });
+      const stateOf = (name, host) => Deno.permissions.querySync({ name, host }).state;
+      console.log(await pool.run(stateOf, name, "www.example.com"), await pool.run(stateOf, name, "example.org"));
+    }
   `;
   const { stdout } = await new Deno.Command(Deno.execPath(), {
     args: [
@@ -500,10 +503,11 @@ Deno.test("ProcessPool gives its workers all hosts of a domain, where the callin
       "--no-prompt",
       "--unstable-worker-options",
       "--allow-net=*.example.com",
+      "--allow-import=*.example.com",
       `data:text/javascript,${encodeURIComponent(program)}`,
     ],
   }).output();
-  assertEquals(new TextDecoder().decode(stdout), "granted prompt\n");
+  assertEquals(new TextDecoder().decode(stdout), "granted prompt\n".repeat(2));
 });
 
 Deno.test("ProcessPool with TaskRefs alone imports nothing on the calling thread", async () => {
