@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { Job, ProcessPool, WorkerDiedError } from "@procpool/process-pool";
+import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
 import { ASLEEP, AWAKE, BY_PORT, CHUNK, ITEM, ITEMS, Line, PACE, RETURNED, SKIPPED, THREW, WORKER } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
@@ -1018,16 +1018,21 @@ Deno.test("A line does not go on behind what a worker has written, though a reco
   }
 });
 
-Deno.test("A task that changes how lists are iterated over costs its own job alone", async () => {
+Deno.test("A task that changes how lists are iterated over spoils neither what it returns or throws, nor calls beside it", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
-  const task = (throws: boolean) => {
-    Array.prototype[Symbol.iterator] = (function* () {}) as never;
-    if (throws) throw new Error("mine");
-    return { a: 1, b: 2 };
+  const task = (x: number, how: string) => {
+    if (how !== "") Array.prototype[Symbol.iterator] = (function* () {}) as never;
+    if (how === "throws") throw new Error("mine");
+    return { [`key${x}`]: x };
   };
-  assertEquals(await within(pool.run((x: number) => x, 1)), 1);
-  for (const throws of [false, true]) await within(assertRejects(() => pool.run(task, throws), WorkerDiedError, "cannot be read"));
-  assertEquals(await within(pool.run((x: number) => x, 2)), 2);
+  const size = (value: object) => Object.keys(value).length;
+  assertEquals([await within(pool.run(task, 0, "")), await within(pool.run(size, {}))], [{ key0: 0 }, 0]);
+  for (const how of ["returns", "throws"]) {
+    const outcomes = await within(Promise.allSettled(Array.from({ length: 20 }, (_, x) => pool.run(task, x, x === 1 ? how : ""))));
+    const said = outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value : outcome.reason.message);
+    assertEquals(said, outcomes.map((_, x) => x === 1 && how === "throws" ? "mine" : { [`key${x}`]: x }));
+    assertEquals(await within(pool.run(size, { [how]: 1, more: 2 })), 2);
+  }
 });
 
 Deno.test("A line has chunks of numbers and what they gave go beside the port, and other chunks by it", () => {

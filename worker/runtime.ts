@@ -439,7 +439,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       try {
         if (claimed) {
           beginCall(calls.label, attempt);
-          value = func(...calls.values);
+          value = apply(func, undefined, calls.values);
           called.job = undefined;
           if (isThenable(value)) {
             settleLater(run, func, value);
@@ -846,7 +846,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   async function callInitializer({ task: message, args }: ToRuntime & { type: "initialize" }): Promise<void> {
     const func = task(message);
     try {
-      await func(...args);
+      await apply(func, undefined, args);
       post({ type: "initialized" });
     } catch (thrown) {
       sendThrown(encodeFailure(func, thrown), (thrown) => post({ type: "failed", stage: "initializing", thrown }));

@@ -181,7 +181,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   const { load, store } = Atomics;
   const clock = performance.now.bind(performance);
-  const { keys: keysOf, is, fromEntries, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, prototype: plain } = Object;
+  const { keys: keysOf, is, defineProperty, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, prototype: plain } = Object;
   const { from: arrayFrom, isArray } = Array;
   const { min } = Math;
   const { fromCharCode } = String;
@@ -612,7 +612,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     for (let each = keys; each.before !== undefined; each = each.before) list.push(each.key!);
     words[header] = Type.NEW_SHAPE;
     words[header + 1] = list.length;
-    for (const key of list.reverse()) if (!write(key)) return false;
+    // Without what a task may have put in the place of the platform's iterator: then less would be written than the length says.
+    for (let i = list.length - 1; i >= 0; i--) if (!write(list[i])) return false;
     keys.shape = told.push(keys) - 1;
     return true;
   }
@@ -624,7 +625,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   function tidyUp(complete: boolean, knownBefore: number): void {
     while (objects.length > 0) objects.pop();
     if (!complete) {
-      for (const keys of told.splice(knownBefore)) keys.shape = -1;
+      while (told.length > knownBefore) told.pop()!.shape = -1;
       if (keptNew) kept.fill("");
     }
     keptNew = false;
@@ -740,7 +741,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     const keys = readAll(count) as string[];
     // If Object.prototype is frozen, assigning to a property that it has fails.
     shapes.push({ keys, uses: 0, make: keys.some((key) => key in plain) ? maker(keys) : undefined });
-    return fromEntries(keys.map((key, i) => [key, values[i]]));
+    const object = {};
+    for (let i = 0; i < count; i++) {
+      const property = { __proto__: null, value: values[i], writable: true, enumerable: true, configurable: true };
+      defineProperty(object, keys[i]!, property);
+    }
+    return object;
   }
 
   function readAll(count: number): unknown[] {
