@@ -70,8 +70,9 @@ const MAX_FAILED_STARTS = 3;
 
 /**
  * A worker that ends before it has run a job has failed if it had been ready for less than this many ms by then, or by the time it was sent
- * one. Less, and workers that die of what their module left behind are started again and again; more, and one event that ends idle workers,
- * such as a server that closes their connections, breaks the pool.
+ * one, or if it became ready during a warm-up that goes on: that has to start it again. Less, and workers that die of what their module left
+ * behind are started again and again; more, and one event that ends idle workers, such as a server that closes their connections, breaks the
+ * pool.
  */
 const BARELY_READY = 1000;
 
@@ -149,6 +150,8 @@ export class Crew {
   #startThread: StartThread | undefined;
   #loading = false;
   #warmUps: PromiseWithResolvers<void>[] = [];
+  /** When the first of them began. */
+  #warmingSince = 0;
   #stopIdleTimer: (() => void) | undefined;
   /** Ends a pause, in which workers are only started to warm up; undefined if there is none. */
   #endPause: (() => void) | undefined;
@@ -220,6 +223,7 @@ export class Crew {
     // After earlier failures there is one more chance.
     this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     const ready = Promise.withResolvers<void>();
+    if (this.#warmUps.length === 0) this.#warmingSince = this.#options.clock.now();
     this.#warmUps.push(ready);
     return ready.promise;
   }
@@ -228,6 +232,11 @@ export class Crew {
   breakUp(error: unknown): void {
     this.#breakingUp = true;
     this.#refuseWarmUps(error);
+  }
+
+  /** For how long somebody has waited for all workers to be ready, in ms. */
+  get #warmingFor(): number {
+    return this.#warmUps.length > 0 ? this.#options.clock.now() - this.#warmingSince : 0;
   }
 
   #resolveWarmUps(): void {
@@ -621,7 +630,7 @@ export class Crew {
       this.#parts.callbacks.report(this.diedError(death));
       // Something that its module left behind may have ended it before its first job; the next worker would fare no better. With a suspect,
       // that is given up before the pool is.
-      const isTooSoon = slot.idledFor < BARELY_READY;
+      const isTooSoon = slot.idledFor < Math.max(BARELY_READY, this.#warmingFor);
       if (isTooSoon && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
     }
     this.#parts.events.changed();

@@ -7,6 +7,7 @@ import type { PoolObserver } from "../pool/observation.ts";
 import { JobCancelledError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../errors.ts";
 import { ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
+import { within } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
 import { SimulatedClock } from "./simulation/simulated_clock.ts";
 
@@ -36,6 +37,11 @@ class StubThread implements Thread {
       case "close":
         return this.#send({ type: "closed", thrown: undefined });
     }
+  }
+
+  /** Is through with the initializer. */
+  initialized(): void {
+    this.#send({ type: "initialized" });
   }
 
   #send(message: Parameters<ThreadEvents["message"]>[0]): void {
@@ -562,6 +568,23 @@ Deno.test("A pool breaks if its workers end of what they are before they start t
     assertEquals(errors.map((each) => each?.constructor), [error, error, error]);
     await end(pool, threads);
   }
+});
+
+Deno.test("ProcessPool.warmUp() rejects if workers end again and again, however long they were ready, while others are not", async () => {
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 2, initializer: () => {}, onError() {} });
+  const warmed = pool.warmUp().catch((error) => error);
+  await turn();
+  for (const index of [0, 2, 3]) {
+    pass(1);
+    threads[index]!.initialized();
+    await turn();
+    assertEquals(pool.inspect().map(({ state }) => state).toSorted(), ["idle", "starting"]);
+    pass(2000);
+    threads[index]!.die();
+    await turn();
+  }
+  assertInstanceOf(await within(warmed), PoolBrokenError);
+  await end(pool, threads);
 });
 
 Deno.test("A pool starts one worker for jobs that are done within its head start", async () => {
