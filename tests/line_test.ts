@@ -964,21 +964,29 @@ Deno.test("A line wakes its worker in the middle of a turn as often as there is 
   }
 });
 
+/** A line that notes what it tells, and the worker's end of its replies. */
+function notingLine() {
+  const { port1, port2 } = new MessageChannel();
+  const told: unknown[] = [];
+  const line = new Line(port1, {
+    message: (message) => void told.push(message.type),
+    returned: (runs, values) => void told.push(runs, values),
+    delivered() {},
+    unreadable: () => void told.push("unreadable"),
+  });
+  const { replies } = line.memory;
+  const close = () => {
+    line.close();
+    port2.close();
+  };
+  return { line, told, writer: openSharedQueue(replies), words: new Int32Array(replies.ring), close };
+}
+
 Deno.test("A line tells what it can read of its replies, and then that it can read no more", async () => {
   for (const kind of [RETURNED, THREW, ITEM]) {
-    const { port1, port2 } = new MessageChannel();
-    const told: unknown[] = [];
-    const line = new Line(port1, {
-      message: (message) => void told.push(message.type),
-      returned: (runs, values) => void told.push(runs, values),
-      delivered() {},
-      unreadable: () => void told.push("unreadable"),
-    });
-    const { replies } = line.memory;
-    const writer = openSharedQueue(replies);
+    const { line, writer, words, told, close } = notingLine();
     writer.push(RETURNED, 1, "one", []);
     writer.push(kind, 2, "two", []);
-    const words = new Int32Array(replies.ring);
     // The length of the second text.
     words[words.lastIndexOf(3)] = -1;
     writer.push(RETURNED, 3, "three", []);
@@ -987,25 +995,14 @@ Deno.test("A line tells what it can read of its replies, and then that it can re
     assertEquals(told, [[1], ["one"]]);
     await turn();
     assertEquals(told, [[1], ["one"], "unreadable"]);
-    line.close();
-    port2.close();
+    close();
   }
 });
 
 Deno.test("A line does not go on behind what a worker has written, though a record seems to be longer than it is", async () => {
   for (const kind of [RETURNED, THREW]) {
-    const { port1, port2 } = new MessageChannel();
-    const told: unknown[] = [];
-    const line = new Line(port1, {
-      message: (message) => void told.push(message.type),
-      returned: (runs, values) => void told.push(runs, values),
-      delivered() {},
-      unreadable: () => void told.push("unreadable"),
-    });
-    const { replies } = line.memory;
-    const writer = openSharedQueue(replies);
+    const { line, writer, words, told, close } = notingLine();
     writer.push(kind, 1, [1], []);
-    const words = new Int32Array(replies.ring);
     // The length of the list, as if its elements had not been written.
     words[words.lastIndexOf(1) - 2] = 2;
     line.drain();
@@ -1013,8 +1010,7 @@ Deno.test("A line does not go on behind what a worker has written, though a reco
     assertEquals(told, []);
     await turn();
     assertEquals(told, ["unreadable"]);
-    line.close();
-    port2.close();
+    close();
   }
 });
 
