@@ -39,10 +39,19 @@ function makeMemory(): LineMemory {
   return { requests: queue(), replies: queue(), bells: new SharedArrayBuffer(256) };
 }
 
-/** How often a worker spins after `before` jobs and then `jobs` jobs, which take `ms` each. */
-async function countSpins(
-  { jobs, ms, core = true, before = 0 }: { jobs: number; ms: number; core?: boolean; before?: number },
-): Promise<number> {
+interface Jobs {
+  jobs: number;
+  /** How long each takes. */
+  ms: number;
+  core?: boolean;
+  /** How many jobs there were before. */
+  before?: number;
+  /** How many ms the worker waits for a job, again and again, and the last time for all of them. */
+  gaps?: readonly number[];
+}
+
+/** How often a worker spins after these jobs. */
+async function countSpins({ jobs, ms, core = true, before = 0, gaps = [0.1] }: Jobs): Promise<number> {
   const memory = makeMemory();
   const bells = new Int32Array(memory.bells);
   bells[MAY_SPIN] = core ? 1 : 0;
@@ -70,23 +79,37 @@ async function countSpins(
       runtime,
       openSharedQueue: (memory) => {
         const queue = openSharedQueue(memory);
-        return Object.assign(queue, {
-          spin() {
-            spins++;
-            return false;
+        queue.spin = () => {
+          spins++;
+          return false;
+        };
+        return Object.create(queue, {
+          hasNext: {
+            get() {
+              if (bells[WORKER] === ASLEEP) come();
+              return queue.hasNext;
+            },
           },
         });
       },
     });
-    async function run(count: number): Promise<void> {
-      for (let i = 0; i < count; i++) requests.push(1, i, 0, []);
+    let come = (): void => {};
+    async function run(jobs: number, gaps: readonly number[]): Promise<void> {
+      const toCome = [...gaps];
+      come = () => {
+        const gap = toCome.shift();
+        if (gap === undefined) return;
+        time += gap;
+        spins = 0;
+        for (let i = 0; i < (toCome.length > 0 ? 1 : jobs); i++) requests.push(1, i, 0, []);
+      };
+      requests.push(1, 0, 0, []);
       done = 0;
       end.receive({ type: "wake" });
-      while (done < count || Atomics.load(bells, WORKER) !== LISTENING) await turn();
+      while (done < gaps.length + jobs || Atomics.load(bells, WORKER) !== LISTENING) await turn();
     }
-    for (let left = before; left > 0; left -= 1000) await run(1000);
-    spins = 0;
-    await run(jobs);
+    for (let left = before; left > 0; left -= 1000) await run(1000, [0.1]);
+    await run(jobs, gaps);
   });
   return spins;
 }
@@ -102,6 +125,9 @@ for (
     ["1024 tiny jobs, when it has done 60,000", 1, { jobs: 1024, ms: 0.001, before: 60_000 }],
     ["1025 tiny jobs, when it has done 60,000", 0, { jobs: 1025, ms: 0.001, before: 60_000 }],
     ["33 jobs of 20 µs, when it has done 60,000", 0, { jobs: 33, ms: 0.02, before: 60_000 }],
+    ["one job, if two came late", 1, { jobs: 1, ms: 0.001, gaps: [0.5, 0.5] }],
+    ["one job, if three in a row came late", 0, { jobs: 1, ms: 0.001, gaps: [0.5, 0.5, 0.5] }],
+    ["one job, if three came late with one between that did not", 1, { jobs: 1, ms: 0.001, gaps: [0.5, 0.5, 0.3, 0.5] }],
     ["one job, when the others have all cores", 0, { jobs: 1, ms: 0.001, core: false }],
   ] as const
 ) {

@@ -49,6 +49,11 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
    * jobs there is no hurry.
    */
   const FEW = 2, SPIN = 0.2;
+  /**
+   * It no longer spins once SOME_LATE jobs in a row took longer than LATE ms to come, which is SPIN and the time that waking takes: with a
+   * job each ms it would burn a fifth of a core in vain, and hold up a caller that the kernel has put on the same core.
+   */
+  const LATE = 0.4, SOME_LATE = 3;
   /** How many are few if jobs take less than SHORT ms: if they take longer, several workers share them. */
   const SHORT = 0.05, FEW_IF_SHORT = 32;
   /**
@@ -101,6 +106,8 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   let inARow = 0;
   /** How many there were before that. */
   let jobsBefore = 0;
+  /** How many of the last jobs that it waited for came late, in a row. */
+  let late = 0;
   /** Whether there are replies that the caller was not woken for. */
   let held = false;
   /** Since when; 0 until the clock is read. */
@@ -141,7 +148,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
         if (message.type !== "nothing") runtime.receive(message);
       } else {
         if (held) ring();
-        if (turnsOfPort > 0 || !sleep()) break;
+        if (turnsOfPort > 0 || !waitForJob()) break;
         begin = clock();
         continue;
       }
@@ -179,20 +186,27 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   }
 
   /** Waits for a job, which is noticed at once here; false if none comes, and it is time for the event loop. */
-  function sleep(): boolean {
+  function waitForJob(): boolean {
     // A job that has come by the port is about to be announced in the queue, without a message.
     if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
-      const spins = inARow <= fewJobs() && bells[MAY_SPIN] === 1;
+      const spins = late < SOME_LATE && inARow <= fewJobs() && bells[MAY_SPIN] === 1;
       jobsBefore += inARow;
       inARow = 0;
-      if (spins && requests.spin(SPIN)) return true;
-      // Unless it is called to its event loop, which may happen at any moment.
-      if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
-      compareExchange(bells, WORKER, ASLEEP, AWAKE);
-      if (requests.hasNext || byPort.length > 0) return true;
+      const since = clock();
+      const found = spins && requests.spin(SPIN) || sleep();
+      late = found && clock() - since < LATE ? 0 : late + 1;
+      if (found) return true;
     }
     store(bells, WORKER, LISTENING);
     return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
+  }
+
+  /** Waits without spinning; true if there is a job. */
+  function sleep(): boolean {
+    // Unless it is called to its event loop, which may happen at any moment.
+    if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
+    compareExchange(bells, WORKER, ASLEEP, AWAKE);
+    return requests.hasNext || byPort.length > 0;
   }
 
   /** How many jobs in a row are few, judged by the pace. */
