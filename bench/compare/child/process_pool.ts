@@ -1,4 +1,4 @@
-import { Job, ProcessPool } from "../../../mod.ts";
+import { type Future, Job, ProcessPool } from "../../../mod.ts";
 import { asPool, type Pool } from "./pool.mjs";
 import * as tasks from "./tasks.mjs";
 
@@ -29,15 +29,9 @@ export function open({ workers, variant }: { workers: number; variant: string })
 /** One by one through the gate, whose width is the default. */
 function bySubmit(pool: ProcessPool): Pick<Pool, "calls" | "settle"> {
   async function submitAll(jobs: [task: string, arg: unknown][]): Promise<Promise<unknown>[]> {
-    const results: Promise<unknown>[] = [];
-    for (const [task, arg] of jobs) {
-      const future = await pool.submit(byName[task]!, arg);
-      const result = future.result();
-      // It is looked at when all are submitted, which is too late for the platform.
-      result.catch(() => {});
-      results.push(result);
-    }
-    return results;
+    const futures: Future<unknown>[] = [];
+    for (const [task, arg] of jobs) futures.push(await pool.submit(byName[task]!, arg));
+    return futures.map((future) => future.result());
   }
   return {
     calls: async (task, args) => await Promise.all(await submitAll(args.map((arg) => [task, arg]))),
