@@ -29,7 +29,8 @@ async function run({ task, options, report }: BatchRequest & { action: "run" }):
   // Results on a terminal show the progress themselves, and would mix with a progress line.
   const isShown = options.output === "-" && Deno.stdout.isTerminal();
   const progress = report.progress === "auto" && isShown ? "none" : report.progress;
-  const reporter = createReporter(progress, stderr, report.dryRun ? "dry run" : options.retryFailed ? "retry" : "batch");
+  const kind = report.dryRun ? "dry run" : options.retryFailed ? "retry" : options.overwrite ? "overwrite" : "batch";
+  const reporter = createReporter(progress, stderr, kind);
   using interrupt = new Interrupt({
     onSignal(signal, received) {
       reporter.tell("signal", `${signal}: ${received === "first" ? "records that run get 1 s, once more ends at once" : "ended at once"}`);

@@ -22,7 +22,7 @@ export interface Reporter {
 }
 
 /** The kind of run, on which the advice at the end depends. */
-export type RunKind = "batch" | "dry run" | "retry";
+export type RunKind = "batch" | "overwrite" | "dry run" | "retry";
 
 /** The reporter that the options ask for. */
 export function createReporter(progress: "auto" | "json" | "none", terminal: ReportTerminal, kind: RunKind = "batch"): Reporter {
@@ -111,10 +111,16 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}${adviceOn(summary)}`);
   else if (failed > 0 && kind !== "dry run") lines.push("failed records were not kept: '--errors FILE' keeps them");
   if (summary.left.length > 0) lines.push(`left to another batch, as more has come of the record there: ${leftOf(summary)}`);
-  const next = summary.output === undefined ? "" : `: '--${kind === "retry" ? "retry-failed" : "resume"}' goes on`;
+  const next = summary.output === undefined ? "" : `: ${nextOf(summary, kind)}`;
   if (outcome === "halted") lines.push(`gave up, as '--halt' says${next}`);
   if (outcome === "stopped") lines.push(`stopped${next}`);
   return lines;
+}
+
+/** What takes up a batch that has not ended. One that was stopped before it replaced an earlier one has left that for '--resume'. */
+function nextOf({ records }: BatchSummary, kind: RunKind): string {
+  if (kind === "overwrite" && records === 0) return "'--overwrite' begins anew";
+  return `'--${kind === "retry" ? "retry-failed" : "resume"}' goes on`;
 }
 
 /** Text that a task may have made up, without control sequences for a terminal. */

@@ -190,6 +190,7 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
   assert(odd.some((line) => line.startsWith("the task was denied 'read=\\u001b': ")), odd.join());
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }).at(-1), "stopped: '--resume' goes on");
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }, "retry").at(-1), "stopped: '--retry-failed' goes on");
+  assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }, "overwrite").at(-1), "stopped: '--resume' goes on");
   for (const outcome of ["halted", "stopped"] as const) {
     assertEquals(summaryLines({ ...SUMMARY, outcome }).at(-2), "failed records are in out.errors.ndjson");
   }
@@ -481,6 +482,31 @@ Deno.test(`cli.ts batch ends in an orderly way after SIGINT, and goes on with '-
   folder.write("go", "");
   assertEquals((await ended([...args, "--resume"])).code, 0);
   assertEquals(folder.read("out"), doubles(20_000));
+});
+
+Deno.test(`cli.ts batch with '--overwrite' that is stopped before it replaces anything does not send to '--resume' ${NEEDS}`, {
+  ignore: noSignals,
+}, async () => {
+  using folder = new Folder();
+  const [input, output] = [folder.write("in.ndjson", numbers(10)), folder.of("out")];
+  const tasks = folder.write("tasks.js", DOUBLE);
+  assertEquals((await ended([tasks, "--task", "double", "--input", input, "--output", output])).code, 0);
+  const stuck = folder.write("stuck.js", "console.error('loading');\nawait new Promise(() => {});\nexport const stuck = (x) => x;");
+  await using child = command([stuck, "--input", input, "--output", output, "--overwrite"]).spawn();
+  void child.stdin.close();
+  const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+  let stderr = "";
+  for (let done = false, interrupted = false; !done;) {
+    const { value = "", done: isEnd } = await within(reader.read());
+    stderr += value;
+    done = isEnd;
+    if (interrupted || !stderr.includes("loading\n")) continue;
+    interrupted = true;
+    child.kill("SIGINT");
+  }
+  const [{ code }] = await within(Promise.all([child.status, child.stdout.cancel()]));
+  assertEquals([code, stderr.trimEnd().split("\n").at(-1)], [130, "stopped: '--overwrite' begins anew"]);
+  assertEquals(folder.read("out"), doubles(10));
 });
 
 Deno.test(
