@@ -244,7 +244,8 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
     throw new TypeError(`Cannot ${ACTION} as 'output' must be a stream that nobody else writes to: it is locked`);
   }
   for (const [name, value] of Object.entries({ errors, report })) {
-    if (value === undefined || isFile(value)) continue;
+    // Elsewhere that is a standard stream, which would be expected here, too.
+    if (value === undefined || isFile(value) && value !== "-") continue;
     throw new TypeError(`Cannot ${ACTION} as '${name}' must be a path or a URL of a file: current value is ${showFile(value)}`);
   }
   if (inputFormat !== undefined) checks.oneOf("inputFormat", inputFormat, ["ndjson", "lines", "csv"]);

@@ -120,6 +120,13 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
           }: current value is "https://a.org/x"`,
         ] as const
       ),
+      ...["errors", "report"].map((option) =>
+        [
+          { input, output, [option]: "-" },
+          TypeError,
+          `Cannot run batch as '${option}' must be a path or a URL of a file: current value is "-"`,
+        ] as const
+      ),
       [{ input, output, workers: 0 }, RangeError, "Cannot run batch as 'workers' must be a positive integer: current value is 0"],
       [
         { input, output, memoryLimit: 15 },
