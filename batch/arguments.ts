@@ -166,7 +166,10 @@ function read(args: readonly string[]): BatchRequest {
   const modes = ["resume", "overwrite", "retry-failed"].filter((name) => parsed[name]);
   if (modes.length > 1) throw new Refusal(`'--${modes[0]}' and '--${modes[1]}' exclude each other: leave one of them out`);
   const [mode] = modes;
-  if (mode !== undefined && (output === "-" || dryRun !== undefined)) throw new Refusal(`'--${mode}' needs an '--output' that is a file`);
+  if (mode !== undefined && dryRun !== undefined) {
+    throw new Refusal(`'--dry-run' and '--${mode}' exclude each other: leave one of them out`);
+  }
+  if (mode !== undefined && output === "-") throw new Refusal(`'--${mode}' needs an '--output' that is a file`);
   return {
     action: "run",
     task: { module, name: value("task") ?? "" },

@@ -105,6 +105,7 @@ for (
     ]),
     ["a.ts --input x --output y --resume --overwrite", "'--resume' and '--overwrite' exclude each other: leave one of them out"],
     ["a.ts --input x --output - --resume", "'--resume' needs an '--output' that is a file"],
+    ["a.ts --input x --output y --dry-run 1 --resume", "'--dry-run' and '--resume' exclude each other: leave one of them out"],
   ]
 ) {
   Deno.test(`readBatchArguments() refuses 'batch ${args}'`, () => {
