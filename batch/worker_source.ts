@@ -88,6 +88,9 @@ export function prepareWorker({ source, rows, lack, options, module, task: name 
       }is a generator, whose values would not be written: return an array of them`,
     );
   }
+  if (/^class\b(?!\s*\()/.test(Function.prototype.toString.call(task))) {
+    throw new TypeError(`Cannot run batch as the task '${chosen}' is a class, which cannot be called: export a function that uses it`);
+  }
   const parseCsv = papa && ((text: string) => {
     const { data, errors } = papa.parse(text, { delimiter: options.delimiter, newline: "\n" });
     // If rows were cut differently from how the parser sees them, this is the only place to notice.

@@ -454,3 +454,17 @@ Deno.test(`batch() refuses a task that is a generator ${NEEDS}`, { ignore }, asy
   }
   assertEquals(folder.names(), ["in.ndjson", "task.js"]);
 });
+
+Deno.test(`batch() refuses a task that is a class, but not one that is called so ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", "1\n");
+  const module = folder.write("task.js", "export class Doubles {}\nexport const { class: double } = { class(x) { return 2 * x; } };");
+  await assertFails(
+    () => run({ module, name: "Doubles" }, { input, output: folder.of("out") }),
+    BatchError as never,
+    "Cannot run batch as the task 'Doubles' is a class, which cannot be called: export a function that uses it",
+  );
+  assertEquals(folder.names(), ["in.ndjson", "task.js"]);
+  await run({ module, name: "double" }, { input, output: folder.of("out") });
+  assertEquals(folder.read("out"), "2\n");
+});
