@@ -183,7 +183,7 @@ async function* beginningOf(path: string, size: number): AsyncGenerator<Uint8Arr
 
 /**
  * Checks that all files are what they were when they were first looked at. That holds for one to which something was only appended, such as
- * a log in use: what came later is not read.
+ * a log in use: what came later is not read. One that is gone has left nothing else to be read: it can be put back.
  *
  * @throws {BatchError} If one has changed.
  */
@@ -191,13 +191,15 @@ export async function refuseChangedInputs(sources: readonly Source[]): Promise<v
   for (const { name, path, seen } of sources) {
     if (seen === undefined) continue;
     const [was, is] = [seen, await Deno.stat(path!).catch(() => undefined)];
-    const changed = is?.mtime?.toISOString() ?? null;
-    if (is?.size === was.size && changed === was.changed) continue;
-    if (is !== undefined && is.size > was.size && await sampleOf(path!, was.size) === was.sample) continue;
-    const now = is === undefined ? "is not there any more" : `has ${is.size}, of ${changed}`;
+    if (is === undefined) {
+      throw new BatchError(`Cannot go on as the input '${name}' is not there any more: put it back`, { resumable: true });
+    }
+    const changed = is.mtime?.toISOString() ?? null;
+    if (is.size === was.size && changed === was.changed) continue;
+    if (is.size > was.size && await sampleOf(path!, was.size) === was.sample) continue;
     throw new BatchError(
-      `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and ${now}: ` +
-        "begin anew with '--overwrite'",
+      `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and has ${is.size}, ` +
+        `of ${changed}: begin anew with '--overwrite'`,
     );
   }
 }

@@ -447,18 +447,15 @@ for (const name of ["in.ndjson", "in.csv", "in.ndjson.gz"]) {
         ["cut off", bytes.subarray(0, 5), is(5)],
         ["emptied", bytes.subarray(0, 0), is(0)],
         ["replaced by what is longer", name.endsWith(".gz") ? other : other.fill(51, 0, 4), is(other.length)],
-        ["removed", undefined, "is not there any more"],
         ["appended to", new Uint8Array([...bytes, ...more]), undefined],
       ] as const
     ) {
       folder.write(name, bytes);
       Deno.utimeSync(input, new Date("2026-01-02T03:04:05Z"), new Date("2026-01-02T03:04:05Z"));
-      if (content !== undefined) folder.write("next", content);
+      folder.write("next", content);
       // When the last record runs, everything has been read.
-      const change = content === undefined
-        ? `Deno.removeSync(${JSON.stringify(input)});`
-        : `Deno.copyFileSync(${JSON.stringify(folder.of("next"))}, ${JSON.stringify(input)});
-           Deno.utimeSync(${JSON.stringify(input)}, new Date("2026-02-03T04:05:06Z"), new Date("2026-02-03T04:05:06Z"));`;
+      const change = `Deno.copyFileSync(${JSON.stringify(folder.of("next"))}, ${JSON.stringify(input)});
+        Deno.utimeSync(${JSON.stringify(input)}, new Date("2026-02-03T04:05:06Z"), new Date("2026-02-03T04:05:06Z"));`;
       const task = folder.write(
         `${what.replaceAll(" ", "_")}.js`,
         `export default (row) => { const n = Number(row.n ?? row); if (n === 9) { ${change} } return n; };`,
@@ -479,6 +476,31 @@ for (const name of ["in.ndjson", "in.csv", "in.ndjson.gz"]) {
       );
       assertEquals(folder.names().filter((name) => name.startsWith("out")), ["out.errors.ndjson", "out.log", "out.partial"], what);
     }
+  });
+
+  Deno.test(`batch() goes on with 'resume' once an input that was moved away while it was read is back (${name}) ${NEEDS}`, {
+    ignore,
+  }, async () => {
+    using folder = new Folder();
+    const [input, away, output] = [folder.write(name, await recordsFor(name, 10)), folder.of("away"), folder.of("out")];
+    // When the last record runs, everything has been read.
+    const task = folder.write(
+      "task.js",
+      `export default (row) => {
+        const n = Number(row.n ?? row);
+        if (n === 9) Deno.renameSync(${JSON.stringify(input)}, ${JSON.stringify(away)});
+        return n;
+      };`,
+    );
+    const go = (resume: boolean) => run(task, { input, output, resume, permissions: "inherit", workers: 1 });
+    const error = await go(false).catch((error) => error);
+    assertEquals(
+      [error.constructor, error.message, error.resumable],
+      [BatchError, `Cannot go on as the input '${input}' is not there any more: put it back`, true],
+    );
+    Deno.renameSync(away, input);
+    const { records, recordsOfRun } = await go(true);
+    assertEquals([records, recordsOfRun, folder.read("out")], [10, 0, numbers(10)]);
   });
 }
 
