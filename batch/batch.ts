@@ -31,7 +31,7 @@ import {
   taskIsLoaded,
 } from "./plan.ts";
 import { BatchRecorder } from "./recorder.ts";
-import { BatchRun, type RangeRun } from "./run.ts";
+import { BatchRun, type Part, type RangeRun, type RunCounts } from "./run.ts";
 import { noTimes } from "./times.ts";
 
 /**
@@ -271,45 +271,13 @@ interface Destination {
   errorsPath: string | URL | undefined;
 }
 
-async function run(
-  plan: Plan,
-  { pool, begin }: Workers,
-  { coverages, begins, output, errors, log, before, paths, errorsPath }: Destination,
-): Promise<BatchSummary> {
+async function run(plan: Plan, { pool, begin }: Workers, destination: Destination): Promise<BatchSummary> {
   const { options, sources, recorder } = plan;
+  const { coverages, output, errors, log, before } = destination;
   const check = unchangedTask(plan.task);
   const files = new Files({ sources, coverages, output, errors, log, check, signal: options.signal, before });
   const enough = new AbortController();
-  const chunk = chunkSize(options, () => ({ ...batchRun.counts, elapsed: performance.now() - begin }));
-  const parts = divide(sources, coverages, {
-    format: plan.formats.input,
-    delimiter: plan.formats.delimiter,
-    chunk,
-    block: () => options.chunk ?? Math.max(SMALLEST_BLOCK, chunk(Infinity)),
-    fields: (row, { name }) => readHeader(row, { input: name, delimiter: plan.formats.delimiter }),
-    passed: (source, stretch) => files.pass(source, stretch),
-    begins,
-    begun: (source, begin) => files.begin(source, begin),
-    enough: enough.signal,
-  });
   const earlier = coverages.reduce((sum, { bytes }) => sum + bytes, 0);
-  const summarise = async (outcome: BatchSummary["outcome"], wall: number): Promise<BatchSummary> => {
-    const { records, failed } = files.totals;
-    return {
-      ...summaryOf(plan, paths),
-      ...whatFilesTell(files),
-      ...speedOf({ records: records - before.records, busy: batchRun.counts.busy, wall, workers: options.workers }),
-      ...quantilesOf(batchRun.times),
-      outcome,
-      records,
-      failed,
-      errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
-      // What an earlier run put there is only in the file.
-      retryable: errorsPath !== undefined && (files.retryable || before.failed > 0 && await isAnyRunAgain(errors!.path)),
-    };
-  };
-  const report = (summary: BatchSummary, failure?: unknown) =>
-    writeReport(plan, { summary, times: batchRun.times, errors: files.errors.get(), run: batchRun.counts.records, failure });
   const tell = progressOf({
     plan,
     pool,
@@ -320,7 +288,7 @@ async function run(
   });
   const batchRun: BatchRun = new BatchRun({
     pool,
-    parts,
+    parts: partsOf(plan, destination, { files, measured: () => batchRun.counts, enough: enough.signal }),
     consumer: files,
     options,
     onTick() {
@@ -329,6 +297,10 @@ async function run(
     },
     onRange: recorder && ((range) => recorder.range(range)),
   });
+  const summarise = (outcome: BatchSummary["outcome"], wall: number) =>
+    summaryOfRun(plan, destination, { files, run: batchRun, outcome, wall });
+  const report = (summary: BatchSummary, failure?: unknown) =>
+    writeReport(plan, { summary, times: batchRun.times, errors: files.errors.get(), run: batchRun.counts.records, failure });
   let failure: { error: unknown } | undefined;
   try {
     let outcome = await batchRun.run();
@@ -369,6 +341,47 @@ async function run(
   }
 }
 
+/** What is left of the inputs, divided into parts. */
+function partsOf(
+  { options, sources, formats: { input: format, delimiter } }: Plan,
+  { coverages, begins }: Destination,
+  { files, measured, enough }: { files: Files; measured: () => Measured; enough: AbortSignal },
+): AsyncGenerator<Part> {
+  const chunk = chunkSize(options, measured);
+  return divide(sources, coverages, {
+    format,
+    delimiter,
+    chunk,
+    block: () => options.chunk ?? Math.max(SMALLEST_BLOCK, chunk(Infinity)),
+    fields: (row, { name }) => readHeader(row, { input: name, delimiter }),
+    passed: (source, stretch) => files.pass(source, stretch),
+    begins,
+    begun: (source, begin) => files.begin(source, begin),
+    enough,
+  });
+}
+
+/** The summary of a run, however it ended. */
+async function summaryOfRun(
+  plan: Plan,
+  { before, errors, paths, errorsPath }: Destination,
+  { files, run, outcome, wall }: { files: Files; run: BatchRun; outcome: BatchSummary["outcome"]; wall: number },
+): Promise<BatchSummary> {
+  const { records, failed } = files.totals;
+  return {
+    ...summaryOf(plan, paths),
+    ...whatFilesTell(files),
+    ...speedOf({ records: records - before.records, busy: run.counts.busy, wall, workers: plan.options.workers }),
+    ...quantilesOf(run.times),
+    outcome,
+    records,
+    failed,
+    errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
+    // What an earlier run put there is only in the file.
+    retryable: errorsPath !== undefined && (files.retryable || before.failed > 0 && await isAnyRunAgain(errors!.path)),
+  };
+}
+
 /** The length of a part in ms: long enough that handing it out costs next to nothing, and short enough that all workers end together. */
 const PART_TIME = 100;
 
@@ -383,8 +396,11 @@ const SMALLEST_PART = 2 ** 6;
 /** Larger parts only take memory. */
 const LARGEST_PART = 2 ** 20;
 
+/** How many bytes are done, and how long their records took, in milliseconds. */
+type Measured = Pick<RunCounts, "bytes" | "busy">;
+
 /** How large the next part is to be: by the measured speed, and near the end so that every worker gets one. */
-function chunkSize({ chunk, workers }: ResolvedBatch, measured: () => { bytes: number; busy: number }): (left: number) => number {
+function chunkSize({ chunk, workers }: ResolvedBatch, measured: () => Measured): (left: number) => number {
   return (left) => {
     if (chunk !== undefined) return chunk;
     const { bytes, busy } = measured();
