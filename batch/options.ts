@@ -223,26 +223,8 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
     onProgress,
   } = given;
   const inputs = Array.isArray(input) ? input as BatchInput[] : [input as BatchInput];
-  if (inputs.length === 0) throw new TypeError(`Cannot ${ACTION} as 'input' must not be empty: current value is ${show(input)}`);
-  for (const each of inputs) {
-    if (isFile(each) || each instanceof ReadableStream) continue;
-    throw new TypeError(
-      `Cannot ${ACTION} as 'input' must be a path, a URL of a file, a stream, or a list of them: current value is ${showFile(each)}`,
-    );
-  }
-  const streams = inputs.filter((each) => each === "-" || each instanceof ReadableStream);
-  if (new Set(streams).size < streams.length) {
-    throw new TypeError(`Cannot ${ACTION} as 'input' must name a stream, or the standard input, once: it is read to its end`);
-  }
-  if (!(isFile(output) || output instanceof WritableStream)) {
-    throw new TypeError(`Cannot ${ACTION} as 'output' must be a path, a URL of a file or a stream: current value is ${showFile(output)}`);
-  }
-  if (inputs.some((each) => each instanceof ReadableStream && each.locked)) {
-    throw new TypeError(`Cannot ${ACTION} as 'input' must be a stream that nobody else reads: it is locked`);
-  }
-  if (output instanceof WritableStream && output.locked) {
-    throw new TypeError(`Cannot ${ACTION} as 'output' must be a stream that nobody else writes to: it is locked`);
-  }
+  checkInputs(inputs);
+  checkOutput(output);
   for (const [name, value] of Object.entries({ errors, report })) {
     // Elsewhere that is a standard stream, which would be expected here, too.
     if (value === undefined || isFile(value) && value !== "-") continue;
@@ -259,11 +241,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   if (signal !== undefined) checks.signal("signal", signal);
   if (onProgress !== undefined) checks.callable("onProgress", onProgress);
   if (permissions !== "inherit") checks.object("permissions", permissions, { or: '"inherit"' });
-  const modes = Object.entries({ resume, overwrite, retryFailed }).filter(([, value]) => value).map(([name]) => name);
-  if (modes.length > 1) {
-    throw new TypeError(`Cannot ${ACTION} as '${modes[0]}' and '${modes[1]}' exclude each other: leave one of them out`);
-  }
-  if (modes.length > 0 && !isPath(output)) throw new TypeError(`Cannot ${ACTION} as '${modes[0]}' needs an 'output' that is a file`);
+  const mode = modeOf({ resume, overwrite, retryFailed }, output);
   if (limit !== Infinity && isPath(output)) throw new TypeError(`Cannot ${ACTION} as 'limit' needs an 'output' that is no file`);
   return {
     task: resolveTask(task),
@@ -280,7 +258,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
     retries,
     halt: haltLimit(checks, halt),
     permissions,
-    mode: resume ? "resume" : overwrite ? "overwrite" : retryFailed ? "retry-failed" : "begin",
+    mode,
     limit,
     report,
     signal,
@@ -288,8 +266,45 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   };
 }
 
+function checkInputs(inputs: readonly BatchInput[]): void {
+  if (inputs.length === 0) throw new TypeError(`Cannot ${ACTION} as 'input' must not be empty: current value is ${show(inputs)}`);
+  for (const each of inputs) {
+    if (isFile(each) || each instanceof ReadableStream) continue;
+    throw new TypeError(
+      `Cannot ${ACTION} as 'input' must be a path, a URL of a file, a stream, or a list of them: current value is ${showFile(each)}`,
+    );
+  }
+  const streams = inputs.filter((each) => each === "-" || each instanceof ReadableStream);
+  if (new Set(streams).size < streams.length) {
+    throw new TypeError(`Cannot ${ACTION} as 'input' must name a stream, or the standard input, once: it is read to its end`);
+  }
+  if (inputs.some((each) => each instanceof ReadableStream && each.locked)) {
+    throw new TypeError(`Cannot ${ACTION} as 'input' must be a stream that nobody else reads: it is locked`);
+  }
+}
+
+function checkOutput(output: ResolvedBatch["output"]): void {
+  if (!(isFile(output) || output instanceof WritableStream)) {
+    throw new TypeError(`Cannot ${ACTION} as 'output' must be a path, a URL of a file or a stream: current value is ${showFile(output)}`);
+  }
+  if (output instanceof WritableStream && output.locked) {
+    throw new TypeError(`Cannot ${ACTION} as 'output' must be a stream that nobody else writes to: it is locked`);
+  }
+}
+
+/** The options that say what to do about an earlier batch, and what a batch with one of them does. */
+const MODES = { resume: "resume", overwrite: "overwrite", retryFailed: "retry-failed" } as const;
+
+function modeOf(chosen: Record<keyof typeof MODES, boolean>, output: ResolvedBatch["output"]): ResolvedBatch["mode"] {
+  const [name, other] = (Object.keys(MODES) as (keyof typeof MODES)[]).filter((name) => chosen[name]);
+  if (name === undefined) return "begin";
+  if (other !== undefined) throw new TypeError(`Cannot ${ACTION} as '${name}' and '${other}' exclude each other: leave one of them out`);
+  if (!isPath(output)) throw new TypeError(`Cannot ${ACTION} as '${name}' needs an 'output' that is a file`);
+  return MODES[name];
+}
+
 /** Whether results go to a file, so that the batch can be resumed. */
-export function isPath(output: string | URL | WritableStream<Uint8Array<ArrayBuffer>>): output is string | URL {
+export function isPath(output: ResolvedBatch["output"]): output is string | URL {
   return output !== "-" && !(output instanceof WritableStream);
 }
 
