@@ -124,8 +124,8 @@ const VALUES: ValueOptions<Values> = {
 /** Options that may be given more than once. */
 const LISTS = ["input", "permissions"];
 const FLAGS = ["resume", "retry-failed", "overwrite", "unordered", "help"];
-/** All options. */
-export const NAMES: readonly string[] = [...Object.keys(VALUES), ...LISTS, ...FLAGS];
+/** All options; of those that a mistyped one may mean, the first is suggested: `-h` means help, not halt. */
+export const NAMES: readonly string[] = [...FLAGS, ...Object.keys(VALUES), ...LISTS];
 
 const KINDS = ["env", "ffi", "import", "net", "read", "run", "sys", "write"] as const;
 

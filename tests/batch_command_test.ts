@@ -72,6 +72,7 @@ for (
     ["a.ts --input", "'--input' needs a value: a path, a glob in quotes, or -"],
     ["a.ts --input x", "'--output' needs a value: a path, or - for the standard output"],
     ["a.ts --inptu x", "there is no option '--inptu': did you mean '--input'?"],
+    ["-h", "there is no option '-h': did you mean '--help'?"],
     ["a.ts --zzz", "there is no option '--zzz': 'batch --help' shows what there is"],
     ["a.ts --input x --output y --resume=no", `'--resume' takes no value: current value is "no"`],
     ["a.ts --input x --output y --workers 0", `'--workers' must be an integer from 1 to 256: current value is "0"`],
