@@ -149,6 +149,9 @@ class Chunks {
   #consumed = 0;
   #ended = false;
   #source: Source | undefined;
+  #closed: Promise<void> | undefined;
+  /** The outcomes of chunks that are being run. */
+  #underWay = new Set<Promise<unknown>>();
   #wake: () => void = () => {};
 
   constructor(
@@ -175,13 +178,30 @@ class Chunks {
    */
   end(): Promise<void> {
     this.#ended = true;
-    const closed = this.#source?.close().catch((error) => this.#host.report(error));
+    this.#closed ??= this.#source?.close().catch((error) => this.#host.report(error));
     this.#wake();
-    return closed ?? Promise.resolve();
+    return this.#closed ?? Promise.resolve();
   }
 
+  /** Runs a chunk. If that is no longer admitted, the input ends here, and those that were admitted come before the error. */
   async run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
     if (chunk.unsendable !== undefined) return [{ status: "rejected", reason: chunk.unsendable.error }];
+    const outcomes = this.#runAll(chunk, options);
+    this.#underWay.add(outcomes);
+    try {
+      return await outcomes;
+    } catch (error) {
+      this.end();
+      // Others that are refused wait as well, but not for each other.
+      this.#underWay.delete(outcomes);
+      while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
+      throw error;
+    } finally {
+      this.#underWay.delete(outcomes);
+    }
+  }
+
+  async #runAll(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
     const outcomes: PromiseSettledResult<unknown>[] = [];
     using _underWay = this.#host.begin();
     while (outcomes.length < chunk.items.length) {

@@ -350,6 +350,48 @@ Deno.test("ClusterPool.map() with 'settled' gives outcomes of chunks that its po
   }
 });
 
+for (const ordered of [true, false]) {
+  Deno.test(`ClusterPool.map() with an 'ordered' of ${ordered} gives what was admitted before it throws that its pool is shut down`, async () => {
+    const gate = Promise.withResolvers<void>();
+    const refused = Promise.withResolvers<void>();
+    let read = 0;
+    let closed = 0;
+    function* input(): Generator<number> {
+      try {
+        for (const n of numbers()) {
+          read++;
+          yield n;
+        }
+      } finally {
+        closed++;
+        refused.resolve();
+      }
+    }
+    const host = {
+      lanes: 2,
+      prepare: () => Promise.resolve(),
+      encode: (item: unknown) => ({ json: item as number, large: false }),
+      begin: () => new DisposableStack(),
+      async run({ first, items }: Chunk) {
+        if (first > 0) throw new PoolClosedError("closed");
+        await gate.promise;
+        return { outcomes: items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value })), elapsed: 1 };
+      },
+      report(error: unknown): never {
+        throw error;
+      },
+    };
+    const results = mapChunks(host, input(), { ordered, settled: true, chunkSize: 1 });
+    const first = results.next();
+    await within(refused.promise);
+    const before = read;
+    gate.resolve();
+    assertEquals((await within(first)).value, { status: "fulfilled", value: 0 });
+    await assertRejects(() => within(results.next()), PoolClosedError, "closed");
+    assertEquals([read, closed], [before, 1]);
+  });
+}
+
 Deno.test("ClusterPool.map() that ends early tells an input that is waiting", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
