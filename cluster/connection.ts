@@ -116,6 +116,12 @@ export function resolveConnection(action: string, connection: unknown): Resolved
   if (url === undefined || !["redis:", "rediss:"].includes(url.protocol) || url.hostname === "") {
     throw new TypeError(`Cannot ${action} as the address of the connection must be redis://HOST:PORT or rediss://HOST:PORT`);
   }
+  // Not shown: it may be the end of a password.
+  if (url.search !== "" || url.hash !== "") {
+    throw new TypeError(
+      `Cannot ${action} as the address of the connection must have no parameters: a '?' or '#' in a password is written "%3F" or "%23"`,
+    );
+  }
   for (const [name, value] of Object.entries({ username, password, ca })) {
     if (value !== undefined && typeof value !== "string") throw new TypeError(`Cannot ${action} as '${name}' must be a text`);
   }
