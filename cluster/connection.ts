@@ -56,6 +56,9 @@ const OVER_AFTER = 60_000;
 /** Errors after which trying again does not help. */
 const HOPELESS = /WRONGPASS|NOAUTH|NOPERM|invalid password|certificate|UnknownIssuer/i;
 
+/** Errors of a program that may not connect to the server: Deno's own, and that of the look-up of a name. */
+const NOT_PERMITTED = /Requires net access|getaddrinfo EPERM/;
+
 /** The queue's name in Redis. */
 export function queueName(queue: string): string {
   return `${queue}.v${VERSION}`;
@@ -197,7 +200,7 @@ export async function connect(
   const failed = Promise.withResolvers<never>();
   const watch = (error: Error): void => {
     last = error;
-    if (HOPELESS.test(error.message)) failed.reject(error);
+    if (HOPELESS.test(error.message) || NOT_PERMITTED.test(error.message)) failed.reject(error);
   };
   const fail = (reason: string): Error => {
     const cause = last === undefined ? undefined : plain(last);
@@ -220,7 +223,8 @@ export async function connect(
     client.on("error", () => {});
     client.disconnect();
     if (error instanceof Error) last = error;
-    throw fail(error === undefined ? `was not there within ${timeout} ms` : refusal);
+    if (error === undefined) throw fail(`was not there within ${timeout} ms`);
+    throw fail(NOT_PERMITTED.test((error as Error).message) ? "may not be reached without '--allow-net'" : refusal);
   } finally {
     clearTimeout(timer);
     client.off("error", watch);

@@ -110,6 +110,14 @@ Deno.test("cli.ts tells of a module that is none and a server that is not there"
   }
 });
 
+Deno.test("cli.ts says at once that it may not connect to the server", async () => {
+  for (const address of ["redis://127.0.0.1:2", "redis://[::1]:2", "redis://localhost:2", "rediss://localhost:2"]) {
+    const { code, said } = await within(output(command(1, ["status", "--redis", address], { read: false })));
+    assertEquals(code, 1);
+    assertStringIncludes(said, `${address} may not be reached without '--allow-net'`);
+  }
+});
+
 Deno.test("cli.ts finds a module in a folder of any name", async () => {
   const folder = await Deno.makeTempDir({ suffix: " #100%" });
   try {
