@@ -18,7 +18,9 @@
  * import { tasks } from "./cluster_tasks.ts";
  *
  * // On every machine that runs jobs:
- * await serve({ queue: "images", connection: "redis://10.0.0.1:6379", tasks });
+ * const host = await serve({ queue: "images", connection: "redis://10.0.0.1:6379", tasks });
+ * // Rejects when its workers can no longer be started.
+ * await host.finished;
  *
  * // Where the jobs come from:
  * await using pool = await ClusterPool.open({ queue: "images", connection: "redis://10.0.0.1:6379", tasks });
