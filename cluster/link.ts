@@ -155,13 +155,13 @@ export class Link {
     this.#queue.on("error", () => {});
     this.#events.on("error", (error) => this.#tell(error));
     this.#events.on("completed", ({ jobId, returnvalue }) => {
-      const listener = this.#stopped.get(jobId)?.listener;
-      if (!this.#wasStopped(jobId)) return this.#end(jobId, { kind: "completed", reply: returnvalue });
-      listener!.returned(returnvalue);
+      const stop = this.#stopOf(jobId);
+      if (stop === undefined) return this.#end(jobId, { kind: "completed", reply: returnvalue });
+      stop.listener.returned(returnvalue);
       this.#ask(jobId);
     });
     this.#events.on("failed", ({ jobId, failedReason }) => {
-      const stopped = this.#wasStopped(jobId);
+      const stopped = this.#stopOf(jobId) !== undefined;
       if (failedReason === FORGOTTEN) return this.#notStarted(jobId);
       if (stopped && isCancelled(failedReason)) return this.#sendAgain(jobId);
       // The event does not say how often the job was delivered.
@@ -170,7 +170,7 @@ export class Link {
       else this.#end(jobId, { kind: "failed", reason: failedReason });
     });
     this.#events.on("removed", ({ jobId }) => {
-      this.#wasStopped(jobId);
+      this.#stopOf(jobId);
       this.#gone(jobId, { kind: "removed" });
     });
     this.#events.on("active", ({ jobId }) => {
@@ -294,12 +294,12 @@ export class Link {
     await this.#client.publish(this.#channel, word);
   }
 
-  /** Whether an event about a name is the end of a job that was taken out. That is heard once. */
-  #wasStopped(id: string): boolean {
+  /** The job that was taken out or stopped, if the end of one of this name is about it. That is heard once. */
+  #stopOf(id: string): Stop | undefined {
     const stop = this.#stopped.get(id);
-    if (stop === undefined) return false;
-    stop.ended = true;
-    return this.#stopped.delete(id);
+    if (stop !== undefined) stop.ended = true;
+    this.#stopped.delete(id);
+    return stop;
   }
 
   /** Marks a job in the queue as unwanted, unless it has ended. */
