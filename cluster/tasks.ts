@@ -44,7 +44,7 @@ export type ClusterTasks<M = Record<string, Task>, N extends string = string> = 
 };
 
 /** What names may be: those of exports, so that a path or an address is none. */
-const NAME = /^[A-Za-z_$][\w$]{0,99}$/;
+const NAME = /^[\p{ID_Start}_$][\p{ID_Continue}$]{0,99}$/u;
 
 const ACTION = "define tasks";
 

@@ -5,13 +5,14 @@ import { add, double } from "./tasks.ts";
 
 const module = import.meta.resolve("./tasks.ts");
 
-Deno.test("defineTasks() refuses names that are none of an export, and addresses that are none", () => {
+Deno.test("defineTasks() takes names of exports in any script, and refuses other names, and addresses that are none", () => {
   const names = ["__proto__", "a b", "file:///etc/passwd", "../x", "", "1a", "a".repeat(101)];
   for (const name of names) {
     const definitions = Object.defineProperty({}, name, { value: module, enumerable: true });
     assertThrows(() => defineTasks(definitions), TypeError, "Cannot define tasks as a task must have the name of an export");
     assertThrows(() => defineTasks({ a: { module, name } }), TypeError, "Cannot define tasks as a task must have the name of an export");
   }
+  assertEquals(Object.keys(defineTasks({ größe: module, 合計: module, $a_1: module })), ["größe", "合計", "$a_1"]);
   assertThrows(() => defineTasks({ a: "./tasks.ts" }), TypeError, "'a' must have the address of a module");
   assertThrows(() => defineTasks({ a: 7 as unknown as string }), TypeError, "'a' must be an object: current value is 7");
   assertThrows(() => defineTasks({ a: { module, extra: 1 } as unknown as string }), TypeError, "there is no option 'extra'");
