@@ -4,8 +4,8 @@ import { sizeOf } from "./values.ts";
 
 /**
  * Where arguments and results that are too large for Redis go: a bucket, a shared disk. Producers and hosts must use the same store.
- * Results of jobs whose id is a string stay there for whoever asks again, and what a producer had there when it died is never deleted: let
- * it expire, after ten minutes at the earliest.
+ * Results of jobs whose id is a string stay there for whoever asks again; what a producer had there when it died, and what a host puts
+ * there too late, is never deleted: let it expire, after ten minutes at the earliest.
  */
 export interface PayloadStore {
   /**
