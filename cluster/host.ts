@@ -9,7 +9,7 @@ import {
   ProcessPool,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import { Checks, printError, printWarning, show } from "@procpool/process-pool/executor";
+import { Checks, FutureMaker, printError, printWarning, show } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
 import {
@@ -234,7 +234,7 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
   checks.wholeNumber("lockDuration", lockDuration, { min: 100, max: 3_600_000 });
   checks.wholeNumber("stalledInterval", stalledInterval, { min: 100, max: 3_600_000 });
   checks.milliseconds("openTimeout", openTimeout);
-  checks.callable("onError", onError);
+  const maker = new FutureMaker(checks.callable("onError", onError));
   checks.callable("onWarning", onWarning);
   checkedHostName(ACTION, name);
   if (release !== undefined && typeof release !== "string") {
@@ -242,6 +242,8 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
   }
   const store = checkedStore(ACTION, payloads);
   const where = resolveConnection(ACTION, connection);
+  // What `onError` itself throws must stop nothing here.
+  const report = (error: unknown): void => maker.report(error);
   const pool = new ProcessPool({
     maxWorkers: checks.wholeNumber("workers", workers),
     modules: [...new Set(Object.values<ClusterTask>(tasks).map(({ module }) => module))],
@@ -253,7 +255,7 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
   });
   let server: Connection;
   try {
-    server = await connect(where, { action: ACTION, timeout: openTimeout, onError, onWarning });
+    server = await connect(where, { action: ACTION, timeout: openTimeout, onError: report, onWarning });
   } catch (error) {
     await pool.terminate();
     throw error;
@@ -268,7 +270,7 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
     stalledInterval,
     store,
     release,
-    onError,
+    onError: report,
   });
   try {
     await host.start();

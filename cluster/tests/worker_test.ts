@@ -375,6 +375,35 @@ Deno.test(
   },
 );
 
+Deno.test("a host whose 'onError' throws hands that to the platform, and stops all the same", {
+  sanitizeOps: false,
+  sanitizeResources: false,
+}, async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { onError: () => {} });
+  const thrown: string[] = [];
+  const listener = (event: ErrorEvent) => {
+    event.preventDefault();
+    thrown.push(event.message);
+  };
+  globalThis.addEventListener("error", listener);
+  try {
+    const onError = (error: unknown) => {
+      throw error;
+    };
+    const { host } = await serveHere(server, { lockDuration: 1000, onError });
+    const job = await pool.submit(tasks.spinForEver);
+    await until(() => job.running());
+    await server.kill();
+    await until(() => thrown.some((message) => message.includes("as its lock has run out")));
+    await within(host.shutdown({ timeout: 0 }));
+    await within(host.finished);
+    assertStringIncludes(thrown.join("\n"), "Left 1 jobs for other hosts to find");
+  } finally {
+    globalThis.removeEventListener("error", listener);
+  }
+});
+
 Deno.test(
   "a host that is told to stop at once gives back what the queue gives it at that very moment, and starts nothing",
   { sanitizeOps: false, sanitizeResources: false },
