@@ -382,7 +382,7 @@ export class ClusterPool implements AsyncDisposable {
    * @returns The outcomes. No item makes the loop throw.
    *
    * @throws {unknown} Out of the loop: what the input threw; the reason of `signal`.
-   * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that is so before the input ends.
+   * @throws {PoolClosedError} If the pool is shut down; out of the loop, after the outcomes of others, if items were not admitted by then.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */
@@ -408,7 +408,7 @@ export class ClusterPool implements AsyncDisposable {
    * @returns The results, in the order of the items unless `ordered` is false.
    *
    * @throws {unknown} Out of the loop: what the task threw for an item; what the input threw; the reason of `signal`.
-   * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that is so before the input ends.
+   * @throws {PoolClosedError} If the pool is shut down; out of the loop, after the outcomes of others, if items were not admitted by then.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */
