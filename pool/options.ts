@@ -43,8 +43,8 @@ export interface ProcessPoolOptions {
    */
   modules?: readonly TaskModule[] | undefined;
   /**
-   * What workers may do: `"none"`, or the permissions by name; one that is not named is not granted. Relative paths are resolved against
-   * the folder that is current when the pool is made. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in deno.json;
+   * What workers may do: `"none"`, or the permissions by name; one that is not named is not granted. A path may also be a `file:` URL, or
+   * the text of one; relative paths are resolved against the folder that is current when the pool is made. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in deno.json;
    * without it Deno ends the whole program with exit code 70. If left out, or `"inherit"`, which need no flag, workers have the permissions
    * of the thread that made the pool. At a terminal Deno asks for a permission that a worker lacks, unless the program is run with
    * `--no-prompt`.

@@ -4,15 +4,20 @@ type PermissionName = Deno.PermissionDescriptor["name"];
 
 /** For each kind of permission, the descriptor that asks for one item of its list. */
 const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionDescriptor> = {
-  read: (path) => ({ name: "read", ...(path === undefined ? {} : { path }) }),
-  write: (path) => ({ name: "write", ...(path === undefined ? {} : { path }) }),
+  read: (path) => ({ name: "read", ...(path === undefined ? {} : { path: parsed(path) }) }),
+  write: (path) => ({ name: "write", ...(path === undefined ? {} : { path: parsed(path) }) }),
   net: (host) => ({ name: "net", ...(host === undefined ? {} : { host: oneHost(host) }) }),
   env: (variable) => ({ name: "env", ...(variable === undefined ? {} : { variable: String(variable) }) }),
   sys: (kind) => ({ name: "sys", ...(kind === undefined ? {} : { kind: String(kind) as "hostname" }) }),
-  run: (command) => ({ name: "run", ...(command === undefined ? {} : { command }) }),
-  ffi: (path) => ({ name: "ffi", ...(path === undefined ? {} : { path }) }),
+  run: (command) => ({ name: "run", ...(command === undefined ? {} : { command: parsed(command) }) }),
+  ffi: (path) => ({ name: "ffi", ...(path === undefined ? {} : { path: parsed(path) }) }),
   import: (host) => ({ name: "import", ...(host === undefined ? {} : { host: oneHost(host) }) }),
 };
+
+/** Parses the text of a URL, as `import.meta.resolve()` returns it: to Deno it would be a relative path. */
+function parsed(path: string | URL): string | URL {
+  return String(path).startsWith("file:") ? new URL(path) : path;
+}
 
 /** Deno 2.9 cannot be asked about all hosts of a domain. A thread that has them all has this one; if it has no other, Deno itself refuses. */
 function oneHost(host: string | URL): string {
@@ -53,7 +58,8 @@ function fixed(name: string, item: string | URL): string | URL {
   if (item instanceof URL) return new URL(item);
   // An item of `run` is the name of a command, or a path if it has a slash.
   const isPath = name === "run" ? /[\\/]/.test(item) : name === "read" || name === "write" || name === "ffi";
-  return isPath && item !== "" && !/^([a-z]:)?[\\/]/i.test(item) ? `${Deno.cwd()}/${item}` : item;
+  if (!isPath || item === "" || /^([a-z]:)?[\\/]/i.test(item)) return item;
+  return item.startsWith("file:") ? new URL(item) : `${Deno.cwd()}/${item}`;
 }
 
 /**
@@ -96,8 +102,8 @@ function checkPermission(name: PermissionName, value: unknown): void {
 
 function requireGranted(name: PermissionName, item: string | URL | undefined): void {
   if (Deno.permissions.querySync(DESCRIBE[name](item)).state === "granted") return;
-  const flag = item === undefined ? `--allow-${name}` : `--allow-${name}=${item}`;
+  const flag = item === undefined ? "" : `=${String(item).startsWith("file:") ? resolve(String(item)) : item}`;
   throw new Deno.errors.NotCapable(
-    `Cannot create pool as its workers are to have a permission that this thread has not: run it with ${flag}`,
+    `Cannot create pool as its workers are to have a permission that this thread has not: run it with --allow-${name}${flag}`,
   );
 }

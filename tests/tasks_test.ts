@@ -462,11 +462,13 @@ Deno.test("ProcessPool with permissions 'none' loads task modules from disk and 
 Deno.test("ProcessPool gives its workers the permissions that it is told, and no others (needs --allow-read)", {
   ignore: !granted("read"),
 }, async () => {
-  await using pool = new ProcessPool({ maxWorkers: 1, permissions: { read: [new URL(".", import.meta.url)] } });
   const here = new URL("./fixtures.ts", import.meta.url).pathname;
   const elsewhere = new URL("../deno.json", import.meta.url).pathname;
-  assertStringIncludes(await within(pool.run((path: string) => Deno.readTextFileSync(path), here)), "moduleOf");
-  assertInstanceOf(await errorOf(pool, (path: string) => Deno.readTextFileSync(path), elsewhere), Deno.errors.NotCapable);
+  for (const folder of [new URL(".", import.meta.url), import.meta.resolve("./"), new URL(".", import.meta.url).pathname]) {
+    await using pool = new ProcessPool({ maxWorkers: 1, permissions: { read: [folder] } });
+    assertStringIncludes(await within(pool.run((path: string) => Deno.readTextFileSync(path), here)), "moduleOf");
+    assertInstanceOf(await errorOf(pool, (path: string) => Deno.readTextFileSync(path), elsewhere), Deno.errors.NotCapable);
+  }
 });
 
 Deno.test("ProcessPool refuses to give its workers a permission that the calling thread has not (needs to have no --allow-ffi)", {
@@ -475,6 +477,8 @@ Deno.test("ProcessPool refuses to give its workers a permission that the calling
   const requests: [permissions: Deno.PermissionOptions, flag: string][] = [
     [{ ffi: true }, "--allow-ffi"],
     [{ ffi: ["/lib/a.so"] }, "--allow-ffi=/lib/a.so"],
+    [{ ffi: ["file:///lib/a.so"] }, "--allow-ffi=/lib/a.so"],
+    [{ ffi: [new URL("file:///lib/a.so")] }, "--allow-ffi=/lib/a.so"],
     [{ net: ["example.com:443"] }, "--allow-net=example.com:443"],
     [{ net: ["*.example.com"] }, "--allow-net=*.example.com"],
     [{ import: ["*.example.com"] }, "--allow-import=*.example.com"],
