@@ -2,6 +2,9 @@ import { show } from "./checks.ts";
 
 type PermissionName = Deno.PermissionDescriptor["name"];
 
+/** An address with the length of its prefix. */
+const SUBNET = /^[\d.:a-f[\]]+\/\d+$/i;
+
 /** For each kind of permission, the descriptor that asks for one item of its list. */
 const DESCRIBE: Record<PermissionName, (item?: string | URL) => Deno.PermissionDescriptor> = {
   read: (path) => ({ name: "read", ...(path === undefined ? {} : { path: parsed(path) }) }),
@@ -101,9 +104,22 @@ function checkPermission(name: PermissionName, value: unknown): void {
 }
 
 function requireGranted(name: PermissionName, item: string | URL | undefined): void {
-  if (Deno.permissions.querySync(DESCRIBE[name](item)).state === "granted") return;
-  const flag = item === undefined ? "" : `=${String(item).startsWith("file:") ? resolve(String(item)) : item}`;
-  throw new Deno.errors.NotCapable(
-    `Cannot create pool as its workers are to have a permission that this thread has not: run it with --allow-${name}${flag}`,
-  );
+  const { state, partial } = Deno.permissions.querySync(DESCRIBE[name](item));
+  // What is denied within all of a kind is denied to workers as well; within an item, Deno refuses.
+  if (state === "granted" && (item === undefined || !partial)) return;
+  throw new Deno.errors.NotCapable(`Cannot create pool as ${refusal(name, item, state)}`);
+}
+
+function refusal(name: PermissionName, item: string | URL | undefined, state: Deno.PermissionState): string {
+  const text = String(item);
+  if (state !== "prompt") {
+    const what = item === undefined ? `'permissions.${name}'` : `${show(text)} in 'permissions.${name}'`;
+    return `its workers are to have a permission that this thread is denied, at least in part: run it without --deny-${name}, or leave out ${what}`;
+  }
+  if ((name === "net" || name === "import") && SUBNET.test(text)) {
+    return `Deno gives workers a subnet only if this thread has all of --allow-${name}: use that, name the addresses, or set ` +
+      `'permissions.${name}' to "inherit": current value is a list with ${show(text)}`;
+  }
+  const flag = item === undefined ? "" : `=${text.startsWith("file:") ? resolve(text) : text}`;
+  return `its workers are to have a permission that this thread has not: run it with --allow-${name}${flag}`;
 }

@@ -490,6 +490,45 @@ Deno.test("ProcessPool refuses to give its workers a permission that the calling
   }
 });
 
+Deno.test("ProcessPool says what Deno does not give to workers, before any starts (needs --allow-run)", {
+  ignore: !granted("run"),
+}, async () => {
+  const program = `
+    import { ProcessPool } from "${import.meta.resolve("../mod.ts")}";
+    for (const permissions of [{ read: ["/a/b"] }, { read: ["/a"] }, { net: ["10.0.0.0/8"] }]) {
+      try {
+        new ProcessPool({ permissions });
+      } catch (error) {
+        console.log(error.name, error.message);
+      }
+    }
+    await using pool = new ProcessPool({ maxWorkers: 1, permissions: { read: true, net: "inherit" } });
+    const questions = [{ name: "read", path: "/a" }, { name: "read", path: "/a/b" }, { name: "net", host: "10.1.2.3" }];
+    console.log(await pool.run((questions) => questions.map((each) => Deno.permissions.querySync(each).state).join(" "), questions));
+  `;
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-prompt",
+      "--unstable-worker-options",
+      "--allow-read",
+      "--deny-read=/a/b",
+      "--allow-net=10.0.0.0/8",
+      `data:text/javascript,${encodeURIComponent(program)}`,
+    ],
+  }).output();
+  const denied =
+    "its workers are to have a permission that this thread is denied, at least in part: run it without --deny-read, or leave out";
+  assertEquals(new TextDecoder().decode(stdout).split("\n"), [
+    `NotCapable Cannot create pool as ${denied} "/a/b" in 'permissions.read'`,
+    `NotCapable Cannot create pool as ${denied} "/a" in 'permissions.read'`,
+    "NotCapable Cannot create pool as Deno gives workers a subnet only if this thread has all of --allow-net: use that, name the addresses, " +
+    `or set 'permissions.net' to "inherit": current value is a list with "10.0.0.0/8"`,
+    "granted denied granted",
+    "",
+  ]);
+});
+
 Deno.test("ProcessPool gives its workers all hosts of a domain, where the calling thread has those (needs --allow-run)", {
   ignore: !granted("run"),
 }, async () => {
