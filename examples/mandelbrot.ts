@@ -36,6 +36,7 @@ function mandelbrotRow(row: Uint8Array<ArrayBuffer>, y: number): Uint8Array<Arra
 
 const pixels = new Uint8Array(WIDTH * HEIGHT * 3);
 let moved = 0;
+let drawn = 0;
 {
   await using pool = new ProcessPool();
   for (let id = 0; id < HEIGHT; id++) {
@@ -45,13 +46,18 @@ let moved = 0;
       func: mandelbrotRow,
       args: [row, (2 * id + 1) / HEIGHT - 1],
       transfer: [row.buffer],
-      onDone: async (future) => pixels.set(await future.result(), id * WIDTH * 3),
+      onDone: async (future) => {
+        pixels.set(await future.result(), id * WIDTH * 3);
+        drawn++;
+      },
     });
     const future = await pool.submit(job);
     future.addDoneCallback(() => moved += Number(row.buffer.detached));
   }
 }
 
+// What a callback throws is only printed.
+assertEquals(drawn, HEIGHT);
 const png = encode({ width: WIDTH, height: HEIGHT, data: pixels, channels: 3, depth: 8 });
 await Deno.writeFile("docs/mandelbrot.png", png);
 console.log(`docs/mandelbrot.png: ${WIDTH} x ${HEIGHT} pixels`);
