@@ -101,21 +101,22 @@ export type JobArgsBeforeKwargs<A extends unknown[]> = A["length"] extends Requi
   : [...A, 0] extends [...infer B, 0] ? JobArgs<B>
   : never;
 
+// The arguments come last: otherwise TypeScript does not let a generic function add an option by a spread.
 /** Options of {@linkcode Job} for a task that is called with `args` alone. */
-export type JobOptions<A extends unknown[], R> = JobBaseOptions<R> & JobArgs<A> & {
+export type JobOptions<A extends unknown[], R> = JobBaseOptions<R> & {
   /** The task. */
   func: Task<A, R> | TaskRef<A, R | PromiseLike<R>>;
   /** None. */
   kwargs?: undefined;
-};
+} & JobArgs<A>;
 
 /** Options of {@linkcode Job} for a task whose last argument is an object of named arguments. */
-export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = JobBaseOptions<R> & JobArgsBeforeKwargs<A> & {
+export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = JobBaseOptions<R> & {
   /** The task. */
   func: Task<[...A, K], R> | TaskRef<[...A, K], R | PromiseLike<R>>;
   /** The named arguments: passed as one object, after `args`. */
   kwargs: K;
-};
+} & JobArgsBeforeKwargs<A>;
 
 const JOB_OPTIONS = ["id", "func", "args", "kwargs", "signal", "timeout", "retries", "retryIf", "transfer", "onDone"] as const;
 

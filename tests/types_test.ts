@@ -5,6 +5,8 @@ import {
   asCompleted,
   type Future,
   Job,
+  type JobOptions,
+  type JobOptionsWithKwargs,
   type MapResults,
   move,
   type PoolObserver,
@@ -503,6 +505,24 @@ const compiled: Record<string, () => unknown> = {
     hasType<Future<number[]>[]>()(futures);
     const various: Job<unknown[], unknown>[] = [new Job({ func: nothing }), new Job({ func: factorize, args: [1] })];
     for (const job of various) hasType<Promise<Future<unknown>>>()(pool.submit(job));
+  },
+
+  "an option can be added to those of a job in a generic function"() {
+    function withTimeout<A extends unknown[], R>(options: JobOptions<A, R>): Job<A, R> {
+      return new Job({ ...options, timeout: 1000 });
+    }
+    function withIdAndKwargs<A extends unknown[], K extends object, R>(options: JobOptionsWithKwargs<A, K, R>): Job<A, R, K> {
+      return new Job({ ...options, id: 1 });
+    }
+    hasType<Promise<number[]>>()(pool.run(withTimeout({ func: factorize, args: [1] })));
+    hasType<Promise<string>>()(
+      pool.run(withIdAndKwargs({ func: (x: number, { y }: { y: string }) => x + y, args: [1], kwargs: { y: "" } })),
+    );
+    // @ts-expect-error -- a string for a number
+    const wrong = withTimeout({ func: factorize, args: ["1"] });
+    // @ts-expect-error -- no argument for a task that needs one
+    const missing = withTimeout({ func: factorize });
+    return [wrong, missing];
   },
 
   "a call can be wrapped in a generic function"() {
