@@ -9,7 +9,7 @@ import { isPath, type ResolvedBatch } from "./options.ts";
 import { resolve, toFileUrl } from "./paths.ts";
 import { delimiterOf } from "./csv.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
-import { taskFiles } from "./task_files.ts";
+import { taskParts } from "./task_files.ts";
 import { closeWorker, prepareWorker, taskModuleUrl, workerSetup } from "./worker_source.ts";
 
 /** A task, and how it reaches its workers. */
@@ -21,6 +21,8 @@ export interface PreparedTask {
   source: { module: string } | { text: string };
   /** The local files that it consists of. */
   files: string[];
+  /** The hosts from which these import. */
+  hosts: string[];
   hash: string;
 }
 
@@ -33,7 +35,7 @@ export async function prepareTask(task: ResolvedBatch["task"]): Promise<Prepared
   if (typeof task === "function") {
     const text = Function.prototype.toString.call(task);
     const hash = await hashOf(new TextEncoder().encode(text));
-    return { module: undefined, name: undefined, source: { text: checkedText(text) }, files: [], hash };
+    return { module: undefined, name: undefined, source: { text: checkedText(text) }, files: [], hosts: [], hash };
   }
   const { module, name } = task as TaskRef;
   const given = String(module);
@@ -46,14 +48,16 @@ export async function prepareTask(task: ResolvedBatch["task"]): Promise<Prepared
       throw explainPath(error, `task module '${shown}'`, { flag: `--allow-read=${shown}` });
     }
   }
-  const { hash, files } = await lookAt(url);
-  return { module: shown, name: name === "" ? undefined : name, source: { module: url }, files, hash };
-}
-
-/** The files of a module, and a hash of them all. */
-async function lookAt(url: string): Promise<{ hash: string; files: string[] }> {
-  const files = await taskFiles(url);
-  return { hash: await hashOf(files.size === 0 ? new TextEncoder().encode(url) : joined([...files.values()])), files: [...files.keys()] };
+  const { files, hosts } = await taskParts(url);
+  const hash = await hashOf(files.size === 0 ? new TextEncoder().encode(url) : joined([...files.values()]));
+  return {
+    module: shown,
+    name: name === "" ? undefined : name,
+    source: { module: url },
+    files: [...files.keys()],
+    hosts: [...hosts],
+    hash,
+  };
 }
 
 /**
@@ -178,10 +182,12 @@ export function poolOptions(
     task: task.name,
   });
   const readable = [...sources.flatMap(({ ranges, path }) => ranges ? [path!] : []), ...killable ? task.files : []];
+  // What only looks like an import must not be asked for; if another is denied, Deno complains when it loads the module.
+  const importable = killable ? task.hosts.filter(mayImportFrom) : [];
   return {
     maxWorkers: workers,
     modules: [taskModuleUrl(task.source, csv)],
-    permissions: permissions === "inherit" ? undefined : withRead(permissions, readable),
+    permissions: permissions === "inherit" ? undefined : withNeeded(permissions, readable, importable),
     backend: killable ? "killable" : "worker",
     memoryLimit,
     initializer: prepareWorker,
@@ -206,9 +212,13 @@ const DENIED: Deno.PermissionOptionsObject = {
   write: false,
 };
 
-function withRead(permissions: Deno.PermissionOptionsObject, paths: string[]): Deno.PermissionOptionsObject {
-  const { read } = permissions;
-  const all = { ...DENIED, ...permissions };
+function mayImportFrom(host: string): boolean {
+  return Deno.permissions.querySync({ name: "import", host }).state === "granted";
+}
+
+function withNeeded(permissions: Deno.PermissionOptionsObject, paths: string[], hosts: string[]): Deno.PermissionOptionsObject {
+  const { read, import: given = false } = permissions;
+  const all = { ...DENIED, ...permissions, import: given === false ? hosts : Array.isArray(given) ? [...hosts, ...given] : given };
   if (read === true || read === "inherit") return all;
   return { ...all, read: [...paths, ...(Array.isArray(read) ? read.map((each) => resolve(each)) : [])] };
 }

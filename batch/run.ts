@@ -703,5 +703,6 @@ export function explainLoading(error: unknown): BatchError {
   // For example because Deno does not know its permissions.
   const uncreated = / could not be created$/.test((error as Error).message);
   const what = uncreated ? "no worker can be started" : "the task module cannot be loaded";
-  return new BatchError(`Cannot run batch as ${what}: ${message}`, { cause });
+  const needed = /^Requires \w+ access\b/.test(message) ? "; workers may need that among their 'permissions' as well" : "";
+  return new BatchError(`Cannot run batch as ${what}: ${message}${needed}`, { cause });
 }

@@ -3,17 +3,28 @@ import { resolve, toFileUrl } from "./paths.ts";
 /** Matches the import specifiers of a module, more or less: text in comments or strings may match too, which does no harm. */
 const SPECIFIERS = /(?:\bfrom|\bimport)\s*\(?\s*["']([^"'\n]+)["']/g;
 
+/** What a task module consists of. */
+export interface TaskParts {
+  /** The local files, by their paths, with their contents. */
+  files: Map<string, Uint8Array>;
+  /** The hosts from which these import, each with its port. */
+  hosts: Set<string>;
+}
+
 /**
- * The files of a task module: itself and what it imports, as far as those are local files. Killable workers must be permitted to read them,
- * and a resumed batch must find them unchanged.
+ * The parts of a task module: itself and what it imports, as far as those are local files, and where else these import from. Killable
+ * workers must be permitted to read and to import them, and a resumed batch must find the files unchanged.
  *
  * @param url The address of the module.
- * @returns The paths and contents, in the order in which they are found.
+ * @returns The parts, in the order in which they are found.
  */
-export async function taskFiles(url: string): Promise<Map<string, Uint8Array>> {
+export async function taskParts(url: string): Promise<TaskParts> {
   const files = new Map<string, Uint8Array>();
+  const hosts = new Set<string>();
   const open = [url];
   for (const each of open) {
+    const host = hostOf(each);
+    if (host !== undefined) hosts.add(host);
     if (!each.startsWith("file:")) continue;
     const path = resolve(new URL(each));
     if (files.has(path)) continue;
@@ -25,7 +36,14 @@ export async function taskFiles(url: string): Promise<Map<string, Uint8Array>> {
       if (address !== undefined) open.push(address);
     }
   }
-  return files;
+  return { files, hosts };
+}
+
+function hostOf(address: string): string | undefined {
+  const { protocol, hostname, port } = new URL(address);
+  if (protocol === "jsr:") return "jsr.io:443";
+  if (protocol === "https:") return `${hostname}:${port || 443}`;
+  return protocol === "http:" ? `${hostname}:${port || 80}` : undefined;
 }
 
 /** If something is not a file, or may not be read, Deno will complain when it loads the module. */

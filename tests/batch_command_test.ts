@@ -343,6 +343,40 @@ Deno.test(`cli.ts batch goes on when nobody reads its stderr any more ${NEEDS}`,
   assertEquals([code, folder.read("out")], [0, doubles(3000)]);
 });
 
+Deno.test(`cli.ts batch with '--timeout' runs a task module that imports from another host ${NEEDS} and --allow-net`, {
+  ignore: ignore || !granted("net"),
+}, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(100));
+  await using server = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    () => new Response("export const two = 2;", { headers: { "content-type": "text/javascript" } }),
+  );
+  const host = `127.0.0.1:${server.addr.port}`;
+  // What only looks like an import from somewhere is not to be asked for.
+  const comment = `// import { three } from "https://example.com/three.js";`;
+  const tasks = folder.write("tasks.js", `import { two } from "http://${host}/two.js"; ${comment}\nexport default (x) => two * x;`);
+  const options = [tasks, "--input", input, "--output", folder.of("out"), "--timeout", "1m"];
+  // The server's port would get into the lock file.
+  const flags = ["--allow-read", "--allow-write", "--no-lock"];
+  assertEquals((await ended(options, { flags })).code, 2);
+  const { code, stderr } = await ended(options, { flags: [...flags, `--allow-import=${host}`] });
+  assertEquals(code, 0, stderr);
+  assertEquals(folder.read("out"), doubles(100));
+});
+
+Deno.test(`cli.ts batch says what workers may need to load a task module ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, constant] = [folder.write("in.ndjson", "1\n"), folder.write("constant.js", "export const two = 2;")];
+  const tasks = folder.write("tasks.js", `const { two } = await import(["./constant.js"][0]);\nexport default (x) => two * x;`);
+  const options = [tasks, "--input", input, "--output", folder.of("out"), "--timeout", "1m"];
+  const { code, stderr } = await ended(options);
+  assertEquals(code, 2);
+  assert(stderr.includes(`Requires read access to "${constant}"`), stderr);
+  assert(stderr.includes("; workers may need that among their 'permissions' as well"), stderr);
+  assertEquals((await ended([...options, "--permissions", `read=${constant}`])).code, 0);
+});
+
 Deno.test(`cli.ts batch says which permission the program or the task needs ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [input, tasks] = [folder.write("in.ndjson", '"x"\n'), folder.write("tasks.js", "export default (name) => Deno.env.get(name);")];

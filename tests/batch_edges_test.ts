@@ -2,7 +2,9 @@ import { Buffer } from "node:buffer";
 import { runInNewContext } from "node:vm";
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { batch, BatchError, type BatchOptions, type BatchSummary } from "@procpool/process-pool/batch";
+import { toFileUrl } from "../batch/paths.ts";
 import { readError, readErrors } from "../batch/record_errors.ts";
+import { taskParts } from "../batch/task_files.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { within } from "./fixtures.ts";
 import { assertFails, thrownBy, until } from "./helpers.ts";
@@ -936,4 +938,19 @@ Deno.test(`batch() goes on where it may not give an output its permissions, as i
     Deno.chmod = chmod;
   }
   assertEquals(folder.read("out"), numbers(10));
+});
+
+Deno.test(`taskParts() finds the local files of a task module, and the hosts from which they import ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const one = folder.write(
+    "one.ts",
+    `import "./two.ts"; import "jsr:@scope/name"; import "npm:name"; import "node:path"; export * from "./gone.ts";`,
+  );
+  const two = folder.write(
+    "two.ts",
+    `import x from "https://a.example/x.ts"; import y from "https://a.example:8443/y.ts"; import("http://b.example/");`,
+  );
+  const { files, hosts } = await taskParts(toFileUrl(one).href);
+  assertEquals([...files.keys()], [one, two]);
+  assertEquals([...hosts], ["jsr.io:443", "a.example:443", "a.example:8443", "b.example:80"]);
 });
