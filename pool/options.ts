@@ -54,8 +54,8 @@ export interface ProcessPoolOptions {
   permissions?: Deno.PermissionOptions | undefined;
   /**
    * What runs tasks. `"worker"`: Web Workers, which start fastest. `"killable"`: workers of node:worker_threads, which can be stopped while
-   * they compute (except in loops that V8 never interrupts: docs/reliability.md); with `permissions` they also read their task modules with
-   * these permissions. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied, closures work, and a
+   * they compute (except in loops that V8 never interrupts: docs/reliability.md); with `permissions` they also load their task modules, and
+   * what these import, with these permissions. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied, closures work, and a
    * task that computes blocks the program; in a task, an AsyncLocalStorage may contain the store of another caller, unless the task is made
    * by `AsyncLocalStorage.bind(task)`.
    *
