@@ -114,9 +114,12 @@ export abstract class Ticket implements Place<Ticket> {
    * has thrown is left unchanged.
    */
   protected unsendable(error: unknown, item: number): unknown {
-    if (!(error instanceof DOMException) || error.name !== "DataCloneError") return error;
+    // What is nested too deeply.
+    const isOverflow = error instanceof RangeError && error.message === "Maximum call stack size exceeded";
+    if (!isOverflow && !(error instanceof DOMException && error.name === "DataCloneError")) return error;
     const job = `job ${show(this.idOf(item))} (task ${show(this.name)})`;
-    return new DOMException(`Cannot send ${job} as its arguments cannot be copied or moved: ${error.message}`, error.name);
+    const message = `Cannot send ${job} as its arguments cannot be copied or moved: ${error.message}`;
+    return isOverflow ? new RangeError(message) : new DOMException(message, error.name);
   }
 
   /** Counts how its items have ended, if it settles with this outcome. */

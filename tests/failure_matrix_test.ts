@@ -289,6 +289,11 @@ Deno.test("What is said of results that cannot be copied or moved tells that the
     if (what === "stream") return new ReadableStream();
     if (what === "moved") return { value: Symbol("no"), [key]: [new MessageChannel().port1] };
     if (what === "thrown") throw new DOMException("mine", "DataCloneError");
+    if (what === "deep") {
+      let deep: unknown[] = [];
+      for (let i = 0; i < 100_000; i++) deep = [deep];
+      return deep;
+    }
     return {
       get a() {
         throw new RangeError("getter");
@@ -302,6 +307,7 @@ Deno.test("What is said of results that cannot be copied or moved tells that the
     later: uncopied,
     stream: `${said}Object that needs transfer was found in message but not listed in transferList`,
     moved: uncopied,
+    deep: `${said}Maximum call stack size exceeded`,
     thrown: "mine",
     getter: "getter",
   };
@@ -322,6 +328,8 @@ Deno.test("What is said of arguments that cannot be copied or moved tells whose 
   const symbol = Symbol("no");
   const moved = new ArrayBuffer(1);
   structuredClone(moved, { transfer: [moved] });
+  let deep: unknown[] = [];
+  for (let i = 0; i < 100_000; i++) deep = [deep];
   const thrown = new RangeError("getter");
   const throwing = {
     get a() {
@@ -335,10 +343,13 @@ Deno.test("What is said of arguments that cannot be copied or moved tells whose 
   assertEquals([copied.name, copied.message], ["DataCloneError", `${said("copied")}Symbol(no) could not be cloned.`]);
   const detached = await errorOf(new Job({ id: "moved", func: take, args: [moved], transfer: [moved] }));
   assertEquals([detached.name, detached.message.startsWith(said("moved"))], ["DataCloneError", true]);
+  const nested = await errorOf(new Job({ id: "deep", func: take, args: [deep] }));
+  assertEquals([nested.name, nested.message], ["RangeError", `${said("deep")}Maximum call stack size exceeded`]);
   assertEquals(await errorOf(new Job({ func: take, args: [throwing] })), thrown);
-  const outcomes = await within(Array.fromAsync(pool.map(take, [0, symbol, throwing], { chunkSize: 3, settled: true })));
-  const [, item, got] = outcomes.map((outcome) => outcome.status === "rejected" ? outcome.reason : undefined);
+  const outcomes = await within(Array.fromAsync(pool.map(take, [0, symbol, throwing, deep], { chunkSize: 4, settled: true })));
+  const [, item, got, last] = outcomes.map((outcome) => outcome.status === "rejected" ? outcome.reason : undefined);
   assertEquals([item.message, got], [`${said(1)}Symbol(no) could not be cloned.`, thrown]);
+  assertEquals(last.message, `${said(3)}Maximum call stack size exceeded`);
 });
 
 Deno.test("A dying worker takes only the jobs with it that it had started, with their share of the blame", async () => {

@@ -111,7 +111,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
   const { hasOwn } = Object;
   const { apply, getPrototypeOf } = Reflect;
   const evaluate = eval;
-  const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer, Refusal = DOMException;
+  const Doubles = Float64Array, Words = Int32Array, Memory = ArrayBuffer, Refusal = DOMException, Overflow = RangeError;
   const { isView } = Memory;
   const { isArray } = Array;
   const { transfer: moveAway, slice: copyAll } = Memory.prototype;
@@ -185,8 +185,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   /** The error for a result that cannot be sent: the platform's could as well be about an argument. What a getter threw stays as it is. */
   function unsendable(refusal: unknown): unknown {
-    if (!(refusal instanceof Refusal) || refusal.name !== "DataCloneError") return refusal;
-    return new Refusal(`Cannot send what the task returned as it cannot be copied or moved: ${refusal.message}`, refusal.name);
+    // What is nested too deeply.
+    const isOverflow = refusal instanceof Overflow && refusal.message === "Maximum call stack size exceeded";
+    if (!isOverflow && !(refusal instanceof Refusal && refusal.name === "DataCloneError")) return refusal;
+    const message = `Cannot send what the task returned as it cannot be copied or moved: ${refusal.message}`;
+    return isOverflow ? new Overflow(message) : new Refusal(message, refusal.name);
   }
 
   function isMoved(value: unknown): value is Moved {
