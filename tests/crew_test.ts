@@ -762,6 +762,25 @@ Deno.test("A pool that is terminated when it stops one of two workers that take 
   await pool.shutdown();
 });
 
+Deno.test("A pool does not take a worker for stuck that needs long to read what took long to write", async () => {
+  const errors: unknown[] = [];
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 1, onError: (error) => errors.push(error) });
+  await pool.warmUp();
+  const [reader] = threads;
+  const post = reader!.post.bind(reader);
+  reader!.post = (message) => {
+    post(message);
+    pass(500);
+  };
+  submit(pool, 1);
+  pass(15_000);
+  assertEquals([threads.length, errors], [1, []]);
+  pass(5000);
+  assertEquals([threads.length, errors.length], [2, 1]);
+  await turn();
+  await end(pool, threads.slice(1));
+});
+
 Deno.test("A pool starts no worker while it pauses, but all if it is to warm up", async () => {
   const { pool, threads } = coldStubs();
   submit(pool, 10);

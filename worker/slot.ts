@@ -79,6 +79,8 @@ interface Holding {
   claim: number;
   /** The last run here that was sent by a message, which its worker may be unable to read. */
   posted: number;
+  /** How long writing that message took, in ms. */
+  writing: number;
 }
 
 /**
@@ -130,10 +132,16 @@ const MOST_RUNS = 2 ** 30;
 
 /**
  * A worker is given up after more than this many looks in a row at which it had not taken up what it was sent: with a second between two
- * looks it has had two to three seconds. Arguments that take longer to copy still get their time, as the limit doubles whenever this
- * happens to a job. Fewer, and a busy machine is taken for a stuck worker; more, and jobs wait for a stuck one.
+ * looks it has had two to three seconds, and the time for reading. If a job needs longer nevertheless, it gets it, as the limit doubles
+ * whenever this happens to it. Fewer, and a busy machine is taken for a stuck worker; more, and jobs wait for a stuck one.
  */
 const LOOKS = 2;
+
+/**
+ * It has this many looks more for each second that writing its messages took: reading takes up to 20 times as long as writing, as with a
+ * Set of strings. Fewer, and a worker that reads is taken for a stuck one; more, and jobs wait for a stuck one.
+ */
+const LOOKS_TO_READ = 30;
 
 /**
  * For this many looks, a millisecond apart, a worker is not stopped while items are on their way. Fewer, and finished items may be lost if
@@ -226,7 +234,10 @@ export class Slot {
     this.#idleSince = now();
     const places = capacity + MOST_AHEAD;
     this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
-    this.#holdings = Array.from({ length: places }, (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS, posted: -1 }));
+    this.#holdings = Array.from(
+      { length: places },
+      (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS, posted: -1, writing: 0 }),
+    );
     this.#mostRuns = Math.floor(MOST_RUNS / places) * places;
     this.#observation = observation;
     if (observation !== undefined) this.#times = new Float64Array(new SharedArrayBuffer(places * 2 * Float64Array.BYTES_PER_ELEMENT));
@@ -440,7 +451,9 @@ export class Slot {
       } else {
         // A list of numbers can always be read.
         if (message?.type !== "chunk" || !ArrayBuffer.isView(message.items)) holding.posted = run;
+        const before = this.#now();
         this.#thread.post(message ?? ticket.message(run, known ?? task), ticket.transfer);
+        holding.writing = this.#now() - before;
       }
       if (known === undefined) this.#learn(task);
       return true;
@@ -560,7 +573,12 @@ export class Slot {
     this.#heard = false;
     this.#silentLooks = silent ? this.#silentLooks + 1 : 0;
     const neglected = this.tickets().reduce((most, ticket) => Math.max(most, ticket.neglected), 0);
-    return this.#silentLooks > LOOKS * 2 ** neglected;
+    return this.#silentLooks > LOOKS * 2 ** neglected + LOOKS_TO_READ * this.#writing / 1000;
+  }
+
+  /** How long writing the messages took that the worker may still have to read, in ms. */
+  get #writing(): number {
+    return this.#holdings.reduce((sum, { run, posted, writing }) => run !== undefined && posted === run ? sum + writing : sum, 0);
   }
 
   /** Whether it should take something up, as it runs nothing. */
