@@ -129,6 +129,7 @@ const NEXT_TO_NOTHING = 0.5, IDLE = 0.5;
 const SOON = 1;
 
 const KEPT_BUSY: Death = { reason: "was stopped, as something that an earlier job left behind kept it busy" };
+const NEVER_FREE: Death = { reason: "was stopped, as something kept it busy before its first job" };
 
 /**
  * The workers of a pool: starts missing ones, chooses one for each job, closes those that are idle or worn, and deals with those that died.
@@ -648,7 +649,7 @@ export class Crew {
       if (!this.#slots.has(slot)) continue;
       const left = this.stop(slot, undefined);
       for (const ticket of left.unstarted) ticket.neglected++;
-      this.#mourn(slot, KEPT_BUSY, left);
+      this.#mourn(slot, slot.proven ? KEPT_BUSY : NEVER_FREE, left);
     }
     return this.#count(({ load, state }) => load > 0 || state === "closing") > 0;
   }
