@@ -661,6 +661,10 @@ export class ProcessPool implements AsyncDisposable {
    * so jobs that have returned settle meanwhile, except that their callbacks come when the turn is over.
    */
   #wait(ticket: JobTicket): void {
+    // An observer that was told of it may have aborted its signal, or ended the pool.
+    if (this.#observation !== undefined && (this.#state !== "open" || ticket.signal?.aborted)) {
+      return ticket.refuse(this.#reasonAgainst(ticket));
+    }
     waitForPermit(this.#gate, ticket, ticket.signal);
     if (++this.#waited < MANY) return;
     this.#waited = 0;
@@ -705,9 +709,14 @@ export class ProcessPool implements AsyncDisposable {
   #releases = new InTurn();
   #release = (): void => this.#gate.release();
 
+  /** Why a ticket is refused: the pool is not open, or else its signal has aborted. */
+  #reasonAgainst(ticket: Ticket): unknown {
+    return this.#state === "open" ? ticket.signal!.reason : this.#refusal();
+  }
+
   /** Refuses a ticket that has a permit. */
   #turnAway(ticket: Ticket): never {
-    const error = this.#state === "open" ? ticket.signal!.reason : this.#refusal();
+    const error = this.#reasonAgainst(ticket);
     this.#releases.call(this.#release);
     this.#observation?.refused(ticket, error);
     throw error;

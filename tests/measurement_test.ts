@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertInstanceOf } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import {
   currentJob,
   type Future,
@@ -6,6 +6,7 @@ import {
   JobCancelledError,
   type ObservedJob,
   PoolBrokenError,
+  PoolClosedError,
   type PoolObserver,
   ProcessPool,
 } from "@procpool/process-pool";
@@ -335,6 +336,30 @@ Deno.test("PoolObserver may abort a job whatever it is told of it", async () => 
     meeting.letGo();
   }
 });
+
+for (const how of ["submit", "run"] as const) {
+  Deno.test(`PoolObserver may abort a job, or shut the pool down, when it is told of a ${how}() that has to wait: it is refused at once`, async () => {
+    for (const deed of ["abort", "shutdown"] as const) {
+      const controller = new AbortController();
+      const refused: unknown[] = [];
+      const observer: PoolObserver = {
+        submitted({ id }) {
+          if (id !== "late") return;
+          if (deed === "abort") controller.abort(new RangeError("not wanted"));
+          else pool.shutdown();
+        },
+        refused: (_, error) => void refused.push(error),
+      };
+      const pool: ProcessPool = new ProcessPool({ maxWorkers: 1, queueSize: 1, observers: [observer] });
+      const first = await pool.submit(() => new Promise(() => {}));
+      const job = new Job({ id: "late", func: () => {}, signal: controller.signal });
+      const late: Promise<unknown> = how === "run" ? pool.run(job) : pool.submit(job);
+      const error = await within(assertRejects(() => late, deed === "abort" ? RangeError : PoolClosedError));
+      assertEquals([refused, pool.stats().waiting, first.done()], [[error], 0, false]);
+      await pool.terminate();
+    }
+  });
+}
 
 Deno.test("PoolObserver may terminate the pool when it is told that a worker has died: what that held is not run again", async () => {
   const told: string[] = [];
