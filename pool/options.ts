@@ -313,15 +313,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
   // Deno inherits by default, and demands the unstable feature if told to do so.
   const permissions = wanted === undefined || wanted === "inherit" ? undefined : checkedPermissions(wanted);
-  if (permissions !== undefined && inline) {
-    throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" has the permissions of the calling thread: leave 'permissions' out`);
-  }
-  if (initArgs !== undefined && initializer === undefined) {
-    throw new TypeError(`Cannot ${ACTION} as 'initArgs' need an 'initializer': current value is undefined`);
-  }
-  if (memoryLimit !== undefined && backend !== "killable") {
-    throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" cannot keep a 'memoryLimit': leave one of them out`);
-  }
+  checkTogether({ backend, permissions, initializer, initArgs, memoryLimit });
   if (memoryLimit !== undefined) checks.wholeNumber("memoryLimit", memoryLimit, MEMORY_LIMITS);
   const urls = known.map(({ url }) => url);
   if (permissions !== undefined && backend === "killable") checkReadable(permissions, urls);
@@ -348,10 +340,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
     onError: checks.callable("onError", onError),
     start: environment?.start,
-    load: environment?.load ?? (() => {
-      if (!inline) checkLoaded(urls);
-      return BACKENDS[backend]({ modules: urls, known, permissions, memoryLimit });
-    }),
+    load: environment?.load ?? loader(backend, { modules: urls, known, permissions, memoryLimit }),
     clock: environment?.clock ?? realClock,
   };
   const given = checks.array("observers", observers).map((each, i) => checks.object(`observers[${i}]`, each) as PoolObserver);
@@ -361,6 +350,29 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   // Last, as it creates a file, which must not exist if anything else is wrong.
   const writer = trace === undefined ? undefined : openTrace(trace, resolved.onError);
   return { ...resolved, tasks, measurement, observers: [...given, measurement, writer].filter((each) => each !== undefined) };
+}
+
+/** Refuses options that cannot go together. */
+function checkTogether(
+  { backend, permissions, initializer, initArgs, memoryLimit }: ProcessPoolOptions & { backend: Backend },
+): void {
+  if (permissions !== undefined && backend === "inline") {
+    throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" has the permissions of the calling thread: leave 'permissions' out`);
+  }
+  if (initArgs !== undefined && initializer === undefined) {
+    throw new TypeError(`Cannot ${ACTION} as 'initArgs' need an 'initializer': current value is undefined`);
+  }
+  if (memoryLimit !== undefined && backend !== "killable") {
+    throw new TypeError(`Cannot ${ACTION} as the backend "${backend}" cannot keep a 'memoryLimit': leave one of them out`);
+  }
+}
+
+/** Loads the code that starts a pool's threads. */
+function loader(backend: Backend, options: ThreadOptions): () => Promise<StartThread> {
+  return () => {
+    if (backend !== "inline") checkLoaded(options.modules);
+    return BACKENDS[backend](options);
+  };
 }
 
 function resolveModule(given: unknown, index: number): KnownModule {
