@@ -269,7 +269,12 @@ export function checkedFunc(action: string, option: string, func: unknown): Task
 
 /** What a task is called in messages. */
 export function taskName(func: Task | TaskRef): string {
-  return func.name === "" ? "anonymous" : func.name;
+  return ownName(func) || "anonymous";
+}
+
+/** The name of a task; "" if it has none, or something else in its place. */
+export function ownName({ name }: Task | TaskRef): string {
+  return typeof name === "string" ? name : "";
 }
 
 /** Options of {@linkcode Future.result}. */

@@ -406,6 +406,14 @@ Deno.test("The stack of an error by source names the task and its line", async (
   assertMatch(error.stack, /^RangeError: by zero\n\s+at divide \(process-pool\/divide, <anonymous>:2:\d+\)$/);
 });
 
+Deno.test("A function that has something else than a name runs as one without a name", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  for (const value of [undefined, 5, Symbol("name"), () => {}]) {
+    const double = Object.defineProperty((x: number) => 2 * x, "name", { value });
+    assertEquals(await within(pool.run(double, 2)), 4);
+  }
+});
+
 Deno.test("The stack of an error ends with the task's own lines, whatever the task awaits", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   async function fail() {

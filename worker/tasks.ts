@@ -1,5 +1,5 @@
 import type { Task, TaskRef } from "../job.ts";
-import { taskName } from "../job.ts";
+import { ownName, taskName } from "../job.ts";
 import { show } from "../pool/checks.ts";
 import { decodeError } from "./decode_error.ts";
 import type { ExportMessage, TaskMessage, Thrown } from "./protocol.ts";
@@ -142,7 +142,7 @@ export class TaskTable {
 
   #recognise(func: Task): TaskMessage {
     const text = Function.prototype.toString.call(func);
-    const id = `${func.name}\n${text}`;
+    const id = `${ownName(func)}\n${text}`;
     const announced = this.#announced.get(id);
     if (announced === undefined && this.#announced.has(id)) {
       throw new TypeError(
