@@ -599,7 +599,7 @@ export class Crew {
     },
     died: (slot, death, left) => {
       // First, as it decides what becomes of the suspect.
-      if (left.suspect !== undefined) left.suspect.unread++;
+      if (typeof left.suspect === "object") left.suspect.unread++;
       this.#leave(slot);
       this.#tellLeft(slot, left);
       this.#tell(slot, "died", death.reason);
@@ -630,7 +630,7 @@ export class Crew {
     if (isIdle && !death.unread) {
       this.#parts.callbacks.report(this.diedError(death));
       // Something that its module left behind may have ended it before its first job; the next worker would fare no better. With a suspect,
-      // that is given up before the pool is.
+      // that is given up before the pool is, unless it was taken back already.
       const isTooSoon = slot.idledFor < Math.max(BARELY_READY, this.#warmingFor);
       if (isTooSoon && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
     }

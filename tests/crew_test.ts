@@ -16,6 +16,8 @@ class StubThread implements Thread {
   pace = Infinity;
   /** The runs that it holds. */
   readonly runs: number[] = [];
+  /** How many items the chunks have that it was sent. */
+  readonly sizes: number[] = [];
   #events: ThreadEvents;
   #claims: Int32Array = new Int32Array(0);
   #pace: number;
@@ -31,8 +33,10 @@ class StubThread implements Thread {
       case "load":
         this.#claims = message.claims;
         return this.#send({ type: "loaded", exports: [] });
-      case "run":
       case "chunk":
+        this.sizes.push(message.items.length);
+        return void this.runs.push(message.run);
+      case "run":
         return void this.runs.push(message.run);
       case "close":
         return this.#send({ type: "closed", thrown: undefined });
@@ -97,10 +101,10 @@ class StubThread implements Thread {
     this.#events.ending();
   }
 
-  /** Ends by itself, with everything it holds. */
-  die(): void {
+  /** Ends by itself, with everything it holds; `unread`: of something that it could not read. */
+  die(unread = false): void {
     this.runs.length = 0;
-    this.#events.died({ reason: "died" });
+    this.#events.died({ reason: "died", unread });
     queueMicrotask(() => this.#events.gone());
   }
 
@@ -780,6 +784,22 @@ Deno.test("A pool does not take a worker for stuck that needs long to read what 
   assertEquals([threads.length, errors], [2, [said]]);
   await turn();
   await end(pool, threads.slice(1));
+});
+
+Deno.test("A pool takes a chunk for what its worker died of reading, unless a job before it was taken back", async () => {
+  for (const [takenBack, size] of [[true, 4], [false, 1]] as const) {
+    const { pool, threads } = await stubs(0.1, { maxWorkers: 1 });
+    const before = pool.trySubmit(() => {})!;
+    if (!takenBack) threads[0]!.begin();
+    const results = Array.fromAsync(pool.map((x: number) => x, [1, 2, 3, 4], { chunkSize: 4 })).catch(() => {});
+    await until(() => threads[0]!.sizes.length > 0);
+    assertEquals([threads[0]!.sizes, before.cancel()], [[4], takenBack]);
+    threads[0]!.die(true);
+    await until(() => threads[1] !== undefined && threads[1].sizes.length > 0);
+    assertEquals(threads[1]!.sizes, [size]);
+    await pool.terminate();
+    await results;
+  }
 });
 
 Deno.test("A pool starts no worker while it pauses, but all if it is to warm up", async () => {

@@ -51,8 +51,8 @@ export interface LeftBehind {
   started: { ticket: Ticket; items: number }[];
   /** Jobs that it will never start, in the order in which they were sent. */
   unstarted: Ticket[];
-  /** The one of these that the worker seems to have died of reading. */
-  suspect?: Ticket | undefined;
+  /** The one of these that the worker seems to have died of reading; "withdrawn" if that is one that had been taken back. */
+  suspect?: Ticket | "withdrawn" | undefined;
 }
 
 export interface SlotOptions {
@@ -81,6 +81,8 @@ interface Holding {
   posted: number;
   /** How long writing that message took, in ms. */
   writing: number;
+  /** Which one of the sent jobs was last withdrawn here. */
+  withdrawnAs: number;
 }
 
 /**
@@ -236,7 +238,7 @@ export class Slot {
     this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
     this.#holdings = Array.from(
       { length: places },
-      (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS, posted: -1, writing: 0 }),
+      (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS, posted: -1, writing: 0, withdrawnAs: 0 }),
     );
     this.#mostRuns = Math.floor(MOST_RUNS / places) * places;
     this.#observation = observation;
@@ -597,6 +599,7 @@ export class Slot {
     if (Atomics.compareExchange(this.#claims, holding.claim, SENT, WITHDRAWN) !== SENT) return false;
     // Its place stays in use until the worker has come across it.
     holding.ticket = undefined;
+    holding.withdrawnAs = ticket.sentAs;
     ticket.slot = undefined;
     this.#withdrawn++;
     this.#runs--;
@@ -869,11 +872,13 @@ export class Slot {
   #leave(death?: Death): LeftBehind {
     const left: LeftBehind = { started: [], unstarted: [] };
     const posted = new Set<Ticket>();
+    let withdrawnAs = Infinity;
     this.#idleUntil = this.#load > 0 ? this.#answeredAt : this.#now();
     for (const holding of this.#holdings) {
       const { run, ticket, claim } = holding;
       if (run === undefined) continue;
       if (ticket !== undefined && holding.posted === run) posted.add(ticket);
+      else if (holding.posted === run && this.#stateOf(holding) === WITHDRAWN) withdrawnAs = Math.min(withdrawnAs, holding.withdrawnAs);
       const unstarted = Atomics.compareExchange(this.#claims, claim, SENT, WITHDRAWN) === SENT;
       if (this.#observation !== undefined && ticket !== undefined && !unstarted) this.#observe(holding, ticket);
       const items = Atomics.exchange(this.#claims, claim + 1, NO_MORE);
@@ -885,17 +890,31 @@ export class Slot {
     }
     left.started.sort((a, b) => a.ticket.sentAs - b.ticket.sentAs);
     left.unstarted.sort((a, b) => a.sentAs - b.sentAs);
-    if (death !== undefined) left.suspect = suspectOf(death, left, posted);
+    if (death !== undefined) left.suspect = suspectOf(death, left, { posted, withdrawnAs });
     return left;
   }
+}
+
+/** What was sent by a message and not answered. */
+interface Posted {
+  posted: ReadonlySet<Ticket>;
+  /** Which of the sent jobs was the first of those that were withdrawn and may not have been read yet; Infinity if there is none. */
+  withdrawnAs: number;
 }
 
 /**
  * The job whose message killed the worker, if one did. Messages are read in order, so it is the first that was not started. A heap may also
  * have been filled by a running job, unless all of those were sent later.
  */
-function suspectOf({ unread, memoryLimit }: Death, { started, unstarted }: LeftBehind, posted: Set<Ticket>): Ticket | undefined {
+function suspectOf(
+  { unread, memoryLimit }: Death,
+  { started, unstarted }: LeftBehind,
+  { posted, withdrawnAs }: Posted,
+): LeftBehind["suspect"] {
   const first = unstarted.find((ticket) => posted.has(ticket));
-  if (first === undefined || unread) return first;
-  return memoryLimit !== undefined && started.every(({ ticket }) => ticket.sentAs > first.sentAs) ? first : undefined;
+  const sentAs = Math.min(first?.sentAs ?? Infinity, withdrawnAs);
+  if (sentAs === Infinity) return undefined;
+  const hasRead = unread || (memoryLimit !== undefined && started.every(({ ticket }) => ticket.sentAs > sentAs));
+  if (!hasRead) return undefined;
+  return sentAs === withdrawnAs ? "withdrawn" : first;
 }
