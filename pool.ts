@@ -759,7 +759,7 @@ export class ProcessPool implements AsyncDisposable {
   #dispatch(): void {
     this.#sendQueued();
     const staffed = this.#state === "open" || this.#state === "closing";
-    // Jobs that were left for workers that then could not be started go to the existing ones.
+    // Jobs that were left for workers that then could not be started, or start slowly, go to the existing ones.
     if (staffed && this.#crew.staff(this.#queue.size, this.#queue.first)) this.#sendQueued();
     if (this.#queue.size === 0) this.#crew.balance();
     this.#crew.release(this.#state !== "open" && this.#queue.size === 0);

@@ -123,6 +123,13 @@ const BRIEF = 50;
 const NEXT_TO_NOTHING = 0.5, IDLE = 0.5;
 
 /**
+ * A worker that starts is about to be there if, by how long the latest one took, it will be ready within this many ms. For others a job does
+ * not wait that a present worker could run at once, beside what it runs: an initializer may take seconds. Less, and jobs share a worker on a
+ * busy machine that could have one each; more, and they wait for nothing.
+ */
+const ABOUT_TO_BE = 200;
+
+/**
  * How long to wait for an answer that is on its way, in ms. Shorter, and it may not be there yet; longer, and what is to be stopped runs
  * on.
  */
@@ -147,6 +154,8 @@ export class Crew {
   #warned = false;
   #breakingUp = false;
   #failedStarts = 0;
+  /** How long the latest worker took to start, in ms. */
+  #startTime = 0;
   /** Starts threads; undefined until it is loaded. */
   #startThread: StartThread | undefined;
   #loading = false;
@@ -267,6 +276,8 @@ export class Crew {
       if (best === undefined || slot.load < best.load) best = slot;
     }
     if (best === undefined || best.load === 0) return best;
+    // Not before others were started that may be needed later.
+    if (best.isFree && queued <= this.#starting && queued > this.#aboutToBe) return best;
     return queued > this.#starting + this.#startable ? best : undefined;
   }
 
@@ -275,7 +286,10 @@ export class Crew {
     return this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
   }
 
-  /** Starts the workers that this many queued jobs need; `first` is the next job. Returns whether a worker could not be started. */
+  /**
+   * Starts the workers that this many queued jobs need; `first` is the next job. Returns whether the present workers may have to take them
+   * all the same, as one could not be started, or starts slowly.
+   */
   staff(queued: number, first: Ticket | undefined): boolean {
     const { maxWorkers } = this.#options;
     if (this.size === maxWorkers && this.#warmUps.length === 0) return false;
@@ -294,7 +308,7 @@ export class Crew {
       if (this.#start()) missing--;
       else failed = true;
     }
-    return failed;
+    return failed || (this.#options.jobsPerWorker > 1 && this.#startTime > ABOUT_TO_BE);
   }
 
   /** For how many more ms the crew waits for the present workers before it starts another. */
@@ -519,6 +533,11 @@ export class Crew {
     return this.#count((slot) => slot.state === "starting");
   }
 
+  /** How many workers are about to be there, as {@linkcode ABOUT_TO_BE} explains; one that takes longer than the latest is not. */
+  get #aboutToBe(): number {
+    return this.#count((slot) => slot.state === "starting" && Math.abs(this.#startTime - slot.unchangedFor) < ABOUT_TO_BE);
+  }
+
   #count(condition: (slot: Slot) => boolean): number {
     let count = 0;
     for (const slot of this.#slots) if (condition(slot)) count++;
@@ -700,6 +719,7 @@ export class Crew {
 
   #makeReady(slot: Slot): void {
     this.#unlimit(slot);
+    this.#startTime = slot.unchangedFor;
     slot.makeReady();
     if (this.size === 1 && this.#endPause !== undefined) this.#pause(HEAD_START);
     this.#tell(slot, "ready");

@@ -802,6 +802,26 @@ Deno.test("A pool takes a chunk for what its worker died of reading, unless a jo
   }
 });
 
+Deno.test("A pool has a job run beside another, where there is room, unless the next worker is about to be there", async () => {
+  // How long the first worker takes to start, how long before the job the next one was started, and how many the first one then holds.
+  for (const [startTime, before, held] of [[50, 0, 1], [50, 40, 1], [50, 500, 2], [1000, 0, 2], [1000, 500, 2], [1000, 900, 1]] as const) {
+    const { pool, threads, pass } = coldStubs({ maxWorkers: 2, jobsPerWorker: 2, initializer: () => {} }, Infinity);
+    submit(pool, 1);
+    await turn();
+    pass(startTime);
+    threads[0]!.initialized();
+    await turn();
+    const warm = before > 0 ? pool.warmUp() : undefined;
+    pass(before);
+    submit(pool, 1);
+    assertEquals(threads.map(({ runs }) => runs.length), [held, 0], `${startTime} ms, ${before} ms`);
+    await turn();
+    threads[1]!.initialized();
+    await warm;
+    await end(pool, threads);
+  }
+});
+
 Deno.test("A pool starts no worker while it pauses, but all if it is to warm up", async () => {
   const { pool, threads } = coldStubs();
   submit(pool, 10);
