@@ -42,13 +42,45 @@ export const realClock: Clock = {
   soon,
 };
 
+/** A timer for one thing at a time, which may be set again and again. */
+export class Timer {
+  #clock: Clock;
+  /** Cancels what it is set for; undefined while it is not set. */
+  #cancel: (() => void) | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Whether it is still to call back. */
+  get isSet(): boolean {
+    return this.#cancel !== undefined;
+  }
+
+  /** Calls back once after a delay in milliseconds, instead of what it was set for before. */
+  set(delay: number, callback: () => void): void {
+    this.stop();
+    const setting = this.#cancel = () => {};
+    const cancel = this.#clock.after(delay, () => {
+      this.#cancel = undefined;
+      callback();
+    });
+    // Under `deno test`, setting a program's first timer runs microtasks, which may have set or stopped this one.
+    if (this.#cancel === setting) this.#cancel = cancel;
+    else cancel();
+  }
+
+  stop(): void {
+    this.#cancel?.();
+    this.#cancel = undefined;
+  }
+}
+
 /** Does something periodically, for as long as there is a reason to. */
 export class Rounds {
-  #clock: Clock;
+  #timer: Timer;
   #interval: number;
   #round: () => boolean;
-  #begun = false;
-  #stopTimer: () => void = () => {};
 
   /**
    * @param clock The clock.
@@ -56,26 +88,20 @@ export class Rounds {
    * @param round Does one round, and returns whether there is to be another.
    */
   constructor(clock: Clock, interval: number, round: () => boolean) {
-    this.#clock = clock;
+    this.#timer = new Timer(clock);
     this.#interval = interval;
     this.#round = round;
   }
 
   /** Begins, unless it has: there is a reason now. */
   begin(): void {
-    if (this.#begun) return;
-    this.#begun = true;
-    const stop = this.#clock.after(this.#interval, () => {
-      this.#begun = false;
+    if (this.#timer.isSet) return;
+    this.#timer.set(this.#interval, () => {
       if (this.#round()) this.begin();
     });
-    // Under `deno test`, setting a program's first timer runs microtasks, which may have ended this.
-    if (this.#begun) this.#stopTimer = stop;
-    else stop();
   }
 
   end(): void {
-    this.#begun = false;
-    this.#stopTimer();
+    this.#timer.stop();
   }
 }

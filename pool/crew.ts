@@ -3,7 +3,7 @@ import type { Death, ItemsMessage, StartThread } from "../worker/protocol.ts";
 import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { show, textOf } from "./checks.ts";
-import { afterInParts, Rounds } from "./clock.ts";
+import { afterInParts, Rounds, Timer } from "./clock.ts";
 import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { printWarning } from "./print.ts";
@@ -162,13 +162,14 @@ export class Crew {
   #warmUps: PromiseWithResolvers<void>[] = [];
   /** When the first of them began. */
   #warmingSince = 0;
-  #stopIdleTimer: (() => void) | undefined;
-  /** Ends a pause, in which workers are only started to warm up; undefined if there is none. */
-  #endPause: (() => void) | undefined;
+  /** One for all workers, which is only set again when it has fired and a worker is idle: jobs come and go far more often. */
+  #idleTimer: Timer;
+  /** Set during a pause, in which workers are only started to warm up. */
+  #pauseTimer: Timer;
   /** Cancels the deadline of a worker that is starting or closing. */
   #deadlines = new Map<Slot, () => void>();
-  /** Cancels the timer of a worker that is to be stopped soon. */
-  #condemned = new Map<Slot, () => void>();
+  /** The timer of each worker that is to be stopped soon. */
+  #condemned = new Map<Slot, Timer>();
   #looks: Rounds;
   #balances: Rounds;
 
@@ -177,6 +178,8 @@ export class Crew {
     this.#parts = parts;
     this.slots = this.#slots;
     this.#startThread = options.start;
+    this.#idleTimer = new Timer(options.clock);
+    this.#pauseTimer = new Timer(options.clock);
     this.#looks = new Rounds(options.clock, LOOK_EVERY, () => this.#look());
     this.#balances = new Rounds(options.clock, BALANCE_EVERY, () => this.#balance());
   }
@@ -222,7 +225,7 @@ export class Crew {
 
   /** Whether missing workers are started later, as {@linkcode HEAD_START} explains, or once the code that starts them is loaded. */
   get pausing(): boolean {
-    return this.#loading || (this.#endPause !== undefined && this.#warmUps.length === 0);
+    return this.#loading || (this.#pauseTimer.isSet && this.#warmUps.length === 0);
   }
 
   // Before there is work
@@ -342,25 +345,8 @@ export class Crew {
 
   /** For this many ms, workers are only started to warm up. */
   #pause(delay: number): void {
-    this.#endPause?.();
-    if (this.#options.inline || this.size === this.#options.maxWorkers) return;
-    // Under `deno test`, setting a program's first timer runs microtasks, which may lead here again.
-    let ended = false;
-    const end = this.#endPause = () => {
-      ended = true;
-      this.#endPause = undefined;
-    };
-    const stopTimer = this.#options.clock.after(delay, () => {
-      end();
-      this.#parts.events.changed();
-    });
-    if (ended) stopTimer();
-    else {
-      this.#endPause = () => {
-        end();
-        stopTimer();
-      };
-    }
+    if (this.#options.inline || this.size === this.#options.maxWorkers) this.#pauseTimer.stop();
+    else this.#pauseTimer.set(delay, () => this.#parts.events.changed());
   }
 
   /** Called when nothing is queued: makes sure that no worker stays idle, or missing, for long while another holds more than it can run. */
@@ -453,19 +439,15 @@ export class Crew {
   condemn(slot: Slot, ticket: Ticket, death: Death, reason: unknown): void {
     slot.condemn(ticket);
     if (this.#condemned.has(slot)) return;
-    const wait = (): void => {
-      const stopTimer = this.#options.clock.after(SOON, stopSoon);
-      // As with other timers, the worker may have left while this one was set.
-      if (this.#slots.has(slot)) this.#condemned.set(slot, stopTimer);
-      else stopTimer();
-    };
+    const timer = new Timer(this.#options.clock);
+    this.#condemned.set(slot, timer);
     const stopSoon = (): void => {
-      if (slot.isAnswering()) return wait();
+      if (slot.isAnswering()) return timer.set(SOON, stopSoon);
       this.#condemned.delete(slot);
       if (!slot.reprieve()) this.#parts.events.bereaved(this.stop(slot, reason), death);
       this.#parts.events.changed();
     };
-    wait();
+    timer.set(SOON, stopSoon);
   }
 
   /**
@@ -721,7 +703,7 @@ export class Crew {
     this.#unlimit(slot);
     this.#startTime = slot.unchangedFor;
     slot.makeReady();
-    if (this.size === 1 && this.#endPause !== undefined) this.#pause(HEAD_START);
+    if (this.size === 1 && this.#pauseTimer.isSet) this.#pause(HEAD_START);
     this.#tell(slot, "ready");
     if (this.#ready === this.#options.maxWorkers) this.#resolveWarmUps();
     this.#parts.events.changed();
@@ -764,38 +746,30 @@ export class Crew {
 
   #leave(slot: Slot): void {
     this.#unlimit(slot);
-    this.#condemned.get(slot)?.();
+    this.#condemned.get(slot)?.stop();
     this.#condemned.delete(slot);
     this.#slots.delete(slot);
     this.#ending.add(slot);
     if (this.size > 0) return;
-    this.#endPause?.();
+    this.#pauseTimer.stop();
     this.#looks.end();
     this.#balances.end();
   }
 
-  /** Keeps one timer for all workers, which is only set again when it has fired and a worker is idle: jobs come and go far more often. */
+  /** Closes workers once they have been idle for long. */
   #watchIdle(): void {
-    const { idleTimeout, clock } = this.#options;
-    if (this.size === 0) {
-      this.#stopIdleTimer?.();
-      this.#stopIdleTimer = undefined;
-    } else if (this.#stopIdleTimer === undefined && idleTimeout !== Infinity && this.#warmUps.length === 0) {
-      const longest = Math.max(...this.#slots.values().map(({ idleFor }) => idleFor ?? -1));
-      if (longest < 0) return;
-      // Under `deno test`, setting a program's first timer runs microtasks, which may lead here again.
-      this.#stopIdleTimer = () => {};
-      // A timer may fire a little early by the clock.
-      const stop = clock.after(Math.max(0, Math.ceil(idleTimeout - longest)), () => {
-        this.#stopIdleTimer = undefined;
-        for (const slot of this.#slots) {
-          if (this.#warmUps.length === 0 && (slot.idleFor ?? -1) >= idleTimeout) this.#close(slot);
-        }
-        this.#watchIdle();
-        this.#parts.events.changed();
-      });
-      if (this.#stopIdleTimer === undefined) stop();
-      else this.#stopIdleTimer = stop;
-    }
+    const { idleTimeout } = this.#options;
+    if (this.size === 0) return this.#idleTimer.stop();
+    if (this.#idleTimer.isSet || idleTimeout === Infinity || this.#warmUps.length > 0) return;
+    const longest = Math.max(...this.#slots.values().map(({ idleFor }) => idleFor ?? -1));
+    if (longest < 0) return;
+    // A timer may fire a little early by the clock.
+    this.#idleTimer.set(Math.max(0, Math.ceil(idleTimeout - longest)), () => {
+      for (const slot of this.#slots) {
+        if (this.#warmUps.length === 0 && (slot.idleFor ?? -1) >= idleTimeout) this.#close(slot);
+      }
+      this.#watchIdle();
+      this.#parts.events.changed();
+    });
   }
 }

@@ -1,4 +1,4 @@
-import type { Clock } from "./clock.ts";
+import { type Clock, Timer } from "./clock.ts";
 import type { Slot } from "../worker/slot.ts";
 import type { Ticket } from "./ticket.ts";
 
@@ -47,8 +47,9 @@ export class Watchdog {
   #watched: Watched;
   /** How many tickets have a limit. */
   #limited = 0;
+  /** When it looks next. */
   #next = Infinity;
-  #stopTimer: () => void = () => {};
+  #timer: Timer;
   /** Whether the last look came late. */
   #wasLate = false;
   /** Whether it came so late that the program may have been stopped. */
@@ -62,6 +63,7 @@ export class Watchdog {
 
   constructor(clock: Clock, watched: Watched) {
     this.#clock = clock;
+    this.#timer = new Timer(clock);
     this.#watched = watched;
   }
 
@@ -86,7 +88,7 @@ export class Watchdog {
   }
 
   #rest(): void {
-    this.#stopTimer();
+    this.#timer.stop();
     this.#next = Infinity;
   }
 
@@ -94,12 +96,8 @@ export class Watchdog {
     const pause = Math.min(delay, PULSE);
     const next = this.#clock.now() + pause;
     if (next >= this.#next) return;
-    this.#stopTimer();
     this.#next = next;
-    const stop = this.#clock.after(pause, () => this.#look());
-    // Under `deno test`, setting a program's first timer runs microtasks, which may lead here again.
-    if (this.#next === next) this.#stopTimer = stop;
-    else stop();
+    this.#timer.set(pause, () => this.#look());
   }
 
   #look(): void {

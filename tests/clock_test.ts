@@ -1,0 +1,53 @@
+import { assertEquals } from "@std/assert";
+import { Timer } from "../pool/clock.ts";
+import { SimulatedClock } from "./simulation/simulated_clock.ts";
+
+/** A clock that calls back while the first timer is being set, as Deno runs microtasks then under `deno test`. */
+class InterruptedClock extends SimulatedClock {
+  /** What is called then. */
+  interruption: (() => void) | undefined;
+
+  override after(delay: number, callback: () => void): () => void {
+    const { interruption } = this;
+    this.interruption = undefined;
+    interruption?.();
+    return super.after(delay, callback);
+  }
+}
+
+Deno.test("Timer.set() replaces what the timer was set for", () => {
+  const clock = new SimulatedClock();
+  const timer = new Timer(clock);
+  const called: string[] = [];
+  timer.set(10, () => called.push("first"));
+  timer.set(20, () => called.push(`second at ${clock.now()}`));
+  assertEquals([timer.isSet, clock.timers], [true, 1]);
+  clock.fire();
+  assertEquals([called, timer.isSet], [["second at 20"], false]);
+});
+
+Deno.test("Timer.stop() keeps the timer from calling back, and it can be set again", () => {
+  const clock = new SimulatedClock();
+  const timer = new Timer(clock);
+  timer.set(10, () => {});
+  timer.stop();
+  assertEquals([timer.isSet, clock.timers], [false, 0]);
+  timer.set(10, () => timer.set(10, () => {}));
+  clock.fire();
+  assertEquals([timer.isSet, clock.timers], [true, 1]);
+});
+
+Deno.test("Timer.set() yields to what sets or stops the timer while it is being set", () => {
+  const clock = new InterruptedClock();
+  const timer = new Timer(clock);
+  const called: string[] = [];
+  clock.interruption = () => timer.set(20, () => called.push("within"));
+  timer.set(10, () => called.push("without"));
+  assertEquals([timer.isSet, clock.timers], [true, 1]);
+  clock.fire();
+  assertEquals(called, ["within"]);
+
+  clock.interruption = () => timer.stop();
+  timer.set(10, () => called.push("stopped"));
+  assertEquals([timer.isSet, clock.timers], [false, 0]);
+});
