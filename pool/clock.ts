@@ -5,7 +5,7 @@ export interface Clock {
   /** Milliseconds since some fixed moment. */
   now(): number;
   /** The time of day in milliseconds, truncated to 32 bits: the same in all threads. */
-  today(): number;
+  timeOfDay(): number;
   /** Calls back once after a delay in milliseconds; the returned function cancels that. */
   after(delay: number, callback: () => void): () => void;
   /** Calls back before other work of the event loop, unless that has waited for long. */
@@ -34,7 +34,7 @@ export function afterInParts(clock: Clock, delay: number, callback: () => void):
 
 export const realClock: Clock = {
   now: () => performance.now(),
-  today: () => Date.now() | 0,
+  timeOfDay: () => Date.now() | 0,
   after(delay, callback) {
     const timer = setTimeout(callback, delay);
     return () => clearTimeout(timer);

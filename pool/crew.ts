@@ -202,12 +202,12 @@ export class Crew {
 
   /** What each worker is doing. */
   inspect(): WorkerInspection[] {
-    const today = this.#options.clock.today();
+    const timeOfDay = this.#options.clock.timeOfDay();
     return [...this.#slots].map((slot) => {
       const jobs: JobInspection[] = [];
       let ahead = 0;
       for (const ticket of slot.tickets()) {
-        const running = slot.runningFor(ticket, today);
+        const running = slot.runningFor(ticket, timeOfDay);
         if (running !== undefined) {
           jobs.push({ id: ticket.idOf(running.item), task: ticket.name, attempt: ticket.attempt, for: Math.max(0, running.time) });
         } else if (!slot.hasStarted(ticket)) ahead++;

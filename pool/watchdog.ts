@@ -57,7 +57,7 @@ export class Watchdog {
   /** When the clocks were last compared, by the clock. */
   #compared = 0;
   /** The same by the time of day. */
-  #comparedToday = 0;
+  #comparedTimeOfDay = 0;
   /** Tickets whose limit started anew: when their current item began, by the time of day, and when the limit restarted, by the clock. */
   #anew = new Map<Ticket, { began: number; since: number }>();
 
@@ -116,7 +116,7 @@ export class Watchdog {
       const { timeout } = ticket;
       if (timeout === Infinity) continue;
       const slot = ticket.slot!;
-      const running = slot.runningFor(ticket, clocks.today);
+      const running = slot.runningFor(ticket, clocks.timeOfDay);
       const left = timeout - (running === undefined ? 0 : this.#timeOf(ticket, running.time, clocks));
       if (running !== undefined && left <= 0 && ticket.isAt(running.item)) {
         expired.set(ticket, running.item);
@@ -129,17 +129,17 @@ export class Watchdog {
   }
 
   /** Reads both clocks, and tells whether the time of day was set since the last comparison. */
-  #compareClocks(): { now: number; today: number; isSet: boolean } {
-    const now = this.#clock.now(), today = this.#clock.today();
-    const passed = now - this.#compared, passedToday = (today - this.#comparedToday) | 0;
+  #compareClocks(): { now: number; timeOfDay: number; isSet: boolean } {
+    const now = this.#clock.now(), timeOfDay = this.#clock.timeOfDay();
+    const passed = now - this.#compared, passedByTimeOfDay = (timeOfDay - this.#comparedTimeOfDay) | 0;
     this.#compared = now;
-    this.#comparedToday = today;
-    return { now, today, isSet: Math.abs(passedToday - passed) > READING + APART * passed };
+    this.#comparedTimeOfDay = timeOfDay;
+    return { now, timeOfDay, isSet: Math.abs(passedByTimeOfDay - passed) > READING + APART * passed };
   }
 
   /** How long a ticket has run, if by the time of day that is `time`. */
-  #timeOf(ticket: Ticket, time: number, { now, today, isSet }: { now: number; today: number; isSet: boolean }): number {
-    const began = (today - time) | 0;
+  #timeOf(ticket: Ticket, time: number, { now, timeOfDay, isSet }: { now: number; timeOfDay: number; isSet: boolean }): number {
+    const began = (timeOfDay - time) | 0;
     const anew = this.#anew.get(ticket);
     if (anew?.began === began) return now - anew.since;
     if (!isSet) return time;

@@ -69,8 +69,8 @@ Deno.test("simulate() finds a job that is run again without end", async () => {
 
 Deno.test("simulate() finds a job that is stopped a moment too early", async () => {
   using _ = replace(Slot.prototype, "runningFor", (runningFor) =>
-    function (this: Slot, ticket, today) {
-      const running = runningFor.call(this, ticket, today);
+    function (this: Slot, ticket, timeOfDay) {
+      const running = runningFor.call(this, ticket, timeOfDay);
       return running && { ...running, time: running.time + 1 };
     });
   assertEquals((await simulate(245))?.invariant, "what is stopped for its time has run for so long");

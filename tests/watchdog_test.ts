@@ -9,7 +9,7 @@ class SetClock extends SimulatedClock {
   ahead = 0;
   /** How fast it runs. */
   rate = 1;
-  override today = (): number => (this.now() * this.rate + this.ahead) | 0;
+  override timeOfDay = (): number => (this.now() * this.rate + this.ahead) | 0;
 }
 
 /** A watchdog, and what it watches over: tickets that begin something when they are told to. */
@@ -21,11 +21,11 @@ function watched() {
 
   function watch(id: string, timeout: number): { begin(): void; end(): void } {
     let began: number | undefined;
-    const runningFor = (_: Ticket, today: number) => began === undefined ? undefined : { time: (today - began) | 0, item: 0 };
+    const runningFor = (_: Ticket, timeOfDay: number) => began === undefined ? undefined : { time: (timeOfDay - began) | 0, item: 0 };
     const ticket = { id, timeout, watched: false, isAt: () => true, slot: { runningFor } } as unknown as Ticket;
     tickets.push(ticket);
     watchdog.watch(ticket);
-    return { begin: () => began = clock.today(), end: () => began = undefined };
+    return { begin: () => began = clock.timeOfDay(), end: () => began = undefined };
   }
 
   /** Lets all timers run out that are due by then. */

@@ -558,12 +558,12 @@ export class Slot {
    * For how long a job, or the current item of a chunk, has run by this time of day, in ms; `item` is that item, counted from 1. Undefined
    * if the worker has not started the job, has finished it, or has ended.
    */
-  runningFor(ticket: Ticket, today: number): { time: number; item: number } | undefined {
+  runningFor(ticket: Ticket, timeOfDay: number): { time: number; item: number } | undefined {
     const { claim } = this.#holdingOf(ticket);
     if (this.#isEnding || Atomics.load(this.#claims, claim) !== STARTED) return undefined;
     // The item first: the worker notes the time before it claims the item, so the time cannot belong to an earlier item.
     const item = Atomics.load(this.#claims, claim + 1);
-    return { time: (today - Atomics.load(this.#claims, claim + 2)) | 0, item };
+    return { time: (timeOfDay - Atomics.load(this.#claims, claim + 2)) | 0, item };
   }
 
   /**

@@ -24,7 +24,7 @@ export class SimulatedClock implements Clock {
   }
 
   now = (): number => this.#now;
-  today = (): number => this.#now | 0;
+  timeOfDay = (): number => this.#now | 0;
 
   after(delay: number, callback: () => void): () => void {
     const timer = { due: this.#now + Math.max(SHORTEST_DELAY, delay), callback };

@@ -464,7 +464,7 @@ export class SimulatedThread implements Thread {
 
   #claim({ run }: { run: number }): boolean {
     const claim = this.#claimOf(run);
-    Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
+    Atomics.store(this.#claims, claim + 2, this.#world.clock.timeOfDay());
     return Atomics.compareExchange(this.#claims, claim, SENT, STARTED) === SENT;
   }
 
@@ -519,7 +519,7 @@ export class SimulatedThread implements Thread {
     const { run, items, from, skip } = work.message;
     const claim = this.#claimOf(run);
     const i = work.next;
-    Atomics.store(this.#claims, claim + 2, this.#world.clock.today());
+    Atomics.store(this.#claims, claim + 2, this.#world.clock.timeOfDay());
     if (i === from + items.length || Atomics.compareExchange(this.#claims, claim + 1, i, i + 1) !== i) return this.#endChunk(work);
     work.next++;
     // From now on its slot can tell that the item before was finished, although its outcome may be lost.
