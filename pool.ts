@@ -588,7 +588,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#crew.drain();
     const queued = [...this.#undecided, ...this.#queue.clear()];
     this.#undecided.clear();
-    this.#crew.dismiss(reason, ({ started, unstarted }) =>
+    this.#crew.stopAll(reason, ({ started, unstarted }) =>
       this.#settleAll([
         ...started.map(({ ticket }): Settlement => {
           const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.name)}) as the pool was terminated`;
@@ -869,7 +869,7 @@ export class ProcessPool implements AsyncDisposable {
     progressed: (ticket, items) => void ticket.answered(items, this.#decode),
     takenBack: (tickets) => this.#requeue(tickets),
     left: (behind) => this.#takeIn(behind),
-    bereaved: (left, death) => this.#settleAll(this.#decideAll(left, death)),
+    died: (left, death) => this.#settleAll(this.#decideAll(left, death)),
     broken: (error) => {
       if (this.#state === "open") {
         this.#state = "broken";
@@ -1096,7 +1096,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#defect = undefined;
     const errorOf = (action: string): PoolClosedError => new PoolClosedError(`Cannot ${action} as it was shut down meanwhile`, { cause });
     this.#refuseWaiting(errorOf("submit to pool"));
-    this.#crew.breakUp(errorOf("warm up pool"));
+    this.#crew.beginClosing(errorOf("warm up pool"));
   }
 
   /** Ends a closing pool once nothing is left to do. */

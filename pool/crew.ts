@@ -50,7 +50,7 @@ export interface CrewEvents {
   /** A worker no longer holds these, as it has died or was stopped. Nobody was told of that yet. */
   left(behind: LeftBehind): void;
   /** A worker has died; `left` was called before with the same tickets. `changed` follows. */
-  bereaved(left: LeftBehind, death: Death): void;
+  died(left: LeftBehind, death: Death): void;
   /** No worker can be started, and none is ready. `changed` follows. */
   broken(error: PoolBrokenError): void;
 }
@@ -152,7 +152,7 @@ export class Crew {
   #parts: CrewParts;
   #nextId = 1;
   #warned = false;
-  #breakingUp = false;
+  #closing = false;
   #failedStarts = 0;
   /** How long the latest worker took to start, in ms. */
   #startTime = 0;
@@ -242,8 +242,8 @@ export class Crew {
   }
 
   /** Called when no more jobs will come, and no more warm-ups. */
-  breakUp(error: unknown): void {
-    this.#breakingUp = true;
+  beginClosing(error: unknown): void {
+    this.#closing = true;
     this.#refuseWarmUps(error);
   }
 
@@ -358,9 +358,9 @@ export class Crew {
     return (this.#hasFree || this.#mayStart) && this.#slots.values().some((slot) => slot.hasSurplus);
   }
 
-  /** Whether a worker could be started for jobs that others hold. When the crew breaks up, workers are only started for queued jobs. */
+  /** Whether a worker could be started for jobs that others hold. When the pool closes, workers are only started for queued jobs. */
   get #mayStart(): boolean {
-    return this.#startable > 0 && !this.pausing && !this.#breakingUp;
+    return this.#startable > 0 && !this.pausing && !this.#closing;
   }
 
   /** Whether any worker has room for a job. */
@@ -444,7 +444,7 @@ export class Crew {
     const stopSoon = (): void => {
       if (slot.isAnswering()) return timer.set(SOON, stopSoon);
       this.#condemned.delete(slot);
-      if (!slot.reprieve()) this.#parts.events.bereaved(this.stop(slot, reason), death);
+      if (!slot.reprieve()) this.#parts.events.died(this.stop(slot, reason), death);
       this.#parts.events.changed();
     };
     timer.set(SOON, stopSoon);
@@ -462,7 +462,7 @@ export class Crew {
   }
 
   /** Stops all workers at once, as far as the backend can, and has settled what they held. */
-  dismiss(reason: unknown, settle: (left: LeftBehind) => void): void {
+  stopAll(reason: unknown, settle: (left: LeftBehind) => void): void {
     const slots = [...this.#slots];
     const ends = slots.map((slot) => {
       this.#leave(slot);
@@ -604,7 +604,7 @@ export class Crew {
       this.#leave(slot);
       this.#tellLeft(slot, left);
       this.#tell(slot, "died", death.reason);
-      this.#mourn(slot, death, left);
+      this.#reportDeath(slot, death, left);
     },
     stuck: () => this.#warnOfStuck(),
     gone: (slot) => {
@@ -621,19 +621,19 @@ export class Crew {
     this.#parts.events.left(left);
   }
 
-  #mourn(slot: Slot, death: Death, left: LeftBehind): void {
+  #reportDeath(slot: Slot, death: Death, left: LeftBehind): void {
     const { started, suspect } = left;
     // A job that has left a condemned worker may have ended it before it was stopped.
     const isIdle = started.length === 0 && !slot.isCondemned;
     // First, since `onError` may look at what the worker held.
-    this.#parts.events.bereaved(left, death);
+    this.#parts.events.died(left, death);
     // A worker that died while reading a message may have read that of a job that has been cancelled since.
     if (isIdle && !death.unread) {
       this.#parts.callbacks.report(this.diedError(death));
       // Something that its module left behind may have ended it before its first job; the next worker would fare no better. With a suspect,
       // that is given up before the pool is, unless it was taken back already.
       const isTooSoon = slot.idledFor < Math.max(BARELY_READY, this.#warmingFor);
-      if (isTooSoon && !slot.proven && !slot.dismissed && suspect === undefined) this.#startFailed(death);
+      if (isTooSoon && !slot.hasDoneJob && !slot.wasToldToClose && suspect === undefined) this.#startFailed(death);
     }
     this.#parts.events.changed();
   }
@@ -650,7 +650,7 @@ export class Crew {
       if (!this.#slots.has(slot)) continue;
       const left = this.stop(slot, undefined);
       for (const ticket of left.unstarted) ticket.neglected++;
-      this.#mourn(slot, slot.proven ? KEPT_BUSY : NEVER_FREE, left);
+      this.#reportDeath(slot, slot.hasDoneJob ? KEPT_BUSY : NEVER_FREE, left);
     }
     return this.#count(({ load, state }) => load > 0 || state === "closing") > 0;
   }

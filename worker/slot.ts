@@ -204,11 +204,12 @@ export class Slot {
   #heldUp = false;
   #maxJobs: number;
   #now: () => number;
-  #idleSince = 0;
+  /** Since when the worker has been starting, idle, or closing. */
+  #unchangedSince = 0;
   /** When it was sent the first of what it held in the end; if that was nothing, when it ended. */
   #idleUntil = 0;
-  #proven = false;
-  #dismissed = false;
+  #hasDoneJob = false;
+  #wasToldToClose = false;
   /** How many looks in a row have found items on their way. */
   #itemLooks = 0;
   /** Whether the worker has sent something since the last look. */
@@ -233,7 +234,7 @@ export class Slot {
     this.#maxJobs = maxJobs;
     this.#now = now;
     this.#capacity = this.#room = capacity;
-    this.#idleSince = now();
+    this.#unchangedSince = now();
     const places = capacity + MOST_AHEAD;
     this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
     this.#holdings = Array.from(
@@ -385,28 +386,28 @@ export class Slot {
   }
 
   /** Whether the worker has done a job. */
-  get proven(): boolean {
-    return this.#proven;
+  get hasDoneJob(): boolean {
+    return this.#hasDoneJob;
   }
 
   /** Whether the worker was told to close. */
-  get dismissed(): boolean {
-    return this.#dismissed;
+  get wasToldToClose(): boolean {
+    return this.#wasToldToClose;
   }
 
   /** For how long the worker has been ready and idle, in ms; undefined if it is not. */
   get idleFor(): number | undefined {
-    return this.#state === "ready" && this.load === 0 ? this.#now() - this.#idleSince : undefined;
+    return this.#state === "ready" && this.load === 0 ? this.#now() - this.#unchangedSince : undefined;
   }
 
   /** For how long the worker has been starting, idle, or closing, in ms. */
   get unchangedFor(): number {
-    return this.#now() - this.#idleSince;
+    return this.#now() - this.#unchangedSince;
   }
 
   /** For how long a worker that has ended had had nothing to do until it was sent what it held in the end, or until it ended, in ms. */
   get idledFor(): number {
-    return this.#idleUntil - this.#idleSince;
+    return this.#idleUntil - this.#unchangedSince;
   }
 
   /** The jobs that the worker holds. */
@@ -428,7 +429,7 @@ export class Slot {
 
   makeReady(): void {
     this.#state = "ready";
-    this.#idleSince = this.#now();
+    this.#unchangedSince = this.#now();
   }
 
   /**
@@ -726,8 +727,8 @@ export class Slot {
   /** Has the worker run its finalizer; `closed` follows. Only for a worker that holds no job. */
   close(finalizer: TaskMessage | undefined): void {
     this.#state = "closing";
-    this.#dismissed = true;
-    this.#idleSince = this.#now();
+    this.#wasToldToClose = true;
+    this.#unchangedSince = this.#now();
     this.#hasFinalizer = finalizer !== undefined;
     this.#thread.post({ type: "close", finalizer });
   }
@@ -831,8 +832,8 @@ export class Slot {
   #noteAnswer(): void {
     this.#answers++;
     this.#heldUp = false;
-    this.#proven = true;
-    if (this.#load === 0) this.#idleSince = this.#now();
+    this.#hasDoneJob = true;
+    if (this.#load === 0) this.#unchangedSince = this.#now();
   }
 
   #stateOf({ claim }: Holding): number {

@@ -97,7 +97,7 @@ export class SimulatedThread implements Thread {
   #state: "starting" | "alive" | "dead" | "gone" = "starting";
   #stopped = false;
   /** Whether the slot was told of the death. */
-  #mourned = false;
+  #deathReported = false;
   #unstoppable: boolean;
   #claims = new Int32Array(0);
   #capacity = 1;
@@ -225,7 +225,7 @@ export class SimulatedThread implements Thread {
 
   /** Whether nothing will ever be heard from it again. */
   get over(): boolean {
-    return !this.hasSent && (this.#state === "gone" || (this.#unstoppable && !this.canStep && (this.#stopped || this.#mourned)));
+    return !this.hasSent && (this.#state === "gone" || (this.#unstoppable && !this.canStep && (this.#stopped || this.#deathReported)));
   }
 
   /** Whether it is gone, as far as its slot knows. */
@@ -242,7 +242,7 @@ export class SimulatedThread implements Thread {
       case "alive":
         return this.#events.alive();
       case "died":
-        this.#mourned = true;
+        this.#deathReported = true;
         if (!this.#stopped) this.#world.lastEnd = this.#world.clock.now();
         this.#lose(sent.death.memoryLimit === undefined ? "died" : "full");
         if (sent.death.memoryLimit !== undefined) { for (const work of this.#sent) work.unread++; }
