@@ -17,7 +17,7 @@
 import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors.ts";
 import { checkedFunc, type Future, Job, type JobResult, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks, InTurn } from "./pool/callbacks.ts";
-import { Checks, show } from "./pool/checks.ts";
+import { Checks, show, showJob } from "./pool/checks.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
 import { type MapHost, MapRun } from "./pool/map.ts";
 import { type MapOptions, type MapResults, resolveMapOptions } from "./pool/map_options.ts";
@@ -591,7 +591,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#crew.stopAll(reason, ({ started, unstarted }) =>
       this.#settleAll([
         ...started.map(({ ticket }): Settlement => {
-          const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.name)}) as the pool was terminated`;
+          const message = `Cannot finish ${showJob(ticket.id, ticket.name)} as the pool was terminated`;
           return [ticket, { state: "failed", error: new PoolClosedError(message, { cause: reason }) }];
         }),
         ...[...unstarted, ...queued].map((ticket): Settlement => [ticket, this.#cancelling.get(ticket) ?? cancelled(ticket, reason)]),
@@ -1125,7 +1125,7 @@ function failed(error: unknown): Outcome<unknown> {
 /** Makes the errors of a ticket that has run for too long. */
 function timedOut({ timeout: limit, name: taskName }: Ticket): ErrorOf {
   return (jobId, attempts) =>
-    new JobTimeoutError(`Stopped job ${show(jobId)} (task ${show(taskName)}) as it ran for more than ${limit} ms`, {
+    new JobTimeoutError(`Stopped ${showJob(jobId, taskName)} as it ran for more than ${limit} ms`, {
       jobId,
       taskName,
       limit,
@@ -1134,7 +1134,7 @@ function timedOut({ timeout: limit, name: taskName }: Ticket): ErrorOf {
 }
 
 function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {
-  return { state: "cancelled", error: ticket.cancelled(reason) };
+  return { state: "cancelled", error: ticket.cancelledError(reason) };
 }
 
 /** Returned instead of an outcome: the ticket could not be sent now. */

@@ -13,7 +13,7 @@ import {
   PoolClosedError,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import { decodeError, encodeError, show, type Thrown } from "@procpool/process-pool/executor";
+import { decodeError, encodeError, show, showJob, type Thrown } from "@procpool/process-pool/executor";
 import { fromJson, type Json, sizeOf, toJson } from "./values.ts";
 
 /** The version of what is written. Queues carry it in their names, so that hosts and producers of different versions do not meet. */
@@ -309,9 +309,7 @@ export function readFailedReason(
 ): unknown {
   if (reason === STALLED) {
     return new WorkerDiedError(
-      `Lost job ${show(jobId)} (task ${
-        show(taskName)
-      }) as the hosts that ran it are gone or have lost its lock, and it is not delivered again`,
+      `Lost ${showJob(jobId, taskName)} as the hosts that ran it are gone or have lost its lock, and it is not delivered again`,
       { jobId, taskName, attempts: deaths },
     );
   }

@@ -9,7 +9,7 @@ import {
   ProcessPool,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import { Checks, FutureMaker, printError, printWarning, show } from "@procpool/process-pool/executor";
+import { Checks, FutureMaker, printError, printWarning, show, showJob } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
 import {
@@ -496,7 +496,7 @@ class Host implements ClusterHost {
       const noWorkers = this.#hasNoWorkers(error);
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) {
-        this.#options.onError(new Error(`Stopped ${nameOf(called)} as its lock has run out: the queue gives it away`));
+        this.#options.onError(new Error(`Stopped ${showCalled(called)} as its lock has run out: the queue gives it away`));
       } else if (error === EXPIRED || error === CANCELLED || controller.signal.reason === CANCELLED) {
         // Its id is free again, like that of a job taken out of the queue; also if the store fails, which no longer has its arguments.
         job.opts.removeOnFail = true;
@@ -683,7 +683,7 @@ class Host implements ClusterHost {
     } catch (error) {
       // Whoever cancels it deletes them, and the message about that may still be on its way.
       await this.#stopUnwanted([id]);
-      throw unreadable(`the arguments of ${nameOf(called)}`, error);
+      throw unreadable(`the arguments of ${showCalled(called)}`, error);
     }
   }
 
@@ -749,22 +749,22 @@ interface Called {
   taskName: string;
 }
 
-function nameOf({ jobId, taskName }: Called): string {
-  return `job ${show(jobId)} (task ${show(taskName)})`;
+function showCalled({ jobId, taskName }: Called): string {
+  return showJob(jobId, taskName);
 }
 
 function cancelled(called: Called): JobCancelledError {
-  return new JobCancelledError(`Cancelled ${nameOf(called)}`, called);
+  return new JobCancelledError(`Cancelled ${showCalled(called)}`, called);
 }
 
 function expired(called: Called): JobCancelledError {
   const cause = new DOMException("It is too late to start the job", "TimeoutError");
-  return new JobCancelledError(`Cancelled ${nameOf(called)} as no host was free in time`, { ...called, cause });
+  return new JobCancelledError(`Cancelled ${showCalled(called)} as no host was free in time`, { ...called, cause });
 }
 
 /** The error of a job that its host may not give back, since it was started. */
 function stopped(called: Called): WorkerDiedError {
-  return new WorkerDiedError(`Stopped ${nameOf(called)} as its host was told to stop, and it is not delivered again`, called);
+  return new WorkerDiedError(`Stopped ${showCalled(called)} as its host was told to stop, and it is not delivered again`, called);
 }
 
 /** The error with which BullMQ fails a job for good. It keeps the message of an error, and the stack, which is already in the message. */

@@ -11,7 +11,7 @@ import {
   type TaskRef,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import { Checks, FutureMaker, type Outcome, printError, printWarning, show } from "@procpool/process-pool/executor";
+import { Checks, FutureMaker, type Outcome, printError, printWarning, show, showJob } from "@procpool/process-pool/executor";
 import { checkedQueue, connect, plain, type RedisConnection, resolveConnection } from "./connection.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
 import { OPEN_TIMEOUT } from "./host.ts";
@@ -547,9 +547,12 @@ export class ClusterPool implements AsyncDisposable {
     // Rests of chunks may wait even in a pool that was closing.
     this.#refuseWaiting(reason);
     for (const ticket of [...this.#tickets]) {
-      const message = `Cannot finish job ${show(ticket.id)} (task ${show(ticket.task)}) as the pool was terminated`;
+      const message = `Cannot finish ${showJob(ticket.id, ticket.task)} as the pool was terminated`;
       const closed = new PoolClosedError(message, reason === undefined ? {} : { cause: reason });
-      this.#drop(ticket, ticket.started() ? { state: "failed", error: closed } : { state: "cancelled", error: ticket.cancelled(reason) });
+      this.#drop(
+        ticket,
+        ticket.started() ? { state: "failed", error: closed } : { state: "cancelled", error: ticket.cancelledError(reason) },
+      );
     }
     this.#end!.resolve();
     await this.#unlink();
@@ -700,7 +703,7 @@ export class ClusterPool implements AsyncDisposable {
     });
     if (permit === undefined) {
       // The map continues: the items before these have outcomes, which must not be lost.
-      ticket.settle({ state: "cancelled", error: ticket.cancelled(refusal) }, this.#counts);
+      ticket.settle({ state: "cancelled", error: ticket.cancelledError(refusal) }, this.#counts);
     } else {
       this.#admit(ticket, signal);
       this.#send(ticket, { ...this.#header(task, { timeout, retries }), items, first }, chunk.large);
@@ -755,15 +758,15 @@ export class ClusterPool implements AsyncDisposable {
         return { state: error instanceof JobCancelledError ? "cancelled" : "failed", error };
       }
       case "removed": {
-        const message = `Cancelled job ${show(id)} (task ${show(task)}) as somebody removed it from the queue`;
+        const message = `Cancelled ${showJob(id, task)} as somebody removed it from the queue`;
         return { state: "cancelled", error: new JobCancelledError(message, { jobId: id, taskName: task }) };
       }
       case "refused": {
-        const message = `Cannot submit job ${show(id)} (task ${show(task)}) as the server refuses it: ${ending.error.message}`;
+        const message = `Cannot submit ${showJob(id, task)} as the server refuses it: ${ending.error.message}`;
         return { state: "failed", error: new Error(message, { cause: ending.error }) };
       }
       case "lost": {
-        const message = `Lost job ${show(id)} (task ${show(task)}) as ${ending.why}`;
+        const message = `Lost ${showJob(id, task)} as ${ending.why}`;
         return { state: "failed", error: new WorkerDiedError(message, { jobId: id, taskName: task }) };
       }
     }
@@ -786,7 +789,7 @@ export class ClusterPool implements AsyncDisposable {
       }
       this.#hold(payloads, ticket);
       const reply = await payloads.result(ticket).catch((error) => {
-        throw unreadable(`the result of job ${show(ticket.id)} (task ${show(ticket.task)})`, error);
+        throw unreadable(`the result of ${showJob(ticket.id, ticket.task)}`, error);
       });
       return finished(ticket, readReply(reply));
     } catch (error) {
@@ -811,7 +814,7 @@ export class ClusterPool implements AsyncDisposable {
 
   #cancel(ticket: Ticket, { reason, force }: { reason: unknown; force: boolean }): boolean {
     if (!this.#tickets.has(ticket) || (ticket.started() && !force)) return false;
-    this.#drop(ticket, { state: "cancelled", error: ticket.cancelled(reason) });
+    this.#drop(ticket, { state: "cancelled", error: ticket.cancelledError(reason) });
     return true;
   }
 

@@ -1,5 +1,5 @@
 import { type Future, type Job, JobCancelledError, WorkerDiedError } from "@procpool/process-pool";
-import { type FutureControl, type FutureMaker, type Outcome, show } from "@procpool/process-pool/executor";
+import { type FutureControl, type FutureMaker, type Outcome, showJob } from "@procpool/process-pool/executor";
 import type { Ending, Listener } from "./link.ts";
 import type { ChunkOutcomes } from "./map.ts";
 
@@ -79,9 +79,8 @@ export abstract class Ticket implements Listener {
   }
 
   /** The error for cancelling it. */
-  cancelled(cause?: unknown): JobCancelledError {
-    const message = `Cancelled job ${show(this.id)} (task ${show(this.task)})`;
-    return new JobCancelledError(message, { jobId: this.id, taskName: this.task, cause });
+  cancelledError(cause?: unknown): JobCancelledError {
+    return new JobCancelledError(`Cancelled ${showJob(this.id, this.task)}`, { jobId: this.id, taskName: this.task, cause });
   }
 }
 

@@ -26,6 +26,11 @@ export function show(value: unknown): string {
   }
 }
 
+/** How a job is shown in a message. */
+export function showJob(id: string | number, taskName: string): string {
+  return `job ${show(id)} (task ${show(taskName)})`;
+}
+
 /** The text of a reason, or of something thrown: that may be any value, even one that cannot be converted to a string. */
 export function textOf(value: unknown): string {
   try {

@@ -2,7 +2,7 @@ import { MemoryLimitError, PoolBrokenError, WorkerDiedError } from "../errors.ts
 import type { Death, ItemsMessage, StartThread } from "../worker/protocol.ts";
 import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
 import type { Callbacks } from "./callbacks.ts";
-import { show, textOf } from "./checks.ts";
+import { showJob, textOf } from "./checks.ts";
 import { afterInParts, Rounds, Timer } from "./clock.ts";
 import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
@@ -500,8 +500,8 @@ export class Crew {
     const message = job === undefined
       ? `An idle worker ${reason}`
       : unread > 1
-      ? `Cannot start job ${show(job.id)} (task ${show(taskName)}) as each of the ${unread} workers that read its message ${reason}`
-      : `Cannot finish job ${show(job.id)} (task ${show(taskName)}) as its worker ${reason}`;
+      ? `Cannot start ${showJob(job.id, job.name)} as each of the ${unread} workers that read its message ${reason}`
+      : `Cannot finish ${showJob(job.id, job.name)} as its worker ${reason}`;
     const details = { jobId: job?.id, taskName, attempts, cause };
     if (memoryLimit !== undefined) return new MemoryLimitError(message, { ...details, limit: memoryLimit });
     return new WorkerDiedError(message, { ...details, exitCode });

@@ -36,7 +36,7 @@ import { realClock } from "./clock.ts";
 
 export type { Future, FutureControl, Job, Outcome } from "../job.ts";
 export type { Semaphore } from "../semaphore.ts";
-export { Checks, show } from "./checks.ts";
+export { Checks, show, showJob } from "./checks.ts";
 export { printError, printWarning } from "./print.ts";
 export { decodeError, type FindClass } from "../worker/decode_error.ts";
 export { encodeError } from "../worker/encode_error.ts";

@@ -18,7 +18,7 @@ import type { Waiter } from "../semaphore.ts";
 import type { FromWorker, ItemsMessage, RunMessage, TaskMessage, Thrown } from "../worker/protocol.ts";
 import type { Slot } from "../worker/slot.ts";
 import { type Callbacks, isThenable } from "./callbacks.ts";
-import { show } from "./checks.ts";
+import { show, showJob } from "./checks.ts";
 import type { JobRecord } from "./observation.ts";
 import type { Place } from "./queue.ts";
 
@@ -104,9 +104,8 @@ export abstract class Ticket implements Place<Ticket> {
   abstract idOf(item: number): string | number;
 
   /** The error for cancelling it. */
-  cancelled(cause: unknown): JobCancelledError {
-    const message = `Cancelled job ${show(this.id)} (task ${show(this.name)})`;
-    return new JobCancelledError(message, { jobId: this.id, taskName: this.name, cause });
+  cancelledError(cause: unknown): JobCancelledError {
+    return new JobCancelledError(`Cancelled ${showJob(this.id, this.name)}`, { jobId: this.id, taskName: this.name, cause });
   }
 
   /**
@@ -117,7 +116,7 @@ export abstract class Ticket implements Place<Ticket> {
     // What is nested too deeply.
     const isOverflow = error instanceof RangeError && error.message === "Maximum call stack size exceeded";
     if (!isOverflow && !(error instanceof DOMException && error.name === "DataCloneError")) return error;
-    const job = `job ${show(this.idOf(item))} (task ${show(this.name)})`;
+    const job = showJob(this.idOf(item), this.name);
     const message = `Cannot send ${job} as its arguments cannot be copied or moved: ${error.message}`;
     return isOverflow ? new RangeError(message) : new DOMException(message, error.name);
   }
@@ -347,7 +346,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   }
 
   cancel({ reason, force }: { reason: unknown; force: boolean }): boolean {
-    return this.#owner.cancel(this, this.cancelled(reason), force);
+    return this.#owner.cancel(this, this.cancelledError(reason), force);
   }
 
   get mereArgs(): readonly unknown[] | undefined {
