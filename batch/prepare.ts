@@ -101,7 +101,7 @@ function checkedText(text: string): string {
   const privateName = outerPrivateName([text]);
   if (privateName !== undefined) {
     throw new TypeError(
-      `Cannot run batch as its task uses '${privateName}', which there is only within a class: export a function from a module, and give the module's address`,
+      `Cannot run batch as its task uses '${privateName}', which exists only within a class: export a function from a module, and give the module's address`,
     );
   }
   throw new TypeError(

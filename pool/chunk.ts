@@ -144,7 +144,7 @@ export class Chunk extends Ticket {
   #deliverNumbers(to: number): void {
     // Without memory there can be no gap, unless a task has replaced the platform's arrays.
     if (this.#numbers === undefined) {
-      return this.#deliver(failures(new Array(to - this.#settledItems).fill(new Error("The worker has lost what came of this item"))));
+      return this.#deliver(failures(new Array(to - this.#settledItems).fill(new Error("The worker has lost the outcome of this item"))));
     }
     this.#deliver({ values: this.#numbers.slice(this.#settledItems, to), errors: undefined });
   }

@@ -121,5 +121,5 @@ function refusal(name: PermissionName, item: string | URL | undefined, state: De
       `'permissions.${name}' to "inherit": current value is a list with ${show(text)}`;
   }
   const flag = item === undefined ? "" : `=${text.startsWith("file:") ? resolve(text) : text}`;
-  return `its workers are to have a permission that this thread has not: run it with --allow-${name}${flag}`;
+  return `its workers are to have a permission that this thread lacks: run it with --allow-${name}${flag}`;
 }

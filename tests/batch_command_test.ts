@@ -399,7 +399,7 @@ Deno.test(`cli.ts batch says which permission the program or the task needs ${NE
   const more = await ended([tasks, "--input", input, "--output", folder.of("out2"), "--permissions", "env=x"]);
   assertEquals([more.code, more.stderr], [
     2,
-    "process-pool: its workers are to have a permission that this thread has not: run it with --allow-env=x\n",
+    "process-pool: its workers are to have a permission that this thread lacks: run it with --allow-env=x\n",
   ]);
 });
 

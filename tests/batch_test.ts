@@ -186,7 +186,7 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
   await assertFails(
     () => run(new Private().task, { input, output }),
     TypeError,
-    "Cannot run batch as its task uses '#rate', which there is only within a class: export a function from a module, and give the module's address",
+    "Cannot run batch as its task uses '#rate', which exists only within a class: export a function from a module, and give the module's address",
   );
   await assertFails(
     () => run(Math.max, { input, output }),

@@ -222,7 +222,7 @@ function functions(call: string, take: (func: never) => unknown): Row[] {
       `${call}(() => import.meta.url)`,
       () => take(wrong(() => import.meta.url)),
       TypeError,
-      `Cannot send 'anonymous' to a worker as it uses 'import.meta', which there is only within a module: ${ADVICE}`,
+      `Cannot send 'anonymous' to a worker as it uses 'import.meta', which exists only within a module: ${ADVICE}`,
     ],
     [
       `${call}(() => arguments)`,
@@ -235,7 +235,7 @@ function functions(call: string, take: (func: never) => unknown): Row[] {
       `${call}(the ${name} with a private name)`,
       () => take(wrong(new Private()[name])),
       TypeError,
-      `Cannot send '${name}' to a worker as it uses '#rate', which there is only within a class: give it what it needs as arguments`,
+      `Cannot send '${name}' to a worker as it uses '#rate', which exists only within a class: give it what it needs as arguments`,
     ]),
     [
       `${call}(an accessor)`,
@@ -449,16 +449,16 @@ Deno.test({
         `Cannot create pool as 'permissions.read' must be true, false, "inherit" or a list of strings: current value is an array of 1`,
       ],
       [
-        "permissions: what this thread has not",
+        "permissions: what this thread lacks",
         () => permissions({ read: true }),
         Deno.errors.NotCapable,
-        "Cannot create pool as its workers are to have a permission that this thread has not: run it with --allow-read",
+        "Cannot create pool as its workers are to have a permission that this thread lacks: run it with --allow-read",
       ],
       [
-        "permissions: an item that this thread has not",
+        "permissions: an item that this thread lacks",
         () => permissions({ env: ["HOME"] }),
         Deno.errors.NotCapable,
-        "Cannot create pool as its workers are to have a permission that this thread has not: run it with --allow-env=HOME",
+        "Cannot create pool as its workers are to have a permission that this thread lacks: run it with --allow-env=HOME",
       ],
 
       [
@@ -617,7 +617,7 @@ Deno.test({
         `${method}(job, 1, 2)`,
         () => (pool[method] as (...args: unknown[]) => unknown).call(pool, new Job({ func: noop }), 1, 2),
         TypeError,
-        "Cannot submit job as its arguments belong in the job: 2 stand beside it",
+        "Cannot submit job as its arguments belong in the job: 2 were given beside it",
       ]),
 
       // map

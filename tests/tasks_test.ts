@@ -345,7 +345,7 @@ for (const backend of ["worker", "killable"] as const) {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     const error = await errorOf(pool, async () => await import("./" + "tasks.ts")) as Error;
     assertInstanceOf(error, TypeError);
-    const limit = "it can import absolute addresses and names of the import map alone";
+    const limit = "it can only import absolute addresses and names of the import map";
     const hint = `${limit}: use one, or export it from a module and name that in the pool's 'modules'`;
     const deno = 'Import "./tasks.ts" not a dependency and not in import map from a function that is sent by source';
     assertEquals(error.message, `${deno}; ${hint}`);
@@ -494,7 +494,7 @@ Deno.test("ProcessPool refuses to give its workers a permission that the calling
   ];
   for (const [permissions, flag] of requests) {
     const error = assertThrows(() => new ProcessPool({ permissions }), Deno.errors.NotCapable);
-    assertEquals(error.message, `Cannot create pool as its workers are to have a permission that this thread has not: run it with ${flag}`);
+    assertEquals(error.message, `Cannot create pool as its workers are to have a permission that this thread lacks: run it with ${flag}`);
   }
 });
 

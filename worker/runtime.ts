@@ -359,7 +359,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
       } else if (thrown instanceof TypeError && ownAddress.test(thrown.message)) {
         const { message, stack } = thrown;
         const source = "a function that is sent by source";
-        const limit = "it can import absolute addresses and names of the import map alone";
+        const limit = "it can only import absolute addresses and names of the import map";
         thrown.message = `${message.replace(ownAddress, source)}; ${limit}: use one, or ${advice}`;
         thrown.stack = stack!.replace(ownAddress, source);
       }

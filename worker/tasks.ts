@@ -188,12 +188,12 @@ function expression(func: Task, text: string): string {
   }
   if (found !== undefined) return found;
   if (/\bimport\s*\.\s*meta\b/.test(text)) {
-    throw new TypeError(`Cannot send '${name}' to a worker as it uses 'import.meta', which there is only within a module: ${advice}`);
+    throw new TypeError(`Cannot send '${name}' to a worker as it uses 'import.meta', which exists only within a module: ${advice}`);
   }
   const privateName = outerPrivateName(candidates);
   if (privateName !== undefined) {
     throw new TypeError(
-      `Cannot send '${name}' to a worker as it uses '${privateName}', which there is only within a class: give it what it needs as arguments`,
+      `Cannot send '${name}' to a worker as it uses '${privateName}', which exists only within a class: give it what it needs as arguments`,
     );
   }
   throw new TypeError(`Cannot send '${name}' to a worker as its text is not that of a function: ${advice}`);
