@@ -1,6 +1,6 @@
 import { tryToWrite } from "../command/files.ts";
 import type { ErrorKind, Latency, ReportData } from "../report/data.ts";
-import { count, type Figure, listed } from "../report/figures.ts";
+import { count, counted, type Figure, listed } from "../report/figures.ts";
 import { renderReport } from "../report/page.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import type { ResolvedBatch } from "./options.ts";
@@ -98,7 +98,7 @@ export function placeOf({ line, lastLine, offset }: SlowRecordReport): string {
   return line === undefined ? `byte ${offset}` : line === lastLine ? `line ${line}` : `one of lines ${line} to ${lastLine}`;
 }
 
-/** From where inputs are left to another batch. */
+/** From where on inputs are left for another batch. */
 export function leftOf({ left }: BatchSummary): string {
   return listed(left.map(([input, offset]) => `${input} from byte ${offset} on`), 5);
 }
@@ -113,28 +113,34 @@ function latencyOf({ summary: { p50, p95, p99 }, times }: Reported): Latency {
 
 function notesOf({ options: { mode, limit } }: Plan, { summary, run, failure }: Reported): string[] {
   const { outcome, records, recordsOfRun, output } = summary;
-  const kept = output === undefined ? "" : " What is done is kept, and can be taken up again.";
+  const kept = output === undefined ? "" : " What is done is kept, and a later run can go on from there.";
   const notes: string[] = [];
-  if (failure !== undefined) notes.push(`Could not go on: ${(failure as Error).message}.${kept}`);
-  else if (outcome === "stopped") notes.push(`Stopped before it was through.${kept}`);
-  else if (outcome === "halted") notes.push(`Gave up, since as many records failed as were to end it.${kept}`);
-  else if (recordsOfRun === 0 && records > 0) notes.push("Nothing to do: all of it had been done before.");
-  if (limit !== Infinity) notes.push(`Only the first records were to be run: ${count(limit)}.`);
+  if (failure !== undefined) notes.push(`${(failure as Error).message}.${kept}`);
+  else if (outcome === "stopped") notes.push(`Stopped before the end.${kept}`);
+  else if (outcome === "halted") notes.push(`Gave up, as too many records failed.${kept}`);
+  else if (recordsOfRun === 0 && records > 0) notes.push("Nothing to do: everything had been done before.");
+  if (limit !== Infinity) notes.push(`Limited to the first ${counted(limit, "record")}.`);
   if (mode === "retry-failed") {
-    notes.push(`Records that had failed were run again, ${count(recordsOfRun)} of them: the charts are of those.`);
+    notes.push(`Records that had failed were run again, ${count(recordsOfRun)} of them: the charts show only those.`);
   } else if (0 < recordsOfRun && recordsOfRun < records) {
-    notes.push(`Earlier runs had done ${count(records - recordsOfRun)} of the records: the charts, times and errors are of this run.`);
+    notes.push(
+      `Earlier runs had done ${count(records - recordsOfRun)} of the records: the charts, times and errors are those of this run.`,
+    );
   }
   if (summary.left.length > 0) {
     notes.push(
-      `Left to another batch, as more has come of the record there: ${leftOf(summary)}. It is in the charts, and its result was not kept.`,
+      `Left for another batch, as more of the record has been written since: ${
+        leftOf(summary)
+      }. It is in the charts, but its result was not kept.`,
     );
   }
   // One record of each such input has been run.
   const more = run - recordsOfRun - summary.left.length;
   if (mode !== "retry-failed" && more > 0) {
     notes.push(
-      `${count(more)} records more were run, and are in the charts: their results come behind what was not done, and were not kept.`,
+      `${
+        counted(more, "more record")
+      } ran and are in the charts, but their results were not kept, as they come after something that was not done.`,
     );
   }
   return notes;
@@ -154,8 +160,8 @@ function settingsOf(plan: Plan): ReportData["settings"] {
     "input format": formats.input,
     "output format": formats.output,
     order: ordered ? "that of the input" : "as results come",
-    mode: mode === "begin" ? "from the begin" : mode,
-    ...limit === Infinity ? {} : { "first records alone": limit },
+    mode: mode === "begin" ? "from the beginning" : mode,
+    ...limit === Infinity ? {} : { limit },
     workers,
     chunk: chunk === undefined ? "as measured" : `${count(chunk)} bytes`,
     timeout: "ofMedian" in timeout ? `${timeout.ofMedian * 100} % of the median` : timeout.ms === Infinity ? "none" : `${timeout.ms} ms`,

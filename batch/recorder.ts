@@ -1,6 +1,6 @@
 import type { ObservedJob, PoolObserver, WorkerChange } from "../pool/observation.ts";
 import type { WorkerBar, WorkerRow } from "../report/data.ts";
-import { count } from "../report/figures.ts";
+import { count, counted } from "../report/figures.ts";
 import { Stretches } from "../report/stretches.ts";
 import { Timeline } from "../report/timeline.ts";
 import type { RangeRun } from "./run.ts";
@@ -105,13 +105,13 @@ export class BatchRecorder implements PoolObserver {
 
   #bar(range: RangeRun, start: number, end: number): WorkerBar {
     const { records, failed } = range;
-    const counted = `${count(records)} ${records === 1 ? "record" : "records"}`;
+    const all = counted(records, "record");
     return {
       label: this.#nameOf(range),
       start,
       end,
       failed: records === 0 ? 0 : failed / records,
-      outcome: failed === 0 ? counted : `${counted}, ${count(failed)} failed`,
+      outcome: failed === 0 ? all : `${all}, ${count(failed)} failed`,
     };
   }
 }

@@ -1,4 +1,4 @@
-import { count, duration, percent, rounded } from "../report/figures.ts";
+import { count, counted, duration, percent, rounded } from "../report/figures.ts";
 import { leftOf, placeOf } from "./page.ts";
 import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
 
@@ -89,13 +89,11 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
     return [`nothing to do: ${summary.output} is complete, with ${count(records)} records, ${count(failed)} of which failed`];
   }
   const lines = [
-    `${count(records)} ${records === 1 ? "record" : "records"}${earlier}, ${count(failed)} failed, ${duration(wall)}, ${
-      rounded(recordsPerSecond)
-    } records/s`,
+    `${counted(records, "record")}${earlier}, ${count(failed)} failed, ${duration(wall)}, ${rounded(recordsPerSecond)} records/s`,
   ];
   if (p50 !== undefined) {
     const quantiles = `time a record: p50 ${duration(p50)}, p95 ${duration(p95!)}, p99 ${duration(p99!)}`;
-    lines.push(`${quantiles}; ${workers} ${workers === 1 ? "worker" : "workers"}, ${percent(utilisation)} of the time busy`);
+    lines.push(`${quantiles}; ${counted(workers, "worker")}, ${percent(utilisation)} of the time busy`);
   }
   for (const slow of summary.slowest.filter((slow) => isTelling(slow, p50 ?? 0))) {
     lines.push(`slow: ${duration(slow.time)}, ${slow.input}, ${placeOf(slow)}`);
@@ -110,7 +108,7 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   }
   if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}${adviceOn(summary)}`);
   else if (failed > 0 && kind !== "dry run") lines.push("failed records were not kept: '--errors FILE' keeps them");
-  if (summary.left.length > 0) lines.push(`left to another batch, as more has come of the record there: ${leftOf(summary)}`);
+  if (summary.left.length > 0) lines.push(`left for another batch, as more of the record has been written since: ${leftOf(summary)}`);
   const next = summary.output === undefined ? "" : `: ${nextOf(summary, kind)}`;
   if (outcome === "halted") lines.push(`gave up, as '--halt' says${next}`);
   if (outcome === "stopped") lines.push(`stopped${next}`);

@@ -30,6 +30,11 @@ export function count(number: number): string {
   return Math.round(number).toLocaleString("en");
 }
 
+/** How many things there are: a noun whose plural takes an s. */
+export function counted(number: number, noun: string): string {
+  return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 /** To three significant digits, and to no fewer than there are before the point. */
 export function rounded(number: number): string {
   return number >= 99.95 ? count(number) : String(Number(number.toPrecision(3)));

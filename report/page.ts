@@ -62,7 +62,7 @@ function coarser({ throughput: { width, finished, failed } }: ReportData): Repor
 function throughput(data: ReportData): string {
   const { item } = data.words;
   const { width, finished, failed } = coarser(data);
-  if (sum(finished) + sum(failed) === 0) return `<p>No ${item} was through.</p>`;
+  if (sum(finished) + sum(failed) === 0) return `<p>No ${item} has ended.</p>`;
   const most = Math.max(1, ...finished.map((count, i) => count + failed[i]!));
   const bars = finished.map((each, i) => {
     const bad = failed[i]!;

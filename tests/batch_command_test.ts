@@ -185,7 +185,7 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
   );
   assertEquals(
     summaryLines({ ...SUMMARY, left: [["a.log", 8], ["b.log", 0]] }).at(-1),
-    "left to another batch, as more has come of the record there: a.log from byte 8 on, b.log from byte 0 on",
+    "left for another batch, as more of the record has been written since: a.log from byte 8 on, b.log from byte 0 on",
   );
   const odd = summaryLines({ ...SUMMARY, errorNames: [['\x1b[2J"\x9b\n', 1]], denied: ["read=\x1b"] });
   assert(odd.includes('failed with: \\u001b[2J"\\u009b\\n 1'), odd.join());

@@ -173,7 +173,7 @@ Deno.test(`batch() that is stopped writes a report that says so, as does the one
   assertEquals(stopped.outcome, "stopped");
   const { tiles, notes } = figuresOf(folder.read("r.html"));
   assertEquals(tiles, expected(stopped));
-  assertEquals(notes[0], "Stopped before it was through. What is done is kept, and can be taken up again.");
+  assertEquals(notes[0], "Stopped before the end. What is done is kept, and a later run can go on from there.");
   folder.write("go", "");
   const resumed = await run(tasks, { ...options, report: folder.of("r2.html"), resume: true });
   const after = figuresOf(folder.read("r2.html"));
@@ -182,7 +182,7 @@ Deno.test(`batch() that is stopped writes a report that says so, as does the one
   const nothing = await run(tasks, { ...options, report: folder.of("r3.html"), resume: true });
   assertEquals(figuresOf(folder.read("r3.html")), {
     tiles: expected(nothing),
-    notes: ["Nothing to do: all of it had been done before."],
+    notes: ["Nothing to do: everything had been done before."],
   });
 });
 
@@ -193,12 +193,12 @@ Deno.test(`batch() that gives up or retries writes a report that says so ${NEEDS
   const halted = await run(picky, { ...options, halt: 3 });
   const { tiles, notes } = figuresOf(folder.read("r.html"));
   assertEquals([halted.outcome, tiles], ["halted", expected(halted)]);
-  assert(notes[0]!.startsWith("Gave up, since as many records failed as were to end it."), notes[0]);
+  assert(notes[0]!.startsWith("Gave up, as too many records failed."), notes[0]);
   await run(picky, { ...options, overwrite: true });
   const retried = await run(picky, { ...options, retryFailed: true });
   assertEquals(figuresOf(folder.read("r.html")), {
     tiles: expected(retried),
-    notes: ["Records that had failed were run again, 60 of them: the charts are of those."],
+    notes: ["Records that had failed were run again, 60 of them: the charts show only those."],
   });
   assertStringIncludes(folder.read("r.html"), "record 60 of those that had failed on worker ");
 });
@@ -214,7 +214,7 @@ Deno.test(`batch() that cannot go on writes a report that says why ${NEEDS}`, { 
   });
   const error = await thrownBy(() => run(picky, { input, output: folder.of("out"), report: folder.of("r.html"), chunk: 1024 }));
   assert(error instanceof BatchError && error.resumable, `${error}`);
-  assertStringIncludes(folder.read("r.html"), "Could not go on: Cannot go on as the input &#39;stream&#39;".replaceAll("&#39;", "'"));
+  assertStringIncludes(folder.read("r.html"), "<p class=\"note\">Cannot go on as the input 'stream'");
   assertStringIncludes(folder.read("r.html"), "the cable was cut");
 });
 
@@ -227,7 +227,7 @@ Deno.test(`batch() with a limit, from a stream to a stream, writes a report ${NE
     new Response(readable).text(),
   ]);
   assertEquals(text, "0\n2\n4\n6\n8\n");
-  assertEquals(figuresOf(folder.read("r.html")), { tiles: expected(summary), notes: ["Only the first records were to be run: 5."] });
+  assertEquals(figuresOf(folder.read("r.html")), { tiles: expected(summary), notes: ["Limited to the first 5 records."] });
 });
 
 Deno.test(`batch() refuses a report that cannot be written, or that would replace another file, before anything is run ${NEEDS}`, {
