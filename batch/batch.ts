@@ -215,14 +215,14 @@ async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fingerpri
   const length = last?.output.length ?? 0;
   if ((partial ?? 0) < length) {
     throw new BatchError(
-      `Cannot resume '${paths.name}' as '${paths.name}.partial' has ${partial ?? 0} bytes, and its job log tells of ${length}: ` +
+      `Cannot resume '${paths.name}' as '${paths.name}.partial' has ${partial ?? 0} bytes, but its job log says ${length}: ` +
         "begin anew with '--overwrite'",
     );
   }
   const errors = await sizeOf(paths.errors) ?? 0;
   if (errors < (last?.errors ?? 0)) {
     throw new BatchError(
-      `Cannot resume '${paths.name}' as the errors file '${paths.errors}' has ${errors} bytes, and the job log tells of ${last!.errors}: ` +
+      `Cannot resume '${paths.name}' as the errors file '${paths.errors}' has ${errors} bytes, but the job log says ${last!.errors}: ` +
         "begin anew with '--overwrite'",
     );
   }

@@ -33,7 +33,10 @@ async function run({ task, options, report }: BatchRequest & { action: "run" }):
   const reporter = createReporter(progress, stderr, kind);
   using interrupt = new Interrupt({
     onSignal(signal, received) {
-      reporter.tell("signal", `${signal}: ${received === "first" ? "records that run get 1 s, once more ends at once" : "ended at once"}`);
+      reporter.tell(
+        "signal",
+        `${signal}: ${received === "first" ? "running records get 1 s, a second signal ends at once" : "ended at once"}`,
+      );
     },
   });
   using _ = throughHangup();

@@ -12,7 +12,7 @@ export interface Stretch {
  * with the parts to be numbered: by 16 bytes for each of those, once there is no gap before it.
  */
 export class Coverage {
-  /** What is done from the begin without a gap. */
+  /** What is done from the beginning without a gap. */
   #first = { start: 0, end: 0, lines: 0 };
   /** Finished parts after a gap, by where they begin and by where they end. */
   #byStart = new Map<number, Stretch>();
@@ -36,7 +36,7 @@ export class Coverage {
     }
   }
 
-  /** What is done from the begin without a gap. */
+  /** What is done from the beginning without a gap. */
   get first(): Readonly<{ start: number; end: number; lines: number }> {
     return this.#first;
   }

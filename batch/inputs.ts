@@ -255,7 +255,7 @@ async function nextBytes(reader: ReadableStreamDefaultReader<Uint8Array>): Promi
   const { value, done } = await reader.read();
   // It may come from another realm, as from `node:vm`.
   if (done || isUint8Array(value)) return value;
-  const error = new TypeError(`it has to give each part as a Uint8Array, and gave ${show(value)}`);
+  const error = new TypeError(`it must yield Uint8Arrays, and yielded ${show(value)}`);
   reader.cancel(error).catch(() => {});
   throw error;
 }

@@ -214,7 +214,7 @@ export function differences(before: Fingerprint, now: Fingerprint): string[] {
   const found = differentInputs(before.inputs, now.inputs);
   const { task, options } = before;
   if (task.module !== now.task.module) found.push(`the task module was '${task.module}' and is '${now.task.module}'`);
-  else if (task.hash !== now.task.hash) found.push(`the task module '${task.module}', or what it imports, has another content`);
+  else if (task.hash !== now.task.hash) found.push(`the task module '${task.module}', or what it imports, has different content`);
   if (task.name !== now.task.name) {
     found.push(`the task was '${task.name ?? "the only export"}' and is '${now.task.name ?? "the only export"}'`);
   }
@@ -232,7 +232,7 @@ function differentInputs(before: Fingerprint["inputs"], now: Fingerprint["inputs
   for (const [i, { path, size, changed, sample }] of before.entries()) {
     const other = now[i]!;
     if (size !== other.size) found.push(`the input '${path}' had ${size} bytes and has ${other.size}`);
-    else if (sample !== other.sample) found.push(`the input '${path}' has another content`);
+    else if (sample !== other.sample) found.push(`the input '${path}' has different content`);
     else if (changed !== other.changed) found.push(`the input '${path}' was changed at ${other.changed}`);
   }
   const more = found.length - MOST_NAMED;

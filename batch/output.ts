@@ -106,7 +106,7 @@ async function openAt(path: string, length: number): Promise<Deno.FsFile> {
  */
 export async function goOnAt(file: Deno.FsFile, { path, length }: { path: string; length: number }): Promise<void> {
   const { size } = await file.stat();
-  if (size < length) throw new BatchError(`Cannot go on as '${path}' has ${size} bytes, and the job log tells of ${length}`);
+  if (size < length) throw new BatchError(`Cannot go on as '${path}' has ${size} bytes, but the job log says ${length}`);
   await file.truncate(length);
   await file.seek(length, Deno.SeekMode.Start);
 }

@@ -97,7 +97,7 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
       const hash = await hashOf(block.bytes.slice(0, count));
       if (begin === undefined) begun({ length: count, hash });
       else if (hash !== begin.hash && block.bytes.length >= count) {
-        throw notTheSame(source, `has another content in its first ${count} bytes`);
+        throw notTheSame(source, `has different content in its first ${count} bytes`);
       }
     }
     length = block.offset + block.bytes.length;
@@ -155,7 +155,7 @@ function recordsEnd(bytes: Uint8Array, begin: number, { least, csv }: { least: n
 }
 
 function notTheSame({ name }: Source, how: string): BatchError {
-  return new BatchError(`Cannot go on as the input '${name}' ${how}: give it once more from its begin`, { resumable: true });
+  return new BatchError(`Cannot go on as the input '${name}' ${how}: give it again from its beginning`, { resumable: true });
 }
 
 /** Makes an error of a stream say which input failed. */

@@ -77,7 +77,7 @@ export function unchangedTask({ module, files, hash }: PreparedTask): () => Prom
     if (await hashOf(joined(contents)) !== hash) {
       throw new BatchError(
         `Cannot go on as the task module '${module}', or what it imports, was changed while it ran, and workers may have either version: ` +
-          "put back what was there",
+          "put the original back",
         { resumable: true },
       );
     }
@@ -135,7 +135,7 @@ export function formatsOf({ inputFormat, output, outputFormat }: ResolvedBatch, 
   const other = names.find((name) => delimiterOf(name) !== delimiter);
   if (format === "csv" && other !== undefined) {
     throw new BatchError(
-      `Cannot run batch as the fields of '${first}' and '${other}' are not divided by the same: run them one after the other`,
+      `Cannot run batch as '${first}' and '${other}' have different delimiters: run them separately`,
     );
   }
   const lines = isPath(output) && /\.txt(\.gz)?$/i.test(String(output));

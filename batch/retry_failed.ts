@@ -144,16 +144,16 @@ async function tallyOf({ errors: path, name }: Paths, { last, fingerprint: { inp
   const tally = new Tally();
   const known = new Set(inputs.map(({ path }) => path));
   const other = (why: string) =>
-    new BatchError(`Cannot retry as the errors file '${path}' is not what the run to '${name}' left: it ${why}: put back what was there`);
+    new BatchError(`Cannot retry as the errors file '${path}' is not what the run to '${name}' left: it ${why}: put the original back`);
   let position = 0;
   try {
     for await (const entry of readErrors(path)) {
       if (!(entry.position >= position)) throw new Error("its lines are not in the order of the output");
       position = entry.position;
-      if (!known.has(entry.input)) throw other(`tells of the input '${entry.input}', which that was not made of`);
+      if (!known.has(entry.input)) throw other(`names the input '${entry.input}', which that run did not read`);
       tally.add(entry);
     }
-    if (tally.count !== last!.failed) throw other(`tells of ${tally.count} records, and the job log of ${last!.failed}`);
+    if (tally.count !== last!.failed) throw other(`has ${tally.count} records, but the job log says ${last!.failed}`);
     if (last!.errorsSample !== undefined && !await isLeft(path, last!)) throw other("was changed since");
   } catch (error) {
     if (error instanceof BatchError) throw error;
@@ -415,7 +415,7 @@ export async function refuseChanged(action: string, { paths, last }: { paths: Pa
   if (size === length) return;
   throw new BatchError(
     `Cannot ${action} as the output '${paths.name}' ${size === undefined ? "is not there" : `has ${size} bytes`}, ` +
-      `and the job log of its complete run tells of ${length} bytes: put back what was there, or begin anew with '--overwrite'`,
+      `but the job log of its complete run says ${length} bytes: put the original back, or begin anew with '--overwrite'`,
   );
 }
 
@@ -430,7 +430,7 @@ async function numberErrors({ errors, name }: Paths, { last, coverages, fingerpr
   if (length === undefined) {
     if (last!.errors === 0) return;
     throw new BatchError(
-      `Cannot complete '${name}' as the errors file '${errors}' is not there, and the job log tells of ${last!.errors} bytes: ` +
+      `Cannot complete '${name}' as the errors file '${errors}' is not there, but the job log says ${last!.errors} bytes: ` +
         "put it back, or begin anew with '--overwrite'",
     );
   }

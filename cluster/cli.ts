@@ -73,7 +73,7 @@ async function serveUntilStopped(request: Extract<Request, { action: "serve" }>)
     onSignal: (_signal, received) => {
       // Over the "^C" that a terminal shows.
       const start = Deno.stdout.isTerminal() ? "\r" : "";
-      if (received === "first") console.log(`${start}stops within ${grace / 1000} s; once more ends at once`);
+      if (received === "first") console.log(`${start}stops within ${grace / 1000} s; a second signal ends at once`);
     },
   });
   const { signal } = interrupt;

@@ -22,7 +22,7 @@ export const stdout: Terminal = {
 
 /** Says on standard error what a signal does. */
 export function tellSignal(signal: string, received: "first" | "again"): void {
-  const what = received === "first" ? `no more jobs; those that run get ${GRACE / 1000} s, once more ends at once` : "ended at once";
+  const what = received === "first" ? `no more jobs; running ones get ${GRACE / 1000} s, a second signal ends at once` : "ended at once";
   // On a terminal the line begins with the ^C that was typed.
   console.error(`${Deno.stderr.isTerminal() ? "\r" : ""}${signal}: ${what}`);
 }

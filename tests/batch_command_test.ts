@@ -512,7 +512,7 @@ Deno.test(`cli.ts batch ends in an orderly way after SIGINT, and goes on with '-
   assertEquals(code, 130);
   const told = stderr.trimEnd().split("\n").map((line) => JSON.parse(line)).filter(({ event }) => event !== "progress");
   assertEquals(told.map(({ event, message, outcome }) => [event, message, outcome]), [
-    ["signal", "SIGINT: records that run get 1 s, once more ends at once", undefined],
+    ["signal", "SIGINT: running records get 1 s, a second signal ends at once", undefined],
     ["summary", undefined, "stopped"],
   ]);
   folder.write("go", "");

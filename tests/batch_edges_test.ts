@@ -373,7 +373,7 @@ for (
     await assertFails(
       () => within(batch((x) => x, { input, output: new WritableStream(), permissions: "inherit", workers: 1 })),
       BatchError as never,
-      `Cannot go on as the input 'stream' cannot be read: it has to give each part as a Uint8Array, and gave ${said}`,
+      `Cannot go on as the input 'stream' cannot be read: it must yield Uint8Arrays, and yielded ${said}`,
     );
     await within(cancelled.promise);
   });
@@ -603,7 +603,7 @@ Deno.test(`batch() does not resume where the errors file is not what the job log
   await assertFails(
     () => run(tenth, { input, output, resume: true }),
     BatchError,
-    `Cannot resume '${output}' as the errors file '${path}' has 0 bytes, and the job log tells of ${length}: begin anew with '--overwrite'`,
+    `Cannot resume '${output}' as the errors file '${path}' has 0 bytes, but the job log says ${length}: begin anew with '--overwrite'`,
   );
   assertEquals(folder.names(), ["in.ndjson", "kept", "out.log", "out.partial"]);
   Deno.renameSync(kept, path);
@@ -753,7 +753,7 @@ Deno.test(`batch() reads all inputs as the first file that there is is to be rea
   await assertFails(
     () => run(same, { input: [folder.of("a.csv"), tabs], output: folder.of("r") }),
     BatchError,
-    `Cannot run batch as the fields of '${folder.of("a.csv")}' and '${tabs}' are not divided by the same: run them one after the other`,
+    `Cannot run batch as '${folder.of("a.csv")}' and '${tabs}' have different delimiters: run them separately`,
   );
   const twice = folder.write("g.csv", "id,id\n1,2\n");
   const error = await thrownBy(() => run(same, { input: [folder.of("a.csv"), twice], output: folder.of("s") })) as Error;
@@ -882,7 +882,7 @@ Deno.test(`batch() does not take for complete what a task was changed for while 
   using folder = new Folder();
   const error = await changeWhileItRuns(folder, (text) => text.replace("=> x", "=> 2 * x")) as BatchError;
   const why = `Cannot go on as the task module '${folder.of("task.js")}', or what it imports, was changed while it ran, ` +
-    "and workers may have either version: put back what was there";
+    "and workers may have either version: put the original back";
   assertEquals([error.message, error.resumable], [why, true]);
   // Nothing that may belong to either is recorded.
   assertEquals(folder.json("out.log").length, 1);

@@ -68,15 +68,15 @@ Deno.test(
       assertFails(
         () => run(same, { input, output, errors, retryFailed: true }),
         BatchError as never,
-        `Cannot retry as the errors file '${errors}' is not what the run to '${output}' left: it ${why}: put back what was there`,
+        `Cannot retry as the errors file '${errors}' is not what the run to '${output}' left: it ${why}: put the original back`,
       );
     await run(tenth, { input, output, errors });
     const results = folder.read("out");
     let left = folder.read("e.ndjson");
     folder.write("e.ndjson", left.replaceAll("/in.ndjson", "/other.ndjson"));
-    await refused(`tells of the input '${other}', which that was not made of`);
+    await refused(`names the input '${other}', which that run did not read`);
     folder.write("e.ndjson", left.slice(0, left.indexOf("\n") + 1));
-    await refused("tells of 1 records, and the job log of 10");
+    await refused("has 1 records, but the job log says 10");
     folder.write("e.ndjson", left.replace('"record":"9"', '"record":"8"'));
     await refused("was changed since");
     assertEquals(folder.read("out"), results);

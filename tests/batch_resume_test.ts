@@ -139,7 +139,7 @@ Deno.test(
         BatchError as never,
         `Cannot resume '${output}' as ${differs}: begin anew with '--overwrite'`,
       );
-    await refuses(double, {}, "the task module 'a function', or what it imports, has another content");
+    await refuses(double, {}, "the task module 'a function', or what it imports, has different content");
     await refuses(
       task,
       { ordered: false, outputFormat: "lines" },
@@ -151,7 +151,7 @@ Deno.test(
     folder.write("in.ndjson", `${before}1\n`);
     await refuses(task, {}, `the input '${input}' had ${before.length} bytes and has ${before.length + 2}`);
     folder.write("in.ndjson", before.replace("\n5\n", "\n6\n"));
-    await refuses(task, {}, `the input '${input}' has another content`);
+    await refuses(task, {}, `the input '${input}' has different content`);
     folder.write("in.ndjson", before);
     Deno.utimeSync(input, 1, 1);
     await refuses(task, {}, `the input '${input}' was changed at 1970-01-01T00:00:01.000Z`);
@@ -165,7 +165,7 @@ Deno.test(`batch() with 'resume' refuses an output that is shorter than its job 
   Deno.truncateSync(folder.of("out.partial"), 1);
   const output = folder.of("out");
   const message =
-    `Cannot resume '${output}' as '${output}.partial' has 1 bytes, and its job log tells of ${length}: begin anew with '--overwrite'`;
+    `Cannot resume '${output}' as '${output}.partial' has 1 bytes, but its job log says ${length}: begin anew with '--overwrite'`;
   await assertFails(() => run(task, { input: folder.of("in.ndjson"), output, resume: true }), BatchError as never, message);
 });
 
@@ -225,8 +225,8 @@ for (const name of ["out", "out.gz"]) {
           await assertFails(
             () => run(task, { input, output, ...mode }),
             BatchError as never,
-            `Cannot ${action} as the output '${output}' ${fact}, and the job log of its complete run tells of ${results.length} bytes: ` +
-              "put back what was there, or begin anew with '--overwrite'",
+            `Cannot ${action} as the output '${output}' ${fact}, but the job log of its complete run says ${results.length} bytes: ` +
+              "put the original back, or begin anew with '--overwrite'",
           );
           assertEquals(files(), before);
         }
@@ -363,7 +363,7 @@ Deno.test(`batch() with 'resume' fills no gap with zeros if the output has becom
   await assertFails(
     () => run(module, { input: folder.of("in.ndjson"), output, resume: true, permissions: "inherit", workers: 1 }),
     BatchError as never,
-    `Cannot go on as '${output}.partial' has 1 bytes, and the job log tells of ${length}`,
+    `Cannot go on as '${output}.partial' has 1 bytes, but the job log says ${length}`,
   );
   assertEquals(folder.read("out.partial").length, 1);
 });

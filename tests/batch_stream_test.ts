@@ -194,7 +194,7 @@ Deno.test(
       assertEquals(
         [error.message, error.resumable],
         [
-          `Cannot go on as the input 'stream' ends at byte ${length}, and ${done} bytes of it were there before: give it once more from its begin`,
+          `Cannot go on as the input 'stream' ends at byte ${length}, and ${done} bytes of it were there before: give it again from its beginning`,
           true,
         ],
       );
@@ -202,7 +202,7 @@ Deno.test(
     const other = await assertRejects(() => resume(streamOf("1\n", ...lines.slice(1))), BatchError);
     assertEquals(
       [other.message.replace(/\d+ bytes/, "so many bytes"), other.resumable],
-      ["Cannot go on as the input 'stream' has another content in its first so many bytes: give it once more from its begin", true],
+      ["Cannot go on as the input 'stream' has different content in its first so many bytes: give it again from its beginning", true],
     );
     const again = await resume(streamOf(...lines));
     assertEquals([again.records, again.recordsOfRun, folder.read("out")], [3000, 3000 - records, lines.join("")]);
@@ -225,7 +225,7 @@ Deno.test(`batch() with 'resume' refuses another stream that ends within what th
     assertEquals(
       [message, folder.json("out.log").at(-1).records],
       [
-        `Cannot go on as the input 'stream' ends at byte ${other.length}, and 290 bytes of it were there before: give it once more from its begin`,
+        `Cannot go on as the input 'stream' ends at byte ${other.length}, and 290 bytes of it were there before: give it again from its beginning`,
         records,
       ],
     );
@@ -275,7 +275,7 @@ Deno.test("divide() refuses a stream that has no line where that of which some i
     await assertRejects(
       () => partsOf("12\n3\n", done(start, end)),
       BatchError,
-      `Cannot go on as the input 'in' has no line that begins at byte ${where} it is done: give it once more from its begin`,
+      `Cannot go on as the input 'in' has no line that begins at byte ${where} it is done: give it again from its beginning`,
     );
   }
 });

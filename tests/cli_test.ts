@@ -237,7 +237,7 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
       child.kill(signal);
       const ended = await child.ends();
       assertEquals(ended.code, code);
-      assertEquals(ended.stderr, `${signal}: no more jobs; those that run get 1 s, once more ends at once\n`);
+      assertEquals(ended.stderr, `${signal}: no more jobs; running ones get 1 s, a second signal ends at once\n`);
       const lines = linesOf(ended.stdout);
       const counts = lines.flatMap((line) =>
         /^stopped: (\d+) finished, (\d+) failed, (\d+) cancelled, (\d+) never put in$/.exec(line)?.slice(1) ?? []

@@ -90,7 +90,7 @@ Deno.test(`JobLog.goOn() refuses a log that has become shorter ${NEEDS}`, { igno
   await assertFails(
     () => log.goOn(length),
     BatchError as never,
-    `Cannot go on as '${path}' has 3 bytes, and the job log tells of ${length}`,
+    `Cannot go on as '${path}' has 3 bytes, but the job log says ${length}`,
   );
   assertEquals(folder.read("log"), '{"v');
 });

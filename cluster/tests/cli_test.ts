@@ -37,7 +37,7 @@ Deno.test("cli.ts serves, runs and shows the status with the permissions that it
   assertEquals([hosts[0].name, completed], ["box-1", 3]);
   host.kill("SIGTERM");
   assertEquals((await host.status()).code, 0);
-  assertStringIncludes(host.said, "stops within 10 s; once more ends at once\nbox-1 has stopped\n");
+  assertStringIncludes(host.said, "stops within 10 s; a second signal ends at once\nbox-1 has stopped\n");
 });
 
 Deno.test("cli.ts serve ends with code 0 when it is told to stop before the server has answered", async () => {
