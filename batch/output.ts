@@ -1,7 +1,7 @@
 import { constants, crc32, deflateRawSync } from "node:zlib";
 import { BatchError } from "./errors.ts";
 import { joined } from "./inputs.ts";
-import { basename, dirname, ifThere } from "./paths.ts";
+import { dirname, ifThere } from "./paths.ts";
 
 /** How far an output has been written, as needed to go on from there. */
 export interface OutputState {
@@ -321,9 +321,4 @@ export function logOf(path: string): string {
 /** The name of the errors file beside an output, unless another is given. */
 export function errorsOf(path: string): string {
   return `${path}.errors.ndjson`;
-}
-
-/** A file's name for messages. */
-export function nameOf(path: string): string {
-  return basename(path);
 }
