@@ -211,19 +211,19 @@ export async function connect(
   const timer = setTimeout(() => failed.reject(undefined), timeout);
   const db = databaseOf(client);
   let info: string;
-  let refusal = "let nobody in";
+  let refusal = "cannot be used";
   try {
     client.connect().catch(() => {});
     info = await Promise.race([client.info(), failed.promise]);
     // If the client fails to select the database itself, it silently stays in database 0.
-    refusal = `let nobody into database ${db}`;
+    refusal = `refused access to database ${db}`;
     if (db !== 0) await Promise.race([client.select(db), failed.promise]);
   } catch (error) {
     // Errors of a connection that was given up concern nobody.
     client.on("error", () => {});
     client.disconnect();
     if (error instanceof Error) last = error;
-    if (error === undefined) throw fail(`was not there within ${timeout} ms`);
+    if (error === undefined) throw fail(`could not be reached within ${timeout} ms`);
     throw fail(NOT_PERMITTED.test((error as Error).message) ? "may not be reached without '--allow-net'" : refusal);
   } finally {
     clearTimeout(timer);

@@ -614,7 +614,7 @@ export class ClusterPool implements AsyncDisposable {
   /** The name under which a job travels: BullMQ accepts neither ':' in it nor an integer, and has keys of its own beside it. */
   #travelId(id: string, action: string): string {
     if (!id.isWellFormed()) {
-      throw new TypeError(`Cannot ${action} as its id must have no half of a character (a lone surrogate): current value is ${show(id)}`);
+      throw new TypeError(`Cannot ${action} as its id must not contain half a character (a lone surrogate): current value is ${show(id)}`);
     }
     const travels = `job-${encodeURIComponent(id)}`;
     const most = Math.min(MAX_ID, MAX_KEY - payloadKey(this.#settings.queue, "", "result").length);

@@ -184,7 +184,7 @@ export class TaskFinder {
   #only(tasks: ClusterTask[] = []): ClusterTask | undefined {
     if (tasks.length < 2) return tasks[0];
     const names = tasks.map(({ task }) => show(task)).join(" and ");
-    throw new TypeError(`Cannot submit a function that is of the tasks ${names}: submit one of these tasks itself`);
+    throw new TypeError(`Cannot submit a function that belongs to the tasks ${names}: submit one of these tasks itself`);
   }
 
   #list(): string {

@@ -78,7 +78,9 @@ function convertArray(array: unknown[], path: string, around: Set<object>): Json
   const json = Array.from(array, (each, i) => convert(each, `${path}[${i}]`, around));
   const more = Object.keys(array)[array.length] ?? Object.getOwnPropertySymbols(array)[0];
   if (more === undefined) return json;
-  throw new TypeError(`Cannot send ${path} through the queue as an array in JSON has its items alone: this one has '${String(more)}', too`);
+  throw new TypeError(
+    `Cannot send ${path} through the queue as an array in JSON has nothing but items: this one also has '${String(more)}'`,
+  );
 }
 
 function convertObject(object: Record<string, unknown>, path: string, around: Set<object>): Json {

@@ -101,7 +101,7 @@ Deno.test("cli.ts tells of a module that is none and a server that is not there"
   const port = freePort();
   const cases: [string[], string][] = [
     [["run", TASKS.replace("cli_tasks", "none"), "add"], "Cannot load"],
-    [["status", "--redis", `redis://user:secret@127.0.0.1:${port}`], `redis://127.0.0.1:${port} was not there within 10000 ms`],
+    [["status", "--redis", `redis://user:secret@127.0.0.1:${port}`], `redis://127.0.0.1:${port} could not be reached within 10000 ms`],
   ];
   for (const [args, message] of cases) {
     const { code, said } = await within(output(command(port, args)));

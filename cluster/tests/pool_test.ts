@@ -94,8 +94,8 @@ Deno.test("ClusterPool refuses what cannot travel before it is queued, and takes
   for (const id of [NaN, Infinity]) {
     await assertRejects(() => submit(new Job({ id, func: tasks.nothing })), TypeError, `a text or a finite number: current value is ${id}`);
   }
-  await assertRejects(() => submit(new Job({ id: "\ud800", func: tasks.nothing })), TypeError, "no half of a character");
-  await assertRejects(() => pool.attach("\ud800"), TypeError, "no half of a character");
+  await assertRejects(() => submit(new Job({ id: "\ud800", func: tasks.nothing })), TypeError, "half a character");
+  await assertRejects(() => pool.attach("\ud800"), TypeError, "half a character");
   {
     // A store may keep a payload in a file whose name contains both.
     await using long = await openPool(server, { queue: "q".repeat(60) });

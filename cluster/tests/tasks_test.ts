@@ -46,7 +46,7 @@ Deno.test("TaskFinder takes each of two tasks of one export for itself, and refu
   const tasks = defineTasks({ checked: { module, name: "double", validate: () => {} }, unchecked: { module, name: "double" } });
   const finder = new TaskFinder(tasks);
   for (const task of Object.values(tasks)) assertEquals(finder.known(task), task);
-  const refusal = 'Cannot submit a function that is of the tasks "checked" and "unchecked"';
+  const refusal = 'Cannot submit a function that belongs to the tasks "checked" and "unchecked"';
   assertThrows(() => finder.known({ module, name: "double" }), TypeError, refusal);
   await assertRejects(() => finder.find(double), TypeError, refusal);
 });

@@ -51,7 +51,7 @@ Deno.test("toJson() refuses what JSON would change or lose, and says where it is
   assertThrows(
     () => toJson("a1".match(/(\d)/), "it"),
     TypeError,
-    "Cannot send it through the queue as an array in JSON has its items alone",
+    "Cannot send it through the queue as an array in JSON has nothing but items",
   );
   assertThrows(
     () => toJson([Object.assign([1], { [Symbol("s")]: 1 })], "it"),
