@@ -47,16 +47,20 @@ export interface Verdict {
   time: number;
 }
 
-/** How one run through a range differs from another. */
-export interface RunnerLimits {
-  /** How many records come before the one that the last worker ran when it died; all of these are committed one by one. */
+/** The record that a worker of this range ran when it died. */
+export interface Suspect {
+  /** How many records come before it; all of these are committed one by one. -1 if there is no such record. */
   before: number;
-  /** The number of that record's next attempt, from 1. */
+  /** The number of its next attempt, from 1. */
   attempt: number;
-  /** The final error of that record. */
+  /** Its final error, if it is not run any more. */
   verdict: Verdict | undefined;
   /** Whether a worker has died while writing that down: the record is then not decoded, and little of it is kept. */
   brief: boolean;
+}
+
+/** How one run through a range differs from another. */
+export interface RunnerLimits extends Suspect {
   /** After how many milliseconds the worker returns, at the end of a record. */
   slice: number;
   /** After how many records and failures it returns. */

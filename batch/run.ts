@@ -17,7 +17,7 @@ import type { ProcessPool } from "../pool.ts";
 import { BatchError } from "./errors.ts";
 import { Lane, type LaneError, type LaneState, type SlowRecord } from "./lane.ts";
 import type { HaltLimit, TimeLimit } from "./options.ts";
-import type { Piece, RangeReply, RunnerLimits, Verdict } from "./range_runner.ts";
+import type { Piece, RangeReply, RunnerLimits, Suspect, Verdict } from "./range_runner.ts";
 import { noTimes, quantile, type Times } from "./times.ts";
 import { runRange, TASK_MISTAKE } from "./worker_source.ts";
 
@@ -115,26 +115,17 @@ export interface RunCounts {
 interface Active {
   part: Part;
   lane: Lane;
-  /** How many records come before the one that a worker ran when it died; -1 if there is no such record. */
-  before: number;
-  /** The final error of that record. */
-  verdict: Verdict | undefined;
-  /** The number of its next attempt, from 1. */
-  attempt: number;
-  /** Whether a worker has died while writing that record down. */
-  brief: boolean;
+  suspect: Suspect;
   /** How often its worker has died while running no record, since a record was last done. */
-  barren: number;
-  /** The commit after which it was halted. */
-  halted: number | undefined;
+  idleDeaths: number;
+  /** The commit after which it was halted, and the time limit for which, in ms; undefined if it was not. */
+  halted: { sequence: number; limit: number } | undefined;
   /** The last commit seen. */
   seen: number;
   /** How many records were finished after it. */
   current: number;
   /** When that was first seen. */
   since: number;
-  /** The time limit for which it was halted, in ms. */
-  reason: number | undefined;
   /** Stops its worker. */
   kill: (() => void) | undefined;
   /** The job that runs it, and what was done before that; undefined while there is none. */
@@ -197,7 +188,7 @@ const SAVE_EVERY = 1000;
 const GRACE = 1000;
 
 /** When this many workers in a row die while running no record, that is no accident: the run cannot go on. */
-const MOST_BARREN = 3;
+const MOST_IDLE_DEATHS = 3;
 
 /** A time limit that is a share of the median applies once this many records have been timed: with fewer the median says little. */
 const ENOUGH_TIMED = 50;
@@ -274,7 +265,7 @@ export class BatchRun {
     try {
       if (signal?.aborted) stop();
       await this.#work();
-      if (this.#failure === undefined) await this.#wind();
+      if (this.#failure === undefined) await this.#windDown();
       await this.#saving;
       if (this.#failure === undefined) await this.#parts.consumer.save();
       if (this.#failure === undefined) return this.#ending ?? "complete";
@@ -332,13 +323,9 @@ export class BatchRun {
     const active: Active = {
       part,
       lane,
-      before: -1,
-      verdict: undefined,
-      attempt: 1,
-      brief: false,
-      barren: 0,
+      suspect: suspectAfter(-1),
+      idleDeaths: 0,
       halted: undefined,
-      reason: undefined,
       seen: 0,
       current: 0,
       since: performance.now(),
@@ -350,14 +337,11 @@ export class BatchRun {
   }
 
   async #submit(active: Active): Promise<void> {
-    const { part: { piece }, lane, before, attempt, verdict, brief } = active;
+    const { part: { piece }, lane, suspect } = active;
     const { halt, limit, ordered } = this.#parts.options;
     const done = lane.state();
     const limits: RunnerLimits = {
-      before,
-      attempt,
-      verdict,
-      brief,
+      ...suspect,
       slice: SLICE,
       maxRecords: ordered ? limit - this.#counts.records - done.records : limit,
       maxFailures: halt.failed - this.#sure(this.#counts.failed) - done.failed,
@@ -380,7 +364,7 @@ export class BatchRun {
     if (!this.#active.has(active)) return;
     const { part, lane } = active;
     const state = lane.state();
-    this.#tell(active, state);
+    this.#reportRun(active, state);
     if (!done && state.position < part.end) {
       this.#rest.push({ ...part, start: state.position });
       this.#rest.sort((a, b) => a.index - b.index);
@@ -390,52 +374,25 @@ export class BatchRun {
 
   #died(active: Active, error: unknown): void {
     if (!this.#active.has(active)) return;
-    const lost = error instanceof WorkerDiedError || error instanceof MemoryLimitError || active.halted !== undefined;
+    const { lane, halted } = active;
+    const lost = error instanceof WorkerDiedError || error instanceof MemoryLimitError || halted !== undefined;
     if (!lost) {
       return this.#fail(error instanceof PoolClosedError && this.#failure !== undefined ? this.#failure.error : this.#explain(error));
     }
-    const { lane } = active;
-    const sequence = active.halted ?? lane.sequence;
-    const [begun, running] = [lane.begun, active.halted !== undefined || lane.running];
-    const current = active.halted === undefined ? lane.current : active.current;
-    // It died while parsing many records together. They are now parsed one by one, to find the one that kills it.
-    const unknown = lane.attempt === 0 && active.before < 0;
-    const settled = this.#isSettled(active, sequence);
-    // It may have died before it noted which attempt ran.
-    const attempts = Math.max(1, lane.attempt, this.#isKnown(active, sequence) ? active.attempt : 1);
-    const time = performance.now() - active.since;
-    const records = lane.state(sequence).records - (active.job?.before.records ?? 0);
-    if (records > 0) active.barren = 0;
-    this.#tell(active, lane.state(sequence));
+    const sequence = halted?.sequence ?? lane.sequence;
+    const state = lane.state(sequence);
+    const records = state.records - (active.job?.before.records ?? 0);
+    if (records > 0) active.idleDeaths = 0;
+    active.suspect = this.#suspectOf(active, error, { sequence, records });
+    this.#reportRun(active, state);
     lane.leave(sequence);
-    if (running && unknown) {
-      active.before = current;
-      active.verdict = undefined;
-      active.attempt = 1;
-      active.brief = false;
-    } else if (running && !settled) {
-      const failed = attempts > this.#parts.options.retries;
-      active.verdict = failed ? { ...explainDeath(active.halted === undefined ? error : active.reason, attempts), time } : undefined;
-      active.before = current;
-      active.attempt = failed ? 1 : attempts + 1;
-      active.brief = false;
-    } else if (begun && ++active.barren >= MOST_BARREN) {
+    if (active.idleDeaths >= MOST_IDLE_DEATHS) {
       return this.#fail(
         new BatchError(`Cannot go on as workers die while they run no record: ${(error as Error).message}`, {
           resumable: true,
           cause: error,
         }),
       );
-    } else if (records <= active.before) {
-      active.before -= records;
-      active.brief ||= begun && settled;
-    } else if (begun || sequence > 0) {
-      // What was known of the next record has been used. After a worker has died while reading many records, they are read one by one, to
-      // find the one that kills it.
-      active.before = begun ? 0 : -1;
-      active.verdict = undefined;
-      active.attempt = 1;
-      active.brief = false;
     }
     active.halted = undefined;
     active.kill = undefined;
@@ -444,6 +401,29 @@ export class BatchRun {
     const enough = this.#counts.records + lane.state().records >= this.#parts.options.limit;
     if (this.#ending === undefined && !enough) this.#submit(active);
     else this.#abandon(active, 0);
+  }
+
+  /** The record of which the next worker must beware, after one has died at this commit, having done this many records. */
+  #suspectOf(active: Active, error: unknown, { sequence, records }: { sequence: number; records: number }): Suspect {
+    const { lane, halted, suspect } = active;
+    const { begun, attempt } = lane;
+    const running = halted !== undefined || lane.running;
+    const current = halted === undefined ? lane.current : active.current;
+    const settled = this.#isSettled(active, sequence);
+    // It died while parsing many records together. They are now parsed one by one, to find the one that kills it.
+    if (running && attempt === 0 && suspect.before < 0) return suspectAfter(current);
+    if (running && !settled) {
+      // It may have died before it noted which attempt ran.
+      const attempts = Math.max(1, attempt, this.#isKnown(active, sequence) ? suspect.attempt : 1);
+      if (attempts <= this.#parts.options.retries) return { ...suspectAfter(current), attempt: attempts + 1 };
+      const time = performance.now() - active.since;
+      return { ...suspectAfter(current), verdict: { ...explainDeath(halted?.limit ?? error, attempts), time } };
+    }
+    if (begun) active.idleDeaths++;
+    if (records <= suspect.before) return { ...suspect, before: suspect.before - records, brief: suspect.brief || (begun && settled) };
+    // What was known of the next record has been used. After a worker has died while reading many records, they are read one by one, to find
+    // the one that kills it.
+    return begun || sequence > 0 ? suspectAfter(begun ? 0 : -1) : suspect;
   }
 
   /** Why the run cannot go on. */
@@ -462,23 +442,23 @@ export class BatchRun {
 
   /** Whether the next record is only written down as failed, and no longer run. */
   #isSettled(active: Active, sequence: number): boolean {
-    return active.verdict !== undefined && this.#isKnown(active, sequence);
+    return active.suspect.verdict !== undefined && this.#isKnown(active, sequence);
   }
 
   /** Whether the next record is the one that the last worker ran when it died. */
-  #isKnown({ before, job, lane }: Active, sequence: number): boolean {
-    return lane.state(sequence).records - before === job?.before.records;
+  #isKnown({ suspect, job, lane }: Active, sequence: number): boolean {
+    return lane.state(sequence).records - suspect.before === job?.before.records;
   }
 
   /** Leaves a part where its last commit was. */
   #abandon(active: Active, sequence: number): void {
     const state = active.lane.state(sequence);
-    this.#tell(active, state);
+    this.#reportRun(active, state);
     this.#finish(active, { state, end: Math.min(state.position, active.part.end) });
   }
 
-  /** Reports a part's last job. */
-  #tell(active: Active, state: LaneState): void {
+  /** Reports the run of a worker that has just ended. */
+  #reportRun(active: Active, state: LaneState): void {
     const { job, part: { source, index }, lane, halted } = active;
     if (job === undefined) return;
     active.job = undefined;
@@ -584,8 +564,7 @@ export class BatchRun {
         active.current = current;
         active.since = now;
       } else if (now - active.since > limit && active.kill !== undefined && !this.#isSettled(active, sequence) && lane.halt(sequence)) {
-        active.halted = sequence;
-        active.reason = limit;
+        active.halted = { sequence, limit };
         active.kill();
       }
     }
@@ -638,7 +617,7 @@ export class BatchRun {
   }
 
   /** Waits for running records, and for what is being written; not for long, if the run was told to end. */
-  async #wind(): Promise<void> {
+  async #windDown(): Promise<void> {
     let over = false;
     const giveUp = () => {
       // A stream that nobody reads is not waited for either.
@@ -646,7 +625,7 @@ export class BatchRun {
       for (const active of [...this.#active]) {
         const { sequence } = active.lane;
         if (active.halted === undefined && !active.lane.abandon(sequence)) continue;
-        this.#abandon(active, active.halted ?? sequence);
+        this.#abandon(active, active.halted?.sequence ?? sequence);
       }
       this.#wake();
     };
@@ -675,6 +654,11 @@ export class BatchRun {
     this.#changed.resolve();
     this.#changed = Promise.withResolvers();
   }
+}
+
+/** A suspect of which nothing is known but its place: how many records come before it. */
+function suspectAfter(before: number): Suspect {
+  return { before, attempt: 1, verdict: undefined, brief: false };
 }
 
 /** How many bytes a part takes while it waits for an earlier one. */
