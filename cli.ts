@@ -24,7 +24,7 @@ import { openPipe } from "./command/files.ts";
 import { HELP, readArguments } from "./demo/arguments.ts";
 import { explainUnwritable, writeOrExplain } from "./demo/files.ts";
 import { Interrupt } from "./pool/interrupt.ts";
-import { createReporter } from "./demo/report.ts";
+import { createReporter } from "./demo/reporter.ts";
 import { describe, runDemo } from "./demo/run_demo.ts";
 import { stdout, tellSignal } from "./demo/terminal.ts";
 import { renderReport } from "./report/page.ts";
@@ -51,7 +51,7 @@ export async function main(args: readonly string[]): Promise<number> {
       console.error(request.message);
       return 2;
     case "run": {
-      const files = [["--trace", request.options.trace], ["--report", request.page]] as const;
+      const files = [["--trace", request.options.trace], ["--report", request.report]] as const;
       const wrong = files.flatMap(([option, path]) => path === undefined ? [] : explainUnwritable(option, path) ?? []);
       if (wrong.length > 0) {
         console.error(wrong.join("\n"));
@@ -61,14 +61,14 @@ export async function main(args: readonly string[]): Promise<number> {
       // Opening a pipe blocks until somebody reads it. Ctrl-C ends the program meanwhile, as long as nobody listens for it.
       const pipe = trace === undefined ? undefined : openPipe(trace);
       using interrupt = new Interrupt({ onSignal: tellSignal });
-      const recorder = request.page === undefined ? undefined : new Recorder();
+      const recorder = request.report === undefined ? undefined : new Recorder();
       const options = recorder === undefined ? request.options : { ...request.options, observers: [recorder] };
-      const running = runDemo(options, createReporter(request.report, stdout), interrupt.signal);
+      const running = runDemo(options, createReporter(request.reporter, stdout), interrupt.signal);
       // The pool has opened the pipe itself by now.
       pipe?.close();
       const summary = await running;
       const page = recorder && renderReport(recorder.data(describe(options, summary)));
-      const unwritten = page && await writeOrExplain("--report", request.page!, page);
+      const unwritten = page && await writeOrExplain("--report", request.report!, page);
       if (unwritten !== undefined) {
         console.error(unwritten);
         return interrupt.exitCode ?? 2;

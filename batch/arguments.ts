@@ -7,12 +7,12 @@ import type { BatchOptions } from "./options.ts";
 
 /** What the command line of `batch` asks for. */
 export type BatchRequest =
-  | { action: "run"; task: { module: string; name: string }; options: BatchOptions; report: BatchReport }
+  | { action: "run"; task: { module: string; name: string }; options: BatchOptions; reporter: ReporterOptions }
   | { action: "help" }
   | Refused;
 
 /** How a batch reports its progress. */
-export interface BatchReport {
+export interface ReporterOptions {
   progress: "auto" | "json" | "none";
   dryRun: boolean;
 }
@@ -193,7 +193,7 @@ function read(args: readonly string[]): BatchRequest {
       limit: dryRun,
       report: value("report"),
     },
-    report: { progress: value("progress") ?? "auto", dryRun: dryRun !== undefined },
+    reporter: { progress: value("progress") ?? "auto", dryRun: dryRun !== undefined },
   };
 }
 

@@ -3,7 +3,7 @@ import { Interrupt } from "../pool/interrupt.ts";
 import { BATCH_HELP, type BatchRequest, readBatchArguments } from "./arguments.ts";
 import { batch } from "./batch.ts";
 import { BatchError } from "./errors.ts";
-import { createReporter, type ReportTerminal } from "./report.ts";
+import { createReporter, type ReporterTerminal } from "./reporter.ts";
 
 /**
  * Runs the command `batch`. While it runs it listens for Ctrl-C.
@@ -25,11 +25,11 @@ export async function batchCommand(args: readonly string[]): Promise<number> {
   }
 }
 
-async function run({ task, options, report }: BatchRequest & { action: "run" }): Promise<number> {
+async function run({ task, options, reporter: { progress: wanted, dryRun } }: BatchRequest & { action: "run" }): Promise<number> {
   // Results on a terminal show the progress themselves, and would mix with a progress line.
   const isShown = options.output === "-" && Deno.stdout.isTerminal();
-  const progress = report.progress === "auto" && isShown ? "none" : report.progress;
-  const kind = report.dryRun ? "dry run" : options.retryFailed ? "retry" : options.overwrite ? "overwrite" : "batch";
+  const progress = wanted === "auto" && isShown ? "none" : wanted;
+  const kind = dryRun ? "dry run" : options.retryFailed ? "retry" : options.overwrite ? "overwrite" : "batch";
   const reporter = createReporter(progress, stderr, kind);
   using interrupt = new Interrupt({
     onSignal(signal, received) {
@@ -78,7 +78,7 @@ function throughHangup(): Disposable | undefined {
 
 const encoder = new TextEncoder();
 
-const stderr: ReportTerminal = {
+const stderr: ReporterTerminal = {
   write(text) {
     const bytes = encoder.encode(text);
     try {

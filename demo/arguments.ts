@@ -3,12 +3,12 @@ import { normalize } from "node:path";
 import { nearest } from "../command/nearest.ts";
 import { orRefused, Refusal, type Refused, refuseFlagValue } from "../command/refusal.ts";
 import { FILE, joinValues, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
-import type { ReportOptions } from "./report.ts";
+import type { ReporterOptions } from "./reporter.ts";
 import type { DemoOptions } from "./run_demo.ts";
 
 /** What the command line asks for. */
 export type Request =
-  | { action: "run"; options: DemoOptions; report: ReportOptions; page: string | undefined }
+  | { action: "run"; options: DemoOptions; reporter: ReporterOptions; report: string | undefined }
   | { action: "help" | "version" }
   | Refused;
 
@@ -119,8 +119,8 @@ function read(args: readonly string[]): Request {
       permissions: value("permissions"),
       trace,
     },
-    report: { json: parsed.json === true, quiet: parsed.quiet === true, timeline: parsed.timeline === true },
-    page: report,
+    reporter: { json: parsed.json === true, quiet: parsed.quiet === true, timeline: parsed.timeline === true },
+    report,
   };
 }
 

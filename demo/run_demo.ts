@@ -6,7 +6,7 @@ import { onAbort } from "../pool/signals.ts";
 import type { Ran } from "../report/recorder.ts";
 import { fateOf } from "./fate.ts";
 import { funDemo } from "./fun_demo.ts";
-import type { Reporter, Summary } from "./report.ts";
+import type { Reporter, Summary } from "./reporter.ts";
 
 /** What the demo runs. */
 export interface DemoOptions {

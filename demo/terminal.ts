@@ -1,4 +1,4 @@
-import type { Terminal } from "./report.ts";
+import type { Terminal } from "./reporter.ts";
 import { GRACE } from "./run_demo.ts";
 
 /** The width of a timeline if there is no terminal, or one that does not tell its size. */

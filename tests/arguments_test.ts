@@ -2,10 +2,10 @@ import { assert, assertEquals } from "@std/assert";
 import { HELP, readArguments } from "../demo/arguments.ts";
 
 const OPTIONS = { jobs: 10, workers: 4, queueSize: 4, failRate: 0, seed: undefined, permissions: undefined, trace: undefined };
-const REPORT = { json: false, quiet: false, timeline: true };
+const REPORTER = { json: false, quiet: false, timeline: true };
 
 Deno.test("readArguments() has a default for all", () => {
-  assertEquals(readArguments([]), { action: "run", options: OPTIONS, report: REPORT, page: undefined });
+  assertEquals(readArguments([]), { action: "run", options: OPTIONS, reporter: REPORTER, report: undefined });
 });
 
 Deno.test("readArguments() takes all options, with or without an equals sign", () => {
@@ -14,8 +14,8 @@ Deno.test("readArguments() takes all options, with or without an equals sign", (
   const expected = {
     action: "run" as const,
     options: { jobs: 3, workers: 2, queueSize: 7, failRate: 0.25, seed: 0, permissions: "none" as const, trace: "a.json" },
-    report: { json: true, quiet: true, timeline: false },
-    page: "b.html",
+    reporter: { json: true, quiet: true, timeline: false },
+    report: "b.html",
   };
   assertEquals(readArguments(spaced.split(" ")), expected);
   assertEquals(readArguments(spaced.replaceAll(/ (?!--)/g, "=").split(" ")), expected);
@@ -25,8 +25,8 @@ Deno.test("readArguments() lets as many jobs in flight as there are workers, and
   assertEquals(readArguments(["--workers", "9", "--jobs=1", "--jobs=2"]), {
     action: "run",
     options: { ...OPTIONS, jobs: 2, workers: 9, queueSize: 9 },
-    report: REPORT,
-    page: undefined,
+    reporter: REPORTER,
+    report: undefined,
   });
 });
 

@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { BATCH_HELP, NAMES, readBatchArguments } from "../batch/arguments.ts";
 import { batchCommand } from "../batch/command.ts";
-import { createReporter, progressLine, summaryLines } from "../batch/report.ts";
+import { createReporter, progressLine, summaryLines } from "../batch/reporter.ts";
 import type { BatchProgress, BatchSummary } from "@procpool/process-pool/batch";
 import { doubles, Folder, numbers } from "./batch_fixtures.ts";
 import { granted, within } from "./fixtures.ts";
@@ -43,7 +43,7 @@ Deno.test("readBatchArguments() reads every option", () => {
       limit: undefined,
       report: "report.html",
     },
-    report: { progress: "json", dryRun: false },
+    reporter: { progress: "json", dryRun: false },
   });
 });
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { fateOf } from "../demo/fate.ts";
-import type { Reporter, Settled, Summary } from "../demo/report.ts";
+import type { Reporter, Settled, Summary } from "../demo/reporter.ts";
 import { type DemoOptions, runDemo } from "../demo/run_demo.ts";
 import { within } from "./fixtures.ts";
 

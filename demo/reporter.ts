@@ -45,7 +45,7 @@ export interface Reporter {
 }
 
 /** What is reported of a run. */
-export interface ReportOptions {
+export interface ReporterOptions {
   json: boolean;
   quiet: boolean;
   timeline: boolean;
@@ -60,7 +60,7 @@ export interface Terminal {
 }
 
 /** The reporter that the options ask for. */
-export function createReporter({ json, quiet, timeline }: ReportOptions, terminal: Terminal): Reporter {
+export function createReporter({ json, quiet, timeline }: ReporterOptions, terminal: Terminal): Reporter {
   return json ? new JsonReporter({ quiet }, terminal) : new TextReporter({ quiet, timeline }, terminal);
 }
 

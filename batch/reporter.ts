@@ -3,7 +3,7 @@ import { leftOf, placeOf } from "./page.ts";
 import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
 
 /** Where a batch reports its progress: standard error. */
-export interface ReportTerminal {
+export interface ReporterTerminal {
   /** Writes text as it is. */
   write(text: string): void;
   isTerminal: boolean;
@@ -25,12 +25,12 @@ export interface Reporter {
 export type RunKind = "batch" | "overwrite" | "dry run" | "retry";
 
 /** The reporter that the options ask for. */
-export function createReporter(progress: "auto" | "json" | "none", terminal: ReportTerminal, kind: RunKind = "batch"): Reporter {
+export function createReporter(progress: "auto" | "json" | "none", terminal: ReporterTerminal, kind: RunKind = "batch"): Reporter {
   if (progress === "json") return jsonReporter(terminal);
   return textReporter(terminal, { kind, live: progress === "auto" && terminal.isTerminal });
 }
 
-function textReporter(terminal: ReportTerminal, { kind, live }: { kind: RunKind; live: boolean }): Reporter {
+function textReporter(terminal: ReporterTerminal, { kind, live }: { kind: RunKind; live: boolean }): Reporter {
   let shown = false;
   function clear(): void {
     if (shown) terminal.write("\r\x1b[K");
@@ -55,7 +55,7 @@ function textReporter(terminal: ReportTerminal, { kind, live }: { kind: RunKind;
 }
 
 /** One JSON object per line, for programs. */
-function jsonReporter({ write }: ReportTerminal): Reporter {
+function jsonReporter({ write }: ReporterTerminal): Reporter {
   const line = (event: string, value: object) => write(`${JSON.stringify({ event, ...value })}\n`);
   return {
     progress: (progress) => line("progress", progress),

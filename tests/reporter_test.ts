@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { createReporter, type ReportOptions, type Settled, type Summary, type Terminal } from "../demo/report.ts";
+import { createReporter, type ReporterOptions, type Settled, type Summary, type Terminal } from "../demo/reporter.ts";
 
 const SUMMARY: Summary = {
   jobs: 3,
@@ -36,7 +36,7 @@ const FAILED: Settled = {
 const CANCELLED: Settled = { ...FAILED, job: 2, state: "cancelled", worker: undefined, start: undefined, error: new Error("gone") };
 
 /** The lines that a reporter prints about this run. */
-function report(options: Partial<ReportOptions>, terminal: Partial<Terminal> = {}, summary: Partial<Summary> = {}): string[] {
+function report(options: Partial<ReporterOptions>, terminal: Partial<Terminal> = {}, summary: Partial<Summary> = {}): string[] {
   const lines: string[] = [];
   const print = (line: string) => void lines.push(line);
   const reporter = createReporter({ json: false, quiet: false, timeline: true, ...options }, {
