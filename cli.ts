@@ -21,7 +21,7 @@
 import manifest from "./deno.json" with { type: "json" };
 import { batchCommand } from "./batch/command.ts";
 import { openPipe } from "./command/files.ts";
-import { HELP, readArguments } from "./demo/arguments.ts";
+import { HELP, readArguments, type Request } from "./demo/arguments.ts";
 import { explainUnwritable, writeOrExplain } from "./demo/files.ts";
 import { Interrupt } from "./pool/interrupt.ts";
 import { createReporter } from "./demo/reporter.ts";
@@ -50,32 +50,34 @@ export async function main(args: readonly string[]): Promise<number> {
     case "refuse":
       console.error(request.message);
       return 2;
-    case "run": {
-      const files = [["--trace", request.options.trace], ["--report", request.report]] as const;
-      const wrong = files.flatMap(([option, path]) => path === undefined ? [] : explainUnwritable(option, path) ?? []);
-      if (wrong.length > 0) {
-        console.error(wrong.join("\n"));
-        return 2;
-      }
-      const { trace } = request.options;
-      // Opening a pipe blocks until somebody reads it. Ctrl-C ends the program meanwhile, as long as nobody listens for it.
-      const pipe = trace === undefined ? undefined : openPipe(trace);
-      using interrupt = new Interrupt({ onSignal: tellSignal });
-      const recorder = request.report === undefined ? undefined : new Recorder();
-      const options = recorder === undefined ? request.options : { ...request.options, observers: [recorder] };
-      const running = runDemo(options, createReporter(request.reporter, stdout), interrupt.signal);
-      // The pool has opened the pipe itself by now.
-      pipe?.close();
-      const summary = await running;
-      const page = recorder && renderReport(recorder.data(describe(options, summary)));
-      const unwritten = page && await writeOrExplain("--report", request.report!, page);
-      if (unwritten !== undefined) {
-        console.error(unwritten);
-        return interrupt.exitCode ?? 2;
-      }
-      return interrupt.exitCode ?? (summary.failed === 0 ? 0 : 1);
-    }
+    case "run":
+      return await run(request);
   }
+}
+
+async function run({ options, reporter, report }: Extract<Request, { action: "run" }>): Promise<number> {
+  const files = [["--trace", options.trace], ["--report", report]] as const;
+  const wrong = files.flatMap(([option, path]) => path === undefined ? [] : explainUnwritable(option, path) ?? []);
+  if (wrong.length > 0) {
+    console.error(wrong.join("\n"));
+    return 2;
+  }
+  // Opening a pipe blocks until somebody reads it. Ctrl-C ends the program meanwhile, as long as nobody listens for it.
+  const pipe = options.trace === undefined ? undefined : openPipe(options.trace);
+  using interrupt = new Interrupt({ onSignal: tellSignal });
+  const recorder = report === undefined ? undefined : new Recorder();
+  const observers = recorder === undefined ? [] : [recorder];
+  const running = runDemo({ ...options, observers }, createReporter(reporter, stdout), interrupt.signal);
+  // The pool has opened the pipe itself by now.
+  pipe?.close();
+  const summary = await running;
+  const page = recorder && renderReport(recorder.data(describe(options, summary)));
+  const unwritten = page && await writeOrExplain("--report", report!, page);
+  if (unwritten !== undefined) {
+    console.error(unwritten);
+    return interrupt.exitCode ?? 2;
+  }
+  return interrupt.exitCode ?? (summary.failed === 0 ? 0 : 1);
 }
 
 if (import.meta.main) {
