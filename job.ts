@@ -6,7 +6,7 @@
 
 import type { Callbacks } from "./pool/callbacks.ts";
 import { Checks, isIterable, show } from "./pool/checks.ts";
-import { giveUp } from "./pool/give_up.ts";
+import { withDeadline } from "./pool/deadline.ts";
 
 /** A function that a worker can run. Its arguments and result must be cloneable, except with the backend `inline`. */
 // deno-lint-ignore no-explicit-any -- the default has to admit every function
@@ -421,7 +421,7 @@ export class Future<R> {
     let forget = (): void => {};
     const settled = new Promise<void>((resolve) => forget = this.#onSettled(resolve));
     try {
-      await giveUp(settled, options);
+      await withDeadline(settled, options);
     } finally {
       forget();
     }
@@ -620,7 +620,7 @@ export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, opt
       for (let given = 0; given < all.size; given++) {
         if (settled[given] === undefined) {
           const next = new Promise<void>((resolve) => wake = resolve);
-          await giveUp(next, deadline === undefined ? {} : { timeout: Math.max(0, deadline - performance.now()), of: timeout });
+          await withDeadline(next, deadline === undefined ? {} : { timeout: Math.max(0, deadline - performance.now()), of: timeout });
         }
         yield settled[given]!;
       }
@@ -698,7 +698,7 @@ export async function wait<F extends Future<unknown>>(futures: Iterable<F>, opti
     }
   });
   try {
-    await giveUp(met, { timeout });
+    await withDeadline(met, { timeout });
   } finally {
     for (const forget of stop) forget();
   }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { giveUp } from "../pool/give_up.ts";
+import { withDeadline } from "../pool/deadline.ts";
 import type { RunMessage } from "../worker/protocol.ts";
 
 /** The URL of a module with this source. */
@@ -14,7 +14,7 @@ export function moduleOf(source: string): string {
 
 /** A deadline for what must not hang: long enough for a machine that is busy with other things. */
 export function within<T>(promise: Promise<T>): Promise<T> {
-  return giveUp(promise, { timeout: 60_000 });
+  return withDeadline(promise, { timeout: 60_000 });
 }
 
 /** Whether a permission is granted: tests that need one say so in their name, and are ignored without it. */

@@ -1,7 +1,7 @@
 import { onAbort } from "./signals.ts";
 
 /** When to stop waiting for something that goes on by itself. */
-export interface GiveUpOptions {
+export interface DeadlineOptions {
   /** In milliseconds. */
   timeout?: number | undefined;
   /** The timeout that the error names instead, if part of it had already passed. */
@@ -14,7 +14,7 @@ export interface GiveUpOptions {
  * or with the signal's reason. `deadline` itself would leave its timer running until the time is over, 1.5 KB for each wait that ended
  * sooner.
  */
-export async function giveUp<T>(promise: Promise<T>, { timeout, of = timeout, signal }: GiveUpOptions): Promise<T> {
+export async function withDeadline<T>(promise: Promise<T>, { timeout, of = timeout, signal }: DeadlineOptions): Promise<T> {
   if (timeout === undefined && signal === undefined) return await promise;
   // It may reject after or before anyone waits for it, which would be an unhandled rejection.
   promise.catch(() => {});
