@@ -1,7 +1,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { nearest } from "../command/nearest.ts";
 import { orRefused, Refusal, type Refused, refuseFlagValue } from "../command/refusal.ts";
-import { FILE, joinValues, oneOf, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
+import { FILE, joinValues, oneOf, quote, type ValueOptions, valueReader, wholeNumber } from "../command/values.ts";
 import { MEMORY_LIMITS, show } from "../pool/checks.ts";
 import type { BatchOptions } from "./options.ts";
 
@@ -150,11 +150,7 @@ function read(args: readonly string[]): BatchRequest {
   if (module === undefined) throw new Refusal("batch needs a module with the task: 'cli.ts batch TASKS.ts --input FILE --output FILE'");
   if (extra !== undefined) throw new Refusal(`batch takes one module, and no argument ${quote(extra)}: name inputs with '--input'`);
 
-  function value<Name extends keyof Values>(name: Name): Values[Name] | undefined {
-    const text = parsed[name];
-    return text === undefined ? undefined : readValue(name, text as string, VALUES[name]);
-  }
-
+  const value = valueReader(parsed, VALUES);
   const input = parsed.input as string[];
   if (input.length === 0 || input.includes("")) throw new Refusal("'--input' needs a value: a path, a glob in quotes, or -");
   if (input.indexOf("-") !== input.lastIndexOf("-")) {

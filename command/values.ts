@@ -13,11 +13,20 @@ export interface ValueOption<T> {
 export type ValueOptions<Values> = { [Name in keyof Values]: ValueOption<Values[Name]> };
 
 /**
- * The value of an option.
- *
- * @throws {Refusal} If the text is not one.
+ * Makes a function that reads the value of an option from a parsed command line: undefined if it is not given. The function throws a
+ * {@linkcode Refusal} if the text is not such a value.
  */
-export function readValue<T>(name: string, text: string, { need, read }: ValueOption<T>): T {
+export function valueReader<Values>(
+  parsed: Record<string, unknown>,
+  options: ValueOptions<Values>,
+): <Name extends keyof Values & string>(name: Name) => Values[Name] | undefined {
+  return (name) => {
+    const text = parsed[name];
+    return text === undefined ? undefined : readValue(name, text as string, options[name]);
+  };
+}
+
+function readValue<T>(name: string, text: string, { need, read }: ValueOption<T>): T {
   if (text === "") throw new Refusal(`'--${name}' needs a value: ${need}`);
   const value = read(text);
   if (value === undefined) throw new Refusal(`'--${name}' must be ${need}: current value is ${show(text)}`);

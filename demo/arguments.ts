@@ -2,7 +2,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { normalize } from "node:path";
 import { nearest } from "../command/nearest.ts";
 import { orRefused, Refusal, type Refused, refuseFlagValue } from "../command/refusal.ts";
-import { FILE, joinValues, quote, readValue, type ValueOptions, wholeNumber } from "../command/values.ts";
+import { FILE, joinValues, quote, type ValueOptions, valueReader, wholeNumber } from "../command/values.ts";
 import type { ReporterOptions } from "./reporter.ts";
 import type { DemoOptions } from "./run_demo.ts";
 
@@ -98,20 +98,16 @@ function read(args: readonly string[]): Request {
   if (parsed.help) return { action: "help" };
   if (parsed.version) return { action: "version" };
 
-  function value<Name extends keyof Values>(name: Name): Values[Name] | undefined {
-    const text = parsed[name];
-    return text === undefined ? undefined : readValue(name, text as string, VALUES[name]);
-  }
-
+  const value = valueReader(parsed, VALUES);
   const [trace, report] = [value("trace"), value("report")];
   if (trace !== undefined && report !== undefined && normalize(trace) === normalize(report)) {
     throw new Refusal(`'--trace' and '--report' must be two files: both are ${quote(report)}`);
   }
-  const { jobs = 10, workers = 4 } = { jobs: value("jobs"), workers: value("workers") };
+  const workers = value("workers") ?? 4;
   return {
     action: "run",
     options: {
-      jobs,
+      jobs: value("jobs") ?? 10,
       workers,
       queueSize: value("queue-size") ?? workers,
       failRate: value("fail-rate") ?? 0,
