@@ -66,7 +66,7 @@ export class Callbacks {
     try {
       const outcome = callback();
       if (!isThenable(outcome)) return undefined;
-      return this.#through(Promise.resolve(outcome).then(() => {}, (error) => this.report(error)));
+      return this.#track(Promise.resolve(outcome).then(() => {}, (error) => this.report(error)));
     } catch (error) {
       this.report(error);
       return undefined;
@@ -82,10 +82,10 @@ export class Callbacks {
     let free = releaseUnawaited(gate);
     this.inTurn(() => {
       free ||= releaseUnawaited(gate);
-      const through = this.callOnDone(callback);
-      if (free && (through === undefined || !takePermit(gate))) return;
-      if (through === undefined) gate.release();
-      else through.then(() => gate.release());
+      const finished = this.callOnDone(callback);
+      if (free && (finished === undefined || !takePermit(gate))) return;
+      if (finished === undefined) gate.release();
+      else finished.then(() => gate.release());
     });
   }
 
@@ -96,7 +96,7 @@ export class Callbacks {
     const call = (): void => {
       const outcome = attempt(callback);
       settle(outcome);
-      this.#through(outcome.then(() => {}, (error) => this.#reportUnlessUsed(promise, error)));
+      this.#track(outcome.then(() => {}, (error) => this.#reportUnlessUsed(promise, error)));
     };
     return { promise, call };
   }
@@ -112,7 +112,7 @@ export class Callbacks {
     });
   }
 
-  async #through(work: Promise<void>): Promise<void> {
+  async #track(work: Promise<void>): Promise<void> {
     this.#pending++;
     await work;
     if (--this.#pending > 0) return;

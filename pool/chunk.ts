@@ -124,7 +124,7 @@ export class Chunk extends Ticket {
     }
     this.collect();
     if (!last) return undefined;
-    if (this.#oneByOne) return this.#throughOrNot();
+    if (this.#oneByOne) return this.#outcomeIfDone();
     this.#listener.took({ elapsed, count: this.#settledItems, items: this.#items, results: values });
     return { state: "finished", value: undefined };
   }
@@ -214,7 +214,7 @@ export class Chunk extends Ticket {
     const error = listCauses(errorOf(this.id + next, this.attempt - 1), this.#failures);
     // The items before it have errors of their own.
     this.#deliver(failures(new Array(next + 1 - this.#settledItems).fill(error)));
-    return this.#throughOrNot();
+    return this.#outcomeIfDone();
   }
 
   lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined {
@@ -234,13 +234,13 @@ export class Chunk extends Ticket {
     }
     this.#deliver(failures(errors));
     this.#failures = earlier;
-    return this.#throughOrNot();
+    return this.#outcomeIfDone();
   }
 
   /** The outcome, if nothing is left to be run. */
-  #throughOrNot(): Outcome<unknown> | undefined {
-    const through = this.#settledItems === this.#items.length || this.#listener.ended;
-    return through ? { state: "finished", value: undefined } : undefined;
+  #outcomeIfDone(): Outcome<unknown> | undefined {
+    const isDone = this.#settledItems === this.#items.length || this.#listener.ended;
+    return isDone ? { state: "finished", value: undefined } : undefined;
   }
 
   settle(outcome: Outcome<unknown>, counts: SettledCounts): void {
