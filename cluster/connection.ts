@@ -75,7 +75,7 @@ export function cancelChannel(queue: string, client: Redis): string {
  * The message there about a job that was sent at `sentAt`, according to the queue: another of the same name may have been sent by the time
  * a host hears it.
  */
-export function cancelWord(id: string, timestamp: string | number): string {
+export function cancelMessage(id: string, timestamp: string | number): string {
   return `${id} ${timestamp}`;
 }
 
@@ -96,6 +96,12 @@ export function checkedQueue(action: string, queue: unknown): string {
 export function checkedHostName(action: string, name: unknown): string {
   if (typeof name === "string" && /^[\w.@-]{1,100}$/.test(name)) return name;
   throw new TypeError(`Cannot ${action} as 'name' must be of letters, digits and '.@_-': current value is ${show(name)}`);
+}
+
+/** The release of a program as users give it. */
+export function checkedRelease(action: string, release: unknown): string | undefined {
+  if (release === undefined || typeof release === "string") return release;
+  throw new TypeError(`Cannot ${action} as 'release' must be a text: current value is ${show(release)}`);
 }
 
 /** The options of a client, and its address without user and password. */

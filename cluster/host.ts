@@ -14,9 +14,10 @@ import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq"
 import type { Redis } from "ioredis";
 import {
   cancelChannel,
-  cancelWord,
+  cancelMessage,
   checkedHostName,
   checkedQueue,
+  checkedRelease,
   connect,
   type Connection,
   plain,
@@ -44,7 +45,7 @@ import { checkedStore, isTooLarge, payloadKey, type PayloadStore, tooLarge, unre
 import { METRICS_MINUTES } from "./status.ts";
 import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
 import { fromJson, type Json, sizeOf } from "./values.ts";
-import { REFUSED_PAUSE, Taker } from "./worker.ts";
+import { LockedWorker, REFUSED_PAUSE } from "./worker.ts";
 
 /** Options of {@linkcode serve}. */
 export interface ServeOptions {
@@ -237,9 +238,7 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
   const maker = new FutureMaker(checks.callable("onError", onError));
   checks.callable("onWarning", onWarning);
   checkedHostName(ACTION, name);
-  if (release !== undefined && typeof release !== "string") {
-    throw new TypeError(`Cannot ${ACTION} as 'release' must be a text: current value is ${show(release)}`);
-  }
+  checkedRelease(ACTION, release);
   const store = checkedStore(ACTION, payloads);
   const where = resolveConnection(ACTION, connection);
   // What `onError` itself throws must stop nothing here.
@@ -327,7 +326,7 @@ export interface HostShutdownOptions {
 interface Run {
   controller: AbortController;
   /** The message that asks to stop it. */
-  cancelWord: string;
+  cancelMessage: string;
 }
 
 /** A worker of BullMQ in front of a pool of ours: takes jobs from the queue, checks them, and hears of those to be stopped. */
@@ -335,7 +334,7 @@ class Host implements ClusterHost {
   #server: Connection;
   #subscriber: Redis;
   #pool: ProcessPool;
-  #worker: Taker;
+  #worker: LockedWorker;
   #options: HostOptions;
   #tell: (error: Error) => void;
   /** The running jobs, by the names under which they travel. */
@@ -358,7 +357,7 @@ class Host implements ClusterHost {
     // It listens again below: if the client did that itself, nobody could catch a failure.
     this.#subscriber = client.duplicate({ autoResubscribe: false });
     this.#subscriber.on("error", () => {});
-    this.#worker = new Taker(queueName(queue), (job, token) => this.#process(job, token!), {
+    this.#worker = new LockedWorker(queueName(queue), (job, token) => this.#process(job, token!), {
       connection: client,
       prefix: PREFIX,
       name,
@@ -369,7 +368,7 @@ class Host implements ClusterHost {
       stalledInterval,
       maxStalledCount: redeliveries,
       metrics: { maxDataPoints: METRICS_MINUTES },
-      lost: (id) => this.#active.get(id)?.controller.abort(LOCK_LOST),
+      lockLost: (id) => this.#active.get(id)?.controller.abort(LOCK_LOST),
     });
     const tell = tellOnce(client, onError);
     this.#tell = (error) => {
@@ -398,7 +397,7 @@ class Host implements ClusterHost {
   async start(): Promise<void> {
     // A module that cannot be loaded must fail the host, and not the first jobs.
     await this.#pool.warmUp();
-    this.#subscriber.on("message", (_channel: string, word: string) => this.#cancel(word));
+    this.#subscriber.on("message", (_channel: string, message: string) => this.#cancel(message));
     const { queue } = this.#options;
     const channel = cancelChannel(queue, this.#server.client);
     // Messages sent while it was away are not repeated. It listens again before it asks, so that nothing is missed in between.
@@ -446,11 +445,11 @@ class Host implements ClusterHost {
   }
 
   /** Stops a job that runs here. */
-  #cancel(word: string): void {
-    const id = word.split(" ", 1)[0]!;
+  #cancel(message: string): void {
+    const id = message.split(" ", 1)[0]!;
     const run = this.#active.get(id);
     // A job that was already stopped may be waiting for its next run here, which must not begin.
-    if (run !== undefined && !run.controller.signal.aborted && word === run.cancelWord) return run.controller.abort(CANCELLED);
+    if (run !== undefined && !run.controller.signal.aborted && message === run.cancelMessage) return run.controller.abort(CANCELLED);
     this.#cancelled.add(id);
     if (this.#cancelled.size > MOST_CANCELLED) this.#cancelled.delete(this.#cancelled.values().next().value!);
   }
@@ -483,7 +482,7 @@ class Host implements ClusterHost {
     }
     const id = job.id!;
     const controller = new AbortController();
-    this.#active.set(id, { controller, cancelWord: cancelWord(id, job.timestamp) });
+    this.#active.set(id, { controller, cancelMessage: cancelMessage(id, job.timestamp) });
     let called: Called = { jobId: id, taskName: job.name };
     try {
       // A cancelled job may have been submitted again under the same name: the queue knows.

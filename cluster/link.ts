@@ -1,7 +1,17 @@
 import type { Redis } from "ioredis";
 import { ErrorCode, Queue, QueueEvents, type RedisQueueBackend } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
-import { cancelChannel, cancelWord, type Connection, databaseOf, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
+import {
+  cancelChannel,
+  cancelMessage,
+  type Connection,
+  databaseOf,
+  plain,
+  PREFIX,
+  queueName,
+  refusesWrites,
+  tellOnce,
+} from "./connection.ts";
 import { type Envelope, FORGOTTEN, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
@@ -283,15 +293,15 @@ export class Link {
   async #stop(id: string, stop: Stop): Promise<void> {
     const timestamp = await this.#client.hget(this.#queue.toKey(id), "timestamp");
     if (timestamp === null || timestamp !== (stop.timestamp ??= timestamp)) return;
-    const word = cancelWord(id, timestamp);
+    const message = cancelMessage(id, timestamp);
     try {
       if (await this.#queue.remove(id) === 1 || !await this.#mark(id)) return;
     } catch (error) {
-      await this.#client.publish(this.#channel, word);
+      await this.#client.publish(this.#channel, message);
       throw error;
     }
     // In this order: if the host dies before it hears, the next one finds that the job is no longer wanted.
-    await this.#client.publish(this.#channel, word);
+    await this.#client.publish(this.#channel, message);
   }
 
   /** The job that was taken out or stopped, if the end of one of this name is about it. That is heard once. */

@@ -12,7 +12,7 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { Checks, FutureMaker, type Outcome, printError, printWarning, show, showJob } from "@procpool/process-pool/executor";
-import { checkedQueue, connect, plain, type RedisConnection, resolveConnection } from "./connection.ts";
+import { checkedQueue, checkedRelease, connect, plain, type RedisConnection, resolveConnection } from "./connection.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
 import { OPEN_TIMEOUT } from "./host.ts";
 import { type Ending, Link } from "./link.ts";
@@ -234,9 +234,6 @@ export class ClusterPool implements AsyncDisposable {
     } = checks.options(options, OPTIONS);
     checkedTasks(ACTION, tasks);
     checks.milliseconds("openTimeout", openTimeout);
-    if (release !== undefined && typeof release !== "string") {
-      throw new TypeError(`Cannot ${ACTION} as 'release' must be a text: current value is ${show(release)}`);
-    }
     const settings: Settings = {
       queue: checkedQueue(ACTION, queue),
       queueSize: checks.wholeNumber("queueSize", queueSize),
@@ -244,7 +241,7 @@ export class ClusterPool implements AsyncDisposable {
       retries: retries === undefined ? undefined : checks.wholeNumber("retries", retries, { min: 0 }),
       expiresIn: checks.milliseconds("expiresIn", expiresIn, { infinite: true }),
       store: checkedStore(ACTION, payloads),
-      release,
+      release: checkedRelease(ACTION, release),
       onRedelivered: checks.callable("onRedelivered", onRedelivered),
     };
     const maker = new FutureMaker(checks.callable("onError", onError));
@@ -878,7 +875,7 @@ export class ClusterPool implements AsyncDisposable {
   async #disconnect(): Promise<void> {
     // A dropped job keeps its arguments until it is out of the queue.
     await this.#unlink();
-    await (this.#closed ??= this.#letGo());
+    await (this.#closed ??= this.#finishErrands());
   }
 
   async #unlink(): Promise<void> {
@@ -891,7 +888,8 @@ export class ClusterPool implements AsyncDisposable {
     clearTimeout(timer);
   }
 
-  async #letGo(): Promise<void> {
+  /** Waits for the store, unless that takes too long. */
+  async #finishErrands(): Promise<void> {
     const stored = async (): Promise<void> => {
       while (this.#errands.size > 0) await Promise.all(this.#errands);
     };

@@ -29,33 +29,33 @@ interface Lock {
 }
 
 /** What the worker needs besides BullMQ's options. */
-export interface TakerOptions extends WorkerOptions {
+export interface LockedWorkerOptions extends WorkerOptions {
   lockDuration: number;
   maxStalledCount: number;
   /** The lock of a job that may run here has expired: the job must end. */
-  lost: (id: string) => void;
+  lockLost: (id: string) => void;
 }
 
 /**
  * BullMQ's worker, with what it leaves out: a job does not run on without its lock, nor beside itself; a result waits for a server that
  * refuses writes for a while; and such a server is asked once in a while.
  */
-export class Taker extends Worker {
+export class LockedWorker extends Worker {
   #lockDuration: number;
   /** How often a job runs at most, if every host that runs it dies. */
   #mostRuns: number;
-  #lost: (id: string) => void;
+  #lockLost: (id: string) => void;
   /** What is done for each job, from when it came to when its outcome is delivered. */
   #underWay = new Map<string, Promise<void>>();
   /** The last lock of each job: an earlier run of it has none any more. */
   #locks = new Map<string, Lock>();
   #timer: ReturnType<typeof setInterval> | undefined;
 
-  constructor(name: string, process: Processor, { lost, ...options }: TakerOptions) {
+  constructor(name: string, process: Processor, { lockLost, ...options }: LockedWorkerOptions) {
     super(name, process, options);
     this.#lockDuration = options.lockDuration;
     this.#mostRuns = options.maxStalledCount + 1;
-    this.#lost = lost;
+    this.#lockLost = lockLost;
   }
 
   /** Takes jobs until it is closed. */
@@ -69,7 +69,7 @@ export class Taker extends Worker {
       for (const [id, lock] of this.#locks) {
         // The end of the earlier run ends the renewals.
         if (lock.waits || wasSetBack) this.lockManager.trackJob(id, lock.token, LONG_AGO);
-        if (this.#hasLapsed(lock)) this.#lost(id);
+        if (this.#hasLapsed(lock)) this.#lockLost(id);
       }
     }, this.#lockDuration / LOOKS);
     try {
@@ -86,7 +86,7 @@ export class Taker extends Worker {
       const lock = this.#locks.get(id);
       if (lock === undefined || lock.token !== tokens[i]) continue;
       lock.seen = gone.includes(id) ? -Infinity : performance.now();
-      if (gone.includes(id)) this.#lost(id);
+      if (gone.includes(id)) this.#lockLost(id);
     }
     return gone;
   }
@@ -103,7 +103,7 @@ export class Taker extends Worker {
     const lock: Lock = { token, seen: performance.now(), waits: false };
     this.#locks.set(id, lock);
     let earlier = this.#underWay.get(id);
-    if (earlier !== undefined) this.#lost(id);
+    if (earlier !== undefined) this.#lockLost(id);
     while (earlier !== undefined && !job.deferredFailure) {
       lock.waits = true;
       this.lockManager.trackJob(id, token, LONG_AGO);
@@ -116,10 +116,10 @@ export class Taker extends Worker {
       lock.waits = false;
       if (job.deferredFailure && !await this.#correctRuns(job)) return;
       const run = super.processJob(job, token, fetchNext);
-      const through = Promise.allSettled([earlier, run]).then(() => {
-        if (this.#underWay.get(id) === through) this.#underWay.delete(id);
+      const delivered = Promise.allSettled([earlier, run]).then(() => {
+        if (this.#underWay.get(id) === delivered) this.#underWay.delete(id);
       });
-      this.#underWay.set(id, through);
+      this.#underWay.set(id, delivered);
       return await run;
     } finally {
       if (this.#locks.get(id) === lock) {

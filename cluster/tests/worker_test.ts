@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
-import { cancelWord } from "../connection.ts";
+import { cancelMessage } from "../connection.ts";
 import {
   type ClusterHost,
   type ClusterPool,
@@ -308,7 +308,7 @@ Deno.test("a job that waits for an earlier run of itself keeps its lock, and doe
   const client = new Redis(server.url);
   // A host that was told to stop ends when its result is in the store.
   const id = `job-${future.id}`;
-  await client.publish("dpool:test.v1:cancel:0", cancelWord(id, (await client.hget(`dpool:test.v1:${id}`, "timestamp"))!));
+  await client.publish("dpool:test.v1:cancel:0", cancelMessage(id, (await client.hget(`dpool:test.v1:${id}`, "timestamp"))!));
   await client.del(await locks(client));
   await until(() => pool.stats().redelivered === 1);
   await until(async () => (await locks(client)).length === 1);
