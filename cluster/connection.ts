@@ -202,45 +202,55 @@ export async function connect(
     // later.
     disableClientInfo: true,
   });
-  let last: Error | undefined;
-  const failed = Promise.withResolvers<never>();
-  const watch = (error: Error): void => {
-    last = error;
-    if (HOPELESS.test(error.message) || NOT_PERMITTED.test(error.message)) failed.reject(error);
-  };
-  const fail = (reason: string): Error => {
-    const cause = last === undefined ? undefined : plain(last);
-    const detail = cause === undefined ? "" : `: ${cause.message}`;
-    return new Error(`Cannot ${action} as ${address} ${reason}${detail}`, cause === undefined ? {} : { cause });
-  };
-  client.on("error", watch);
-  const timer = setTimeout(() => failed.reject(undefined), timeout);
-  const db = databaseOf(client);
-  let info: string;
-  let refusal = "cannot be used";
-  try {
-    client.connect().catch(() => {});
-    info = await Promise.race([client.info(), failed.promise]);
-    // If the client fails to select the database itself, it silently stays in database 0.
-    refusal = `refused access to database ${db}`;
-    if (db !== 0) await Promise.race([client.select(db), failed.promise]);
-  } catch (error) {
-    // Errors of a connection that was given up concern nobody.
-    client.on("error", () => {});
-    client.disconnect();
-    if (error instanceof Error) last = error;
-    if (error === undefined) throw fail(`could not be reached within ${timeout} ms`);
-    throw fail(NOT_PERMITTED.test((error as Error).message) ? "may not be reached without '--allow-net'" : refusal);
-  } finally {
-    clearTimeout(timer);
-    client.off("error", watch);
-  }
+  const info = await logIn(client, { action, address, timeout });
   try {
     for (const warning of warningsOf(info)) onWarning(`${address}: ${warning}`);
   } catch (error) {
     client.disconnect();
     throw error;
   }
+  reportLosses(client, address, { onError, onWarning });
+  return new Connection(client, { action, address, timeout, silence });
+}
+
+/** Connects a client for the first time. Returns what the server says about itself. */
+async function logIn(client: Redis, { action, address, timeout }: { action: string; address: string; timeout: number }): Promise<string> {
+  let last: Error | undefined;
+  const failed = Promise.withResolvers<never>();
+  const watch = (error: Error): void => {
+    last = error;
+    if (HOPELESS.test(error.message) || NOT_PERMITTED.test(error.message)) failed.reject(error);
+  };
+  client.on("error", watch);
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    failed.reject(last);
+  }, timeout);
+  const db = databaseOf(client);
+  let refusal = "cannot be used";
+  try {
+    client.connect().catch(() => {});
+    const info = await Promise.race([client.info(), failed.promise]);
+    // If the client fails to select the database itself, it silently stays in database 0.
+    refusal = `refused access to database ${db}`;
+    if (db !== 0) await Promise.race([client.select(db), failed.promise]);
+    return info;
+  } catch (error) {
+    // Errors of a connection that was given up concern nobody.
+    client.on("error", () => {});
+    client.disconnect();
+    if (late) refusal = `could not be reached within ${timeout} ms`;
+    else if (NOT_PERMITTED.test((error as Error).message)) refusal = "may not be reached without '--allow-net'";
+    throw unusable(`Cannot ${action} as ${address} ${refusal}`, error);
+  } finally {
+    clearTimeout(timer);
+    client.off("error", watch);
+  }
+}
+
+/** Reports when the connection of a client is lost, and when it is back. */
+function reportLosses(client: Redis, address: string, { onError, onWarning }: Pick<ConnectOptions, "onError" | "onWarning">): void {
   let lost = false;
   client.on("ready", () => {
     if (lost) onWarning(`${address}: connected again`);
@@ -256,7 +266,13 @@ export async function connect(
     if (!lost) tell(new Error("it was closed at the other end"));
     lost = true;
   });
-  return new Connection(client, { action, address, timeout, silence });
+}
+
+/** The error for a connection that cannot be used, with what was behind it, if that is known. */
+function unusable(message: string, error: unknown): Error {
+  if (!(error instanceof Error)) return new Error(message);
+  const cause = plain(error);
+  return new Error(`${message}: ${cause.message}`, { cause });
 }
 
 /** What a connection is for, where it goes, how long it may take to become ready, and how long it may be silent, in ms. */
@@ -358,9 +374,7 @@ export class Connection {
     } catch (error) {
       // A closed connection does not say why it is closed.
       const why = error instanceof Error && /Connection is closed/.test(error.message) ? this.#last ?? error : error;
-      const cause = why instanceof Error ? plain(why) : undefined;
-      const detail = cause === undefined ? "" : `: ${cause.message}`;
-      throw new Error(`Cannot ${action} as ${address} ${reason}${detail}`, cause === undefined ? {} : { cause });
+      throw unusable(`Cannot ${action} as ${address} ${reason}`, why);
     } finally {
       clearTimeout(timer);
     }
