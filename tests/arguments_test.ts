@@ -43,7 +43,7 @@ Deno.test("readArguments() takes what is asked about the command itself", () => 
   assertEquals(readArguments(["--jobs", "3", "--help"]), { action: "help" });
 });
 
-Deno.test("HELP tells of every option, in 80 columns", () => {
+Deno.test("HELP names every option, in 80 columns", () => {
   for (const option of "jobs workers queue-size fail-rate seed permissions trace report json quiet no-timeline help version".split(" ")) {
     assert(HELP.includes(`  --${option} `), option);
   }

@@ -207,7 +207,7 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
   assertEquals(summaryLines({ ...SUMMARY, recordsOfRun: 0 }), ["nothing to do: out is complete, with 1,000 records, 2 of which failed"]);
 });
 
-Deno.test("createReporter() draws a line on a terminal alone, and takes it away for the summary", () => {
+Deno.test("createReporter() draws a progress line only on a terminal, and removes it before the summary", () => {
   const written: string[] = [];
   const terminal = { write: (text: string) => void written.push(text), isTerminal: true, columns: 20 };
   const reporter = createReporter("auto", terminal);
@@ -404,7 +404,7 @@ Deno.test(`cli.ts batch says which permission the program or the task needs ${NE
 });
 
 Deno.test(
-  `cli.ts batch reads a file that is named as the open one that it is ${NEEDS}`,
+  `cli.ts batch reads a file that is named as an open one, such as /dev/stdin ${NEEDS}`,
   { ignore: ignore || Deno.build.os !== "linux" },
   async () => {
     using folder = new Folder();
@@ -546,7 +546,7 @@ Deno.test(`cli.ts batch with '--overwrite' that is stopped before it replaces an
 });
 
 Deno.test(
-  `batch() that is stopped while a record computes lets the program end when that is through ${NEEDS}`,
+  `batch() that is stopped while a record computes lets the program end when the record has finished ${NEEDS}`,
   { ignore },
   async () => {
     using folder = new Folder();
@@ -659,7 +659,7 @@ Deno.test(`cli.ts batch goes on when its stderr cannot be written ${NEEDS}`, { i
   assertEquals([code, folder.read("out")], [0, doubles(3000)]);
 });
 
-Deno.test(`cli.ts batch tells in its own words what is wrong with a glob, or what a retry may not do ${NEEDS}`, { ignore }, async () => {
+Deno.test(`cli.ts batch says in its own words what is wrong with a glob, or why a retry is refused ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [input, tasks] = [folder.write("in.ndjson", numbers(30)), folder.write("tasks.js", DOUBLE)];
   const glob = await ended([tasks, "--task", "double", "--input", "x[z-a]*.ndjson", "--output", folder.of("out")]);
@@ -692,7 +692,7 @@ Deno.test(`cli.ts batch says what a retry that could not be written leaves ${NEE
   assertEquals([code, folder.json("out.errors.ndjson").length], [3, 300]);
 });
 
-Deno.test(`cli.ts batch writes its report where it was to be, though a task goes to another folder ${NEEDS}`, { ignore }, async () => {
+Deno.test(`cli.ts batch writes its report to the given path, even if a task changes the current folder ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [input, tasks] = [folder.write("in.ndjson", "1\n"), folder.write("tasks.js", 'export default () => Deno.chdir("/");')];
   const args = [tasks, "--input", input, "--output", folder.of("out"), "--permissions", "inherit"];
@@ -700,7 +700,7 @@ Deno.test(`cli.ts batch writes its report where it was to be, though a task goes
   assertEquals([code, folder.names().includes("r.html")], [0, true]);
 });
 
-Deno.test("batchCommand() ends what nobody thought of with code 3, and says what it was", async () => {
+Deno.test("batchCommand() reports an unexpected error, and returns code 3", async () => {
   const { digest } = crypto.subtle;
   const { writeSync } = Deno.stderr;
   let written = "";
@@ -719,7 +719,7 @@ Deno.test("batchCommand() ends what nobody thought of with code 3, and says what
   assertEquals(written, "process-pool: Cannot go on: OperationError: odd\n");
 });
 
-Deno.test(`cli.ts batch writes its report into a pipe, which it opens but once ${NEEDS}`, { ignore: noSignals }, async () => {
+Deno.test(`cli.ts batch writes its report into a pipe, which it opens only once ${NEEDS}`, { ignore: noSignals }, async () => {
   using folder = new Folder();
   const [input, report] = [folder.write("in.ndjson", "1\n"), folder.of("report")];
   assertEquals((await new Deno.Command("mkfifo", { args: [report] }).output()).code, 0);

@@ -25,7 +25,7 @@ for (const [name, parts] of Object.entries(ORDERS)) {
   });
 }
 
-Deno.test("Coverage behind a gap grows with the parts that are to be numbered alone", () => {
+Deno.test("Coverage after a gap grows only with the parts that are to be numbered", () => {
   const coverage = new Coverage();
   for (const part of PARTS.slice(1)) {
     coverage.add(part);
@@ -35,7 +35,7 @@ Deno.test("Coverage behind a gap grows with the parts that are to be numbered al
   assertEquals([coverage.numbered, coverage.linesBefore(420)], [true, undefined]);
 });
 
-Deno.test("Coverage takes the first row of an empty file for nothing", () => {
+Deno.test("Coverage ignores the empty first row of an empty file", () => {
   const coverage = new Coverage();
   coverage.add({ start: 0, end: 0, lines: 0 });
   assertEquals([coverage.pieces, coverage.numbered, coverage.gaps(0), coverage.gaps(Infinity)], [0, false, [], [{

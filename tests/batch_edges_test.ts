@@ -43,7 +43,7 @@ Deno.test(`batch() never writes to a file that it reads, nor two things to one f
   assertEquals(folder.read("in.ndjson"), "1\n");
 });
 
-Deno.test(`batch() finds none of what it wrote itself by a glob, whatever it is to do next ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() does not match by a glob what it wrote itself, in any mode ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   folder.write("a.ndjson", numbers(3000));
   folder.write("b.ndjson", numbers(100));
@@ -361,7 +361,7 @@ for (
     "undefined",
   ]] as const
 ) {
-  Deno.test(`batch() reads no other bytes than were meant of a stream that gives what is no Uint8Array: ${said}`, async () => {
+  Deno.test(`batch() refuses a stream that yields something other than Uint8Arrays: ${said}`, async () => {
     const cancelled = Promise.withResolvers<void>();
     const input = new ReadableStream<Uint8Array>({
       start(stream) {
@@ -402,7 +402,7 @@ Deno.test("batch() that needs no more of its input cancels it", async () => {
   assertEquals(await text, "0\n1\n");
 });
 
-Deno.test("batch() that refuses a stream for what is in it cancels it", async () => {
+Deno.test("batch() cancels a stream that it refuses for its content", async () => {
   const cancelled = Promise.withResolvers<void>();
   const input = new ReadableStream<Uint8Array>({
     pull: (stream) => stream.enqueue(new TextEncoder().encode("id,id\n")),
@@ -438,7 +438,7 @@ async function recordsFor(name: string, count: number): Promise<Uint8Array<Array
 }
 
 for (const name of ["in.ndjson", "in.csv", "in.ndjson.gz"]) {
-  Deno.test(`batch() does not take for complete what was changed while it was read (${name}) ${NEEDS}`, { ignore }, async () => {
+  Deno.test(`batch() does not complete an output whose input was changed while it was read (${name}) ${NEEDS}`, { ignore }, async () => {
     using folder = new Folder();
     const [input, output] = [folder.of(name), folder.of("out")];
     const [bytes, more, other] = await Promise.all([recordsFor(name, 10), recordsFor(name, 5), recordsFor(name, 20)]);
@@ -782,7 +782,7 @@ Deno.test(`batch() compresses an output whose name is in capitals, also when fai
   assertEquals(await new Response(body!.pipeThrough(new DecompressionStream("gzip"))).text(), "line 0\nline 1\nline 2\n");
 });
 
-Deno.test(`batch() loses no more than a record to an error that says what is no text, or too much of it ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() loses only the record to an error whose message is not text, or is too long ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(10));
   const task = async (x: number) => {
@@ -828,7 +828,7 @@ Deno.test("readError() reads a name as it was", () => {
   for (const name of ["", "Error", 'a "quoted" one\n']) assertEquals(readError(members(name)).name, name);
 });
 
-Deno.test(`batch() keeps no more kinds of errors, and of what was denied, than people can read ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() limits the kinds of errors, and the denied permissions, that it keeps ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(1000));
   const denied = (x: number) => Deno.env.get(`VARIABLE_${x}`);
@@ -878,7 +878,7 @@ async function changeWhileItRuns(folder: Folder, change: (text: string) => strin
   return await running;
 }
 
-Deno.test(`batch() does not take for complete what a task was changed for while it ran ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() does not complete an output whose task was changed while it ran ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const error = await changeWhileItRuns(folder, (text) => text.replace("=> x", "=> 2 * x")) as BatchError;
   const why = `Cannot go on as the task module '${folder.of("task.js")}', or what it imports, was changed while it ran, ` +
@@ -892,7 +892,7 @@ Deno.test(`batch() does not take for complete what a task was changed for while 
   assertEquals([(await run(folder.of("task.js"), options)).records, folder.read("out")], [10, numbers(10)]);
 });
 
-Deno.test(`batch() goes on if its task is written anew as it was ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() goes on if its task is written anew with the same content ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const summary = await changeWhileItRuns(folder, (text) => text) as BatchSummary;
   assertEquals([summary.outcome, folder.read("out")], ["complete", numbers(10)]);
@@ -912,7 +912,7 @@ Deno.test(`batch() with 'retryFailed' leaves all as it is if its task is changed
   assertEquals(files(), before);
 });
 
-Deno.test(`batch() takes no task for changed for what that makes while it is loaded ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() does not count files that a task makes while it is loaded as a change of the task ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const made = JSON.stringify(folder.of("made.js"));
   const task = folder.write(

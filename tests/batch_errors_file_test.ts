@@ -19,7 +19,7 @@ function makeOld(folder: Folder): void {
   folder.write("out.log", entries.map((entry) => `${JSON.stringify(entry)}\n`).join(""));
 }
 
-Deno.test(`batch() takes up a run with the errors file that it began with alone ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() resumes a run only with the errors file with which it began ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [input, output] = [folder.write("in.ndjson", numbers(1000)), folder.of("out")];
   const [errors, notes] = [folder.of("e.ndjson"), folder.write("notes.txt", "my notes")];
@@ -95,7 +95,7 @@ Deno.test(
   },
 );
 
-Deno.test(`batch() has its errors file for itself, and touches nothing where another one has it ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() locks its errors file, and touches nothing if another run has locked it ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [input, errors] = [folder.write("in.ndjson", numbers(100)), folder.of("e.ndjson")];
   const slow = folder.write(
@@ -124,7 +124,7 @@ Deno.test(`batch() has its errors file for itself, and touches nothing where ano
   assertEquals(folder.json("e.ndjson").length, 10);
 });
 
-Deno.test(`batch() with 'retryFailed' takes the errors file that its run left by whichever path ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() with 'retryFailed' accepts the errors file that its run left under any path ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(1000));
   for (const name of ["a", "errors", "deep"]) Deno.mkdirSync(folder.of(name));
@@ -136,7 +136,7 @@ Deno.test(`batch() with 'retryFailed' takes the errors file that its run left by
   assertEquals(folder.read("deep/b/out"), numbers(1000));
 });
 
-Deno.test(`batch() can be run, and gone on with, where a run was killed as it began ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() can be run and resumed where a run was killed as it began ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(100));
   for (const resume of [true, false]) {

@@ -56,7 +56,7 @@ Deno.test(`batch() stops records that run for too long, and loses and repeats no
 });
 
 Deno.test(
-  `batch() blames the object alone that its worker dies of, or that runs for too long, though others were parsed with it ${NEEDS}`,
+  `batch() blames only the object of which its worker dies, or that runs for too long, although others were parsed with it ${NEEDS}`,
   {
     ignore,
   },
@@ -90,7 +90,7 @@ Deno.test(`batch() stops asynchronous records that never settle, and the ranges 
   assertEquals(folder.read("out"), doubles(3000, (x) => bad.includes(x)));
 });
 
-Deno.test(`batch() takes no time for that of a record in which the whole program stood still ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() does not count time in which the whole program stood still against a record ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(10));
   const task = folder.write(
@@ -162,7 +162,7 @@ Deno.test(`batch() with 'memoryLimit' loses the record that fills the heap ${NEE
   assertEquals(folder.read("out"), doubles(1000, (x) => x === 500));
 });
 
-Deno.test(`batch() with 'memoryLimit' loses the line alone that fills the heap when it is parsed ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() with 'memoryLimit' loses only the line that fills the heap when it is parsed ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const long = `{"x":[${"[],".repeat(2_000_000)}[]]}`;
   const input = folder.write("in.ndjson", `{"x":0}\n{"x":1}\n${long}\n{"x":3}\n{"x":4}\n`);
@@ -176,7 +176,7 @@ Deno.test(`batch() with 'memoryLimit' loses the line alone that fills the heap w
 });
 
 Deno.test(
-  `batch() with 'memoryLimit' puts down a line that workers have no room for, nor for the text of its error ${NEEDS}`,
+  `batch() with 'memoryLimit' records the failure of a line for which, and for whose error, workers have no room ${NEEDS}`,
   { ignore },
   async () => {
     using folder = new Folder();
@@ -190,7 +190,7 @@ Deno.test(
 );
 
 Deno.test(
-  `batch() with 'memoryLimit' keeps a record whole that comes behind one that workers have no room for ${NEEDS}`,
+  `batch() with 'memoryLimit' keeps a record whole that follows one for which workers have no room ${NEEDS}`,
   { ignore },
   async () => {
     using folder = new Folder();
@@ -210,7 +210,7 @@ Deno.test(
 );
 
 Deno.test(
-  `batch() with 'memoryLimit' runs a row no more often than it may that workers die of before they run it ${NEEDS}`,
+  `batch() with 'memoryLimit' does not exceed the attempts of a row of which workers die before they run it ${NEEDS}`,
   { ignore },
   async () => {
     using folder = new Folder();
@@ -222,7 +222,7 @@ Deno.test(
   },
 );
 
-Deno.test(`batch() loses the row alone that workers die of while they read it with others ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() loses only the row of which workers die while they read it with others ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   // Stands for a row of more lines than the heap has room for, as an unclosed quote may cause.
   const task = folder.write(
@@ -241,7 +241,7 @@ Deno.test(`batch() loses the row alone that workers die of while they read it wi
   assertEquals(folder.json("out"), [{ a: "1", b: "x" }, { a: "3", b: "y" }]);
 });
 
-Deno.test(`batch() takes a share of the median for a time limit ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() accepts a share of the median as a time limit ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(5000));
   const task = (x: number) => {

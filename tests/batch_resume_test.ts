@@ -197,7 +197,7 @@ Deno.test(`batch() with 'resume' notices the same of a compressed output, and of
 });
 
 for (const name of ["out", "out.gz"]) {
-  Deno.test(`batch() says so if the output of a complete run is gone, or is another (${name}) ${NEEDS}`, { ignore }, async () => {
+  Deno.test(`batch() says so if the output of a complete run is gone, or is another file (${name}) ${NEEDS}`, { ignore }, async () => {
     using folder = new Folder();
     const [input, output] = [folder.write("in.ndjson", numbers(2000)), folder.of(name)];
     await run(task, { input, output });
@@ -258,7 +258,7 @@ Deno.test(`batch() with 'retryFailed' ends a merge that was cut short before its
 });
 
 Deno.test(
-  `batch() goes on where a retry was killed before the job log told of its end, be the output compressed ${NEEDS}`,
+  `batch() goes on where a retry was killed before its end was in the job log, even with a compressed output ${NEEDS}`,
   { ignore },
   async () => {
     using folder = new Folder();
@@ -309,7 +309,7 @@ Deno.test(`batch() with 'overwrite' touches nothing of the run before if its tas
   assertEquals(folder.names(), ["broken.js", "in.ndjson", "out", "out.log", "stuck.js"]);
 });
 
-Deno.test(`batch() refuses to write where another one does ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() refuses to write to an output to which another run writes ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(10));
   const log = folder.write("out.log", "");
@@ -439,7 +439,7 @@ Deno.test(`batch() with 'resume' reads the header of CSV again, and counts it on
   assertEquals(bytes, totalBytes);
 });
 
-Deno.test(`batch() refuses to replace a file of the job log's name that is none ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() refuses to replace a file that has the name of the job log but is none ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [input, output] = [folder.write("in.ndjson", numbers(10)), folder.of("out")];
   for (const content of ["2026-11-23 the server started\n", '{"version":1,"level":"info"}\n', "\0"]) {

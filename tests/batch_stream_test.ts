@@ -13,7 +13,7 @@ function streamOf(...parts: string[]): ReadableStream<Uint8Array> {
   return ReadableStream.from(parts.map((part) => encoder.encode(part)));
 }
 
-Deno.test("blocksOf() makes a block of its own of what a stream has behind its last newline", async () => {
+Deno.test("blocksOf() yields what follows the last newline of a stream as a separate block", async () => {
   const blocks = async (text: string, seen: Source["seen"], csv?: string) => {
     const source = { name: "in", path: undefined, size: undefined, seen, ranges: false, open: () => Promise.resolve(streamOf(text)) };
     const options = { csv, size: () => 1000, enough: new AbortController().signal };
@@ -51,7 +51,7 @@ Deno.test("blocksOf() copies nothing while there are but blank lines before the 
   }
 });
 
-Deno.test("Coverage.end is where the last of what is done ends", () => {
+Deno.test("Coverage.end is the end of the last finished part", () => {
   const coverage = new Coverage();
   assertEquals(coverage.end, 0);
   coverage.add({ start: 0, end: 10, lines: 1 });
@@ -61,7 +61,7 @@ Deno.test("Coverage.end is where the last of what is done ends", () => {
   assertEquals(coverage.end, 40);
 });
 
-Deno.test(`batch() that is stopped takes the last line of a stream for none if it has no newline ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() that is stopped does not run the last line of a stream if it has no newline ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const task = folder.write(
     "task.js",
@@ -125,7 +125,7 @@ Deno.test(`batch() that was cut short behind the rename of its output is complet
   assertEquals([records, recordsOfRun, folder.read("out")], [2, 0, "one\ntwo\n"]);
 });
 
-Deno.test(`batch() puts what a stream has behind its last newline before the results of the next input ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() puts the last line of a stream, without newline, before the next input ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = [streamOf("1\n2"), folder.write("in.ndjson", "3\n"), streamOf("4")];
   const { records } = await run((x: number) => x, { input, output: folder.of("out") });
@@ -153,7 +153,7 @@ Deno.test(
   },
 );
 
-Deno.test("blocksOf() gives a first block of as many bytes as are asked for, though a line ends before", async () => {
+Deno.test("blocksOf() yields a first block of at least the required size, even if a line ends earlier", async () => {
   const source = {
     name: "in",
     path: undefined,
@@ -209,7 +209,7 @@ Deno.test(
   },
 );
 
-Deno.test(`batch() with 'resume' refuses another stream that ends within what the first began with ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() with 'resume' refuses another stream that is shorter than the beginning of the first ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const controller = new AbortController();
   const options = { output: folder.of("out"), workers: 1 };

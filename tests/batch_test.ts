@@ -43,7 +43,7 @@ Deno.test("batch() decompresses a stream that is compressed, be it in several me
   assertEquals(await written, "2\n4\n6\n8\n");
 });
 
-Deno.test("batch() with 'limit' runs the first records alone", async () => {
+Deno.test("batch() with 'limit' runs only the first records", async () => {
   const { input, output, written } = streams(numbers(5000));
   const { records } = await run(double, { input, output, limit: 3, permissions: "inherit", chunk: 1024 });
   assertEquals([await written, records], ["0\n2\n4\n", 3]);
@@ -281,7 +281,7 @@ Deno.test(`batch() finds the header of CSV behind blank lines ${NEEDS}`, { ignor
   }
 });
 
-Deno.test(`batch() gives its workers the right to read the input, and no other ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() permits its workers to read the input, and nothing else ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", `${JSON.stringify(folder.write("secret", "s"))}\n`);
   const read = (path: string) => Deno.readTextFileSync(path);
@@ -300,7 +300,7 @@ Deno.test(`batch() of killable workers reads its task module and what that impor
   assertEquals(folder.read("out"), doubles(10));
 });
 
-Deno.test(`batch() tells how it goes ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() reports its progress ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(1000));
   const told: BatchProgress[] = [];
@@ -344,7 +344,7 @@ Deno.test(`batch() says which file is not there, or is in the way ${NEEDS}`, { i
   assertEquals(folder.names(), ["in.ndjson", "out"]);
 });
 
-Deno.test(`batch() says what a task module exports that has not the task, and leaves nothing behind ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() says what a task module exports that lacks the task, and leaves nothing behind ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", "1\n");
   const output = folder.of("out");
@@ -393,7 +393,7 @@ Deno.test(`batch() refuses CSV whose header names a field twice ${NEEDS}`, { ign
 });
 
 for (const format of ["ndjson", "csv"]) {
-  Deno.test(`batch() tells a function that is sent as its text that it sees nothing around it, of ours neither (${format}) ${NEEDS}`, {
+  Deno.test(`batch() tells a function that is sent as text that it sees nothing around it, and nothing of ours (${format}) ${NEEDS}`, {
     ignore,
   }, async () => {
     using folder = new Folder();

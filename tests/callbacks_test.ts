@@ -44,7 +44,7 @@ Deno.test("Callbacks.inTurn() calls at once, but not within a call", () => {
   assertEquals(order, ["first", "second", "third", "fourth", "after all", "later"]);
 });
 
-Deno.test("Callbacks.callOnDone() is through at once if the callback returns no promise", () => {
+Deno.test("Callbacks.callOnDone() finishes at once if the callback returns no promise", () => {
   const { callbacks, reported } = recorded();
   for (const value of [undefined, null, 0, {}, { then: 4 }]) assertEquals(callbacks.callOnDone(() => value), undefined);
   const error = new Error("sync");
@@ -66,7 +66,7 @@ Deno.test("Callbacks.callOnDone() waits for whatever is thenable, and never reje
   assertEquals(reported, [error, error]);
 });
 
-Deno.test("Callbacks.idle() resolves when the last callback is through, one that began meanwhile included", async () => {
+Deno.test("Callbacks.idle() resolves when the last callback has finished, including one that began meanwhile", async () => {
   const { callbacks } = recorded();
   await callbacks.idle();
   const [first, second] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];

@@ -153,7 +153,7 @@ Deno.test("A chunk has each result once and in its place, in memory or by messag
   assert(deaths > 100, String(deaths));
 });
 
-Deno.test("A chunk that cannot be sent in one goes item by item, and what cannot be sent even then fails alone", () => {
+Deno.test("A chunk that cannot be sent as a whole goes item by item, and only items that cannot be sent even then fail", () => {
   const outcomes: unknown[] = [];
   const chunk = new Chunk(["a", "b", "c"], {
     func: () => 0,
@@ -184,7 +184,7 @@ Deno.test("A chunk that cannot be sent in one goes item by item, and what cannot
 });
 
 for (const kind of ["texts", "numbers"] as const) {
-  Deno.test(`A chunk of ${kind} is sent again without what has its outcome, and item by item each item once`, () => {
+  Deno.test(`A chunk of ${kind} is sent again without the items that have outcomes, and item by item each once`, () => {
     const outcomes: unknown[] = [];
     const items = Array.from({ length: 100 }, (_, i) => kind === "texts" ? `text ${i}` : i);
     const chunk = new Chunk(kind === "texts" ? items : new Float64Array(items as number[]), {
@@ -214,7 +214,7 @@ for (const kind of ["texts", "numbers"] as const) {
 }
 
 for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
-  Deno.test(`A map whose input computes its items sends what there is after some milliseconds, though no timer runs out (${key.description})`, async () => {
+  Deno.test(`A map whose input computes its items sends the items that it has after some milliseconds, although no timer fires (${key.description})`, async () => {
     let time = 0;
     // How many ms each item takes.
     for (const [pace, chunkSize, largest] of [[1, "auto", 4], [0.001, "auto", 2048], [0.0001, "auto", 8192], [1, 50, 50]] as const) {
@@ -243,7 +243,7 @@ for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
   });
 }
 
-Deno.test("A map whose chunks were as large as numbers have them goes on when there are none any more", async () => {
+Deno.test("A map whose chunks of numbers were large goes on when results are no longer numbers", async () => {
   const items = new Float64Array(500_000);
   const options = resolveMapOptions({ settled: true }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
   const chunks: Chunk[] = [];
@@ -273,7 +273,7 @@ Deno.test("A map whose chunks were as large as numbers have them goes on when th
   assertEquals([largest, counts.finished + counts.failed], [32_768, items.length]);
 });
 
-Deno.test("A map whose chunks get larger while it waits for an item reads no further ahead than 'buffer' for that", async () => {
+Deno.test("A map whose chunks get larger while it waits for an item still reads no further ahead than 'buffer'", async () => {
   const buffer = 8;
   const { promise, resolve: give } = Promise.withResolvers<void>();
   let read = 0, waits = false;

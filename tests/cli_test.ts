@@ -22,7 +22,7 @@ Deno.test("main() gives exit code 0 for help and version", async () => {
   assertEquals(await run("--version"), { code: 0, stdout: [manifest.version], stderr: [] });
 });
 
-Deno.test("main() gives exit code 2 for a mistake, and says what is wrong and what would be right", async () => {
+Deno.test("main() returns exit code 2 for a mistake, and says what is wrong and what would be right", async () => {
   const message = `process-pool: '--jobs' must be an integer from 1 to 1000000: current value is "0"`;
   assertEquals(await run("--jobs", "0", "--json"), { code: 2, stdout: [], stderr: [message] });
 });

@@ -47,7 +47,7 @@ Deno.test("summarise() gives median and range, and leaves the figures as they ar
   assertEquals(median([7]), 7);
 });
 
-Deno.test("summarise() refuses what is no figure", () => {
+Deno.test("summarise() refuses values that are not figures", () => {
   assertThrows(() => summarise([]), RangeError, "there must be one");
   assertThrows(() => summarise([1, NaN]), RangeError, "must be finite: current value is NaN");
   assertThrows(() => summarise([Infinity]), RangeError, "must be finite: current value is Infinity");
@@ -158,7 +158,7 @@ Deno.test("renderChart() draws a bar for each figure, as long as it is large, an
   assertEquals([...chart.matchAll(/<\/(svg|g|text|tspan|title|style)>/g)].length, open);
 });
 
-Deno.test("renderChart() shows the first measure of a workload alone, and no workload without figures", () => {
+Deno.test("renderChart() shows only the first measure of a workload, and no workload without figures", () => {
   const both: Outcome[] = [{ figures: { median: 20, p99: 90 } }];
   const results = resultsOf(roundTrip, [mine], { "process-pool": both });
   const chart = renderChart({ ...results, workloads: [roundTrip, tiny] });

@@ -173,7 +173,7 @@ Deno.test("A chunk of numbers costs no message", async () => {
   assert(messages! < JOBS / 100 / 4, `${messages} messages for ${JOBS / 100} chunks`);
 });
 
-Deno.test("What comes of an item costs no more if many others of its chunk cannot be sent", async () => {
+Deno.test("The outcome of an item costs no more if many others of its chunk cannot be sent", async () => {
   const items = Array.from({ length: 1000 }, () => () => {});
   const outcomes: unknown[] = [];
   const chunk = new Chunk(items, {

@@ -204,7 +204,7 @@ Deno.test("A pool gives tiny jobs to one worker, until it has enough to do", asy
   await end(pool, threads);
 });
 
-Deno.test("A pool does not call a worker idle that ends before it is stopped for a job that was aborted", async () => {
+Deno.test("A pool does not report a worker as idle that ends before it is stopped for an aborted job", async () => {
   const errors: unknown[] = [];
   const { pool, threads } = await stubs(Infinity, { maxWorkers: 1, jobsPerWorker: 2, onError: (error) => errors.push(error) });
   const [thread] = threads as [StubThread];
@@ -257,7 +257,7 @@ Deno.test("A pool sends tiny calls together that are submitted one after another
   await end(pool, threads);
 });
 
-Deno.test("A pool sends calls by themselves that are not tiny, or have more to them", async () => {
+Deno.test("A pool sends calls one by one that are not tiny, or that are more than mere calls", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.05, { maxWorkers: 1 });
   submit(pool, 3);
   assertEquals(threads[0]!.rung, [1, 1, 1]);
@@ -286,7 +286,7 @@ for (const pace of [0.001, 0.02]) {
   });
 }
 
-Deno.test("A pool sends what is to be moved ahead if it can be copied as well, and has it again when the worker dies", async () => {
+Deno.test("A pool sends what is to be moved ahead of time if copying is as cheap, and still has it when the worker dies", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1, onError: () => {} });
   const [small, large] = [1000, 2 ** 19].map((size) => Array.from({ length: 3 }, () => new ArrayBuffer(size)));
   const moving = (buffer: ArrayBuffer) => pool.trySubmit(new Job({ func: (_: ArrayBuffer) => {}, args: [buffer], transfer: [buffer] }))!;
@@ -400,7 +400,7 @@ Deno.test("A pool shares out jobs that are not tiny, or that may take longer tha
   await end(several.pool, several.threads);
 });
 
-Deno.test("A pool gives no tiny job to a worker that should have been through by now", async () => {
+Deno.test("A pool gives no tiny job to a worker that should have finished by now", async () => {
   const { pool, threads, wait } = await stubs(0.002);
   submit(pool, 2);
   assertEquals(threads.map(({ runs }) => runs.length), [2, 0, 0]);
@@ -410,7 +410,7 @@ Deno.test("A pool gives no tiny job to a worker that should have been through by
   await end(pool, threads);
 });
 
-Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to the same worker again when that is through", async () => {
+Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to the same worker again when that has finished", async () => {
   const { pool, threads } = await stubs(0.002);
   const [first, second] = threads as [StubThread, StubThread];
   submit(pool, 10);
@@ -460,7 +460,7 @@ async function oneProven(options: ProcessPoolOptions, pace = 0.002): Promise<Ret
   return stubs;
 }
 
-Deno.test("A pool sends nothing to a worker that has ended, and does not say of what that ran that it took too long", async () => {
+Deno.test("A pool sends nothing to a worker that has ended, and does not time out the jobs that it ran", async () => {
   const { pool, threads, pass } = await oneProven({ maxWorkers: 1 });
   const limited = pool.trySubmit(new Job({ func: () => {}, timeout: 50 }))!;
   threads[0]!.begin();
@@ -491,7 +491,7 @@ function loadingPool(): { pool: ProcessPool; loads: PromiseWithResolvers<StartTh
   return { pool, loads, threads, start };
 }
 
-Deno.test("A pool loads its backend once, with its first job, and runs then what has been submitted", async () => {
+Deno.test("A pool loads its backend once, with its first job, and then runs what was submitted meanwhile", async () => {
   const { pool, loads, threads, start } = loadingPool();
   await turn();
   assertEquals(loads.length, 0);
@@ -557,7 +557,7 @@ Deno.test("A pool that may start no worker when it wants the first is broken at 
   await pool.shutdown();
 });
 
-Deno.test("A pool breaks if its workers end of what they are before they start their first job, and not if they had ended before they were sent it", async () => {
+Deno.test("A pool breaks if its workers end before they start their first job, unless they had been idle for long", async () => {
   for (const [idle, sent, error] of [[500, 0, PoolBrokenError], [0, 2000, PoolBrokenError], [2000, 0, undefined]] as const) {
     const { pool, threads, pass } = coldStubs({ maxWorkers: 3, idleTimeout: Infinity, onError() {} });
     await pool.warmUp();
@@ -661,7 +661,7 @@ Deno.test("A pool starts another worker at once for jobs that are not short, or 
   }
 });
 
-Deno.test("A pool starts another worker for short jobs that are many", async () => {
+Deno.test("A pool starts another worker for many short jobs", async () => {
   const { pool, threads, pass } = await oneProven({ maxWorkers: 2 }, 0.5);
   const [first] = threads as [StubThread];
   // From now on it is warm.
@@ -699,7 +699,7 @@ Deno.test("A pool starts no other worker for a map whose chunks the first one do
   await end(pool, threads);
 });
 
-Deno.test("A pool starts another worker for a chunk behind one that takes unexpectedly long, though items of that arrive all the time", async () => {
+Deno.test("A pool starts another worker for a chunk behind one that takes unexpectedly long, although its items keep arriving", async () => {
   for (const [pace, time] of [[0.2, 10], [0.002, 30]] as const) {
     const { pool, threads, pass } = await oneProven({ maxWorkers: 2 }, pace);
     const [first] = threads as [StubThread];
@@ -867,7 +867,7 @@ Deno.test("A pool starts another worker for jobs that were sent ahead behind one
   assertEquals(pool.stats().finished, 13);
 });
 
-Deno.test("A pool starts another worker for jobs that would wait for long, though each is answered soon", async () => {
+Deno.test("A pool starts another worker for jobs that would wait for long, although each is answered soon", async () => {
   const { pool, threads, pass } = await oneProven({ maxWorkers: 2 });
   const [first] = threads as [StubThread];
   submit(pool, 100);
@@ -952,7 +952,7 @@ Deno.test("A pool has settled calls that returned together before it calls back 
   await end(pool, threads);
 });
 
-Deno.test("A pool does not look for room for each of many that it has none for", async () => {
+Deno.test("A pool does not look for room for each of many jobs for which it has none", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.5, { maxWorkers: 1 });
   const choose = Crew.prototype.choose;
   let looks = 0;
@@ -974,7 +974,7 @@ Deno.test("A pool does not look for room for each of many that it has none for",
   await end(pool, threads);
 });
 
-Deno.test("A pool sends what comes when there is room, though it had none just before", async () => {
+Deno.test("A pool sends a job when there is room, even if there was none just before", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.5, { maxWorkers: 1 });
   submit(pool, 5);
   threads[0]!.finishTogether([0, 0, 0]);

@@ -199,7 +199,7 @@ function testDeed(backend: "worker" | "killable", [name, deed]: [string, Deed]):
 
   if (deed.asynchronous) return;
 
-  Deno.test(`A result that ${name} while it is copied fails its job alone (${backend})`, async () => {
+  Deno.test(`A result that ${name} while it is copied fails only its job (${backend})`, async () => {
     const url = moduleOf(`export function task() { return { get value() { ${deed.source} } }; }`);
     await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [url] });
     const culprit = await pool.submit({ module: url, name: "task" });
@@ -253,7 +253,7 @@ async function untilBroken(pool: ProcessPool): Promise<unknown> {
   }
 }
 
-Deno.test("An argument that cannot be copied fails its job alone", async () => {
+Deno.test("An argument that cannot be copied fails only its job", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const culprit = await pool.submit((x: unknown) => x, () => 1);
   const behind = await pool.submit((x: number) => x, 2);
@@ -261,7 +261,7 @@ Deno.test("An argument that cannot be copied fails its job alone", async () => {
   assertEquals(await within(behind.result()), 2);
 });
 
-Deno.test("A result that cannot be copied fails its job alone", async () => {
+Deno.test("A result that cannot be copied fails only its job", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const culprit = await pool.submit(() => () => 1);
   const behind = await pool.submit((x: number) => x, 2);

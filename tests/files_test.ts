@@ -48,7 +48,7 @@ for (const name of ["out", "out.gz"]) {
   for (const what of ["output.write", "output.state", "output.sync", "errors.write", "errors.sync", "log.append"]) {
     // The state of a plain file needs no write.
     if (what === "output.state" && name === "out") continue;
-    Deno.test(`Files.save() puts nothing down once ${what} has failed, though it does not fail again (${name}) ${NEEDS}`, {
+    Deno.test(`Files.save() saves nothing once ${what} has failed, even if it does not fail again (${name}) ${NEEDS}`, {
       ignore,
     }, async () => {
       using folder = new Folder();
@@ -87,7 +87,7 @@ for (const name of ["out", "out.gz"]) {
   }
 }
 
-Deno.test(`Files.save() puts nothing down that 'check' refuses, then or later ${NEEDS}`, { ignore }, async () => {
+Deno.test(`Files.save() saves nothing that 'check' refuses, then or later ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const log = await beginLog(folder);
   const output = await openOutput(folder.of("out"), { partial: folder.of("partial"), state: NOTHING_WRITTEN });

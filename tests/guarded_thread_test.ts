@@ -65,7 +65,7 @@ function sendAnswers(launch: Launch): void {
   for (const i of answers) send(launch, { type: "returned", run: i, value: i });
 }
 
-Deno.test("A thread whose death others tell of has delivered before what it had sent", async () => {
+Deno.test("A thread whose death is reported by others has first delivered what it had sent", async () => {
   const { launch, told, died, gone, isEnding, end } = await startThread();
   sendAnswers(launch);
   assertEquals(isEnding(), false);
@@ -77,7 +77,7 @@ Deno.test("A thread whose death others tell of has delivered before what it had 
   assertEquals(told, [...answers, "filled its heap of 64 MB"]);
 });
 
-Deno.test("A thread that is gone has delivered before what it had sent, and at last what it died of", async () => {
+Deno.test("A thread that is gone has first delivered what it had sent, and at last what it died of", async () => {
   const { launch, told, gone, end } = await startThread();
   end();
   await locks().request(launch.lock, () => {
@@ -88,7 +88,7 @@ Deno.test("A thread that is gone has delivered before what it had sent, and at l
   assertEquals(told, [...answers, "called Deno.exit(5)"]);
 });
 
-Deno.test("A thread that is gone has died of what others tell of soon after that", async () => {
+Deno.test("A thread that is gone has died of what others report soon after that", async () => {
   const { launch, told, gone, end } = await startThread();
   end();
   await locks().request(launch.lock, () => {});
@@ -99,7 +99,7 @@ Deno.test("A thread that is gone has died of what others tell of soon after that
   assertEquals(told, ["filled its heap of 64 MB"]);
 });
 
-Deno.test("A thread that is gone and of which nobody tells has ended without a word", async () => {
+Deno.test("A thread that is gone without any report has ended without a word", async () => {
   const { told, gone, end } = await startThread();
   end();
   await within(gone);

@@ -4,7 +4,7 @@ import { expandInputs, findSources, sampleOf } from "../batch/inputs.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
 import { assertFails } from "./helpers.ts";
 
-Deno.test(`findSources() says which file it is that the system lets nobody read ${NEEDS}`, { ignore }, async () => {
+Deno.test(`findSources() says which file the system does not let it read ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", "1\n");
   const { open } = Deno;
@@ -21,7 +21,7 @@ Deno.test(`findSources() says which file it is that the system lets nobody read 
   }
 });
 
-Deno.test(`expandInputs() says once which folder within a glob's it is that nobody can read ${NEEDS}`, { ignore }, async () => {
+Deno.test(`expandInputs() says once which folder within a glob cannot be read ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   Deno.mkdirSync(folder.of("a"));
   const { readDir } = Deno;
@@ -40,7 +40,7 @@ Deno.test(`expandInputs() says once which folder within a glob's it is that nobo
   }
 });
 
-Deno.test(`sampleOf() looks at the begin, the middle and the end of a file, however large, and at nothing behind it ${NEEDS}`, {
+Deno.test(`sampleOf() looks at the beginning, the middle and the end of a file, however large, and at nothing after it ${NEEDS}`, {
   ignore,
 }, async () => {
   using folder = new Folder();

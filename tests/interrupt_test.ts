@@ -49,7 +49,7 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
   );
 }
 
-Deno.test("Interrupt takes a signal of another kind for a second one, and exits with its code", { ignore }, () => {
+Deno.test("Interrupt treats a signal of another kind as a second one, and exits with its code", { ignore }, () => {
   const host = new FakeHost();
   using interrupt = new Interrupt({ host });
   host.send("SIGINT");

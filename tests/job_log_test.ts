@@ -67,7 +67,7 @@ Deno.test(`JobLog.read() does not hold what it reads ${NEEDS}`, { ignore }, asyn
   assert(most - before < size, `${most - before} bytes of memory for a log of ${size}`);
 });
 
-Deno.test(`JobLog.open() gives a log to one alone, and leaves none that was never begun ${NEEDS}`, { ignore }, async () => {
+Deno.test(`JobLog.open() opens a log exclusively, and leaves none that was never begun ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const path = folder.of("log");
   for (const content of [undefined, "", '{"version":1,"inputs":[]}\n']) {
@@ -95,7 +95,7 @@ Deno.test(`JobLog.goOn() refuses a log that has become shorter ${NEEDS}`, { igno
   assertEquals(folder.read("log"), '{"v');
 });
 
-Deno.test("differences() of many inputs names what has changed, and no more of it than people read", () => {
+Deno.test("differences() of many inputs names what has changed, but only the first few", () => {
   const of = (names: string[], changed = "") => ({
     ...fingerprint,
     inputs: names.map((path) => ({ path, size: 1, changed, sample: "" })),

@@ -286,7 +286,7 @@ Deno.test("Future.exception() is undefined for a job that finishes, and never re
   await pool.shutdown();
 });
 
-Deno.test("Future of a job that fails makes no unhandled rejection when nobody looks", async () => {
+Deno.test("Future of a job that fails causes no unhandled rejection when nobody looks", async () => {
   const reasons = await unhandledRejections(async () => {
     await using pool = inlinePool();
     await pool.submit(boom);

@@ -91,7 +91,7 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(next, 2000);
   });
 
-  Deno.test(`No job waits for a message that has been (${backend})`, async () => {
+  Deno.test(`No job waits for a message that has already come (${backend})`, async () => {
     // The pool would make up for a lost message after seconds, and report it.
     const reported: unknown[] = [];
     await using pool = new ProcessPool({ backend, maxWorkers: 2, onError: (error) => reported.push(error) });
@@ -234,7 +234,7 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(pool.stats().failed, 20);
   });
 
-  Deno.test(`A getter that makes a call and then throws holds up nobody (${backend})`, async () => {
+  Deno.test(`A getter that makes a call and then throws holds up no other call (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 2, idleTimeout: Infinity });
     const value = ({ value }: { value: number }) => value;
     for (let i = 0; i < 5; i++) await Promise.all(Array.from({ length: 100 }, (_, n) => pool.run(value, { value: n })));
@@ -386,7 +386,7 @@ for (const backend of ["worker", "killable"] as const) {
     }
   });
 
-  Deno.test(`A task that puts others in the place of what the platform reads and writes memory with has no more than its own in its hands (${backend})`, async () => {
+  Deno.test(`A task that puts others in the place of what the platform reads and writes memory with gets hold of nothing but its own values (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1 });
     const task = (text: string, bytes: Uint8Array) => {
       const scope = globalThis as unknown as { shared?: string[]; wrap?: (prototype: object, ...names: string[]) => void };
@@ -528,7 +528,7 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals([(await pool.run(make, 400_000) as Uint8Array).length, await pool.run(left)], [400_000, 0]);
   });
 
-  Deno.test(`A result that cannot be sent takes none with it that others have moved (${backend})`, async () => {
+  Deno.test(`A result that cannot be sent takes no moved results of others with it (${backend})`, async () => {
     const url = moduleOf(`
       let bytes;
       export function make(kind) {
@@ -669,7 +669,7 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
-Deno.test("move() marks what is moved, and wants a list", () => {
+Deno.test("move() marks what is moved, and requires a list", () => {
   const bytes = new Uint8Array(3);
   const moved = move(bytes, [bytes.buffer]) as unknown as Record<PropertyKey, unknown>;
   assertEquals([moved.value, moved[Symbol.for("process-pool.move")]], [bytes, [bytes.buffer]]);
@@ -690,7 +690,7 @@ Deno.test("A task by source that gives no list of what is moved with its result 
   assertEquals(outcomes.map((outcome) => outcome.status === "rejected" && outcome.reason.message), said);
 });
 
-Deno.test("ProcessPool.run() of a job that throws later than it returns leaves the others alone, whatever was sent ahead", async () => {
+Deno.test("ProcessPool.run() of a job that throws later than it returns does not affect the others, whatever was sent ahead", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 100 });
   const results = await within(Promise.allSettled(Array.from({ length: 100 }, (_, i) =>
     pool.run((i: number) => {
@@ -800,7 +800,7 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
   assertEquals(slept, [true, false]);
 });
 
-Deno.test("A line tells of the items of two chunks in their order, though what it tells has it look for more", () => {
+Deno.test("A line reports the items of two chunks in order, even if its listener makes it look for more", () => {
   const { port1, port2 } = new MessageChannel();
   const told: unknown[] = [];
   const line = new Line(port1, {
@@ -872,7 +872,7 @@ Deno.test("Calls of one task that follow each other, and what comes of them, tak
   }
 });
 
-Deno.test("A line tells of each reply once and in order, though it is asked for more while it tells", () => {
+Deno.test("A line reports each reply once and in order, even if it is asked for more meanwhile", () => {
   const { port1, port2 } = new MessageChannel();
   const told: unknown[] = [];
   const line = new Line(port1, {
@@ -999,7 +999,7 @@ Deno.test("A line tells what it can read of its replies, and then that it can re
   }
 });
 
-Deno.test("A line does not go on behind what a worker has written, though a record seems to be longer than it is", async () => {
+Deno.test("A line reads no further than a worker has written, even if a record seems to be longer than it is", async () => {
   for (const kind of [RETURNED, THREW]) {
     const { line, writer, words, told, close } = notingLine();
     writer.push(kind, 1, [1], []);
@@ -1058,7 +1058,7 @@ Deno.test("A line has chunks of numbers and what they gave go beside the port, a
   }
 });
 
-Deno.test("A worker's end of a line has items follow by the port what has gone by it, until the next chunk", () => {
+Deno.test("A worker's end of a line sends items by the port after others that went that way, until the next chunk", () => {
   const { port1, port2 } = new MessageChannel();
   const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
   const { reply, posted, close } = openLine({ memory: line.memory, openSharedQueue, runtime: {} as Runtime });

@@ -338,7 +338,7 @@ Deno.test("ProcessPool.map() does not keep an item waiting for an input that is 
   assertEquals((await within(results.next())).done, true);
 });
 
-Deno.test("ProcessPool.map() leaves out no item of an iterator that gives promises although it is no asynchronous one", async () => {
+Deno.test("ProcessPool.map() leaves out no item of a synchronous iterator that yields promises", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   let left = 3;
   let give = Promise.withResolvers<void>();
@@ -461,7 +461,7 @@ Deno.test("ProcessPool.map() that waits for room when its pool is shut down read
   }
 });
 
-Deno.test("ProcessPool.map() sends an item that could not be copied the first time, if it can be the second", async () => {
+Deno.test("ProcessPool.map() sends an item that could not be copied at first, if it can be the second time", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   let reads = 0;
   const fickle = {
@@ -638,7 +638,7 @@ Deno.test("ProcessPool.map() may be ended more than once", async () => {
   assertEquals(await within(results.next()), { done: true, value: undefined });
 });
 
-Deno.test("ProcessPool.map() leaves an input alone that it refuses to read", () => {
+Deno.test("ProcessPool.map() does not touch an input that it refuses", () => {
   const stream = ReadableStream.from([1]);
   const pool = new ProcessPool();
   try {
@@ -664,7 +664,7 @@ Deno.test("ProcessPool.map() holds no more memory for a million items than for a
   assert(furthest <= 2 * 16_384, `${furthest} items were read ahead`);
 });
 
-Deno.test("ProcessPool.map() takes items that do not answer what they are like for small ones", async () => {
+Deno.test("ProcessPool.map() treats items whose size cannot be read as small", async () => {
   const revoked = Proxy.revocable([], {});
   revoked.revoke();
   const changed = Object.setPrototypeOf(new Uint8Array(2), null);
@@ -678,7 +678,7 @@ Deno.test("ProcessPool.map() takes items that do not answer what they are like f
   }
 });
 
-Deno.test("ProcessPool.map() goes on behind items that say they are endless, with a buffer that is given", async () => {
+Deno.test("ProcessPool.map() goes on after items that claim to be endless, with a given buffer", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline" });
   const endless = new Proxy([1], { get: (list, key) => key === "length" ? Infinity : Reflect.get(list, key) });
   const outcomes = pool.map((x: unknown) => typeof x, new Array(100).fill(endless), { buffer: 10 });

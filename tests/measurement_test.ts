@@ -43,7 +43,7 @@ Deno.test("Times.merge() is as if all had been recorded in one", () => {
   assertEquals(one.quantiles(), both.quantiles());
 });
 
-Deno.test("Times gives zeros if there are none, and takes what is too short or too long for it", () => {
+Deno.test("Times has zeros without times, and accepts times that are too short or too long for it", () => {
   const times = new Times();
   assertEquals(times.quantiles(), { count: 0, p50: 0, p90: 0, p95: 0, p99: 0, max: 0 });
   times.record(0);

@@ -191,7 +191,7 @@ for (const backend of BACKENDS) {
     assertEquals([running.state, queued.state], ["finished", "cancelled"]);
   });
 
-  Deno.test(`ProcessPool.shutdown({ timeout }) terminates a pool that is not through (${backend})`, async () => {
+  Deno.test(`ProcessPool.shutdown({ timeout }) terminates a pool that is not done (${backend})`, async () => {
     const pool = new ProcessPool({ maxWorkers: 1, backend });
     const meeting = new Meeting();
     const running = await pool.submit(meetAsync, meeting.memory);
@@ -403,7 +403,7 @@ Deno.test("Job.transfer moves arguments instead of copying them", async () => {
 });
 
 for (const backend of ["worker", "killable"] as const) {
-  Deno.test(`Job.transfer moves whatever the arguments have of it, small or large (${backend})`, async () => {
+  Deno.test(`Job.transfer moves every listed part of the arguments, small or large (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     const see = function see(...args: unknown[]): unknown[] {
       return args.map((each) => {
@@ -445,7 +445,7 @@ for (const backend of ["worker", "killable"] as const) {
     }
   });
 
-  Deno.test(`Job.transfer of what cannot be moved fails the job for that, small or large (${backend})`, async () => {
+  Deno.test(`Job.transfer of something that cannot be moved fails the job, small or large (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     for (const size of [8, 2 ** 19]) {
       const buffer = () => new ArrayBuffer(size);
@@ -744,7 +744,7 @@ Deno.test("An inline pool lets the network go on beside tiny jobs that follow ea
   assert(turns < 60, `${turns} turns`);
 });
 
-Deno.test("An inline pool does not wait for dozens of steps of what keeps this thread busy besides", async () => {
+Deno.test("An inline pool does not wait for dozens of turns of other work on this thread", async () => {
   await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1 });
   let isOver = false;
   let steps = 0;

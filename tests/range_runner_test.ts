@@ -192,7 +192,7 @@ Deno.test("createRangeRunner() parses lines at once as it would one by one, what
   assert(parsed.lines > 10_000 && parsed.failed > 10_000, JSON.stringify(parsed));
 });
 
-Deno.test("createRangeRunner() takes two values in a line for a mistake, though a value in two lines makes up for it", async () => {
+Deno.test("createRangeRunner() refuses a line with two values, even if another value spans two lines", async () => {
   for (
     const [two, ...one] of [
       ['{"a":1},{"b":2}', '{"c":[{"d":3}', '{"e":4}]}'],
@@ -213,7 +213,7 @@ Deno.test("createRangeRunner() takes two values in a line for a mistake, though 
   }
 });
 
-Deno.test("createRangeRunner() parses objects, a block of them at a time, and one by one where one of those is none", async () => {
+Deno.test("createRangeRunner() parses objects a block at a time, and one by one where the block has something else", async () => {
   using parse = spyOnParse();
   // 64 bytes per line with its end: 256 lines per block.
   const objects = Array.from({ length: 1024 }, (_, a) => JSON.stringify({ a, b: { c: [a, "x"] }, d: "ä" }));
@@ -342,7 +342,7 @@ Deno.test("createRangeRunner() tells at any moment which of many objects runs, a
   assertEquals([records, failed, position, lines], [5000, 0, bytes.length, 5000]);
 });
 
-Deno.test("createRangeRunner() ends after 'maxFailures' exactly, though objects are parsed together", async () => {
+Deno.test("createRangeRunner() ends after exactly 'maxFailures', although objects are parsed together", async () => {
   for (const maxFailures of [1, 2, 7]) {
     const lane = new Lane();
     const bytes = encoder.encode(objects(2000));
@@ -425,7 +425,7 @@ Deno.test("createRangeRunner() never commits what was halted in a row of objects
   }
 });
 
-Deno.test("createRangeRunner() gives a record that is tried again what it was given first, though the task changed it", async () => {
+Deno.test("createRangeRunner() passes a record that is tried again unchanged, even if the task changed it", async () => {
   const seen: unknown[] = [];
   const task = (record: unknown) => {
     const { a } = record as { a: number };
@@ -482,7 +482,7 @@ Deno.test("createRangeRunner() times records by the clock as it was: a task that
   }
 });
 
-Deno.test("createRangeRunner() awaits promises, and leaves out what is undefined", async () => {
+Deno.test("createRangeRunner() awaits promises, and leaves out undefined results", async () => {
   const task = (x: unknown) => x === 2 ? undefined : Number(x) % 2 === 0 ? Promise.resolve(x) : x;
   assertEquals((await runText("1\n2\n3\n4\n", { ...ndjson, task })).output, "1\n3\n4\n");
 });
@@ -613,7 +613,7 @@ Deno.test("createRangeRunner() leaves a range that was abandoned, and commits no
   assertEquals([records, decoder.decode(lane.output(outputLength).slice())], [1, "1\n"]);
 });
 
-Deno.test("createRangeRunner() fails a line that is too long to be text, and no other, and keeps its begin", async () => {
+Deno.test("createRangeRunner() fails only a line that is too long to be text, and keeps its beginning", async () => {
   const { TextDecoder } = globalThis;
   const most = 17_000_000;
   // Like V8's, but with a smaller limit.

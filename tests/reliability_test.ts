@@ -124,7 +124,7 @@ function runsBut(exceptions: Record<number, number>): number[] {
   return Array.from({ length: 100 }, (_, x) => exceptions[x] ?? 1);
 }
 
-Deno.test("ProcessPool.map() with 'timeout' fails items that loop, alone inside their chunks, and runs no item twice", async () => {
+Deno.test("ProcessPool.map() with 'timeout' fails only the items of a chunk that loop, and runs no item twice", async () => {
   const { errors, runs } = await mapAll({ jobTimeout: 200 }, (x) => {
     const { counts } = globalThis as unknown as { counts: Int32Array };
     Atomics.add(counts, x, 1);
@@ -140,7 +140,7 @@ Deno.test("ProcessPool.map() with 'timeout' fails items that loop, alone inside 
 });
 
 for (const backend of BACKENDS) {
-  Deno.test(`ProcessPool.map() fails items that exit, alone inside their chunks, and runs no item twice (${backend})`, async () => {
+  Deno.test(`ProcessPool.map() fails only the items of a chunk that exit, and runs no item twice (${backend})`, async () => {
     const { errors, runs } = await mapAll({ backend }, (x) => {
       const { counts } = globalThis as unknown as { counts: Int32Array };
       Atomics.add(counts, x, 1);
@@ -198,7 +198,7 @@ Deno.test("ProcessPool with 'memoryLimit' loses nothing that a worker has done b
   assertEquals(futures.map(({ state }) => state), Array(100).fill("finished"));
 });
 
-Deno.test("ProcessPool.map() with 'memoryLimit' fails an item that fills the heap, alone inside its chunk", async () => {
+Deno.test("ProcessPool.map() with 'memoryLimit' fails only the item of a chunk that fills the heap", async () => {
   const { errors, runs } = await mapAll({ memoryLimit: 64 }, (x) => {
     const { counts } = globalThis as unknown as { counts: Int32Array };
     Atomics.add(counts, x, 1);
@@ -239,7 +239,7 @@ const UNREAD: [name: string, options: ProcessPoolOptions, make: () => object, er
 ];
 
 for (const [name, options, make, errorClass] of UNREAD) {
-  Deno.test(`ProcessPool fails a job alone that no worker can read, and goes on (${name})`, async () => {
+  Deno.test(`ProcessPool fails only the job that no worker can read, and goes on (${name})`, async () => {
     const reported: unknown[] = [];
     await using pool = new ProcessPool({ maxWorkers: 1, ...options, onError: (error) => reported.push(error) });
     const size = (value: object): number => Object.keys(value).length;
@@ -271,7 +271,7 @@ for (const [name, options, make, errorClass] of UNREAD) {
     assertEquals(await within(pool.run((value: object) => typeof value, {})), "object");
   });
 
-  Deno.test(`ProcessPool.map() fails an item alone that no worker can read (${name})`, async () => {
+  Deno.test(`ProcessPool.map() fails only the item that no worker can read (${name})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 2, ...options });
     const items = [[1], [2], make(), [3], [4], [5], [6]];
     const outcomes = pool.map((item: unknown) => (item as number[])[0]!, items, { settled: true, chunkSize: 8 });
@@ -365,7 +365,7 @@ for (const backend of BACKENDS) {
 }
 
 for (const backend of BACKENDS) {
-  Deno.test(`A task that puts others in the place of what errors are sent with ends no more than its worker (${backend})`, async () => {
+  Deno.test(`A task that replaces what errors are sent with ends only its worker (${backend})`, async () => {
     const ways = {
       push: () => void (Array.prototype.push = () => 7),
       names: () => void (Object.getOwnPropertyNames = () => [{ toString: 1, valueOf: 1 }] as never),
@@ -386,7 +386,7 @@ for (const backend of BACKENDS) {
     }
   });
 
-  Deno.test(`A finalizer that leaves a rejection unhandled is told of (${backend})`, async () => {
+  Deno.test(`A finalizer that leaves a rejection unhandled is reported (${backend})`, async () => {
     const reported: unknown[] = [];
     const finalizer = () => void Promise.reject(new Error("stray"));
     const pool = new ProcessPool({ maxWorkers: 1, backend, finalizer, onError: (error) => reported.push((error as Error).cause) });
@@ -909,7 +909,7 @@ for (const backend of ["worker", "killable"] as const) {
 }
 
 for (const backend of BACKENDS) {
-  Deno.test(`An error that nobody catches in a worker of a task's own ends the job with its message (${backend})`, async () => {
+  Deno.test(`An uncaught error in a worker that a task has started ends the job with its message (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     const error = await within(thrownBy(() =>
       pool.run(() => {
@@ -1018,7 +1018,7 @@ Deno.test("locks() are those of the program where they are loaded beside another
 });
 
 for (const backend of BACKENDS) {
-  Deno.test(`A job that ends its worker has not run for too long, though its caller hears of that later (${backend})`, async () => {
+  Deno.test(`A job that ends its worker is not timed out, even if its caller hears of that later (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1, initializer: share, initArgs: [sharedWords(1)] });
     const task = async (how: string) => {
       const { counts } = globalThis as unknown as { counts: Int32Array };

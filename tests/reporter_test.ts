@@ -76,7 +76,7 @@ Deno.test("createReporter() prints no lines of jobs with 'quiet', no timeline wi
   assertEquals(report({ timeline: false, quiet: true }, {}, { stopped: false, neverPutIn: 0 }), END.slice(1));
 });
 
-Deno.test("createReporter() says what was left of a run that nobody stopped, as when no worker can be started", () => {
+Deno.test("createReporter() says what was left of a run that ended by itself, as when no worker can be started", () => {
   assertEquals(report({ timeline: false, quiet: true }, {}, { stopped: false }), END);
 });
 

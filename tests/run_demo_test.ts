@@ -58,7 +58,7 @@ function outcomes({ ended }: Record): unknown[] {
   return ended.toSorted((a, b) => a.job - b.job).map(({ job, state, seconds, error }) => [job, state, seconds, error && String(error)]);
 }
 
-Deno.test("runDemo() tells of each job that passed the gate and of each that is done, with no more in flight than the gate admits", async () => {
+Deno.test("runDemo() reports each job that passed the gate and each that is done, with no more in flight than the gate admits", async () => {
   const record = new Record();
   let inFlight = 0;
   let most = 0;
@@ -156,7 +156,7 @@ Deno.test("runDemo() that is told to stop lets the running job end, cancels thos
   });
 });
 
-Deno.test("runDemo() that is told to stop ends what still runs when the grace is over, and tells of it before it is through", async () => {
+Deno.test("runDemo() that is told to stop ends what still runs when the grace is over, and reports it before it returns", async () => {
   const record = new Record();
   const controller = new AbortController();
   record.onEvent = (event) => event === "finished 0" && controller.abort();

@@ -184,7 +184,7 @@ Deno.test("createRuntime() sends an error without its data if that is too deep f
   assertEquals(withData.size, 2);
 });
 
-Deno.test("createRuntime() loses none of a chunk for items that are too deep for a message", async () => {
+Deno.test("createRuntime() loses no other item of a chunk for items that are too deep for a message", async () => {
   const { claims, bySource, header, answers } = start();
   const task = bySource("task", `(item) => (${nest})(...item)`);
   for (const depth of DEPTHS.slice(30)) {
@@ -428,7 +428,7 @@ Deno.test("createRuntime() has nothing in memory of the item that ended the thre
   await new Promise((resolve) => setTimeout(resolve, 20));
 });
 
-Deno.test("encodeError() cuts what is the pool's from a stack, and nothing that is the task's", () => {
+Deno.test("encodeError() cuts the pool's lines from a stack, and none of the task's", () => {
   const error = new Error("no");
   const own = "Error: no\n    at close (file:///home/me/runtime.ts:2:26)\n    at async task (file:///home/me/runtime.ts:8:3)";
   for (const frame of ["callTasks", "async settleLater", "runItems", "async runChunk", "async callInitializer", "async callFinalizer"]) {

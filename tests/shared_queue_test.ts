@@ -378,7 +378,7 @@ Deno.test("openSharedQueue() carries strings and keys that come again, and forge
   }
 });
 
-Deno.test("openSharedQueue() sends nothing for a getter of what it writes, and lets a getter change that", () => {
+Deno.test("openSharedQueue() refuses a push by a getter of what it writes, and lets a getter change that", () => {
   const { writer, reader } = open();
   const sent: boolean[] = [];
   const sender = {

@@ -136,7 +136,7 @@ for (
   });
 }
 
-Deno.test("Who spins goes by the clock as it was: a task that stops it keeps no worker from its event loop", async () => {
+Deno.test("Spinning goes by the original clock: a task that stops it keeps no worker from its event loop", async () => {
   const queue = openSharedQueue(makeMemory().requests);
   await withClock(() => {
     throw new Error("The clock has stopped");
@@ -146,7 +146,7 @@ Deno.test("Who spins goes by the clock as it was: a task that stops it keeps no 
   });
 });
 
-Deno.test("Who spins ends though the clock that there was stands", async () => {
+Deno.test("Spinning ends even if the clock stands still", async () => {
   await withClock(() => 0, () => {
     assertEquals(openSharedQueue(makeMemory().requests).spin(1), false);
     return Promise.resolve();
@@ -331,7 +331,7 @@ Deno.test("A worker wakes the caller for items of a chunk that goes on, if none 
 });
 
 for (const [what, items] of [["objects", [1, {}]], ["numbers", new Float64Array(2)]] as const) {
-  Deno.test(`A caller looks for items of a chunk that it is not woken for, though it has no other job (${what})`, async () => {
+  Deno.test(`A caller looks for items of a chunk that it is not woken for, although it has no other job (${what})`, async () => {
     const { port1, port2 } = new MessageChannel();
     const told: unknown[] = [];
     const line = new Line(port1, { message: (message) => void told.push(message.type), returned() {}, delivered() {}, unreadable() {} });

@@ -39,7 +39,7 @@ Deno.test("A killable pool with permissions runs, denies, stops and limits its j
   assertEquals(errors, []);
 });
 
-Deno.test("A killable pool with permissions hears that a timer has filled the heap, though the worker is gone before", async () => {
+Deno.test("A killable pool with permissions hears that a timer has filled the heap, even if the worker is gone before", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, memoryLimit: 64, permissions: "none" });
   const fill = () => {
     const forever = new Promise(() => {});

@@ -194,7 +194,7 @@ Deno.test("A task by source has no 'this', be it an arrow function: what it look
 });
 
 for (const backend of ["worker", "killable"] as const) {
-  Deno.test(`A task by source does not take what its worker has for a variable of that name around it (${backend})`, async () => {
+  Deno.test(`A task by source does not see a global of its worker in place of a variable of that name around it (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     const name = "bear", location = "forest";
     for (const task of [() => `${name}`, async () => await location]) {
@@ -261,7 +261,7 @@ Deno.test("A function by source that uses what is around it is told about 'modul
   }
 });
 
-Deno.test("A function by source that uses what is around it is told that no task module exports it, where there are some", async () => {
+Deno.test("A function by source that uses what is around it is told that no task module exports it, if there are task modules", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
   const hint = "export it from a module and name that in the pool's 'modules', none of which exports this very function";
   assertStringIncludes((await errorOf(pool, () => outer)).message, hint);
@@ -479,7 +479,7 @@ Deno.test("ProcessPool gives its workers the permissions that it is told, and no
   }
 });
 
-Deno.test("ProcessPool refuses to give its workers a permission that the calling thread has not (needs to have no --allow-ffi)", {
+Deno.test("ProcessPool refuses to give its workers a permission that the calling thread lacks (needs to have no --allow-ffi)", {
   ignore: granted("ffi"),
 }, () => {
   const requests: [permissions: Deno.PermissionOptions, flag: string][] = [
@@ -561,7 +561,7 @@ Deno.test("ProcessPool gives its workers all hosts of a domain, where the callin
   assertEquals(new TextDecoder().decode(stdout), "granted prompt\n".repeat(2));
 });
 
-Deno.test("ProcessPool with TaskRefs alone imports nothing on the calling thread", async () => {
+Deno.test("ProcessPool that is only given TaskRefs imports nothing on the calling thread", async () => {
   const url = moduleOf(`globalThis[Symbol.for("loaded")] = true; export const f = (x) => x + 1;`);
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [url] });
   assertEquals(await within(pool.run({ module: url, name: "f" }, 1)), 2);
@@ -585,7 +585,7 @@ Deno.test("ProcessPool passes messages that a task sends by itself to nobody", a
   assertEquals(await within(result), "genuine");
 });
 
-Deno.test("A module that loads in workers alone still has its functions recognised", async () => {
+Deno.test("The functions of a module that only loads in workers are recognised as well", async () => {
   const url = moduleOf(`
     if (globalThis.WorkerGlobalScope === undefined) throw new Error("only in workers");
     const secret = 42;

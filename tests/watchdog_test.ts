@@ -37,7 +37,7 @@ function watched() {
   return { clock, expired, watch, fireUntil };
 }
 
-Deno.test("Watchdog tells of what has run for too long since it began", () => {
+Deno.test("Watchdog reports what has run for too long since it began", () => {
   const { expired, watch, fireUntil } = watched();
   const first = watch("first", 1000);
   watch("second", 1000).begin();
@@ -65,7 +65,7 @@ for (const ahead of [3_600_000, -3_600_000, 2 ** 31]) {
   });
 }
 
-Deno.test("Watchdog takes the time of day as it is when that was set before something began", () => {
+Deno.test("Watchdog goes by the new time of day if that was set before something began", () => {
   const { clock, expired, watch, fireUntil } = watched();
   const job = watch("job", 1000);
   clock.ahead = 3_600_000;
@@ -75,7 +75,7 @@ Deno.test("Watchdog takes the time of day as it is when that was set before some
   assertEquals(expired, ["job at 2000"]);
 });
 
-Deno.test("Watchdog takes clocks that run a little apart for the same", () => {
+Deno.test("Watchdog tolerates clocks that run slightly differently", () => {
   const { clock, expired, watch, fireUntil } = watched();
   clock.rate = 0.992;
   watch("job", 99_200).begin();
@@ -95,7 +95,7 @@ Deno.test("Watchdog gives what runs its time anew, once, when the program stood 
   assertEquals(expired, ["job at 7207001"]);
 });
 
-Deno.test("Watchdog that was kept waiting lets its caller hear first of what has ended, and is not kept waiting for ever", () => {
+Deno.test("Watchdog that comes late first lets its caller hear of what has ended, and is not put off for ever", () => {
   const { clock, expired, watch } = watched();
   const ended = watch("ended", 1000);
   ended.begin();
