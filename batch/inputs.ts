@@ -1,10 +1,9 @@
 import { isUint8Array } from "node:util/types";
-import { globToRegExp } from "@std/path/glob-to-regexp";
 import { show } from "../pool/checks.ts";
 import { BatchError, explained } from "./errors.ts";
-import { identityOf, resolve } from "./paths.ts";
+import { expandGlob } from "./globs.ts";
+import { resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
-import { findText, MARK, rowBegin, rowEnd } from "./rows.ts";
 
 /** An input of a batch: a path or a glob, `"-"` for standard input, or a stream of bytes. */
 export type BatchInput = string | URL | ReadableStream<Uint8Array>;
@@ -47,7 +46,7 @@ export async function expandInputs(inputs: readonly BatchInput[], own: ReadonlyS
   const expanded: BatchInput[] = [];
   for (const input of inputs) {
     if (input instanceof ReadableStream || input === "-") expanded.push(input);
-    else expanded.push(...await expand(input, own));
+    else expanded.push(...await expandGlob(input, own));
   }
   return expanded;
 }
@@ -260,91 +259,6 @@ async function nextBytes(reader: ReadableStreamDefaultReader<Uint8Array>): Promi
   throw error;
 }
 
-const GLOB_CHARACTERS = /[*?[\]{}]/;
-
-/** The files that a path or a glob matches. */
-async function expand(input: string | URL, own: ReadonlySet<string>): Promise<string[]> {
-  if (input instanceof URL || input.startsWith("file:")) return [resolve(input)];
-  if (!GLOB_CHARACTERS.test(input) || await exists(input)) return [input];
-  const segments = input.split("/");
-  const literal = segments.findIndex((segment) => GLOB_CHARACTERS.test(segment));
-  const folder = literal === 1 && input.startsWith("/") ? "/" : segments.slice(0, literal).join("/");
-  const pattern = patternOf(input);
-  const matching: string[] = [];
-  await walk(folder, input.includes("**") ? [] : levelsOf(segments.slice(literal)), pattern, matching);
-  const found: string[] = [];
-  for (const path of matching) if (!own.has(await identityOf(resolve(path)))) found.push(path);
-  if (found.length === 0) throw new BatchError(`Cannot run batch as no file matches the input '${input}'`);
-  return found.sort();
-}
-
-function patternOf(input: string): RegExp {
-  try {
-    return globToRegExp(input, { extended: true, globstar: true });
-  } catch (error) {
-    throw new BatchError(`Cannot run batch as the input '${input}' is no glob, and there is no such file: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
-}
-
-/** The pattern of the names on each level of folders. Every name matches if a slash is within braces or the like, as in `{a/b,c}`. */
-function levelsOf(segments: string[]): RegExp[] {
-  const isWhole = (segment: string) =>
-    !segment.includes("\\") &&
-    [["{", "}"], ["(", ")"], ["[", "]"]].every(([open, close]) => segment.split(open!).length === segment.split(close!).length);
-  const areWhole = segments.every(isWhole);
-  return segments.filter((segment) => segment !== "").map((segment) => areWhole ? patternOf(segment) : /^/);
-}
-
-/**
- * Finds the files that match.
- *
- * @param levels The patterns of the names in the folder, in its folders, and so on. Folders with other names are not opened: there may be
- * many, and some may not be readable. Empty for a glob with `**`, for which all folders are opened.
- */
-async function walk(folder: string, levels: readonly RegExp[], pattern: RegExp, found: string[]): Promise<void> {
-  const within = folder === "" ? "." : folder.endsWith("/") ? folder : `${folder}/`;
-  const [level, ...rest] = levels;
-  const look = async () => {
-    for await (const { name, isDirectory, isSymlink } of Deno.readDir(within)) {
-      if (level?.test(name) === false) continue;
-      const path = folder === "" ? name : `${folder.replace(/\/$/, "")}/${name}`;
-      const matches = pattern.test(path);
-      if (isDirectory || isSymlink && (matches || rest.length > 0) && await isFolder(path)) {
-        // As in a shell, '**' does not follow links: one to a folder above would lead round and round.
-        if (rest.length > 0 || level === undefined && isDirectory) await walk(path, rest, pattern, found);
-      } else if (matches) found.push(path);
-    }
-  };
-  await explained(look, `folder '${within}' of the input`, { flag: `--allow-read=${within}` });
-}
-
-/**
- * Whether a link leads to a folder.
- *
- * @throws {Error} If that cannot be determined: otherwise its files would be left out silently.
- */
-async function isFolder(link: string): Promise<boolean> {
-  try {
-    return (await Deno.stat(link)).isDirectory;
-  } catch (error) {
-    const { NotFound, NotADirectory, FilesystemLoop } = Deno.errors;
-    // It leads nowhere.
-    if ([NotFound, NotADirectory, FilesystemLoop].some((ErrorClass) => error instanceof ErrorClass)) return false;
-    throw error;
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /**
  * How much of a file is read at its start, middle and end to recognise it. Less, and a change is missed more easily; more takes longer with
  * many files.
@@ -368,80 +282,6 @@ export async function hashOf(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex().slice(0, 32);
 }
 
-/** A block of whole records. */
-export interface Block {
-  /** The byte of the input at which it begins. */
-  offset: number;
-  bytes: Uint8Array<ArrayBuffer>;
-  /**
-   * Whether it is what follows the last newline of a stream or a plain file: a whole record, or half of one whose writer was stopped, or
-   * has not finished it.
-   */
-  torn: boolean;
-}
-
-/**
- * Cuts an input into blocks of at least this many bytes that end where a record ends. What follows the last newline of a stream or a plain
- * file is a block by itself, unless everything before it is less than `least`.
- *
- * @param options `csv` is the delimiter between fields, undefined if a line is a record; `least` is the size of the first block, if there
- * is that much. With CSV the first block also contains the first row, however many blank lines precede it.
- */
-export async function* blocksOf(
-  source: Source,
-  { csv, size, least = 0, enough }: { csv: string | undefined; size: () => number; least?: number; enough: AbortSignal },
-): AsyncGenerator<Block> {
-  let parts: Uint8Array[] = [];
-  let length = 0;
-  let offset = 0;
-  /** Up to where records are whole in what is there, and where within a CSV row the rest ends. */
-  let whole = 0;
-  const scan = rowBegin();
-  const delimiter = csv?.charCodeAt(0);
-  /** How much of a byte order mark has been passed: the first row begins after it. */
-  let marked = 0;
-  /** Where the text of the first row of CSV begins; 0 for other formats. */
-  let text = csv === undefined ? 0 : Infinity;
-
-  function take(count: number, torn = false): Block {
-    const all = joined(parts);
-    const block = { offset, bytes: all.slice(0, count), torn };
-    offset += count;
-    parts = count < length ? [all.subarray(count)] : [];
-    length -= count;
-    whole = 0;
-    return block;
-  }
-
-  /** Whether there are whole records, and, for the first block, everything that it must contain. */
-  function isBlock(): boolean {
-    if (offset > 0 || whole === 0) return whole > 0;
-    return whole >= least && text < whole;
-  }
-
-  for await (const part of until(enough, source)) {
-    if (delimiter !== undefined) {
-      let at = 0;
-      while (marked < MARK.length && at < part.length && part[at] === MARK[marked]) [at, marked] = [at + 1, marked + 1];
-      if (at < part.length) marked = MARK.length;
-      if (text === Infinity) {
-        const found = findText(part, at, delimiter);
-        if (found >= 0) text = length + found;
-      }
-      for (at = rowEnd(part, at, delimiter, scan); at >= 0; at = rowEnd(part, at, delimiter, scan)) whole = length + at;
-    } else {
-      const newline = part.lastIndexOf(10);
-      if (newline >= 0) whole = length + newline + 1;
-    }
-    parts.push(part);
-    length += part.length;
-    if (length >= size() && isBlock()) yield take(whole);
-  }
-  const mayBeTorn = source.seen === undefined || source.size !== undefined;
-  if (mayBeTorn && isBlock() && !enough.aborted) yield take(whole);
-  if (length > 0 && !enough.aborted) yield take(length, mayBeTorn);
-}
-
 /** Concatenates all of them. */
 export function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   const all = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
@@ -451,20 +291,4 @@ export function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
     at += part.length;
   }
   return all;
-}
-
-/** The bytes of an input, until there are enough, or it is refused: then a stream is cancelled, even during a pending read. */
-async function* until(enough: AbortSignal, source: Source): AsyncGenerator<Uint8Array> {
-  if (enough.aborted) return;
-  const reader = (await source.open()).getReader();
-  // If a stream fails while it is cancelled, nobody cares any more.
-  const cancel = () => void reader.cancel().catch(() => {});
-  enough.addEventListener("abort", cancel, { once: true });
-  if (enough.aborted) cancel();
-  try {
-    for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) yield value!;
-  } finally {
-    enough.removeEventListener("abort", cancel);
-    cancel();
-  }
 }

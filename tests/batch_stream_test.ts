@@ -1,7 +1,8 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
 import { Coverage } from "../batch/coverage.ts";
-import { blocksOf, hashOf, type Source } from "../batch/inputs.ts";
+import { blocksOf } from "../batch/blocks.ts";
+import { hashOf, type Source } from "../batch/inputs.ts";
 import { divide } from "../batch/parts.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { until } from "./helpers.ts";
