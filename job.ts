@@ -24,7 +24,7 @@ export interface TaskRef<A extends unknown[] = any[], R = unknown> {
   module: string | URL;
   /** The name under which the module exports the task. */
   name: string;
-  /** For the type checker alone: never set. */
+  /** Only for the type checker: never set. */
   signature?: Task<A, R> | undefined;
 }
 
@@ -102,7 +102,7 @@ export type JobArgsBeforeKwargs<A extends unknown[]> = A["length"] extends Requi
   : never;
 
 // The arguments come last: otherwise TypeScript does not let a generic function add an option by a spread.
-/** Options of {@linkcode Job} for a task that is called with `args` alone. */
+/** Options of {@linkcode Job} for a task that is called with `args` only. */
 export type JobOptions<A extends unknown[], R> = JobBaseOptions<R> & {
   /** The task. */
   func: Task<A, R> | TaskRef<A, R | PromiseLike<R>>;
@@ -127,7 +127,7 @@ const NOTHING: readonly never[] = [];
 /** The id of the next job that is given none. */
 let nextId = 0;
 
-/** An id for a job that is given none: for the pool alone. */
+/** An id for a job that is given none: only for the pool. */
 export function nextJobId(): number {
   return nextId++;
 }
@@ -320,7 +320,7 @@ export interface FutureControl {
   cancel(options: { reason: unknown; force: boolean }): boolean;
 }
 
-/** Makes a future. This and the next three are for the pool alone. */
+/** Makes a future. This and the next three are only for the pool. */
 export let makeFuture: <R>(job: Job<never[], R> | Call, control: FutureControl, callbacks: Callbacks) => Future<R>;
 /** Settles a future and wakes those who wait for it. */
 export let settleFuture: <R>(future: Future<R>, state: SettledState, outcome: unknown) => void;

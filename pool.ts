@@ -98,7 +98,7 @@ type Later = (callback: () => void) => unknown;
 /** Calls back after the microtasks. */
 declare const setImmediate: Later;
 
-/** What the simulation checks: for tests alone. */
+/** What the simulation checks: only for tests. */
 export interface PoolInternals {
   gate: Semaphore;
   queue: Queue<Ticket>;
@@ -107,7 +107,7 @@ export interface PoolInternals {
   pausing: boolean;
 }
 
-/** Shows what is inside a pool: for tests alone. */
+/** Shows what is inside a pool: only for tests. */
 export let internalsOf: (pool: ProcessPool) => PoolInternals;
 
 /**

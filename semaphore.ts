@@ -25,11 +25,11 @@ export interface Waiter {
   refuse(reason: unknown): void;
 }
 
-/** Takes a permit if one is available, to be given back by {@linkcode Semaphore.release}: for the pool alone. */
+/** Takes a permit if one is available, to be given back by {@linkcode Semaphore.release}: only for the pool. */
 export let takePermit: (semaphore: Semaphore) => boolean;
-/** Gives back this many permits, as {@linkcode Semaphore.release} gives back one: for the pool alone. */
+/** Gives back this many permits, as {@linkcode Semaphore.release} gives back one: only for the pool. */
 export let releasePermits: (semaphore: Semaphore, permits: number) => void;
-/** Queues a waiter that is called back, without a promise, in a place that the caller provides: for the pool alone. */
+/** Queues a waiter that is called back, without a promise, in a place that the caller provides: only for the pool. */
 export let waitForPermit: (semaphore: Semaphore, place: Place<Waiter>, signal?: AbortSignal) => void;
 
 /**

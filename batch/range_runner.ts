@@ -375,13 +375,13 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     position = end;
     commit();
     words[CURRENT] = 0;
-    putDownTime(count);
+    noteTime(count);
   }
 
   /**
    * Notes how long a group of records took: as if all had taken equally long, or, if that is unusual, as if one had taken all the excess.
    */
-  function putDownTime(count: number): void {
+  function noteTime(count: number): void {
     const now = clock();
     const time = now - begin + parsing * count;
     busy += time;
@@ -394,7 +394,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       histogram[bucketOf(longest)]! += count;
       typical = longest;
     }
-    if (longest > slowEnough) putDownSlow({ time: longest, line: firstLine, lastLine: lines - 1, offset: firstOffset });
+    if (longest > slowEnough) noteSlow({ time: longest, line: firstLine, lastLine: lines - 1, offset: firstOffset });
     together = before >= 0 || typical >= QUICK || unusual
       ? 1
       : Math.min(together * 2, MOST_TOGETHER, Math.ceil(LONGEST_TOGETHER / typical), lastRecord - records);
@@ -402,7 +402,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     sliceOver = now > sliceEnd;
   }
 
-  function putDownSlow(slow: SlowRecord): void {
+  function noteSlow(slow: SlowRecord): void {
     slowest.push(slow);
     slowest.sort((a, b) => b.time - a.time);
     slowest.length = Math.min(slowest.length, layout.slowestCount);

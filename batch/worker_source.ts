@@ -8,7 +8,7 @@
 
 import { dataUrl } from "../worker/inside.ts";
 import { lackOf } from "../worker/lack.ts";
-import { standingAlone } from "../worker/tasks.ts";
+import { isolated } from "../worker/tasks.ts";
 import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
 import type { LaneMemory } from "./lane.ts";
 import { rowEnd } from "./rows.ts";
@@ -42,7 +42,7 @@ export function taskModuleUrl(task: { module: string } | { text: string }, csv: 
   const lines = [
     ..."module" in task
       ? [`import * as tasks from ${JSON.stringify(task.module)};`]
-      : [`const tasks = { default: (0, eval)(${JSON.stringify(`${standingAlone(task.text)}\n//# sourceURL=process-pool/task`)}) };`],
+      : [`const tasks = { default: (0, eval)(${JSON.stringify(`${isolated(task.text)}\n//# sourceURL=process-pool/task`)}) };`],
     ...csv ? [`import papa from ${JSON.stringify(PAPA_PARSE)};`] : ["const papa = undefined;"],
     'globalThis[Symbol.for("process-pool.batch")] = { tasks, papa };',
   ];
@@ -56,7 +56,7 @@ export function workerSetup(setup: Omit<WorkerSetup, "source" | "rows" | "lack">
 }
 
 /** What the module of {@linkcode taskModuleUrl} leaves, and what the initializer makes from it. */
-interface Left {
+interface BatchWorker {
   tasks: Record<string, unknown>;
   papa: CsvParser | undefined;
   runner: RangeRunner;
@@ -66,8 +66,8 @@ interface Left {
 
 /** The initializer of the workers. This function is sent as text: it refers to nothing outside itself. */
 export function prepareWorker({ source, rows, lack, options, module, task: name }: WorkerSetup): void {
-  const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
-  const { tasks, papa } = left;
+  const worker = (globalThis as unknown as Record<symbol, BatchWorker>)[Symbol.for("process-pool.batch")]!;
+  const { tasks, papa } = worker;
   const names = Object.keys(tasks).filter((each) => typeof tasks[each] === "function");
   const chosen = name ?? (names.includes("default") ? "default" : names.length === 1 ? names[0] : undefined);
   const exported = names.length === 0 ? "it exports no function" : `it exports '${names.join("', '")}'`;
@@ -96,7 +96,7 @@ export function prepareWorker({ source, rows, lack, options, module, task: name 
     // If rows were cut differently from how the parser sees them, this is the only place to notice.
     return { fields: data[0] ?? [""], error: errors[0]?.message ?? (data.length > 1 ? `It is ${data.length} rows` : undefined) };
   });
-  left.runner = ((0, eval)(source) as typeof createRangeRunner)({
+  worker.runner = ((0, eval)(source) as typeof createRangeRunner)({
     ...options,
     task: task as (record: unknown) => unknown,
     bySource: module === undefined,
@@ -111,13 +111,13 @@ export function prepareWorker({ source, rows, lack, options, module, task: name 
  * is sent as text: it refers to nothing outside itself.
  */
 export function runRange(lane: LaneMemory, piece: Piece, limits: RunnerLimits): Promise<RangeReply> {
-  const left = (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!;
-  const reply = (left.last ?? Promise.resolve()).then(() => left.runner.run(lane, piece, limits));
-  left.last = reply.catch(() => {});
+  const worker = (globalThis as unknown as Record<symbol, BatchWorker>)[Symbol.for("process-pool.batch")]!;
+  const reply = (worker.last ?? Promise.resolve()).then(() => worker.runner.run(lane, piece, limits));
+  worker.last = reply.catch(() => {});
   return reply;
 }
 
 /** The finalizer of the workers. This function is sent as text: it refers to nothing outside itself. */
 export function closeWorker(): void {
-  (globalThis as unknown as Record<symbol, Left>)[Symbol.for("process-pool.batch")]!.runner.close();
+  (globalThis as unknown as Record<symbol, BatchWorker>)[Symbol.for("process-pool.batch")]!.runner.close();
 }

@@ -39,7 +39,7 @@ export type TaskNames<M> = { [N in keyof M]: M[N] extends Task ? N : never }[key
 /** What {@linkcode defineTasks} returns: the tasks by the names that travel. */
 export type ClusterTasks<M = Record<string, Task>, N extends string = string> = {
   readonly [K in N]: K extends keyof M ? M[K] extends (...args: infer A) => infer R ? ClusterTask<A, Awaited<R>> : never
-    // deno-lint-ignore no-explicit-any -- nothing is known of a task that is given by its address alone
+    // deno-lint-ignore no-explicit-any -- nothing is known of a task that is given only by its address
     : ClusterTask<any[], unknown>;
 };
 

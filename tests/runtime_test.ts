@@ -15,7 +15,7 @@ import {
   WITHDRAWN,
 } from "../worker/protocol.ts";
 import { type Calls, createRuntime } from "../worker/runtime.ts";
-import { standingAlone } from "../worker/tasks.ts";
+import { isolated } from "../worker/tasks.ts";
 import { granted } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
 
@@ -33,7 +33,7 @@ function start(namespace: Record<string, unknown> = {}, places = 1, reuse?: (buf
   });
   const claims = new Int32Array(places * CLAIM_WORDS);
   runtime.receive({ type: "load", claims, capacity: 1, times: undefined });
-  const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text: standingAlone(text) });
+  const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text: isolated(text) });
   const header = (task: TaskMessage) => ({ run: 1, task, id: 0, attempt: 1, from: 0 });
 
   /** Sends a message and returns what follows from it. */

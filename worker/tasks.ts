@@ -151,7 +151,7 @@ export class TaskTable {
       );
     }
     return announced ?? this.#byText.get(id) ??
-      keep(this.#byText, id, this.#message({ name: taskName(func), text: standingAlone(expression(func, text)) }));
+      keep(this.#byText, id, this.#message({ name: taskName(func), text: isolated(expression(func, text)) }));
   }
 
   #message(task: Omit<TaskMessage, "key">): TaskMessage {
@@ -205,7 +205,7 @@ function expression(func: Task, text: string): string {
  * worker has globals called `name` and `location`, which would pass for variables of these names that were not sent: here these throw, as
  * other missing variables do. (lack.ts knows V8's messages for that.)
  */
-export function standingAlone(expression: string): string {
+export function isolated(expression: string): string {
   return `(function () { "use strict"; return (${expression}\n); let name, location; })()`;
 }
 

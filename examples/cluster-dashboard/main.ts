@@ -1,6 +1,6 @@
 /**
  * A dashboard for a queue of `@procpool/cluster`: bull-board, which shows jobs, arguments, results and failures, and can remove and retry
- * them. It has packages of its own, which nothing else installs. Whoever can open it can do all that: it listens on this machine alone.
+ * them. It has packages of its own, which nothing else installs. Whoever can open it can do all that: it only listens on this machine.
  *
  * ```sh
  * deno run --allow-net=127.0.0.1 --allow-read --ignore-env --no-prompt examples/cluster-dashboard/main.ts \
