@@ -51,6 +51,7 @@ export async function* divide(sources: readonly Source[], coverages: readonly Co
 const BEGIN = 2 ** 16;
 
 type Divided = Omit<Part, "source" | "index">;
+type Gap = ReturnType<Coverage["gaps"]>[number];
 
 /** How many bytes follow each input; Infinity if that is not known. */
 function bytesBehind(sources: readonly Source[]): number[] {
@@ -81,26 +82,19 @@ interface BlocksOptions extends Omit<DivideOptions, "passed" | "begun"> {
 }
 
 async function* blocks(source: Source, coverage: Coverage, options: BlocksOptions): AsyncGenerator<Divided> {
-  const { format, delimiter, chunk, block: size, fields, passed, begin, begun, enough } = options;
+  const { format, delimiter, chunk, block: size, fields, passed, begin, enough } = options;
   // A finished file is not opened again.
   if (source.size !== undefined && coverage.gaps(source.size).length === 0) return;
   const csv = format === "csv" ? delimiter : undefined;
   let header: string[] | undefined;
-  let gaps: ReturnType<Coverage["gaps"]> | undefined;
+  let gaps: Gap[] | undefined;
   let length = 0;
   // The bytes by which it is recognised must be in the first block.
   const least = begin?.length ?? 0;
   for await (
     let block of named(source, () => blocksOf(source, { csv, size, least, enough }))
   ) {
-    if (length === 0 && source.seen === undefined && (begin !== undefined || !block.torn)) {
-      const count = begin?.length ?? Math.min(BEGIN, block.bytes.length);
-      const hash = await hashOf(block.bytes.slice(0, count));
-      if (begin === undefined) begun({ length: count, hash });
-      else if (hash !== begin.hash && block.bytes.length >= count) {
-        throw notTheSame(source, `has different content in its first ${count} bytes`);
-      }
-    }
+    if (length === 0 && source.seen === undefined && (begin !== undefined || !block.torn)) await recognise(source, block, options);
     length = block.offset + block.bytes.length;
     // It ends here: refused below.
     if (length < least) break;
@@ -126,20 +120,45 @@ async function* blocks(source: Source, coverage: Coverage, options: BlocksOption
         throw notTheSame(source, `has no line that begins at byte ${to}, from which on it is done`);
       }
       if (start > from) passed({ start: from, end: Math.min(start, to), lines: 0 });
-      const bytes = block.bytes.subarray(0, stop - block.offset);
-      for (let at = start, end = stop; at < stop; at = end) {
-        const wanted = chunk(Infinity);
-        // If it is not much longer, searching for the end of a record is not worth it.
-        const whole = block.torn || stop - at < 2 * wanted;
-        end = whole ? stop : block.offset + recordsEnd(bytes, at - block.offset, { least: wanted, csv });
-        const piece = { input: source.name, bytes: bytes.slice(at - block.offset, end - block.offset), offset: at, end, header };
-        yield { start: at, end: Math.min(end, to), torn: block.torn, piece };
+      for (const { begin, end } of cut(block, { start, stop, csv, chunk })) {
+        const bytes = block.bytes.slice(begin - block.offset, end - block.offset);
+        const piece = { input: source.name, bytes, offset: begin, end, header };
+        yield { start: begin, end: Math.min(end, to), torn: block.torn, piece };
       }
     }
   }
   // The finished part of the earlier one would be taken for part of this one.
   const before = Math.max(coverage.end, least);
   if (length < before && !enough.aborted) throw notTheSame(source, `ends at byte ${length}, and ${before} bytes of it were there before`);
+}
+
+/** Notes how a stream begins, given its first block, or checks that it begins as before. */
+async function recognise(source: Source, { bytes }: Block, { begin, begun }: BlocksOptions): Promise<void> {
+  const count = begin?.length ?? Math.min(BEGIN, bytes.length);
+  const hash = await hashOf(bytes.slice(0, count));
+  if (begin === undefined) begun({ length: count, hash });
+  else if (hash !== begin.hash && bytes.length >= count) throw notTheSame(source, `has different content in its first ${count} bytes`);
+}
+
+/** Which whole records of a block to cut. */
+interface CutOptions {
+  /** The bytes of the input between which they are. */
+  start: number;
+  stop: number;
+  csv: string | undefined;
+  chunk: DivideOptions["chunk"];
+}
+
+/** Cuts records of a block into stretches of about as many bytes as the next part should have. */
+function* cut({ offset, bytes, torn }: Block, { start, stop, csv, chunk }: CutOptions): Generator<{ begin: number; end: number }> {
+  const records = bytes.subarray(0, stop - offset);
+  for (let begin = start, end = stop; begin < stop; begin = end) {
+    const wanted = chunk(Infinity);
+    // If it is not much longer, searching for the end of a record is not worth it.
+    const whole = torn || stop - begin < 2 * wanted;
+    end = whole ? stop : offset + recordsEnd(records, begin - offset, { least: wanted, csv });
+    yield { begin, end };
+  }
 }
 
 /** Where the first line from a byte of a block on begins, or the block ends. */
