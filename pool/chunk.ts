@@ -125,7 +125,7 @@ export class Chunk extends Ticket {
     this.collect();
     if (!last) return undefined;
     if (this.#oneByOne) return this.#outcomeIfDone();
-    this.#listener.took({ elapsed, count: this.#settledItems, items: this.#items, results: values });
+    this.#listener.ran({ elapsed, count: this.#settledItems, items: this.#items, results: values });
     return { state: "finished", value: undefined };
   }
 
@@ -296,8 +296,10 @@ export interface ChunkListener {
   readonly ended: boolean;
   /** The next outcomes of a chunk, in the order of its items. */
   outcomes(chunk: Chunk, block: Block): void;
-  took(work: ChunkWork): void;
+  /** A worker has run all of a chunk. */
+  ran(work: ChunkWork): void;
   /** A chunk is being sent, and its worker may put numbers into memory. */
   expectNumbers(): void;
+  /** A chunk has settled: no more of it will come. */
   settled(chunk: Chunk): void;
 }

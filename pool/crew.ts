@@ -305,7 +305,7 @@ export class Crew {
       this.#load();
       return false;
     }
-    if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#waitFor(queued, first);
+    if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#pauseIfSoonDone(queued, first);
     let failed = false;
     while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS && !this.pausing) {
       if (this.#start()) missing--;
@@ -322,7 +322,7 @@ export class Crew {
   #doneBefore = 0;
 
   /** Pauses starting workers if the present ones will soon have done what is queued, as {@linkcode BRIEF} explains. */
-  #waitFor(queued: number, first: Ticket | undefined): void {
+  #pauseIfSoonDone(queued: number, first: Ticket | undefined): void {
     let expected = 0, possible = 0, done = 0;
     let areTiny = true;
     for (const slot of this.#slots) {

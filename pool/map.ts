@@ -134,8 +134,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #host: MapHost;
   #options: ResolvedMapOptions;
   #source: AsyncIterator<unknown> | Iterator<unknown> | undefined;
-  /** The chunks in flight, in the order of their items, with the outcomes that are there and whether those are all. */
-  #chunks = new Map<Chunk, { blocks: Block[]; over: boolean }>();
+  /** The chunks in flight, in the order of their items, with the outcomes that are there, and whether those are all. */
+  #chunks = new Map<Chunk, { blocks: Block[]; settled: boolean }>();
   /** What the consumer gets next: the rest of this block, from the index, and then the ready ones. */
   #block: Block | undefined;
   #index = 0;
@@ -166,7 +166,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #wakePump: () => void = () => {};
   #looks: Rounds;
   /** Aborts when the loop has ended, so that a chunk waiting at the gate leaves it. */
-  #over = new AbortController();
+  #loop = new AbortController();
   #stopListening: () => void = () => {};
 
   constructor(host: MapHost, options: ResolvedMapOptions) {
@@ -257,7 +257,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     return Math.max(1, Math.floor(this.#buffer / this.#options.chunksInFlight));
   }
 
-  took({ elapsed, count, items, results }: ChunkWork): void {
+  ran({ elapsed, count, items, results }: ChunkWork): void {
     if (count === 0) return;
     const size = Math.max(averageSize(items), averageSize(results ?? []));
     this.#itemSize = Math.max(size, this.#itemSize * SIZE_MEMORY);
@@ -270,7 +270,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   settled(chunk: Chunk): void {
     this.#inFlight--;
-    this.#chunks.get(chunk)!.over = true;
+    this.#chunks.get(chunk)!.settled = true;
     if (this.ended || !this.#options.ordered) this.#chunks.delete(chunk);
     if (this.ended) return;
     this.#advance();
@@ -278,11 +278,11 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#wakePump();
   }
 
-  /** Makes outcomes ready in the order of the items: those of the first chunk, and those of the next only when the first is over. */
+  /** Makes outcomes ready in the order of the items: those of the first chunk, and those of the next only when the first has settled. */
   #advance(): void {
-    for (const [chunk, { blocks, over }] of this.#chunks) {
+    for (const [chunk, { blocks, settled }] of this.#chunks) {
       for (const block of blocks.splice(0)) this.#makeReady(block);
-      if (!over) return;
+      if (!settled) return;
       this.#chunks.delete(chunk);
     }
   }
@@ -403,7 +403,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#ready.clear();
     this.#block = undefined;
     const reason = new DOMException("The loop over the map has ended", "AbortError");
-    this.#over.abort(reason);
+    this.#loop.abort(reason);
     // In a microtask: an outcome may have ended the loop, and while a pool settles several tickets they are in neither queue nor slot.
     queueMicrotask(() => {
       for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason, force);
@@ -466,11 +466,11 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     const items = await this.#readChunk();
     const isSlow = clock.now() - began >= CHUNK_PATIENCE;
     if (items.length === 0 || this.#state !== "reading") return;
-    await this.#host.acquire(this.#over.signal);
+    await this.#host.acquire(this.#loop.signal);
     if (this.ended) return this.#host.release();
     const { task: func, timeout, retries, eager } = this.#options;
     const chunk = new Chunk(items, { func, timeout, retries, eager, firstIndex: this.#read - items.length, listener: this });
-    this.#chunks.set(chunk, { blocks: [], over: false });
+    this.#chunks.set(chunk, { blocks: [], settled: false });
     this.#inFlight++;
     try {
       this.#host.admit(chunk);

@@ -36,7 +36,7 @@ function noting(outcomes: unknown[]): ChunkListener {
     outcomes(_, { values, errors }) {
       for (let i = 0; i < values.length; i++) outcomes.push(errors?.has(i) ? (errors.get(i) as Error).message : values[i]);
     },
-    took() {},
+    ran() {},
     expectNumbers() {},
     settled() {},
   };

@@ -185,7 +185,7 @@ Deno.test("The outcome of an item costs no more if many others of its chunk cann
     listener: {
       ended: false,
       outcomes: (_, { errors }) => void outcomes.push(errors?.get(0)),
-      took() {},
+      ran() {},
       expectNumbers() {},
       settled() {},
     },
