@@ -58,7 +58,7 @@ Deno.test("cli.ts run ends on Ctrl-C before the server has answered", async () =
   assertEquals((await run.status()).code, 130);
 });
 
-Deno.test("cli.ts run says that no host is there, and gives the job up on Ctrl-C", async () => {
+Deno.test("cli.ts run says that there is no host, and drops the job on Ctrl-C", async () => {
   await using server = await RedisServer.start();
   const where = ["--redis", server.url];
   await using waiting = command(server.port, ["run", TASKS, "add", "1", "2", ...where]);
@@ -69,7 +69,7 @@ Deno.test("cli.ts run says that no host is there, and gives the job up on Ctrl-C
   assertEquals(JSON.parse(status.said).waiting, 0);
 });
 
-Deno.test("cli.ts tells what is wrong with the command line, and needs no server for that", async () => {
+Deno.test("cli.ts says what is wrong with the command line, without a server", async () => {
   const cases: [string[], string][] = [
     [[], "what to do is missing: 'serve', 'run' or 'status'"],
     [["sreve"], 'there is no command "sreve"'],
@@ -97,7 +97,7 @@ Deno.test("cli.ts tells what is wrong with the command line, and needs no server
   }
 });
 
-Deno.test("cli.ts tells of a module that is none and a server that is not there", async () => {
+Deno.test("cli.ts says that a module cannot be loaded, or a server cannot be reached", async () => {
   const port = freePort();
   const cases: [string[], string][] = [
     [["run", TASKS.replace("cli_tasks", "none"), "add"], "Cannot load"],

@@ -139,7 +139,7 @@ Deno.test(
 
 // A client that leaves a server keeps a timer for two seconds.
 Deno.test(
-  "ClusterPool.open() that has given up says nothing of what comes of the connection later",
+  "ClusterPool.open() that has given up reports nothing of the connection later",
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
     using plain = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -213,7 +213,7 @@ Deno.test("ClusterPool.open() waits for a server that is about to start", async 
 
 // A client that leaves a server keeps a timer for two seconds.
 Deno.test(
-  "what is said to a server while it is connected to is said again should that fail",
+  "commands that are sent while connecting are sent again if connecting fails",
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
     await using server = await RedisServer.start();
@@ -249,7 +249,7 @@ Deno.test(
   },
 );
 
-Deno.test("ClusterPool.open() and serve() try again whatever connection is lost before it is of use", async () => {
+Deno.test("ClusterPool.open() and serve() try again whichever connection is lost before it is ready", async () => {
   await using server = await RedisServer.start(["--appendonly", "no"]);
   for (const refuses of [1, 2]) {
     await using line = new Line(server.port);
@@ -264,7 +264,7 @@ Deno.test("ClusterPool.open() and serve() try again whatever connection is lost 
 
 // A client that leaves a server keeps a timer for two seconds.
 Deno.test(
-  "a pool and a host tell of a connection that was closed, although nothing is told by an error",
+  "a pool and a host report a connection that was closed without an error",
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
     await using server = await RedisServer.start();
@@ -282,7 +282,7 @@ Deno.test(
 
 // A client that leaves a server keeps a timer for two seconds.
 Deno.test(
-  "a server that is gone without a word is connected to anew, by who asks and by who listens",
+  "a connection to a server that is silently gone is made anew, by clients that ask and that listen",
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
     await using server = await RedisServer.start();
@@ -306,7 +306,7 @@ Deno.test(
   },
 );
 
-Deno.test("tellOnce() tells of an error once for as long as it comes, and again when it comes after that or the client was connected again", () => {
+Deno.test("tellOnce() reports an error once while it recurs, and again after a pause or a new connection", () => {
   const client = new Redis({ lazyConnect: true });
   const told: string[] = [];
   const hear = tellOnce(client, ({ message }) => told.push(message));
@@ -361,7 +361,7 @@ Deno.test("ClusterPool.open() and serve() without 'onWarning' go on where a warn
 
 // BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
-  "ClusterPool.attach() and status() show no password when the server lets the pool in no more",
+  "ClusterPool.attach() and status() show no password when the server no longer accepts the pool",
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
     await using server = await RedisServer.start();
@@ -385,7 +385,7 @@ Deno.test(
   },
 );
 
-Deno.test("queues of the same name in different databases of a server know nothing of each other", async () => {
+Deno.test("queues of the same name in different databases of a server are independent", async () => {
   await using server = await RedisServer.start();
   const [one, two] = [`${server.url}/1`, `${server.url}/2`];
   await using _host = await startHost(server, { connection: one, name: "of-one" });

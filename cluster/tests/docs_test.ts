@@ -21,7 +21,7 @@ async function startDocumentedHost(server: RedisServer): Promise<Child> {
   return new Child(Deno.execPath(), ["run", "--no-check", "--config", CONFIG, ...permissions, `${server.folder}/host.ts`]);
 }
 
-Deno.test("docs/cluster.md: its files are checked, its host serves, and its producer prints what stands there", async () => {
+Deno.test("docs/cluster.md: its files are checked, its host serves, and its producer prints what is shown there", async () => {
   await using server = await RedisServer.start();
   const files = await documentedFiles();
   assertEquals([...files.keys()], ["tasks.ts", "cluster_tasks.ts", "host.ts", "main.ts", "store.ts"]);

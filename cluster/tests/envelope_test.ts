@@ -49,7 +49,7 @@ Deno.test("writeFailure() brings other errors and values across", () => {
   for (const value of ["text", 7, null, undefined, { a: 1 }]) assertEquals(sent(value), value);
 });
 
-Deno.test("writeFailure() has an error in the place of what is neither an error nor JSON, with what of it is JSON as its cause", () => {
+Deno.test("writeFailure() replaces what is neither an error nor JSON by an error whose cause has the parts that are JSON", () => {
   const cases: [unknown, unknown][] = [
     [{ status: 500, body: undefined, when: new Date(0), bytes: new Uint8Array(2) }, { status: 500, bytes: new Uint8Array(2) }],
     [new Map([[1, 2]]), "an object of class Map"],
@@ -64,7 +64,7 @@ Deno.test("writeFailure() has an error in the place of what is neither an error 
   }
 });
 
-Deno.test("writeFailure() keeps what stands in the list of a large AggregateError in its place", () => {
+Deno.test("writeFailure() keeps the order of the errors of a large AggregateError", () => {
   const body = "x".repeat(100_000);
   const list = [{ status: 500, body, when: new Date(0) }, new Error("b"), { body }, new Error("d"), body];
   const many = sent(new AggregateError(list, "all")) as AggregateError;
@@ -109,7 +109,7 @@ Deno.test("writeFailure() keeps the class of an error that is too large, what it
   }
 });
 
-Deno.test("readFailedReason() tells of lost jobs, and of what it cannot read", () => {
+Deno.test("readFailedReason() reads lost jobs, and what it does not know", () => {
   const lost = readFailedReason("job stalled more than allowable limit", { jobId: "a", taskName: "t" });
   assertInstanceOf(lost, WorkerDiedError);
   assertEquals([lost.jobId, lost.taskName], ["a", "t"]);
@@ -120,7 +120,7 @@ Deno.test("readFailedReason() tells of lost jobs, and of what it cannot read", (
   }
 });
 
-Deno.test("readEnvelope() takes nothing that is not a call of its own version", () => {
+Deno.test("readEnvelope() accepts only calls of its own version", () => {
   assertEquals(readEnvelope({ v: 1, task: "t", args: [1] }).args, [1]);
   const cases: [unknown, string][] = [
     [null, "it must be an object"],
@@ -142,7 +142,7 @@ Deno.test("readEnvelope() takes nothing that is not a call of its own version", 
   for (const [data, message] of cases) assertThrows(() => readEnvelope(data), TypeError, message);
 });
 
-Deno.test("readReply() and readItem() take nothing that is not a reply", () => {
+Deno.test("readReply() and readItem() accept only replies", () => {
   for (const data of [null, "text", { v: 2 }, { v: 1, items: 7 }]) assertThrows(() => readReply(data), TypeError);
   assertEquals(readItem({ value: 7 }), { status: "fulfilled", value: 7 });
   assertEquals(readItem({}), { status: "fulfilled", value: undefined });

@@ -74,7 +74,7 @@ Deno.test("Redis is killed in the middle and comes back with its log: all result
   assertEquals([reported.length, warnings], [1, [`redis://127.0.0.1:${server.port}: connected again`]]);
 });
 
-Deno.test("a job that kills each host it comes to fails alone: not those that wait, nor those of its chunk", async () => {
+Deno.test("only a job that kills each of its hosts fails: not those that wait, nor the others of its chunk", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const outcomes = Array.fromAsync(pool.map(tasks.killHostAt13, Array.from({ length: 40 }, (_, n) => n), { chunkSize: 10, settled: true }));
@@ -136,7 +136,7 @@ Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice whose host 
   assertEquals(await lines(file), ["11", "12", "13"]);
 });
 
-Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice, though one dies as well that had come to fail its chunk", async () => {
+Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice, even if a host dies that had only come to fail its chunk", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const file = `${server.folder}/runs`;
@@ -241,7 +241,7 @@ Deno.test("a host that is told to stop gives back what does not finish in time, 
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
 });
 
-Deno.test("a job that was given back and waits is no running one, and can be cancelled", async () => {
+Deno.test("a job that was given back and waits does not count as running, and can be cancelled", async () => {
   await using server = await RedisServer.start();
   await using host = await startHost(server, { grace: 50 });
   await using pool = await openPool(server);
@@ -354,7 +354,7 @@ Deno.test(
   },
 );
 
-Deno.test("a task or a check that throws what a host without workers does fails its job alone", async () => {
+Deno.test("a task or a check that throws the errors of a host without workers fails only its job", async () => {
   await using server = await RedisServer.start();
   const module = import.meta.resolve("./tasks.ts");
   const checked = defineTasks({

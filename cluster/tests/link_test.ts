@@ -53,7 +53,7 @@ Deno.test("a host that has not heard that a job was cancelled finds out when it 
   await client.quit();
 });
 
-Deno.test("the word that a job is cancelled stops no later one of its name, should it come late", async () => {
+Deno.test("a late message that a job is cancelled stops no later job of its name", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   await using host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, lockDuration: 60_000 });
@@ -367,7 +367,7 @@ Deno.test(
   },
 );
 
-Deno.test("an event that is no JSON does not end the listening", async () => {
+Deno.test("an event that is not JSON does not end listening", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1 });
@@ -431,7 +431,7 @@ Deno.test(
 
 // BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
-  "a producer that hears late of the end of a cancelled job does not take it for that of its own of the same name",
+  "a producer that hears late of the end of a cancelled job does not mistake it for that of its own job of the same name",
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
     await using server = await RedisServer.start();
@@ -492,7 +492,7 @@ Deno.test("an id whose job another producer has cancelled runs when that has end
   await client.quit();
 });
 
-Deno.test("who is attached to a job that another cancels hears of that, although a third has submitted another under its name and cancelled that, too", async () => {
+Deno.test("a future attached to a job that another producer cancels settles, although a third has submitted and cancelled another of its name", async () => {
   await using server = await RedisServer.start();
   await using host = await startHost(server);
   const one = await openPool(server, silent);
@@ -569,7 +569,7 @@ Deno.test("a job that is sent again, as the server has thrown its record away, s
   await client.quit();
 });
 
-Deno.test("a job whose record the server has thrown away is sent again, though a sweep comes between a host and what that says of it", async () => {
+Deno.test("a job whose record the server has thrown away is sent again, even if a sweep comes before the host's report", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const client = new Redis(server.url);
@@ -609,7 +609,7 @@ Deno.test("a job that comes too late counts as cancelled, also if the event of t
   await client.quit();
 });
 
-Deno.test("a job that is sent again as an earlier one of its name is gone is not taken for that", async () => {
+Deno.test("a job that is sent again because an earlier one of its name is gone is not mistaken for that", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const client = new Redis(server.url);

@@ -94,7 +94,7 @@ Deno.test("ClusterPool.map() cuts a chunk that grows too large for Redis", { san
   assertEquals(back.map((text) => (text as string)[0]), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
 });
 
-Deno.test("ClusterPool.map() sends what there is of an input that computes its items for long, though no timer runs out", async () => {
+Deno.test("ClusterPool.map() sends the items that an input has computed slowly, although no timer fires", async () => {
   const { now } = performance;
   let time = 0;
   performance.now = () => time;
@@ -127,7 +127,7 @@ Deno.test("ClusterPool.map() sends what there is of an input that computes its i
   }
 });
 
-Deno.test("ClusterPool.map() takes streams and slow inputs, and tells an input's error behind its items", async () => {
+Deno.test("ClusterPool.map() accepts streams and slow inputs, and throws an input's error after its items", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
   await using pool = await openPool(server);
@@ -189,7 +189,7 @@ Deno.test("ClusterPool.map() ends when its signal aborts or its pool is shut dow
 });
 
 // The client's parser may start a timer of its own for replies this large.
-Deno.test("ClusterPool.map() gives results that are too large for one reply, and fails those alone that are so by themselves", {
+Deno.test("ClusterPool.map() yields results that are too large for one reply, and fails only those that are too large by themselves", {
   sanitizeOps: false,
   sanitizeResources: false,
 }, async () => {
@@ -241,7 +241,7 @@ Deno.test("ClusterPool.shutdown() waits for all items of a chunk that was admitt
   await within(end);
 });
 
-Deno.test("ClusterPool.shutdown() refuses what waits at the gate, but for what is left of a chunk that was admitted", {
+Deno.test("ClusterPool.shutdown() refuses what waits at the gate, except the rest of a chunk that was admitted", {
   sanitizeOps: false,
   sanitizeResources: false,
 }, async () => {
@@ -265,7 +265,7 @@ Deno.test("ClusterPool.shutdown() refuses what waits at the gate, but for what i
   await within(end);
 });
 
-Deno.test("ClusterPool.map() with 'settled' gives outcomes of what is left of a chunk that its pool cancels, and sends none of it", {
+Deno.test("ClusterPool.map() with 'settled' yields outcomes for the rest of a chunk that its pool cancels, and sends none of it", {
   sanitizeOps: false,
   sanitizeResources: false,
 }, async () => {
@@ -483,7 +483,7 @@ Deno.test("ClusterPool.map() that ends early waits for its input to be closed, u
   assertEquals(closed, false);
 });
 
-Deno.test("ClusterPool.map() ends early though a result is asked for that waits for its input, and that for the end", async () => {
+Deno.test("ClusterPool.map() ends early although a requested result waits for its input, which waits for the end", async () => {
   const host = {
     lanes: 1,
     prepare: () => Promise.resolve(),

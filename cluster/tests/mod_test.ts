@@ -2,7 +2,7 @@ import { assertEquals } from "@std/assert";
 import * as core from "@procpool/process-pool";
 import * as cluster from "../mod.ts";
 
-Deno.test("mod.ts exports what a cluster needs, and of the core the very same things", () => {
+Deno.test("mod.ts exports what a cluster needs, and the core's own things", () => {
   const own = ["ClusterPool", "defineTasks", "serve"];
   const shared = [
     "Future",

@@ -51,7 +51,7 @@ Deno.test("ClusterPool.submit() of a function copies its arguments at once, also
   assertEquals(await within(Promise.all(results)), [0, 1, 2].map((i) => new Uint8Array([i])));
 });
 
-Deno.test("ClusterPool brings JSON and bytes there and back, and errors as the core does", async () => {
+Deno.test("ClusterPool passes JSON and bytes both ways, and errors as the core does", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
   await using pool = await openPool(server);
@@ -194,7 +194,7 @@ Deno.test("ClusterPool with 'payloads' leaves the result of a text id there, for
   assertInstanceOf(error.cause, Deno.errors.NotFound);
 });
 
-Deno.test("ClusterPool and hosts with 'payloads' say so if the store gives half of what it has", async () => {
+Deno.test("ClusterPool and hosts with 'payloads' say so if the store returns only half of a text", async () => {
   await using server = await RedisServer.start();
   const whole = folderStore(await Deno.makeTempDir({ dir: server.folder }));
   const cut = { ...whole, get: async (key: string) => (await whole.get(key)).slice(0, 200_000) };
@@ -288,7 +288,7 @@ Deno.test("Job.signal stops a job that computes, and Job.timeout fails it; the w
   assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
 });
 
-Deno.test("errors that are made on a host call a job by its own id, and have the name of its task", async () => {
+Deno.test("errors made on a host have the job's own id and the name of its task", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
   await using pool = await openPool(server);
@@ -382,7 +382,7 @@ Deno.test("ClusterPool runs the same id once, whoever submits it and how often",
   assertEquals(await runs(file), 1);
 });
 
-Deno.test("ClusterPool knows of a job that runs also for a future that it gives of it later, which cannot be cancelled without 'force'", async () => {
+Deno.test("ClusterPool knows that a job runs for a later future of it, too, which cannot be cancelled without 'force'", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
   await using pool = await openPool(server);
@@ -431,7 +431,7 @@ Deno.test("ClusterPool.attach() finds a job again after its producer has ended, 
 
 // BullMQ's reader of events waits for five seconds after an error, with a timer that nobody can stop.
 Deno.test(
-  "ClusterPool settles jobs whose ends no event tells of, by looking them up",
+  "ClusterPool settles jobs whose end no event reports, by looking them up",
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
     await using server = await RedisServer.start();
@@ -466,7 +466,7 @@ Deno.test("ClusterPool sends a job again that Redis has forgotten", async () => 
   assertEquals(await within(future.result()), 3);
 });
 
-Deno.test("ClusterPool fails jobs that no host comes to any more, as a server with another policy has thrown away the list of them", async () => {
+Deno.test("ClusterPool fails jobs that no host will find, as the server has evicted their list", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const futures = await Promise.all([1, 2].map((x) => pool.submit(tasks.add, x, x)));
@@ -626,7 +626,7 @@ Deno.test(
   },
 );
 
-Deno.test("ClusterPool.status() tells of the last minutes, also if nothing has ended since, or jobs failed and returned at other times", async () => {
+Deno.test("ClusterPool.status() counts the last minutes, even if nothing has ended since, or jobs failed and returned at different times", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
   await using pool = await openPool(server);
@@ -658,7 +658,7 @@ Deno.test("ClusterPool.status() tells of the last minutes, also if nothing has e
   await client.quit();
 });
 
-Deno.test("ClusterPool.status() tells of hosts and jobs of the whole queue", async () => {
+Deno.test("ClusterPool.status() describes the hosts and jobs of the whole queue", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   await pool.submit(tasks.add, 1, 1);
@@ -742,7 +742,7 @@ Deno.test("ClusterPool.terminate() does not wait for a store that never answers,
   ]);
 });
 
-Deno.test("ClusterPool.shutdown() with a timeout does not wait for a store that forgets nothing", async () => {
+Deno.test("ClusterPool.shutdown() with a timeout does not wait for a store that never finishes deleting", async () => {
   await using server = await RedisServer.start();
   const folder = await Deno.makeTempDir({ dir: server.folder });
   await using _host = await startHost(server, { store: folder });

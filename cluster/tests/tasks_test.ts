@@ -5,7 +5,7 @@ import { add, double } from "./tasks.ts";
 
 const module = import.meta.resolve("./tasks.ts");
 
-Deno.test("defineTasks() takes names of exports in any script, and refuses other names, and addresses that are none", () => {
+Deno.test("defineTasks() takes names of exports in any script, and refuses names that an export cannot have, and invalid addresses", () => {
   const names = ["__proto__", "a b", "file:///etc/passwd", "../x", "", "1a", "a".repeat(101)];
   for (const name of names) {
     const definitions = Object.defineProperty({}, name, { value: module, enumerable: true });
@@ -42,7 +42,7 @@ Deno.test("TaskFinder finds a function although the module of another task canno
   assertInstanceOf(error.cause, TypeError);
 });
 
-Deno.test("TaskFinder takes each of two tasks of one export for itself, and refuses what may be either", async () => {
+Deno.test("TaskFinder tells two tasks of one export apart, and refuses a function that may be either", async () => {
   const tasks = defineTasks({ checked: { module, name: "double", validate: () => {} }, unchecked: { module, name: "double" } });
   const finder = new TaskFinder(tasks);
   for (const task of Object.values(tasks)) assertEquals(finder.known(task), task);

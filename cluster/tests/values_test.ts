@@ -12,7 +12,7 @@ Deno.test("toJson() and fromJson() bring JSON and bytes across", () => {
   assertEquals(sent({ bytes: [new Uint8Array(0)] }), { bytes: [new Uint8Array(0)] });
 });
 
-Deno.test("toJson() and fromJson() do not take an object for bytes that only looks like it", () => {
+Deno.test("toJson() and fromJson() do not mistake an object that looks like bytes for bytes", () => {
   for (const value of [{ $bytes: "AAA=" }, { $plain: { $bytes: "AAA=" } }, { $plain: 1 }, { $bytes: { $bytes: 1 } }]) {
     assertEquals(sent(value), value);
   }

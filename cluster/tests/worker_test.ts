@@ -145,7 +145,7 @@ Deno.test(
   },
 );
 
-Deno.test("a record whose data is no JSON fails after one attempt", async () => {
+Deno.test("a record whose data is not JSON fails after one attempt", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const client = new Redis(server.url);
@@ -492,7 +492,7 @@ Deno.test(
   },
 );
 
-Deno.test("a host that may listen no more says so, and goes on", async () => {
+Deno.test("a host that is no longer permitted to listen says so, and goes on", async () => {
   await using server = await RedisServer.start();
   const client = new Redis(server.url);
   await client.acl("SETUSER", "host", "on", ">word", "~*", "&*", "+@all");

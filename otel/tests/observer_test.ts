@@ -113,7 +113,7 @@ Deno.test("otelObserver() goes by the time of day, also when the clock was set o
   }
 });
 
-Deno.test("otelObserver() has no span end, or begin within another, before that has begun, also when the clock is set back meanwhile", async () => {
+Deno.test("otelObserver() lets no span end before it has begun, nor begin before its parent, even if the clock is set back", async () => {
   spans.length = 0;
   const now = Date.now;
   const square = (x: number): number => x * x;
