@@ -572,6 +572,24 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
+Deno.test("ProcessPool.map({ ordered: false }) with 'timeout' hands over numbers of a chunk while an earlier one is held up", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 2 });
+  const [first, last] = [new Meeting(), new Meeting()];
+  const task = (item: number | Int32Array) => {
+    if (typeof item === "number") return item / 2;
+    Atomics.wait(item, 1, 0);
+    return -1;
+  };
+  const numbers = [...Array(20).keys()];
+  const items = [first.memory, ...numbers, ...numbers, last.memory];
+  const results = pool.map(task, items, { chunkSize: 21, timeout: 60_000, ordered: false });
+  for (const x of numbers) assertEquals((await within(results.next())).value, x / 2);
+  first.letGo();
+  last.letGo();
+  const rest = await within(Array.fromAsync(results));
+  assertEquals(rest.sort((a, b) => a - b), [-1, -1, ...numbers.map((x) => x / 2)]);
+});
+
 for (const backend of ["worker", "killable"] as const) {
   Deno.test(`ProcessPool.map() with 'timeout' has numbers, errors and all else in their places (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 2 });
