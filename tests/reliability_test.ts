@@ -171,6 +171,18 @@ for (const backend of BACKENDS) {
     assertInstanceOf(errors.get(50), RangeError);
     assertEquals(runs, runsBut({ 45: 3, 71: 3 }));
   });
+
+  Deno.test(`ProcessPool.map() with 'retries' tells each item which run of it this is (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend, retries: 2 });
+    const task = (x: number) => {
+      const scope = globalThis as unknown as Record<symbol, { id: number; attempt: number }>;
+      const { id, attempt } = scope[Symbol.for("process-pool.job")]!;
+      if (x === 13 && attempt < 3) Deno.exit(3);
+      return [id, attempt];
+    };
+    const seen = await within(Array.fromAsync(pool.map(task, [10, 11, 12, 13, 14, 15], { chunkSize: 6 })));
+    assertEquals(seen, [[0, 1], [1, 1], [2, 1], [3, 3], [4, 1], [5, 1]]);
+  });
 }
 
 Deno.test("ProcessPool with 'memoryLimit' loses nothing that a worker has done before it fills its heap, however busy the caller is", async () => {
