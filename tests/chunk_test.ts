@@ -183,6 +183,26 @@ Deno.test("A chunk that cannot be sent as a whole goes item by item, and only it
   assertEquals(outcomes, [1, "second", "third"]);
 });
 
+Deno.test("A chunk is at the item that its worker runs once all before it have arrived, and has some unread until then", () => {
+  const outcomes: unknown[] = [];
+  const chunk = new Chunk(Array.from({ length: 20 }, (_, i) => i), {
+    func: () => 0,
+    timeout: 1000,
+    retries: 0,
+    eager: true,
+    firstIndex: 100,
+    listener: noting(outcomes),
+  });
+  const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });
+  assert(message.type === "chunk");
+  const bounds = new Int32Array(message.numbers!, 0, 2);
+  const places = (item: number) => [chunk.isAt(item), chunk.hasUnread(item), chunk.idOf(item)];
+  assertEquals([places(1), places(2)], [[true, false, 100], [false, true, 101]]);
+  Atomics.store(bounds, 1, 3);
+  assertEquals([places(3), places(4), places(5), outcomes.length], [[false, false, 102], [true, false, 103], [false, true, 104], 3]);
+  assertEquals(places(NO_MORE), [true, false, 100]);
+});
+
 for (const kind of ["texts", "numbers"] as const) {
   Deno.test(`A chunk of ${kind} is sent again without the items that have outcomes, and item by item each once`, () => {
     const outcomes: unknown[] = [];
