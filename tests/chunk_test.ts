@@ -227,7 +227,7 @@ for (const kind of ["texts", "numbers"] as const) {
     for (let i = 50; i < 100; i++) {
       // A worker has died while reading it.
       chunk.unread = 1;
-      assertEquals(run(0), [i, [items[i]]]);
+      assertEquals([run(0), chunk.unread], [[i, [items[i]]], 0]);
     }
     assertEquals(outcomes, [...Array.from({ length: 50 }, (_, i) => `lost ${i}`), ...items.slice(50)]);
   });
