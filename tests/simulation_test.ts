@@ -119,3 +119,11 @@ Deno.test("simulate() finds results that lie in memory and are not taken from th
   using _ = replace(Chunk.prototype, "collect", () => () => {});
   assertEquals((await simulate(263))?.invariant, "a map that ends by itself is complete");
 });
+
+Deno.test("simulate() finds a job without a future whose caller does not hear that it is refused", async () => {
+  using _ = replace(JobTicket.prototype, "refuse", (refuse) =>
+    function (this: JobTicket, reason) {
+      if (!this.wantsResult) refuse.call(this, reason);
+    });
+  assertEquals((await simulate(31))?.invariant, "nothing hangs");
+});

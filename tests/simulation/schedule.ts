@@ -7,6 +7,7 @@ import { double, LIMITS, SimulatedJob, type Stage } from "./jobs.ts";
 import { SimulatedMap } from "./maps.ts";
 import { SimulatedObserver } from "./observers.ts";
 import { Random } from "./random.ts";
+import { SimulatedRun } from "./runs.ts";
 import { SimulatedWorld, TERMINATED } from "./simulated_world.ts";
 import { check, Violation } from "./violation.ts";
 
@@ -29,7 +30,7 @@ const A_WHILE = 3;
 const QUIET_TURNS = 8;
 
 /** The other sources of chance have seeds from here on. */
-const OTHER_SEEDS = 2 ** 30, MORE_SEEDS = 2 ** 31, LOADING_SEEDS = 3 * 2 ** 30;
+const OTHER_SEEDS = 2 ** 30, MORE_SEEDS = 2 ** 31, LOADING_SEEDS = 3 * 2 ** 30, RUN_SEEDS = 2 ** 29;
 
 /** Resolves after the microtasks. */
 declare const setImmediate: (callback: (value: unknown) => void) => unknown;
@@ -46,6 +47,10 @@ export class Schedule implements Stage {
   readonly jobTimeout: number;
   readonly retries: number;
   #jobs: SimulatedJob[] = [];
+  #runs: SimulatedRun[] = [];
+  /** Decides which jobs are run without a future. */
+  #runChance: Random;
+  #runRate: number;
   #maps: SimulatedMap[] = [];
   #observer: SimulatedObserver | undefined;
   #aborts: Abort[] = [];
@@ -62,6 +67,8 @@ export class Schedule implements Stage {
     this.world = new SimulatedWorld(seed, { exports: EXPORTS, trace });
     this.chance = new Random(seed + OTHER_SEEDS);
     this.whim = new Random(seed + MORE_SEEDS);
+    this.#runChance = new Random(seed + RUN_SEEDS);
+    this.#runRate = this.#runChance.chance(0.2) ? 0.5 : 0;
     const { random } = this.world;
     this.#actions = random.between(4, 17);
     this.#haste = random.pick([0.2, 0.4, 0.6]);
@@ -199,14 +206,21 @@ export class Schedule implements Stage {
   /** With tiny jobs there are many in a turn. */
   #submitSome(): void {
     const { random } = this.world;
-    this.#newJob().submit();
+    this.#submit();
     if (!this.world.tiny) return;
     // If all of them wait, the results of the first are taken meanwhile.
     const tries = random.pick([0, 0.5]);
     for (let i = random.pick([0, 3, 30, 100, 200]); i > 0; i--) {
       if (random.chance(tries)) this.#newJob().trySubmit();
-      else this.#newJob().submit();
+      else this.#submit();
     }
+  }
+
+  #submit(): void {
+    if (!this.#runChance.chance(this.#runRate)) return this.#newJob().submit();
+    const run = new SimulatedRun(this, this.#someSignal(0.3));
+    this.#runs.push(run);
+    run.start();
   }
 
   meddle(): void {
@@ -317,16 +331,27 @@ export class Schedule implements Stage {
     const { maxWorkers, queueSize, jobsPerWorker } = this.#options;
     let unsettled = 0;
     let held = 0;
+    // Those that wait at the gate are not admitted.
+    let waitingJobs = 0;
     let firstWaiting: SimulatedJob | undefined;
+    const futures = new Map(this.#jobs.map(({ future }) => [future?.id, future]));
     for (const job of this.#jobs) {
       job.checkNow();
-      if (job.waits) firstWaiting ??= job;
-      else {check(firstWaiting === undefined || !job.justAdmitted, "submissions pass the gate in order", () =>
-          `${job.name} before ${firstWaiting!.name}`);}
+      if (job.waits) {
+        waitingJobs++;
+        firstWaiting ??= job;
+      } else {
+        check(
+          firstWaiting === undefined || !job.justAdmitted,
+          "submissions pass the gate in order",
+          () => `${job.name} before ${firstWaiting!.name}`,
+        );
+      }
       job.justAdmitted = false;
       if (job.future !== undefined && !job.settled) unsettled++;
       if (job.holds) held++;
     }
+    for (const run of this.#runs) run.checkNow();
 
     // A worker full of tiny calls gets the next ones too.
     const isLeftToOne = [...slots].some((slot) => slot.appetite === 0);
@@ -343,7 +368,9 @@ export class Schedule implements Stage {
         inSlots++;
         check(!ticket.settled, "no slot holds a settled job", () => `job ${ticket.id}`);
         check(ticket.slot === slot && !ticket.queued, "a job is in one place", () => `job ${ticket.id}`);
-        if (ticket instanceof JobTicket) check(!ticket.future.done(), "no slot holds a settled job", () => `job ${ticket.id}`);
+        if (ticket instanceof JobTicket) {
+          check(futures.get(ticket.id)?.done() !== true, "no slot holds a settled job", () => `job ${ticket.id}`);
+        }
       }
       // A job that a worker has died of waits for an idle worker, if one may come.
       const isSafe = slot.isFree && (slot.load === 0 || isComplete);
@@ -367,8 +394,16 @@ export class Schedule implements Stage {
     const admitted = queue.size + inSlots;
     check(inUse === admitted + held, "permits in use equal unsettled jobs", () => `${inUse} in use, ${admitted} unsettled, ${held} held`);
     check(gate.waiting === 0 || gate.available === 0, "nobody waits at an open gate", () => gate.waiting);
+    const runs = this.#runs.filter((run) => !run.settled).length;
     if (this.#maps.length > 0) check(unsettled <= admitted, "each unsettled job is in the queue or in a slot");
-    else {
+    else if (this.#runs.length > 0) {
+      const there = admitted + gate.waiting - waitingJobs;
+      check(
+        unsettled + runs === there,
+        "each unsettled job is in the queue or in a slot",
+        () => `${unsettled + runs} unsettled, ${there} there`,
+      );
+    } else {
       check(unsettled === admitted, "each unsettled job is in the queue or in a slot", () => `${unsettled} unsettled, ${admitted} there`);
       const { finished, failed, cancelled } = this.pool.stats();
       const settled = this.#jobs.filter((job) => job.settled).length;
@@ -380,6 +415,8 @@ export class Schedule implements Stage {
   #checkAtRest(): void {
     const hung = this.#jobs.find((job) => job.refusal === undefined && !job.settled);
     check(hung === undefined, "nothing hangs", () => hung!.name);
+    const run = this.#runs.find(({ settled }) => !settled);
+    check(run === undefined, "nothing hangs", () => run!.name);
     check(this.#warmUps.every(({ settled }) => settled), "nothing hangs", () => "warmUp()");
     const map = this.#maps.find(({ end }) => end === undefined);
     check(map === undefined, "nothing hangs", () => map!.name);
@@ -412,6 +449,7 @@ export class Schedule implements Stage {
     check(this.#ends.every(({ settled }) => settled), "every shutdown ends");
     check(this.#warmUps.every(({ settled }) => settled), "every warmUp() ends");
     for (const job of this.#jobs) await job.checkAtEnd(this.#reported);
+    for (const run of this.#runs) run.checkAtEnd();
     for (const map of this.#maps) map.checkAtEnd();
     for (const abort of this.#aborts) abort.checkAtEnd();
     this.#observer?.checkAtEnd(this.pool);
