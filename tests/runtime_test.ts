@@ -334,6 +334,36 @@ Deno.test("createRuntime() runs calls that follow each other, as many as it is t
   assertEquals([ends(), states()], [[["returned", 3, 7]], [FINISHED, SENT, SENT, FINISHED]]);
 });
 
+Deno.test("createRuntime() tells that it has room again when a job ends while there is none", async () => {
+  let told = 0;
+  let loaded = false;
+  const ends: (() => void)[] = [];
+  const waits = () => new Promise<void>((resolve) => ends.push(resolve));
+  const runtime = createRuntime({
+    post: ({ type }) => void (loaded ||= type === "loaded"),
+    hasRoom: () => void told++,
+    encode: encodeError,
+    lackOf,
+    imports: [() => Promise.resolve({ waits })],
+  });
+  const claims = new Int32Array(2 * CLAIM_WORDS);
+  runtime.receive({ type: "load", claims, capacity: 2, times: undefined });
+  await until(() => loaded);
+  const task = { key: 1, name: "waits", export: { module: 0, name: "waits" } };
+  const rooms: boolean[] = [];
+  for (let run = 0; run < 2; run++) {
+    claims[run * CLAIM_WORDS] = SENT;
+    runtime.receive({ type: "run", run, task, id: run, attempt: 1, args: [] });
+    rooms.push(runtime.hasRoom);
+  }
+  assertEquals([rooms, told], [[true, false], 0]);
+  for (const room of [1, 1]) {
+    ends.shift()!();
+    await turn();
+    assertEquals([runtime.hasRoom, told], [true, room]);
+  }
+});
+
 Deno.test("createRuntime() keeps as many tasks as its slot remembers, as many of those before, and no more", async () => {
   const places = 100;
   const { runtime, told, claims, header } = start({}, places);
