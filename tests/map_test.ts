@@ -486,6 +486,23 @@ Deno.test("ProcessPool.map() sends an item beside one that cannot be copied as i
   }
 });
 
+Deno.test("ProcessPool.map() sends an item to another worker if copying it has ended the one that was to have it", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 2 });
+  const forever = await pool.submit(() => new Promise<void>(() => {}));
+  await until(() => forever.running());
+  const ending = {
+    get x() {
+      forever.cancel({ force: true });
+      return 5;
+    },
+  };
+  // As the first cannot be copied, each is copied by itself.
+  const items = [{ x: () => {} }, ending];
+  const outcomes = await within(Array.fromAsync(pool.map((item: { x: unknown }) => item.x, items, { chunkSize: 2, settled: true })));
+  assertEquals(outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value : outcome.reason.name), ["DataCloneError", 5]);
+  assertEquals(forever.state, "cancelled");
+});
+
 Deno.test("ProcessPool.map() ends chunks of any size whole", async () => {
   const items = Array(300_000).fill(1);
   const pool = new ProcessPool({ modules: [moduleOf(`throw new RangeError("deed");`)] });
