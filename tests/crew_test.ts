@@ -2,7 +2,7 @@ import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/asse
 import { realClock } from "../pool/clock.ts";
 import { Crew } from "../pool/crew.ts";
 import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
-import { asCompleted, Job } from "../job.ts";
+import { asCompleted, type Future, Job } from "../job.ts";
 import type { PoolObserver } from "../pool/observation.ts";
 import { JobCancelledError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../errors.ts";
 import { ProcessPool } from "../pool.ts";
@@ -542,6 +542,28 @@ Deno.test("A pool breaks if its workers end as soon as they are ready, and not i
     assertEquals([warmed?.constructor, threads.length], [error, error === undefined ? 6 : 3]);
     await end(pool, threads);
   }
+});
+
+Deno.test("A job that is to run again fails if the pool breaks while that is decided", async () => {
+  const threads: StubThread[] = [];
+  const start: StartThread = (events) => {
+    if (threads.length > 0) throw new Error("there is no thread");
+    threads.push(new StubThread(events, 1));
+    return threads[0]!;
+  };
+  const pool = new ProcessPool({ maxWorkers: 1, [ENVIRONMENT]: { start, clock: realClock } } as ProcessPoolOptions);
+  let other: Future<void> | undefined;
+  const retryIf = () => {
+    // It wants a worker, and none can be started.
+    other = pool.trySubmit(() => {});
+    return true;
+  };
+  const future = pool.trySubmit(new Job({ func: () => {}, retries: 1, retryIf }))!;
+  await turn();
+  threads[0]!.begin();
+  threads[0]!.die();
+  for (const each of [other!, future]) assertInstanceOf(await within(each.exception()), PoolBrokenError);
+  await within(pool.shutdown());
 });
 
 Deno.test("A pool that may start no worker when it wants the first is broken at once", async () => {
