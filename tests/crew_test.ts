@@ -566,6 +566,46 @@ Deno.test("A job that is to run again fails if the pool breaks while that is dec
   await within(pool.shutdown());
 });
 
+Deno.test("A pool does not break if as many workers fail to start as it bears, but one between them has done a job", async () => {
+  const fails = [true, true, false, true, true, false];
+  const threads: StubThread[] = [];
+  const start: StartThread = (events) => {
+    const thread = new StubThread(events, 1);
+    if (fails.shift()) queueMicrotask(() => thread.die());
+    else threads.push(thread);
+    return thread;
+  };
+  // Each worker does one job.
+  const options = { maxWorkers: 1, maxJobsPerWorker: 1, [ENVIRONMENT]: { start, clock: realClock } };
+  await using pool = new ProcessPool(options as ProcessPoolOptions);
+  for (const job of [0, 1]) {
+    const future = pool.trySubmit(() => {})!;
+    await until(() => threads[job]?.runs.length === 1 || future.done());
+    threads[job]!.finish(1);
+    await within(future.result());
+    await until(() => pool.stats().workers === 0);
+  }
+  assertEquals(fails, []);
+});
+
+Deno.test("A pool waits twice as long for a worker to take up a job each time that one was stopped as it did not", async () => {
+  const errors: unknown[] = [];
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 1, onError: (error) => errors.push(error) });
+  submit(pool, 1);
+  await turn();
+  const waits = [0, 0, 0];
+  for (const [i] of waits.entries()) {
+    while (errors.length === i) {
+      pass(1000);
+      waits[i]!++;
+      await turn();
+    }
+  }
+  // Looks are a second apart: one hears that it is ready, and then more than 2, 4 or 8 in a row hear nothing.
+  assertEquals(waits, [1 + 3, 1 + 5, 1 + 9]);
+  await end(pool, threads);
+});
+
 Deno.test("A pool that may start no worker when it wants the first is broken at once", async () => {
   let loads = 0;
   const load = () => {
