@@ -28,8 +28,8 @@ export class SimulatedRun {
     const { world, pool } = this.#stage;
     const { number, limit } = this.work;
     world.note(() => `${this.name}${this.#abort === undefined ? "" : ` with ${this.#abort.name}`}, at most ${limit} ms`);
-    // The id of a mere call is the pool's secret until an error tells it. That is too late for one with a time limit.
-    const isCall = this.#abort === undefined && limit === Infinity;
+    // The id of a mere call is the pool's secret until an error tells it. That is too late where there are time limits.
+    const isCall = world.tiny && this.#abort === undefined;
     const signal = this.#abort?.signal;
     const result = isCall ? pool.run(double, number) : pool.run(new Job({ id: this.name, func: double, args: [number], signal }));
     result.then((value) => this.#settled({ value }), (error) => {
@@ -65,10 +65,12 @@ export class SimulatedRun {
   #isError(error: unknown): boolean {
     const { work } = this;
     const { asked, cancelPending, terminated } = this.#stage.end;
+    // Its answer may arrive after it has been let go.
+    if (this.#abort?.wasReason(error)) return true;
     if (work.state === "answered") return "error" in work.outcome! && work.outcome.error === error;
     if (error instanceof PoolBrokenError) return work.mayRun;
     if (error instanceof PoolClosedError) return work.runs === 0 ? asked : work.state === "lost" && work.fate === "terminated";
     if (error instanceof JobCancelledError) return cancelPending || terminated;
-    return this.#abort?.wasReason(error) === true || work.isLoss(error);
+    return work.isLoss(error);
   }
 }
