@@ -1,52 +1,10 @@
 import { type Block, Chunk, type ChunkListener, type ChunkWork } from "./chunk.ts";
 import { show } from "./checks.ts";
+import { ChunkSizer } from "./chunk_sizer.ts";
 import { type Clock, Rounds } from "./clock.ts";
 import type { MapResults, ResolvedMapOptions, Sliceable } from "./map_options.ts";
 import { Queue } from "./queue.ts";
 import { onAbort } from "./signals.ts";
-
-/**
- * How long an automatic chunk should take, in ms. Less, and messages cost more than the work of short items; more, and results come in
- * lumps.
- */
-const CHUNK_TIME = 5;
-
-/**
- * How many rounds of chunks may be ready but not fetched. Fewer, and workers wait for a consumer that takes its results in bursts; more,
- * and with a consumer that is slower than the workers, results take memory for nothing. (The buffer is for another case: an item that holds
- * up those behind it.)
- */
-const READY_ROUNDS = 4;
-
-/**
- * An automatic chunk is at most this many times as large as the last: the first items may be unlike the others. Less, and it takes more
- * chunks to find the size.
- */
-const CHUNK_GROWTH = 8;
-
-/**
- * An automatic chunk has at most about this many bytes, each way: a task that looks at little of large records takes no time, and would get
- * thousands of them at once. Less, and messages cost more than they carry; more, and chunks in flight take hundreds of megabytes.
- */
-const LARGEST_SIZE = 2 ** 22;
-
-/**
- * The factor by which the remembered size of items shrinks with each chunk of smaller ones: where some items are large, others will follow.
- * Less, and those are not expected; more, and after a single large item fewer are read ahead for longer.
- */
-const SIZE_MEMORY = 0.95;
-
-/**
- * How many elements of a list, and how many properties of an object, are looked at to guess its size. More take longer; fewer may be unlike
- * the others.
- */
-const LOOKS_AT_LIST = 8, LOOKS_AT_OBJECT = 64;
-
-/**
- * How many results fit into the line to a worker, if each is sent before the next item begins: more would overflow it if the caller is
- * busy. Numbers have separate memory.
- */
-const LARGEST_EAGER = 512;
 
 /**
  * How often, in ms, a map whose consumer waits looks for numbers in shared memory: their worker may be busy with a long item, and announce
@@ -84,39 +42,6 @@ export interface MapHost {
   readonly clock: Clock;
 }
 
-/** About how many bytes one of these values takes in a message. */
-function averageSize(values: ArrayLike<unknown>): number {
-  if (values.length === 0 || ArrayBuffer.isView(values)) return 8;
-  try {
-    const size = sizeOf(values, 3) / values.length;
-    // A proxy may return anything, or throw.
-    return size > 0 && size < Infinity ? size : 8;
-  } catch {
-    return 8;
-  }
-}
-
-/**
- * About how many bytes a value takes in a message, judged at a glance: counts strings, buffers, and lists and objects of those. No getter
- * is called.
- */
-function sizeOf(value: unknown, depth: number): number {
-  if (typeof value === "string") return value.length;
-  if (typeof value !== "object" || value === null) return 8;
-  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return Number(value.byteLength);
-  const isList = Array.isArray(value);
-  if (depth === 0) return isList ? 8 * value.length : 8;
-  const keys = isList ? value : Object.keys(value);
-  const { length } = keys;
-  const looks = Math.min(length, isList ? LOOKS_AT_LIST : LOOKS_AT_OBJECT);
-  let size = 0;
-  for (let i = 0; i < looks; i++) {
-    const at = Math.floor(i * length / looks);
-    size += sizeOf(Object.getOwnPropertyDescriptor(value, isList ? at : keys[at])?.value, depth - 1);
-  }
-  return 8 + (looks === 0 ? 0 : size * length / looks);
-}
-
 type Result = IteratorResult<unknown, undefined>;
 
 /** A call that waits for the next outcome, or for all that are ready. */
@@ -146,11 +71,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #read = 0;
   #consumed = 0;
   #inFlight = 0;
-  #chunkSize: number;
-  /** How many items are read ahead at most. */
-  #buffer: number;
-  /** About how many bytes recent items or results have. */
-  #itemSize = 0;
+  #sizer: ChunkSizer;
   /** `ending`: no more chunks will be submitted. `ended`: the consumer gets no more outcomes. */
   #state: "new" | "reading" | "ending" | "ended" = "new";
   /** What is thrown after the last outcome, and whether the input threw it. */
@@ -172,8 +93,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   constructor(host: MapHost, options: ResolvedMapOptions) {
     this.#host = host;
     this.#options = options;
-    this.#buffer = options.buffer;
-    this.#chunkSize = Math.min(options.chunkSize ?? 1, options.buffer);
+    this.#sizer = new ChunkSizer(options);
     this.#looks = new Rounds(host.clock, LOOK_EVERY, () => this.#look());
   }
 
@@ -237,7 +157,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   outcomes(chunk: Chunk, block: Block): void {
     if (this.#state === "ended" || block.values.length === 0) return;
-    this.#setBuffer(block.values instanceof Float64Array);
+    this.#sizer.returned(block.values instanceof Float64Array);
     if (this.#options.ordered) {
       this.#chunks.get(chunk)!.blocks.push(block);
       this.#advance();
@@ -245,27 +165,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#serve();
   }
 
-  #setBuffer(ofNumbers: boolean): void {
-    const { buffer, bufferOfNumbers, chunkSize } = this.#options;
-    this.#buffer = ofNumbers ? bufferOfNumbers : buffer;
-    // Otherwise there might never be room for a chunk again, and only a finished chunk changes the size of the next.
-    if (chunkSize === undefined) this.#chunkSize = Math.min(this.#chunkSize, this.#largestChunk);
-  }
-
-  /** The most items an automatic chunk may have, so that all chunks in flight fit into the buffer. */
-  get #largestChunk(): number {
-    return Math.max(1, Math.floor(this.#buffer / this.#options.chunksInFlight));
-  }
-
-  ran({ elapsed, count, items, results }: ChunkWork): void {
-    if (count === 0) return;
-    const size = Math.max(averageSize(items), averageSize(results ?? []));
-    this.#itemSize = Math.max(size, this.#itemSize * SIZE_MEMORY);
-    if (this.#options.chunkSize !== undefined) return;
-    const isEager = this.#options.eager && results !== undefined;
-    const largest = Math.min(this.#largestChunk, LARGEST_SIZE / size, isEager ? LARGEST_EAGER : Infinity);
-    const wanted = Math.min(CHUNK_TIME * count / elapsed, this.#chunkSize * CHUNK_GROWTH, largest);
-    this.#chunkSize = Math.max(1, Math.floor(wanted));
+  ran(work: ChunkWork): void {
+    this.#sizer.ran(work);
   }
 
   settled(chunk: Chunk): void {
@@ -431,7 +332,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   async #pump(): Promise<void> {
     try {
       while (this.#state === "reading" && !this.#sourceEnded) {
-        if (this.#hasRoom()) await this.#submitChunk();
+        const isRoom = this.#sizer.hasRoom({ ahead: this.#ahead, ready: this.#readyItems, inFlight: this.#inFlight });
+        if (isRoom) await this.#submitChunk();
         else await new Promise<void>((resolve) => this.#wakePump = resolve);
       }
     } catch (error) {
@@ -441,18 +343,6 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     // Only now: the last chunk may have been waiting at the gate.
     if (this.#state === "reading") this.#state = "ending";
     this.#serve();
-  }
-
-  /** Whether another chunk may be read: neither the consumer nor the workers are too far behind. */
-  #hasRoom(): boolean {
-    const { chunksInFlight, mostAhead } = this.#options;
-    // Large items in flight to many workers may take all of `mostAhead`. If no others were read, the workers would stand idle behind each
-    // item that takes a little longer.
-    const rounds = Math.max(this.#chunkSize, READY_ROUNDS * Math.min(this.#chunkSize, LARGEST_SIZE / this.#itemSize));
-    const buffer = Math.min(this.#buffer, Math.max(mostAhead / this.#itemSize, chunksInFlight * rounds));
-    const unread = buffer - this.#ahead;
-    const unfetched = READY_ROUNDS * chunksInFlight * this.#chunkSize - this.#readyItems;
-    return Math.min(unread, unfetched) >= this.#chunkSize && this.#inFlight < chunksInFlight;
   }
 
   /** How many items have been read ahead of the consumer. */
@@ -488,7 +378,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     // If the pool no longer takes chunks, one item is enough to tell whether the input has ended.
     const isOpen = this.#host.refusal() === undefined;
     if (array === undefined) return this.#readItems(isOpen);
-    const most = isOpen ? this.#chunkSize : 1;
+    const most = isOpen ? this.#sizer.size : 1;
     return (this.#itemByItem ? undefined : this.#readSlice(array, most)) ?? this.#readItemByItem(array, most);
   }
 
@@ -498,7 +388,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     let patience: Patience | undefined;
     try {
       // The size of the chunk may change during the wait for an item, also to more than there was room for.
-      while (items.length < (isOpen ? this.#chunkSize : 1) && this.#ahead < this.#buffer && this.#state === "reading") {
+      while (items.length < (isOpen ? this.#sizer.size : 1) && this.#ahead < this.#sizer.buffer && this.#state === "reading") {
         let result = this.#pull();
         if (result instanceof Promise) {
           const refusal = this.#host.refusal();
