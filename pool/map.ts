@@ -1,8 +1,8 @@
 import { type Block, Chunk, type ChunkListener, type ChunkWork } from "./chunk.ts";
-import { show } from "./checks.ts";
 import { ChunkSizer } from "./chunk_sizer.ts";
 import { type Clock, Rounds } from "./clock.ts";
-import type { MapResults, ResolvedMapOptions, Sliceable } from "./map_options.ts";
+import { CHUNK_PATIENCE, MapInput } from "./map_input.ts";
+import type { MapResults, ResolvedMapOptions } from "./map_options.ts";
 import { Queue } from "./queue.ts";
 import { onAbort } from "./signals.ts";
 
@@ -11,15 +11,6 @@ import { onAbort } from "./signals.ts";
  * them late. More often takes time from others, less often delays results.
  */
 const LOOK_EVERY = 1;
-
-/** How long an automatic chunk waits for a slow input, in ms: longer delays results, shorter sends smaller chunks. */
-const CHUNK_PATIENCE = 2;
-
-/**
- * After how many items of an automatic chunk the clock is read at the latest, as an input that computes its items lets no timer fire.
- * Fewer, and that takes a good part of the time of quick inputs; more, and one that becomes slow holds up the program for longer.
- */
-const ITEMS_A_LOOK = 64;
 
 /** What a map needs of its pool. */
 export interface MapHost {
@@ -58,7 +49,6 @@ interface Consumer {
 export class MapRun implements MapResults<unknown>, ChunkListener {
   #host: MapHost;
   #options: ResolvedMapOptions;
-  #source: AsyncIterator<unknown> | Iterator<unknown> | undefined;
   /** The chunks in flight, in the order of their items, with the outcomes that are there, and whether those are all. */
   #chunks = new Map<Chunk, { blocks: Block[]; settled: boolean }>();
   /** What the consumer gets next: the rest of this block, from the index, and then the ready ones. */
@@ -68,22 +58,13 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   /** How many items these blocks have, including those of the first that were taken. */
   #readyItems = 0;
   #consumers = new Queue<Consumer>();
-  #read = 0;
-  #consumed = 0;
   #inFlight = 0;
   #sizer: ChunkSizer;
+  #input: MapInput;
   /** `ending`: no more chunks will be submitted. `ended`: the consumer gets no more outcomes. */
   #state: "new" | "reading" | "ending" | "ended" = "new";
   /** What is thrown after the last outcome, and whether the input threw it. */
   #failure: { error: unknown; ofInput?: boolean } | undefined;
-  /** The next item: pending, or given when nobody waited for it any more. */
-  #pulled: Promise<IteratorResult<unknown>> | IteratorResult<unknown> | undefined;
-  #sourceEnded = false;
-  /**
-   * Whether an array is read item by item, as it could not be sliced: trying that again for each chunk would read many times items that are
-   * slow to read.
-   */
-  #itemByItem = false;
   #wakePump: () => void = () => {};
   #looks: Rounds;
   /** Aborts when the loop has ended, so that a chunk waiting at the gate leaves it. */
@@ -94,6 +75,16 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#host = host;
     this.#options = options;
     this.#sizer = new ChunkSizer(options);
+    this.#input = new MapInput(options, this.#sizer, {
+      isReading: () => this.#state === "reading",
+      refusal: () => host.refusal(),
+      refused: (error) => this.refused(error),
+      failed: (error) => this.#inputFailed(error),
+      waits: () => host.waits(this),
+      goesOn: () => host.goesOn(this),
+      report: (error) => host.report(error),
+      clock: host.clock,
+    });
     this.#looks = new Rounds(host.clock, LOOK_EVERY, () => this.#look());
   }
 
@@ -132,7 +123,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#finish();
     // Not at once: the input itself may have called this while it yields an item or is opened, and can only be closed afterwards.
     await undefined;
-    await this.#closeSource();
+    await this.#input.close();
     return { done: true, value: undefined };
   }
 
@@ -146,7 +137,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#failure = { error };
     this.#state = "ending";
     this.#host.goesOn(this);
-    this.#closeSource().catch((error) => this.#host.report(error));
+    this.#input.close().catch((error) => this.#host.report(error));
     this.#serve();
   }
 
@@ -258,7 +249,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     if (this.#index < length) return;
     this.#block = this.#ready.shift();
     this.#index = 0;
-    this.#consumed += length;
+    this.#input.ahead -= length;
     this.#readyItems -= length;
     this.#wakePump();
   }
@@ -276,7 +267,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#dropFailure();
     this.#failure = failure;
     this.#finish(force);
-    Promise.resolve().then(() => this.#closeSource()).catch((error) => this.#host.report(error));
+    Promise.resolve().then(() => this.#input.close()).catch((error) => this.#host.report(error));
   }
 
   /**
@@ -287,6 +278,12 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     const failure = this.#failure;
     this.#failure = undefined;
     if (failure?.ofInput) this.#reportSoon(failure.error);
+  }
+
+  /** The error comes after what was read before it; but the input may already have ended the loop in another way. */
+  #inputFailed(error: unknown): void {
+    if (this.#state === "reading") this.#failure = { error, ofInput: true };
+    else this.#reportSoon(error);
   }
 
   /** In a microtask: the pool may be settling jobs now, and `onError` may look at any of them. */
@@ -322,7 +319,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     // Listen first, as opening the input may abort the signal.
     this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }, { force: true }));
     try {
-      this.#source = this.#options.open();
+      this.#input.open();
     } catch (error) {
       return this.#abandon({ error });
     }
@@ -331,8 +328,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
 
   async #pump(): Promise<void> {
     try {
-      while (this.#state === "reading" && !this.#sourceEnded) {
-        const isRoom = this.#sizer.hasRoom({ ahead: this.#ahead, ready: this.#readyItems, inFlight: this.#inFlight });
+      while (this.#state === "reading" && !this.#input.ended) {
+        const isRoom = this.#sizer.hasRoom({ ahead: this.#input.ahead, ready: this.#readyItems, inFlight: this.#inFlight });
         if (isRoom) await this.#submitChunk();
         else await new Promise<void>((resolve) => this.#wakePump = resolve);
       }
@@ -345,21 +342,16 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#serve();
   }
 
-  /** How many items have been read ahead of the consumer. */
-  get #ahead(): number {
-    return this.#read - this.#consumed;
-  }
-
   async #submitChunk(): Promise<void> {
     const { clock } = this.#host;
     const began = clock.now();
-    const items = await this.#readChunk();
+    const items = await this.#input.readChunk();
     const isSlow = clock.now() - began >= CHUNK_PATIENCE;
     if (items.length === 0 || this.#state !== "reading") return;
     await this.#host.acquire(this.#loop.signal);
     if (this.ended) return this.#host.release();
     const { task: func, timeout, retries, eager } = this.#options;
-    const chunk = new Chunk(items, { func, timeout, retries, eager, firstIndex: this.#read - items.length, listener: this });
+    const chunk = new Chunk(items, { func, timeout, retries, eager, firstIndex: this.#input.read - items.length, listener: this });
     this.#chunks.set(chunk, { blocks: [], settled: false });
     this.#inFlight++;
     try {
@@ -371,181 +363,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     // An input that computes its items would otherwise let only the answers of workers through: no timers, sockets or signals.
     if (isSlow) await new Promise<void>((resolve) => clock.soon(resolve));
   }
-
-  /** Reads the items of the next chunk; none if the input has ended. */
-  #readChunk(): Sliceable | Promise<Sliceable> {
-    const { array } = this.#options;
-    // If the pool no longer takes chunks, one item is enough to tell whether the input has ended.
-    const isOpen = this.#host.refusal() === undefined;
-    if (array === undefined) return this.#readItems(isOpen);
-    const most = isOpen ? this.#sizer.size : 1;
-    return (this.#itemByItem ? undefined : this.#readSlice(array, most)) ?? this.#readItemByItem(array, most);
-  }
-
-  async #readItems(isOpen: boolean): Promise<unknown[]> {
-    const items: unknown[] = [];
-    const pace = this.#newPace();
-    let patience: Patience | undefined;
-    try {
-      // The size of the chunk may change during the wait for an item, also to more than there was room for.
-      while (items.length < (isOpen ? this.#sizer.size : 1) && this.#ahead < this.#sizer.buffer && this.#state === "reading") {
-        let result = this.#pull();
-        if (result instanceof Promise) {
-          const refusal = this.#host.refusal();
-          if (refusal !== undefined || items.length > 0 && this.#options.chunkSize === undefined) {
-            patience ??= startPatience(this.#host.clock);
-            if (await Promise.race([result, patience.over]) === OVER) {
-              if (refusal !== undefined) this.refused(refusal);
-              this.#keepWhenGiven(result);
-              break;
-            }
-          }
-          this.#host.waits(this);
-          result = await result;
-          this.#host.goesOn(this);
-          this.#pulled = undefined;
-        }
-        if (Object(result) !== result) {
-          throw new TypeError(`Cannot read input as its next() must give an object: current value is ${show(result)}`);
-        }
-        if (result.done) {
-          this.#sourceEnded = true;
-          break;
-        }
-        const count = items.push(result.value);
-        this.#read++;
-        if (count === pace?.nextLook && pace.isSlow(count)) break;
-      }
-    } catch (error) {
-      this.#host.goesOn(this);
-      this.#readingFailed(error);
-    }
-    patience?.end();
-    return items;
-  }
-
-  /** Reads a slice; undefined if the array has to be read item by item. */
-  #readSlice(array: Sliceable, most: number): Sliceable | undefined {
-    let items: Sliceable;
-    try {
-      items = array.slice(this.#read, this.#read + most);
-    } catch (error) {
-      if (!Array.isArray(array)) throw error;
-      // There may be items before the one that throws.
-      return undefined;
-    }
-    // A proxy may make up its items when they are read. But `slice` asks first whether it has them, and otherwise leaves holes.
-    if (Array.isArray(items) && items.includes(undefined)) return undefined;
-    this.#read += items.length;
-    if (items.length === 0) this.#sourceEnded = true;
-    return items;
-  }
-
-  #readItemByItem(array: Sliceable, most: number): unknown[] {
-    this.#itemByItem = true;
-    const items: unknown[] = [];
-    const pace = this.#newPace();
-    try {
-      while (items.length < most && this.#state === "reading") {
-        if (this.#read >= array.length) {
-          this.#sourceEnded = true;
-          break;
-        }
-        const count = items.push(array[this.#read]);
-        this.#read++;
-        if (count === pace?.nextLook && pace.isSlow(count)) break;
-      }
-    } catch (error) {
-      this.#readingFailed(error);
-    }
-    return items;
-  }
-
-  /** Undefined if the chunk size is given: such chunks are never cut short. */
-  #newPace(): Pace | undefined {
-    return this.#options.chunkSize === undefined ? new Pace(this.#host.clock) : undefined;
-  }
-
-  /** The input has thrown something. */
-  #readingFailed(error: unknown): void {
-    // Whoever closes the input reports how the pending item ends.
-    if (this.#state !== "reading" && this.#pulled !== undefined) return;
-    this.#sourceEnded = true;
-    // The error comes after what was read before it; but the input may already have ended the loop in another way.
-    if (this.#state === "reading") this.#failure = { error, ofInput: true };
-    else this.#reportSoon(error);
-  }
-
-  /** The input's next result, or a promise of it, which may be pending from an earlier call. */
-  #pull(): IteratorResult<unknown> | Promise<IteratorResult<unknown>> {
-    const earlier = this.#pulled;
-    if (earlier !== undefined) {
-      if (!(earlier instanceof Promise)) this.#pulled = undefined;
-      return earlier;
-    }
-    const result = this.#source!.next();
-    // Promises of an iterator that is not asynchronous are awaited like those of one that is, so that no item is lost.
-    if (!this.#options.isAsync && !(result instanceof Promise)) return result as IteratorResult<unknown>;
-    const pulled = Promise.resolve(result);
-    // If the input was closed within next(), whoever closed it does not hear of this one.
-    if (!this.#sourceEnded) this.#pulled = pulled;
-    return pulled;
-  }
-
-  /**
-   * Replaces a pending item by itself once it is given: it may be long before there is room for it, and the input can be closed normally.
-   */
-  #keepWhenGiven(pulled: Promise<IteratorResult<unknown>>): void {
-    const keep = (result: IteratorResult<unknown>): void => {
-      if (this.#pulled === pulled) this.#pulled = result;
-    };
-    // An error is handled by whoever takes the item, or reported by whoever closes the input.
-    pulled.then(keep, () => {});
-  }
-
-  /** Closes the input. If an item is pending, the input ends after that, and this does not wait for it. */
-  async #closeSource(): Promise<void> {
-    if (this.#sourceEnded) return;
-    this.#sourceEnded = true;
-    const closed = Promise.try(() => this.#source?.return?.());
-    if (!(this.#pulled instanceof Promise)) return void await closed;
-    // Nobody else handles these.
-    for (const outcome of [closed, this.#pulled]) outcome.catch((error) => this.#host.report(error));
-  }
 }
 
 function outcomeAt({ values, errors }: Block, index: number): PromiseSettledResult<unknown> {
   return errors?.has(index) ? { status: "rejected", reason: errors.get(index) } : { status: "fulfilled", value: values[index] };
-}
-
-/** Tells whether the items of an automatic chunk come so slowly that it should be sent as it is. */
-class Pace {
-  /** The number of items at which {@linkcode Pace.isSlow} is to be called. */
-  nextLook = 1;
-  #clock: Clock;
-  #began = 0;
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-
-  isSlow(count: number): boolean {
-    const now = this.#clock.now();
-    if (count === 1) this.#began = now;
-    this.nextLook = count + Math.min(count, ITEMS_A_LOOK);
-    return now - this.#began >= CHUNK_PATIENCE;
-  }
-}
-
-const OVER = Symbol("over");
-
-interface Patience {
-  over: Promise<typeof OVER>;
-  end(): void;
-}
-
-function startPatience(clock: Clock): Patience {
-  const { promise, resolve } = Promise.withResolvers<typeof OVER>();
-  const end = clock.after(CHUNK_PATIENCE, () => resolve(OVER));
-  return { over: promise, end };
 }
