@@ -1,6 +1,6 @@
 import type { TaskRef } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
-import { outerPrivateName, usesOuterArguments } from "../worker/tasks.ts";
+import { type Complaint, expressionOf } from "../worker/tasks.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { type BatchInput, hashOf, joined, type Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
@@ -26,16 +26,22 @@ export interface PreparedTask {
   hash: string;
 }
 
+const COMPLAINT: Complaint = {
+  cannot: "Cannot run batch as its task",
+  advice: "export a function from a module, and give the module's address",
+};
+
 /**
  * Examines a task without running any of it.
  *
  * @throws {BatchError} If there is no such module.
+ * @throws {TypeError} If a function cannot be sent to workers.
  */
 export async function prepareTask(task: ResolvedBatch["task"]): Promise<PreparedTask> {
   if (typeof task === "function") {
     const text = Function.prototype.toString.call(task);
     const hash = await hashOf(new TextEncoder().encode(text));
-    return { module: undefined, name: undefined, source: { text: checkedText(text) }, files: [], hosts: [], hash };
+    return { module: undefined, name: undefined, source: { text: expressionOf(task, text, COMPLAINT) }, files: [], hosts: [], hash };
   }
   const { module, name } = task as TaskRef;
   const given = String(module);
@@ -83,30 +89,6 @@ export function unchangedTask({ module, files, hash }: PreparedTask): () => Prom
     }
     known = now;
   };
-}
-
-/** The text of a function, if it is self-contained; none of it is run. */
-function checkedText(text: string): string {
-  if (usesOuterArguments(text)) {
-    throw new TypeError(
-      "Cannot run batch as its task uses 'arguments' that are not its own, as those of an arrow function are: name its parameters",
-    );
-  }
-  try {
-    new Function(`"use strict"; return (${text}\n)`);
-    if (!/^class\b|\{\s*\[native code\]\s*\}$/.test(text)) return text;
-  } catch {
-    // It is a method or an accessor, or uses something that exists only within its class.
-  }
-  const privateName = outerPrivateName([text]);
-  if (privateName !== undefined) {
-    throw new TypeError(
-      `Cannot run batch as its task uses '${privateName}', which exists only within a class: export a function from a module, and give the module's address`,
-    );
-  }
-  throw new TypeError(
-    "Cannot run batch as the text of its task is not that of a function: export a function from a module, and give the module's address",
-  );
 }
 
 /** The formats of a batch. */

@@ -83,9 +83,7 @@ export function prepareWorker({ source, rows, lack, options, module, task: name 
   }
   if (/Generator/.test(Object.getPrototypeOf(task)?.constructor?.name)) {
     throw new TypeError(
-      `Cannot run batch as the task ${
-        module === undefined ? "" : `'${chosen}' `
-      }is a generator, whose values would not be written: return an array of them`,
+      `Cannot run batch as the task '${chosen}' is a generator, whose values would not be written: return an array of them`,
     );
   }
   if (/^class\b(?!\s*\()/.test(Function.prototype.toString.call(task))) {

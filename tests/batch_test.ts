@@ -168,31 +168,34 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
       ],
     ] as const
   ) await assertFails(() => run(double, options), errorClass, message);
-  await assertFails(
-    () =>
-      run(
-        function () {
-          return () => arguments[0];
-        }(),
-        { input, output },
-      ),
-    TypeError,
-    "Cannot run batch as its task uses 'arguments' that are not its own, as those of an arrow function are: name its parameters",
-  );
   class Private {
     #rate = 2;
     task = (x: number) => x * this.#rate;
   }
-  await assertFails(
-    () => run(new Private().task, { input, output }),
-    TypeError,
-    "Cannot run batch as its task uses '#rate', which exists only within a class: export a function from a module, and give the module's address",
-  );
-  await assertFails(
-    () => run(Math.max, { input, output }),
-    TypeError,
-    "Cannot run batch as the text of its task is not that of a function: export a function from a module, and give the module's address",
-  );
+  const advice = "export a function from a module, and give the module's address";
+  for (
+    const [task, complaint] of [
+      [
+        function () {
+          return () => arguments[0];
+        }(),
+        `uses 'arguments' that are not its own, as those of an arrow function are: name its parameters, or ${advice}`,
+      ],
+      [
+        new Private().task,
+        `uses '#rate', which exists only within a class: let it take what it needs from its arguments, or ${advice}`,
+      ],
+      [() => import.meta.url, `uses 'import.meta', which exists only within a module: ${advice}`],
+      [Math.max, `is native or bound and has no text: wrap it in a function, or ${advice}`],
+      [Private as never, `is a class, which cannot be called: ${advice}`],
+      [
+        function* (x: number) {
+          yield x;
+        },
+        "is a generator, whose values cannot come back: return an array of them",
+      ],
+    ] as const
+  ) await assertFails(() => run(task, { input, output }), TypeError, `Cannot run batch as its task ${complaint}`);
 });
 
 // Files
@@ -442,17 +445,26 @@ Deno.test(`batch() refuses a task that is a generator ${NEEDS}`, { ignore }, asy
   using folder = new Folder();
   const input = folder.write("in.ndjson", "1\n");
   const module = folder.write("task.js", "export function* all(x) { yield x; }\nexport const later = async function* (x) { yield x; };");
-  const tasks = [{ module, name: "all" }, { module, name: "later" }, function* all(x: number) {
-    yield x;
-  }];
-  for (const [i, name] of ["'all' ", "'later' ", ""].entries()) {
+  for (const name of ["all", "later"]) {
     await assertFails(
-      () => run(tasks[i]!, { input, output: folder.of("out") }),
+      () => run({ module, name }, { input, output: folder.of("out") }),
       BatchError as never,
-      `Cannot run batch as the task ${name}is a generator, whose values would not be written: return an array of them`,
+      `Cannot run batch as the task '${name}' is a generator, whose values would not be written: return an array of them`,
     );
   }
   assertEquals(folder.names(), ["in.ndjson", "task.js"]);
+});
+
+Deno.test(`batch() takes a method as its task ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", "1\n2\n");
+  const tasks = {
+    double(x: number) {
+      return 2 * x;
+    },
+  };
+  await run(tasks.double, { input, output: folder.of("out") });
+  assertEquals(folder.read("out"), "2\n4\n");
 });
 
 Deno.test(`batch() refuses a task that is a class, but not one that is called so ${NEEDS}`, { ignore }, async () => {

@@ -235,13 +235,13 @@ function functions(call: string, take: (func: never) => unknown): Row[] {
       `${call}(the ${name} with a private name)`,
       () => take(wrong(new Private()[name])),
       TypeError,
-      `Cannot send '${name}' to a worker as it uses '#rate', which exists only within a class: give it what it needs as arguments`,
+      `Cannot send '${name}' to a worker as it uses '#rate', which exists only within a class: let it take what it needs from its arguments, or ${ADVICE}`,
     ]),
     [
       `${call}(an accessor)`,
       () => take(wrong(getter)),
       TypeError,
-      `Cannot send 'get value' to a worker as its text is not that of a function: ${ADVICE}`,
+      `Cannot send 'get value' to a worker as it has a text that is not that of a function: ${ADVICE}`,
     ],
     [
       `${call}({ module: not listed, name })`,

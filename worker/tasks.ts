@@ -151,7 +151,7 @@ export class TaskTable {
       );
     }
     return announced ?? this.#byText.get(id) ??
-      keep(this.#byText, id, this.#message({ name: taskName(func), text: isolated(expression(func, text)) }));
+      keep(this.#byText, id, this.#message({ name: taskName(func), text: isolated(expressionOf(func, text, complaint(func))) }));
   }
 
   #message(task: Omit<TaskMessage, "key">): TaskMessage {
@@ -165,38 +165,53 @@ function keep(tasks: Map<string, TaskMessage>, id: string, task: TaskMessage): T
   return task;
 }
 
-/** Turns the text of a function into an expression that evaluates to the function. */
-function expression(func: Task, text: string): string {
-  const name = taskName(func);
-  const advice = "export a function from a module, name that module in the pool's 'modules', and give the function";
-  if (/^class\b(?!\s*\()/.test(text)) {
-    throw new TypeError(`Cannot send '${name}' to a worker as it is a class, which cannot be called: ${advice}`);
-  }
+function complaint(func: Task): Complaint {
+  return {
+    cannot: `Cannot send '${taskName(func)}' to a worker as it`,
+    advice: "export a function from a module, name that module in the pool's 'modules', and give the function",
+  };
+}
+
+/** What an error says of a function that cannot be sent as text. */
+export interface Complaint {
+  /** How it begins; what the function is, or uses, follows. */
+  cannot: string;
+  /** What to do instead. */
+  advice: string;
+}
+
+/**
+ * Turns the text of a function into an expression that evaluates to the function; nothing of it is run.
+ *
+ * @throws {TypeError} If that cannot be, or the function needs something around it that no worker has.
+ */
+export function expressionOf(func: Task, text: string, { cannot, advice }: Complaint): string {
+  if (/^class\b(?!\s*\()/.test(text)) throw new TypeError(`${cannot} is a class, which cannot be called: ${advice}`);
   if (/\{\s*\[native code\]\s*\}$/.test(text)) {
-    throw new TypeError(`Cannot send '${name}' to a worker as it is native or bound and has no text: wrap it in a function, or ${advice}`);
+    throw new TypeError(`${cannot} is native or bound and has no text: wrap it in a function, or ${advice}`);
   }
   if (/Generator/.test(Object.getPrototypeOf(func)?.constructor?.name)) {
-    throw new TypeError(`Cannot send '${name}' to a worker as it is a generator, whose values cannot come back: return an array of them`);
+    throw new TypeError(`${cannot} is a generator, whose values cannot come back: return an array of them`);
   }
   // The text of a method is valid only within an object.
   const candidates = ACCESSOR.test(text) ? [] : [text, `((holder) => holder[Reflect.ownKeys(holder)[0]])({${text}\n})`];
   const found = candidates.find(isExpression);
   if (found !== undefined && usesOuterArguments(found)) {
     throw new TypeError(
-      `Cannot send '${name}' to a worker as it uses 'arguments' that are not its own, as those of an arrow function are: name its parameters, or ${advice}`,
+      `${cannot} uses 'arguments' that are not its own, as those of an arrow function are: name its parameters, or ${advice}`,
     );
   }
   if (found !== undefined) return found;
   if (/\bimport\s*\.\s*meta\b/.test(text)) {
-    throw new TypeError(`Cannot send '${name}' to a worker as it uses 'import.meta', which exists only within a module: ${advice}`);
+    throw new TypeError(`${cannot} uses 'import.meta', which exists only within a module: ${advice}`);
   }
   const privateName = outerPrivateName(candidates);
   if (privateName !== undefined) {
     throw new TypeError(
-      `Cannot send '${name}' to a worker as it uses '${privateName}', which exists only within a class: give it what it needs as arguments`,
+      `${cannot} uses '${privateName}', which exists only within a class: let it take what it needs from its arguments, or ${advice}`,
     );
   }
-  throw new TypeError(`Cannot send '${name}' to a worker as its text is not that of a function: ${advice}`);
+  throw new TypeError(`${cannot} has a text that is not that of a function: ${advice}`);
 }
 
 /**
@@ -213,7 +228,7 @@ export function isolated(expression: string): string {
  * Whether an expression uses the `arguments` of a function around it, which in a worker would be one of ours. As a field of a class such an
  * expression does not parse.
  */
-export function usesOuterArguments(expression: string): boolean {
+function usesOuterArguments(expression: string): boolean {
   return /\barguments\b/.test(expression) && isExpression(expression) && !isExpression(`class { field = (${expression}\n) }`);
 }
 
@@ -221,7 +236,7 @@ export function usesOuterArguments(expression: string): boolean {
  * A private name of a surrounding class that one of the candidates uses; undefined if that is not why none of them is an expression. What
  * looks like a private name may be part of a string, or of an inner class.
  */
-export function outerPrivateName(candidates: readonly string[]): string | undefined {
+function outerPrivateName(candidates: readonly string[]): string | undefined {
   const names = new Set(candidates.join("\n").match(/#[\p{ID_Start}$_][\p{ID_Continue}$]*/gu));
   // No class may have it.
   names.delete("#constructor");
