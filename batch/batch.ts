@@ -2,11 +2,12 @@ import type { ProcessPool } from "../pool.ts";
 import { count } from "../report/figures.ts";
 import { loadCsvParser, readHeader } from "./csv.ts";
 import { Coverage } from "./coverage.ts";
+import { foundToResume, type LoggedPaths, refuseExisting, refuseForeign } from "./earlier_run.ts";
 import { BatchError, explained, WRITING } from "./errors.ts";
 import { ErrorsFile } from "./errors_file.ts";
 import { Files, type Totals } from "./files.ts";
 import { expandInputs, findSources, readHere, refuseChangedInputs, type Source } from "./inputs.ts";
-import { differences, type Fingerprint, type FoundLog, JobLog, type StreamBegin } from "./job_log.ts";
+import { JobLog, type StreamBegin } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
 import { checkReport, writeReport } from "./page.ts";
@@ -15,7 +16,7 @@ import { dirname, relative, resolve } from "./paths.ts";
 import { isAnyRunAgain } from "./record_errors.ts";
 import { fingerprintOf, formatsOf, prepareTask, unchangedTask } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
-import { type LoggedPaths, refuseChanged, refuseOtherErrors, retryFailed, settledLog } from "./retry_failed.ts";
+import { retryFailed } from "./retry_failed.ts";
 import {
   checkDistinct,
   createPool,
@@ -192,70 +193,6 @@ async function withWorkers<T>(plan: Plan, work: (workers: Workers) => Promise<T>
 async function removeAll(paths: string[]): Promise<void> {
   // Files that do not exist, or may not be written, were not made by this run.
   for (const path of paths) await Deno.remove(path).catch(() => {});
-}
-
-/** The job log of an earlier run that can go on; undefined if there was none. */
-async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fingerprint): Promise<FoundLog | undefined> {
-  const found = await settledLog({ paths, log });
-  if (found === undefined) {
-    await refuseExisting({ paths, log });
-    return undefined;
-  }
-  const changed = differences(found.fingerprint, fingerprint);
-  if (changed.length > 0) {
-    throw new BatchError(`Cannot resume '${paths.name}' as ${changed.join(", and ")}: begin anew with '--overwrite'`);
-  }
-  refuseOtherErrors("resume", { paths, found });
-  const { last } = found;
-  if (last?.stage === "finished") {
-    await refuseChanged("resume", { paths, last });
-    return found;
-  }
-  const partial = await sizeOf(paths.partial);
-  const length = last?.output.length ?? 0;
-  if ((partial ?? 0) < length) {
-    throw new BatchError(
-      `Cannot resume '${paths.name}' as '${paths.name}.partial' has ${partial ?? 0} bytes, but its job log says ${length}: ` +
-        "begin anew with '--overwrite'",
-    );
-  }
-  const errors = await sizeOf(paths.errors) ?? 0;
-  if (errors < (last?.errors ?? 0)) {
-    throw new BatchError(
-      `Cannot resume '${paths.name}' as the errors file '${paths.errors}' has ${errors} bytes, but the job log says ${last!.errors}: ` +
-        "begin anew with '--overwrite'",
-    );
-  }
-  return found;
-}
-
-/** Refuses a foreign file that happens to have the name of the job log: '--overwrite' does not mean that one. */
-async function refuseForeign({ paths, log }: LoggedPaths): Promise<void> {
-  if (!await log.isForeign()) return;
-  throw new BatchError(
-    `Cannot run batch as '${paths.log}' is no job log of a batch, and that of the output '${paths.name}' would replace it: ` +
-      "move it away, or give the output another name",
-  );
-}
-
-async function refuseExisting({ paths, log }: LoggedPaths): Promise<void> {
-  const found = await log.read();
-  const last = found?.last;
-  if (last?.stage === "finished") await refuseChanged("run batch", { paths, last });
-  else if (await sizeOf(paths.partial) !== undefined || found !== undefined && await sizeOf(paths.output) === undefined) {
-    const how = found === undefined
-      ? ", and its job log is not there: begin anew with '--overwrite'"
-      : ": go on with '--resume', or begin anew with '--overwrite'";
-    throw new BatchError(`Cannot run batch as an earlier run to '${paths.name}' was not finished${how}`);
-  }
-  // Without a job log there is nothing to resume.
-  const orResume = found === undefined ? "" : ", or go on with '--resume'";
-  for (const [what, path, name] of [["output", paths.output, paths.name], ["errors file", paths.errors, paths.errors]] as const) {
-    const size = await sizeOf(path);
-    // A run that was killed as it began has left an empty errors file.
-    if (size === undefined || size === 0 && path === paths.errors) continue;
-    throw new BatchError(`Cannot run batch as the ${what} '${name}' exists: replace it with '--overwrite'${orResume}`);
-  }
 }
 
 /** What a run writes to. */

@@ -1,23 +1,17 @@
 import { Kinds } from "../report/kinds.ts";
+import { foldersOf, type LoggedPaths, refuseChanged, refuseOtherErrors, removeEmpty, settledLog } from "./earlier_run.ts";
 import { BatchError, explained, WRITING } from "./errors.ts";
-import { completeErrors, ErrorsFile, errorsState } from "./errors_file.ts";
+import { ErrorsFile, errorsState } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
-import { finishedLength, isCompressed, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
+import { isCompressed, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
 import { writeReport } from "./page.ts";
 import { unchangedTask } from "./prepare.ts";
-import { dirname, resolve } from "./paths.ts";
-import { createPool, folderOf, type Paths, type Plan, sizeOf, speedOf, summaryOf } from "./plan.ts";
+import { createPool, type Paths, type Plan, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
 import { type ErrorEntry, errorText, isRunAgain, parseMembers, readError, readErrors } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
-
-/** The files of a batch, to none of which anyone else can write while its job log is open. */
-export interface LoggedPaths {
-  paths: Paths;
-  log: JobLog;
-}
 
 /** The outcome of a record that was run again. */
 interface Retried {
@@ -117,20 +111,6 @@ async function openErrors(path: string): Promise<ErrorsFile> {
     return await ErrorsFile.open(path);
   };
   return await explained(open, `errors file '${path}'`, { flag: `--allow-read=${path} --allow-write=${path}` });
-}
-
-/**
- * Checks that the errors file is the one with which the run began: another has nothing to do with its output.
- *
- * @throws {BatchError} If it is a different one.
- */
-export function refuseOtherErrors(action: string, { paths, found }: { paths: Paths; found: FoundLog }): void {
-  const { errors } = found.fingerprint;
-  const was = errors === undefined ? paths.errors : resolve(errors, dirname(paths.output));
-  if (was === paths.errors) return;
-  throw new BatchError(
-    `Cannot ${action} '${paths.name}' as its errors file is '${was}', and not '${paths.errors}': name that one with '--errors', or begin anew with '--overwrite'`,
-  );
 }
 
 /** Whether this is the errors file described in the job log; false also if the log does not tell enough. */
@@ -373,66 +353,4 @@ class Results implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#reader.cancel().catch(() => {});
   }
-}
-
-async function removeEmpty(path: string): Promise<void> {
-  if (await sizeOf(path) === 0) await Deno.remove(path);
-}
-
-/** Reads the job log, after finishing what a crash has cut short: a merge, or the end of a run whose output already has its name. */
-export async function settledLog(logged: LoggedPaths): Promise<FoundLog | undefined> {
-  return await explained(() => settled(logged), foldersOf(logged.paths), WRITING);
-}
-
-function foldersOf(paths: Paths): string {
-  return `${folderOf(paths)}, or of its errors file`;
-}
-
-async function settled({ paths, log }: LoggedPaths): Promise<FoundLog | undefined> {
-  const found = await log.read();
-  if (found?.last === undefined || found.last.stage === "finished") return found;
-  const { last } = found;
-  if (last.stage !== "merging" && !await isRenamed(paths, last)) return found;
-  await log.goOn(found.length);
-  if (last.stage === "merging") {
-    if (await sizeOf(paths.partial) !== undefined) await renameForGood(paths.partial, paths.output);
-    if (await sizeOf(partialOf(paths.errors)) !== undefined) await renameForGood(partialOf(paths.errors), paths.errors);
-    await removeEmpty(paths.errors);
-  } else await numberErrors(paths, found);
-  const output = { ...last.output, length: finishedLength(paths.output, last.output.length) };
-  await log.append({ ...last, output, done: [], ...await errorsState(paths.errors), stage: "finished" });
-  return await log.read();
-}
-
-/**
- * Checks that the output of a finished run is still there: so nothing is inserted into another file, nor is another taken for the output.
- *
- * @throws {BatchError} If its size differs.
- */
-export async function refuseChanged(action: string, { paths, last }: { paths: Paths; last: LogEntry }): Promise<void> {
-  const size = await sizeOf(paths.output);
-  const { length } = last.output;
-  if (size === length) return;
-  throw new BatchError(
-    `Cannot ${action} as the output '${paths.name}' ${size === undefined ? "is not there" : `has ${size} bytes`}, ` +
-      `but the job log of its complete run says ${length} bytes: put the original back, or begin anew with '--overwrite'`,
-  );
-}
-
-/** Whether the output of a run is complete, and has its name. */
-async function isRenamed({ partial, output }: Paths, { output: { length } }: LogEntry): Promise<boolean> {
-  return await sizeOf(partial) === undefined && await sizeOf(output) === finishedLength(output, length);
-}
-
-/** Completes the errors file of a run that was killed after the rename of its output. */
-async function numberErrors({ errors, name }: Paths, { last, coverages, fingerprint: { inputs } }: FoundLog): Promise<void> {
-  const length = await sizeOf(errors);
-  if (length === undefined) {
-    if (last!.errors === 0) return;
-    throw new BatchError(
-      `Cannot complete '${name}' as the errors file '${errors}' is not there, but the job log says ${last!.errors} bytes: ` +
-        "put it back, or begin anew with '--overwrite'",
-    );
-  }
-  await completeErrors(errors, { length, inputs: inputs.map(({ path }) => path), coverages });
 }
