@@ -929,6 +929,7 @@ export class ProcessPool implements AsyncDisposable {
       if (!this.#undecided.has(ticket)) return undefined;
       return this.#decide(ticket, ticket.lostUnread((id, attempts) => this.#crew.diedError(death, { id, name, attempts, unread })));
     });
+    // From the last to the first, as each that runs again goes to the front of the queue.
     for (const [i, { ticket }] of started.entries().toArray().reverse()) ended.unshift(this.#decide(ticket, outcomes[i]));
     return ended.filter((settlement) => settlement !== undefined);
   }
