@@ -150,8 +150,10 @@ class Chunks {
   #ended = false;
   #source: Source | undefined;
   #closed: Promise<void> | undefined;
-  /** The outcomes of chunks that are being run. */
-  #underWay = new Set<Promise<unknown>>();
+  /** How many chunks are being run that were not refused. */
+  #underWay = 0;
+  /** Resolves when there are none. All that are refused share it: they may be thousands, as may those that are under way. */
+  #idle: PromiseWithResolvers<void> | undefined;
   #wake: () => void = () => {};
 
   constructor(
@@ -186,19 +188,25 @@ class Chunks {
   /** Runs a chunk. If that is no longer admitted, the input ends here, and those that were admitted come before the error. */
   async run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
     if (chunk.unsendable !== undefined) return [{ status: "rejected", reason: chunk.unsendable.error }];
-    const outcomes = this.#runAll(chunk, options);
-    this.#underWay.add(outcomes);
+    this.#underWay++;
     try {
-      return await outcomes;
+      const outcomes = await this.#runAll(chunk, options);
+      this.#left();
+      return outcomes;
     } catch (error) {
       this.end();
       // Others that are refused wait as well, but not for each other.
-      this.#underWay.delete(outcomes);
-      while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
+      this.#left();
+      while (this.#underWay > 0) await (this.#idle ??= Promise.withResolvers()).promise;
       throw error;
-    } finally {
-      this.#underWay.delete(outcomes);
     }
+  }
+
+  /** A chunk has its outcomes, or was refused. */
+  #left(): void {
+    if (--this.#underWay > 0) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
   }
 
   async #runAll(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {

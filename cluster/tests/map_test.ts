@@ -392,6 +392,52 @@ for (const ordered of [true, false]) {
   });
 }
 
+Deno.test("ClusterPool.map() with many chunks that its pool refuses waits once for all that are under way", async () => {
+  const lanes = 200;
+  const ends = Array.from({ length: lanes }, () => Promise.withResolvers<void>());
+  const started = Promise.withResolvers<void>();
+  let refused = 0;
+  const host = {
+    lanes,
+    prepare: () => Promise.resolve(),
+    encode: (item: unknown) => ({ json: item as number, large: false }),
+    begin: () => new DisposableStack(),
+    async run({ first, items }: Chunk) {
+      if (first >= lanes && ++refused > 0) throw new PoolClosedError("closed");
+      if (first === lanes - 1) started.resolve();
+      await ends[first]!.promise;
+      return { outcomes: items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value })), elapsed: 1 };
+    },
+    report(error: unknown): never {
+      throw error;
+    },
+  };
+  let given = 0;
+  const loop = async () => {
+    for await (const _ of mapChunks(host, numbers(), { ordered: false, chunkSize: 1 })) given++;
+  };
+  const closed = assertRejects(() => within(loop()), PoolClosedError);
+  await within(started.promise);
+  const { then } = Promise.prototype;
+  let waits = 0;
+  Promise.prototype.then = function (this: Promise<unknown>, ...args) {
+    waits++;
+    return Reflect.apply(then, this, args);
+  };
+  try {
+    for (const [n, { resolve }] of ends.entries()) {
+      resolve();
+      await until(() => given > n);
+    }
+    await closed;
+  } finally {
+    Promise.prototype.then = then;
+  }
+  assertEquals(given, lanes);
+  assert(refused > lanes / 2);
+  assert(waits < 20 * lanes, `it waited ${waits} times`);
+});
+
 Deno.test("ClusterPool.map() that ends early tells an input that is waiting", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
