@@ -125,7 +125,7 @@ export function resolveConnection(action: string, connection: unknown): Resolved
   if (url === undefined || !["redis:", "rediss:"].includes(url.protocol) || url.hostname === "") {
     throw new TypeError(`Cannot ${action} as the address of the connection must be redis://HOST:PORT or rediss://HOST:PORT`);
   }
-  // Not shown: it may be the end of a password.
+  // Neither these nor the path are shown: they may be the end of a password.
   if (url.search !== "" || url.hash !== "") {
     throw new TypeError(
       `Cannot ${action} as the address of the connection must have no parameters: a '?' or '#' in a password is written "%3F" or "%23"`,
@@ -138,7 +138,9 @@ export function resolveConnection(action: string, connection: unknown): Resolved
   if (ca !== undefined && !tls) throw new TypeError(`Cannot ${action} as 'ca' needs an address that begins with rediss://`);
   const db = url.pathname.slice(1);
   if (!/^\d*$/.test(db)) {
-    throw new TypeError(`Cannot ${action} as the path of the address must be the number of a database: current value is ${show(db)}`);
+    throw new TypeError(
+      `Cannot ${action} as the path of the address must be the number of a database: a '/' in a password is written "%2F"`,
+    );
   }
   const port = url.port === "" ? 6379 : Number(url.port);
   const host = url.hostname.replace(/^\[|\]$/g, "");

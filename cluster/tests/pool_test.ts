@@ -118,7 +118,7 @@ Deno.test("ClusterPool.open() and serve() refuse wrong options at once", async (
     [{ connection: { url: "redis://127.0.0.1:1", extra: 1 } }, "there is no option 'extra'"],
     [{ connection: { url: "redis://127.0.0.1:1", ca: "-" } }, "'ca' needs an address that begins with rediss://"],
     [{ connection: 7 }, "'connection' must be an address"],
-    [{ connection: "redis://127.0.0.1:1/x" }, "must be the number of a database"],
+    [{ connection: "redis://user:1/secret@127.0.0.1:1" }, `must be the number of a database: a '/' in a password is written "%2F"`],
     [{ connection: "redis://127.0.0.1:1?family=6" }, "must have no parameters"],
     [{ connection: "rediss://user:1#secret@127.0.0.1:1" }, `must have no parameters: a '?' or '#' in a password is written "%3F" or "%23"`],
     [{ connection: "redis://:100%@127.0.0.1:1" }, `the password in the address of the connection must be encoded: a '%' is written "%25"`],
