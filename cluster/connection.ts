@@ -255,8 +255,14 @@ async function logIn(client: Redis, { action, address, timeout }: { action: stri
 function reportLosses(client: Redis, address: string, { onError, onWarning }: Pick<ConnectOptions, "onError" | "onWarning">): void {
   let lost = false;
   client.on("ready", () => {
-    if (lost) onWarning(`${address}: connected again`);
+    if (!lost) return;
     lost = false;
+    try {
+      onWarning(`${address}: connected again`);
+    } catch (error) {
+      // Thrown from here, it would keep others from hearing that the client is ready.
+      onError(error);
+    }
   });
   const tell = tellOnce(client, (error) => onError(new Error(`Lost connection to ${address}: ${error.message}`, { cause: error })));
   client.on("error", (error: Error) => {

@@ -124,7 +124,8 @@ export interface ServeOptions {
    */
   openTimeout?: number | undefined;
   /**
-   * Called with errors that belong to no job: a lost connection, a job whose lock was lost.
+   * Called with errors that belong to no job: a lost connection, a job whose lock was lost, what `onWarning` throws about a connection that
+   * is back.
    *
    * @default {console.error}
    */

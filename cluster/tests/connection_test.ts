@@ -341,6 +341,34 @@ Deno.test("ClusterPool.open() and serve() reject with what 'onWarning' throws, a
   }
 });
 
+// A client that leaves a server keeps a timer for two seconds.
+Deno.test(
+  "a pool and a host report what 'onWarning' throws when they are connected again, and each further loss of the connection",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    const mine = new Error("mine");
+    const onWarning = () => {
+      throw mine;
+    };
+    for (const what of ["pool", "host"]) {
+      await using line = new Line(server.port);
+      const errors: unknown[] = [];
+      const options = { queue: "test", connection: line.url, tasks, onError: (error: unknown) => errors.push(error), onWarning };
+      const opened = what === "pool" ? await ClusterPool.open(options) : await serve({ ...options, workers: 1 });
+      for (const times of [1, 2]) {
+        errors.length = 0;
+        line.mute();
+        await until(() => errors.some((error) => String(error).includes("Lost connection")));
+        line.unmute();
+        await until(() => errors.includes(mine));
+        assertEquals(errors.filter((error) => error === mine).length, 1, `after ${times} losses`);
+      }
+      await within(opened.shutdown({ timeout: 0 }));
+    }
+  },
+);
+
 Deno.test("ClusterPool.open() and serve() without 'onWarning' go on where a warning cannot be printed", async () => {
   await using server = await RedisServer.start(["--appendonly", "no"]);
   const { warn } = console;
