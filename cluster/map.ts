@@ -254,9 +254,9 @@ class Chunks {
       for (;;) {
         if (chunk.items.length === 0) {
           await this.#room();
-          if (this.#ended) return;
           size = this.#size;
         } else if (this.#fixed === undefined) patience ??= startPatience();
+        if (this.#ended) return;
         const result = await source.pull(patience);
         if (result === LATE) {
           yield next();

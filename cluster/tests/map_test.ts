@@ -529,6 +529,42 @@ Deno.test("ClusterPool.map() that ends early waits for its input to be closed, u
   assertEquals(closed, false);
 });
 
+Deno.test("ClusterPool.map() that ends early asks its input for nothing more, even amid a chunk", async () => {
+  const pending = Promise.withResolvers<IteratorResult<number>>();
+  const asked = Promise.withResolvers<void>();
+  let asks = 0;
+  const input = {
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+    next(): Promise<IteratorResult<number>> {
+      if (++asks !== 5) return Promise.resolve({ done: false, value: asks });
+      asked.resolve();
+      return pending.promise;
+    },
+  };
+  const host = {
+    lanes: 1,
+    prepare: () => Promise.resolve(),
+    encode: (item: unknown) => ({ json: item as number, large: false }),
+    begin: () => new DisposableStack(),
+    run({ items }: Chunk) {
+      const outcomes = items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value }));
+      return Promise.resolve({ outcomes, elapsed: 1 });
+    },
+    report(error: unknown): never {
+      throw error;
+    },
+  };
+  for await (const _ of mapChunks(host, input, { chunkSize: 3 })) {
+    await within(asked.promise);
+    break;
+  }
+  pending.resolve({ done: false, value: asks });
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(asks, 5);
+});
+
 Deno.test("ClusterPool.map() ends early although a requested result waits for its input, which waits for the end", async () => {
   const host = {
     lanes: 1,
