@@ -72,8 +72,8 @@ export function cancelChannel(queue: string, client: Redis): string {
 }
 
 /**
- * The message there about a job that was sent at `sentAt`, according to the queue: another of the same name may have been sent by the time
- * a host hears it.
+ * The message there about a job that has this timestamp in the queue: another of the same name may have been sent by the time a host hears
+ * it.
  */
 export function cancelMessage(id: string, timestamp: string | number): string {
   return `${id} ${timestamp}`;
