@@ -39,11 +39,14 @@ export async function taskParts(url: string): Promise<TaskParts> {
   return { files, hosts };
 }
 
+/** What Deno takes for a host: with anything else among its permissions, such as the `...` of an address in a comment, no worker starts. */
+const HOST = /^(?:\[.+\]|[\w-]{1,63}(?:\.[\w-]{1,63})*\.?)$/;
+
 function hostOf(address: string): string | undefined {
   const { protocol, hostname, port } = new URL(address);
   if (protocol === "jsr:") return "jsr.io:443";
-  if (protocol === "https:") return `${hostname}:${port || 443}`;
-  return protocol === "http:" ? `${hostname}:${port || 80}` : undefined;
+  if ((protocol !== "https:" && protocol !== "http:") || !HOST.test(hostname)) return undefined;
+  return `${hostname}:${port || (protocol === "https:" ? 443 : 80)}`;
 }
 
 /** If something is not a file, or may not be read, Deno will complain when it loads the module. */
