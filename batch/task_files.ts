@@ -25,9 +25,8 @@ export async function taskParts(url: string): Promise<TaskParts> {
   for (const each of open) {
     const host = hostOf(each);
     if (host !== undefined) hosts.add(host);
-    if (!each.startsWith("file:")) continue;
-    const path = resolve(new URL(each));
-    if (files.has(path)) continue;
+    const path = pathOf(each);
+    if (path === undefined || files.has(path)) continue;
     const content = await read(path);
     if (content === undefined) continue;
     files.set(path, content);
@@ -37,6 +36,16 @@ export async function taskParts(url: string): Promise<TaskParts> {
     }
   }
   return { files, hosts };
+}
+
+/** Where a local file is; undefined for anything else, such as a file of another machine. */
+function pathOf(address: string): string | undefined {
+  if (!address.startsWith("file:")) return undefined;
+  try {
+    return resolve(new URL(address));
+  } catch {
+    return undefined;
+  }
 }
 
 /** What Deno takes for a host: with anything else among its permissions, such as the `...` of an address in a comment, no worker starts. */

@@ -955,12 +955,22 @@ Deno.test(`taskParts() finds the local files of a task module, and the hosts fro
   assertEquals([...hosts], ["jsr.io:443", "a.example:443", "a.example:8443", "b.example:80", "[::1]:80"]);
 });
 
-Deno.test(`batch() with killable workers runs a task with comments about imports from what is no host ${NEEDS}`, { ignore }, async () => {
-  using folder = new Folder();
-  const input = folder.write("in.ndjson", numbers(10));
-  const addresses = ["https://.../x.ts", "https://${host}/x.ts", "https://*.example.com/x.ts", `https://${"a".repeat(64)}.example/x.ts`];
-  const comments = addresses.map((address) => `// import x from "${address}";\n`);
-  const task = folder.write("task.js", `${comments.join("")}export default (x) => x;`);
-  const { records, failed } = await batch(task, { input, output: folder.of("out"), timeout: 60_000 });
-  assertEquals([records, failed], [10, 0]);
-});
+Deno.test(
+  `batch() with killable workers runs a task with comments about imports from what is no host or no file ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const input = folder.write("in.ndjson", numbers(10));
+    const addresses = [
+      "https://.../x.ts",
+      "https://${host}/x.ts",
+      "https://*.example.com/x.ts",
+      `https://${"a".repeat(64)}.example/x.ts`,
+      "file://host/x.ts",
+    ];
+    const comments = addresses.map((address) => `// import x from "${address}";\n`);
+    const task = folder.write("task.js", `${comments.join("")}export default (x) => x;`);
+    const { records, failed } = await batch(task, { input, output: folder.of("out"), timeout: 60_000 });
+    assertEquals([records, failed], [10, 0]);
+  },
+);
