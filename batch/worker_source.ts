@@ -86,7 +86,7 @@ export function prepareWorker({ source, rows, lack, options, module, task: name 
       `Cannot run batch as the task '${chosen}' is a generator, whose values would not be written: return an array of them`,
     );
   }
-  if (/^class\b(?!\s*\()/.test(Function.prototype.toString.call(task))) {
+  if (/^class[\s{/](?!\s*\()/.test(Function.prototype.toString.call(task))) {
     throw new TypeError(`Cannot run batch as the task '${chosen}' is a class, which cannot be called: export a function that uses it`);
   }
   const parseCsv = papa && ((text: string) => {

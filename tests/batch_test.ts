@@ -470,7 +470,10 @@ Deno.test(`batch() takes a method as its task ${NEEDS}`, { ignore }, async () =>
 Deno.test(`batch() refuses a task that is a class, but not one that is called so ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", "1\n");
-  const module = folder.write("task.js", "export class Doubles {}\nexport const { class: double } = { class(x) { return 2 * x; } };");
+  const module = folder.write(
+    "task.js",
+    "export class Doubles {}\nexport const { class: double } = { class(x) { return 2 * x; } };\nexport const triple = class$ => 3 * class$;",
+  );
   await assertFails(
     () => run({ module, name: "Doubles" }, { input, output: folder.of("out") }),
     BatchError as never,
@@ -479,4 +482,8 @@ Deno.test(`batch() refuses a task that is a class, but not one that is called so
   assertEquals(folder.names(), ["in.ndjson", "task.js"]);
   await run({ module, name: "double" }, { input, output: folder.of("out") });
   assertEquals(folder.read("out"), "2\n");
+  await run({ module, name: "triple" }, { input, output: folder.of("triple") });
+  assertEquals(folder.read("triple"), "3\n");
+  await run((0, eval)("class$ => 4 * class$"), { input, output: folder.of("four") });
+  assertEquals(folder.read("four"), "4\n");
 });

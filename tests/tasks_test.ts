@@ -182,6 +182,11 @@ Deno.test("A task by source is strict: it cannot make a global of a variable tha
   assertEquals(total, 0);
 });
 
+Deno.test("A task by source whose text begins with a name like 'class$' is not taken for a class", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  assertEquals(await pool.run((0, eval)("class$ => 2 * class$"), 3), 6);
+});
+
 Deno.test("A task by source has no 'this', be it an arrow function: what it looks for there is an error, and not undefined", async () => {
   class Scale {
     factor = 2;

@@ -186,7 +186,7 @@ export interface Complaint {
  * @throws {TypeError} If that cannot be, or the function needs something around it that no worker has.
  */
 export function expressionOf(func: Task, text: string, { cannot, advice }: Complaint): string {
-  if (/^class\b(?!\s*\()/.test(text)) throw new TypeError(`${cannot} is a class, which cannot be called: ${advice}`);
+  if (/^class[\s{/](?!\s*\()/.test(text)) throw new TypeError(`${cannot} is a class, which cannot be called: ${advice}`);
   if (/\{\s*\[native code\]\s*\}$/.test(text)) {
     throw new TypeError(`${cannot} is native or bound and has no text: wrap it in a function, or ${advice}`);
   }
