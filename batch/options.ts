@@ -241,7 +241,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   if (signal !== undefined) checks.signal("signal", signal);
   if (onProgress !== undefined) checks.callable("onProgress", onProgress);
   if (permissions !== "inherit") checks.object("permissions", permissions, { or: '"inherit"' });
-  const mode = modeOf({ resume, overwrite, retryFailed }, output);
+  const mode = modeOf({ resume, overwrite, retryFailed }, { output, limit });
   if (limit !== Infinity && isPath(output)) throw new TypeError(`Cannot ${ACTION} as 'limit' needs an 'output' that is no file`);
   return {
     task: resolveTask(task),
@@ -295,9 +295,13 @@ function checkOutput(output: ResolvedBatch["output"]): void {
 /** The options that say what to do about an earlier batch, and what a batch with one of them does. */
 const MODES = { resume: "resume", overwrite: "overwrite", retryFailed: "retry-failed" } as const;
 
-function modeOf(chosen: Record<keyof typeof MODES, boolean>, output: ResolvedBatch["output"]): ResolvedBatch["mode"] {
-  const [name, other] = (Object.keys(MODES) as (keyof typeof MODES)[]).filter((name) => chosen[name]);
+function modeOf(
+  chosen: Record<keyof typeof MODES, boolean>,
+  { output, limit }: Pick<ResolvedBatch, "output" | "limit">,
+): ResolvedBatch["mode"] {
+  const [name, second] = (Object.keys(MODES) as (keyof typeof MODES)[]).filter((name) => chosen[name]);
   if (name === undefined) return "begin";
+  const other = second ?? (limit === Infinity ? undefined : "limit");
   if (other !== undefined) throw new TypeError(`Cannot ${ACTION} as '${name}' and '${other}' exclude each other: leave one of them out`);
   if (!isPath(output)) throw new TypeError(`Cannot ${ACTION} as '${name}' needs an 'output' that is a file`);
   return MODES[name];

@@ -146,6 +146,13 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
       [{ input, output, chunk: 5 }, RangeError, "Cannot run batch as 'chunk' must be an integer of at least 1024: current value is 5"],
       [{ input, output, resume: true }, TypeError, "Cannot run batch as 'resume' needs an 'output' that is a file"],
       [{ input, output: "x", limit: 2 }, TypeError, "Cannot run batch as 'limit' needs an 'output' that is no file"],
+      ...["x", output].map((output) =>
+        [
+          { input, output, limit: 2, retryFailed: true },
+          TypeError,
+          "Cannot run batch as 'retryFailed' and 'limit' exclude each other: leave one of them out",
+        ] as const
+      ),
       [
         { input, output: "x", resume: true, overwrite: true },
         TypeError,
