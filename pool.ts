@@ -617,7 +617,7 @@ export class ProcessPool implements AsyncDisposable {
       const task = this.#tasks.check(func);
       return new JobTicket(this.#owner, task, func, args);
     }
-    if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} were given beside it`);
+    if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} given beside it`);
     const job = what;
     const { func, args: jobArgs } = job;
     if (this.#state !== "open") this.#refuse();

@@ -907,7 +907,7 @@ const FAREWELL = 3000;
 /** Turns what was submitted into a job; throws what can be known to be wrong already. */
 function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
   if (!(what instanceof Job)) return new Job({ id: crypto.randomUUID(), func: what as Task<unknown[]>, args });
-  if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} were given beside it`);
+  if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} given beside it`);
   if (what.transfer.length > 0) throw new TypeError("Cannot submit job as nothing can be moved to another machine: leave 'transfer' out");
   if (what.retryIf !== undefined) {
     throw new TypeError("Cannot submit job as a function cannot decide on another machine: leave 'retryIf' out");

@@ -617,7 +617,7 @@ Deno.test({
         `${method}(job, 1, 2)`,
         () => (pool[method] as (...args: unknown[]) => unknown).call(pool, new Job({ func: noop }), 1, 2),
         TypeError,
-        "Cannot submit job as its arguments belong in the job: 2 were given beside it",
+        "Cannot submit job as its arguments belong in the job: 2 given beside it",
       ]),
 
       // map
