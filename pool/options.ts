@@ -367,7 +367,7 @@ function checkTogether(
   }
 }
 
-/** Loads the code that starts a pool's threads. */
+/** Makes what loads the code that starts a pool's threads. */
 function loader(backend: Backend, options: ThreadOptions): () => Promise<StartThread> {
   return () => {
     if (backend !== "inline") checkLoaded(options.modules);

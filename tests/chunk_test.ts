@@ -263,7 +263,7 @@ for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
   });
 }
 
-Deno.test("A map whose chunks of numbers were large goes on when results are no longer numbers", async () => {
+Deno.test("A map whose chunks got large with numbers goes on when no more numbers come", async () => {
   const items = new Float64Array(500_000);
   const options = resolveMapOptions({ settled: true }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
   const chunks: Chunk[] = [];

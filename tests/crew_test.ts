@@ -43,7 +43,7 @@ class StubThread implements Thread {
     }
   }
 
-  /** Is through with the initializer. */
+  /** Has finished the initializer. */
   initialized(): void {
     this.#send({ type: "initialized" });
   }
@@ -186,12 +186,12 @@ function submit(pool: ProcessPool, count: number): void {
 }
 
 async function end(pool: ProcessPool, threads: StubThread[]): Promise<void> {
-  const through = pool.shutdown();
+  const ended = pool.shutdown();
   while (threads.some(({ runs }) => runs.length > 0)) {
     for (const thread of threads) thread.finish(Infinity);
     await turn();
   }
-  await through;
+  await ended;
 }
 
 Deno.test("A pool gives tiny jobs to one worker, until it has enough to do", async () => {
@@ -451,7 +451,7 @@ function coldStubs(options: ProcessPoolOptions = {}, pace = 1): { pool: ProcessP
 }
 
 /** The same with one stub that has done a job and had its head start. */
-async function oneProven(options: ProcessPoolOptions, pace = 0.002): Promise<ReturnType<typeof coldStubs>> {
+async function afterOneJob(options: ProcessPoolOptions, pace = 0.002): Promise<ReturnType<typeof coldStubs>> {
   const stubs = coldStubs(options, pace);
   submit(stubs.pool, 1);
   await turn();
@@ -461,7 +461,7 @@ async function oneProven(options: ProcessPoolOptions, pace = 0.002): Promise<Ret
 }
 
 Deno.test("A pool sends nothing to a worker that has ended, and does not time out the jobs that it ran", async () => {
-  const { pool, threads, pass } = await oneProven({ maxWorkers: 1 });
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 1 });
   const limited = pool.trySubmit(new Job({ func: () => {}, timeout: 50 }))!;
   threads[0]!.begin();
   threads[0]!.ending();
@@ -566,7 +566,7 @@ Deno.test("A job that is to run again fails if the pool breaks while that is dec
   await within(pool.shutdown());
 });
 
-Deno.test("A pool does not break if as many workers fail to start as it bears, but one between them has done a job", async () => {
+Deno.test("A pool does not break if more workers fail to start than it bears, but one between them has done a job", async () => {
   const fails = [true, true, false, true, true, false];
   const threads: StubThread[] = [];
   const start: StartThread = (events) => {
@@ -682,7 +682,7 @@ Deno.test("A pool starts the other workers one after another when the first has 
 });
 
 Deno.test("A pool waits up to 20 ms for a worker that will soon have done what is queued before it starts another", async () => {
-  const { pool, threads, pass } = await oneProven({ maxWorkers: 3 }, 0.5);
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 3 }, 0.5);
   const [first] = threads as [StubThread];
   const work = (time: number): void => {
     for (let i = 0; i < time; i++) {
@@ -703,7 +703,7 @@ Deno.test("A pool waits up to 20 ms for a worker that will soon have done what i
 });
 
 Deno.test("A pool starts another worker when one takes longer than it seemed", async () => {
-  const { pool, threads, pass } = await oneProven({}, 0.5);
+  const { pool, threads, pass } = await afterOneJob({}, 0.5);
   submit(pool, 20);
   pass(4);
   assertEquals(threads.length, 1);
@@ -715,7 +715,7 @@ Deno.test("A pool starts another worker when one takes longer than it seemed", a
 
 Deno.test("A pool starts another worker at once for jobs that are not short, or of which nobody knows how long they take", async () => {
   for (const [pace, options] of [[1, {}], [0.5, { jobsPerWorker: 2 }]] as const) {
-    const { pool, threads } = await oneProven(options, pace);
+    const { pool, threads } = await afterOneJob(options, pace);
     submit(pool, 20);
     assertEquals(threads.length, 2);
     await turn();
@@ -724,7 +724,7 @@ Deno.test("A pool starts another worker at once for jobs that are not short, or 
 });
 
 Deno.test("A pool starts another worker for many short jobs", async () => {
-  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 }, 0.5);
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 }, 0.5);
   const [first] = threads as [StubThread];
   // From now on it is warm.
   for (let i = 0; i < 64; i++) {
@@ -742,7 +742,7 @@ Deno.test("A pool starts another worker for many short jobs", async () => {
 });
 
 Deno.test("A pool starts no other worker for a map whose chunks the first one does in less than half of the time", async () => {
-  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 }, 0.2);
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 }, 0.2);
   const [first] = threads as [StubThread];
   const results = pool.map((x: number) => x, Array(1000).fill(0), { chunkSize: 1, buffer: 4 })[Symbol.asyncIterator]();
   const readAfter = async (time: number): Promise<void> => {
@@ -763,7 +763,7 @@ Deno.test("A pool starts no other worker for a map whose chunks the first one do
 
 Deno.test("A pool starts another worker for a chunk behind one that takes unexpectedly long, although its items keep arriving", async () => {
   for (const [pace, time] of [[0.2, 10], [0.002, 30]] as const) {
-    const { pool, threads, pass } = await oneProven({ maxWorkers: 2 }, pace);
+    const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 }, pace);
     const [first] = threads as [StubThread];
     const results = pool.map((x: number) => x, Array(200).fill(0), { chunkSize: 100, buffer: 200 })[Symbol.asyncIterator]();
     const next = results.next();
@@ -782,7 +782,7 @@ Deno.test("A pool starts another worker for a chunk behind one that takes unexpe
 });
 
 Deno.test("A pool starts no other worker for tiny jobs as long as the first one has them done in no time", async () => {
-  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 });
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 });
   const [first] = threads as [StubThread];
   for (let i = 0; i < 20; i++) {
     submit(pool, 300);
@@ -905,7 +905,7 @@ Deno.test("A pool replaces its only worker at once if that dies within its head 
 });
 
 Deno.test("A pool starts another worker for jobs that were sent ahead behind one that takes unexpectedly long", async () => {
-  const { pool, threads, pass } = await oneProven({ maxWorkers: 3 });
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 3 });
   const [first] = threads as [StubThread];
   submit(pool, 10);
   first.begin();
@@ -930,7 +930,7 @@ Deno.test("A pool starts another worker for jobs that were sent ahead behind one
 });
 
 Deno.test("A pool starts another worker for jobs that would wait for long, although each is answered soon", async () => {
-  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 });
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 });
   const [first] = threads as [StubThread];
   submit(pool, 100);
   first.begin();
@@ -947,14 +947,14 @@ Deno.test("A pool starts another worker for jobs that would wait for long, altho
 });
 
 Deno.test("A pool that is shut down starts no worker for what another one holds", async () => {
-  const { pool, threads, pass } = await oneProven({ maxWorkers: 2 });
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 });
   submit(pool, 10);
   threads[0]!.begin();
-  const through = pool.shutdown();
+  const ended = pool.shutdown();
   pass(100);
   assertEquals([threads.length, threads[0]!.runs.length], [1, 10]);
   threads[0]!.finish(10);
-  await through;
+  await ended;
 });
 
 Deno.test("A pool leaves a worker what that may be taking up, and what was moved to it, when it takes jobs back", async () => {
@@ -976,10 +976,10 @@ Deno.test("ProcessPool.shutdown({ cancelPending }) cancels what was sent ahead, 
   const { pool, threads } = await stubs(0.002, { maxWorkers: 1 });
   const futures = Array.from({ length: 10 }, () => pool.trySubmit(() => {})!);
   threads[0]!.begin();
-  const through = pool.shutdown({ cancelPending: true });
+  const ended = pool.shutdown({ cancelPending: true });
   assertEquals(futures.map((future) => future.cancelled()), futures.map((_, i) => i > 0));
   threads[0]!.finish(10);
-  await through;
+  await ended;
   assertEquals(futures[0]!.state, "finished");
 });
 

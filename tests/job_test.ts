@@ -863,7 +863,7 @@ Deno.test("Job's onDone that throws gives the permit to who waits at the gate", 
 Deno.test("Job's onDone can submit at once with a gate of one permit", async () => {
   const pool = inlinePool({ queueSize: 1 });
   const results: number[] = [];
-  const through = Promise.withResolvers<void>();
+  const finished = Promise.withResolvers<void>();
   const job = (n: number): Job<[], number> =>
     new Job({
       func: () => n,
@@ -871,11 +871,11 @@ Deno.test("Job's onDone can submit at once with a gate of one permit", async () 
         const next = n < 5 ? pool.trySubmit(job(n + 1)) : undefined;
         assertEquals(next !== undefined, n < 5);
         results.push(await future.result());
-        if (n === 5) through.resolve();
+        if (n === 5) finished.resolve();
       },
     });
   await pool.submit(job(1));
-  await through.promise;
+  await finished.promise;
   assertEquals(results, [1, 2, 3, 4, 5]);
   await pool.shutdown();
 });
@@ -910,21 +910,21 @@ Deno.test("ProcessPool.shutdown() waits for callbacks", async () => {
   for (const way of ["onDone", "addDoneCallback"]) {
     const pool = inlinePool();
     const slow = Promise.withResolvers<void>();
-    let through = false;
+    let finished = false;
     const callback = async (): Promise<void> => {
       await slow.promise;
-      through = true;
+      finished = true;
     };
     const future = await pool.submit(new Job({ func: () => 1, onDone: way === "onDone" ? callback : undefined }));
     if (way === "addDoneCallback") future.addDoneCallback(callback);
     await future.result();
     const order: string[] = [];
-    const end = pool.shutdown().then(() => order.push(`shut down, through: ${through}`));
+    const end = pool.shutdown().then(() => order.push(`shut down, finished: ${finished}`));
     await turn();
     assertEquals(order, []);
     slow.resolve();
     await end;
-    assertEquals(order, ["shut down, through: true"]);
+    assertEquals(order, ["shut down, finished: true"]);
   }
 });
 

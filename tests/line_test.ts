@@ -386,7 +386,7 @@ for (const backend of ["worker", "killable"] as const) {
     }
   });
 
-  Deno.test(`A task that puts others in the place of what the platform reads and writes memory with gets hold of nothing but its own values (${backend})`, async () => {
+  Deno.test(`A task that replaces what the platform reads and writes memory with gets hold of nothing but its own values (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1 });
     const task = (text: string, bytes: Uint8Array) => {
       const scope = globalThis as unknown as { shared?: string[]; wrap?: (prototype: object, ...names: string[]) => void };

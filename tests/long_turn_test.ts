@@ -103,7 +103,7 @@ Deno.test("Callbacks of a job that waits for its place, and then cannot be sent,
   await Promise.all([...early, ...results]);
 });
 
-Deno.test("A pool that ends in the turn in which a job settles calls its callbacks before it is through", async () => {
+Deno.test("A pool that ends in the turn in which a job settles calls its callbacks before it has ended", async () => {
   for (const end of ["shutdown", "terminate"] as const) {
     await using pool = await pooled({});
     const told: string[] = [];

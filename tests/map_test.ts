@@ -338,7 +338,7 @@ Deno.test("ProcessPool.map() does not keep an item waiting for an input that is 
   assertEquals((await within(results.next())).done, true);
 });
 
-Deno.test("ProcessPool.map() leaves out no item of a synchronous iterator that yields promises", async () => {
+Deno.test("ProcessPool.map() leaves out no item of a synchronous iterator whose next() returns promises", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   let left = 3;
   let give = Promise.withResolvers<void>();

@@ -357,10 +357,10 @@ Deno.test("createRuntime() tells that it has room again when a job ends while th
     rooms.push(runtime.hasRoom);
   }
   assertEquals([rooms, told], [[true, false], 0]);
-  for (const room of [1, 1]) {
+  for (const times of [1, 1]) {
     ends.shift()!();
     await turn();
-    assertEquals([runtime.hasRoom, told], [true, room]);
+    assertEquals([runtime.hasRoom, told], [true, times]);
   }
 });
 

@@ -86,7 +86,7 @@ export class SimulatedObserver implements Required<PoolObserver> {
     const { finished, failed, cancelled } = pool.stats();
     const { finished: f, failed: e, cancelled: c } = this.#counts;
     check(f === finished && e === failed && c === cancelled, "observers are told how each job has ended", () => `${f}, ${e}, ${c}`);
-    check(this.#timesClosed === 1, "observers are told once that the pool is through", () => this.#timesClosed);
+    check(this.#timesClosed === 1, "observers are told once that the pool has ended", () => this.#timesClosed);
   }
 
   #told(job: ObservedJob, what: string): void {

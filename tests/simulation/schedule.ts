@@ -295,12 +295,12 @@ export class Schedule implements Stage {
     const record = { settled: false };
     this.#ends.push(record);
     end.asked = true;
-    let through: Promise<void>;
+    let ended: Promise<void>;
     const chosen = random.below(4);
     if (chosen === 0) {
       world.note(() => "terminate");
       world.mayEnd = end.terminated = true;
-      through = pool.terminate(TERMINATED);
+      ended = pool.terminate(TERMINATED);
     } else {
       const cancelPending = chosen === 1;
       const timeout = chosen === 2 ? random.pick([0, 3, 20]) : undefined;
@@ -311,10 +311,10 @@ export class Schedule implements Stage {
       // From now on that may happen.
       end.terminated ||= timeout !== undefined;
       world.mayEnd = end.terminated;
-      through = pool.shutdown({ cancelPending, timeout });
+      ended = pool.shutdown({ cancelPending, timeout });
     }
-    through.then(() => {
-      world.note(() => "the pool is through");
+    ended.then(() => {
+      world.note(() => "the pool has ended");
       world.activity++;
       record.settled = true;
       this.#checkEnded();

@@ -155,7 +155,7 @@ export class SimulatedWorld implements Environment {
     if (choice < senders.length) this.#deliver(senders[choice]!);
     else if ((choice -= senders.length) < steppers.length) this.#step(steppers[choice]!);
     else {
-      this.note(() => "something outside is through");
+      this.note(() => "something outside has finished");
       this.#pauses.splice(choice - steppers.length, 1)[0]!();
     }
     return true;
