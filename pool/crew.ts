@@ -280,7 +280,7 @@ export class Crew {
     }
     if (best === undefined || best.load === 0) return best;
     // Not before others were started that may be needed later.
-    if (best.isFree && queued <= this.#starting && queued > this.#aboutToBe) return best;
+    if (best.isFree && (this.#startable === 0 || queued + this.#shared <= this.#starting) && queued > this.#aboutToBe) return best;
     return queued > this.#starting + this.#startable ? best : undefined;
   }
 
@@ -295,9 +295,9 @@ export class Crew {
    */
   staff(queued: number, first: Ticket | undefined): boolean {
     const { maxWorkers } = this.#options;
-    if (this.size === maxWorkers && this.#warmUps.length === 0) return false;
+    if (this.#warmUps.length === 0 && (queued === 0 || this.size === maxWorkers)) return false;
     const idle = this.#count((slot) => slot.hasRoom && slot.load === 0);
-    const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued - idle;
+    const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued + this.#shared - idle;
     // With no worker left, there is one more chance after earlier failures.
     if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
     let missing = wanted - this.#starting;
@@ -311,7 +311,23 @@ export class Crew {
       if (this.#start()) missing--;
       else failed = true;
     }
-    return failed || (this.#options.jobsPerWorker > 1 && this.#startTime > ABOUT_TO_BE);
+    return failed || this.#isSlow;
+  }
+
+  /** Whether jobs run beside others rather than wait for a worker that starts, as {@linkcode ABOUT_TO_BE} explains. */
+  get #isSlow(): boolean {
+    return this.#options.jobsPerWorker > 1 && this.#startTime > ABOUT_TO_BE;
+  }
+
+  /**
+   * How many jobs run beside others rather than wait for workers that start slowly. Those are started all the same, as if the jobs did wait:
+   * all at once, for the jobs that come next.
+   */
+  get #shared(): number {
+    if (!this.#isSlow) return 0;
+    let shared = 0;
+    for (const { load } of this.#slots) shared += Math.max(0, load - 1);
+    return shared;
   }
 
   /** For how many more ms the crew waits for the present workers before it starts another. */

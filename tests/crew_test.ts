@@ -884,6 +884,31 @@ Deno.test("A pool has a job run beside another, where there is room, unless the 
   }
 });
 
+Deno.test("A pool starts a worker for each job that runs beside another, all at once, though these do not wait for it", async () => {
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 5, jobsPerWorker: 8, initializer: () => {} }, Infinity);
+  submit(pool, 1);
+  await turn();
+  pass(1000);
+  threads[0]!.initialized();
+  await turn();
+  submit(pool, 1);
+  pass(5);
+  assertEquals(threads.map(({ runs }) => runs.length), [2, 0]);
+  // Two at a time are no reason for more.
+  for (let i = 0; i < 3; i++) {
+    threads[0]!.finish(1);
+    submit(pool, 1);
+    pass(5);
+  }
+  assertEquals(threads.map(({ runs }) => runs.length), [2, 0]);
+  submit(pool, 2);
+  pass(5);
+  assertEquals(threads.map(({ runs }) => runs.length), [4, 0, 0, 0]);
+  await turn();
+  for (const thread of threads.slice(1)) thread.initialized();
+  await end(pool, threads);
+});
+
 Deno.test("A pool starts no worker while it pauses, but all if it is to warm up", async () => {
   const { pool, threads } = coldStubs();
   submit(pool, 10);
