@@ -44,10 +44,10 @@ export interface ProcessPoolOptions {
   modules?: readonly TaskModule[] | undefined;
   /**
    * What workers may do: `"none"`, or the permissions by name; one that is not named is not granted. A path may also be a `file:` URL, or
-   * the text of one; relative paths are resolved against the folder that is current when the pool is made. Needs `--unstable-worker-options`, or `"unstable": ["worker-options"]` in deno.json;
-   * without it Deno ends the whole program with exit code 70. If left out, or `"inherit"`, which need no flag, workers have the permissions
-   * of the thread that made the pool. At a terminal Deno asks for a permission that a worker lacks, unless the program is run with
-   * `--no-prompt`.
+   * the text of one; relative paths are resolved against the folder that is current when the pool is made. Needs
+   * `--unstable-worker-options`, or `"unstable": ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code
+   * 70. If left out, or `"inherit"`, which need no flag, workers have the permissions of the thread that made the pool. At a terminal Deno
+   * asks for a permission that a worker lacks, unless the program is run with `--no-prompt`.
    *
    * @default {undefined}
    */
@@ -55,9 +55,9 @@ export interface ProcessPoolOptions {
   /**
    * What runs tasks. `"worker"`: Web Workers, which start fastest. `"killable"`: workers of node:worker_threads, which can be stopped while
    * they compute (except in loops that V8 never interrupts: docs/reliability.md); with `permissions` they also load their task modules, and
-   * what these import, with these permissions. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is copied, closures work, and a
-   * task that computes blocks the program; in a task, an AsyncLocalStorage may contain the store of another caller, unless the task is made
-   * by `AsyncLocalStorage.bind(task)`.
+   * what these import, with these permissions. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is
+   * copied, closures work, and a task that computes blocks the program; in a task, an AsyncLocalStorage may contain the store of another
+   * caller, unless the task is made by `AsyncLocalStorage.bind(task)`.
    *
    * @default {"worker", or "killable" for a pool with a jobTimeout or a memoryLimit}
    */
