@@ -234,9 +234,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #takeAll(block: Block): ArrayLike<unknown> {
     const { values, errors } = block;
     const index = this.#index;
-    const end = this.#options.settled || errors === undefined
-      ? values.length
-      : Math.min(...[...errors.keys()].filter((i) => i > index), values.length);
+    let end = values.length;
+    if (!this.#options.settled && errors !== undefined) end = errors.keys().reduce((first, i) => i > index && i < first ? i : first, end);
     this.#skip(block, end - index);
     if (this.#options.settled) return Array.from({ length: end - index }, (_, i) => outcomeAt(block, index + i));
     if (index === 0 && end === values.length) return values;

@@ -100,6 +100,14 @@ function checkPermission(name: PermissionName, value: unknown): void {
       `Cannot create pool as 'permissions.${name}' must be true, false, "inherit" or a list of strings: current value is ${show(value)}`,
     );
   }
+  const address = name === "net" || name === "import" ? value.find((item) => String(item).includes("://")) : undefined;
+  if (address !== undefined) {
+    throw new TypeError(
+      `Cannot create pool as 'permissions.${name}' must be hosts, without protocol and path: current value is a list with ${
+        show(String(address))
+      }`,
+    );
+  }
   for (const item of value) requireGranted(name, item);
 }
 

@@ -448,6 +448,12 @@ Deno.test({
         TypeError,
         `Cannot create pool as 'permissions.read' must be true, false, "inherit" or a list of strings: current value is an array of 1`,
       ],
+      ...(["net", "import"] as const).map((name): Row => [
+        `permissions: an address among the hosts of '${name}'`,
+        () => permissions({ [name]: ["localhost", "https://localhost/x"] }),
+        TypeError,
+        `Cannot create pool as 'permissions.${name}' must be hosts, without protocol and path: current value is a list with "https://localhost/x"`,
+      ]),
       [
         "permissions: what this thread lacks",
         () => permissions({ read: true }),

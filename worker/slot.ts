@@ -915,7 +915,7 @@ function suspectOf(
   const first = unstarted.find((ticket) => posted.has(ticket));
   const sentAs = Math.min(first?.sentAs ?? Infinity, withdrawnAs);
   if (sentAs === Infinity) return undefined;
-  const hasRead = unread || (memoryLimit !== undefined && started.every(({ ticket }) => ticket.sentAs > sentAs));
-  if (!hasRead) return undefined;
+  const wasReading = unread || (memoryLimit !== undefined && started.every(({ ticket }) => ticket.sentAs > sentAs));
+  if (!wasReading) return undefined;
   return sentAs === withdrawnAs ? "withdrawn" : first;
 }
