@@ -388,9 +388,9 @@ Deno.test(`batch() says what a task module exports that lacks the task, and leav
     "Cannot run batch as the task module cannot be loaded: a worker called Deno.exit(1)",
   );
   await assertFails(
-    () => run(broken, { input, output, permissions: { net: ["http://localhost"] } }),
+    () => run(broken, { input, output, permissions: { net: ["local host"] } }),
     BatchError as never,
-    "Cannot run batch as no worker can be started: invalid value 'http://localhost': URLs are not supported, only domains and IPs",
+    "Cannot run batch as no worker can be started: invalid host 'local host': invalid char found in FQDN",
   );
   assertEquals(folder.names(), ["broken.js", "ended.js", "in.ndjson", "none.js", "two.js", "unreadable.js"]);
 });
