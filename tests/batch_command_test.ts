@@ -262,6 +262,23 @@ async function ended(
   return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
 }
 
+/** Sends SIGINT to a command once it has written this to stderr, and waits for its end. */
+async function interrupted(child: Deno.ChildProcess, text: string): Promise<{ code: number; stderr: string }> {
+  void child.stdin.close();
+  let stderr = "";
+  let sent = false;
+  const read = async () => {
+    for await (const part of child.stderr.pipeThrough(new TextDecoderStream())) {
+      stderr += part;
+      if (sent || !stderr.includes(text)) continue;
+      sent = true;
+      child.kill("SIGINT");
+    }
+  };
+  const [{ code }] = await within(Promise.all([child.status, child.stdout.cancel(), read()]));
+  return { code, stderr };
+}
+
 /** Runs the command where the system lets no file grow beyond 200 KB; the signal for that is ignored. */
 async function limited(args: string[]): Promise<{ code: number; stderr: string }> {
   const deno = [Deno.execPath(), "run", "--no-prompt", "--no-check", "--allow-read", "--allow-write", "cli.ts", "batch", ...args];
@@ -497,18 +514,7 @@ Deno.test(`cli.ts batch ends in an orderly way after SIGINT, and goes on with '-
     "4KB",
   ];
   const child = command(args).spawn();
-  void child.stdin.close();
-  const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
-  let stderr = "";
-  for (let done = false, interrupted = false; !done;) {
-    const { value = "", done: ended } = await within(reader.read());
-    stderr += value;
-    done = ended;
-    if (interrupted || !stderr.includes('"event":"progress"')) continue;
-    interrupted = true;
-    child.kill("SIGINT");
-  }
-  const [{ code }] = await within(Promise.all([child.status, child.stdout.cancel()]));
+  const { code, stderr } = await interrupted(child, '"event":"progress"');
   assertEquals(code, 130);
   const told = stderr.trimEnd().split("\n").map((line) => JSON.parse(line)).filter(({ event }) => event !== "progress");
   assertEquals(told.map(({ event, message, outcome }) => [event, message, outcome]), [
@@ -529,18 +535,7 @@ Deno.test(`cli.ts batch with '--overwrite' that is stopped before it replaces an
   assertEquals((await ended([tasks, "--task", "double", "--input", input, "--output", output])).code, 0);
   const stuck = folder.write("stuck.js", "console.error('loading');\nawait new Promise(() => {});\nexport const stuck = (x) => x;");
   await using child = command([stuck, "--input", input, "--output", output, "--overwrite"]).spawn();
-  void child.stdin.close();
-  const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
-  let stderr = "";
-  for (let done = false, interrupted = false; !done;) {
-    const { value = "", done: isEnd } = await within(reader.read());
-    stderr += value;
-    done = isEnd;
-    if (interrupted || !stderr.includes("loading\n")) continue;
-    interrupted = true;
-    child.kill("SIGINT");
-  }
-  const [{ code }] = await within(Promise.all([child.status, child.stdout.cancel()]));
+  const { code, stderr } = await interrupted(child, "loading\n");
   assertEquals([code, stderr.trimEnd().split("\n").at(-1)], [130, "stopped: '--overwrite' begins anew"]);
   assertEquals(folder.read("out"), doubles(10));
 });

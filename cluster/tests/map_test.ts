@@ -2,13 +2,38 @@ import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/asse
 import type { MapOptions } from "@procpool/process-pool";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { type Chunk, mapChunks } from "../map.ts";
+import { type Chunk, type MapHost, mapChunks } from "../map.ts";
 import { type ClusterPool, PoolClosedError, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
 function* numbers(): Generator<number> {
   for (let n = 0;; n++) yield n;
+}
+
+interface EchoOptions {
+  lanes?: number;
+  /** How long a chunk takes, in ms. */
+  elapsed?: number;
+  /** Called with each chunk before it has its outcomes. */
+  before?: (chunk: Chunk) => void | Promise<void>;
+}
+
+/** The host of a map whose items come back as they are. */
+function echo({ lanes = 1, elapsed = 1, before = () => {} }: EchoOptions = {}): MapHost {
+  return {
+    lanes,
+    prepare: () => Promise.resolve(),
+    encode: (item) => ({ json: item as number, large: false }),
+    begin: () => new DisposableStack(),
+    async run(chunk) {
+      await before(chunk);
+      return { outcomes: chunk.items.map((value) => ({ status: "fulfilled", value })), elapsed };
+    },
+    report(error) {
+      throw error;
+    },
+  };
 }
 
 Deno.test("ClusterPool.map() gives results in order, each once, whatever the chunks", async () => {
@@ -101,20 +126,7 @@ Deno.test("ClusterPool.map() sends the items that an input has computed slowly, 
   try {
     for (const [chunkSize, largest] of [["auto", 5], [40, 40]] as const) {
       const chunks: Chunk[] = [];
-      const host = {
-        lanes: 1,
-        prepare: () => Promise.resolve(),
-        begin: () => new DisposableStack(),
-        encode: (item: unknown) => ({ json: item as number, large: false }),
-        run(chunk: Chunk) {
-          chunks.push(chunk);
-          const outcomes = chunk.items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value }));
-          return Promise.resolve({ outcomes, elapsed: 0.01 });
-        },
-        report(error: unknown): never {
-          throw error;
-        },
-      };
+      const host = echo({ elapsed: 0.01, before: (chunk) => void chunks.push(chunk) });
       const input = numbers().take(400).map((n) => {
         time += 5;
         return n;
@@ -367,20 +379,13 @@ for (const ordered of [true, false]) {
         refused.resolve();
       }
     }
-    const host = {
+    const host = echo({
       lanes: 2,
-      prepare: () => Promise.resolve(),
-      encode: (item: unknown) => ({ json: item as number, large: false }),
-      begin: () => new DisposableStack(),
-      async run({ first, items }: Chunk) {
+      async before({ first }) {
         if (first > 0) throw new PoolClosedError("closed");
         await gate.promise;
-        return { outcomes: items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value })), elapsed: 1 };
       },
-      report(error: unknown): never {
-        throw error;
-      },
-    };
+    });
     const results = mapChunks(host, input(), { ordered, settled: true, chunkSize: 1 });
     const first = results.next();
     await within(refused.promise);
@@ -476,20 +481,7 @@ Deno.test("ClusterPool.map() that ends early tells an input that is waiting", as
 
 Deno.test("ClusterPool.map() that ends early waits for its input to be closed, unless that is about to give an item", async () => {
   let ran = 0;
-  const host = {
-    lanes: 1,
-    prepare: () => Promise.resolve(),
-    begin: () => new DisposableStack(),
-    encode: (item: unknown) => ({ json: item as number, large: false }),
-    run({ items }: Chunk) {
-      ran += items.length;
-      const outcomes = items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value }));
-      return Promise.resolve({ outcomes, elapsed: 1 });
-    },
-    report(error: unknown): never {
-      throw error;
-    },
-  };
+  const host = echo({ before: ({ items }) => void (ran += items.length) });
   let given: PromiseWithResolvers<void>[] = [];
   let closed = false;
   async function* input(): AsyncGenerator<number> {
@@ -543,19 +535,7 @@ Deno.test("ClusterPool.map() that ends early asks its input for nothing more, ev
       return pending.promise;
     },
   };
-  const host = {
-    lanes: 1,
-    prepare: () => Promise.resolve(),
-    encode: (item: unknown) => ({ json: item as number, large: false }),
-    begin: () => new DisposableStack(),
-    run({ items }: Chunk) {
-      const outcomes = items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value }));
-      return Promise.resolve({ outcomes, elapsed: 1 });
-    },
-    report(error: unknown): never {
-      throw error;
-    },
-  };
+  const host = echo();
   for await (const _ of mapChunks(host, input, { chunkSize: 3 })) {
     await within(asked.promise);
     break;
@@ -566,19 +546,7 @@ Deno.test("ClusterPool.map() that ends early asks its input for nothing more, ev
 });
 
 Deno.test("ClusterPool.map() ends early although a requested result waits for its input, which waits for the end", async () => {
-  const host = {
-    lanes: 1,
-    prepare: () => Promise.resolve(),
-    encode: (item: unknown) => ({ json: item as number, large: false }),
-    begin: () => new DisposableStack(),
-    run({ items }: Chunk) {
-      const outcomes = items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value }));
-      return Promise.resolve({ outcomes, elapsed: 1 });
-    },
-    report(error: unknown): never {
-      throw error;
-    },
-  };
+  const host = echo();
   const asked = Promise.withResolvers<void>();
   let closed = false;
   async function* input(): AsyncGenerator<number> {
