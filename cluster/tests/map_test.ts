@@ -2,7 +2,7 @@ import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/asse
 import type { MapOptions } from "@procpool/process-pool";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
-import { type Chunk, type MapHost, mapChunks } from "../map.ts";
+import { type Chunk, mapChunks, type MapHost } from "../map.ts";
 import { type ClusterPool, PoolClosedError, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
