@@ -304,7 +304,7 @@ export class Slot {
 
   /** Whether it takes jobs when it has room for them. */
   get #isOpen(): boolean {
-    return this.#state === "ready" && !this.worn && this.#pauses === 0 && this.#condemned.size === 0;
+    return this.#state === "ready" && !this.worn && this.#pauses === 0;
   }
 
   /**
@@ -689,6 +689,7 @@ export class Slot {
   /** Lets go of a running job. The worker is to be stopped soon, and is sent nothing more. */
   condemn(ticket: Ticket): void {
     this.#condemned.add(ticket.run);
+    this.pause();
     this.curtail(ticket);
     this.#holdingOf(ticket).ticket = undefined;
     this.#withdrawn++;
@@ -704,7 +705,9 @@ export class Slot {
   reprieve(): boolean {
     for (const run of this.#condemned) {
       const holding = this.#heldAs(run);
-      if (holding === undefined || this.#stateOf(holding) !== STARTED) this.#condemned.delete(run);
+      if (holding !== undefined && this.#stateOf(holding) === STARTED) continue;
+      this.#condemned.delete(run);
+      this.resume();
     }
     return this.#condemned.size === 0;
   }
