@@ -18,6 +18,7 @@ import {
   type Thrown,
   WITHDRAWN,
 } from "./protocol.ts";
+import { MOST_AHEAD, Workload } from "./workload.ts";
 
 /** What a slot reports to its crew. Its own books are right before it reports anything. */
 export interface SlotEvents {
@@ -85,50 +86,6 @@ interface Holding {
   withdrawnAs: number;
 }
 
-/**
- * How many jobs are sent ahead to a worker at most: as many as a pool of up to four workers admits by default. Fewer, and a second worker
- * is woken for tiny jobs that one could do; more would only have to be taken back when their worker dies.
- */
-const MOST_AHEAD = 1023;
-
-/**
- * How many ms of work a worker is sent, including the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs
- * wait longer behind one that takes longer than those before.
- */
-const TIME_AHEAD = 2;
-
-/**
- * A worker whose jobs take less than `TINY` ms gets the next ones too until it has `WORTH_WAKING` ms of work. A caller takes about half a
- * µs to hand out a job and take its result, so one worker, or a few, keep up with it, and waking another for less work than this costs more
- * than it saves: with empty jobs the second of two workers made a program a fifth slower. Larger, and jobs wait that another worker could
- * run.
- */
-const TINY = 0.005, WORTH_WAKING = 0.5;
-
-/**
- * If several workers share jobs, each is given this many ms of them at once. Less, and choosing a worker takes as long as the jobs do;
- * more, and the last of them wait behind others while a worker with less to do could run them.
- */
-const SHARE = 0.05;
-
-/**
- * Jobs of less than `SHORT` ms are short. The first `COLD` of a worker take `SPEED_UP` times as long as later ones: by then V8 has compiled
- * what they need.
- */
-const SHORT = 1, COLD = 32, SPEED_UP = 10;
-
-/**
- * A worker that should be done, and has not answered for this many ms, has a job that takes longer. Less, and a thread that just did not
- * get to run is taken for one; more, and jobs are sent behind that job for longer.
- */
-const OVERDUE = 1;
-
-/**
- * A worker that has not answered for this many ms is running something that is not short, such as a chunk of a map. Less, and others are
- * started for jobs that are only cold; more, and jobs wait longer that another worker could run.
- */
-const SILENT = 4;
-
 /** Runs are counted up to here, and then again from 0: the worker treats them as 32-bit integers. */
 const MOST_RUNS = 2 ** 30;
 
@@ -162,47 +119,24 @@ export class Slot {
   #state: SlotState = "starting";
   #events: SlotEvents;
   #thread: Thread;
+  #workload: Workload;
   #claims: Int32Array<SharedArrayBuffer>;
   #holdings: Holding[];
   /** The next run, unless its place is in use. */
   #nextRun = 0;
   #mostRuns: number;
-  /** How many jobs the worker holds, including withdrawn ones. */
-  #load = 0;
-  /** How many of them are withdrawn. */
-  #withdrawn = 0;
   #capacity: number;
-  /** How many jobs it takes now, including those ahead of time. */
-  #room: number;
-  /** How many jobs were sent, without those that came back. */
-  #runs = 0;
-  /** How many jobs were ever sent. */
-  #sent = 0;
+  /** How many jobs came back, and are not run. */
+  #cameBack = 0;
+  #maxJobs: number;
   /** For how many reasons it is sent nothing at this moment. */
   #pauses = 0;
   /** Whether the worker has ended, though what it has sent before may still come. */
   #isEnding = false;
-  /** Whether shared memory has no room for the next job until the worker has answered. */
-  #isFull = false;
   /** The runs because of which the worker is to be stopped soon. */
   #condemned = new Set<number>();
-  /** How many answers there were; how many at the last {@linkcode Slot.isHeldUp}; how many at the last `delivered`. */
-  #answers = 0;
-  #answersBefore = 0;
-  #answersDelivered = 0;
   /** Whether a job has ended since `delivered`. */
   #hasAnswered = false;
-  /** When it last answered, or was sent something while idle. */
-  #answeredAt = 0;
-  /**
-   * The number of sent jobs at which the slot checks again whether the worker is overdue, and by how much that grows: a check takes a tenth
-   * of the time of sending a job.
-   */
-  #lookAfter = 0;
-  #lookStep = 1;
-  /** Whether it has been held up since its last answer. */
-  #heldUp = false;
-  #maxJobs: number;
   #now: () => number;
   /** Since when the worker has been starting, idle, or closing. */
   #unchangedSince = 0;
@@ -233,7 +167,7 @@ export class Slot {
     this.#events = events;
     this.#maxJobs = maxJobs;
     this.#now = now;
-    this.#capacity = this.#room = capacity;
+    this.#capacity = capacity;
     this.#unchangedSince = now();
     const places = capacity + MOST_AHEAD;
     this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
@@ -249,11 +183,7 @@ export class Slot {
       message: (message) => this.#receive(message),
       returned: (runs, values) => this.#returned(runs, values),
       delivered: () => {
-        this.#room = capacity + Math.max(0, Math.min(MOST_AHEAD, this.jobsWithin(TIME_AHEAD) - 1));
-        this.#isFull = false;
-        // Items of a chunk that goes on do not count as an answer.
-        if (this.#load > 0 && this.#answers > this.#answersDelivered) this.#answeredNow();
-        this.#answersDelivered = this.#answers;
+        this.#workload.delivered();
         const answered = this.#hasAnswered;
         this.#hasAnswered = false;
         events.changed(answered);
@@ -266,15 +196,16 @@ export class Slot {
       stuck: () => events.stuck(),
       gone: () => events.gone(this),
     }, `process-pool worker ${id}`);
+    this.#workload = new Workload(this.#thread, capacity, now);
   }
 
   get state(): SlotState {
     return this.#state;
   }
 
-  /** How many jobs the worker holds. */
+  /** How many jobs the worker holds, including withdrawn ones. */
   get load(): number {
-    return this.#load;
+    return this.#workload.held;
   }
 
   /** Whether small arguments go to the worker through shared memory. */
@@ -294,12 +225,12 @@ export class Slot {
 
   /** Whether the worker holds less than it can run at a time. */
   get isFree(): boolean {
-    return this.#load < this.#capacity && this.hasRoom;
+    return this.#workload.isFree && this.#isOpen;
   }
 
   /** Whether it takes a job now: to run it, or, if recent jobs were short, ahead of time. */
   get hasRoom(): boolean {
-    return this.#load < (this.#heldUp ? this.#capacity : this.#room) && !this.#isFull && this.#isOpen;
+    return this.#workload.hasRoom && this.#isOpen;
   }
 
   /** Whether it takes jobs when it has room for them. */
@@ -307,82 +238,39 @@ export class Slot {
     return this.#state === "ready" && !this.worn && this.#pauses === 0;
   }
 
-  /**
-   * How many more jobs it takes before any other worker does, as its recent jobs were tiny and it holds next to nothing; 0 if there is no
-   * room for them now. Undefined if other workers are as good. That is so if several jobs run at a time: nobody knows how long jobs take
-   * that wait for something.
-   */
+  /** As {@linkcode Workload.appetite} says. */
   get appetite(): number | undefined {
-    const { pace } = this.#thread;
-    if (pace >= TINY || this.#capacity > 1 || this.#heldUp || !this.#isOpen) return undefined;
-    const most = Math.ceil(WORTH_WAKING / pace);
-    if (this.#load >= most || (this.#sent >= this.#lookAfter && this.#isOverdue())) return undefined;
-    // With a single job, nobody can tell yet how long it takes.
-    if (this.#isFull) return this.hasSurplus ? 0 : undefined;
-    return this.#within(most - this.#load);
+    return this.#isOpen ? this.#workload.appetite : undefined;
   }
 
-  /** How many jobs it does within this many ms, at its pace. */
+  /** As {@linkcode Workload.jobsWithin} says. */
   jobsWithin(time: number): number {
-    return Math.floor(time / this.#thread.pace);
+    return this.#workload.jobsWithin(time);
   }
 
-  /**
-   * How many jobs it does in a ms, as far as can be told; 0 if they are not short, if several run at a time, and while one takes longer
-   * than expected.
-   */
+  /** As {@linkcode Workload.jobsInMs} says; 0 also if it takes no jobs. */
   get jobsInMs(): number {
-    const { pace } = this.#thread;
-    return pace >= SHORT || this.#capacity > 1 || this.#heldUp || !this.#isOpen || this.#isSilent(SILENT) ? 0 : 1 / pace;
+    return this.#isOpen ? this.#workload.jobsInMs : 0;
   }
 
   /** By what factor it will soon be faster, while its jobs are cold. */
   get speedUp(): number {
-    return this.done < COLD ? SPEED_UP : 1;
+    return this.#workload.speedUp;
   }
 
   /** How many jobs it has done, or has given back. */
   get done(): number {
-    return this.#sent - this.#load;
+    return this.#workload.done;
   }
 
   /** Whether its recent jobs were tiny. */
   get isTiny(): boolean {
-    return this.#thread.pace < TINY;
-  }
-
-  /** How many jobs it takes at once if other workers are as good. */
-  get #share(): number {
-    const share = this.#within(this.jobsWithin(SHARE));
-    return this.#capacity > 1 || share < 2 ? 0 : share;
-  }
-
-  /** This many more jobs, or as many as it has room for. */
-  #within(jobs: number): number {
-    return Math.min(jobs, this.#room - this.#load, this.#maxJobs - this.#runs);
-  }
-
-  #isOverdue(): boolean {
-    if (this.#isSilent(OVERDUE)) return true;
-    this.#lookAfter = this.#sent + this.#lookStep;
-    this.#lookStep *= 2;
-    return false;
-  }
-
-  /** Whether it has something to do and has not answered for this many ms. */
-  #isSilent(time: number): boolean {
-    return this.#load > 0 && this.#now() - this.#answeredAt > time;
-  }
-
-  #answeredNow(): void {
-    this.#answeredAt = this.#now();
-    this.#lookAfter = this.#sent + 1;
-    this.#lookStep = 1;
+    return this.#workload.isTiny;
   }
 
   /** Whether the worker has run as many jobs as it may. */
   get worn(): boolean {
-    return this.#runs >= this.#maxJobs;
+    return this.#workload.sent - this.#cameBack >= this.#maxJobs;
   }
 
   /** Whether the worker has done a job. */
@@ -449,7 +337,7 @@ export class Slot {
       if (message?.type === "chunk") this.#claims[holding.claim + 1] = message.from;
       if (args !== undefined && beside?.call(task.key, run, ticket.id, args)) beside.ring(1);
       else if (args !== undefined && this.hasSurplus && beside?.isFull) {
-        this.#isFull = true;
+        this.#workload.isFull = true;
         return !this.#letGo(holding, ticket, run);
       } else {
         // A list of numbers can always be read.
@@ -475,7 +363,7 @@ export class Slot {
   sendCalls(queue: Queue<Ticket>): number {
     const { beside } = this.#thread;
     if (beside === undefined || this.#times !== undefined) return 0;
-    const sent = this.#sendCalls(queue, beside, this.appetite ?? this.#share);
+    const sent = this.#sendCalls(queue, beside, this.appetite ?? this.#workload.share);
     if (sent > 0) beside.ring(sent);
     return sent;
   }
@@ -502,7 +390,7 @@ export class Slot {
       }
       if (!written) {
         if (this.#letGo(holding, ticket, run)) queue.joinFront(ticket);
-        this.#isFull = this.#load > 0 && beside.isFull;
+        this.#workload.isFull = this.load > 0 && beside.isFull;
         break;
       }
       task.isSmall = true;
@@ -513,7 +401,6 @@ export class Slot {
 
   /** Notes that the worker holds a ticket, before it is sent: a getter in what is sent may lead here again, or end the slot. */
   #hold(ticket: Ticket): Holding {
-    if (this.#load === 0) this.#answeredNow();
     const { length: places } = this.#holdings;
     let run = this.#nextRun;
     // In sequence, so that each record in the queue continues the one before. Apart from the latest places, few are in use.
@@ -524,9 +411,7 @@ export class Slot {
     holding.run = ticket.run = run;
     holding.ticket = ticket;
     ticket.slot = this;
-    ticket.sentAs = this.#sent++;
-    this.#load++;
-    this.#runs++;
+    ticket.sentAs = this.#workload.add();
     const { claim } = holding;
     if (this.#times !== undefined) this.#times[index * 2] = this.#times[index * 2 + 1] = 0;
     this.#claims[claim + 1] = 0;
@@ -544,7 +429,7 @@ export class Slot {
     const isHeld = holding.run === run && holding.ticket === ticket;
     if (holding.run === run) this.#clear(holding);
     if (!isHeld) return false;
-    this.#runs--;
+    this.#cameBack++;
     ticket.slot = undefined;
     return true;
   }
@@ -602,8 +487,8 @@ export class Slot {
     holding.ticket = undefined;
     holding.withdrawnAs = ticket.sentAs;
     ticket.slot = undefined;
-    this.#withdrawn++;
-    this.#runs--;
+    this.#workload.withdraw();
+    this.#cameBack++;
     return true;
   }
 
@@ -622,25 +507,18 @@ export class Slot {
   }
 
   /**
-   * Whether one job holds up others that the worker was sent ahead of time, so that they could run elsewhere: no answer has come since the
-   * last call, none is on its way, and the last of those jobs is expected to have waited at least `time` ms since the latest answer. The
-   * worker is then sent nothing ahead of time until it answers.
+   * Whether one job holds up others that the worker was sent ahead of time, so that they could run elsewhere: it is late by `time`, as
+   * {@linkcode Workload.isLate} says, and no answer is on its way. The worker is then sent nothing ahead of time until it answers.
    */
   isHeldUp(time: number): boolean {
-    const wait = this.#now() - this.#answeredAt + this.#surplus * this.#thread.pace;
-    const heldUp = this.hasSurplus && this.#answers === this.#answersBefore && wait >= time && !this.hasUnread;
-    this.#answersBefore = this.#answers;
-    this.#heldUp ||= heldUp;
+    const heldUp = this.#workload.isLate(time) && !this.hasUnread;
+    if (heldUp) this.#workload.heldUp = true;
     return heldUp;
   }
 
   /** Whether the worker holds more than it can run at a time. */
   get hasSurplus(): boolean {
-    return this.#surplus > 0;
-  }
-
-  get #surplus(): number {
-    return this.#load - this.#withdrawn - this.#capacity;
+    return this.#workload.surplus > 0;
   }
 
   /** Takes the answers that have arrived by now; the worker is sent nothing meanwhile. */
@@ -692,7 +570,7 @@ export class Slot {
     this.pause();
     this.curtail(ticket);
     this.#holdingOf(ticket).ticket = undefined;
-    this.#withdrawn++;
+    this.#workload.withdraw();
     ticket.slot = undefined;
   }
 
@@ -804,9 +682,9 @@ export class Slot {
   #returned(runs: number[], values: unknown[]): void {
     if (this.#state === "ended") return;
     this.#heard = true;
-    const before = this.#load;
+    const before = this.load;
     const tickets = this.#letGoOfAll(runs, values);
-    if (this.#load === before) return;
+    if (this.load === before) return;
     this.#noteAnswer();
     if (tickets.length === 0) return;
     this.#hasAnswered = true;
@@ -833,10 +711,9 @@ export class Slot {
   }
 
   #noteAnswer(): void {
-    this.#answers++;
-    this.#heldUp = false;
+    this.#workload.answered();
     this.#hasDoneJob = true;
-    if (this.#load === 0) this.#unchangedSince = this.#now();
+    if (this.load === 0) this.#unchangedSince = this.#now();
   }
 
   #stateOf({ claim }: Holding): number {
@@ -859,9 +736,8 @@ export class Slot {
   }
 
   #clear(holding: Holding): void {
-    if (holding.ticket === undefined) this.#withdrawn--;
+    this.#workload.remove(holding.ticket === undefined);
     holding.run = holding.ticket = undefined;
-    if (--this.#load === 0) this.#isFull = false;
   }
 
   #died(death: Death): void {
@@ -877,7 +753,7 @@ export class Slot {
     const left: LeftBehind = { started: [], unstarted: [] };
     const posted = new Set<Ticket>();
     let withdrawnAs = Infinity;
-    this.#idleUntil = this.#load > 0 ? this.#answeredAt : this.#now();
+    this.#idleUntil = this.load > 0 ? this.#workload.answeredAt : this.#now();
     for (const holding of this.#holdings) {
       const { run, ticket, claim } = holding;
       if (run === undefined) continue;
