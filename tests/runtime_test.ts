@@ -262,6 +262,26 @@ Deno.test("createRuntime() puts numbers in the place of their items if nobody el
   }
 });
 
+Deno.test("createRuntime() shares numbers with the caller, also behind an item that threw, but not behind a result that is none", async () => {
+  const { bySource, header, answers } = start();
+  const task = bySource("task", "(x) => { if (x === 12) throw x; return x === 15 ? 'text' : -x; }");
+  const numbers = new SharedArrayBuffer(NUMBERS + 20 * Float64Array.BYTES_PER_ELEMENT);
+  const items = [10, 11, 12, 13, 14, 15, 16, 17];
+  const told = itemsOf(await answers({ type: "chunk", ...header(task), items, skip: [], eager: true, timed: false, numbers }));
+  // A slow machine may tell in between that more are shared.
+  assertEquals(
+    told.filter(({ values }) => values !== undefined).map(({ from, values, thrown, last }) => [from, values, thrown.length, last]),
+    [
+      [2, [undefined], 1, false],
+      [5, ["text"], 0, false],
+      [6, [-16], 0, false],
+      [7, [-17], 0, true],
+    ],
+  );
+  assertEquals([...new Int32Array(numbers, 0, 2)], [3, 5]);
+  assertEquals([...new Float64Array(numbers, NUMBERS, 8)], [-10, -11, 0, -13, -14, 0, 0, 0]);
+});
+
 Deno.test("createRuntime() claims the items of a chunk one by one, until there are to be no more", async () => {
   const { claims, header, answers } = start();
   const seen: number[][] = [];

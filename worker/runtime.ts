@@ -532,7 +532,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
     return host.reuse !== undefined && items.buffer instanceof Memory;
   }
 
-  /** A running chunk, with the outcomes of its items that were not sent yet. */
+  /**
+   * A running chunk, with the outcomes of its items that were not sent yet. Results are listed; but as long as they are numbers, they are put
+   * into an array of such. The caller shares that if each result has to be there before the next item begins; else it is sent.
+   */
   class RunningChunk {
     // Copied from the message, which comes as several kinds of objects: V8 would compile for each kind what it compiles once for this
     // class.
@@ -549,19 +552,21 @@ export function createRuntime(host: RuntimeHost): Runtime {
     /** The index of the item to be run next. */
     next: number;
     readonly #skip: Set<number> | undefined;
-    /** The memory where numbers are put. */
-    readonly #numbers: Float64Array | undefined;
-    /** The range of items that have them, as {@linkcode NUMBERS} says. */
+    /** The memory that the caller shares; undefined if numbers are sent. */
+    readonly #shared: Float64Array | undefined;
+    /** The range of items that have a number there, as {@linkcode NUMBERS} says. */
     readonly #bounds: Int32Array | undefined;
     /** The first item whose outcome was not sent. */
     #from: number;
     /** The item after the last of those. */
     #to: number;
-    /** Whether the unsent outcomes are in memory; else they are in `#values`, or packed. */
-    #inMemory: boolean;
-    #values: unknown[] = [];
-    /** The unsent results, as long as they are all numbers: a growing list would be copied again and again. */
-    #packed: Float64Array<ArrayBuffer> | undefined;
+    /**
+     * Where results are put as long as they are numbers: a growing list would be copied again and again. Undefined while results are listed.
+     */
+    #numbers: Float64Array | undefined;
+    /** The item whose number is the first there. */
+    #firstNumber = 0;
+    #listed: unknown[] = [];
     /** Whether all results were numbers. */
     #onlyNumbers = true;
     #thrown: [number, Thrown][] = [];
@@ -590,10 +595,10 @@ export function createRuntime(host: RuntimeHost): Runtime {
         this.#nextLook =
           from;
       if (skip.length > 0) this.#skip = new Set(skip);
-      this.#inMemory = numbers !== undefined;
       if (numbers === undefined) return;
-      this.#numbers = new Doubles(numbers, NUMBERS);
+      this.#shared = new Doubles(numbers, NUMBERS);
       this.#bounds = new Words(numbers, 0, 2);
+      this.#share();
     }
 
     /** Whether an item is not to be run. */
@@ -647,47 +652,54 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
     #note(value: unknown, threw: boolean): void {
       const isNumber = typeof value === "number";
-      if (this.#inMemory && isNumber) {
-        this.#numbers![this.#to++] = value;
-        return void store(this.#bounds!, 1, this.#to);
+      if (isNumber && this.#numbers === undefined && this.#from === this.#to) this.#pack();
+      if (this.#numbers !== undefined) {
+        if (isNumber) {
+          this.#numbers[this.#to++ - this.#firstNumber] = value;
+          if (this.#bounds !== undefined) store(this.#bounds, 1, this.#to);
+          return;
+        }
+        this.#list();
       }
-      if (this.#packed === undefined && isNumber && this.#to === this.#from) this.#pack();
-      if (this.#packed !== undefined) {
-        if (isNumber) return void (this.#packed[this.#to++ - this.#from] = value);
-        this.#unpack();
-      }
-      // The caller has the numbers before it.
-      if (this.#inMemory) this.#from = this.#to;
-      this.#inMemory = false;
       this.#onlyNumbers &&= isNumber || threw;
-      this.#values.push(value);
+      this.#listed.push(value);
       this.#to++;
+    }
+
+    /** Has the caller read numbers from here on by itself. */
+    #share(): void {
+      this.#numbers = this.#shared;
+      store(this.#bounds!, 0, this.#to);
+      store(this.#bounds!, 1, this.#to);
     }
 
     /** Packs results from here on, where the first is a number, if that is worth it. */
     #pack(): void {
       const { items, from } = this;
       const { length } = items;
-      // With `eager` each result is sent by itself.
+      // With `eager` each result is sent by itself, unless it is shared.
       if (this.eager || length < WORTH_PACKING) return;
       // A result takes the place of its item, or of an earlier one: those have been read.
-      if (items instanceof Doubles && isOurs(items)) this.#packed = items as Float64Array<ArrayBuffer>;
+      if (items instanceof Doubles && isOurs(items)) this.#numbers = items;
       // Only once: most of this would be wasted if a result soon is not a number.
-      else if (this.#to === from) this.#packed = new Doubles(length);
+      else if (this.#to === from) this.#numbers = new Doubles(length);
+      this.#firstNumber = this.#to;
+    }
+
+    /** Lists results from here on, as one is not a number. */
+    #list(): void {
+      const numbers = this.#numbers!, count = this.#to - this.#from;
+      this.#numbers = undefined;
+      // The caller has what it shares.
+      if (this.#bounds !== undefined) this.#from = this.#to;
+      else for (let i = 0; i < count; i++) this.#listed.push(numbers[i]);
     }
 
     /** Gives the memory of its items back, when it is done and everything has been sent. */
     release(): void {
       const { items } = this;
       // A chunk with memory for its results came by the port, and so will the next one.
-      if (this.#numbers === undefined && isView(items) && isOurs(items)) host.reuse!(items.buffer as ArrayBuffer);
-    }
-
-    /** Undoes `#pack`, as a result is not a number. */
-    #unpack(): void {
-      const packed = this.#packed!, count = this.#to - this.#from;
-      this.#packed = undefined;
-      for (let i = 0; i < count; i++) this.#values.push(packed[i]);
+      if (this.#shared === undefined && isView(items) && isOurs(items)) host.reuse!(items.buffer as ArrayBuffer);
     }
 
     /** Sends what is ready soon, as the next item may take long. */
@@ -700,7 +712,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     }
 
     #isDue(): boolean {
-      if (this.eager && !this.#inMemory) return this.#from < this.#to;
+      if (this.eager && this.#numbers === undefined) return this.#from < this.#to;
       if (this.#to <= this.#nextLook) return false;
       const now = clock();
       this.#stride = now - this.#lastLook < GATHER / 10 ? Math.min(2 * this.#stride, LONGEST_STRIDE) : 1;
@@ -715,21 +727,19 @@ export function createRuntime(host: RuntimeHost): Runtime {
       this.#sent = clock();
       this.#send(last);
       this.#from = this.#to;
-      this.#values = [];
+      this.#listed = [];
       this.#thrown = [];
       this.#transfer = [];
-      if (this.#inMemory || this.#numbers === undefined || !this.#onlyNumbers) return;
-      this.#inMemory = true;
-      store(this.#bounds!, 0, this.#from);
-      store(this.#bounds!, 1, this.#from);
+      if (this.#shared === undefined) this.#firstNumber = this.#from;
+      else if (this.#numbers === undefined && this.#onlyNumbers) this.#share();
     }
 
-    /** The unsent results; undefined if they are in memory. */
+    /** The unsent results; undefined if they are shared. */
     #unsent(): ArrayLike<unknown> | undefined {
-      if (this.#inMemory) return undefined;
-      const packed = this.#packed, count = this.#to - this.#from;
-      if (packed === undefined) return this.#values;
-      return packed.length === count ? packed : apply(slice, packed, [0, count]);
+      const numbers = this.#numbers, count = this.#to - this.#from;
+      if (numbers === undefined) return this.#listed;
+      if (this.#shared !== undefined) return undefined;
+      return numbers.length === count ? numbers : apply(slice, numbers, [0, count]);
     }
 
     #send(last: boolean): void {
