@@ -174,7 +174,16 @@ Deno.test(
     load(import.meta.resolve("../mod.ts"));
     const folder = import.meta.resolve("../worker/");
     const ofWorkers = [...loaded].filter((url) => url.startsWith(folder)).map((url) => url.slice(folder.length)).sort();
-    assertEquals(ofWorkers, ["decode_error.ts", "platform.ts", "protocol.ts", "slot.ts", "soon.ts", "tasks.ts", "workload.ts"]);
+    assertEquals(ofWorkers, [
+      "decode_error.ts",
+      "holding.ts",
+      "platform.ts",
+      "protocol.ts",
+      "slot.ts",
+      "soon.ts",
+      "tasks.ts",
+      "workload.ts",
+    ]);
   },
 );
 

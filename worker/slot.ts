@@ -1,22 +1,18 @@
 import type { Observation } from "../pool/observation.ts";
 import type { Queue } from "../pool/queue.ts";
 import type { Answer, Ticket } from "../pool/ticket.ts";
+import { Holding } from "./holding.ts";
 import {
   type Beside,
   CLAIM_WORDS,
   type Death,
   type ExportMessage,
-  FINISHED,
   type FromRuntime,
   type ItemsMessage,
-  NO_MORE,
-  SENT,
-  STARTED,
   type StartThread,
   type TaskMessage,
   type Thread,
   type Thrown,
-  WITHDRAWN,
 } from "./protocol.ts";
 import { MOST_AHEAD, Workload } from "./workload.ts";
 
@@ -68,22 +64,6 @@ export interface SlotOptions {
   now: () => number;
   /** Is told when jobs begin and end. */
   observation: Observation | undefined;
-}
-
-/** A place for a job that the worker may hold, used for one job after another. */
-interface Holding {
-  /** The run of the job; undefined while there is none. */
-  run: number | undefined;
-  /** Undefined once it was withdrawn. */
-  ticket: Ticket | undefined;
-  /** The index of its first word in the claims. */
-  claim: number;
-  /** The last run here that was sent by a message, which its worker may be unable to read. */
-  posted: number;
-  /** How long writing that message took, in ms. */
-  writing: number;
-  /** Which one of the sent jobs was last withdrawn here. */
-  withdrawnAs: number;
 }
 
 /** Runs are counted up to here, and then again from 0: the worker treats them as 32-bit integers. */
@@ -171,10 +151,7 @@ export class Slot {
     this.#unchangedSince = now();
     const places = capacity + MOST_AHEAD;
     this.#claims = new Int32Array(new SharedArrayBuffer(places * CLAIM_WORDS * Int32Array.BYTES_PER_ELEMENT));
-    this.#holdings = Array.from(
-      { length: places },
-      (_, i) => ({ run: undefined, ticket: undefined, claim: i * CLAIM_WORDS, posted: -1, writing: 0, withdrawnAs: 0 }),
-    );
+    this.#holdings = Array.from({ length: places }, (_, place) => new Holding(this.#claims, place));
     this.#mostRuns = Math.floor(MOST_RUNS / places) * places;
     this.#observation = observation;
     if (observation !== undefined) this.#times = new Float64Array(new SharedArrayBuffer(places * 2 * Float64Array.BYTES_PER_ELEMENT));
@@ -334,7 +311,7 @@ export class Slot {
       // The task itself goes by the port, once; after that its key is enough.
       const args = known === undefined ? undefined : ticket.mereArgs;
       const message = args === undefined ? ticket.message(run, known ?? task) : undefined;
-      if (message?.type === "chunk") this.#claims[holding.claim + 1] = message.from;
+      if (message?.type === "chunk") holding.beginAt(message.from);
       if (args !== undefined && beside?.call(task.key, run, ticket.id, args)) beside.ring(1);
       else if (args !== undefined && this.hasSurplus && beside?.isFull) {
         this.#workload.isFull = true;
@@ -408,15 +385,11 @@ export class Slot {
     this.#nextRun = this.#after(run);
     const index = run % places;
     const holding = this.#holdings[index]!;
-    holding.run = ticket.run = run;
-    holding.ticket = ticket;
+    ticket.run = run;
     ticket.slot = this;
     ticket.sentAs = this.#workload.add();
-    const { claim } = holding;
     if (this.#times !== undefined) this.#times[index * 2] = this.#times[index * 2 + 1] = 0;
-    this.#claims[claim + 1] = 0;
-    // The worker sees this when it sees what is sent.
-    this.#claims[claim] = SENT;
+    holding.hold(run, ticket);
     return holding;
   }
 
@@ -436,8 +409,7 @@ export class Slot {
 
   /** Whether the worker has started a job that it was sent. */
   hasStarted(ticket: Ticket): boolean {
-    const state = this.#stateOf(this.#holdingOf(ticket));
-    return state === STARTED || state === FINISHED;
+    return this.#holdingOf(ticket).hasStarted;
   }
 
   /**
@@ -445,11 +417,11 @@ export class Slot {
    * if the worker has not started the job, has finished it, or has ended.
    */
   runningFor(ticket: Ticket, timeOfDay: number): { time: number; item: number } | undefined {
-    const { claim } = this.#holdingOf(ticket);
-    if (this.#isEnding || Atomics.load(this.#claims, claim) !== STARTED) return undefined;
+    const holding = this.#holdingOf(ticket);
+    if (this.#isEnding || !holding.isRunning) return undefined;
     // The item first: the worker notes the time before it claims the item, so the time cannot belong to an earlier item.
-    const item = Atomics.load(this.#claims, claim + 1);
-    return { time: (timeOfDay - Atomics.load(this.#claims, claim + 2)) | 0, item };
+    const { item } = holding;
+    return { time: (timeOfDay - holding.startedAt) | 0, item };
   }
 
   /**
@@ -473,16 +445,13 @@ export class Slot {
   #isExpected(): boolean {
     if (this.#state === "closing") return !this.#hasFinalizer;
     if (this.#state !== "ready" || this.load === 0) return false;
-    return this.#holdings.every((holding) => {
-      const state = this.#stateOf(holding);
-      return holding.run === undefined || state === SENT || state === WITHDRAWN;
-    });
+    return !this.#holdings.some(({ hasStarted }) => hasStarted);
   }
 
   /** Takes a job back; false if the worker has started it. */
   withdraw(ticket: Ticket): boolean {
     const holding = this.#holdingOf(ticket);
-    if (Atomics.compareExchange(this.#claims, holding.claim, SENT, WITHDRAWN) !== SENT) return false;
+    if (!holding.takeBack()) return false;
     // Its place stays in use until the worker has come across it.
     holding.ticket = undefined;
     holding.withdrawnAs = ticket.sentAs;
@@ -542,7 +511,7 @@ export class Slot {
 
   /** Whether an answer is on its way by the port: it will be here in a turn or two of the event loop. */
   get hasUnread(): boolean {
-    return this.#holdings.some((holding) => holding.run !== undefined && this.#stateOf(holding) === FINISHED);
+    return this.#holdings.some(({ isFinished }) => isFinished);
   }
 
   /** Whether the worker must not be stopped yet, as an answer, or an item's result, is on its way. */
@@ -555,11 +524,7 @@ export class Slot {
    * others may follow without end, if the caller is slower than the worker.
    */
   #awaitsItems(): boolean {
-    const awaits = this.#holdings.some((holding) => {
-      const { run, ticket, claim } = holding;
-      if (run === undefined || ticket === undefined || this.#stateOf(holding) !== STARTED) return false;
-      return ticket.hasUnread(Atomics.load(this.#claims, claim + 1));
-    });
+    const awaits = this.#holdings.some(({ ticket, isRunning, item }) => isRunning && ticket !== undefined && ticket.hasUnread(item));
     this.#itemLooks = awaits ? this.#itemLooks + 1 : 0;
     return awaits && this.#itemLooks <= ITEM_LOOKS;
   }
@@ -583,7 +548,7 @@ export class Slot {
   reprieve(): boolean {
     for (const run of this.#condemned) {
       const holding = this.#heldAs(run);
-      if (holding !== undefined && this.#stateOf(holding) === STARTED) continue;
+      if (holding?.isRunning) continue;
       this.#condemned.delete(run);
       this.resume();
     }
@@ -592,17 +557,17 @@ export class Slot {
 
   /** How many jobs the worker runs. */
   get #running(): number {
-    return this.#holdings.filter((holding) => holding.run !== undefined && this.#stateOf(holding) === STARTED).length;
+    return this.#holdings.filter(({ isRunning }) => isRunning).length;
   }
 
   /** Keeps the worker from starting more items of a chunk, if it still runs this item, counted from 1. */
   halt(ticket: Ticket, item: number): boolean {
-    return Atomics.compareExchange(this.#claims, this.#holdingOf(ticket).claim + 1, item, NO_MORE) === item;
+    return this.#holdingOf(ticket).halt(item);
   }
 
   /** Keeps the worker from starting more items of a chunk. */
   curtail(ticket: Ticket): void {
-    Atomics.store(this.#claims, this.#holdingOf(ticket).claim + 1, NO_MORE);
+    this.#holdingOf(ticket).curtail();
   }
 
   /** Has the worker run its finalizer; `closed` follows. Only for a worker that holds no job. */
@@ -672,7 +637,7 @@ export class Slot {
     this.#clear(holding);
     this.#noteAnswer();
     if (ticket === undefined || message.type === "skipped") return;
-    if (this.#observation !== undefined) this.#observe(holding, ticket);
+    if (this.#observation !== undefined) this.#observe(ticket);
     ticket.slot = undefined;
     this.#hasAnswered = true;
     this.#events.answered(ticket, message);
@@ -701,7 +666,7 @@ export class Slot {
       const { ticket } = holding;
       this.#clear(holding);
       if (ticket === undefined) continue;
-      if (this.#observation !== undefined) this.#observe(holding, ticket);
+      if (this.#observation !== undefined) this.#observe(ticket);
       ticket.slot = undefined;
       values[left] = values[i];
       tickets[left++] = ticket;
@@ -716,13 +681,9 @@ export class Slot {
     if (this.load === 0) this.#unchangedSince = this.#now();
   }
 
-  #stateOf({ claim }: Holding): number {
-    return Atomics.load(this.#claims, claim);
-  }
-
   /** Tells observers when the worker began and ended a job. */
-  #observe({ claim }: Holding, ticket: Ticket): void {
-    const index = claim / CLAIM_WORDS * 2;
+  #observe(ticket: Ticket): void {
+    const index = ticket.run % this.#holdings.length * 2;
     this.#observation!.ran(ticket, this.#times![index]!, this.#times![index + 1]!);
   }
 
@@ -737,7 +698,7 @@ export class Slot {
 
   #clear(holding: Holding): void {
     this.#workload.remove(holding.ticket === undefined);
-    holding.run = holding.ticket = undefined;
+    holding.clear();
   }
 
   #died(death: Death): void {
@@ -755,13 +716,13 @@ export class Slot {
     let withdrawnAs = Infinity;
     this.#idleUntil = this.load > 0 ? this.#workload.answeredAt : this.#now();
     for (const holding of this.#holdings) {
-      const { run, ticket, claim } = holding;
+      const { run, ticket } = holding;
       if (run === undefined) continue;
       if (ticket !== undefined && holding.posted === run) posted.add(ticket);
-      else if (holding.posted === run && this.#stateOf(holding) === WITHDRAWN) withdrawnAs = Math.min(withdrawnAs, holding.withdrawnAs);
-      const unstarted = Atomics.compareExchange(this.#claims, claim, SENT, WITHDRAWN) === SENT;
-      if (this.#observation !== undefined && ticket !== undefined && !unstarted) this.#observe(holding, ticket);
-      const items = Atomics.exchange(this.#claims, claim + 1, NO_MORE);
+      else if (holding.posted === run && holding.isWithdrawn) withdrawnAs = Math.min(withdrawnAs, holding.withdrawnAs);
+      const unstarted = holding.takeBack();
+      if (this.#observation !== undefined && ticket !== undefined && !unstarted) this.#observe(ticket);
+      const items = holding.curtail();
       this.#clear(holding);
       if (ticket === undefined) continue;
       ticket.slot = undefined;
