@@ -30,8 +30,9 @@ import { onAbort } from "./pool/signals.ts";
 import { Watchdog } from "./pool/watchdog.ts";
 import { type ErrorOf, JobTicket, MOST_UNREAD, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
 import { releasePermits, Semaphore, takePermit, waitForPermit } from "./semaphore.ts";
+import type { LeftBehind } from "./worker/left_behind.ts";
 import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
-import type { LeftBehind, Slot } from "./worker/slot.ts";
+import type { Slot } from "./worker/slot.ts";
 import type { TaskTable } from "./worker/tasks.ts";
 
 /** What {@linkcode ProcessPool.stats} returns. */

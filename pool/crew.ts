@@ -1,6 +1,7 @@
 import { MemoryLimitError, PoolBrokenError, WorkerDiedError } from "../errors.ts";
+import type { LeftBehind } from "../worker/left_behind.ts";
 import type { Death, ItemsMessage, StartThread } from "../worker/protocol.ts";
-import { type LeftBehind, Slot, type SlotEvents } from "../worker/slot.ts";
+import { Slot, type SlotEvents } from "../worker/slot.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { showJob, textOf } from "./checks.ts";
 import { afterInParts, Rounds, Timer } from "./clock.ts";

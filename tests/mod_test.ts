@@ -177,6 +177,7 @@ Deno.test(
     assertEquals(ofWorkers, [
       "decode_error.ts",
       "holding.ts",
+      "left_behind.ts",
       "platform.ts",
       "protocol.ts",
       "slot.ts",

@@ -2,8 +2,9 @@ import { assert, assertEquals } from "@std/assert";
 import { Callbacks } from "../pool/callbacks.ts";
 import { realClock } from "../pool/clock.ts";
 import { JobTicket, type Ticket, type TicketOwner } from "../pool/ticket.ts";
+import type { LeftBehind } from "../worker/left_behind.ts";
 import { CLAIM_WORDS, STARTED, type TaskMessage, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
-import { type LeftBehind, Slot } from "../worker/slot.ts";
+import { Slot } from "../worker/slot.ts";
 
 const owner: TicketOwner = {
   jobTimeout: Infinity,
