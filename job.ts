@@ -321,7 +321,7 @@ export interface FutureControl {
 }
 
 /** Makes a future. This and the next three are only for the pool. */
-export let makeFuture: <R>(job: Job<never[], R> | Call, control: FutureControl, callbacks: Callbacks) => Future<R>;
+export let makeFuture: <R>(call: Job<never[], R> | Call, control: FutureControl, callbacks: Callbacks) => Future<R>;
 /** Settles a future and wakes those who wait for it. */
 export let settleFuture: <R>(future: Future<R>, state: SettledState, outcome: unknown) => void;
 /** Whether a future has done callbacks that were not called yet. */
@@ -352,8 +352,10 @@ let onSettled: (future: Future<unknown>, listener: () => void) => () => void;
 export class Future<R> {
   /** The id of the job. */
   readonly id: string | number;
-  /** For a mere call, the job is only made when somebody asks for it. */
-  #job: Job<never[], R> | Call;
+  #func: Task | TaskRef;
+  #args: readonly unknown[];
+  /** For a mere call, it is only made when somebody asks for it. */
+  #job: Job<never[], R> | undefined;
   #settled: SettledState | undefined;
   /** The result if it finished, else the error. */
   #outcome: unknown;
@@ -366,15 +368,17 @@ export class Future<R> {
   #resolve: ((value: unknown) => void) | undefined;
   #reject: ((error: unknown) => void) | undefined;
 
-  private constructor(job: Job<never[], R> | Call, control: FutureControl, callbacks: Callbacks) {
-    this.id = job.id;
-    this.#job = job;
+  private constructor(call: Job<never[], R> | Call, control: FutureControl, callbacks: Callbacks) {
+    this.id = call.id;
+    this.#func = call.func;
+    this.#args = call.args;
+    this.#job = call instanceof Job ? call : undefined;
     this.#control = control;
     this.#callbacks = callbacks;
   }
 
   static {
-    makeFuture = (job, control, callbacks) => new Future(job, control, callbacks);
+    makeFuture = (call, control, callbacks) => new Future(call, control, callbacks);
     settleFuture = (future, state, outcome) => future.#settle(state, outcome);
     hasDoneCallbacks = (future) => future.#doneCallbacks !== undefined;
     callDoneCallbacks = (future) => future.#callDoneCallbacks();
@@ -384,8 +388,7 @@ export class Future<R> {
   /** The job. */
   // deno-lint-ignore no-explicit-any -- the arguments are of no concern here
   get job(): Job<any[], R> {
-    const job = this.#job;
-    return job instanceof Job ? job : this.#job = new MereCall<R>(undefined, MERE_CALL, job);
+    return this.#job ??= new MereCall<R>(undefined, MERE_CALL, { id: this.id, func: this.#func, args: this.#args });
   }
 
   /** Where the job is in its life. */

@@ -246,13 +246,13 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   /** Undefined for a mere call. */
   declare private job: Job<never[], unknown> | undefined;
   /** The arguments, unless they are in `callArgs`. */
-  declare private args: readonly unknown[];
+  declare private otherArgs: readonly unknown[];
   /** The errors of earlier runs. */
   declare private failures: unknown[] | undefined;
 
   static {
     // Defaults on the prototype, as above.
-    Object.assign(this.prototype, { wantsResult: true, job: undefined, args: NOTHING, failures: undefined });
+    Object.assign(this.prototype, { wantsResult: true, job: undefined, otherArgs: NOTHING, failures: undefined });
   }
 
   constructor(
@@ -267,7 +267,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     this.func = func;
     this.#owner = owner;
     if (job === undefined && task !== undefined && owner.jobTimeout === Infinity) this.callArgs = args;
-    else this.args = args;
+    else this.otherArgs = args;
     if (job === undefined) return;
     this.job = job;
     if (job.onDone !== undefined) this.#future = this.future;
@@ -275,8 +275,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
 
   /** The job's future. It must be first asked for before the job settles. */
   get future(): Future<unknown> {
-    const { id, func } = this;
-    return this.#future ??= makeFuture(this.job ?? { id, func, args: this.ownArgs }, this, this.#owner.callbacks);
+    return this.#future ??= makeFuture(this.job ?? this, this, this.#owner.callbacks);
   }
 
   /** Makes the promise of the result, or, if a `submit` waits for a permit, of the future. To be called once. */
@@ -356,11 +355,12 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   /** The job's `args` and `kwargs`. */
   protected get allArgs(): readonly unknown[] {
     const kwargs = this.job?.kwargs;
-    return kwargs === undefined ? this.ownArgs : [...this.ownArgs, kwargs];
+    return kwargs === undefined ? this.args : [...this.args, kwargs];
   }
 
-  private get ownArgs(): readonly unknown[] {
-    return this.callArgs ?? this.args;
+  /** The job's `args`. */
+  get args(): readonly unknown[] {
+    return this.callArgs ?? this.otherArgs;
   }
 
   message(run: number, task: TaskMessage): RunMessage {
@@ -392,7 +392,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     const retries = this.job?.retries ?? this.#owner.retries;
     const failures = this.failures ?? [];
     if (failures.length >= retries || !this.wantsRetry(error, asARule)) return false;
-    this.args = this.ownArgs;
+    this.otherArgs = this.args;
     this.callArgs = undefined;
     failures.push(error);
     this.failures = failures;
