@@ -164,7 +164,7 @@ export class Slot {
       stuck: () => events.stuck(),
       gone: () => events.gone(this),
     }, `process-pool worker ${id}`);
-    this.#workload = new Workload(this.#thread, capacity, now);
+    this.#workload = new Workload(this.#thread, capacity, now, () => this.hasUnread);
   }
 
   get state(): SlotState {

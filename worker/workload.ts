@@ -53,6 +53,7 @@ export class Workload {
   #thread: Pick<Thread, "pace">;
   #capacity: number;
   #now: () => number;
+  #hasUnread: () => boolean;
   /** How many jobs the worker may hold at its pace. */
   #room: number;
   /** How many it may hold at this moment: looked at for every job, so it is ready. */
@@ -83,11 +84,13 @@ export class Workload {
    * @param thread The worker, which knows how long its recent jobs took.
    * @param capacity How many jobs the worker runs at a time.
    * @param now The pool's clock, in milliseconds.
+   * @param hasUnread Whether there is an answer that was not taken yet.
    */
-  constructor(thread: Pick<Thread, "pace">, capacity: number, now: () => number) {
+  constructor(thread: Pick<Thread, "pace">, capacity: number, now: () => number, hasUnread: () => boolean) {
     this.#thread = thread;
     this.#capacity = this.#room = this.#limit = capacity;
     this.#now = now;
+    this.#hasUnread = hasUnread;
   }
 
   // What the slot tells
@@ -243,9 +246,12 @@ export class Workload {
     return false;
   }
 
-  /** Whether it has something to do and has not answered for this many ms. */
+  /**
+   * Whether it has something to do and has not answered for this many ms. An answer that was not taken yet counts: a caller that does not
+   * return to the event loop hears of none, however long its turn takes.
+   */
   #isSilent(time: number): boolean {
-    return this.#held > 0 && this.#now() - this.#answeredAt > time;
+    return this.#held > 0 && this.#now() - this.#answeredAt > time && !this.#hasUnread();
   }
 
   #answeredNow(): void {
