@@ -948,14 +948,20 @@ Deno.test("A line wakes its worker in the middle of a turn as often as there is 
     return bells[WORKER] === AWAKE;
   };
   try {
-    assertEquals([wakes(63), wakes(1), wakes(63), wakes(64)], [false, true, false, true]);
     const pace = new Float64Array(line.memory.bells);
+    pace[PACE] = 0.01;
+    assertEquals([wakes(63), wakes(1), wakes(63), wakes(64)], [false, true, false, true]);
     // As many as take 0.05 ms together, but at most 256.
     for (const [time, enough] of [[0.001, 64], [0.0005, 100], [0.0001, 256]] as const) {
       pace[PACE] = time;
       await undefined;
       assertEquals([wakes(enough - 1), wakes(1)], [false, true]);
     }
+    // One that takes so long is enough.
+    pace[PACE] = 0.05;
+    assertEquals([wakes(1), wakes(1)], [true, true]);
+    pace[PACE] = 0.049;
+    assertEquals([wakes(63), wakes(1)], [false, true]);
     await undefined;
     assertEquals([wakes(1), wakes(1, () => line.takeReturned()), wakes(0, () => line.takeReturned())], [false, true, false]);
     wakes(1);

@@ -65,9 +65,9 @@ const CELLS = 2 ** 14;
 const BULK = 2 ** 20;
 
 /**
- * A sleeping worker is woken within a turn when it has `WORTH_WAKING` ms of work, which is how long waking it takes: never for fewer than
- * `FEWEST` jobs, and always for `MOST`, as the caller may be wrong about how long they take. Less, and the worker is done before the next
- * ones come, and is woken again and again; more, and it waits for its caller.
+ * A sleeping worker is woken within a turn when it has `WORTH_WAKING` ms of work, which is how long waking it takes: for a single job that
+ * takes so long, but never for fewer than `FEWEST` shorter ones, and always for `MOST`, as the caller may be wrong about how long they take.
+ * Less, and the worker is done before the next ones come, and is woken again and again; more, and it waits for its caller.
  */
 const WORTH_WAKING = 0.05, FEWEST = 64, MOST = 256;
 
@@ -383,7 +383,8 @@ export class Line {
   }
 
   get #isWorthWaking(): boolean {
-    return this.#unheard >= FEWEST && (this.#unheard >= MOST || this.#unheard * this.pace >= WORTH_WAKING);
+    const { pace } = this;
+    return pace >= WORTH_WAKING || (this.#unheard >= FEWEST && (this.#unheard >= MOST || this.#unheard * pace >= WORTH_WAKING));
   }
 
   #wakeAtEnd = (): void => {
