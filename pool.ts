@@ -18,6 +18,7 @@ import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors
 import { checkedFunc, type Future, Job, type JobResult, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks, InTurn } from "./pool/callbacks.ts";
 import { Checks, show, showJob } from "./pool/checks.ts";
+import { Cadence } from "./pool/clock.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
 import { type MapHost, MapRun } from "./pool/map.ts";
 import { type MapOptions, type MapResults, resolveMapOptions } from "./pool/map_options.ts";
@@ -89,10 +90,11 @@ export interface ShutdownOptions {
 const TOGETHER = 64, TIME_TOGETHER = 0.32;
 
 /**
- * After this many submissions that had to wait at the gate, the pool takes what jobs have returned. Fewer, and looking in vain takes as
- * long as submitting; more, and workers wait for the caller.
+ * While a caller goes on submitting in one turn, and no more is admitted or sent, the pool takes what jobs have returned every `LOOK_EVERY`
+ * ms, a quarter of what a worker is sent ahead, but after `MANY` submissions at the latest. More often, and looking in vain takes as long
+ * as submitting; less often, and workers wait for the caller.
  */
-const MANY = 64;
+const LOOK_EVERY = 0.5, MANY = 64;
 
 type Later = (callback: () => void) => unknown;
 
@@ -205,6 +207,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#options = resolveOptions(options);
     const { queueSize, clock, onError, tasks, observers, jobTimeout, retries } = this.#options;
     this.#gate = new Semaphore(queueSize);
+    this.#looks = new Cadence(clock, LOOK_EVERY, MANY);
     this.#callbacks = new Callbacks(clock, onError);
     this.#tasks = tasks;
     if (observers.length > 0) {
@@ -657,31 +660,33 @@ export class ProcessPool implements AsyncDisposable {
     });
   }
 
-  /**
-   * Has a ticket wait for a permit. While a caller submits thousands in one turn, workers should not wait for its end, nor results pile up:
-   * so jobs that have returned settle meanwhile, except that their callbacks come when the turn is over.
-   */
+  /** Has a ticket wait for a permit. */
   #wait(ticket: JobTicket): void {
     // An observer that was told of it may have aborted its signal, or ended the pool.
     if (this.#observation !== undefined && (this.#state !== "open" || ticket.signal?.aborted)) {
       return ticket.refuse(this.#reasonAgainst(ticket));
     }
     waitForPermit(this.#gate, ticket, ticket.signal);
-    if (++this.#waited < MANY) return;
-    this.#waited = 0;
-    const before = this.#amidTurn;
+    if (this.#looks.isDue()) this.#takeReturned();
+  }
+
+  /**
+   * While a caller submits thousands in one turn, or computes between two submissions, workers should not wait for its end, nor results
+   * pile up: so jobs that have returned settle meanwhile, except that their callbacks come when the turn is over.
+   */
+  #takeReturned(): void {
+    if (this.#amidTurn) return;
     this.#amidTurn = true;
     // Runs before anyone who awaits a result hears of it.
     queueMicrotask(this.#callBackLate);
     try {
       this.#crew.takeReturned();
     } finally {
-      this.#amidTurn = before;
+      this.#amidTurn = false;
     }
   }
 
-  /** How many tickets have come to wait since results were last taken. */
-  #waited = 0;
+  #looks: Cadence;
   /** Whether results are being taken in the middle of a caller's turn. */
   #amidTurn = false;
   /** Tickets that settled in that way; their callbacks run when the turn is over. */
@@ -699,6 +704,7 @@ export class ProcessPool implements AsyncDisposable {
     // Listen first: what follows may settle other jobs, and whoever hears of that may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
     this.#observation?.admitted(ticket);
+    if (this.#isFull && this.#looks.isDue()) this.#takeReturned();
     if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < this.#together) return;
     this.#send(later);
   };

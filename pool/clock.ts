@@ -105,3 +105,36 @@ export class Rounds {
     this.#timer.stop();
   }
 }
+
+/**
+ * Says from time to time that something is due, to a caller that asks far more often. It reads the clock only then: how often it was asked
+ * since the last time tells how many calls take that long.
+ */
+export class Cadence {
+  #clock: Clock;
+  #interval: number;
+  #mostCalls: number;
+  #calls = 1;
+  #callsLeft = 1;
+  #since = 0;
+
+  /**
+   * @param clock The clock.
+   * @param interval After how many ms it is due again.
+   * @param mostCalls After how many calls it is due at the latest.
+   */
+  constructor(clock: Clock, interval: number, mostCalls: number) {
+    this.#clock = clock;
+    this.#interval = interval;
+    this.#mostCalls = mostCalls;
+  }
+
+  isDue(): boolean {
+    if (--this.#callsLeft > 0) return false;
+    const now = this.#clock.now();
+    const timeOfCall = (now - this.#since) / this.#calls;
+    this.#since = now;
+    this.#calls = this.#callsLeft = Math.max(1, Math.min(this.#mostCalls, Math.floor(this.#interval / timeOfCall)));
+    return true;
+  }
+}

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Timer } from "../pool/clock.ts";
+import { Cadence, Timer } from "../pool/clock.ts";
 import { SimulatedClock } from "./simulation/simulated_clock.ts";
 
 /** A clock that calls back while the first timer is being set, as Deno runs microtasks then under `deno test`. */
@@ -50,4 +50,36 @@ Deno.test("Timer.set() yields to what sets or stops the timer while it is being 
   clock.interruption = () => timer.stop();
   timer.set(10, () => called.push("stopped"));
   assertEquals([timer.isSet, clock.timers], [false, 0]);
+});
+
+Deno.test("Cadence.isDue() after its interval, reading the clock only then, however often it is asked", () => {
+  for (const [time, calls] of [[1 / 64, 32], [1 / 32, 16], [0.5, 1], [2, 1]] as const) {
+    const clock = new SimulatedClock();
+    const cadence = new Cadence(clock, 0.5, 64);
+    const asked: number[] = [];
+    let since = 0;
+    for (let i = 0; i < 400; i++) {
+      clock.creep(time);
+      since++;
+      if (!cadence.isDue()) continue;
+      asked.push(since);
+      since = 0;
+    }
+    // The first call tells nothing about the time between two.
+    assertEquals(new Set(asked.slice(1)), new Set([calls]), `${time} ms between calls`);
+  }
+});
+
+Deno.test("Cadence.isDue() after its most calls if no time passes, and follows calls that become slower", () => {
+  const clock = new SimulatedClock();
+  const cadence = new Cadence(clock, 0.5, 64);
+  const until = (time: number): number => {
+    for (let calls = 1;; calls++) {
+      clock.creep(time);
+      if (cadence.isDue()) return calls;
+    }
+  };
+  assertEquals([until(0), until(0), until(0)], [1, 64, 64]);
+  assertEquals([until(0.25), until(0.25), until(0.25)], [64, 2, 2]);
+  assertEquals([until(0), until(0)], [2, 64]);
 });

@@ -713,6 +713,16 @@ Deno.test("A pool starts another worker when one takes longer than it seemed", a
   await end(pool, threads);
 });
 
+Deno.test("A pool starts no other worker for short jobs because it has not taken the answers of those that are done", async () => {
+  const { pool, threads, pass } = await afterOneJob({}, 0.5);
+  submit(pool, 20);
+  threads[0]!.end(0);
+  pass(5);
+  assertEquals(threads.length, 1);
+  await turn();
+  await end(pool, threads);
+});
+
 Deno.test("A pool starts another worker at once for jobs that are not short, or of which nobody knows how long they take", async () => {
   for (const [pace, options] of [[1, {}], [0.5, { jobsPerWorker: 2 }]] as const) {
     const { pool, threads } = await afterOneJob(options, pace);

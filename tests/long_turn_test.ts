@@ -41,6 +41,17 @@ for (const [kind, options] of POOLS) {
   });
 }
 
+for (const [kind, options] of POOLS) {
+  Deno.test(`Jobs run and settle during a turn that submits more than a worker is sent ahead, in a pool ${kind}`, async () => {
+    await using pool = await pooled({ ...options, queueSize: Number.MAX_SAFE_INTEGER });
+    const before = pool.stats().finished;
+    const results = callUntil(pool, () => pool.stats().finished > before + 1024);
+    assert(pool.stats().finished > before + 1024);
+    assertEquals(pool.stats().waiting, 0);
+    assertEquals(await Promise.all(results), results.map((_, i) => i + 1));
+  });
+}
+
 Deno.test("Callbacks of a job that settles during a turn come after that turn, before who awaits the result", async () => {
   await using pool = await pooled({});
   const told: string[] = [];
