@@ -23,6 +23,7 @@ export type Drive =
   | "copy"
   | "move"
   | "compute"
+  | "prepared"
   | "coldStart"
   | "mixed"
   | "mixedMap"
@@ -169,6 +170,15 @@ export const WORKLOADS: readonly Workload[] = [
     drive: "compute",
     size: { jobs: 10_000, microseconds: 100, alone: 2_000 },
     workers: 2,
+    measures: [EFFICIENCY],
+  },
+  {
+    name: "prepared",
+    title: "5,000 jobs of 50 µs, each made ready by 50 µs of computing, 1,000 at a time",
+    about: "whether a worker works while its caller makes the next job ready: the jobs' time on one thread / wall time",
+    drive: "prepared",
+    size: { jobs: 5_000, microseconds: 50, window: 1_000, alone: 2_000 },
+    workers: 1,
     measures: [EFFICIENCY],
   },
   {

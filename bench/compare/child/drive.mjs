@@ -37,7 +37,7 @@ function expectNext(actual, expected) {
 }
 
 /** @type {Record<string, (pool: Pool, size: any, workers: number) => Promise<Figures>>} */
-export const drives = { calls, roundTrip, map, mapTyped, copy, move, compute, mixed, mixedMap, fairness, handOver, coldStart };
+export const drives = { calls, roundTrip, map, mapTyped, copy, move, compute, prepared, mixed, mixedMap, fairness, handOver, coldStart };
 
 /**
  * @param {Pool} pool
@@ -182,6 +182,31 @@ async function compute(pool, { jobs, microseconds, alone }, workers) {
   expect(results.length, jobs, "results");
   for (const seed of [0, jobs >> 1, jobs - 1]) expect(results[seed], computeHere({ seed, iterations }), `result ${seed}`);
   return { efficiency: (before + after) / 2 * jobs / (wall * workers), single: (before + after) / 2 };
+}
+
+/**
+ * @param {Pool} pool
+ * @param {{ jobs: number, microseconds: number, window: number, alone: number }} size
+ * @returns {Promise<Figures>}
+ */
+async function prepared(pool, { jobs, microseconds, window, alone }) {
+  const iterations = iterationsFor(microseconds);
+  const workFor = (/** @type {number} */ seed) => ({ seed, iterations });
+  await pool.calls("compute", range(Math.ceil(100_000 / microseconds)).map(workFor));
+  const before = aloneFor(alone, iterations);
+  const begin = performance.now();
+  for (let at = 0; at < jobs; at += window) {
+    const expected = [];
+    const results = [];
+    for (let i = at; i < at + window; i++) {
+      expected.push(computeHere(workFor(i)));
+      results.push(pool.call("compute", workFor(i)));
+    }
+    for (const [i, result] of (await Promise.all(results)).entries()) expect(result, expected[i], `result ${at + i}`);
+  }
+  const wall = performance.now() - begin;
+  const after = aloneFor(alone, iterations);
+  return { efficiency: (before + after) / 2 * jobs / wall, single: (before + after) / 2 };
 }
 
 /**

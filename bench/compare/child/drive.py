@@ -87,6 +87,24 @@ def compute(pool, size, workers):
     return {"efficiency": (before + after) / 2 * jobs / (wall * workers), "single": (before + after) / 2}
 
 
+def prepared(pool, size, _workers):
+    jobs, window = size["jobs"], size["window"]
+    iterations = round(200_000 * size["microseconds"] / 1000 / alone_for(10, 200_000))
+    pool.calls(tasks.compute, [(seed, iterations) for seed in range(100)])
+    before = alone_for(size["alone"], iterations)
+    begin = time.perf_counter()
+    for at in range(0, jobs, window):
+        expected, futures = [], []
+        for seed in range(at, at + window):
+            expected.append(tasks.compute((seed, iterations)))
+            futures.append(pool.call(tasks.compute, (seed, iterations)))
+        for i, future in enumerate(futures):
+            expect(future.result(), expected[i], f"result {at + i}")
+    wall = (time.perf_counter() - begin) * 1000
+    after = alone_for(size["alone"], iterations)
+    return {"efficiency": (before + after) / 2 * jobs / wall, "single": (before + after) / 2}
+
+
 def alone_for(jobs, iterations):
     begin = time.perf_counter()
     for seed in range(jobs):
@@ -203,5 +221,5 @@ def percentile(ordered, part):
     return ordered[math.ceil(len(ordered) * part) - 1]
 
 
-DRIVES = {"calls": calls, "roundTrip": round_trip, "map": mapped, "copy": copy, "compute": compute, "coldStart": cold_start, "mixed": mixed,
+DRIVES = {"calls": calls, "roundTrip": round_trip, "map": mapped, "copy": copy, "compute": compute, "prepared": prepared, "coldStart": cold_start, "mixed": mixed,
           "mixedMap": mixed_map, "fairness": fairness, "handOver": hand_over}
