@@ -92,6 +92,12 @@ const QUICK = 0.01;
  */
 const LOOK_EVERY = 1, LOOKS = 2;
 
+/**
+ * Workers may spin again when they have been rung this many times without there being more of them than cores. Fewer, and of two workers that
+ * take turns one spins now and then while the other has a job; more, and it takes longer until single calls are fast again.
+ */
+const CALM = 64;
+
 /** What a line reports. */
 export interface LineEvents {
   message(message: FromWorker): void;
@@ -157,6 +163,7 @@ export class Line {
     this.#pace = new Float64Array(this.memory.bells);
     this.#bells[WORKER] = LISTENING;
     this.#pace[PACE] = Infinity;
+    lines.add(this);
     port.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#receiveByPort(data);
   }
 
@@ -229,9 +236,23 @@ export class Line {
   /** Tells the worker that this many jobs were written. */
   ring(calls: number): void {
     this.#count(calls);
-    const maySpin = busyLines < CORES ? 1 : 0;
-    if (this.#bells[MAY_SPIN] !== maySpin) this.#bells[MAY_SPIN] = maySpin;
+    this.#decideWhoSpins();
     this.#expectReply(this.#wakeSoon(calls));
+  }
+
+  /**
+   * Lets the worker of this line spin when it has done its jobs, if there is a core for each worker that has jobs or may be spinning, and one
+   * for the caller. If not, none may for the next {@linkcode CALM} times: one that spins for nothing would hold up the others, or the caller.
+   */
+  #decideWhoSpins(): void {
+    let active = 0;
+    for (const line of lines) if (line === this || line.#open > 0 || line.#bells[MAY_SPIN] === 1) active++;
+    if (active < CORES) {
+      if (++calm > CALM) this.#bells[MAY_SPIN] = 1;
+      return;
+    }
+    calm = 0;
+    for (const line of lines) line.#bells[MAY_SPIN] = 0;
   }
 
   /** Memory for the next reply, as {@linkcode SharedQueue.reuse} says. */
@@ -364,6 +385,7 @@ export class Line {
   close(): void {
     this.#count(-this.#open);
     this.#closed = true;
+    lines.delete(this);
     this.#port.close();
     clearTimeout(this.#timer);
     // So that nothing is left waiting on the memory.
@@ -476,8 +498,12 @@ export class Line {
   };
 }
 
-/** How many lines of this thread have unanswered jobs. */
+/** The lines of this thread that are open. */
+const lines = new Set<Line>();
+/** How many of them have unanswered jobs. */
 let busyLines = 0;
+/** How many times workers were rung since there were too many of them to spin. */
+let calm = CALM;
 
 /** Whether a message is the last about its job. */
 function isLast(message: FromWorker): message is Extract<FromWorker, { run: number }> {

@@ -46,9 +46,9 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
    * After at most FEW jobs in a row the worker spins for SPIN ms for the next one before it sleeps, if the caller says that there is a core
    * for that: a caller that makes one call after another, or a few at a time, is then answered without waking a core, in a tenth of the
    * time. Shorter, and a caller that has to be woken comes too late; longer, and more of the core is burned when nothing comes. After more
-   * jobs there is no hurry.
+   * jobs there is no hurry. After each of SPIN_PARTS parts of that time it looks whether the core is still free.
    */
-  const FEW = 2, SPIN = 0.2;
+  const FEW = 2, SPIN = 0.2, SPIN_PARTS = 10;
   /**
    * It no longer spins once SOME_LATE jobs in a row took longer than LATE ms to come, which is SPIN and the time that waking takes: with a
    * job each ms it would burn a fifth of a core in vain, and hold up a caller that the kernel has put on the same core.
@@ -189,16 +189,24 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
   function waitForJob(): boolean {
     // A job that has come by the port is about to be announced in the queue, without a message.
     if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
-      const spins = late < SOME_LATE && inARow <= fewJobs() && bells[MAY_SPIN] === 1;
+      const spins = late < SOME_LATE && inARow <= fewJobs();
       jobsBefore += inARow;
       inARow = 0;
       const since = clock();
-      const found = spins && requests.spin(SPIN) || sleep();
+      const found = spins && spin() || sleep();
       late = found && clock() - since < LATE ? 0 : late + 1;
       if (found) return true;
     }
     store(bells, WORKER, LISTENING);
     return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
+  }
+
+  /** Spins as long as the caller says that there is a core for that; true if there is a job. */
+  function spin(): boolean {
+    for (let part = 0; part < SPIN_PARTS && load(bells, MAY_SPIN) === 1; part++) {
+      if (requests.spin(SPIN / SPIN_PARTS)) return true;
+    }
+    return false;
   }
 
   /** Waits without spinning; true if there is a job. */
