@@ -269,6 +269,7 @@ export class Crew {
    */
   choose(queued: number): Slot | undefined {
     let best: Slot | undefined;
+    let soonDone: Slot | undefined;
     for (const slot of this.#slots) {
       const { appetite } = slot;
       if (appetite !== undefined) {
@@ -278,6 +279,12 @@ export class Crew {
       }
       if (!slot.hasRoom) continue;
       if (best === undefined || slot.load < best.load) best = slot;
+      if (slot.isSoonDone) soonDone = slot;
+    }
+    if (soonDone !== undefined && best!.isAsleep) {
+      // What it holds may take longer than expected.
+      this.#balances.begin();
+      return soonDone;
     }
     if (best === undefined || best.load === 0) return best;
     // Not before others were started that may be needed later.

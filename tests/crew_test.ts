@@ -122,6 +122,9 @@ class CallableStubThread extends StubThread {
   /** How many calls it takes, including those that it holds. */
   room = Infinity;
 
+  /** Whether it takes up what it is sent without being woken. */
+  isAwake = true;
+
   /** Called while a call is written, like a getter of an argument. */
   onCall = (): void => {};
 
@@ -1068,6 +1071,34 @@ Deno.test("A pool does not look for room for each of many jobs for which it has 
   } finally {
     Crew.prototype.choose = choose;
   }
+  await end(pool, threads);
+});
+
+Deno.test("A pool gives a short job to a worker that will be done before another has woken up, and else to the other", async () => {
+  const { pool, threads, wait } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 2 });
+  const [first, second] = threads as [CallableStubThread, CallableStubThread];
+  const given = (): number[] => [first.runs.length, second.runs.length];
+  // Other than mere calls, these are not gathered.
+  const send = (count: number): void => {
+    for (let i = 0; i < count; i++) pool.trySubmit(new Job({ func: () => {} }));
+  };
+  second.isAwake = false;
+  for (const expected of [[1, 0], [2, 0], [3, 0], [3, 1], [3, 2]]) {
+    send(1);
+    assertEquals(given(), expected);
+  }
+  second.finishTogether([0, 0]);
+  first.finishTogether([0, 0, 0]);
+  // One that need not be woken takes it at once.
+  second.isAwake = true;
+  send(2);
+  assertEquals(given(), [1, 1]);
+  second.finishTogether([0]);
+  // So does one that has to be, if the other takes longer than it seemed.
+  second.isAwake = false;
+  wait(2);
+  send(1);
+  assertEquals(given(), [1, 1]);
   await end(pool, threads);
 });
 

@@ -2,9 +2,9 @@ import { assertEquals } from "@std/assert";
 import { Workload } from "../worker/workload.ts";
 
 /** The workload of a worker whose recent jobs took `pace` ms. */
-function open({ pace = Infinity, capacity = 1 }: { pace?: number; capacity?: number }) {
+function open({ pace = Infinity, capacity = 1, hasUnread = false }: { pace?: number; capacity?: number; hasUnread?: boolean }) {
   let now = 0;
-  const workload = new Workload({ pace }, capacity, () => now);
+  const workload = new Workload({ pace }, capacity, () => now, () => hasUnread);
   workload.delivered();
   return {
     workload,
@@ -51,7 +51,7 @@ Deno.test("Workload.hasRoom has two ms of jobs sent, and no more than 1,023 ahea
 
 Deno.test("Workload.hasRoom follows a change of pace when all that has arrived was told", () => {
   const thread = { pace: Infinity };
-  const workload = new Workload(thread, 1, () => 0);
+  const workload = new Workload(thread, 1, () => 0, () => false);
   thread.pace = 0.5;
   assertEquals(fill(workload), 1);
   workload.delivered();
@@ -116,7 +116,7 @@ Deno.test("Workload.appetite looks at the clock for ever fewer jobs until the wo
   const workload = new Workload({ pace: 0.0001 }, 1, () => {
     looks++;
     return 0;
-  });
+  }, () => false);
   workload.delivered();
   /** After which of the jobs the clock is read. */
   const looksOf = (jobs: number) =>
@@ -220,4 +220,34 @@ Deno.test("Workload.speedUp is for the first 32 jobs", () => {
   assertEquals(workload.speedUp, 10);
   finish(1);
   assertEquals(workload.speedUp, 1);
+});
+
+Deno.test("Workload takes an answer that is on its way for one: its worker is neither overdue nor silent", () => {
+  for (const hasUnread of [false, true]) {
+    const { workload, send, pass } = open({ pace: 0.001, hasUnread });
+    send(1);
+    pass(10);
+    assertEquals([workload.appetite, workload.jobsInMs], hasUnread ? [499, 1000] : [undefined, 0]);
+  }
+});
+
+Deno.test("Workload.isSoonDone while what the worker holds takes less than 0.05 ms, and it has not been silent for a millisecond", () => {
+  const { workload, send, pass, finish } = open({ pace: 0.02 });
+  const states = [workload.isSoonDone];
+  for (let sent = 0; sent < 3; sent++) {
+    send(1);
+    states.push(workload.isSoonDone);
+  }
+  assertEquals(states, [false, true, true, false]);
+  finish(2);
+  assertEquals(workload.isSoonDone, true);
+  pass(1.1);
+  assertEquals(workload.isSoonDone, false);
+  const busy = open({ pace: 0.02 });
+  busy.send(1);
+  busy.workload.heldUp = true;
+  assertEquals(busy.workload.isSoonDone, false);
+  const shared = open({ pace: 0.02, capacity: 2 });
+  shared.send(1);
+  assertEquals(shared.workload.isSoonDone, false);
 });

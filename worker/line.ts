@@ -233,6 +233,10 @@ export class Line {
     return this.#requests.isCrowded;
   }
 
+  get isAwake(): boolean {
+    return Atomics.load(this.#bells, WORKER) === AWAKE;
+  }
+
   /** Tells the worker that this many jobs were written. */
   ring(calls: number): void {
     this.#count(calls);
@@ -394,7 +398,7 @@ export class Line {
 
   /** Wakes the worker at the end of the turn, or as soon as it has enough to do. Returns whether it is awake already. */
   #wakeSoon(calls: number): boolean {
-    if (Atomics.load(this.#bells, WORKER) === AWAKE) return true;
+    if (this.isAwake) return true;
     this.#unheard += calls;
     if (this.#isWorthWaking) this.#wakeNow();
     else if (!this.#wakesAtEnd) {
@@ -434,15 +438,20 @@ export class Line {
   /** Looks for replies at the end of the turn, and waits if there are none. */
   #lookAndListen = (): void => {
     if (this.#closed) return;
-    if (!(this.#areDue ? this.#replies.spin(DUE_SOON) : this.#replies.hasNext)) return this.#listen();
+    if (!this.#hasReplySoon()) return this.#listen();
     if (this.pace < QUICK) soon(this.#take);
     else atNextTick(this.#take);
   };
 
+  /** Whether there is a reply; spins for one if all are due. */
+  #hasReplySoon(): boolean {
+    return this.#areDue ? this.#replies.spin(DUE_SOON) : this.#replies.hasNext;
+  }
+
   /** Whether all its jobs are due very soon, and no other line has any. */
   get #areDue(): boolean {
     if (this.#open === 0 || this.#open * this.pace >= DUE_SOON) return false;
-    return busyLines === 1 && CORES > 1 && Atomics.load(this.#bells, WORKER) === AWAKE;
+    return busyLines === 1 && CORES > 1 && this.isAwake;
   }
 
   /**
@@ -490,7 +499,7 @@ export class Line {
   };
 
   #lookOnce = (): void => {
-    if (this.#replies.hasNext) return this.#take();
+    if (this.#hasReplySoon()) return this.#take();
     if (this.#open > 0) this.#listen();
     else this.#listening = false;
     this.#emptyLooks = 0;

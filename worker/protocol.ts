@@ -221,6 +221,8 @@ export interface Beside {
   takeReturned(): void;
   /** Whether a call may have been refused for lack of room. */
   readonly isFull: boolean;
+  /** Whether the thread takes up what it is sent without having to be woken. */
+  readonly isAwake: boolean;
   /** Hands over the memory of a buffer that nobody else uses, to be filled with a result. */
   reuse(buffer: ArrayBuffer): void;
 }

@@ -211,6 +211,16 @@ export class Slot {
     return this.#isOpen ? this.#workload.appetite : undefined;
   }
 
+  /** Whether it has to be woken for a job. */
+  get isAsleep(): boolean {
+    return this.load === 0 && this.#thread.beside?.isAwake === false;
+  }
+
+  /** As {@linkcode Workload.isSoonDone} says. */
+  get isSoonDone(): boolean {
+    return this.#workload.isSoonDone;
+  }
+
   /** As {@linkcode Workload.jobsWithin} says. */
   jobsWithin(time: number): number {
     return this.#workload.jobsWithin(time);

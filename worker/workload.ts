@@ -21,6 +21,12 @@ const TIME_AHEAD = 2;
 const TINY = 0.005, WORTH_WAKING = 0.5;
 
 /**
+ * A worker that will have done what it holds in less than this many ms gets the next job rather than one that sleeps: that is how long waking
+ * takes. Less, and of a few short jobs each waits for a worker to wake; more, and they wait for each other.
+ */
+const WAKING = 0.05;
+
+/**
  * If several workers share jobs, each is given this many ms of them at once. Less, and choosing a worker takes as long as the jobs do;
  * more, and the last of them wait behind others while a worker with less to do could run them.
  */
@@ -205,6 +211,11 @@ export class Workload {
     // With a single job, nobody can tell yet how long it takes.
     if (this.#isFull) return this.surplus > 0 ? 0 : undefined;
     return Math.min(most, this.#room) - this.#held;
+  }
+
+  /** Whether it will have done what it holds before another worker would have woken up. */
+  get isSoonDone(): boolean {
+    return this.#held * this.#thread.pace < WAKING && this.#capacity === 1 && this.#held > 0 && !this.#heldUp && !this.#isSilent(OVERDUE);
   }
 
   /** How many more jobs it is sent at once if other workers are as good. */

@@ -169,6 +169,10 @@ export class SimulatedThread implements Thread {
     return this.#inbox.length >= this.#callRoom;
   }
 
+  get isAwake(): boolean {
+    return this.#world.random.chance(0.5);
+  }
+
   /** Everything it sent has arrived. */
   drain(): void {
     this.#goOn();
