@@ -129,8 +129,11 @@ Deno.test("openSharedQueue() refuses what it cannot carry faithfully, and goes o
     "日".repeat(2001),
     `${"x".repeat(9000)}${"日".repeat(4000)}${"x".repeat(3000)}`,
     "\ud800".repeat(2001),
-    Array.from({ length: 257 }, () => 1),
-    Array.from({ length: 65 }, () => [1]),
+    Array.from({ length: 1025 }, () => 1),
+    Array.from({ length: 1024 }, () => [1]),
+    [...Array.from({ length: 100 }, () => [1]), shared, shared],
+    [shared, ...Array.from({ length: 100 }, () => [1]), shared],
+    [views, ...Array.from({ length: 100 }, () => [1]), views.buffer],
   ];
   for (const value of refused) {
     assertEquals(writer.push(1, 1, { new: value }, []), false, Deno.inspect(value));
@@ -138,6 +141,15 @@ Deno.test("openSharedQueue() refuses what it cannot carry faithfully, and goes o
     // What was written of it, such as new keys, has left no trace.
     assert(writer.push(1, 1, 0, [{ new: 1 }, { old: 2 }]));
     assertEquals(take(reader), [1, 1, 0, [{ new: 1 }, { old: 2 }]]);
+  }
+});
+
+Deno.test("openSharedQueue() carries as many objects as it may, again and again", () => {
+  const { writer, reader } = open(2 ** 14);
+  for (const count of [64, 65, 1023, 65, 64]) {
+    const records = Array.from({ length: count }, (_, i) => ({ i, even: i % 2 === 0 }));
+    assert(writer.push(1, 1, 0, [records]));
+    assertEquals(take(reader), [1, 1, 0, [records]]);
   }
 });
 

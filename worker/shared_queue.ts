@@ -93,10 +93,11 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     SHORT_STRING = 32,
     /** How many are kept, each in the place that its characters determine: a power of two. */
     PLACES = 256,
-    /** The most elements of an array: writing longer ones one by one takes as long as a message. */
-    LONGEST_ARRAY = 256,
-    /** The most objects and arrays in a record: each is compared with those before it, which takes too long for more. */
-    MOST_OBJECTS = 64,
+    /** The most elements of an array, and the most objects and arrays in a record: more are as fast by a message. */
+    LONGEST_ARRAY = 1024,
+    MOST_OBJECTS = 1024,
+    /** After this many objects a set tells whether one occurs twice: up to here, comparing it with all others takes less time. */
+    FEW_OBJECTS = 64,
     /** How many lists of keys, and beginnings of such lists, are known; if there are more, objects are used as dictionaries. */
     MOST_SHAPES = 256,
     MOST_BEGINNINGS = 4096,
@@ -246,8 +247,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const arrays = Array.from({ length: Limit.SHORT_STRING + 1 }, (_, length): number[] => new Array(length).fill(0));
   /** The values of a record that has none. */
   const none: unknown[] = [];
-  /** The objects of the record being written. */
+  /** The objects of the record being written; all of them also in a set, if there are many. */
   const objects: unknown[] = [];
+  const manyObjects = new Set<unknown>();
   /** Memory for the next buffers, all of one size. */
   let spares: ArrayBuffer[] = [];
   let writing = false;
@@ -437,7 +439,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       return all < 256 || writeWide(value, header);
     }
     if (typeof value === "object" && value !== null) {
-      if (objects.length === Limit.MOST_OBJECTS || objects.includes(value)) return false;
+      if (isRepeated(value)) return false;
       objects.push(value);
       if (isArray(value)) {
         const { length } = value;
@@ -474,6 +476,14 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return value === undefined || value === null || typeof value === "boolean";
   }
 
+  /** Whether the record has this object already, or too many others. */
+  function isRepeated(object: object): boolean {
+    const { length } = objects;
+    if (length < Limit.FEW_OBJECTS) return objects.includes(object);
+    for (let i = manyObjects.size; i < length; i++) manyObjects.add(objects[i]);
+    return length === Limit.MOST_OBJECTS || manyObjects.has(object);
+  }
+
   function writeBigInt(value: bigint, header: number): boolean {
     if (cell === end || asIntN(64, value) !== value) return false;
     words[header] = Type.BIGINT;
@@ -490,7 +500,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       if (isView(value)) {
         const view = viewNames.indexOf(apply(nameOfView, value, none));
         const buffer = apply(bufferOfView, value, none);
-        if (view < 0 || objects.includes(buffer)) return false;
+        if (view < 0 || isRepeated(buffer)) return false;
         objects.push(buffer);
         const at = cell++;
         if (!writeBuffer(buffer, view, header)) return false;
@@ -624,6 +634,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
    */
   function tidyUp(complete: boolean, knownBefore: number): void {
     while (objects.length > 0) objects.pop();
+    manyObjects.clear();
     if (!complete) {
       while (told.length > knownBefore) told.pop()!.shape = -1;
       if (keptNew) kept.fill("");
