@@ -40,6 +40,15 @@ export function textOf(value: unknown): string {
   }
 }
 
+/** Whether something thrown is of this class. It may be any value, even one that cannot be examined, such as a revoked proxy. */
+export function isOfClass<T>(value: unknown, Class: abstract new (...args: never[]) => T): value is T {
+  try {
+    return value instanceof Class;
+  } catch {
+    return false;
+  }
+}
+
 /** Whether it is a plain object, of any realm, or one without a prototype. */
 function isPlain(value: object): boolean {
   const prototype = Object.getPrototypeOf(value);

@@ -1,6 +1,7 @@
 import { JobTimeoutError } from "../errors.ts";
 import type { Outcome, Task, TaskRef } from "../job.ts";
 import { type ItemsMessage, NO_MORE, NUMBERS, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
+import { isOfClass } from "./checks.ts";
 import type { Sliceable } from "./map_options.ts";
 import type { JobRecord } from "./observation.ts";
 import { type Answer, type Decode, type ErrorOf, isDeath, listCauses, type SettledCounts, Ticket } from "./ticket.ts";
@@ -270,7 +271,7 @@ export class Chunk extends Ticket {
       if (this.#unsendable.has(i)) (block.errors ??= new Map()).set(index, this.#unsendable.get(i));
     }
     if (this.observed !== undefined) {
-      for (const error of block.errors?.values() ?? []) if (error instanceof JobTimeoutError) this.observed.timedOut++;
+      for (const error of block.errors?.values() ?? []) if (isOfClass(error, JobTimeoutError)) this.observed.timedOut++;
     }
     const failed = block.errors?.size ?? 0;
     this.#counted.failed += failed;

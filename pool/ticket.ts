@@ -18,7 +18,7 @@ import type { Waiter } from "../semaphore.ts";
 import type { FromWorker, ItemsMessage, RunMessage, TaskMessage, Thrown } from "../worker/protocol.ts";
 import type { Slot } from "../worker/slot.ts";
 import { type Callbacks, isThenable } from "./callbacks.ts";
-import { show, showJob } from "./checks.ts";
+import { isOfClass, show, showJob } from "./checks.ts";
 import type { JobRecord } from "./observation.ts";
 import type { Place } from "./queue.ts";
 
@@ -114,8 +114,8 @@ export abstract class Ticket implements Place<Ticket> {
    */
   protected unsendable(error: unknown, item: number): unknown {
     // What is nested too deeply.
-    const isOverflow = error instanceof RangeError && error.message === "Maximum call stack size exceeded";
-    if (!isOverflow && !(error instanceof DOMException && error.name === "DataCloneError")) return error;
+    const isOverflow = isOfClass(error, RangeError) && error.message === "Maximum call stack size exceeded";
+    if (!isOverflow && !(isOfClass(error, DOMException) && error.name === "DataCloneError")) return error;
     const job = showJob(this.idOf(item), this.name);
     const message = `Cannot send ${job} as its arguments cannot be copied or moved: ${error.message}`;
     return isOverflow ? new RangeError(message) : new DOMException(message, error.name);
@@ -337,7 +337,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
 
   countItems(outcome: Outcome<unknown>, record: JobRecord): void {
     record[outcome.state] = 1;
-    if (outcome.state === "failed" && outcome.error instanceof JobTimeoutError) record.timedOut = 1;
+    if (outcome.state === "failed" && isOfClass(outcome.error, JobTimeoutError)) record.timedOut = 1;
   }
 
   started(): boolean {

@@ -214,6 +214,24 @@ Deno.test("PoolObserver that throws is reported, and the pool goes on", async ()
   assertEquals(reported.map(String), ["Error: of sent", "Error: of settled", "Error: of closed"]);
 });
 
+Deno.test("PoolObserver is told that a job has failed, even if its task has thrown what cannot be examined", async () => {
+  const thrown = new Proxy({}, {
+    getPrototypeOf() {
+      throw new Error("It has no class");
+    },
+  });
+  const told: number[][] = [];
+  const observer: PoolObserver = { settled: ({ failed, timedOut }) => void told.push([failed, timedOut]) };
+  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1, queueSize: 1, observers: [observer] });
+  const task = (): number => {
+    throw thrown;
+  };
+  assert(await thrownBy(() => within(pool.run(task))) === thrown);
+  const [outcome] = await within(Array.fromAsync(pool.map(task, [1], { settled: true })));
+  assertEquals(outcome!.status, "rejected");
+  assertEquals(told, [[1, 0], [1, 0]]);
+});
+
 Deno.test("PoolObserver is told of submissions within the call, where the caller's context is", async () => {
   let current = "none";
   const seen: string[] = [];
