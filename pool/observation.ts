@@ -117,7 +117,10 @@ export interface PoolObserver {
    * called after all observers have been told of that one.
    */
   settled?(job: ObservedJob): void;
-  /** A worker changed its state. There is a reason if it died, was stopped or could not be started. */
+  /**
+   * A worker changed its state. There is a reason if it died, was stopped or could not be started. If an observer causes that when told of
+   * another change, this is called after all observers have been told of that one.
+   */
   worker?(worker: number, change: WorkerChange, reason: string | undefined): void;
   /** The pool is done: called once. `shutdown()` and `terminate()` wait for what this returns. */
   closed?(): void | PromiseLike<void>;
@@ -167,6 +170,7 @@ export class Observation {
   /** The time that was last read in this turn, if any. */
   #latest: number | undefined;
   #ends = new InTurn();
+  #changes = new InTurn();
   #closed: Promise<void> | undefined;
 
   constructor(observers: readonly PoolObserver[], { now, report }: { now: () => number; report: (error: unknown) => void }) {
@@ -247,7 +251,9 @@ export class Observation {
   }
 
   worker(worker: number, change: WorkerChange, reason?: string): void {
-    this.#tell(this.#listeners.worker, (observer) => observer.worker!(worker, change, reason));
+    const { worker: listeners } = this.#listeners;
+    // An observer may end the pool when it is told of a worker.
+    if (listeners.length > 0) this.#changes.call(() => this.#tell(listeners, (observer) => observer.worker!(worker, change, reason)));
   }
 
   /** Tells observers that the pool is done, once, however often it is ended. Never rejects. */

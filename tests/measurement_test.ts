@@ -419,6 +419,27 @@ Deno.test("PoolObserver is told once that a worker was stopped, also if tasks te
   assertEquals(told, ["job 1", "job 2", "job 3", "worker 1", "worker 2", "worker 3"]);
 });
 
+Deno.test("PoolObserver may terminate the pool when it is told that a worker is ready: the others are told of both, in order", async () => {
+  const told: string[] = [];
+  const reported: unknown[] = [];
+  const observers: PoolObserver[] = [
+    { worker: (_, change) => void (change === "ready" && pool.terminate()) },
+    { worker: (_, change) => void told.push(change) },
+  ];
+  const pool: ProcessPool = new ProcessPool({
+    backend: "inline",
+    maxWorkers: 1,
+    measure: true,
+    observers,
+    onError: (error) => reported.push(error),
+  });
+  assertInstanceOf(await thrownBy(() => within(pool.warmUp())), PoolClosedError);
+  await within(pool.shutdown());
+  assertEquals(told, ["starting", "ready", "stopped"]);
+  assertEquals(reported, []);
+  assertEquals(pool.stats().measured!.workers, []);
+});
+
 Deno.test("PoolObserver may cancel a job when it is told that it is run again: nothing more is told of it then", async () => {
   const told: string[] = [];
   const controller = new AbortController();
