@@ -412,6 +412,28 @@ Deno.test("Future.cancel({ force: true }) ends a running job on the backend inli
   assertStrictEquals(await future.exception(), error, "a job settles once");
 });
 
+Deno.test("A task on the backend inline is told to stop even if it causes that itself, before its first await", async () => {
+  const pool = inlinePool();
+  const controller = new AbortController();
+  const reason = new Error("enough");
+  const told: unknown[] = [];
+  const task = () => {
+    const { signal } = currentJob()!;
+    const end = new Promise<void>((resolve) =>
+      signal.addEventListener("abort", () => {
+        told.push(signal.reason);
+        resolve();
+      })
+    );
+    controller.abort(reason);
+    return end;
+  };
+  assertStrictEquals(await thrownBy(() => within(pool.run(new Job({ func: task, signal: controller.signal })))), reason);
+  assertEquals(told, [reason]);
+  await within(pool.shutdown());
+  assertEquals(pool.stats().unstoppable, 0);
+});
+
 Deno.test("A task on the backend inline may terminate the pool when it is told to stop: what ran beside it is not run again", async () => {
   const pool = inlinePool({ jobsPerWorker: 2, retries: 1 });
   const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();

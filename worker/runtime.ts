@@ -921,6 +921,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     },
     abort(reason, idle) {
       whenIdle = idle;
+      // On the calling thread a task may lead here itself, before it returns the promise that makes it one of the running jobs.
+      if (called.job === theCalledJob) RunningJob.abort(theCalledJob(), reason);
       for (const job of [...running.values()]) RunningJob.abort(job, reason);
       if (running.size === 0) idle?.();
     },
