@@ -234,7 +234,7 @@ export class ProcessPool implements AsyncDisposable {
     const levels = () => ({
       waiting: this.#gate.waiting,
       queued: this.#queue.size,
-      running: this.#crew.load,
+      running: this.#crew.held,
       workers: this.#crew.size,
     });
     this.#observation?.opened({ maxWorkers, jobsPerWorker, queueSize, levels });
@@ -525,11 +525,11 @@ export class ProcessPool implements AsyncDisposable {
 
   /** What the pool holds at this moment, and what it has done so far. */
   stats(): PoolStats {
-    const { size, busy, load, unstoppable } = this.#crew;
+    const { size, busy, held, unstoppable } = this.#crew;
     return {
       workers: size,
       busy,
-      running: load,
+      running: held,
       queued: this.#queue.size,
       waiting: this.#gate.waiting,
       unstoppable,

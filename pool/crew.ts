@@ -191,14 +191,14 @@ export class Crew {
 
   /** How many workers hold a job. */
   get busy(): number {
-    return this.#count((slot) => slot.load > 0);
+    return this.#count((slot) => slot.held > 0);
   }
 
   /** How many jobs the workers hold. */
-  get load(): number {
-    let load = 0;
-    for (const slot of this.#slots) load += slot.load;
-    return load;
+  get held(): number {
+    let held = 0;
+    for (const slot of this.#slots) held += slot.held;
+    return held;
   }
 
   /** What each worker is doing. */

@@ -289,6 +289,20 @@ for (const pace of [0.001, 0.02]) {
   });
 }
 
+Deno.test("ProcessPool.stats() no longer counts calls as running that were sent ahead of time and then cancelled", async () => {
+  const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1 });
+  const futures = Array.from({ length: 4 }, () => pool.trySubmit(() => {})!);
+  await undefined;
+  threads[0]!.begin();
+  const counts = () => [pool.stats().busy, pool.stats().running, pool.stats().queued];
+  assertEquals([threads[0]!.runs.length, counts()], [4, [1, 4, 0]]);
+  for (const future of futures.slice(1)) assert(future.cancel());
+  assertEquals(counts(), [1, 1, 0]);
+  assert(futures[0]!.cancel({ force: true }));
+  assertEquals(counts(), [0, 0, 0]);
+  await end(pool, threads);
+});
+
 Deno.test("A pool sends what is to be moved ahead of time if copying is as cheap, and still has it when the worker dies", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1, onError: () => {} });
   const [small, large] = [1000, 2 ** 19].map((size) => Array.from({ length: 3 }, () => new ArrayBuffer(size)));

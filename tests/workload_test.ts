@@ -27,18 +27,18 @@ function open({ pace = Infinity, capacity = 1, hasUnread = false }: { pace?: num
 /** How many jobs are sent until there is no room. */
 function fill(workload: Workload): number {
   while (workload.hasRoom) workload.add();
-  return workload.held;
+  return workload.load;
 }
 
 Deno.test("Workload counts what is sent, held and done; what comes back unsent, or was withdrawn, is done too", () => {
   const { workload, send, finish } = open({ capacity: 2 });
   assertEquals(send(3), [0, 1, 2]);
-  assertEquals([workload.held, workload.surplus, workload.done], [3, 1, 0]);
+  assertEquals([workload.load, workload.surplus, workload.done], [3, 1, 0]);
   workload.withdraw();
-  assertEquals([workload.held, workload.surplus, workload.done], [3, 0, 0]);
+  assertEquals([workload.load, workload.surplus, workload.done], [3, 0, 0]);
   workload.remove(true);
   finish(1);
-  assertEquals([workload.held, workload.surplus, workload.done], [1, -1, 2]);
+  assertEquals([workload.load, workload.surplus, workload.done], [1, -1, 2]);
   assertEquals(send(1), [3]);
 });
 

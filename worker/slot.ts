@@ -173,6 +173,11 @@ export class Slot {
 
   /** How many jobs the worker holds, including withdrawn ones. */
   get load(): number {
+    return this.#workload.load;
+  }
+
+  /** How many jobs it holds that were not withdrawn. */
+  get held(): number {
     return this.#workload.held;
   }
 

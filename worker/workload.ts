@@ -64,7 +64,7 @@ export class Workload {
   #room: number;
   /** How many it may hold at this moment: looked at for every job, so it is ready. */
   #limit: number;
-  #held = 0;
+  #load = 0;
   /** How many of these are withdrawn. */
   #withdrawn = 0;
   /** How many jobs were ever sent. */
@@ -103,7 +103,7 @@ export class Workload {
 
   /** A job is being sent; returns how many were sent before. */
   add(): number {
-    if (this.#held++ === 0) this.#answeredNow();
+    if (this.#load++ === 0) this.#answeredNow();
     return this.#sent++;
   }
 
@@ -115,7 +115,7 @@ export class Workload {
   /** The worker holds a job no longer. */
   remove(wasWithdrawn: boolean): void {
     if (wasWithdrawn) this.#withdrawn--;
-    if (--this.#held === 0) this.isFull = false;
+    if (--this.#load === 0) this.isFull = false;
   }
 
   /** Jobs have ended. Items of a chunk that goes on are not told: they are no answer. */
@@ -128,7 +128,7 @@ export class Workload {
   delivered(): void {
     this.#room = this.#capacity + Math.max(0, Math.min(MOST_AHEAD, this.jobsWithin(TIME_AHEAD) - 1));
     this.isFull = false;
-    if (this.#held > 0 && this.#hasAnswered) this.#answeredNow();
+    if (this.#load > 0 && this.#hasAnswered) this.#answeredNow();
     this.#hasAnswered = false;
   }
 
@@ -151,8 +151,13 @@ export class Workload {
   // What there is to do
 
   /** How many jobs the worker holds, including withdrawn ones. */
+  get load(): number {
+    return this.#load;
+  }
+
+  /** How many jobs it holds that were not withdrawn. */
   get held(): number {
-    return this.#held;
+    return this.#load - this.#withdrawn;
   }
 
   /** How many jobs it was ever sent. */
@@ -162,12 +167,12 @@ export class Workload {
 
   /** How many jobs it has done, or has given back. */
   get done(): number {
-    return this.#sent - this.#held;
+    return this.#sent - this.#load;
   }
 
   /** How many jobs it holds beyond those that it can run at a time. */
   get surplus(): number {
-    return this.#held - this.#withdrawn - this.#capacity;
+    return this.held - this.#capacity;
   }
 
   /** When it last answered, or was sent something while it held nothing. */
@@ -190,12 +195,12 @@ export class Workload {
 
   /** Whether it holds less than it can run at a time. */
   get isFree(): boolean {
-    return this.#held < this.#capacity && this.hasRoom;
+    return this.#load < this.#capacity && this.hasRoom;
   }
 
   /** Whether it is sent another job: to run it, or, if recent jobs were short, ahead of time. */
   get hasRoom(): boolean {
-    return this.#held < this.#limit;
+    return this.#load < this.#limit;
   }
 
   /**
@@ -207,20 +212,20 @@ export class Workload {
     const { pace } = this.#thread;
     if (pace >= TINY || this.#capacity > 1 || this.#heldUp) return undefined;
     const most = Math.ceil(WORTH_WAKING / pace);
-    if (this.#held >= most || (this.#sent >= this.#lookAfter && this.#isOverdue())) return undefined;
+    if (this.#load >= most || (this.#sent >= this.#lookAfter && this.#isOverdue())) return undefined;
     // With a single job, nobody can tell yet how long it takes.
     if (this.#isFull) return this.surplus > 0 ? 0 : undefined;
-    return Math.min(most, this.#room) - this.#held;
+    return Math.min(most, this.#room) - this.#load;
   }
 
   /** Whether it will have done what it holds before another worker would have woken up. */
   get isSoonDone(): boolean {
-    return this.#held * this.#thread.pace < WAKING && this.#capacity === 1 && this.#held > 0 && !this.#heldUp && !this.#isSilent(OVERDUE);
+    return this.#load * this.#thread.pace < WAKING && this.#capacity === 1 && this.#load > 0 && !this.#heldUp && !this.#isSilent(OVERDUE);
   }
 
   /** How many more jobs it is sent at once if other workers are as good. */
   get share(): number {
-    const share = Math.min(this.jobsWithin(SHARE), this.#room - this.#held);
+    const share = Math.min(this.jobsWithin(SHARE), this.#room - this.#load);
     return this.#capacity > 1 || share < 2 ? 0 : share;
   }
 
@@ -262,7 +267,7 @@ export class Workload {
    * return to the event loop hears of none, however long its turn takes.
    */
   #isSilent(time: number): boolean {
-    return this.#held > 0 && this.#now() - this.#answeredAt > time && !this.#hasUnread();
+    return this.#load > 0 && this.#now() - this.#answeredAt > time && !this.#hasUnread();
   }
 
   #answeredNow(): void {
