@@ -237,6 +237,13 @@ Deno.test("A task that its module does not export fails its future, and the mess
   );
 });
 
+Deno.test("A task of a module that exports no function fails its future with an error that says so", async () => {
+  const module = moduleOf("export default { reveal: () => 43 };");
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [module] });
+  const { message } = await errorOf(pool, { module, name: "reveal" });
+  assertEquals(message, "Cannot run task as its module does not export a function 'reveal': it exports no function");
+});
+
 Deno.test("A function by reference that cannot be sent fails its own future, where the modules are not known at once", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
   assertInstanceOf(await errorOf(pool, Math.max, 1), TypeError);

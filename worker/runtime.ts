@@ -319,7 +319,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     const func = modules[module]?.[name];
     if (typeof func === "function") return func as Func;
     const names = Object.entries(modules[module] ?? {}).filter(([, value]) => typeof value === "function").map(([key]) => key);
-    throw new TypeError(`Cannot run task as its module does not export a function '${name}': it exports '${names.join("', '")}'`);
+    const others = names.length === 0 ? "it exports no function" : `it exports '${names.join("', '")}'`;
+    throw new TypeError(`Cannot run task as its module does not export a function '${name}': ${others}`);
   }
 
   function compile(text: string, name: string): Func {
