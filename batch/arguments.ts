@@ -146,9 +146,14 @@ function read(args: readonly string[]): BatchRequest {
   );
   for (const arg of args) refuseFlagValue(arg, FLAGS);
   if (parsed.help) return { action: "help" };
-  const [module, extra] = parsed._.map(String);
+  const given = parsed._.map(String);
+  const [module, extra] = given;
   if (module === undefined) throw new Refusal("batch needs a module with the task: 'cli.ts batch TASKS.ts --input FILE --output FILE'");
-  if (extra !== undefined) throw new Refusal(`batch takes one module, and no argument ${quote(extra)}: name inputs with '--input'`);
+  if (extra !== undefined) {
+    const option = given.find((arg) => arg.startsWith("--"));
+    const advice = option === undefined ? "name inputs with '--input'" : "leave out the '--' before it";
+    throw new Refusal(`batch takes one module, and no argument ${quote(option ?? extra)}: ${advice}`);
+  }
 
   const value = valueReader(parsed, VALUES);
   const input = parsed.input as string[];

@@ -127,7 +127,8 @@ function refuseUnknown(arg: string): never {
 }
 
 function refuseArgument(arg: string): never {
-  const meant = /^\d+$/.test(arg) ? `did you mean '--jobs ${arg}'?` : suggestion(arg);
+  // Only behind a '--' does an option come here.
+  const meant = /^-./.test(arg) ? "leave out the '--' before it" : /^\d+$/.test(arg) ? `did you mean '--jobs ${arg}'?` : suggestion(arg);
   throw new Refusal(`cli.ts takes no argument ${quote(arg)}: ${meant ?? "'--help' shows its options"}`);
 }
 

@@ -74,7 +74,7 @@ const MISTAKES: [args: string[], message: string][] = [
   [["jobs=3"], "cli.ts takes no argument 'jobs=3': did you mean '--jobs'?"],
   [["-"], "cli.ts takes no argument '-': '--help' shows its options"],
   [[""], "cli.ts takes no argument '': '--help' shows its options"],
-  [["--", "--jobs", "3"], "cli.ts takes no argument '--jobs': did you mean '--jobs'?"],
+  [["--", "--jobs", "3"], "cli.ts takes no argument '--jobs': leave out the '--' before it"],
   [["--json=yes"], `'--json' takes no value: current value is "yes"`],
   [["--no-timeline=1"], `'--no-timeline' takes no value: current value is "1"`],
   [["--jobs"], `'--jobs' needs a value: ${MILLION}`],

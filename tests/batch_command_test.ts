@@ -68,6 +68,9 @@ for (
   const [args, message] of [
     ["", "batch needs a module with the task: 'cli.ts batch TASKS.ts --input FILE --output FILE'"],
     ["a.ts b.ts", "batch takes one module, and no argument 'b.ts': name inputs with '--input'"],
+    ["a.ts -- --input x", "batch takes one module, and no argument '--input': leave out the '--' before it"],
+    ["-- a.ts --input x", "batch takes one module, and no argument '--input': leave out the '--' before it"],
+    ["-- --input x", "batch takes one module, and no argument '--input': leave out the '--' before it"],
     ["a.ts", "'--input' needs a value: a path, a glob in quotes, or -"],
     ["a.ts --input", "'--input' needs a value: a path, a glob in quotes, or -"],
     ["a.ts --input x", "'--output' needs a value: a path, or - for the standard output"],
