@@ -39,6 +39,12 @@ const SIZE_MEMORY = 0.95;
 const LOOKS_AT_LIST = 8, LOOKS_AT_OBJECT = 64;
 
 /**
+ * How many values are looked at in all to guess the size of a list; those on the same level share them. More, and guessing takes a good
+ * part of the time of a chunk; fewer, and what is nested deep in the elements, such as the texts of a conversation, is not counted.
+ */
+const LOOKS = 4096;
+
+/**
  * How many results fit into the line to a worker, if each is sent before the next item begins: more would overflow it if the caller is
  * busy. Numbers have separate memory.
  */
@@ -105,7 +111,7 @@ export class ChunkSizer {
 function averageSize(values: ArrayLike<unknown>): number {
   if (values.length === 0 || ArrayBuffer.isView(values)) return 8;
   try {
-    const size = sizeOf(values, 3) / values.length;
+    const size = sizeOf(values, LOOKS) / values.length;
     // A proxy may return anything, or throw.
     return size > 0 && size < Infinity ? size : 8;
   } catch {
@@ -114,22 +120,27 @@ function averageSize(values: ArrayLike<unknown>): number {
 }
 
 /**
- * About how many bytes a value takes in a message, judged at a glance: counts strings, buffers, and lists and objects of those. No getter
- * is called.
+ * About how many bytes a value takes in a message, judged at a glance: counts strings, buffers, and lists, objects, maps and sets of those.
+ * No getter is called.
  */
-function sizeOf(value: unknown, depth: number): number {
+function sizeOf(value: unknown, mostLooks: number): number {
   if (typeof value === "string") return value.length;
   if (typeof value !== "object" || value === null) return 8;
   if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return Number(value.byteLength);
+  if (value instanceof Map || value instanceof Set) {
+    const first = [...Iterator.from<unknown>(value).take(LOOKS_AT_LIST)];
+    return first.length === 0 ? 8 : sizeOf(first, mostLooks) * value.size / first.length;
+  }
   const isList = Array.isArray(value);
-  if (depth === 0) return isList ? 8 * value.length : 8;
+  if (mostLooks === 0) return isList ? 8 * value.length : 8;
   const keys = isList ? value : Object.keys(value);
   const { length } = keys;
-  const looks = Math.min(length, isList ? LOOKS_AT_LIST : LOOKS_AT_OBJECT);
+  const looks = Math.min(length, isList ? LOOKS_AT_LIST : LOOKS_AT_OBJECT, mostLooks);
+  const left = Math.floor(mostLooks / looks) - 1;
   let size = 0;
   for (let i = 0; i < looks; i++) {
     const at = Math.floor(i * length / looks);
-    size += sizeOf(Object.getOwnPropertyDescriptor(value, isList ? at : keys[at])?.value, depth - 1);
+    size += sizeOf(Object.getOwnPropertyDescriptor(value, isList ? at : keys[at])?.value, left);
   }
   return 8 + (looks === 0 ? 0 : size * length / looks);
 }

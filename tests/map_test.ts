@@ -1078,6 +1078,34 @@ for (const chunkSize of ["auto", 3] as const) {
   });
 }
 
+const NESTED: [what: string, nest: (text: string) => unknown][] = [
+  ["objects", (text) => ({ page: { revision: { text } } })],
+  ["lists", (text) => ({ messages: [{ parts: [{ text }] }] })],
+  ["maps", (text) => new Map([["texts", new Set([text])]])],
+];
+
+for (const [what, nest] of NESTED) {
+  Deno.test(`ProcessPool.map() reads no more than 128 MB ahead of items whose texts are nested in ${what}`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 2, backend: "inline" });
+    const megabyte = "x".repeat(2 ** 20);
+    const held = Promise.withResolvers<void>();
+    const naturals = new Naturals();
+    const results = pool.map((item: unknown) => item === undefined ? held.promise : undefined, {
+      *[Symbol.iterator]() {
+        for (const n of naturals) yield n === 0 ? undefined : nest(megabyte);
+      },
+    });
+    const first = results.next();
+    await until(() => naturals.read > 25);
+    for (let i = 0; i < 300; i++) await turn();
+    const { read } = naturals;
+    held.resolve();
+    await within(first);
+    await results.return!();
+    assert(read <= 131, `${read} were read`);
+  });
+}
+
 Deno.test("ProcessPool.map() of large results reads so far ahead that many workers do not stand idle behind one", async () => {
   await using pool = new ProcessPool({ maxWorkers: 16, backend: "inline" });
   // They exist only once.
