@@ -24,7 +24,7 @@ const CHUNK_GROWTH = 8;
  * An automatic chunk has at most about this many bytes, each way: a task that looks at little of large records takes no time, and would get
  * thousands of them at once. Less, and messages cost more than they carry; more, and chunks in flight take hundreds of megabytes.
  */
-const LARGEST_SIZE = 2 ** 22;
+export const LARGEST_SIZE = 2 ** 22;
 
 /**
  * The factor by which the remembered size of items shrinks with each chunk of smaller ones: where some items are large, others will follow.
@@ -108,7 +108,7 @@ export class ChunkSizer {
 }
 
 /** About how many bytes one of these values takes in a message. */
-function averageSize(values: ArrayLike<unknown>): number {
+export function averageSize(values: ArrayLike<unknown>): number {
   if (values.length === 0 || ArrayBuffer.isView(values)) return 8;
   try {
     const size = sizeOf(values, LOOKS) / values.length;

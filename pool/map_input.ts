@@ -1,5 +1,5 @@
 import { show } from "./checks.ts";
-import type { ChunkSizer } from "./chunk_sizer.ts";
+import { averageSize, type ChunkSizer, LARGEST_SIZE } from "./chunk_sizer.ts";
 import type { Clock } from "./clock.ts";
 import type { ResolvedMapOptions, Sliceable } from "./map_options.ts";
 
@@ -7,8 +7,9 @@ import type { ResolvedMapOptions, Sliceable } from "./map_options.ts";
 export const CHUNK_PATIENCE = 2;
 
 /**
- * After how many items of an automatic chunk the clock is read at the latest, as an input that computes its items lets no timer fire.
- * Fewer, and that takes a good part of the time of quick inputs; more, and one that becomes slow holds up the program for longer.
+ * After how many items of an automatic chunk the clock is read at the latest, as an input that computes its items lets no timer fire, and
+ * the size of an item guessed, which may be unlike those before. Fewer, and that takes a good part of the time of quick inputs; more, and
+ * one that becomes slow holds up the program for longer, or one whose items become large fills the memory.
  */
 const ITEMS_A_LOOK = 64;
 
@@ -104,7 +105,7 @@ export class MapInput {
         }
         const count = items.push(result.value);
         this.#count(1);
-        if (count === pace?.nextLook && pace.isSlow(count)) break;
+        if (count === pace?.nextLook && pace.isDue(items)) break;
       }
     } catch (error) {
       this.#map.goesOn();
@@ -126,6 +127,8 @@ export class MapInput {
     }
     // A proxy may make up its items when they are read. But `slice` asks first whether it has them, and otherwise leaves holes.
     if (Array.isArray(items) && items.includes(undefined)) return undefined;
+    const fitting = this.#options.chunkSize === undefined ? Math.max(1, Math.floor(LARGEST_SIZE / averageSize(items))) : Infinity;
+    if (items.length > fitting) items = items.slice(0, fitting);
     this.#count(items.length);
     if (items.length === 0) this.ended = true;
     return items;
@@ -143,7 +146,7 @@ export class MapInput {
         }
         const count = items.push(array[this.read]);
         this.#count(1);
-        if (count === pace?.nextLook && pace.isSlow(count)) break;
+        if (count === pace?.nextLook && pace.isDue(items)) break;
       }
     } catch (error) {
       this.#failed(error);
@@ -207,22 +210,28 @@ export class MapInput {
   }
 }
 
-/** Tells whether the items of an automatic chunk come so slowly that it should be sent as it is. */
+/** Tells whether an automatic chunk should be sent as it is: its items come slowly, or have become large. */
 class Pace {
-  /** The number of items at which {@linkcode Pace.isSlow} is to be called. */
+  /** The number of items at which {@linkcode Pace.isDue} is to be called. */
   nextLook = 1;
   #clock: Clock;
   #began = 0;
+  /** How many items there were at the last look, and about how many bytes they have. */
+  #seen = 0;
+  #size = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  isSlow(count: number): boolean {
+  isDue(items: readonly unknown[]): boolean {
+    const { length } = items;
     const now = this.#clock.now();
-    if (count === 1) this.#began = now;
-    this.nextLook = count + Math.min(count, ITEMS_A_LOOK);
-    return now - this.#began >= CHUNK_PATIENCE;
+    if (length === 1) this.#began = now;
+    this.#size += (length - this.#seen) * averageSize([items[length - 1]]);
+    this.#seen = length;
+    this.nextLook = length + Math.min(length, ITEMS_A_LOOK);
+    return now - this.#began >= CHUNK_PATIENCE || this.#size >= LARGEST_SIZE;
   }
 }
 

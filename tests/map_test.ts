@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
-import { PoolBrokenError, PoolClosedError, ProcessPool } from "@procpool/process-pool";
+import { type ObservedJob, PoolBrokenError, PoolClosedError, ProcessPool } from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { internalsOf } from "../pool.ts";
 import { assertFails, meet, Meeting, thrownBy, turn, until } from "./helpers.ts";
@@ -1103,6 +1103,25 @@ for (const [what, nest] of NESTED) {
     await within(first);
     await results.return!();
     assert(read <= 131, `${read} were read`);
+  });
+}
+
+for (const input of ["a generator", "an array"]) {
+  Deno.test(`ProcessPool.map() sends no chunk of more than some megabytes where items suddenly become large (${input})`, async () => {
+    const SMALL = 100_000, LARGE = 5000;
+    let most = 0;
+    const submitted = ({ id, items }: ObservedJob) => most = Math.max(most, Math.min(items, Number(id) + items - SMALL));
+    await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline", observers: [{ submitted }] });
+    // It exists only once.
+    const large = "x".repeat(2 ** 17);
+    function* items() {
+      for (let i = 0; i < SMALL + LARGE; i++) yield i < SMALL ? "small" : large;
+    }
+    const results = pool.map((text: string) => text.length, input === "an array" ? [...items()] : items());
+    let length = 0;
+    for (const each of await within(Array.fromAsync(results))) length += each;
+    assertEquals(length, SMALL * 5 + LARGE * 2 ** 17);
+    assert(most < 1000, `${most} were sent together`);
   });
 }
 
