@@ -267,6 +267,14 @@ Deno.test(`batch() needs no empty errors file at its end ${NEEDS}`, { ignore }, 
   assertEquals([failed, folder.names()], [0, ["in.ndjson", "out", "out.log", "task.js"]]);
 });
 
+Deno.test(`batch() with 'inherit' loads the task's module in workers only ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", "1\n2\n");
+  const task = folder.write("task.js", "globalThis.taskIsLoaded = true; export default () => globalThis.taskIsLoaded;");
+  await run(task, { input, output: folder.of("out"), permissions: "inherit" });
+  assertEquals([folder.json("out"), "taskIsLoaded" in globalThis], [[true, true], false]);
+});
+
 Deno.test(`batch() to a stream says so if its errors file cannot be opened, and lets go of the stream ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const { writable } = new TransformStream<Uint8Array, Uint8Array>();
