@@ -391,6 +391,8 @@ function progressOf(
   };
 }
 
-function whatFilesTell({ slowest, errors, denied, left }: Files): Pick<BatchSummary, "slowest" | "errorNames" | "denied" | "left"> {
-  return { slowest, errorNames: errors.get().map(({ kind, count }) => [kind, count]), denied: [...denied], left };
+function whatFilesTell(
+  { slowest, errors, denied, left, notKept }: Files,
+): Pick<BatchSummary, "slowest" | "errorNames" | "denied" | "left" | "notKept"> {
+  return { slowest, errorNames: errors.get().map(({ kind, count }) => [kind, count]), denied: [...denied], left, notKept };
 }

@@ -15,6 +15,9 @@ const SLOWEST = 5;
 /** How many denied permissions are reported: tasks may be denied a different one for each record. */
 export const MOST_DENIED = 20;
 
+/** How many failures are reported that are in no errors file: enough to see why the batch gave up. */
+const MOST_NOT_KEPT = 5;
+
 /** Where finished parts of a batch go: the output, the errors file, the job log. */
 export interface FilesOptions {
   sources: readonly Source[];
@@ -55,6 +58,8 @@ export class Files implements Consumer {
   failedWhole = 0;
   /** Inputs that ended with half a record, and the byte at which it begins. */
   readonly left: [input: string, offset: number][] = [];
+  /** The first failures that come after something that was not done when the batch gave up. */
+  readonly notKept: [input: string, offset: number, error: string][] = [];
   #options: FilesOptions;
   #unsaved: LogEntry["done"] = [];
   #begins: [source: number, begin: StreamBegin][] = [];
@@ -139,6 +144,17 @@ export class Files implements Consumer {
   /** Records how a stream begins. */
   begin(source: number, begin: StreamBegin): void {
     this.#begins.push([source, begin]);
+  }
+
+  leave(parts: readonly DonePart[]): void {
+    for (const { source, torn, errors } of parts) {
+      // Half a record is no failure.
+      if (torn) continue;
+      for (const { offset, members } of errors.slice(0, MOST_NOT_KEPT - this.notKept.length)) {
+        const { name, message } = parseMembers(members).error;
+        this.notKept.push([this.#options.sources[source]!.name, offset, `${name}: ${message}`]);
+      }
+    }
   }
 
   /** Makes what was taken durable, unless something could not be written before. */

@@ -103,6 +103,14 @@ export function leftOf({ left }: BatchSummary): string {
   return listed(left.map(([input, offset]) => `${input} from byte ${offset} on`), 5);
 }
 
+/** How much of an error is shown that is not kept, in characters: most messages are shorter, and some quote megabytes of input. */
+const MOST_SHOWN = 500;
+
+/** The failures that are not kept. */
+export function notKeptOf({ notKept }: BatchSummary): string[] {
+  return notKept.map(([input, offset, error]) => `${input}, byte ${offset}: ${error.slice(0, MOST_SHOWN)}`);
+}
+
 function latencyOf({ summary: { p50, p95, p99 }, times }: Reported): Latency {
   return {
     name: "Records",
@@ -134,6 +142,7 @@ function notesOf({ options: { mode, limit } }: Plan, { summary, run, failure }: 
       }. It is in the charts, but its result was not kept.`,
     );
   }
+  for (const failure of notKeptOf(summary)) notes.push(`Not kept, as something before it was not done: ${failure}`);
   // One record of each such input has been run.
   const more = run - recordsOfRun - summary.left.length;
   if (mode !== "retry-failed" && more > 0) {

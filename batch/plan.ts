@@ -177,6 +177,7 @@ export function summaryOf({ options: { workers } }: Plan, paths: Paths | undefin
     errors: undefined,
     retryable: false,
     left: [],
+    notKept: [],
   };
 }
 

@@ -76,6 +76,11 @@ export interface BatchSummary {
   retryable: boolean;
   /** Inputs that ended within a record of which more has come since, and the byte from which each is left to another batch. */
   left: [input: string, offset: number][];
+  /**
+   * If the batch was halted, the first failures, at most five, that are not kept, since they come after something that was not done: the
+   * input, the byte at which the record begins, and the error.
+   */
+  notKept: [input: string, offset: number, error: string][];
 }
 
 /** The quantiles of a summary. */

@@ -1,5 +1,5 @@
 import { count, counted, duration, percent, rounded } from "../report/figures.ts";
-import { leftOf, placeOf } from "./page.ts";
+import { leftOf, notKeptOf, placeOf } from "./page.ts";
 import type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
 
 /** Where a batch reports its progress: standard error. */
@@ -109,6 +109,7 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   if (summary.errors !== undefined) lines.push(`failed records are in ${summary.errors}${adviceOn(summary)}`);
   else if (failed > 0 && kind !== "dry run") lines.push("failed records were not kept: '--errors FILE' keeps them");
   if (summary.left.length > 0) lines.push(`left for another batch, as more of the record has been written since: ${leftOf(summary)}`);
+  for (const failure of notKeptOf(summary)) lines.push(`not kept, as something before it was not done: ${safe(failure)}`);
   const next = summary.output === undefined ? "" : `: ${nextOf(summary, kind)}`;
   if (outcome === "halted") lines.push(`gave up, as '--halt' says${next}`);
   if (outcome === "stopped") lines.push(`stopped${next}`);

@@ -72,6 +72,8 @@ export interface Consumer {
   take(part: DonePart): void | Promise<void>;
   /** Makes what was taken durable. */
   save(): Promise<void>;
+  /** Called with the parts, in order, that come after something that was not done when too many records had failed. */
+  leave?(parts: readonly DonePart[]): void;
   /** How many failed records might have been halves, but are now known to be whole. */
   readonly failedWhole?: number;
 }
@@ -268,6 +270,8 @@ export class BatchRun {
       if (this.#failure === undefined) await this.#windDown();
       await this.#saving;
       if (this.#failure === undefined) await this.#parts.consumer.save();
+      // What it gave up for may be among them.
+      if (this.#ending === "halted") this.#parts.consumer.leave?.([...this.#done.values()].sort(byPlace));
       if (this.#failure === undefined) return this.#ending ?? "complete";
     } catch (error) {
       this.#failure ??= { error };
@@ -654,6 +658,11 @@ export class BatchRun {
     this.#changed.resolve();
     this.#changed = Promise.withResolvers();
   }
+}
+
+/** Compares the places of two parts. */
+function byPlace(a: DonePart, b: DonePart): number {
+  return a.index - b.index || a.start - b.start;
 }
 
 /** A suspect of which nothing is known but its place: how many records come before it. */

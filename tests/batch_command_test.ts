@@ -164,6 +164,7 @@ const SUMMARY: BatchSummary = {
   errors: "out.errors.ndjson",
   retryable: true,
   left: [],
+  notKept: [],
 };
 
 Deno.test("progressLine() has what matters", () => {
@@ -185,6 +186,10 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
   assertEquals(
     summaryLines({ ...SUMMARY, outcome: "halted", slowest: [], denied: [], failed: 0, errors: undefined, errorNames: [] }).at(-1),
     "gave up, as '--halt' says: '--resume' goes on",
+  );
+  assertEquals(
+    summaryLines({ ...SUMMARY, outcome: "halted", notKept: [["in", 8, "Error: \x1b[2J"]] }).slice(-2),
+    ["not kept, as something before it was not done: in, byte 8: Error: \\u001b[2J", "gave up, as '--halt' says: '--resume' goes on"],
   );
   assertEquals(
     summaryLines({ ...SUMMARY, left: [["a.log", 8], ["b.log", 0]] }).at(-1),

@@ -1,5 +1,5 @@
 import { PoolBrokenError, ProcessPool } from "@procpool/process-pool";
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { explainLoading } from "../batch/run.ts";
 import { until } from "./helpers.ts";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
@@ -269,6 +269,23 @@ Deno.test(`batch() gives up after so many failed records, or at a share of them,
   const { outcome, records, failed } = await run(task, { input, output, resume: true });
   assertEquals([outcome, records, failed], ["complete", 20_000, 2000]);
   assertEquals([folder.read("out"), errorsIn(folder).size], [doubles(20_000, (x) => x % 10 === 5), 2000]);
+});
+
+Deno.test(`batch() that gives up while an earlier record is not done tells for what ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const text = numbers(1000);
+  const [input, report] = [folder.write("in.ndjson", text), folder.of("r.html")];
+  const task = (x: number) => {
+    if (x > 0) throw new Error(`not ${x}`);
+    return new Promise(() => {});
+  };
+  const { outcome, records, failed, notKept } = await run(task, { input, output: folder.of("out"), report, halt: 1 });
+  assertEquals([outcome, records, failed], ["halted", 0, 0]);
+  assert(notKept.length > 0);
+  for (const [name, offset, error] of notKept) {
+    assertEquals([name, error], [input, `Error: not ${parseInt(text.slice(offset))}`]);
+    assertStringIncludes(folder.read("r.html"), `Not kept, as something before it was not done: ${input}, byte ${offset}: ${error}`);
+  }
 });
 
 for (const name of ["out", "out.gz"]) {
