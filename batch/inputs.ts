@@ -4,6 +4,7 @@ import { BatchError, explained } from "./errors.ts";
 import { expandGlob } from "./globs.ts";
 import { resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
+import { isOther, type SeenFile } from "./seen_file.ts";
 
 /** An input of a batch: a path or a glob, `"-"` for standard input, or a stream of bytes. */
 export type BatchInput = string | URL | ReadableStream<Uint8Array>;
@@ -24,15 +25,6 @@ export interface Source {
   ranges: boolean;
   /** Its bytes, uncompressed. */
   open(): Promise<ReadableStream<Uint8Array>>;
-}
-
-/** What a file is recognised by. */
-export interface SeenFile {
-  size: number;
-  /** The time of the last change, if the system tells. */
-  changed: string | null;
-  /** The hash of samples. */
-  sample: string;
 }
 
 /**
@@ -80,10 +72,10 @@ function streamSource(name: string, open: () => ReadableStream<Uint8Array>): Sou
 async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const path = await pathOf(name);
   const read = <T>(look: () => Promise<T>): Promise<T> => explained(look, `input file '${name}'`, { flag: `--allow-read=${name}` });
-  const { isDirectory, isFile, size, mtime } = await read(() => Deno.stat(path));
+  const { isDirectory, isFile, size, mtime, dev, ino } = await read(() => Deno.stat(path));
   if (isDirectory) throw new BatchError(`Cannot run batch as the input '${name}' is a folder: name its files, as in '${name}/*'`);
   const found = isFile ? await read(async () => ({ compressed: await isCompressed(path), sample: await sampleOf(path, size) })) : undefined;
-  const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample };
+  const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample, identity: `${dev} ${ino}` };
   const plain = found?.compressed === false;
   // From the middle of a file the end of a CSV row cannot be told: a line may end within quotes.
   const ranges = plain && format !== "csv" && !await isOfSystem(path);
@@ -95,7 +87,7 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
     seen,
     ranges,
     open: async () =>
-      await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, size))),
+      await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, seen))),
   };
 }
 
@@ -168,9 +160,11 @@ export async function isHalf({ path, seen }: Source): Promise<boolean> {
   }
 }
 
-/** Reads this many bytes of a file, as workers do, whatever follows them by now. */
-async function* beginningOf(path: string, size: number): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+/** Reads as many bytes of a file as it had, as workers do, whatever follows them by now. */
+async function* beginningOf(path: string, seen: SeenFile): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   using file = await Deno.open(path);
+  if (isOther(await Deno.stat(path), seen)) throw new Error("it is another file than when the batch began: put that one back");
+  const { size } = seen;
   for (let at = 0; at < size;) {
     const bytes = new Uint8Array(Math.min(READ, size - at));
     const read = await file.read(bytes);

@@ -63,12 +63,12 @@ function bytesBehind(sources: readonly Source[]): number[] {
   return behind;
 }
 
-function* ranges({ name, path, size, whole = size }: Source, coverage: Coverage, chunk: DivideOptions["chunk"]): Generator<Divided> {
+function* ranges({ name, path, size, whole = size, seen }: Source, coverage: Coverage, chunk: DivideOptions["chunk"]): Generator<Divided> {
   for (const gap of coverage.gaps(size!)) {
     let { start } = gap;
     while (start < gap.end) {
       const end = start < whole! ? Math.min(gap.end, whole!, start + chunk(size! - start)) : gap.end;
-      yield { start, end, torn: start === whole, piece: { input: name, path: path!, size: size!, end, header: undefined } };
+      yield { start, end, torn: start === whole, piece: { input: name, path: path!, seen: seen!, end, header: undefined } };
       start = end;
     }
   }

@@ -136,7 +136,12 @@ export function fingerprintOf(
 ): Fingerprint {
   return {
     version: 1,
-    inputs: sources.map(({ name, seen = { size: null, changed: null, sample: null } }) => ({ path: name, ...seen })),
+    inputs: sources.map(({ name, seen: { size, changed, sample } = { size: null, changed: null, sample: null } }) => ({
+      path: name,
+      size,
+      changed,
+      sample,
+    })),
     task: { module: task.module ?? "a function", name: task.name ?? null, hash: task.hash },
     options: { inputFormat: formats.input, outputFormat: formats.output, ordered },
     errors,

@@ -1,6 +1,7 @@
 import type { lackOf } from "../worker/lack.ts";
 import type { LaneMemory, LAYOUT, SlowRecord } from "./lane.ts";
 import type { rowEnd } from "./rows.ts";
+import type { isOther, SeenFile } from "./seen_file.ts";
 
 /** The format of an input: how its records are told apart. */
 export type InputFormat = "ndjson" | "lines" | "csv";
@@ -26,8 +27,8 @@ export type Piece = PieceOfInput & (PieceOfFile | { bytes: Uint8Array<ArrayBuffe
 
 interface PieceOfFile {
   path: string;
-  /** How many bytes the file had when the batch began: what was appended since is not read. */
-  size: number;
+  /** The file when the batch began: what was appended since is not read. */
+  seen: SeenFile;
 }
 
 interface PieceOfInput {
@@ -93,6 +94,8 @@ export interface RunnerParts extends RunnerOptions {
   parseCsv: ((text: string) => { fields: string[]; error: string | undefined }) | undefined;
   /** Where a row of CSV ends. */
   rowEnd: typeof rowEnd;
+  /** Whether a file is another than it was. */
+  isOther: typeof isOther;
 }
 
 /**
@@ -102,7 +105,7 @@ export interface RunnerParts extends RunnerOptions {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function createRangeRunner(parts: RunnerParts): RangeRunner {
-  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, bySource, lackOf, parseCsv, rowEnd } = parts;
+  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, bySource, lackOf, parseCsv, rowEnd, isOther } = parts;
   const {
     banks: BANKS,
     bankWords: BANK_WORDS,
@@ -176,11 +179,18 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   /** How many bytes of the block come before the end of each line. */
   const lineEnds = new Uint16Array(BLOCK);
 
-  function fileOf(path: string): Deno.FsFile {
+  function fileOf({ input, path, seen }: Piece & PieceOfFile): Deno.FsFile {
     if (open?.path === path) return open.file;
     open?.file.close();
-    open = { path, file: Deno.openSync(path) };
-    return open.file;
+    open = undefined;
+    const file = Deno.openSync(path);
+    // Not by the opened file: behind a link, that would need a permission for the file to which it leads.
+    if (isOther(Deno.statSync(path), seen)) {
+      file.close();
+      throw new Error(`'${input}' is another file than when the batch began: put that one back`);
+    }
+    open = { path, file };
+    return file;
   }
 
   function bucketOf(time: number): number {
@@ -730,9 +740,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     }
   }
 
-  async function runFile({ path, size, end }: PieceOfFile & { end: number }): Promise<void> {
+  async function runFile(piece: Piece & PieceOfFile): Promise<void> {
+    const { seen: { size }, end } = piece;
     if (position >= end) return;
-    const file = fileOf(path);
+    const file = fileOf(piece);
     /** How much of the block is filled, and which byte of the file it starts with. */
     let filled = 0;
     let base = Math.max(0, position - 1);

@@ -514,6 +514,33 @@ for (const name of ["in.ndjson", "in.csv", "in.ndjson.gz"]) {
   });
 }
 
+for (const inputFormat of ["ndjson", "csv"] as const) {
+  Deno.test(`batch() reads no other file that has been put in the place of an input (${inputFormat}) ${NEEDS}`, { ignore }, async () => {
+    using folder = new Folder();
+    const [text, other] = inputFormat === "csv" ? ["x\n1\n", "x\n10\n"] : ["1\n", "10\n"];
+    const input = folder.write("in", text);
+    const [there, away] = [folder.write("other", other), folder.of("away")];
+    const streamOf = (end: () => void) =>
+      ReadableStream.from((async function* () {
+        yield new TextEncoder().encode(text);
+        end();
+      })());
+    const go = (end: () => void, resume: boolean) =>
+      run(same, { input: [streamOf(end), input], inputFormat, output: folder.of("out"), resume, permissions: "inherit", workers: 1 });
+    const error = await thrownBy(() =>
+      go(() => {
+        Deno.renameSync(input, away);
+        Deno.renameSync(there, input);
+      }, false)
+    ) as BatchError;
+    assertMatch(error.message, /^Cannot go on as .+ is another file than when the batch began: put that one back$/);
+    assert(error.resumable);
+    Deno.renameSync(away, input);
+    assertEquals([(await go(() => {}, true)).records, folder.read("out").match(/1/g)?.length], [2, 2]);
+    assert(!folder.read("out").includes("10"));
+  });
+}
+
 for (const [name, head] of [["in.ndjson", ""], ["in.log", ""], ["in.csv", "n\n"]] as const) {
   Deno.test(`batch() runs no half of a record of which the rest comes later (${name}) ${NEEDS}`, { ignore }, async () => {
     using folder = new Folder();

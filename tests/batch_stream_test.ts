@@ -31,7 +31,7 @@ Deno.test("blocksOf() yields what follows the last newline of a stream as a sepa
   assertEquals(await blocks("\n\na,b\n1,2", undefined, ","), [[0, "\n\na,b\n", false], [6, "1,2", true]]);
   assertEquals(await blocks("\n\n", undefined, ","), [[0, "\n\n", true]]);
   // The size of a file is what it was when the batch began.
-  assertEquals(await blocks("a\nb", { size: 3, changed: null, sample: "" }), [[0, "a\nb", false]]);
+  assertEquals(await blocks("a\nb", { size: 3, changed: null, sample: "", identity: "" }), [[0, "a\nb", false]]);
 });
 
 Deno.test("blocksOf() copies nothing while there are but blank lines before the first row of CSV", async () => {
@@ -239,7 +239,7 @@ async function partsOf(text: string, { coverage, size }: { coverage: Coverage; s
     name: "in",
     path: undefined,
     size,
-    seen: size === undefined ? undefined : { size, changed: null, sample: "" },
+    seen: size === undefined ? undefined : { size, changed: null, sample: "", identity: "" },
     ranges: false,
     open() {
       opened++;

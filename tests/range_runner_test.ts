@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Lane, LAYOUT } from "../batch/lane.ts";
 import { rowEnd } from "../batch/rows.ts";
 import { createRangeRunner, type Piece, type RunnerLimits, type RunnerParts } from "../batch/range_runner.ts";
+import type { SeenFile } from "../batch/seen_file.ts";
 import { lackOf } from "../worker/lack.ts";
 import { granted } from "./fixtures.ts";
 import { seeded } from "./helpers.ts";
@@ -21,6 +22,11 @@ const NO_LIMITS: RunnerLimits = {
   maxFailures: Infinity,
 };
 
+/** A file of this size. */
+function seenFile(size: number): SeenFile {
+  return { size, changed: null, sample: "", identity: "" };
+}
+
 function runner(parts: Partial<RunnerParts>) {
   return createRangeRunner({
     layout: LAYOUT,
@@ -34,6 +40,7 @@ function runner(parts: Partial<RunnerParts>) {
     delimiter: ",",
     parseCsv: undefined,
     rowEnd,
+    isOther: () => false,
     ...parts,
   });
 }
@@ -109,7 +116,11 @@ Deno.test(`createRangeRunner() runs each line once and in order, wherever the ra
     const { length: size } = bytes;
     const appended = encoder.encode(["", "of the last line\n", "\nanother\n", "z".repeat(100_000)][round % 4]);
     await withFile(new Uint8Array([...bytes, ...appended]), async (path) => {
-      const { output, lines: seen } = await runRanges(run, cuts, (_, end) => ({ input: "in", path, size, end, header: undefined }));
+      const { output, lines: seen } = await runRanges(
+        run,
+        cuts,
+        (_, end) => ({ input: "in", path, seen: seenFile(size), end, header: undefined }),
+      );
       assertEquals([output, seen], [lines.map((line) => `${line}\n`).join(""), lines.length], JSON.stringify({ round, cuts }));
     });
   }
@@ -121,7 +132,7 @@ Deno.test(`createRangeRunner() returns early after 'maxRecords', and goes on fro
   const bytes = encoder.encode(lines.join("\n"));
   await withFile(bytes, async (path) => {
     for (const maxRecords of [1, 7, 199, 200]) {
-      const pieceOf = (_: number, end: number) => ({ input: "in", path, size: bytes.length, end, header: undefined });
+      const pieceOf = (_: number, end: number) => ({ input: "in", path, seen: seenFile(bytes.length), end, header: undefined });
       const { output, records } = await runRanges(runner({}), cutsOf(bytes.length, random), pieceOf, { maxRecords });
       assertEquals([output, records], [lines.map((line) => `${line}\n`).join(""), 200]);
     }
@@ -311,7 +322,7 @@ Deno.test(`createRangeRunner() runs each object once and in order, wherever the 
       const { output, records } = await runRanges(
         run,
         cuts,
-        (_, end) => ({ input: "in", path, size: bytes.length, end, header: undefined }),
+        (_, end) => ({ input: "in", path, seen: seenFile(bytes.length), end, header: undefined }),
         limits,
       );
       assertEquals([output, records], [lines.map((line) => `${line}\n`).join(""), lines.length], JSON.stringify({ round, cuts }));
