@@ -58,8 +58,8 @@ export interface BatchOptions {
    */
   chunk?: number | undefined;
   /**
-   * How long one record may run: milliseconds, or a percentage of the median of earlier records, such as `"500%"`, but at least 100 ms.
-   * With a limit, workers are of the backend `killable`.
+   * How long one record may run, each time it is run: milliseconds, or a percentage of the median of earlier records, such as `"500%"`, but
+   * at least 100 ms. With a limit, workers are of the backend `killable`.
    *
    * @default {Infinity}
    */

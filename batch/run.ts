@@ -126,6 +126,8 @@ interface Active {
   seen: number;
   /** How many records were finished after it. */
   current: number;
+  /** Which attempt at the next one ran. */
+  attempt: number;
   /** When that was first seen. */
   since: number;
   /** Stops its worker. */
@@ -332,6 +334,7 @@ export class BatchRun {
       halted: undefined,
       seen: 0,
       current: 0,
+      attempt: 0,
       since: performance.now(),
       kill: undefined,
       job: undefined,
@@ -562,10 +565,11 @@ export class BatchRun {
       const { lane, seen } = active;
       active.since = Math.min(now, active.since + stoodStill);
       if (active.halted !== undefined) continue;
-      const { sequence, current } = lane;
-      if (sequence !== seen || current !== active.current || !lane.running) {
+      const { sequence, current, attempt } = lane;
+      if (sequence !== seen || current !== active.current || attempt !== active.attempt || !lane.running) {
         active.seen = sequence;
         active.current = current;
+        active.attempt = attempt;
         active.since = now;
       } else if (now - active.since > limit && active.kill !== undefined && !this.#isSettled(active, sequence) && lane.halt(sequence)) {
         active.halted = { sequence, limit };

@@ -123,6 +123,46 @@ Deno.test(`batch() does not count time in which the whole program stood still ag
   }
 });
 
+Deno.test(`batch() with 'retries' gives each attempt at a record its 'timeout' ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", "0\n");
+  const task = folder.write(
+    "task.js",
+    `let attempt = 0;
+    export default async () => {
+      attempt++;
+      Deno.writeTextFileSync(${JSON.stringify(folder.of("runs"))} + attempt, "");
+      while (![...Deno.readDirSync(${JSON.stringify(folder.path)})].some(({ name }) => name === "go" + attempt)) {
+        await new Promise((resolve) => setTimeout(resolve));
+      }
+      if (attempt === 1) throw new Error("again");
+      return attempt;
+    };`,
+  );
+  const options = { permissions: "inherit", timeout: 20_000, retries: 1, workers: 1 } as const;
+  const done = run(task, { input, output: folder.of("out"), ...options });
+  const { now } = performance;
+  let [looks, passed] = [0, 0];
+  performance.now = () => {
+    looks++;
+    return now.call(performance) + passed;
+  };
+  try {
+    for (const attempt of [1, 2]) {
+      await until(() => folder.names().includes(`runs${attempt}`));
+      // Each attempt takes more than half of the limit, in steps in which the program does not seem to have stood still.
+      for (const end = passed + 11_000; passed < end; passed += 200) {
+        const before = looks;
+        await until(() => looks > before + 1);
+      }
+      folder.write(`go${attempt}`, "");
+    }
+    assertEquals([(await done).failed, folder.read("out")], [0, "2\n"]);
+  } finally {
+    performance.now = now;
+  }
+});
+
 Deno.test(`batch() runs a record again that was lost with its worker, as often as 'retries' says ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(2000));
