@@ -110,7 +110,7 @@ function formatOf(name: string): InputFormat {
  * @throws {BatchError} If the inputs differ in format.
  */
 export function formatsOf({ inputFormat, output, outputFormat }: ResolvedBatch, inputs: readonly BatchInput[]): Formats {
-  const names = inputs.map((input) => input instanceof ReadableStream ? "" : String(input));
+  const names = inputs.map((input) => input instanceof ReadableStream ? "stream" : String(input));
   const [first] = names as [string];
   const format = inputFormat ?? formatOf(first);
   const delimiter = delimiterOf(first);

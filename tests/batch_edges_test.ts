@@ -790,6 +790,11 @@ Deno.test(`batch() reads all inputs as the first file that there is is to be rea
     BatchError,
     `Cannot run batch as '${folder.of("a.csv")}' and '${tabs}' have different delimiters: run them separately`,
   );
+  await assertFails(
+    () => run(same, { input: [tabs, new Response("id,name\n").body!], output: folder.of("r") }),
+    BatchError,
+    `Cannot run batch as '${tabs}' and 'stream' have different delimiters: run them separately`,
+  );
   const twice = folder.write("g.csv", "id,id\n1,2\n");
   const error = await thrownBy(() => run(same, { input: [folder.of("a.csv"), twice], output: folder.of("s") })) as Error;
   assertEquals(error.message, `Cannot run batch as the first row of '${twice}' names the field 'id' twice`);
