@@ -59,7 +59,7 @@ export interface BatchOptions {
   chunk?: number | undefined;
   /**
    * How long one record may run, each time it is run: milliseconds, or a percentage of the median of earlier records, such as `"500%"`, but
-   * at least 100 ms. With a limit, workers are of the backend `killable`.
+   * at least 100 ms, once 50 are done in this run. With a limit, workers are of the backend `killable`.
    *
    * @default {Infinity}
    */
