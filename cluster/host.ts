@@ -1,15 +1,22 @@
 import {
   Job,
   JobCancelledError,
-  JobTimeoutError,
-  MemoryLimitError,
   PoolBrokenError,
   PoolClosedError,
   type PoolStats,
   ProcessPool,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import { Checks, FutureMaker, printError, printWarning, show, showJob } from "@procpool/process-pool/executor";
+import {
+  Checks,
+  FutureMaker,
+  PART_OF_MAP,
+  type PartOfMapOptions,
+  printError,
+  printWarning,
+  show,
+  showJob,
+} from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
 import {
@@ -614,29 +621,32 @@ class Host implements ClusterHost {
         return {};
       });
     }
-    // If nothing may run twice, no item is started whose reply might not fit into the queue.
-    const outcomes = this.#options.redeliveries === 0 && this.#options.store === undefined
-      ? this.#whileThereIsRoom(task, { accepted, replies, timeout, signal })
-      : this.#pool.map(task, accepted.map(({ item }) => item), { chunkSize: Math.max(1, accepted.length), settled: true, timeout, signal });
+    // Items that run together are numbered without gaps. If nothing may run twice, none is started whose reply might not fit into the queue.
+    const oneByOne = accepted.length < items!.length || (this.#options.redeliveries === 0 && this.#options.store === undefined);
+    const together: PartOfMapOptions & { settled: true } = {
+      chunkSize: Math.max(1, accepted.length),
+      settled: true,
+      timeout,
+      signal,
+      [PART_OF_MAP]: { first, retries },
+    };
+    const outcomes = oneByOne
+      ? this.#whileThereIsRoom(task, { accepted, replies, first, timeout, retries, signal })
+      : this.#pool.map(task, accepted.map(({ item }) => item), together);
     let next = 0;
     for await (const outcome of outcomes) {
-      const { index, item } = accepted[next]!;
+      const { index } = accepted[next]!;
       if (outcome.status === "rejected" && this.#hasNoWorkers(outcome.reason)) {
         // The host failed, not the item: another must run the rest.
         if (index === 0) throw outcome.reason;
         if (outcome.reason instanceof PoolBrokenError) this.#breakDown(outcome.reason);
         break;
       }
-      const [from, to] = [next++, first + index];
-      if (outcome.status === "rejected" && retries > 0 && isDeath(outcome.reason)) {
-        const again = new Job({ id: to, func: task, args: [item], timeout, retries: retries - 1, signal });
-        replies[index] = await this.#runAgain(again, signal);
-      } else {
-        replies[index] = attempt(() => {
-          if (outcome.status === "rejected") throw renumbered(outcome.reason, { from, to });
-          return writeValue(outcome.value);
-        });
-      }
+      next++;
+      replies[index] = attempt(() => {
+        if (outcome.status === "rejected") throw outcome.reason;
+        return writeValue(outcome.value);
+      });
     }
     if (next < accepted.length) replies.length = accepted[next]!.index;
     const reply: Reply = { v: VERSION, items: replies, elapsed: performance.now() - start };
@@ -645,34 +655,26 @@ class Host implements ClusterHost {
     return { ...reply, items: firstOf(replies, ran) };
   }
 
-  /** Runs items one by one, and ends when their replies fill a chunk; the last may exceed that. */
+  /** Runs items one by one, and without a store ends when their replies fill a chunk; the last may exceed that. */
   async *#whileThereIsRoom(
     task: ClusterTask,
-    { accepted, replies, timeout, signal }: {
+    { accepted, replies, first, timeout, retries, signal }: {
       accepted: { index: number; item: unknown }[];
       replies: ItemReply[];
+      first: number;
       timeout: number | undefined;
+      retries: number;
       signal: AbortSignal;
     },
   ): AsyncGenerator<PromiseSettledResult<unknown>> {
     let [bytes, counted] = [0, 0];
-    for (const [id, { index, item }] of accepted.entries()) {
+    for (const { index, item } of accepted) {
       while (counted < index) bytes += sizeOf(replies[counted++]) + 1;
-      if (bytes > MAX_CHUNK) return;
-      const job = new Job({ id, func: task, args: [item], timeout, signal });
+      if (bytes > MAX_CHUNK && this.#options.store === undefined) return;
+      const job = new Job({ id: first + index, func: task, args: [item], timeout, retries, signal });
       const [outcome] = await Promise.allSettled([this.#pool.run(job)]);
       if (outcome.status === "rejected" && signal.aborted) throw outcome.reason;
       yield outcome;
-    }
-  }
-
-  /** Runs an item by itself after its worker has died. */
-  async #runAgain(job: Job<unknown[], unknown>, signal: AbortSignal): Promise<ItemReply> {
-    try {
-      return writeValue(await this.#pool.run(job));
-    } catch (error) {
-      if (this.#hasNoWorkers(error) || signal.aborted) throw error;
-      return { failure: writeFailure(error) };
     }
   }
 
@@ -728,19 +730,6 @@ function isOpen(pool: ProcessPool): boolean {
   } catch (error) {
     return error === aborted;
   }
-}
-
-/** Whether a job was lost with its worker. */
-function isDeath(error: unknown): error is WorkerDiedError | MemoryLimitError {
-  return error instanceof WorkerDiedError || error instanceof MemoryLimitError;
-}
-
-/** The error of an item, with its index in the whole input instead of in what was sent to the worker. */
-function renumbered(error: unknown, { from, to }: { from: number; to: number }): unknown {
-  const ours = error instanceof JobTimeoutError || isDeath(error);
-  if (!ours || error.jobId !== from) return error;
-  error.message = error.message.replace(`job ${from} `, `job ${to} `);
-  return Object.defineProperty(error, "jobId", { value: to });
 }
 
 /** The name of a job in errors. */

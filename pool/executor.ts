@@ -1,6 +1,7 @@
 /**
  * For other executors that hand out this package's futures, such as one that runs jobs on other machines: making and settling futures,
- * wording refusals as the pool does, and encoding errors for transport. If you only run jobs, you need none of this.
+ * wording refusals as the pool does, running a part of a map, and encoding errors for transport. If you only run jobs, you need none of
+ * this.
  *
  * @example An executor whose jobs are done elsewhere
  * ```ts
@@ -37,6 +38,7 @@ import { realClock } from "./clock.ts";
 export type { Future, FutureControl, Job, Outcome } from "../job.ts";
 export type { Semaphore } from "../semaphore.ts";
 export { Checks, show, showJob } from "./checks.ts";
+export { type MapOptions, PART_OF_MAP, type PartOfMap, type PartOfMapOptions } from "./map_options.ts";
 export { printError, printWarning } from "./print.ts";
 export { decodeError, type FindClass } from "../worker/decode_error.ts";
 export { encodeError } from "../worker/encode_error.ts";

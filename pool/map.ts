@@ -349,8 +349,9 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     if (items.length === 0 || this.#state !== "reading") return;
     await this.#host.acquire(this.#loop.signal);
     if (this.ended) return this.#host.release();
-    const { task: func, timeout, retries, eager } = this.#options;
-    const chunk = new Chunk(items, { func, timeout, retries, eager, firstIndex: this.#input.read - items.length, listener: this });
+    const { task: func, timeout, retries, eager, first } = this.#options;
+    const firstIndex = first + this.#input.read - items.length;
+    const chunk = new Chunk(items, { func, timeout, retries, eager, firstIndex, listener: this });
     this.#chunks.set(chunk, { blocks: [], settled: false });
     this.#inFlight++;
     try {

@@ -47,6 +47,23 @@ export interface MapOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** The key of {@linkcode PartOfMap} in the options of a map. */
+export const PART_OF_MAP: unique symbol = Symbol("part of map");
+
+/** What an executor says of a map that runs a part of a larger one. */
+export interface PartOfMap {
+  /** The index of the first item in the whole input: the id of its job. */
+  first: number;
+  /** How often an item is run again after its worker died. */
+  retries: number;
+}
+
+/** Options of a map that runs a part of a larger one. */
+export interface PartOfMapOptions extends MapOptions {
+  /** Which part. */
+  [PART_OF_MAP]: PartOfMap;
+}
+
 /** What `ProcessPool.map` returns: the outcomes one by one, or as many at a time as are ready. */
 export interface MapResults<T> extends AsyncIterableIterator<T> {
   /**
@@ -118,6 +135,8 @@ export interface ResolvedMapOptions {
   settled: boolean;
   timeout: number;
   retries: number;
+  /** The index of the first item. */
+  first: number;
   /** Whether each result is sent before the next item is started. */
   eager: boolean;
   signal: AbortSignal | undefined;
@@ -135,8 +154,8 @@ export interface MapParts {
 }
 
 export function resolveMapOptions(
-  options: MapOptions,
-  { task, items, lanes, jobTimeout, retries, eager }: MapParts,
+  options: MapOptions | PartOfMapOptions,
+  { task, items, lanes, jobTimeout, retries: poolRetries, eager }: MapParts,
 ): ResolvedMapOptions {
   const checks = new Checks("map");
   const { chunkSize = "auto", buffer, ordered = true, settled = false, timeout = jobTimeout, signal } = checks.options(options, [
@@ -147,6 +166,7 @@ export function resolveMapOptions(
     "timeout",
     "signal",
   ]);
+  const { first, retries } = PART_OF_MAP in options ? options[PART_OF_MAP] : { first: 0, retries: poolRetries };
   checkedFunc("map", "task", task);
   const size = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize, { or: '"auto"' });
   const chunksInFlight = CHUNKS_PER_LANE * lanes;
@@ -165,7 +185,8 @@ export function resolveMapOptions(
     ordered: checks.boolean("ordered", ordered),
     settled: checks.boolean("settled", settled),
     timeout: checks.milliseconds("timeout", timeout, { infinite: true }),
-    retries,
+    retries: checks.wholeNumber("retries", retries, { min: 0 }),
+    first,
     // Results that are held back would be lost if an item is stopped.
     eager: eager || timeout !== Infinity || retries > 0,
     signal: signal === undefined ? undefined : checks.signal("signal", signal),

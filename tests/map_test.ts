@@ -1,5 +1,6 @@
-import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
-import { type ObservedJob, PoolBrokenError, PoolClosedError, ProcessPool } from "@procpool/process-pool";
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import { currentJob, type ObservedJob, PoolBrokenError, PoolClosedError, ProcessPool } from "@procpool/process-pool";
+import { PART_OF_MAP, type PartOfMap, type PartOfMapOptions } from "@procpool/process-pool/executor";
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { internalsOf } from "../pool.ts";
 import { assertFails, meet, Meeting, thrownBy, turn, until } from "./helpers.ts";
@@ -1140,4 +1141,12 @@ Deno.test("ProcessPool.map() of large results reads so far ahead that many worke
   held.resolve(megabytes);
   await within(first);
   await results.return!();
+});
+
+Deno.test("ProcessPool.map() of a part of a larger map numbers its items from there, and checks how often they are run again", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline" });
+  const partOf = (part: PartOfMap): PartOfMapOptions => ({ chunkSize: 2, [PART_OF_MAP]: part });
+  const ids = pool.map(() => currentJob()?.id, [1, 2, 3], partOf({ first: 40, retries: 1 }));
+  assertEquals(await within(Array.fromAsync(ids)), [40, 41, 42]);
+  assertThrows(() => pool.map(double, [1], partOf({ first: 0, retries: 0.5 })), RangeError, "'retries' must be an integer of at least 0");
 });

@@ -29,5 +29,11 @@ export const tasks = defineTasks<typeof import("./tasks.ts")>({
   noteAndKillHostAt13: module,
   note: module,
   unsteady: module,
+  whichRun: {
+    module,
+    validate([file]) {
+      if (file === "refused") throw new RangeError("whichRun() refuses this");
+    },
+  },
   fill: module,
 });

@@ -4,6 +4,7 @@ import { Redis } from "ioredis";
 import {
   asCompleted,
   ClusterPool,
+  defineTasks,
   type Future,
   Job,
   JobCancelledError,
@@ -696,6 +697,25 @@ Deno.test("ClusterPool with 'retries' runs the items of a map again whose worker
   assertEquals(await within(Array.fromAsync(pool.map(tasks.unsteady, files, { chunkSize: 3 }))), ["steady", "steady", "steady"]);
   const outcomes = await within(Array.fromAsync(pool.map(tasks.exitAt13, [12, 13, 14], { chunkSize: 3, settled: true })));
   assertEquals(outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value : outcome.reason.jobId), [24, 1, 28]);
+  const { reason } = outcomes[1] as PromiseRejectedResult;
+  assertInstanceOf(reason, WorkerDiedError);
+  assertEquals([reason.attempts, (reason.cause as Error).message], [2, "2 runs have failed"]);
+});
+
+Deno.test("ClusterPool.map() tells items their index in the whole input and the number of their run, also if a host runs them one by one", async () => {
+  for (const redeliveries of [1, 0]) {
+    await using server = await RedisServer.start();
+    await using _host = await startHost(server, { redeliveries });
+    // The host checks the items, the pool does not.
+    const unchecked = defineTasks<Pick<typeof import("./tasks.ts"), "whichRun">>({ whichRun: tasks.whichRun.module });
+    await using pool = await openPool(server, { retries: 1, tasks: unchecked });
+    const items = ["", "", `${server.folder}/one`, "", "refused", `${server.folder}/two`, ""];
+    const outcomes = await within(Array.fromAsync(pool.map(unchecked.whichRun, items, { chunkSize: 3, settled: true })));
+    assertEquals(
+      outcomes.map((outcome) => outcome.status === "fulfilled" ? outcome.value : outcome.reason.name),
+      [[0, 1], [1, 1], [2, 2], [3, 1], "RangeError", [5, 2], [6, 1]],
+    );
+  }
 });
 
 Deno.test("ClusterPool.submit() of an id that was cancelled a moment ago runs it", async () => {

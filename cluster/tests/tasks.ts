@@ -108,6 +108,13 @@ export function unsteady(file: string): string {
   Deno.exit(3);
 }
 
+/** Which item this is in which run. If it is given a file, it ends its worker in its first run. */
+export function whichRun(file: string): unknown {
+  if (file !== "") unsteady(file);
+  const { id, attempt } = currentJob()!;
+  return [id, attempt];
+}
+
 /** Fills the heap. */
 export function fill(): never {
   for (const kept: unknown[] = [];;) kept.push({ values: [kept.length, 1, 2, 3] });
