@@ -59,8 +59,8 @@ interface Entry {
   /** Why it counts as lost if more sweeps find no record of it; undefined while there is one. */
   missing: { why: string; sweeps: number } | undefined;
   /**
-   * The timestamp of an earlier, unwanted job of its name: this one is sent when that has ended. Null if the earlier one was gone when it
-   * was looked for; undefined if there is none.
+   * The timestamp of an earlier, unwanted job of its name: this one is sent when that has ended. Null if the earlier one was not looked for
+   * yet, or was gone by then; undefined if there is none.
    */
   comesAfter: string | null | undefined;
 }
@@ -166,17 +166,18 @@ export class Link {
     this.#events.on("error", (error) => this.#tell(error));
     this.#events.on("completed", ({ jobId, returnvalue }) => {
       const stop = this.#stopOf(jobId);
-      if (stop === undefined) return this.#end(jobId, { kind: "completed", reply: returnvalue });
-      stop.listener.returned(returnvalue);
-      this.#ask(jobId);
+      stop?.listener.returned(returnvalue);
+      if (stop !== undefined || this.#comesAfterOther(jobId)) this.#askOfOther(jobId);
+      else this.#end(jobId, { kind: "completed", reply: returnvalue });
     });
     this.#events.on("failed", ({ jobId, failedReason }) => {
       const stopped = this.#stopOf(jobId) !== undefined;
       if (failedReason === FORGOTTEN) return this.#notStarted(jobId);
-      if (stopped && isCancelled(failedReason)) return this.#sendAgain(jobId);
+      if (isCancelled(failedReason)) {
+        return stopped ? this.#sendAgain(jobId) : this.#gone(jobId, { kind: "failed", reason: failedReason });
+      }
       // The event does not say how often the job was delivered.
-      if (stopped || failedReason === STALLED) this.#ask(jobId);
-      else if (isCancelled(failedReason)) this.#gone(jobId, { kind: "failed", reason: failedReason });
+      if (stopped || failedReason === STALLED || this.#comesAfterOther(jobId)) this.#askOfOther(jobId);
       else this.#end(jobId, { kind: "failed", reason: failedReason });
     });
     this.#events.on("removed", ({ jobId }) => {
@@ -195,7 +196,12 @@ export class Link {
       entry.givenBack = true;
       this.#errand(() => this.#againOrNot(entry));
     });
-    this.#events.on("duplicated", ({ jobId }) => this.#askOfOther(jobId));
+    this.#events.on("duplicated", ({ jobId }) => {
+      const entry = this.#entries.get(jobId);
+      // As long as it is not known which job that is.
+      if (entry?.envelope !== undefined) entry.comesAfter ??= null;
+      this.#askOfOther(jobId);
+    });
     this.#scheduleSweep();
   }
 
@@ -415,6 +421,11 @@ export class Link {
     }
   }
 
+  /** Whether the present job of a name may not be in the queue yet, as that had an earlier one. */
+  #comesAfterOther(id: string): boolean {
+    return this.#entries.get(id)?.comesAfter !== undefined;
+  }
+
   #each(id: string, tell: (listener: Listener) => void): void {
     for (const listener of this.#entries.get(id)?.listeners ?? []) tell(listener);
   }
@@ -477,7 +488,9 @@ export class Link {
     this.#errand(async () => {
       await entry.sent;
       const [timestamp = null, data = null] = await this.#client.hmget(this.#queue.toKey(id), "timestamp", "data");
-      if (entry.envelope !== undefined) entry.comesAfter = data === null || isUnwanted(data) ? timestamp : undefined;
+      if (entry.envelope !== undefined) {
+        entry.comesAfter = data === null || isUnwanted(data) ? timestamp ?? entry.comesAfter ?? null : undefined;
+      }
       await this.#lookUp([entry]);
     });
   }
@@ -514,6 +527,8 @@ export class Link {
       // A host that has just come to a job without a record leaves part of one, and will report it.
       if (timestamp === null && processedOn === null) {
         if (sweeps) this.#forgotten(entry, kept);
+      } else if (finishedOn !== null && typeof timestamp === "string" && timestamp === entry.comesAfter) {
+        this.#errand(() => this.#replace(entry, timestamp));
       } else if (finishedOn !== null && failedReason) {
         this.#end(entry.id, { kind: "failed", reason: failedReason, deaths: Number(deaths) });
       } else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });
@@ -523,6 +538,14 @@ export class Link {
         if (sweeps) this.#strand(entry, isEmpty && !runs);
       }
     }
+  }
+
+  /** Takes the record of an earlier, unwanted job of its name out, which has ended by itself, and sends the present one. */
+  async #replace({ id }: Entry, timestamp: string): Promise<void> {
+    const keys = [id, ...SETS].map((key) => this.#queue.toKey(key));
+    // Another producer may have done the same by now, whose job is not touched.
+    if (await this.#client.eval(TAKE_OUT, keys.length, ...keys, id, timestamp) === 1) this.#sendAgain(id);
+    else this.#ask(id);
   }
 
   /** Ends a job that neither runs nor waits, which no host will find. It must be seen twice: it may have left its list a moment ago. */
@@ -599,6 +622,12 @@ const LISTS = ["wait", "active", "paused", "delayed", "prioritized", "waiting-ch
 
 /** A job whose record is gone may still have its name in the list: sent again, it would be run for each time that its name stands there. */
 const UNLIST = `if redis.call("EXISTS", KEYS[1]) == 0 then return redis.call("LREM", KEYS[2], 0, ARGV[1]) end`;
+
+/** Removes the record of an ended job, if it is that which was sent then. */
+const TAKE_OUT = `if redis.call("HGET", KEYS[1], "timestamp") == ARGV[2] then
+  for i = 2, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
+  return redis.call("DEL", KEYS[1])
+end`;
 
 const LIST_LOST: Ending = { kind: "lost", why: "the server has lost the list in which it waited" };
 

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
-import { Queue } from "bullmq";
+import { type Job as QueuedJob, Queue, UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { type ClusterPool, type Future, Job, JobCancelledError, type PayloadStore, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
@@ -474,6 +474,39 @@ Deno.test("an id whose job was cancelled runs when that has ended, although its 
   const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
   await using _other = await startHost(server, { redeliveries: 0 });
   assertEquals(await within(future.result()), 2);
+});
+
+Deno.test("an id whose job has ended by itself although it was cancelled runs, and does not get the outcome of that", async () => {
+  await using server = await RedisServer.start();
+  await using one = await openPool(server, silent);
+  await using two = await openPool(server, silent);
+  const client = new Redis(server.url, { maxRetriesPerRequest: null });
+  // It hears nothing of cancelled jobs.
+  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
+  async function nextJob(): Promise<QueuedJob> {
+    let job: QueuedJob | undefined;
+    await until(async () => (job = await worker.getNextJob("token", { block: false })) !== undefined);
+    return job!;
+  }
+  for (const [outcome, pool] of [["completed", one], ["completed", two], ["failed", one], ["failed", two]] as const) {
+    const old = await one.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+    const job = await nextJob();
+    await until(() => old.running());
+    assert(old.cancel({ force: true }));
+    await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))!.includes("cancelled"));
+    const [[last]] = await client.xrevrange("dpool:test.v1:events", "+", "-", "COUNT", 1) as [[string, string[]]];
+    const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
+    await until(async () => JSON.stringify(await client.xrange("dpool:test.v1:events", `(${last}`, "+")).includes("duplicated"));
+    if (outcome === "completed") await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
+    else await job.moveToFailed(new UnrecoverableError("no"), "token", false);
+    const again = await nextJob();
+    assertEquals(again.data.args, [2, 2]);
+    await again.moveToCompleted({ v: 1, value: 4 }, "token", false);
+    assertEquals(await within(future.result()), 4);
+    await again.remove();
+  }
+  await worker.close();
+  await client.quit();
 });
 
 Deno.test("an id whose job another producer has cancelled runs when that has ended, although nothing is heard of the end", async () => {
