@@ -301,7 +301,8 @@ export class Link {
     if (timestamp === null || timestamp !== (stop.timestamp ??= timestamp)) return;
     const message = cancelMessage(id, timestamp);
     try {
-      if (await this.#queue.remove(id) === 1 || !await this.#mark(id)) return;
+      if (await this.#queue.remove(id) === 1) return;
+      if (!await this.#mark(id)) return void await this.#removeEnded(id, timestamp);
     } catch (error) {
       await this.#client.publish(this.#channel, message);
       throw error;
@@ -542,10 +543,15 @@ export class Link {
 
   /** Takes the record of an earlier, unwanted job of its name out, which has ended by itself, and sends the present one. */
   async #replace({ id }: Entry, timestamp: string): Promise<void> {
-    const keys = [id, ...SETS].map((key) => this.#queue.toKey(key));
-    // Another producer may have done the same by now, whose job is not touched.
-    if (await this.#client.eval(TAKE_OUT, keys.length, ...keys, id, timestamp) === 1) this.#sendAgain(id);
+    // Another producer may have done the same by now.
+    if (await this.#removeEnded(id, timestamp)) this.#sendAgain(id);
     else this.#ask(id);
+  }
+
+  /** Removes the record of an ended job, unless it is that of another of its name by now. Returns whether it did. */
+  async #removeEnded(id: string, timestamp: string): Promise<boolean> {
+    const keys = [id, ...SETS].map((key) => this.#queue.toKey(key));
+    return await this.#client.eval(REMOVE_ENDED, keys.length, ...keys, id, timestamp) === 1;
   }
 
   /** Ends a job that neither runs nor waits, which no host will find. It must be seen twice: it may have left its list a moment ago. */
@@ -624,7 +630,7 @@ const LISTS = ["wait", "active", "paused", "delayed", "prioritized", "waiting-ch
 const UNLIST = `if redis.call("EXISTS", KEYS[1]) == 0 then return redis.call("LREM", KEYS[2], 0, ARGV[1]) end`;
 
 /** Removes the record of an ended job, if it is that which was sent then. */
-const TAKE_OUT = `if redis.call("HGET", KEYS[1], "timestamp") == ARGV[2] then
+const REMOVE_ENDED = `if redis.call("HGET", KEYS[1], "timestamp") == ARGV[2] then
   for i = 2, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
   return redis.call("DEL", KEYS[1])
 end`;

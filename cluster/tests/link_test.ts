@@ -16,6 +16,13 @@ async function cancelOnDead(host: Child, pool: ClusterPool): Promise<void> {
   assert(job.cancel({ force: true }));
 }
 
+/** The next job of the queue, for a host of BullMQ's own. */
+async function nextJob(worker: Worker): Promise<QueuedJob> {
+  let job: QueuedJob | undefined;
+  await until(async () => (job = await worker.getNextJob("token", { block: false })) !== undefined);
+  return job!;
+}
+
 const RECORD = "dpool:test.v1:job-import";
 
 /** Submits a job of the id "import", and waits until the server has a record of it. */
@@ -122,6 +129,34 @@ Deno.test("a job that ends at the very moment when it is cancelled is no error",
   // What was sent before is answered before.
   for (let i = 0; i < 3; i++) await pool.status();
   assertEquals(reported, []);
+  await client.quit();
+});
+
+Deno.test("an id whose job ends at the very moment when it is cancelled is free again", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, silent);
+  const client = new Redis(server.url, { maxRetriesPerRequest: null });
+  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
+  const old = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  const job = await nextJob(worker);
+  await until(() => old.running());
+  const { getJob } = Queue.prototype;
+  const ended = Promise.withResolvers<void>();
+  Queue.prototype.getJob = async function (id) {
+    await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
+    ended.resolve();
+    return await getJob.call(this, id);
+  };
+  try {
+    assert(old.cancel({ force: true }));
+    await within(ended.promise);
+  } finally {
+    Queue.prototype.getJob = getJob;
+  }
+  const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
+  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 4 }, "token", false);
+  assertEquals(await within(future.result()), 4);
+  await worker.close();
   await client.quit();
 });
 
@@ -483,14 +518,9 @@ Deno.test("an id whose job has ended by itself although it was cancelled runs, a
   const client = new Redis(server.url, { maxRetriesPerRequest: null });
   // It hears nothing of cancelled jobs.
   const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
-  async function nextJob(): Promise<QueuedJob> {
-    let job: QueuedJob | undefined;
-    await until(async () => (job = await worker.getNextJob("token", { block: false })) !== undefined);
-    return job!;
-  }
   for (const [outcome, pool] of [["completed", one], ["completed", two], ["failed", one], ["failed", two]] as const) {
     const old = await one.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
-    const job = await nextJob();
+    const job = await nextJob(worker);
     await until(() => old.running());
     assert(old.cancel({ force: true }));
     await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))!.includes("cancelled"));
@@ -499,7 +529,7 @@ Deno.test("an id whose job has ended by itself although it was cancelled runs, a
     await until(async () => JSON.stringify(await client.xrange("dpool:test.v1:events", `(${last}`, "+")).includes("duplicated"));
     if (outcome === "completed") await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
     else await job.moveToFailed(new UnrecoverableError("no"), "token", false);
-    const again = await nextJob();
+    const again = await nextJob(worker);
     assertEquals(again.data.args, [2, 2]);
     await again.moveToCompleted({ v: 1, value: 4 }, "token", false);
     assertEquals(await within(future.result()), 4);
