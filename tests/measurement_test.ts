@@ -10,9 +10,12 @@ import {
   type PoolObserver,
   ProcessPool,
 } from "@procpool/process-pool";
-import { Times } from "../pool/measurement.ts";
+import type { WorkerInspection } from "../pool/crew.ts";
+import { Measurement, Times } from "../pool/measurement.ts";
+import { JobRecord, type ObservedPool } from "../pool/observation.ts";
 import { within } from "./fixtures.ts";
 import { meet, Meeting, seeded, thrownBy, turn, until } from "./helpers.ts";
+import { SimulatedClock } from "./simulation/simulated_clock.ts";
 
 /** Returns a quantile by its definition: at least this share of the times is no longer. */
 function quantile(times: number[], part: number): number {
@@ -49,6 +52,64 @@ Deno.test("Times has zeros without times, and accepts times that are too short o
   times.record(0);
   times.record(1e12);
   assertEquals([times.quantiles().count, times.quantiles().max], [2, 1e12]);
+});
+
+/** A measurement of workers that run two jobs at a time, and the means to tell it of jobs. */
+function measured() {
+  const clock = new SimulatedClock();
+  const measurement = new Measurement(clock);
+  measurement.opened({ jobsPerWorker: 2 } as ObservedPool);
+
+  function submit(items = 1): JobRecord {
+    const job = new JobRecord(0, () => {}, { items, submitted: clock.now() });
+    measurement.submitted(job);
+    return job;
+  }
+
+  /** Notes the next run of a job, which ends now. */
+  function ran(job: JobRecord, { worker = 1, ms }: { worker?: number; ms: number }): JobRecord {
+    return Object.assign(job, { worker, started: clock.now() - ms, ended: clock.now(), runs: job.runs + 1, settled: clock.now() });
+  }
+
+  return { clock, measurement, submit, ran };
+}
+
+Deno.test("Measurement counts a chunk with the mean of its items, each run, and the waiting before the first", () => {
+  const { clock, measurement, submit, ran } = measured();
+  clock.creep(100);
+  const chunk = submit(10);
+  clock.creep(20);
+  const job = submit();
+  clock.creep(80);
+  measurement.settled(ran(chunk, { ms: 80 }));
+  measurement.retried(ran(job, { ms: 50 }));
+  clock.creep(800);
+  measurement.settled(ran(job, { ms: 700 }));
+  const { waiting, running, throughput } = measurement.read([]);
+  assertEquals([waiting.count, waiting.max], [2, 30]);
+  assertEquals([running.count, Math.round(running.p50), running.max], [3, 50, 700]);
+  // Eleven items in 900 ms.
+  assertEquals(throughput, 11 / 900 * 1000);
+});
+
+Deno.test("Measurement gives the share of a worker's time in which it ran jobs, also of the present ones, and forgets a worker that has ended", () => {
+  const { clock, measurement, submit, ran } = measured();
+  const read = (...jobs: number[]) => {
+    const worker = { worker: 1, jobs: jobs.map((time) => ({ for: time })) } as unknown as WorkerInspection;
+    return measurement.read([worker]).workers;
+  };
+  measurement.worker(1, "starting");
+  clock.creep(5000);
+  measurement.worker(1, "ready");
+  assertEquals(read(), [{ worker: 1, jobs: 0, utilisation: 0 }]);
+  clock.creep(1000);
+  measurement.settled(ran(submit(), { ms: 300 }));
+  assertEquals(read(), [{ worker: 1, jobs: 1, utilisation: 0.15 }]);
+  assertEquals(read(500, 200), [{ worker: 1, jobs: 1, utilisation: 0.5 }]);
+  // Clocks of two threads differ a little.
+  assertEquals(read(1000, 1000), [{ worker: 1, jobs: 1, utilisation: 1 }]);
+  measurement.worker(1, "closed");
+  assertEquals(read(), [{ worker: 1, jobs: 0, utilisation: 0 }]);
 });
 
 for (const backend of ["worker", "killable", "inline"] as const) {
