@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes, assertThrows } from "@std/assert";
 import { JobTimeoutError, MemoryLimitError, WorkerDiedError } from "../mod.ts";
-import { readEnvelope, readFailedReason, readFailure, readItem, readReply, writeFailure } from "../envelope.ts";
+import { isUnwanted, readEnvelope, readFailedReason, readFailure, readItem, readReply, writeFailure } from "../envelope.ts";
 
 /** What arrives of something thrown. */
 function sent(thrown: unknown): unknown {
@@ -89,6 +89,11 @@ Deno.test("writeFailure() keeps the class of an error that is too large, what it
   assertInstanceOf(first.cause, Deno.errors.NotFound);
   assertInstanceOf(second, JobTimeoutError);
   assertEquals([second.jobId, second.limit, second.message.replaceAll("l", ""), third], ["a", 5, "", 7]);
+  const long = Array.from({ length: 20 }, (_, n) => new RangeError(`${n} ${"r".repeat(5000)}`));
+  long[0]!.stack = "";
+  const { errors } = sent(new AggregateError(long, "long")) as AggregateError;
+  assertEquals(errors.map((error) => [error.constructor, parseInt(error.message)]), long.map((_, n) => [RangeError, n]));
+  assertEquals([errors[0].stack, errors[1].stack.startsWith("RangeError: 1 rrr")], ["", true]);
   // Too many to be kept.
   const crowd = sent(new AggregateError(Array.from({ length: 999 }, (_, n) => new TypeError(`${n}`)), "crowd"));
   assertInstanceOf(crowd, AggregateError);
@@ -115,9 +120,9 @@ Deno.test("readFailedReason() reads lost jobs, and what it does not know", () =>
   assertEquals([lost.jobId, lost.taskName], ["a", "t"]);
   assertStringIncludes(lost.message, 'Lost job "a" (task "t")');
   assertEquals((readFailedReason("something else", { jobId: 1, taskName: "t" }) as Error).message, "something else");
-  for (const data of [{}, { v: 2, thrown: {} }, { v: 1, thrown: { root: { error: 5 }, errors: [] } }, null, 7]) {
-    assertInstanceOf(readFailure(data), TypeError);
-  }
+  for (const data of [{}, { v: 2, thrown: { root: { value: 1 }, errors: [] } }, null, 7]) assertInstanceOf(readFailure(data), TypeError);
+  // One that is not listed.
+  for (const error of [-1, 0, 0.5, 5]) assertInstanceOf(readFailure({ v: 1, thrown: { root: { error }, errors: [] } }), TypeError);
 });
 
 Deno.test("readEnvelope() accepts only calls of its own version", () => {
@@ -132,6 +137,7 @@ Deno.test("readEnvelope() accepts only calls of its own version", () => {
     [{ v: 1, task: "t", args: 7 }, "it must have either 'args' or 'items'"],
     [{ v: 1, task: "t", args: [], items: [] }, "it must have either 'args' or 'items'"],
     [{ v: 1, task: "t", stored: "other" }, "it must have either 'args' or 'items'"],
+    [{ v: 1, task: "t", args: [], stored: "args", storedAs: "it" }, "it must have either 'args' or 'items'"],
     [{ v: 1, task: "t", stored: "args" }, "'storedAs' must be a name"],
     [{ v: 1, task: "t", stored: "args", storedAs: "../secret" }, "'storedAs' must be a name"],
     [{ v: 1, task: "t", args: [], timeout: -1 }, "'timeout' must be a number"],
@@ -140,6 +146,13 @@ Deno.test("readEnvelope() accepts only calls of its own version", () => {
     [{ v: 1, task: "t", args: [], id: {} }, "'id' must be a text or a number"],
   ];
   for (const [data, message] of cases) assertThrows(() => readEnvelope(data), TypeError, message);
+});
+
+Deno.test("readEnvelope() and isUnwanted() know what stands in place of a cancelled call, and no other", () => {
+  const unwanted = { v: 1, task: "t", cancelled: true };
+  assertEquals(readEnvelope(unwanted), unwanted as ReturnType<typeof readEnvelope>);
+  assert(isUnwanted(JSON.stringify(unwanted)));
+  for (const data of ['{"v":1,"task":"t","args":[{"cancelled":true}]}', '{"cancelled":true', "7"]) assert(!isUnwanted(data), data);
 });
 
 Deno.test("readReply() and readItem() accept only replies", () => {

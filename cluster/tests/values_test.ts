@@ -16,6 +16,9 @@ Deno.test("toJson() and fromJson() do not mistake an object that looks like byte
   for (const value of [{ $bytes: "AAA=" }, { $plain: { $bytes: "AAA=" } }, { $plain: 1 }, { $bytes: { $bytes: 1 } }]) {
     assertEquals(sent(value), value);
   }
+  for (const value of [{ $bytes: "AAA=", more: 1 }, { $plain: {}, more: 1 }]) assertEquals(sent(value), value);
+  // From elsewhere.
+  assertEquals(fromJson({ $bytes: 7 }), { $bytes: 7 });
 });
 
 Deno.test("fromJson() makes plain objects, whatever their properties are called", () => {
@@ -23,6 +26,7 @@ Deno.test("fromJson() makes plain objects, whatever their properties are called"
   assertEquals(Object.getPrototypeOf(value), Object.prototype);
   assertEquals(Object.keys(value), ["__proto__", "constructor"]);
   assertEquals(value.admin, undefined);
+  assertEquals(sent(Object.assign(Object.create(null), { a: 1 })), { a: 1 });
 });
 
 Deno.test("toJson() refuses what JSON would change or lose, and says where it is", () => {
