@@ -12,7 +12,8 @@ import {
 } from "@procpool/process-pool";
 import type { WorkerInspection } from "../pool/crew.ts";
 import { Measurement, Times } from "../pool/measurement.ts";
-import { JobRecord, type ObservedPool } from "../pool/observation.ts";
+import { JobRecord, Observation, type ObservedPool } from "../pool/observation.ts";
+import type { Ticket } from "../pool/ticket.ts";
 import { within } from "./fixtures.ts";
 import { meet, Meeting, seeded, thrownBy, turn, until } from "./helpers.ts";
 import { SimulatedClock } from "./simulation/simulated_clock.ts";
@@ -255,6 +256,29 @@ Deno.test("PoolObserver is told of each job in order, with times that follow eac
     const times = [job.submitted, job.admitted, job.sent, job.started, job.ended, job.settled] as number[];
     assertEquals(times, times.toSorted((a, b) => a - b), `job ${job.id}`);
     assertEquals([job.worker, job.items], [1, 1]);
+  }
+});
+
+Deno.test("Observation keeps the times that a worker has noted between those of the caller, whose clock may differ a little", async () => {
+  let time = 10;
+  const observation = new Observation([], { now: () => time, report: () => {} });
+  const ticket = { id: 1, func: () => {} } as unknown as Ticket;
+  observation.submitted(ticket);
+  observation.sent(ticket, 1);
+  await undefined;
+  time = 20;
+  const cases: [started: number, ended: number, expected: number[]][] = [
+    [12, 15, [12, 15]],
+    [9, 15, [10, 15]],
+    [12, 21, [12, 20]],
+    [21, 22, [20, 20]],
+    [15, 12, [15, 15]],
+    // It has noted no end.
+    [12, 0, [12, 20]],
+  ];
+  for (const [started, ended, expected] of cases) {
+    observation.ran(ticket, started, ended);
+    assertEquals([ticket.observed!.started, ticket.observed!.ended], expected);
   }
 });
 

@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { type Future, Job, type PoolObserver, ProcessPool, type ProcessPoolOptions } from "@procpool/process-pool";
+import { JobRecord } from "../pool/observation.ts";
+import { openTrace } from "../pool/trace.ts";
 import { granted, within } from "./fixtures.ts";
-import { meet, Meeting, thrownBy, turn } from "./helpers.ts";
+import { meet, Meeting, thrownBy, turn, until } from "./helpers.ts";
 
 /** An event of Chrome's trace event format, as far as we write it. */
 interface TraceEvent {
@@ -229,6 +231,64 @@ Deno.test("A trace gives jobs that a worker runs at a time tracks of their own",
   assertEquals(new Set(runs(events).map(({ tid }) => tid)).size, 3);
 });
 
+/** A trace that the test itself tells of jobs, all of worker 2. */
+function told(jobsPerWorker: number) {
+  const memory = new Memory();
+  const trace = openTrace(memory.stream, (error) => {
+    throw error;
+  });
+  const levels = { waiting: 0, queued: 0, running: 0, workers: 1 };
+  trace.opened!({ maxWorkers: 1, jobsPerWorker, queueSize: 1, opened: 100, levels: () => levels });
+  trace.worker!(2, "starting", undefined);
+
+  function settled(id: number, { started, ended }: { started: number; ended: number }): void {
+    const job = new JobRecord(id, () => {}, { items: 1, submitted: 100 });
+    trace.settled!(Object.assign(job, { worker: 2, started, ended, runs: 1, settled: ended, state: "finished" }));
+  }
+
+  async function events(): Promise<TraceEvent[]> {
+    await trace.closed!();
+    return memory.events;
+  }
+
+  return { levels, settled, events };
+}
+
+Deno.test("A trace has times to the nanosecond", async () => {
+  const { settled, events } = told(1);
+  const times = [0.1, 0.09, 0.01, 0.009, 0.001, 1, 1000, 1000.1, 999.999];
+  for (const [id, time] of times.entries()) settled(id, { started: 100 + id, ended: 100 + id + time / 1000 });
+  assertEquals(runs(await events()).map(({ dur }) => dur), times);
+});
+
+Deno.test("A trace has at most a thousand tracks of a worker, each free again when its job has ended", async () => {
+  const { settled, events } = told(2000);
+  for (let id = 0; id < 1002; id++) settled(id, { started: 200, ended: 300 });
+  settled(1002, { started: 300, ended: 400 });
+  settled(1003, { started: 300, ended: 400 });
+  const tracks = runs(await events()).map(({ tid }) => tid);
+  assertEquals(tracks, [...Array(1000).keys().map((track) => 2000 + track), 2999, 2999, 2000, 2001]);
+});
+
+Deno.test("A trace has the counters at most once a millisecond, and only when they have changed", async () => {
+  const { levels, settled, events } = told(1);
+  for (const [ended, waiting] of [[101, 1], [101.5, 2], [102, 3], [104, 3], [106, 4]] as const) {
+    levels.waiting = waiting;
+    settled(waiting, { started: 100, ended });
+  }
+  const counts = (await events()).filter(({ ph, name }) => ph === "C" && name === "gate").map(({ ts, args }) => [ts, args!.waiting]);
+  assertEquals(counts, [[1000, 1], [2000, 3], [6000, 4]]);
+});
+
+Deno.test("A trace has everything when the last worker has ended, as that may be the last for long", async () => {
+  const memory = new Memory();
+  await using pool = new ProcessPool({ maxWorkers: 1, idleTimeout: 0, trace: memory.stream });
+  await pool.run(() => 1);
+  await until(() => pool.stats().workers === 0);
+  const events = JSON.parse(`${memory.text}]`) as TraceEvent[];
+  assertEquals([runs(events).length, changes(events)], [1, ["starting", "ready", "closed"]]);
+});
+
 Deno.test("A trace tells of a submission that was refused", async () => {
   const events = await traced({ maxWorkers: 1, queueSize: 1 }, async (pool) => {
     const meeting = new Meeting();
@@ -270,17 +330,45 @@ Deno.test("A trace can be read after any line of it", async () => {
 
 Deno.test("A trace that cannot be written is reported once, and the pool goes on", async () => {
   const reported: unknown[] = [];
-  const stream = new WritableStream<Uint8Array>({
-    write() {
-      throw new Error("The disk is full");
-    },
-  });
+  const full = Promise.withResolvers<void>();
+  const stream = new WritableStream<Uint8Array>({ write: () => full.promise });
   {
     await using pool = new ProcessPool({ maxWorkers: 1, trace: stream, onError: (error) => reported.push(error) });
     for (let i = 0; i < 1000; i++) assertEquals(await pool.run((x: number) => x + 1, i), i + 1);
+    full.reject(new Error("The disk is full"));
     await turn();
   }
   assertEquals(reported.map(String), ["Error: The disk is full"]);
+});
+
+Deno.test({
+  name:
+    "A trace is written to its file bit by bit if the system takes no more, or reported once if that takes nothing (needs --allow-write and --allow-read)",
+  ignore: !granted("write") || !granted("read"),
+  async fn() {
+    const path = await Deno.makeTempFile({ suffix: ".json" });
+    const { writeSync } = Deno.FsFile.prototype;
+    const reported: unknown[] = [];
+    const run = async () => {
+      await using pool = new ProcessPool({ maxWorkers: 1, trace: path, onError: (error) => reported.push(error) });
+      for (let i = 0; i < 1000; i++) assertEquals(await pool.run((x: number) => x + 1, i), i + 1);
+    };
+    try {
+      Deno.FsFile.prototype.writeSync = function (bytes) {
+        return writeSync.call(this, bytes.subarray(0, 1000));
+      };
+      await run();
+      assertConforms(JSON.parse(await Deno.readTextFile(path)));
+      Deno.FsFile.prototype.writeSync = () => {
+        throw new Error("The disk is full");
+      };
+      await run();
+    } finally {
+      Deno.FsFile.prototype.writeSync = writeSync;
+      await Deno.remove(path);
+    }
+    assertEquals(reported.map(String), ["Error: The disk is full"]);
+  },
 });
 
 Deno.test("ProcessPool() refuses a trace that is neither a path nor a stream, or a stream that is locked", () => {
