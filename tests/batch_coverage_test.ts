@@ -38,8 +38,18 @@ Deno.test("Coverage after a gap grows only with the parts that are to be numbere
 Deno.test("Coverage ignores the empty first row of an empty file", () => {
   const coverage = new Coverage();
   coverage.add({ start: 0, end: 0, lines: 0 });
+  assertEquals(coverage.end, 0);
   assertEquals([coverage.pieces, coverage.numbered, coverage.gaps(0), coverage.gaps(Infinity)], [0, false, [], [{
     start: 0,
     end: Infinity,
   }]]);
+});
+
+Deno.test("Coverage tells up to where anything is done, with and without a gap before", () => {
+  const coverage = new Coverage();
+  const ends = [[0, 10], [20, 30], [40, 50], [10, 20], [30, 40]].map(([start, end]) => {
+    coverage.add({ start: start!, end: end!, lines: 1 });
+    return coverage.end;
+  });
+  assertEquals(ends, [10, 30, 50, 50, 50]);
 });

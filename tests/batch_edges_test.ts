@@ -3,7 +3,7 @@ import { runInNewContext } from "node:vm";
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { batch, BatchError, type BatchOptions, type BatchSummary } from "@procpool/process-pool/batch";
 import { toFileUrl } from "../batch/paths.ts";
-import { readError, readErrors } from "../batch/record_errors.ts";
+import { isRunAgain, readError, readErrors } from "../batch/record_errors.ts";
 import { taskParts } from "../batch/task_files.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { within } from "./fixtures.ts";
@@ -708,10 +708,12 @@ Deno.test(
   },
 );
 
-Deno.test(`readErrors() reads lines of any length, and closes a file that it does not read to its end ${NEEDS}`, { ignore }, async () => {
+Deno.test(`readErrors() reads lines of any length, passes blank ones, and closes a file that it does not read to its end ${NEEDS}`, {
+  ignore,
+}, async () => {
   using folder = new Folder();
   const records = ["", "é".repeat(500_000), "x", "\u{1f600}".repeat(100_000), "last"];
-  const path = folder.write("errors", records.map((record) => `${JSON.stringify({ record })}\n`).join("").trimEnd());
+  const path = folder.write("errors", records.map((record) => `${JSON.stringify({ record })}\n\n`).join("").trimEnd());
   assertEquals((await Array.fromAsync(readErrors(path))).map(({ record }) => record), records);
   for await (const { record } of readErrors(path)) {
     assertEquals(record, "");
@@ -866,6 +868,13 @@ Deno.test(`batch() loses only the record to an error whose message is not text, 
 Deno.test("readError() reads a name as it was", () => {
   const members = (name: string) => new TextEncoder().encode(`"record":"1","error":${JSON.stringify({ name, message: "", stack: "" })}`);
   for (const name of ["", "Error", 'a "quoted" one\n']) assertEquals(readError(members(name)).name, name);
+});
+
+Deno.test("isRunAgain() is true of a record that was kept whole and could be parsed", () => {
+  const error = { name: "Error", message: "no", stack: "" };
+  const parse = { ...error, name: "ParseError" };
+  const entries = [{ error }, { error, truncated: true as const }, { error: parse }, { error: { ...parse, stack: "of the task" } }];
+  assertEquals(entries.map(isRunAgain), [true, false, false, true]);
 });
 
 Deno.test(`batch() limits the kinds of errors, and the denied permissions, that it keeps ${NEEDS}`, { ignore }, async () => {

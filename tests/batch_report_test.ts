@@ -101,6 +101,24 @@ Deno.test("BatchRecorder.sample() counts every record once, as whole numbers, ev
   assert([...finished, ...failed].every((count) => Number.isInteger(count) && count >= 0));
 });
 
+Deno.test("BatchRecorder.sample() spreads what was done since the last one, and nothing less than that", () => {
+  const { now } = performance;
+  let time = 0;
+  performance.now = () => time;
+  try {
+    const recorder = new BatchRecorder(() => "");
+    recorder.begin();
+    for (const [at, records, failed] of [[10, 7, 1], [20, 3, 0], [30, 9, 1]] as const) {
+      time = at;
+      recorder.sample({ records, failed });
+    }
+    // The last one may come after the end.
+    assertEquals(recorder.data(20).throughput, { width: 5, finished: [3, 3, 0, 0, 1, 1], failed: [1, 0, 0, 0, 0, 0] });
+  } finally {
+    performance.now = now;
+  }
+});
+
 // The report of a batch
 
 /** The parts of a page that programs read: the figures at its head and those of the latency, and the notes. */

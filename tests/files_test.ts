@@ -115,3 +115,24 @@ Deno.test("Files.save() asks 'check' also where there is no job log", async () =
   await assertFails(() => files.save(), BatchError as never, "changed");
   await output.close();
 });
+
+Deno.test("Files keeps the slowest records, slowest first, by the lines of their input where these are known", async () => {
+  const output = new StreamOutput(new WritableStream(), "close");
+  const sources = [source, { ...source, name: "other" }];
+  const coverages = [new Coverage(), new Coverage()];
+  const files = new Files({ sources, coverages, output, errors: undefined, log: undefined, before });
+  const take = (index: number, { source = 0, times }: { source?: number; times: number[] }) =>
+    files.take({ ...part(index), source, slowest: times.map((time, line) => ({ time, line, lastLine: line + 1, offset: 10 * index })) });
+  await take(0, { times: [5, 1] });
+  await take(2, { times: [3, 7] });
+  await take(1, { times: [2, 6] });
+  await take(0, { source: 1, times: [4, 1] });
+  assertEquals(files.slowest.map(({ input, time, line, lastLine, offset }) => [input, time, line, lastLine, offset]), [
+    ["in", 7, undefined, undefined, 20],
+    ["in", 6, 4, 5, 10],
+    ["in", 5, 1, 2, 0],
+    ["other", 4, 1, 2, 0],
+    ["in", 3, undefined, undefined, 20],
+  ]);
+  await output.close();
+});

@@ -1,10 +1,13 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { ProcessPool } from "@procpool/process-pool";
+import { type ObservedJob, ProcessPool } from "@procpool/process-pool";
 import { main } from "@procpool/process-pool/cli";
 import type { ReportData } from "../report/data.ts";
 import { duration, type Figure } from "../report/figures.ts";
+import { Kinds } from "../report/kinds.ts";
 import { renderReport } from "../report/page.ts";
 import { Recorder } from "../report/recorder.ts";
+import { Stretches } from "../report/stretches.ts";
+import { Timeline } from "../report/timeline.ts";
 import { Browser, browserAllowed, NEEDS_BROWSER } from "./browser.ts";
 import { granted } from "./fixtures.ts";
 import { thrownBy } from "./helpers.ts";
@@ -65,6 +68,95 @@ Deno.test("Recorder gathers chunks with their items, and the errors that it is t
   assertEquals(errors, [{ kind: "Error", count: 100, example: "no" }]);
 });
 
+/** A job that an observer is told of, and that finished unless something else is said. */
+function observed(job: Partial<ObservedJob>): ObservedJob {
+  const { submitted = 0 } = job;
+  const ended = { state: "finished", error: undefined, finished: 1, failed: 0, cancelled: 0, timedOut: 0 } as const;
+  return {
+    id: 0,
+    task: "task",
+    items: 1,
+    submitted,
+    admitted: submitted,
+    sent: submitted,
+    worker: 1,
+    runs: 1,
+    ...ended,
+    ...job,
+  } as ObservedJob;
+}
+
+Deno.test("Recorder counts the first waiting of a job, each of its runs, and for a chunk the mean of its items and no error of its own", () => {
+  const recorder = new Recorder();
+  recorder.retried(observed({ id: "a", started: 10, ended: 20 }));
+  recorder.settled(observed({ id: "a", started: 50, ended: 80, settled: 80, runs: 2 }));
+  const lost = new Error("of all of it");
+  recorder.settled(
+    observed({ id: 7, items: 4, started: 0, ended: 400, settled: 401, state: "failed", error: lost, finished: 0, failed: 4 }),
+  );
+  // It never ran.
+  recorder.settled(observed({ id: "b", settled: 500, state: "failed", error: new RangeError("none"), finished: 0, failed: 1 }));
+  const data = recorder.data({ title: "", counts: { finished: 1, failed: 5, cancelled: 0 }, settings: {}, wall: 450 });
+  const [waiting, running] = data.latency.map(({ distribution: { bins, quantiles } }) => {
+    const counts = bins.flatMap(({ from, to, count }) => count === 0 ? [] : [[from, to, count].map((each) => Number(each.toPrecision(3)))]);
+    return [counts, quantiles.max];
+  });
+  assertEquals(waiting, [[[0.001, 0.00158, 1], [10, 15.8, 1]], 10]);
+  assertEquals(running, [[[10, 15.8, 1], [25.1, 39.8, 1], [100, 158, 1]], 100]);
+  assertEquals(data.errors, [{ kind: "RangeError", count: 1, example: "none" }]);
+  assertEquals([data.wall, data.figures["jobs per second"]!.value], [500, 6 / 450 * 1000]);
+  assertEquals(data.slowest.rows.map(([id, , ran]) => [id, (ran as Figure).value]), [["7 and 3 more", 400], ["a", 30], ["a", 10]]);
+});
+
+Deno.test("Recorder keeps the ten slowest of many jobs", () => {
+  const recorder = new Recorder();
+  for (let id = 0; id < 100; id++) recorder.settled(observed({ id, started: 0, ended: id * 37 % 100, settled: 100 }));
+  const { slowest } = recorder.data({ title: "", counts: { finished: 100, failed: 0, cancelled: 0 }, settings: {}, wall: 100 });
+  assertEquals(slowest.rows.map(([, , ran]) => (ran as Figure).value), [99, 98, 97, 96, 95, 94, 93, 92, 91, 90]);
+});
+
+Deno.test("Kinds counts up to a hundred kinds of errors one by one, the most frequent first", () => {
+  const kinds = new Kinds();
+  for (let round = 0; round < 2; round++) for (let i = 0; i < 150; i++) kinds.add(`E${i}`, () => `${round} ${i}`);
+  kinds.add("E7", () => "once more");
+  const all = kinds.get();
+  assertEquals([all.length, all[0], all[1]], [101, { kind: "other kinds", count: 100, example: "0 100" }, {
+    kind: "E7",
+    count: 3,
+    example: "0 7",
+  }]);
+});
+
+Deno.test("Stretches adds amounts where they were, also those of no time at all", () => {
+  const stretches = new Stretches();
+  stretches.spread("a", { start: 7, end: 7 }, 3);
+  stretches.spread("a", { start: 8, end: 18 }, 20);
+  stretches.add("a", 10, 1);
+  assertEquals(stretches.get("a", 18), [0, 7, 11, 6]);
+  for (const wall of [0, 1, 5]) assertEquals(stretches.get("a", wall), [0]);
+  // Twice as wide.
+  stretches.add("a", 1000, 1);
+  assertEquals([stretches.width, stretches.get("a", 1001).slice(0, 3), stretches.get("a", 1001).at(-1)], [10, [7, 17, 0], 1]);
+});
+
+Deno.test("Timeline gives a worker the row of one that is gone, whose last job may be told of afterwards, and leaves out those without jobs", () => {
+  const timeline = new Timeline(new Stretches());
+  const bar = (start: number, end: number) => ({ label: "", start, end, failed: 0, outcome: "" });
+  for (const worker of [3, 2, 1]) timeline.entered(worker);
+  timeline.left(3);
+  timeline.entered(4);
+  timeline.add(2, bar(0, 10));
+  timeline.add(3, bar(0, 10));
+  timeline.add(4, bar(10, 20));
+  timeline.add(4, bar(10, 15));
+  assertEquals(timeline.rows(20, 2).map(({ worker, replaced, jobs, utilisation }) => [worker, replaced, jobs, utilisation]), [
+    [2, 0, 1, 0.25],
+    [3, 1, 3, 0.625],
+  ]);
+  assertEquals(timeline.rows(20, 2).map(({ busy }) => busy), [[0.5, 0.5, 0, 0], [0.5, 0.5, 1, 0.5]]);
+  assertEquals([timeline.endOf(4), timeline.endOf(1), timeline.endOf(9)], [20, 0, 0]);
+});
+
 Deno.test("Recorder keeps its memory however long the run: stretches get longer, and bars are given up", () => {
   const recorder = new Recorder();
   recorder.opened({
@@ -75,11 +167,9 @@ Deno.test("Recorder keeps its memory however long the run: stretches get longer,
     levels: () => ({ waiting: 0, queued: 0, running: 0, workers: 1 }),
   });
   const JOBS = 5000;
-  const ended = { finished: 1, failed: 0, cancelled: 0, timedOut: 0 };
   for (let i = 0; i < JOBS; i++) {
     const at = i * 100;
-    const times = { submitted: at, admitted: at, sent: at, started: at + 50, ended: at + 75, settled: at + 75 };
-    recorder.settled({ id: i, task: "task", items: 1, worker: 1, runs: 1, state: "finished", error: undefined, ...ended, ...times });
+    recorder.settled(observed({ id: i, submitted: at, started: at + 50, ended: at + 75, settled: at + 75 }));
   }
   const { throughput, workers, wall } = recorder.data({
     title: "",
