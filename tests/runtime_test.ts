@@ -518,6 +518,35 @@ Deno.test("encodeError() takes what it can of an error whose parts resist", () =
   assertThrows(() => error.broken);
 });
 
+Deno.test("encodeError() and decodeError() keep what tells errors apart: names, stacks, which properties show, and what a list has", () => {
+  const sent = (error: unknown, known?: unknown) =>
+    decodeError(structuredClone(encodeError(error, () => ({ module: 0, name: "it" }))), () => known) as Error & { errors: unknown[] };
+  class Own extends Error {}
+  const own = Object.assign(new Own("mine", { cause: 1 }), { code: 7 });
+  own.stack = "Error: mine\n    at task (file:///task.ts:1:1)\n    at runItems (process-pool/worker:1:1)";
+  const back = sent(own);
+  assertEquals([back.name, back.stack, back.cause], ["Own", "Own: mine\n    at task (file:///task.ts:1:1)", 1]);
+  assertEquals([Object.keys(back), back.constructor], [["code"], Error]);
+  // This thread has something else by the name of its class.
+  assertEquals(sent(own, class {}).constructor, Error);
+  assertEquals(sent(own, Own).constructor, Own);
+  assertEquals(sent(new AggregateError([Symbol("s"), 2n])).errors, ["Symbol(s)", 2n]);
+});
+
+Deno.test("encodeError() takes the first thousand errors of an endless chain", () => {
+  let error = new Error("first");
+  for (let i = 0; i < 5000; i++) error = new Error(`${i}`, { cause: error });
+  let length = 0;
+  for (
+    let each: unknown = decodeError(encodeError(error, () => undefined), () => undefined);
+    each !== undefined;
+    each = (each as Error).cause
+  ) {
+    assertEquals((each as Error).message, `${4999 - length++}`);
+  }
+  assertEquals(length, 1000);
+});
+
 Deno.test("Errors are taken apart and put together where there is no WebAssembly, as with --v8-flags=--jitless", {
   ignore: !granted("read"),
 }, async () => {
