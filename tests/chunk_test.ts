@@ -29,6 +29,11 @@ declare global {
   var world: World;
 }
 
+const TASK: TaskMessage = { key: 1, name: "task", text: "(x) => x" };
+
+/** The options of a chunk of which nothing else matters. */
+const OPTIONS = { func: () => 0, timeout: Infinity, retries: 0, eager: false, firstIndex: 0 };
+
 /** Notes the outcomes of a chunk's items; for those that failed, the message. */
 function noting(outcomes: unknown[]): ChunkListener {
   return {
@@ -201,6 +206,55 @@ Deno.test("A chunk is at the item that its worker runs once all before it have a
   Atomics.store(bounds, 1, 3);
   assertEquals([places(3), places(4), places(5), outcomes.length], [[false, false, 102], [true, false, 103], [false, true, 104], 3]);
   assertEquals(places(NO_MORE), [true, false, 100]);
+});
+
+Deno.test("A chunk is at the item behind one that cannot be sent, which settles with the next result", () => {
+  const chunk = new Chunk(["a", () => {}, "c"], { ...OPTIONS, eager: true, listener: noting([]) });
+  chunk.refused(new Error("all"));
+  chunk.message(0, TASK);
+  chunk.answered({ type: "items", run: 0, from: 0, values: ["A"], thrown: [], last: false, elapsed: 0 }, () => {});
+  assertEquals([chunk.isAt(2), chunk.isAt(3), chunk.hasUnread(3)], [false, true, false]);
+});
+
+Deno.test("A chunk runs each item again as often as 'retries' says, whatever became of those before it", () => {
+  const outcomes: unknown[] = [];
+  const causes: unknown[] = [];
+  const listener = noting(outcomes);
+  const outcomesOf = listener.outcomes.bind(listener);
+  listener.outcomes = (chunk, block) => {
+    for (const error of block.errors?.values() ?? []) causes.push(((error as Error).cause as AggregateError).errors.map(String));
+    outcomesOf(chunk, block);
+  };
+  const chunk = new Chunk(["a", "b", "c"], { ...OPTIONS, retries: 1, eager: true, listener });
+  const lose = (next: number) => chunk.lost((id, attempt) => new WorkerDiedError(`${id} lost in run ${attempt}`), next);
+  const attempts = [chunk.attempt];
+  // Its worker is lost with the first item; then with the second, where the first had not returned anything yet.
+  for (const next of [1, 2]) {
+    chunk.message(0, TASK);
+    lose(next);
+    attempts.push(chunk.attempt);
+  }
+  assertEquals([outcomes, causes], [["0 lost in run 2"], [["WorkerDiedError: 0 lost in run 1"]]]);
+  chunk.message(0, TASK);
+  chunk.answered({ type: "items", run: 0, from: 1, values: ["B"], thrown: [], last: false, elapsed: 0 }, () => {});
+  attempts.push(chunk.attempt);
+  lose(3);
+  attempts.push(chunk.attempt);
+  assertEquals(lose(3)?.state, "finished");
+  assertEquals([attempts, outcomes.slice(1), causes[1]], [[1, 2, 2, 1, 2], ["B", "2 lost in run 2"], ["WorkerDiedError: 2 lost in run 1"]]);
+});
+
+Deno.test("A chunk that has lost its worker takes nothing more that this one writes, and does not run again once its map has ended", () => {
+  const outcomes: unknown[] = [];
+  const chunk = new Chunk(Array.from({ length: 20 }, (_, i) => i), { ...OPTIONS, eager: true, listener: noting(outcomes) });
+  const message = chunk.message(0, TASK);
+  assert(message.type === "chunk");
+  assertEquals(chunk.lost((id) => new WorkerDiedError(`lost ${id}`), 1), undefined);
+  Atomics.store(new Int32Array(message.numbers!, 0, 2), 1, 5);
+  chunk.collect();
+  assertEquals(outcomes, ["lost 0"]);
+  const ended = new Chunk(["a", "b"], { ...OPTIONS, listener: { ...noting([]), ended: true } });
+  assertEquals(ended.lost((id) => new WorkerDiedError(`lost ${id}`), 1)?.state, "finished");
 });
 
 for (const kind of ["texts", "numbers"] as const) {

@@ -18,6 +18,7 @@ import { type Calls, createRuntime } from "../worker/runtime.ts";
 import { isolated } from "../worker/tasks.ts";
 import { granted } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
+import { Random } from "./simulation/random.ts";
 
 // What runs in workers, run here, since coverage does not count lines in workers.
 
@@ -26,7 +27,7 @@ function start(namespace: Record<string, unknown> = {}, places = 1, reuse?: (buf
   const told: FromRuntime[] = [];
   const runtime = createRuntime({
     ...reuse && { reuse },
-    post: (message) => void told.push(structuredClone(message)),
+    post: (message, transfer = []) => void told.push(structuredClone(message, { transfer })),
     encode: encodeError,
     lackOf,
     imports: [() => Promise.resolve(namespace)],
@@ -447,6 +448,86 @@ Deno.test("createRuntime() sends a result that is moved once, and nothing behind
   const chunk = { type: "chunk", items: [5, 6], skip: [], eager: true, timed: true, numbers: undefined } as const;
   const items = itemsOf(await answers({ ...chunk, ...header(task) }));
   assertEquals(items.map(({ values, last }) => [values, last]), [[[5], false], [[6], false], [[], true]]);
+});
+
+/**
+ * What a task may return for an item, and what arrives of it: something copied, moved or taken over, something that refers to what is moved
+ * later, or what cannot be sent.
+ */
+const RESULTS: Record<string, [result: string, arrives: unknown]> = {
+  number: ["1", 1],
+  text: ['"text"', "text"],
+  small: ["bytes(10)", 10],
+  large: ["bytes(5000)", 5000],
+  // Both lengths are multiples of 256.
+  view: ["bytes(5120).subarray(0, 4608)", 4608],
+  held: ["({ held: globalThis.held = bytes(9) })", { held: 9 }],
+  movesHeld: ["moved(globalThis.held, [globalThis.held.buffer])", 9],
+  moved: ["((own) => moved(own, [own.buffer]))(bytes(7000))", 7000],
+  movesTwo: ["((one, two) => moved([one, two], [one.buffer, two.buffer]))(bytes(8), bytes(8))", [8, 8]],
+  function: ["() => 1", "DataCloneError"],
+  movesFunction: ["moved(() => 1, [bytes(8).buffer])", "DataCloneError"],
+  movesNothing: ["moved({ a: 1 }, [4])", "TypeError"],
+};
+
+Deno.test("createRuntime() loses no result of a chunk to another that is moved, or that cannot be sent", async () => {
+  // With memory that it may use again it takes buffers over.
+  const { claims, bySource, header, answers } = start({}, 1, () => {});
+  const cases = Object.entries(RESULTS).map(([kind, [result]]) => `case "${kind}": return ${result};`);
+  const task = bySource(
+    "task",
+    `(kind) => {
+      const bytes = (length) => new Uint8Array(length).fill(length);
+      const moved = (value, transfer) => ({ value, [Symbol.for("process-pool.move")]: transfer });
+      switch (kind) { ${cases.join("\n")} }
+    }`,
+  );
+  const random = new Random(1);
+  for (let round = 0; round < 300; round++) {
+    const kinds: string[] = [];
+    while (kinds.length < 8) {
+      const kind = random.pick(Object.keys(RESULTS));
+      // It can be moved once.
+      const isHeld = kinds.lastIndexOf("held") > kinds.lastIndexOf("movesHeld");
+      kinds.push(kind === "movesHeld" && !isHeld ? "held" : kind);
+    }
+    claims.set([SENT, 0]);
+    const chunk = { type: "chunk", items: kinds, skip: [], eager: round % 2 === 0, timed: false, numbers: undefined } as const;
+    const arrived = itemsOf(await answers({ ...chunk, ...header(task) })).flatMap(({ from, values, thrown }) =>
+      Array.from(values!, (value, i) => {
+        const error = thrown.find(([index]) => index === from + i);
+        return error === undefined ? lengths(value) : (decodeError(error[1], () => undefined) as Error).name;
+      })
+    );
+    assertEquals(arrived, kinds.map((kind) => RESULTS[kind]![1]), kinds.join());
+  }
+});
+
+/** The same value, but in place of bytes that all are their number, modulo 256, that number. */
+function lengths(value: unknown): unknown {
+  if (value instanceof Uint8Array) return value.every((byte) => byte === value.length % 256) ? value.length : [...value.subarray(0, 2)];
+  if (Array.isArray(value)) return value.map(lengths);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, lengths(each)]));
+}
+
+Deno.test("createRuntime() tells the first item of a chunk how often it has run, and sends the last with the end", async () => {
+  const { claims, bySource, header, answers, told } = start();
+  const texts = { plain: '() => globalThis[Symbol.for("process-pool.job")].attempt', asynchronous: "async (x) => x" };
+  for (const [name, text] of Object.entries(texts)) {
+    const task = bySource(name, text);
+    for (const eager of [true, false]) {
+      claims.set([SENT, 0]);
+      const chunk = { type: "chunk", items: [5, 6, 7], skip: [], eager, timed: false, numbers: undefined } as const;
+      const items = itemsOf(await answers({ ...chunk, ...header(task), attempt: 3 }));
+      assertEquals(items.flatMap(({ values }) => [...values as unknown[]]), name === "plain" ? [3, 1, 1] : [5, 6, 7]);
+      assertEquals(items.map(({ values, last }) => values!.length > 0 && last), items.map((each) => each === items.at(-1)));
+      // Nothing follows, not even from a timer that was set before.
+      const { length } = told;
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      assertEquals(told.length, length);
+    }
+  }
 });
 
 Deno.test("createRuntime() sends the items that are finished before it ends", async () => {
