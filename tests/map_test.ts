@@ -3,7 +3,7 @@ import { currentJob, type ObservedJob, PoolBrokenError, PoolClosedError, Process
 import { PART_OF_MAP, type PartOfMap, type PartOfMapOptions } from "@procpool/process-pool/executor";
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { internalsOf } from "../pool.ts";
-import { assertFails, meet, Meeting, thrownBy, turn, until } from "./helpers.ts";
+import { assertFails, meet, Meeting, SpiedSignal, thrownBy, turn, until } from "./helpers.ts";
 
 const double = (x: number) => x * 2;
 
@@ -554,6 +554,36 @@ Deno.test("ProcessPool.map({ signal }) ends, and closes its input, if that abort
   const results = pool.map(double, input, { signal: controller.signal });
   assertStrictEquals(await within(results.next()).catch((reason) => reason), "enough");
   await within(closed.promise);
+});
+
+Deno.test("ProcessPool.map({ signal }) listens to its signal from the first result on, and no longer than its loop lasts", async () => {
+  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1 });
+  const spied = new SpiedSignal();
+  const { signal } = spied;
+  const fail = (): never => {
+    throw new Error("no");
+  };
+  const failing = function* () {
+    yield 1;
+    throw new Error("no");
+  };
+  const left = pool.map(double, new Naturals(), { signal });
+  assertEquals(spied.listening, 0);
+  await left.next();
+  assertEquals(spied.listening, 1);
+  await left.return!();
+  assertEquals(spied.listening, 0);
+  assertEquals(await Array.fromAsync(pool.map(double, [1, 2], { signal })), [2, 4]);
+  for (
+    const results of [
+      pool.map(fail, [1], { signal }),
+      pool.map(double, failing(), { signal }),
+      pool.map(double, { [Symbol.iterator]: fail } as unknown as [], { signal }),
+    ]
+  ) {
+    await thrownBy(() => Array.fromAsync<unknown>(results));
+  }
+  assertEquals([spied.added, spied.listening], [5, 0]);
 });
 
 Deno.test("ProcessPool.map() hands over results of a chunk that were ready before an item that takes long", async () => {
