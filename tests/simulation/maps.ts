@@ -227,11 +227,17 @@ export class SimulatedMap {
       if (this.#ordered) this.#checkOutcome(i, outcome);
       else check(this.#works.some((_, i) => this.#isOutcome(i, outcome)), "an outcome is that of an item", () => this.name);
     }
-    if (!this.#ordered && !this.#settled) check(new Set(this.#got).size === this.#got.length, "each item comes once", () => this.name);
+    if (!this.#ordered) check(new Set(this.#results()).size === this.#got.length, "each item comes once", () => this.name);
     if (this.end === "done") {
       check(this.#got.length === this.#items.length, "a map that ends by itself is complete", () => this.name);
     } else if (this.end !== "broke") this.#checkError(this.end!.error);
     check(this.#sourceClosed || this.#read === 0, "the input of a map is closed", () => this.name);
+  }
+
+  /** What was got, with the values of outcomes in their place. */
+  #results(): unknown[] {
+    if (!this.#settled) return this.#got;
+    return (this.#got as PromiseSettledResult<unknown>[]).map((outcome) => outcome.status === "fulfilled" ? outcome.value : outcome);
   }
 
   #checkOutcome(index: number, outcome: unknown): void {
