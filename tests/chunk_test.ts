@@ -382,3 +382,72 @@ Deno.test("A map whose chunks get larger while it waits for an item still reads 
   assertEquals(chunks[0]!.size, 1);
   await run.return();
 });
+
+Deno.test("A map whose loop ends while it waits at the gate asks to be let out, and gives back a permit that comes all the same", async () => {
+  const chunks: Chunk[] = [];
+  const gate = Promise.withResolvers<void>();
+  let signal: AbortSignal | undefined;
+  let released = 0;
+  const host: MapHost = {
+    ...hostInto(chunks),
+    acquire(given) {
+      signal = given;
+      return gate.promise;
+    },
+    release: () => void released++,
+  };
+  const options = resolveMapOptions({}, { task: () => 0, items: [1, 2], lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+  const run = new MapRun(host, options);
+  const first = run.next();
+  await until(() => signal !== undefined);
+  assertEquals(signal!.aborted, false);
+  await run.return();
+  assertEquals([await first, signal!.aborted], [{ done: true, value: undefined }, true]);
+  gate.resolve();
+  await until(() => released === 1);
+  assertEquals(chunks, []);
+});
+
+Deno.test("A map that is refused what its input gave before it failed throws why, and reports the failure", async () => {
+  const [refusal, failure] = [new Error("closed"), new Error("no more")];
+  const reported: unknown[] = [];
+  const host: MapHost = { ...hostInto([]), acquire: () => Promise.reject(refusal), report: (error) => void reported.push(error) };
+  const items = (function* () {
+    yield 1;
+    throw failure;
+  })();
+  const parts = { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false };
+  const run = new MapRun(host, resolveMapOptions({ chunkSize: 2 }, parts));
+  assertEquals(await Promise.allSettled([run.next(), run.next()]), [
+    { status: "rejected", reason: refusal },
+    { status: "fulfilled", value: { done: true, value: undefined } },
+  ]);
+  await until(() => reported.length > 0);
+  assertEquals(reported, [failure]);
+});
+
+for (const end of ["left", "refused", "failed"] as const) {
+  Deno.test(`A map is not waiting for its input any more when its loop was ${end}`, async () => {
+    const waiting = new Set<MapRun>();
+    const { promise: item, reject } = Promise.withResolvers<never>();
+    const host: MapHost = {
+      ...hostInto([]),
+      waits: (map) => void waiting.add(map),
+      goesOn: (map) => void waiting.delete(map),
+      report() {},
+    };
+    const items = { [Symbol.asyncIterator]: () => ({ next: () => item }) };
+    const options = resolveMapOptions({}, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+    const run = new MapRun(host, options);
+    const outcome = Promise.allSettled([run.next()]);
+    await until(() => waiting.size === 1);
+    const no = new Error("no");
+    if (end === "left") await run.return();
+    else if (end === "refused") run.refused(no);
+    else reject(no);
+    await until(() => waiting.size === 0);
+    const done = { status: "fulfilled", value: { done: true, value: undefined } } as const;
+    assertEquals(await outcome, [end === "left" ? done : { status: "rejected", reason: no }]);
+    assertEquals(await run.next(), done.value);
+  });
+}
