@@ -91,15 +91,15 @@ const TOGETHER = 64, TIME_TOGETHER = 0.32;
 
 /**
  * While a caller goes on submitting in one turn, and no more is admitted or sent, the pool takes what jobs have returned every `LOOK_EVERY`
- * ms, a quarter of what a worker is sent ahead, but after `MANY` submissions at the latest. More often, and looking in vain takes as long
+ * ms, a quarter of what a worker is sent ahead, but after `SUBMISSIONS_A_LOOK` submissions at the latest. More often, and looking in vain takes as long
  * as submitting; less often, and workers wait for the caller.
  */
-const LOOK_EVERY = 0.5, MANY = 64;
+const LOOK_EVERY = 0.5, SUBMISSIONS_A_LOOK = 64;
 
-type Later = (callback: () => void) => unknown;
+type Defer = (callback: () => void) => unknown;
 
 /** Calls back after the microtasks. */
-declare const setImmediate: Later;
+declare const setImmediate: Defer;
 
 /** What the simulation checks: only for tests. */
 export interface PoolInternals {
@@ -171,6 +171,8 @@ export class ProcessPool implements AsyncDisposable {
   #crew: Crew;
   #tasks: TaskTable;
   #callbacks: Callbacks;
+  /** What tickets may ask of this pool. */
+  #owner: TicketOwner;
   #watchdog: Watchdog;
   /** The maps that wait for their input. */
   #waitingMaps = new Set<MapRun>();
@@ -207,7 +209,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#options = resolveOptions(options);
     const { queueSize, clock, onError, tasks, observers, jobTimeout, retries } = this.#options;
     this.#gate = new Semaphore(queueSize);
-    this.#looks = new Cadence(clock, LOOK_EVERY, MANY);
+    this.#looks = new Cadence(clock, LOOK_EVERY, SUBMISSIONS_A_LOOK);
     this.#callbacks = new Callbacks(clock, onError);
     this.#tasks = tasks;
     if (observers.length > 0) {
@@ -697,7 +699,7 @@ export class ProcessPool implements AsyncDisposable {
   };
 
   /** Admits a ticket that has a permit, unless the pool has closed or the ticket's signal has aborted since it got that. */
-  #admit = (ticket: Ticket, later: Later = queueMicrotask): void => {
+  #admit = (ticket: Ticket, defer: Defer = queueMicrotask): void => {
     const { signal } = ticket;
     if (this.#state !== "open" || signal?.aborted) this.#turnAway(ticket);
     this.#queue.join(ticket);
@@ -706,7 +708,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#observation?.admitted(ticket);
     if (this.#isFull && this.#looks.isDue()) this.#takeReturned();
     if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < this.#together) return;
-    this.#send(later);
+    this.#send(defer);
   };
 
   /**
@@ -729,8 +731,8 @@ export class ProcessPool implements AsyncDisposable {
     throw error;
   }
 
-  /** Sends what was admitted. If those are tiny calls, the next ones are gathered and sent together, `later` at the latest. */
-  #send(later: Later): void {
+  /** Sends what was admitted. If those are tiny calls, the next ones are gathered, and sent together when `defer` calls back at the latest. */
+  #send(defer: Defer): void {
     if (this.#sending) return;
     this.#gathered = 0;
     const together = this.#sendQueued();
@@ -738,7 +740,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#together = this.#isFull ? TOGETHER : together;
     if (this.#gathering || this.#together < 2) return;
     this.#gathering = true;
-    later(this.#sendGathered);
+    defer(this.#sendGathered);
   }
 
   /** Whether admitted tickets are gathered, to be sent together. */
@@ -821,7 +823,7 @@ export class ProcessPool implements AsyncDisposable {
       this.#queue.shift();
       const outcome = task instanceof Error ? failed(task) : this.#trySend(ticket, task, slot);
       if (ticket.settled) continue;
-      if (outcome === LATER) this.#queue.joinFront(ticket);
+      if (outcome === NO_ROOM) this.#queue.joinFront(ticket);
       else if (outcome !== undefined) this.#settle(ticket, outcome);
       else this.#sent(ticket, slot);
     }
@@ -829,17 +831,21 @@ export class ProcessPool implements AsyncDisposable {
     return together;
   }
 
-  /** Sends a ticket, or those of its items that can be copied. Returns its outcome if none can; LATER if there is no room for it now. */
-  #trySend(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined | typeof LATER {
+  /**
+   * Sends a ticket, or those of its items that can be copied.
+   *
+   * @returns Undefined if it was sent, `NO_ROOM` if there is no room for it now, and its outcome if nothing of it can be copied.
+   */
+  #trySend(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined | typeof NO_ROOM {
     for (;;) {
       try {
-        return slot.send(ticket, task) ? undefined : LATER;
+        return slot.send(ticket, task) ? undefined : NO_ROOM;
       } catch (error) {
         this.#undecided.add(ticket);
         const outcome = ticket.refused(error);
         // A getter that ran during copying may have cancelled it, or ended the pool or the worker.
         if (!this.#undecided.delete(ticket) || outcome !== undefined) return outcome;
-        if (!slot.hasRoom) return LATER;
+        if (!slot.hasRoom) return NO_ROOM;
       }
     }
   }
@@ -964,8 +970,6 @@ export class ProcessPool implements AsyncDisposable {
 
   // Cancelling
 
-  #owner: TicketOwner;
-
   #cancel(ticket: Ticket, error: unknown, force: boolean): boolean {
     const cancelled = this.#tryCancel(ticket, { state: "cancelled", error }, force);
     if (cancelled || force) this.#dispatch();
@@ -1072,7 +1076,7 @@ export class ProcessPool implements AsyncDisposable {
     for (const [ticket, outcome] of settlements) this.#record(ticket, outcome);
   }
 
-  /** Where every ticket ends, except calls that return: those end in `fulfil`. It has left the queue and its slot before. */
+  /** Where every ticket ends, except calls that return: those end in `#fulfil`. It has left the queue and its slot before. */
   #record(ticket: Ticket, outcome: Outcome<unknown>): void {
     ticket.settled = true;
     ticket.stopListening?.();
@@ -1145,5 +1149,5 @@ function cancelled(ticket: Ticket, reason?: unknown): Outcome<unknown> {
   return { state: "cancelled", error: ticket.cancelledError(reason) };
 }
 
-/** Returned instead of an outcome: the ticket could not be sent now. */
-const LATER = Symbol("later");
+/** Instead of an outcome: the ticket could not be sent now. */
+const NO_ROOM = Symbol("no room");
