@@ -834,7 +834,7 @@ export class ProcessPool implements AsyncDisposable {
   /**
    * Sends a ticket, or those of its items that can be copied.
    *
-   * @returns Undefined if it was sent, `NO_ROOM` if there is no room for it now, and its outcome if nothing of it can be copied.
+   * @returns Undefined if it was sent, or has settled meanwhile; `NO_ROOM` if there is no room for it now; its outcome if nothing of it can be copied.
    */
   #trySend(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined | typeof NO_ROOM {
     for (;;) {
@@ -842,7 +842,7 @@ export class ProcessPool implements AsyncDisposable {
         return slot.send(ticket, task) ? undefined : NO_ROOM;
       } catch (error) {
         this.#undecided.add(ticket);
-        const outcome = ticket.refused(error);
+        const outcome = ticket.sendFailed(error);
         // A getter that ran during copying may have cancelled it, or ended the pool or the worker.
         if (!this.#undecided.delete(ticket) || outcome !== undefined) return outcome;
         if (!slot.hasRoom) return NO_ROOM;

@@ -186,8 +186,8 @@ export class Chunk extends Ticket {
     record.cancelled = state === "failed" ? 0 : rest;
   }
 
-  refused(error: unknown): Outcome<unknown> | undefined {
-    if (this.#copied) return this.#refusedAgain(error);
+  sendFailed(error: unknown): Outcome<unknown> | undefined {
+    if (this.#copied) return this.#sendFailedAgain(error);
     this.#copied = true;
     this.#items = Array.from(this.#items, (item, i) => {
       try {
@@ -202,7 +202,7 @@ export class Chunk extends Ticket {
   }
 
   /** Each item can be copied by itself, but together they may be too large for a message, or one may be nested too deeply within it. */
-  #refusedAgain(error: unknown): Outcome<unknown> | undefined {
+  #sendFailedAgain(error: unknown): Outcome<unknown> | undefined {
     const next = this.#nextOne();
     if (this.#unsendable.has(next)) return { state: "failed", error };
     if (this.#oneByOne) this.#unsendable.set(next, this.unsendable(error, next + 1));

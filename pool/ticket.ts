@@ -151,8 +151,8 @@ export abstract class Ticket implements Place<Ticket> {
   /** Takes an answer. Returns the outcome if that settles it; otherwise it goes on, or, if it has left its worker, runs again. */
   abstract answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined;
 
-  /** Called if it cannot be sent, as something in it cannot be copied. Returns the outcome, or undefined if the rest can be sent now. */
-  abstract refused(error: unknown): Outcome<unknown> | undefined;
+  /** Called if sending it fails, as something in it cannot be copied. Returns the outcome, or undefined if the rest can be sent now. */
+  abstract sendFailed(error: unknown): Outcome<unknown> | undefined;
 
   /** Called if it never starts, since workers die of reading it. Returns the outcome, or undefined if the rest can still be run. */
   abstract lostUnread(errorOf: ErrorOf): Outcome<unknown> | undefined;
@@ -200,7 +200,7 @@ export function isDeath(error: LossError): boolean {
   return !(error instanceof JobTimeoutError);
 }
 
-/** Adds the errors of earlier runs to the cause of the last one's. */
+/** Adds the errors of earlier runs to the cause of the last run's error. */
 export function listCauses(error: LossError, earlier: unknown[]): LossError {
   if (earlier.length === 0) return error;
   const causes = error.cause === undefined ? earlier : [...earlier, error.cause];
@@ -370,10 +370,10 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
     if (answer.type !== "threw") return undefined;
     const error = decode(answer.thrown);
-    return this.runsAgain(error, false) ? undefined : { state: "failed", error };
+    return this.prepareRetry(error, false) ? undefined : { state: "failed", error };
   }
 
-  refused(error: unknown): Outcome<unknown> {
+  sendFailed(error: unknown): Outcome<unknown> {
     return { state: "failed", error: this.unsendable(error, 1) };
   }
 
@@ -383,15 +383,15 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
 
   lost(errorOf: ErrorOf): Outcome<unknown> | undefined {
     const error = errorOf(this.id, this.attempt);
-    if (this.runsAgain(error, isDeath(error))) return undefined;
+    if (this.prepareRetry(error, isDeath(error))) return undefined;
     return { state: "failed", error: listCauses(error, this.failures ?? []) };
   }
 
-  /** Whether it is to run again after this error: as `retryIf` says, or, without that, as is the default for such errors. */
-  private runsAgain(error: unknown, asARule: boolean): boolean {
+  /** Prepares another run after this error, if there is to be one: as `retryIf` says, or else by default. Returns whether there is. */
+  private prepareRetry(error: unknown, byDefault: boolean): boolean {
     const retries = this.job?.retries ?? this.#owner.retries;
     const failures = this.failures ?? [];
-    if (failures.length >= retries || !this.wantsRetry(error, asARule)) return false;
+    if (failures.length >= retries || !this.wantsRetry(error, byDefault)) return false;
     this.otherArgs = this.args;
     this.callArgs = undefined;
     failures.push(error);
@@ -399,9 +399,9 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     return true;
   }
 
-  private wantsRetry(error: unknown, asARule: boolean): boolean {
+  private wantsRetry(error: unknown, byDefault: boolean): boolean {
     const retryIf = this.job?.retryIf;
-    if (retryIf === undefined) return asARule;
+    if (retryIf === undefined) return byDefault;
     const { callbacks } = this.#owner;
     try {
       const answer: unknown = retryIf(error, this.attempt);

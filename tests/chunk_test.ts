@@ -175,15 +175,15 @@ Deno.test("A chunk that cannot be sent as a whole goes item by item, and only it
   }
   const answered = (from: number, values: unknown[]) =>
     chunk.answered({ type: "items", run: 0, from, values, thrown: [], last: true, elapsed: 0 }, () => {});
-  assertEquals([sent(), chunk.refused(new Error("all")), sent(), chunk.refused(new Error("all"))], [
+  assertEquals([sent(), chunk.sendFailed(new Error("all")), sent(), chunk.sendFailed(new Error("all"))], [
     ["a", "b", "c"],
     undefined,
     ["a", "b", "c"],
     undefined,
   ]);
   assertEquals([sent(), answered(0, [1])], [["a"], undefined]);
-  assertEquals([sent(), chunk.refused(new Error("second"))], [["b"], undefined]);
-  assertEquals([sent(), chunk.refused(new Error("third"))], [[undefined, "c"], undefined]);
+  assertEquals([sent(), chunk.sendFailed(new Error("second"))], [["b"], undefined]);
+  assertEquals([sent(), chunk.sendFailed(new Error("third"))], [[undefined, "c"], undefined]);
   assertEquals([sent(), answered(1, [undefined, undefined])?.state], [[undefined, undefined], "finished"]);
   assertEquals(outcomes, [1, "second", "third"]);
 });
@@ -210,7 +210,7 @@ Deno.test("A chunk is at the item that its worker runs once all before it have a
 
 Deno.test("A chunk is at the item behind one that cannot be sent, which settles with the next result", () => {
   const chunk = new Chunk(["a", () => {}, "c"], { ...OPTIONS, eager: true, listener: noting([]) });
-  chunk.refused(new Error("all"));
+  chunk.sendFailed(new Error("all"));
   chunk.message(0, TASK);
   chunk.answered({ type: "items", run: 0, from: 0, values: ["A"], thrown: [], last: false, elapsed: 0 }, () => {});
   assertEquals([chunk.isAt(2), chunk.isAt(3), chunk.hasUnread(3)], [false, true, false]);

@@ -190,7 +190,7 @@ Deno.test("The outcome of an item costs no more if many others of its chunk cann
       settled() {},
     },
   });
-  chunk.refused(undefined);
+  chunk.sendFailed(undefined);
   const [steps] = await countCalls([[Object.getPrototypeOf(new Map().keys()), "next"]], () => {
     for (const from of items.keys()) {
       chunk.answered({ type: "items", run: 1, from, values: [undefined], thrown: [], last: false, elapsed: 0 }, () => undefined);
