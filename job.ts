@@ -320,10 +320,10 @@ export interface FutureControl {
   cancel(options: { reason: unknown; force: boolean }): boolean;
 }
 
-/** Makes a future. This and the next three are only for the pool. */
+/** Makes a future. This and the next three are only for executors: the pool, and `pool/executor.ts`. */
 export let makeFuture: <R>(call: Job<never[], R> | Call, control: FutureControl, callbacks: Callbacks) => Future<R>;
-/** Settles a future and wakes those who wait for it. */
-export let settleFuture: <R>(future: Future<R>, state: SettledState, outcome: unknown) => void;
+/** Settles a future, with the result if it finished, else the error, and wakes those who wait for it. */
+export let settleFuture: <R>(future: Future<R>, state: SettledState, resultOrError: unknown) => void;
 /** Whether a future has done callbacks that were not called yet. */
 export let hasDoneCallbacks: (future: Future<unknown>) => boolean;
 /** Calls the done callbacks of a settled future. */
@@ -358,7 +358,7 @@ export class Future<R> {
   #job: Job<never[], R> | undefined;
   #settled: SettledState | undefined;
   /** The result if it finished, else the error. */
-  #outcome: unknown;
+  #resultOrError: unknown;
   /** Dropped when the job settles, so that a future that is kept holds on to nothing of the pool. */
   #control: FutureControl | undefined;
   #callbacks: Callbacks;
@@ -379,7 +379,7 @@ export class Future<R> {
 
   static {
     makeFuture = (call, control, callbacks) => new Future(call, control, callbacks);
-    settleFuture = (future, state, outcome) => future.#settle(state, outcome);
+    settleFuture = (future, state, resultOrError) => future.#settle(state, resultOrError);
     hasDoneCallbacks = (future) => future.#doneCallbacks !== undefined;
     callDoneCallbacks = (future) => future.#callDoneCallbacks();
     onSettled = (future, listener) => future.#onSettled(listener);
@@ -421,12 +421,12 @@ export class Future<R> {
     if (timeout !== undefined) checks.milliseconds("timeout", timeout);
     if (signal !== undefined) checks.signal("signal", signal);
     // A listener rather than the future's promise, which would hold on to a reaction of everyone who has given up.
-    let forget = (): void => {};
-    const settled = new Promise<void>((resolve) => forget = this.#onSettled(resolve));
+    let stopListening = (): void => {};
+    const settled = new Promise<void>((resolve) => stopListening = this.#onSettled(resolve));
     try {
       await withDeadline(settled, options);
     } finally {
-      forget();
+      stopListening();
     }
     return await this.#promise();
   }
@@ -499,7 +499,11 @@ export class Future<R> {
   /** How `console.log` shows a future. */
   [Symbol.for("Deno.customInspect")](inspect: (value: unknown, options?: object) => string, options: object): string {
     const { id, state, job } = this;
-    const outcome = state === "finished" ? { result: this.#outcome } : this.#settled === undefined ? {} : { error: this.#outcome };
+    const outcome = state === "finished"
+      ? { result: this.#resultOrError }
+      : this.#settled === undefined
+      ? {}
+      : { error: this.#resultOrError };
     return `Future ${inspect({ id, task: taskName(job.func), state, ...outcome }, options)}`;
   }
 
@@ -514,8 +518,8 @@ export class Future<R> {
   }
 
   #settlePromise(): void {
-    if (this.#settled === "finished") this.#resolve?.(this.#outcome);
-    else this.#reject?.(this.#outcome);
+    if (this.#settled === "finished") this.#resolve?.(this.#resultOrError);
+    else this.#reject?.(this.#resultOrError);
     this.#resolve = this.#reject = undefined;
   }
 
@@ -529,9 +533,9 @@ export class Future<R> {
     return () => this.#listeners?.delete(listener);
   }
 
-  #settle(state: SettledState, outcome: unknown): void {
+  #settle(state: SettledState, resultOrError: unknown): void {
     this.#settled = state;
-    this.#outcome = outcome;
+    this.#resultOrError = resultOrError;
     this.#control = undefined;
     if (this.#resolve !== undefined) this.#settlePromise();
     if (this.#listeners === undefined) return;
@@ -611,7 +615,7 @@ export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, opt
   const deadline = timeout === undefined ? undefined : performance.now() + timeout;
   const settled: F[] = [];
   let wake = (): void => {};
-  const stop = [...all].map((future) =>
+  const stopListening = [...all].map((future) =>
     onSettled(future, () => {
       settled.push(future);
       wake();
@@ -620,15 +624,16 @@ export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, opt
 
   async function* inOrder(): AsyncGenerator<F, void, void> {
     try {
-      for (let given = 0; given < all.size; given++) {
-        if (settled[given] === undefined) {
+      for (let yielded = 0; yielded < all.size; yielded++) {
+        if (settled[yielded] === undefined) {
           const next = new Promise<void>((resolve) => wake = resolve);
-          await withDeadline(next, deadline === undefined ? {} : { timeout: Math.max(0, deadline - performance.now()), of: timeout });
+          const left = deadline === undefined ? undefined : Math.max(0, deadline - performance.now());
+          await withDeadline(next, { timeout: left, fullTimeout: timeout });
         }
-        yield settled[given]!;
+        yield settled[yielded]!;
       }
     } finally {
-      for (const forget of stop) forget();
+      for (const stop of stopListening) stop();
     }
   }
   return inOrder();
@@ -689,21 +694,21 @@ export async function wait<F extends Future<unknown>>(futures: Iterable<F>, opti
   checks.oneOf("returnWhen", returnWhen, ["first-completed", "first-exception", "all-completed"]);
   if (timeout !== undefined) checks.milliseconds("timeout", timeout);
   const all = checkedFutures(futures);
-  const stop: (() => void)[] = [];
+  const stopListening: (() => void)[] = [];
   const met = new Promise<void>((resolve) => {
-    let open = all.size;
-    if (open === 0) resolve();
+    let unsettled = all.size;
+    if (unsettled === 0) resolve();
     for (const future of all) {
-      stop.push(onSettled(future, () => {
+      stopListening.push(onSettled(future, () => {
         const enough = returnWhen === "first-completed" || (returnWhen === "first-exception" && future.state !== "finished");
-        if (--open === 0 || enough) resolve();
+        if (--unsettled === 0 || enough) resolve();
       }));
     }
   });
   try {
     await withDeadline(met, { timeout });
   } finally {
-    for (const forget of stop) forget();
+    for (const stop of stopListening) stop();
   }
   const done = new Set<F>();
   const notDone = new Set<F>();

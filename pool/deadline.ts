@@ -5,7 +5,7 @@ export interface DeadlineOptions {
   /** In milliseconds. */
   timeout?: number | undefined;
   /** The timeout that the error names instead, if part of it had already passed. */
-  of?: number | undefined;
+  fullTimeout?: number | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -14,14 +14,14 @@ export interface DeadlineOptions {
  * or with the signal's reason. `deadline` itself would leave its timer running until the time is over, 1.5 KB for each wait that ended
  * sooner.
  */
-export async function withDeadline<T>(promise: Promise<T>, { timeout, of = timeout, signal }: DeadlineOptions): Promise<T> {
+export async function withDeadline<T>(promise: Promise<T>, { timeout, fullTimeout = timeout, signal }: DeadlineOptions): Promise<T> {
   if (timeout === undefined && signal === undefined) return await promise;
   // It may reject after or before anyone waits for it, which would be an unhandled rejection.
   promise.catch(() => {});
   if (signal?.aborted) throw signal.reason;
   const impatience = new AbortController();
   const timer = timeout === undefined ? undefined : setTimeout(() => {
-    impatience.abort(new DOMException(`Not settled within ${of} ms`, "TimeoutError"));
+    impatience.abort(new DOMException(`Not settled within ${fullTimeout} ms`, "TimeoutError"));
   }, timeout);
   const stopListening = onAbort(signal, () => impatience.abort(signal!.reason));
   try {
