@@ -409,7 +409,8 @@ export class Future<R> {
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {JobCancelledError} If the job was cancelled; if its signal aborted, the signal's reason is thrown instead.
    * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first.
-   * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
+   * @throws {TypeError} If an option is of the wrong type.
+   * @throws {RangeError} If `timeout` is not a time.
    */
   result(options?: ResultOptions): Promise<R> {
     return options === undefined ? this.#promise() : this.#resultWithin(options);
@@ -592,7 +593,8 @@ export interface AsCompletedOptions {
  * @returns The futures; leaving the loop early does not affect the jobs.
  *
  * @throws {DOMException & { name: "TimeoutError" }} Out of the loop, if `timeout` ran out first.
- * @throws {TypeError} If something given is not a future, or an option is of the wrong type; a RangeError if `timeout` is not a time.
+ * @throws {TypeError} If something given is not a future, or an option is of the wrong type.
+ * @throws {RangeError} If `timeout` is not a time.
  *
  * @example The fastest first
  * ```ts
@@ -672,7 +674,8 @@ export interface WaitResult<F> {
  * @returns Which of the futures have settled and which have not. It does not reject when a job fails.
  *
  * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first. This does not affect the jobs.
- * @throws {TypeError} If something given is not a future, or an option is of the wrong type; a RangeError if `timeout` is not a time.
+ * @throws {TypeError} If something given is not a future, or an option is of the wrong type.
+ * @throws {RangeError} If `timeout` is not a time.
  *
  * @example Until the first is there
  * ```ts

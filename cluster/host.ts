@@ -315,7 +315,8 @@ export interface ClusterHost extends AsyncDisposable {
    *
    * @param options How long jobs may take; by default 10 seconds.
    *
-   * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
+   * @throws {TypeError} If an option is of the wrong type.
+   * @throws {RangeError} If `timeout` is not a time.
    */
   shutdown(options?: HostShutdownOptions): Promise<void>;
 }

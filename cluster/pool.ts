@@ -511,7 +511,8 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @param options What to do with jobs that have not started, and how long to wait.
    *
-   * @throws {TypeError} If an option is of the wrong type; a RangeError if `timeout` is not a time.
+   * @throws {TypeError} If an option is of the wrong type.
+   * @throws {RangeError} If `timeout` is not a time.
    */
   async shutdown(options: ShutdownOptions = {}): Promise<void> {
     const checks = new Checks("shut down pool");

@@ -37,7 +37,8 @@ const TIMEOUT = 1000;
  * @param pools What to shut down first.
  * @param options The exit code, and how long jobs may take.
  *
- * @throws {TypeError} If the pools are not iterable, or an option is of the wrong type; a RangeError if a number is out of its range.
+ * @throws {TypeError} If the pools are not iterable, or an option is of the wrong type.
+ * @throws {RangeError} If a number is out of its range.
  *
  * @example After a run that may have left a worker burning
  * ```ts ignore
