@@ -219,7 +219,7 @@ export class Crew {
     });
   }
 
-  /** How many workers were stopped but are not gone. */
+  /** How many workers have ended or were stopped, but are not gone. */
   get unstoppable(): number {
     return this.#ending.size;
   }
@@ -234,8 +234,7 @@ export class Crew {
   /** Has `maxWorkers` workers started; resolves when all are ready. */
   warmUp(): Promise<void> {
     if (this.#ready === this.#options.maxWorkers) return Promise.resolve();
-    // After earlier failures there is one more chance.
-    this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
+    this.#giveOneMoreChance();
     const ready = Promise.withResolvers<void>();
     if (this.#warmUps.length === 0) this.#warmingSince = this.#options.clock.now();
     this.#warmUps.push(ready);
@@ -292,6 +291,11 @@ export class Crew {
     return queued > this.#starting + this.#startable ? best : undefined;
   }
 
+  /** Lets one more worker be started, even after as many failures as there may be. */
+  #giveOneMoreChance(): void {
+    this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
+  }
+
   /** How many more workers could be started. */
   get #startable(): number {
     return this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
@@ -306,11 +310,10 @@ export class Crew {
     if (this.#warmUps.length === 0 && (queued === 0 || this.size === maxWorkers)) return false;
     const idle = this.#count((slot) => slot.hasRoom && slot.load === 0);
     const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued + this.#shared - idle;
-    // With no worker left, there is one more chance after earlier failures.
-    if (wanted > 0 && this.size === 0) this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
+    if (wanted > 0 && this.size === 0) this.#giveOneMoreChance();
     let missing = wanted - this.#starting;
     if (missing > 0 && this.#startThread === undefined) {
-      this.#load();
+      this.#loadBackend();
       return false;
     }
     if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#pauseIfSoonDone(queued, first);
@@ -427,11 +430,11 @@ export class Crew {
     for (const slot of [...this.#slots]) slot.drain();
   }
 
-  /** Closes worn workers, or, if no more jobs will come, all that hold none. */
-  release(all: boolean): void {
+  /** Closes worn workers, or, once nothing is left to be run, all that hold no job. */
+  closeUnneeded(isOver: boolean): void {
     for (const slot of this.#slots) {
-      if (all && slot.state === "starting") this.stop(slot, undefined);
-      else if (slot.idleFor !== undefined && (all || slot.worn)) this.#close(slot);
+      if (isOver && slot.state === "starting") this.stop(slot, undefined);
+      else if (slot.idleFor !== undefined && (isOver || slot.worn)) this.#close(slot);
     }
     this.#watchIdle();
   }
@@ -551,7 +554,7 @@ export class Crew {
   }
 
   /** Loads the code that starts workers, and then has them started. */
-  #load(): void {
+  #loadBackend(): void {
     while (!this.#loading && this.#failedStarts < MAX_FAILED_STARTS) {
       try {
         const loaded = this.#options.load();
@@ -586,7 +589,7 @@ export class Crew {
       this.#patience = WORTH_STARTING;
       this.#pause(this.size === 1 ? READY_WITHIN : 0);
       this.#tell(slot, "starting");
-      this.#limit(slot, () => {
+      this.#setDeadline(slot, () => {
         this.stop(slot, undefined);
         this.#startFailed({ reason: `was not ready within ${this.#options.startTimeout} ms ('startTimeout')` });
       });
@@ -623,7 +626,7 @@ export class Crew {
       this.#parts.events.changed();
     },
     died: (slot, death, left) => {
-      // First, as it decides what becomes of the suspect.
+      // First, as the count decides what becomes of the suspect.
       if (typeof left.suspect === "object") left.suspect.unread++;
       this.#leave(slot);
       this.#tellLeft(slot, left);
@@ -680,7 +683,7 @@ export class Crew {
   }
 
   /** Calls `late` if a worker takes too long to start or to close. */
-  #limit(slot: Slot, late: () => void): void {
+  #setDeadline(slot: Slot, late: () => void): void {
     const { startTimeout, clock } = this.#options;
     if (startTimeout === Infinity) return;
     const stop = afterInParts(clock, startTimeout, () => {
@@ -692,7 +695,7 @@ export class Crew {
     else stop();
   }
 
-  #unlimit(slot: Slot): void {
+  #clearDeadline(slot: Slot): void {
     this.#deadlines.get(slot)?.();
     this.#deadlines.delete(slot);
   }
@@ -724,7 +727,7 @@ export class Crew {
   }
 
   #makeReady(slot: Slot): void {
-    this.#unlimit(slot);
+    this.#clearDeadline(slot);
     this.#startTime = slot.unchangedFor;
     slot.makeReady();
     if (this.size === 1 && this.#pauseTimer.isSet) this.#pause(HEAD_START);
@@ -752,7 +755,7 @@ export class Crew {
     slot.close(finalizer && this.#options.tasks.resolve(finalizer));
     this.#looks.begin();
     if (finalizer === undefined) return;
-    this.#limit(slot, () => {
+    this.#setDeadline(slot, () => {
       this.stop(slot, undefined);
       const reason = `was stopped, as its finalizer did not finish within ${startTimeout} ms ('startTimeout')`;
       this.#parts.callbacks.report(this.diedError({ reason }));
@@ -769,7 +772,7 @@ export class Crew {
   }
 
   #leave(slot: Slot): void {
-    this.#unlimit(slot);
+    this.#clearDeadline(slot);
     this.#condemned.get(slot)?.stop();
     this.#condemned.delete(slot);
     this.#slots.delete(slot);
