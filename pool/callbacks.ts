@@ -79,11 +79,12 @@ export class Callbacks {
    * when that promise has settled.
    */
   callOnDoneWithPermit(callback: () => unknown, gate: Semaphore): void {
-    let free = releaseUnawaited(gate);
+    let isReleased = releaseUnawaited(gate);
     this.inTurn(() => {
-      free ||= releaseUnawaited(gate);
+      isReleased ||= releaseUnawaited(gate);
       const finished = this.callOnDone(callback);
-      if (free && (finished === undefined || !takePermit(gate))) return;
+      const isHeld = !isReleased || (finished !== undefined && takePermit(gate));
+      if (!isHeld) return;
       if (finished === undefined) gate.release();
       else finished.then(() => gate.release());
     });
