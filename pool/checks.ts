@@ -64,13 +64,13 @@ export class Checks {
     this.#action = action;
   }
 
-  /** An integer of at least `min`. `or` names what else the caller accepts, and has checked itself. */
+  /** An integer from `min` to `max`. `or` names what else the caller accepts, and has checked itself. */
   wholeNumber(name: string, value: unknown, { min = 1, max = Number.MAX_SAFE_INTEGER, or = "" } = {}): number {
-    const number = min === 1 ? "a positive integer" : `an integer of at least ${min}`;
-    const least = or === "" ? number : `${number}, or ${or}`;
-    if (typeof value !== "number") throw this.#wrongType(name, least, value);
-    if (!Number.isSafeInteger(value) || value < min) throw this.#wrongSize(name, least, value);
-    if (value > max) throw this.#wrongSize(name, `${least}, at most ${max}`, value);
+    const integer = min === 1 ? "a positive integer" : `an integer of at least ${min}`;
+    const wanted = or === "" ? integer : `${integer}, or ${or}`;
+    if (typeof value !== "number") throw this.#wrongType(name, wanted, value);
+    if (!Number.isSafeInteger(value) || value < min) throw this.#wrongSize(name, wanted, value);
+    if (value > max) throw this.#wrongSize(name, `${wanted}, at most ${max}`, value);
     return value;
   }
 
