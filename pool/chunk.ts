@@ -34,9 +34,13 @@ function failures(errors: unknown[]): Block {
 /** What a {@linkcode Chunk} is made with, besides its items. */
 export interface ChunkOptions {
   func: Task | TaskRef;
+  /** How long each item may run, in ms. */
   timeout: number;
+  /** How often an item is run again after the death of its worker. */
   retries: number;
+  /** Whether each result is sent before the next item is started. */
   eager: boolean;
+  /** The index of its first item in the input. */
   firstIndex: number;
   listener: ChunkListener;
 }
@@ -44,7 +48,7 @@ export interface ChunkOptions {
 /** Some items of a map that travel together: one ticket, one permit. */
 export class Chunk extends Ticket {
   readonly func: Task | TaskRef;
-  /** The index of its first item in the input. */
+  /** The index of its first item in the input, by which errors name it. */
   readonly id: number;
   readonly onDone = undefined;
   readonly mereArgs = undefined;
@@ -90,7 +94,7 @@ export class Chunk extends Ticket {
   message(run: number, task: TaskMessage): RunMessage {
     this.#oneByOne ||= this.unread > 0;
     const from = this.#settledItems;
-    const end = this.#oneByOne ? this.#nextOne() + 1 : this.#items.length;
+    const end = this.#oneByOne ? this.#nextSendable() + 1 : this.#items.length;
     let items = end - from === this.#items.length ? this.#items : this.#items.slice(from, end);
     const skip: number[] = [];
     if (this.#unsendable.size > 0) {
@@ -108,8 +112,8 @@ export class Chunk extends Ticket {
     return { type: "chunk", run, task, id, attempt, items: packed(items), from, skip, eager: this.#eager, timed, numbers };
   }
 
-  /** The index of the next item that can be sent, or of the last: those before it have their outcome, or an error instead. */
-  #nextOne(): number {
+  /** The index of the next item that can be sent; if there is none, of the last. Those before it have their outcome, or cannot be sent. */
+  #nextSendable(): number {
     let next = this.#settledItems;
     while (next < this.#items.length - 1 && this.#unsendable.has(next)) next++;
     return next;
@@ -203,7 +207,7 @@ export class Chunk extends Ticket {
 
   /** Each item can be copied by itself, but together they may be too large for a message, or one may be nested too deeply within it. */
   #sendFailedAgain(error: unknown): Outcome<unknown> | undefined {
-    const next = this.#nextOne();
+    const next = this.#nextSendable();
     if (this.#unsendable.has(next)) return { state: "failed", error };
     if (this.#oneByOne) this.#unsendable.set(next, this.unsendable(error, next + 1));
     this.#oneByOne = true;
@@ -211,7 +215,7 @@ export class Chunk extends Ticket {
   }
 
   lostUnread(errorOf: ErrorOf): Outcome<unknown> | undefined {
-    const next = this.#nextOne();
+    const next = this.#nextSendable();
     const error = listCauses(errorOf(this.id + next, this.attempt - 1), this.#failures);
     // The items before it have errors of their own.
     this.#deliver(failures(new Array(next + 1 - this.#settledItems).fill(error)));
