@@ -102,8 +102,10 @@ export class Times {
 }
 
 /** What was noted of one worker. */
-interface Worker {
+interface NotedWorker {
+  /** On the pool's clock, in ms; undefined until it is ready. */
   readyAt: number | undefined;
+  /** For how many ms it has run jobs. */
   busy: number;
   jobs: number;
 }
@@ -113,10 +115,12 @@ export class Measurement implements PoolObserver {
   #clock: Clock;
   #waiting = new Times();
   #running = new Times();
-  #workers = new Map<number, Worker>();
+  #workers = new Map<number, NotedWorker>();
   #jobsPerWorker = 1;
+  /** When the first job was submitted, and when the latest settled. */
   #first: number | undefined;
   #last = 0;
+  /** How many jobs have settled; each item of a map counts. */
   #settled = 0;
 
   constructor(clock: Clock) {
