@@ -51,13 +51,13 @@ export function checkedPermissions(permissions: "none" | Deno.PermissionOptionsO
         throw new TypeError(`Cannot create pool as there is no permission '${name}': known permissions are '${known}'`);
       }
       checkPermission(name as PermissionName, value);
-      return [name, Array.isArray(value) ? value.map((item) => fixed(name, item)) : value];
+      return [name, Array.isArray(value) ? value.map((item) => copyOf(name, item)) : value];
     }),
   );
 }
 
-/** Copies an item of a list; makes a relative path absolute. */
-function fixed(name: string, item: string | URL): string | URL {
+/** Copies an item of a list; a relative path is made absolute. */
+function copyOf(name: string, item: string | URL): string | URL {
   if (item instanceof URL) return new URL(item);
   // An item of `run` is the name of a command, or a path if it has a slash.
   const isPath = name === "run" ? /[\\/]/.test(item) : name === "read" || name === "write" || name === "ffi";

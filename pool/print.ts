@@ -1,14 +1,14 @@
 /** Prints an error, if possible. */
 export function printError(error: unknown): void {
-  printed(() => console.error(error));
+  printIfPossible(() => console.error(error));
 }
 
 /** Prints a warning, if possible. */
 export function printWarning(message: string): void {
-  printed(() => console.warn(message));
+  printIfPossible(() => console.warn(message));
 }
 
-function printed(print: () => void): void {
+function printIfPossible(print: () => void): void {
   try {
     print();
   } catch {
