@@ -145,12 +145,16 @@ class StreamSink implements Sink {
 class TraceWriter implements PoolObserver {
   #sink: Sink;
   #text = "";
+  /** When the pool was made, in ms of the observed times. */
   #opened = 0;
   #levels!: () => PoolLevels;
   #jobsPerWorker = 1;
+  /** How many flows were written, and the number of the last. */
   #flows = 0;
-  #counted = -Infinity;
-  #counts = "";
+  /** When the counters were last written or found unchanged. */
+  #countedAt = -Infinity;
+  /** The counters as they were last written, without their time. */
+  #counters = "";
   /** When the last job on each track of each worker ended. */
   #tracks = new Map<number, number[]>();
   /** Quoted names: every job has one, but few differ. */
@@ -167,11 +171,11 @@ class TraceWriter implements PoolObserver {
     this.#levels = levels;
     this.#jobsPerWorker = jobsPerWorker;
     this.#text = `[\n{"ph":"M","pid":${PROCESS},"tid":${CALLER},"name":"process_name","args":{"name":"process-pool"}}`;
-    this.#name(CALLER, "calling thread");
+    this.#nameTrack(CALLER, "calling thread");
   }
 
   admitted(job: ObservedJob): void {
-    this.#count(job.admitted!);
+    this.#writeCounters(job.admitted!);
   }
 
   refused({ id, task, submitted }: ObservedJob, error: unknown): void {
@@ -184,19 +188,19 @@ class TraceWriter implements PoolObserver {
   }
 
   retried(job: ObservedJob): void {
-    this.#job(job, "retried");
+    this.#writeRun(job, "retried");
   }
 
   settled(job: ObservedJob): void {
-    this.#job(job, job.state!);
-    this.#count(job.settled!);
+    this.#writeRun(job, job.state!);
+    this.#writeCounters(job.settled!);
   }
 
   worker(worker: number, change: WorkerChange, reason: string | undefined): void {
     const track = worker * TRACKS;
     if (change === "starting") {
       this.#tracks.set(worker, [-Infinity]);
-      this.#name(track, `worker ${worker}`);
+      this.#nameTrack(track, `worker ${worker}`);
     }
     const args = reason === undefined ? "" : `,"args":{"reason":${JSON.stringify(reason)}}`;
     const now = this.#time(performance.now());
@@ -219,7 +223,7 @@ class TraceWriter implements PoolObserver {
   }
 
   /** Writes a run of a job; for one that never ran, only its submission. */
-  #job(job: ObservedJob, outcome: string): void {
+  #writeRun(job: ObservedJob, outcome: string): void {
     const { id, task, items, submitted, started, ended, worker, runs, error } = job;
     // Its runs have been written already.
     if (started === undefined && runs > 0) return;
@@ -249,25 +253,26 @@ class TraceWriter implements PoolObserver {
     if (track < 0) {
       track = ends.length;
       if (track === TRACKS) return track - 1;
-      this.#name(worker * TRACKS + track, `worker ${worker}, job ${track + 1}`);
+      this.#nameTrack(worker * TRACKS + track, `worker ${worker}, job ${track + 1}`);
     }
     ends[track] = ended;
     return track;
   }
 
-  #count(now: number): void {
-    if (now - this.#counted < COUNT_EVERY) return;
-    this.#counted = now;
+  /** Writes the counters, unless they were just written, or have not changed: so they are compared before they have a time. */
+  #writeCounters(now: number): void {
+    if (now - this.#countedAt < COUNT_EVERY) return;
+    this.#countedAt = now;
     const { waiting, queued, running } = this.#levels();
-    const counts =
+    const counters =
       `"name":"gate","args":{"waiting":${waiting}}},\n{"ph":"C","pid":${PROCESS},"tid":${CALLER},"ts":TS,"name":"queue","args":{"queued":${queued},"with workers":${running}}}`;
-    if (counts === this.#counts) return;
-    this.#counts = counts;
+    if (counters === this.#counters) return;
+    this.#counters = counters;
     const time = this.#time(now);
-    this.#write(`{"ph":"C","pid":${PROCESS},"tid":${CALLER},"ts":${time},${counts.replace("TS", time)}`);
+    this.#write(`{"ph":"C","pid":${PROCESS},"tid":${CALLER},"ts":${time},${counters.replace("TS", time)}`);
   }
 
-  #name(track: number, name: string): void {
+  #nameTrack(track: number, name: string): void {
     const thread = `"ph":"M","pid":${PROCESS},"tid":${track}`;
     this.#write(
       `{${thread},"name":"thread_name","args":{"name":"${name}"}},\n{${thread},"name":"thread_sort_index","args":{"sort_index":${track}}}`,
