@@ -490,7 +490,7 @@ export class ProcessPool implements AsyncDisposable {
   ): MapResults<Awaited<R> | PromiseSettledResult<Awaited<R>>>;
   map(task: Task | TaskRef, items: Iterable<unknown> | AsyncIterable<unknown>, options: MapOptions = {}): MapResults<unknown> {
     const { maxWorkers, jobsPerWorker, jobTimeout, retries, eager } = this.#options;
-    const resolved = resolveMapOptions(options, { task, items, lanes: maxWorkers * jobsPerWorker, jobTimeout, retries, eager });
+    const resolved = resolveMapOptions(options, { task, items, capacity: maxWorkers * jobsPerWorker, jobTimeout, retries, eager });
     if (this.#state !== "open") this.#refuse("map with pool");
     this.#tasks.check(task);
     const host: MapHost = {

@@ -95,19 +95,19 @@ export interface MapResults<T> extends AsyncIterableIterator<T> {
  * How many items are read ahead, for each job that runs at a time. Fewer make chunks of tiny items too small to be cheap (a tenth of this
  * gives half the speed); more only hold memory.
  */
-const BUFFER_PER_LANE = 16_384;
+const BUFFER_PER_JOB = 16_384;
 
 /**
  * The same for numbers from a typed array, which take eight bytes each way. Fewer, and chunks are too small to be cheap (a quarter of this
  * gives 0.8 of the speed); more, and a chunk exceeds the 256 KiB that fit into shared memory.
  */
-const NUMBERS_PER_LANE = 65_536;
+const NUMBERS_PER_JOB = 65_536;
 
 /**
  * Chunks in flight, for each job that runs at a time: the current and the next, so that no worker waits for its caller. With more, chunks
  * would be smaller for the same buffer.
  */
-const CHUNKS_PER_LANE = 2;
+const CHUNKS_PER_JOB = 2;
 
 /**
  * If no `buffer` is given, about this many bytes of items, or of their results, may be read ahead: while one item takes a minute, others
@@ -146,8 +146,8 @@ export interface ResolvedMapOptions {
 export interface MapParts {
   task: Task | TaskRef;
   items: unknown;
-  /** How many jobs run at a time. */
-  lanes: number;
+  /** How many jobs the pool runs at a time. */
+  capacity: number;
   jobTimeout: number;
   retries: number;
   eager: boolean;
@@ -155,7 +155,7 @@ export interface MapParts {
 
 export function resolveMapOptions(
   options: MapOptions | PartOfMapOptions,
-  { task, items, lanes, jobTimeout, retries: poolRetries, eager }: MapParts,
+  { task, items, capacity, jobTimeout, retries: poolRetries, eager }: MapParts,
 ): ResolvedMapOptions {
   const checks = new Checks("map");
   const { chunkSize = "auto", buffer, ordered = true, settled = false, timeout = jobTimeout, signal } = checks.options(options, [
@@ -169,17 +169,17 @@ export function resolveMapOptions(
   const { first, retries } = PART_OF_MAP in options ? options[PART_OF_MAP] : { first: 0, retries: poolRetries };
   checkedFunc("map", "task", task);
   const size = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize, { or: '"auto"' });
-  const chunksInFlight = CHUNKS_PER_LANE * lanes;
+  const chunksInFlight = CHUNKS_PER_JOB * capacity;
   const given = buffer === undefined ? undefined : checks.wholeNumber("buffer", buffer);
-  const bufferOf = (perLane: number): number => given ?? Math.max(perLane * lanes, (size ?? 0) * chunksInFlight);
+  const bufferOf = (perJob: number): number => given ?? Math.max(perJob * capacity, (size ?? 0) * chunksInFlight);
   return {
     task,
     open: opener(items),
     isAsync: typeof (items as Partial<AsyncIterable<unknown>>)[Symbol.asyncIterator] === "function",
     array: isSliceable(items) ? items : undefined,
     chunkSize: size,
-    buffer: bufferOf(BUFFER_PER_LANE),
-    bufferOfNumbers: bufferOf(ArrayBuffer.isView(items) ? NUMBERS_PER_LANE : BUFFER_PER_LANE),
+    buffer: bufferOf(BUFFER_PER_JOB),
+    bufferOfNumbers: bufferOf(ArrayBuffer.isView(items) ? NUMBERS_PER_JOB : BUFFER_PER_JOB),
     mostAhead: given === undefined ? MOST_AHEAD : Infinity,
     chunksInFlight,
     ordered: checks.boolean("ordered", ordered),
@@ -244,8 +244,8 @@ function isSliceable(items: unknown): items is Sliceable {
   const plain = isArray ? Array.prototype : Uint8Array.prototype;
   const { slice, constructor, [Symbol.iterator]: iterate } = items as Partial<typeof plain> & object;
   // The constructor makes the slice: a user's subclass may take any arguments, and node's Buffer returns a view of all its memory.
-  const isPlatforms = isArray
+  const isBuiltIn = isArray
     ? constructor === Array
     : typeof constructor === "function" && Object.getPrototypeOf(constructor) === Object.getPrototypeOf(Uint8Array);
-  return isPlatforms && slice === plain.slice && iterate === plain[Symbol.iterator];
+  return isBuiltIn && slice === plain.slice && iterate === plain[Symbol.iterator];
 }

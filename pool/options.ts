@@ -261,7 +261,7 @@ interface ThreadOptions {
 const BACKENDS: Record<Backend, (options: ThreadOptions) => Promise<StartThread>> = {
   worker: async ({ modules, permissions }) => (await import("../worker/web_worker.ts")).webWorkers(modules, permissions),
   killable: async (options) => (await import("../worker/node_worker.ts")).killableWorkers(options),
-  inline: async ({ known }) => (await import("../worker/inline.ts")).inlineLanes(known),
+  inline: async ({ known }) => (await import("../worker/inline.ts")).inlineThreads(known),
 };
 
 /** The global that a worker has while it loads its task modules: `workerMain` sets it. */

@@ -297,7 +297,14 @@ for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
         return { done: false, value: "text" };
       };
       const items = { [key]: () => ({ next }) };
-      const options = resolveMapOptions({ chunkSize }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+      const options = resolveMapOptions({ chunkSize }, {
+        task: () => 0,
+        items,
+        capacity: 1,
+        jobTimeout: Infinity,
+        retries: 0,
+        eager: false,
+      });
       const chunks: Chunk[] = [];
       const run = new MapRun(hostInto(chunks, { ...realClock, now: () => time }), options);
       const sizes: number[] = [];
@@ -319,7 +326,14 @@ for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
 
 Deno.test("A map whose chunks got large with numbers goes on when no more numbers come", async () => {
   const items = new Float64Array(500_000);
-  const options = resolveMapOptions({ settled: true }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+  const options = resolveMapOptions({ settled: true }, {
+    task: () => 0,
+    items,
+    capacity: 1,
+    jobTimeout: Infinity,
+    retries: 0,
+    eager: false,
+  });
   const chunks: Chunk[] = [];
   const run = new MapRun(hostInto(chunks), options);
   let consumed = 0;
@@ -360,7 +374,7 @@ Deno.test("A map whose chunks get larger while it waits for an item still reads 
       yield read;
     }
   })();
-  const options = resolveMapOptions({ buffer }, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+  const options = resolveMapOptions({ buffer }, { task: () => 0, items, capacity: 1, jobTimeout: Infinity, retries: 0, eager: false });
   const chunks: Chunk[] = [];
   const run = new MapRun(hostInto(chunks), options);
   const answer = (elapsed: number) => {
@@ -396,7 +410,7 @@ Deno.test("A map whose loop ends while it waits at the gate asks to be let out, 
     },
     release: () => void released++,
   };
-  const options = resolveMapOptions({}, { task: () => 0, items: [1, 2], lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+  const options = resolveMapOptions({}, { task: () => 0, items: [1, 2], capacity: 1, jobTimeout: Infinity, retries: 0, eager: false });
   const run = new MapRun(host, options);
   const first = run.next();
   await until(() => signal !== undefined);
@@ -416,7 +430,7 @@ Deno.test("A map that is refused what its input gave before it failed throws why
     yield 1;
     throw failure;
   })();
-  const parts = { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false };
+  const parts = { task: () => 0, items, capacity: 1, jobTimeout: Infinity, retries: 0, eager: false };
   const run = new MapRun(host, resolveMapOptions({ chunkSize: 2 }, parts));
   assertEquals(await Promise.allSettled([run.next(), run.next()]), [
     { status: "rejected", reason: refusal },
@@ -437,7 +451,7 @@ for (const end of ["left", "refused", "failed"] as const) {
       report() {},
     };
     const items = { [Symbol.asyncIterator]: () => ({ next: () => item }) };
-    const options = resolveMapOptions({}, { task: () => 0, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false });
+    const options = resolveMapOptions({}, { task: () => 0, items, capacity: 1, jobTimeout: Infinity, retries: 0, eager: false });
     const run = new MapRun(host, options);
     const outcome = Promise.allSettled([run.next()]);
     await until(() => waiting.size === 1);

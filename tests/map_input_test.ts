@@ -10,7 +10,7 @@ const TURNS = 10;
 /** An open input of a map that reads automatic chunks of up to `size` items, and what it says to that map. */
 function opened(items: unknown, size: number) {
   const clock = new SimulatedClock();
-  const parts = { task: () => {}, items, lanes: 1, jobTimeout: Infinity, retries: 0, eager: false };
+  const parts = { task: () => {}, items, capacity: 1, jobTimeout: Infinity, retries: 0, eager: false };
   const options = resolveMapOptions({}, parts);
   const sizer = new ChunkSizer(options);
   sizer.size = size;

@@ -5,12 +5,12 @@ import { soon } from "./soon.ts";
 import type { KnownModule } from "./tasks.ts";
 
 /**
- * The backend `inline`: each thread is a lane on the calling thread. Nothing is copied, closures work, nothing can be stopped.
+ * The backend `inline`: each of its threads is the calling thread. Nothing is copied, closures work, nothing can be stopped.
  *
  * @param modules The task modules. Only those given without exports are imported: another copy of a module would not share the variables of
  * the functions that were given.
  */
-export function inlineLanes(modules: readonly KnownModule[]): StartThread {
+export function inlineThreads(modules: readonly KnownModule[]): StartThread {
   return (events) => new InlineThread(events, modules);
 }
 
