@@ -143,8 +143,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   let times: Float64Array | undefined;
   /** By how much that clock is ahead of this thread's. */
   let ahead = 0;
-  /** How many jobs have claims. */
-  let claimed = 0;
+  /** For how many jobs there is a place in the claims, and one in the times. */
+  let places = 0;
   /** How many jobs run at a time. */
   let capacity = 0;
   let ended = false;
@@ -243,7 +243,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   async function load(message: ToRuntime & { type: "load" }): Promise<void> {
     ({ claims, capacity } = message);
-    claimed = claims.length / CLAIM_WORDS;
+    places = claims.length / CLAIM_WORDS;
     if (message.times !== undefined) noteTimesIn(message.times);
     try {
       modules = await Promise.all(host.imports.map((load) => load()));
@@ -288,7 +288,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   /** Notes that a job begins, or, with 1, that it has ended. */
   function noteTime(run: number, end: 0 | 1): void {
-    if (times !== undefined) times[run % claimed * 2 + end] = clock() + ahead;
+    if (times !== undefined) times[run % places * 2 + end] = clock() + ahead;
   }
 
   /** The task of a message. If it cannot be made, a function that throws: the slot counts it as known all the same. */
@@ -296,7 +296,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
     if (hasOwn(message, "func")) return given = message.func!;
     const known = tasks.get(message.key);
     if (known !== undefined) return known;
-    if (tasks.size >= claimed) {
+    if (tasks.size >= places) {
       earlierTasks = tasks;
       tasks = new Map();
     }
@@ -409,19 +409,19 @@ export function createRuntime(host: RuntimeHost): Runtime {
 
   /** The index of a job's first word in the claims. */
   function claimOf(run: number): number {
-    return run % claimed * CLAIM_WORDS;
+    return run % places * CLAIM_WORDS;
   }
 
   /** Claims a job; false if it was taken back. */
   function claim(run: number): boolean {
-    const claim = claimOf(run);
-    store(claims, claim + 2, timeOfDay() | 0);
-    const claimed = compareExchange(claims, claim, SENT, STARTED) === SENT;
-    if (claimed) noteTime(run, 0);
-    return claimed;
+    const word = claimOf(run);
+    store(claims, word + 2, timeOfDay() | 0);
+    const isClaimed = compareExchange(claims, word, SENT, STARTED) === SENT;
+    if (isClaimed) noteTime(run, 0);
+    return isClaimed;
   }
 
-  function run({ run, task: message, id, attempt, args }: ToRuntime & { type: "run" }): void {
+  function runJob({ run, task: message, id, attempt, args }: ToRuntime & { type: "run" }): void {
     // Even for a job that was taken back: the slot counts the task as known from this message on.
     task(message);
     callTasks({ kind: message.key, number: run, label: id, values: args, takeNext: () => false }, attempt, 1);
@@ -437,11 +437,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
     do {
       done++;
       const { number: run } = calls;
-      const claimed = claim(run);
+      const isClaimed = claim(run);
       // The result of a job that was taken back: nobody hears of it, and a number continues the results before it.
       let value: unknown = 0;
       try {
-        if (claimed) {
+        if (isClaimed) {
           beginCall(calls.label, attempt);
           value = apply(func, undefined, calls.values);
           called.job = undefined;
@@ -459,7 +459,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         // Thrown by the task, or because its result cannot be copied.
         postThrown(run, func, thrown);
       }
-      if (claimed) finish(run);
+      if (isClaimed) finish(run);
     } while (done < most && !ended && calls.takeNext());
     return done;
   }
@@ -813,11 +813,11 @@ export function createRuntime(host: RuntimeHost): Runtime {
    */
   function runItems(chunk: RunningChunk, func: Func): PromiseLike<unknown> | undefined {
     const { run, firstId, items, from, end, attempt, timed } = chunk;
-    const claim = claimOf(run);
+    const word = claimOf(run);
     while (chunk.next < end) {
       const i = chunk.next;
-      if (timed) store(claims, claim + 2, timeOfDay() | 0);
-      if (compareExchange(claims, claim + 1, i, i + 1) !== i) return undefined;
+      if (timed) store(claims, word + 2, timeOfDay() | 0);
+      if (compareExchange(claims, word + 1, i, i + 1) !== i) return undefined;
       chunk.next = i + 1;
       if (chunk.skips(i)) chunk.returned(undefined);
       else {
@@ -901,7 +901,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         case "initialize":
           return void callInitializer(message);
         case "run":
-          return void run(message);
+          return void runJob(message);
         case "chunk":
           return void runChunk(message);
         case "close":
@@ -917,7 +917,7 @@ export function createRuntime(host: RuntimeHost): Runtime {
         }
       }
       // Running jobs end with the thread: so a caller that was busy does not take them for jobs that still run.
-      for (let claim = 0; claim < claims.length; claim += CLAIM_WORDS) compareExchange(claims, claim, STARTED, FINISHED);
+      for (let word = 0; word < claims.length; word += CLAIM_WORDS) compareExchange(claims, word, STARTED, FINISHED);
       ended = true;
     },
     abort(reason, idle) {
