@@ -5,7 +5,7 @@ import { Line } from "./line.ts";
 import { locks } from "./platform.ts";
 import type { Beside, Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 
-/** How a kind of worker is started. */
+/** What a {@linkcode Launcher} is given for one worker. */
 export interface Launch {
   /** The lock that the worker is to hold; its name as well. */
   lock: string;
@@ -155,14 +155,14 @@ class GuardedThread implements Thread {
   }
 
   /** Counts it as dead after this many looks in a row without anything new, unless it says meanwhile what it dies of. Then calls back. */
-  #diesSoon(death: Death, looks: number, then = (): void => {}): void {
+  #diesSoon(death: Death, looks: number, whenDead = (): void => {}): void {
     let left = looks;
     let before: number | undefined;
     const look = (): void => {
       left = this.#messages === before ? left - 1 : looks;
       before = this.#messages;
       if (left === 0) this.#died(death);
-      if (this.#ended) then();
+      if (this.#ended) whenDead();
       else setTimeout(look, LOOK_EVERY);
     };
     if (!this.#ended) this.#events.ending();

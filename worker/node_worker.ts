@@ -26,16 +26,17 @@ export interface KillableOptions {
  */
 export function killableWorkers({ modules, permissions, memoryLimit }: KillableOptions): StartThread {
   const resourceLimits = memoryLimit === undefined ? {} : { maxOldGenerationSizeMb: memoryLimit };
-  let start: Launcher | undefined;
+  let launcher: Launcher | undefined;
 
-  function starter(): Launcher {
+  function createLauncher(): Launcher {
     const url = workerUrl(modules, { connect: connectNodeWorker, prefetched: false });
     if (permissions === undefined) return (launch) => startHere(new URL(url), launch, resourceLimits);
     const supervisor = new Supervisor({ url, resourceLimits, permissions });
     return (launch) => supervisor.start(launch);
   }
 
-  const launch: Launcher = (launch) => (start ??= starter())(launch);
+  // Made with the first worker: the others share its URL, and its supervisor.
+  const launch: Launcher = (worker) => (launcher ??= createLauncher())(worker);
   return guardedThreads({ launch, killable: true, heapLimit: () => memoryLimit ?? heapLimitOfV8() });
 }
 
