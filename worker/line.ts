@@ -98,6 +98,13 @@ const LOOK_EVERY = 1, LOOKS = 2;
  */
 const CALM = 64;
 
+/** The lines of this thread that are open. */
+const lines = new Set<Line>();
+/** How many of them have unanswered jobs. */
+let busyLines = 0;
+/** How many times workers were rung since there were too many of them to spin. */
+let calm = CALM;
+
 /** What a line reports. */
 export interface LineEvents {
   message(message: FromWorker): void;
@@ -506,13 +513,6 @@ export class Line {
     this.#lookSoon();
   };
 }
-
-/** The lines of this thread that are open. */
-const lines = new Set<Line>();
-/** How many of them have unanswered jobs. */
-let busyLines = 0;
-/** How many times workers were rung since there were too many of them to spin. */
-let calm = CALM;
 
 /** Whether a message is the last about its job. */
 function isLast(message: FromWorker): message is Extract<FromWorker, { run: number }> {
