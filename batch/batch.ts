@@ -13,8 +13,8 @@ import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output
 import { checkReport, writeReport } from "./page.ts";
 import { divide } from "./parts.ts";
 import { dirname, relative, resolve } from "./paths.ts";
-import { isAnyRunAgain } from "./record_errors.ts";
-import { fingerprintOf, formatsOf, prepareTask, unchangedTask } from "./prepare.ts";
+import { isAnyRetryable } from "./record_errors.ts";
+import { fingerprintOf, formatsOf, prepareTask, taskCheck } from "./prepare.ts";
 import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
 import { retryFailed } from "./retry_failed.ts";
 import {
@@ -135,7 +135,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
     : { records: last.records, failed: last.failed, busy: last.busy, wall: last.wall };
   if (last?.stage === "finished") {
     const { records, failed } = last;
-    const retryable = failed > 0 && await isAnyRunAgain(paths.errors);
+    const retryable = failed > 0 && await isAnyRetryable(paths.errors);
     const summary = { ...summaryOf(plan, paths), records, failed, errors: failed > 0 ? paths.errors : undefined, retryable };
     await writeReport(plan, { summary, times: noTimes(), errors: [], run: 0 });
     return summary;
@@ -158,7 +158,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
       return await run(plan, workers, { coverages, begins, output, errors, log, before, paths, errorsPath: paths.errors });
     } catch (error) {
       // A run that could not even begin leaves nothing to resume.
-      const resumable = last !== undefined || log.told || (error instanceof BatchError && error.resumable);
+      const resumable = last !== undefined || log.hasAppended || (error instanceof BatchError && error.resumable);
       if (!resumable) await removeAll([paths.partial, paths.log, paths.errors]);
       throw error;
     }
@@ -211,7 +211,7 @@ interface Destination {
 async function run(plan: Plan, { pool, begin }: Workers, destination: Destination): Promise<BatchSummary> {
   const { options, sources, recorder } = plan;
   const { coverages, output, errors, log, before } = destination;
-  const check = unchangedTask(plan.task);
+  const check = taskCheck(plan.task);
   const files = new Files({ sources, coverages, output, errors, log, check, signal: options.signal, before });
   const enough = new AbortController();
   const earlier = coverages.reduce((sum, { bytes }) => sum + bytes, 0);
@@ -293,7 +293,7 @@ function partsOf(
     fields: (row, { name }) => readHeader(row, { input: name, delimiter }),
     passed: (source, stretch) => files.pass(source, stretch),
     begins,
-    begun: (source, begin) => files.begin(source, begin),
+    begun: (source, begin) => files.noteBegin(source, begin),
     enough,
   });
 }
@@ -315,7 +315,7 @@ async function summaryOfRun(
     failed,
     errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
     // What an earlier run put there is only in the file.
-    retryable: errorsPath !== undefined && (files.retryable || before.failed > 0 && await isAnyRunAgain(errors!.path)),
+    retryable: errorsPath !== undefined && (files.retryable || before.failed > 0 && await isAnyRetryable(errors!.path)),
   };
 }
 

@@ -31,7 +31,7 @@ export async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fi
   refuseOtherErrors("resume", { paths, found });
   const { last } = found;
   if (last?.stage === "finished") {
-    await refuseChanged("resume", { paths, last });
+    await refuseChangedOutput("resume", { paths, last });
     return found;
   }
   const partial = await sizeOf(paths.partial);
@@ -56,7 +56,7 @@ export async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fi
 export async function refuseExisting({ paths, log }: LoggedPaths): Promise<void> {
   const found = await log.read();
   const last = found?.last;
-  if (last?.stage === "finished") await refuseChanged("run batch", { paths, last });
+  if (last?.stage === "finished") await refuseChangedOutput("run batch", { paths, last });
   else if (await sizeOf(paths.partial) !== undefined || found !== undefined && await sizeOf(paths.output) === undefined) {
     const how = found === undefined
       ? ", and its job log is not there: begin anew with '--overwrite'"
@@ -101,7 +101,7 @@ export function refuseOtherErrors(action: string, { paths, found }: { paths: Pat
  *
  * @throws {BatchError} If its size differs.
  */
-export async function refuseChanged(action: string, { paths, last }: { paths: Paths; last: LogEntry }): Promise<void> {
+export async function refuseChangedOutput(action: string, { paths, last }: { paths: Paths; last: LogEntry }): Promise<void> {
   const size = await sizeOf(paths.output);
   const { length } = last.output;
   if (size === length) return;

@@ -6,7 +6,7 @@ import { isHalf, type Source } from "./inputs.ts";
 import type { JobLog, LogEntry, StreamBegin } from "./job_log.ts";
 import type { Output } from "./output.ts";
 import type { SlowRecordReport } from "./progress.ts";
-import { errorLine, isRunAgain, parseMembers, readError } from "./record_errors.ts";
+import { errorLine, isRetryable, parseMembers, readError } from "./record_errors.ts";
 import type { Consumer, DonePart } from "./run.ts";
 
 /** How many of the slowest records are reported: as many as anyone looks at. */
@@ -18,7 +18,7 @@ export const MOST_DENIED = 20;
 /** How many failures are reported that are in no errors file: enough to see why the batch gave up. */
 const MOST_NOT_KEPT = 5;
 
-/** Where finished parts of a batch go: the output, the errors file, the job log. */
+/** What {@linkcode Files} writes to, and what it has to know. */
 export interface FilesOptions {
   sources: readonly Source[];
   coverages: readonly Coverage[];
@@ -41,7 +41,7 @@ export interface Totals {
   wall: number;
 }
 
-/** Records what is done. */
+/** Where finished parts of a batch go: the output, the errors file, the job log. */
 export class Files implements Consumer {
   /** The errors of records. */
   readonly errors = new Kinds();
@@ -61,6 +61,7 @@ export class Files implements Consumer {
   /** The first failures that come after something that was not done when the batch gave up. */
   readonly notKept: [input: string, offset: number, error: string][] = [];
   #options: FilesOptions;
+  /** What is done, and how streams began, since the last line of the job log. */
   #unsaved: LogEntry["done"] = [];
   #begins: [source: number, begin: StreamBegin][] = [];
   /**
@@ -73,7 +74,8 @@ export class Files implements Consumer {
    * and a file may still be written to. It is held back until it is known that neither happened. Each input has at most one.
    */
   #torn: DonePart[] = [];
-  #begin = performance.now();
+  /** When this run began, in ms of `performance.now()`. */
+  #began = performance.now();
 
   constructor(options: FilesOptions) {
     this.#options = options;
@@ -142,7 +144,7 @@ export class Files implements Consumer {
   }
 
   /** Records how a stream begins. */
-  begin(source: number, begin: StreamBegin): void {
+  noteBegin(source: number, begin: StreamBegin): void {
     this.#begins.push([source, begin]);
   }
 
@@ -173,7 +175,7 @@ export class Files implements Consumer {
         output: output.state,
         errors: errors?.length ?? 0,
         ...this.totals,
-        wall: Math.round(this.#options.before.wall + performance.now() - this.#begin),
+        wall: Math.round(this.#options.before.wall + performance.now() - this.#began),
         busy: Math.round(this.totals.busy),
         ...begins.length === 0 ? {} : { begins },
         ...finished ? { ...errors && await errorsState(errors.path), stage: "finished" } : {},
@@ -232,7 +234,7 @@ export class Files implements Consumer {
 
   #count(members: Uint8Array): void {
     const { name, denied } = readError(members);
-    this.retryable ||= isRunAgain(parseMembers(members));
+    this.retryable ||= isRetryable(parseMembers(members));
     this.errors.add(name, () => parseMembers(members).error.message);
     if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
   }

@@ -136,8 +136,8 @@ function parse(line: Uint8Array): unknown {
 
 /** The log of a batch, which nobody else can open as long as it is open: so what is checked before writing still holds when writing. */
 export class JobLog implements Disposable {
-  /** Whether anything was logged since it was opened. */
-  told = false;
+  /** Whether an entry was appended since it was opened. */
+  hasAppended = false;
   #file: Deno.FsFile;
   #path: string;
   /** Whether there was none before. */
@@ -180,8 +180,9 @@ export class JobLog implements Disposable {
     await goOnAt(this.#file, { path: this.#path, length });
   }
 
+  /** Appends an entry, and makes it durable. */
   async append(entry: LogEntry): Promise<void> {
-    this.told = true;
+    this.hasAppended = true;
     await this.#append(entry);
   }
 

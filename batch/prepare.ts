@@ -72,7 +72,7 @@ export async function prepareTask(task: ResolvedBatch["task"]): Promise<Prepared
  *
  * @returns The check, which rejects with a {@linkcode BatchError} if they have changed.
  */
-export function unchangedTask({ module, files, hash }: PreparedTask): () => Promise<void> {
+export function taskCheck({ module, files, hash }: PreparedTask): () => Promise<void> {
   let known: string | undefined;
   return async () => {
     const found = await Promise.all(files.map((file) => Deno.stat(file).catch(() => undefined)));

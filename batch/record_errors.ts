@@ -68,17 +68,17 @@ export async function* readErrors(path: string): AsyncGenerator<ErrorEntry, void
 }
 
 /** Whether a record can be run again: not if it could not be parsed, which has not changed, or was not kept whole. */
-export function isRunAgain({ error, truncated }: Pick<ErrorEntry, "error" | "truncated">): boolean {
+export function isRetryable({ error, truncated }: Pick<ErrorEntry, "error" | "truncated">): boolean {
   // A task may throw a ParseError of its own, which has a stack.
   const unparsed = error.name === "ParseError" && error.stack === "";
   return !unparsed && !truncated;
 }
 
 /** Whether any record of an errors file can be run again. If the file cannot be read, trying will tell. */
-export async function isAnyRunAgain(path: string): Promise<boolean> {
+export async function isAnyRetryable(path: string): Promise<boolean> {
   try {
     for await (const entry of readErrors(path)) {
-      if (isRunAgain(entry)) return true;
+      if (isRetryable(entry)) return true;
     }
     return false;
   } catch {

@@ -1,16 +1,16 @@
 import { Kinds } from "../report/kinds.ts";
-import { foldersOf, type LoggedPaths, refuseChanged, refuseOtherErrors, removeEmpty, settledLog } from "./earlier_run.ts";
+import { foldersOf, type LoggedPaths, refuseChangedOutput, refuseOtherErrors, removeEmpty, settledLog } from "./earlier_run.ts";
 import { BatchError, explained, WRITING } from "./errors.ts";
 import { ErrorsFile, errorsState } from "./errors_file.ts";
 import { explainStorage, MOST_DENIED } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { isCompressed, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
 import { writeReport } from "./page.ts";
-import { unchangedTask } from "./prepare.ts";
+import { taskCheck } from "./prepare.ts";
 import { createPool, type Paths, type Plan, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
-import { type ErrorEntry, errorText, isRunAgain, parseMembers, readError, readErrors } from "./record_errors.ts";
+import { type ErrorEntry, errorText, isRetryable, parseMembers, readError, readErrors } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
 
 /** The outcome of a record that was run again. */
@@ -44,25 +44,27 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   if (last?.stage !== "finished") {
     throw new BatchError(`Cannot retry as the run to '${paths.name}' was not finished: go on with '--resume'`);
   }
-  await refuseChanged("retry", { paths, last });
+  await refuseChangedOutput("retry", { paths, last });
   // Another path may lead to the same file.
-  if (!await isLeft(paths.errors, last)) refuseOtherErrors("retry", { paths, found });
+  if (!await isAsLogged(paths.errors, last)) refuseOtherErrors("retry", { paths, found });
   // So that nobody else begins to write to it while it is read. On Windows, a lock also excludes this thread's other handles.
   using errorsFile = last.failed === 0 ? undefined : await openErrors(paths.errors);
   if (Deno.build.os === "windows") errorsFile?.close();
   const before = last.failed === 0 ? new Tally() : await tallyOf(paths, found);
   const { inputFormat, outputFormat } = found.fingerprint.options as { inputFormat: InputFormat; outputFormat: OutputFormat };
-  const unchanged = unchangedTask(plan.task);
+  const check = taskCheck(plan.task);
   const begin = performance.now();
   plan.recorder?.begin();
   // Do not copy in vain.
-  await using merge = before.again === 0 ? undefined : await explained(() => Merge.open({ paths, log }, found), foldersOf(paths), WRITING);
+  await using merge = before.retryable === 0
+    ? undefined
+    : await explained(() => Merge.open({ paths, log }, found), foldersOf(paths), WRITING);
   const { run, outcome } = await runAgain(
     { ...plan, formats: { ...plan.formats, input: inputFormat, output: outputFormat } },
     paths,
-    { merge, unchanged },
+    { merge, check },
   );
-  await unchanged();
+  await check();
   await merge?.finish();
   const { retried, left } = merge === undefined || merge.retried === 0 ? { retried: 0, left: before } : merge;
   const wall = performance.now() - begin;
@@ -78,7 +80,7 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
     errorNames: errors.map(({ kind, count }) => [kind, count]),
     denied: [...left.denied],
     errors: left.count > 0 ? paths.errors : undefined,
-    retryable: left.again > 0,
+    retryable: left.retryable > 0,
   };
   await writeReport(plan, { summary, times: run.times, errors, run: run.counts.records });
   return summary;
@@ -88,7 +90,7 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
 class Tally {
   count = 0;
   /** How many of them can be run again. */
-  again = 0;
+  retryable = 0;
   readonly kinds = new Kinds();
   /** The first permissions that tasks were denied. */
   readonly denied = new Set<string>();
@@ -96,7 +98,7 @@ class Tally {
   add(entry: ErrorEntry): void {
     const { error } = entry;
     this.count++;
-    if (isRunAgain(entry)) this.again++;
+    if (isRetryable(entry)) this.retryable++;
     this.kinds.add(error.name, () => error.message);
     const { denied } = readError(new TextEncoder().encode(`,"error":${JSON.stringify(error)}`));
     if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
@@ -114,7 +116,7 @@ async function openErrors(path: string): Promise<ErrorsFile> {
 }
 
 /** Whether this is the errors file described in the job log; false also if the log does not tell enough. */
-async function isLeft(path: string, { errors, errorsSample }: LogEntry): Promise<boolean> {
+async function isAsLogged(path: string, { errors, errorsSample }: LogEntry): Promise<boolean> {
   const is = await errorsState(path);
   return errorsSample !== undefined && is.errors === errors && is.errorsSample === errorsSample;
 }
@@ -134,7 +136,7 @@ async function tallyOf({ errors: path, name }: Paths, { last, fingerprint: { inp
       tally.add(entry);
     }
     if (tally.count !== last!.failed) throw other(`has ${tally.count} records, but the job log says ${last!.failed}`);
-    if (last!.errorsSample !== undefined && !await isLeft(path, last!)) throw other("was changed since");
+    if (last!.errorsSample !== undefined && !await isAsLogged(path, last!)) throw other("was changed since");
   } catch (error) {
     if (error instanceof BatchError) throw error;
     throw new BatchError(`Cannot retry as the errors file '${path}' is damaged: ${(error as Error).message}`, { cause: error });
@@ -146,7 +148,7 @@ async function tallyOf({ errors: path, name }: Paths, { last, fingerprint: { inp
 async function runAgain(
   plan: Plan,
   paths: Paths,
-  { merge, unchanged }: { merge: Merge | undefined; unchanged: () => Promise<void> },
+  { merge, check }: { merge: Merge | undefined; check: () => Promise<void> },
 ): Promise<{ run: BatchRun; outcome: BatchSummary["outcome"] }> {
   const { options, recorder } = plan;
   const pool = createPool(plan);
@@ -159,7 +161,7 @@ async function runAgain(
       return merge!.take(index, { output, error: failed });
     },
     // Nothing has to be saved before everything is done; but there is no point in going on if the task has changed.
-    save: unchanged,
+    save: check,
   };
   const run: BatchRun = new BatchRun({
     pool,
@@ -183,7 +185,7 @@ async function* noParts(): AsyncGenerator<Part> {}
 async function* partsOf(errors: string): AsyncGenerator<Part> {
   let index = 0;
   for await (const entry of readErrors(errors)) {
-    if (!isRunAgain(entry)) continue;
+    if (!isRetryable(entry)) continue;
     // A record that itself ended in a carriage return keeps it: of two, the line end takes one.
     const bytes = new TextEncoder().encode(`${entry.record}\r\n`);
     // Not at 0, where a byte order mark would not belong to the record.
@@ -237,16 +239,16 @@ class Merge implements AsyncDisposable {
 
   static async open({ paths, log }: LoggedPaths, found: FoundLog): Promise<Merge> {
     await using open = new AsyncDisposableStack();
-    const progress: MergeProgress = { told: false };
+    const progress: MergeProgress = { isLogged: false };
     // The original error matters more than files that cannot be removed.
-    const removed = (path: string) => open.defer(() => progress.told ? undefined : Deno.remove(path).catch(() => {}));
+    const removeAtEnd = (path: string) => open.defer(() => progress.isLogged ? undefined : Deno.remove(path).catch(() => {}));
     await log.goOn(found.length);
-    removed(paths.partial);
+    removeAtEnd(paths.partial);
     const output = open.adopt(
       await openOutput(paths.output, { partial: paths.partial, state: NOTHING_WRITTEN }),
       (output) => output.close(),
     );
-    removed(partialOf(paths.errors));
+    removeAtEnd(partialOf(paths.errors));
     const errors = open.adopt(await ErrorsFile.begin(partialOf(paths.errors), paths.errors), (errors) => errors.close());
     const results = open.use(await Results.open(paths.output));
     return new Merge(paths, found, { log, output, errors, results }, { open: open.move(), progress });
@@ -258,7 +260,7 @@ class Merge implements AsyncDisposable {
   async take(index: number, retried: Retried): Promise<void> {
     try {
       for (let { value: entry } = await this.#entries.next(); entry; { value: entry } = await this.#entries.next()) {
-        const found = isRunAgain(entry) && this.#passed++ === index;
+        const found = isRetryable(entry) && this.#passed++ === index;
         await this.#put(entry, found ? retried : undefined);
         if (found) return void this.retried++;
       }
@@ -288,7 +290,7 @@ class Merge implements AsyncDisposable {
     const entry: LogEntry = { ...last, done: [], output: this.#output.state, errors: 0, failed: this.left.count };
     delete entry.errorsSample;
     await this.#output.finish(() => {
-      this.#progress.told = true;
+      this.#progress.isLogged = true;
       return this.#log.append({ ...entry, stage: "merging" });
     });
     await renameForGood(partialOf(this.#paths.errors), this.#paths.errors);
@@ -316,7 +318,7 @@ class Merge implements AsyncDisposable {
 
 interface MergeProgress {
   /** Whether the job log may mention the new files: then they must not be removed. */
-  told: boolean;
+  isLogged: boolean;
 }
 
 /** The results of an earlier run. */

@@ -3,7 +3,7 @@ import { runInNewContext } from "node:vm";
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { batch, BatchError, type BatchOptions, type BatchSummary } from "@procpool/process-pool/batch";
 import { toFileUrl } from "../batch/paths.ts";
-import { isRunAgain, readError, readErrors } from "../batch/record_errors.ts";
+import { isRetryable, readError, readErrors } from "../batch/record_errors.ts";
 import { taskParts } from "../batch/task_files.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { within } from "./fixtures.ts";
@@ -870,11 +870,11 @@ Deno.test("readError() reads a name as it was", () => {
   for (const name of ["", "Error", 'a "quoted" one\n']) assertEquals(readError(members(name)).name, name);
 });
 
-Deno.test("isRunAgain() is true of a record that was kept whole and could be parsed", () => {
+Deno.test("isRetryable() is true of a record that was kept whole and could be parsed", () => {
   const error = { name: "Error", message: "no", stack: "" };
   const parse = { ...error, name: "ParseError" };
   const entries = [{ error }, { error, truncated: true as const }, { error: parse }, { error: { ...parse, stack: "of the task" } }];
-  assertEquals(entries.map(isRunAgain), [true, false, false, true]);
+  assertEquals(entries.map(isRetryable), [true, false, false, true]);
 });
 
 Deno.test(`batch() limits the kinds of errors, and the denied permissions, that it keeps ${NEEDS}`, { ignore }, async () => {
