@@ -213,14 +213,20 @@ export class BatchRun {
   #active = new Set<Active>();
   /** The rests of parts that ended early. */
   #rest: Part[] = [];
+  /** The next part, which waits for a lane. */
   #arrived: Part | undefined;
+  /** Whether the next part is awaited; whether there are no more. */
   #reading = false;
   #exhausted = false;
   /** Parts that are done and wait for an earlier one, by index and start. */
   #done = new Map<string, WaitingPart>();
+  /** How many bytes these take. */
   #held = 0;
+  /** Which part is passed on next, and from where on; undefined for its beginning. */
   #next: { index: number; start: number | undefined } = { index: 0, start: undefined };
+  /** Where each part begins that was started and of which nothing was passed on. */
   #starts = new Map<number, number>();
+  /** Whether finished parts are being passed on. */
   #draining = false;
   #counts: RunCounts = { records: 0, failed: 0, bytes: 0, busy: 0, lanes: 0 };
   /** How many of the failures may be of half records: those never end a run. */
@@ -228,8 +234,10 @@ export class BatchRun {
   #ending: "stopped" | "halted" | undefined;
   #failure: { error: unknown } | undefined;
   #changed = Promise.withResolvers<void>();
+  /** When the last tick was, and when progress was last saved. */
   #ticked = performance.now();
   #saved = performance.now();
+  /** Resolves when progress is saved; undefined while it is not being saved. */
   #saving: Promise<void> | undefined;
 
   constructor(parts: RunParts) {
@@ -351,7 +359,7 @@ export class BatchRun {
       ...suspect,
       slice: SLICE,
       maxRecords: ordered ? limit - this.#counts.records - done.records : limit,
-      maxFailures: halt.failed - this.#sure(this.#counts.failed) - done.failed,
+      maxFailures: halt.failed - this.#certain(this.#counts.failed) - done.failed,
     };
     let reply: RangeReply;
     try {
@@ -424,7 +432,7 @@ export class BatchRun {
       const attempts = Math.max(1, attempt, this.#isKnown(active, sequence) ? suspect.attempt : 1);
       if (attempts <= this.#parts.options.retries) return { ...suspectAfter(current), attempt: attempts + 1 };
       const time = performance.now() - active.since;
-      return { ...suspectAfter(current), verdict: { ...explainDeath(halted?.limit ?? error, attempts), time } };
+      return { ...suspectAfter(current), verdict: { ...explainDeath(error, { attempts, limit: halted?.limit }), time } };
     }
     if (begun) active.idleDeaths++;
     if (records <= suspect.before) return { ...suspect, before: suspect.before - records, brief: suspect.brief || (begun && settled) };
@@ -605,13 +613,13 @@ export class BatchRun {
   get isToHalt(): boolean {
     const { halt } = this.#parts.options;
     const { records, failed: all } = this.counts;
-    let failed = this.#sure(all);
+    let failed = this.#certain(all);
     for (const { part, lane, halted } of this.#active) if (part.torn && halted === undefined) failed -= lane.state().failed;
     return failed >= halt.failed || (records >= ENOUGH_RECORDS && failed > records * halt.share);
   }
 
   /** How many of these failures are certain: all except those of possible half records. */
-  #sure(failed: number): number {
+  #certain(failed: number): number {
     return failed - this.#failedTorn + (this.#parts.consumer.failedWhole ?? 0);
   }
 
@@ -679,9 +687,15 @@ function heldBy({ outputLength, errorsLength }: LaneState): number {
   return outputLength + errorsLength + HELD_PART;
 }
 
-function explainDeath(error: unknown, attempts: number): Omit<Verdict, "time"> {
-  if (typeof error === "number") {
-    const message = `The record ran for more than ${Number(error.toPrecision(3))} ms`;
+/**
+ * Why a record that ended its worker failed.
+ *
+ * @param error What its job failed with.
+ * @param details How often it was run, and the time limit in ms for which its worker was stopped, if it was.
+ */
+function explainDeath(error: unknown, { attempts, limit }: { attempts: number; limit: number | undefined }): Omit<Verdict, "time"> {
+  if (limit !== undefined) {
+    const message = `The record ran for more than ${Number(limit.toPrecision(3))} ms`;
     return { name: JobTimeoutError.name, message, stack: "", attempts };
   }
   const { name, message, cause } = error as Error;
