@@ -17,13 +17,15 @@ export const LAYOUT = {
   sequence: 0,
   /** Not 0 if the worker should return after the current record. */
   stop: 1,
-  /** 0 before the range has begun and after its end, 1 while a record runs, 2 while the input is read. */
+  /** 0 before the range has begun and after its end, `running` while a record runs, `reading` while the input is read. */
   phase: 2,
   /** The number of the current record's attempt, from 1; 0 while many records are parsed together. */
   attempt: 3,
   /** How many records were finished since the last commit. */
   current: 4,
   words: 8,
+  running: 1,
+  reading: 2,
   halted: -1,
   abandoned: -2,
   /** Words of 64 bits: where the first bank begins, and how many words a bank has. */
@@ -151,7 +153,7 @@ export class Lane {
 
   /** Whether a record runs. */
   get running(): boolean {
-    return Atomics.load(this.#words, LAYOUT.phase) === 1;
+    return Atomics.load(this.#words, LAYOUT.phase) === LAYOUT.running;
   }
 
   /** The number of the current record's attempt, from 1; 0 while many records are parsed together. */

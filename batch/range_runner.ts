@@ -113,6 +113,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     halted: HALTED,
     stop: STOP,
     phase: PHASE,
+    running: RUNNING,
+    reading: READING,
     attempt: ATTEMPT,
     current: CURRENT,
     buckets: BUCKETS,
@@ -272,11 +274,14 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   let outputLength = 0;
   let errorsLength = 0;
   let busy = 0;
+  /** After how many records and failures the worker returns. */
   let lastRecord = 0;
   let lastFailure = 0;
+  /** How many records come before the suspect; -1 once it was passed, or if there is none. */
   let before = -1;
   /** Whether a worker has died in this range: each record is then parsed by itself, to find the one that killed it. */
   let alone = false;
+  /** What is known of the suspect. */
   let attempt = 1;
   let verdict: Verdict | undefined;
   let brief = false;
@@ -320,6 +325,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   // Results and errors of records
+
   function grow(memory: SharedArrayBuffer, needed: number): Uint8Array<SharedArrayBuffer> {
     const growing = memory as SharedArrayBuffer & { grow(bytes: number): void; maxByteLength: number };
     growing.grow(Math.min(growing.maxByteLength, Math.max(needed, 2 * memory.byteLength)));
@@ -437,7 +443,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   function blame(): void {
     words[CURRENT] = 0;
     words[ATTEMPT] = 1;
-    words[PHASE] = 1;
+    words[PHASE] = RUNNING;
   }
 
   /**
@@ -469,8 +475,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     [begin, parsing] = [clock(), 0];
     [firstLine, firstOffset] = [lines, base + from];
     blame();
-    lines += linesUpTo(to, bytes, from);
-    const known = before >= 0 && before-- === 0 ? verdict : undefined;
+    lines += linesUpTo(bytes, from, to);
+    // Counts down to the suspect.
+    const isSuspect = before >= 0 && before-- === 0;
+    const known = isSuspect ? verdict : undefined;
     const kept = brief && known !== undefined ? LEAST_KEPT : MOST_KEPT;
     // In any text, this many bytes have more characters than are kept.
     const text = decoder.decode(bytes.subarray(from, Math.min(to, from + 4 * kept)));
@@ -478,7 +486,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     fail(text, firstLine, firstOffset, known ?? { name: "ParseError", message, stack: "", attempts: 1 }, kept);
     endGroup(1, "", base + to);
     if (isOver()) return true;
-    words[PHASE] = 2;
+    words[PHASE] = READING;
     return false;
   }
 
@@ -502,7 +510,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       begin = clock();
       parsing = 0;
     }
-    words[PHASE] = 1;
+    words[PHASE] = RUNNING;
     // What changes with each record stays local: V8 is a third slower with variables that other functions see.
     const { header } = piece;
     const total = values?.length ?? texts!.length;
@@ -537,7 +545,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         let record = texts[i]!;
         let next = i + 1;
         if (inputFormat === "csv" && record.includes(QUOTE)) {
-          next = i + linesUpTo(endOfRow(bytes, byteAt), bytes, byteAt);
+          next = i + linesUpTo(bytes, byteAt, endOfRow(bytes, byteAt));
           if (next > i + 1) record = texts.slice(i, next).join("\n");
         }
         const line = lines;
@@ -554,14 +562,15 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
           firstOffset = offset;
         }
         words[CURRENT] = count;
-        const resumed = before >= 0 && before-- === 0;
-        if (resumed && verdict !== undefined) {
+        // Counts down to the suspect.
+        const isSuspect = before >= 0 && before-- === 0;
+        if (isSuspect && verdict !== undefined) {
           fail(record, line, offset, verdict);
           // As if it had just been run.
           begin -= verdict.time;
         } else {
           const invalid = suspicious && record.includes("\uFFFD") && isInvalid(bytes.subarray(byteAt, byteNext));
-          for (let tries = resumed ? attempt : 1;; tries++) {
+          for (let tries = isSuspect ? attempt : 1;; tries++) {
             words[ATTEMPT] = tries;
             let parsed = false;
             try {
@@ -597,7 +606,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       endGroup(count, results, position);
       if (isOver()) return true;
     }
-    words[PHASE] = 2;
+    words[PHASE] = READING;
     return position >= piece.end;
   }
 
@@ -673,7 +682,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     // If a worker dies while parsing many lines, no single record is to blame yet.
     words[CURRENT] = 0;
     words[ATTEMPT] = 0;
-    words[PHASE] = 1;
+    words[PHASE] = RUNNING;
     try {
       const values: unknown[] = JSON.parse(text);
       if (values.length !== count) return undefined;
@@ -705,8 +714,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return rowEnd(bytes, begin, delimiter.charCodeAt(0), { open: false, before: NEWLINE });
   }
 
-  /** How many lines there are up to the end of a row, or, if that is not there, of the block. */
-  function linesUpTo(end: number, bytes: Uint8Array, from: number): number {
+  /** How many lines there are up to the end of a row, or, if that is not there (-1), of the block. */
+  function linesUpTo(bytes: Uint8Array, from: number, end: number): number {
     let lines = 0;
     for (let at = from; at !== end && at >= 0 && at < bytes.length; lines++) at = bytes.indexOf(NEWLINE, at) + 1 || -1;
     return lines;
@@ -807,7 +816,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     out = new Uint8Array(lane.output, 0, lane.output.byteLength);
     // The range was sent ahead, and the batch has been stopped since.
     if (words[STOP] !== 0) return { done: false };
-    words[PHASE] = 2;
+    words[PHASE] = READING;
     sequence = 0;
     position = floats[BANKS + layout.position]!;
     lines = floats[BANKS + layout.lines]!;
@@ -827,7 +836,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       slowest.push({ time: floats[at]!, line: floats[at + 1]!, lastLine: floats[at + 2]!, offset: floats[at + 3]! });
     }
     await ("bytes" in piece ? runBytes(piece) : runFile(piece));
-    const early = words[PHASE] === 1;
+    const early = words[PHASE] === RUNNING;
     words[PHASE] = 0;
     if (!early) position = Math.max(position, piece.end);
     commit();
