@@ -14,11 +14,12 @@ export interface Block {
 }
 
 /**
- * Cuts an input into blocks of at least this many bytes that end where a record ends. What follows the last newline of a stream or a plain
+ * Cuts an input into blocks of at least a given size that end where a record ends. What follows the last newline of a stream or a plain
  * file is a block by itself, unless everything before it is less than `least`.
  *
- * @param options `csv` is the delimiter between fields, undefined if a line is a record; `least` is the size of the first block, if there
- * is that much. With CSV the first block also contains the first row, however many blank lines precede it.
+ * @param options `csv` is the delimiter between fields, undefined if a line is a record; `size` tells how many bytes the next block should
+ * have; `least` is the size of the first, if there is that much; once `enough` aborts, no more blocks come. With CSV the first block also
+ * contains the first row, however many blank lines precede it.
  */
 export async function* blocksOf(
   source: Source,
@@ -75,7 +76,7 @@ export async function* blocksOf(
   if (length > 0 && !enough.aborted) yield take(length, mayBeTorn);
 }
 
-/** The bytes of an input, until there are enough, or it is refused: then a stream is cancelled, even during a pending read. */
+/** The bytes of an input. Once there are `enough`, or nobody takes more, it is cancelled, even during a pending read. */
 async function* until(enough: AbortSignal, source: Source): AsyncGenerator<Uint8Array> {
   if (enough.aborted) return;
   const reader = (await source.open()).getReader();

@@ -64,7 +64,7 @@ export interface LockedFile {
 /**
  * Opens a file exclusively, keeping its content. If there is none, an empty one is made.
  *
- * @param what What to call it in the error if someone else has it open.
+ * @param what What to call it in the error if someone else has it open, with a colon: `"errors file:"`.
  *
  * @throws {BatchError} If someone else has.
  */
@@ -174,13 +174,13 @@ const PART = 2 ** 18;
 /** The header of a gzip member: no name, no time, unknown system. */
 const GZIP_HEADER = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
 
-/** The size of its trailer. */
-const GZIP_END = 10;
+/** The size of what ends the member: an empty last part, the checksum, and the size of the results. */
+const GZIP_END_SIZE = 10;
 
 /** The size of the finished file, given its size when all results were in it. */
 export function finishedLength(path: string, length: number): number {
   if (!isCompressed(path)) return length;
-  return (length === 0 ? GZIP_HEADER.length : length) + GZIP_END;
+  return (length === 0 ? GZIP_HEADER.length : length) + GZIP_END_SIZE;
 }
 
 /**
@@ -224,7 +224,7 @@ class GzipOutput implements Output {
     this.#flush();
     if (this.#file.state.length === 0) this.#file.write(GZIP_HEADER);
     // An empty last part, the checksum, and the size.
-    const end = new DataView(new ArrayBuffer(GZIP_END));
+    const end = new DataView(new ArrayBuffer(GZIP_END_SIZE));
     end.setUint8(0, 3);
     end.setUint32(2, this.#crc, true);
     end.setUint32(6, this.#position % 2 ** 32, true);

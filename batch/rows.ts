@@ -26,18 +26,19 @@ export function rowBegin(): RowScan {
  * @param scan The state at the first byte; it is updated.
  */
 export function rowEnd(bytes: Uint8Array, from: number, delimiter: number, scan: RowScan): number {
+  const QUOTE = 34, NEWLINE = 10;
   let { open, before } = scan;
   for (let i = from; i < bytes.length; i++) {
     const byte = bytes[i]!;
-    if (byte === 34) {
+    if (byte === QUOTE) {
       // Two quotes within a field stand for one: the second opens again what the first has closed.
-      if (!open) open = before === -1 || before === delimiter || before === 10;
+      if (!open) open = before === -1 || before === delimiter || before === NEWLINE;
       else {
         open = false;
         before = -1;
         continue;
       }
-    } else if (byte === 10 && !open) {
+    } else if (byte === NEWLINE && !open) {
       scan.open = false;
       scan.before = byte;
       return i + 1;
