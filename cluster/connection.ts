@@ -32,6 +32,9 @@ export interface RedisConnection {
 /** All keys begin with this, so that one ACL pattern covers them. */
 export const PREFIX = "dpool";
 
+/** Shorter, and nobody waits for a server that starts at the same time; longer, and a wrong address is reported late. In ms. */
+export const OPEN_TIMEOUT = 10_000;
+
 /** Longer, and a server that is back is found late; shorter, and a server that is away is asked all the time. In ms. */
 const LONGEST_RETRY = 2000;
 
@@ -170,13 +173,15 @@ function optional(name: string, value: string): Record<string, string> {
   return value === "" ? {} : { [name]: value };
 }
 
-/** Called with errors of an established connection: each is reported once, as {@linkcode tellOnce} does it. */
+/** How {@linkcode connect} connects, and what it tells. */
 export interface ConnectOptions {
   /** The action that messages name. */
   action: string;
   /** How long to try, in ms. */
   timeout: number;
+  /** Called with errors of the established connection: each is reported once, as {@linkcode tellOnce} does it. */
   onError: (error: unknown) => void;
+  /** Called with warnings about how the server is configured, and when a lost connection is back. */
   onWarning: (message: string) => void;
   /**
    * How long the server may be silent, in ms, before the connection is made anew.

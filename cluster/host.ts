@@ -27,6 +27,7 @@ import {
   checkedRelease,
   connect,
   type Connection,
+  OPEN_TIMEOUT,
   plain,
   PREFIX,
   queueName,
@@ -173,9 +174,6 @@ const LOCK_DURATION = 15_000;
 
 /** Shorter, and the server is asked more often; longer, and jobs of a dead host wait for longer. In ms. */
 const STALLED_INTERVAL = 5000;
-
-/** Shorter, and the host does not wait for a server that starts at the same time; longer, and a wrong address is reported late. In ms. */
-export const OPEN_TIMEOUT = 10_000;
 
 /** How long running jobs may take when the host is told to stop, in ms: longer ones are given back and start anew elsewhere. */
 const GRACE = 10_000;

@@ -30,7 +30,7 @@ export interface RunOptions {
 /** What a map needs of its pool. */
 export interface MapHost {
   /** How many chunks may be in flight. */
-  lanes: number;
+  chunksInFlight: number;
   /** Resolves when it is known which task to run. */
   prepare(): Promise<void>;
   /** Encodes an item in JSON, and tells whether that is too large for Redis; throws if it cannot travel. */
@@ -63,21 +63,21 @@ const FIT_GROWTH = 9 / 8;
 const CHUNK_PATIENCE = 20;
 
 /** Items read ahead, for each chunk that may be in flight: the size of the largest automatic chunk. More only hold memory. */
-const BUFFER_PER_LANE = 64;
+const BUFFER_PER_CHUNK = 64;
 
 const OPTIONS = ["chunkSize", "buffer", "ordered", "settled", "timeout", "signal"] as const;
 
 type Items = Iterable<unknown> | AsyncIterable<unknown>;
 
 /**
- * One call of `map`. The chunks are the items of a map of the core, on its backend `inline`: a lane of that waits for a chunk which runs
- * elsewhere. So the core does order, early ends and signals; this only makes chunks, and reads no more than `buffer` items ahead.
+ * One call of `map`. The chunks are the items of a map of the core, on its backend `inline`: each of its workers waits for a chunk which
+ * runs elsewhere. So the core does order, early ends and signals; this only makes chunks, and reads no more than `buffer` items ahead.
  */
 export function mapChunks(host: MapHost, items: Items, options: MapOptions): AsyncIterableIterator<unknown> {
   const checks = new Checks("map");
   const { chunkSize = "auto", buffer, ordered = true, settled = false, timeout, signal } = checks.options(options, OPTIONS);
   const fixed = chunkSize === "auto" ? undefined : checks.wholeNumber("chunkSize", chunkSize, { or: '"auto"' });
-  const most = buffer === undefined ? host.lanes * Math.max(BUFFER_PER_LANE, fixed ?? 0) : checks.wholeNumber("buffer", buffer);
+  const most = buffer === undefined ? host.chunksInFlight * Math.max(BUFFER_PER_CHUNK, fixed ?? 0) : checks.wholeNumber("buffer", buffer);
   checks.boolean("ordered", ordered);
   checks.boolean("settled", settled);
   if (timeout !== undefined) checks.milliseconds("timeout", timeout, { infinite: true });
@@ -100,12 +100,12 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
   return loop;
 
   async function* run(): AsyncGenerator<unknown, undefined> {
-    const lanes = new ProcessPool({ backend: "inline", maxWorkers: host.lanes, onError: (error) => host.report(error) });
+    const waiters = new ProcessPool({ backend: "inline", maxWorkers: host.chunksInFlight, onError: (error) => host.report(error) });
     const runChunk = (chunk: Chunk): Promise<PromiseSettledResult<unknown>[]> =>
       input.run(chunk, { timeout, signal: currentJob()!.signal });
     let failed = false;
     try {
-      chunks = lanes.map(runChunk, input.read(), { chunkSize: 1, buffer: 2 * host.lanes, ordered, signal });
+      chunks = waiters.map(runChunk, input.read(), { chunkSize: 1, buffer: 2 * host.chunksInFlight, ordered, signal });
       for await (const outcomes of chunks) {
         for (const outcome of outcomes) {
           input.consumed();
@@ -119,7 +119,7 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
       throw error;
     } finally {
       const closed = input.end();
-      await lanes.terminate();
+      await waiters.terminate();
       // Code that leaves the loop must find the input closed. An error does not wait for that.
       if (!failed) await closed;
     }
@@ -166,7 +166,7 @@ class Chunks {
     this.#fixed = fixed;
     this.#buffer = buffer;
     this.#size = Math.min(fixed ?? 1, buffer);
-    this.#largest = Math.max(1, Math.floor(buffer / host.lanes));
+    this.#largest = Math.max(1, Math.floor(buffer / host.chunksInFlight));
   }
 
   /** The loop has taken an item. */
@@ -191,19 +191,19 @@ class Chunks {
     this.#underWay++;
     try {
       const outcomes = await this.#runAll(chunk, options);
-      this.#left();
+      this.#noLongerUnderWay();
       return outcomes;
     } catch (error) {
       this.end();
       // Others that are refused wait as well, but not for each other.
-      this.#left();
+      this.#noLongerUnderWay();
       while (this.#underWay > 0) await (this.#idle ??= Promise.withResolvers()).promise;
       throw error;
     }
   }
 
   /** A chunk has its outcomes, or was refused. */
-  #left(): void {
+  #noLongerUnderWay(): void {
     if (--this.#underWay > 0) return;
     this.#idle?.resolve();
     this.#idle = undefined;

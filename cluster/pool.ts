@@ -12,9 +12,8 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { Checks, FutureMaker, type Outcome, printError, printWarning, show, showJob } from "@procpool/process-pool/executor";
-import { checkedQueue, checkedRelease, connect, plain, type RedisConnection, resolveConnection } from "./connection.ts";
+import { checkedQueue, checkedRelease, connect, OPEN_TIMEOUT, plain, type RedisConnection, resolveConnection } from "./connection.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
-import { OPEN_TIMEOUT } from "./host.ts";
 import { type Ending, Link } from "./link.ts";
 import { type Chunk, type ChunkOutcomes, mapChunks, type RunOptions } from "./map.ts";
 import { checkedStore, isTooLarge, payloadKey, Payloads, type PayloadStore, unreadable } from "./payloads.ts";
@@ -145,6 +144,20 @@ const ACTION = "open cluster pool";
 /** Enough for 500 workers; a thousand jobs of the largest size take 256 MB of Redis's memory. */
 const QUEUE_SIZE = 1000;
 
+/**
+ * How long it may take to tell the server what is unwanted, in ms. If it is away, hosts find out for themselves or work in vain.
+ */
+const FAREWELL = 3000;
+
+/**
+ * How many characters the key of a payload may have, with the names of the queue and of the job and what it is of: a store cannot give
+ * longer names to files.
+ */
+const MAX_KEY = 255;
+
+/** How many characters the name may have under which a job travels: longer ones only take memory. */
+const MAX_ID = 200;
+
 interface Settings {
   queue: string;
   queueSize: number;
@@ -186,10 +199,12 @@ export class ClusterPool implements AsyncDisposable {
   #counts = { finished: 0, failed: 0, cancelled: 0, redelivered: 0 };
   /** A pool that is "cancelling" is closing as well, and sends nothing more of chunks that were admitted. */
   #state: "open" | "closing" | "cancelling" | "closed" = "open";
+  /** Resolves when nothing is left to do; made when it begins to close. */
   #end: PromiseWithResolvers<void> | undefined;
-  /** Resolves when the connection is closed and the store has finished. */
+  /** Resolves when the connection is closed. */
   #unlinked: Promise<void> | undefined;
-  #closed: Promise<void> | undefined;
+  /** Resolves when the store has finished, or is no longer waited for. */
+  #errandsDone: Promise<void> | undefined;
   /** Operations in the store for settled jobs. */
   #errands = new Set<Promise<void>>();
   /** Resolves when the store is no longer waited for. */
@@ -433,11 +448,11 @@ export class ClusterPool implements AsyncDisposable {
   ): AsyncIterableIterator<Awaited<R> | PromiseSettledResult<Awaited<R>>>;
   map(func: Task | TaskRef, items: Iterable<unknown> | AsyncIterable<unknown>, options: MapOptions = {}): AsyncIterableIterator<unknown> {
     this.#refuseIfNotOpen("map with pool");
-    const { queueSize: lanes, store } = this.#settings;
+    const { queueSize, store } = this.#settings;
     let task = this.#finder.known(new Job({ func }).func);
     return mapChunks(
       {
-        lanes,
+        chunksInFlight: queueSize,
         prepare: async () => void (task ??= await this.#finder.find(func)),
         encode: (item) => {
           task!.validate?.([item]);
@@ -876,7 +891,7 @@ export class ClusterPool implements AsyncDisposable {
   async #disconnect(): Promise<void> {
     // A dropped job keeps its arguments until it is out of the queue.
     await this.#unlink();
-    await (this.#closed ??= this.#finishErrands());
+    await (this.#errandsDone ??= this.#finishErrands());
   }
 
   async #unlink(): Promise<void> {
@@ -900,11 +915,6 @@ export class ClusterPool implements AsyncDisposable {
   }
 }
 
-/**
- * How long it may take to tell the server what is unwanted, in ms. If it is away, hosts find out for themselves or work in vain.
- */
-const FAREWELL = 3000;
-
 /** Turns what was submitted into a job; throws what can be known to be wrong already. */
 function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
   if (!(what instanceof Job)) return new Job({ id: crypto.randomUUID(), func: what as Task<unknown[]>, args });
@@ -926,12 +936,6 @@ function argumentsOf({ args, kwargs }: Job<never[], unknown>): unknown[] {
 function writeArguments(args: unknown[]): Json[] {
   return args.map((arg, i) => toJson(arg, `argument ${i + 1}`));
 }
-
-/** Longer names a store cannot give to files: a key has the names of the queue and of the job, and what it is of. */
-const MAX_KEY = 255;
-
-/** Longer ones only take memory. */
-const MAX_ID = 200;
 
 /** The content of a reply. */
 function finished(ticket: Ticket, { value, items, elapsed = 0 }: Reply): Outcome<unknown> {

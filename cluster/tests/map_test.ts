@@ -12,7 +12,7 @@ function* numbers(): Generator<number> {
 }
 
 interface EchoOptions {
-  lanes?: number;
+  chunksInFlight?: number;
   /** How long a chunk takes, in ms. */
   elapsed?: number;
   /** Called with each chunk before it has its outcomes. */
@@ -20,9 +20,9 @@ interface EchoOptions {
 }
 
 /** The host of a map whose items come back as they are. */
-function echo({ lanes = 1, elapsed = 1, before = () => {} }: EchoOptions = {}): MapHost {
+function echo({ chunksInFlight = 1, elapsed = 1, before = () => {} }: EchoOptions = {}): MapHost {
   return {
-    lanes,
+    chunksInFlight,
     prepare: () => Promise.resolve(),
     encode: (item) => ({ json: item as number, large: false }),
     begin: () => new DisposableStack(),
@@ -380,7 +380,7 @@ for (const ordered of [true, false]) {
       }
     }
     const host = echo({
-      lanes: 2,
+      chunksInFlight: 2,
       async before({ first }) {
         if (first > 0) throw new PoolClosedError("closed");
         await gate.promise;
@@ -398,18 +398,18 @@ for (const ordered of [true, false]) {
 }
 
 Deno.test("ClusterPool.map() with many chunks that its pool refuses waits once for all that are under way", async () => {
-  const lanes = 200;
-  const ends = Array.from({ length: lanes }, () => Promise.withResolvers<void>());
+  const chunksInFlight = 200;
+  const ends = Array.from({ length: chunksInFlight }, () => Promise.withResolvers<void>());
   const started = Promise.withResolvers<void>();
   let refused = 0;
   const host = {
-    lanes,
+    chunksInFlight,
     prepare: () => Promise.resolve(),
     encode: (item: unknown) => ({ json: item as number, large: false }),
     begin: () => new DisposableStack(),
     async run({ first, items }: Chunk) {
-      if (first >= lanes && ++refused > 0) throw new PoolClosedError("closed");
-      if (first === lanes - 1) started.resolve();
+      if (first >= chunksInFlight && ++refused > 0) throw new PoolClosedError("closed");
+      if (first === chunksInFlight - 1) started.resolve();
       await ends[first]!.promise;
       return { outcomes: items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value })), elapsed: 1 };
     },
@@ -438,9 +438,9 @@ Deno.test("ClusterPool.map() with many chunks that its pool refuses waits once f
   } finally {
     Promise.prototype.then = then;
   }
-  assertEquals(given, lanes);
-  assert(refused > lanes / 2);
-  assert(waits < 20 * lanes, `it waited ${waits} times`);
+  assertEquals(given, chunksInFlight);
+  assert(refused > chunksInFlight / 2);
+  assert(waits < 20 * chunksInFlight, `it waited ${waits} times`);
 });
 
 Deno.test("ClusterPool.map() that ends early tells an input that is waiting", async () => {
