@@ -45,11 +45,12 @@ interface Entry {
   over: PromiseWithResolvers<void>;
   /** Resolves when Redis has taken it. */
   sent: Promise<void>;
-  /** The sweep after which Redis had taken it; Infinity before. */
-  sentAt: number;
+  /** How many sweeps had begun when Redis had taken it; Infinity until then. */
+  sentInSweep: number;
+  /** How often it was sent. */
   sendings: number;
   /** When it was last sent, in ms since 1970. */
-  time: number;
+  sentTime: number;
   /** Whether a host was seen to start it. */
   started: boolean;
   /** Whether it came back from a host, and that was not reported yet. */
@@ -247,7 +248,7 @@ export class Link {
     const known = this.#entries.get(id);
     if (known !== undefined) return this.#join(known, listener);
     const entry = this.#register(id, undefined, listener);
-    entry.sentAt = this.#sweeps;
+    entry.sentInSweep = this.#sweeps;
     this.#ask(id);
   }
 
@@ -280,7 +281,7 @@ export class Link {
     const { id } = entry;
     await entry.sent;
     // It was refused, or dropped before it was sent.
-    if (entry.sentAt === Infinity) return;
+    if (entry.sentInSweep === Infinity) return;
     const stop: Stop = { ended: false, listener };
     // Before asking anything: it may end at any moment, and that event makes this forget it.
     this.#stopped.set(id, stop);
@@ -363,9 +364,9 @@ export class Link {
       listeners: new Set([listener]),
       over: Promise.withResolvers(),
       sent: Promise.resolve(),
-      sentAt: Infinity,
+      sentInSweep: Infinity,
       sendings: 0,
-      time: Date.now(),
+      sentTime: Date.now(),
       started: false,
       givenBack: false,
       stranded: false,
@@ -380,7 +381,7 @@ export class Link {
     entry.sendings++;
     entry.started = entry.stranded = false;
     entry.comesAfter = entry.missing = undefined;
-    entry.sentAt = Infinity;
+    entry.sentInSweep = Infinity;
     entry.sent = this.#add(entry);
   }
 
@@ -403,7 +404,7 @@ export class Link {
     const { id, envelope } = entry;
     await this.#drops.get(id)?.catch(() => {});
     while (this.#entries.get(id) === entry) {
-      entry.time = Date.now();
+      entry.sentTime = Date.now();
       try {
         if (entry.sendings > 1) await this.#client.eval(UNLIST, 2, this.#queue.toKey(id), this.#queue.toKey("wait"), id);
         await this.#queue.add(envelope!.task, envelope, {
@@ -412,7 +413,7 @@ export class Link {
           removeOnComplete: KEEP.completed,
           removeOnFail: KEEP.failed,
         });
-        entry.sentAt = this.#sweeps;
+        entry.sentInSweep = this.#sweeps;
         return;
       } catch (error) {
         if (!refusesWrites(error as Error)) return this.#end(id, { kind: "refused", error: plain(error as Error) });
@@ -461,7 +462,7 @@ export class Link {
   /** Asks about jobs that were sent before the last sweep and have not ended. */
   async #sweep(): Promise<void> {
     try {
-      const silent = this.#entries.values().filter(({ sentAt }) => sentAt < this.#sweeps).toArray();
+      const silent = this.#entries.values().filter(({ sentInSweep }) => sentInSweep < this.#sweeps).toArray();
       this.#sweeps++;
       this.#nextSweep.resolve();
       this.#nextSweep = Promise.withResolvers();
@@ -520,7 +521,7 @@ export class Link {
     for (const [i, entry] of entries.entries()) {
       const [timestamp, finishedOn, returnvalue, failedReason, processedOn, deaths] = answers[2 * i] as (string | null)[];
       // Meanwhile it may have ended, or been sent anew.
-      if (this.#entries.get(entry.id) !== entry || entry.sentAt === Infinity) continue;
+      if (this.#entries.get(entry.id) !== entry || entry.sentInSweep === Infinity) continue;
       entry.started ||= processedOn !== null;
       // The record is that of another job by now.
       if (timestamp !== null && timestamp !== entry.comesAfter) entry.comesAfter = undefined;
@@ -594,10 +595,10 @@ export class Link {
    * not run twice because of that: neither one that was started, nor one that may have ended and whose record had to make room for others.
    */
   #forgotten(entry: Entry, kept: Kept[]): void {
-    const { id, envelope, started, sendings, time, comesAfter } = entry;
+    const { id, envelope, started, sendings, sentTime, comesAfter } = entry;
     // If any was started, it was the earlier one.
     if (typeof comesAfter === "string") return this.#sendAgain(id);
-    const trimmed = kept.find((each) => wasTrimmed(each, time));
+    const trimmed = kept.find((each) => wasTrimmed(each, sentTime));
     let why: string;
     // What was found once holds: there may be fewer records later.
     if (entry.missing !== undefined) why = entry.missing.why;
@@ -650,9 +651,9 @@ interface Kept {
  * are kept, or the time for which they are kept is over. (Half as many, as results of maps are taken out once they are read.) That all are
  * younger is not enough: so they are in a queue that has just begun.
  */
-function wasTrimmed({ set, count, oldest }: Kept, time: number): boolean {
+function wasTrimmed({ set, count, oldest }: Kept, sentTime: number): boolean {
   const { age, count: most } = KEEP[set];
-  return oldest > time && (count >= most / 2 || Date.now() - time > age * 1000);
+  return oldest > sentTime && (count >= most / 2 || Date.now() - sentTime > age * 1000);
 }
 
 /**
