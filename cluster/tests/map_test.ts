@@ -400,16 +400,18 @@ for (const ordered of [true, false]) {
 Deno.test("ClusterPool.map() with many chunks that its pool refuses waits once for all that are under way", async () => {
   const chunksInFlight = 200;
   const ends = Array.from({ length: chunksInFlight }, () => Promise.withResolvers<void>());
-  const started = Promise.withResolvers<void>();
+  let read = 0;
   let refused = 0;
   const host = {
     chunksInFlight,
     prepare: () => Promise.resolve(),
-    encode: (item: unknown) => ({ json: item as number, large: false }),
+    encode(item: unknown) {
+      read++;
+      return { json: item as number, large: false };
+    },
     begin: () => new DisposableStack(),
     async run({ first, items }: Chunk) {
       if (first >= chunksInFlight && ++refused > 0) throw new PoolClosedError("closed");
-      if (first === chunksInFlight - 1) started.resolve();
       await ends[first]!.promise;
       return { outcomes: items.map((value): PromiseSettledResult<unknown> => ({ status: "fulfilled", value })), elapsed: 1 };
     },
@@ -422,7 +424,8 @@ Deno.test("ClusterPool.map() with many chunks that its pool refuses waits once f
     for await (const _ of mapChunks(host, numbers(), { ordered: false, chunkSize: 1 })) given++;
   };
   const closed = assertRejects(() => within(loop()), PoolClosedError);
-  await within(started.promise);
+  // As many as run, and as many ahead.
+  await until(() => read === 2 * chunksInFlight);
   const { then } = Promise.prototype;
   let waits = 0;
   Promise.prototype.then = function (this: Promise<unknown>, ...args) {
