@@ -366,7 +366,7 @@ Deno.test("A dying worker takes only the jobs with it that it had started, with 
   assertEquals(await within(behind.result()), 2);
 });
 
-Deno.test("A worker that ends without a word is noticed by its lock", async () => {
+Deno.test("A worker that ends without telling why is noticed by its lock", async () => {
   const workers: Worker[] = [];
   const Original = globalThis.Worker;
   globalThis.Worker = class extends Original {
@@ -389,7 +389,7 @@ Deno.test("A worker that ends without a word is noticed by its lock", async () =
     workers[0]!.terminate();
     const error = await within(future.exception());
     assertInstanceOf(error, WorkerDiedError);
-    assertStringIncludes(error.message, "ended without a word");
+    assertStringIncludes(error.message, "ended without telling why");
     assertEquals(await within(pool.run((x: number) => x, 2)), 2);
   } finally {
     globalThis.Worker = Original;

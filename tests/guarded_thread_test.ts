@@ -99,11 +99,11 @@ Deno.test("A thread that is gone has died of what others report soon after that"
   assertEquals(told, ["filled its heap of 64 MB"]);
 });
 
-Deno.test("A thread that is gone without any report has ended without a word", async () => {
+Deno.test("A thread that is gone without any report has ended without telling why", async () => {
   const { told, gone, end } = await startThread();
   end();
   await within(gone);
-  assertEquals(told, ["ended without a word"]);
+  assertEquals(told, ["ended without telling why"]);
 });
 
 Deno.test("A thread that was stopped is not stuck because the caller has no time to hear that it is gone", async () => {

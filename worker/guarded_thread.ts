@@ -147,7 +147,7 @@ class GuardedThread implements Thread {
   }
 
   #lockFreed(): void {
-    this.#diesSoon({ reason: "ended without a word" }, LOOKS_FOR_WORD, () => {
+    this.#diesSoon({ reason: "ended without telling why" }, LOOKS_FOR_WORD, () => {
       this.#callOff();
       this.#close();
       this.#events.gone();

@@ -61,7 +61,7 @@ export class Supervisor {
       const orphans = [...this.#workers.values()];
       this.#workers.clear();
       this.#end();
-      for (const { died } of orphans) died({ reason: "lost its supervisor", thrown: { raw: new Error(event.message) } });
+      for (const { died } of orphans) died({ reason: "lost the thread that started it", thrown: { raw: new Error(event.message) } });
     };
     return worker;
   }
