@@ -94,6 +94,7 @@ function rangeName({ mode }: ResolvedBatch, sources: readonly Source[]): (range:
   return ({ source, start, end }) => `bytes ${count(start)} to ${count(end)} of ${sources[source]!.name}`;
 }
 
+/** Runs a batch whose results go to a stream. It cannot be resumed. */
 async function runToStream(plan: Plan): Promise<BatchSummary> {
   const { output, errors } = plan.options;
   if (errors !== undefined && (await sizeOf(resolve(errors)) ?? 0) > 0) {
@@ -123,6 +124,7 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
 
 const NOTHING_DONE: Totals = { records: 0, failed: 0, busy: 0, wall: 0 };
 
+/** Runs a batch whose results go to a file, or what is left of it. */
 async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<BatchSummary> {
   const { ordered, mode } = plan.options;
   const fingerprint = fingerprintOf({ ...plan, ordered, errors: relative(dirname(paths.output), paths.errors) });
@@ -203,11 +205,15 @@ interface Destination {
   output: Output;
   errors: ErrorsFile | undefined;
   log: JobLog | undefined;
+  /** What earlier runs had done. */
   before: Totals;
+  /** Undefined if the output is a stream. */
   paths: Paths | undefined;
+  /** The errors file as the summary names it. */
   errorsPath: string | URL | undefined;
 }
 
+/** Runs what is left of a batch, wherever its results go. Closes output and errors file, and ends the pool. */
 async function run(plan: Plan, { pool, begin }: Workers, destination: Destination): Promise<BatchSummary> {
   const { options, sources, recorder } = plan;
   const { coverages, output, errors, log, before } = destination;
@@ -354,6 +360,7 @@ const SMALLEST_BLOCK = 2 ** 14;
 /** How often progress is reported, in ms. More often, and nobody can read it; less often, and it seems to stand still. */
 const TELL_EVERY = 500;
 
+/** Makes a function that reports the progress, if anyone wants to hear of it. */
 function progressOf(
   { plan: { options, sources }, pool, begin, before, counts, covered }: {
     plan: Plan;
