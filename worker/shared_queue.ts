@@ -219,6 +219,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const { encodeInto } = encoder;
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const { decode } = decoder;
+  /** Where a long text is copied before it is decoded. */
   let copy: Uint8Array<ArrayBuffer> | undefined;
   const words = new Int32Array(ring);
   const doubles = new Float64Array(ring);
