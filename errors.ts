@@ -65,7 +65,7 @@ export interface JobCancelledDetails {
   jobId: string | number;
   /** The name of its task. */
   taskName: string;
-  /** The reason that was given to `cancel()` or `terminate()`; for an item of a map, that its loop has ended. */
+  /** The reason that was given to `cancel()` or `terminate()`. */
   cause?: unknown;
 }
 
