@@ -1,9 +1,10 @@
 import type { Coverage } from "./coverage.ts";
-import { joined, sampleOf, type Source } from "./inputs.ts";
+import { joined, type Source } from "./inputs.ts";
 import type { LogEntry } from "./job_log.ts";
 import { goOnAt, keepMode, type LockedFile, openLocked, partialOf, renameForGood } from "./output.ts";
 import { ifThere } from "./paths.ts";
 import { type ErrorEntry, errorText, readErrors } from "./record_errors.ts";
+import { sampleOf } from "./seen_file.ts";
 
 /** The file of failed records, to which no other batch can write as long as it is open. */
 export class ErrorsFile implements Disposable {

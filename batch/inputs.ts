@@ -4,7 +4,7 @@ import { BatchError, explained } from "./errors.ts";
 import { expandGlob } from "./globs.ts";
 import { resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
-import { isOther, type SeenFile } from "./seen_file.ts";
+import { isOther, sampleOf, type SeenFile } from "./seen_file.ts";
 
 /** An input of a batch: a path or a glob, `"-"` for standard input, or a stream of bytes. */
 export type BatchInput = string | URL | ReadableStream<Uint8Array>;
@@ -151,6 +151,8 @@ export async function isHalf({ path, seen }: Source): Promise<boolean> {
   if (seen === undefined) return false;
   try {
     using file = await Deno.open(path!);
+    // Another file in its place says nothing about it. If it is not put back, that is reported at the end, too.
+    if (await isOther(path!, seen, sampleOf)) return false;
     await file.seek(seen.size, Deno.SeekMode.Start);
     const next = new Uint8Array(1);
     return await file.read(next) !== null && next[0] !== 10 && next[0] !== 13;
@@ -163,7 +165,7 @@ export async function isHalf({ path, seen }: Source): Promise<boolean> {
 /** Reads as many bytes of a file as it had, as workers do, whatever follows them by now. */
 async function* beginningOf(path: string, seen: SeenFile): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   using file = await Deno.open(path);
-  if (isOther(await Deno.stat(path), seen)) throw new Error("it is another file than when the batch began: put that one back");
+  if (await isOther(path, seen, sampleOf)) throw new Error("it is another file than when the batch began: put that one back");
   const { size } = seen;
   for (let at = 0; at < size;) {
     const bytes = new Uint8Array(Math.min(READ, size - at));
@@ -251,24 +253,6 @@ async function nextBytes(reader: ReadableStreamDefaultReader<Uint8Array>): Promi
   const error = new TypeError(`it must yield Uint8Arrays, and yielded ${show(value)}`);
   reader.cancel(error).catch(() => {});
   throw error;
-}
-
-/**
- * How much of a file is read at its start, middle and end to recognise it. Less, and a change is missed more easily; more takes longer with
- * many files.
- */
-const SAMPLE = 2 ** 16;
-
-/** The hash of samples of the first `size` bytes of a file. */
-export async function sampleOf(path: string, size: number): Promise<string> {
-  using file = await Deno.open(path);
-  const samples = new Uint8Array(3 * SAMPLE);
-  let length = 0;
-  for (const start of [0, Math.max(0, Math.floor((size - SAMPLE) / 2)), Math.max(0, size - SAMPLE)]) {
-    await file.seek(start, Deno.SeekMode.Start);
-    length += await file.read(samples.subarray(length, length + Math.min(SAMPLE, size - start))) ?? 0;
-  }
-  return await hashOf(samples.subarray(0, length));
 }
 
 /** A short hash, in hexadecimal digits. */

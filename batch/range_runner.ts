@@ -1,7 +1,7 @@
 import type { lackOf } from "../worker/lack.ts";
 import type { LaneMemory, LAYOUT, SlowRecord } from "./lane.ts";
 import type { rowEnd } from "./rows.ts";
-import type { isOther, SeenFile } from "./seen_file.ts";
+import type { isOther, sampleOf, SeenFile } from "./seen_file.ts";
 
 /** The format of an input: how its records are told apart. */
 export type InputFormat = "ndjson" | "lines" | "csv";
@@ -96,6 +96,8 @@ export interface RunnerParts extends RunnerOptions {
   rowEnd: typeof rowEnd;
   /** Whether a file is another than it was. */
   isOther: typeof isOther;
+  /** The hash of samples of a file. */
+  sampleOf: typeof sampleOf;
 }
 
 /**
@@ -105,7 +107,8 @@ export interface RunnerParts extends RunnerOptions {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function createRangeRunner(parts: RunnerParts): RangeRunner {
-  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, bySource, lackOf, parseCsv, rowEnd, isOther } = parts;
+  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, bySource, lackOf, parseCsv, rowEnd, isOther, sampleOf } =
+    parts;
   const {
     banks: BANKS,
     bankWords: BANK_WORDS,
@@ -181,13 +184,13 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   /** How many bytes of the block come before the end of each line. */
   const lineEnds = new Uint16Array(BLOCK);
 
-  function fileOf({ input, path, seen }: Piece & PieceOfFile): Deno.FsFile {
+  async function fileOf({ input, path, seen }: Piece & PieceOfFile): Promise<Deno.FsFile> {
     if (open?.path === path) return open.file;
     open?.file.close();
     open = undefined;
     const file = Deno.openSync(path);
     // Not by the opened file: behind a link, that would need a permission for the file to which it leads.
-    if (isOther(Deno.statSync(path), seen)) {
+    if (await isOther(path, seen, sampleOf)) {
       file.close();
       throw new Error(`'${input}' is another file than when the batch began: put that one back`);
     }
@@ -752,7 +755,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   async function runFile(piece: Piece & PieceOfFile): Promise<void> {
     const { seen: { size }, end } = piece;
     if (position >= end) return;
-    const file = fileOf(piece);
+    const file = await fileOf(piece);
     /** How much of the block is filled, and which byte of the file it starts with. */
     let filled = 0;
     let base = Math.max(0, position - 1);

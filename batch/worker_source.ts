@@ -12,14 +12,15 @@ import { isolated } from "../worker/tasks.ts";
 import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
 import type { LaneMemory } from "./lane.ts";
 import { rowEnd } from "./rows.ts";
-import { isOther } from "./seen_file.ts";
+import { isOther, sampleOf } from "./seen_file.ts";
 
 /** The argument of the initializer. */
 export interface WorkerSetup {
-  /** The text of {@linkcode createRangeRunner}, and those of {@linkcode rowEnd}, {@linkcode isOther} and {@linkcode lackOf}. */
+  /** The text of {@linkcode createRangeRunner}, and those of what it needs. */
   source: string;
   rows: string;
   other: string;
+  sample: string;
   lack: string;
   options: RunnerOptions;
   /** The module as the user named it; undefined for a function that is sent as text. */
@@ -52,9 +53,16 @@ export function taskModuleUrl(task: { module: string } | { text: string }, csv: 
 }
 
 /** The argument of the initializer, without what is the same in all batches. */
-export function workerSetup(setup: Omit<WorkerSetup, "source" | "rows" | "other" | "lack">): WorkerSetup {
+export function workerSetup(setup: Omit<WorkerSetup, "source" | "rows" | "other" | "sample" | "lack">): WorkerSetup {
   const sourceOf = (func: unknown) => `(${func})\n//# sourceURL=process-pool/batch`;
-  return { ...setup, source: sourceOf(createRangeRunner), rows: sourceOf(rowEnd), other: sourceOf(isOther), lack: sourceOf(lackOf) };
+  return {
+    ...setup,
+    source: sourceOf(createRangeRunner),
+    rows: sourceOf(rowEnd),
+    other: sourceOf(isOther),
+    sample: sourceOf(sampleOf),
+    lack: sourceOf(lackOf),
+  };
 }
 
 /** What the module of {@linkcode taskModuleUrl} leaves, and what the initializer makes from it. */
@@ -67,7 +75,7 @@ interface BatchWorker {
 }
 
 /** The initializer of the workers. This function is sent as text: it refers to nothing outside itself. */
-export function prepareWorker({ source, rows, other, lack, options, module, task: name }: WorkerSetup): void {
+export function prepareWorker({ source, rows, other, sample, lack, options, module, task: name }: WorkerSetup): void {
   const worker = (globalThis as unknown as Record<symbol, BatchWorker>)[Symbol.for("process-pool.batch")]!;
   const { tasks, papa } = worker;
   const names = Object.keys(tasks).filter((each) => typeof tasks[each] === "function");
@@ -104,6 +112,7 @@ export function prepareWorker({ source, rows, other, lack, options, module, task
     parseCsv,
     rowEnd: (0, eval)(rows) as typeof rowEnd,
     isOther: (0, eval)(other) as typeof isOther,
+    sampleOf: (0, eval)(sample) as typeof sampleOf,
   });
 }
 

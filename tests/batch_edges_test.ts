@@ -539,6 +539,25 @@ for (const inputFormat of ["ndjson", "csv"] as const) {
     assertEquals([(await go(() => {}, true)).records, folder.read("out").match(/1/g)?.length], [2, 2]);
     assert(!folder.read("out").includes("10"));
   });
+
+  Deno.test(`batch() reads an input also in a longer copy that has replaced it (${inputFormat}) ${NEEDS}`, { ignore }, async () => {
+    using folder = new Folder();
+    const text = inputFormat === "csv" ? "x\n1\n" : "1\n";
+    const input = folder.write("in", text);
+    const stream = ReadableStream.from((async function* () {
+      yield new TextEncoder().encode(text);
+      // As rsync does with a log in use.
+      Deno.renameSync(folder.write("copy", `${text}2\n`), input);
+    })());
+    const { records } = await run(same, {
+      input: [stream, input],
+      inputFormat,
+      output: folder.of("out"),
+      permissions: "inherit",
+      workers: 1,
+    });
+    assertEquals([records, folder.read("out").match(/[12]/g)], [2, ["1", "1"]]);
+  });
 }
 
 for (const [name, head] of [["in.ndjson", ""], ["in.log", ""], ["in.csv", "n\n"]] as const) {

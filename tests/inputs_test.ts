@@ -1,6 +1,7 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
-import { expandInputs, findSources, sampleOf } from "../batch/inputs.ts";
+import { expandInputs, findSources, isHalf } from "../batch/inputs.ts";
+import { sampleOf } from "../batch/seen_file.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
 import { assertFails } from "./helpers.ts";
 
@@ -60,5 +61,17 @@ Deno.test(`sampleOf() looks at the beginning, the middle and the end of a file, 
     file.seekSync(size, Deno.SeekMode.Start);
     file.writeSync(Uint8Array.of(1));
     assertEquals(await sampleOf(path, size), before);
+  }
+});
+
+Deno.test(`isHalf() learns nothing from another file in the place of an input ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", "1\n2");
+  const [source] = await findSources([input], "ndjson");
+  // So that no other file gets its number.
+  Deno.renameSync(input, folder.of("away"));
+  for (const [content, half] of [["1\n2\n", false], ["1\n23\n", true], ["78\n9\n", false]] as const) {
+    Deno.renameSync(folder.write("other", content), input);
+    assertEquals(await isHalf(source!), half, content);
   }
 });

@@ -40,7 +40,8 @@ function runner(parts: Partial<RunnerParts>) {
     delimiter: ",",
     parseCsv: undefined,
     rowEnd,
-    isOther: () => false,
+    isOther: () => Promise.resolve(false),
+    sampleOf: () => Promise.resolve(""),
     ...parts,
   });
 }
