@@ -6,7 +6,7 @@ import { isHalf, type Source } from "./inputs.ts";
 import type { JobLog, LogEntry, StreamBegin } from "./job_log.ts";
 import type { Output } from "./output.ts";
 import type { SlowRecordReport } from "./progress.ts";
-import { errorLine, isRetryable, parseMembers, readError } from "./record_errors.ts";
+import { errorLine, isRetryable, parseMembers, readError, saidBy } from "./record_errors.ts";
 import type { Consumer, DonePart } from "./run.ts";
 
 /** How many of the slowest records are reported: as many as anyone looks at. */
@@ -16,7 +16,7 @@ const SLOWEST = 5;
 export const MOST_DENIED = 20;
 
 /** How many failures are reported that are in no errors file: enough to see why the batch gave up. */
-const MOST_NOT_KEPT = 5;
+export const MOST_NOT_KEPT = 5;
 
 /** What {@linkcode Files} writes to, and what it has to know. */
 export interface FilesOptions {
@@ -153,8 +153,7 @@ export class Files implements Consumer {
       // Half a record is no failure.
       if (torn) continue;
       for (const { offset, members } of errors.slice(0, MOST_NOT_KEPT - this.notKept.length)) {
-        const { name, message } = parseMembers(members).error;
-        this.notKept.push([this.#options.sources[source]!.name, offset, `${name}: ${message}`]);
+        this.notKept.push([this.#options.sources[source]!.name, offset, saidBy(members)]);
       }
     }
   }

@@ -67,6 +67,12 @@ export async function* readErrors(path: string): AsyncGenerator<ErrorEntry, void
   if (rest !== "") yield JSON.parse(rest);
 }
 
+/** The name and message of an error. */
+export function saidBy(members: Uint8Array): string {
+  const { name, message } = parseMembers(members).error;
+  return `${name}: ${message}`;
+}
+
 /** Whether a record can be run again: not if it could not be parsed, which has not changed, or was not kept whole. */
 export function isRetryable({ error, truncated }: Pick<ErrorEntry, "error" | "truncated">): boolean {
   // A task may throw a ParseError of its own, which has a stack.

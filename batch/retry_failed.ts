@@ -2,7 +2,7 @@ import { Kinds } from "../report/kinds.ts";
 import { foldersOf, type LoggedPaths, refuseChangedOutput, refuseOtherErrors, removeEmpty, settledLog } from "./earlier_run.ts";
 import { BatchError, explained, WRITING } from "./errors.ts";
 import { ErrorsFile, errorsState } from "./errors_file.ts";
-import { explainStorage, MOST_DENIED } from "./files.ts";
+import { explainStorage, MOST_DENIED, MOST_NOT_KEPT } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { isCompressed, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
 import { writeReport } from "./page.ts";
@@ -10,7 +10,7 @@ import { taskCheck } from "./prepare.ts";
 import { createPool, type Paths, type Plan, speedOf, summaryOf } from "./plan.ts";
 import { type BatchSummary, quantilesOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
-import { type ErrorEntry, errorText, isRetryable, parseMembers, readError, readErrors } from "./record_errors.ts";
+import { type ErrorEntry, errorText, isRetryable, parseMembers, readError, readErrors, saidBy } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
 
 /** The outcome of a record that was run again. */
@@ -59,7 +59,7 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   await using merge = before.retryable === 0
     ? undefined
     : await explained(() => Merge.open({ paths, log }, found), foldersOf(paths), WRITING);
-  const { run, outcome } = await runAgain(
+  const { run, outcome, notKept } = await runAgain(
     { ...plan, formats: { ...plan.formats, input: inputFormat, output: outputFormat } },
     paths,
     { merge, check },
@@ -81,6 +81,7 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
     denied: [...left.denied],
     errors: left.count > 0 ? paths.errors : undefined,
     retryable: left.retryable > 0,
+    notKept,
   };
   await writeReport(plan, { summary, times: run.times, errors, run: run.counts.records });
   return summary;
@@ -149,10 +150,12 @@ async function runAgain(
   plan: Plan,
   paths: Paths,
   { merge, check }: { merge: Merge | undefined; check: () => Promise<void> },
-): Promise<{ run: BatchRun; outcome: BatchSummary["outcome"] }> {
+): Promise<{ run: BatchRun } & Pick<BatchSummary, "outcome" | "notKept">> {
   const { options, recorder } = plan;
   const pool = createPool(plan);
   const parts = merge === undefined ? noParts() : partsOf(paths.errors);
+  /** What failed after a record that was not done when too many had failed, by its number among those that are run again. */
+  const failures = new Map<number, string>();
   const consumer = {
     take({ index, state, output, errors }: DonePart): void | Promise<void> {
       // It was stopped before the record was done.
@@ -162,6 +165,11 @@ async function runAgain(
     },
     // Nothing has to be saved before everything is done; but there is no point in going on if the task has changed.
     save: check,
+    leave(parts: readonly DonePart[]) {
+      for (const { index, errors: [error] } of parts) {
+        if (error !== undefined && failures.size < MOST_NOT_KEPT) failures.set(index, saidBy(error.members));
+      }
+    },
   };
   const run: BatchRun = new BatchRun({
     pool,
@@ -173,11 +181,26 @@ async function runAgain(
     onRange: recorder && ((range) => recorder.range(range)),
   });
   try {
-    return { run, outcome: await run.run() };
+    const outcome = await run.run();
+    return { run, outcome, notKept: await placed(failures, paths.errors) };
   } finally {
     await pool.terminate();
     await parts.return(undefined);
   }
+}
+
+/** Failures of records that were run again, by the numbers of these, with the places that the errors file tells. */
+async function placed(failures: ReadonlyMap<number, string>, errors: string): Promise<BatchSummary["notKept"]> {
+  const found: BatchSummary["notKept"] = [];
+  if (failures.size === 0) return found;
+  let index = 0;
+  for await (const entry of readErrors(errors)) {
+    if (!isRetryable(entry)) continue;
+    const failure = failures.get(index++);
+    if (failure !== undefined) found.push([entry.input, entry.offset, failure]);
+    if (found.length === failures.size) break;
+  }
+  return found;
 }
 
 async function* noParts(): AsyncGenerator<Part> {}

@@ -328,6 +328,25 @@ Deno.test(`batch() that gives up while an earlier record is not done tells for w
   }
 });
 
+Deno.test(`batch() with 'retryFailed' that gives up while an earlier record is not done tells for what ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  // One that cannot be parsed is not run again.
+  const text = "0\n{\n1\n2\n";
+  const [input, output, report] = [folder.write("in.ndjson", text), folder.of("out"), folder.of("r.html")];
+  await run(() => Promise.reject(new Error("first")), { input, output });
+  const task = (x: number) => {
+    if (x > 0) throw new Error(`not ${x}`);
+    return new Promise(() => {});
+  };
+  const { outcome, recordsOfRun, failed, notKept } = await run(task, { input, output, report, halt: 1, workers: 2, retryFailed: true });
+  assertEquals([outcome, recordsOfRun, failed], ["halted", 0, 4]);
+  assert(notKept.length > 0);
+  for (const [name, offset, error] of notKept) {
+    assertEquals([name, error], [input, `Error: not ${parseInt(text.slice(offset))}`]);
+    assertStringIncludes(folder.read("r.html"), `Not kept, as something before it was not done: ${input}, byte ${offset}: ${error}`);
+  }
+});
+
 for (const name of ["out", "out.gz"]) {
   Deno.test(`batch() with 'retryFailed' puts the results of failed records where they belong (${name}) ${NEEDS}`, { ignore }, async () => {
     using folder = new Folder();
