@@ -150,7 +150,7 @@ function read(args: readonly string[]): BatchRequest {
   const [module, extra] = given;
   if (module === undefined) throw new Refusal("batch needs a module with the task: 'cli.ts batch TASKS.ts --input FILE --output FILE'");
   if (extra !== undefined) {
-    const option = given.find((arg) => arg.startsWith("--"));
+    const option = given.find((arg) => /^-./.test(arg));
     const advice = option === undefined ? "name inputs with '--input'" : "leave out the '--' before it";
     throw new Refusal(`batch takes one module, and no argument ${quote(option ?? extra)}: ${advice}`);
   }

@@ -71,6 +71,7 @@ for (
     ["a.ts -- --input x", "batch takes one module, and no argument '--input': leave out the '--' before it"],
     ["-- a.ts --input x", "batch takes one module, and no argument '--input': leave out the '--' before it"],
     ["-- --input x", "batch takes one module, and no argument '--input': leave out the '--' before it"],
+    ["a.ts -- -h", "batch takes one module, and no argument '-h': leave out the '--' before it"],
     ["a.ts", "'--input' needs a value: a path, a glob in quotes, or -"],
     ["a.ts --input", "'--input' needs a value: a path, a glob in quotes, or -"],
     ["a.ts --input x", "'--output' needs a value: a path, or - for the standard output"],
