@@ -796,7 +796,7 @@ export class ProcessPool implements AsyncDisposable {
     let together = 0;
     while (this.#queue.size > 0) {
       // A job that killed a worker by being read goes, if possible, to one that runs nothing else: other jobs would be lost with it.
-      const slot = this.#queue.first!.unread > 0 ? this.#crew.quietest : this.#crew.choose(this.#queue.size);
+      let slot = this.#queue.first!.unread > 0 ? this.#crew.quietest : this.#crew.choose(this.#queue.size);
       if (slot === undefined) break;
       const sent = slot.sendCalls(this.#queue);
       if (sent > 0) {
@@ -812,7 +812,8 @@ export class ProcessPool implements AsyncDisposable {
       if (ticket === undefined || !slot.hasRoom) continue;
       if (ticket.transfer.length > 0) {
         // What is moved to a worker cannot be taken back, so it is not sent ahead.
-        if (!ticket.takeOver(slot) && !slot.isFree) break;
+        if (!ticket.takeOver(slot) && !slot.isFree) slot = this.#crew.quietest;
+        if (slot === undefined) break;
         // That may have called a getter, which may have led here again.
         if (this.#queue.first !== ticket || !slot.hasRoom) continue;
       }

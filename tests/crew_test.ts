@@ -322,6 +322,19 @@ Deno.test("A pool sends what is to be moved ahead of time if copying is as cheap
   await end(pool, threads);
 });
 
+for (const pace of [0.001, 0.02]) {
+  Deno.test(`A pool sends what is to be moved to a worker that is free, rather than have it wait for one that is awake (jobs of ${pace} ms)`, async () => {
+    const { pool, threads } = await stubsOf(CallableStubThread, pace, { maxWorkers: 2 });
+    const [first, second] = threads as [CallableStubThread, CallableStubThread];
+    second.isAwake = false;
+    submit(pool, 1);
+    const buffer = new ArrayBuffer(2 ** 19);
+    pool.trySubmit(new Job({ func: (_: ArrayBuffer) => {}, args: [buffer], transfer: [buffer] }));
+    assertEquals([first.runs.length, second.runs.length, pool.stats().queued], [1, 1, 0]);
+    await end(pool, threads);
+  });
+}
+
 Deno.test("A pool sends a call by the port to a worker that has nothing else to do", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1 });
   const [thread] = threads as [CallableStubThread];
