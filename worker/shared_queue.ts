@@ -643,7 +643,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
    */
   function tidyUp(complete: boolean, knownBefore: number): void {
     while (objects.length > 0) objects.pop();
-    manyObjects.clear();
+    if (manyObjects.size > 0) manyObjects.clear();
     if (!complete) {
       while (told.length > knownBefore) told.pop()!.shape = -1;
       if (keptNew) kept.fill("");
