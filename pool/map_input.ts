@@ -127,8 +127,7 @@ export class MapInput {
     }
     // A proxy may make up its items when they are read. But `slice` asks first whether it has them, and otherwise leaves holes.
     if (Array.isArray(items) && items.includes(undefined)) return undefined;
-    const fitting = this.#options.chunkSize === undefined ? Math.max(1, Math.floor(LARGEST_SIZE / averageSize(items))) : Infinity;
-    if (items.length > fitting) items = items.slice(0, fitting);
+    if (this.#options.chunkSize === undefined) items = fitting(items);
     this.#count(items.length);
     if (items.length === 0) this.ended = true;
     return items;
@@ -210,29 +209,54 @@ export class MapInput {
   }
 }
 
-/** Tells whether an automatic chunk should be sent as it is: its items come slowly, or have become large. */
-class Pace {
-  /** The number of items at which {@linkcode Pace.isDue} is to be called. */
+/** Adds up about how many bytes the items of an automatic chunk have. */
+class Weight {
+  /** The number of items at which {@linkcode Weight.isReached} is to be called. */
   nextLook = 1;
-  #clock: Clock;
-  #began = 0;
   /** How many items there were at the last look, and about how many bytes they have. */
   #seen = 0;
   #size = 0;
+
+  /** Whether these are as many bytes as a chunk may have, if those not looked at are like the last of these `count` items. */
+  isReached(items: ArrayLike<unknown>, count: number): boolean {
+    this.#size += (count - this.#seen) * averageSize([items[count - 1]]);
+    this.#seen = count;
+    this.nextLook = count + Math.min(count, ITEMS_A_LOOK);
+    return this.#size >= LARGEST_SIZE;
+  }
+}
+
+/** Tells whether an automatic chunk should be sent as it is: its items come slowly, or have become large. */
+class Pace {
+  #clock: Clock;
+  #began = 0;
+  #weight = new Weight();
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  isDue(items: readonly unknown[]): boolean {
-    const { length } = items;
-    const now = this.#clock.now();
-    if (length === 1) this.#began = now;
-    this.#size += (length - this.#seen) * averageSize([items[length - 1]]);
-    this.#seen = length;
-    this.nextLook = length + Math.min(length, ITEMS_A_LOOK);
-    return now - this.#began >= CHUNK_PATIENCE || this.#size >= LARGEST_SIZE;
+  /** The number of items at which {@linkcode Pace.isDue} is to be called. */
+  get nextLook(): number {
+    return this.#weight.nextLook;
   }
+
+  isDue(items: readonly unknown[]): boolean {
+    const now = this.#clock.now();
+    if (items.length === 1) this.#began = now;
+    return this.#weight.isReached(items, items.length) || now - this.#began >= CHUNK_PATIENCE;
+  }
+}
+
+/** As many of these items, from the first, as an automatic chunk may have. */
+function fitting(items: Sliceable): Sliceable {
+  if (ArrayBuffer.isView(items)) return items;
+  const weight = new Weight();
+  while (weight.nextLook < items.length) {
+    const count = weight.nextLook;
+    if (weight.isReached(items, count)) return items.slice(0, count);
+  }
+  return items;
 }
 
 const OVER = Symbol("over");

@@ -136,6 +136,19 @@ Deno.test("MapInput of a pool that takes nothing more reads one item to tell whe
   assertEquals([await read(), map.said], [[], ["refused", refusal]]);
 });
 
+for (const kind of ["an iterator", "an array"] as const) {
+  Deno.test(`MapInput ends a chunk soon after the items of ${kind} have become large, wherever in it that is`, async () => {
+    // It exists only once.
+    const large = "x".repeat(2 ** 17);
+    for (const small of [0, 1, 100, 4000, 7200, 8100]) {
+      const items = Array.from({ length: 8192 }, (_, i) => i < small ? "small" : large);
+      const { input } = opened(kind === "an array" ? items : items.values(), 8192);
+      const { length } = await input.readChunk();
+      assert(length > small && length <= small + 64, `${length} after ${small}`);
+    }
+  });
+}
+
 for (const kind of ["iterator", "proxy"] as const) {
   Deno.test(`MapInput sends the items that it has soon after those of its input take long (${kind})`, async () => {
     // Where it would look if it looked ever more seldom, and where it does.
