@@ -111,7 +111,7 @@ export class ChunkSizer {
 export function averageSize(values: ArrayLike<unknown>): number {
   if (values.length === 0 || ArrayBuffer.isView(values)) return 8;
   try {
-    const size = sizeOf(values, LOOKS) / values.length;
+    const size = sizeOf(values, LOOKS, new Set()) / values.length;
     // A proxy may return anything, or throw.
     return size > 0 && size < Infinity ? size : 8;
   } catch {
@@ -120,27 +120,34 @@ export function averageSize(values: ArrayLike<unknown>): number {
 }
 
 /**
- * About how many bytes a value takes in a message, judged at a glance: counts strings, buffers, and lists, objects, maps and sets of those.
- * No getter is called.
+ * About how many bytes a value takes in a message, judged at a glance: counts strings, buffers, and lists, objects, maps and sets of those,
+ * but not what is around them once more. No getter of what is copied is called, and no iterator of a user's.
  */
-function sizeOf(value: unknown, mostLooks: number): number {
+function sizeOf(value: unknown, mostLooks: number, around: Set<unknown>): number {
   if (typeof value === "string") return value.length;
-  if (typeof value !== "object" || value === null) return 8;
+  if (typeof value !== "object" || value === null || around.has(value)) return 8;
   if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return Number(value.byteLength);
-  if (value instanceof Map || value instanceof Set) {
-    const first = [...Iterator.from<unknown>(value).take(LOOKS_AT_LIST)];
-    return first.length === 0 ? 8 : sizeOf(first, mostLooks) * value.size / first.length;
-  }
+  around.add(value);
   const isList = Array.isArray(value);
-  if (mostLooks === 0) return isList ? 8 * value.length : 8;
-  const keys = isList ? value : Object.keys(value);
-  const { length } = keys;
-  const looks = Math.min(length, isList ? LOOKS_AT_LIST : LOOKS_AT_OBJECT, mostLooks);
-  const left = Math.floor(mostLooks / looks) - 1;
-  let size = 0;
-  for (let i = 0; i < looks; i++) {
-    const at = Math.floor(i * length / looks);
-    size += sizeOf(Object.getOwnPropertyDescriptor(value, isList ? at : keys[at])?.value, left);
+  let size = 8;
+  if (value instanceof Map || value instanceof Set) {
+    const all = value instanceof Map ? Map.prototype.entries.call(value) : Set.prototype.values.call(value);
+    const first = [...all.take(LOOKS_AT_LIST)];
+    if (first.length > 0) size = sizeOf(first, mostLooks, around) * value.size / first.length;
+  } else if (mostLooks === 0) {
+    if (isList) size = 8 * value.length;
+  } else {
+    const keys = isList ? value : Object.keys(value);
+    const { length } = keys;
+    const looks = Math.min(length, isList ? LOOKS_AT_LIST : LOOKS_AT_OBJECT, mostLooks);
+    const left = Math.floor(mostLooks / looks) - 1;
+    let seen = 0;
+    for (let i = 0; i < looks; i++) {
+      const at = Math.floor(i * length / looks);
+      seen += sizeOf(Object.getOwnPropertyDescriptor(value, isList ? at : keys[at])?.value, left, around);
+    }
+    if (looks > 0) size += seen * length / looks;
   }
-  return 8 + (looks === 0 ? 0 : size * length / looks);
+  around.delete(value);
+  return size;
 }

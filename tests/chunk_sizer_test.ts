@@ -100,3 +100,25 @@ Deno.test("ChunkSizer takes for small what has no size that can be read, or lies
   const none = Object.defineProperty(new Uint8Array(1), "byteLength", { value: NaN });
   for (const item of [liar, proxy, endless, none]) assertEquals(largest(sizer(), { item }), 10_000);
 });
+
+Deno.test("ChunkSizer does not count an object once more that refers to itself, but each of many items that are the same", () => {
+  const self: Record<string, unknown> = {};
+  self.self = self;
+  const set = new Set<unknown>();
+  set.add(set);
+  const child: Record<string, unknown> = {};
+  child.parent = { children: [child, child] };
+  for (const item of [self, set, child]) assertEquals(largest(sizer(), { item }), 10_000);
+  const page = { text: MEGABYTE };
+  assertEquals(largest(sizer(), { item: [page, page, page] }), 1);
+});
+
+Deno.test("ChunkSizer looks into maps and sets without calling what a subclass has put in place of their iterators", () => {
+  const iterate = (): never => {
+    throw new Error("not to be called");
+  };
+  for (const all of [new Map([[1, MEGABYTE]]), new Set([MEGABYTE])]) {
+    const item = Object.defineProperty(all, Symbol.iterator, { value: iterate });
+    assertEquals(largest(sizer(), { item }), 3);
+  }
+});
