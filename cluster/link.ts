@@ -51,6 +51,8 @@ interface Entry {
   sendings: number;
   /** When it was last sent, in ms since 1970. */
   sentTime: number;
+  /** The timestamp of the record whose end is its own: of what was last sent, or of a job of its name that the queue had and is wanted. */
+  timestamp: string | undefined;
   /** Whether a host was seen to start it. */
   started: boolean;
   /** Whether it came back from a host, and that was not reported yet. */
@@ -367,6 +369,7 @@ export class Link {
       sentInSweep: Infinity,
       sendings: 0,
       sentTime: Date.now(),
+      timestamp: undefined,
       started: false,
       givenBack: false,
       stranded: false,
@@ -407,12 +410,13 @@ export class Link {
       entry.sentTime = Date.now();
       try {
         if (entry.sendings > 1) await this.#client.eval(UNLIST, 2, this.#queue.toKey(id), this.#queue.toKey("wait"), id);
-        await this.#queue.add(envelope!.task, envelope, {
+        const { timestamp } = await this.#queue.add(envelope!.task, envelope, {
           jobId: id,
           attempts: 1,
           removeOnComplete: KEEP.completed,
           removeOnFail: KEEP.failed,
         });
+        entry.timestamp = String(timestamp);
         entry.sentInSweep = this.#sweeps;
         return;
       } catch (error) {
@@ -491,7 +495,9 @@ export class Link {
       await entry.sent;
       const [timestamp = null, data = null] = await this.#client.hmget(this.#queue.toKey(id), "timestamp", "data");
       if (entry.envelope !== undefined) {
-        entry.comesAfter = data === null || isUnwanted(data) ? timestamp ?? entry.comesAfter ?? null : undefined;
+        const isWanted = data !== null && !isUnwanted(data);
+        entry.comesAfter = isWanted ? undefined : timestamp ?? entry.comesAfter ?? null;
+        if (isWanted && timestamp !== null) entry.timestamp = timestamp;
       }
       await this.#lookUp([entry]);
     });
@@ -524,13 +530,16 @@ export class Link {
       if (this.#entries.get(entry.id) !== entry || entry.sentInSweep === Infinity) continue;
       entry.started ||= processedOn !== null;
       // The record is that of another job by now.
-      if (timestamp !== null && timestamp !== entry.comesAfter) entry.comesAfter = undefined;
+      if (timestamp !== null && entry.comesAfter !== null && timestamp !== entry.comesAfter) entry.comesAfter = undefined;
       if (timestamp !== null) entry.missing = undefined;
       // A host that has just come to a job without a record leaves part of one, and will report it.
       if (timestamp === null && processedOn === null) {
         if (sweeps) this.#forgotten(entry, kept);
       } else if (finishedOn !== null && typeof timestamp === "string" && timestamp === entry.comesAfter) {
         this.#errand(() => this.#replace(entry, timestamp));
+      } else if (finishedOn !== null && timestamp !== null && timestamp !== entry.timestamp && entry.envelope !== undefined) {
+        // That it had an earlier one was not heard yet: whether that was wanted is in the data.
+        this.#askOfOther(entry.id);
       } else if (finishedOn !== null && failedReason) {
         this.#end(entry.id, { kind: "failed", reason: failedReason, deaths: Number(deaths) });
       } else if (finishedOn !== null) this.#end(entry.id, { kind: "completed", reply: parse(returnvalue!) });

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
-import { type Job as QueuedJob, Queue, UnrecoverableError, Worker } from "bullmq";
+import { type Job as QueuedJob, Queue, QueueEvents, UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { type ClusterPool, type Future, Job, JobCancelledError, type PayloadStore, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
@@ -534,6 +534,36 @@ Deno.test("an id whose job has ended by itself although it was cancelled runs, a
     await again.moveToCompleted({ v: 1, value: 4 }, "token", false);
     assertEquals(await within(future.result()), 4);
     await again.remove();
+  }
+  await worker.close();
+  await client.quit();
+});
+
+Deno.test("an id whose job has ended by itself although it was cancelled runs, even if nothing is heard of the queue having one", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, silent);
+  const client = new Redis(server.url, { maxRetriesPerRequest: null });
+  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
+  const old = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  const job = await nextJob(worker);
+  await until(() => old.running());
+  assert(old.cancel({ force: true }));
+  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))!.includes("cancelled"));
+  await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
+  // Events come in order: that of the old one is heard before this is.
+  const other = await pool.submit(tasks.add, 3, 3);
+  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 6 }, "token", false);
+  assertEquals(await within(other.result()), 6);
+  const { emit } = QueueEvents.prototype;
+  QueueEvents.prototype.emit = function (event, ...args) {
+    return event !== "duplicated" && Reflect.apply(emit, this, [event, ...args]);
+  };
+  try {
+    const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
+    await (await nextJob(worker)).moveToCompleted({ v: 1, value: 4 }, "token", false);
+    assertEquals(await within(future.result()), 4);
+  } finally {
+    QueueEvents.prototype.emit = emit;
   }
   await worker.close();
   await client.quit();
