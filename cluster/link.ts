@@ -427,9 +427,10 @@ export class Link {
     }
   }
 
-  /** Whether the present job of a name may not be in the queue yet, as that had an earlier one. */
+  /** Whether the present job of a name may not be in the queue yet, as that had an earlier one, or one is being taken out. */
   #comesAfterOther(id: string): boolean {
-    return this.#entries.get(id)?.comesAfter !== undefined;
+    const entry = this.#entries.get(id);
+    return entry !== undefined && (entry.comesAfter !== undefined || (entry.sentInSweep === Infinity && this.#drops.has(id)));
   }
 
   #each(id: string, tell: (listener: Listener) => void): void {

@@ -160,6 +160,35 @@ Deno.test("an id whose job ends at the very moment when it is cancelled is free 
   await client.quit();
 });
 
+Deno.test("an id does not get the outcome of its cancelled job that ends before its pool hears that it was sent", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, silent);
+  const client = new Redis(server.url, { maxRetriesPerRequest: null });
+  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
+  const { add } = Queue.prototype;
+  const heard = Promise.withResolvers<void>();
+  Queue.prototype.add = async function (...args) {
+    Queue.prototype.add = add;
+    const added = await add.apply(this, args);
+    await heard.promise;
+    return added;
+  };
+  const old = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  const job = await nextJob(worker);
+  assert(old.cancel({ force: true }));
+  const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
+  await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
+  // Events come in order: that of the old one is heard before this is.
+  const other = await pool.submit(tasks.add, 3, 3);
+  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 6 }, "token", false);
+  assertEquals(await within(other.result()), 6);
+  heard.resolve();
+  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 4 }, "token", false);
+  assertEquals(await within(future.result()), 4);
+  await worker.close();
+  await client.quit();
+});
+
 Deno.test("what is submitted while the server takes no writes waits until it does, and can be cancelled meanwhile", async () => {
   await using server = await RedisServer.start();
   const reported: string[] = [];
