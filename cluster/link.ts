@@ -427,10 +427,10 @@ export class Link {
     }
   }
 
-  /** Whether the present job of a name may not be in the queue yet, as that had an earlier one, or one is being taken out. */
+  /** Whether the present job of a name may not be in the queue yet, so that an event may be about an earlier one. */
   #comesAfterOther(id: string): boolean {
     const entry = this.#entries.get(id);
-    return entry !== undefined && (entry.comesAfter !== undefined || (entry.sentInSweep === Infinity && this.#drops.has(id)));
+    return entry !== undefined && (entry.comesAfter !== undefined || entry.sentInSweep === Infinity);
   }
 
   #each(id: string, tell: (listener: Listener) => void): void {

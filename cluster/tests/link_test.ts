@@ -189,6 +189,37 @@ Deno.test("an id does not get the outcome of its cancelled job that ends before 
   await client.quit();
 });
 
+Deno.test("an id does not get the outcome of a cancelled job of another pool that ends before it is sent", async () => {
+  await using server = await RedisServer.start();
+  await using one = await openPool(server, silent);
+  await using two = await openPool(server, silent);
+  const client = new Redis(server.url, { maxRetriesPerRequest: null });
+  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
+  const old = await one.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  const job = await nextJob(worker);
+  await until(() => old.running());
+  assert(old.cancel({ force: true }));
+  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))!.includes("cancelled"));
+  const { add } = Queue.prototype;
+  const heard = Promise.withResolvers<void>();
+  Queue.prototype.add = async function (...args) {
+    Queue.prototype.add = add;
+    await heard.promise;
+    return await add.apply(this, args);
+  };
+  const future = await two.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
+  await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
+  // Events come in order: that of the old one is heard before this is.
+  const other = await two.submit(tasks.add, 3, 3);
+  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 6 }, "token", false);
+  assertEquals(await within(other.result()), 6);
+  heard.resolve();
+  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 4 }, "token", false);
+  assertEquals(await within(future.result()), 4);
+  await worker.close();
+  await client.quit();
+});
+
 Deno.test("what is submitted while the server takes no writes waits until it does, and can be cancelled meanwhile", async () => {
   await using server = await RedisServer.start();
   const reported: string[] = [];
