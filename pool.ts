@@ -91,8 +91,8 @@ const TOGETHER = 64, TIME_TOGETHER = 0.32;
 
 /**
  * While a caller goes on submitting in one turn, and no more is admitted or sent, the pool takes what jobs have returned every `LOOK_EVERY`
- * ms, a quarter of what a worker is sent ahead, but after `SUBMISSIONS_A_LOOK` submissions at the latest. More often, and looking in vain takes as long
- * as submitting; less often, and workers wait for the caller.
+ * ms, a quarter of what a worker is sent ahead, but after `SUBMISSIONS_A_LOOK` submissions at the latest. More often, and looking in vain
+ * takes as long as submitting; less often, and workers wait for the caller.
  */
 const LOOK_EVERY = 0.5, SUBMISSIONS_A_LOOK = 64;
 
@@ -836,7 +836,8 @@ export class ProcessPool implements AsyncDisposable {
   /**
    * Sends a ticket, or those of its items that can be copied.
    *
-   * @returns Undefined if it was sent, or has settled meanwhile; `NO_ROOM` if there is no room for it now; its outcome if nothing of it can be copied.
+   * @returns Undefined if it was sent, or has settled meanwhile; `NO_ROOM` if there is no room for it now; its outcome if nothing of it can
+   * be copied.
    */
   #trySend(ticket: Ticket, task: TaskMessage, slot: Slot): Outcome<unknown> | undefined | typeof NO_ROOM {
     for (;;) {

@@ -173,7 +173,8 @@ export function poolOptions(
   const importable = killable ? task.hosts.filter(mayImportFrom) : [];
   return {
     maxWorkers: workers,
-    // It exports nothing. Left out, it would be imported here, to find that out: what the task's module does there would concern this thread.
+    // It exports nothing. Left out, it would be imported here, to find that out: what the task's module does there would concern this
+    // thread.
     modules: [{ url: taskModuleUrl(task.source, csv), exports: {} }],
     permissions: permissions === "inherit" ? undefined : withNeeded(permissions, readable, importable),
     backend: killable ? "killable" : "worker",

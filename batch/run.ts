@@ -436,8 +436,8 @@ export class BatchRun {
     }
     if (begun) active.idleDeaths++;
     if (records <= suspect.before) return { ...suspect, before: suspect.before - records, brief: suspect.brief || (begun && settled) };
-    // What was known of the next record has been used. After a worker has died while reading many records, they are read one by one, to find
-    // the one that kills it.
+    // What was known of the next record has been used. After a worker has died while reading many records, they are read one by one, to
+    // find the one that kills it.
     return begun || sequence > 0 ? suspectAfter(begun ? 0 : -1) : suspect;
   }
 

@@ -620,7 +620,8 @@ class Host implements ClusterHost {
         return {};
       });
     }
-    // Items that run together are numbered without gaps. If nothing may run twice, none is started whose reply might not fit into the queue.
+    // Items that run together are numbered without gaps. If nothing may run twice, none is started whose reply might not fit into the
+    // queue.
     const oneByOne = accepted.length < items!.length || (this.#options.redeliveries === 0 && this.#options.store === undefined);
     const together: PartOfMapOptions & { settled: true } = {
       chunkSize: Math.max(1, accepted.length),

@@ -92,8 +92,8 @@ export class ChunkSizer {
   }
 
   /**
-   * Whether another chunk may be read: neither the consumer nor the workers are too far behind. Given is how many items have been read ahead
-   * of the consumer, how many outcomes it could fetch, and how many chunks are in flight.
+   * Whether another chunk may be read: neither the consumer nor the workers are too far behind. Given is how many items have been read
+   * ahead of the consumer, how many outcomes it could fetch, and how many chunks are in flight.
    */
   hasRoom({ ahead, ready, inFlight }: { ahead: number; ready: number; inFlight: number }): boolean {
     const { chunksInFlight, mostAhead } = this.#options;

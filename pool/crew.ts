@@ -71,9 +71,9 @@ const MAX_FAILED_STARTS = 3;
 
 /**
  * A worker that ends before it has run a job has failed if it had been ready for less than this many ms by then, or by the time it was sent
- * one, or if it became ready during a warm-up that goes on: that has to start it again. Less, and workers that die of what their module left
- * behind are started again and again; more, and one event that ends idle workers, such as a server that closes their connections, breaks the
- * pool.
+ * one, or if it became ready during a warm-up that goes on: that has to start it again. Less, and workers that die of what their module
+ * left behind are started again and again; more, and one event that ends idle workers, such as a server that closes their connections,
+ * breaks the pool.
  */
 const BARELY_READY = 1000;
 
@@ -124,9 +124,9 @@ const BRIEF = 50;
 const NEXT_TO_NOTHING = 0.5, IDLE = 0.5;
 
 /**
- * A worker that starts is about to be there if, by how long the latest one took, it will be ready within this many ms. For others a job does
- * not wait that a present worker could run at once, beside what it runs: an initializer may take seconds. Less, and jobs share a worker on a
- * busy machine that could have one each; more, and they wait for nothing.
+ * A worker that starts is about to be there if, by how long the latest one took, it will be ready within this many ms. For others a job
+ * does not wait that a present worker could run at once, beside what it runs: an initializer may take seconds. Less, and jobs share a
+ * worker on a busy machine that could have one each; more, and they wait for nothing.
  */
 const ABOUT_TO_BE = 200;
 
@@ -331,8 +331,8 @@ export class Crew {
   }
 
   /**
-   * How many jobs run beside others rather than wait for workers that start slowly. Those are started all the same, as if the jobs did wait:
-   * all at once, for the jobs that come next.
+   * How many jobs run beside others rather than wait for workers that start slowly. Those are started all the same, as if the jobs did
+   * wait: all at once, for the jobs that come next.
    */
   get #shared(): number {
     if (!this.#isSlow) return 0;

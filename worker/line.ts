@@ -66,8 +66,8 @@ const BULK = 2 ** 20;
 
 /**
  * A sleeping worker is woken within a turn when it has `WORTH_WAKING` ms of work, which is how long waking it takes: for a single job that
- * takes so long, but never for fewer than `FEWEST` shorter ones, and always for `MOST`, as the caller may be wrong about how long they take.
- * Less, and the worker is done before the next ones come, and is woken again and again; more, and it waits for its caller.
+ * takes so long, but never for fewer than `FEWEST` shorter ones, and always for `MOST`, as the caller may be wrong about how long they
+ * take. Less, and the worker is done before the next ones come, and is woken again and again; more, and it waits for its caller.
  */
 const WORTH_WAKING = 0.05, FEWEST = 64, MOST = 256;
 
@@ -93,8 +93,8 @@ const QUICK = 0.01;
 const LOOK_EVERY = 1, LOOKS = 2;
 
 /**
- * Workers may spin again when they have been rung this many times without there being more of them than cores. Fewer, and of two workers that
- * take turns one spins now and then while the other has a job; more, and it takes longer until single calls are fast again.
+ * Workers may spin again when they have been rung this many times without there being more of them than cores. Fewer, and of two workers
+ * that take turns one spins now and then while the other has a job; more, and it takes longer until single calls are fast again.
  */
 const CALM = 64;
 
@@ -252,8 +252,9 @@ export class Line {
   }
 
   /**
-   * Lets the worker of this line spin when it has done its jobs, if there is a core for each worker that has jobs or may be spinning, and one
-   * for the caller. If not, none may for the next {@linkcode CALM} times: one that spins for nothing would hold up the others, or the caller.
+   * Lets the worker of this line spin when it has done its jobs, if there is a core for each worker that has jobs or may be spinning, and
+   * one for the caller. If not, none may for the next {@linkcode CALM} times: one that spins for nothing would hold up the others, or the
+   * caller.
    */
   #decideWhoSpins(): void {
     let active = 0;

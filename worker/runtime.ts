@@ -534,8 +534,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
   }
 
   /**
-   * A running chunk, with the outcomes of its items that were not sent yet. Results are listed; but as long as they are numbers, they are put
-   * into an array of such. The caller shares that if each result has to be there before the next item begins; else it is sent.
+   * A running chunk, with the outcomes of its items that were not sent yet. Results are listed; but as long as they are numbers, they are
+   * put into an array of such. The caller shares that if each result has to be there before the next item begins; else it is sent.
    */
   class RunningChunk {
     // Copied from the message, which comes as several kinds of objects: V8 would compile for each kind what it compiles once for this
@@ -562,7 +562,8 @@ export function createRuntime(host: RuntimeHost): Runtime {
     /** The item after the last of those. */
     #to: number;
     /**
-     * Where results are put as long as they are numbers: a growing list would be copied again and again. Undefined while results are listed.
+     * Where results are put as long as they are numbers: a growing list would be copied again and again. Undefined while results are
+     * listed.
      */
     #numbers: Float64Array | undefined;
     /** The item whose number is the first there. */

@@ -21,8 +21,8 @@ const TIME_AHEAD = 2;
 const TINY = 0.005, WORTH_WAKING = 0.5;
 
 /**
- * A worker that will have done what it holds in less than this many ms gets the next job rather than one that sleeps: that is how long waking
- * takes. Less, and of a few short jobs each waits for a worker to wake; more, and they wait for each other.
+ * A worker that will have done what it holds in less than this many ms gets the next job rather than one that sleeps: that is how long
+ * waking takes. Less, and of a few short jobs each waits for a worker to wake; more, and they wait for each other.
  */
 const WAKING = 0.05;
 
@@ -80,8 +80,8 @@ export class Workload {
   /** Whether shared memory has no room for the next job until the worker has answered. */
   #isFull = false;
   /**
-   * The number of sent jobs at which it is checked again whether the worker is overdue, and by how much that grows: a check takes a tenth of
-   * the time of sending a job.
+   * The number of sent jobs at which it is checked again whether the worker is overdue, and by how much that grows: a check takes a tenth
+   * of the time of sending a job.
    */
   #lookAfter = 0;
   #lookStep = 1;
