@@ -16,11 +16,64 @@ async function cancelOnDead(host: Child, pool: ClusterPool): Promise<void> {
   assert(job.cancel({ force: true }));
 }
 
-/** The next job of the queue, for a host of BullMQ's own. */
-async function nextJob(worker: Worker): Promise<QueuedJob> {
-  let job: QueuedJob | undefined;
-  await until(async () => (job = await worker.getNextJob("token", { block: false })) !== undefined);
-  return job!;
+/** A host of BullMQ's own, which hears nothing of cancelled jobs, and ends each as the test says. */
+class DeafHost implements AsyncDisposable {
+  readonly client: Redis;
+  #worker: Worker;
+
+  constructor(server: RedisServer) {
+    this.client = new Redis(server.url, { maxRetriesPerRequest: null });
+    this.#worker = new Worker("test.v1", null, { connection: this.client, prefix: "dpool" });
+  }
+
+  /** The next job of the queue. */
+  async next(): Promise<QueuedJob> {
+    let job: QueuedJob | undefined;
+    await until(async () => (job = await this.#worker.getNextJob("token", { block: false })) !== undefined);
+    return job!;
+  }
+
+  /** Ends the next job of the queue with this value. */
+  async complete(value: number): Promise<void> {
+    await complete(await this.next(), value);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#worker.close();
+    await this.client.quit();
+  }
+}
+
+async function complete(job: QueuedJob, value: number): Promise<void> {
+  await job.moveToCompleted({ v: 1, value }, "token", false);
+}
+
+/** Submits a job of the id "same" that adds a number to itself. */
+function submitSame(pool: ClusterPool, summand: number): Promise<Future<number>> {
+  return pool.submit(new Job({ id: "same", func: tasks.add, args: [summand, summand] }));
+}
+
+/** Cancels the job of the id "same" while it runs, and waits until the server knows. */
+async function cancelSame(future: Future<number>, client: Redis): Promise<void> {
+  await until(() => future.running());
+  assert(future.cancel({ force: true }));
+  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))!.includes("cancelled"));
+}
+
+/** Waits until a pool has heard of all that has ended. Events come in order: those are heard before this job's. */
+async function hearAll(pool: ClusterPool, host: DeafHost): Promise<void> {
+  const last = await pool.submit(tasks.add, 3, 3);
+  await host.complete(6);
+  assertEquals(await within(last.result()), 6);
+}
+
+/** Replaces the sending of the next job to the queue; `add` sends it. */
+function replaceNextAdd(by: (add: () => Promise<QueuedJob>) => Promise<QueuedJob>): void {
+  const { add } = Queue.prototype;
+  Queue.prototype.add = function (...args) {
+    Queue.prototype.add = add;
+    return by(() => add.apply(this, args));
+  };
 }
 
 const RECORD = "dpool:test.v1:job-import";
@@ -135,15 +188,14 @@ Deno.test("a job that ends at the very moment when it is cancelled is no error",
 Deno.test("an id whose job ends at the very moment when it is cancelled is free again", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server, silent);
-  const client = new Redis(server.url, { maxRetriesPerRequest: null });
-  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
-  const old = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
-  const job = await nextJob(worker);
+  await using host = new DeafHost(server);
+  const old = await submitSame(pool, 1);
+  const job = await host.next();
   await until(() => old.running());
   const { getJob } = Queue.prototype;
   const ended = Promise.withResolvers<void>();
   Queue.prototype.getJob = async function (id) {
-    await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
+    await complete(job, 2);
     ended.resolve();
     return await getJob.call(this, id);
   };
@@ -153,71 +205,51 @@ Deno.test("an id whose job ends at the very moment when it is cancelled is free 
   } finally {
     Queue.prototype.getJob = getJob;
   }
-  const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
-  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 4 }, "token", false);
+  const future = await submitSame(pool, 2);
+  await host.complete(4);
   assertEquals(await within(future.result()), 4);
-  await worker.close();
-  await client.quit();
 });
 
 Deno.test("an id does not get the outcome of its cancelled job that ends before its pool hears that it was sent", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server, silent);
-  const client = new Redis(server.url, { maxRetriesPerRequest: null });
-  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
-  const { add } = Queue.prototype;
+  await using host = new DeafHost(server);
   const heard = Promise.withResolvers<void>();
-  Queue.prototype.add = async function (...args) {
-    Queue.prototype.add = add;
-    const added = await add.apply(this, args);
+  replaceNextAdd(async (add) => {
+    const added = await add();
     await heard.promise;
     return added;
-  };
-  const old = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
-  const job = await nextJob(worker);
+  });
+  const old = await submitSame(pool, 1);
+  const job = await host.next();
   assert(old.cancel({ force: true }));
-  const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
-  await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
-  // Events come in order: that of the old one is heard before this is.
-  const other = await pool.submit(tasks.add, 3, 3);
-  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 6 }, "token", false);
-  assertEquals(await within(other.result()), 6);
+  const future = await submitSame(pool, 2);
+  await complete(job, 2);
+  await hearAll(pool, host);
   heard.resolve();
-  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 4 }, "token", false);
+  await host.complete(4);
   assertEquals(await within(future.result()), 4);
-  await worker.close();
-  await client.quit();
 });
 
 Deno.test("an id does not get the outcome of a cancelled job of another pool that ends before it is sent", async () => {
   await using server = await RedisServer.start();
   await using one = await openPool(server, silent);
   await using two = await openPool(server, silent);
-  const client = new Redis(server.url, { maxRetriesPerRequest: null });
-  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
-  const old = await one.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
-  const job = await nextJob(worker);
-  await until(() => old.running());
-  assert(old.cancel({ force: true }));
-  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))!.includes("cancelled"));
-  const { add } = Queue.prototype;
+  await using host = new DeafHost(server);
+  const old = await submitSame(one, 1);
+  const job = await host.next();
+  await cancelSame(old, host.client);
   const heard = Promise.withResolvers<void>();
-  Queue.prototype.add = async function (...args) {
-    Queue.prototype.add = add;
+  replaceNextAdd(async (add) => {
     await heard.promise;
-    return await add.apply(this, args);
-  };
-  const future = await two.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
-  await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
-  // Events come in order: that of the old one is heard before this is.
-  const other = await two.submit(tasks.add, 3, 3);
-  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 6 }, "token", false);
-  assertEquals(await within(other.result()), 6);
+    return await add();
+  });
+  const future = await submitSame(two, 2);
+  await complete(job, 2);
+  await hearAll(two, host);
   heard.resolve();
-  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 4 }, "token", false);
+  await host.complete(4);
   assertEquals(await within(future.result()), 4);
-  await worker.close();
-  await client.quit();
 });
 
 Deno.test("what is submitted while the server takes no writes waits until it does, and can be cancelled meanwhile", async () => {
@@ -518,7 +550,7 @@ Deno.test(
     assert(old.cancel({ force: true }));
     await new Promise((resolve) => setTimeout(resolve, 200));
     await client.replicaof("NO", "ONE");
-    const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+    const future = await submitSame(pool, 1);
     assertEquals(await within(future.result()), 2);
     await client.quit();
   },
@@ -556,7 +588,7 @@ Deno.test("an id whose job another producer has cancelled runs when that has end
   await cancelOnDead(host, one);
   await within(one.shutdown());
   await using two = await openPool(server, silent);
-  const future = await two.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  const future = await submitSame(two, 1);
   await using _other = await startHost(server);
   assertEquals(await within(future.result()), 2);
 });
@@ -566,7 +598,7 @@ Deno.test("an id whose job was cancelled runs when that has ended, although its 
   await using host = await startHost(server, { redeliveries: 0 });
   await using pool = await openPool(server, silent);
   await cancelOnDead(host, pool);
-  const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  const future = await submitSame(pool, 1);
   await using _other = await startHost(server, { redeliveries: 0 });
   assertEquals(await within(future.result()), 2);
 });
@@ -575,58 +607,44 @@ Deno.test("an id whose job has ended by itself although it was cancelled runs, a
   await using server = await RedisServer.start();
   await using one = await openPool(server, silent);
   await using two = await openPool(server, silent);
-  const client = new Redis(server.url, { maxRetriesPerRequest: null });
-  // It hears nothing of cancelled jobs.
-  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
+  await using host = new DeafHost(server);
   for (const [outcome, pool] of [["completed", one], ["completed", two], ["failed", one], ["failed", two]] as const) {
-    const old = await one.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
-    const job = await nextJob(worker);
-    await until(() => old.running());
-    assert(old.cancel({ force: true }));
-    await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))!.includes("cancelled"));
-    const [[last]] = await client.xrevrange("dpool:test.v1:events", "+", "-", "COUNT", 1) as [[string, string[]]];
-    const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
-    await until(async () => JSON.stringify(await client.xrange("dpool:test.v1:events", `(${last}`, "+")).includes("duplicated"));
-    if (outcome === "completed") await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
+    const old = await submitSame(one, 1);
+    const job = await host.next();
+    await cancelSame(old, host.client);
+    const [[last]] = await host.client.xrevrange("dpool:test.v1:events", "+", "-", "COUNT", 1) as [[string, string[]]];
+    const future = await submitSame(pool, 2);
+    await until(async () => JSON.stringify(await host.client.xrange("dpool:test.v1:events", `(${last}`, "+")).includes("duplicated"));
+    if (outcome === "completed") await complete(job, 2);
     else await job.moveToFailed(new UnrecoverableError("no"), "token", false);
-    const again = await nextJob(worker);
+    const again = await host.next();
     assertEquals(again.data.args, [2, 2]);
-    await again.moveToCompleted({ v: 1, value: 4 }, "token", false);
+    await complete(again, 4);
     assertEquals(await within(future.result()), 4);
     await again.remove();
   }
-  await worker.close();
-  await client.quit();
 });
 
 Deno.test("an id whose job has ended by itself although it was cancelled runs, even if nothing is heard of the queue having one", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server, silent);
-  const client = new Redis(server.url, { maxRetriesPerRequest: null });
-  const worker = new Worker("test.v1", null, { connection: client, prefix: "dpool" });
-  const old = await pool.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
-  const job = await nextJob(worker);
-  await until(() => old.running());
-  assert(old.cancel({ force: true }));
-  await until(async () => (await client.hget("dpool:test.v1:job-same", "data"))!.includes("cancelled"));
-  await job.moveToCompleted({ v: 1, value: 2 }, "token", false);
-  // Events come in order: that of the old one is heard before this is.
-  const other = await pool.submit(tasks.add, 3, 3);
-  await (await nextJob(worker)).moveToCompleted({ v: 1, value: 6 }, "token", false);
-  assertEquals(await within(other.result()), 6);
+  await using host = new DeafHost(server);
+  const old = await submitSame(pool, 1);
+  const job = await host.next();
+  await cancelSame(old, host.client);
+  await complete(job, 2);
+  await hearAll(pool, host);
   const { emit } = QueueEvents.prototype;
   QueueEvents.prototype.emit = function (event, ...args) {
     return event !== "duplicated" && Reflect.apply(emit, this, [event, ...args]);
   };
   try {
-    const future = await pool.submit(new Job({ id: "same", func: tasks.add, args: [2, 2] }));
-    await (await nextJob(worker)).moveToCompleted({ v: 1, value: 4 }, "token", false);
+    const future = await submitSame(pool, 2);
+    await host.complete(4);
     assertEquals(await within(future.result()), 4);
   } finally {
     QueueEvents.prototype.emit = emit;
   }
-  await worker.close();
-  await client.quit();
 });
 
 Deno.test("an id whose job another producer has cancelled runs when that has ended, although nothing is heard of the end", async () => {
@@ -636,7 +654,7 @@ Deno.test("an id whose job another producer has cancelled runs when that has end
   await cancelOnDead(host, one);
   await within(one.shutdown());
   await using two = await openPool(server, silent);
-  const future = await two.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  const future = await submitSame(two, 1);
   await until(() => future.running());
   const client = new Redis(server.url);
   await client.del("dpool:test.v1:job-same", "dpool:test.v1:job-same:lock", "dpool:test.v1:active");
@@ -657,7 +675,7 @@ Deno.test("a future attached to a job that another producer cancels settles, alt
   assert(old.cancel({ force: true }));
   await within(one.shutdown());
   const two = await openPool(server, silent);
-  const other = await two.submit(new Job({ id: "same", func: tasks.add, args: [1, 1] }));
+  const other = await submitSame(two, 1);
   const client = new Redis(server.url);
   await until(async () => (await client.xrange("dpool:test.v1:events", "-", "+")).some(([, fields]) => fields[1] === "duplicated"));
   for (let i = 0; i < 3; i++) await attached.status();
