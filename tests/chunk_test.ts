@@ -3,7 +3,7 @@ import { WorkerDiedError } from "../errors.ts";
 import { type Clock, realClock } from "../pool/clock.ts";
 import { Chunk, type ChunkListener } from "../pool/chunk.ts";
 import { type MapHost, MapRun } from "../pool/map.ts";
-import { resolveMapOptions } from "../pool/map_options.ts";
+import { type MapOptions, type ResolvedMapOptions, resolveMapOptions } from "../pool/map_options.ts";
 import { encodeError } from "../worker/encode_error.ts";
 import { lackOf } from "../worker/lack.ts";
 import { decodeError } from "../worker/decode_error.ts";
@@ -123,6 +123,11 @@ async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
     world.deaths++;
     if (chunk.lost((id) => new WorkerDiedError(`lost ${id}`), death + 1) !== undefined) return outcomes;
   }
+}
+
+/** The options of a map over these items in a pool of one worker. */
+function optionsOf(items: unknown, options: MapOptions = {}): ResolvedMapOptions {
+  return resolveMapOptions(options, { task: () => 0, items, capacity: 1, jobTimeout: Infinity, retries: 0, eager: false });
 }
 
 /** A host that admits each chunk into this list, and throws what is reported. */
@@ -297,14 +302,7 @@ for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
         return { done: false, value: "text" };
       };
       const items = { [key]: () => ({ next }) };
-      const options = resolveMapOptions({ chunkSize }, {
-        task: () => 0,
-        items,
-        capacity: 1,
-        jobTimeout: Infinity,
-        retries: 0,
-        eager: false,
-      });
+      const options = optionsOf(items, { chunkSize });
       const chunks: Chunk[] = [];
       const run = new MapRun(hostInto(chunks, { ...realClock, now: () => time }), options);
       const sizes: number[] = [];
@@ -326,14 +324,7 @@ for (const key of [Symbol.iterator, Symbol.asyncIterator]) {
 
 Deno.test("A map whose chunks got large with numbers goes on when no more numbers come", async () => {
   const items = new Float64Array(500_000);
-  const options = resolveMapOptions({ settled: true }, {
-    task: () => 0,
-    items,
-    capacity: 1,
-    jobTimeout: Infinity,
-    retries: 0,
-    eager: false,
-  });
+  const options = optionsOf(items, { settled: true });
   const chunks: Chunk[] = [];
   const run = new MapRun(hostInto(chunks), options);
   let consumed = 0;
@@ -374,7 +365,7 @@ Deno.test("A map whose chunks get larger while it waits for an item still reads 
       yield read;
     }
   })();
-  const options = resolveMapOptions({ buffer }, { task: () => 0, items, capacity: 1, jobTimeout: Infinity, retries: 0, eager: false });
+  const options = optionsOf(items, { buffer });
   const chunks: Chunk[] = [];
   const run = new MapRun(hostInto(chunks), options);
   const answer = (elapsed: number) => {
@@ -410,7 +401,7 @@ Deno.test("A map whose loop ends while it waits at the gate asks to be let out, 
     },
     release: () => void released++,
   };
-  const options = resolveMapOptions({}, { task: () => 0, items: [1, 2], capacity: 1, jobTimeout: Infinity, retries: 0, eager: false });
+  const options = optionsOf([1, 2]);
   const run = new MapRun(host, options);
   const first = run.next();
   await until(() => signal !== undefined);
@@ -430,8 +421,7 @@ Deno.test("A map that is refused what its input gave before it failed throws why
     yield 1;
     throw failure;
   })();
-  const parts = { task: () => 0, items, capacity: 1, jobTimeout: Infinity, retries: 0, eager: false };
-  const run = new MapRun(host, resolveMapOptions({ chunkSize: 2 }, parts));
+  const run = new MapRun(host, optionsOf(items, { chunkSize: 2 }));
   assertEquals(await Promise.allSettled([run.next(), run.next()]), [
     { status: "rejected", reason: refusal },
     { status: "fulfilled", value: { done: true, value: undefined } },
@@ -451,7 +441,7 @@ for (const end of ["left", "refused", "failed"] as const) {
       report() {},
     };
     const items = { [Symbol.asyncIterator]: () => ({ next: () => item }) };
-    const options = resolveMapOptions({}, { task: () => 0, items, capacity: 1, jobTimeout: Infinity, retries: 0, eager: false });
+    const options = optionsOf(items);
     const run = new MapRun(host, options);
     const outcome = Promise.allSettled([run.next()]);
     await until(() => waiting.size === 1);
