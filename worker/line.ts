@@ -260,11 +260,16 @@ export class Line {
     let active = 0;
     for (const line of lines) if (line === this || line.#open > 0 || line.#bells[MAY_SPIN] === 1) active++;
     if (active < CORES) {
-      if (++calm > CALM) this.#bells[MAY_SPIN] = 1;
+      if (++calm > CALM) this.#letSpin(1);
       return;
     }
     calm = 0;
-    for (const line of lines) line.#bells[MAY_SPIN] = 0;
+    for (const line of lines) line.#letSpin(0);
+  }
+
+  /** Writes only what changes: the worker reads it from another core. */
+  #letSpin(may: 0 | 1): void {
+    if (this.#bells[MAY_SPIN] !== may) this.#bells[MAY_SPIN] = may;
   }
 
   /** Memory for the next reply, as {@linkcode SharedQueue.reuse} says. */
