@@ -5,10 +5,9 @@ import { Chunk, type ChunkListener } from "../pool/chunk.ts";
 import { type MapHost, MapRun } from "../pool/map.ts";
 import { type MapOptions, type ResolvedMapOptions, resolveMapOptions } from "../pool/map_options.ts";
 import { encodeError } from "../worker/encode_error.ts";
-import { lackOf } from "../worker/lack.ts";
 import { decodeError } from "../worker/decode_error.ts";
 import { CLAIM_WORDS, type FromRuntime, type ItemsMessage, NO_MORE, SENT, type TaskMessage } from "../worker/protocol.ts";
-import { createRuntime } from "../worker/runtime.ts";
+import { createRuntime, runtimeParts } from "../worker/runtime.ts";
 import { turn, until } from "./helpers.ts";
 import { Random } from "./simulation/random.ts";
 
@@ -89,9 +88,8 @@ async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
         dead = diesNext;
       },
       encode: encodeError,
-      lackOf,
       imports: [],
-    });
+    }, runtimeParts);
     runtime.receive({ type: "load", claims, capacity: 1, times: undefined });
     await turn();
     told.length = 0;

@@ -172,11 +172,11 @@ Deno.test("Deno looks at sockets at one tick in sixty where there is always some
     (await listener.accept()).close();
     most = Math.max(most, ticks);
   }
-  // Otherwise: one tick is a turn in worker/soon.ts and worker/runtime.ts.
+  // Otherwise: one tick is a turn in worker/soon.ts and worker/line_end.ts.
   assert(most > 20, `${most} ticks`);
 });
 
 Deno.test("Deno loads what timers need when somebody first looks at them", () => {
-  // Otherwise: `setImmediate` may do as well to take a turn in worker/runtime.ts.
+  // Otherwise: `setImmediate` may do as well to take a turn in worker/line_end.ts.
   for (const name of ["setImmediate", "setTimeout"]) assert(Object.getOwnPropertyDescriptor(globalThis, name)?.get !== undefined, name);
 });

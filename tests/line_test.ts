@@ -789,7 +789,7 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
       return "timed-out";
     };
     try {
-      const { receive, close } = openLine({ memory: line.memory, openSharedQueue, runtime });
+      const { receive, close } = openLine({ memory: line.memory, openSharedQueue, runtime, hasTimers: false });
       receive({ type: "wake" });
       await turn();
       close();
@@ -1070,7 +1070,7 @@ Deno.test("A line has chunks of numbers and what they gave go beside the port, a
 Deno.test("A worker's end of a line sends items by the port after others that went that way, until the next chunk", () => {
   const { port1, port2 } = new MessageChannel();
   const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
-  const { reply, posted, close } = openLine({ memory: line.memory, openSharedQueue, runtime: {} as Runtime });
+  const { reply, posted, close } = openLine({ memory: line.memory, openSharedQueue, runtime: {} as Runtime, hasTimers: false });
   const refused: FromRuntime[] = [];
   function items(
     run: number,

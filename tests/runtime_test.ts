@@ -1,7 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertMatch, assertThrows } from "@std/assert";
 import { decodeError } from "../worker/decode_error.ts";
 import { encodeError } from "../worker/encode_error.ts";
-import { lackOf } from "../worker/lack.ts";
 import {
   CLAIM_WORDS,
   FINISHED,
@@ -14,7 +13,7 @@ import {
   type ToRuntime,
   WITHDRAWN,
 } from "../worker/protocol.ts";
-import { type Calls, createRuntime } from "../worker/runtime.ts";
+import { type Calls, createRuntime, runtimeParts } from "../worker/runtime.ts";
 import { isolated } from "../worker/tasks.ts";
 import { granted } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
@@ -29,9 +28,8 @@ function start(namespace: Record<string, unknown> = {}, places = 1, reuse?: (buf
     ...reuse && { reuse },
     post: (message, transfer = []) => void told.push(structuredClone(message, { transfer })),
     encode: encodeError,
-    lackOf,
     imports: [() => Promise.resolve(namespace)],
-  });
+  }, runtimeParts);
   const claims = new Int32Array(places * CLAIM_WORDS);
   runtime.receive({ type: "load", claims, capacity: 1, times: undefined });
   const bySource = (name: string, text: string): TaskMessage => ({ key: name.length, name, text: isolated(text) });
@@ -364,9 +362,8 @@ Deno.test("createRuntime() tells that it has room again when a job ends while th
     post: ({ type }) => void (loaded ||= type === "loaded"),
     hasRoom: () => void told++,
     encode: encodeError,
-    lackOf,
     imports: [() => Promise.resolve({ waits })],
-  });
+  }, runtimeParts);
   const claims = new Int32Array(2 * CLAIM_WORDS);
   runtime.receive({ type: "load", claims, capacity: 2, times: undefined });
   await until(() => loaded);

@@ -63,7 +63,6 @@ async function timeSpun({ jobs, ms, core = true, taken = Infinity, before = 0, g
   const runtime = {
     hasRoom: true,
     idle: true,
-    turn,
     callAll(calls, most) {
       let count = 0;
       do {
@@ -79,6 +78,7 @@ async function timeSpun({ jobs, ms, core = true, taken = Infinity, before = 0, g
     const end = openLine({
       memory,
       runtime,
+      hasTimers: false,
       openSharedQueue: (memory) => {
         const queue = openSharedQueue(memory);
         queue.spin = (part) => {
@@ -393,7 +393,6 @@ Deno.test("A worker wakes the caller for items of a chunk that goes on, if none 
   const runtime = {
     hasRoom: true,
     idle: true,
-    turn,
     receive() {
       woken.push(wakes(0, [{}]), wakes(0.7, [{}]), wakes(0.7, numbers), wakes(0.9, [{}]), wakes(0.9, numbers));
       // When it is done, it is known at once whether another job comes next.
@@ -402,7 +401,7 @@ Deno.test("A worker wakes the caller for items of a chunk that goes on, if none 
   } satisfies Partial<Runtime> as unknown as Runtime;
   let end: LineEnd | undefined;
   await withClock(() => time, async () => {
-    end = openLine({ memory, runtime, openSharedQueue });
+    end = openLine({ memory, runtime, openSharedQueue, hasTimers: false });
     openSharedQueue(memory.requests).push(CHUNK, 1, {}, []);
     end.receive({ type: "wake" });
     await until(() => woken.length > 0 && bells[WORKER] === LISTENING);
@@ -438,7 +437,6 @@ Deno.test("A worker whose jobs were tiny learns of each chunk how long that took
   const runtime = {
     hasRoom: true,
     idle: true,
-    turn,
     receive() {
       paces.push(pace[PACE]!);
       time += 20;
@@ -447,7 +445,7 @@ Deno.test("A worker whose jobs were tiny learns of each chunk how long that took
   const requests = openSharedQueue(memory.requests);
   for (let i = 0; i < 3; i++) requests.push(CHUNK, i, {}, []);
   await withClock(() => time, async () => {
-    openLine({ memory, runtime, openSharedQueue }).receive({ type: "wake" });
+    openLine({ memory, runtime, openSharedQueue, hasTimers: false }).receive({ type: "wake" });
     await until(() => paces.length === 3 && new Int32Array(memory.bells)[WORKER] === LISTENING);
   });
   assertEquals(paces[0], 0.001);

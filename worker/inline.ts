@@ -1,6 +1,5 @@
-import { lackOf } from "./lack.ts";
 import type { FromRuntime, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
-import { createRuntime, type Runtime } from "./runtime.ts";
+import { createRuntime, type Runtime, runtimeParts } from "./runtime.ts";
 import { soon } from "./soon.ts";
 import type { KnownModule } from "./tasks.ts";
 
@@ -28,9 +27,8 @@ class InlineThread implements Thread {
     this.#runtime = createRuntime({
       post: (message) => this.#answered(message),
       encode: (raw) => ({ raw }),
-      lackOf,
       imports: modules.map(({ url, exports }) => async () => exports ?? await import(url)),
-    });
+    }, runtimeParts);
     queueMicrotask(() => {
       if (!this.#stopped) events.alive();
     });

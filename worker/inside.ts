@@ -9,18 +9,16 @@
  */
 
 import { encodeError } from "./encode_error.ts";
-import { lackOf } from "./lack.ts";
 import { openLine } from "./line_end.ts";
 import type { LockManager } from "./platform.ts";
 import { workerMain } from "./main.ts";
-import { createRuntime } from "./runtime.ts";
+import { createRuntime, type RuntimeParts, runtimeParts } from "./runtime.ts";
 import { openSharedQueue } from "./shared_queue.ts";
 
 /** The functions that {@linkcode workerMain} uses. */
-export interface RuntimeParts {
+export interface WorkerParts extends RuntimeParts {
   createRuntime: typeof createRuntime;
   encodeError: typeof encodeError;
-  lackOf: typeof lackOf;
   openLine: typeof openLine;
   openSharedQueue: typeof openSharedQueue;
 }
@@ -52,9 +50,10 @@ let source: string | undefined;
 
 /** The source text that is the same for all workers. */
 export function workerSource(): string {
-  const parts = Object.entries({ createRuntime, encodeError, lackOf, openLine, openSharedQueue }).map(([name, part]) => `${name}: ${part}`);
+  const parts: WorkerParts = { ...runtimeParts, createRuntime, encodeError, openLine, openSharedQueue };
+  const texts = Object.entries(parts).map(([name, part]) => `${name}: ${part}`);
   // Strict, like the modules it comes from: otherwise a task could read the arguments of our functions through `caller`.
-  return source ??= `"use strict";((connection) => (${workerMain})({ ${parts.join(", ")} }, connection))
+  return source ??= `"use strict";((connection) => (${workerMain})({ ${texts.join(", ")} }, connection))
 //# sourceURL=process-pool/worker`;
 }
 

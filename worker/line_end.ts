@@ -3,11 +3,15 @@ import type { FromRuntime, ItemsMessage, RunByPort, RunMessage } from "./protoco
 import type { Calls, Runtime } from "./runtime.ts";
 import type { openSharedQueue } from "./shared_queue.ts";
 
+declare const setImmediate: (callback: () => void) => unknown;
+
 /** What {@linkcode openLine} needs. */
 export interface LineEndParts {
   memory: LineMemory;
   openSharedQueue: typeof openSharedQueue;
   runtime: Runtime;
+  /** Whether Deno has loaded what timers need, as it has in a worker of node:worker_threads. */
+  hasTimers: boolean;
 }
 
 /** The worker's end of a line. */
@@ -33,7 +37,7 @@ export interface LineEnd {
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
-export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): LineEnd {
+export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEndParts): LineEnd {
   // As in line.ts, which a worker does not have.
   const WORKER = 0, CALLER = 16, MAY_SPIN = 48, PACE = 16, AWAKE = 0, ASLEEP = 1, LISTENING = 2, BY_PORT = -1, CHUNK = -2;
   const RETURNED = 1, SKIPPED = 2, ITEM = 3, THREW = 4, ITEM_THREW = 5, ITEMS = 6;
@@ -75,15 +79,28 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
    * and a job that takes longer is noticed after more others.
    */
   const TINY = 0.005, FEW_TINY = 8;
+  /**
+   * How many ticks of the event loop, of a µs each, make a turn: after 30 Deno has looked for messages, after 60 at sockets, and timers are
+   * due in each. Fewer, and messages may wait for another turn; more only take time.
+   */
+  const TICKS = 32;
+  /**
+   * A turn is over earlier if it has taken this many ms, as waiting jobs did work in it. Shorter, and others may not have had a turn;
+   * longer, and the next jobs wait for all of that work.
+   */
+  const LONGEST_TURN = 1;
   const nothing: unknown[] = [];
 
-  const { compareExchange, load, notify, store, wait } = Atomics;
+  const { compareExchange, load, notify, store, wait, waitAsync } = Atomics;
   // A task may replace the clock that it sees.
   const clock = performance.now.bind(performance);
   const { apply } = Reflect;
   const Buffer = ArrayBuffer;
   const { isView } = ArrayBuffer;
   const { transfer: moveAway } = ArrayBuffer.prototype;
+  /** Read only if it is needed, as that makes Deno load what timers need. */
+  const startImmediate = hasTimers ? setImmediate : undefined;
+  const ticks = new Int32Array(new SharedArrayBuffer(4));
   const bells = new Int32Array(memory.bells);
   const pace = new Float64Array(memory.bells);
   const requests = openSharedQueue(memory.requests);
@@ -162,7 +179,7 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       untimed += jobs;
       if (untimed < FEW_TINY && !isChunk && pace[PACE]! < TINY && requests.hasNext) continue;
       if (!readClock()) continue;
-      await runtime.turn();
+      await turn();
       begin = turnBegan = clock();
     }
     working = false;
@@ -183,6 +200,27 @@ export function openLine({ memory, openSharedQueue, runtime }: LineEndParts): Li
       if (!requests.hasNext || took > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
     }
     return now - turnBegan >= LONGEST_STRETCH;
+  }
+
+  /**
+   * Gives the event loop a turn. Not by a message to itself: the loop would always have something to do, and Deno then looks at timers and
+   * sockets only at one tick in sixty (tokio's `event_interval`).
+   */
+  async function turn(): Promise<void> {
+    const end = clock() + LONGEST_TURN;
+    for (let i = 0; i < TICKS && clock() < end; i++) await tick();
+  }
+
+  /**
+   * `setImmediate` and `setTimeout`, even for one tick, make Deno load something that takes 4 ms and 1.5 MB in a worker. A worker of
+   * node:worker_threads has loaded it anyway; and if it ended during a tick of `Atomics.waitAsync`, Deno might print that its execution was
+   * terminated.
+   */
+  function tick(): unknown {
+    if (startImmediate !== undefined) return new Promise<void>((resolve) => void startImmediate(resolve));
+    const { value } = waitAsync(ticks, 0, 0);
+    notify(ticks, 0);
+    return value;
   }
 
   /** Waits for a job, which is noticed at once here; false if none comes, and it is time for the event loop. */

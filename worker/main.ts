@@ -1,4 +1,4 @@
-import type { Connection, RuntimeParts, WorkerScope } from "./inside.ts";
+import type { Connection, WorkerParts, WorkerScope } from "./inside.ts";
 import type { LineEnd } from "./line_end.ts";
 import type { Death, FromWorker, Thrown, ToWorker } from "./protocol.ts";
 import type { RuntimeHost } from "./runtime.ts";
@@ -13,7 +13,7 @@ import type { RuntimeHost } from "./runtime.ts";
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export async function workerMain(
-  { createRuntime, encodeError, lackOf, openLine, openSharedQueue }: RuntimeParts,
+  { createRuntime, encodeError, openLine, openSharedQueue, ...runtimeParts }: WorkerParts,
   { port, lock, imports, killable, isHeapFull }: Connection,
 ): Promise<void> {
   type Func = (this: unknown, ...args: never[]) => unknown;
@@ -50,13 +50,11 @@ export async function workerMain(
       line?.posted(message);
     },
     encode: (thrown, exportedClass) => encodeError(thrown, exportedClass, platform),
-    lackOf,
     imports: imports.map((module) => () => load(module)),
     reuse: (buffer) => line!.reuse(buffer),
     hasRoom: () => line?.resume(),
-    hasTimers: killable,
   };
-  const runtime = createRuntime(host);
+  const runtime = createRuntime(host, runtimeParts);
 
   function dying(death: Omit<Death, "thrown">, uncaught?: { thrown: unknown }): void {
     runtime.end();
@@ -144,7 +142,7 @@ export async function workerMain(
         runtime.end();
         return runtime.abort(data.reason, close);
       case "load":
-        line = openLine({ memory: data.line, openSharedQueue, runtime });
+        line = openLine({ memory: data.line, openSharedQueue, runtime, hasTimers: killable });
         host.returned = line.returned;
     }
     runtime.receive(data);
