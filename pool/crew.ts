@@ -1,7 +1,7 @@
 import { MemoryLimitError, PoolBrokenError, WorkerDiedError } from "../errors.ts";
 import type { LeftBehind } from "../worker/left_behind.ts";
-import type { Death, ItemsMessage, StartThread } from "../worker/protocol.ts";
-import { Slot, type SlotEvents } from "../worker/slot.ts";
+import type { Death, ItemsMessage } from "../worker/protocol.ts";
+import type { OpenSlot, Slot, SlotEvents } from "../worker/slot.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { showJob, textOf } from "./checks.ts";
 import { afterInParts, Rounds, Timer } from "./clock.ts";
@@ -157,8 +157,8 @@ export class Crew {
   #failedStarts = 0;
   /** How long the latest worker took to start, in ms. */
   #startTime = 0;
-  /** Starts threads; undefined until it is loaded. */
-  #startThread: StartThread | undefined;
+  /** Undefined until it is loaded. */
+  #openSlot: OpenSlot | undefined;
   #loading = false;
   #warmUps: PromiseWithResolvers<void>[] = [];
   /** When the first of them began. */
@@ -178,7 +178,7 @@ export class Crew {
     this.#options = options;
     this.#parts = parts;
     this.slots = this.#slots;
-    this.#startThread = options.start;
+    this.#openSlot = options.openSlot;
     this.#idleTimer = new Timer(options.clock);
     this.#pauseTimer = new Timer(options.clock);
     this.#looks = new Rounds(options.clock, LOOK_EVERY, () => this.#look());
@@ -312,7 +312,7 @@ export class Crew {
     const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued + this.#shared - idle;
     if (wanted > 0 && this.size === 0) this.#giveOneMoreChance();
     let missing = wanted - this.#starting;
-    if (missing > 0 && this.#startThread === undefined) {
+    if (missing > 0 && this.#openSlot === undefined) {
       this.#loadBackend();
       return false;
     }
@@ -560,7 +560,7 @@ export class Crew {
         const loaded = this.#options.load();
         this.#loading = true;
         loaded.then(
-          (start) => this.#startThread = start,
+          (openSlot) => this.#openSlot = openSlot,
           (error) => this.#startFailed({ reason: "could not be loaded", thrown: { raw: error } }),
         ).finally(() => {
           this.#loading = false;
@@ -576,9 +576,8 @@ export class Crew {
   #start(): boolean {
     const { jobsPerWorker, maxJobsPerWorker, clock } = this.#options;
     try {
-      const slot = new Slot({
+      const slot = this.#openSlot!({
         id: this.#nextId++,
-        start: this.#startThread!,
         events: this.#slotEvents,
         capacity: jobsPerWorker,
         maxJobs: maxJobsPerWorker,

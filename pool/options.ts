@@ -1,6 +1,7 @@
 import { checkedFunc, type Task, type TaskRef } from "../job.ts";
 import { CORES } from "../worker/platform.ts";
 import type { StartThread } from "../worker/protocol.ts";
+import type { OpenSlot } from "../worker/slot.ts";
 import { type KnownModule, TaskTable } from "../worker/tasks.ts";
 import type { OnError } from "./callbacks.ts";
 import { Checks, MEMORY_LIMITS, show } from "./checks.ts";
@@ -181,10 +182,10 @@ export interface ResolvedOptions {
   retries: number;
   idleTimeout: number;
   onError: OnError;
-  /** Starts threads; undefined if it has to be loaded first. */
-  start: StartThread | undefined;
+  /** Undefined if it has to be loaded first. */
+  openSlot: OpenSlot | undefined;
   /** Throws synchronously if no worker may be started now, even if one could be once everything is loaded. */
-  load: () => Promise<StartThread>;
+  load: () => Promise<OpenSlot>;
   clock: Clock;
   tasks: TaskTable;
   measurement: Measurement | undefined;
@@ -193,8 +194,8 @@ export interface ResolvedOptions {
 
 /** What a pool needs of the outside world; the simulation replaces it. */
 export interface Environment {
-  start?: StartThread | undefined;
-  load?: (() => Promise<StartThread>) | undefined;
+  openSlot?: OpenSlot | undefined;
+  load?: (() => Promise<OpenSlot>) | undefined;
   clock: Clock;
 }
 
@@ -257,7 +258,6 @@ interface ThreadOptions {
   memoryLimit: number | undefined;
 }
 
-/** Each is loaded with the first worker: with what runs in workers it is a third of all code. Importing the pool does not wait for it. */
 const BACKENDS: Record<Backend, (options: ThreadOptions) => Promise<StartThread>> = {
   worker: async ({ modules, permissions }) => (await import("../worker/web_worker.ts")).webWorkers(modules, permissions),
   killable: async (options) => (await import("../worker/node_worker.ts")).killableWorkers(options),
@@ -339,7 +339,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     retries: checks.wholeNumber("retries", retries, { min: 0 }),
     idleTimeout: checks.milliseconds("idleTimeout", idleTimeout, { infinite: true }),
     onError: checks.callable("onError", onError),
-    start: environment?.start,
+    openSlot: environment?.openSlot,
     load: environment?.load ?? loader(backend, { modules: urls, known, permissions, memoryLimit }),
     clock: environment?.clock ?? realClock,
   };
@@ -367,11 +367,14 @@ function checkTogether(
   }
 }
 
-/** Makes what loads the code that starts a pool's threads. */
-function loader(backend: Backend, options: ThreadOptions): () => Promise<StartThread> {
+/**
+ * Makes what loads the code that a pool needs from its first worker on: with what runs in workers it is two fifths of all code. Importing
+ * the pool does not wait for it.
+ */
+function loader(backend: Backend, options: ThreadOptions): () => Promise<OpenSlot> {
   return () => {
     if (backend !== "inline") checkLoaded(options.modules);
-    return BACKENDS[backend](options);
+    return Promise.all([import("../worker/slot.ts"), BACKENDS[backend](options)]).then(([{ slotsOf }, start]) => slotsOf(start));
   };
 }
 

@@ -7,6 +7,7 @@ import type { PoolObserver } from "../pool/observation.ts";
 import { JobCancelledError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../errors.ts";
 import { ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
+import { type OpenSlot, slotsOf } from "../worker/slot.ts";
 import { within } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
 import { SimulatedClock } from "./simulation/simulated_clock.ts";
@@ -176,7 +177,7 @@ async function stubsOf<T extends StubThread>(
     threads.push(thread);
     return thread;
   };
-  const environment: Environment = { start, clock: { ...realClock, now: () => time } };
+  const environment: Environment = { openSlot: slotsOf(start), clock: { ...realClock, now: () => time } };
   const pool = new ProcessPool({ maxWorkers: 3, queueSize: 1000, ...options, [ENVIRONMENT]: environment } as ProcessPoolOptions);
   await pool.warmUp();
   submit(pool, threads.length);
@@ -468,7 +469,7 @@ function coldStubs(options: ProcessPoolOptions = {}, pace = 1): { pool: ProcessP
     threads.push(thread);
     return thread;
   };
-  const pool = new ProcessPool({ maxWorkers: 4, ...options, [ENVIRONMENT]: { start, clock } } as ProcessPoolOptions);
+  const pool = new ProcessPool({ maxWorkers: 4, ...options, [ENVIRONMENT]: { openSlot: slotsOf(start), clock } } as ProcessPoolOptions);
   return {
     pool,
     threads,
@@ -506,8 +507,8 @@ Deno.test("A pool sends nothing to a worker that has ended, and does not time ou
 });
 
 /** A pool whose backend is loaded when the test says so. */
-function loadingPool(): { pool: ProcessPool; loads: PromiseWithResolvers<StartThread>[]; threads: StubThread[]; start: StartThread } {
-  const loads: PromiseWithResolvers<StartThread>[] = [];
+function loadingPool(): { pool: ProcessPool; loads: PromiseWithResolvers<OpenSlot>[]; threads: StubThread[]; openSlot: OpenSlot } {
+  const loads: PromiseWithResolvers<OpenSlot>[] = [];
   const threads: StubThread[] = [];
   const load = () => {
     loads.push(Promise.withResolvers());
@@ -518,31 +519,31 @@ function loadingPool(): { pool: ProcessPool; loads: PromiseWithResolvers<StartTh
     threads.push(new StubThread(events, 1));
     return threads.at(-1)!;
   };
-  return { pool, loads, threads, start };
+  return { pool, loads, threads, openSlot: slotsOf(start) };
 }
 
 Deno.test("A pool loads its backend once, with its first job, and then runs what was submitted meanwhile", async () => {
-  const { pool, loads, threads, start } = loadingPool();
+  const { pool, loads, threads, openSlot } = loadingPool();
   await turn();
   assertEquals(loads.length, 0);
   submit(pool, 2);
   const warm = pool.warmUp();
   await turn();
   assertEquals([loads.length, pool.stats().queued, pool.stats().workers], [1, 2, 0]);
-  loads[0]!.resolve(start);
+  loads[0]!.resolve(openSlot);
   await warm;
   assertEquals([loads.length, threads.length, threads[0]!.runs.length], [1, 1, 1]);
   await end(pool, threads);
 });
 
 Deno.test("A pool that is ended while its backend loads starts no worker", async () => {
-  const { pool, loads, threads, start } = loadingPool();
+  const { pool, loads, threads, openSlot } = loadingPool();
   const future = pool.trySubmit(() => {})!;
   const warm = assertRejects(() => pool.warmUp(), PoolClosedError);
   await pool.terminate();
   assertInstanceOf(await future.exception(), JobCancelledError);
   await warm;
-  loads[0]!.resolve(start);
+  loads[0]!.resolve(openSlot);
   await turn();
   assertEquals(threads.length, 0);
 });
@@ -581,7 +582,7 @@ Deno.test("A job that is to run again fails if the pool breaks while that is dec
     threads.push(new StubThread(events, 1));
     return threads[0]!;
   };
-  const pool = new ProcessPool({ maxWorkers: 1, [ENVIRONMENT]: { start, clock: realClock } } as ProcessPoolOptions);
+  const pool = new ProcessPool({ maxWorkers: 1, [ENVIRONMENT]: { openSlot: slotsOf(start), clock: realClock } } as ProcessPoolOptions);
   let other: Future<void> | undefined;
   const retryIf = () => {
     // It wants a worker, and none can be started.
@@ -606,7 +607,7 @@ Deno.test("A pool does not break if more workers fail to start than it bears, bu
     return thread;
   };
   // Each worker does one job.
-  const options = { maxWorkers: 1, maxJobsPerWorker: 1, [ENVIRONMENT]: { start, clock: realClock } };
+  const options = { maxWorkers: 1, maxJobsPerWorker: 1, [ENVIRONMENT]: { openSlot: slotsOf(start), clock: realClock } };
   await using pool = new ProcessPool(options as ProcessPoolOptions);
   for (const job of [0, 1]) {
     const future = pool.trySubmit(() => {})!;

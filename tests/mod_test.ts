@@ -176,14 +176,10 @@ Deno.test(
     const ofWorkers = [...loaded].filter((url) => url.startsWith(folder)).map((url) => url.slice(folder.length)).sort();
     assertEquals(ofWorkers, [
       "decode_error.ts",
-      "holding.ts",
-      "left_behind.ts",
       "platform.ts",
       "protocol.ts",
-      "slot.ts",
       "soon.ts",
       "tasks.ts",
-      "workload.ts",
     ]);
   },
 );

@@ -3,7 +3,7 @@ import { Callbacks } from "../pool/callbacks.ts";
 import { realClock } from "../pool/clock.ts";
 import { JobTicket, type Ticket, type TicketOwner } from "../pool/ticket.ts";
 import type { LeftBehind } from "../worker/left_behind.ts";
-import { CLAIM_WORDS, STARTED, type TaskMessage, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
+import { CLAIM_WORDS, STARTED, type StartThread, type TaskMessage, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { Slot } from "../worker/slot.ts";
 
 const owner: TicketOwner = {
@@ -23,12 +23,12 @@ function open({ maxJobs = Infinity }: { maxJobs?: number } = {}) {
   const answered: Ticket[] = [];
   let left: LeftBehind | undefined;
   let thread: ThreadEvents;
-  const slot = new Slot({
+  const start: StartThread = (events) => {
+    thread = events;
+    return { pace: Infinity, post: (message) => void posted.push(message), drain() {}, stop() {} };
+  };
+  const slot = new Slot(start, {
     id: 1,
-    start: (events) => {
-      thread = events;
-      return { pace: Infinity, post: (message) => void posted.push(message), drain() {}, stop() {} };
-    },
     events: {
       loaded() {},
       initialized() {},

@@ -45,7 +45,6 @@ export interface SlotEvents {
 
 export interface SlotOptions {
   id: number;
-  start: StartThread;
   events: SlotEvents;
   /** How many jobs the worker runs at a time. */
   capacity: number;
@@ -80,6 +79,14 @@ const LOOKS_TO_READ = 30;
 const ITEM_LOOKS = 10;
 
 const FAILURES = { loading: "could not load its modules", initializing: "failed in its initializer" };
+
+/** Opens a slot, and so starts a worker; throws if that cannot be started. */
+export type OpenSlot = (options: SlotOptions) => Slot;
+
+/** Opens slots whose threads are of this backend. */
+export function slotsOf(start: StartThread): OpenSlot {
+  return (options) => new Slot(start, options);
+}
 
 /** `starting` -> `ready` -> `closing` -> `ended`, or straight to `ended` from anywhere. */
 export type SlotState = "starting" | "ready" | "closing" | "ended";
@@ -133,7 +140,7 @@ export class Slot {
   /** When the worker began and ended each job; undefined without observers. */
   #times: Float64Array<SharedArrayBuffer> | undefined;
 
-  constructor({ id, start, events, capacity, maxJobs, now, observation }: SlotOptions) {
+  constructor(start: StartThread, { id, events, capacity, maxJobs, now, observation }: SlotOptions) {
     this.id = id;
     this.#events = events;
     this.#maxJobs = maxJobs;

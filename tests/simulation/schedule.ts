@@ -102,10 +102,10 @@ export class Schedule implements Stage {
     for (let i = random.below(3); i > 0; i--) this.#aborts.push(new Abort(this.world, i));
     const { load, clock } = this.world;
     if (this.chance.chance(0.3)) this.#observer = new SimulatedObserver(this);
-    const start = new Random(seed + LOADING_SEEDS).chance(0.3) ? undefined : this.world.start;
+    const openSlot = new Random(seed + LOADING_SEEDS).chance(0.3) ? undefined : this.world.openSlot;
     const observers = this.#observer === undefined ? [] : [this.#observer];
     this.pool = new ProcessPool(
-      { ...this.#options, observers, [ENVIRONMENT]: { start, load, clock } } as ProcessPoolOptions & { [ENVIRONMENT]: Environment },
+      { ...this.#options, observers, [ENVIRONMENT]: { openSlot, load, clock } } as ProcessPoolOptions & { [ENVIRONMENT]: Environment },
     );
   }
 

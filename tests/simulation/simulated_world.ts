@@ -1,5 +1,6 @@
 import type { Environment } from "../../pool/options.ts";
-import type { ExportMessage, StartThread } from "../../worker/protocol.ts";
+import type { ExportMessage } from "../../worker/protocol.ts";
+import { type OpenSlot, slotsOf } from "../../worker/slot.ts";
 import { Random } from "./random.ts";
 import { SimulatedClock } from "./simulated_clock.ts";
 import { type Malice, SimulatedThread } from "./simulated_thread.ts";
@@ -78,7 +79,7 @@ export class SimulatedWorld implements Environment {
     this.#trace?.(`${this.clock.now()} ms: ${line()}`);
   }
 
-  start: StartThread = (events, name) => {
+  openSlot: OpenSlot = slotsOf((events, name) => {
     this.activity++;
     if (this.random.chance(this.malice.startThrows)) {
       this.note(() => `${name} cannot be started`);
@@ -89,16 +90,16 @@ export class SimulatedWorld implements Environment {
     this.#threads.push(thread);
     this.notGone.add(thread);
     return thread;
-  };
+  });
 
   /** Loads the code that starts threads, which takes time. */
-  load: () => Promise<StartThread> = async () => {
+  load: () => Promise<OpenSlot> = async () => {
     await this.pause();
     if (this.random.chance(this.malice.startThrows)) {
       this.note(() => "what starts threads cannot be loaded");
       throw new Error("there is no backend");
     }
-    return this.start;
+    return this.openSlot;
   };
 
   /** Whether this is the reason for which a pool was terminated, also when its `shutdown` took too long. */
