@@ -1,3 +1,4 @@
+import { PoolBrokenError } from "../errors.ts";
 import { textOf } from "../pool/checks.ts";
 
 /** Details of a {@linkcode BatchError}. */
@@ -37,6 +38,9 @@ export class BatchError extends Error {
   }
 }
 
+/** How messages begin before records are run, also those that come from workers and are meant for the user as they are. */
+const CANNOT_RUN = "Cannot run batch as ";
+
 /** The flag that permits writing. */
 export const WRITING = { flag: "--allow-write" };
 
@@ -60,12 +64,56 @@ export function reasonOf(thrown: unknown): string {
 
 /** What an error of the platform means for a path, in our words. */
 export function explainPath(error: unknown, what: string, { flag }: { flag: string }): BatchError {
-  const cannot = "Cannot run batch as ";
-  if (error instanceof Deno.errors.NotFound) return new BatchError(`${cannot}there is no ${what}`, { cause: error });
+  if (error instanceof Deno.errors.NotFound) return new BatchError(`${CANNOT_RUN}there is no ${what}`, { cause: error });
   if (error instanceof Deno.errors.NotCapable) {
     // For example an open file, such as '/dev/stdin'.
     const needed = error.message.startsWith("Requires all access") ? "--allow-all" : flag;
-    return new BatchError(`${cannot}it may not access the ${what}: run it with ${needed}`, { cause: error });
+    return new BatchError(`${CANNOT_RUN}it may not access the ${what}: run it with ${needed}`, { cause: error });
   }
-  return new BatchError(`${cannot}it cannot access the ${what}: ${(error as Error).message}`, { cause: error });
+  return new BatchError(`${CANNOT_RUN}it cannot access the ${what}: ${(error as Error).message}`, { cause: error });
+}
+
+/** What is wrong with the workers' permissions, in terms of `batch`: all other options of the pool were checked before. */
+export function explainPool(error: unknown): unknown {
+  const { message } = error as Error;
+  const words = message.replace("create pool", "run batch");
+  if (error instanceof Deno.errors.NotCapable) return new BatchError(words, { cause: error });
+  if (words !== message) return new TypeError(words, { cause: error });
+  return new BatchError(`${CANNOT_RUN}no worker can be started: ${message}`, { cause: error });
+}
+
+/** Why workers could not load the task. */
+export function explainLoading(error: unknown): BatchError {
+  const cause = error instanceof PoolBrokenError ? error.cause : error;
+  // A worker may end without an error. Its time limit is not an option of a batch, so it is not named.
+  const [, reason] = /\bthe last one (.+?)(?: \('startTimeout'\))?$/s.exec(cause === undefined ? (error as Error).message : "") ?? [];
+  const message = cause instanceof Error ? cause.message : reason === undefined ? String(cause) : `a worker ${reason}`;
+  if (message.startsWith(CANNOT_RUN)) return new BatchError(message);
+  // For example because Deno does not know its permissions.
+  const uncreated = / could not be created$/.test((error as Error).message);
+  const what = uncreated ? "no worker can be started" : "the task module cannot be loaded";
+  const needed = /^Requires \w+ access\b/.test(message) ? "; workers may need that among their 'permissions' as well" : "";
+  return new BatchError(`${CANNOT_RUN}${what}: ${message}${needed}`, { cause });
+}
+
+/** Why a run cannot go on. If records have been run, the task was loaded. */
+export function explainRun(error: unknown, hasRunRecords: boolean): BatchError {
+  if (!(error instanceof PoolBrokenError)) {
+    return new BatchError(`Cannot go on as a worker cannot read the input: ${(error as Error).message}`, { resumable: true, cause: error });
+  }
+  const loading = explainLoading(error);
+  if (!hasRunRecords) return loading;
+  return new BatchError(loading.message.replace("run batch", "go on"), { resumable: true, cause: loading.cause });
+}
+
+/** The error for something that cannot be written. */
+export function explainStorage(error: unknown): BatchError {
+  if (error instanceof BatchError) return error;
+  const message = reasonOf(error);
+  const what = /os error (28|112)\b/.test(message)
+    ? "the disk is full"
+    : /os error 32\b/.test(message)
+    ? "nobody reads the output any more"
+    : message;
+  return new BatchError(`Cannot write results: ${what}`, { resumable: true, cause: error });
 }

@@ -1,6 +1,6 @@
 import type { Coverage, Stretch } from "./coverage.ts";
 import { Kinds } from "../report/kinds.ts";
-import { BatchError, reasonOf } from "./errors.ts";
+import { explainStorage } from "./errors.ts";
 import { type ErrorsFile, errorsState } from "./errors_file.ts";
 import { isHalf, type Source } from "./inputs.ts";
 import type { JobLog, LogEntry, StreamBegin } from "./job_log.ts";
@@ -258,16 +258,4 @@ function merged(parts: LogEntry["done"]): LogEntry["done"] {
     } else all.push([...part]);
   }
   return all;
-}
-
-/** The error for something that cannot be written. */
-export function explainStorage(error: unknown): BatchError {
-  if (error instanceof BatchError) return error;
-  const message = reasonOf(error);
-  const what = /os error (28|112)\b/.test(message)
-    ? "the disk is full"
-    : /os error 32\b/.test(message)
-    ? "nobody reads the output any more"
-    : message;
-  return new BatchError(`Cannot write results: ${what}`, { resumable: true, cause: error });
 }

@@ -1,14 +1,13 @@
 import { Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
-import { BatchError, explained } from "./errors.ts";
+import { BatchError, explained, explainLoading, explainPool } from "./errors.ts";
 import type { Source } from "./inputs.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
 import type { BatchRecorder } from "./recorder.ts";
 import { errorsOf, logOf, partialOf } from "./output.ts";
 import { followed, identityOf, ifThere, resolve } from "./paths.ts";
-import { explainPool, type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
+import { type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
 import type { BatchSummary } from "./progress.ts";
-import { explainLoading } from "./run.ts";
 
 /** Everything known of a batch before it begins. */
 export interface Plan {

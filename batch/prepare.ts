@@ -211,12 +211,3 @@ function withNeeded(permissions: Deno.PermissionOptionsObject, paths: string[], 
   if (read === true || read === "inherit") return all;
   return { ...all, read: [...paths, ...(Array.isArray(read) ? read.map((each) => resolve(each)) : [])] };
 }
-
-/** What is wrong with the workers' permissions, in terms of `batch`: all other options of the pool were checked before. */
-export function explainPool(error: unknown): unknown {
-  const { message } = error as Error;
-  const words = message.replace("create pool", "run batch");
-  if (error instanceof Deno.errors.NotCapable) return new BatchError(words, { cause: error });
-  if (words !== message) return new TypeError(words, { cause: error });
-  return new BatchError(`Cannot run batch as no worker can be started: ${message}`, { cause: error });
-}

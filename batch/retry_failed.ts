@@ -1,8 +1,8 @@
 import { Kinds } from "../report/kinds.ts";
 import { foldersOf, type LoggedPaths, refuseChangedOutput, refuseOtherErrors, removeEmpty, settledLog } from "./earlier_run.ts";
-import { BatchError, explained, WRITING } from "./errors.ts";
+import { BatchError, explained, explainStorage, WRITING } from "./errors.ts";
 import { ErrorsFile, errorsState } from "./errors_file.ts";
-import { explainStorage, MOST_DENIED, MOST_NOT_KEPT } from "./files.ts";
+import { MOST_DENIED, MOST_NOT_KEPT } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { isCompressed, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
 import { writeReport } from "./page.ts";

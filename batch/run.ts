@@ -11,15 +11,15 @@
  * @module
  */
 
-import { JobTimeoutError, MemoryLimitError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../errors.ts";
+import { JobTimeoutError, MemoryLimitError, PoolClosedError, WorkerDiedError } from "../errors.ts";
 import { Job } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
-import { BatchError } from "./errors.ts";
+import { BatchError, explainRun } from "./errors.ts";
 import { Lane, type LaneError, type LaneState, type SlowRecord } from "./lane.ts";
 import type { HaltLimit, TimeLimit } from "./options.ts";
 import type { Piece, RangeReply, RunnerLimits, Suspect, Verdict } from "./range_runner.ts";
 import { noTimes, quantile, type Times } from "./times.ts";
-import { runRange, TASK_MISTAKE } from "./worker_source.ts";
+import { runRange } from "./worker_source.ts";
 
 /** A part of the input to be run: from `start`, the lines that begin before `end`. */
 export interface Part {
@@ -392,7 +392,9 @@ export class BatchRun {
     const { lane, halted } = active;
     const lost = error instanceof WorkerDiedError || error instanceof MemoryLimitError || halted !== undefined;
     if (!lost) {
-      return this.#fail(error instanceof PoolClosedError && this.#failure !== undefined ? this.#failure.error : this.#explain(error));
+      return this.#fail(
+        error instanceof PoolClosedError && this.#failure !== undefined ? this.#failure.error : explainRun(error, this.counts.records > 0),
+      );
     }
     const sequence = halted?.sequence ?? lane.sequence;
     const state = lane.state(sequence);
@@ -439,20 +441,6 @@ export class BatchRun {
     // What was known of the next record has been used. After a worker has died while reading many records, they are read one by one, to
     // find the one that kills it.
     return begun || sequence > 0 ? suspectAfter(begun ? 0 : -1) : suspect;
-  }
-
-  /** Why the run cannot go on. */
-  #explain(error: unknown): BatchError {
-    if (!(error instanceof PoolBrokenError)) {
-      return new BatchError(`Cannot go on as a worker cannot read the input: ${(error as Error).message}`, {
-        resumable: true,
-        cause: error,
-      });
-    }
-    const loading = explainLoading(error);
-    // If records have been run, the task was loaded.
-    if (this.counts.records === 0) return loading;
-    return new BatchError(loading.message.replace("run batch", "go on"), { resumable: true, cause: loading.cause });
   }
 
   /** Whether the next record is only written down as failed, and no longer run. */
@@ -702,18 +690,4 @@ function explainDeath(error: unknown, { attempts, limit }: { attempts: number; l
   const reason = /\bas its worker (.+)$/s.exec(message)?.[1] ?? "died";
   const stack = cause instanceof Error ? cause.stack ?? "" : "";
   return { name, message: `The worker ${reason}${cause instanceof Error ? `: ${cause.message}` : ""}`, stack, attempts };
-}
-
-/** Why workers could not load the task. */
-export function explainLoading(error: unknown): BatchError {
-  const cause = error instanceof PoolBrokenError ? error.cause : error;
-  // A worker may end without an error. Its time limit is not an option of a batch, so it is not named.
-  const [, reason] = /\bthe last one (.+?)(?: \('startTimeout'\))?$/s.exec(cause === undefined ? (error as Error).message : "") ?? [];
-  const message = cause instanceof Error ? cause.message : reason === undefined ? String(cause) : `a worker ${reason}`;
-  if (message.startsWith(TASK_MISTAKE)) return new BatchError(message);
-  // For example because Deno does not know its permissions.
-  const uncreated = / could not be created$/.test((error as Error).message);
-  const what = uncreated ? "no worker can be started" : "the task module cannot be loaded";
-  const needed = /^Requires \w+ access\b/.test(message) ? "; workers may need that among their 'permissions' as well" : "";
-  return new BatchError(`Cannot run batch as ${what}: ${message}${needed}`, { cause });
 }

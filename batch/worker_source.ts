@@ -29,9 +29,6 @@ export interface WorkerSetup {
   task: string | undefined;
 }
 
-/** How messages of the initializer begin that are meant for the user. */
-export const TASK_MISTAKE = "Cannot run batch as ";
-
 /** The CSV parser: only loaded for CSV. */
 export const PAPA_PARSE = "npm:papaparse@5.7.1";
 

@@ -1,6 +1,6 @@
 import { PoolBrokenError, ProcessPool } from "@procpool/process-pool";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { explainLoading } from "../batch/run.ts";
+import { explainLoading } from "../batch/errors.ts";
 import { until } from "./helpers.ts";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 
