@@ -51,7 +51,7 @@ export class Chunk extends Ticket {
   /** The index of its first item in the input, by which errors name it. */
   readonly id: number;
   readonly onDone = undefined;
-  readonly mereArgs = undefined;
+  readonly argsAlone = undefined;
   readonly timeout: number;
   #retries: number;
   /** The errors of earlier runs of the next item. */

@@ -139,8 +139,8 @@ export abstract class Ticket implements Place<Ticket> {
     return undefined;
   }
 
-  /** Its arguments, if it is a job that has not run before and nothing else needs to be sent. */
-  abstract readonly mereArgs: readonly unknown[] | undefined;
+  /** Its arguments, if it can be sent with them alone: it is a job that has not run before, and moves nothing. */
+  abstract readonly argsAlone: readonly unknown[] | undefined;
 
   /** Its arguments, if it is a mere call: nothing else needs to be sent or watched, and its task is known. */
   callArgs: readonly unknown[] | undefined;
@@ -348,7 +348,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
     return this.#owner.cancel(this, this.cancelledError(reason), force);
   }
 
-  get mereArgs(): readonly unknown[] | undefined {
+  get argsAlone(): readonly unknown[] | undefined {
     return this.failures === undefined && this.transfer.length === 0 ? this.allArgs : undefined;
   }
 

@@ -322,7 +322,7 @@ export class Slot {
     const { beside } = this.#thread;
     try {
       // The task itself goes by the port, once; after that its key is enough.
-      const args = known === undefined ? undefined : ticket.mereArgs;
+      const args = known === undefined ? undefined : ticket.argsAlone;
       const message = args === undefined ? ticket.message(run, known ?? task) : undefined;
       if (message?.type === "chunk") holding.beginAt(message.from);
       if (args !== undefined && beside?.call(task.key, run, ticket.id, args)) beside.ring(1);
