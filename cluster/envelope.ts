@@ -73,24 +73,24 @@ export interface Failure {
  * How many bytes arguments, results and chunks may take in Redis. Redis holds all of it in memory, and results twice: as such and in the
  * events stream. More, and a few thousand jobs fill it; less, and ordinary records need a store.
  */
-export const MAX_PAYLOAD = 256 * 1024;
+export const LARGEST_PAYLOAD = 256 * 1024;
 
 /** How many bytes the items of a chunk, and their outcomes, may take, leaving room for the rest of the envelope. */
-export const MAX_CHUNK = 0.95 * MAX_PAYLOAD;
+export const LARGEST_CHUNK = 0.95 * LARGEST_PAYLOAD;
 
 /** How many bytes a failure may take. What exceeds that is left out. */
-const MAX_FAILURE = 32 * 1024;
+const LARGEST_FAILURE = 32 * 1024;
 
 /**
  * How many bytes a property of an error may take when a failure is cut: numbers and short texts tell most, and are not what makes it large.
  */
-const MAX_PROPERTY = 256;
+const LARGEST_PROPERTY = 256;
 
 /** How many characters a message may have when a failure is cut. */
-const MAX_MESSAGE = 4096;
+const LONGEST_MESSAGE = 4096;
 
 /** The same for an error that is sent alone: each of its texts occurs twice in a failure, and a character may take six bytes. */
-const MAX_ROOT = 1024;
+const LONGEST_ROOT = 1024;
 
 /** BullMQ's error for a job that was delivered too often. */
 export const STALLED = "job stalled more than allowable limit";
@@ -172,9 +172,9 @@ export function writeFailure(thrown: unknown): Failure {
   if (valueOf(encoded.root) === undefined) return writeFailure(inPlaceOf(thrown));
   for (const shorten of [whole, cut, rootAlone]) {
     const failure = writeEncoded(shorten(encoded));
-    if (sizeOf(failure) <= MAX_FAILURE) return failure;
+    if (sizeOf(failure) <= LARGEST_FAILURE) return failure;
   }
-  return writeFailure(new Error(show(thrown).slice(0, MAX_MESSAGE)));
+  return writeFailure(new Error(show(thrown).slice(0, LONGEST_MESSAGE)));
 }
 
 /** The error that is sent in place of something thrown that is neither an error nor JSON. */
@@ -201,7 +201,10 @@ function whole(encoded: Encoded): Encoded {
 }
 
 /** Errors with the same classes, referring to each other as before. */
-function cut({ errors, root }: Encoded, most: number = Math.min(MAX_MESSAGE, Math.floor(MAX_FAILURE / 4 / errors.length))): Encoded {
+function cut(
+  { errors, root }: Encoded,
+  most: number = Math.min(LONGEST_MESSAGE, Math.floor(LARGEST_FAILURE / 4 / errors.length)),
+): Encoded {
   return {
     root,
     errors: errors.map(({ builtin, exported, name, message, stack, properties }) => ({
@@ -212,7 +215,7 @@ function cut({ errors, root }: Encoded, most: number = Math.min(MAX_MESSAGE, Mat
       stack: stack === "" ? "" : `${name}: ${message}`.slice(0, most),
       properties: properties.flatMap((property) => {
         const [name, enumerable, value] = property;
-        if ("error" in value || sizeOf(propertyOf(builtin, value) ?? null) <= MAX_PROPERTY) return [property];
+        if ("error" in value || sizeOf(propertyOf(builtin, value) ?? null) <= LARGEST_PROPERTY) return [property];
         return builtin === LIST ? [[name, enumerable, { value: show(value.value) }]] : [];
       }),
     })),
@@ -222,7 +225,7 @@ function cut({ errors, root }: Encoded, most: number = Math.min(MAX_MESSAGE, Mat
 /** The thrown error, without the errors that it refers to. */
 function rootAlone({ errors, root }: Encoded): Encoded {
   if (!("error" in root)) return { errors: [], root };
-  const { errors: [error] } = cut({ errors: [errors[root.error]!], root }, MAX_ROOT);
+  const { errors: [error] } = cut({ errors: [errors[root.error]!], root }, LONGEST_ROOT);
   return { errors: [{ ...error!, properties: [] }], root: { error: 0 } };
 }
 

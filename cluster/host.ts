@@ -41,8 +41,8 @@ import {
   FORGOTTEN,
   isUnwanted,
   type ItemReply,
-  MAX_CHUNK,
-  MAX_PAYLOAD,
+  LARGEST_CHUNK,
+  LARGEST_PAYLOAD,
   readEnvelope,
   type Reply,
   VERSION,
@@ -650,7 +650,7 @@ class Host implements ClusterHost {
     }
     if (next < accepted.length) replies.length = accepted[next]!.index;
     const reply: Reply = { v: VERSION, items: replies, elapsed: performance.now() - start };
-    if (this.#options.store !== undefined || sizeOf(reply) <= MAX_PAYLOAD) return reply;
+    if (this.#options.store !== undefined || sizeOf(reply) <= LARGEST_PAYLOAD) return reply;
     const ran = this.#options.redeliveries === 0 && next > 0 ? accepted[next - 1]!.index + 1 : 1;
     return { ...reply, items: firstOf(replies, ran) };
   }
@@ -670,7 +670,7 @@ class Host implements ClusterHost {
     let [bytes, counted] = [0, 0];
     for (const { index, item } of accepted) {
       while (counted < index) bytes += sizeOf(replies[counted++]) + 1;
-      if (bytes > MAX_CHUNK && this.#options.store === undefined) return;
+      if (bytes > LARGEST_CHUNK && this.#options.store === undefined) return;
       const job = new Job({ id: first + index, func: task, args: [item], timeout, retries, signal });
       const [outcome] = await Promise.allSettled([this.#pool.run(job)]);
       if (outcome.status === "rejected" && signal.aborted) throw outcome.reason;
@@ -712,12 +712,12 @@ function firstOf(replies: ItemReply[], least: number): ItemReply[] {
   const items = replies.map((reply) =>
     attempt(() => {
       const size = sizeOf(reply);
-      if (size > MAX_CHUNK) throw tooLarge(size, { what: "the result", most: MAX_CHUNK });
+      if (size > LARGEST_CHUNK) throw tooLarge(size, { what: "the result", most: LARGEST_CHUNK });
       return reply;
     })
   );
   let bytes = 0;
-  const end = items.findIndex((item) => (bytes += sizeOf(item) + 1) > MAX_CHUNK);
+  const end = items.findIndex((item) => (bytes += sizeOf(item) + 1) > LARGEST_CHUNK);
   return end < 0 ? items : items.slice(0, Math.max(least, end));
 }
 

@@ -89,7 +89,7 @@ const KEEP = { completed: { age: 600, count: 10_000 }, failed: { age: 86_400, co
  * How many entries the events stream has, about four per job, including results. Fewer, and a producer that is held up for a moment misses
  * some, which the sweep finds two seconds later; more, and Redis holds that many results twice.
  */
-const MAX_EVENTS = 10_000;
+const MOST_EVENTS = 10_000;
 
 /**
  * How many events are read at a time at most. More, and a producer that was held up needs memory for as many results, several times each;
@@ -162,7 +162,7 @@ export class Link {
     this.#client = client;
     this.#channel = cancelChannel(queue, client);
     this.#report = tellOnce(client, report);
-    this.#queue = new Queue(queueName(queue), { ...common, streams: { events: { maxLen: MAX_EVENTS } } });
+    this.#queue = new Queue(queueName(queue), { ...common, streams: { events: { maxLen: MOST_EVENTS } } });
     this.#events = new EventReader(queueName(queue), { ...common, lastEventId: lastEvent });
     // Connection errors come from the client too, which reports each once.
     this.#queue.on("error", () => {});

@@ -1,6 +1,6 @@
 import { currentJob, type MapOptions, ProcessPool } from "@procpool/process-pool";
 import { Checks, show } from "@procpool/process-pool/executor";
-import { MAX_CHUNK } from "./envelope.ts";
+import { LARGEST_CHUNK } from "./envelope.ts";
 import { type Json, sizeOf } from "./values.ts";
 
 /** Items that travel together, or one that cannot travel, and why. */
@@ -266,7 +266,7 @@ class Chunks {
         try {
           const { json, large } = this.#host.encode(result.value);
           const itemBytes = sizeOf(json) + 1;
-          if (chunk.items.length > 0 && bytes + itemBytes > MAX_CHUNK) yield next();
+          if (chunk.items.length > 0 && bytes + itemBytes > LARGEST_CHUNK) yield next();
           chunk.items.push(json);
           chunk.large = large;
           bytes += itemBytes;

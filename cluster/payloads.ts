@@ -1,5 +1,5 @@
 import { show } from "@procpool/process-pool/executor";
-import { MAX_PAYLOAD } from "./envelope.ts";
+import { LARGEST_PAYLOAD } from "./envelope.ts";
 import { sizeOf } from "./values.ts";
 
 /**
@@ -117,9 +117,9 @@ export function unreadable(what: string, cause: unknown): Error {
 /** Whether a payload has to go into the store; throws a RangeError if there is none. */
 export function isTooLarge(payload: unknown, { what, store }: { what: string; store: PayloadStore | undefined }): boolean {
   const size = sizeOf(payload);
-  if (size <= MAX_PAYLOAD) return false;
+  if (size <= LARGEST_PAYLOAD) return false;
   if (store !== undefined) return true;
-  throw tooLarge(size, { what, most: MAX_PAYLOAD });
+  throw tooLarge(size, { what, most: LARGEST_PAYLOAD });
 }
 
 /** The error for a payload that is too large without a store. */

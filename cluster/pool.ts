@@ -153,10 +153,10 @@ const FAREWELL = 3000;
  * How many characters the key of a payload may have, with the names of the queue and of the job and what it is of: a store cannot give
  * longer names to files.
  */
-const MAX_KEY = 255;
+const LONGEST_KEY = 255;
 
 /** How many characters the name may have under which a job travels: longer ones only take memory. */
-const MAX_ID = 200;
+const LONGEST_ID = 200;
 
 interface Settings {
   queue: string;
@@ -630,7 +630,7 @@ export class ClusterPool implements AsyncDisposable {
       throw new TypeError(`Cannot ${action} as its id must not contain half a character (a lone surrogate): current value is ${show(id)}`);
     }
     const travels = `job-${encodeURIComponent(id)}`;
-    const most = Math.min(MAX_ID, MAX_KEY - payloadKey(this.#settings.queue, "", "result").length);
+    const most = Math.min(LONGEST_ID, LONGEST_KEY - payloadKey(this.#settings.queue, "", "result").length);
     if (travels.length <= most) return travels;
     throw new RangeError(
       `Cannot ${action} as its id must be at most ${most - "job-".length} characters in an address, beside the name of the queue: ` +

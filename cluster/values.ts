@@ -45,7 +45,7 @@ export function sizeOf(json: unknown): number {
 const encoder = new TextEncoder();
 
 /** Deeper, and code on either side that walks through it may run out of stack. */
-const MAX_DEPTH = 500;
+const DEEPEST = 500;
 
 function convert(value: unknown, path: string, around: Set<object>): Json {
   switch (typeof value) {
@@ -62,9 +62,9 @@ function convert(value: unknown, path: string, around: Set<object>): Json {
     default:
       throw refusal(path, value);
   }
-  if (around.size >= MAX_DEPTH) {
+  if (around.size >= DEEPEST) {
     throw new TypeError(
-      `Cannot send ${path} through the queue as it lies too deep: at most ${MAX_DEPTH} arrays and objects within each other`,
+      `Cannot send ${path} through the queue as it lies too deep: at most ${DEEPEST} arrays and objects within each other`,
     );
   }
   if (around.has(value)) throw new TypeError(`Cannot send ${path} through the queue as it contains itself`);

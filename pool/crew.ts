@@ -67,7 +67,7 @@ export interface CrewParts {
  * The pool gives up after this many workers in a row have failed before one has run a job. Fewer, and a passing shortage (of memory, of
  * threads) breaks the pool; more, and a module that can never load is loaded again and again before anyone hears of it.
  */
-const MAX_FAILED_STARTS = 3;
+const MOST_FAILED_STARTS = 3;
 
 /**
  * A worker that ends before it has run a job has failed if it had been ready for less than this many ms by then, or by the time it was sent
@@ -293,12 +293,12 @@ export class Crew {
 
   /** Lets one more worker be started, even after as many failures as there may be. */
   #giveOneMoreChance(): void {
-    this.#failedStarts = Math.min(this.#failedStarts, MAX_FAILED_STARTS - 1);
+    this.#failedStarts = Math.min(this.#failedStarts, MOST_FAILED_STARTS - 1);
   }
 
   /** How many more workers could be started. */
   get #startable(): number {
-    return this.#failedStarts < MAX_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
+    return this.#failedStarts < MOST_FAILED_STARTS ? this.#options.maxWorkers - this.size : 0;
   }
 
   /**
@@ -318,7 +318,7 @@ export class Crew {
     }
     if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#pauseIfSoonDone(queued, first);
     let failed = false;
-    while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MAX_FAILED_STARTS && !this.pausing) {
+    while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MOST_FAILED_STARTS && !this.pausing) {
       if (this.#start()) missing--;
       else failed = true;
     }
@@ -555,7 +555,7 @@ export class Crew {
 
   /** Loads the code that starts workers, and then has them started. */
   #loadBackend(): void {
-    while (!this.#loading && this.#failedStarts < MAX_FAILED_STARTS) {
+    while (!this.#loading && this.#failedStarts < MOST_FAILED_STARTS) {
       try {
         const loaded = this.#options.load();
         this.#loading = true;
@@ -736,7 +736,7 @@ export class Crew {
   }
 
   #startFailed({ reason, thrown }: Death): void {
-    if (++this.#failedStarts < MAX_FAILED_STARTS) return;
+    if (++this.#failedStarts < MOST_FAILED_STARTS) return;
     const message = `Cannot start the workers of the pool, ${this.#failedStarts} times in a row: the last one ${reason}`;
     const error = new PoolBrokenError(message, {
       attempts: this.#failedStarts,

@@ -224,7 +224,7 @@ const START_TIMEOUT = 60_000;
 const MOST_WORKERS = 65_536;
 
 /** The claims of this many jobs take 12 MB per worker; no sensible value comes near. */
-const MAX_JOBS_PER_WORKER = 1_000_000;
+const MOST_JOBS_PER_WORKER = 1_000_000;
 
 const OPTIONS = [
   "maxWorkers",
@@ -332,7 +332,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     initializer: initializer === undefined ? undefined : checkedFunc(ACTION, "initializer", initializer),
     initArgs: inline ? [...args] : copied(args),
     finalizer: finalizer === undefined ? undefined : checkedFunc(ACTION, "finalizer", finalizer),
-    jobsPerWorker: checks.wholeNumber("jobsPerWorker", jobsPerWorker, { max: MAX_JOBS_PER_WORKER }),
+    jobsPerWorker: checks.wholeNumber("jobsPerWorker", jobsPerWorker, { max: MOST_JOBS_PER_WORKER }),
     maxJobsPerWorker,
     jobTimeout: checks.milliseconds("jobTimeout", jobTimeout, { infinite: true }),
     startTimeout: checks.milliseconds("startTimeout", startTimeout, { infinite: true }),

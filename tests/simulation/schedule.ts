@@ -18,7 +18,7 @@ const EXPORTS = [{ module: 0, name: "double", functionName: "double", text: Func
  * No schedule of this size needs more steps, not even one that looks every ms for a job in a hanging worker, or for results while a worker
  * hangs as it starts.
  */
-const MAX_STEPS = 600_000;
+const MOST_STEPS = 600_000;
 
 /** How long a pool that ends waits for the workers it has stopped, in ms. */
 const GONE_WITHIN = 1000;
@@ -165,7 +165,7 @@ export class Schedule implements Stage {
   }
 
   async #step<T>(step: () => T): Promise<T> {
-    check(this.#steps++ < MAX_STEPS, "every schedule comes to rest");
+    check(this.#steps++ < MOST_STEPS, "every schedule comes to rest");
     let result: T;
     try {
       result = step();
