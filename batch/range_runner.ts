@@ -100,6 +100,20 @@ export interface RunnerParts extends RunnerOptions {
   sampleOf: typeof sampleOf;
 }
 
+/** What was read of a block: its records, parsed, or else its lines. */
+interface ReadBlock {
+  values: unknown[] | undefined;
+  /** If the objects are already parsed, their lines are looked at only if one fails. */
+  texts: string[] | undefined;
+  /** Whether each character is one byte. */
+  ascii: boolean;
+  /** Whether some of it may be no UTF-8. */
+  suspicious: boolean;
+}
+
+/** The lines of a record's result, or why it failed. */
+type Outcome = string | Omit<Verdict, "time">;
+
 /**
  * What runs in a worker of a batch: reads a range of the input, finds its records, runs the task on each, and commits the results to the
  * lane.
@@ -493,29 +507,30 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return false;
   }
 
-  /** Runs all records of a block; true if the range, or the time for it, is over. */
-  async function runBlock(bytes: Uint8Array, base: number, from: number, to: number, single = false): Promise<boolean> {
+  /** Reads a block; undefined if its records are to be looked at one by one, or if this is one, that it is not to be decoded. */
+  function readBlock(bytes: Uint8Array, base: number, from: number, to: number, single: boolean): ReadBlock | undefined {
     const values = asJson && !alone && to - from <= BLOCK ? parseTogether(bytes, from, to) : undefined;
-    // If the objects are already parsed, their lines are looked at only if one fails.
-    let texts: string[] | undefined;
-    let ascii = false;
-    let suspicious = false;
-    if (values === undefined) {
-      if (alone && !single && to - from > BLOCK) return runEach(bytes, base, from, to);
-      if (alone && single) blame();
-      const text = brief && before === 0 && to - from > 4 * LEAST_KEPT ? undefined : textBetween(bytes, from, to);
-      if (text === undefined) return single ? failLong(bytes, base, from, to) : runEach(bytes, base, from, to);
-      // Every character of more than one byte makes the text shorter than the bytes.
-      ascii = text.length === to - from;
-      suspicious = text.includes("\uFFFD");
-      texts = text.split("\n");
-      if (texts.at(-1) === "" || (base + from === 0 && text === "\ufeff")) texts.pop();
-      begin = clock();
-      parsing = 0;
-    }
+    if (values !== undefined) return { values, texts: undefined, ascii: false, suspicious: false };
+    if (alone && !single && to - from > BLOCK) return undefined;
+    if (alone && single) blame();
+    const text = brief && before === 0 && to - from > 4 * LEAST_KEPT ? undefined : textBetween(bytes, from, to);
+    if (text === undefined) return undefined;
+    const texts = text.split("\n");
+    if (texts.at(-1) === "" || (base + from === 0 && text === "\ufeff")) texts.pop();
+    begin = clock();
+    parsing = 0;
+    // Every character of more than one byte makes the text shorter than the bytes.
+    return { values, texts, ascii: text.length === to - from, suspicious: text.includes("\uFFFD") };
+  }
+
+  /** Runs all records of a block, and commits what was done; true if the range, or the time for it, is over. */
+  async function runBlock(bytes: Uint8Array, base: number, from: number, to: number, single = false): Promise<boolean> {
+    const block = readBlock(bytes, base, from, to, single);
+    if (block === undefined) return single ? failLong(bytes, base, from, to) : runEach(bytes, base, from, to);
+    const { values, ascii, suspicious } = block;
+    let { texts } = block;
     words[PHASE] = RUNNING;
     // What changes with each record stays local: V8 is a third slower with variables that other functions see.
-    const { header } = piece;
     const total = values?.length ?? texts!.length;
     let count = 0;
     let results = "";
@@ -552,7 +567,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
           if (next > i + 1) record = texts.slice(i, next).join("\n");
         }
         const line = lines;
-        let input = values?.[i];
+        const input = values?.[i];
         lines += next - i;
         byteNext = ascii ? byteAt + record.length + 1 : afterNewlines(bytes, byteAt, to, next - i);
         i = next;
@@ -567,34 +582,21 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         words[CURRENT] = count;
         // Counts down to the suspect.
         const isSuspect = before >= 0 && before-- === 0;
+        let outcome: Outcome;
         if (isSuspect && verdict !== undefined) {
-          fail(record, line, offset, verdict);
+          outcome = verdict;
           // As if it had just been run.
           begin -= verdict.time;
         } else {
-          const invalid = suspicious && record.includes("\uFFFD") && isInvalid(bytes.subarray(byteAt, byteNext));
-          for (let tries = isSuspect ? attempt : 1;; tries++) {
-            words[ATTEMPT] = tries;
-            let parsed = false;
-            try {
-              if (invalid) throw new Error("The line is not valid UTF-8");
-              input ??= asJson ? JSON.parse(record) : header === undefined ? record : parseRow(record, header);
-              parsed = true;
-              let value = failure === undefined ? task(input) : rethrow();
-              if (isThenable(value)) value = await value;
-              results += lineOf(value);
-            } catch (thrown) {
-              if (tries <= retries && parsed) {
-                // The task may have changed its argument.
-                input = undefined;
-                continue;
-              }
-              append(results);
-              results = "";
-              fail(record, line, offset, { ...parsed ? explain(thrown) : explainParsing(thrown), attempts: tries });
-            }
-            break;
-          }
+          const isValid = !suspicious || !record.includes("\uFFFD") || !isInvalid(bytes.subarray(byteAt, byteNext));
+          const settling = runRecord(isValid ? record : undefined, input, isSuspect ? attempt : 1);
+          outcome = typeof settling === "string" ? settling : await settling;
+        }
+        if (typeof outcome === "string") results += outcome;
+        else {
+          append(results);
+          results = "";
+          fail(record, line, offset, outcome);
         }
         count++;
       }
@@ -611,6 +613,47 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     }
     words[PHASE] = READING;
     return position >= piece.end;
+  }
+
+  /**
+   * Runs the task on a record, as often as it may fail. Not an async function: most tasks return no promise.
+   *
+   * @param record Its text; undefined if its bytes are no text.
+   * @param input What it was parsed to already; if the task has thrown then, that is in `failure`.
+   * @param tries The number of this attempt.
+   */
+  function runRecord(record: string | undefined, input: unknown, tries: number): Outcome | Promise<Outcome> {
+    for (;; tries++) {
+      words[ATTEMPT] = tries;
+      let parsed = false;
+      try {
+        input ??= parse(record);
+        parsed = true;
+        const value = failure === undefined ? task(input) : rethrow();
+        return isThenable(value) ? settle(record, value, tries) : lineOf(value);
+      } catch (thrown) {
+        if (!parsed) return { ...explainParsing(thrown), attempts: tries };
+        if (tries > retries) return { ...explain(thrown), attempts: tries };
+        // The task may have changed its argument.
+        input = undefined;
+      }
+    }
+  }
+
+  /** The same when the task has returned a promise. */
+  async function settle(record: string | undefined, promise: PromiseLike<unknown>, tries: number): Promise<Outcome> {
+    try {
+      return lineOf(await promise);
+    } catch (thrown) {
+      return tries > retries ? { ...explain(thrown), attempts: tries } : await runRecord(record, undefined, tries + 1);
+    }
+  }
+
+  /** What the task gets of a record. */
+  function parse(record: string | undefined): unknown {
+    if (record === undefined) throw new Error("The line is not valid UTF-8");
+    const { header } = piece;
+    return asJson ? JSON.parse(record) : header === undefined ? record : parseRow(record, header);
   }
 
   /**
