@@ -60,8 +60,9 @@ export interface SharedQueue {
 
 /**
  * Opens a queue in shared memory. It takes small values of the kinds that most arguments and results have: numbers, strings, bigints,
- * booleans, null, undefined, dates, buffers, typed arrays, and arrays and plain objects of those. They arrive as if by structured cloning.
- * Everything else is refused and left to structured cloning: what is large, has another class, or refers to itself or to one thing twice.
+ * booleans, null, undefined, dates, buffers, typed arrays, and arrays, Maps, Sets, plain objects and instances of the program's own classes
+ * of those. They arrive as if by structured cloning. Everything else is refused and left to structured cloning: what is large, has a class
+ * of the platform, or refers to itself or to one thing twice.
  *
  * Records do not wait for a turn of the event loop: the reader can read them as soon as they are written, even if the writer is stopped a
  * moment later. A record of one number is 5 ns of work for the writer, a tenth of its share in a message of a hundred.
@@ -93,12 +94,15 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     SHORT_STRING = 32,
     /** How many are kept, each in the place that its characters determine: a power of two. */
     PLACES = 256,
-    /** The most elements of an array, and the most objects and arrays in a record: more are as fast by a message. */
+    /** The most elements of an array, Map or Set, and the most objects in a record: more are as fast by a message. */
     LONGEST_ARRAY = 1024,
     MOST_OBJECTS = 1024,
     /** After this many objects a set tells whether one occurs twice: up to here, comparing it with all others takes less time. */
     FEW_OBJECTS = 64,
-    /** How many lists of keys, and beginnings of such lists, are known; if there are more, objects are used as dictionaries. */
+    /**
+     * How many lists of keys, and beginnings of such lists, are known; if there are more, objects are used as dictionaries, and each has its
+     * keys with it.
+     */
     MOST_SHAPES = 256,
     MOST_BEGINNINGS = 4096,
     /** How many buffers are kept for later reads, with at most the bulk's bytes: several records are read before the first is done with. */
@@ -155,6 +159,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     BYTES = 13,
     DATE = 14,
     BIGINT = 15,
+    MAP = 16,
+    SET = 17,
+    DICTIONARY = 18,
+    /** A type has so many bits; what is specific to it is above them. */
+    BITS = 5,
+    MASK = 31,
     /** In place of a view's type: the value is a buffer, without a view. */
     WHOLE = 15,
     /** Added to a type: the value's position in the bulk follows. */
@@ -182,8 +192,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   const { load, store } = Atomics;
   const clock = performance.now.bind(performance);
-  const { keys: keysOf, is, defineProperty, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, prototype: plain } = Object;
-  const { from: arrayFrom, isArray } = Array;
+  const { keys: keysOf, is, defineProperty, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, getOwnPropertySymbols } = Object;
+  const { create: createObject, setPrototypeOf, prototype: plain } = Object;
+  const { isArray } = Array;
   const { min } = Math;
   const { fromCharCode } = String;
   const { apply } = Reflect;
@@ -192,7 +203,13 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const { asIntN } = BigInt;
   const { isView, prototype: buffers } = ArrayBuffer;
   const { prototype: dates } = Date;
-  const PlainArray = Array, PlainDate = Date, ByteArray = Uint8Array;
+  const { prototype: maps } = Map;
+  const { prototype: sets } = Set;
+  const { forEach: forEachOfMap, set: setInMap } = maps;
+  const { forEach: forEachOfSet, add: addToSet } = sets;
+  const { prototype: functions } = Function;
+  const { toString: textOfFunction } = functions;
+  const PlainArray = Array, PlainDate = Date, PlainMap = Map, PlainSet = Set, ByteArray = Uint8Array;
   const Views = [
     Uint8Array,
     Uint8ClampedArray,
@@ -212,6 +229,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const offsetOfView = getter<number>(views, "byteOffset"), lengthOfView = getter<number>(views, "length");
   const lengthOfBuffer = getter<number>(buffers, "byteLength"), isResizable = getter<boolean>(buffers, "resizable");
   const { getTime: timeOfDate } = dates;
+  const sizeOfMap = getter<number>(maps, "size"), sizeOfSet = getter<number>(sets, "size");
   // Taken now, like everything that is given a view of the shared memory: a task that replaced them would get hold of that memory. For the
   // same reason a part of a view is made by the constructor: `subarray` asks the class, which a task may change, how to make it.
   const { set } = views as Uint8Array;
@@ -242,6 +260,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   /** The strings that are kept: the reader has the same in each place as the writer. */
   const kept: string[] = new Array(Limit.PLACES).fill("");
   let keptNew = false;
+  /** Whether instances of these prototypes are copied like plain objects. */
+  const ordinary = new WeakMap<object, boolean>();
   /** What a getter threw while a record was being written. */
   let thrown: { error: unknown } | undefined;
   /** Arrays for the characters of short strings, by length: making a new one for each string takes longer than filling it. */
@@ -436,7 +456,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
         all |= code;
         bytes[from + i] = code;
       }
-      words[header] = Type.LATIN | place << 4;
+      words[header] = Type.LATIN | place << Type.BITS;
       return all < 256 || writeWide(value, header);
     }
     if (typeof value === "object" && value !== null) {
@@ -455,16 +475,18 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
         }
         return true;
       }
-      const prototype: unknown = getPrototypeOf(value);
+      const prototype = getPrototypeOf(value) as object | null;
       // An enumerable property that all objects inherit would pass for a key of this one.
-      if (prototype !== plain || keysOf(plain).length > 0) return writeOther(value, prototype, header);
+      if (prototype !== plain && !isOrdinary(value, prototype) || keysOf(plain).length > 0) return writeOther(value, prototype, header);
       const known = told.length;
       words[header] = Type.OBJECT;
-      let keys: Keys | undefined = noKeys;
+      let keys = noKeys;
       // In such a loop V8 reads a property in 2 ns; with a key from an array it takes 10.
       for (const key in value) {
-        keys = keys.latest.key === key ? keys.latest : withKey(keys, key);
-        if (keys === undefined || !write(property(value, key))) return false;
+        const longer = keys.latest.key === key ? keys.latest : withKey(keys, key);
+        if (longer === undefined) return writeDictionary(value, keys, header);
+        keys = longer;
+        if (!write(property(value, key))) return false;
       }
       // Unknown even if an object within this one was the first to have these keys: the reader learns them after this one has begun.
       if (keys.shape < 0 || keys.shape >= known) return writeKeys(keys, header);
@@ -493,6 +515,38 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return (of as Record<string, unknown>)[key];
   }
 
+  /**
+   * Whether structured cloning copies an object with this prototype, which is not that of plain objects, as if it were one: one without any,
+   * or an instance of a class of the program that extends no other than such. An instance of a class of the platform may have more than its
+   * properties; those that are written in JavaScript mark their instances with a symbol.
+   */
+  function isOrdinary(value: object, prototype: object | null): boolean {
+    if (prototype === dates || prototype === maps || prototype === sets) return false;
+    // A module has no prototype either, and a symbol.
+    if (prototype === null) return getOwnPropertySymbols(value).length === 0;
+    let isKnown = ordinary.get(prototype);
+    if (isKnown === undefined) ordinary.set(prototype, isKnown = getOwnPropertySymbols(value).length === 0 && isOfProgram(prototype));
+    if (!isKnown) return false;
+    // An enumerable property of a prototype would pass for a key of the object.
+    for (let each: object | null = prototype; each !== plain; each = getPrototypeOf(each)) {
+      if (each === null || keysOf(each).length > 0) return false;
+    }
+    return true;
+  }
+
+  /** Whether a prototype is that of a class which, like all that it extends, is not the platform's. It may be a proxy, and do anything. */
+  function isOfProgram(prototype: object): boolean {
+    try {
+      const { value: constructor } = getOwnPropertyDescriptor(prototype, "constructor") as { value: object };
+      if (getOwnPropertyDescriptor(constructor, "prototype")!.value !== prototype) return false;
+      if (apply(textOfFunction, constructor, none).endsWith("{ [native code] }")) return false;
+      const base = getPrototypeOf(prototype);
+      return base === plain ? getPrototypeOf(constructor) === functions : isOfProgram(base);
+    } catch {
+      return false;
+    }
+  }
+
   function writeBigInt(value: bigint, header: number): boolean {
     if (cell === end || asIntN(64, value) !== value) return false;
     words[header] = Type.BIGINT;
@@ -505,6 +559,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
    * something else, or has been moved away.
    */
   function writeOther(value: object, prototype: unknown, header: number): boolean {
+    if (prototype === maps || prototype === sets) return writeCollection(value, prototype === maps, header);
     try {
       if (isView(value)) {
         const view = viewNames.indexOf(apply(nameOfView, value, none));
@@ -528,10 +583,39 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     }
   }
 
+  function writeCollection(collection: object, isMap: boolean, header: number): boolean {
+    const members: unknown[] = [];
+    try {
+      if (apply(isMap ? sizeOfMap : sizeOfSet, collection, none) > Limit.LONGEST_ARRAY) return false;
+      // What it has now, whatever getters do to it.
+      if (isMap) apply(forEachOfMap, collection, [(value: unknown, key: unknown) => void members.push(key, value)]);
+      else apply(forEachOfSet, collection, [(value: unknown) => void members.push(value)]);
+    } catch {
+      // It only has the prototype of one.
+      return false;
+    }
+    words[header] = isMap ? Type.MAP : Type.SET;
+    words[header + 1] = isMap ? members.length >> 1 : members.length;
+    for (let i = 0; i < members.length; i++) if (!write(members[i])) return false;
+    return true;
+  }
+
+  /** Writes the rest of an object, whose values for these first keys are written already, and then all its keys. */
+  function writeDictionary(object: object, first: Keys, header: number): boolean {
+    const keys = listOf(first), all = keysOf(object);
+    // A getter may have removed some.
+    for (let i = 0; i < keys.length; i++) if (keys[i] !== all[i]) return false;
+    for (let i = keys.length; i < all.length; i++) {
+      const value = property(object, all[i]!);
+      if (!write(value) || value === undefined && !hasOwn(object, all[i]!)) return false;
+    }
+    return writeAll(all, Type.DICTIONARY, header);
+  }
+
   function writeBuffer(buffer: object, view: number, header: number): boolean {
     const length = apply(lengthOfBuffer, buffer, none);
     if (length > LONGEST_BUFFER || apply(isResizable, buffer, none)) return false;
-    words[header] = Type.BYTES | view << 4;
+    words[header] = Type.BYTES | view << Type.BITS;
     words[header + 1] = length;
     const all = new ByteArray(buffer as ArrayBuffer);
     if (length > Limit.LONG) {
@@ -577,7 +661,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     cell += (length + 3) >> 2;
     if (cell > end) return false;
     for (let i = 0; i < length; i++) characters[from + i] = text.charCodeAt(i);
-    words[header] = words[header]! & ~15 | Type.WIDE;
+    words[header] = words[header]! & ~Type.MASK | Type.WIDE;
     return true;
   }
 
@@ -626,14 +710,24 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   /** Writes keys that are new to the reader, after the values of the first object that has them. */
   function writeKeys(keys: Keys, header: number): boolean {
-    if (told.length === Limit.MOST_SHAPES) return false;
+    if (told.length === Limit.MOST_SHAPES) return writeAll(listOf(keys), Type.DICTIONARY, header);
+    if (!writeAll(listOf(keys), Type.NEW_SHAPE, header)) return false;
+    keys.shape = told.push(keys) - 1;
+    return true;
+  }
+
+  function listOf(keys: Keys): string[] {
     const list: string[] = [];
     for (let each = keys; each.before !== undefined; each = each.before) list.push(each.key!);
-    words[header] = Type.NEW_SHAPE;
-    words[header + 1] = list.length;
+    return list.reverse();
+  }
+
+  /** Writes the keys of an object after its values. */
+  function writeAll(keys: string[], type: Type, header: number): boolean {
+    words[header] = type;
+    words[header + 1] = keys.length;
     // Without what a task may have put in the place of the platform's iterator: then less would be written than the length says.
-    for (let i = list.length - 1; i >= 0; i--) if (!write(list[i])) return false;
-    keys.shape = told.push(keys) - 1;
+    for (let i = 0; i < keys.length; i++) if (!write(keys[i])) return false;
     return true;
   }
 
@@ -667,7 +761,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     const type = words[2 * cell]!;
     const detail = words[2 * cell + 1]!;
     cell++;
-    switch (type & 15) {
+    switch (type & Type.MASK) {
       case Type.INTEGER:
         return detail;
       case Type.DOUBLE:
@@ -675,7 +769,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       case Type.LATIN:
       case Type.WIDE: {
         const codes = detail <= Limit.SHORT_STRING ? arrays[detail]! : new Array<number>(detail);
-        if ((type & 15) === Type.LATIN) {
+        if ((type & Type.MASK) === Type.LATIN) {
           const from = 8 * cell;
           cell += (detail + 7) >> 3;
           for (let i = 0; i < detail; i++) codes[i] = bytes[from + i]!;
@@ -685,7 +779,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
           for (let i = 0; i < detail; i++) codes[i] = characters[from + i]!;
         }
         const text = apply(fromCharCode, undefined, codes);
-        if (type >> 4 < Limit.PLACES) kept[type >> 4] = text;
+        if (type >> Type.BITS < Limit.PLACES) kept[type >> Type.BITS] = text;
         return text;
       }
       case Type.UTF8:
@@ -713,6 +807,18 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
         return new PlainDate(doubles[cell++]!);
       case Type.BIGINT:
         return integers[cell++];
+      case Type.MAP: {
+        const map = new PlainMap<unknown, unknown>();
+        for (let i = 0; i < detail; i++) apply(setInMap, map, [read(), read()]);
+        return map;
+      }
+      case Type.SET: {
+        const set = new PlainSet<unknown>();
+        for (let i = 0; i < detail; i++) apply(addToSet, set, [read()]);
+        return set;
+      }
+      case Type.DICTIONARY:
+        return readDictionary(detail);
       default: {
         const { make } = shapes[detail]!;
         return make === undefined ? readObject(shapes[detail]!) : make();
@@ -728,7 +834,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   function readBuffer(type: number, length: number): object {
-    const view = (type >> 4) & 15;
+    const view = (type >> Type.BITS) & 15;
     const at = view === Type.WHOLE ? 0 : 2 * cell++;
     const all = newBytes(length);
     apply(set, all, [readWhere(type, length)]);
@@ -769,8 +875,21 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return object;
   }
 
+  /**
+   * Reads an object with its own keys. As long as it has no prototype, V8 takes it for a dictionary, and a new key takes a quarter of the
+   * time.
+   */
+  function readDictionary(count: number): object {
+    const values = readAll(count);
+    const object = createObject(null) as Record<string, unknown>;
+    for (let i = 0; i < count; i++) object[read() as string] = values[i];
+    return setPrototypeOf(object, plain);
+  }
+
   function readAll(count: number): unknown[] {
-    return arrayFrom({ length: count }, read);
+    const values = new PlainArray<unknown>(count);
+    for (let i = 0; i < count; i++) values[i] = read();
+    return values;
   }
 
   /**
