@@ -43,9 +43,10 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
   const RETURNED = 1, SKIPPED = 2, ITEM = 3, THREW = 4, ITEM_THREW = 5, ITEMS = 6;
   /**
    * How long the worker sleeps, and how long it works, before it goes back to its event loop, in ms. Shorter, and callers that take their
-   * time between two jobs pay for a message each time; longer, and timers and sockets that tasks have left open wait longer.
+   * time between two jobs pay for a message each time, and jobs for a turn of the event loop, which takes a tenth of a ms; longer, and
+   * timers and sockets that tasks have left open wait longer.
    */
-  const SLEEP = 4, LONGEST_STRETCH = 4;
+  const SLEEP = 4, LONGEST_STRETCH = 10;
   /**
    * After at most FEW jobs in a row the worker spins for SPIN ms for the next one before it sleeps, if the caller says that there is a core
    * for that: a caller that makes one call after another, or a few at a time, is then answered without waking a core, in a tenth of the
