@@ -45,7 +45,8 @@ Deno.test("Workload counts what is sent, held and done; what comes back unsent, 
 Deno.test("Workload.hasRoom has two ms of jobs sent, and no more than 1,023 ahead, or what runs at a time if they are not short", () => {
   const roomOf = (pace: number, capacity = 1) => fill(open({ pace, capacity }).workload);
   assertEquals([0.5, 0.25, 0.001].map((pace) => roomOf(pace)), [4, 8, 1024]);
-  assertEquals([1.5, 2, 100, Infinity].map((pace) => roomOf(pace)), [1, 1, 1, 1]);
+  assertEquals([0.7, 1, 1.9].map((pace) => roomOf(pace)), [3, 2, 2]);
+  assertEquals([2, 100, Infinity].map((pace) => roomOf(pace)), [1, 1, 1]);
   assertEquals([roomOf(0.5, 3), roomOf(100, 3)], [6, 3]);
 });
 

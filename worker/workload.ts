@@ -7,7 +7,7 @@ import type { Thread } from "./protocol.ts";
 export const MOST_AHEAD = 1023;
 
 /**
- * How many ms of work a worker is sent, including the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs
+ * A worker is sent at least so many ms of work, including the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs
  * wait longer behind one that takes longer than those before.
  */
 const TIME_AHEAD = 2;
@@ -126,7 +126,9 @@ export class Workload {
 
   /** All that has arrived by now was told. */
   delivered(): void {
-    this.#room = this.#capacity + Math.max(0, Math.min(MOST_AHEAD, this.jobsWithin(TIME_AHEAD) - 1));
+    // Rounded up: a worker whose jobs take a little more than half of that would have none ahead.
+    const jobs = Math.ceil(TIME_AHEAD / this.#thread.pace);
+    this.#room = this.#capacity + Math.max(0, Math.min(MOST_AHEAD, jobs - 1));
     this.isFull = false;
     if (this.#load > 0 && this.#hasAnswered) this.#answeredNow();
     this.#hasAnswered = false;

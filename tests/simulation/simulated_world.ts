@@ -115,7 +115,7 @@ export class SimulatedWorld implements Environment {
   /** How many jobs at most are sent ahead to a thread that reports its speed: two milliseconds' worth. */
   mostAhead(worker: number): number {
     const { pace } = this.#threads.find(({ name }) => name === `worker ${worker}`) ?? { pace: Infinity };
-    return Math.max(0, Math.min(1023, Math.floor(2 / pace) - 1));
+    return Math.max(0, Math.min(1023, Math.ceil(2 / pace) - 1));
   }
 
   // What threads report
