@@ -51,26 +51,41 @@ function throughQueue(values: unknown[]): void {
   while (reader.take());
 }
 
+class Point {
+  x: number;
+  y: number;
+
+  constructor(x: number, y: number) {
+    this.x = x;
+    this.y = y;
+  }
+}
+
 const hundred = Array.from({ length: 100 }, (_, i) => i);
-const records = hundred.map((id) => ({
-  id,
-  name: `a record with the number ${id}`,
-  place: { lat: 48.137 + id / 100, lon: 11.576 - id / 100 },
-  tags: ["alpha", "beta"],
-  note: "some text of a few words, as records have it",
-}));
+const samples: Record<string, unknown[]> = {
+  "numbers": hundred,
+  "records of 200 bytes": hundred.map((id) => ({
+    id,
+    name: `a record with the number ${id}`,
+    place: { lat: 48.137 + id / 100, lon: 11.576 - id / 100 },
+    tags: ["alpha", "beta"],
+    note: "some text of a few words, as records have it",
+  })),
+  "instances": hundred.map((i) => new Point(i, i / 2)),
+  "Maps of 10 entries": hundred.map((i) => new Map(Array.from({ length: 10 }, (_, k) => [`key ${k}`, i]))),
+};
+// The queue knows the keys of all these, and then no others: so each of the following has its keys with it.
+for (const values of Object.values(samples)) throughQueue(values);
+for (let i = 0; i < 300; i++) throughQueue([{ [`other ${i}`]: i }]);
+samples["dictionaries of 10 keys"] = hundred.map((i) => Object.fromEntries(hundred.slice(0, 10).map((k) => [`key ${i} ${k}`, k])));
 
-Deno.bench("structuredClone() of an array of 100 numbers", { group: "100 numbers", baseline: true }, () => {
-  structuredClone(hundred);
-});
+for (const [name, values] of Object.entries(samples)) {
+  Deno.bench(`structuredClone() of an array of 100 ${name}`, { group: `100 ${name}`, baseline: true }, () => {
+    structuredClone(values);
+  });
 
-Deno.bench("100 numbers through shared memory, one by one", { group: "100 numbers" }, () => throughQueue(hundred));
-
-Deno.bench("structuredClone() of an array of 100 records", { group: "100 records of 200 bytes", baseline: true }, () => {
-  structuredClone(records);
-});
-
-Deno.bench("100 records through shared memory, one by one", { group: "100 records of 200 bytes" }, () => throughQueue(records));
+  Deno.bench(`100 ${name} through shared memory, one by one`, { group: `100 ${name}` }, () => throughQueue(values));
+}
 
 const bare = new Worker(`data:text/javascript,${encodeURIComponent("onmessage = ({ data }) => postMessage(data + 1)")}`, {
   type: "module",
