@@ -904,6 +904,32 @@ Deno.test("A line reports each reply once and in order, even if it is asked for 
   }
 });
 
+Deno.test("A line leaves replies for later that come while it reports those before, as these may have led to them", () => {
+  const { port1, port2 } = new MessageChannel();
+  const told: unknown[] = [];
+  const line = new Line(port1, {
+    message() {},
+    returned(runs) {
+      told.push(...runs);
+      // Without end, if the line took them as they come.
+      if (told.length < 1000) replies.push(RETURNED, told.length, "next", []);
+    },
+    delivered: () => void told.push("delivered"),
+    unreadable() {},
+  });
+  const replies = openSharedQueue(line.memory.replies);
+  try {
+    replies.push(RETURNED, 0, "first", []);
+    line.drain();
+    assertEquals(told.splice(0), [0, "delivered"]);
+    line.drain();
+    assertEquals(told.splice(0), [1, "delivered"]);
+  } finally {
+    line.close();
+    port2.close();
+  }
+});
+
 Deno.test("Amid a turn a line takes what jobs returned, up to a reply of another kind", () => {
   const { port1, port2 } = new MessageChannel();
   const told: unknown[] = [];

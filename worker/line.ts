@@ -298,12 +298,16 @@ export class Line {
     this.#events.delivered();
   }
 
-  /** Takes the replies that are in shared memory by now. Those by the port are left to their turn, or they would overtake one another. */
+  /**
+   * Takes the replies that are in shared memory by now. Those by the port are left to their turn, or they would overtake one another. Those
+   * that are written meanwhile are left, too: whoever hears of a reply may send the next job, and that have its reply, without end.
+   */
   drain(): void {
     if (!this.#hasReply) return;
     this.#emptyLooks = 0;
+    const { end } = this.#replies;
     // A report may lead here again.
-    while (this.#hasReply) this.#receive();
+    while (this.#replies.hasNextBefore(end) && !this.#unreadable) this.#receive();
     this.#receiveItems();
     this.#events.delivered();
   }

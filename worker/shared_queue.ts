@@ -28,6 +28,10 @@ export interface SharedQueue {
   readonly isCrowded: boolean;
   /** Whether there is a record to take. */
   readonly hasNext: boolean;
+  /** The end of what is written by now. */
+  readonly end: number;
+  /** Whether there is a record to take that was written before this was the end. */
+  hasNextBefore(end: number): boolean;
   /** Spins until there is a record, for at most this many ms; returns whether there is one. */
   spin(time: number): boolean;
   /** Reads the next record, if there is one, and frees its room. */
@@ -1049,6 +1053,13 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     },
     get hasNext() {
       return position !== writtenTo || position !== (writtenTo = load(words, Layout.WRITTEN));
+    },
+    get end() {
+      return load(words, Layout.WRITTEN);
+    },
+    hasNextBefore(end: number) {
+      const left = (end - position) & Layout.POSITIONS;
+      return left > 0 && left <= size;
     },
   };
   return queue;
