@@ -294,7 +294,7 @@ export class ProcessPool implements AsyncDisposable {
       const { future } = ticket;
       // A caller that awaits this submits its next job in a turn of its own.
       this.#admit(ticket, setImmediate);
-      return Promise.resolve(future);
+      return this.#leavesResults ? this.#soon(future) : Promise.resolve(future);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -678,7 +678,7 @@ export class ProcessPool implements AsyncDisposable {
    * pile up: so jobs that have returned settle meanwhile, except that their callbacks come when the turn is over.
    */
   #takeReturned(): void {
-    if (this.#amidTurn) return;
+    if (this.#amidTurn || this.#leavesResults) return;
     this.#amidTurn = true;
     // Runs before anyone who awaits a result hears of it.
     queueMicrotask(this.#callBackLate);
@@ -695,9 +695,23 @@ export class ProcessPool implements AsyncDisposable {
   /** Tickets that settled in that way; their callbacks run when the turn is over. */
   #late: Ticket[] = [];
 
+  /**
+   * Whether results are left to the event loop, as other work there has waited for long: whoever hears of what was taken may submit the next
+   * job in the same turn, which has more taken, and so on, and there would never be timers, sockets or signals.
+   */
+  #leavesResults = false;
+
   #callBackLate = (): void => {
     for (const ticket of this.#late.splice(0)) this.#callBack(ticket);
+    if (this.#leavesResults) return;
+    this.#leavesResults = true;
+    this.#options.clock.soon(() => this.#leavesResults = false);
   };
+
+  /** Resolves before other work of the event loop, unless that has waited for long. */
+  #soon<T>(value: T): Promise<T> {
+    return new Promise((resolve) => this.#options.clock.soon(() => resolve(value)));
+  }
 
   /** Admits a ticket that has a permit, unless the pool has closed or the ticket's signal has aborted since it got that. */
   #admit = (ticket: Ticket, defer: Defer = queueMicrotask): void => {

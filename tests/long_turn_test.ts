@@ -114,6 +114,41 @@ Deno.test("Callbacks of a job that waits for its place, and then cannot be sent,
   await Promise.all([...early, ...results]);
 });
 
+const FEEDERS: [who: string, feed: (pool: ProcessPool, next: () => boolean) => Promise<unknown>][] = [
+  ["who awaits a result", (pool, next) => {
+    const lane = async () => {
+      while (next()) await pool.run(increment, 0);
+    };
+    return Promise.all(Array.from({ length: 20 }, lane));
+  }],
+  ["a callback", (pool, next) => {
+    const chain = () =>
+      new Promise<void>((resolve) => {
+        const submit = () => void (next() ? pool.submit(new Job({ func: increment, args: [0], onDone: submit })) : resolve());
+        submit();
+      });
+    return Promise.all(Array.from({ length: 20 }, chain));
+  }],
+  ["who awaits only that it is admitted", async (pool, next) => {
+    while (next()) await pool.submit(increment, 0);
+  }],
+];
+for (const [who, feed] of FEEDERS) {
+  Deno.test(`Timers have their turn although ${who} always has a job to submit, and workers are faster`, async () => {
+    await using pool = await pooled({});
+    const pause = new Int32Array(new SharedArrayBuffer(4));
+    let fired = false;
+    setTimeout(() => fired = true);
+    let left = 200;
+    await feed(pool, () => {
+      // The worker has done by then what it was sent.
+      Atomics.wait(pause, 0, 0, 5);
+      return !fired && --left > 0;
+    });
+    assert(left > 0);
+  });
+}
+
 Deno.test("A pool that ends in the turn in which a job settles calls its callbacks before it has ended", async () => {
   for (const end of ["shutdown", "terminate"] as const) {
     await using pool = await pooled({});
