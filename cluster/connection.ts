@@ -62,6 +62,12 @@ const HOPELESS = /WRONGPASS|NOAUTH|NOPERM|invalid password|certificate|UnknownIs
 /** Errors of a program that may not connect to the server: Deno's own, and that of the look-up of a name. */
 const NOT_PERMITTED = /Requires net access|getaddrinfo EPERM/;
 
+/** What a replica says to who would write, or to everyone while it waits for its primary. */
+const FROM_A_REPLICA = /\b(READONLY|MASTERDOWN)\b/;
+
+/** What a replica says about itself. */
+const IS_A_REPLICA = /^role:(slave|replica)/m;
+
 /** The queue's name in Redis. */
 export function queueName(queue: string): string {
   return `${queue}.v${VERSION}`;
@@ -323,11 +329,20 @@ export class Connection {
   /** The last error of any of them. */
   #last: Error | undefined;
   #timer: ReturnType<typeof setInterval>;
+  /** Whether the server has seemed to be a replica since it was last asked. */
+  #mayBeReplica = false;
+  /** When that was, in ms of `performance.now()`. */
+  #askedForRole = -Infinity;
 
   constructor(client: Redis, options: ConnectionOptions) {
     this.client = client;
     this.#options = options;
     this.#clients = [client];
+    // Its copies have the same options.
+    client.options.reconnectOnError = ({ message }) => {
+      this.#mayBeReplica ||= FROM_A_REPLICA.test(message);
+      return false;
+    };
     const note = (error: Error): void => void (this.#last = error);
     const keep = (client: Redis): void => void client.on("close", () => keepEarly(client));
     client.on("error", note);
@@ -344,7 +359,27 @@ export class Connection {
     const heard = new Map<Redis, Heard>();
     this.#timer = setInterval(() => {
       for (const each of this.#clients) heard.set(each, this.#lookAt(each, heard.get(each)));
+      this.#follow().catch(() => {});
     }, options.silence / LOOKS);
+  }
+
+  /**
+   * Connects all clients anew if the server has become a replica: after a failover the address leads to another one, but the connections lead
+   * to the old one for as long as that runs. Those that only listen must follow as well.
+   */
+  async #follow(): Promise<void> {
+    const now = performance.now();
+    if (!this.#mayBeReplica || now - this.#askedForRole < this.#options.silence) return;
+    this.#mayBeReplica = false;
+    this.#askedForRole = now;
+    // If it takes writes again, connections must stay: what it hands out on them would be lost.
+    if (!IS_A_REPLICA.test(await this.client.info("replication"))) return;
+    for (const each of this.#clients) {
+      const { stream } = each as unknown as Internals;
+      if (each.status === "ready") {
+        stream?.destroy(new Error("Connection is closed as the server is a replica, and its address may lead to another"));
+      }
+    }
   }
 
   /** Reconnects a client that is silent, and makes one speak that was asked nothing. */
@@ -384,6 +419,8 @@ export class Connection {
     });
     try {
       await Promise.race([tried, late.promise]);
+      // BullMQ has tried to write by now, which a program that only looks at a queue does not need.
+      this.#mayBeReplica = false;
     } catch (error) {
       // A closed connection does not say why it is closed.
       const why = error instanceof Error && /Connection is closed/.test(error.message) ? this.#last ?? error : error;

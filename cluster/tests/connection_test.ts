@@ -306,6 +306,41 @@ Deno.test(
   },
 );
 
+// A client that leaves a server keeps a timer for two seconds.
+Deno.test(
+  "clients follow an address that leads to another server, also those that only listen, once the first one has become its replica",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using first = await RedisServer.start();
+    await using second = await RedisServer.start();
+    await using line = new Line(first.port);
+    const told: string[] = [];
+    const connection = await connect(resolveConnection("test", line.url), {
+      ...QUIET,
+      onError: (error) => told.push(String(error)),
+      onWarning: (message) => told.push(message),
+    });
+    const { client } = connection;
+    const subscriber = client.duplicate();
+    subscriber.on("error", () => {});
+    await subscriber.subscribe("channel");
+    const heard = new Promise((resolve) => subscriber.on("message", (_channel, message) => resolve(message)));
+    const listens = new Promise((resolve) => subscriber.on("ready", resolve));
+    line.port = second.port;
+    await client.replicaof("127.0.0.1", String(second.port));
+    await assertRejects(() => client.set("key", "value"), Error, "READONLY");
+    await within(listens);
+    await within(until(async () => await client.set("key", "value").catch(() => "") === "OK"));
+    await client.publish("channel", "word");
+    assertEquals(await within(heard), "word");
+    assertEquals(told, [
+      `Error: Lost connection to ${line.url}: Connection is closed as the server is a replica, and its address may lead to another`,
+      `${line.url}: connected again`,
+    ]);
+    connection.end();
+  },
+);
+
 Deno.test("tellOnce() reports an error once while it recurs, and again after a pause or a new connection", () => {
   const client = new Redis({ lazyConnect: true });
   const told: string[] = [];

@@ -15,6 +15,8 @@ export class Line implements AsyncDisposable {
   waited = false;
   /** How many of the next clients are turned away. */
   refuses = 0;
+  /** Where the next clients are led. */
+  port: number;
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   #open = new Set<Deno.Conn>();
   #dead = new Set<Deno.Conn>();
@@ -25,8 +27,9 @@ export class Line implements AsyncDisposable {
 
   /** @param most How many clients get answers; the others are accepted and hear nothing. */
   constructor(port: number, most = Infinity) {
+    this.port = port;
     this.#most = most;
-    this.#ends.push(this.#accept(port));
+    this.#ends.push(this.#accept());
   }
 
   get url(): string {
@@ -75,7 +78,7 @@ export class Line implements AsyncDisposable {
     await Promise.all(this.#ends);
   }
 
-  async #accept(port: number): Promise<void> {
+  async #accept(): Promise<void> {
     for await (const client of this.#listener) {
       if (this.refuses > 0) {
         this.refuses--;
@@ -86,7 +89,7 @@ export class Line implements AsyncDisposable {
         this.#silent.push(client);
         continue;
       }
-      const server = await Deno.connect({ hostname: "127.0.0.1", port });
+      const server = await Deno.connect({ hostname: "127.0.0.1", port: this.port });
       let waits = false;
       const decoder = new TextDecoder();
       const ask = this.#pass(client, server, (bytes) => {
