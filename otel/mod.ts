@@ -15,7 +15,17 @@
  * @module
  */
 
-import { type Attributes, type Context, context, metrics, type Span, SpanKind, SpanStatusCode, trace } from "@opentelemetry/api";
+import {
+  type Attributes,
+  type Context,
+  context,
+  type Exception,
+  metrics,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+} from "@opentelemetry/api";
 import type { ObservedJob, PoolObserver } from "@procpool/process-pool";
 
 /** Options of {@linkcode otelObserver}. */
@@ -115,8 +125,9 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
     const { span, origin } = jobSpan;
     span.setAttribute("process_pool.outcome", state);
     if (state !== "finished") {
-      span.recordException(error instanceof Error ? error : textOf(error));
-      span.setStatus({ code: SpanStatusCode.ERROR, message: error instanceof Error ? error.message : textOf(error) });
+      const exception = exceptionOf(error);
+      span.recordException(exception);
+      span.setStatus({ code: SpanStatusCode.ERROR, message: typeof exception === "string" ? exception : exception.message });
     }
     span.end(Math.max(origin, presentOrigin()) + (job.settled ?? performance.now()));
     jobSpans.delete(job);
@@ -172,6 +183,20 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
       stopObserving();
     },
   };
+}
+
+/**
+ * What is recorded of something thrown: texts, whatever a task has made of the properties of an error. Exporters take its code for its type,
+ * so that of an abort would be "20", the number of a DOMException.
+ */
+function exceptionOf(error: unknown): Extract<Exception, { message: string }> | string {
+  if (!(error instanceof Error)) return textOf(error);
+  try {
+    const { name, message, stack = "", code } = error as Error & { code?: unknown };
+    return { name: String(name), message: String(message), stack: String(stack), ...(typeof code === "string" ? { code } : {}) };
+  } catch {
+    return textOf(error);
+  }
 }
 
 /** The text of what was thrown, or aborted with: some things have none. */

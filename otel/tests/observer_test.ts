@@ -9,6 +9,9 @@ interface Recorded {
   attributes: Attributes;
   start: number;
   ends: (number | undefined)[];
+  exceptions: unknown[];
+  /** The message of its status. */
+  message?: string | undefined;
 }
 
 const spans: Recorded[] = [];
@@ -17,13 +20,19 @@ const counted: [string, number, Attributes][] = [];
 trace.setGlobalTracerProvider({
   getTracer: () => ({
     startSpan(name: string, options: SpanOptions = {}): Span {
-      const recorded: Recorded = { name, attributes: { ...options.attributes }, start: options.startTime as number, ends: [] };
+      const recorded: Recorded = {
+        name,
+        attributes: { ...options.attributes },
+        start: options.startTime as number,
+        ends: [],
+        exceptions: [],
+      };
       spans.push(recorded);
       return {
         spanContext: () => ({ traceId: "1".repeat(32), spanId: "1".repeat(16), traceFlags: 1 }),
         setAttribute: (key: string, value: string) => void (recorded.attributes[key] = value),
-        setStatus: () => {},
-        recordException: () => {},
+        setStatus: ({ message }: { message?: string }) => void (recorded.message = message),
+        recordException: (exception: unknown) => void recorded.exceptions.push(exception),
         end: (time?: number) => void recorded.ends.push(time),
       } as unknown as Span;
     },
@@ -90,6 +99,50 @@ Deno.test("otelObserver() ends each job's span once, when the job settled, and n
     assertEquals(typeof attributes["process_pool.job.id"], "string");
     assert(ends.length === 1 && ends[0]! <= performance.timeOrigin + performance.now());
   }
+  assertEquals(reported, []);
+});
+
+Deno.test("otelObserver() records errors by their names, and ends the span of a job whatever the properties of its error are", async () => {
+  spans.length = 0;
+  const reported: unknown[] = [];
+  {
+    const observers = [otelObserver()];
+    await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1, observers, onError: (error) => void reported.push(error) });
+    const controller = new AbortController();
+    const stopped = await pool.submit(new Job({ func: () => new Promise(() => {}), signal: controller.signal }));
+    controller.abort();
+    await stopped.exception();
+    const strange = [
+      Object.assign(new Error("absent"), { code: "ENOENT" }),
+      Object.assign(new Error(), { name: Symbol("name"), message: { text: 1 }, stack: 2 }),
+      Object.defineProperty(new Error(), "message", {
+        get() {
+          throw new TypeError("no message");
+        },
+      }),
+    ];
+    for (const error of strange) {
+      await assertRejects(() =>
+        pool.run(() => {
+          throw error;
+        })
+      );
+    }
+  }
+  const jobs = spans.filter(({ attributes }) => "process_pool.job.id" in attributes);
+  const recorded = jobs.flatMap(({ exceptions: [exception] }) => {
+    if (typeof exception !== "object") return [exception];
+    const { name, code, stack } = exception as Record<string, unknown>;
+    return [{ name, code, stack: typeof stack }];
+  });
+  assertEquals(recorded, [
+    { name: "AbortError", code: undefined, stack: "string" },
+    { name: "Error", code: "ENOENT", stack: "string" },
+    { name: "Symbol(name)", code: undefined, stack: "string" },
+    "[object Error]",
+  ]);
+  assertEquals(jobs.map(({ message }) => message).slice(1), ["absent", "[object Object]", "[object Error]"]);
+  assertEquals(jobs.map(({ ends }) => ends.length), [1, 1, 1, 1]);
   assertEquals(reported, []);
 });
 
