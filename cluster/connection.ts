@@ -398,7 +398,8 @@ export class Connection {
   }
 
   /**
-   * Resolves when everything is connected, and the server has run a script, as everything that BullMQ does is a script.
+   * Resolves when everything is connected, and the server has run a script, as everything that BullMQ does is a script with several keys: a
+   * server in cluster mode takes those that lie together only.
    *
    * @param connected Resolves when everything is connected; by itself it would wait forever.
    * @param script The queue, and a script that does something with a key of it that does not exist.
@@ -415,7 +416,8 @@ export class Connection {
     }, timeout);
     const tried = connected.then(() => {
       reason = "refuses to run a script, as BullMQ has to";
-      return this.client.eval(`return redis.call("${command}", KEYS[1])`, 1, `${PREFIX}:${queueName(queue)}:probe`);
+      const [probe, wait] = ["probe", "wait"].map((key) => `${PREFIX}:${queueName(queue)}:${key}`);
+      return this.client.eval(`return redis.call("${command}", KEYS[1])`, 2, probe!, wait!);
     });
     try {
       await Promise.race([tried, late.promise]);
