@@ -744,6 +744,27 @@ Deno.test("An inline pool lets the network go on beside tiny jobs that follow ea
   assert(turns < 60, `${turns} turns`);
 });
 
+Deno.test("An inline pool lets the network go on beside queued jobs of several workers that compute (needs --allow-net=127.0.0.1)", {
+  ignore: !granted("net"),
+}, async () => {
+  await using pool = new ProcessPool({ backend: "inline", maxWorkers: 2 });
+  const compute = (ms: number): void => {
+    for (const end = performance.now() + ms; performance.now() < end;);
+  };
+  let jobs = 0;
+  await turnsOfExchange(async (begin, isOver) => {
+    const futures = await Promise.all(Array.from({ length: 300 }, () => pool.submit(compute, 5)));
+    begin();
+    for (const future of futures) {
+      if (isOver()) future.cancel();
+      else await future.result().then(() => jobs++);
+    }
+  });
+
+  // With one tick a turn it needs hundreds.
+  assert(jobs < 100, `${jobs} jobs`);
+});
+
 Deno.test("An inline pool does not wait for dozens of turns of other work on this thread", async () => {
   await using pool = new ProcessPool({ backend: "inline", maxWorkers: 1 });
   let isOver = false;

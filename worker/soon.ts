@@ -57,8 +57,14 @@ function afterTurn(callback: () => void): () => void {
 }
 
 async function wholeTurn(): Promise<void> {
+  await tick();
+  // Only now, as the callbacks that waited for the turn before may have run until the first tick.
   const end = performance.now() + LONGEST_TURN;
-  for (let i = 0; i < TICKS && performance.now() < end; i++) await new Promise<void>((resolve) => void setImmediate(resolve));
+  for (let i = 1; i < TICKS && performance.now() < end; i++) await tick();
   lastTurn = performance.now();
   turn = undefined;
+}
+
+function tick(): Promise<void> {
+  return new Promise((resolve) => void setImmediate(resolve));
 }
