@@ -236,7 +236,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   /** The stack down to the task's own lines, cut to a useful length. */
   function stackOf(error: Error): string {
     // It contains the message, which may have megabytes.
-    const stack = textOf(error.stack ?? "").slice(0, 4000);
+    const stack = withoutBase(textOf(error.stack ?? "")).slice(0, 4000);
     const end = stack.search(/\n\s+at [^\n]*process-pool\/(batch|worker)/);
     return end < 0 ? stack : stack.slice(0, end);
   }
@@ -255,10 +255,16 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     }
   }
 
+  /** Leaves out the base that the platform names when an address is relative: in a worker it is a whole program. */
+  function withoutBase(text: string): string {
+    const own = globalThis.location?.href;
+    return own?.startsWith("data:") ? text.replaceAll(` with base '${own}'`, "") : text;
+  }
+
   function explain(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {
     try {
       if (thrown instanceof Error) {
-        const message = textOf(thrown.message ?? "");
+        const message = withoutBase(textOf(thrown.message ?? ""));
         const lack = bySource ? lackOf(thrown, task) : undefined;
         const fact = lack === "this" ? "has no 'this'" : "cannot see the variables and imports around it";
         const hint = `; a function that is sent as its text ${fact}: export it from a module, and give the module's address`;

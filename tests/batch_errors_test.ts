@@ -41,6 +41,16 @@ for (const ordered of [true, false]) {
   });
 }
 
+Deno.test(`batch() keeps a worker's source out of the error of a relative address ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(1));
+  for (const [output, timeout] of [["out", undefined], ["killable", 60_000]] as const) {
+    await run((x: number) => new Request(`/${x}`).url, { input, output: folder.of(output), timeout });
+    const [{ error: { message, stack } }] = folder.json(`${output}.errors.ndjson`);
+    assertEquals([message, stack.includes("data:")], ["Invalid URL: '/0'", false]);
+  }
+});
+
 Deno.test(`batch() stops records that run for too long, and loses and repeats no other ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(3000));

@@ -365,6 +365,22 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`A task that asks for a relative address fails as it does on the calling thread, in a few words (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    const request = () => {
+      try {
+        return new Request("/page").url;
+      } catch (cause) {
+        throw new Error(`Cannot ask: ${(cause as Error).message}`, { cause });
+      }
+    };
+    const error = await errorOf(pool, request) as Error & { cause: Error };
+    assertEquals([error.message, error.cause.message], ["Cannot ask: Invalid URL: '/page'", "Invalid URL: '/page'"]);
+    assertEquals([error, error.cause].map(({ stack }) => stack!.includes("data:")), [false, false]);
+  });
+}
+
 Deno.test("A function by source imports by a name of the import map (needs --allow-read)", { ignore: !granted("read") }, async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   assertEquals(await within(pool.run(async () => typeof (await import("@std/assert")).assertEquals)), "function");

@@ -100,7 +100,13 @@ export function encodeError(
 
   function text(error: Error, name: string): string {
     const value = read(error, name);
-    return value === undefined ? "" : show(value);
+    return value === undefined ? "" : withoutBase(show(value));
+  }
+
+  /** Leaves out the base that the platform names when an address is relative: in a worker it is a whole program. */
+  function withoutBase(text: string): string {
+    const own = globalThis.location?.href;
+    return own?.startsWith("data:") ? text.replaceAll(` with base '${own}'`, "") : text;
   }
 
   /** A text instead of what cannot be copied. */
