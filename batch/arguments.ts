@@ -63,6 +63,9 @@ Options:
   --dry-run <number>     only print the results of this many first records
   --help                 show this
 
+At a terminal Deno asks before it denies a task something, and the batch waits
+for the answer: 'deno run --no-prompt ...' prevents that.
+
 Inputs compressed with gzip are decompressed; an output whose name ends in .gz
 is compressed. Ctrl-C ends in an orderly way: go on with --resume. Exit
 code: 0 if all went well, 1 if a record failed, 2 if something is wrong with
