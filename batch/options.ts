@@ -1,5 +1,5 @@
 import { checkedFunc, type Task, type TaskRef } from "../job.ts";
-import { Checks, MEMORY_LIMITS, show } from "../pool/checks.ts";
+import { Checks, MEMORY_LIMITS, MOST_WORKERS, show } from "../pool/checks.ts";
 import { CORES } from "../worker/platform.ts";
 import type { BatchInput } from "./inputs.ts";
 import type { BatchProgress } from "./progress.ts";
@@ -89,7 +89,7 @@ export interface BatchOptions {
    * `"unstable": ["worker-options"]` in deno.json; without it Deno ends the whole program with exit code 70. `"inherit"`, the permissions
    * of this thread, works without it.
    *
-   * @default {{}}
+   * @default {no more}
    */
   permissions?: "inherit" | Deno.PermissionOptionsObject | undefined;
   /**
@@ -233,7 +233,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   if (inputFormat !== undefined) checks.oneOf("inputFormat", inputFormat, ["ndjson", "lines", "csv"]);
   if (outputFormat !== undefined) checks.oneOf("outputFormat", outputFormat, ["ndjson", "lines"]);
   for (const [name, value] of Object.entries({ ordered, resume, overwrite, retryFailed })) checks.boolean(name, value);
-  checks.wholeNumber("workers", workers);
+  checks.wholeNumber("workers", workers, { max: MOST_WORKERS });
   if (chunk !== undefined) checks.wholeNumber("chunk", chunk, { min: SMALLEST_CHUNK });
   if (memoryLimit !== undefined) checks.wholeNumber("memoryLimit", memoryLimit, MEMORY_LIMITS);
   checks.wholeNumber("retries", retries, { min: 0 });

@@ -8,6 +8,9 @@
 /** The longest delay that the platform's timers accept; with a longer one they fire at once. */
 const LONGEST_DELAY = 2 ** 31 - 1;
 
+/** No machine has room for so many threads; with far more, the default of `queueSize` would not be an integer. */
+export const MOST_WORKERS = 65_536;
+
 /** How much heap a worker may be given, in MB. With less, V8 may abort the program when a worker starts; it does not accept more. */
 export const MEMORY_LIMITS = { min: 16, max: 65_536 };
 

@@ -4,7 +4,7 @@ import type { StartThread } from "../worker/protocol.ts";
 import type { OpenSlot } from "../worker/slot.ts";
 import { type KnownModule, TaskTable } from "../worker/tasks.ts";
 import type { OnError } from "./callbacks.ts";
-import { Checks, MEMORY_LIMITS, show } from "./checks.ts";
+import { Checks, MEMORY_LIMITS, MOST_WORKERS, show } from "./checks.ts";
 import { type Clock, realClock } from "./clock.ts";
 import { Measurement } from "./measurement.ts";
 import type { PoolObserver } from "./observation.ts";
@@ -219,9 +219,6 @@ const IDLE_TIMEOUT = 3000;
  * Shorter, and an initializer that loads a large model might be taken for hung; longer, and a night may be lost to one that really hangs.
  */
 const START_TIMEOUT = 60_000;
-
-/** No machine has room for so many threads; with far more, the default of `queueSize` would not be an integer. */
-const MOST_WORKERS = 65_536;
 
 /** The claims of this many jobs take 12 MB per worker; no sensible value comes near. */
 const MOST_JOBS_PER_WORKER = 1_000_000;

@@ -129,6 +129,11 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
       ),
       [{ input, output, workers: 0 }, RangeError, "Cannot run batch as 'workers' must be a positive integer: current value is 0"],
       [
+        { input, output, workers: 70_000 },
+        RangeError,
+        "Cannot run batch as 'workers' must be a positive integer, at most 65536: current value is 70000",
+      ],
+      [
         { input, output, memoryLimit: 15 },
         RangeError,
         "Cannot run batch as 'memoryLimit' must be an integer of at least 16: current value is 15",
