@@ -1,6 +1,6 @@
 import { type Block, Chunk, type ChunkListener, type ChunkWork } from "./chunk.ts";
 import { ChunkSizer } from "./chunk_sizer.ts";
-import { type Clock, Rounds } from "./clock.ts";
+import { Cadence, type Clock, Rounds } from "./clock.ts";
 import { CHUNK_PATIENCE, MapInput } from "./map_input.ts";
 import type { MapResults, ResolvedMapOptions } from "./map_options.ts";
 import { Queue } from "./queue.ts";
@@ -11,6 +11,15 @@ import { onAbort } from "./signals.ts";
  * them late. More often takes time from others, less often delays results.
  */
 const LOOK_EVERY = 1;
+
+/**
+ * After how many ms of taking results that are ready a consumer waits for a turn of the event loop, if one is due. More often costs time;
+ * less often, and timers, sockets and signals wait for a consumer that computes.
+ */
+const LONGEST_STRETCH = 10;
+
+/** After how many results the clock is read at the latest. More, and it is noticed late that a consumer has become slow. */
+const RESULTS_A_LOOK = 100;
 
 /** What a map needs of its pool. */
 export interface MapHost {
@@ -67,6 +76,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #failure: { error: unknown; ofInput?: boolean } | undefined;
   #wakePump: () => void = () => {};
   #looks: Rounds;
+  #turns: Cadence;
   /** Aborts when the loop has ended, so that a chunk waiting at the gate leaves it. */
   #loop = new AbortController();
   #stopListening: () => void = () => {};
@@ -86,6 +96,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       clock: host.clock,
     });
     this.#looks = new Rounds(host.clock, LOOK_EVERY, () => this.#look());
+    this.#turns = new Cadence(host.clock, LONGEST_STRETCH, RESULTS_A_LOOK);
   }
 
   [Symbol.asyncIterator](): this {
@@ -93,27 +104,30 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   next(): Promise<Result> {
-    if (this.#block !== undefined && this.#block.errors === undefined && this.#consumers.size === 0) {
+    const mayBeTurn = this.#turns.isDue();
+    if (!mayBeTurn && this.#block !== undefined && this.#block.errors === undefined && this.#consumers.size === 0) {
       return Promise.resolve({ done: false, value: this.#takeValue(this.#block) });
     }
-    return this.#wait(false);
+    return this.#wait(false, mayBeTurn);
   }
 
   /** The same outcomes, as many at a time as are ready. */
   chunks(): AsyncIterableIterator<ArrayLike<unknown>> {
     const chunks = {
       [Symbol.asyncIterator]: () => chunks,
-      next: () => this.#wait(true) as Promise<IteratorResult<ArrayLike<unknown>, undefined>>,
+      next: () => this.#wait(true, false) as Promise<IteratorResult<ArrayLike<unknown>, undefined>>,
       return: () => this.return(),
     };
     return chunks;
   }
 
-  #wait(wantsAll: boolean): Promise<Result> {
+  #wait(wantsAll: boolean, mayBeTurn: boolean): Promise<Result> {
     if (this.#state === "new") this.#start();
     return new Promise((resolve, reject) => {
       this.#consumers.push({ wantsAll, resolve, reject });
-      this.#serve();
+      // A consumer of results that are all ready would otherwise let nothing else through.
+      if (mayBeTurn && this.#block !== undefined) this.#host.clock.soon(() => this.#serve());
+      else this.#serve();
     });
   }
 

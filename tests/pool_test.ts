@@ -788,6 +788,29 @@ Deno.test("An inline pool does not wait for dozens of turns of other work on thi
   assert(most < 30, `${most} steps`);
 });
 
+for (const settled of [false, true]) {
+  const kind = settled ? "outcomes, some of errors," : "results";
+  Deno.test(`A map lets the network go on beside a consumer that computes, of ${kind} that are ready (needs --allow-net=127.0.0.1)`, {
+    ignore: !granted("net"),
+  }, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1 });
+    const task = (x: number) => {
+      if (x < 0) throw new Error("no");
+    };
+    const items = Array.from({ length: 300 }, (_, i) => settled ? i - 10 : i);
+    let taken = 0;
+    await turnsOfExchange(async (begin, isOver) => {
+      for await (const _ of pool.map<number, unknown>(task, items, settled ? { settled, chunkSize: 300 } : { chunkSize: 300 })) {
+        if (taken++ === 0) begin();
+        if (isOver()) break;
+        for (const end = performance.now() + 5; performance.now() < end;);
+      }
+    });
+
+    assert(taken < 200, `${taken} results`);
+  });
+}
+
 Deno.test("A map lets the network go on beside an input that never waits (needs --allow-net=127.0.0.1)", {
   ignore: !granted("net"),
 }, async () => {
