@@ -6,6 +6,7 @@
 
 import type { Callbacks } from "./pool/callbacks.ts";
 import { Checks, isIterable, show } from "./pool/checks.ts";
+import { realClock, stretches } from "./pool/clock.ts";
 import { withDeadline } from "./pool/deadline.ts";
 
 /** A function that a worker can run. Its arguments and result must be cloneable, except with the backend `inline`. */
@@ -617,6 +618,7 @@ export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, opt
   const deadline = timeout === undefined ? undefined : performance.now() + timeout;
   const settled: F[] = [];
   let wake = (): void => {};
+  const cadence = stretches(realClock);
   const stopListening = [...all].map((future) =>
     onSettled(future, () => {
       settled.push(future);
@@ -631,6 +633,9 @@ export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, opt
           const next = new Promise<void>((resolve) => wake = resolve);
           const left = deadline === undefined ? undefined : Math.max(0, deadline - performance.now());
           await withDeadline(next, { timeout: left, fullTimeout: timeout });
+        } else if (cadence.isDue()) {
+          // A loop over many that have settled would otherwise let nothing else through.
+          await new Promise<void>((resolve) => realClock.soon(resolve));
         }
         yield settled[yielded]!;
       }

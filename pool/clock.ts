@@ -138,3 +138,17 @@ export class Cadence {
     return true;
   }
 }
+
+/**
+ * After how many ms of taking results that are ready a consumer waits for a turn of the event loop, if one is due. More often costs time;
+ * less often, and timers, sockets and signals wait for a consumer that computes.
+ */
+const LONGEST_STRETCH = 10;
+
+/** After how many results the clock is read at the latest. More, and it is noticed late that a consumer has become slow. */
+const RESULTS_A_LOOK = 100;
+
+/** Says when a consumer that takes results which are ready has gone on for so long that it should wait for a turn, if one is due. */
+export function stretches(clock: Clock): Cadence {
+  return new Cadence(clock, LONGEST_STRETCH, RESULTS_A_LOOK);
+}

@@ -1,6 +1,6 @@
 import { type Block, Chunk, type ChunkListener, type ChunkWork } from "./chunk.ts";
 import { ChunkSizer } from "./chunk_sizer.ts";
-import { Cadence, type Clock, Rounds } from "./clock.ts";
+import { type Cadence, type Clock, Rounds, stretches } from "./clock.ts";
 import { CHUNK_PATIENCE, MapInput } from "./map_input.ts";
 import type { MapResults, ResolvedMapOptions } from "./map_options.ts";
 import { Queue } from "./queue.ts";
@@ -11,15 +11,6 @@ import { onAbort } from "./signals.ts";
  * them late. More often takes time from others, less often delays results.
  */
 const LOOK_EVERY = 1;
-
-/**
- * After how many ms of taking results that are ready a consumer waits for a turn of the event loop, if one is due. More often costs time;
- * less often, and timers, sockets and signals wait for a consumer that computes.
- */
-const LONGEST_STRETCH = 10;
-
-/** After how many results the clock is read at the latest. More, and it is noticed late that a consumer has become slow. */
-const RESULTS_A_LOOK = 100;
 
 /** What a map needs of its pool. */
 export interface MapHost {
@@ -76,7 +67,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #failure: { error: unknown; ofInput?: boolean } | undefined;
   #wakePump: () => void = () => {};
   #looks: Rounds;
-  #turns: Cadence;
+  #stretches: Cadence;
   /** Aborts when the loop has ended, so that a chunk waiting at the gate leaves it. */
   #loop = new AbortController();
   #stopListening: () => void = () => {};
@@ -96,7 +87,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
       clock: host.clock,
     });
     this.#looks = new Rounds(host.clock, LOOK_EVERY, () => this.#look());
-    this.#turns = new Cadence(host.clock, LONGEST_STRETCH, RESULTS_A_LOOK);
+    this.#stretches = stretches(host.clock);
   }
 
   [Symbol.asyncIterator](): this {
@@ -104,7 +95,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   next(): Promise<Result> {
-    const mayBeTurn = this.#turns.isDue();
+    const mayBeTurn = this.#stretches.isDue();
     if (!mayBeTurn && this.#block !== undefined && this.#block.errors === undefined && this.#consumers.size === 0) {
       return Promise.resolve({ done: false, value: this.#takeValue(this.#block) });
     }

@@ -1,5 +1,15 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
-import { currentJob, type Future, Job, JobCancelledError, PoolClosedError, ProcessPool, WorkerDiedError } from "@procpool/process-pool";
+import {
+  asCompleted,
+  currentJob,
+  type Future,
+  Job,
+  JobCancelledError,
+  PoolClosedError,
+  ProcessPool,
+  wait,
+  WorkerDiedError,
+} from "@procpool/process-pool";
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { meet, Meeting, thrownBy, turn } from "./helpers.ts";
 
@@ -810,6 +820,24 @@ for (const settled of [false, true]) {
     assert(taken < 200, `${taken} results`);
   });
 }
+
+Deno.test("asCompleted() lets the network go on beside a consumer that computes (needs --allow-net=127.0.0.1)", {
+  ignore: !granted("net"),
+}, async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const futures = await Promise.all(Array.from({ length: 300 }, (_, i) => pool.submit((x: number) => x, i)));
+  await wait(futures);
+  let taken = 0;
+  await turnsOfExchange(async (begin, isOver) => {
+    for await (const _ of asCompleted(futures)) {
+      if (taken++ === 0) begin();
+      if (isOver()) break;
+      for (const end = performance.now() + 5; performance.now() < end;);
+    }
+  });
+
+  assert(taken < 200, `${taken} futures`);
+});
 
 Deno.test("A map lets the network go on beside an input that never waits (needs --allow-net=127.0.0.1)", {
   ignore: !granted("net"),
