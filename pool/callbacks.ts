@@ -159,5 +159,6 @@ async function attempt<T>(callback: () => T | PromiseLike<T>): Promise<T> {
 
 /** Whether a value is a promise, or acts like one. */
 export function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+  if (typeof value !== "object" && typeof value !== "function" || value === null) return false;
+  return typeof (value as { then?: unknown }).then === "function";
 }

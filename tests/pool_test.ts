@@ -262,6 +262,17 @@ for (const backend of BACKENDS) {
     assertEquals(future.state, "finished");
   });
 
+  Deno.test(`ProcessPool waits for whatever thenable a task returns, be it a function (${backend})`, async () => {
+    await using pool = new ProcessPool({ backend, maxWorkers: 1 });
+    const query = (x: number) => {
+      const then = (resolve: (value: number) => void) => resolve(x + 1);
+      const thenable = { then } as PromiseLike<number>;
+      return x % 2 === 0 ? thenable : Object.assign(() => thenable, { then }) as unknown as PromiseLike<number>;
+    };
+    assertEquals(await within(Promise.all([1, 2].map((x) => pool.run(query, x)))), [2, 3]);
+    assertEquals(await within(Array.fromAsync(pool.map(query, [1, 2, 3], { chunkSize: 3 }))), [2, 3, 4]);
+  });
+
   Deno.test(`currentJob() tells a task its job until its first await (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     const task = async () => {
