@@ -300,8 +300,11 @@ export class BatchRun {
   async #work(): Promise<void> {
     while (this.#failure === undefined && this.#ending === undefined && this.#counts.records < this.#parts.options.limit) {
       const free = this.#free.length > 0;
-      if (free && this.#rest.length > 0) this.#start(this.#rest.shift()!);
-      else if (free && this.#arrived !== undefined && this.#mayStart) {
+      const [rest] = this.#rest;
+      if (free && rest !== undefined && this.#mayStart(rest)) {
+        this.#rest.shift();
+        this.#start(rest);
+      } else if (free && this.#arrived !== undefined && this.#mayStart(this.#arrived)) {
         const part = this.#arrived;
         this.#arrived = undefined;
         this.#starts.set(part.index, part.start);
@@ -314,9 +317,9 @@ export class BatchRun {
     }
   }
 
-  /** Whether a new part may start. The rest of an earlier part always may: what is held waits for it. */
-  get #mayStart(): boolean {
-    return this.#held < MOST_HELD;
+  /** Whether a part, or the rest of one, may start. The one that is passed on next always may: what is held waits for it. */
+  #mayStart(part: Part): boolean {
+    return this.#held < MOST_HELD || (this.#parts.options.ordered && this.#isNext(part));
   }
 
   #read(): void {

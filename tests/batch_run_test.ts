@@ -1,0 +1,110 @@
+import { assert, assertEquals } from "@std/assert";
+import { type LaneMemory, LAYOUT } from "../batch/lane.ts";
+import { createRangeRunner, type Piece, type RangeReply, type RunnerLimits } from "../batch/range_runner.ts";
+import { rowEnd } from "../batch/rows.ts";
+import { BatchRun, type DonePart, type Part } from "../batch/run.ts";
+import type { Job } from "../job.ts";
+import type { ProcessPool } from "../pool.ts";
+import { lackOf } from "../worker/lack.ts";
+import { within } from "./fixtures.ts";
+
+type RunArgs = [lane: LaneMemory, piece: Piece, limits: RunnerLimits];
+
+/** What runs ranges of lines in this thread, one after the other. */
+function rangeRunner(task: (x: unknown) => unknown): (...args: RunArgs) => Promise<RangeReply> {
+  const runner = createRangeRunner({
+    layout: LAYOUT,
+    inputFormat: "lines",
+    outputFormat: "lines",
+    retries: 0,
+    heap: Infinity,
+    task,
+    bySource: false,
+    lackOf,
+    delimiter: ",",
+    parseCsv: undefined,
+    rowEnd,
+    isOther: () => Promise.resolve(false),
+    sampleOf: () => Promise.resolve(""),
+  });
+  let last: Promise<unknown> = Promise.resolve();
+  return (...args) => {
+    const reply = last.then(() => runner.run(...args));
+    last = reply;
+    return reply;
+  };
+}
+
+/** A pool without workers, whose jobs end when `run` says so. */
+function poolOf(run: (...args: RunArgs) => Promise<RangeReply>): ProcessPool {
+  let id = 0;
+  return {
+    submit: (job: Job<RunArgs, RangeReply>) => {
+      const result = run(...job.args as RunArgs);
+      return Promise.resolve({ id: id++, result: () => result, cancel: () => true });
+    },
+    terminate: () => Promise.resolve(),
+  } as unknown as ProcessPool;
+}
+
+/** Parts of the same number of lines. */
+async function* partsOf(count: number, lines: number): AsyncGenerator<Part> {
+  const bytes = new TextEncoder().encode("x\n".repeat(lines));
+  for (let index = 0; index < count; index++) {
+    const [start, end] = [index * bytes.length, (index + 1) * bytes.length];
+    yield { source: 0, index, start, end, torn: false, piece: { input: "lines", bytes, offset: start, end, header: undefined } };
+  }
+}
+
+const MB = 2 ** 20;
+
+for (const ordered of [true, false]) {
+  const what = ordered ? "an earlier part" : "a slow output";
+  Deno.test(`BatchRun holds back also the rest of a part while too many results wait for ${what}`, async () => {
+    const [parts, lines] = [6, 40];
+    const result = "x".repeat(MB - 1);
+    const runRange = rangeRunner(() => result);
+    let [running, done, taken, waiting] = [0, 0, 0, 0];
+    /** Resolves when nothing else goes on. Nothing here takes a turn of the event loop: so everything that may start has started. */
+    const rest = async () => {
+      do await new Promise((resolve) => setTimeout(resolve)); while (running > 0);
+      waiting = Math.max(waiting, done - taken);
+    };
+    const pool = poolOf(async (lane, piece, limits) => {
+      if (ordered && "bytes" in piece && piece.offset === 0 && taken === 0) await rest();
+      running++;
+      const reply = await runRange(lane, piece, limits);
+      running--;
+      return reply;
+    });
+    const consumer = {
+      async take({ state, output }: DonePart) {
+        if (!ordered && taken === 0) await rest();
+        assertEquals(output.length, state.outputLength);
+        taken += state.records;
+      },
+      save: () => Promise.resolve(),
+    };
+    const options = {
+      workers: 2,
+      ordered,
+      retries: 0,
+      timeout: { ms: Infinity },
+      memoryLimit: undefined,
+      halt: { failed: Infinity, share: 1 },
+      limit: Infinity,
+      signal: undefined,
+    };
+    const run = new BatchRun({
+      pool,
+      parts: partsOf(parts, lines),
+      consumer,
+      options,
+      onTick() {},
+      onRange: ({ records }) => void (done += records),
+    });
+    assertEquals([await within(run.run()), taken], ["complete", parts * lines]);
+    // 32 MB, and what was running by then: 9 MB in each of the lanes.
+    assert(waiting > 0 && waiting <= 32 + 6 * 9, `${waiting} MB wait`);
+  });
+}
