@@ -79,7 +79,7 @@ export async function* blocksOf(
 /** The bytes of an input. Once there are `enough`, or nobody takes more, it is cancelled, even during a pending read. */
 async function* until(enough: AbortSignal, source: Source): AsyncGenerator<Uint8Array> {
   if (enough.aborted) return;
-  const reader = (await source.open()).getReader();
+  const reader = (await source.open(enough)).getReader();
   // If a stream fails while it is cancelled, nobody cares any more.
   const cancel = () => void reader.cancel().catch(() => {});
   enough.addEventListener("abort", cancel, { once: true });

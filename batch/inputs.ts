@@ -23,8 +23,12 @@ export interface Source {
   seen: SeenFile | undefined;
   /** Whether workers read it themselves, range by range; otherwise it comes through this thread in blocks. */
   ranges: boolean;
-  /** Its bytes, uncompressed. */
-  open(): Promise<ReadableStream<Uint8Array>>;
+  /**
+   * Its bytes, uncompressed.
+   *
+   * @param enough Aborts when nothing more is wanted: until the stream is there, only this cancels what it is made from.
+   */
+  open(enough: AbortSignal): Promise<ReadableStream<Uint8Array>>;
 }
 
 /**
@@ -65,7 +69,7 @@ function streamSource(name: string, open: () => ReadableStream<Uint8Array>): Sou
     size: undefined,
     seen: undefined,
     ranges: false,
-    open: async () => await uncompressed(open()),
+    open: async (enough) => await uncompressed(open(), enough),
   };
 }
 
@@ -86,8 +90,8 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
     whole: ranges ? await read(() => endOfLines(path, size)) : undefined,
     seen,
     ranges,
-    open: async () =>
-      await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, seen))),
+    open: async (enough) =>
+      await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, seen)), enough),
   };
 }
 
@@ -211,15 +215,22 @@ function hasGzipMagic(bytes: Uint8Array): boolean {
 }
 
 /** The stream, decompressed if it begins as gzip does. */
-async function uncompressed(stream: ReadableStream<Uint8Array>): Promise<ReadableStream<Uint8Array>> {
+async function uncompressed(stream: ReadableStream<Uint8Array>, enough: AbortSignal): Promise<ReadableStream<Uint8Array>> {
   const reader = stream.getReader();
   const first: Uint8Array[] = [];
   let length = 0;
-  while (length < 2) {
-    const value = await nextBytes(reader);
-    if (value === undefined) break;
-    first.push(value);
-    length += value.length;
+  const cancel = () => void reader.cancel().catch(() => {});
+  enough.addEventListener("abort", cancel, { once: true });
+  if (enough.aborted) cancel();
+  try {
+    while (length < 2) {
+      const value = await nextBytes(reader);
+      if (value === undefined) break;
+      first.push(value);
+      length += value.length;
+    }
+  } finally {
+    enough.removeEventListener("abort", cancel);
   }
   const whole = new ReadableStream<Uint8Array>({
     async pull(controller) {

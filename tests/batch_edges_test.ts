@@ -410,6 +410,22 @@ Deno.test("batch() that needs no more of its input cancels it", async () => {
   assertEquals(await text, "0\n1\n");
 });
 
+Deno.test("batch() that is stopped cancels a stream of which nothing has come yet", async () => {
+  const [reading, cancelled] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const input = new ReadableStream<Uint8Array>({
+    pull() {
+      reading.resolve();
+      return cancelled.promise;
+    },
+    cancel: () => cancelled.resolve(),
+  }, { highWaterMark: 0 });
+  const stop = new AbortController();
+  reading.promise.then(() => stop.abort());
+  const { outcome } = await run(same, { input, output: new WritableStream(), permissions: "inherit", signal: stop.signal });
+  await within(cancelled.promise);
+  assertEquals(outcome, "stopped");
+});
+
 Deno.test("batch() cancels a stream that it refuses for its content", async () => {
   const cancelled = Promise.withResolvers<void>();
   const input = new ReadableStream<Uint8Array>({
