@@ -90,6 +90,21 @@ async function readLog(file: Deno.FsFile): Promise<FoundLog | undefined> {
   return found;
 }
 
+/**
+ * The errors file of which a log tells, seen from the folder of the output; undefined if it tells of none, or cannot be read, as when it is
+ * locked on Windows.
+ */
+export async function loggedErrors(path: string): Promise<string | undefined> {
+  try {
+    using file = await Deno.open(path);
+    if (!beginsAsLog(await headOf(file))) return undefined;
+    const { value, done } = await wholeLines(file).next();
+    return done ? undefined : (parse(value.line) as Fingerprint | undefined)?.errors;
+  } catch {
+    return undefined;
+  }
+}
+
 /** The first bytes, as one character each; the next read starts with them again. */
 async function headOf(file: Deno.FsFile): Promise<string> {
   await file.seek(0, Deno.SeekMode.Start);

@@ -2,10 +2,11 @@ import { Job } from "../job.ts";
 import { ProcessPool } from "../pool.ts";
 import { BatchError, explained, explainLoading, explainPool } from "./errors.ts";
 import type { Source } from "./inputs.ts";
+import { loggedErrors } from "./job_log.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
 import type { BatchRecorder } from "./recorder.ts";
 import { errorsOf, logOf, partialOf } from "./output.ts";
-import { followed, identityOf, ifThere, resolve } from "./paths.ts";
+import { dirname, followed, identityOf, ifThere, resolve } from "./paths.ts";
 import { type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
 import type { BatchSummary } from "./progress.ts";
 
@@ -82,7 +83,10 @@ export function pathsOf({ output, errors }: ResolvedBatch): Paths {
 export async function leftBefore({ report }: ResolvedBatch, paths: Paths): Promise<Set<string>> {
   if (await sizeOf(paths.log) === undefined) return new Set();
   const { output, partial, log, errors } = paths;
-  const files = [output, partial, log, errors, partialOf(errors), ...report === undefined ? [] : [resolve(report)]];
+  const logged = await loggedErrors(log);
+  const earlier = logged === undefined ? [] : [resolve(logged, dirname(output))];
+  const files = [output, partial, log, ...[errors, ...earlier].flatMap((path) => [path, partialOf(path)])];
+  if (report !== undefined) files.push(resolve(report));
   return new Set(await Promise.all(files.map(identityOf)));
 }
 

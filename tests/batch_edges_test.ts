@@ -66,6 +66,26 @@ Deno.test(`batch() does not match by a glob what it wrote itself, in any mode ${
   );
 });
 
+Deno.test(
+  `batch() does not match by a glob the errors file of an earlier run, even if it is to have another ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    folder.write("a.ndjson", numbers(30));
+    const [output, errors] = [folder.of("out"), folder.of("bad.ndjson")];
+    const glob = { input: folder.of("*.ndjson"), output };
+    assertEquals((await run(tenth, { ...glob, errors })).failed, 3);
+    await assertFails(
+      () => run(tenth, { ...glob, resume: true }),
+      BatchError,
+      `Cannot resume '${output}' as its errors file is '${errors}', and not '${output}.errors.ndjson': name that one with '--errors', ` +
+        "or begin anew with '--overwrite'",
+    );
+    const { records, failed } = await run(tenth, { ...glob, overwrite: true });
+    assertEquals([records, failed], [30, 3]);
+  },
+);
+
 Deno.test(`batch() takes no file that a glob finds for its own where there was no earlier run ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [a, b] = [folder.write("a.ndjson", "1\n"), folder.write("b.ndjson", "2\n")];
