@@ -46,7 +46,7 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   }
   await refuseChangedOutput("retry", { paths, last });
   // Another path may lead to the same file.
-  if (!await isAsLogged(paths.errors, last)) refuseOtherErrors("retry", { paths, found });
+  if (!await withErrors(paths.errors, () => isAsLogged(paths.errors, last))) refuseOtherErrors("retry", { paths, found });
   // So that nobody else begins to write to it while it is read. On Windows, a lock also excludes this thread's other handles.
   using errorsFile = last.failed === 0 ? undefined : await openErrors(paths.errors);
   if (Deno.build.os === "windows") errorsFile?.close();
@@ -108,12 +108,20 @@ class Tally {
 
 /** Opens an existing errors file exclusively. */
 async function openErrors(path: string): Promise<ErrorsFile> {
-  const open = async () => {
+  return await withErrors(path, async () => {
     // A missing one must not be made.
     await Deno.stat(path);
     return await ErrorsFile.open(path);
-  };
-  return await explained(open, `errors file '${path}'`, { flag: `--allow-read=${path} --allow-write=${path}` });
+  });
+}
+
+/**
+ * Does something with an errors file.
+ *
+ * @throws {BatchError} If it cannot be accessed.
+ */
+async function withErrors<T>(path: string, work: () => Promise<T>): Promise<T> {
+  return await explained(work, `errors file '${path}'`, { flag: `--allow-read=${path} --allow-write=${path}` });
 }
 
 /** Whether this is the errors file described in the job log; false also if the log does not tell enough. */

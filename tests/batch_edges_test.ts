@@ -718,6 +718,24 @@ Deno.test(`batch() with 'retryFailed' says what is wrong with the errors file, a
   assertEquals((await retry()).failed, 0);
 });
 
+Deno.test(`batch() with 'retryFailed' says so if it may not read the errors file ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const [input, output, errors] = [folder.write("in.ndjson", numbers(30)), folder.of("out"), folder.of("out.errors.ndjson")];
+  await run(tenth, { input, output });
+  const { open } = Deno;
+  Deno.open = (path, options) =>
+    path === errors ? Promise.reject(new Deno.errors.PermissionDenied("Permission denied (os error 13)")) : open(path, options);
+  try {
+    await assertFails(
+      () => run(same, { input, output, retryFailed: true }),
+      BatchError,
+      `Cannot run batch as it cannot access the errors file '${errors}': Permission denied (os error 13)`,
+    );
+  } finally {
+    Deno.open = open;
+  }
+});
+
 Deno.test(`batch() with 'retryFailed' leaves all as it is if the old output cannot be read to its end ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [input, output] = [folder.write("in.ndjson", numbers(5000)), folder.of("out.gz")];
