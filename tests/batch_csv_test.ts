@@ -1,5 +1,7 @@
 import { assertEquals } from "@std/assert";
+import { ProcessPool, type TaskRef } from "@procpool/process-pool";
 import { BatchError } from "@procpool/process-pool/batch";
+import type { readHeader } from "../batch/csv.ts";
 import { firstRow, rowBegin, rowEnd } from "../batch/rows.ts";
 import { Folder, ignore, NEEDS, run } from "./batch_fixtures.ts";
 import { assertFails, seeded } from "./helpers.ts";
@@ -134,6 +136,16 @@ for (
     assertEquals(folder.names(), ["in.csv"]);
   });
 }
+
+Deno.test(`readHeader() takes no time that grows with the square of the number of fields ${NEEDS}`, { ignore }, async () => {
+  const module = import.meta.resolve("../batch/csv.ts");
+  const task: TaskRef<Parameters<typeof readHeader>, string[]> = { module, name: "readHeader" };
+  // It takes a second, or several minutes, in a worker that can be stopped.
+  await using pool = new ProcessPool({ maxWorkers: 1, modules: [module], jobTimeout: 60_000 });
+  const names = Array.from({ length: 500_000 }, (_, i) => `field${i}`);
+  const header = await pool.run(task, encoder.encode(names.join()), { input: "in.csv", delimiter: "," });
+  assertEquals([header.length, header.at(-1)], [500_000, "field499999"]);
+});
 
 Deno.test(`batch() of TSV keeps a row whose fields are all empty, and skips a blank line ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
