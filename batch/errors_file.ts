@@ -111,10 +111,12 @@ export interface CompleteErrorsOptions {
 export async function completeErrors(path: string, { length, inputs, coverages }: CompleteErrorsOptions): Promise<number> {
   if (length === 0) await ifThere(Deno.remove(path));
   if (length === 0 || !coverages.some(({ numbered }) => numbered)) return length;
+  // An input may be named twice.
+  const byInput = Map.groupBy(coverages, (_, i) => inputs[i]!);
   const partial = partialOf(path);
   const file = await ErrorsFile.begin(partial, path);
   try {
-    for await (const entry of readErrors(path)) file.write([errorText(numberedIn(entry, inputs, coverages))]);
+    for await (const entry of readErrors(path)) file.write([errorText(numberedIn(entry, byInput.get(entry.input) ?? []))]);
     await file.sync();
   } finally {
     file.close();
@@ -123,13 +125,16 @@ export async function completeErrors(path: string, { length, inputs, coverages }
   return file.length;
 }
 
-/** An error with the number of its line, now that all lines before it are counted. */
-function numberedIn(entry: ErrorEntry, inputs: readonly string[], coverages: readonly Coverage[]): ErrorEntry {
+/**
+ * An error with the number of its line, now that all lines before it are counted.
+ *
+ * @param coverages How much of its input is done; several if that was read several times: its lines are the same.
+ */
+function numberedIn(entry: ErrorEntry, coverages: readonly Coverage[]): ErrorEntry {
   if (entry.part === undefined) return entry;
   const { part: [start, line], ...rest } = entry;
-  // An input may be named twice: its lines are the same.
-  for (const [i, name] of inputs.entries()) {
-    const before = name === entry.input ? coverages[i]!.linesBefore(start) : undefined;
+  for (const coverage of coverages) {
+    const before = coverage.linesBefore(start);
     if (before !== undefined) return { ...rest, line: before + line + 1 };
   }
   return entry;

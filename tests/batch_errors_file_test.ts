@@ -1,5 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
+import { Coverage } from "../batch/coverage.ts";
+import { completeErrors } from "../batch/errors_file.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { assertFails, until } from "./helpers.ts";
 
@@ -146,4 +148,33 @@ Deno.test(`batch() can be run and resumed where a run was killed as it began ${N
     const { failed } = await run(tenth, { input, output, resume });
     assertEquals([failed, folder.json(`out ${resume}.errors.ndjson`).length], [10, 10]);
   }
+});
+
+Deno.test(`completeErrors() numbers lines without looking through all inputs for each ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const names = Array.from({ length: 50 }, (_, i) => `in${i}`);
+  const error = { name: "Error", message: "no", stack: "" };
+  const entries = names.flatMap((input) =>
+    [0, 3].map((line) => ({ input, line: null, part: [10, line], offset: 10, position: 0, record: "", error, attempts: 1 }))
+  );
+  const path = folder.write("errors", entries.map((entry) => `${JSON.stringify(entry)}\n`).join(""));
+  const coverages = names.map((_, i) => {
+    const coverage = new Coverage();
+    coverage.add({ start: 0, end: 10, lines: i });
+    coverage.add({ start: 10, end: 20, lines: 5, numbered: true });
+    return coverage;
+  });
+  let looks = 0;
+  const inputs = new Proxy(names, {
+    get(names, key) {
+      if (typeof key === "string" && /^\d+$/.test(key)) looks++;
+      return Reflect.get(names, key);
+    },
+  });
+  await completeErrors(path, { length: folder.read("errors").length, inputs, coverages });
+  assertEquals(
+    folder.json("errors").map(({ input, line }) => `${input}: ${line}`),
+    names.flatMap((name, i) => [`${name}: ${i + 1}`, `${name}: ${i + 4}`]),
+  );
+  assertEquals(looks, names.length);
 });
