@@ -42,7 +42,7 @@ export async function expandInputs(inputs: readonly BatchInput[], own: ReadonlyS
   const expanded: BatchInput[] = [];
   for (const input of inputs) {
     if (input instanceof ReadableStream || input === "-") expanded.push(input);
-    else expanded.push(...await expandGlob(input, own));
+    else for (const path of await expandGlob(input, own)) expanded.push(path);
   }
   return expanded;
 }

@@ -41,6 +41,19 @@ Deno.test(`expandInputs() says once which folder within a glob cannot be read ${
   }
 });
 
+Deno.test("expandInputs() finds more files than a call takes arguments", async () => {
+  const { readDir, stat } = Deno;
+  Deno.readDir = async function* () {
+    for (let i = 0; i < 200_000; i++) yield { name: String(i), isFile: true, isDirectory: false, isSymlink: false };
+  };
+  Deno.stat = () => Promise.reject(new Error("These files do not exist"));
+  try {
+    assertEquals((await expandInputs(["/many/*"], new Set())).length, 200_000);
+  } finally {
+    Object.assign(Deno, { readDir, stat });
+  }
+});
+
 Deno.test(`sampleOf() looks at the beginning, the middle and the end of a file, however large, and at nothing after it ${NEEDS}`, {
   ignore,
 }, async () => {
