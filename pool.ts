@@ -18,7 +18,6 @@ import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors
 import { checkedFunc, type Future, Job, type JobResult, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks, InTurn } from "./pool/callbacks.ts";
 import { Checks, show, showJob } from "./pool/checks.ts";
-import { Cadence } from "./pool/clock.ts";
 import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
 import { type MapHost, MapRun } from "./pool/map.ts";
 import { type MapOptions, type MapResults, resolveMapOptions } from "./pool/map_options.ts";
@@ -28,8 +27,9 @@ import { Observation } from "./pool/observation.ts";
 import { type ProcessPoolOptions, type ResolvedOptions, resolveOptions } from "./pool/options.ts";
 import { placeOf, Queue } from "./pool/queue.ts";
 import { onAbort } from "./pool/signals.ts";
-import { Watchdog } from "./pool/watchdog.ts";
 import { type ErrorOf, JobTicket, MOST_UNREAD, type SettledCounts, type Ticket, type TicketOwner } from "./pool/ticket.ts";
+import { type Defer, Gathering, LongTurn, TIME_TOGETHER, TOGETHER } from "./pool/turn.ts";
+import { Watchdog } from "./pool/watchdog.ts";
 import { releasePermits, Semaphore, takePermit, waitForPermit } from "./semaphore.ts";
 import type { LeftBehind } from "./worker/left_behind.ts";
 import type { Death, TaskMessage, Thrown } from "./worker/protocol.ts";
@@ -78,25 +78,6 @@ export interface ShutdownOptions {
    */
   timeout?: number | undefined;
 }
-
-/**
- * Handing over a tiny call takes longer than running it, so the tiny calls of a turn are handed over together: the first at once, the
- * others in batches of `TOGETHER`, or of as many as take `TIME_TOGETHER` ms if that is fewer, and the rest at the end of the turn (after
- * the microtasks, where the caller submits each in a turn of its own). With smaller batches each call costs more; with larger ones workers
- * wait. Any other job, such as a call of a task whose calls have not been tiny, makes the pool send at once all that was gathered: its
- * caller may be about to compute, or to wait for it. While no worker has room, everything is gathered: looking for room in vain takes as
- * long as a tiny call.
- */
-const TOGETHER = 64, TIME_TOGETHER = 0.32;
-
-/**
- * While a caller goes on submitting in one turn, and no more is admitted or sent, the pool takes what jobs have returned every `LOOK_EVERY`
- * ms, a quarter of what a worker is sent ahead, but after `SUBMISSIONS_A_LOOK` submissions at the latest. More often, and looking in vain
- * takes as long as submitting; less often, and workers wait for the caller.
- */
-const LOOK_EVERY = 0.5, SUBMISSIONS_A_LOOK = 64;
-
-type Defer = (callback: () => void) => unknown;
 
 /** Calls back after the microtasks. */
 declare const setImmediate: Defer;
@@ -174,6 +155,10 @@ export class ProcessPool implements AsyncDisposable {
   /** What tickets may ask of this pool. */
   #owner: TicketOwner;
   #watchdog: Watchdog;
+  #gathering = new Gathering(() => {
+    if (this.#queue.size > 0) this.#dispatch();
+  });
+  #longTurn: LongTurn;
   /** The maps that wait for their input. */
   #waitingMaps = new Set<MapRun>();
   /** Undefined if there are no observers. */
@@ -209,7 +194,10 @@ export class ProcessPool implements AsyncDisposable {
     this.#options = resolveOptions(options);
     const { queueSize, clock, onError, tasks, observers, jobTimeout, retries } = this.#options;
     this.#gate = new Semaphore(queueSize);
-    this.#looks = new Cadence(clock, LOOK_EVERY, SUBMISSIONS_A_LOOK);
+    this.#longTurn = new LongTurn(clock, {
+      takeReturned: () => this.#crew.takeReturned(),
+      callBack: (ticket) => this.#callBack(ticket),
+    });
     this.#callbacks = new Callbacks(clock, onError);
     this.#tasks = tasks;
     if (observers.length > 0) {
@@ -294,7 +282,7 @@ export class ProcessPool implements AsyncDisposable {
       const { future } = ticket;
       // A caller that awaits this submits its next job in a turn of its own.
       this.#admit(ticket, setImmediate);
-      return this.#leavesResults ? this.#soon(future) : Promise.resolve(future);
+      return this.#longTurn.resolved(future);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -670,47 +658,7 @@ export class ProcessPool implements AsyncDisposable {
       return ticket.refuse(this.#reasonAgainst(ticket));
     }
     waitForPermit(this.#gate, ticket, ticket.signal);
-    if (this.#looks.isDue()) this.#takeReturned();
-  }
-
-  /**
-   * While a caller submits thousands in one turn, or computes between two submissions, workers should not wait for its end, nor results
-   * pile up: so jobs that have returned settle meanwhile, except that their callbacks come when the turn is over.
-   */
-  #takeReturned(): void {
-    if (this.#amidTurn || this.#leavesResults) return;
-    this.#amidTurn = true;
-    // Runs before anyone who awaits a result hears of it.
-    queueMicrotask(this.#callBackLate);
-    try {
-      this.#crew.takeReturned();
-    } finally {
-      this.#amidTurn = false;
-    }
-  }
-
-  #looks: Cadence;
-  /** Whether results are being taken in the middle of a caller's turn. */
-  #amidTurn = false;
-  /** Tickets that settled in that way; their callbacks run when the turn is over. */
-  #late: Ticket[] = [];
-
-  /**
-   * Whether results are left to the event loop, as other work there has waited for long: whoever hears of what was taken may submit the next
-   * job in the same turn, which has more taken, and so on, and there would never be timers, sockets or signals.
-   */
-  #leavesResults = false;
-
-  #callBackLate = (): void => {
-    for (const ticket of this.#late.splice(0)) this.#callBack(ticket);
-    if (this.#leavesResults) return;
-    this.#leavesResults = true;
-    this.#options.clock.soon(() => this.#leavesResults = false);
-  };
-
-  /** Resolves before other work of the event loop, unless that has waited for long. */
-  #soon<T>(value: T): Promise<T> {
-    return new Promise((resolve) => this.#options.clock.soon(() => resolve(value)));
+    this.#longTurn.goesOn();
   }
 
   /** Admits a ticket that has a permit, unless the pool has closed or the ticket's signal has aborted since it got that. */
@@ -721,8 +669,8 @@ export class ProcessPool implements AsyncDisposable {
     // Listen first: what follows may settle other jobs, and whoever hears of that may abort the signal.
     if (signal !== undefined) ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
     this.#observation?.admitted(ticket);
-    if (this.#isFull && this.#looks.isDue()) this.#takeReturned();
-    if (this.#gathering && (this.#isFull || isSmallCall(ticket)) && ++this.#gathered < this.#together) return;
+    if (this.#isFull) this.#longTurn.goesOn();
+    if (this.#gathering.keeps(ticket, this.#isFull)) return;
     this.#send(defer);
   };
 
@@ -749,30 +697,15 @@ export class ProcessPool implements AsyncDisposable {
   /** Sends what was admitted. If those are tiny calls, the next ones are gathered, and sent together when `defer` calls back at the latest. */
   #send(defer: Defer): void {
     if (this.#sending) return;
-    this.#gathered = 0;
+    this.#gathering.clear();
     const together = this.#sendQueued();
     if (this.#queue.size > 0) this.#dispatch();
-    this.#together = this.#isFull ? TOGETHER : together;
-    if (this.#gathering || this.#together < 2) return;
-    this.#gathering = true;
-    defer(this.#sendGathered);
+    this.#gathering.begin(this.#isFull ? TOGETHER : together, defer);
   }
 
-  /** Whether admitted tickets are gathered, to be sent together. */
-  #gathering = false;
-  /** How many are sent together. */
-  #together = 0;
-  /** How many were gathered since something was last sent. */
-  #gathered = 0;
   /** Whether tickets stayed in the queue as no worker had room: what is admitted then is sent when one has. */
   #isFull = false;
   #sending = false;
-
-  #sendGathered = (): void => {
-    this.#gathering = false;
-    this.#gathered = 0;
-    if (this.#queue.size > 0) this.#dispatch();
-  };
 
   // Dispatch
 
@@ -889,7 +822,7 @@ export class ProcessPool implements AsyncDisposable {
     returned: (tickets, values) => {
       const others = this.#fulfil(tickets, values);
       releasePermits(this.#gate, tickets.length - others.length);
-      for (const ticket of others) this.#callBackInTime(ticket);
+      for (const ticket of others) this.#longTurn.callBack(ticket);
     },
     answered: (ticket, answer) => {
       this.#undecided.add(ticket);
@@ -1076,7 +1009,7 @@ export class ProcessPool implements AsyncDisposable {
 
   #settle(ticket: Ticket, outcome: Outcome<unknown>): void {
     this.#record(ticket, outcome);
-    this.#callBackInTime(ticket);
+    this.#longTurn.callBack(ticket);
   }
 
   /**
@@ -1085,7 +1018,7 @@ export class ProcessPool implements AsyncDisposable {
    */
   #settleAll(settlements: Settlement[]): void {
     this.#recordAll(settlements);
-    for (const [ticket] of settlements) this.#callBackInTime(ticket);
+    for (const [ticket] of settlements) this.#longTurn.callBack(ticket);
   }
 
   #recordAll(settlements: Settlement[]): void {
@@ -1100,12 +1033,6 @@ export class ProcessPool implements AsyncDisposable {
     if (ticket.watched) this.#watchdog.forget(ticket);
     this.#observation?.settled(ticket, outcome);
     ticket.settle(outcome, this.#counts);
-  }
-
-  /** Calls back at once, or, in the middle of a caller's turn, when that is over. */
-  #callBackInTime(ticket: Ticket): void {
-    if (this.#amidTurn) this.#late.push(ticket);
-    else this.#callBack(ticket);
   }
 
   /** Gives the permit back before callbacks run, so that they can submit; but `onDone` may hold it. */
@@ -1134,11 +1061,6 @@ export class ProcessPool implements AsyncDisposable {
     this.#state = "closed";
     this.#crew.allGone().then(() => this.#callbacks.idle()).then(() => this.#observation?.closed()).then(() => this.#end!.resolve());
   }
-}
-
-/** Whether it is a mere call of a task whose calls go through shared memory rather than messages. */
-function isSmallCall(ticket: Ticket): boolean {
-  return ticket.callArgs !== undefined && ticket.task!.isSmall === true;
 }
 
 type Cancelled = { state: "cancelled"; error: unknown };

@@ -1,0 +1,133 @@
+import { Cadence, type Clock } from "./clock.ts";
+import type { Ticket } from "./ticket.ts";
+
+/**
+ * Handing over a tiny call takes longer than running it, so the tiny calls of a turn are handed over together: the first at once, the
+ * others in batches of `TOGETHER`, or of as many as take `TIME_TOGETHER` ms if that is fewer, and the rest at the end of the turn (after
+ * the microtasks, where the caller submits each in a turn of its own). With smaller batches each call costs more; with larger ones workers
+ * wait. Any other job, such as a call of a task whose calls have not been tiny, makes the pool send at once all that was gathered: its
+ * caller may be about to compute, or to wait for it. While no worker has room, everything is gathered: looking for room in vain takes as
+ * long as a tiny call.
+ */
+export const TOGETHER = 64, TIME_TOGETHER = 0.32;
+
+/**
+ * While a caller goes on submitting in one turn, and no more is admitted or sent, the pool takes what jobs have returned every `LOOK_EVERY`
+ * ms, a quarter of what a worker is sent ahead, but after `SUBMISSIONS_A_LOOK` submissions at the latest. More often, and looking in vain
+ * takes as long as submitting; less often, and workers wait for the caller.
+ */
+const LOOK_EVERY = 0.5, SUBMISSIONS_A_LOOK = 64;
+
+/** Has something called back at the end of a turn. */
+export type Defer = (callback: () => void) => unknown;
+
+/** Decides which calls of a turn are sent together. */
+export class Gathering {
+  /** Sends what was gathered. */
+  #send: () => void;
+  #isOn = false;
+  /** How many are sent together. */
+  #together = 0;
+  /** How many were gathered since something was last sent. */
+  #gathered = 0;
+
+  constructor(send: () => void) {
+    this.#send = send;
+  }
+
+  /** Whether a ticket that was admitted waits for others; if not, all are to be sent. `isFull`: no worker has room. */
+  keeps(ticket: Ticket, isFull: boolean): boolean {
+    return this.#isOn && (isFull || isSmallCall(ticket)) && ++this.#gathered < this.#together;
+  }
+
+  /** All that was gathered is being sent. */
+  clear(): void {
+    this.#gathered = 0;
+  }
+
+  /** From here on this many are sent together, and the last ones when `defer` calls back at the latest. */
+  begin(together: number, defer: Defer): void {
+    this.#together = together;
+    if (this.#isOn || together < 2) return;
+    this.#isOn = true;
+    defer(this.#end);
+  }
+
+  #end = (): void => {
+    this.#isOn = false;
+    this.#gathered = 0;
+    this.#send();
+  };
+}
+
+/** Whether it is a mere call of a task whose calls go through shared memory rather than messages. */
+function isSmallCall(ticket: Ticket): boolean {
+  return ticket.callArgs !== undefined && ticket.task!.isSmall === true;
+}
+
+/** What a {@linkcode LongTurn} needs of its pool. */
+export interface LongTurnParts {
+  /** Settles the jobs that have returned by now. */
+  takeReturned(): void;
+  callBack(ticket: Ticket): void;
+}
+
+/**
+ * While a caller submits thousands in one turn, or computes between two submissions, workers should not wait for its end, nor results pile
+ * up: so jobs that have returned settle meanwhile, except that their callbacks come when the turn is over.
+ */
+export class LongTurn {
+  #clock: Clock;
+  #parts: LongTurnParts;
+  #looks: Cadence;
+  /** Whether results are being taken. */
+  #isTaking = false;
+  /** Tickets that have settled in that way. */
+  #late: Ticket[] = [];
+  /**
+   * Whether nothing more is taken, as other work of the event loop has waited for long: whoever hears of what was taken may submit the next
+   * job in the same turn, which has more taken, and so on, and there would never be timers, sockets or signals.
+   */
+  #givesWay = false;
+
+  constructor(clock: Clock, parts: LongTurnParts) {
+    this.#clock = clock;
+    this.#parts = parts;
+    this.#looks = new Cadence(clock, LOOK_EVERY, SUBMISSIONS_A_LOOK);
+  }
+
+  /** Called for each submission of which nothing is admitted or sent at once. */
+  goesOn(): void {
+    if (this.#looks.isDue() && !this.#isTaking && !this.#givesWay) this.#take();
+  }
+
+  /** Resolves with this value: at once, or, if other work of the event loop has waited for long, after that. */
+  resolved<T>(value: T): Promise<T> {
+    if (!this.#givesWay) return Promise.resolve(value);
+    return new Promise((resolve) => this.#clock.soon(() => resolve(value)));
+  }
+
+  #take(): void {
+    this.#isTaking = true;
+    // Runs before anyone who awaits a result hears of it.
+    queueMicrotask(this.#callBackLate);
+    try {
+      this.#parts.takeReturned();
+    } finally {
+      this.#isTaking = false;
+    }
+  }
+
+  /** Calls back at once, or, in the middle of the turn, when that is over. */
+  callBack(ticket: Ticket): void {
+    if (this.#isTaking) this.#late.push(ticket);
+    else this.#parts.callBack(ticket);
+  }
+
+  #callBackLate = (): void => {
+    for (const ticket of this.#late.splice(0)) this.#parts.callBack(ticket);
+    if (this.#givesWay) return;
+    this.#givesWay = true;
+    this.#clock.soon(() => this.#givesWay = false);
+  };
+}
