@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { Cadence, Timer } from "../pool/clock.ts";
+import { afterInParts, Cadence, Rounds, Timer } from "../pool/clock.ts";
 import { SimulatedClock } from "./simulation/simulated_clock.ts";
 
 /** A clock that calls back while the first timer is being set, as Deno runs microtasks then under `deno test`. */
@@ -50,6 +50,42 @@ Deno.test("Timer.set() yields to what sets or stops the timer while it is being 
   clock.interruption = () => timer.stop();
   timer.set(10, () => called.push("stopped"));
   assertEquals([timer.isSet, clock.timers], [false, 0]);
+});
+
+Deno.test("Rounds go on at their interval, however often they are begun, until there is no reason for another, or they are ended", () => {
+  const clock = new SimulatedClock();
+  const at: number[] = [];
+  const rounds = new Rounds(clock, 10, () => at.push(clock.now()) < 3);
+  rounds.begin();
+  for (let i = 0; i < 3; i++) {
+    clock.creep(5);
+    rounds.begin();
+    assertEquals(clock.timers, 1);
+    clock.fire();
+  }
+  assertEquals([at, clock.timers], [[10, 20, 30], 0]);
+  rounds.begin();
+  rounds.end();
+  assertEquals(clock.timers, 0);
+});
+
+Deno.test("afterInParts() calls back once after its delay, or later by what the caller was busy for; until then that can be cancelled", () => {
+  const clock = new SimulatedClock();
+  const called: number[] = [];
+  afterInParts(clock, 1000, () => called.push(clock.now()));
+  while (clock.timers > 0) clock.fire();
+  assertEquals(called, [1000]);
+
+  const busy = 5000;
+  afterInParts(clock, 1000, () => called.push(clock.now()));
+  clock.creep(busy);
+  while (clock.timers > 0) clock.fire();
+  assertEquals(called, [1000, 1000 + busy + 900]);
+
+  const cancel = afterInParts(clock, 1000, () => called.push(clock.now()));
+  clock.fire();
+  cancel();
+  assertEquals([called.length, clock.timers], [2, 0]);
 });
 
 Deno.test("Cadence.isDue() after its interval, reading the clock only then, however often it is asked", () => {

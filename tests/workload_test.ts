@@ -170,8 +170,10 @@ Deno.test("Workload.isLate reckons from the latest answer, with the jobs ahead a
   assertEquals([workload.isLate(1), workload.isLate(1), workload.isLate(1.25)], [false, true, false]);
   pass(0.25);
   assertEquals(workload.isLate(1.25), true);
-  // Those are no longer ahead.
-  for (let i = 0; i < 4; i++) workload.withdraw();
+  for (let i = 0; i < 3; i++) workload.withdraw();
+  assertEquals([workload.isLate(0.5), workload.isLate(0.75)], [true, false], "one is ahead");
+  // It is no longer ahead.
+  workload.withdraw();
   assertEquals(workload.isLate(0), false);
 });
 
@@ -196,6 +198,9 @@ Deno.test("Workload.answeredAt is when the worker answered, or was sent the firs
   workload.delivered();
   assertEquals(workload.answeredAt, 1);
   finish(1);
+  assertEquals(workload.answeredAt, 2);
+  pass(1);
+  workload.delivered();
   assertEquals(workload.answeredAt, 2);
 });
 
