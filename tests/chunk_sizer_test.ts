@@ -122,3 +122,23 @@ Deno.test("ChunkSizer looks into maps and sets without calling what a subclass h
     assertEquals(largest(sizer(), { item }), 3);
   }
 });
+
+Deno.test("ChunkSizer sees what is large beside maps, sets and lists that are empty", () => {
+  for (const empty of [new Map(), new Set(), [], {}, ""]) assertEquals(largest(sizer(), { item: [MEGABYTE, empty] }), 3);
+});
+
+Deno.test("ChunkSizer takes the other elements of a map, a set or a list for like the first ones", () => {
+  const texts = Array.from({ length: 32 }, (_, i) => `${i}`.padEnd(2 ** 15));
+  for (const item of [texts, new Set(texts), new Map(texts.entries()), Object.fromEntries(texts.entries())]) {
+    assertEquals(largest(sizer(), { item }), 3);
+  }
+});
+
+Deno.test("ChunkSizer counts the elements of lists that are nested too deeply to be looked into, and takes objects there for small", () => {
+  const nested = (item: unknown): unknown => {
+    for (let depth = 0; depth < 4; depth++) item = Array(8).fill(item);
+    return item;
+  };
+  assertEquals(largest(sizer(), { item: nested(Array(2 ** 15).fill(1)) }), 1);
+  assertEquals(largest(sizer(), { item: [MEGABYTE, nested({ text: MEGABYTE })] }), 3);
+});
