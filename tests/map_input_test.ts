@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { ChunkSizer } from "../pool/chunk_sizer.ts";
 import { CHUNK_PATIENCE, MapInput } from "../pool/map_input.ts";
 import { resolveMapOptions } from "../pool/map_options.ts";
@@ -82,6 +82,19 @@ Deno.test("MapInput gives an item that came when nobody waited for it once, and 
   assertEquals([await read(), clock.timers], [[3, 4, 5], 0]);
 });
 
+Deno.test("MapInput holds its first item no longer than it may, although others come meanwhile", async () => {
+  const source = new Source();
+  const { input, clock } = opened(source, 3);
+  source.give(1);
+  const chunk = input.readChunk();
+  for (let i = 0; i < TURNS; i++) await undefined;
+  clock.creep(CHUNK_PATIENCE / 2);
+  source.give(2);
+  for (let i = 0; i < TURNS; i++) await undefined;
+  clock.fire();
+  assertEquals([await chunk, clock.now(), clock.timers], [[1, 2], CHUNK_PATIENCE, 0]);
+});
+
 Deno.test("MapInput is no longer waited for once it has given an item, or has thrown", async () => {
   const source = new Source();
   const { map, input } = opened(source, 2);
@@ -98,6 +111,39 @@ Deno.test("MapInput is no longer waited for once it has given an item, or has th
   assertEquals(map.waiting, 1);
   source.fail("no");
   assertEquals([await second, map.waiting, map.said, input.ended], [[], 0, ["failed", "no"], true]);
+});
+
+Deno.test("MapInput does not take a typed array whose memory was moved away for one that has ended", async () => {
+  const numbers = new Float64Array([1, 2, 3]);
+  const { input } = opened(numbers, 2);
+  assertEquals(await input.readChunk(), new Float64Array([1, 2]));
+  numbers.buffer.transfer();
+  assertThrows(() => input.readChunk(), TypeError, "detached");
+});
+
+Deno.test("MapInput gives the items of an array before the one that throws, and then what that throws", async () => {
+  const error = new Error("no item 2");
+  const items = Object.defineProperty([0, 1, 2, 3], 2, {
+    get() {
+      throw error;
+    },
+  });
+  const { input, map } = opened(items, 4);
+  assertEquals([await input.readChunk(), map.said, input.ended], [[0, 1], ["failed", error], true]);
+});
+
+Deno.test("MapInput that has had to read an array item by item goes on so, and reads each item once from then on", async () => {
+  let reads = 0;
+  const items = Object.defineProperty([undefined, 1, undefined, 3, 4], 3, {
+    get() {
+      reads++;
+      return 3;
+    },
+  });
+  const { input } = opened(items, 2);
+  const chunks: unknown[] = [];
+  while (!input.ended) chunks.push(await input.readChunk());
+  assertEquals([chunks, reads], [[[undefined, 1], [undefined, 3], [4]], 1]);
 });
 
 Deno.test("MapInput that is closed within its own next() tells what that throws, as whoever closed it does not hear of it", async () => {
