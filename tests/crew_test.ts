@@ -5,7 +5,7 @@ import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/
 import { asCompleted, type Future, Job } from "../job.ts";
 import type { PoolObserver } from "../pool/observation.ts";
 import { JobCancelledError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../errors.ts";
-import { ProcessPool } from "../pool.ts";
+import { internalsOf, ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { type OpenSlot, slotsOf } from "../worker/slot.ts";
 import { within } from "./fixtures.ts";
@@ -289,6 +289,16 @@ for (const pace of [0.001, 0.02]) {
     assertEquals(pool.stats().finished, 31);
   });
 }
+
+Deno.test("ProcessPool.stats() counts the jobs of all workers, and the workers that hold some", async () => {
+  const { pool, threads } = await stubs(Infinity, { jobsPerWorker: 2 });
+  submit(pool, 4);
+  assertEquals(threads.map(({ runs }) => runs.length), [2, 1, 1]);
+  threads[2]!.finish(1);
+  const { busy, running } = pool.stats();
+  assertEquals([busy, running], [2, 3]);
+  await end(pool, threads);
+});
 
 Deno.test("ProcessPool.stats() no longer counts calls as running that were sent ahead of time and then cancelled", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 1 });
@@ -617,6 +627,76 @@ Deno.test("A pool does not break if more workers fail to start than it bears, bu
     await until(() => pool.stats().workers === 0);
   }
   assertEquals(fails, []);
+});
+
+/** A pool with an idle worker that has done nothing yet; a second one could not be started, which would work the next time. */
+async function halfStaffed() {
+  const threads: StubThread[] = [];
+  let starts = 0;
+  let time = 0;
+  const start: StartThread = (events) => {
+    if (++starts > 1 && starts <= 4) throw new Error("there is no thread");
+    threads.push(new StubThread(events, 1));
+    return threads.at(-1)!;
+  };
+  const environment: Environment = { start, clock: { ...realClock, now: () => time } };
+  const options = { maxWorkers: 2, idleTimeout: Infinity, initializer: () => {}, onError() {}, [ENVIRONMENT]: environment };
+  const pool = new ProcessPool(options as ProcessPoolOptions);
+  const future = pool.trySubmit(() => {})!;
+  await turn();
+  future.cancel();
+  threads[0]!.initialized();
+  await turn();
+  await assertRejects(() => pool.warmUp(), PoolBrokenError, "3 times in a row");
+  return { pool, threads, starts: () => starts, wait: (ms: number) => void (time += ms) };
+}
+
+Deno.test("A pool goes on with the worker that it has if no other can be started, and tries again when a job has been done", async () => {
+  const { pool, threads, starts } = await halfStaffed();
+  await until(() => !internalsOf(pool).pausing);
+  submit(pool, 3);
+  assertEquals([threads[0]!.runs.length, starts()], [1, 4]);
+  threads[0]!.finish(1);
+  await until(() => threads.length === 2);
+  await turn();
+  threads[1]!.initialized();
+  await until(() => threads[1]!.runs.length === 1);
+  assertEquals(starts(), 5);
+  await end(pool, threads);
+});
+
+Deno.test("A pool whose other workers could not be started tries again when the only one has gone without having done anything", async () => {
+  const { pool, threads, starts, wait } = await halfStaffed();
+  wait(2000);
+  threads[0]!.die();
+  assertEquals([starts(), pool.stats().workers], [4, 0]);
+  submit(pool, 1);
+  await until(() => threads.length === 2);
+  await turn();
+  threads[1]!.initialized();
+  await until(() => threads[1]!.runs.length === 1);
+  assertEquals(starts(), 5);
+  await end(pool, threads);
+});
+
+Deno.test("ProcessPool.warmUp() tries again to start a worker that could not be started", async () => {
+  const { pool, threads, starts } = await halfStaffed();
+  const warm = pool.warmUp();
+  await until(() => threads.length === 2);
+  await turn();
+  threads[1]!.initialized();
+  await within(warm);
+  assertEquals([threads.length, starts()], [2, 5]);
+  await end(pool, threads);
+});
+
+Deno.test("A pool that is shut down does not wait for a worker to start that has nothing to do", async () => {
+  const { pool, threads } = coldStubs({ initializer: () => {} });
+  const future = pool.trySubmit(() => {})!;
+  await turn();
+  assertEquals([threads.length, pool.stats().workers], [1, 1]);
+  future.cancel();
+  await within(pool.shutdown());
 });
 
 Deno.test("A pool waits twice as long for a worker to take up a job each time that one was stopped as it did not", async () => {
@@ -1117,6 +1197,14 @@ Deno.test("A pool gives a short job to a worker that will be done before another
   }
   second.finishTogether([0, 0]);
   first.finishTogether([0, 0, 0]);
+  send(2);
+  assertEquals(given(), [2, 0]);
+  first.begin();
+  wait(2);
+  // What it was sent ahead goes to the other, if it takes longer than it seemed.
+  await until(() => second.runs.length === 1);
+  first.finishTogether([0, 0]);
+  second.finishTogether([0]);
   // One that need not be woken takes it at once.
   second.isAwake = true;
   send(2);
