@@ -1,6 +1,7 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
 import { Callbacks } from "../pool/callbacks.ts";
 import { realClock } from "../pool/clock.ts";
+import { Semaphore } from "../semaphore.ts";
 import { thrownBy, turn } from "./helpers.ts";
 
 /** Callbacks, and the errors that they have reported. */
@@ -65,6 +66,20 @@ Deno.test("Callbacks.callOnDone() waits for whatever is thenable, and never reje
   await callbacks.callOnDone(() => Promise.reject(error));
   await callbacks.callOnDone(() => Object.assign(() => {}, { then: (_: unknown, reject: (reason: unknown) => void) => reject(error) }));
   assertEquals(reported, [error, error, error]);
+});
+
+Deno.test("Callbacks.callOnDoneWithPermit() lets a callback have the permit, if nobody waits for that any more when its turn comes", async () => {
+  const { callbacks } = recorded();
+  const gate = new Semaphore(1);
+  gate.tryAcquire();
+  const controller = new AbortController();
+  const waiting = thrownBy(() => gate.acquire({ signal: controller.signal }));
+  const available: number[] = [];
+  callbacks.inTurn(() => {
+    callbacks.callOnDoneWithPermit(() => available.push(gate.available), gate);
+    controller.abort("no longer");
+  });
+  assertEquals([available, gate.available, await waiting], [[1], 1, "no longer"]);
 });
 
 Deno.test("Callbacks.idle() resolves when the last callback has finished, including one that began meanwhile", async () => {

@@ -282,6 +282,20 @@ Deno.test("Observation keeps the times that a worker has noted between those of 
   }
 });
 
+Deno.test("Observation reads the clock once for what follows from one event, and again for what happens in another turn", async () => {
+  let reads = 0;
+  const observation = new Observation([], { now: () => ++reads, report: () => {} });
+  const ticket = { id: 1, func: () => {}, countItems() {} } as unknown as Ticket;
+  observation.submitted(ticket);
+  observation.admitted(ticket);
+  await undefined;
+  observation.sent(ticket, 1);
+  await undefined;
+  observation.settled(ticket, { state: "cancelled", error: undefined });
+  const { submitted, admitted, sent, settled } = ticket.observed!;
+  assertEquals([submitted, admitted, sent, settled], [1, 1, 2, 3]);
+});
+
 Deno.test("PoolObserver that throws is reported, and the pool goes on", async () => {
   const reported: unknown[] = [];
   const observer: PoolObserver = {

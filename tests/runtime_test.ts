@@ -301,6 +301,21 @@ Deno.test("createRuntime() claims the items of a chunk one by one, until there a
   assertEquals([...claims.subarray(0, 2)], [FINISHED, NO_MORE]);
 });
 
+for (const timed of [true, false]) {
+  Deno.test(`createRuntime() notes the time of day when it begins a chunk${timed ? ", and each of its items" : ""} (timed: ${timed})`, async () => {
+    const { now } = Date;
+    let time = 0;
+    Date.now = () => time += 10;
+    const { claims, header, answers } = start();
+    Date.now = now;
+    const seen: number[] = [];
+    const look = (): void => void seen.push(claims[2]!);
+    const task = { key: 1, name: "look", func: look };
+    await answers({ type: "chunk", ...header(task), items: [0, 1, 2], skip: [1], eager: false, numbers: undefined, timed });
+    assertEquals(seen, timed ? [20, 40] : [10, 10]);
+  });
+}
+
 Deno.test("createRuntime() runs calls that follow each other, as many as it is told, as long as it has room", async () => {
   const { runtime, claims, told, answers, header } = start({}, 4);
   const seen: unknown[] = [];
