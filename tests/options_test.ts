@@ -1,5 +1,15 @@
 import { assert, assertEquals, assertStrictEquals, assertThrows } from "@std/assert";
-import { asCompleted, endProgram, Interrupt, Job, ProcessPool, type ProcessPoolOptions, Semaphore, wait } from "@procpool/process-pool";
+import {
+  asCompleted,
+  endProgram,
+  Interrupt,
+  Job,
+  type ObservedPool,
+  ProcessPool,
+  type ProcessPoolOptions,
+  Semaphore,
+  wait,
+} from "@procpool/process-pool";
 import { granted } from "./fixtures.ts";
 import { thrownBy } from "./helpers.ts";
 
@@ -850,6 +860,14 @@ Deno.test("every other function accepts undefined for its options and for each o
   (await new Semaphore(1).acquire({ signal: undefined }))[Symbol.dispose]();
   await pool.shutdown({ cancelPending: undefined, timeout: undefined });
   await pool.shutdown(undefined);
+});
+
+Deno.test("ProcessPool() admits 250 jobs for each worker, and 1,000 at least, if nothing is said; each worker runs one at a time", () => {
+  for (const [maxWorkers, queueSize] of [[1, 1000], [4, 1000], [5, 1250], [100, 25_000]] as const) {
+    let opened: ObservedPool | undefined;
+    new ProcessPool({ maxWorkers, observers: [{ opened: (pool) => void (opened = pool) }] });
+    assertEquals([opened!.maxWorkers, opened!.queueSize, opened!.jobsPerWorker], [maxWorkers, queueSize, 1]);
+  }
 });
 
 Deno.test("ProcessPool() leaves the caller's options as they are, and does not look at them again", async () => {
