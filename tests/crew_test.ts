@@ -226,6 +226,44 @@ Deno.test("A pool does not report a worker as idle that ends before it is stoppe
   await end(pool, threads);
 });
 
+Deno.test("A pool stops the worker of an aborted job once the answers that were on their way are there, unless the job has ended by then", async () => {
+  for (const hasEnded of [false, true]) {
+    const { pool, threads } = await stubs(Infinity, { maxWorkers: 1, jobsPerWorker: 2 });
+    const [thread] = threads as [StubThread];
+    const controller = new AbortController();
+    const other = pool.trySubmit(() => {})!;
+    const aborted = pool.run(new Job({ func: () => {}, signal: controller.signal })).catch((reason) => reason);
+    thread.begin(1);
+    thread.end(0);
+    controller.abort("enough");
+    assertEquals(await aborted, "enough");
+    if (hasEnded) thread.end(1);
+    thread.finish(hasEnded ? 2 : 1);
+    await within(other.result());
+    if (!hasEnded) await until(() => pool.stats().workers === 0);
+    // It has not ended the run that was aborted.
+    thread.runs.length = 0;
+    submit(pool, 1);
+    await until(() => threads.at(-1)!.runs.length === 1);
+    assertEquals(threads.length, hasEnded ? 1 : 2);
+    await end(pool, threads);
+  }
+});
+
+Deno.test("A pool closes a worker that has been idle for 'idleTimeout' since its last job", async () => {
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 1, idleTimeout: 1000 });
+  pass(900);
+  submit(pool, 1);
+  await turn();
+  threads[0]!.finish(1);
+  for (const [time, workers] of [[900, 1], [200, 0]] as const) {
+    pass(time);
+    await turn();
+    assertEquals(pool.stats().workers, workers);
+  }
+  await end(pool, threads);
+});
+
 Deno.test("A pool sends the first of the tiny calls of a turn at once, and the others together", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.001, { maxWorkers: 1 });
   const { runs, rung } = threads[0]!;
