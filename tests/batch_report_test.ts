@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { BatchError, type BatchSummary } from "@procpool/process-pool/batch";
+import { speedOf } from "../batch/plan.ts";
 import { BatchRecorder } from "../batch/recorder.ts";
 import type { RangeRun } from "../batch/run.ts";
 import type { ObservedJob } from "../pool/observation.ts";
@@ -8,6 +9,14 @@ import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { Browser, browserAllowed, NEEDS_BROWSER } from "./browser.ts";
 import { granted, within } from "./fixtures.ts";
 import { assertFails, thrownBy, until } from "./helpers.ts";
+
+// The summary
+
+Deno.test("speedOf() gives the records of a second, and the share of their time that workers were busy, which is never more than all", () => {
+  const speed = speedOf({ records: 500, busy: 150, wall: 250, workers: 3 });
+  assertEquals(speed, { recordsOfRun: 500, wall: 250, recordsPerSecond: 2000, utilisation: 0.2 });
+  assertEquals(speedOf({ records: 1, busy: 251, wall: 250, workers: 1 }).utilisation, 1);
+});
 
 // The recorder
 
