@@ -29,10 +29,8 @@ export class Holding {
   hold(run: number, ticket: Ticket): void {
     this.run = run;
     this.ticket = ticket;
-    const claims = this.#claims, claim = this.#claim;
-    claims[claim + 1] = 0;
     // The worker sees this when it sees what is sent.
-    claims[claim] = SENT;
+    this.#claims[this.#claim] = SENT;
   }
 
   /** Has the worker begin with this item of the chunk that is about to be sent. */
