@@ -81,10 +81,10 @@ export interface JobBaseOptions<R> {
   transfer?: readonly Transferable[] | undefined;
   /**
    * Called once when the job has settled, in whatever way; if another callback has settled it, for example by `cancel()`, after that one
-   * has returned. A promise that it returns holds the job's place in the gate until the promise settles, so a slow callback slows the
-   * submitter down. It must not wait for a submission of its own, whose place it may hold, nor for `shutdown()`, which waits for it. What
-   * it throws goes to the pool's `onError`. In this callback, as in `retryIf`, an AsyncLocalStorage may contain the store of another
-   * caller: if you use one, pass `AsyncLocalStorage.bind(callback)`. Code that awaits a result keeps its own store.
+   * has returned. A promise that it returns holds the job's permit until the promise settles, so a slow callback slows the submitter down.
+   * It must not wait for a submission of its own, whose permit it may hold, nor for `shutdown()`, which waits for it. What it throws goes
+   * to the pool's `onError`. In this callback, as in `retryIf`, an AsyncLocalStorage may contain the store of another caller: if you use
+   * one, pass `AsyncLocalStorage.bind(callback)`. Code that awaits a result keeps its own store.
    *
    * @default {undefined}
    */
@@ -463,8 +463,8 @@ export class Future<R> {
   }
 
   /**
-   * Cancels the job if no worker has started it; with `force` even if one has. Its place in the gate is free again at once, unless a
-   * promise that its `onDone` returns holds it.
+   * Cancels the job if no worker has started it; with `force` even if one has. Its permit is free again at once, unless a promise that its
+   * `onDone` returns holds it.
    *
    * @param options Why, and whether to end it even if it runs.
    * @returns Whether this call cancelled it: a job that was cancelled before it started never runs. False if it has settled, or runs and

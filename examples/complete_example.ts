@@ -36,7 +36,7 @@ async function jobExecuted(future: Future<number>): Promise<void> {
 }
 
 {
-  // The gate has as many places as there are workers: four of the ten jobs are in flight, and `submit` waits for the next place.
+  // The gate has as many permits as there are workers: four of the ten jobs are in flight, and `submit` waits for the next permit.
   await using pool = new ProcessPool({ maxWorkers: 4, queueSize: 4 });
   for (let id = 0; id < 10; id++) {
     const job = new Job({ id, func: funDemo, args: [1, 2, 3], kwargs: { name: "bear", age: 26 }, onDone: jobExecuted });
