@@ -1,6 +1,6 @@
 /**
- * Is memory flat over a night's run? Submits ten million jobs one after another with a done callback each, as the original pool does, and
- * prints the memory of the program after every tenth of them. Ends with exit code 1 if the second half needed a fifth more than the first.
+ * Is memory flat over a night's run? Submits ten million jobs one after another with a done callback each, and prints the memory of the
+ * program after every tenth of them. Ends with exit code 1 if the second half needed a fifth more than the first.
  *
  * ```sh
  * deno run bench/endurance.ts [jobs]

@@ -1,6 +1,6 @@
 /**
- * How wide should the gate be? Tiny jobs go through gates of several widths, in interleaved rounds: submitted one after another, as the
- * original pool does, and called a thousand at a time. Prints the jobs per second of each, relative to the default.
+ * How wide should the gate be? Tiny jobs go through gates of several widths, in interleaved rounds: submitted one after another, and called
+ * a thousand at a time. Prints the jobs per second of each, relative to the default.
  *
  * ```sh
  * deno run bench/queue_size.ts

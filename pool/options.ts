@@ -204,8 +204,8 @@ export const ENVIRONMENT: unique symbol = Symbol("environment");
 
 /**
  * The default of `queueSize`: this many per worker, and at least this many in all. With fewer, workers with tiny jobs wait for the caller,
- * which hands out as many in a turn however many workers there are (at 30 a worker, the number in the model for this pool, they wait most
- * of the time). With more, waiting jobs hold memory and nothing is faster: see `bench/queue_size.ts`.
+ * which hands out as many in a turn however many workers there are (at 30 a worker they wait most of the time). With more, waiting jobs
+ * hold memory and nothing is faster: see `bench/queue_size.ts`.
  */
 const QUEUE_SIZE_PER_WORKER = 250, LEAST_QUEUE_SIZE = 1000;
 
