@@ -110,7 +110,7 @@ export function checkedHostName(action: string, name: unknown): string {
 /** The release of a program as users give it. */
 export function checkedRelease(action: string, release: unknown): string | undefined {
   if (release === undefined || typeof release === "string") return release;
-  throw new TypeError(`Cannot ${action} as 'release' must be a text: current value is ${show(release)}`);
+  throw new TypeError(`Cannot ${action} as 'release' must be a string: current value is ${show(release)}`);
 }
 
 /** The options of a client, and its address without user and password. */
@@ -141,7 +141,7 @@ export function resolveConnection(action: string, connection: unknown): Resolved
     );
   }
   for (const [name, value] of Object.entries({ username, password, ca })) {
-    if (value !== undefined && typeof value !== "string") throw new TypeError(`Cannot ${action} as '${name}' must be a text`);
+    if (value !== undefined && typeof value !== "string") throw new TypeError(`Cannot ${action} as '${name}' must be a string`);
   }
   const tls = url.protocol === "rediss:";
   if (ca !== undefined && !tls) throw new TypeError(`Cannot ${action} as 'ca' needs an address that begins with rediss://`);

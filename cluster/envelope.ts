@@ -108,12 +108,12 @@ export function readEnvelope(data: unknown): Envelope {
   if (!isObject(data)) throw malformed("it must be an object", data);
   const { v, task, args, items, first, stored, storedAs, timeout, retries, expiresAt, release, id } = data;
   if (v !== VERSION) throw malformed(`this host reads version ${VERSION}`, v);
-  if (typeof task !== "string") throw malformed("'task' must be a text", task);
+  if (typeof task !== "string") throw malformed("'task' must be a string", task);
   for (const [name, value] of Object.entries({ timeout, retries, expiresAt, first })) {
     if (value !== undefined && !(typeof value === "number" && value >= 0)) throw malformed(`'${name}' must be a number`, value);
   }
-  if (release !== undefined && typeof release !== "string") throw malformed("'release' must be a text", release);
-  if (id !== undefined && typeof id !== "string" && typeof id !== "number") throw malformed("'id' must be a text or a number", id);
+  if (release !== undefined && typeof release !== "string") throw malformed("'release' must be a string", release);
+  if (id !== undefined && typeof id !== "string" && typeof id !== "number") throw malformed("'id' must be a string or a number", id);
   if (data.cancelled === true) return data as unknown as Envelope;
   const payloads = [args, items].filter((each) => each !== undefined);
   if (

@@ -482,7 +482,7 @@ export class ClusterPool implements AsyncDisposable {
    */
   async attach<R = unknown>(id: string): Promise<Future<R>> {
     this.#refuseIfNotOpen("attach to job");
-    if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a text: current value is ${show(id)}`);
+    if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a string: current value is ${show(id)}`);
     const travelsAs = this.#travelId(id, "attach to job");
     const task = await this.#answer("attach to job", this.#link.find(travelsAs));
     this.#refuseIfNotOpen("attach to job");
@@ -924,7 +924,7 @@ function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[
     throw new TypeError("Cannot submit job as a function cannot decide on another machine: leave 'retryIf' out");
   }
   if (typeof what.id === "number" && !Number.isFinite(what.id)) {
-    throw new TypeError(`Cannot submit job as its id must be a text or a finite number: current value is ${what.id}`);
+    throw new TypeError(`Cannot submit job as its id must be a string or a finite number: current value is ${what.id}`);
   }
   return what;
 }

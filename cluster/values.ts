@@ -95,7 +95,7 @@ function convertObject(object: Record<string, unknown>, path: string, around: Se
 
 function refusal(path: string, value: unknown): TypeError {
   return new TypeError(
-    `Cannot send ${path} through the queue as it must be JSON (null, booleans, finite numbers, texts, arrays, plain objects) or a Uint8Array: ` +
+    `Cannot send ${path} through the queue as it must be JSON (null, booleans, finite numbers, strings, arrays, plain objects) or a Uint8Array: ` +
       `current value is ${show(value)}`,
   );
 }

@@ -132,7 +132,7 @@ Deno.test("readEnvelope() accepts only calls of its own version", () => {
     [[], "it must be an object"],
     [{ v: 2, task: "t", args: [] }, "this host reads version 1: current value is 2"],
     [{ task: "t", args: [] }, "this host reads version 1: current value is undefined"],
-    [{ v: 1, args: [] }, "'task' must be a text"],
+    [{ v: 1, args: [] }, "'task' must be a string"],
     [{ v: 1, task: "t" }, "it must have either 'args' or 'items'"],
     [{ v: 1, task: "t", args: 7 }, "it must have either 'args' or 'items'"],
     [{ v: 1, task: "t", args: [], items: [] }, "it must have either 'args' or 'items'"],
@@ -142,8 +142,8 @@ Deno.test("readEnvelope() accepts only calls of its own version", () => {
     [{ v: 1, task: "t", stored: "args", storedAs: "../secret" }, "'storedAs' must be a name"],
     [{ v: 1, task: "t", args: [], timeout: -1 }, "'timeout' must be a number"],
     [{ v: 1, task: "t", args: [], expiresAt: "now" }, "'expiresAt' must be a number"],
-    [{ v: 1, task: "t", args: [], release: 1 }, "'release' must be a text"],
-    [{ v: 1, task: "t", args: [], id: {} }, "'id' must be a text or a number"],
+    [{ v: 1, task: "t", args: [], release: 1 }, "'release' must be a string"],
+    [{ v: 1, task: "t", args: [], id: {} }, "'id' must be a string or a number"],
   ];
   for (const [data, message] of cases) assertThrows(() => readEnvelope(data), TypeError, message);
 });

@@ -93,7 +93,11 @@ Deno.test("ClusterPool refuses what cannot travel before it is queued, and takes
   );
   await assertRejects(() => pool.attach("x".repeat(300)), RangeError, "attach to job as its id must be at most");
   for (const id of [NaN, Infinity]) {
-    await assertRejects(() => submit(new Job({ id, func: tasks.nothing })), TypeError, `a text or a finite number: current value is ${id}`);
+    await assertRejects(
+      () => submit(new Job({ id, func: tasks.nothing })),
+      TypeError,
+      `a string or a finite number: current value is ${id}`,
+    );
   }
   await assertRejects(() => submit(new Job({ id: "\ud800", func: tasks.nothing })), TypeError, "half a character");
   await assertRejects(() => pool.attach("\ud800"), TypeError, "half a character");
@@ -127,7 +131,7 @@ Deno.test("ClusterPool.open() and serve() refuse wrong options at once", async (
     [{ tasks: {} }, "'tasks' must come from defineTasks()"],
     [{ openTimeout: "1" }, "'openTimeout' must be a number of milliseconds"],
     [{ payloads: {} }, "'payloads' must have the methods put, get and delete"],
-    [{ release: 1 }, "'release' must be a text"],
+    [{ release: 1 }, "'release' must be a string"],
     [{ mystery: 1 }, "there is no option 'mystery'"],
   ];
   for (const [options, message] of cases) {
@@ -174,7 +178,7 @@ Deno.test("ClusterPool with 'payloads' leaves the arguments of an id there until
   assertEquals([await within(kept.result()), await within(again.result())], [text, text]);
 });
 
-Deno.test("ClusterPool with 'payloads' leaves the result of a text id there, for whoever asks again, and says what is gone", async () => {
+Deno.test("ClusterPool with 'payloads' leaves the result of a string id there, for whoever asks again, and says what is gone", async () => {
   await using server = await RedisServer.start();
   const folder = await Deno.makeTempDir({ dir: server.folder });
   await using _host = await startHost(server, { store: folder });
