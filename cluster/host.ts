@@ -139,7 +139,7 @@ export interface ServeOptions {
    */
   onError?: ((error: unknown) => void) | undefined;
   /**
-   * Called once with warnings about how the server is configured, and when a lost connection is back.
+   * Called with each warning about how the server is configured, once, and whenever a lost connection is back.
    *
    * @default {console.warn}
    */

@@ -39,6 +39,7 @@ export interface MapHost {
   begin(): Disposable;
   /** Runs a chunk somewhere. Errors of items are in the outcomes; items without an outcome are to be run again. */
   run(chunk: Chunk, options: RunOptions): Promise<ChunkOutcomes>;
+  /** Reports an error that nobody else handles. */
   report(error: unknown): void;
 }
 

@@ -88,7 +88,7 @@ export interface ClusterPoolOptions {
    */
   onError?: ((error: unknown) => void) | undefined;
   /**
-   * Called once with warnings about how the server is configured, and when a lost connection is back.
+   * Called with each warning about how the server is configured, once, and whenever a lost connection is back.
    *
    * @default {console.warn}
    */
@@ -478,7 +478,8 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @throws {Deno.errors.NotFound} If the queue does not know a job of this id, or no longer does.
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
-   * @throws {TypeError} If the id is not a string.
+   * @throws {TypeError} If the id is not a string, or not well-formed.
+   * @throws {RangeError} If the id is too long.
    */
   async attach<R = unknown>(id: string): Promise<Future<R>> {
     this.#refuseIfNotOpen("attach to job");

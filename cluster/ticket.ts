@@ -5,9 +5,13 @@ import type { ChunkOutcomes } from "./map.ts";
 
 /** What a ticket needs of its pool. */
 export interface TicketOwner {
+  /** A job or a chunk has ended. */
   ended(ticket: Ticket, ending: Ending): void;
+  /** Its host is gone, or had to stop: it waits for another. */
   redelivered(ticket: Ticket): void;
+  /** It has returned this after it was cancelled. */
   returned(ticket: Ticket, reply: unknown): void;
+  /** Cancels it if no host has started it, or, with `force`, even if one has. Returns whether it did. */
   cancel(ticket: Ticket, options: { reason: unknown; force: boolean }): boolean;
 }
 
