@@ -886,7 +886,7 @@ export class ProcessPool implements AsyncDisposable {
   #decideAll({ started, unstarted }: LeftBehind, death: Death, outcomeOf = this.#lost): Settlement[] {
     const neverStarted = unstarted.filter((ticket) => this.#undecided.has(ticket));
     // A `retryIf` may look at any of them, so nothing is decided before all have been asked.
-    const outcomes = started.map(({ ticket, items }) => this.#undecided.has(ticket) ? outcomeOf(ticket, items, death) : undefined);
+    const outcomes = started.map(({ ticket, nextItem }) => this.#undecided.has(ticket) ? outcomeOf(ticket, nextItem, death) : undefined);
     const ended = neverStarted.map((ticket) => {
       const { name, unread } = ticket;
       if (!this.#undecided.has(ticket)) return undefined;

@@ -159,7 +159,7 @@ export class Chunk extends Ticket {
     return item === NO_MORE || this.#arrived() === item - 1;
   }
 
-  override hasUnread(item: number): boolean {
+  override hasItemsOnTheirWay(item: number): boolean {
     // Results that are not sent at once stay in the worker for as long as the next item takes.
     return this.#eager && item !== NO_MORE && this.#arrived() < item - 1;
   }

@@ -96,7 +96,7 @@ export abstract class Ticket implements Place<Ticket> {
   abstract isAt(item: number): boolean;
 
   /** Whether finished items are on their way, given the item that its worker started last, counted from 1. */
-  hasUnread(_item: number): boolean {
+  hasItemsOnTheirWay(_item: number): boolean {
     return false;
   }
 

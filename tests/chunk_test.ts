@@ -204,7 +204,7 @@ Deno.test("A chunk is at the item that its worker runs once all before it have a
   const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });
   assert(message.type === "chunk");
   const bounds = new Int32Array(message.numbers!, 0, 2);
-  const places = (item: number) => [chunk.isAt(item), chunk.hasUnread(item), chunk.idOf(item)];
+  const places = (item: number) => [chunk.isAt(item), chunk.hasItemsOnTheirWay(item), chunk.idOf(item)];
   assertEquals([places(1), places(2)], [[true, false, 100], [false, true, 101]]);
   Atomics.store(bounds, 1, 3);
   assertEquals([places(3), places(4), places(5), outcomes.length], [[false, false, 102], [true, false, 103], [false, true, 104], 3]);
@@ -216,7 +216,7 @@ Deno.test("A chunk is at the item behind one that cannot be sent, which settles 
   chunk.sendFailed(new Error("all"));
   chunk.message(0, TASK);
   chunk.answered({ type: "items", run: 0, from: 0, values: ["A"], thrown: [], last: false, elapsed: 0 }, () => {});
-  assertEquals([chunk.isAt(2), chunk.isAt(3), chunk.hasUnread(3)], [false, true, false]);
+  assertEquals([chunk.isAt(2), chunk.isAt(3), chunk.hasItemsOnTheirWay(3)], [false, true, false]);
 });
 
 Deno.test("A chunk runs each item again as often as 'retries' says, whatever became of those before it", () => {

@@ -19,7 +19,7 @@ function suspect(
     withdrawn?: number;
   },
 ): number | string | undefined {
-  const left: LeftBehind = { started: started.map((i) => ({ ticket: jobs[i]!, items: 0 })), unstarted: unstarted.map((i) => jobs[i]!) };
+  const left: LeftBehind = { started: started.map((i) => ({ ticket: jobs[i]!, nextItem: 0 })), unstarted: unstarted.map((i) => jobs[i]!) };
   const found = suspectOf(death, left, { posted: new Set(posted.map((i) => jobs[i]!)), withdrawnAs: withdrawn });
   return typeof found === "object" ? found.sentAs : found;
 }

@@ -3,8 +3,8 @@ import type { Death } from "./protocol.ts";
 
 /** The jobs that a worker held when it ended. */
 export interface LeftBehind {
-  /** Jobs that it had started, and `items`: which item of each would have been next. */
-  started: { ticket: Ticket; items: number }[];
+  /** Jobs that it had started, and which item of each would have been next. */
+  started: { ticket: Ticket; nextItem: number }[];
   /** Jobs that it will never start, in the order in which they were sent. */
   unstarted: Ticket[];
   /** The one of these that the worker seems to have died of reading; "withdrawn" if that is one that had been taken back. */

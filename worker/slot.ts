@@ -537,7 +537,9 @@ export class Slot {
    * others may follow without end, if the caller is slower than the worker.
    */
   #awaitsItems(): boolean {
-    const awaits = this.#holdings.some(({ ticket, isRunning, item }) => isRunning && ticket !== undefined && ticket.hasUnread(item));
+    const awaits = this.#holdings.some(({ ticket, isRunning, item }) =>
+      isRunning && ticket !== undefined && ticket.hasItemsOnTheirWay(item)
+    );
     this.#itemLooks = awaits ? this.#itemLooks + 1 : 0;
     return awaits && this.#itemLooks <= ITEM_LOOKS;
   }
@@ -735,12 +737,12 @@ export class Slot {
       else if (holding.posted === run && holding.isWithdrawn) withdrawnAs = Math.min(withdrawnAs, holding.withdrawnAs);
       const unstarted = holding.takeBack();
       if (this.#observation !== undefined && ticket !== undefined && !unstarted) this.#observe(ticket);
-      const items = holding.curtail();
+      const nextItem = holding.curtail();
       this.#clear(holding);
       if (ticket === undefined) continue;
       ticket.slot = undefined;
       if (unstarted) left.unstarted.push(ticket);
-      else left.started.push({ ticket, items });
+      else left.started.push({ ticket, nextItem });
     }
     left.started.sort((a, b) => a.ticket.sentAs - b.ticket.sentAs);
     left.unstarted.sort((a, b) => a.sentAs - b.sentAs);
