@@ -220,8 +220,8 @@ const IDLE_TIMEOUT = 3000;
  */
 const START_TIMEOUT = 60_000;
 
-/** The claims of this many jobs take 12 MB per worker; no sensible value comes near. */
-const MOST_JOBS_PER_WORKER = 1_000_000;
+/** The most jobs that a worker may run at a time: their claims take 12 MB per worker. No sensible value comes near. */
+const MOST_AT_A_TIME = 1_000_000;
 
 const OPTIONS = [
   "maxWorkers",
@@ -329,7 +329,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
     initializer: initializer === undefined ? undefined : checkedFunc(ACTION, "initializer", initializer),
     initArgs: inline ? [...args] : copied(args),
     finalizer: finalizer === undefined ? undefined : checkedFunc(ACTION, "finalizer", finalizer),
-    jobsPerWorker: checks.wholeNumber("jobsPerWorker", jobsPerWorker, { max: MOST_JOBS_PER_WORKER }),
+    jobsPerWorker: checks.wholeNumber("jobsPerWorker", jobsPerWorker, { max: MOST_AT_A_TIME }),
     maxJobsPerWorker,
     jobTimeout: checks.milliseconds("jobTimeout", jobTimeout, { infinite: true }),
     startTimeout: checks.milliseconds("startTimeout", startTimeout, { infinite: true }),
