@@ -22,6 +22,7 @@ export interface AcquireOptions {
 export interface Waiter {
   /** Called with a permit taken for it, while another holder releases one. {@linkcode Semaphore.release} gives it back. */
   grant(): void;
+  /** Called instead, if it no longer waits: the reason is why. */
   refuse(reason: unknown): void;
 }
 
@@ -29,7 +30,7 @@ export interface Waiter {
 export let takePermit: (semaphore: Semaphore) => boolean;
 /** Gives back this many permits, as {@linkcode Semaphore.release} gives back one: only for the pool. */
 export let releasePermits: (semaphore: Semaphore, permits: number) => void;
-/** Queues a waiter that is called back, without a promise, in a place that the caller provides: only for the pool. */
+/** Has a waiter wait, without a promise: in the caller's place, or, with a signal to listen to, in a new one. Only for the pool. */
 export let waitForPermit: (semaphore: Semaphore, place: Place<Waiter>, signal?: AbortSignal) => void;
 
 /**
@@ -110,6 +111,8 @@ export class Semaphore {
    * @returns The permit. Disposing of it gives it back; disposing of it again has no effect.
    *
    * @throws {unknown} The signal's reason, if it aborts before a permit is granted. The semaphore is then as if nobody had waited.
+   * @throws {unknown} The reason given to {@linkcode Semaphore.refuseWaiting}, if that is called while this waits.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
    */
   acquire(options?: AcquireOptions): Promise<Disposable> {
     let signal: AbortSignal | undefined;

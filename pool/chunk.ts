@@ -168,7 +168,6 @@ export class Chunk extends Ticket {
   #arrived(): number {
     this.collect();
     let settled = this.#settledItems;
-    // Items that were not sent settle with the next result.
     while (this.#unsendable.has(settled)) settled++;
     return settled;
   }
@@ -287,9 +286,11 @@ export class Chunk extends Ticket {
 
 /** How a worker ran a chunk. */
 export interface ChunkWork {
-  /** How long it took, in ms, and how many items it ran. */
+  /** How long it took, in ms. */
   elapsed: number;
+  /** How many items it ran. */
   count: number;
+  /** All items of the chunk. */
   items: ArrayLike<unknown>;
   /** The latest results; undefined if they were in memory. */
   results: ArrayLike<unknown> | undefined;

@@ -22,6 +22,7 @@ export interface MapHost {
   admit(chunk: Chunk): void;
   /** Cancels what has not started of a chunk; with `force` also what runs. */
   cancel(chunk: Chunk, error: unknown, force: boolean): void;
+  /** Reports an error that nobody else handles. */
   report(error: unknown): void;
   /** Why the pool no longer takes chunks; undefined if it does. */
   refusal(): unknown;
@@ -147,6 +148,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   }
 
   // What chunks report
+
   get ended(): boolean {
     return this.#state === "ended";
   }

@@ -101,9 +101,9 @@ export class Watchdog {
   }
 
   #look(): void {
-    // Only once in a row: a caller that is busy again and again has heard from its workers in between.
     const late = this.#clock.now() - this.#next;
     this.#stoodStill ||= late > STILL;
+    // Only once in a row: a caller that is busy again and again has heard from its workers in between.
     this.#wasLate = !this.#wasLate && late > LATE;
     this.#next = Infinity;
     if (this.#wasLate) return this.lookSoon();
