@@ -705,6 +705,7 @@ export class ProcessPool implements AsyncDisposable {
 
   /** Whether tickets stayed in the queue as no worker had room: what is admitted then is sent when one has. */
   #isFull = false;
+  /** Whether queued tickets are being sent. */
   #sending = false;
 
   // Dispatch

@@ -70,10 +70,9 @@ export interface CrewParts {
 const MOST_FAILED_STARTS = 3;
 
 /**
- * A worker that ends before it has run a job has failed if it had been ready for less than this many ms by then, or by the time it was sent
- * one, or if it became ready during a warm-up that goes on: that has to start it again. Less, and workers that die of what their module
- * left behind are started again and again; more, and one event that ends idle workers, such as a server that closes their connections,
- * breaks the pool.
+ * A worker that dies before it has run a job counts as failed to start, unless it had been idle for this many ms, and for as long as any
+ * warm-up that goes on, which has to start it again. Less, and workers that die of what their module left behind are started again and
+ * again; more, and one event that ends idle workers, such as a server that closes their connections, breaks the pool.
  */
 const BARELY_READY = 1000;
 
@@ -171,7 +170,9 @@ export class Crew {
   #deadlines = new Map<Slot, () => void>();
   /** The timer of each worker that is to be stopped soon. */
   #condemned = new Map<Slot, Timer>();
+  /** Rounds in which the crew stops workers that do not take up what they were sent. */
   #looks: Rounds;
+  /** Rounds in which it takes back what was sent ahead to workers that are held up. */
   #balances: Rounds;
 
   constructor(options: ResolvedOptions, parts: CrewParts) {

@@ -118,7 +118,7 @@ export class Slot {
   #now: () => number;
   /** Since when the worker has been starting, idle, or closing. */
   #unchangedSince = 0;
-  /** When it was sent the first of what it held in the end; if that was nothing, when it ended. */
+  /** When it was sent the first of the jobs that it held when it ended; if it held none, when it ended. */
   #idleUntil = 0;
   #hasDoneJob = false;
   #wasToldToClose = false;
@@ -283,7 +283,7 @@ export class Slot {
     return this.#now() - this.#unchangedSince;
   }
 
-  /** For how long a worker that has ended had had nothing to do until it was sent what it held in the end, or until it ended, in ms. */
+  /** For how long a worker that has ended had been idle before it was sent the jobs that it held then, or before it ended, in ms. */
   get idledFor(): number {
     return this.#idleUntil - this.#unchangedSince;
   }
