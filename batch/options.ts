@@ -226,7 +226,7 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   checkInputs(inputs);
   checkOutput(output);
   for (const [name, value] of Object.entries({ errors, report })) {
-    // Elsewhere that is a standard stream, which would be expected here, too.
+    // For input and output "-" is a standard stream: here it would be a file of that name, which nobody expects.
     if (value === undefined || isFile(value) && value !== "-") continue;
     throw new TypeError(`Cannot ${ACTION} as '${name}' must be a path or a URL of a file: current value is ${showFile(value)}`);
   }
@@ -242,7 +242,9 @@ export function resolveBatchOptions(task: BatchTask, options: BatchOptions): Res
   if (onProgress !== undefined) checks.callable("onProgress", onProgress);
   if (permissions !== "inherit") checks.object("permissions", permissions, { or: '"inherit"' });
   const mode = modeOf({ resume, overwrite, retryFailed }, { output, limit });
-  if (limit !== Infinity && isPath(output)) throw new TypeError(`Cannot ${ACTION} as 'limit' needs an 'output' that is no file`);
+  if (limit !== Infinity && isPath(output)) {
+    throw new TypeError(`Cannot ${ACTION} as 'limit' needs an 'output' that is no file: current value is ${showFile(output)}`);
+  }
   return {
     task: resolveTask(task),
     inputs,
@@ -303,7 +305,9 @@ function modeOf(
   if (name === undefined) return "begin";
   const other = second ?? (limit === Infinity ? undefined : "limit");
   if (other !== undefined) throw new TypeError(`Cannot ${ACTION} as '${name}' and '${other}' exclude each other: leave one of them out`);
-  if (!isPath(output)) throw new TypeError(`Cannot ${ACTION} as '${name}' needs an 'output' that is a file`);
+  if (!isPath(output)) {
+    throw new TypeError(`Cannot ${ACTION} as '${name}' needs an 'output' that is a file: current value is ${showFile(output)}`);
+  }
   return MODES[name];
 }
 
@@ -325,6 +329,7 @@ function resolveTask(task: BatchTask): Task | TaskRef {
   return { module: task, name: "" };
 }
 
+/** Matches a percentage, and takes its number. */
 const SHARE = /^(\d+(?:\.\d+)?)%$/;
 
 function timeLimit(checks: Checks, timeout: unknown): TimeLimit {

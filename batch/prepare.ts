@@ -173,8 +173,8 @@ export function poolOptions(
   const importable = killable ? task.hosts.filter(mayImportFrom) : [];
   return {
     maxWorkers: workers,
-    // It exports nothing. Left out, it would be imported here, to find that out: what the task's module does there would concern this
-    // thread.
+    // The module exports nothing. Without `exports`, the pool would import it here to learn that, and whatever the task's module does when
+    // it is loaded would happen on this thread too.
     modules: [{ url: taskModuleUrl(task.source, csv), exports: {} }],
     permissions: permissions === "inherit" ? undefined : withNeeded(permissions, readable, importable),
     backend: killable ? "killable" : "worker",
@@ -182,7 +182,7 @@ export function poolOptions(
     initializer: prepareWorker,
     initArgs: [setup],
     finalizer: closeWorker,
-    // The second waits in the worker for the first, so that a worker never waits for this thread to send it another.
+    // The second job waits in the worker for the first, so that a worker never waits for this thread to send it another.
     jobsPerWorker: 2,
     // A slow stream must not cost the workers.
     idleTimeout: 60_000,

@@ -149,8 +149,16 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
         "Cannot run batch as there is no permission 'nett': known permissions are 'read', 'write', 'net', 'env', 'sys', 'run', 'ffi', 'import'",
       ],
       [{ input, output, chunk: 5 }, RangeError, "Cannot run batch as 'chunk' must be an integer of at least 1024: current value is 5"],
-      [{ input, output, resume: true }, TypeError, "Cannot run batch as 'resume' needs an 'output' that is a file"],
-      [{ input, output: "x", limit: 2 }, TypeError, "Cannot run batch as 'limit' needs an 'output' that is no file"],
+      [
+        { input, output, resume: true },
+        TypeError,
+        "Cannot run batch as 'resume' needs an 'output' that is a file: current value is an object of class WritableStream",
+      ],
+      [
+        { input, output: "x", limit: 2 },
+        TypeError,
+        "Cannot run batch as 'limit' needs an 'output' that is no file: current value is \"x\"",
+      ],
       ...["x", output].map((output) =>
         [
           { input, output, limit: 2, retryFailed: true },
