@@ -730,7 +730,8 @@ function checkedFutures<F>(futures: Iterable<F>): Set<F> {
   }
   const all = new Set(futures);
   for (const future of all) {
-    if (!(future instanceof Future)) throw new TypeError(`Cannot wait for futures as one of them is ${show(future)}`);
+    if (future instanceof Future) continue;
+    throw new TypeError(`Cannot wait for futures as each of them must be a Future: current value is ${show(future)}`);
   }
   return all;
 }
