@@ -70,7 +70,7 @@ Inputs compressed with gzip are decompressed; an output whose name ends in .gz
 is compressed. Ctrl-C ends in an orderly way: go on with --resume. Exit
 code: 0 if all went well, 1 if a record failed, 2 if something is wrong with
 the command or its files, 3 if the batch gave up or could not go on, 130 after
-Ctrl-C.`;
+Ctrl-C, 143 after SIGTERM.`;
 
 interface Values {
   task: string;

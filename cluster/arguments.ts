@@ -60,7 +60,7 @@ the options name. What tasks need beyond that must be granted as well.
 
 On Ctrl-C or SIGTERM a host finishes what runs; a second one ends it at once.
 Exit code: 0 if all went well, 1 if not, 2 if the arguments are wrong, 130
-after Ctrl-C of 'run'.`;
+after Ctrl-C of 'run', 143 after SIGTERM.`;
 
 const STRINGS = ["redis", "queue", "password-file", "ca", "workers", "name", "grace"] as const;
 const FLAGS = ["json", "help", "version"] as const;

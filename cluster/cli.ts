@@ -34,7 +34,8 @@ import { toJson } from "./values.ts";
  * Runs the command.
  *
  * @param args The arguments of the command line.
- * @returns The exit code: 0 if all went well, also if a host was told to stop; 1 if not; 2 if the arguments are wrong; 130 after Ctrl-C.
+ * @returns The exit code: 0 if all went well, also if a host was told to stop; 1 if not; 2 if the arguments are wrong; 130 after Ctrl-C of
+ * `run`, 143 after SIGTERM.
  */
 export async function main(args: readonly string[]): Promise<number> {
   const request = readArguments(args);

@@ -38,7 +38,7 @@ Options:
 
 After Ctrl-C no more jobs are put in, and running ones get a second; a second
 Ctrl-C ends at once. Exit code: 0 if all jobs finished, 1 if one failed, 2 if
-an option is wrong, 130 after Ctrl-C.`;
+an option is wrong, 130 after Ctrl-C, 143 after SIGTERM.`;
 
 interface Values {
   jobs: number;
