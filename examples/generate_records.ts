@@ -11,8 +11,8 @@
 
 const HELP = `Usage: deno run --allow-write examples/generate_records.ts [PATH [NUMBER]]
 
-Writes so many records to a file: a hundred to a temporary one that is removed
-again, unless told otherwise.`;
+Writes NUMBER records to the file PATH; without these, a hundred to a temporary
+file that is removed again.`;
 
 function refuse(message: string): never {
   console.error(`generate_records: ${message}: '--help' shows what there is`);

@@ -1,6 +1,6 @@
 /**
- * Buffers that are moved instead of copied: each row of the picture of the Mandelbrot set in the README is a job, whose buffer goes to the
- * worker without a copy. On the way back it is copied.
+ * Buffers that are given away: each row of the picture of the Mandelbrot set in the README is a job with a buffer in `transfer`, which the
+ * program no longer has once the job is sent. Large buffers are moved; small ones such as these are copied through shared memory.
  *
  * ```sh
  * deno run --allow-write=docs/mandelbrot.png examples/mandelbrot.ts
