@@ -85,8 +85,9 @@ export class FutureMaker {
   }
 
   /**
-   * Calls the job's `onDone`, if there is one, in its turn, and gives the job's permit back: before the call, so that `onDone` can submit,
-   * if nobody waits for the permit; otherwise after it; and if `onDone` returns a promise, when that has settled.
+   * Calls the job's `onDone`, if there is one, and gives the job's permit back. If nobody waits for a permit, that happens before the call,
+   * so that `onDone` can submit; otherwise after it. If `onDone` returns a promise, the permit is held until that settles. If this is
+   * called within another callback, `onDone` is called after that one has returned.
    *
    * @param future The settled future.
    * @param gate The gate to which the job's permit belongs.
@@ -98,7 +99,7 @@ export class FutureMaker {
   }
 
   /**
-   * Calls the other callbacks, in their turn.
+   * Calls the callbacks given to `addDoneCallback()`: if this is called within another callback, after that one has returned.
    *
    * @param future The settled future.
    */
