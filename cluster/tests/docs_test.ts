@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { defineTasks } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { Child, freePort, openPool, RedisServer, startHost, until } from "./helpers.ts";
+import { Child, freePort, openPool, RedisServer, startHost, until, writeFragileModule } from "./helpers.ts";
 
 const CONFIG = new URL("../deno.json", import.meta.url).pathname;
 
@@ -63,13 +63,10 @@ Deno.test("docs/cluster.md: the program of its host ends when it is told to stop
 Deno.test("docs/cluster.md: the program of its host ends with code 1 when its workers cannot be started any more", async () => {
   await using server = await RedisServer.start();
   const [module, broken] = ["tasks.ts", "broken"].map((name) => `${server.folder}/${name}`) as [string, string];
-  await Deno.writeTextFile(
-    module,
-    `let broken = false;
-    try { Deno.statSync(${JSON.stringify(broken)}); broken = true; } catch { /* it is whole */ }
-    if (broken) throw new Error("the module is broken");
-    export function factorize(): void { Deno.exit(3); }`,
-  );
+  await writeFragileModule(module, {
+    broken,
+    exports: `export function factorize(): void { Deno.exit(3); }`,
+  });
   await using host = await startDocumentedHost(server);
   await host.says("is ready");
   await Deno.writeTextFile(broken, "");

@@ -3,7 +3,7 @@ import { type Job as QueuedJob, Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, PoolClosedError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { Child, lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { Child, lines, openPool, RedisServer, startHost, until, within, writeFragileModule } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 Deno.test("200 jobs over two hosts: both are used, and all results arrive", async () => {
@@ -425,14 +425,11 @@ Deno.test("a host that was held up for longer than its lock lasts stops its copy
 Deno.test("a host whose task module cannot be loaded does not start, and one whose workers cannot be replaced gives its jobs back and ends", async () => {
   await using server = await RedisServer.start();
   const [module, broken] = [`${server.folder}/fragile.ts`, `${server.folder}/broken`];
-  await Deno.writeTextFile(
-    module,
-    `let broken = false;
-    try { Deno.statSync(${JSON.stringify(broken)}); broken = true; } catch { /* it is whole */ }
-    if (broken) throw new Error("the module is broken");
-    export function die(): void { Deno.exit(3); }
+  await writeFragileModule(module, {
+    broken,
+    exports: `export function die(): void { Deno.exit(3); }
     export function one(): number { return 1; }`,
-  );
+  });
   const fragile = defineTasks({ die: `file://${module}`, one: `file://${module}` });
   await using pool = await ClusterPool.open({ queue: "fragile", connection: server.url, tasks: fragile });
   const reported: unknown[] = [];
@@ -461,12 +458,9 @@ Deno.test("a host whose task module cannot be loaded does not start, and one who
 Deno.test("a host whose workers cannot be replaced delivers what it has done of a chunk, and another runs the rest", async () => {
   await using server = await RedisServer.start();
   const [module, broken, file] = [`${server.folder}/fragile.ts`, `${server.folder}/broken`, `${server.folder}/runs`];
-  await Deno.writeTextFile(
-    module,
-    `let broken = false;
-    try { Deno.statSync(${JSON.stringify(broken)}); broken = true; } catch { /* it is whole */ }
-    if (broken) throw new Error("the module is broken");
-    export function step(x: number): number {
+  await writeFragileModule(module, {
+    broken,
+    exports: `export function step(x: number): number {
       Deno.writeTextFileSync(${JSON.stringify(file)}, x + "\\n", { append: true });
       if (x === 1) {
         Deno.writeTextFileSync(${JSON.stringify(broken)}, "");
@@ -474,7 +468,7 @@ Deno.test("a host whose workers cannot be replaced delivers what it has done of 
       }
       return x;
     }`,
-  );
+  });
   const fragile = defineTasks({ step: `file://${module}` });
   await using pool = await openPool(server, { queue: "fragile", tasks: fragile });
   const options = { queue: "fragile", connection: server.url, tasks: fragile, workers: 1, redeliveries: 0, onError: () => {} };

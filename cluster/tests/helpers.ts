@@ -143,6 +143,17 @@ export class RedisServer implements AsyncDisposable {
   }
 }
 
+/** Writes a task module that can be loaded until there is a file at `broken`. */
+export async function writeFragileModule(module: string, { broken, exports }: { broken: string; exports: string }): Promise<void> {
+  await Deno.writeTextFile(
+    module,
+    `let broken = false;
+    try { Deno.statSync(${JSON.stringify(broken)}); broken = true; } catch { /* it is whole */ }
+    if (broken) throw new Error("the module is broken");
+    ${exports}`,
+  );
+}
+
 /** Options of a host, as they travel to its process. */
 export interface HostOptions {
   connection?: unknown;
