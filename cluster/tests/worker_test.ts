@@ -4,6 +4,7 @@ import { cancelMessage } from "../connection.ts";
 import {
   type ClusterHost,
   type ClusterPool,
+  type Future,
   Job,
   JobCancelledError,
   type PayloadStore,
@@ -33,6 +34,17 @@ async function serveHere(server: RedisServer, options: Partial<ServeOptions>): P
   return { host, reported };
 }
 
+/** Submits a job that notes its run in `file` and goes on until there is a file at `gate`; resolves when it runs. */
+async function startNote(
+  { folder }: RedisServer,
+  pool: ClusterPool,
+): Promise<{ file: string; gate: string; future: Future<string> }> {
+  const [file, gate] = [`${folder}/runs`, `${folder}/go`];
+  const future = await pool.submit(tasks.note, file, gate);
+  await until(async () => (await lines(file)).length === 1);
+  return { file, gate, future };
+}
+
 /** The keys of locks. */
 async function locks(client: Redis): Promise<string[]> {
   return await client.keys("dpool:test.v1:*:lock");
@@ -43,9 +55,7 @@ Deno.test("a job whose lock is gone does not run beside itself on the same host,
   await using pool = await openPool(server);
   const { host, reported } = await serveHere(server, { lockDuration: LONG });
   await using _host = host;
-  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
-  const future = await pool.submit(tasks.note, file, gate);
-  await until(async () => (await lines(file)).length === 1);
+  const { file, gate, future } = await startNote(server, pool);
   const client = new Redis(server.url);
   await client.del(await locks(client));
   await until(async () => (await lines(file)).length === 2);
@@ -78,9 +88,7 @@ Deno.test("a host that cannot renew a lock stops its job when the lock has run o
   await using pool = await openPool(server, { onError: () => {} });
   const { host, reported } = await serveHere(server, { lockDuration: 1000 });
   await using _host = host;
-  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
-  const future = await pool.submit(tasks.note, file, gate);
-  await until(async () => (await lines(file)).length === 1);
+  const { file, gate, future } = await startNote(server, pool);
   const client = new Redis(server.url);
   await client.config("SET", "maxmemory", "1");
   await until(() => host.stats().running === 0);
@@ -97,9 +105,7 @@ Deno.test("a host whose clock is set back goes on renewing the locks of what run
   await using pool = await openPool(server);
   const { host } = await serveHere(server, { lockDuration: 4000 });
   await using _host = host;
-  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
-  const future = await pool.submit(tasks.note, file, gate);
-  await until(async () => (await lines(file)).length === 1);
+  const { file, gate, future } = await startNote(server, pool);
   const client = new Redis(server.url);
   const now = Date.now;
   Date.now = () => now() - 3_600_000;
@@ -362,9 +368,7 @@ Deno.test(
     await using pool = await openPool(server, { onError: () => {} });
     const { host, reported } = await serveHere(server, { lockDuration: LONG });
     await using _host = host;
-    const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
-    await pool.submit(tasks.note, file, gate);
-    await until(async () => (await lines(file)).length === 1);
+    const { gate } = await startNote(server, pool);
     const client = new Redis(server.url);
     await client.replicaof("127.0.0.1", "1");
     await Deno.writeTextFile(gate, "");
@@ -475,9 +479,7 @@ Deno.test(
     await using pool = await openPool(server, { connection, onWarning, onError: (error) => void told.push(String(error)) });
     const { host, reported } = await serveHere(server, { connection, onWarning, lockDuration: LONG });
     await using _host = host;
-    const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
-    const ran = await pool.submit(tasks.note, file, gate);
-    await until(async () => (await lines(file)).length === 1);
+    const { file, gate, future: ran } = await startNote(server, pool);
     await client.acl("SETUSER", "user", "resetpass", ">other");
     await client.client("KILL", "TYPE", "normal", "SKIPME", "yes");
     await until(() => [told, reported].every((errors) => errors.some((error) => error.includes("WRONGPASS"))));
