@@ -158,8 +158,8 @@ export class Files implements Consumer {
     }
   }
 
-  /** Makes what was taken durable, unless something could not be written before. */
-  async save(finished = false): Promise<void> {
+  /** Makes what was taken durable, unless something could not be written before. `finished`: nothing more will come. */
+  async save({ finished = false } = {}): Promise<void> {
     const { output, errors, log, check } = this.#options;
     if (this.#broken) return;
     // What went to a stream is final, but there need not be more of it.
@@ -200,7 +200,7 @@ export class Files implements Consumer {
     } catch (error) {
       this.#giveUp(error);
     }
-    await this.save(true);
+    await this.save({ finished: true });
   }
 
   #giveUp(error: unknown): never {

@@ -175,7 +175,7 @@ export function poolOptions(
     maxWorkers: workers,
     // The module exports nothing. Without `exports`, the pool would import it here to learn that, and whatever the task's module does when
     // it is loaded would happen on this thread too.
-    modules: [{ url: taskModuleUrl(task.source, csv), exports: {} }],
+    modules: [{ url: taskModuleUrl(task.source, { csv }), exports: {} }],
     permissions: permissions === "inherit" ? undefined : withNeeded(permissions, readable, importable),
     backend: killable ? "killable" : "worker",
     memoryLimit,

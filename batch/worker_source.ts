@@ -37,8 +37,8 @@ export interface CsvParser {
   parse(text: string, options: object): { data: string[][]; errors: { message: string }[] };
 }
 
-/** A module that makes a task known to the initializer. */
-export function taskModuleUrl(task: { module: string } | { text: string }, csv: boolean): string {
+/** The URL of a module that makes a task known to the initializer, with `csv` also the CSV parser. */
+export function taskModuleUrl(task: { module: string } | { text: string }, { csv }: { csv: boolean }): string {
   const lines = [
     ..."module" in task
       ? [`import * as tasks from ${JSON.stringify(task.module)};`]

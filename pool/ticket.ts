@@ -370,7 +370,7 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
   answered(answer: Answer, decode: Decode): Outcome<unknown> | undefined {
     if (answer.type !== "threw") return undefined;
     const error = decode(answer.thrown);
-    return this.prepareRetry(error, false) ? undefined : { state: "failed", error };
+    return this.prepareRetry(error, { byDefault: false }) ? undefined : { state: "failed", error };
   }
 
   sendFailed(error: unknown): Outcome<unknown> {
@@ -383,12 +383,12 @@ export class JobTicket extends Ticket implements FutureControl, Waiter {
 
   lost(errorOf: ErrorOf): Outcome<unknown> | undefined {
     const error = errorOf(this.id, this.attempt);
-    if (this.prepareRetry(error, isDeath(error))) return undefined;
+    if (this.prepareRetry(error, { byDefault: isDeath(error) })) return undefined;
     return { state: "failed", error: listCauses(error, this.failures ?? []) };
   }
 
   /** Prepares another run after this error, if there is to be one: as `retryIf` says, or else by default. Returns whether there is. */
-  private prepareRetry(error: unknown, byDefault: boolean): boolean {
+  private prepareRetry(error: unknown, { byDefault }: { byDefault: boolean }): boolean {
     const retries = this.job?.retries ?? this.#owner.retries;
     const failures = this.failures ?? [];
     if (failures.length >= retries || !this.wantsRetry(error, byDefault)) return false;
