@@ -694,7 +694,7 @@ export class ProcessPool implements AsyncDisposable {
     throw error;
   }
 
-  /** Sends what was admitted. If those are tiny calls, the next ones are gathered, and sent together when `defer` calls back at the latest. */
+  /** Sends what was admitted. After tiny calls the next ones are gathered, and sent together, at the latest when `defer` calls back. */
   #send(defer: Defer): void {
     if (this.#sending) return;
     this.#gathering.clear();

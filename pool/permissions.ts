@@ -22,7 +22,10 @@ function parsed(path: string | URL): string | URL {
   return String(path).startsWith("file:") ? new URL(path) : path;
 }
 
-/** Deno 2.9 cannot be asked about all hosts of a domain. A thread that has them all has this one; if it has no other, Deno itself refuses. */
+/**
+ * A host that stands for all hosts of a domain, about which Deno 2.9 cannot be asked: a thread that has them all has this one. If it has no
+ * other, Deno itself refuses.
+ */
 function oneHost(host: string | URL): string {
   return String(host).replace(/^\*\./, "any.");
 }
