@@ -974,7 +974,7 @@ export class ProcessPool implements AsyncDisposable {
     else if (ticket.slot === slot) {
       this.#watchdog.lookSoon();
       // Not before that look.
-      this.#crew.hold(slot!);
+      this.#crew.letAnswer(slot!);
     }
     this.#dispatch();
   }

@@ -481,7 +481,7 @@ export class Crew {
   /**
    * Sends a worker nothing for a moment, so that it can answer what it was sent before: it is not stopped while answers are on their way.
    */
-  hold(slot: Slot): void {
+  letAnswer(slot: Slot): void {
     slot.pause();
     this.#options.clock.after(SOON, () => {
       slot.resume();

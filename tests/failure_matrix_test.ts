@@ -14,7 +14,7 @@ const POOLS = 6;
 const PROCESSES = 3;
 
 for (const kind of Object.keys(KINDS) as Kind[]) {
-  Deno.test(`Matrix (${kind})`, async (test) => {
+  Deno.test(`A task that misbehaves, at any stage of its worker, costs what the matrix says (${kind})`, async (test) => {
     const [pools, processes] = [new Semaphore(POOLS), new Semaphore(PROCESSES)];
     // What is left behind is detected at the end of the whole test: steps that run at the same time cannot be told apart.
     const atTheSameTime = { sanitizeExit: false, sanitizeOps: false, sanitizeResources: false };
@@ -42,7 +42,7 @@ for (const kind of Object.keys(KINDS) as Kind[]) {
   });
 }
 
-Deno.test("Matrix: each kind of pools is another, and has an outcome for each deed", () => {
+Deno.test("The matrix has kinds of pools that differ, and for each an outcome of each deed", () => {
   assertEquals(new Set(Object.values(KINDS).map((options) => JSON.stringify(options))).size, Object.keys(KINDS).length);
   for (const kind of Object.keys(KINDS) as Kind[]) assertEquals(Object.keys(MATRIX[kind]), Object.keys(ALL_DEEDS));
 });
