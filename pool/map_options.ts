@@ -15,9 +15,11 @@ export interface MapOptions {
    * that far ahead while an item holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds
    * of chunks.
    *
-   * @default {16384 * maxWorkers * jobsPerWorker; for numbers from a typed array, which are small, four times as many; for large items or
-   * results, as many as fit into 128 MB, or with more than four jobs at a time into 32 MB each, as far as that is easily told, and at least
-   * as many as are in flight}
+   * By default it is four times as many for numbers from a typed array, which are small. Of large items, or items with large results, fewer
+   * are read ahead, as far as that is easily told: as many as fit into 128 MB, or, with more than four jobs at a time, into 32 MB for each,
+   * and at least as many as are in flight.
+   *
+   * @default {16384 * maxWorkers * jobsPerWorker}
    */
   buffer?: number | undefined;
   /**

@@ -54,11 +54,14 @@ export interface ProcessPoolOptions {
    */
   permissions?: Deno.PermissionOptions | undefined;
   /**
-   * What runs tasks. `"worker"`: Web Workers, which start fastest. `"killable"`: workers of node:worker_threads, which can be stopped while
-   * they compute (except in loops that V8 never interrupts: docs/reliability.md); with `permissions` they also load their task modules, and
-   * what these import, with these permissions. `"inline"`: the calling thread, for debugging and for tasks that only wait; nothing is
-   * copied, closures work, and a task that computes blocks the program; in a task, an AsyncLocalStorage may contain the store of another
-   * caller, unless the task is made by `AsyncLocalStorage.bind(task)`.
+   * What runs tasks:
+   *
+   * - `"worker"`: Web Workers, which start fastest.
+   * - `"killable"`: workers of node:worker_threads, which can be stopped while they compute (except in loops that V8 never interrupts:
+   *   docs/reliability.md). With `permissions` they also load their task modules, and what these import, with these permissions.
+   * - `"inline"`: the calling thread, for debugging and for tasks that only wait. Nothing is copied, closures work, and a task that computes
+   *   blocks the program. In a task, an AsyncLocalStorage may contain the store of another caller, unless the task is made by
+   *   `AsyncLocalStorage.bind(task)`.
    *
    * @default {"worker", or "killable" for a pool with a jobTimeout or a memoryLimit}
    */
@@ -141,9 +144,9 @@ export interface ProcessPoolOptions {
   onError?: ((error: unknown) => void) | undefined;
   /**
    * Writes a trace for https://ui.perfetto.dev and chrome://tracing: which worker ran which job when, how long each job had waited, and how
-   * many were waiting when. It goes to a file, which needs permission to write and belongs to this pool alone until the pool is done, or to
-   * a stream of bytes, such as a file's `writable`, which is closed when the pool is done. It is written as the run goes on; what a stream
-   * does not take in time is held in memory.
+   * many were waiting when. A path needs permission to write, and the file belongs to this pool alone until the pool is done. A stream of
+   * bytes, such as a file's `writable`, is closed when the pool is done. The trace is written as the run goes on; what a stream does not
+   * take in time is held in memory.
    *
    * @default {undefined}
    */
