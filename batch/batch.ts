@@ -49,6 +49,7 @@ import { noTimes } from "./times.ts";
  * @throws {TypeError} If an option is unknown or of the wrong type.
  * @throws {RangeError} If a number is out of its range.
  * @throws {BatchError} If the batch cannot be run, or cannot go on.
+ * @throws {unknown} What `onProgress` throws.
  *
  * @example A file of JSON lines
  * ```ts

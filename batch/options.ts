@@ -52,7 +52,7 @@ export interface BatchOptions {
    */
   workers?: number | undefined;
   /**
-   * How many bytes of the input a worker takes at a time.
+   * How many bytes of the input a worker takes at a time: at least 1024.
    *
    * @default {as many as take about 100 ms, at most 1 MiB}
    */

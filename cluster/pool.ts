@@ -286,7 +286,8 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
    * @throws {unknown} The reason of the job's signal, if that aborts before the job is admitted; what the task's `validate` throws.
-   * @throws {TypeError} If the task is not one of the pool's, or the arguments cannot be expressed in JSON, or the id cannot travel.
+   * @throws {TypeError} If the task is not one of the pool's, the arguments cannot be expressed in JSON, or the id is neither a well-formed
+   * string nor a finite number.
    * @throws {RangeError} If the arguments are too large and there is no store for them, or the id is too long.
    */
   submit<A extends unknown[], R>(job: Job<A, R>): Promise<Future<R>>;

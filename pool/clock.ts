@@ -32,6 +32,7 @@ export function afterInParts(clock: Clock, delay: number, callback: () => void):
   return () => stop();
 }
 
+/** The clock and the timers of the platform. */
 export const realClock: Clock = {
   now: () => performance.now(),
   timeOfDay: () => Date.now() | 0,
@@ -129,6 +130,7 @@ export class Cadence {
     this.#mostCalls = mostCalls;
   }
 
+  /** Asks once; the next answer of true comes after the interval, or the most calls. */
   isDue(): boolean {
     if (--this.#callsLeft > 0) return false;
     const now = this.#clock.now();
