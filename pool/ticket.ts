@@ -139,7 +139,7 @@ export abstract class Ticket implements Place<Ticket> {
     return undefined;
   }
 
-  /** Its arguments, if it can be sent with them alone: it is a job that has not run before, and moves nothing. */
+  /** Its arguments, if a worker that knows its task needs nothing else: it is the first run of a job, and nothing is moved. */
   abstract readonly argsAlone: readonly unknown[] | undefined;
 
   /** Its arguments, if it is a mere call: nothing else needs to be sent or watched, and its task is known. */
