@@ -924,7 +924,7 @@ Deno.test("ProcessPool.shutdown() with wrong options leaves the pool open", asyn
 
 for (const backend of ["worker", "killable"] as const) {
   Deno.test(
-    `ProcessPool() gives later workers the permissions that it was given, wherever the program is by then (${backend}; needs --allow-read)`,
+    `ProcessPool() gives later workers the permissions that it was given, wherever the program is by then (${backend}) (needs --allow-read)`,
     {
       ignore: !granted("read"),
     },

@@ -526,6 +526,13 @@ Deno.test("ProcessPool refuses to give its workers a permission that the calling
   }
 });
 
+/** Runs a program with these permissions, which it may pass on to workers; returns what it prints. */
+async function runPermitted(program: string, permissions: string[]): Promise<string> {
+  const args = ["run", "--no-prompt", "--unstable-worker-options", ...permissions, moduleOf(program)];
+  const { stdout } = await new Deno.Command(Deno.execPath(), { args }).output();
+  return new TextDecoder().decode(stdout);
+}
+
 Deno.test("ProcessPool says what Deno does not give to workers, before any starts (needs --allow-run)", {
   ignore: !granted("run"),
 }, async () => {
@@ -542,20 +549,10 @@ Deno.test("ProcessPool says what Deno does not give to workers, before any start
     const questions = [{ name: "read", path: "/a" }, { name: "read", path: "/a/b" }, { name: "net", host: "10.1.2.3" }];
     console.log(await pool.run((questions) => questions.map((each) => Deno.permissions.querySync(each).state).join(" "), questions));
   `;
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--no-prompt",
-      "--unstable-worker-options",
-      "--allow-read",
-      "--deny-read=/a/b",
-      "--allow-net=10.0.0.0/8",
-      `data:text/javascript,${encodeURIComponent(program)}`,
-    ],
-  }).output();
+  const printed = await runPermitted(program, ["--allow-read", "--deny-read=/a/b", "--allow-net=10.0.0.0/8"]);
   const denied =
     "its workers are to have a permission that this thread is denied, at least in part: run it without --deny-read, or leave out";
-  assertEquals(new TextDecoder().decode(stdout).split("\n"), [
+  assertEquals(printed.split("\n"), [
     `NotCapable Cannot create pool as ${denied} "/a/b" in 'permissions.read'`,
     `NotCapable Cannot create pool as ${denied} "/a" in 'permissions.read'`,
     "NotCapable Cannot create pool as Deno gives workers a subnet only if this thread has all of --allow-net: use that, name the addresses, " +
@@ -576,17 +573,8 @@ Deno.test("ProcessPool gives its workers all hosts of a domain, where the callin
       console.log(await pool.run(stateOf, name, "www.example.com"), await pool.run(stateOf, name, "example.org"));
     }
   `;
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--no-prompt",
-      "--unstable-worker-options",
-      "--allow-net=*.example.com",
-      "--allow-import=*.example.com",
-      `data:text/javascript,${encodeURIComponent(program)}`,
-    ],
-  }).output();
-  assertEquals(new TextDecoder().decode(stdout), "granted prompt\n".repeat(2));
+  const printed = await runPermitted(program, ["--allow-net=*.example.com", "--allow-import=*.example.com"]);
+  assertEquals(printed, "granted prompt\n".repeat(2));
 });
 
 Deno.test("ProcessPool that is only given TaskRefs imports nothing on the calling thread", async () => {
@@ -736,7 +724,7 @@ async function errorOf(pool: ProcessPool, task: any, ...args: unknown[]): Promis
 
 for (const backend of ["worker", "killable"] as const) {
   Deno.test({
-    name: `ProcessPool refuses to start workers while its own module is loaded in one, backend ${backend}; needs --allow-read`,
+    name: `ProcessPool refuses to start workers while its own module is loaded in one (${backend}) (needs --allow-read)`,
     ignore: !granted("read"),
     async fn() {
       const main = moduleOf(`
@@ -757,7 +745,7 @@ await pool.run(triple, 1);
   });
 
   Deno.test({
-    name: `ProcessPool refuses to start workers for what its module only begins as it is loaded in one, ${backend}; needs --allow-read`,
+    name: `ProcessPool refuses to start workers for what its module only begins as it is loaded in one (${backend}) (needs --allow-read)`,
     ignore: !granted("read"),
     async fn() {
       const main = moduleOf(`
@@ -779,7 +767,7 @@ export function end() {
 }
 
 Deno.test({
-  name: "ProcessPool of a task module starts workers when that is loaded; needs --allow-read",
+  name: "ProcessPool of a task module starts workers when that is loaded (needs --allow-read)",
   ignore: !granted("read"),
   async fn() {
     const module = moduleOf(`
