@@ -659,7 +659,7 @@ export class Crew {
       this.#parts.callbacks.report(this.diedError(death));
       // Something that its module left behind may have ended it before its first job; the next worker would fare no better. With a suspect,
       // that is given up before the pool is, unless it was taken back already.
-      const isTooSoon = slot.idledFor < Math.max(BARELY_READY, this.#warmingFor);
+      const isTooSoon = slot.idleBeforeEnd < Math.max(BARELY_READY, this.#warmingFor);
       if (isTooSoon && !slot.hasDoneJob && !slot.wasToldToClose && suspect === undefined) this.#startFailed(death);
     }
     this.#parts.events.changed();

@@ -284,7 +284,7 @@ export class Slot {
   }
 
   /** For how long a worker that has ended had been idle before it was sent the jobs that it held then, or before it ended, in ms. */
-  get idledFor(): number {
+  get idleBeforeEnd(): number {
     return this.#idleUntil - this.#unchangedSince;
   }
 
