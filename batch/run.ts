@@ -215,8 +215,9 @@ export class BatchRun {
   #rest: Part[] = [];
   /** The next part, which waits for a lane. */
   #arrived: Part | undefined;
-  /** Whether the next part is awaited; whether there are no more. */
+  /** Whether the next part is awaited. */
   #reading = false;
+  /** Whether there are no more parts. */
   #exhausted = false;
   /** Parts that are done and wait for an earlier one, by index and start. */
   #done = new Map<string, WaitingPart>();
@@ -234,8 +235,9 @@ export class BatchRun {
   #ending: "stopped" | "halted" | undefined;
   #failure: { error: unknown } | undefined;
   #changed = Promise.withResolvers<void>();
-  /** When the last tick was, and when progress was last saved. */
+  /** When the last tick was. */
   #ticked = performance.now();
+  /** When progress was last saved. */
   #saved = performance.now();
   /** Resolves when progress is saved; undefined while it is not being saved. */
   #saving: Promise<void> | undefined;

@@ -10,9 +10,9 @@ export interface TimeQuantiles {
   p50: number;
   /** 90 percent of the times were at most this. */
   p90: number;
-  /** 95 percent. */
+  /** 95 percent of the times were at most this. */
   p95: number;
-  /** 99 percent. */
+  /** 99 percent of the times were at most this. */
   p99: number;
   /** The longest. */
   max: number;
@@ -117,8 +117,9 @@ export class Measurement implements PoolObserver {
   #running = new Times();
   #workers = new Map<number, NotedWorker>();
   #jobsPerWorker = 1;
-  /** When the first job was submitted, and when the latest settled. */
+  /** When the first job was submitted. */
   #first: number | undefined;
+  /** When the latest settled. */
   #last = 0;
   /** How many jobs have settled; each item of a map counts. */
   #settled = 0;
