@@ -29,7 +29,10 @@ export interface Contender {
   notes: Partial<Record<Drive, string>>;
 }
 
-/** The versions that are compared. They are installed outside of this repository, which depends on none of them. */
+/**
+ * The versions that are compared: the latest on npm, where poolifier-web-worker is behind the 0.6 on JSR, which the README describes. They are
+ * installed outside of this repository, which depends on none of them.
+ */
 export const PACKAGES: Readonly<Record<string, string>> = {
   "piscina": "5.3.2",
   "poolifier": "5.3.2",
