@@ -321,7 +321,7 @@ export class ClusterPool implements AsyncDisposable {
     const job = checkedJob(what, args);
     const { signal } = job;
     signal?.throwIfAborted();
-    const id = typeof job.id === "string" ? this.#travelId(job.id, "submit job") : `job-${crypto.randomUUID()}`;
+    const travelId = typeof job.id === "string" ? this.#travelId(job.id, "submit job") : `job-${crypto.randomUUID()}`;
     let given = argumentsOf(job);
     // Synchronously for a known task, so that submissions pass the gate in the order of the calls.
     let task = this.#finder.known(job.func);
@@ -335,7 +335,7 @@ export class ClusterPool implements AsyncDisposable {
     const permit = await this.#acquire(signal);
     const ticket = new JobTicket(job, this.#maker, {
       task: task.task,
-      travelId: id,
+      travelId,
       named: what instanceof Job && typeof job.id === "string",
       permit,
       owner: this.#owner,
@@ -485,8 +485,8 @@ export class ClusterPool implements AsyncDisposable {
   async attach<R = unknown>(id: string): Promise<Future<R>> {
     this.#refuseIfNotOpen("attach to job");
     if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a string: current value is ${show(id)}`);
-    const travelsAs = this.#travelId(id, "attach to job");
-    const task = await this.#answer("attach to job", this.#link.find(travelsAs));
+    const travelId = this.#travelId(id, "attach to job");
+    const task = await this.#answer("attach to job", this.#link.find(travelId));
     this.#refuseIfNotOpen("attach to job");
     if (task === undefined) {
       throw new Deno.errors.NotFound(`Cannot attach to job ${show(id)} as the queue ${show(this.#settings.queue)} knows none of this id`);
@@ -494,13 +494,13 @@ export class ClusterPool implements AsyncDisposable {
     const func = Object.hasOwn(this.#tasks, task) ? this.#tasks[task]! : { module: "", name: task };
     const ticket = new JobTicket(new Job({ id, func }), this.#maker, {
       task: func.name,
-      travelId: travelsAs,
+      travelId,
       named: true,
       permit: undefined,
       owner: this.#owner,
     });
     this.#admit(ticket, undefined);
-    this.#link.listen(travelsAs, ticket);
+    this.#link.listen(travelId, ticket);
     return ticket.future as Future<R>;
   }
 
