@@ -677,7 +677,7 @@ async function halfStaffed() {
     threads.push(new StubThread(events, 1));
     return threads.at(-1)!;
   };
-  const environment: Environment = { start, clock: { ...realClock, now: () => time } };
+  const environment: Environment = { openSlot: slotsOf(start), clock: { ...realClock, now: () => time } };
   const options = { maxWorkers: 2, idleTimeout: Infinity, initializer: () => {}, onError() {}, [ENVIRONMENT]: environment };
   const pool = new ProcessPool(options as ProcessPoolOptions);
   const future = pool.trySubmit(() => {})!;
