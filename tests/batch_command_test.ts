@@ -625,7 +625,7 @@ Deno.test(`cli.ts batch killed at twenty moments and resumed each time writes wh
   ignore: noSignals,
 }, async () => {
   using folder = new Folder();
-  const input = folder.write("in.ndjson", numbers(150_000));
+  const input = folder.write("in.ndjson", numbers(60_000));
   const tasks = folder.write(
     "tasks.js",
     `export default (x) => {
@@ -641,7 +641,7 @@ Deno.test(`cli.ts batch killed at twenty moments and resumed each time writes wh
     void child.stdin.close();
     const done = Promise.all([child.stdout.cancel(), child.stderr.cancel()]);
     // Whatever the moment, the same must hold afterwards.
-    const timer = setTimeout(() => child.kill("SIGKILL"), Math.random() * 2000);
+    const timer = setTimeout(() => child.kill("SIGKILL"), Math.random() * 1000);
     const { signal } = await within(child.status);
     clearTimeout(timer);
     await done;
@@ -649,8 +649,8 @@ Deno.test(`cli.ts batch killed at twenty moments and resumed each time writes wh
   }
   assertEquals((await ended(args)).code, 1);
   const bad = (x: number) => x % 1000 === 999;
-  assertEquals(folder.read("out"), doubles(150_000, bad));
-  assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), Array.from({ length: 150 }, (_, i) => (i + 1) * 1000));
+  assertEquals(folder.read("out"), doubles(60_000, bad));
+  assertEquals(folder.json("out.errors.ndjson").map(({ line }) => line), Array.from({ length: 60 }, (_, i) => (i + 1) * 1000));
 });
 
 Deno.test(`cli.ts batch goes on when its stderr cannot be written ${NEEDS}`, { ignore: ignore || Deno.build.os !== "linux" }, async () => {
