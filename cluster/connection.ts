@@ -364,8 +364,8 @@ export class Connection {
   }
 
   /**
-   * Connects all clients anew if the server has become a replica: after a failover the address leads to another one, but the connections lead
-   * to the old one for as long as that runs. Those that only listen must follow as well.
+   * Connects all clients anew if the server has become a replica: after a failover the address leads to another one, but the connections
+   * lead to the old one for as long as that runs. Those that only listen must follow as well.
    */
   async #follow(): Promise<void> {
     const now = performance.now();

@@ -155,7 +155,7 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
       const span = tracer.startSpan(task, {
         kind: SpanKind.INTERNAL,
         startTime: origin + submitted,
-        // An attribute has one type, and an id may be a text.
+        // An attribute has one type, and an id may be a string.
         attributes: { ...pool, "process_pool.job.id": String(id), "process_pool.job.items": items },
       }, caller);
       jobSpans.set(job, { span, within: trace.setSpan(caller, span), origin });
@@ -186,8 +186,8 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
 }
 
 /**
- * What is recorded of something thrown: texts, whatever a task has made of the properties of an error. Exporters take its code for its type,
- * so that of an abort would be "20", the number of a DOMException.
+ * What is recorded of something thrown: texts, whatever a task has made of the properties of an error. Exporters take its code for its
+ * type, so that of an abort would be "20", the number of a DOMException.
  */
 function exceptionOf(error: unknown): Extract<Exception, { message: string }> | string {
   if (!(error instanceof Error)) return textOf(error);

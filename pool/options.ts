@@ -59,8 +59,8 @@ export interface ProcessPoolOptions {
    * - `"worker"`: Web Workers, which start fastest.
    * - `"killable"`: workers of node:worker_threads, which can be stopped while they compute (except in loops that V8 never interrupts:
    *   docs/reliability.md). With `permissions` they also load their task modules, and what these import, with these permissions.
-   * - `"inline"`: the calling thread, for debugging and for tasks that only wait. Nothing is copied, closures work, and a task that computes
-   *   blocks the program. In a task, an AsyncLocalStorage may contain the store of another caller, unless the task is made by
+   * - `"inline"`: the calling thread, for debugging and for tasks that only wait. Nothing is copied, closures work, and a task that
+   *   computes blocks the program. In a task, an AsyncLocalStorage may contain the store of another caller, unless the task is made by
    *   `AsyncLocalStorage.bind(task)`.
    *
    * @default {"worker", or "killable" for a pool with a jobTimeout or a memoryLimit}

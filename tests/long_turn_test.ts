@@ -100,7 +100,7 @@ Deno.test("Callbacks of a job that settles at the first look of a turn come befo
   throw new Error("No job has settled while others were submitted");
 });
 
-Deno.test("Callbacks of a job that waits for its place, and then cannot be sent, come after the turn in which that is seen", async () => {
+Deno.test("Callbacks of a job that waits for its permit, and then cannot be sent, come after the turn in which that is seen", async () => {
   await using pool = await pooled({});
   const told: string[] = [];
   const early = Array.from({ length: 10 }, (_, i) => pool.run(increment, i));

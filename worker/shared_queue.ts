@@ -104,8 +104,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     /** After this many objects a set tells whether one occurs twice: up to here, comparing it with all others takes less time. */
     FEW_OBJECTS = 64,
     /**
-     * How many lists of keys, and beginnings of such lists, are known; if there are more, objects are used as dictionaries, and each has its
-     * keys with it.
+     * How many lists of keys, and beginnings of such lists, are known; if there are more, objects are used as dictionaries, and each has
+     * its keys with it.
      */
     MOST_SHAPES = 256,
     MOST_BEGINNINGS = 4096,
@@ -520,9 +520,9 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   /**
-   * Whether structured cloning copies an object with this prototype, which is not that of plain objects, as if it were one: one without any,
-   * or an instance of a class of the program that extends no other than such. An instance of a class of the platform may have more than its
-   * properties; those that are written in JavaScript mark their instances with a symbol.
+   * Whether structured cloning copies an object with this prototype, which is not that of plain objects, as if it were one: one without
+   * any, or an instance of a class of the program that extends no other than such. An instance of a class of the platform may have more
+   * than its properties; those that are written in JavaScript mark their instances with a symbol.
    */
   function isOrdinary(value: object, prototype: object | null): boolean {
     if (prototype === dates || prototype === maps || prototype === sets) return false;

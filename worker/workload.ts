@@ -7,8 +7,8 @@ import type { Thread } from "./protocol.ts";
 export const MOST_AHEAD = 1023;
 
 /**
- * A worker is sent at least so many ms of work, including the job that it runs. Less, and it waits for its caller between two jobs; more, and jobs
- * wait longer behind one that takes longer than those before.
+ * A worker is sent at least this many ms of work, including the job that it runs. Less, and it waits for its caller between two jobs; more,
+ * and jobs wait longer behind one that takes longer than those before.
  */
 const TIME_AHEAD = 2;
 

@@ -30,8 +30,8 @@ export interface Contender {
 }
 
 /**
- * The versions that are compared: the latest on npm, where poolifier-web-worker is behind the 0.6 on JSR, which the README describes. They are
- * installed outside of this repository, which depends on none of them.
+ * The versions that are compared: the latest on npm, where poolifier-web-worker is behind the 0.6 on JSR, which the README describes. They
+ * are installed outside of this repository, which depends on none of them.
  */
 export const PACKAGES: Readonly<Record<string, string>> = {
   "piscina": "5.3.2",
