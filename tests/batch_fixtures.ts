@@ -5,6 +5,10 @@
  */
 
 import { batch, type BatchOptions, type BatchSummary, type BatchTask } from "@procpool/process-pool/batch";
+import { LAYOUT } from "../batch/lane.ts";
+import { createRangeRunner, type RangeRunner, type RunnerParts } from "../batch/range_runner.ts";
+import { rowEnd } from "../batch/rows.ts";
+import { lackOf } from "../worker/lack.ts";
 import { granted, within } from "./fixtures.ts";
 
 /** The permissions that batches of files need. */
@@ -59,4 +63,24 @@ export function numbers(count: number): string {
 /** Their doubles, with some exceptions. */
 export function doubles(count: number, without: (x: number) => boolean = () => false): string {
   return Array.from({ length: count }, (_, i) => without(i) ? "" : `${2 * i}\n`).join("");
+}
+
+/** What runs the records of a range in this thread: lines, which are the results as well, unless other parts are given. */
+export function runner(parts: Partial<RunnerParts>): RangeRunner {
+  return createRangeRunner({
+    layout: LAYOUT,
+    inputFormat: "lines",
+    outputFormat: "lines",
+    retries: 0,
+    heap: Infinity,
+    task: (x) => x,
+    bySource: false,
+    lackOf,
+    delimiter: ",",
+    parseCsv: undefined,
+    rowEnd,
+    isOther: () => Promise.resolve(false),
+    sampleOf: () => Promise.resolve(""),
+    ...parts,
+  });
 }

@@ -1,35 +1,20 @@
 import { assert, assertEquals } from "@std/assert";
-import { type LaneMemory, LAYOUT } from "../batch/lane.ts";
-import { createRangeRunner, type Piece, type RangeReply, type RunnerLimits } from "../batch/range_runner.ts";
-import { rowEnd } from "../batch/rows.ts";
+import type { LaneMemory } from "../batch/lane.ts";
+import type { Piece, RangeReply, RunnerLimits } from "../batch/range_runner.ts";
 import { BatchRun, type DonePart, type Part } from "../batch/run.ts";
 import type { Job } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
-import { lackOf } from "../worker/lack.ts";
+import { runner } from "./batch_fixtures.ts";
 import { within } from "./fixtures.ts";
 
 type RunArgs = [lane: LaneMemory, piece: Piece, limits: RunnerLimits];
 
 /** What runs ranges of lines in this thread, one after the other. */
 function rangeRunner(task: (x: unknown) => unknown): (...args: RunArgs) => Promise<RangeReply> {
-  const runner = createRangeRunner({
-    layout: LAYOUT,
-    inputFormat: "lines",
-    outputFormat: "lines",
-    retries: 0,
-    heap: Infinity,
-    task,
-    bySource: false,
-    lackOf,
-    delimiter: ",",
-    parseCsv: undefined,
-    rowEnd,
-    isOther: () => Promise.resolve(false),
-    sampleOf: () => Promise.resolve(""),
-  });
+  const { run } = runner({ task });
   let last: Promise<unknown> = Promise.resolve();
   return (...args) => {
-    const reply = last.then(() => runner.run(...args));
+    const reply = last.then(() => run(...args));
     last = reply;
     return reply;
   };

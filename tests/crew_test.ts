@@ -686,43 +686,42 @@ async function halfStaffed() {
   threads[0]!.initialized();
   await turn();
   await assertRejects(() => pool.warmUp(), PoolBrokenError, "3 times in a row");
-  return { pool, threads, starts: () => starts, wait: (ms: number) => void (time += ms) };
+  const otherReady = async () => {
+    await until(() => threads.length === 2);
+    await turn();
+    threads[1]!.initialized();
+  };
+  return { pool, threads, starts: () => starts, wait: (ms: number) => void (time += ms), otherReady };
 }
 
 Deno.test("A pool goes on with the worker that it has if no other can be started, and tries again when a job has been done", async () => {
-  const { pool, threads, starts } = await halfStaffed();
+  const { pool, threads, starts, otherReady } = await halfStaffed();
   await until(() => !internalsOf(pool).pausing);
   submit(pool, 3);
   assertEquals([threads[0]!.runs.length, starts()], [1, 4]);
   threads[0]!.finish(1);
-  await until(() => threads.length === 2);
-  await turn();
-  threads[1]!.initialized();
+  await otherReady();
   await until(() => threads[1]!.runs.length === 1);
   assertEquals(starts(), 5);
   await end(pool, threads);
 });
 
 Deno.test("A pool whose other workers could not be started tries again when the only one has gone without having done anything", async () => {
-  const { pool, threads, starts, wait } = await halfStaffed();
+  const { pool, threads, starts, wait, otherReady } = await halfStaffed();
   wait(2000);
   threads[0]!.die();
   assertEquals([starts(), pool.stats().workers], [4, 0]);
   submit(pool, 1);
-  await until(() => threads.length === 2);
-  await turn();
-  threads[1]!.initialized();
+  await otherReady();
   await until(() => threads[1]!.runs.length === 1);
   assertEquals(starts(), 5);
   await end(pool, threads);
 });
 
 Deno.test("ProcessPool.warmUp() tries again to start a worker that could not be started", async () => {
-  const { pool, threads, starts } = await halfStaffed();
+  const { pool, threads, starts, otherReady } = await halfStaffed();
   const warm = pool.warmUp();
-  await until(() => threads.length === 2);
-  await turn();
-  threads[1]!.initialized();
+  await otherReady();
   await within(warm);
   assertEquals([threads.length, starts()], [2, 5]);
   await end(pool, threads);

@@ -1,16 +1,12 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { Lane, LAYOUT } from "../batch/lane.ts";
-import { rowEnd } from "../batch/rows.ts";
-import { createRangeRunner, type Piece, type RunnerLimits, type RunnerParts } from "../batch/range_runner.ts";
+import { Lane } from "../batch/lane.ts";
+import type { Piece, RangeRunner, RunnerLimits, RunnerParts } from "../batch/range_runner.ts";
 import type { SeenFile } from "../batch/seen_file.ts";
-import { lackOf } from "../worker/lack.ts";
-import { granted } from "./fixtures.ts";
+import { ignore, NEEDS, runner } from "./batch_fixtures.ts";
 import { seeded } from "./helpers.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
-const ignore = !granted("read") || !granted("write");
-const NEEDS = "(needs --allow-read and --allow-write)";
 
 const NO_LIMITS: RunnerLimits = {
   before: -1,
@@ -27,28 +23,9 @@ function seenFile(size: number): SeenFile {
   return { size, changed: null, sample: "", identity: "" };
 }
 
-function runner(parts: Partial<RunnerParts>) {
-  return createRangeRunner({
-    layout: LAYOUT,
-    inputFormat: "lines",
-    outputFormat: "lines",
-    retries: 0,
-    heap: Infinity,
-    task: (x) => x,
-    bySource: false,
-    lackOf,
-    delimiter: ",",
-    parseCsv: undefined,
-    rowEnd,
-    isOther: () => Promise.resolve(false),
-    sampleOf: () => Promise.resolve(""),
-    ...parts,
-  });
-}
-
 /** The outcome of a whole input that is cut into ranges at these bytes. */
 async function runRanges(
-  run: ReturnType<typeof runner>,
+  run: RangeRunner,
   cuts: number[],
   pieceOf: (start: number, end: number) => Piece,
   limits: Partial<RunnerLimits> = {},

@@ -17,6 +17,17 @@ async function openssl(folder: string, ...args: string[]): Promise<void> {
 /** Connection options with which an unannounced end of a connection is noticed within two seconds. */
 const QUIET = { action: "test", timeout: 10_000, silence: 1000 };
 
+/** A client that listens: resolves when it is connected anew, and when it has heard something. */
+async function subscribed(client: Redis): Promise<{ listens: Promise<unknown>; heard: Promise<string> }> {
+  const subscriber = client.duplicate();
+  subscriber.on("error", () => {});
+  await subscriber.subscribe("channel");
+  return {
+    listens: new Promise((resolve) => subscriber.on("ready", resolve)),
+    heard: new Promise((resolve) => subscriber.on("message", (_channel, message) => resolve(message))),
+  };
+}
+
 /** An authority, and a certificate that it has issued for a server on the loopback interface. */
 async function makeCertificates(folder: string): Promise<{ ca: string; other: string }> {
   for (const name of ["ca", "other"]) {
@@ -300,11 +311,7 @@ Deno.test(
     const onError = (error: unknown) => errors.push(String(error));
     const connection = await connect(resolveConnection("test", line.url), { ...QUIET, onError, onWarning: () => {} });
     const { client } = connection;
-    const subscriber = client.duplicate();
-    subscriber.on("error", () => {});
-    await subscriber.subscribe("channel");
-    const heard = new Promise((resolve) => subscriber.on("message", (_channel, message) => resolve(message)));
-    const listens = new Promise((resolve) => subscriber.on("ready", resolve));
+    const { heard, listens } = await subscribed(client);
     line.cut();
     assertEquals(await within(client.echo("there")), "there");
     assertEquals(errors[0], `Error: Lost connection to ${line.url}: Connection is closed as nothing was heard on it for 1 s`);
@@ -330,11 +337,7 @@ Deno.test(
       onWarning: (message) => told.push(message),
     });
     const { client } = connection;
-    const subscriber = client.duplicate();
-    subscriber.on("error", () => {});
-    await subscriber.subscribe("channel");
-    const heard = new Promise((resolve) => subscriber.on("message", (_channel, message) => resolve(message)));
-    const listens = new Promise((resolve) => subscriber.on("ready", resolve));
+    const { heard, listens } = await subscribed(client);
     line.port = second.port;
     await client.replicaof("127.0.0.1", String(second.port));
     await assertRejects(() => client.set("key", "value"), Error, "READONLY");
