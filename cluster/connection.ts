@@ -333,6 +333,7 @@ export class Connection {
   #mayBeReplica = false;
   /** When that was, in ms of `performance.now()`. */
   #askedForRole = -Infinity;
+  #ended = false;
 
   constructor(client: Redis, options: ConnectionOptions) {
     this.client = client;
@@ -373,7 +374,7 @@ export class Connection {
     this.#mayBeReplica = false;
     this.#askedForRole = now;
     // If it takes writes again, connections must stay: what it hands out on them would be lost.
-    if (!IS_A_REPLICA.test(await this.client.info("replication"))) return;
+    if (!IS_A_REPLICA.test(await this.client.info("replication")) || this.#ended) return;
     for (const each of this.#clients) {
       const { stream } = each as unknown as Internals;
       if (each.status === "ready") {
@@ -437,6 +438,7 @@ export class Connection {
    * that when told to disconnect, and never end, so it is made to try at once.
    */
   end(): void {
+    this.#ended = true;
     clearInterval(this.#timer);
     for (const client of this.#clients) {
       const { status } = client;

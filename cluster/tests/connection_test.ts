@@ -353,6 +353,32 @@ Deno.test(
   },
 );
 
+// A client that leaves a server keeps a timer for two seconds.
+Deno.test(
+  "a connection that is ended while it asks whether the server is a replica reports nothing",
+  { sanitizeOps: false, sanitizeResources: false },
+  async () => {
+    await using server = await RedisServer.start();
+    const told: unknown[] = [];
+    const onError = (error: unknown) => told.push(error);
+    const connection = await connect(resolveConnection("test", server.url), { ...QUIET, onError, onWarning: () => {} });
+    const { client } = connection;
+    const [asked, answered] = [Promise.withResolvers<void>(), Promise.withResolvers<string>()];
+    client.info = () => {
+      asked.resolve();
+      return answered.promise;
+    };
+    await client.replicaof("127.0.0.1", "1");
+    await assertRejects(() => client.set("key", "value"), Error, "READONLY");
+    await within(asked.promise);
+    const ended = new Promise((resolve) => client.once("end", resolve));
+    connection.end();
+    answered.resolve("role:slave");
+    await within(ended);
+    assertEquals(told, []);
+  },
+);
+
 Deno.test("tellOnce() reports an error once while it recurs, and again after a pause or a new connection", () => {
   const client = new Redis({ lazyConnect: true });
   const told: string[] = [];
