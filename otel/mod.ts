@@ -190,8 +190,8 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
  * type, so that of an abort would be "20", the number of a DOMException.
  */
 function exceptionOf(error: unknown): Extract<Exception, { message: string }> | string {
-  if (!(error instanceof Error)) return textOf(error);
   try {
+    if (!(error instanceof Error)) return textOf(error);
     const { name, message, stack = "", code } = error as Error & { code?: unknown };
     return { name: String(name), message: String(message), stack: String(stack), ...(typeof code === "string" ? { code } : {}) };
   } catch {
@@ -204,7 +204,7 @@ function textOf(error: unknown): string {
   try {
     return String(error);
   } catch {
-    return Object.prototype.toString.call(error);
+    return "something that has no text";
   }
 }
 

@@ -112,7 +112,10 @@ Deno.test("otelObserver() records errors by their names, and ends the span of a 
     const stopped = await pool.submit(new Job({ func: () => new Promise(() => {}), signal: controller.signal }));
     controller.abort();
     await stopped.exception();
+    const { proxy, revoke } = Proxy.revocable(new Error(), {});
+    revoke();
     const strange = [
+      proxy,
       Object.assign(new Error("absent"), { code: "ENOENT" }),
       Object.assign(new Error(), { name: Symbol("name"), message: { text: 1 }, stack: 2 }),
       Object.defineProperty(new Error(), "message", {
@@ -122,11 +125,10 @@ Deno.test("otelObserver() records errors by their names, and ends the span of a 
       }),
     ];
     for (const error of strange) {
-      await assertRejects(() =>
-        pool.run(() => {
-          throw error;
-        })
-      );
+      const run = pool.run(() => {
+        throw error;
+      });
+      await run.then(() => assert(false), () => {});
     }
   }
   const jobs = spans.filter(({ attributes }) => "process_pool.job.id" in attributes);
@@ -137,12 +139,13 @@ Deno.test("otelObserver() records errors by their names, and ends the span of a 
   });
   assertEquals(recorded, [
     { name: "AbortError", code: undefined, stack: "string" },
+    "something that has no text",
     { name: "Error", code: "ENOENT", stack: "string" },
     { name: "Symbol(name)", code: undefined, stack: "string" },
-    "[object Error]",
+    "something that has no text",
   ]);
-  assertEquals(jobs.map(({ message }) => message).slice(1), ["absent", "[object Object]", "[object Error]"]);
-  assertEquals(jobs.map(({ ends }) => ends.length), [1, 1, 1, 1]);
+  assertEquals(jobs.map(({ message }) => message).slice(2), ["absent", "[object Object]", "something that has no text"]);
+  assertEquals(jobs.map(({ ends }) => ends.length), [1, 1, 1, 1, 1]);
   assertEquals(reported, []);
 });
 
