@@ -417,8 +417,9 @@ export class Connection {
     }, timeout);
     const tried = connected.then(() => {
       reason = "refuses to run a script, as BullMQ has to";
-      const [probe, wait] = ["probe", "wait"].map((key) => `${PREFIX}:${queueName(queue)}:${key}`);
-      return this.client.eval(`return redis.call("${command}", KEYS[1])`, 2, probe!, wait!);
+      // As long as each other: so, whatever the queue's name is, they do not lie together in cluster mode, which goes by a checksum.
+      const [probe, other] = ["probe", "other"].map((key) => `${PREFIX}:${queueName(queue)}:${key}`);
+      return this.client.eval(`return redis.call("${command}", KEYS[1])`, 2, probe!, other!);
     });
     try {
       await Promise.race([tried, late.promise]);
