@@ -159,8 +159,8 @@ const LANES_PER_WORKER = 3;
 const WORTH_A_LANE = 2 ** 18;
 
 /**
- * How many bytes of results and errors may wait for an earlier part. Fewer, and one slow record holds up all workers sooner; more, and
- * memory is no longer flat.
+ * How many bytes of results and errors may wait for an earlier part, or for the output. Fewer, and one slow record holds up all workers
+ * sooner; more, and memory is no longer flat.
  */
 const MOST_HELD = 2 ** 25;
 
@@ -219,7 +219,7 @@ export class BatchRun {
   #reading = false;
   /** Whether there are no more parts. */
   #exhausted = false;
-  /** Parts that are done and wait for an earlier one, by index and start. */
+  /** Parts that are done and wait for an earlier one, or for the output, by index and start. */
   #done = new Map<string, WaitingPart>();
   /** How many bytes these take. */
   #held = 0;
