@@ -180,6 +180,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     /** The last key. */
     key: string | undefined;
     before: Keys | undefined;
+    /** What may follow; {@linkcode forgotten} if this one is not remembered. */
     more: Map<string, Keys>;
     /** The one of `more` that was last used. */
     latest: Keys;
@@ -197,7 +198,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const { load, store } = Atomics;
   const clock = performance.now.bind(performance);
   const { keys: keysOf, is, defineProperty, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, getOwnPropertySymbols } = Object;
-  const { create: createObject, setPrototypeOf, prototype: plain } = Object;
+  const { create: createObject, isExtensible, setPrototypeOf, prototype: plain } = Object;
   const { isArray } = Array;
   const { min } = Math;
   const { fromCharCode } = String;
@@ -260,6 +261,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   /** The lists of keys that it has written, in order. */
   const told: Keys[] = [];
   const noKeys = beginning(undefined, undefined);
+  const forgotten = new Map<string, Keys>();
   let beginnings = 0;
   /** The strings that are kept: the reader has the same in each place as the writer. */
   const kept: string[] = new Array(Limit.PLACES).fill("");
@@ -485,11 +487,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       const known = told.length;
       words[header] = Type.OBJECT;
       let keys = noKeys;
-      // In such a loop V8 reads a property in 2 ns; with a key from an array it takes 10.
+      // In such a loop V8 reads a property in 2 ns; with a key from an array it takes 10. The keys are those that there are now, whatever
+      // getters do to the object.
       for (const key in value) {
-        const longer = keys.latest.key === key ? keys.latest : withKey(keys, key);
-        if (longer === undefined) return writeDictionary(value, keys, header);
-        keys = longer;
+        keys = keys.latest.key === key ? keys.latest : withKey(keys, key);
         if (!write(property(value, key))) return false;
       }
       // Unknown even if an object within this one was the first to have these keys: the reader learns them after this one has begun.
@@ -526,8 +527,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
    */
   function isOrdinary(value: object, prototype: object | null): boolean {
     if (prototype === dates || prototype === maps || prototype === sets) return false;
-    // A module has no prototype either, and a symbol.
-    if (prototype === null) return getOwnPropertySymbols(value).length === 0;
+    // Nor has a module, which has a symbol, or a pointer of FFI or a struct of WebAssembly, which can have no properties.
+    if (prototype === null) return getOwnPropertySymbols(value).length === 0 && (isExtensible(value) || keysOf(value).length > 0);
     let isKnown = ordinary.get(prototype);
     if (isKnown === undefined) ordinary.set(prototype, isKnown = getOwnPropertySymbols(value).length === 0 && isOfProgram(prototype));
     if (!isKnown) return false;
@@ -602,18 +603,6 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     words[header + 1] = isMap ? members.length >> 1 : members.length;
     for (let i = 0; i < members.length; i++) if (!write(members[i])) return false;
     return true;
-  }
-
-  /** Writes the rest of an object, whose values for these first keys are written already, and then all its keys. */
-  function writeDictionary(object: object, first: Keys, header: number): boolean {
-    const keys = listOf(first), all = keysOf(object);
-    // A getter may have removed some.
-    for (let i = 0; i < keys.length; i++) if (keys[i] !== all[i]) return false;
-    for (let i = keys.length; i < all.length; i++) {
-      const value = property(object, all[i]!);
-      if (!write(value) || value === undefined && !hasOwn(object, all[i]!)) return false;
-    }
-    return writeAll(all, Type.DICTIONARY, header);
   }
 
   function writeBuffer(buffer: object, view: number, header: number): boolean {
@@ -694,11 +683,12 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return true;
   }
 
-  function withKey(keys: Keys, key: string): Keys | undefined {
+  function withKey(keys: Keys, key: string): Keys {
     const known = keys.more.get(key);
     if (known !== undefined) return keys.latest = known;
+    const isFull = told.length === Limit.MOST_SHAPES || beginnings === Limit.MOST_BEGINNINGS;
     // Assigning to `__proto__` would set the prototype.
-    if (told.length === Limit.MOST_SHAPES || beginnings === Limit.MOST_BEGINNINGS || key === "__proto__") return undefined;
+    if (isFull || keys.more === forgotten || key === "__proto__") return { key, before: keys, more: forgotten, latest: noKeys, shape: -1 };
     beginnings++;
     const longer = beginning(keys, key);
     keys.more.set(key, longer);
@@ -714,7 +704,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   /** Writes keys that are new to the reader, after the values of the first object that has them. */
   function writeKeys(keys: Keys, header: number): boolean {
-    if (told.length === Limit.MOST_SHAPES) return writeAll(listOf(keys), Type.DICTIONARY, header);
+    if (keys.more === forgotten || told.length === Limit.MOST_SHAPES) return writeAll(listOf(keys), Type.DICTIONARY, header);
     if (!writeAll(listOf(keys), Type.NEW_SHAPE, header)) return false;
     keys.shape = told.push(keys) - 1;
     return true;
