@@ -332,6 +332,39 @@ for (const backend of ["worker", "killable"] as const) {
     }
   }
 
+  for (const [jobs, jobsPerWorker, steps] of [["one after the other", 1, 1], ["several at a time", 4, 5]] as const) {
+    const name = `A connection has its turn while its worker has jobs that only wait for microtasks, ${jobs} (${backend}, needs net)`;
+    Deno.test(name, { ignore: !granted("net") }, async () => {
+      await using pool = new ProcessPool({ backend, maxWorkers: 1, jobsPerWorker });
+      using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const echoed = listener.accept().then((connection) => connection.readable.pipeTo(connection.writable));
+      await pool.run((port: number) => {
+        const scope = globalThis as unknown as { burned: number; waited: number };
+        scope.burned = 0;
+        const exchange = async () => {
+          const before = scope.burned;
+          using connection = await Deno.connect({ hostname: "127.0.0.1", port });
+          await connection.write(new Uint8Array(1));
+          await connection.read(new Uint8Array(1));
+          scope.waited = scope.burned - before;
+        };
+        setTimeout(exchange, 30);
+      }, (listener.addr as Deno.NetAddr).port);
+      const burn = async (steps: number) => {
+        for (let i = 0; i < steps; i++) {
+          await undefined;
+          for (const end = performance.now() + 1; performance.now() < end;);
+          (globalThis as unknown as { burned: number }).burned++;
+        }
+      };
+      await within(Promise.all(Array.from({ length: 1000 / steps }, () => pool.run(burn, steps))));
+      const waited = await pool.run(() => (globalThis as { waited?: number }).waited);
+      await within(echoed);
+      // They take 1,000 ms.
+      assert(waited !== undefined && waited < 400, `it waited for ${waited} ms of work`);
+    });
+  }
+
   Deno.test(`The next job does not wait for dozens of steps of one that is at work at each turn of the event loop (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 1, jobsPerWorker: 2 });
     const isOver = new Int32Array(new SharedArrayBuffer(4));
