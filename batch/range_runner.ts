@@ -257,8 +257,12 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   /** Leaves out the base that the platform names when an address is relative: in a worker it is a whole program. */
   function withoutBase(text: string): string {
-    const own = globalThis.location?.href;
-    return own?.startsWith("data:") ? text.replaceAll(` with base '${own}'`, "") : text;
+    try {
+      return text.replaceAll(` with base '${globalThis.location.href}'`, "");
+    } catch {
+      // The task has something else in the place of its address.
+      return text;
+    }
   }
 
   function explain(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {

@@ -51,6 +51,18 @@ Deno.test(`batch() keeps a worker's source out of the error of a relative addres
   }
 });
 
+Deno.test(`batch() tells the errors of a task that puts something else in the place of its address ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(1)), output = folder.of("out");
+  const task = () => {
+    Object.defineProperty(globalThis, "location", { configurable: true, value: { href: new URL("http://localhost") } });
+    throw new RangeError("mine");
+  };
+  await run(task, { input, output });
+  const [{ error: { name, message } }] = folder.json("out.errors.ndjson");
+  assertEquals([name, message], ["RangeError", "mine"]);
+});
+
 Deno.test(`batch() stops records that run for too long, and loses and repeats no other ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(3000));

@@ -381,6 +381,27 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`A task that puts something else in the place of its address fails with its own errors (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    const broken = [
+      () => {
+        const get = () => {
+          throw new Error("There is no address");
+        };
+        Object.defineProperty(globalThis, "location", { configurable: true, get });
+        throw new RangeError("mine");
+      },
+      () => {
+        Object.defineProperty(globalThis, "location", { configurable: true, value: { href: new URL("http://localhost") } });
+        throw new RangeError("mine");
+      },
+    ];
+    for (const task of broken) assertEquals(`${await errorOf(pool, task)}`, "RangeError: mine");
+    assertEquals((await errorOf(pool, () => new Request("/page").url) as Error).message, "Invalid URL: '/page'");
+  });
+}
+
 Deno.test("A function by source imports by a name of the import map (needs --allow-read)", { ignore: !granted("read") }, async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   assertEquals(await within(pool.run(async () => typeof (await import("@std/assert")).assertEquals)), "function");

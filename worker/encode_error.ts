@@ -9,11 +9,13 @@ import type { ErrorMessage, Thrown, ValueMessage } from "./protocol.ts";
  * @param thrown What was thrown.
  * @param exportedClass Tells which task module exports a class.
  * @param platform The objects with the platform's classes: passed by a thread whose tasks may have removed some of those meanwhile.
+ * @param ownAddress The address of a worker's own source, which tasks may have hidden meanwhile.
  */
 export function encodeError(
   thrown: unknown,
   exportedClass: (constructor: unknown) => { module: number; name: string } | undefined,
   platform: readonly (object | undefined)[] = [globalThis, Deno.errors, globalThis.WebAssembly],
+  ownAddress?: string,
 ): Thrown {
   /** The most errors within one; the rest is left out: an endless chain of causes helps nobody. */
   const MOST_ERRORS = 1000;
@@ -105,8 +107,7 @@ export function encodeError(
 
   /** Leaves out the base that the platform names when an address is relative: in a worker it is a whole program. */
   function withoutBase(text: string): string {
-    const own = globalThis.location?.href;
-    return own?.startsWith("data:") ? text.replaceAll(` with base '${own}'`, "") : text;
+    return ownAddress === undefined ? text : text.replaceAll(` with base '${ownAddress}'`, "");
   }
 
   /** A text instead of what cannot be copied. */

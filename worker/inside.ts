@@ -43,6 +43,7 @@ export type StartInside = (connection: Connection) => void;
 /** The part of a worker's global scope that we use: a published module cannot refer to Deno's types of it. */
 export interface WorkerScope extends EventTarget {
   navigator: { locks: LockManager };
+  location: { href: string };
   close(): void;
 }
 

@@ -25,6 +25,7 @@ export async function workerMain(
   const { postMessage } = port;
   const { apply } = Reflect;
   const platform = [globalThis, Deno.errors, globalThis.WebAssembly];
+  const { href } = scope.location;
   // Deno takes half a megabyte in each worker for a transfer list, even an empty one.
   const post = (message: FromWorker, transfer: Transferable[] = []): void =>
     void apply(postMessage, port, transfer.length > 0 ? [message, transfer] : [message]);
@@ -49,7 +50,7 @@ export async function workerMain(
       post(message, transfer);
       line?.posted(message);
     },
-    encode: (thrown, exportedClass) => encodeError(thrown, exportedClass, platform),
+    encode: (thrown, exportedClass) => encodeError(thrown, exportedClass, platform, href),
     imports: imports.map((module) => () => load(module)),
     reuse: (buffer) => line!.reuse(buffer),
     hasRoom: () => line?.resume(),
