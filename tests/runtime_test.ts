@@ -1,4 +1,5 @@
-import { assert, assertEquals, assertInstanceOf, assertMatch, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { ProcessPool } from "@procpool/process-pool";
 import { decodeError } from "../worker/decode_error.ts";
 import { encodeError } from "../worker/encode_error.ts";
 import {
@@ -15,7 +16,7 @@ import {
 } from "../worker/protocol.ts";
 import { type Calls, createRuntime, runtimeParts } from "../worker/runtime.ts";
 import { isolated } from "../worker/tasks.ts";
-import { granted } from "./fixtures.ts";
+import { granted, moduleOf } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
 import { Random } from "./simulation/random.ts";
 
@@ -579,6 +580,14 @@ Deno.test("encodeError() cuts the pool's lines from a stack, and none of the tas
     const thrown = encodeError(error, () => undefined);
     assertEquals("errors" in thrown && thrown.errors[0]?.stack, own);
   }
+});
+
+Deno.test("encodeError() cuts the pool's lines from the error of a task that could not be made on this thread", async () => {
+  const url = moduleOf("export const one = 1;");
+  await using pool = new ProcessPool({ backend: "inline", modules: [url] });
+  const error = await assertRejects(() => pool.run({ module: url, name: "task" }), TypeError);
+  const thrown = encodeError(error, () => undefined);
+  assertEquals("errors" in thrown && thrown.errors[0]?.stack, `TypeError: ${error.message}`);
 });
 
 Deno.test("encodeError() takes what it can of an error whose parts resist", () => {

@@ -122,7 +122,7 @@ export function encodeError(
   /** The stack down to the task's own lines, without those of the pool that called it. */
   function tasksPart(stack: string): string {
     const end = stack.search(
-      /\n\s+at (async )?(callTasks|settleLater|runChunk|runItems|callInitializer|callFinalizer|exported) \((process-pool\/worker|file:.*\/runtime\.ts)/,
+      /\n\s+at (async )?(callTasks|settleLater|runChunk|runItems|callInitializer|callFinalizer|exported) \((process-pool\/worker|file:.*\/(runtime|known_tasks)\.ts)/,
     );
     return end < 0 ? stack : stack.slice(0, end);
   }
