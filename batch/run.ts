@@ -534,6 +534,8 @@ export class BatchRun {
         if (done.waits) this.#held -= heldBy(done.state);
         // If it waited, another lane has taken its place.
         if (done.lane !== undefined) (done.waits ? this.#spare : this.#free).push(done.lane);
+        // There may be room for the next part to start, long before everything that waits is passed on.
+        this.#wake();
       }
     } catch (error) {
       this.#fail(error);

@@ -43,6 +43,16 @@ async function* partsOf(count: number, lines: number): AsyncGenerator<Part> {
 
 const MB = 2 ** 20;
 
+const OPTIONS = {
+  workers: 2,
+  retries: 0,
+  timeout: { ms: Infinity },
+  memoryLimit: undefined,
+  halt: { failed: Infinity, share: 1 },
+  limit: Infinity,
+  signal: undefined,
+};
+
 for (const ordered of [true, false]) {
   const what = ordered ? "an earlier part" : "a slow output";
   Deno.test(`BatchRun holds back also the rest of a part while too many results wait for ${what}`, async () => {
@@ -70,21 +80,11 @@ for (const ordered of [true, false]) {
       },
       save: () => Promise.resolve(),
     };
-    const options = {
-      workers: 2,
-      ordered,
-      retries: 0,
-      timeout: { ms: Infinity },
-      memoryLimit: undefined,
-      halt: { failed: Infinity, share: 1 },
-      limit: Infinity,
-      signal: undefined,
-    };
     const run = new BatchRun({
       pool,
       parts: partsOf(parts, lines),
       consumer,
-      options,
+      options: { ...OPTIONS, ordered },
       onTick() {},
       onRange: ({ records }) => void (done += records),
     });
@@ -93,3 +93,38 @@ for (const ordered of [true, false]) {
     assert(waiting > 0 && waiting <= 32 + 6 * 9, `${waiting} MB wait`);
   });
 }
+
+Deno.test("BatchRun starts parts again as soon as there is room, though more results wait for a slow output", async () => {
+  const [parts, room] = [80, 16];
+  const result = "x".repeat(MB - 1);
+  const runRange = rangeRunner(() => result);
+  let [running, started, done, taken] = [0, 0, 0, 0];
+  let next = Promise.withResolvers<void>();
+  const pool = poolOf(async (...args) => {
+    running++;
+    started++;
+    next.resolve();
+    const reply = await runRange(...args);
+    running--;
+    return reply;
+  });
+  const consumer = {
+    async take() {
+      // All that may start have started, and are done: nothing else tells that there is room now.
+      if (taken === 0) { do await new Promise((resolve) => setTimeout(resolve)); while (running > 0); }
+      else if (done - taken === room && started < parts) await next.promise;
+      next = Promise.withResolvers();
+      taken++;
+    },
+    save: () => Promise.resolve(),
+  };
+  const run = new BatchRun({
+    pool,
+    parts: partsOf(parts, 1),
+    consumer,
+    options: { ...OPTIONS, ordered: false },
+    onTick() {},
+    onRange: ({ records }) => void (done += records),
+  });
+  assertEquals([await within(run.run()), taken], ["complete", parts]);
+});
