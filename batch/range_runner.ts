@@ -219,7 +219,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   function isThenable(value: unknown): value is PromiseLike<unknown> {
-    return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
+    if (typeof value !== "object" && typeof value !== "function" || value === null) return false;
+    return typeof (value as { then?: unknown }).then === "function";
   }
 
   function parseRow(text: string, header: string[]): unknown {

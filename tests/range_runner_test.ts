@@ -476,6 +476,13 @@ Deno.test("createRangeRunner() awaits promises, and leaves out undefined results
   assertEquals((await runText("1\n2\n3\n4\n", { ...ndjson, task })).output, "1\n3\n4\n");
 });
 
+Deno.test("createRangeRunner() awaits whatever is thenable, be it a function", async () => {
+  const then = (resolve: (value: number) => void) => resolve(7);
+  const task = (x: unknown) => x === 1 ? { then } : Object.assign(() => {}, { then });
+  assertEquals((await runText("1\n2\n", { ...ndjson, task })).output, "7\n7\n");
+  assertEquals((await runText('{"x":1}\n{"x":2}\n', { ...ndjson, task })).output, "7\n7\n");
+});
+
 Deno.test("createRangeRunner() fails what throws, rejects, cannot be written as JSON, or is no string for lines", async () => {
   const task = (x: unknown) => {
     if (x === 1) throw new RangeError("one");
