@@ -237,7 +237,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   /** The stack down to the task's own lines, cut to a useful length. */
   function stackOf(error: Error): string {
     // It contains the message, which may have megabytes.
-    const stack = withoutBase(textOf(error.stack ?? "")).slice(0, 4000);
+    const stack = textOf(error.stack ?? "").slice(0, 4000);
     const end = stack.search(/\n\s+at [^\n]*process-pool\/(batch|worker)/);
     return end < 0 ? stack : stack.slice(0, end);
   }
@@ -247,10 +247,10 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     return { name: "ParseError", message: thrown instanceof SyntaxError ? `The line is not JSON: ${message}` : message, stack: "" };
   }
 
-  /** The text of an error's name, message or stack, even if that is not a string. */
+  /** The text of what was thrown, or of an error's name, message or stack, even if that is not a string. */
   function textOf(value: unknown): string {
     try {
-      return typeof value === "object" ? JSON.stringify(value) ?? String(value) : String(value);
+      return withoutBase(typeof value === "object" ? JSON.stringify(value) ?? String(value) : String(value));
     } catch {
       return "something that has no text";
     }
@@ -269,7 +269,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   function explain(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {
     try {
       if (thrown instanceof Error) {
-        const message = withoutBase(textOf(thrown.message ?? ""));
+        const message = textOf(thrown.message ?? "");
         const lack = bySource ? lackOf(thrown, task) : undefined;
         const fact = lack === "this" ? "has no 'this'" : "cannot see the variables and imports around it";
         const hint = `; a function that is sent as its text ${fact}: export it from a module, and give the module's address`;

@@ -43,11 +43,19 @@ for (const ordered of [true, false]) {
 
 Deno.test(`batch() keeps a worker's source out of the error of a relative address ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
-  const input = folder.write("in.ndjson", numbers(1));
+  const input = folder.write("in.ndjson", numbers(2));
+  const task = (x: number) => {
+    try {
+      return new Request(`/${x}`).url;
+    } catch (error) {
+      throw x === 0 ? error : { reason: String(error) };
+    }
+  };
   for (const [output, timeout] of [["out", undefined], ["killable", 60_000]] as const) {
-    await run((x: number) => new Request(`/${x}`).url, { input, output: folder.of(output), timeout });
-    const [{ error: { message, stack } }] = folder.json(`${output}.errors.ndjson`);
-    assertEquals([message, stack.includes("data:")], ["Invalid URL: '/0'", false]);
+    await run(task, { input, output: folder.of(output), timeout });
+    const [first, second] = folder.json(`${output}.errors.ndjson`).map(({ error }) => error);
+    assertEquals([first.message, first.stack.includes("data:")], ["Invalid URL: '/0'", false]);
+    assertEquals(second.message, `{"reason":"TypeError: Invalid URL: '/1'"}`);
   }
 });
 
