@@ -114,6 +114,13 @@ interface ReadBlock {
 /** The lines of a record's result, or why it failed. */
 type Outcome = string | Omit<Verdict, "time">;
 
+/** The attempt at a record for which the task has returned a promise. */
+interface Pending {
+  promise: PromiseLike<unknown>;
+  /** Its number. */
+  tries: number;
+}
+
 /**
  * What runs in a worker of a batch: reads a range of the input, finds its records, runs the task on each, and commits the results to the
  * lane.
@@ -600,8 +607,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
           begin -= verdict.time;
         } else {
           const isValid = !suspicious || !record.includes("\uFFFD") || !isInvalid(bytes.subarray(byteAt, byteNext));
-          const settling = runRecord(isValid ? record : undefined, input, isSuspect ? attempt : 1);
-          outcome = typeof settling === "string" ? settling : await settling;
+          const found = runRecord(isValid ? record : undefined, input, isSuspect ? attempt : 1);
+          outcome = isPending(found) ? await settle(record, found) : found;
         }
         if (typeof outcome === "string") results += outcome;
         else {
@@ -627,13 +634,13 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   /**
-   * Runs the task on a record, as often as it may fail. Not an async function: most tasks return no promise.
+   * Runs the task on a record, as often as it may fail, until it returns a promise. Not an async function: most tasks return none.
    *
    * @param record Its text; undefined if its bytes are no text.
    * @param input What it was parsed to already; if the task has thrown then, that is in `failure`.
    * @param tries The number of this attempt.
    */
-  function runRecord(record: string | undefined, input: unknown, tries: number): Outcome | Promise<Outcome> {
+  function runRecord(record: string | undefined, input: unknown, tries: number): Outcome | Pending {
     for (;; tries++) {
       words[ATTEMPT] = tries;
       let parsed = false;
@@ -641,7 +648,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         input ??= parse(record);
         parsed = true;
         const value = failure === undefined ? task(input) : rethrow();
-        return isThenable(value) ? settle(record, value, tries) : lineOf(value);
+        return isThenable(value) ? { promise: value, tries } : lineOf(value);
       } catch (thrown) {
         if (!parsed) return { ...explainParsing(thrown), attempts: tries };
         if (tries > retries) return { ...explain(thrown), attempts: tries };
@@ -651,12 +658,21 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     }
   }
 
-  /** The same when the task has returned a promise. */
-  async function settle(record: string | undefined, promise: PromiseLike<unknown>, tries: number): Promise<Outcome> {
-    try {
-      return lineOf(await promise);
-    } catch (thrown) {
-      return tries > retries ? { ...explain(thrown), attempts: tries } : await runRecord(record, undefined, tries + 1);
+  function isPending(found: Outcome | Pending): found is Pending {
+    return typeof found === "object" && "promise" in found;
+  }
+
+  /** Goes on with a record for which the task has returned a promise. A loop: each call within another would keep memory until the last. */
+  async function settle(record: string, pending: Pending): Promise<Outcome> {
+    for (let { promise, tries } = pending;;) {
+      try {
+        return lineOf(await promise);
+      } catch (thrown) {
+        if (tries > retries) return { ...explain(thrown), attempts: tries };
+      }
+      const found = runRecord(record, undefined, tries + 1);
+      if (!isPending(found)) return found;
+      ({ promise, tries } = found);
     }
   }
 

@@ -71,6 +71,19 @@ Deno.test(`batch() tells the errors of a task that puts something else in the pl
   assertEquals([name, message], ["RangeError", "mine"]);
 });
 
+Deno.test(`batch() needs no more memory the more often a record that rejects is run again ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.ndjson", numbers(1));
+  // If its worker died, another would begin to count anew.
+  const task = () => {
+    const counted = globalThis as { attempts?: number };
+    counted.attempts = (counted.attempts ?? 0) + 1;
+    return counted.attempts > 300_000 ? "done" : Promise.reject(new Error("no"));
+  };
+  const { failed } = await run(task, { input, output: folder.of("out"), retries: 300_000, memoryLimit: 32 });
+  assertEquals([failed, folder.read("out")], [0, '"done"\n']);
+});
+
 Deno.test(`batch() stops records that run for too long, and loses and repeats no other ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(3000));
