@@ -159,8 +159,9 @@ const LANES_PER_WORKER = 3;
 const WORTH_A_LANE = 2 ** 18;
 
 /**
- * How many bytes of results and errors may wait for an earlier part, or for the output. Fewer, and one slow record holds up all workers
- * sooner; more, and memory is no longer flat.
+ * While this many bytes of results and errors wait for an earlier part or a slow output, no new part starts; and while it is as many for
+ * each worker, nor does the rest of one. Fewer, and one slow record, or parts that take longer than they were expected to, hold up all
+ * workers sooner; more, and memory is no longer flat.
  */
 const MOST_HELD = 2 ** 25;
 
@@ -321,7 +322,9 @@ export class BatchRun {
 
   /** Whether a part, or the rest of one, may start. The one that is passed on next always may: what is held waits for it. */
   #mayStart(part: Part): boolean {
-    return this.#held < MOST_HELD || (this.#parts.options.ordered && this.#isNext(part));
+    const { ordered, workers } = this.#parts.options;
+    const most = part === this.#arrived ? MOST_HELD : MOST_HELD * workers;
+    return this.#held < most || (ordered && this.#isNext(part));
   }
 
   #read(): void {

@@ -89,10 +89,34 @@ for (const ordered of [true, false]) {
       onRange: ({ records }) => void (done += records),
     });
     assertEquals([await within(run.run()), taken], ["complete", parts * lines]);
-    // 32 MB, and what was running by then: 9 MB in each of the lanes.
-    assert(waiting > 0 && waiting <= 32 + 6 * 9, `${waiting} MB wait`);
+    // 32 MB for each worker, and what was running by then: 9 MB in each of the lanes.
+    assert(waiting > 0 && waiting <= 2 * 32 + 6 * 9, `${waiting} MB wait`);
   });
 }
+
+Deno.test("BatchRun does not leave most workers without work when parts turn out to be long", async () => {
+  const [parts, lines] = [6, 40];
+  const result = "x".repeat(MB - 1);
+  const runRange = rangeRunner(() => result);
+  let [done, taken] = [0, 0];
+  const others = Promise.withResolvers<void>();
+  const pool = poolOf(async (lane, piece, limits) => {
+    if ("bytes" in piece && piece.offset === 0) await others.promise;
+    return await runRange(lane, piece, limits);
+  });
+  const run = new BatchRun({
+    pool,
+    parts: partsOf(parts, lines),
+    consumer: { take: ({ state }) => void (taken += state.records), save: () => Promise.resolve() },
+    options: { ...OPTIONS, ordered: true, workers: 8 },
+    onTick() {},
+    onRange({ records }) {
+      done += records;
+      if (done === (parts - 1) * lines) others.resolve();
+    },
+  });
+  assertEquals([await within(run.run()), taken], ["complete", parts * lines]);
+});
 
 Deno.test("BatchRun starts parts again as soon as there is room, though more results wait for a slow output", async () => {
   const [parts, room] = [80, 16];
