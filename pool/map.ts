@@ -69,6 +69,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   #wakePump: () => void = () => {};
   #looks: Rounds;
   #stretches: Cadence;
+  /** Whether the consumer is given nothing, as other work of the event loop has its turn. */
+  #givesWay = false;
   /** Aborts when the loop has ended, so that a chunk waiting at the gate leaves it. */
   #loop = new AbortController();
   #stopListening: () => void = () => {};
@@ -107,7 +109,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   chunks(): AsyncIterableIterator<ArrayLike<unknown>> {
     const chunks = {
       [Symbol.asyncIterator]: () => chunks,
-      next: () => this.#wait(true, false) as Promise<IteratorResult<ArrayLike<unknown>, undefined>>,
+      next: () => this.#wait(true, this.#stretches.isDue()) as Promise<IteratorResult<ArrayLike<unknown>, undefined>>,
       return: () => this.return(),
     };
     return chunks;
@@ -117,9 +119,18 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     if (this.#state === "new") this.#start();
     return new Promise((resolve, reject) => {
       this.#consumers.push({ wantsAll, resolve, reject });
-      // A consumer of results that are all ready would otherwise let nothing else through.
-      if (mayBeTurn && this.#block !== undefined) this.#host.clock.soon(() => this.#serve());
-      else this.#serve();
+      // A consumer of results that are ready, or come one after another, would otherwise let nothing else through.
+      if (mayBeTurn) this.#giveWay();
+      this.#serve();
+    });
+  }
+
+  /** Serves nobody until other work of the event loop has had its turn, if that is due: not even with what comes meanwhile. */
+  #giveWay(): void {
+    this.#givesWay = true;
+    this.#host.clock.soon(() => {
+      this.#givesWay = false;
+      this.#serve();
     });
   }
 
@@ -195,7 +206,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
   // The consumer's side
 
   #serve(): void {
-    while (this.#consumers.size > 0) {
+    while (this.#consumers.size > 0 && !this.#givesWay) {
       if (this.#block !== undefined) this.#give(this.#block);
       else if (this.#state === "ending" && this.#chunks.size === 0) this.#finish();
       else if (this.#state === "ended") this.#giveEnd();

@@ -3,6 +3,8 @@ import { currentJob, type ObservedJob, PoolBrokenError, PoolClosedError, Process
 import { PART_OF_MAP, type PartOfMap, type PartOfMapOptions } from "@procpool/process-pool/executor";
 import { granted, moduleOf, within } from "./fixtures.ts";
 import { internalsOf } from "../pool.ts";
+import { realClock } from "../pool/clock.ts";
+import { ENVIRONMENT, type ProcessPoolOptions } from "../pool/options.ts";
 import { assertFails, meet, Meeting, SpiedSignal, thrownBy, turn, until } from "./helpers.ts";
 
 const double = (x: number) => x * 2;
@@ -1180,3 +1182,29 @@ Deno.test("ProcessPool.map() of a part of a larger map numbers its items from th
   assertEquals(await within(Array.fromAsync(ids)), [40, 41, 42]);
   assertThrows(() => pool.map(double, [1], partOf({ first: 0, retries: 0.5 })), RangeError, "'retries' must be an integer of at least 0");
 });
+
+for (const kind of ["items", "chunks"] as const) {
+  Deno.test(`ProcessPool.map() gives no ${kind} while other work has its turn, neither ready ones nor those that come meanwhile`, async () => {
+    let asks = false;
+    const turns: (() => void)[] = [];
+    const soon = (callback: () => void) => asks ? void turns.push(callback) : queueMicrotask(callback);
+    await using pool = new ProcessPool({ maxWorkers: 1, [ENVIRONMENT]: { clock: { ...realClock, soon } } } as ProcessPoolOptions);
+    const map = pool.map(double, [1, 2, 3], { chunkSize: 1 });
+    const results = kind === "items" ? map : map.chunks();
+    for (const n of [1, 2, 3]) {
+      let given: unknown;
+      asks = true;
+      const next = results.next().then(({ value }) => given = value);
+      asks = false;
+      await within(until(() => pool.stats().finished === 3));
+      for (let i = 0; i < 10; i++) await turn();
+      assertEquals([given, turns.length], [undefined, 1]);
+      turns.shift()!();
+      await within(next);
+      assertEquals(given, kind === "items" ? 2 * n : [2 * n]);
+      // The next turn is due.
+      for (const end = performance.now() + 11; performance.now() < end;);
+    }
+    await map.return!();
+  });
+}
