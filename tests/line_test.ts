@@ -1,11 +1,12 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
-import { ASLEEP, AWAKE, BY_PORT, CHUNK, ITEM, ITEMS, Line, PACE, RETURNED, SKIPPED, THREW, WORKER } from "../worker/line.ts";
+import { ASLEEP, AWAKE, BY_PORT, CALLER, CHUNK, ITEM, ITEMS, Line, PACE, RETURNED, SKIPPED, THREW, WORKER } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
 import type { FromRuntime, FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
 import type { Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
+import { atNextTick } from "../worker/soon.ts";
 import { chunkOf, granted, moduleOf, within } from "./fixtures.ts";
 import { turn } from "./helpers.ts";
 
@@ -962,6 +963,42 @@ Deno.test("A line leaves replies for later that come while it reports those befo
     port2.close();
   }
 });
+
+for (const way of ["is rung for", "a line looks for in time"]) {
+  Deno.test(`A reply that ${way} waits for the end of a whole turn that other work has`, async () => {
+    const { port1, port2 } = new MessageChannel();
+    const told: unknown[] = [];
+    const reported = Promise.withResolvers<void>();
+    const line = new Line(port1, {
+      message() {},
+      returned(runs) {
+        told.push(...runs);
+        reported.resolve();
+      },
+      delivered() {},
+      unreadable() {},
+    });
+    const bells = new Int32Array(line.memory.bells);
+    const replies = openSharedQueue(line.memory.replies);
+    try {
+      line.ring(2);
+      assertEquals(bells[CALLER], ASLEEP);
+      // Until a turn is due, and the line is about to look.
+      for (const end = performance.now() + 15; performance.now() < end;);
+      atNextTick(() => told.push("turn"));
+      replies.push(RETURNED, 0, "value", []);
+      if (way === "is rung for") {
+        bells[CALLER] = AWAKE;
+        Atomics.notify(bells, CALLER);
+      }
+      await within(reported.promise);
+      assertEquals(told, ["turn", 0]);
+    } finally {
+      line.close();
+      port2.close();
+    }
+  });
+}
 
 Deno.test("Amid a turn a line takes what jobs returned, up to a reply of another kind", () => {
   const { port1, port2 } = new MessageChannel();

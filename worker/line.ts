@@ -1,7 +1,7 @@
 import { CORES } from "./platform.ts";
 import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
 import { makeQueueMemory, openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
-import { atNextTick, soon } from "./soon.ts";
+import { atNextTick, betweenTurns, soon } from "./soon.ts";
 
 /** The memory that both ends of a line share. */
 export interface LineMemory {
@@ -481,23 +481,29 @@ export class Line {
     // A worker that writes now sees that it has to wake this thread; one that wrote just before did not.
     if (this.#replies.hasNext) return void soon(this.#woken);
     const waiting = Atomics.waitAsync(this.#bells, CALLER, ASLEEP);
-    if (waiting.async) waiting.value.then(this.#woken);
+    if (waiting.async) waiting.value.then(this.#rung);
     else soon(this.#woken);
   }
 
   /** Schedules a look for replies that the worker may not ring for. Except for those of a chunk, these are never the last. */
   #lookSoon(): void {
     if ((this.#open > 1 || this.#chunks.size > 0) && this.#emptyLooks < LOOKS && !this.#closed) {
-      this.#timer ??= setTimeout(this.#look, LOOK_EVERY);
+      this.#timer ??= setTimeout(this.#lookInTime, LOOK_EVERY);
     }
   }
 
+  #lookInTime = (): void => betweenTurns(this.#look);
+
   #look = (): void => {
+    if (this.#closed) return;
     this.#timer = undefined;
     this.#emptyLooks = this.#replies.hasNext ? 0 : this.#emptyLooks + 1;
     this.drain();
     this.#lookSoon();
   };
+
+  /** Deno goes on with what was rung for as long as there is any, even if each look for replies leads to the next ring. */
+  #rung = (): void => betweenTurns(this.#woken);
 
   #woken = (): void => {
     Atomics.store(this.#bells, CALLER, AWAKE);

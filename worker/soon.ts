@@ -42,6 +42,29 @@ export function atNextTick(callback: () => void): void {
   else setImmediate(callback);
 }
 
+/**
+ * Calls back at once, or after a whole turn if one has begun, or if earlier callbacks have kept the thread busy without a tick since. Not
+ * whenever a turn is due, as it is after a pause: the first calls after that would wait for it.
+ */
+export function betweenTurns(callback: () => void): void {
+  if (turn !== undefined || isBusy()) return void afterTurn(callback);
+  if (busySince === undefined && isTurnDue()) {
+    busySince = performance.now();
+    setImmediate(() => {
+      if (isBusy()) turn ??= wholeTurn();
+      busySince = undefined;
+    });
+  }
+  callback();
+}
+
+/** When the first callback of {@linkcode betweenTurns} since the last tick was called, if a turn was due. */
+let busySince: number | undefined;
+
+function isBusy(): boolean {
+  return busySince !== undefined && performance.now() - busySince >= LONGEST_STRETCH;
+}
+
 function isTurnDue(): boolean {
   return performance.now() - lastTurn >= LONGEST_STRETCH;
 }
