@@ -4,7 +4,7 @@ import { move } from "@procpool/process-pool/task";
 import { ASLEEP, AWAKE, BY_PORT, CALLER, CHUNK, ITEM, ITEMS, Line, PACE, RETURNED, SKIPPED, THREW, WORKER } from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
 import type { FromRuntime, FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
-import type { Runtime } from "../worker/runtime.ts";
+import type { Calls, Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
 import { atNextTick } from "../worker/soon.ts";
 import { chunkOf, granted, moduleOf, within } from "./fixtures.ts";
@@ -836,6 +836,39 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
     port2.close();
   }
   assertEquals(slept, [true, false]);
+});
+
+Deno.test("A worker holds back nothing that jobs return while its event loop has its turn", async () => {
+  const { port1, port2 } = new MessageChannel();
+  const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
+  const bells = new Int32Array(line.memory.bells);
+  const told = Promise.withResolvers<number>();
+  const returnLater = async (run: number) => {
+    // The turn has begun by then, but not its first tick.
+    for (let i = 0; i < 20; i++) await undefined;
+    end.returned(run, "value");
+    told.resolve(bells[CALLER]!);
+  };
+  const runtime = {
+    hasRoom: true,
+    idle: false,
+    callAll({ number }: Calls) {
+      for (const end = performance.now() + 15; performance.now() < end;);
+      returnLater(number);
+      return 1;
+    },
+  } satisfies Partial<Runtime> as unknown as Runtime;
+  const end = openLine({ memory: line.memory, openSharedQueue, runtime, hasTimers: false });
+  try {
+    bells[CALLER] = ASLEEP;
+    line.call(1, 0, "id", []);
+    end.receive({ type: "wake" });
+    assertEquals(await within(told.promise), AWAKE);
+  } finally {
+    end.close();
+    line.close();
+    port2.close();
+  }
 });
 
 Deno.test("A line reports the items of two chunks in order, even if its listener makes it look for more", () => {

@@ -115,6 +115,8 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
   /** The chunks that have had an item sent by the port. */
   const byPortToo = new Set<number>();
   let working = false;
+  /** Whether replies may be held back, as others follow: not while the event loop has its turn, as that may take long. */
+  let mayHold = false;
   let turnBegan = 0;
   /** When the first job that was not timed yet began. */
   let begin = 0;
@@ -145,6 +147,7 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
     await undefined;
     begin = clock();
     untimed = 0;
+    mayHold = true;
     // Jobs that return promises lead here, one after the other, and those of many are settled without the event loop.
     if (begin - turnBegan >= LONGEST_STRETCH) await turn();
     /** Chunks are never tiny. */
@@ -184,7 +187,7 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
       if (!readClock()) continue;
       await turn();
     }
-    working = false;
+    working = mayHold = false;
     // The jobs that still run may take long.
     if (held) ring();
   }
@@ -209,11 +212,14 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
    * sockets only at one tick in sixty (tokio's `event_interval`).
    */
   async function turn(): Promise<void> {
+    mayHold = false;
+    if (held) ring();
     await tick();
     // Only now, as microtasks that jobs have left may have run until the first tick.
     const end = clock() + LONGEST_TURN;
     for (let i = 1; i < TICKS && clock() < end; i++) await tick();
     begin = turnBegan = clock();
+    mayHold = true;
   }
 
   /**
@@ -269,7 +275,7 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
   /** Tells the caller of a reply, now or soon. */
   function announce(): void {
     // A reply that comes while the loop in `work` does not run is not held back: there may be no other for long.
-    if (working && pace[PACE]! > WORTH_HOLDING) held = true;
+    if (mayHold && pace[PACE]! > WORTH_HOLDING) held = true;
     else ring();
   }
 
