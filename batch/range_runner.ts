@@ -86,6 +86,8 @@ export interface RangeRunner {
 /** What {@linkcode createRangeRunner} needs. */
 export interface RunnerParts extends RunnerOptions {
   task(record: unknown): unknown;
+  /** The address of the worker's own source, which the task may have hidden; undefined if this is no worker. */
+  ownAddress: string | undefined;
   /** Whether the task was sent as text. */
   bySource: boolean;
   /** What such a task lacked when it threw. */
@@ -128,8 +130,8 @@ interface Pending {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function createRangeRunner(parts: RunnerParts): RangeRunner {
-  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, bySource, lackOf, parseCsv, rowEnd, isOther, sampleOf } =
-    parts;
+  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, ownAddress, bySource } = parts;
+  const { lackOf, parseCsv, rowEnd, isOther, sampleOf } = parts;
   const {
     banks: BANKS,
     bankWords: BANK_WORDS,
@@ -265,12 +267,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   /** Leaves out the base that the platform names when an address is relative: in a worker it is a whole program. */
   function withoutBase(text: string): string {
-    try {
-      return text.replaceAll(` with base '${globalThis.location.href}'`, "");
-    } catch {
-      // The task has something else in the place of its address.
-      return text;
-    }
+    return ownAddress === undefined ? text : text.replaceAll(` with base '${ownAddress}'`, "");
   }
 
   function explain(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {

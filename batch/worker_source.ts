@@ -37,14 +37,17 @@ export interface CsvParser {
   parse(text: string, options: object): { data: string[][]; errors: { message: string }[] };
 }
 
-/** The URL of a module that makes a task known to the initializer, with `csv` also the CSV parser. */
+/** The URL of a module that makes a task known to the initializer, with `csv` also the CSV parser, and where the worker's own source is. */
 export function taskModuleUrl(task: { module: string } | { text: string }, { csv }: { csv: boolean }): string {
+  // Imported first: a task module may put something else in the place of its address, as those that imitate a browser do.
+  const address = dataUrl('globalThis[Symbol.for("process-pool.batch")] = { ownAddress: location.href };');
   const lines = [
+    `import ${JSON.stringify(address)};`,
     ..."module" in task
       ? [`import * as tasks from ${JSON.stringify(task.module)};`]
       : [`const tasks = { default: (0, eval)(${JSON.stringify(`${isolated(task.text)}\n//# sourceURL=process-pool/task`)}) };`],
     ...csv ? [`import papa from ${JSON.stringify(PAPA_PARSE)};`] : ["const papa = undefined;"],
-    'globalThis[Symbol.for("process-pool.batch")] = { tasks, papa };',
+    'Object.assign(globalThis[Symbol.for("process-pool.batch")], { tasks, papa });',
   ];
   return dataUrl(lines.join("\n"));
 }
@@ -64,6 +67,7 @@ export function workerSetup(setup: Omit<WorkerSetup, "source" | "rows" | "other"
 
 /** What the module of {@linkcode taskModuleUrl} leaves, and what the initializer makes from it. */
 interface BatchWorker {
+  ownAddress: string;
   tasks: Record<string, unknown>;
   papa: CsvParser | undefined;
   runner: RangeRunner;
@@ -74,7 +78,7 @@ interface BatchWorker {
 /** The initializer of the workers. This function is sent as text: it refers to nothing outside itself. */
 export function prepareWorker({ source, rows, other, sample, lack, options, module, task: name }: WorkerSetup): void {
   const worker = (globalThis as unknown as Record<symbol, BatchWorker>)[Symbol.for("process-pool.batch")]!;
-  const { tasks, papa } = worker;
+  const { ownAddress, tasks, papa } = worker;
   const names = Object.keys(tasks).filter((each) => typeof tasks[each] === "function");
   const chosen = name ?? (names.includes("default") ? "default" : names.length === 1 ? names[0] : undefined);
   const exported = names.length === 0 ? "it exports no function" : `it exports '${names.join("', '")}'`;
@@ -104,6 +108,7 @@ export function prepareWorker({ source, rows, other, sample, lack, options, modu
   worker.runner = ((0, eval)(source) as typeof createRangeRunner)({
     ...options,
     task: task as (record: unknown) => unknown,
+    ownAddress,
     bySource: module === undefined,
     lackOf: (0, eval)(lack) as typeof lackOf,
     parseCsv,

@@ -61,14 +61,22 @@ Deno.test(`batch() keeps a worker's source out of the error of a relative addres
 
 Deno.test(`batch() tells the errors of a task that puts something else in the place of its address ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
-  const input = folder.write("in.ndjson", numbers(1)), output = folder.of("out");
+  const input = folder.write("in.ndjson", numbers(1));
   const task = () => {
     Object.defineProperty(globalThis, "location", { configurable: true, value: { href: new URL("http://localhost") } });
-    throw new RangeError("mine");
+    return new Request("/page").url;
   };
-  await run(task, { input, output });
-  const [{ error: { name, message } }] = folder.json("out.errors.ndjson");
-  assertEquals([name, message], ["RangeError", "mine"]);
+  // As modules do that imitate a browser.
+  const text = `Object.defineProperty(globalThis, "location", { value: new URL("http://localhost") });
+    export const task = () => new Request("/page").url;`;
+  const module = folder.write("tasks.ts", text);
+  for (const [output, timeout] of [["out", undefined], ["killable", 60_000]] as const) {
+    for (const each of [task, { module, name: "task" }]) {
+      await run(each, { input, output: folder.of(output), timeout, overwrite: true });
+      const [{ error: { name, message, stack } }] = folder.json(`${output}.errors.ndjson`);
+      assertEquals([name, message, stack.includes("data:")], ["TypeError", "Invalid URL: '/page'", false]);
+    }
+  }
 });
 
 Deno.test(`batch() needs no more memory the more often a record that rejects is run again ${NEEDS}`, { ignore }, async () => {

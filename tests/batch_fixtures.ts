@@ -74,6 +74,7 @@ export function runner(parts: Partial<RunnerParts>): RangeRunner {
     retries: 0,
     heap: Infinity,
     task: (x) => x,
+    ownAddress: undefined,
     bySource: false,
     lackOf,
     delimiter: ",",
