@@ -122,7 +122,7 @@ Deno.test("BatchRun starts parts again as soon as there is room, though more res
   const [parts, room] = [80, 16];
   const result = "x".repeat(MB - 1);
   const runRange = rangeRunner(() => result);
-  let [running, started, done, taken] = [0, 0, 0, 0];
+  let [running, started, done, taken, waiting] = [0, 0, 0, 0, 0];
   let next = Promise.withResolvers<void>();
   const pool = poolOf(async (...args) => {
     running++;
@@ -135,8 +135,10 @@ Deno.test("BatchRun starts parts again as soon as there is room, though more res
   const consumer = {
     async take() {
       // All that may start have started, and are done: nothing else tells that there is room now.
-      if (taken === 0) { do await new Promise((resolve) => setTimeout(resolve)); while (running > 0); }
-      else if (done - taken === room && started < parts) await next.promise;
+      if (taken === 0) {
+        do await new Promise((resolve) => setTimeout(resolve)); while (running > 0);
+        waiting = done;
+      } else if (done - taken === room && started < parts) await next.promise;
       next = Promise.withResolvers();
       taken++;
     },
@@ -151,4 +153,6 @@ Deno.test("BatchRun starts parts again as soon as there is room, though more res
     onRange: ({ records }) => void (done += records),
   });
   assertEquals([await within(run.run()), taken], ["complete", parts]);
+  // 32 MB, however many workers there are, and what was running by then: 1 MB in each of the lanes.
+  assert(waiting <= 32 + 6, `${waiting} MB wait`);
 });
