@@ -197,6 +197,7 @@ export class ProcessPool implements AsyncDisposable {
     this.#longTurn = new LongTurn(clock, {
       takeReturned: () => this.#crew.takeReturned(),
       callBack: (ticket) => this.#callBack(ticket),
+      waiting: () => this.#crew.isTiny ? this.#gate.waiting + this.#queue.size : 0,
     });
     this.#callbacks = new Callbacks(clock, onError);
     this.#tasks = tasks;

@@ -396,6 +396,11 @@ export class Crew {
     return this.#slots.values().some((slot) => slot.hasRoom);
   }
 
+  /** Whether a worker has jobs, and its recent ones were tiny. */
+  get isTiny(): boolean {
+    return this.#slots.values().some((slot) => slot.load > 0 && slot.isTiny);
+  }
+
   get #hasFree(): boolean {
     return this.#slots.values().some((slot) => slot.isFree);
   }

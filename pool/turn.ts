@@ -18,6 +18,16 @@ export const TOGETHER = 64, TIME_TOGETHER = 0.32;
  */
 const LOOK_EVERY = 0.5, SUBMISSIONS_A_LOOK = 64;
 
+/**
+ * A caller makes tiny calls faster than a worker runs them, above all while V8 compiles what both need on the core that the worker would
+ * have. Calls that wait survive collections of garbage, which then take longer than the calls themselves. So once more than `MOST_WAITING`
+ * wait, the caller leaves the worker its core for `PAUSE` ms after each look, unless that was in vain `PAUSES_IN_VAIN` times in a row.
+ * Fewer, or longer pauses, and a worker that keeps up is waited for; more, or shorter ones, and garbage grows old.
+ */
+const MOST_WAITING = 4000, PAUSE = 0.05, PAUSES_IN_VAIN = 20;
+
+const never = new Int32Array(new SharedArrayBuffer(4));
+
 /** Has something called back at the end of a turn. */
 export type Defer = (callback: () => void) => unknown;
 
@@ -70,6 +80,8 @@ export interface LongTurnParts {
   /** Settles the jobs that have returned by now. */
   takeReturned(): void;
   callBack(ticket: Ticket): void;
+  /** How many jobs wait for a worker whose jobs are tiny; 0 if there is none. */
+  waiting(): number;
 }
 
 /**
@@ -89,6 +101,8 @@ export class LongTurn {
    * job in the same turn, which has more taken, and so on, and there would never be timers, sockets or signals.
    */
   #givesWay = false;
+  /** How many pauses in a row have brought nothing. */
+  #inVain = 0;
 
   constructor(clock: Clock, parts: LongTurnParts) {
     this.#clock = clock;
@@ -98,7 +112,16 @@ export class LongTurn {
 
   /** Called for each submission of which nothing is admitted or sent at once. */
   goesOn(): void {
-    if (this.#looks.isDue() && !this.#isTaking && !this.#givesWay) this.#take();
+    if (!this.#looks.isDue() || this.#isTaking || this.#givesWay) return;
+    const before = this.#parts.waiting();
+    this.#take();
+    if (before > MOST_WAITING) this.#pause(before);
+  }
+
+  /** Leaves a worker its core for a moment, unless that brings nothing. `before`: how many jobs waited before results were taken. */
+  #pause(before: number): void {
+    this.#inVain = this.#parts.waiting() < before ? 0 : this.#inVain + 1;
+    if (this.#inVain <= PAUSES_IN_VAIN) Atomics.wait(never, 0, 0, PAUSE);
   }
 
   /** Resolves with this value: at once, or, if other work of the event loop has waited for long, after that. */

@@ -198,6 +198,24 @@ async function end(pool: ProcessPool, threads: StubThread[]): Promise<void> {
   await ended;
 }
 
+Deno.test("A caller of thousands of jobs in one turn pauses for a worker whose jobs are tiny, wherever they wait, and for no other", async () => {
+  for (const [pace, queueSize, expected] of [[0.002, 1000, 20], [0.002, 100_000, 20], [0.02, 1000, 0]] as const) {
+    const { pool, threads } = await stubsOf(CallableStubThread, pace, { maxWorkers: 1, queueSize });
+    const { wait } = Atomics;
+    let pauses = 0;
+    try {
+      Atomics.wait = () => (pauses++, "timed-out");
+      const results = Array.from({ length: 10_000 }, () => pool.run(() => {}));
+      // Nothing comes of these pauses.
+      assertEquals(pauses, expected);
+      void Promise.allSettled(results);
+    } finally {
+      Atomics.wait = wait;
+    }
+    await end(pool, threads);
+  }
+});
+
 Deno.test("A pool gives tiny jobs to one worker, until it has enough to do", async () => {
   const { pool, threads } = await stubs(0.002);
   submit(pool, 280);
