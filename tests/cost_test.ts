@@ -3,6 +3,7 @@ import { Job, ProcessPool } from "@procpool/process-pool";
 import v8 from "node:v8";
 import { Chunk } from "../pool/chunk.ts";
 import { within } from "./fixtures.ts";
+import { countCalls } from "./helpers.ts";
 
 /**
  * The cost of a call, counted rather than timed: a regression shows on any machine. The bounds of messages and wakes are several times the
@@ -11,28 +12,6 @@ import { within } from "./fixtures.ts";
 
 const JOBS = 20_000;
 const WINDOW = 1000;
-
-/** How often methods are called during an action. */
-async function countCalls(methods: [object: object, name: string][], act: () => Promise<void>): Promise<number[]> {
-  const counts = methods.map(() => 0);
-  const restore = methods.map(([object, name], i) => {
-    const original = Reflect.get(object, name);
-    Reflect.set(object, name, function (this: unknown, ...args: unknown[]) {
-      counts[i]!++;
-      return new.target ? Reflect.construct(original, args, new.target) : Reflect.apply(original, this, args);
-    });
-    // A constructor keeps its static members and what it constructs.
-    if (typeof original === "function" && original.prototype !== undefined) Object.setPrototypeOf(Reflect.get(object, name), original);
-    if (typeof original === "function" && original.prototype !== undefined) Reflect.get(object, name).prototype = original.prototype;
-    return () => Reflect.set(object, name, original);
-  });
-  try {
-    await act();
-  } finally {
-    for (const undo of restore) undo();
-  }
-  return counts;
-}
 
 /** The platform's own, captured before promises are counted: called later, it would make one more for each. */
 const all: typeof Promise.all = Promise.all.bind(Promise);

@@ -9,7 +9,7 @@ import { internalsOf, ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
 import { type OpenSlot, slotsOf } from "../worker/slot.ts";
 import { within } from "./fixtures.ts";
-import { turn, until } from "./helpers.ts";
+import { countCalls, turn, until } from "./helpers.ts";
 import { SimulatedClock } from "./simulation/simulated_clock.ts";
 
 /** A thread that takes jobs and finishes them when told to. */
@@ -201,17 +201,11 @@ async function end(pool: ProcessPool, threads: StubThread[]): Promise<void> {
 Deno.test("A caller of thousands of jobs in one turn pauses for a worker whose jobs are tiny, wherever they wait, and for no other", async () => {
   for (const [pace, queueSize, expected] of [[0.002, 1000, 20], [0.002, 100_000, 20], [0.02, 1000, 0]] as const) {
     const { pool, threads } = await stubsOf(CallableStubThread, pace, { maxWorkers: 1, queueSize });
-    const { wait } = Atomics;
-    let pauses = 0;
-    try {
-      Atomics.wait = () => (pauses++, "timed-out");
-      const results = Array.from({ length: 10_000 }, () => pool.run(() => {}));
-      // Nothing comes of these pauses.
-      assertEquals(pauses, expected);
-      void Promise.allSettled(results);
-    } finally {
-      Atomics.wait = wait;
-    }
+    const [pauses] = await countCalls([[Atomics, "wait"]], () => {
+      void Promise.allSettled(Array.from({ length: 10_000 }, () => pool.run(() => {})));
+    });
+    // Nothing comes of these pauses.
+    assertEquals(pauses, expected);
     await end(pool, threads);
   }
 });

@@ -1,10 +1,32 @@
 /**
- * Helpers for any test: assertions, turns of the event loop, random numbers from a seed, signals and handshakes.
+ * Helpers for any test: assertions, counts of calls, turns of the event loop, random numbers from a seed, signals and handshakes.
  *
  * @module
  */
 
 import { assertEquals } from "@std/assert";
+
+/** How often methods are called during an action. */
+export async function countCalls(methods: [object: object, name: string][], act: () => void | Promise<void>): Promise<number[]> {
+  const counts = methods.map(() => 0);
+  const restore = methods.map(([object, name], i) => {
+    const original = Reflect.get(object, name);
+    Reflect.set(object, name, function (this: unknown, ...args: unknown[]) {
+      counts[i]!++;
+      return new.target ? Reflect.construct(original, args, new.target) : Reflect.apply(original, this, args);
+    });
+    // A constructor keeps its static members and what it constructs.
+    if (typeof original === "function" && original.prototype !== undefined) Object.setPrototypeOf(Reflect.get(object, name), original);
+    if (typeof original === "function" && original.prototype !== undefined) Reflect.get(object, name).prototype = original.prototype;
+    return () => Reflect.set(object, name, original);
+  });
+  try {
+    await act();
+  } finally {
+    for (const undo of restore) undo();
+  }
+  return counts;
+}
 
 /** Returns what an action throws, or what its promise rejects with; an error of its own if it does neither. */
 export async function thrownBy(action: () => unknown): Promise<unknown> {

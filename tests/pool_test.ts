@@ -809,6 +809,19 @@ Deno.test("An inline pool does not wait for dozens of turns of other work on thi
   assert(most < 30, `${most} steps`);
 });
 
+/** How many results a consumer that computes has taken when an exchange over the network is over that began with the first. */
+async function takenDuringExchange(results: AsyncIterable<unknown>): Promise<number> {
+  let taken = 0;
+  await turnsOfExchange(async (begin, isOver) => {
+    for await (const _ of results) {
+      if (taken++ === 0) begin();
+      if (isOver()) break;
+      for (const end = performance.now() + 5; performance.now() < end;);
+    }
+  });
+  return taken;
+}
+
 for (const settled of [false, true]) {
   const kind = settled ? "outcomes, some of errors," : "results";
   Deno.test(`A map lets the network go on beside a consumer that computes, of ${kind} that are ready (needs --allow-net=127.0.0.1)`, {
@@ -819,15 +832,8 @@ for (const settled of [false, true]) {
       if (x < 0) throw new Error("no");
     };
     const items = Array.from({ length: 300 }, (_, i) => settled ? i - 10 : i);
-    let taken = 0;
-    await turnsOfExchange(async (begin, isOver) => {
-      for await (const _ of pool.map<number, unknown>(task, items, settled ? { settled, chunkSize: 300 } : { chunkSize: 300 })) {
-        if (taken++ === 0) begin();
-        if (isOver()) break;
-        for (const end = performance.now() + 5; performance.now() < end;);
-      }
-    });
-
+    const options = settled ? { settled, chunkSize: 300 } : { chunkSize: 300 };
+    const taken = await takenDuringExchange(pool.map<number, unknown>(task, items, options));
     assert(taken < 200, `${taken} results`);
   });
 }
@@ -838,15 +844,7 @@ Deno.test("asCompleted() lets the network go on beside a consumer that computes 
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const futures = await Promise.all(Array.from({ length: 300 }, (_, i) => pool.submit((x: number) => x, i)));
   await wait(futures);
-  let taken = 0;
-  await turnsOfExchange(async (begin, isOver) => {
-    for await (const _ of asCompleted(futures)) {
-      if (taken++ === 0) begin();
-      if (isOver()) break;
-      for (const end = performance.now() + 5; performance.now() < end;);
-    }
-  });
-
+  const taken = await takenDuringExchange(asCompleted(futures));
   assert(taken < 200, `${taken} futures`);
 });
 
