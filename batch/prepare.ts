@@ -1,6 +1,6 @@
 import type { TaskRef } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
-import { type Complaint, expressionOf } from "../worker/tasks.ts";
+import { type Complaint, expressionOf } from "../worker/function_text.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { type BatchInput, hashOf, joined, type Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";

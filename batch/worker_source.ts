@@ -6,9 +6,9 @@
  * @module
  */
 
+import { isolated } from "../worker/function_text.ts";
 import { dataUrl } from "../worker/inside.ts";
 import { lackOf } from "../worker/lack.ts";
-import { isolated } from "../worker/tasks.ts";
 import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
 import type { LaneMemory } from "./lane.ts";
 import { rowEnd } from "./rows.ts";

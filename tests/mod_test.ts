@@ -176,6 +176,7 @@ Deno.test(
     const ofWorkers = [...loaded].filter((url) => url.startsWith(folder)).map((url) => url.slice(folder.length)).sort();
     assertEquals(ofWorkers, [
       "decode_error.ts",
+      "function_text.ts",
       "platform.ts",
       "protocol.ts",
       "soon.ts",

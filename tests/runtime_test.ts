@@ -15,7 +15,7 @@ import {
   WITHDRAWN,
 } from "../worker/protocol.ts";
 import { type Calls, createRuntime, runtimeParts } from "../worker/runtime.ts";
-import { isolated } from "../worker/tasks.ts";
+import { isolated } from "../worker/function_text.ts";
 import { granted, moduleOf } from "./fixtures.ts";
 import { turn, until } from "./helpers.ts";
 import { Random } from "./simulation/random.ts";
