@@ -15,22 +15,10 @@ import { divide } from "./parts.ts";
 import { dirname, relative, resolve } from "./paths.ts";
 import { isAnyRetryable } from "./record_errors.ts";
 import { fingerprintOf, formatsOf, prepareTask, taskCheck } from "./prepare.ts";
-import { type BatchProgress, type BatchSummary, quantilesOf } from "./progress.ts";
+import { type BatchProgress, type BatchSummary, quantilesOf, speedOf, summaryOf } from "./progress.ts";
 import { retryFailed } from "./retry_failed.ts";
-import {
-  checkDistinct,
-  createPool,
-  folderOf,
-  followLinks,
-  leftBefore,
-  type Paths,
-  pathsOf,
-  type Plan,
-  sizeOf,
-  speedOf,
-  summaryOf,
-  taskIsLoaded,
-} from "./plan.ts";
+import { checkDistinct, folderOf, followLinks, leftBefore, type Paths, pathsOf, type Plan, sizeOf } from "./plan.ts";
+import { createPool, taskIsLoaded } from "./pool.ts";
 import { BatchRecorder } from "./recorder.ts";
 import { BatchRun, type Part, type RangeRun, type RunCounts } from "./run.ts";
 import { noTimes } from "./times.ts";

@@ -1,14 +1,11 @@
-import { Job } from "../job.ts";
-import { ProcessPool } from "../pool.ts";
-import { BatchError, explained, explainLoading, explainPool } from "./errors.ts";
+import { BatchError, explained } from "./errors.ts";
 import type { Source } from "./inputs.ts";
 import { loggedErrors } from "./job_log.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
 import type { BatchRecorder } from "./recorder.ts";
 import { errorsOf, logOf, partialOf } from "./output.ts";
 import { dirname, followed, identityOf, ifThere, resolve } from "./paths.ts";
-import { type Formats, poolOptions, type PreparedTask } from "./prepare.ts";
-import type { BatchSummary } from "./progress.ts";
+import type { Formats, PreparedTask } from "./prepare.ts";
 
 /** Everything known of a batch before it begins. */
 export interface Plan {
@@ -128,65 +125,4 @@ export async function checkDistinct({ options: { errors, report }, sources, task
 export async function sizeOf(path: string): Promise<number | undefined> {
   const info = await explained(() => ifThere(Deno.stat(path)), `file '${path}'`, { flag: "--allow-read" });
   return info?.size;
-}
-
-/** The pool of a batch. */
-export function createPool(plan: Plan): ProcessPool {
-  try {
-    const observers = plan.recorder === undefined ? undefined : [plan.recorder];
-    return new ProcessPool({ ...poolOptions(plan.task, plan), observers });
-  } catch (error) {
-    throw explainPool(error);
-  }
-}
-
-/**
- * Resolves when a worker has loaded the task: the files of an earlier run are not touched before.
- *
- * @returns False if the batch was told to stop meanwhile.
- *
- * @throws {BatchError} If the task cannot be loaded.
- */
-export async function taskIsLoaded(pool: ProcessPool, signal: AbortSignal | undefined): Promise<boolean> {
-  try {
-    await pool.run(new Job({ func: doNothing, signal }));
-  } catch (error) {
-    if (!signal?.aborted) throw explainLoading(error);
-  }
-  return !signal?.aborted;
-}
-
-/** Sent to a worker as text. */
-function doNothing(): void {}
-
-/** The summary of a batch before anything has been run. */
-export function summaryOf({ options: { workers } }: Plan, paths: Paths | undefined): BatchSummary {
-  return {
-    outcome: "complete",
-    records: 0,
-    failed: 0,
-    recordsOfRun: 0,
-    wall: 0,
-    recordsPerSecond: 0,
-    utilisation: 0,
-    workers,
-    p50: undefined,
-    p95: undefined,
-    p99: undefined,
-    slowest: [],
-    errorNames: [],
-    denied: [],
-    output: paths?.name,
-    errors: undefined,
-    retryable: false,
-    left: [],
-    notKept: [],
-  };
-}
-
-/** How fast a run was. Times are in milliseconds. */
-export function speedOf(
-  { records, busy, wall, workers }: { records: number; busy: number; wall: number; workers: number },
-): Pick<BatchSummary, "recordsOfRun" | "wall" | "recordsPerSecond" | "utilisation"> {
-  return { recordsOfRun: records, wall, recordsPerSecond: records / wall * 1000, utilisation: Math.min(1, busy / (wall * workers)) };
 }

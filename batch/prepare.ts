@@ -1,16 +1,13 @@
 import type { TaskRef } from "../job.ts";
-import type { ProcessPool } from "../pool.ts";
 import { type Complaint, expressionOf } from "../worker/function_text.ts";
 import { BatchError, explainPath } from "./errors.ts";
 import { type BatchInput, hashOf, joined, type Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
-import { LAYOUT } from "./lane.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
 import { resolve, toFileUrl } from "./paths.ts";
 import { delimiterOf } from "./csv.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
 import { taskParts } from "./task_files.ts";
-import { closeWorker, prepareWorker, taskModuleUrl, workerSetup } from "./worker_source.ts";
 
 /** A task, and how it reaches its workers. */
 export interface PreparedTask {
@@ -146,68 +143,4 @@ export function fingerprintOf(
     options: { inputFormat: formats.input, outputFormat: formats.output, ordered },
     errors,
   };
-}
-
-/** The options of the pool that a batch runs on. */
-export function poolOptions(
-  task: PreparedTask,
-  { sources, formats, options }: { sources: readonly Source[]; formats: Formats; options: ResolvedBatch },
-): ConstructorParameters<typeof ProcessPool>[0] {
-  const { workers, retries, timeout, memoryLimit, permissions } = options;
-  const killable = memoryLimit !== undefined || "ofMedian" in timeout || timeout.ms !== Infinity;
-  const csv = formats.input === "csv";
-  const setup = workerSetup({
-    options: {
-      layout: LAYOUT,
-      inputFormat: formats.input,
-      outputFormat: formats.output,
-      delimiter: formats.delimiter,
-      retries,
-      heap: memoryLimit === undefined ? Infinity : memoryLimit * 2 ** 20,
-    },
-    module: task.module,
-    task: task.name,
-  });
-  const readable = [...sources.flatMap(({ ranges, path }) => ranges ? [path!] : []), ...killable ? task.files : []];
-  // What only looks like an import must not be asked for; if another is denied, Deno complains when it loads the module.
-  const importable = killable ? task.hosts.filter(mayImportFrom) : [];
-  return {
-    maxWorkers: workers,
-    // The module exports nothing. Without `exports`, the pool would import it here to learn that, and whatever the task's module does when
-    // it is loaded would happen on this thread too.
-    modules: [{ url: taskModuleUrl(task.source, { csv }), exports: {} }],
-    permissions: permissions === "inherit" ? undefined : withNeeded(permissions, readable, importable),
-    backend: killable ? "killable" : "worker",
-    memoryLimit,
-    initializer: prepareWorker,
-    initArgs: [setup],
-    finalizer: closeWorker,
-    // The second job waits in the worker for the first, so that a worker never waits for this thread to send it another.
-    jobsPerWorker: 2,
-    // A slow stream must not cost the workers.
-    idleTimeout: 60_000,
-  };
-}
-
-/** Exactly the named permissions: others are denied, not asked for. */
-const DENIED: Deno.PermissionOptionsObject = {
-  env: false,
-  ffi: false,
-  import: false,
-  net: false,
-  read: false,
-  run: false,
-  sys: false,
-  write: false,
-};
-
-function mayImportFrom(host: string): boolean {
-  return Deno.permissions.querySync({ name: "import", host }).state === "granted";
-}
-
-function withNeeded(permissions: Deno.PermissionOptionsObject, paths: string[], hosts: string[]): Deno.PermissionOptionsObject {
-  const { read, import: given = false } = permissions;
-  const all = { ...DENIED, ...permissions, import: given === false ? hosts : Array.isArray(given) ? [...hosts, ...given] : given };
-  if (read === true || read === "inherit") return all;
-  return { ...all, read: [...paths, ...(Array.isArray(read) ? read.map((each) => resolve(each)) : [])] };
 }

@@ -1,3 +1,4 @@
+import type { Paths, Plan } from "./plan.ts";
 import { quantile, type Times } from "./times.ts";
 
 /** The progress of a batch. */
@@ -81,6 +82,38 @@ export interface BatchSummary {
    * input, the byte at which the record begins, and the error.
    */
   notKept: [input: string, offset: number, error: string][];
+}
+
+/** The summary of a batch before anything has been run. */
+export function summaryOf({ options: { workers } }: Plan, paths: Paths | undefined): BatchSummary {
+  return {
+    outcome: "complete",
+    records: 0,
+    failed: 0,
+    recordsOfRun: 0,
+    wall: 0,
+    recordsPerSecond: 0,
+    utilisation: 0,
+    workers,
+    p50: undefined,
+    p95: undefined,
+    p99: undefined,
+    slowest: [],
+    errorNames: [],
+    denied: [],
+    output: paths?.name,
+    errors: undefined,
+    retryable: false,
+    left: [],
+    notKept: [],
+  };
+}
+
+/** How fast a run was. Times are in milliseconds. */
+export function speedOf(
+  { records, busy, wall, workers }: { records: number; busy: number; wall: number; workers: number },
+): Pick<BatchSummary, "recordsOfRun" | "wall" | "recordsPerSecond" | "utilisation"> {
+  return { recordsOfRun: records, wall, recordsPerSecond: records / wall * 1000, utilisation: Math.min(1, busy / (wall * workers)) };
 }
 
 /** The quantiles of a summary. */

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { BatchError, type BatchSummary } from "@procpool/process-pool/batch";
-import { speedOf } from "../batch/plan.ts";
+import { speedOf } from "../batch/progress.ts";
 import { BatchRecorder } from "../batch/recorder.ts";
 import type { RangeRun } from "../batch/run.ts";
 import type { ObservedJob } from "../pool/observation.ts";
