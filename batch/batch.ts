@@ -11,16 +11,17 @@ import { JobLog, type StreamBegin } from "./job_log.ts";
 import { type BatchOptions, type BatchTask, isPath, resolveBatchOptions, type ResolvedBatch } from "./options.ts";
 import { NOTHING_WRITTEN, openOutput, type Output, StreamOutput } from "./output.ts";
 import { checkReport, writeReport } from "./page.ts";
+import { type Measured, partSizes } from "./part_sizes.ts";
 import { divide } from "./parts.ts";
 import { dirname, relative, resolve } from "./paths.ts";
 import { isAnyRetryable } from "./record_errors.ts";
 import { fingerprintOf, formatsOf, prepareTask, taskCheck } from "./prepare.ts";
-import { type BatchProgress, type BatchSummary, quantilesOf, speedOf, summaryOf } from "./progress.ts";
+import { type BatchSummary, progressOf, quantilesOf, speedOf, summaryOf } from "./progress.ts";
 import { retryFailed } from "./retry_failed.ts";
 import { checkDistinct, folderOf, followLinks, leftBefore, type Paths, pathsOf, type Plan, sizeOf } from "./plan.ts";
 import { createPool, taskIsLoaded } from "./pool.ts";
 import { BatchRecorder } from "./recorder.ts";
-import { BatchRun, type Part, type RangeRun, type RunCounts } from "./run.ts";
+import { BatchRun, type Part, type RangeRun } from "./run.ts";
 import { noTimes } from "./times.ts";
 
 /**
@@ -279,12 +280,10 @@ function partsOf(
   { coverages, begins }: Destination,
   { files, measured, enough }: { files: Files; measured: () => Measured; enough: AbortSignal },
 ): AsyncGenerator<Part> {
-  const chunk = chunkSize(options, measured);
   return divide(sources, coverages, {
     format,
     delimiter,
-    chunk,
-    block: () => options.chunk ?? Math.max(SMALLEST_BLOCK, chunk(Infinity)),
+    ...partSizes(options, measured),
     fields: (row, { name }) => readHeader(row, { input: name, delimiter }),
     passed: (source, stretch) => files.pass(source, stretch),
     begins,
@@ -311,79 +310,6 @@ async function summaryOfRun(
     errors: failed > 0 && errorsPath !== undefined ? String(errorsPath) : undefined,
     // What an earlier run put there is only in the file.
     retryable: errorsPath !== undefined && (files.retryable || before.failed > 0 && await isAnyRetryable(errors!.path)),
-  };
-}
-
-/** The length of a part in ms: long enough that handing it out costs next to nothing, and short enough that all workers end together. */
-const PART_TIME = 100;
-
-/** Near the end, parts get shorter, down to this in ms: each part takes 0.3 ms to hand out and to take back. */
-const SHORTEST_PART_TIME = 1;
-
-/**
- * The smallest part, in bytes, used while no record is done, so that nobody knows how long they take. With larger first parts a few slow
- * records would go to few workers; smaller ones would contain no record.
- */
-const SMALLEST_PART = 2 ** 6;
-/** Larger parts only take memory. */
-const LARGEST_PART = 2 ** 20;
-
-/** How many bytes are done, and how long their records took, in milliseconds. */
-type Measured = Pick<RunCounts, "bytes" | "busy">;
-
-/** How large the next part is to be: by the measured speed, and near the end so that every worker gets one. */
-function chunkSize({ chunk, workers }: ResolvedBatch, measured: () => Measured): (left: number) => number {
-  return (left) => {
-    if (chunk !== undefined) return chunk;
-    const { bytes, busy } = measured();
-    // After much input without a record, there may be more of it.
-    const speed = bytes / (busy > 0 ? busy : PART_TIME);
-    const share = Math.max(left / (2 * workers), speed * SHORTEST_PART_TIME);
-    return Math.round(Math.max(SMALLEST_PART, Math.min(speed * PART_TIME, share, LARGEST_PART)));
-  };
-}
-
-/** The least of a stream that is handed out before its end, and by which it is recognised when it is read again. */
-const SMALLEST_BLOCK = 2 ** 14;
-
-/** How often progress is reported, in ms. More often, and nobody can read it; less often, and it seems to stand still. */
-const TELL_EVERY = 500;
-
-/** Makes a function that reports the progress, if anyone wants to hear of it. */
-function progressOf(
-  { plan: { options, sources }, pool, begin, before, counts, covered }: {
-    plan: Plan;
-    pool: ProcessPool;
-    begin: number;
-    before: Totals;
-    counts: () => { records: number; failed: number; bytes: number };
-    covered: () => number;
-  },
-): (when: "now and then" | "at the end") => void {
-  const { onProgress, workers } = options;
-  const totalBytes = sources.every(({ size }) => size !== undefined) ? sources.reduce((sum, { size }) => sum + size!, 0) : undefined;
-  let told = begin;
-  return (when) => {
-    const now = performance.now();
-    if (onProgress === undefined || (when === "now and then" && now - told < TELL_EVERY)) return;
-    told = now;
-    const { records, failed, bytes } = counts();
-    const elapsed = now - begin;
-    const done = covered() + bytes;
-    const left = totalBytes === undefined ? undefined : totalBytes - done;
-    const progress: BatchProgress = {
-      records: before.records + records,
-      failed: before.failed + failed,
-      bytes: done,
-      totalBytes,
-      elapsed,
-      recordsPerSecond: records / elapsed * 1000,
-      timeLeft: left === undefined || bytes === 0 ? undefined : Math.max(0, left / bytes * elapsed),
-      workers,
-      busy: pool.stats().busy,
-      memory: Deno.memoryUsage().rss,
-    };
-    onProgress(progress);
   };
 }
 

@@ -1,3 +1,5 @@
+import type { ProcessPool } from "../pool.ts";
+import type { Totals } from "./files.ts";
 import type { Paths, Plan } from "./plan.ts";
 import { quantile, type Times } from "./times.ts";
 
@@ -82,6 +84,47 @@ export interface BatchSummary {
    * input, the byte at which the record begins, and the error.
    */
   notKept: [input: string, offset: number, error: string][];
+}
+
+/** How often progress is reported, in ms. More often, and nobody can read it; less often, and it seems to stand still. */
+const TELL_EVERY = 500;
+
+/** Makes a function that reports the progress, if anyone wants to hear of it. */
+export function progressOf(
+  { plan: { options, sources }, pool, begin, before, counts, covered }: {
+    plan: Plan;
+    pool: ProcessPool;
+    begin: number;
+    before: Totals;
+    counts: () => { records: number; failed: number; bytes: number };
+    covered: () => number;
+  },
+): (when: "now and then" | "at the end") => void {
+  const { onProgress, workers } = options;
+  const totalBytes = sources.every(({ size }) => size !== undefined) ? sources.reduce((sum, { size }) => sum + size!, 0) : undefined;
+  let told = begin;
+  return (when) => {
+    const now = performance.now();
+    if (onProgress === undefined || (when === "now and then" && now - told < TELL_EVERY)) return;
+    told = now;
+    const { records, failed, bytes } = counts();
+    const elapsed = now - begin;
+    const done = covered() + bytes;
+    const left = totalBytes === undefined ? undefined : totalBytes - done;
+    const progress: BatchProgress = {
+      records: before.records + records,
+      failed: before.failed + failed,
+      bytes: done,
+      totalBytes,
+      elapsed,
+      recordsPerSecond: records / elapsed * 1000,
+      timeLeft: left === undefined || bytes === 0 ? undefined : Math.max(0, left / bytes * elapsed),
+      workers,
+      busy: pool.stats().busy,
+      memory: Deno.memoryUsage().rss,
+    };
+    onProgress(progress);
+  };
 }
 
 /** The summary of a batch before anything has been run. */
