@@ -107,7 +107,6 @@ async function runToStream(plan: Plan): Promise<BatchSummary> {
       log: undefined,
       before: NOTHING_DONE,
       paths: undefined,
-      errorsPath: errors,
     });
   });
 }
@@ -147,7 +146,7 @@ async function runToFile(plan: Plan, { paths, log }: LoggedPaths): Promise<Batch
         await output.close();
         throw error;
       }
-      return await run(plan, workers, { coverages, begins, output, errors, log, before, paths, errorsPath: paths.errors });
+      return await run(plan, workers, { coverages, begins, output, errors, log, before, paths });
     } catch (error) {
       // A run that could not even begin leaves nothing to resume.
       const resumable = last !== undefined || log.hasAppended || (error instanceof BatchError && error.resumable);
@@ -199,8 +198,6 @@ interface Destination {
   before: Totals;
   /** Undefined if the output is a stream. */
   paths: Paths | undefined;
-  /** The errors file as the summary names it. */
-  errorsPath: string | URL | undefined;
 }
 
 /** Runs what is left of a batch, wherever its results go. Closes output and errors file, and ends the pool. */
@@ -295,10 +292,11 @@ function partsOf(
 /** The summary of a run, however it ended. */
 async function summaryOfRun(
   plan: Plan,
-  { before, errors, paths, errorsPath }: Destination,
+  { before, errors, paths }: Destination,
   { files, run, outcome, wall }: { files: Files; run: BatchRun; outcome: BatchSummary["outcome"]; wall: number },
 ): Promise<BatchSummary> {
   const { records, failed } = files.totals;
+  const errorsPath = paths?.errors ?? plan.options.errors;
   return {
     ...summaryOf(plan, paths),
     ...whatFilesTell(files),
