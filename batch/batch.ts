@@ -230,7 +230,7 @@ async function run(plan: Plan, { pool, begin }: Workers, destination: Destinatio
   const summarise = (outcome: BatchSummary["outcome"], wall: number) =>
     summaryOfRun(plan, destination, { files, run: batchRun, outcome, wall });
   const report = (summary: BatchSummary, failure?: unknown) =>
-    writeReport(plan, { summary, times: batchRun.times, errors: files.errors.get(), run: batchRun.counts.records, failure });
+    writeReport(plan, { summary, times: batchRun.times, errors: files.failures.kinds.get(), run: batchRun.counts.records, failure });
   let failure: { error: unknown } | undefined;
   try {
     let outcome = await batchRun.run();
@@ -312,7 +312,7 @@ async function summaryOfRun(
 }
 
 function whatFilesTell(
-  { slowest, errors, denied, left, notKept }: Files,
+  { slowest, failures, left, notKept }: Files,
 ): Pick<BatchSummary, "slowest" | "errorNames" | "denied" | "left" | "notKept"> {
-  return { slowest, errorNames: errors.get().map(({ kind, count }) => [kind, count]), denied: [...denied], left, notKept };
+  return { slowest, ...failures.summary(), left, notKept };
 }

@@ -1,7 +1,7 @@
 import type { Coverage, Stretch } from "./coverage.ts";
-import { Kinds } from "../report/kinds.ts";
 import { explainStorage } from "./errors.ts";
 import { type ErrorsFile, errorsState } from "./errors_file.ts";
+import { Failures } from "./failures.ts";
 import { isHalf, type Source } from "./inputs.ts";
 import type { JobLog, LogEntry, StreamBegin } from "./job_log.ts";
 import type { Output } from "./output.ts";
@@ -11,9 +11,6 @@ import type { Consumer, DonePart } from "./run.ts";
 
 /** How many of the slowest records are reported: as many as anyone looks at. */
 const SLOWEST = 5;
-
-/** How many denied permissions are reported: tasks may be denied a different one for each record. */
-export const MOST_DENIED = 20;
 
 /** How many failures are reported that are in no errors file: enough to see why the batch gave up. */
 export const MOST_NOT_KEPT = 5;
@@ -43,10 +40,7 @@ export interface Totals {
 
 /** Where finished parts of a batch go: the output, the errors file, the job log. */
 export class Files implements Consumer {
-  /** The errors of records. */
-  readonly errors = new Kinds();
-  /** The first permissions that tasks were denied. */
-  readonly denied = new Set<string>();
+  readonly failures = new Failures();
   /** Whether any failed record can be run again. */
   retryable = false;
   /** How many bytes of the inputs were done without being run. */
@@ -232,10 +226,8 @@ export class Files implements Consumer {
   }
 
   #count(members: Uint8Array): void {
-    const { name, denied } = readError(members);
     this.retryable ||= isRetryable(parseMembers(members));
-    this.errors.add(name, () => parseMembers(members).error.message);
-    if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
+    this.failures.add(readError(members), () => parseMembers(members).error.message);
   }
 
   #rank(slow: SlowRecordReport): void {

@@ -80,12 +80,15 @@ export function isRetryable({ error, truncated }: Pick<ErrorEntry, "error" | "tr
   return !unparsed && !truncated;
 }
 
+/** Reads those errors of an errors file whose records can be run again. */
+export async function* retryableErrors(path: string): AsyncGenerator<ErrorEntry, void> {
+  for await (const entry of readErrors(path)) if (isRetryable(entry)) yield entry;
+}
+
 /** Whether any record of an errors file can be run again. If the file cannot be read, trying will tell. */
 export async function isAnyRetryable(path: string): Promise<boolean> {
   try {
-    for await (const entry of readErrors(path)) {
-      if (isRetryable(entry)) return true;
-    }
+    for await (const _ of retryableErrors(path)) return true;
     return false;
   } catch {
     return true;

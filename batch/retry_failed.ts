@@ -1,8 +1,8 @@
-import { Kinds } from "../report/kinds.ts";
 import { foldersOf, type LoggedPaths, refuseChangedOutput, refuseOtherErrors, removeEmpty, settledLog } from "./earlier_run.ts";
 import { BatchError, explained, explainStorage, WRITING } from "./errors.ts";
 import { ErrorsFile, errorsState } from "./errors_file.ts";
-import { MOST_DENIED, MOST_NOT_KEPT } from "./files.ts";
+import { Failures } from "./failures.ts";
+import { MOST_NOT_KEPT } from "./files.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { isCompressed, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
 import { writeReport } from "./page.ts";
@@ -11,7 +11,7 @@ import type { Paths, Plan } from "./plan.ts";
 import { createPool } from "./pool.ts";
 import { type BatchSummary, quantilesOf, speedOf, summaryOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
-import { type ErrorEntry, errorText, isRetryable, parseMembers, readError, readErrors, saidBy } from "./record_errors.ts";
+import { type ErrorEntry, errorText, isRetryable, parseMembers, readError, readErrors, retryableErrors, saidBy } from "./record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "./run.ts";
 
 /** The outcome of a record that was run again. */
@@ -70,7 +70,6 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
   const { retried, left } = merge === undefined || merge.retried === 0 ? { retried: 0, left: before } : merge;
   const wall = performance.now() - begin;
   plan.recorder?.sample(run.counts);
-  const errors = left.kinds.get();
   const summary: BatchSummary = {
     ...summaryOf(plan, paths),
     ...speedOf({ records: retried, busy: run.counts.busy, wall, workers: plan.options.workers }),
@@ -78,13 +77,12 @@ export async function retryFailed(plan: Plan, { paths, log }: LoggedPaths): Prom
     outcome,
     records: last.records,
     failed: left.count,
-    errorNames: errors.map(({ kind, count }) => [kind, count]),
-    denied: [...left.denied],
+    ...left.failures.summary(),
     errors: left.count > 0 ? paths.errors : undefined,
     retryable: left.retryable > 0,
     notKept,
   };
-  await writeReport(plan, { summary, times: run.times, errors, run: run.counts.records });
+  await writeReport(plan, { summary, times: run.times, errors: left.failures.kinds.get(), run: run.counts.records });
   return summary;
 }
 
@@ -93,17 +91,14 @@ class Tally {
   count = 0;
   /** How many of them can be run again. */
   retryable = 0;
-  readonly kinds = new Kinds();
-  /** The first permissions that tasks were denied. */
-  readonly denied = new Set<string>();
+  readonly failures = new Failures();
 
   add(entry: ErrorEntry): void {
     const { error } = entry;
     this.count++;
     if (isRetryable(entry)) this.retryable++;
-    this.kinds.add(error.name, () => error.message);
     const { denied } = readError(new TextEncoder().encode(`,"error":${JSON.stringify(error)}`));
-    if (denied !== undefined && this.denied.size < MOST_DENIED) this.denied.add(denied);
+    this.failures.add({ name: error.name, denied }, () => error.message);
   }
 }
 
@@ -203,8 +198,7 @@ async function placed(failures: ReadonlyMap<number, string>, errors: string): Pr
   const found: BatchSummary["notKept"] = [];
   if (failures.size === 0) return found;
   let index = 0;
-  for await (const entry of readErrors(errors)) {
-    if (!isRetryable(entry)) continue;
+  for await (const entry of retryableErrors(errors)) {
     const failure = failures.get(index++);
     if (failure !== undefined) found.push([entry.input, entry.offset, failure]);
     if (found.length === failures.size) break;
@@ -216,8 +210,7 @@ async function* noParts(): AsyncGenerator<Part> {}
 
 async function* partsOf(errors: string): AsyncGenerator<Part> {
   let index = 0;
-  for await (const entry of readErrors(errors)) {
-    if (!isRetryable(entry)) continue;
+  for await (const entry of retryableErrors(errors)) {
     // A record that itself ended in a carriage return keeps it: of two, the line end takes one.
     const bytes = new TextEncoder().encode(`${entry.record}\r\n`);
     // Not at 0, where a byte order mark would not belong to the record.
