@@ -7,35 +7,10 @@ import {
   ProcessPool,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import {
-  Checks,
-  FutureMaker,
-  PART_OF_MAP,
-  type PartOfMapOptions,
-  printError,
-  printWarning,
-  show,
-  showJob,
-} from "@procpool/process-pool/executor";
+import { Checks, FutureMaker, PART_OF_MAP, type PartOfMapOptions, show, showJob } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
-import {
-  cancelChannel,
-  cancelMessage,
-  checkedHostName,
-  checkedQueue,
-  checkedRelease,
-  connect,
-  type Connection,
-  OPEN_TIMEOUT,
-  plain,
-  PREFIX,
-  queueName,
-  type RedisConnection,
-  refusesWrites,
-  resolveConnection,
-  tellOnce,
-} from "./connection.ts";
+import { cancelChannel, cancelMessage, connect, type Connection, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
 import {
   type Envelope,
   FORGOTTEN,
@@ -49,131 +24,12 @@ import {
   writeFailure,
   writeValue,
 } from "./envelope.ts";
-import { checkedStore, isTooLarge, payloadKey, type PayloadStore, tooLarge, unreadable } from "./payloads.ts";
+import { isTooLarge, payloadKey, type PayloadStore, tooLarge, unreadable } from "./payloads.ts";
+import { ACTION, resolveServeOptions, type ServeOptions, type Settings } from "./serve_options.ts";
 import { METRICS_MINUTES } from "./status.ts";
-import { checkedTasks, type ClusterTask, type ClusterTasks } from "./tasks.ts";
+import type { ClusterTask } from "./tasks.ts";
 import { fromJson, type Json, sizeOf } from "./values.ts";
 import { LockedWorker, REFUSED_PAUSE } from "./worker.ts";
-
-/** Options of {@linkcode serve}. */
-export interface ServeOptions {
-  /** The queue's name: letters, digits, `.`, `-` and `_`. */
-  queue: string;
-  /** Where Redis or Valkey is: an address, or an address with credentials. */
-  connection: string | RedisConnection;
-  /** What this host can run, from {@linkcode defineTasks}. */
-  tasks: ClusterTasks;
-  /**
-   * How many jobs run at a time, each in a separate worker that can be stopped.
-   *
-   * @default {navigator.hardwareConcurrency}
-   */
-  workers?: number | undefined;
-  /**
-   * The host's name in `status`.
-   *
-   * @default {"host-" and the number of its process}
-   */
-  name?: string | undefined;
-  /**
-   * What tasks may do, as for `ProcessPool`. It must include reading the task modules.
-   *
-   * @default {what the host may do}
-   */
-  permissions?: Deno.PermissionOptions | undefined;
-  /**
-   * How much heap a worker may have, in MB, as for `ProcessPool`.
-   *
-   * @default {undefined}
-   */
-  memoryLimit?: number | undefined;
-  /**
-   * How long a job without a `timeout` may run, in milliseconds.
-   *
-   * @default {Infinity}
-   */
-  jobTimeout?: number | undefined;
-  /**
-   * How often a job is delivered again after its host died. With 0 a job is started at most once, so one that its host has to stop fails
-   * too. Give such jobs a separate queue, as this applies to a whole queue and all its hosts must use the same value.
-   *
-   * @default {1}
-   */
-  redeliveries?: number | undefined;
-  /**
-   * How long the queue takes a silent host for alive, in milliseconds. Shorter, and jobs of a host that was held up for a moment run twice;
-   * longer, and jobs of a dead host wait longer.
-   *
-   * @default {15000}
-   */
-  lockDuration?: number | undefined;
-  /**
-   * How often hosts look for jobs of dead hosts, in milliseconds.
-   *
-   * @default {5000}
-   */
-  stalledInterval?: number | undefined;
-  /**
-   * Where payloads that are too large for Redis go.
-   *
-   * @default {undefined}
-   */
-  payloads?: PayloadStore | undefined;
-  /**
-   * The release of the program: jobs of a producer that names a different one fail at once.
-   *
-   * @default {undefined}
-   */
-  release?: string | undefined;
-  /**
-   * How long to try to connect, in milliseconds.
-   *
-   * @default {10000}
-   */
-  openTimeout?: number | undefined;
-  /**
-   * Called with errors that belong to no job: a lost connection, a job whose lock was lost, what `onWarning` throws about a connection that
-   * is back.
-   *
-   * @default {console.error}
-   */
-  onError?: ((error: unknown) => void) | undefined;
-  /**
-   * Called with each warning about how the server is configured, once, and whenever a lost connection is back.
-   *
-   * @default {console.warn}
-   */
-  onWarning?: ((message: string) => void) | undefined;
-}
-
-const OPTIONS = [
-  "queue",
-  "connection",
-  "tasks",
-  "workers",
-  "name",
-  "permissions",
-  "memoryLimit",
-  "jobTimeout",
-  "redeliveries",
-  "lockDuration",
-  "stalledInterval",
-  "payloads",
-  "release",
-  "openTimeout",
-  "onError",
-  "onWarning",
-] as const;
-
-const ACTION = "serve queue";
-
-/**
- * Shorter, and jobs run twice after the pauses of a busy machine; longer, and those of a dead host wait for more than half a minute. In ms.
- */
-const LOCK_DURATION = 15_000;
-
-/** Shorter, and the server is asked more often; longer, and jobs of a dead host wait for longer. In ms. */
-const STALLED_INTERVAL = 5000;
 
 /** How long running jobs may take when the host is told to stop, in ms: longer ones are given back and start anew elsewhere. */
 const GRACE = 10_000;
@@ -216,41 +72,13 @@ const EXPIRED = Symbol("expired");
  * ```
  */
 export async function serve(options: ServeOptions): Promise<ClusterHost> {
-  const checks = new Checks(ACTION);
-  const {
-    queue,
-    connection,
-    tasks,
-    workers = navigator.hardwareConcurrency,
-    name = `host-${Deno.pid}`,
-    permissions,
-    memoryLimit,
-    jobTimeout,
-    redeliveries = 1,
-    lockDuration = LOCK_DURATION,
-    stalledInterval = STALLED_INTERVAL,
-    payloads,
-    release,
-    openTimeout = OPEN_TIMEOUT,
-    onError = printError,
-    onWarning = printWarning,
-  } = checks.options(options, OPTIONS);
-  checkedQueue(ACTION, queue);
-  checkedTasks(ACTION, tasks);
-  checks.wholeNumber("redeliveries", redeliveries, { min: 0 });
-  checks.wholeNumber("lockDuration", lockDuration, { min: 100, max: 3_600_000 });
-  checks.wholeNumber("stalledInterval", stalledInterval, { min: 100, max: 3_600_000 });
-  checks.milliseconds("openTimeout", openTimeout);
-  const maker = new FutureMaker(checks.callable("onError", onError));
-  checks.callable("onWarning", onWarning);
-  checkedHostName(ACTION, name);
-  checkedRelease(ACTION, release);
-  const store = checkedStore(ACTION, payloads);
-  const where = resolveConnection(ACTION, connection);
+  const resolved = resolveServeOptions(options);
+  const { tasks, workers, permissions, memoryLimit, jobTimeout, onError, onWarning } = resolved;
+  const maker = new FutureMaker(onError);
   // What `onError` itself throws must stop nothing here.
   const report = (error: unknown): void => maker.report(error);
   const pool = new ProcessPool({
-    maxWorkers: checks.wholeNumber("workers", workers),
+    maxWorkers: workers,
     modules: [...new Set(Object.values<ClusterTask>(tasks).map(({ module }) => module))],
     backend: "killable",
     permissions,
@@ -260,23 +88,12 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
   });
   let server: Connection;
   try {
-    server = await connect(where, { action: ACTION, timeout: openTimeout, onError: report, onWarning });
+    server = await connect(resolved.connection, { action: ACTION, timeout: resolved.openTimeout, onError: report, onWarning });
   } catch (error) {
     await pool.terminate();
     throw error;
   }
-  const host = new Host(server, pool, {
-    queue,
-    tasks,
-    workers,
-    name,
-    redeliveries,
-    lockDuration,
-    stalledInterval,
-    store,
-    release,
-    onError: report,
-  });
+  const host = new Host(server, pool, { ...resolved, onError: report });
   try {
     await host.start();
   } catch (error) {
@@ -284,19 +101,6 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
     throw error;
   }
   return host;
-}
-
-interface HostOptions {
-  queue: string;
-  tasks: ClusterTasks;
-  workers: number;
-  name: string;
-  redeliveries: number;
-  lockDuration: number;
-  stalledInterval: number;
-  store: PayloadStore | undefined;
-  release: string | undefined;
-  onError: (error: unknown) => void;
 }
 
 /** What {@linkcode serve} returns: a host that takes jobs until it is shut down. */
@@ -342,7 +146,7 @@ class Host implements ClusterHost {
   #subscriber: Redis;
   #pool: ProcessPool;
   #worker: LockedWorker;
-  #options: HostOptions;
+  #options: Settings;
   #tell: (error: Error) => void;
   /** The running jobs, by the names under which they travel. */
   #active = new Map<string, Run>();
@@ -355,7 +159,7 @@ class Host implements ClusterHost {
   #defect: PoolBrokenError | undefined;
   #finished = Promise.withResolvers<void>();
 
-  constructor(server: Connection, pool: ProcessPool, options: HostOptions) {
+  constructor(server: Connection, pool: ProcessPool, options: Settings) {
     const { client } = server;
     const { queue, name, workers, lockDuration, stalledInterval, redeliveries, onError } = options;
     this.#server = server;

@@ -69,8 +69,10 @@ export {
   type WorkerMeasurements,
 } from "@procpool/process-pool";
 export type { RedisConnection } from "./connection.ts";
-export { type ClusterHost, type HostShutdownOptions, serve, type ServeOptions } from "./host.ts";
+export { type ClusterHost, type HostShutdownOptions, serve } from "./host.ts";
 export type { PayloadStore } from "./payloads.ts";
-export { ClusterPool, type ClusterPoolOptions, type ClusterStats, type RedeliveredJob } from "./pool.ts";
+export { ClusterPool, type ClusterStats } from "./pool.ts";
+export type { ClusterPoolOptions, RedeliveredJob } from "./pool_options.ts";
+export type { ServeOptions } from "./serve_options.ts";
 export type { ClusterStatus, HostStatus } from "./status.ts";
 export { type ClusterTask, type ClusterTasks, defineTasks, type TaskDefinition, type TaskNames } from "./tasks.ts";

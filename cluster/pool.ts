@@ -11,99 +11,17 @@ import {
   type TaskRef,
   WorkerDiedError,
 } from "@procpool/process-pool";
-import { Checks, FutureMaker, type Outcome, printError, printWarning, show, showJob } from "@procpool/process-pool/executor";
-import { checkedQueue, checkedRelease, connect, OPEN_TIMEOUT, plain, type RedisConnection, resolveConnection } from "./connection.ts";
+import { Checks, FutureMaker, type Outcome, show, showJob } from "@procpool/process-pool/executor";
+import { connect, plain } from "./connection.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
 import { type Ending, Link } from "./link.ts";
 import { type Chunk, type ChunkOutcomes, mapChunks, type RunOptions } from "./map.ts";
-import { checkedStore, isTooLarge, payloadKey, Payloads, type PayloadStore, unreadable } from "./payloads.ts";
+import { isTooLarge, payloadKey, Payloads, unreadable } from "./payloads.ts";
+import { ACTION, type ClusterPoolOptions, resolvePoolOptions, type Settings } from "./pool_options.ts";
 import type { ClusterStatus } from "./status.ts";
 import { ChunkTicket, JobTicket, type Ticket, type TicketOwner } from "./ticket.ts";
-import { checkedTasks, type ClusterTask, type ClusterTasks, TaskFinder } from "./tasks.ts";
+import { type ClusterTask, type ClusterTasks, TaskFinder } from "./tasks.ts";
 import { fromJson, type Json, toJson } from "./values.ts";
-
-/** Options of {@linkcode ClusterPool.open}. */
-export interface ClusterPoolOptions {
-  /** The queue's name: letters, digits, `.`, `-` and `_`. Hosts of the same name run its jobs. */
-  queue: string;
-  /** Where Redis or Valkey is: an address, or an address with credentials. */
-  connection: string | RedisConnection;
-  /** What can be run, from {@linkcode defineTasks}. */
-  tasks: ClusterTasks;
-  /**
-   * The gate's permits: how many jobs, and chunks of maps, may be in flight. The next submission waits. With too few, hosts wait for work:
-   * there should be twice as many as the cluster has workers.
-   *
-   * @default {1000}
-   */
-  queueSize?: number | undefined;
-  /**
-   * How long a job without a `timeout`, or each item of a map, may run, in milliseconds from when a worker starts it.
-   *
-   * @default {the host's jobTimeout}
-   */
-  jobTimeout?: number | undefined;
-  /**
-   * How often a job, or an item of a map, is run again after its worker died or filled its heap. (When a whole host dies, its jobs are
-   * delivered again according to the hosts' `redeliveries`.)
-   *
-   * @default {0}
-   */
-  retries?: number | undefined;
-  /**
-   * After how many milliseconds from its submission no host starts a job any more: the host that comes to it cancels it instead, and
-   * without a host it waits. Its id is then free again. This depends on the clocks of both machines.
-   *
-   * @default {Infinity}
-   */
-  expiresIn?: number | undefined;
-  /**
-   * Where payloads that are too large for Redis go. Without a store they are refused.
-   *
-   * @default {undefined}
-   */
-  payloads?: PayloadStore | undefined;
-  /**
-   * The release of the program: hosts that name a different one fail its jobs at once.
-   *
-   * @default {undefined}
-   */
-  release?: string | undefined;
-  /**
-   * How long to try to connect, in milliseconds.
-   *
-   * @default {10000}
-   */
-  openTimeout?: number | undefined;
-  /**
-   * Called for each job that is run again elsewhere because its host is gone, or had to stop.
-   *
-   * @default {undefined}
-   */
-  onRedelivered?: ((job: RedeliveredJob) => void) | undefined;
-  /**
-   * Called with errors that belong to no future: what a callback throws, a lost connection.
-   *
-   * @default {console.error}
-   */
-  onError?: ((error: unknown) => void) | undefined;
-  /**
-   * Called with each warning about how the server is configured, once, and whenever a lost connection is back.
-   *
-   * @default {console.warn}
-   */
-  onWarning?: ((message: string) => void) | undefined;
-}
-
-/** The argument of {@linkcode ClusterPoolOptions.onRedelivered}. */
-export interface RedeliveredJob {
-  /** The id of the job; for a chunk of a map the index of its first item. */
-  id: string | number;
-  /** The name of its task. */
-  taskName: string;
-  /** How many items it has; undefined if it is not a chunk. */
-  items: number | undefined;
-}
 
 /** What {@linkcode ClusterPool.stats} returns, about this pool's own jobs. {@linkcode ClusterPool.status} is about the whole cluster. */
 export interface ClusterStats {
@@ -123,27 +41,6 @@ export interface ClusterStats {
   redelivered: number;
 }
 
-const OPTIONS = [
-  "queue",
-  "connection",
-  "tasks",
-  "queueSize",
-  "jobTimeout",
-  "retries",
-  "expiresIn",
-  "payloads",
-  "release",
-  "openTimeout",
-  "onRedelivered",
-  "onError",
-  "onWarning",
-] as const;
-
-const ACTION = "open cluster pool";
-
-/** Enough for 500 workers; a thousand jobs of the largest size take 256 MB of Redis's memory. */
-const QUEUE_SIZE = 1000;
-
 /**
  * How long it may take to tell the server what is unwanted, in ms. If it is away, hosts find out for themselves or work in vain.
  */
@@ -157,17 +54,6 @@ const LONGEST_KEY = 255;
 
 /** How many characters the name may have under which a job travels: longer ones only take memory. */
 const LONGEST_ID = 200;
-
-interface Settings {
-  queue: string;
-  queueSize: number;
-  jobTimeout: number | undefined;
-  retries: number | undefined;
-  expiresIn: number;
-  store: PayloadStore | undefined;
-  release: string | undefined;
-  onRedelivered: (job: RedeliveredJob) => void;
-}
 
 /**
  * A pool whose workers are on other machines. It has the interface of `ProcessPool`, with these differences: it is opened, not constructed;
@@ -210,12 +96,12 @@ export class ClusterPool implements AsyncDisposable {
   /** Resolves when the store is no longer waited for. */
   #hurried = Promise.withResolvers<void>();
 
-  private constructor(link: Link, settings: Settings, { tasks, maker }: { tasks: ClusterTasks; maker: FutureMaker }) {
+  private constructor(link: Link, settings: Settings, maker: FutureMaker) {
     this.#link = link;
     this.#payloads = settings.store && new Payloads(settings.store, settings.queue);
     this.#settings = settings;
-    this.#tasks = tasks;
-    this.#finder = new TaskFinder(tasks);
+    this.#tasks = settings.tasks;
+    this.#finder = new TaskFinder(settings.tasks);
     this.#gate = new Semaphore(settings.queueSize);
     this.#maker = maker;
   }
@@ -231,44 +117,13 @@ export class ClusterPool implements AsyncDisposable {
    * @throws {Error} If the server cannot be reached within `openTimeout`, or does not accept the pool. The message contains no password.
    */
   static async open(options: ClusterPoolOptions): Promise<ClusterPool> {
-    const checks = new Checks(ACTION);
-    const {
-      queue,
-      connection,
-      tasks,
-      queueSize = QUEUE_SIZE,
-      jobTimeout,
-      retries,
-      expiresIn = Infinity,
-      payloads,
-      release,
-      openTimeout = OPEN_TIMEOUT,
-      onRedelivered = () => {},
-      onError = printError,
-      onWarning = printWarning,
-    } = checks.options(options, OPTIONS);
-    checkedTasks(ACTION, tasks);
-    checks.milliseconds("openTimeout", openTimeout);
-    const settings: Settings = {
-      queue: checkedQueue(ACTION, queue),
-      queueSize: checks.wholeNumber("queueSize", queueSize),
-      jobTimeout: jobTimeout === undefined ? undefined : checks.milliseconds("jobTimeout", jobTimeout, { infinite: true }),
-      retries: retries === undefined ? undefined : checks.wholeNumber("retries", retries, { min: 0 }),
-      expiresIn: checks.milliseconds("expiresIn", expiresIn, { infinite: true }),
-      store: checkedStore(ACTION, payloads),
-      release: checkedRelease(ACTION, release),
-      onRedelivered: checks.callable("onRedelivered", onRedelivered),
-    };
-    const maker = new FutureMaker(checks.callable("onError", onError));
+    const settings = resolvePoolOptions(options);
+    const maker = new FutureMaker(settings.onError);
     const report = (error: unknown): void => maker.report(error);
-    const server = await connect(resolveConnection(ACTION, connection), {
-      action: ACTION,
-      timeout: openTimeout,
-      onError: report,
-      onWarning: checks.callable("onWarning", onWarning),
-    });
+    const { connection, openTimeout: timeout, onWarning } = settings;
+    const server = await connect(connection, { action: ACTION, timeout, onError: report, onWarning });
     try {
-      return new ClusterPool(await Link.open(server, settings.queue, report), settings, { tasks, maker });
+      return new ClusterPool(await Link.open(server, settings.queue, report), settings, maker);
     } catch (error) {
       server.end();
       throw error;
