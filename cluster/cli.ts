@@ -77,8 +77,7 @@ async function serveUntilStopped(request: Extract<Request, { action: "serve" }>)
       if (received === "first") console.log(`${start}stops within ${grace / 1000} s; a second signal ends at once`);
     },
   });
-  const { signal } = interrupt;
-  const told = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  const told = aborted(interrupt.signal);
   const tasks = await loadTasks(file);
   const starting = serve({ ...report, queue, connection: await connectionOf(request), tasks, workers, name });
   const host = await Promise.race([starting, told]);
@@ -104,7 +103,7 @@ async function runOne(request: Extract<Request, { action: "run" }>): Promise<num
   }
   using interrupt = new Interrupt();
   const { signal } = interrupt;
-  const told = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+  const told = aborted(signal);
   const opening = ClusterPool.open({ ...report, queue, connection: await connectionOf(request), tasks });
   const pool = await Promise.race([opening, told]);
   if (pool === undefined || interrupt.exitCode !== undefined) {
@@ -134,6 +133,11 @@ async function showStatus(request: Extract<Request, { action: "status" }>): Prom
   const status = await pool.status();
   console.log(json ? JSON.stringify(status) : describe(status));
   return 0;
+}
+
+/** Resolves when a signal aborts. */
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
 /** The status, for people. */

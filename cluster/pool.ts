@@ -418,7 +418,7 @@ export class ClusterPool implements AsyncDisposable {
     this.#refuseWaiting(reason);
     for (const ticket of [...this.#tickets]) {
       const message = `Cannot finish ${showJob(ticket.id, ticket.task)} as the pool was terminated`;
-      const closed = new PoolClosedError(message, reason === undefined ? {} : { cause: reason });
+      const closed = new PoolClosedError(message, { cause: reason });
       this.#drop(
         ticket,
         ticket.started() ? { state: "failed", error: closed } : { state: "cancelled", error: ticket.cancelledError(reason) },
@@ -733,9 +733,7 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   #refuseWaiting(cause: unknown): void {
-    this.#gate.refuseWaiting(
-      new PoolClosedError("Cannot submit to pool as it was shut down meanwhile", cause === undefined ? {} : { cause }),
-    );
+    this.#gate.refuseWaiting(new PoolClosedError("Cannot submit to pool as it was shut down meanwhile", { cause }));
   }
 
   /** Ends a closing pool once nothing is left to do. */
