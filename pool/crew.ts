@@ -8,7 +8,8 @@ import { afterInParts, Rounds, Timer } from "./clock.ts";
 import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { printWarning } from "./print.ts";
-import { type Answer, JobTicket, type Ticket } from "./ticket.ts";
+import { StartPause, WORTH_STARTING } from "./start_pause.ts";
+import type { Answer, Ticket } from "./ticket.ts";
 
 /** What a worker is doing, as {@linkcode ProcessPool.inspect} returns it. Times are in milliseconds. */
 export interface WorkerInspection {
@@ -95,34 +96,6 @@ const LOOK_EVERY = 1000;
 const BALANCE_EVERY = 1;
 
 /**
- * Starting a worker blocks the calling thread for some 10 ms, while answers wait, and workers wait for jobs. So the first one has a head
- * start: no other is started before it has been ready for `HEAD_START` ms, or was not ready within `READY_WITHIN` ms. A short program for
- * which one worker is enough starts and stops just that one, and ends before a second would be ready. Shorter, and workers are started that
- * find nothing to do; longer, and they are late for jobs that take long.
- */
-const HEAD_START = 5, READY_WITHIN = 20;
-
-/**
- * Jobs that were sent ahead, and have waited this many ms behind others that take unexpectedly long, are worth another worker: that is how
- * long it takes to start one. Shorter, and they would have been done before it is ready; longer, and they wait for nothing.
- */
-const WORTH_STARTING = 20;
-
-/**
- * Short jobs that the present workers will have done in less than this many ms are not worth another worker, which takes some 30 ms to be
- * there. So the crew first waits to see, for {@linkcode HEAD_START} at a time and {@linkcode WORTH_STARTING} in all. Less, and workers are
- * started that find nothing to do; more, and jobs wait that another worker could run.
- */
-const BRIEF = 50;
-
-/**
- * For less than `NEXT_TO_NOTHING` ms of work no other worker is started, however often there is some, in two cases: if the jobs are tiny,
- * and if they are chunks of a map and the present workers have done less than the share `IDLE` of what they could. Then whoever makes the
- * calls or the input, or reads the results, has more to do than the workers. Larger, and results wait for a worker that is not there.
- */
-const NEXT_TO_NOTHING = 0.5, IDLE = 0.5;
-
-/**
  * A worker that starts is about to be there if, by how long the latest one took, it will be ready within this many ms. For others a job
  * does not wait that a present worker could run at once, beside what it runs: an initializer may take seconds. Less, and jobs share a
  * worker on a busy machine that could have one each; more, and they wait for nothing.
@@ -164,8 +137,7 @@ export class Crew {
   #warmingSince = 0;
   /** One for all workers, which is only set again when it has fired and a worker is idle: jobs come and go far more often. */
   #idleTimer: Timer;
-  /** Set during a pause, in which workers are only started to warm up. */
-  #pauseTimer: Timer;
+  #pause: StartPause;
   /** Cancels the deadline of a worker that is starting or closing. */
   #deadlines = new Map<Slot, () => void>();
   /** The timer of each worker that is to be stopped soon. */
@@ -181,7 +153,11 @@ export class Crew {
     this.slots = this.#slots;
     this.#openSlot = options.openSlot;
     this.#idleTimer = new Timer(options.clock);
-    this.#pauseTimer = new Timer(options.clock);
+    this.#pause = new StartPause(options.clock, {
+      slots: this.#slots,
+      mayStart: () => !options.inline && this.size < options.maxWorkers,
+      over: () => parts.events.changed(),
+    });
     this.#looks = new Rounds(options.clock, LOOK_EVERY, () => this.#look());
     this.#balances = new Rounds(options.clock, BALANCE_EVERY, () => this.#balance());
   }
@@ -225,9 +201,9 @@ export class Crew {
     return this.#ending.size;
   }
 
-  /** Whether missing workers are started later, as {@linkcode HEAD_START} explains, or once the code that starts them is loaded. */
+  /** Whether missing workers are started later: after a pause, or once the code that starts them is loaded. */
   get pausing(): boolean {
-    return this.#loading || (this.#pauseTimer.isSet && this.#warmUps.length === 0);
+    return this.#loading || (this.#pause.isOn && this.#warmUps.length === 0);
   }
 
   // Before there is work
@@ -317,7 +293,7 @@ export class Crew {
       this.#loadBackend();
       return false;
     }
-    if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#pauseIfSoonDone(queued, first);
+    if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#pause.beginIfSoonDone(queued, first);
     let failed = false;
     while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MOST_FAILED_STARTS && !this.pausing) {
       if (this.#start()) missing--;
@@ -340,41 +316,6 @@ export class Crew {
     let shared = 0;
     for (const { load } of this.#slots) shared += Math.max(0, load - 1);
     return shared;
-  }
-
-  /** For how many more ms the crew waits for the present workers before it starts another. */
-  #patience = WORTH_STARTING;
-  /** When it last began to wait. */
-  #waitingSince = 0;
-  /** How many jobs the present workers had done by then. */
-  #doneBefore = 0;
-
-  /** Pauses starting workers if the present ones will soon have done what is queued, as {@linkcode BRIEF} explains. */
-  #pauseIfSoonDone(queued: number, first: Ticket | undefined): void {
-    let expected = 0, possible = 0, done = 0;
-    let areTiny = true;
-    for (const slot of this.#slots) {
-      expected += slot.jobsInMs * slot.speedUp;
-      possible += slot.jobsInMs;
-      done += slot.done;
-      areTiny &&= slot.isTiny;
-    }
-    const time = queued / expected;
-    if (time > BRIEF) return;
-    const now = this.#options.clock.now();
-    const areIdle = done - this.#doneBefore < possible * (now - this.#waitingSince) * IDLE;
-    this.#waitingSince = now;
-    this.#doneBefore = done;
-    const isNothing = time <= NEXT_TO_NOTHING && (areTiny || (areIdle && !(first instanceof JobTicket)));
-    if (!isNothing && this.#patience <= 0) return;
-    if (!isNothing) this.#patience -= HEAD_START;
-    this.#pause(HEAD_START);
-  }
-
-  /** For this many ms, workers are only started to warm up. */
-  #pause(delay: number): void {
-    if (this.#options.inline || this.size === this.#options.maxWorkers) this.#pauseTimer.stop();
-    else this.#pauseTimer.set(delay, () => this.#parts.events.changed());
   }
 
   /** Called when nothing is queued: makes sure that no worker stays idle, or missing, for long while another holds more than it can run. */
@@ -421,8 +362,7 @@ export class Crew {
     const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
     this.#parts.events.takenBack(heldUp.flatMap((slot) => slot.withdrawAhead()));
     this.#parts.events.changed();
-    // One more worker may be enough for what was taken back.
-    if (patience > 0 && heldUp.length > 0) this.#pause(READY_WITHIN);
+    if (patience > 0 && heldUp.length > 0) this.#pause.startedForSurplus();
     return this.#isUneven();
   }
 
@@ -591,8 +531,7 @@ export class Crew {
         observation: this.#parts.observation,
       });
       this.#slots.add(slot);
-      this.#patience = WORTH_STARTING;
-      this.#pause(this.size === 1 ? READY_WITHIN : 0);
+      this.#pause.started();
       this.#tell(slot, "starting");
       this.#setDeadline(slot, () => {
         this.stop(slot, undefined);
@@ -735,7 +674,7 @@ export class Crew {
     this.#clearDeadline(slot);
     this.#startTime = slot.unchangedFor;
     slot.makeReady();
-    if (this.size === 1 && this.#pauseTimer.isSet) this.#pause(HEAD_START);
+    this.#pause.ready();
     this.#tell(slot, "ready");
     if (this.#ready === this.#options.maxWorkers) this.#resolveWarmUps();
     this.#parts.events.changed();
@@ -783,7 +722,7 @@ export class Crew {
     this.#slots.delete(slot);
     this.#ending.add(slot);
     if (this.size > 0) return;
-    this.#pauseTimer.stop();
+    this.#pause.end();
     this.#looks.end();
     this.#balances.end();
   }
