@@ -10,6 +10,7 @@ import type { ResolvedOptions } from "./options.ts";
 import { printWarning } from "./print.ts";
 import { StartPause, WORTH_STARTING } from "./start_pause.ts";
 import type { Answer, Ticket } from "./ticket.ts";
+import { WarmUps } from "./warm_ups.ts";
 
 /** What a worker is doing, as {@linkcode ProcessPool.inspect} returns it. Times are in milliseconds. */
 export interface WorkerInspection {
@@ -132,9 +133,7 @@ export class Crew {
   /** Undefined until it is loaded. */
   #openSlot: OpenSlot | undefined;
   #loading = false;
-  #warmUps: PromiseWithResolvers<void>[] = [];
-  /** When the first of them began. */
-  #warmingSince = 0;
+  #warmUps: WarmUps;
   /** One for all workers, which is only set again when it has fired and a worker is idle: jobs come and go far more often. */
   #idleTimer: Timer;
   #pause: StartPause;
@@ -152,6 +151,7 @@ export class Crew {
     this.#parts = parts;
     this.slots = this.#slots;
     this.#openSlot = options.openSlot;
+    this.#warmUps = new WarmUps(options.clock.now);
     this.#idleTimer = new Timer(options.clock);
     this.#pause = new StartPause(options.clock, {
       slots: this.#slots,
@@ -203,7 +203,7 @@ export class Crew {
 
   /** Whether missing workers are started later: after a pause, or once the code that starts them is loaded. */
   get pausing(): boolean {
-    return this.#loading || (this.#pause.isOn && this.#warmUps.length === 0);
+    return this.#loading || (this.#pause.isOn && !this.#warmUps.isOn);
   }
 
   // Before there is work
@@ -212,29 +212,13 @@ export class Crew {
   warmUp(): Promise<void> {
     if (this.#ready === this.#options.maxWorkers) return Promise.resolve();
     this.#giveOneMoreChance();
-    const ready = Promise.withResolvers<void>();
-    if (this.#warmUps.length === 0) this.#warmingSince = this.#options.clock.now();
-    this.#warmUps.push(ready);
-    return ready.promise;
+    return this.#warmUps.join();
   }
 
   /** Called when no more jobs will come, and no more warm-ups. */
   beginClosing(error: unknown): void {
     this.#closing = true;
-    this.#refuseWarmUps(error);
-  }
-
-  /** For how long somebody has waited for all workers to be ready, in ms. */
-  get #warmingFor(): number {
-    return this.#warmUps.length > 0 ? this.#options.clock.now() - this.#warmingSince : 0;
-  }
-
-  #resolveWarmUps(): void {
-    for (const { resolve } of this.#warmUps.splice(0)) resolve();
-  }
-
-  #refuseWarmUps(error: unknown): void {
-    for (const { reject } of this.#warmUps.splice(0)) reject(error);
+    this.#warmUps.reject(error);
   }
 
   // While there is work
@@ -284,16 +268,16 @@ export class Crew {
    */
   staff(queued: number, first: Ticket | undefined): boolean {
     const { maxWorkers } = this.#options;
-    if (this.#warmUps.length === 0 && (queued === 0 || this.size === maxWorkers)) return false;
+    if (!this.#warmUps.isOn && (queued === 0 || this.size === maxWorkers)) return false;
     const idle = this.#count((slot) => slot.hasRoom && slot.load === 0);
-    const wanted = this.#warmUps.length > 0 ? maxWorkers - this.#ready : queued + this.#shared - idle;
+    const wanted = this.#warmUps.isOn ? maxWorkers - this.#ready : queued + this.#shared - idle;
     if (wanted > 0 && this.size === 0) this.#giveOneMoreChance();
     let missing = wanted - this.#starting;
     if (missing > 0 && this.#openSlot === undefined) {
       this.#loadBackend();
       return false;
     }
-    if (missing > 0 && !this.pausing && this.#warmUps.length === 0) this.#pause.beginIfSoonDone(queued, first);
+    if (missing > 0 && !this.pausing && !this.#warmUps.isOn) this.#pause.beginIfSoonDone(queued, first);
     let failed = false;
     while (missing > 0 && this.size < maxWorkers && this.#failedStarts < MOST_FAILED_STARTS && !this.pausing) {
       if (this.#start()) missing--;
@@ -603,7 +587,7 @@ export class Crew {
       this.#parts.callbacks.report(this.diedError(death));
       // Something that its module left behind may have ended it before its first job; the next worker would fare no better. With a suspect,
       // that is given up before the pool is, unless it was taken back already.
-      const isTooSoon = slot.idleBeforeEnd < Math.max(BARELY_READY, this.#warmingFor);
+      const isTooSoon = slot.idleBeforeEnd < Math.max(BARELY_READY, this.#warmUps.time);
       if (isTooSoon && !slot.hasDoneJob && !slot.wasToldToClose && suspect === undefined) this.#startFailed(death);
     }
     this.#parts.events.changed();
@@ -676,7 +660,7 @@ export class Crew {
     slot.makeReady();
     this.#pause.ready();
     this.#tell(slot, "ready");
-    if (this.#ready === this.#options.maxWorkers) this.#resolveWarmUps();
+    if (this.#ready === this.#options.maxWorkers) this.#warmUps.resolve();
     this.#parts.events.changed();
   }
 
@@ -687,7 +671,7 @@ export class Crew {
       attempts: this.#failedStarts,
       cause: thrown && this.#options.tasks.decode(thrown),
     });
-    this.#refuseWarmUps(error);
+    this.#warmUps.reject(error);
     if (this.#ready > 0) return;
     // First, since observers are told that workers are stopped, and may ask for others.
     this.#parts.events.broken(error);
@@ -731,13 +715,13 @@ export class Crew {
   #watchIdle(): void {
     const { idleTimeout } = this.#options;
     if (this.size === 0) return this.#idleTimer.stop();
-    if (this.#idleTimer.isSet || idleTimeout === Infinity || this.#warmUps.length > 0) return;
+    if (this.#idleTimer.isSet || idleTimeout === Infinity || this.#warmUps.isOn) return;
     const longest = Math.max(...this.#slots.values().map(({ idleFor }) => idleFor ?? -1));
     if (longest < 0) return;
     // A timer may fire a little early by the clock.
     this.#idleTimer.set(Math.max(0, Math.ceil(idleTimeout - longest)), () => {
       for (const slot of this.#slots) {
-        if (this.#warmUps.length === 0 && (slot.idleFor ?? -1) >= idleTimeout) this.#close(slot);
+        if (!this.#warmUps.isOn && (slot.idleFor ?? -1) >= idleTimeout) this.#close(slot);
       }
       this.#watchIdle();
       this.#parts.events.changed();
