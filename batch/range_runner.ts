@@ -1,4 +1,4 @@
-import type { lackOf } from "../worker/lack.ts";
+import type { createExplainer, ExplainerParts } from "./explainer.ts";
 import type { LaneMemory, LAYOUT, SlowRecord } from "./lane.ts";
 import type { rowEnd } from "./rows.ts";
 import type { isOther, sampleOf, SeenFile } from "./seen_file.ts";
@@ -84,14 +84,9 @@ export interface RangeRunner {
 }
 
 /** What {@linkcode createRangeRunner} needs. */
-export interface RunnerParts extends RunnerOptions {
-  task(record: unknown): unknown;
-  /** The address of the worker's own source, which the task may have hidden; undefined if this is no worker. */
-  ownAddress: string | undefined;
-  /** Whether the task was sent as text. */
-  bySource: boolean;
-  /** What such a task lacked when it threw. */
-  lackOf: typeof lackOf;
+export interface RunnerParts extends RunnerOptions, ExplainerParts {
+  /** Says why a record failed. */
+  createExplainer: typeof createExplainer;
   /** The fields of one CSV record. */
   parseCsv: ((text: string) => { fields: string[]; error: string | undefined }) | undefined;
   /** Where a row of CSV ends. */
@@ -130,8 +125,9 @@ interface Pending {
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function createRangeRunner(parts: RunnerParts): RangeRunner {
-  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task, ownAddress, bySource } = parts;
-  const { lackOf, parseCsv, rowEnd, isOther, sampleOf } = parts;
+  const { layout, inputFormat, outputFormat, delimiter, retries, heap, task } = parts;
+  const { createExplainer, parseCsv, rowEnd, isOther, sampleOf } = parts;
+  const { explain, explainParsing } = createExplainer(parts);
   const {
     banks: BANKS,
     bankWords: BANK_WORDS,
@@ -241,50 +237,6 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     const row: Record<string, string> = {};
     for (let i = 0; i < header.length; i++) row[header[i]!] = fields[i]!;
     return row;
-  }
-
-  /** The stack down to the task's own lines, cut to a useful length. */
-  function stackOf(error: Error): string {
-    // It contains the message, which may have megabytes.
-    const stack = textOf(error.stack ?? "").slice(0, 4000);
-    const end = stack.search(/\n\s+at [^\n]*process-pool\/(batch|worker)/);
-    return end < 0 ? stack : stack.slice(0, end);
-  }
-
-  function explainParsing(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {
-    const { message } = thrown as Error;
-    return { name: "ParseError", message: thrown instanceof SyntaxError ? `The line is not JSON: ${message}` : message, stack: "" };
-  }
-
-  /** The text of what was thrown, or of an error's name, message or stack, even if that is not a string. */
-  function textOf(value: unknown): string {
-    try {
-      return withoutBase(typeof value === "object" ? JSON.stringify(value) ?? String(value) : String(value));
-    } catch {
-      return "something that has no text";
-    }
-  }
-
-  /** Leaves out the base that the platform names when an address is relative: in a worker it is a whole program. */
-  function withoutBase(text: string): string {
-    return ownAddress === undefined ? text : text.replaceAll(` with base '${ownAddress}'`, "");
-  }
-
-  function explain(thrown: unknown): Pick<Verdict, "name" | "message" | "stack"> {
-    try {
-      if (thrown instanceof Error) {
-        const message = textOf(thrown.message ?? "");
-        const lack = bySource ? lackOf(thrown, task) : undefined;
-        const fact = lack === "this" ? "has no 'this'" : "cannot see the variables and imports around it";
-        const hint = `; a function that is sent as its text ${fact}: export it from a module, and give the module's address`;
-        // V8 ends one of these messages with a full stop.
-        const said = lack === undefined ? message : message.replace(/\.?$/, hint);
-        return { name: textOf(thrown.name ?? ""), message: said, stack: stackOf(thrown) };
-      }
-      return { name: typeof thrown, message: textOf(thrown), stack: "" };
-    } catch {
-      return { name: typeof thrown, message: "something that has no text", stack: "" };
-    }
   }
 
   // The current range. All functions are made once per worker, not for each range: so V8 optimises them better.

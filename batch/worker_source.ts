@@ -9,19 +9,19 @@
 import { isolated } from "../worker/function_text.ts";
 import { dataUrl } from "../worker/inside.ts";
 import { lackOf } from "../worker/lack.ts";
-import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
+import { createExplainer } from "./explainer.ts";
 import type { LaneMemory } from "./lane.ts";
+import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
 import { rowEnd } from "./rows.ts";
 import { isOther, sampleOf } from "./seen_file.ts";
 
+/** Our functions that run in workers. */
+const RUNNER_PARTS = { createRangeRunner, createExplainer, lackOf, rowEnd, isOther, sampleOf };
+
 /** The argument of the initializer. */
 export interface WorkerSetup {
-  /** The text of {@linkcode createRangeRunner}, and those of what it needs. */
-  source: string;
-  rows: string;
-  other: string;
-  sample: string;
-  lack: string;
+  /** The texts of {@linkcode createRangeRunner} and of what it needs. */
+  sources: Record<keyof typeof RUNNER_PARTS, string>;
   options: RunnerOptions;
   /** The module as the user named it; undefined for a function that is sent as text. */
   module: string | undefined;
@@ -53,16 +53,9 @@ export function taskModuleUrl(task: { module: string } | { text: string }, { csv
 }
 
 /** The argument of the initializer, without what is the same in all batches. */
-export function workerSetup(setup: Omit<WorkerSetup, "source" | "rows" | "other" | "sample" | "lack">): WorkerSetup {
-  const sourceOf = (func: unknown) => `(${func})\n//# sourceURL=process-pool/batch`;
-  return {
-    ...setup,
-    source: sourceOf(createRangeRunner),
-    rows: sourceOf(rowEnd),
-    other: sourceOf(isOther),
-    sample: sourceOf(sampleOf),
-    lack: sourceOf(lackOf),
-  };
+export function workerSetup(setup: Omit<WorkerSetup, "sources">): WorkerSetup {
+  const sources = Object.entries(RUNNER_PARTS).map(([name, part]) => [name, `(${part})\n//# sourceURL=process-pool/batch`]);
+  return { ...setup, sources: Object.fromEntries(sources) };
 }
 
 /** What the module of {@linkcode taskModuleUrl} leaves, and what the initializer makes from it. */
@@ -76,7 +69,7 @@ interface BatchWorker {
 }
 
 /** The initializer of the workers. This function is sent as text: it refers to nothing outside itself. */
-export function prepareWorker({ source, rows, other, sample, lack, options, module, task: name }: WorkerSetup): void {
+export function prepareWorker({ sources, options, module, task: name }: WorkerSetup): void {
   const worker = (globalThis as unknown as Record<symbol, BatchWorker>)[Symbol.for("process-pool.batch")]!;
   const { ownAddress, tasks, papa } = worker;
   const names = Object.keys(tasks).filter((each) => typeof tasks[each] === "function");
@@ -105,16 +98,15 @@ export function prepareWorker({ source, rows, other, sample, lack, options, modu
     // If rows were cut differently from how the parser sees them, this is the only place to notice.
     return { fields: data[0] ?? [""], error: errors[0]?.message ?? (data.length > 1 ? `It is ${data.length} rows` : undefined) };
   });
-  worker.runner = ((0, eval)(source) as typeof createRangeRunner)({
+  const evaluated = Object.entries(sources).map(([name, source]) => [name, (0, eval)(source)]);
+  const { createRangeRunner, ...parts }: typeof RUNNER_PARTS = Object.fromEntries(evaluated);
+  worker.runner = createRangeRunner({
     ...options,
+    ...parts,
     task: task as (record: unknown) => unknown,
     ownAddress,
     bySource: module === undefined,
-    lackOf: (0, eval)(lack) as typeof lackOf,
     parseCsv,
-    rowEnd: (0, eval)(rows) as typeof rowEnd,
-    isOther: (0, eval)(other) as typeof isOther,
-    sampleOf: (0, eval)(sample) as typeof sampleOf,
   });
 }
 

@@ -5,6 +5,7 @@
  */
 
 import { batch, type BatchOptions, type BatchSummary, type BatchTask } from "@procpool/process-pool/batch";
+import { createExplainer } from "../batch/explainer.ts";
 import { LAYOUT } from "../batch/lane.ts";
 import { createRangeRunner, type RangeRunner, type RunnerParts } from "../batch/range_runner.ts";
 import { rowEnd } from "../batch/rows.ts";
@@ -76,6 +77,7 @@ export function runner(parts: Partial<RunnerParts>): RangeRunner {
     task: (x) => x,
     ownAddress: undefined,
     bySource: false,
+    createExplainer,
     lackOf,
     delimiter: ",",
     parseCsv: undefined,
