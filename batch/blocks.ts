@@ -1,4 +1,5 @@
-import { joined, type Source } from "./inputs.ts";
+import { joined } from "./bytes.ts";
+import type { Source } from "./inputs.ts";
 import { findText, MARK, rowBegin, rowEnd } from "./rows.ts";
 
 /** A block of whole records. */

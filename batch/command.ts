@@ -2,6 +2,7 @@ import { textOf } from "../pool/checks.ts";
 import { Interrupt } from "../pool/interrupt.ts";
 import { BATCH_HELP, type BatchRequest, readBatchArguments } from "./arguments.ts";
 import { batch } from "./batch.ts";
+import { writeAll } from "./bytes.ts";
 import { BatchError } from "./errors.ts";
 import { createReporter, type ReporterTerminal } from "./reporter.ts";
 
@@ -80,9 +81,8 @@ const encoder = new TextEncoder();
 
 const stderr: ReporterTerminal = {
   write(text) {
-    const bytes = encoder.encode(text);
     try {
-      for (let at = 0; at < bytes.length;) at += Deno.stderr.writeSync(bytes.subarray(at));
+      writeAll(Deno.stderr, encoder.encode(text));
     } catch {
       // Nobody reads it any more, as with `2>&1 | head`, its terminal is closed, or its disk is full: no reason to end a batch.
     }

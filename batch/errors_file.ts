@@ -1,5 +1,6 @@
+import { joined, writeAll } from "./bytes.ts";
 import type { Coverage } from "./coverage.ts";
-import { joined, type Source } from "./inputs.ts";
+import type { Source } from "./inputs.ts";
 import type { LogEntry } from "./job_log.ts";
 import { goOnAt, keepMode, type LockedFile, openLocked, partialOf, renameForGood } from "./output.ts";
 import { ifThere } from "./paths.ts";
@@ -52,7 +53,7 @@ export class ErrorsFile implements Disposable {
 
   write(entries: readonly Uint8Array[]): void {
     const bytes = joined(entries);
-    for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
+    writeAll(this.#file, bytes);
     this.length += bytes.length;
   }
 

@@ -1,7 +1,6 @@
-import { isUint8Array } from "node:util/types";
-import { show } from "../pool/checks.ts";
 import { BatchError, explained } from "./errors.ts";
 import { expandGlob } from "./globs.ts";
+import { isGzip, uncompressed } from "./gunzip.ts";
 import { resolve } from "./paths.ts";
 import type { InputFormat } from "./range_runner.ts";
 import { isOther, sampleOf, type SeenFile } from "./seen_file.ts";
@@ -78,7 +77,7 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const read = <T>(look: () => Promise<T>): Promise<T> => explained(look, `input file '${name}'`, { flag: `--allow-read=${name}` });
   const { isDirectory, isFile, size, mtime, dev, ino } = await read(() => Deno.stat(path));
   if (isDirectory) throw new BatchError(`Cannot run batch as the input '${name}' is a folder: name its files, as in '${name}/*'`);
-  const found = isFile ? await read(async () => ({ compressed: await isCompressed(path), sample: await sampleOf(path, size) })) : undefined;
+  const found = isFile ? await read(async () => ({ compressed: await isGzip(path), sample: await sampleOf(path, size) })) : undefined;
   const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample, identity: `${dev} ${ino}` };
   const plain = found?.compressed === false;
   // From the middle of a file the end of a CSV row cannot be told: a line may end within quotes.
@@ -201,83 +200,4 @@ export async function refuseChangedInputs(sources: readonly Source[]): Promise<v
         `of ${changed}: begin anew with '--overwrite'`,
     );
   }
-}
-
-async function isCompressed(path: string): Promise<boolean> {
-  using file = await Deno.open(path);
-  const bytes = new Uint8Array(2);
-  const read = await file.read(bytes);
-  return read === 2 && hasGzipMagic(bytes);
-}
-
-function hasGzipMagic(bytes: Uint8Array): boolean {
-  return bytes[0] === 0x1f && bytes[1] === 0x8b;
-}
-
-/** The stream, decompressed if it begins as gzip does. */
-async function uncompressed(stream: ReadableStream<Uint8Array>, enough: AbortSignal): Promise<ReadableStream<Uint8Array>> {
-  const reader = stream.getReader();
-  const first: Uint8Array[] = [];
-  let length = 0;
-  const cancel = () => void reader.cancel().catch(() => {});
-  enough.addEventListener("abort", cancel, { once: true });
-  if (enough.aborted) cancel();
-  try {
-    while (length < 2) {
-      const value = await nextBytes(reader);
-      if (value === undefined) break;
-      first.push(value);
-      length += value.length;
-    }
-  } finally {
-    enough.removeEventListener("abort", cancel);
-  }
-  const whole = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const value = first.shift() ?? await nextBytes(reader);
-      if (value === undefined) controller.close();
-      else controller.enqueue(value);
-    },
-    cancel: (reason) => reader.cancel(reason),
-  });
-  const beginning = new Uint8Array(first.flatMap((bytes) => [...bytes.subarray(0, 2)]));
-  if (!hasGzipMagic(beginning)) return whole;
-  // Not a DecompressionStream: Deno's refuses a file of several members, which is what `cat a.gz b.gz` and bgzip make.
-  const [{ createGunzip }, { Readable }] = await Promise.all([import("node:zlib"), import("node:stream")]);
-  const gunzip = createGunzip();
-  const source = Readable.fromWeb(whole as Parameters<typeof Readable.fromWeb>[0]);
-  source.on("error", (error) => gunzip.destroy(error));
-  // Even if it is not read to its end, the file must be closed.
-  gunzip.on("close", () => source.destroy());
-  return Readable.toWeb(source.pipe(gunzip)) as unknown as ReadableStream<Uint8Array>;
-}
-
-/**
- * Reads the next chunk of a stream; undefined at its end.
- *
- * @throws {TypeError} If that is not a Uint8Array: text, numbers or larger typed arrays would be read as other bytes than intended.
- */
-async function nextBytes(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<Uint8Array | undefined> {
-  const { value, done } = await reader.read();
-  // It may come from another realm, as from `node:vm`.
-  if (done || isUint8Array(value)) return value;
-  const error = new TypeError(`it must yield Uint8Arrays, and yielded ${show(value)}`);
-  reader.cancel(error).catch(() => {});
-  throw error;
-}
-
-/** A short hash, in hexadecimal digits. */
-export async function hashOf(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex().slice(0, 32);
-}
-
-/** Concatenates all of them. */
-export function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const all = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }

@@ -7,6 +7,7 @@
  */
 
 import { count, listed } from "../report/figures.ts";
+import { writeAll } from "./bytes.ts";
 import { Coverage } from "./coverage.ts";
 import { goOnAt, openLocked, type OutputState } from "./output.ts";
 
@@ -217,7 +218,7 @@ export class JobLog implements Disposable {
 
   async #append(value: unknown): Promise<void> {
     const bytes = new TextEncoder().encode(`${JSON.stringify(value)}\n`);
-    for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
+    writeAll(this.#file, bytes);
     await this.#file.syncData();
   }
 }

@@ -1,6 +1,6 @@
 import { constants, crc32, deflateRawSync } from "node:zlib";
+import { joined, writeAll } from "./bytes.ts";
 import { BatchError } from "./errors.ts";
-import { joined } from "./inputs.ts";
 import { dirname, ifThere } from "./paths.ts";
 
 /** How far an output has been written, as needed to go on from there. */
@@ -145,7 +145,7 @@ class FileOutput implements Output {
   }
 
   write(bytes: Uint8Array): void {
-    for (let at = 0; at < bytes.length;) at += this.#file.writeSync(bytes.subarray(at));
+    writeAll(this.#file, bytes);
     const length = this.state.length + bytes.length;
     this.state = { length, position: length, crc: 0 };
   }

@@ -1,7 +1,8 @@
 import { type Block, blocksOf } from "./blocks.ts";
+import { hashOf } from "./bytes.ts";
 import type { Coverage, Stretch } from "./coverage.ts";
 import { BatchError, reasonOf } from "./errors.ts";
-import { hashOf, type Source } from "./inputs.ts";
+import type { Source } from "./inputs.ts";
 import type { StreamBegin } from "./job_log.ts";
 import type { InputFormat } from "./range_runner.ts";
 import { firstRow, rowBegin, rowEnd } from "./rows.ts";

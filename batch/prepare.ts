@@ -1,7 +1,8 @@
 import type { TaskRef } from "../job.ts";
 import { type Complaint, expressionOf } from "../worker/function_text.ts";
+import { hashOf, joined } from "./bytes.ts";
 import { BatchError, explainPath } from "./errors.ts";
-import { type BatchInput, hashOf, joined, type Source } from "./inputs.ts";
+import type { BatchInput, Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
 import { resolve, toFileUrl } from "./paths.ts";

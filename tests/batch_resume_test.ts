@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { BatchError, type BatchProgress } from "@procpool/process-pool/batch";
-import { hashOf } from "../batch/inputs.ts";
+import { hashOf } from "../batch/bytes.ts";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 import { assertFails, until } from "./helpers.ts";
 
