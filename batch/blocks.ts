@@ -1,3 +1,4 @@
+import { onAbort } from "../pool/signals.ts";
 import { joined } from "./bytes.ts";
 import type { Source } from "./inputs.ts";
 import { findText, MARK, rowBegin, rowEnd } from "./rows.ts";
@@ -83,12 +84,12 @@ async function* until(enough: AbortSignal, source: Source): AsyncGenerator<Uint8
   const reader = (await source.open(enough)).getReader();
   // If a stream fails while it is cancelled, nobody cares any more.
   const cancel = () => void reader.cancel().catch(() => {});
-  enough.addEventListener("abort", cancel, { once: true });
+  const stopListening = onAbort(enough, cancel);
   if (enough.aborted) cancel();
   try {
     for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) yield value!;
   } finally {
-    enough.removeEventListener("abort", cancel);
+    stopListening();
     cancel();
   }
 }

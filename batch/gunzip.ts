@@ -1,5 +1,6 @@
 import { isUint8Array } from "node:util/types";
 import { show } from "../pool/checks.ts";
+import { onAbort } from "../pool/signals.ts";
 
 /** Whether a file begins as gzip does. */
 export async function isGzip(path: string): Promise<boolean> {
@@ -19,7 +20,7 @@ export async function uncompressed(stream: ReadableStream<Uint8Array>, enough: A
   const first: Uint8Array[] = [];
   let length = 0;
   const cancel = () => void reader.cancel().catch(() => {});
-  enough.addEventListener("abort", cancel, { once: true });
+  const stopListening = onAbort(enough, cancel);
   if (enough.aborted) cancel();
   try {
     while (length < 2) {
@@ -29,7 +30,7 @@ export async function uncompressed(stream: ReadableStream<Uint8Array>, enough: A
       length += value.length;
     }
   } finally {
-    enough.removeEventListener("abort", cancel);
+    stopListening();
   }
   const whole = new ReadableStream<Uint8Array>({
     async pull(controller) {

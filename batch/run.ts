@@ -14,6 +14,7 @@
 import { JobTimeoutError, MemoryLimitError, PoolClosedError, WorkerDiedError } from "../errors.ts";
 import { Job } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
+import { onAbort } from "../pool/signals.ts";
 import { BatchError, explainRun } from "./errors.ts";
 import { Lane, type LaneError, type LaneState, type SlowRecord } from "./lane.ts";
 import type { HaltLimit, TimeLimit } from "./options.ts";
@@ -274,7 +275,7 @@ export class BatchRun {
   async run(): Promise<"complete" | "stopped" | "halted"> {
     const { signal } = this.#parts.options;
     const stop = () => this.#end("stopped");
-    signal?.addEventListener("abort", stop, { once: true });
+    const stopListening = onAbort(signal, stop);
     this.#ticked = performance.now();
     const timer = setInterval(() => this.#tick(), TICK);
     try {
@@ -290,7 +291,7 @@ export class BatchRun {
       this.#failure ??= { error };
     } finally {
       clearInterval(timer);
-      signal?.removeEventListener("abort", stop);
+      stopListening();
     }
     await this.#parts.pool.terminate();
     // Save as much as possible; the first failure is what is thrown.
