@@ -956,8 +956,7 @@ export class ProcessPool implements AsyncDisposable {
 
   /** Ends a ticket at once, and its worker when the answers that are on their way from there have arrived. */
   #letGo(ticket: Ticket, outcome: Cancelled): void {
-    const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: outcome.error } };
-    this.#crew.condemn(ticket.slot!, ticket, death, outcome.error);
+    this.#crew.condemn(ticket.slot!, ticket, stoppedToEnd(ticket, outcome.error), outcome.error);
     this.#settle(ticket, outcome);
   }
 
@@ -991,9 +990,8 @@ export class ProcessPool implements AsyncDisposable {
     this.#requeue(slot.withdrawAll());
     slot.drain();
     if (ticket.slot !== slot || !mayStop()) return undefined;
-    const death = { reason: `was stopped to end job ${show(ticket.id)}`, thrown: { raw: error } };
     const left = this.#crew.stop(slot, error);
-    return this.#decideAll(left, death, outcomeOf);
+    return this.#decideAll(left, stoppedToEnd(ticket, error), outcomeOf);
   }
 
   /** Cancels a chunk that has not started. One that has starts no more items, and with `force` its worker is stopped. */
@@ -1073,6 +1071,11 @@ type OutcomeOf = (ticket: Ticket, nextItem: number, death: Death) => Outcome<unk
 
 function failed(error: unknown): Outcome<unknown> {
   return { state: "failed", error };
+}
+
+/** The death of a worker that is stopped because of one of its jobs. */
+function stoppedToEnd({ id }: Ticket, error: unknown): Death {
+  return { reason: `was stopped to end job ${show(id)}`, thrown: { raw: error } };
 }
 
 /** Makes the errors of a ticket that has run for too long. */
