@@ -181,12 +181,16 @@ export class Chunk extends Ticket {
     return this.#items.length;
   }
 
-  countItems({ state }: Outcome<unknown>, record: JobRecord): void {
+  countItems(outcome: Outcome<unknown>, record: JobRecord): void {
+    Object.assign(record, this.#countsWith(outcome));
+  }
+
+  /** How its items have ended, if those without an outcome end like this. */
+  #countsWith({ state }: Outcome<unknown>): SettledCounts {
     this.collect();
     const rest = this.#items.length - this.#settledItems;
-    record.finished = this.#counted.finished;
-    record.failed = this.#counted.failed + (state === "failed" ? rest : 0);
-    record.cancelled = state === "failed" ? 0 : rest;
+    const { finished, failed } = this.#counted;
+    return state === "failed" ? { finished, failed: failed + rest, cancelled: 0 } : { finished, failed, cancelled: rest };
   }
 
   sendFailed(error: unknown): Outcome<unknown> | undefined {
@@ -248,14 +252,12 @@ export class Chunk extends Ticket {
   }
 
   settle(outcome: Outcome<unknown>, counts: SettledCounts): void {
-    this.collect();
-    const rest = this.#items.length - this.#settledItems;
-    counts.finished += this.#counted.finished;
-    counts.failed += this.#counted.failed;
-    if (outcome.state === "failed") counts.failed += rest;
-    else counts.cancelled += rest;
+    const { finished, failed, cancelled } = this.#countsWith(outcome);
+    counts.finished += finished;
+    counts.failed += failed;
+    counts.cancelled += cancelled;
     if (outcome.state !== "finished") {
-      this.#listener.outcomes(this, failures(new Array(rest).fill(outcome.error)));
+      this.#listener.outcomes(this, failures(new Array(this.#items.length - this.#settledItems).fill(outcome.error)));
     }
     this.#listener.settled(this);
   }
