@@ -4,7 +4,7 @@ import { Workload } from "../worker/workload.ts";
 /** The workload of a worker whose recent jobs took `pace` ms. */
 function open({ pace = Infinity, capacity = 1, hasUnread = false }: { pace?: number; capacity?: number; hasUnread?: boolean }) {
   let now = 0;
-  const workload = new Workload({ pace }, capacity, () => now, () => hasUnread);
+  const workload = new Workload({ pace }, { capacity, now: () => now, hasUnread: () => hasUnread });
   workload.delivered();
   return {
     workload,
@@ -52,7 +52,7 @@ Deno.test("Workload.hasRoom has two ms of jobs sent, and no more than 1,023 ahea
 
 Deno.test("Workload.hasRoom follows a change of pace when all that has arrived was told", () => {
   const thread = { pace: Infinity };
-  const workload = new Workload(thread, 1, () => 0, () => false);
+  const workload = new Workload(thread, { capacity: 1, now: () => 0, hasUnread: () => false });
   thread.pace = 0.5;
   assertEquals(fill(workload), 1);
   workload.delivered();
@@ -114,10 +114,11 @@ Deno.test("Workload.appetite is unknown once a worker has not answered for a ms,
 
 Deno.test("Workload.appetite looks at the clock for ever fewer jobs until the worker answers", () => {
   let looks = 0;
-  const workload = new Workload({ pace: 0.0001 }, 1, () => {
+  const now = () => {
     looks++;
     return 0;
-  }, () => false);
+  };
+  const workload = new Workload({ pace: 0.0001 }, { capacity: 1, now, hasUnread: () => false });
   workload.delivered();
   /** After which of the jobs the clock is read. */
   const looksOf = (jobs: number) =>

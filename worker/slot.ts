@@ -171,7 +171,7 @@ export class Slot {
       stuck: () => events.stuck(),
       gone: () => events.gone(this),
     }, `process-pool worker ${id}`);
-    this.#workload = new Workload(this.#thread, capacity, now, () => this.hasUnread);
+    this.#workload = new Workload(this.#thread, { capacity, now, hasUnread: () => this.hasUnread });
   }
 
   get state(): SlotState {

@@ -50,6 +50,16 @@ const OVERDUE = 1;
  */
 const SILENT = 4;
 
+/** What a {@linkcode Workload} has to know of its worker. */
+export interface WorkloadOptions {
+  /** How many jobs the worker runs at a time. */
+  capacity: number;
+  /** The pool's clock, in milliseconds. */
+  now: () => number;
+  /** Whether there is an answer that was not taken yet. */
+  hasUnread: () => boolean;
+}
+
 /**
  * How much a worker has to do, and so how many more jobs it is sent: more than it can run at a time if, by its pace, they are short. Its
  * slot tells it of every job that is sent or leaves, and of answers; which jobs those are, and whether the worker takes any at all, only
@@ -86,13 +96,8 @@ export class Workload {
   #lookAfter = 0;
   #lookStep = 1;
 
-  /**
-   * @param thread The worker, which knows how long its recent jobs took.
-   * @param capacity How many jobs the worker runs at a time.
-   * @param now The pool's clock, in milliseconds.
-   * @param hasUnread Whether there is an answer that was not taken yet.
-   */
-  constructor(thread: Pick<Thread, "pace">, capacity: number, now: () => number, hasUnread: () => boolean) {
+  /** @param thread The worker, which knows how long its recent jobs took. */
+  constructor(thread: Pick<Thread, "pace">, { capacity, now, hasUnread }: WorkloadOptions) {
     this.#thread = thread;
     this.#capacity = this.#room = this.#limit = capacity;
     this.#now = now;
