@@ -3,7 +3,7 @@ import { Interrupt } from "../pool/interrupt.ts";
 import { BATCH_HELP, type BatchRequest, readBatchArguments } from "./arguments.ts";
 import { batch } from "./batch.ts";
 import { writeAll } from "./bytes.ts";
-import { BatchError } from "./errors.ts";
+import { BatchError, CANNOT_RUN } from "./errors.ts";
 import { createReporter, type ReporterTerminal } from "./reporter.ts";
 
 /**
@@ -59,7 +59,7 @@ async function run({ task, options, reporter: { progress: wanted, dryRun } }: Ba
       : options.retryFailed
       ? ": all is as it was before, '--retry-failed' begins anew"
       : ": what is done is kept, '--resume' goes on";
-    reporter.tell("error", known ? `${error.message.replace("Cannot run batch as ", "")}${hint}` : `Cannot go on: ${textOf(error)}`);
+    reporter.tell("error", known ? `${error.message.replace(CANNOT_RUN, "")}${hint}` : `Cannot go on: ${textOf(error)}`);
     if (known && !resumable) return 2;
     return interrupt.exitCode ?? 3;
   }

@@ -39,7 +39,7 @@ export class BatchError extends Error {
 }
 
 /** How messages begin before records are run, also those that come from workers and are meant for the user as they are. */
-const CANNOT_RUN = "Cannot run batch as ";
+export const CANNOT_RUN = "Cannot run batch as ";
 
 /** The flag that permits writing. */
 export const WRITING = { flag: "--allow-write" };

@@ -36,12 +36,7 @@ export interface Part {
 }
 
 /** A part, as far as it is done. */
-export interface DonePart {
-  source: number;
-  index: number;
-  start: number;
-  end: number;
-  torn: boolean;
+export interface DonePart extends Omit<Part, "piece"> {
   state: LaneState;
   /** Its results; no longer valid once the consumer is done with them. */
   output: Uint8Array;
