@@ -3,7 +3,7 @@ import { Redis } from "ioredis";
 import { connect, resolveConnection, tellOnce } from "../connection.ts";
 import { ClusterPool, Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { freePort, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { freePort, openClient, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 /** The rights of a producer or a host, as docs/cluster.md lists them. */
@@ -466,7 +466,7 @@ Deno.test(
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
     await using server = await RedisServer.start();
-    const client = new Redis(server.url);
+    await using client = openClient(server);
     await client.acl("SETUSER", "user", "on", ">secret", "~*", "&*", "+@all");
     const refused = Promise.withResolvers<void>();
     await using pool = await openPool(server, {
@@ -482,7 +482,6 @@ Deno.test(
       const error = await assertRejects(() => within<unknown>(ask()), Error, "WRONGPASS");
       assertEquals(Deno.inspect(error, { depth: 10 }).includes("secret"), false);
     }
-    await client.quit();
   },
 );
 

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { ClusterPool, type ClusterPoolOptions } from "../mod.ts";
+import { Redis } from "ioredis";
+import { type ClusterHost, ClusterPool, type ClusterPoolOptions, serve, type ServeOptions } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 
 /** A deadline for what must not hang: long enough for a machine that is busy with other things. */
@@ -192,4 +193,21 @@ export async function openPool(server: RedisServer, options: Partial<ClusterPool
   const pool = await ClusterPool.open({ queue: "test", connection: server.url, tasks, ...options });
   pool[Symbol.asyncDispose] = () => pool.terminate();
   return pool;
+}
+
+/** Starts a host of one worker in this process. */
+export function openHost(server: RedisServer, options: Partial<ServeOptions> = {}): Promise<ClusterHost> {
+  return serve({ queue: "test", connection: server.url, tasks, workers: 1, ...options });
+}
+
+/** A client of the server beside those of the cluster. */
+export function openClient(server: RedisServer): Redis & AsyncDisposable {
+  const client = new Redis(server.url);
+  return Object.assign(client, {
+    async [Symbol.asyncDispose]() {
+      // A server that is away would not answer.
+      if (client.status === "ready") await client.quit();
+      else client.disconnect();
+    },
+  });
 }

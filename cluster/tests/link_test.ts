@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { type Job as QueuedJob, Queue, QueueEvents, UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
-import { type ClusterPool, type Future, Job, JobCancelledError, type PayloadStore, serve } from "../mod.ts";
+import { type ClusterPool, type Future, Job, JobCancelledError, type PayloadStore } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { type Child, lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { type Child, lines, openClient, openHost, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 const silent = { onError: () => {} };
@@ -89,34 +89,32 @@ Deno.test("a job that is cancelled while its host does not listen is stopped as 
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   // A lock of a minute: no renewal comes first.
-  await using host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, lockDuration: 60_000 });
+  await using host = await openHost(server, { lockDuration: 60_000 });
   const future = await pool.submit(tasks.spinForEver);
   await until(() => future.running());
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.client("KILL", "TYPE", "pubsub");
   assert(future.cancel({ force: true }));
   await until(() => host.stats().running === 0);
-  await client.quit();
 });
 
 Deno.test("a host that has not heard that a job was cancelled finds out when it renews the lock", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
-  await using host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, lockDuration: 1000 });
+  await using host = await openHost(server, { lockDuration: 1000 });
   const file = `${server.folder}/runs`;
   const future = await pool.submit(tasks.note, file, `${server.folder}/never`);
   await until(async () => (await lines(file)).length === 1);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.hset(`dpool:test.v1:job-${future.id}`, "data", JSON.stringify({ v: 1, task: "note", cancelled: true }));
   await until(() => host.stats().running === 0);
   assertEquals((await lines(file)).length, 1);
-  await client.quit();
 });
 
 Deno.test("a late message that a job is cancelled stops no later job of its name", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
-  await using host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, lockDuration: 60_000 });
+  await using host = await openHost(server, { workers: 2, lockDuration: 60_000 });
   const [client, listener] = [new Redis(server.url), new Redis(server.url)];
   await listener.subscribe("dpool:test.v1:cancel:0");
   const word = new Promise<string>((resolve) => listener.once("message", (_channel, word) => resolve(word)));
@@ -140,11 +138,11 @@ Deno.test("a late message that a job is cancelled stops no later job of its name
 Deno.test("a job that is cancelled while the server takes no writes is stopped at once, and one that waits is taken out later", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server, silent);
-  await using host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, lockDuration: 60_000, ...silent });
+  await using host = await openHost(server, { lockDuration: 60_000, ...silent });
   const running = await pool.submit(tasks.spinForEver);
   await until(() => running.running());
   const waiting = await pool.submit(tasks.add, 1, 1);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await until(async () => (await pool.status()).waiting === 1);
   await client.config("SET", "min-replicas-to-write", "1");
   assert(waiting.cancel() && running.cancel({ force: true }));
@@ -153,15 +151,14 @@ Deno.test("a job that is cancelled while the server takes no writes is stopped a
   await host.shutdown({ timeout: 0 });
   await client.config("SET", "min-replicas-to-write", "0");
   await until(async () => (await pool.status()).waiting === 0);
-  await client.quit();
 });
 
 Deno.test("a job that ends at the very moment when it is cancelled is no error", async () => {
   await using server = await RedisServer.start();
   const reported: unknown[] = [];
   await using pool = await openPool(server, { onError: (error) => void reported.push(error) });
-  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, ...silent });
-  const client = new Redis(server.url);
+  await using _host = await openHost(server, silent);
+  await using client = openClient(server);
   const future = await pool.submit(tasks.note, `${server.folder}/runs`, `${server.folder}/go`);
   await until(() => future.running());
   const { getJob } = Queue.prototype;
@@ -182,7 +179,6 @@ Deno.test("a job that ends at the very moment when it is cancelled is no error",
   // What was sent before is answered before.
   for (let i = 0; i < 3; i++) await pool.status();
   assertEquals(reported, []);
-  await client.quit();
 });
 
 Deno.test("an id whose job ends at the very moment when it is cancelled is free again", async () => {
@@ -256,8 +252,8 @@ Deno.test("what is submitted while the server takes no writes waits until it doe
   await using server = await RedisServer.start();
   const reported: string[] = [];
   await using pool = await openPool(server, { ...silent, onError: (error) => void reported.push(String(error)) });
-  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, ...silent });
-  const client = new Redis(server.url);
+  await using _host = await openHost(server, silent);
+  await using client = openClient(server);
   await client.config("SET", "maxmemory", "1");
   const cancelled = await pool.submit(tasks.note, `${server.folder}/runs`);
   const results = Array.fromAsync(pool.map(tasks.double, [1, 2, 3], { chunkSize: 1 }));
@@ -267,7 +263,6 @@ Deno.test("what is submitted while the server takes no writes waits until it doe
   await client.config("SET", "maxmemory", "0");
   assertEquals(await within(results), [2, 4, 6]);
   assertEquals(await lines(`${server.folder}/runs`), []);
-  await client.quit();
 });
 
 Deno.test("a job that is cancelled while one of its name is taken out of the queue is never sent", async () => {
@@ -280,16 +275,15 @@ Deno.test("a job that is cancelled while one of its name is taken out of the que
   const second = await submit();
   assert(second.cancel());
   await within(pool.shutdown());
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const events = await client.xrange("dpool:test.v1:events", "-", "+");
   assertEquals(events.filter(([, fields]) => fields[1] === "added").length, 1);
-  await client.quit();
 });
 
 Deno.test("a job that is cancelled keeps its arguments until no host can begin with it", async () => {
   await using server = await RedisServer.start();
   await using line = new Line(server.port);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const texts = new Map<string, string>();
   const inQueue: number[] = [];
   const payloads: PayloadStore = {
@@ -319,7 +313,6 @@ Deno.test("a job that is cancelled keeps its arguments until no host can begin w
   line.release();
   await within(closed);
   assertEquals([inQueue, texts.size], [[0, 0], 0]);
-  await client.quit();
 });
 
 Deno.test("the arguments of a job that is cancelled stay in the store while somebody is attached to it", async () => {
@@ -333,16 +326,15 @@ Deno.test("the arguments of a job that is cancelled stay in the store while some
   await using pool = await openPool(server, { payloads });
   const text = "x".repeat(400_000);
   const future = await pool.submit(new Job({ id: "same", func: tasks.echo, args: [text] }));
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await until(async () => await client.exists("dpool:test.v1:job-same") === 1);
   const attached = await pool.attach("same");
   assert(future.cancel());
   await pool.status();
-  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads });
+  await using _host = await openHost(server, { payloads });
   assertEquals(await within(attached.result()), text);
   await within(pool.shutdown());
   assertEquals([...texts.keys()], ["test.job-same.result"]);
-  await client.quit();
 });
 
 Deno.test("the result of a job that was cancelled stays in the store for somebody who is attached to it", async () => {
@@ -364,13 +356,12 @@ Deno.test("the result of a job that was cancelled stays in the store for somebod
   await using pool = await openPool(server, { payloads });
   const text = "x".repeat(400_000);
   const future = await pool.submit(tasks.echo, text);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await until(async () => await client.exists(`dpool:test.v1:job-${future.id}`) === 1);
   const attached = await pool.attach(String(future.id));
   assert(future.cancel());
-  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads });
+  await using _host = await openHost(server, { payloads });
   assertEquals(await within(attached.result()), text);
-  await client.quit();
 });
 
 Deno.test("what a job returns at the very moment when it is cancelled stays neither in the store nor, of a map, on the server", async () => {
@@ -383,8 +374,8 @@ Deno.test("what a job returns at the very moment when it is cancelled stays neit
     delete: (key) => Promise.resolve(void texts.delete(key)),
   };
   await using pool = await openPool(server, { payloads });
-  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads, ...silent });
-  const client = new Redis(server.url);
+  await using _host = await openHost(server, { payloads, ...silent });
+  await using client = openClient(server);
   const map = new AbortController();
   const future = await pool.submit(tasks.large, 400_000);
   const outcomes = Array.fromAsync(pool.map(tasks.large, [400_000], { signal: map.signal }));
@@ -397,7 +388,6 @@ Deno.test("what a job returns at the very moment when it is cancelled stays neit
   };
   await until(() => put === 2 && texts.size === 0);
   await until(async () => (await client.keys("dpool:test.v1:map-*")).length === 0);
-  await client.quit();
 });
 
 Deno.test("a chunk whose result is in the store does not stay on the server when its map ends while that is read", async () => {
@@ -413,12 +403,11 @@ Deno.test("a chunk whose result is in the store does not stay on the server when
     delete: (key) => Promise.resolve(void texts.delete(key)),
   };
   await using pool = await openPool(server, { payloads });
-  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads, ...silent });
+  await using _host = await openHost(server, { payloads, ...silent });
   await Array.fromAsync(pool.map(tasks.large, [400_000], { signal: map.signal })).catch(() => {});
   assert(map.signal.aborted);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await until(async () => texts.size === 0 && (await client.keys("dpool:test.v1:map-*")).length === 0);
-  await client.quit();
 });
 
 Deno.test("the arguments of a job stay in the store when another producer has cancelled one of its name", async () => {
@@ -442,31 +431,29 @@ Deno.test("the arguments of a job stay in the store when another producer has ca
       deleted.resolve();
     },
   };
-  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads });
+  await using _host = await openHost(server, { payloads });
   await using one = await openPool(server, { payloads });
   await using two = await openPool(server, { payloads });
   const first = await one.submit(new Job({ id: "same", func: tasks.note, args: [`${server.folder}/runs`, "x".repeat(400_000)] }));
   await until(async () => (await lines(`${server.folder}/runs`)).length === 1);
   deletes = true;
   assert(first.cancel({ force: true }));
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await until(async () => await client.exists("dpool:test.v1:job-same") === 0);
   const text = "y".repeat(400_000);
   assertEquals(await within(two.run(new Job({ id: "same", func: tasks.echo, args: [text] }))), text);
-  await client.quit();
 });
 
 Deno.test("a producer that has missed thousands of events reads a part of them at a time", async () => {
   await using server = await RedisServer.start();
   await using _pool = await openPool(server);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await until(async () => (await client.info("clients")).includes("blocked_clients:1"));
   const events = client.multi();
   for (let i = 0; i < 10_000; i++) events.xadd("dpool:test.v1:events", "*", "event", "none");
   await events.exec();
   // A reader of all of them reads again after ten seconds.
   await until(async () => Number(/cmdstat_xread:calls=(\d+)/.exec(await client.info("commandstats"))![1]) > 10);
-  await client.quit();
 });
 
 // A read that was given up is answered when its connection is closed.
@@ -497,16 +484,15 @@ Deno.test(
 Deno.test("an event that is not JSON does not end listening", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
-  await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1 });
+  await using _host = await openHost(server);
   assertEquals(await within(pool.run(tasks.add, 1, 1)), 2);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.xadd("dpool:test.v1:events", "*", "event", "completed", "jobId", "x", "returnvalue", "{");
   const start = performance.now();
   for (let n = 0; n < 3; n++) assertEquals(await within(pool.run(tasks.add, n, n)), 2 * n);
   const elapsed = performance.now() - start;
   // A sweep comes every other second: each of them would wait for one.
   assert(elapsed < 4000, `${elapsed} ms`);
-  await client.quit();
 });
 
 // BullMQ's reader of events waits for five seconds after an error.
@@ -517,8 +503,8 @@ Deno.test(
     await using server = await RedisServer.start();
     await using one = await openPool(server, silent);
     await using two = await openPool(server, silent);
-    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, lockDuration: 60_000, ...silent });
-    const client = new Redis(server.url);
+    await using _host = await openHost(server, { workers: 2, lockDuration: 60_000, ...silent });
+    await using client = openClient(server);
     const gate = `${server.folder}/go`;
     const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
     await until(() => old.running());
@@ -532,7 +518,6 @@ Deno.test(
     await new Promise((resolve) => setTimeout(resolve, 2500));
     await Deno.writeTextFile(gate, "");
     assertEquals(await within(future.result()), "noted");
-    await client.quit();
   },
 );
 
@@ -542,8 +527,8 @@ Deno.test(
   async () => {
     await using server = await RedisServer.start();
     await using pool = await openPool(server, silent);
-    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, lockDuration: 60_000, ...silent });
-    const client = new Redis(server.url);
+    await using _host = await openHost(server, { workers: 2, lockDuration: 60_000, ...silent });
+    await using client = openClient(server);
     const old = await pool.submit(new Job({ id: "same", func: tasks.spinForEver }));
     await until(() => old.running());
     await client.replicaof("127.0.0.1", "1");
@@ -552,7 +537,6 @@ Deno.test(
     await client.replicaof("NO", "ONE");
     const future = await submitSame(pool, 1);
     assertEquals(await within(future.result()), 2);
-    await client.quit();
   },
 );
 
@@ -564,8 +548,8 @@ Deno.test(
     await using server = await RedisServer.start();
     await using one = await openPool(server, silent);
     await using two = await openPool(server, silent);
-    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, lockDuration: 60_000, ...silent });
-    const client = new Redis(server.url);
+    await using _host = await openHost(server, { workers: 2, lockDuration: 60_000, ...silent });
+    await using client = openClient(server);
     const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
     await until(() => old.running());
     // The server becomes a replica, which ends the reading of events.
@@ -577,7 +561,6 @@ Deno.test(
     await new Promise((resolve) => setTimeout(resolve, 6000));
     await Deno.writeTextFile(`${server.folder}/go`, "");
     assertEquals(await within(future.result()), "noted");
-    await client.quit();
   },
 );
 
@@ -656,11 +639,10 @@ Deno.test("an id whose job another producer has cancelled runs when that has end
   await using two = await openPool(server, silent);
   const future = await submitSame(two, 1);
   await until(() => future.running());
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.del("dpool:test.v1:job-same", "dpool:test.v1:job-same:lock", "dpool:test.v1:active");
   await using _other = await startHost(server);
   assertEquals(await within(future.result()), 2);
-  await client.quit();
 });
 
 Deno.test("a future attached to a job that another producer cancels settles, although a third has submitted and cancelled another of its name", async () => {
@@ -676,14 +658,13 @@ Deno.test("a future attached to a job that another producer cancels settles, alt
   await within(one.shutdown());
   const two = await openPool(server, silent);
   const other = await submitSame(two, 1);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await until(async () => (await client.xrange("dpool:test.v1:events", "-", "+")).some(([, fields]) => fields[1] === "duplicated"));
   for (let i = 0; i < 3; i++) await attached.status();
   assert(other.cancel({ force: true }));
   await within(two.shutdown());
   await using _other = await startHost(server);
   assertInstanceOf(await within(future.exception()), JobCancelledError);
-  await client.quit();
 });
 
 Deno.test("a job that is taken out of the queue just before it is looked up is cancelled, and not lost", async () => {
@@ -695,7 +676,7 @@ Deno.test("a job that is taken out of the queue just before it is looked up is c
   await until(() => first.running());
   const second = await two!.submit(job);
   await until(() => second.running());
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const { hmget } = Redis.prototype;
   let asked = 0;
   Redis.prototype.hmget = async function (...args: unknown[]) {
@@ -715,35 +696,32 @@ Deno.test("a job that is taken out of the queue just before it is looked up is c
   await client.xadd("dpool:test.v1:events", "*", "event", "removed", "jobId", "job-same", "prev", "active");
   assertInstanceOf(await within(second.exception()), JobCancelledError);
   for (const pool of [one!, two!, three!]) await within(pool.terminate());
-  await client.quit();
 });
 
 Deno.test("a job whose record the server has thrown away is sent again when a host comes to its name in the list", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const future = await submitRecorded(pool, client);
   await client.del(RECORD);
   await using _host = await startHost(server);
   assertEquals(await within(future.result()), 3);
-  await client.quit();
 });
 
 Deno.test("a job that is sent again, as the server has thrown its record away, stands in the list once", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await submitRecorded(pool, client);
   await client.del(RECORD);
   await until(async () => await client.exists(RECORD) === 1);
   assertEquals(await client.lrange("dpool:test.v1:wait", 0, -1), ["job-import"]);
-  await client.quit();
 });
 
 Deno.test("a job whose record the server has thrown away is sent again, even if a sweep comes before the host's report", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const future = await submitRecorded(pool, client);
   // As a host does when it takes a job.
   await client.multi().del(RECORD).xadd("dpool:test.v1:events", "*", "event", "active", "jobId", "job-import")
@@ -751,13 +729,12 @@ Deno.test("a job whose record the server has thrown away is sent again, even if 
   await swept(client, () => future.done());
   await using _host = await startHost(server);
   assertEquals(await within(future.result()), 3);
-  await client.quit();
 });
 
 Deno.test("a job that comes too late counts as cancelled, also if the event of that comes late", async () => {
   await using server = await RedisServer.start();
   const { xread } = Redis.prototype;
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   let isOver = (): boolean => false;
   Redis.prototype.xread = async function (this: Redis, ...args: unknown[]) {
     const answer = await xread.apply(this, args as Parameters<typeof xread>);
@@ -777,13 +754,12 @@ Deno.test("a job that comes too late counts as cancelled, also if the event of t
   } finally {
     Redis.prototype.xread = xread;
   }
-  await client.quit();
 });
 
 Deno.test("a job that is sent again because an earlier one of its name is gone is not mistaken for that", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const [queue, id] = ["dpool:test.v1", "job-import"];
   const future = await submitRecorded(pool, client);
   // As if the queue took it for a job that others removed and added again.
@@ -792,7 +768,6 @@ Deno.test("a job that is sent again because an earlier one of its name is gone i
   await events.exec();
   await using _host = await startHost(server);
   assertEquals(await within(future.result()), 3);
-  await client.quit();
 });
 
 /** Resolves when a producer has looked for what it waits for, and handled what it found. */

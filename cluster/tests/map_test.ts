@@ -5,7 +5,7 @@ import { Redis } from "ioredis";
 import { type Chunk, mapChunks, type MapHost } from "../map.ts";
 import { type ClusterPool, PoolClosedError, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { lines, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { lines, openClient, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
 function* numbers(): Generator<number> {
   for (let n = 0;; n++) yield n;
@@ -50,9 +50,8 @@ Deno.test("ClusterPool.map() gives results in order, each once, whatever the chu
   assertEquals(pool.stats().finished, 3000);
   // Nothing of it remains in Redis, except for the queue's own records.
   await within(pool.shutdown());
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   assertEquals((await client.keys("dpool:test.v1:map-*")).length, 0);
-  await client.quit();
 });
 
 Deno.test("ClusterPool.map() reads no more than 'buffer' items ahead, and sends no more chunks than the gate has permits", async () => {

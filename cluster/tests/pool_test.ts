@@ -17,7 +17,7 @@ import {
 } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { folderStore } from "./folder_store.ts";
-import { openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { openClient, openHost, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { add, echo, greet } from "./tasks.ts";
 
 /** How often a task that records its runs has run. */
@@ -205,7 +205,7 @@ Deno.test("ClusterPool and hosts with 'payloads' say so if the store returns onl
   const cut = { ...whole, get: async (key: string) => (await whole.get(key)).slice(0, 200_000) };
   const cases = [{ pool: whole, host: cut, what: "the arguments" }, { pool: cut, host: whole, what: "the result" }];
   for (const [i, { pool: payloads, host, what }] of cases.entries()) {
-    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 1, payloads: host });
+    await using _host = await openHost(server, { payloads: host });
     await using pool = await openPool(server, { payloads });
     const job = new Job({ id: i, func: tasks.echo, args: ["y".repeat(400_000)] });
     await assertRejects(
@@ -475,7 +475,7 @@ Deno.test("ClusterPool fails jobs that no host will find, as the server has evic
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const futures = await Promise.all([1, 2].map((x) => pool.submit(tasks.add, x, x)));
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await until(async () => (await client.llen("dpool:test.v1:wait")) === 2);
   await client.del("dpool:test.v1:wait");
   for (const future of futures) {
@@ -484,14 +484,13 @@ Deno.test("ClusterPool fails jobs that no host will find, as the server has evic
     assertStringIncludes(error.message, "as the server has lost the list in which it waited");
   }
   await until(async () => (await client.keys("dpool:test.v1:job-*")).length === 0);
-  await client.quit();
 });
 
 Deno.test("ClusterPool fails a job whose list is lost also if another producer finds that first, and takes it out", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const future = await pool.submit(tasks.add, 1, 1);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
   await client.del("dpool:test.v1:wait");
   await client.config("RESETSTAT");
@@ -503,7 +502,6 @@ Deno.test("ClusterPool fails a job whose list is lost also if another producer f
   assertInstanceOf(error, WorkerDiedError);
   assertStringIncludes(error.message, "as the server has lost the list in which it waited");
   await queue.close();
-  await client.quit();
 });
 
 Deno.test("ClusterPool does not send a job again whose record may have been trimmed", async () => {
@@ -511,7 +509,7 @@ Deno.test("ClusterPool does not send a job again whose record may have been trim
   await using pool = await openPool(server);
   for (const set of ["completed", "failed"]) {
     const future = await pool.submit(tasks.add, 1, 2);
-    const client = new Redis(server.url);
+    await using client = openClient(server);
     await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
     const [id] = await client.lrange("dpool:test.v1:wait", 0, 0);
     // As if it had ended, followed by as many others as are kept.
@@ -522,7 +520,6 @@ Deno.test("ClusterPool does not send a job again whose record may have been trim
     assertStringIncludes(error.message, `as the oldest of 10000 ${set} jobs is younger, and is not run again`);
     assertEquals((await pool.status()).waiting, 0);
     await client.flushall();
-    await client.quit();
   }
 });
 
@@ -637,7 +634,7 @@ Deno.test("ClusterPool.status() counts the last minutes, even if nothing has end
   await using pool = await openPool(server);
   await within(pool.run(tasks.add, 1, 1));
   await assertRejects(() => within(pool.run(tasks.fail)), RangeError);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const minute = (): number => Math.floor(Date.now() / 60_000);
   let now: number;
   let perMinute: number[];
@@ -660,7 +657,6 @@ Deno.test("ClusterPool.status() counts the last minutes, even if nothing has end
     ({ perMinute } = await pool.status());
   } while (now !== minute());
   assertEquals(perMinute, none);
-  await client.quit();
 });
 
 Deno.test("ClusterPool.status() describes the hosts and jobs of the whole queue", async () => {

@@ -13,7 +13,7 @@ import {
   WorkerDiedError,
 } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { lines, openPool, RedisServer, until, within } from "./helpers.ts";
+import { lines, openClient, openPool, RedisServer, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 /** A lock that lasts longer than any test. */
@@ -56,7 +56,7 @@ Deno.test("a job whose lock is gone does not run beside itself on the same host,
   const { host, reported } = await serveHere(server, { lockDuration: LONG });
   await using _host = host;
   const { file, gate, future } = await startNote(server, pool);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.del(await locks(client));
   await until(async () => (await lines(file)).length === 2);
   assertEquals(host.stats().running, 1);
@@ -64,7 +64,6 @@ Deno.test("a job whose lock is gone does not run beside itself on the same host,
   await Deno.writeTextFile(gate, "");
   assertEquals(await within(future.result()), "noted");
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
-  await client.quit();
 });
 
 Deno.test("with 'redeliveries' of 0 a job whose lock is gone is stopped where it runs, and does not run again", async () => {
@@ -75,12 +74,11 @@ Deno.test("with 'redeliveries' of 0 a job whose lock is gone is stopped where it
   const file = `${server.folder}/runs`;
   const future = await pool.submit(tasks.note, file, `${server.folder}/never`);
   await until(async () => (await lines(file)).length === 1);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.del(await locks(client));
   assertInstanceOf(await within(future.exception()), WorkerDiedError);
   await until(() => host.stats().running === 0);
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [1, 0]);
-  await client.quit();
 });
 
 Deno.test("a host that cannot renew a lock stops its job when the lock has run out, and not when the server says so", async () => {
@@ -89,7 +87,7 @@ Deno.test("a host that cannot renew a lock stops its job when the lock has run o
   const { host, reported } = await serveHere(server, { lockDuration: 1000 });
   await using _host = host;
   const { file, gate, future } = await startNote(server, pool);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.config("SET", "maxmemory", "1");
   await until(() => host.stats().running === 0);
   assertStringIncludes(reported.join("\n"), "as its lock has run out");
@@ -97,7 +95,6 @@ Deno.test("a host that cannot renew a lock stops its job when the lock has run o
   await Deno.writeTextFile(gate, "");
   assertEquals(await within(future.result()), "noted");
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
-  await client.quit();
 });
 
 Deno.test("a host whose clock is set back goes on renewing the locks of what runs", async () => {
@@ -106,7 +103,7 @@ Deno.test("a host whose clock is set back goes on renewing the locks of what run
   const { host } = await serveHere(server, { lockDuration: 4000 });
   await using _host = host;
   const { file, gate, future } = await startNote(server, pool);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const now = Date.now;
   Date.now = () => now() - 3_600_000;
   try {
@@ -119,7 +116,6 @@ Deno.test("a host whose clock is set back goes on renewing the locks of what run
     Date.now = now;
   }
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [1, 0]);
-  await client.quit();
 });
 
 // BullMQ's reader of events waits for five seconds after an error.
@@ -134,7 +130,7 @@ Deno.test(
     const [file, one, two] = [`${server.folder}/runs`, `${server.folder}/one`, `${server.folder}/two`];
     const futures = [await pool.submit(tasks.note, file, one), await pool.submit(tasks.note, file, two)];
     await until(async () => (await lines(file)).length === 2);
-    const client = new Redis(server.url);
+    await using client = openClient(server);
     await client.replicaof("127.0.0.1", "1");
     await Deno.writeTextFile(one, "");
     await until(() => reported.some((error) => error.includes("READONLY")));
@@ -147,14 +143,13 @@ Deno.test(
     await Deno.writeTextFile(two, "");
     assertEquals(await within(Promise.all(futures.map((future) => future.result()))), ["noted", "noted"]);
     assertEquals((await lines(file)).length, 2);
-    await client.quit();
   },
 );
 
 Deno.test("a record whose data is not JSON fails after one attempt", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.hset("dpool:test.v1:job-bad", { name: "double", data: "{", opts: "{}", timestamp: "1", delay: "0", priority: "0" });
   await client.lpush("dpool:test.v1:wait", "job-bad");
   const { host } = await serveHere(server, { lockDuration: 500 });
@@ -162,7 +157,6 @@ Deno.test("a record whose data is not JSON fails after one attempt", async () =>
   const future = await pool.attach("bad");
   assertStringIncludes(String(await within(future.exception())), 'it must be an object: current value is "{"');
   assertEquals(await client.hget("dpool:test.v1:job-bad", "ats"), "1");
-  await client.quit();
 });
 
 /** A store in memory whose results wait until they are let in, or until the test is over. */
@@ -194,12 +188,11 @@ Deno.test("with 'redeliveries' of 0 nothing runs twice whose lock is gone while 
   const file = `${server.folder}/runs`;
   const future = await pool.submit(tasks.noteLarge, { file, length: 400_000 });
   await until(() => store.puts() === 1);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.del(await locks(client));
   assertInstanceOf(await within(future.exception()), WorkerDiedError);
   await until(async () => (await locks(client)).length === 0);
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [1, 0]);
-  await client.quit();
 });
 
 Deno.test("a job whose lock is gone while the store takes its time runs again without waiting for that", async () => {
@@ -212,13 +205,12 @@ Deno.test("a job whose lock is gone while the store takes its time runs again wi
   const file = `${server.folder}/runs`;
   const future = await pool.submit(tasks.noteLarge, { file, length: 400_000 });
   await until(() => store.puts() === 1);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.del(await locks(client));
   await until(() => store.puts() === 2);
   store.release();
   assertEquals((await within(future.result())).length, 400_000);
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
-  await client.quit();
 });
 
 /** The host has been told that the job 'same', which is running there, is cancelled. */
@@ -241,12 +233,11 @@ Deno.test("a job that is cancelled while its result is put into the store leaves
   const future = await pool.submit(new Job({ id: "same", func: tasks.large, args: [400_000] }));
   await until(() => store.puts() === 1);
   assert(future.cancel({ force: true }));
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await hasHeardOfSame(client, pool, host);
   store.release();
   await until(async () => (await client.exists("dpool:test.v1:job-same")) === 0);
   assertEquals([[...store.texts.keys()], reported], [[], []]);
-  await client.quit();
 });
 
 Deno.test("the id of a job that is cancelled while the host reads its arguments is free, although the store has them no more", async () => {
@@ -272,17 +263,16 @@ Deno.test("the id of a job that is cancelled while the host reads its arguments 
   await until(() => future.running());
   assert(future.cancel({ force: true }));
   await until(() => texts.size === 0);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await hasHeardOfSame(client, pool, host);
   gone.resolve();
   assertEquals(await within(pool.run(job())), "x".repeat(400_000));
   assertEquals(reported, []);
-  await client.quit();
 });
 
 Deno.test("the id of a job whose arguments are gone, as it is cancelled, is free although the host has not heard of that", async () => {
   await using server = await RedisServer.start();
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const key = "dpool:test.v1:job-same";
   const payloads: PayloadStore = {
     put: () => Promise.resolve(),
@@ -298,7 +288,6 @@ Deno.test("the id of a job whose arguments are gone, as it is cancelled, is free
   const future = await pool.submit(new Job({ id: "same", func: tasks.echo, args: ["x".repeat(400_000)] }));
   assertInstanceOf(await within(future.exception()), JobCancelledError);
   assertEquals(await client.exists(key), 0);
-  await client.quit();
 });
 
 Deno.test("a job that waits for an earlier run of itself keeps its lock, and does not run if it is cancelled meanwhile", async () => {
@@ -311,7 +300,7 @@ Deno.test("a job that waits for an earlier run of itself keeps its lock, and doe
   const file = `${server.folder}/runs`;
   const future = await pool.submit(tasks.noteLarge, { file, length: 400_000 });
   await until(() => store.puts() === 1);
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   // A host that was told to stop ends when its result is in the store.
   const id = `job-${future.id}`;
   await client.publish("dpool:test.v1:cancel:0", cancelMessage(id, (await client.hget(`dpool:test.v1:${id}`, "timestamp"))!));
@@ -326,7 +315,6 @@ Deno.test("a job that waits for an earlier run of itself keeps its lock, and doe
   store.release();
   await until(async () => (await client.exists(`dpool:test.v1:job-${future.id}`)) === 0);
   assertEquals((await lines(file)).length, 1);
-  await client.quit();
 });
 
 // BullMQ's reader of events waits for five seconds after an error.
@@ -369,13 +357,12 @@ Deno.test(
     const { host, reported } = await serveHere(server, { lockDuration: LONG });
     await using _host = host;
     const { gate } = await startNote(server, pool);
-    const client = new Redis(server.url);
+    await using client = openClient(server);
     await client.replicaof("127.0.0.1", "1");
     await Deno.writeTextFile(gate, "");
     await until(() => host.stats().running === 0);
     await host.shutdown({ timeout: 100 });
     assertStringIncludes(reported.join("\n"), "Left 1 jobs for other hosts to find, as the server does not answer or takes no writes");
-    await client.quit();
   },
 );
 
@@ -419,7 +406,7 @@ Deno.test(
     const { host, reported } = await serveHere(server, { connection: line.url, lockDuration: LONG, redeliveries: 0 });
     await using _host = host;
     await until(() => line.waited);
-    const client = new Redis(server.url);
+    await using client = openClient(server);
     line.hold();
     await pool.submit(tasks.note, `${server.folder}/runs`, `${server.folder}/never`);
     await until(async () => await client.llen("dpool:test.v1:active") === 1);
@@ -429,7 +416,6 @@ Deno.test(
     line.release();
     await within(stopped);
     assertEquals([await client.llen("dpool:test.v1:wait"), await lines(`${server.folder}/runs`), reported], [1, [], []]);
-    await client.quit();
   },
 );
 
@@ -471,7 +457,7 @@ Deno.test(
   { sanitizeOps: false, sanitizeResources: false },
   async () => {
     await using server = await RedisServer.start();
-    const client = new Redis(server.url);
+    await using client = openClient(server);
     await client.acl("SETUSER", "user", "on", ">word", "~*", "&*", "+@all");
     const connection = { url: server.url, username: "user", password: "word" };
     const told: string[] = [];
@@ -490,13 +476,12 @@ Deno.test(
     await client.acl("SETUSER", "user", "resetpass", ">word");
     assertEquals([await within(ran.result()), await within(submitted.result())], ["noted", 3]);
     assertEquals((await lines(file)).length, 1);
-    await client.quit();
   },
 );
 
 Deno.test("a host that is no longer permitted to listen says so, and goes on", async () => {
   await using server = await RedisServer.start();
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   await client.acl("SETUSER", "host", "on", ">word", "~*", "&*", "+@all");
   const { host, reported } = await serveHere(server, { connection: { url: server.url, username: "host", password: "word" } });
   await using _host = host;
@@ -505,12 +490,11 @@ Deno.test("a host that is no longer permitted to listen says so, and goes on", a
   await until(() => reported.some((error) => error.includes("NOPERM")));
   await using pool = await openPool(server);
   assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
-  await client.quit();
 });
 
 Deno.test("a host that loses the connection on which it listens while it starts listens all the same", async () => {
   await using server = await RedisServer.start();
-  const client = new Redis(server.url);
+  await using client = openClient(server);
   const listening = async (): Promise<number> => Number((await client.pubsub("NUMSUB", "dpool:test.v1:cancel:0"))[1]);
   const clients = async (): Promise<number> => String(await client.client("LIST")).trimEnd().split("\n").length;
   const { eval: script } = Redis.prototype;
@@ -527,5 +511,4 @@ Deno.test("a host that loses the connection on which it listens while it starts 
   } finally {
     Redis.prototype.eval = script;
   }
-  await client.quit();
 });
