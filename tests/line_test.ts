@@ -1,7 +1,22 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Job, ProcessPool } from "@procpool/process-pool";
 import { move } from "@procpool/process-pool/task";
-import { ASLEEP, AWAKE, BY_PORT, CALLER, CHUNK, ITEM, ITEMS, Line, PACE, RETURNED, SKIPPED, THREW, WORKER } from "../worker/line.ts";
+import {
+  ASLEEP,
+  AWAKE,
+  BY_PORT,
+  CALLER,
+  CHUNK,
+  ITEM,
+  ITEMS,
+  Line,
+  type LineEvents,
+  PACE,
+  RETURNED,
+  SKIPPED,
+  THREW,
+  WORKER,
+} from "../worker/line.ts";
 import { openLine } from "../worker/line_end.ts";
 import type { FromRuntime, FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
 import type { Calls, Runtime } from "../worker/runtime.ts";
@@ -805,12 +820,30 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
+/** Opens a line and the other ends of what is between it and its worker. It is closed at the end of the test. */
+function openBothEnds(events: Partial<LineEvents> = {}) {
+  const { port1, port2: port } = new MessageChannel();
+  const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {}, ...events });
+  const { requests, replies, bells } = line.memory;
+  return {
+    line,
+    port,
+    requests: openSharedQueue(requests),
+    replies: openSharedQueue(replies),
+    bells: new Int32Array(bells),
+    [Symbol.dispose]() {
+      line.close();
+      port.close();
+    },
+  };
+}
+
 Deno.test("A worker that is called when it is about to sleep goes to its event loop instead", async () => {
   const { wait } = Atomics;
   const slept: boolean[] = [];
   for (const called of [false, true]) {
-    const { port1, port2 } = new MessageChannel();
-    const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
+    using opened = openBothEnds();
+    const { line } = opened;
     const runtime = {
       hasRoom: true,
       get idle() {
@@ -832,16 +865,13 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
       Atomics.wait = wait;
     }
     slept.push(sleeps > 0);
-    line.close();
-    port2.close();
   }
   assertEquals(slept, [true, false]);
 });
 
 Deno.test("A worker holds back nothing that jobs return while its event loop has its turn", async () => {
-  const { port1, port2 } = new MessageChannel();
-  const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
-  const bells = new Int32Array(line.memory.bells);
+  using opened = openBothEnds();
+  const { line, bells } = opened;
   const told = Promise.withResolvers<number>();
   const returnLater = async (run: number) => {
     // The turn has begun by then, but not its first tick.
@@ -866,205 +896,151 @@ Deno.test("A worker holds back nothing that jobs return while its event loop has
     assertEquals(await within(told.promise), AWAKE);
   } finally {
     end.close();
-    line.close();
-    port2.close();
   }
 });
 
 Deno.test("A line reports the items of two chunks in order, even if its listener makes it look for more", () => {
-  const { port1, port2 } = new MessageChannel();
   const told: unknown[] = [];
-  const line = new Line(port1, {
+  using opened = openBothEnds({
     message(message) {
       const { run, from, values } = message as ItemsMessage;
       told.push([run, from, values]);
       line.drain();
     },
-    returned() {},
-    delivered() {},
-    unreadable() {},
   });
-  const replies = openSharedQueue(line.memory.replies);
+  const { line, replies } = opened;
   replies.push(ITEM, 1, "a0", [0]);
   for (let i = 0; i < 3; i++) replies.push(ITEM, 2, `b${i}`, [i]);
   replies.push(ITEM, 1, "a1", [1]);
   line.drain();
   assertEquals(told, [[1, 0, ["a0"]], [2, 0, ["b0", "b1", "b2"]], [1, 1, ["a1"]]]);
-  line.close();
-  port2.close();
 });
 
 Deno.test("A line sends nothing beside the port before what it had to post unannounced has been answered", () => {
-  const { port1, port2 } = new MessageChannel();
   const told: unknown[] = [];
-  const line = new Line(port1, { message() {}, returned: (runs, values) => told.push(runs, values), delivered() {}, unreadable() {} });
-  const requests = openSharedQueue(line.memory.requests), replies = openSharedQueue(line.memory.replies);
-  try {
-    let run = 0;
-    while (line.call(1, run, run, [])) run++;
-    line.post({ type: "run", run, task: { key: 1, name: "task" }, id: run, attempt: 1, args: [] }, []);
-    // Everything in the queue has been taken, and some of it answered; what was posted is still to come.
-    while (requests.take());
-    replies.push(RETURNED, 0, "first", []);
-    line.drain();
-    assertEquals(line.call(1, run + 1, run + 1, []), false);
-    line.post(chunkOf(new Float64Array(2), run + 2), []);
-    assertEquals([requests.take(), requests.kind], [true, BY_PORT]);
-    replies.push(RETURNED, 1, "second", []);
-    replies.push(RETURNED, run, "posted", []);
-    line.drain();
-    assertEquals(told, [[0], ["first"], [1, run], ["second", "posted"]]);
-    assertEquals(line.call(1, run + 1, run + 1, []), true);
-  } finally {
-    line.close();
-    port2.close();
-  }
+  using opened = openBothEnds({ returned: (runs, values) => told.push(runs, values) });
+  const { line, requests, replies } = opened;
+  let run = 0;
+  while (line.call(1, run, run, [])) run++;
+  line.post({ type: "run", run, task: { key: 1, name: "task" }, id: run, attempt: 1, args: [] }, []);
+  // Everything in the queue has been taken, and some of it answered; what was posted is still to come.
+  while (requests.take());
+  replies.push(RETURNED, 0, "first", []);
+  line.drain();
+  assertEquals(line.call(1, run + 1, run + 1, []), false);
+  line.post(chunkOf(new Float64Array(2), run + 2), []);
+  assertEquals([requests.take(), requests.kind], [true, BY_PORT]);
+  replies.push(RETURNED, 1, "second", []);
+  replies.push(RETURNED, run, "posted", []);
+  line.drain();
+  assertEquals(told, [[0], ["first"], [1, run], ["second", "posted"]]);
+  assertEquals(line.call(1, run + 1, run + 1, []), true);
 });
 
 Deno.test("Calls of one task that follow each other, and what comes of them, take little more of a line than their numbers do", () => {
-  const { port1, port2 } = new MessageChannel();
-  const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
+  using opened = openBothEnds();
+  const { line, replies } = opened;
   const { memory } = line;
-  const replies = openSharedQueue(memory.replies);
   /** How many cells have been written each way: the first word says where the writer is. */
   const written = () => [memory.requests, memory.replies].map(({ ring }) => new Int32Array(ring)[0]!);
-  try {
-    const before = written();
-    for (let run = 0; run < 1000; run++) {
-      assert(line.call(1, run, run + 7, [run, -run - 1]));
-      assert(replies.push(RETURNED, run, run, []));
-    }
-    const after = written();
-    // Two arguments each, one result each, and a header for one in 65 and one in 129.
-    assertEquals(after.map((words, i) => words - before[i]!), [2 * 1000 + 3 * 16, 1000 + 2 * 8]);
-  } finally {
-    line.close();
-    port2.close();
+  const before = written();
+  for (let run = 0; run < 1000; run++) {
+    assert(line.call(1, run, run + 7, [run, -run - 1]));
+    assert(replies.push(RETURNED, run, run, []));
   }
+  const after = written();
+  // Two arguments each, one result each, and a header for one in 65 and one in 129.
+  assertEquals(after.map((words, i) => words - before[i]!), [2 * 1000 + 3 * 16, 1000 + 2 * 8]);
 });
 
 Deno.test("A line reports each reply once and in order, even if it is asked for more meanwhile", () => {
-  const { port1, port2 } = new MessageChannel();
   const told: unknown[] = [];
-  const line = new Line(port1, {
+  using opened = openBothEnds({
     message: (message) => void told.push(message.type === "threw" ? message.run : message.type),
     returned(runs, values) {
       told.push(...runs.map((run, i) => [run, values[i]]));
       line.drain();
     },
-    delivered() {},
-    unreadable() {},
   });
-  const replies = openSharedQueue(line.memory.replies);
-  try {
-    replies.push(RETURNED, 0, "a", []);
-    replies.push(RETURNED, 1, "b", []);
-    replies.push(THREW, 2, { raw: "c" }, []);
-    replies.push(RETURNED, 3, "d", []);
-    replies.push(SKIPPED, 4, 0, []);
-    replies.push(RETURNED, 5, "e", []);
-    line.drain();
-    assertEquals(told, [[0, "a"], [1, "b"], 2, [3, "d"], "skipped", [5, "e"]]);
-  } finally {
-    line.close();
-    port2.close();
-  }
+  const { line, replies } = opened;
+  replies.push(RETURNED, 0, "a", []);
+  replies.push(RETURNED, 1, "b", []);
+  replies.push(THREW, 2, { raw: "c" }, []);
+  replies.push(RETURNED, 3, "d", []);
+  replies.push(SKIPPED, 4, 0, []);
+  replies.push(RETURNED, 5, "e", []);
+  line.drain();
+  assertEquals(told, [[0, "a"], [1, "b"], 2, [3, "d"], "skipped", [5, "e"]]);
 });
 
 Deno.test("A line leaves replies for later that come while it reports those before, as these may have led to them", () => {
-  const { port1, port2 } = new MessageChannel();
   const told: unknown[] = [];
-  const line = new Line(port1, {
-    message() {},
+  using opened = openBothEnds({
     returned(runs) {
       told.push(...runs);
       // Without end, if the line took them as they come.
       if (told.length < 1000) replies.push(RETURNED, told.length, "next", []);
     },
     delivered: () => void told.push("delivered"),
-    unreadable() {},
   });
-  const replies = openSharedQueue(line.memory.replies);
-  try {
-    replies.push(RETURNED, 0, "first", []);
-    line.drain();
-    assertEquals(told.splice(0), [0, "delivered"]);
-    line.drain();
-    assertEquals(told.splice(0), [1, "delivered"]);
-  } finally {
-    line.close();
-    port2.close();
-  }
+  const { line, replies } = opened;
+  replies.push(RETURNED, 0, "first", []);
+  line.drain();
+  assertEquals(told.splice(0), [0, "delivered"]);
+  line.drain();
+  assertEquals(told.splice(0), [1, "delivered"]);
 });
 
 for (const way of ["is rung for", "a line looks for in time"]) {
   Deno.test(`A reply that ${way} waits for the end of a whole turn that other work has`, async () => {
-    const { port1, port2 } = new MessageChannel();
     const told: unknown[] = [];
     const reported = Promise.withResolvers<void>();
-    const line = new Line(port1, {
-      message() {},
+    using opened = openBothEnds({
       returned(runs) {
         told.push(...runs);
         reported.resolve();
       },
-      delivered() {},
-      unreadable() {},
     });
-    const bells = new Int32Array(line.memory.bells);
-    const replies = openSharedQueue(line.memory.replies);
-    try {
-      line.ring(2);
-      assertEquals(bells[CALLER], ASLEEP);
-      // Until a turn is due, and the line is about to look.
-      for (const end = performance.now() + 15; performance.now() < end;);
-      atNextTick(() => told.push("turn"));
-      replies.push(RETURNED, 0, "value", []);
-      if (way === "is rung for") {
-        bells[CALLER] = AWAKE;
-        Atomics.notify(bells, CALLER);
-      }
-      await within(reported.promise);
-      assertEquals(told, ["turn", 0]);
-    } finally {
-      line.close();
-      port2.close();
+    const { line, replies, bells } = opened;
+    line.ring(2);
+    assertEquals(bells[CALLER], ASLEEP);
+    // Until a turn is due, and the line is about to look.
+    for (const end = performance.now() + 15; performance.now() < end;);
+    atNextTick(() => told.push("turn"));
+    replies.push(RETURNED, 0, "value", []);
+    if (way === "is rung for") {
+      bells[CALLER] = AWAKE;
+      Atomics.notify(bells, CALLER);
     }
+    await within(reported.promise);
+    assertEquals(told, ["turn", 0]);
   });
 }
 
 Deno.test("Amid a turn a line takes what jobs returned, up to a reply of another kind", () => {
-  const { port1, port2 } = new MessageChannel();
   const told: unknown[] = [];
-  const line = new Line(port1, {
+  using opened = openBothEnds({
     message: (message) => void told.push(message.type),
     returned: (runs, values) => void told.push(runs, values),
     delivered: () => void told.push("delivered"),
-    unreadable() {},
   });
-  const replies = openSharedQueue(line.memory.replies);
-  try {
-    line.takeReturned();
-    assertEquals(told, []);
-    replies.push(RETURNED, 0, "a", []);
-    replies.push(RETURNED, 2, "b", []);
-    replies.push(THREW, 1, { raw: "c" }, []);
-    replies.push(RETURNED, 3, "d", []);
-    line.takeReturned();
-    line.takeReturned();
-    assertEquals(told.splice(0), [[0, 2], ["a", "b"], "delivered"]);
-    line.drain();
-    assertEquals(told, ["threw", [3], ["d"], "delivered"]);
-  } finally {
-    line.close();
-    port2.close();
-  }
+  const { line, replies } = opened;
+  line.takeReturned();
+  assertEquals(told, []);
+  replies.push(RETURNED, 0, "a", []);
+  replies.push(RETURNED, 2, "b", []);
+  replies.push(THREW, 1, { raw: "c" }, []);
+  replies.push(RETURNED, 3, "d", []);
+  line.takeReturned();
+  line.takeReturned();
+  assertEquals(told.splice(0), [[0, 2], ["a", "b"], "delivered"]);
+  line.drain();
+  assertEquals(told, ["threw", [3], ["d"], "delivered"]);
 });
 
 Deno.test("A line wakes its worker in the middle of a turn as often as there is enough for it, or when the turn takes its time", async () => {
-  const { port1, port2 } = new MessageChannel();
-  const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
-  const bells = new Int32Array(line.memory.bells);
+  using opened = openBothEnds();
+  const { line, bells } = opened;
   let run = 0;
   /** Whether the sleeping worker is awake after this many jobs were written and this was done. */
   const wakes = (jobs: number, then = () => {}): boolean => {
@@ -1077,71 +1053,60 @@ Deno.test("A line wakes its worker in the middle of a turn as often as there is 
     then();
     return bells[WORKER] === AWAKE;
   };
-  try {
-    const pace = new Float64Array(line.memory.bells);
-    pace[PACE] = 0.01;
-    assertEquals([wakes(63), wakes(1), wakes(63), wakes(64)], [false, true, false, true]);
-    // As many as take 0.05 ms together, but at most 256.
-    for (const [time, enough] of [[0.001, 64], [0.0005, 100], [0.0001, 256]] as const) {
-      pace[PACE] = time;
-      await undefined;
-      assertEquals([wakes(enough - 1), wakes(1)], [false, true]);
-    }
-    // One that takes so long is enough.
-    pace[PACE] = 0.05;
-    assertEquals([wakes(1), wakes(1)], [true, true]);
-    pace[PACE] = 0.049;
-    assertEquals([wakes(63), wakes(1)], [false, true]);
+  const pace = new Float64Array(line.memory.bells);
+  pace[PACE] = 0.01;
+  assertEquals([wakes(63), wakes(1), wakes(63), wakes(64)], [false, true, false, true]);
+  // As many as take 0.05 ms together, but at most 256.
+  for (const [time, enough] of [[0.001, 64], [0.0005, 100], [0.0001, 256]] as const) {
+    pace[PACE] = time;
     await undefined;
-    assertEquals([wakes(1), wakes(1, () => line.takeReturned()), wakes(0, () => line.takeReturned())], [false, true, false]);
-    wakes(1);
-    await undefined;
-    assertEquals(bells[WORKER], AWAKE);
-  } finally {
-    line.close();
-    port2.close();
+    assertEquals([wakes(enough - 1), wakes(1)], [false, true]);
   }
+  // One that takes so long is enough.
+  pace[PACE] = 0.05;
+  assertEquals([wakes(1), wakes(1)], [true, true]);
+  pace[PACE] = 0.049;
+  assertEquals([wakes(63), wakes(1)], [false, true]);
+  await undefined;
+  assertEquals([wakes(1), wakes(1, () => line.takeReturned()), wakes(0, () => line.takeReturned())], [false, true, false]);
+  wakes(1);
+  await undefined;
+  assertEquals(bells[WORKER], AWAKE);
 });
 
-/** A line that notes what it tells, and the worker's end of its replies. */
-function notingLine() {
-  const { port1, port2 } = new MessageChannel();
+/** Opens both ends of a line that notes what it tells, with the memory of its replies. */
+function openNoting() {
   const told: unknown[] = [];
-  const line = new Line(port1, {
+  const opened = openBothEnds({
     message: (message) => void told.push(message.type),
     returned: (runs, values) => void told.push(runs, values),
-    delivered() {},
     unreadable: () => void told.push("unreadable"),
   });
-  const { replies } = line.memory;
-  const close = () => {
-    line.close();
-    port2.close();
-  };
-  return { line, told, writer: openSharedQueue(replies), words: new Int32Array(replies.ring), close };
+  return { ...opened, told, words: new Int32Array(opened.line.memory.replies.ring) };
 }
 
 Deno.test("A line tells what it can read of its replies, and then that it can read no more", async () => {
   for (const kind of [RETURNED, THREW, ITEM]) {
-    const { line, writer, words, told, close } = notingLine();
-    writer.push(RETURNED, 1, "one", []);
-    writer.push(kind, 2, "two", []);
+    using opened = openNoting();
+    const { line, replies, words, told } = opened;
+    replies.push(RETURNED, 1, "one", []);
+    replies.push(kind, 2, "two", []);
     // The length of the second text.
     words[words.lastIndexOf(3)] = -1;
-    writer.push(RETURNED, 3, "three", []);
+    replies.push(RETURNED, 3, "three", []);
     line.drain();
     line.drain();
     assertEquals(told, [[1], ["one"]]);
     await turn();
     assertEquals(told, [[1], ["one"], "unreadable"]);
-    close();
   }
 });
 
 Deno.test("A line reads no further than a worker has written, even if a record seems to be longer than it is", async () => {
   for (const kind of [RETURNED, THREW]) {
-    const { line, writer, words, told, close } = notingLine();
-    writer.push(kind, 1, [1], []);
+    using opened = openNoting();
+    const { line, replies, words, told } = opened;
+    replies.push(kind, 1, [1], []);
     // The length of the list, as if its elements had not been written.
     words[words.lastIndexOf(1) - 2] = 2;
     line.drain();
@@ -1149,7 +1114,6 @@ Deno.test("A line reads no further than a worker has written, even if a record s
     assertEquals(told, []);
     await turn();
     assertEquals(told, ["unreadable"]);
-    close();
   }
 });
 
@@ -1171,35 +1135,29 @@ Deno.test("A task that changes how lists are iterated over spoils neither what i
 });
 
 Deno.test("A line has chunks of numbers and what they gave go beside the port, and other chunks by it", () => {
-  const { port1, port2 } = new MessageChannel();
   const told: FromWorker[] = [];
-  const line = new Line(port1, { message: (message) => void told.push(message), returned() {}, delivered() {}, unreadable() {} });
-  const requests = openSharedQueue(line.memory.requests), replies = openSharedQueue(line.memory.replies);
-  try {
-    const numbers = chunkOf(new Float64Array([1, 2, -0]), 1);
-    line.post(numbers, []);
-    line.post(chunkOf([1, 2, {}], 2), []);
-    line.post({ ...chunkOf(new Float64Array(20), 3), numbers: new SharedArrayBuffer(8) } as RunMessage, []);
-    assertEquals([requests.take(), requests.kind, requests.label], [true, CHUNK, numbers]);
-    assertEquals([requests.take(), requests.kind], [true, BY_PORT]);
-    assertEquals([requests.take(), requests.kind, requests.take()], [true, BY_PORT, false]);
-    replies.push(ITEMS, 1, new Float64Array([2]), [0, false, 5]);
-    replies.push(ITEMS, 1, undefined, [1, true, 6]);
-    line.drain();
-    const items = { type: "items" as const, run: 1, thrown: [] };
-    assertEquals(told, [
-      { ...items, from: 0, values: new Float64Array([2]), last: false, elapsed: 5 },
-      { ...items, from: 1, values: undefined, last: true, elapsed: 6 },
-    ]);
-  } finally {
-    line.close();
-    port2.close();
-  }
+  using opened = openBothEnds({ message: (message) => void told.push(message) });
+  const { line, requests, replies } = opened;
+  const numbers = chunkOf(new Float64Array([1, 2, -0]), 1);
+  line.post(numbers, []);
+  line.post(chunkOf([1, 2, {}], 2), []);
+  line.post({ ...chunkOf(new Float64Array(20), 3), numbers: new SharedArrayBuffer(8) } as RunMessage, []);
+  assertEquals([requests.take(), requests.kind, requests.label], [true, CHUNK, numbers]);
+  assertEquals([requests.take(), requests.kind], [true, BY_PORT]);
+  assertEquals([requests.take(), requests.kind, requests.take()], [true, BY_PORT, false]);
+  replies.push(ITEMS, 1, new Float64Array([2]), [0, false, 5]);
+  replies.push(ITEMS, 1, undefined, [1, true, 6]);
+  line.drain();
+  const items = { type: "items" as const, run: 1, thrown: [] };
+  assertEquals(told, [
+    { ...items, from: 0, values: new Float64Array([2]), last: false, elapsed: 5 },
+    { ...items, from: 1, values: undefined, last: true, elapsed: 6 },
+  ]);
 });
 
 Deno.test("A worker's end of a line sends items by the port after others that went that way, until the next chunk", () => {
-  const { port1, port2 } = new MessageChannel();
-  const line = new Line(port1, { message() {}, returned() {}, delivered() {}, unreadable() {} });
+  using opened = openBothEnds();
+  const { line, port } = opened;
   const { reply, posted, close } = openLine({ memory: line.memory, openSharedQueue, runtime: {} as Runtime, hasTimers: false });
   const refused: FromRuntime[] = [];
   function items(
@@ -1221,7 +1179,7 @@ Deno.test("A worker's end of a line sends items by the port after others that we
     assertEquals([items(4, [1]), items(4, numbers), items(4, undefined)], [false, false, false]);
     // Items with which something is moved go by the port, and so do those behind them.
     const resizable = new ArrayBuffer(8, { maxByteLength: 16 });
-    assertEquals([items(6, [1], {}, [port2]), items(6, numbers), items(6, undefined, { last: true }, [resizable])], [false, false, false]);
+    assertEquals([items(6, [1], {}, [port]), items(6, numbers), items(6, undefined, { last: true }, [resizable])], [false, false, false]);
     // That ends once the port has accepted the last of them: what it refuses is sent in another form.
     assertEquals([items(4, undefined, { last: true }), items(6, undefined, { last: true })], [false, false]);
     for (const message of refused) posted(message);
@@ -1232,7 +1190,5 @@ Deno.test("A worker's end of a line sends items by the port after others that we
     }
   } finally {
     close();
-    line.close();
-    port2.close();
   }
 });
