@@ -53,14 +53,7 @@ function noting(outcomes: unknown[]): ChunkListener {
 async function runChunk(random: Random, kinds: Kind[]): Promise<unknown[]> {
   const outcomes: unknown[] = [];
   const items = kinds.map((_, i) => i);
-  const chunk = new Chunk(items, {
-    func: () => 0,
-    timeout: Infinity,
-    retries: 0,
-    eager: true,
-    firstIndex: 0,
-    listener: noting(outcomes),
-  });
+  const chunk = new Chunk(items, { ...OPTIONS, eager: true, listener: noting(outcomes) });
   const task: TaskMessage = {
     key: 1,
     name: "task",
@@ -163,16 +156,9 @@ Deno.test("A chunk has each result once and in its place, in memory or by messag
 
 Deno.test("A chunk that cannot be sent as a whole goes item by item, and only items that cannot be sent even then fail", () => {
   const outcomes: unknown[] = [];
-  const chunk = new Chunk(["a", "b", "c"], {
-    func: () => 0,
-    timeout: Infinity,
-    retries: 0,
-    eager: false,
-    firstIndex: 0,
-    listener: noting(outcomes),
-  });
+  const chunk = new Chunk(["a", "b", "c"], { ...OPTIONS, listener: noting(outcomes) });
   function sent(): unknown[] {
-    const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });
+    const message = chunk.message(0, TASK);
     assert(message.type === "chunk");
     return Array.from(message.items);
   }
@@ -194,14 +180,13 @@ Deno.test("A chunk that cannot be sent as a whole goes item by item, and only it
 Deno.test("A chunk is at the item that its worker runs once all before it have arrived, and has some unread until then", () => {
   const outcomes: unknown[] = [];
   const chunk = new Chunk(Array.from({ length: 20 }, (_, i) => i), {
-    func: () => 0,
+    ...OPTIONS,
     timeout: 1000,
-    retries: 0,
     eager: true,
     firstIndex: 100,
     listener: noting(outcomes),
   });
-  const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });
+  const message = chunk.message(0, TASK);
   assert(message.type === "chunk");
   const bounds = new Int32Array(message.numbers!, 0, 2);
   const places = (item: number) => [chunk.isAt(item), chunk.hasItemsOnTheirWay(item), chunk.idOf(item)];
@@ -264,16 +249,9 @@ for (const kind of ["texts", "numbers"] as const) {
   Deno.test(`A chunk of ${kind} is sent again without the items that have outcomes, and item by item each once`, () => {
     const outcomes: unknown[] = [];
     const items = Array.from({ length: 100 }, (_, i) => kind === "texts" ? `text ${i}` : i);
-    const chunk = new Chunk(kind === "texts" ? items : new Float64Array(items as number[]), {
-      func: () => 0,
-      timeout: Infinity,
-      retries: 0,
-      eager: false,
-      firstIndex: 0,
-      listener: noting(outcomes),
-    });
+    const chunk = new Chunk(kind === "texts" ? items : new Float64Array(items as number[]), { ...OPTIONS, listener: noting(outcomes) });
     function run(ends: number): [from: number, items: unknown[]] {
-      const message = chunk.message(0, { key: 1, name: "task", text: "(x) => x" });
+      const message = chunk.message(0, TASK);
       assert(message.type === "chunk");
       const { from } = message, sent = Array.from(message.items);
       if (ends > from) chunk.lost((id) => new WorkerDiedError(`lost ${id}`), ends);
