@@ -1,21 +1,8 @@
-import { Buffer } from "node:buffer";
-import { runInNewContext } from "node:vm";
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { batch, BatchError, type BatchOptions, type BatchSummary } from "@procpool/process-pool/batch";
-import { toFileUrl } from "../batch/paths.ts";
-import { isRetryable, readError, readErrors } from "../batch/record_errors.ts";
-import { taskParts } from "../batch/task_files.ts";
-import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
+import { Folder, ignore, NEEDS, numbers, run, same, tenth } from "./batch_fixtures.ts";
 import { within } from "./fixtures.ts";
 import { assertFails, thrownBy, until } from "./helpers.ts";
-
-const same = (x: unknown) => x;
-
-/** Fails for every tenth record. */
-function tenth(x: number): number {
-  if (x % 10 === 0) throw new Error("no");
-  return x;
-}
 
 Deno.test(`batch() never writes to a file that it reads, nor two things to one file ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
@@ -322,144 +309,6 @@ Deno.test(
   },
 );
 
-Deno.test("batch() that is stopped closes the stream that it writes to: its reader is not left waiting", async () => {
-  const controller = new AbortController();
-  const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.enqueue(new TextEncoder().encode(numbers(100))) });
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const text = new Response(readable).text();
-  const summary = await within(batch((x: number) => x, {
-    input,
-    output: writable,
-    permissions: "inherit",
-    workers: 1,
-    chunk: 1024,
-    signal: controller.signal,
-    onProgress: () => controller.abort(),
-  }));
-  assertEquals([summary.outcome, await within(text)], ["stopped", ""]);
-});
-
-Deno.test("batch() that is stopped settles even if nobody reads what it writes", async () => {
-  const controller = new AbortController();
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const summary = await within(batch((x: number) => x, {
-    input: new Response(numbers(1000)).body!,
-    output: writable,
-    permissions: "inherit",
-    workers: 1,
-    signal: controller.signal,
-    onProgress: () => controller.abort(),
-  }));
-  assertEquals(summary.outcome, "stopped");
-  await assertRejects(() => within(new Response(readable).text()), Error);
-});
-
-Deno.test("batch() that fails aborts the stream that it writes to, with why", async () => {
-  const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.error(new Error("the cable was cut")) });
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const text = new Response(readable).text().catch((error: Error) => error);
-  const error = await thrownBy(() => within(batch((x) => x, { input, output: writable, permissions: "inherit", workers: 1 })));
-  assert(error instanceof BatchError, `${error}`);
-  assertEquals(error.message, "Cannot go on as the input 'stream' cannot be read: the cable was cut");
-  assertEquals(await within(text), error);
-});
-
-for (const [reason, said] of [[undefined, "no reason was given"], ["gone", "gone"]] as const) {
-  Deno.test(`batch() says what a stream has failed with that is no error: ${reason}`, async () => {
-    const options = { permissions: "inherit", workers: 1 } as const;
-    const failing = new ReadableStream<Uint8Array>({ start: (stream) => stream.error(reason) });
-    await assertFails(
-      () => within(batch((x) => x, { ...options, input: failing, output: new WritableStream() })),
-      BatchError as never,
-      `Cannot go on as the input 'stream' cannot be read: ${said}`,
-    );
-    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-    await readable.cancel(reason);
-    await assertFails(
-      () => within(batch((x) => x, { ...options, input: new Response("1\n").body!, output: writable })),
-      BatchError as never,
-      `Cannot write results: ${said}`,
-    );
-  });
-}
-
-for (
-  const [part, said] of [["2\n3\n", '"2\\n3\\n"'], [new Uint16Array([0x0a32]), "an object of class Uint16Array"], [
-    undefined,
-    "undefined",
-  ]] as const
-) {
-  Deno.test(`batch() refuses a stream that yields something other than Uint8Arrays: ${said}`, async () => {
-    const cancelled = Promise.withResolvers<void>();
-    const input = new ReadableStream<Uint8Array>({
-      start(stream) {
-        stream.enqueue(new TextEncoder().encode("1\n"));
-        stream.enqueue(part as never);
-      },
-      cancel: () => cancelled.resolve(),
-    });
-    await assertFails(
-      () => within(batch((x) => x, { input, output: new WritableStream(), permissions: "inherit", workers: 1 })),
-      BatchError as never,
-      `Cannot go on as the input 'stream' cannot be read: it must yield Uint8Arrays, and yielded ${said}`,
-    );
-    await within(cancelled.promise);
-  });
-}
-
-Deno.test("batch() reads a stream of Uint8Arrays, be they of a class of their own, of another realm, or of shared memory", async () => {
-  const shared = new Uint8Array(new SharedArrayBuffer(2));
-  shared.set([51, 10]);
-  const parts = [Buffer.from("1\n"), runInNewContext("new Uint8Array([50, 10])"), shared];
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const written = new Response(readable).text();
-  await run(same, { input: ReadableStream.from(parts), output: writable, permissions: "inherit", workers: 1 });
-  assertEquals(await written, "1\n2\n3\n");
-});
-
-Deno.test("batch() that needs no more of its input cancels it", async () => {
-  const cancelled = Promise.withResolvers<void>();
-  const input = new ReadableStream<Uint8Array>({
-    pull: (stream) => stream.enqueue(new TextEncoder().encode(numbers(1000))),
-    cancel: () => cancelled.resolve(),
-  });
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const text = new Response(readable).text();
-  await within(batch((x: number) => x, { input, output: writable, permissions: "inherit", limit: 2 }));
-  await within(cancelled.promise);
-  assertEquals(await text, "0\n1\n");
-});
-
-Deno.test("batch() that is stopped cancels a stream of which nothing has come yet", async () => {
-  const [reading, cancelled] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-  const input = new ReadableStream<Uint8Array>({
-    pull() {
-      reading.resolve();
-      return cancelled.promise;
-    },
-    cancel: () => cancelled.resolve(),
-  }, { highWaterMark: 0 });
-  const stop = new AbortController();
-  reading.promise.then(() => stop.abort());
-  const { outcome } = await run(same, { input, output: new WritableStream(), permissions: "inherit", signal: stop.signal });
-  await within(cancelled.promise);
-  assertEquals(outcome, "stopped");
-});
-
-Deno.test("batch() cancels a stream that it refuses for its content", async () => {
-  const cancelled = Promise.withResolvers<void>();
-  const input = new ReadableStream<Uint8Array>({
-    pull: (stream) => stream.enqueue(new TextEncoder().encode("id,id\n")),
-    cancel: () => cancelled.resolve(),
-  });
-  await assertFails(
-    () => run(same, { input, inputFormat: "csv", output: new WritableStream(), permissions: "inherit" }),
-    BatchError,
-    "Cannot run batch as the first row of 'stream' names the field 'id' twice",
-  );
-  await within(cancelled.promise);
-});
-
 Deno.test(`batch() closes files that it does not read to their end ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const text = `a,b\n${"1,2\n".repeat(500_000)}`;
@@ -701,109 +550,6 @@ Deno.test(`batch() does not resume where the errors file is not what the job log
   assertEquals([failed, folder.json("out.errors.ndjson").length], [300, 300]);
 });
 
-Deno.test(`batch() with 'retryFailed' says what is wrong with the errors file, and leaves all as it is ${NEEDS}`, { ignore }, async () => {
-  using folder = new Folder();
-  const [input, output] = [folder.write("in.ndjson", numbers(30)), folder.of("out")];
-  await run(tenth, { input, output });
-  const [errors, results] = [folder.read("out.errors.ndjson"), folder.read("out")];
-  Deno.removeSync(folder.of("out.errors.ndjson"));
-  const path = folder.of("out.errors.ndjson");
-  const retry = () => run(same, { input, output, retryFailed: true });
-  await assertFails(retry, BatchError, `Cannot run batch as there is no errors file '${path}'`);
-  folder.write("out.errors.ndjson", "{torn");
-  const error = await thrownBy(retry) as Error;
-  assert(error instanceof BatchError && error.message.startsWith(`Cannot retry as the errors file '${path}' is damaged: `), error.message);
-  assertEquals(folder.read("out"), results);
-  folder.write("out.errors.ndjson", errors);
-  assertEquals((await retry()).failed, 0);
-});
-
-Deno.test(`batch() with 'retryFailed' says so if it may not read the errors file ${NEEDS}`, { ignore }, async () => {
-  using folder = new Folder();
-  const [input, output, errors] = [folder.write("in.ndjson", numbers(30)), folder.of("out"), folder.of("out.errors.ndjson")];
-  await run(tenth, { input, output });
-  const { open } = Deno;
-  Deno.open = (path, options) =>
-    path === errors ? Promise.reject(new Deno.errors.PermissionDenied("Permission denied (os error 13)")) : open(path, options);
-  try {
-    await assertFails(
-      () => run(same, { input, output, retryFailed: true }),
-      BatchError,
-      `Cannot run batch as it cannot access the errors file '${errors}': Permission denied (os error 13)`,
-    );
-  } finally {
-    Deno.open = open;
-  }
-});
-
-Deno.test(`batch() with 'retryFailed' leaves all as it is if the old output cannot be read to its end ${NEEDS}`, { ignore }, async () => {
-  using folder = new Folder();
-  const [input, output] = [folder.write("in.ndjson", numbers(5000)), folder.of("out.gz")];
-  await run(tenth, { input, output });
-  const results = Deno.readFileSync(output);
-  // As long as before.
-  folder.write("out.gz", results.slice().fill(0, results.length >> 1));
-  const before = [folder.names(), folder.read("out.gz.errors.ndjson"), folder.read("out.gz.log")];
-  const error = await thrownBy(() => run(same, { input, output, retryFailed: true })) as Error;
-  assert(error instanceof BatchError && error.message.startsWith("Cannot write results: "), `${error}`);
-  assertEquals([folder.names(), folder.read("out.gz.errors.ndjson"), folder.read("out.gz.log")], before);
-  folder.write("out.gz", results);
-  assertEquals((await run(same, { input, output, retryFailed: true })).failed, 0);
-  // The sanitizer checks that the files are closed.
-});
-
-Deno.test(
-  `batch() with 'retryFailed' that is stopped keeps what it did not come to, and what was running ${NEEDS}`,
-  { ignore },
-  async () => {
-    using folder = new Folder();
-    const [input, output] = [folder.write("in.ndjson", numbers(100)), folder.of("out")];
-    await run(tenth, { input, output });
-    const controller = new AbortController();
-    let ticks = 0;
-    const recorded = run((x: number) => x === 50 ? new Promise(() => {}) : x, {
-      input,
-      output,
-      retryFailed: true,
-      workers: 1,
-      signal: controller.signal,
-    });
-    // The fifth record never ends: what is done by then is kept.
-    const timer = setInterval(() => ++ticks > 5 && controller.abort(), 100);
-    const { outcome, failed, recordsOfRun } = await recorded;
-    clearInterval(timer);
-    const left = folder.json("out.errors.ndjson").map(({ record }) => Number(record));
-    assertEquals([outcome, failed, recordsOfRun], ["stopped", left.length, 10 - left.length]);
-    assert(left.includes(50), `${left}`);
-    assertEquals(folder.json("out"), Array.from({ length: 100 }, (_, x) => x).filter((x) => !left.includes(x)));
-    await run((x: number) => x, { input, output, retryFailed: true });
-    assertEquals(folder.json("out"), Array.from({ length: 100 }, (_, x) => x));
-  },
-);
-
-Deno.test(`readErrors() reads lines of any length, passes blank ones, and closes a file that it does not read to its end ${NEEDS}`, {
-  ignore,
-}, async () => {
-  using folder = new Folder();
-  const records = ["", "é".repeat(500_000), "x", "\u{1f600}".repeat(100_000), "last"];
-  const path = folder.write("errors", records.map((record) => `${JSON.stringify({ record })}\n\n`).join("").trimEnd());
-  assertEquals((await Array.fromAsync(readErrors(path))).map(({ record }) => record), records);
-  for await (const { record } of readErrors(path)) {
-    assertEquals(record, "");
-    break;
-  }
-});
-
-Deno.test(`batch() with 'retryFailed' leaves the output as it is if no record can be run again ${NEEDS}`, { ignore }, async () => {
-  using folder = new Folder();
-  const [input, output] = [folder.write("in.ndjson", "1\n{bad\n3\n"), folder.of("out")];
-  await run(same, { input, output });
-  const before = [Deno.statSync(output).ino, folder.read("out.errors.ndjson"), folder.read("out.log")];
-  const { failed, recordsOfRun, errorNames } = await run(same, { input, output, retryFailed: true });
-  assertEquals([failed, recordsOfRun, errorNames], [1, 0, [["ParseError", 1]]]);
-  assertEquals([Deno.statSync(output).ino, folder.read("out.errors.ndjson"), folder.read("out.log")], before);
-});
-
 Deno.test(`batch() of many small files opens them itself, which takes workers the longer the more of them they may read ${NEEDS}`, {
   ignore,
 }, async () => {
@@ -938,18 +684,6 @@ Deno.test(`batch() loses only the record to an error whose message is not text, 
   for (const { stack } of errors) assert(stack.length <= 10_003, stack);
 });
 
-Deno.test("readError() reads a name as it was", () => {
-  const members = (name: string) => new TextEncoder().encode(`"record":"1","error":${JSON.stringify({ name, message: "", stack: "" })}`);
-  for (const name of ["", "Error", 'a "quoted" one\n']) assertEquals(readError(members(name)).name, name);
-});
-
-Deno.test("isRetryable() is true of a record that was kept whole and could be parsed", () => {
-  const error = { name: "Error", message: "no", stack: "" };
-  const parse = { ...error, name: "ParseError" };
-  const entries = [{ error }, { error, truncated: true as const }, { error: parse }, { error: { ...parse, stack: "of the task" } }];
-  assertEquals(entries.map(isRetryable), [true, false, false, true]);
-});
-
 Deno.test(`batch() limits the kinds of errors, and the denied permissions, that it keeps ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(1000));
@@ -1060,21 +794,6 @@ Deno.test(`batch() goes on where it may not give an output its permissions, as i
     Deno.chmod = chmod;
   }
   assertEquals(folder.read("out"), numbers(10));
-});
-
-Deno.test(`taskParts() finds the local files of a task module, and the hosts from which they import ${NEEDS}`, { ignore }, async () => {
-  using folder = new Folder();
-  const one = folder.write(
-    "one.ts",
-    `import "./two.ts"; import "jsr:@scope/name"; import "npm:name"; import "node:path"; export * from "./gone.ts";`,
-  );
-  const two = folder.write(
-    "two.ts",
-    `import x from "https://a.example/x.ts"; import y from "https://a.example:8443/y.ts"; import("http://b.example/"); import("http://[::1]/");`,
-  );
-  const { files, hosts } = await taskParts(toFileUrl(one).href);
-  assertEquals([...files.keys()], [one, two]);
-  assertEquals([...hosts], ["jsr.io:443", "a.example:443", "a.example:8443", "b.example:80", "[::1]:80"]);
 });
 
 Deno.test(

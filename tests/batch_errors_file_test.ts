@@ -2,10 +2,8 @@ import { assertEquals } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
 import { Coverage } from "../batch/coverage.ts";
 import { completeErrors } from "../batch/errors_file.ts";
-import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
+import { Folder, ignore, NEEDS, numbers, run, same } from "./batch_fixtures.ts";
 import { assertFails, until } from "./helpers.ts";
-
-const same = (x: unknown) => x;
 
 /** Fails every tenth record, as in the runs that others resume. */
 const tenth = (x: number) => {

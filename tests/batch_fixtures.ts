@@ -51,6 +51,17 @@ export class Folder implements Disposable {
   }
 }
 
+/** A task that returns the record. */
+export function same(x: unknown): unknown {
+  return x;
+}
+
+/** The same, but it fails for every tenth record. */
+export function tenth(x: number): number {
+  if (x % 10 === 0) throw new Error("no");
+  return x;
+}
+
 /** A batch of two workers that must not hang. */
 export function run(task: BatchTask, options: BatchOptions): Promise<BatchSummary> {
   return within(batch(task, { workers: 2, ...options }));

@@ -1,12 +1,15 @@
-import { assertEquals, assertRejects } from "@std/assert";
-import { BatchError } from "@procpool/process-pool/batch";
+import { Buffer } from "node:buffer";
+import { runInNewContext } from "node:vm";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { batch, BatchError } from "@procpool/process-pool/batch";
 import { Coverage } from "../batch/coverage.ts";
 import { blocksOf } from "../batch/blocks.ts";
 import { hashOf } from "../batch/bytes.ts";
 import type { Source } from "../batch/inputs.ts";
 import { divide } from "../batch/parts.ts";
-import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
-import { until } from "./helpers.ts";
+import { Folder, ignore, NEEDS, numbers, run, same } from "./batch_fixtures.ts";
+import { within } from "./fixtures.ts";
+import { assertFails, thrownBy, until } from "./helpers.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -298,4 +301,142 @@ Deno.test("divide() goes on within a line of a file, where workers that read it 
       assertEquals([coverage.first.end, coverage.pieces], [text.length, 0]);
     }
   }
+});
+
+Deno.test("batch() that is stopped closes the stream that it writes to: its reader is not left waiting", async () => {
+  const controller = new AbortController();
+  const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.enqueue(new TextEncoder().encode(numbers(100))) });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const text = new Response(readable).text();
+  const summary = await within(batch((x: number) => x, {
+    input,
+    output: writable,
+    permissions: "inherit",
+    workers: 1,
+    chunk: 1024,
+    signal: controller.signal,
+    onProgress: () => controller.abort(),
+  }));
+  assertEquals([summary.outcome, await within(text)], ["stopped", ""]);
+});
+
+Deno.test("batch() that is stopped settles even if nobody reads what it writes", async () => {
+  const controller = new AbortController();
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const summary = await within(batch((x: number) => x, {
+    input: new Response(numbers(1000)).body!,
+    output: writable,
+    permissions: "inherit",
+    workers: 1,
+    signal: controller.signal,
+    onProgress: () => controller.abort(),
+  }));
+  assertEquals(summary.outcome, "stopped");
+  await assertRejects(() => within(new Response(readable).text()), Error);
+});
+
+Deno.test("batch() that fails aborts the stream that it writes to, with why", async () => {
+  const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.error(new Error("the cable was cut")) });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const text = new Response(readable).text().catch((error: Error) => error);
+  const error = await thrownBy(() => within(batch((x) => x, { input, output: writable, permissions: "inherit", workers: 1 })));
+  assert(error instanceof BatchError, `${error}`);
+  assertEquals(error.message, "Cannot go on as the input 'stream' cannot be read: the cable was cut");
+  assertEquals(await within(text), error);
+});
+
+for (const [reason, said] of [[undefined, "no reason was given"], ["gone", "gone"]] as const) {
+  Deno.test(`batch() says what a stream has failed with that is no error: ${reason}`, async () => {
+    const options = { permissions: "inherit", workers: 1 } as const;
+    const failing = new ReadableStream<Uint8Array>({ start: (stream) => stream.error(reason) });
+    await assertFails(
+      () => within(batch((x) => x, { ...options, input: failing, output: new WritableStream() })),
+      BatchError as never,
+      `Cannot go on as the input 'stream' cannot be read: ${said}`,
+    );
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    await readable.cancel(reason);
+    await assertFails(
+      () => within(batch((x) => x, { ...options, input: new Response("1\n").body!, output: writable })),
+      BatchError as never,
+      `Cannot write results: ${said}`,
+    );
+  });
+}
+
+for (
+  const [part, said] of [["2\n3\n", '"2\\n3\\n"'], [new Uint16Array([0x0a32]), "an object of class Uint16Array"], [
+    undefined,
+    "undefined",
+  ]] as const
+) {
+  Deno.test(`batch() refuses a stream that yields something other than Uint8Arrays: ${said}`, async () => {
+    const cancelled = Promise.withResolvers<void>();
+    const input = new ReadableStream<Uint8Array>({
+      start(stream) {
+        stream.enqueue(new TextEncoder().encode("1\n"));
+        stream.enqueue(part as never);
+      },
+      cancel: () => cancelled.resolve(),
+    });
+    await assertFails(
+      () => within(batch((x) => x, { input, output: new WritableStream(), permissions: "inherit", workers: 1 })),
+      BatchError as never,
+      `Cannot go on as the input 'stream' cannot be read: it must yield Uint8Arrays, and yielded ${said}`,
+    );
+    await within(cancelled.promise);
+  });
+}
+
+Deno.test("batch() reads a stream of Uint8Arrays, be they of a class of their own, of another realm, or of shared memory", async () => {
+  const shared = new Uint8Array(new SharedArrayBuffer(2));
+  shared.set([51, 10]);
+  const parts = [Buffer.from("1\n"), runInNewContext("new Uint8Array([50, 10])"), shared];
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const written = new Response(readable).text();
+  await run(same, { input: ReadableStream.from(parts), output: writable, permissions: "inherit", workers: 1 });
+  assertEquals(await written, "1\n2\n3\n");
+});
+
+Deno.test("batch() that needs no more of its input cancels it", async () => {
+  const cancelled = Promise.withResolvers<void>();
+  const input = new ReadableStream<Uint8Array>({
+    pull: (stream) => stream.enqueue(new TextEncoder().encode(numbers(1000))),
+    cancel: () => cancelled.resolve(),
+  });
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const text = new Response(readable).text();
+  await within(batch((x: number) => x, { input, output: writable, permissions: "inherit", limit: 2 }));
+  await within(cancelled.promise);
+  assertEquals(await text, "0\n1\n");
+});
+
+Deno.test("batch() that is stopped cancels a stream of which nothing has come yet", async () => {
+  const [reading, cancelled] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const input = new ReadableStream<Uint8Array>({
+    pull() {
+      reading.resolve();
+      return cancelled.promise;
+    },
+    cancel: () => cancelled.resolve(),
+  }, { highWaterMark: 0 });
+  const stop = new AbortController();
+  reading.promise.then(() => stop.abort());
+  const { outcome } = await run(same, { input, output: new WritableStream(), permissions: "inherit", signal: stop.signal });
+  await within(cancelled.promise);
+  assertEquals(outcome, "stopped");
+});
+
+Deno.test("batch() cancels a stream that it refuses for its content", async () => {
+  const cancelled = Promise.withResolvers<void>();
+  const input = new ReadableStream<Uint8Array>({
+    pull: (stream) => stream.enqueue(new TextEncoder().encode("id,id\n")),
+    cancel: () => cancelled.resolve(),
+  });
+  await assertFails(
+    () => run(same, { input, inputFormat: "csv", output: new WritableStream(), permissions: "inherit" }),
+    BatchError,
+    "Cannot run batch as the first row of 'stream' names the field 'id' twice",
+  );
+  await within(cancelled.promise);
 });
