@@ -11,6 +11,7 @@ import {
   ITEMS,
   Line,
   type LineEvents,
+  LISTENING,
   PACE,
   RETURNED,
   SKIPPED,
@@ -23,7 +24,7 @@ import type { Calls, Runtime } from "../worker/runtime.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
 import { atNextTick } from "../worker/soon.ts";
 import { chunkOf, granted, moduleOf, within } from "./fixtures.ts";
-import { turn } from "./helpers.ts";
+import { turn, until } from "./helpers.ts";
 
 // What goes beside the port and what goes by it: nobody may notice the difference, except by the time it takes.
 
@@ -868,6 +869,36 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
   }
   assertEquals(slept, [true, false]);
 });
+
+for (const idle of [true, false]) {
+  Deno.test(`A worker in its event loop that has ${idle ? "nothing" : "jobs"} to wait for is woken by ${idle ? "the bell" : "a message"}`, async () => {
+    using opened = openBothEnds();
+    const { line, port, bells } = opened;
+    const taken: number[] = [];
+    const runtime = {
+      hasRoom: true,
+      idle,
+      callAll({ number }: Calls) {
+        taken.push(number);
+        return 1;
+      },
+    } satisfies Partial<Runtime> as unknown as Runtime;
+    const end = openLine({ memory: line.memory, openSharedQueue, runtime, hasTimers: false });
+    let messages = 0;
+    port.onmessage = ({ data }) => {
+      messages++;
+      end.receive(data);
+    };
+    // Nobody hears a bell yet, as with a worker that has just been started.
+    for (const [run, woken] of [[0, 1], [1, idle ? 1 : 2], [2, idle ? 1 : 3]] as const) {
+      line.call(1, run, "id", []);
+      line.ring(1);
+      await until(() => taken.length > run && bells[WORKER] === LISTENING);
+      assertEquals([taken.at(-1), messages], [run, woken]);
+    }
+    end.close();
+  });
+}
 
 Deno.test("A worker holds back nothing that jobs return while its event loop has its turn", async () => {
   using opened = openBothEnds();

@@ -115,6 +115,8 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
   /** The chunks that have had an item sent by the port. */
   const byPortToo = new Set<number>();
   let working = false;
+  /** Whether the bell is heard in the event loop. It may still be from an earlier time there. */
+  let hearsBell = false;
   /** Whether replies may be held back, as others follow: not while the event loop has its turn, as that may take long. */
   let mayHold = false;
   let turnBegan = 0;
@@ -236,8 +238,9 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
 
   /** Waits for a job, which is noticed at once here; false if none comes, and it is time for the event loop. */
   function waitForJob(): boolean {
+    const isIdle = runtime.idle && !cameByPort;
     // A job that has come by the port is about to be announced in the queue, without a message.
-    if (byPort.length > 0 || (runtime.idle && !cameByPort)) {
+    if (byPort.length > 0 || isIdle) {
       const spins = late < SOME_LATE && inARow <= fewJobs();
       jobsBefore += inARow;
       inARow = 0;
@@ -247,7 +250,30 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
       if (found) return true;
     }
     store(bells, WORKER, LISTENING);
-    return requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING;
+    if (requests.hasNext && compareExchange(bells, WORKER, LISTENING, AWAKE) === LISTENING) return true;
+    if (isIdle) listenForBell();
+    return false;
+  }
+
+  /**
+   * Has the bell heard in the event loop too, where it is half as long on its way as a message. Not while jobs run: woken by the bell, Deno
+   * does not look at timers and sockets.
+   */
+  async function listenForBell(): Promise<void> {
+    if (hearsBell) return;
+    const waiting = waitAsync(bells, WORKER, LISTENING);
+    // If not, the caller has just seen that nobody waits, and has sent a message.
+    if (!waiting.async) return;
+    hearsBell = true;
+    await waiting.value;
+    hearsBell = false;
+    start();
+  }
+
+  /** Begins to work, called by the event loop. */
+  function start(): void {
+    if (!working) turnBegan = clock();
+    work();
   }
 
   /** Spins as long as the caller says that there is a core for that; true if there is a job. */
@@ -355,9 +381,7 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
         byPort.push(message);
         if (!message.inTurn) turnsOfPort++;
       }
-      // Messages come from the event loop.
-      if (!working) turnBegan = clock();
-      work();
+      start();
     },
     posted(message) {
       // Only now: what the port refuses is sent once more, in another form.
