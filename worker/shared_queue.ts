@@ -207,6 +207,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   const makeFunction = Function;
   const { asIntN } = BigInt;
   const { isView, prototype: buffers } = ArrayBuffer;
+  const { prototype: sharedBuffers } = SharedArrayBuffer;
   const { prototype: dates } = Date;
   const { prototype: maps } = Map;
   const { prototype: sets } = Set;
@@ -568,8 +569,10 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     try {
       if (isView(value)) {
         const view = viewNames.indexOf(apply(nameOfView, value, none));
+        // What is known to be refused is not asked, as it would throw: that takes as long as a message.
+        if (view < 0) return false;
         const buffer = apply(bufferOfView, value, none);
-        if (view < 0 || isRepeated(buffer)) return false;
+        if (getPrototypeOf(buffer) === sharedBuffers || isRepeated(buffer)) return false;
         objects.push(buffer);
         const at = cell++;
         if (!writeBuffer(buffer, view, header)) return false;
