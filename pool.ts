@@ -144,7 +144,7 @@ export class ProcessPool implements AsyncDisposable {
   #queue = new Queue<Ticket>();
   /**
    * Tickets that have left their worker, until it is decided whether they run again: a `retryIf` that is called meanwhile may cancel any of
-   * them, or end the pool.
+   * them, or end the pool. And tickets that cannot be sent, until that is told.
    */
   #undecided = new Set<Ticket>();
   /** Tickets being cancelled while their worker is told to stop, which may end the pool: how each will settle. */
@@ -224,7 +224,7 @@ export class ProcessPool implements AsyncDisposable {
     const { maxWorkers, jobsPerWorker, queueSize } = this.#options;
     const levels = () => ({
       waiting: this.#gate.waiting,
-      queued: this.#queue.size,
+      queued: this.#queued,
       running: this.#crew.held,
       workers: this.#crew.size,
     });
@@ -521,12 +521,17 @@ export class ProcessPool implements AsyncDisposable {
       workers: size,
       busy,
       running: held,
-      queued: this.#queue.size,
+      queued: this.#queued,
       waiting: this.#gate.waiting,
       unstoppable,
       ...this.#counts,
       measured: this.#options.measurement?.read(this.#crew.inspect()),
     };
+  }
+
+  /** How many jobs have passed the gate and are with no worker. */
+  get #queued(): number {
+    return this.#queue.size + this.#undecided.size;
   }
 
   /** What each worker is doing at this moment, and for how long. */
@@ -775,7 +780,7 @@ export class ProcessPool implements AsyncDisposable {
       const outcome = task instanceof Error ? failed(task) : this.#trySend(ticket, task, slot);
       if (ticket.settled) continue;
       if (outcome === NO_ROOM) this.#queue.joinFront(ticket);
-      else if (outcome !== undefined) this.#settle(ticket, outcome);
+      else if (outcome !== undefined) this.#settleUnsent(ticket, outcome);
       else this.#sent(ticket, slot);
     }
     this.#isFull = this.#queue.size > 0 && !this.#crew.hasRoom;
@@ -1010,6 +1015,19 @@ export class ProcessPool implements AsyncDisposable {
   #settle(ticket: Ticket, outcome: Outcome<unknown>): void {
     this.#record(ticket, outcome);
     this.#longTurn.callBack(ticket);
+  }
+
+  /**
+   * Settles a ticket that cannot be sent: at once, or, if others have settled like that, when other work of the event loop has had its turn.
+   */
+  #settleUnsent(ticket: Ticket, outcome: Outcome<unknown>): void {
+    if (this.#longTurn.maySettle()) return this.#settle(ticket, outcome);
+    this.#undecided.add(ticket);
+    this.#options.clock.soon(() => {
+      if (!this.#undecided.delete(ticket)) return;
+      this.#settle(ticket, outcome);
+      this.#dispatch();
+    });
   }
 
   /**

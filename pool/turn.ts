@@ -97,8 +97,9 @@ export class LongTurn {
   /** Tickets that have settled in that way. */
   #late: Ticket[] = [];
   /**
-   * Whether nothing more is taken, as other work of the event loop has waited for long: whoever hears of what was taken may submit the next
-   * job in the same turn, which has more taken, and so on, and there would never be timers, sockets or signals.
+   * Whether nothing more is taken, and no job settles that cannot be sent, as other work of the event loop has waited for long: whoever hears
+   * of these may submit the next job in the same turn, which has more taken, or cannot be sent either, and so on, and there would never be
+   * timers, sockets or signals.
    */
   #givesWay = false;
   /** How many pauses in a row have brought nothing. */
@@ -122,6 +123,13 @@ export class LongTurn {
   #pause(before: number): void {
     this.#inVain = this.#parts.waiting() < before ? 0 : this.#inVain + 1;
     if (this.#inVain <= PAUSES_IN_VAIN) Atomics.wait(never, 0, 0, PAUSE);
+  }
+
+  /** Whether a job that cannot be sent may settle now. */
+  maySettle(): boolean {
+    if (this.#givesWay) return false;
+    queueMicrotask(this.#callBackLate);
+    return true;
   }
 
   /** Resolves with this value: at once, or, if other work of the event loop has waited for long, after that. */

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Job, ProcessPool, type ProcessPoolOptions } from "@procpool/process-pool";
 
 const increment = (x: number) => x + 1;
@@ -148,6 +148,39 @@ for (const [who, feed] of FEEDERS) {
     assert(left > 0);
   });
 }
+
+const UNSENDABLE = (() => 0) as unknown as number;
+const DOOMED: [what: string, submit: (pool: ProcessPool) => Promise<unknown>][] = [
+  ["calls", (pool) => pool.run(increment, UNSENDABLE)],
+  ["jobs", async (pool) => (await pool.submit(new Job({ func: increment, args: [UNSENDABLE] }))).result()],
+];
+for (const [what, submit] of DOOMED) {
+  Deno.test(`Timers have their turn although who awaits ${what} that cannot be sent always has another to submit`, async () => {
+    await using pool = await pooled({});
+    let fired = false;
+    setTimeout(() => fired = true);
+    let left = 20_000;
+    const lane = async () => {
+      while (!fired && --left > 0) await assertRejects(() => submit(pool));
+    };
+    await Promise.all(Array.from({ length: 20 }, lane));
+    assert(left > 0);
+  });
+}
+
+Deno.test("A job that cannot be sent is queued while other work has its turn, if another has just settled like that", async () => {
+  for (const end of ["shutdown", "terminate"] as const) {
+    await using pool = await pooled({});
+    const submit = () => pool.trySubmit(increment, UNSENDABLE)!;
+    const first = submit();
+    await undefined;
+    const [cancelled, other] = [submit(), submit()];
+    assertEquals([first.state, cancelled.state, other.state, pool.stats().queued], ["failed", "queued", "queued", 2]);
+    assertEquals([cancelled.cancel(), cancelled.cancel()], [true, false]);
+    await pool[end]();
+    assertEquals([cancelled.state, other.state], ["cancelled", end === "shutdown" ? "failed" : "cancelled"]);
+  }
+});
 
 Deno.test("A pool that ends in the turn in which a job settles calls its callbacks before it has ended", async () => {
   for (const end of ["shutdown", "terminate"] as const) {
