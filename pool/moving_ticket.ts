@@ -74,9 +74,16 @@ export class MovingTicket extends JobTicket {
   }
 }
 
-/** The total size in bytes; Infinity if some are not buffers, or one is listed twice, which is refused when it is moved. */
+/**
+ * The total size in bytes; Infinity if some are not buffers, even if they pass for such, as proxies of buffers do, or one is listed twice,
+ * which is refused when it is moved.
+ */
 function sizeOf(transfer: readonly Transferable[]): number {
   let size = new Set(transfer).size === transfer.length ? 0 : Infinity;
-  for (const each of transfer) size += each instanceof ArrayBuffer ? each.byteLength : Infinity;
+  try {
+    for (const each of transfer) size += each instanceof ArrayBuffer ? each.byteLength : Infinity;
+  } catch {
+    return Infinity;
+  }
   return size;
 }

@@ -484,6 +484,15 @@ for (const backend of ["worker", "killable"] as const) {
       }
     }
   });
+
+  Deno.test(`Job.transfer of something that only passes for a buffer fails that job alone (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    for (const odd of [new Proxy(new ArrayBuffer(8), {}), Object.create(ArrayBuffer.prototype)]) {
+      const failing = new Job({ func: (_: unknown) => {}, args: [odd], transfer: [odd] });
+      await assertRejects(() => within(pool.run(failing)), DOMException, "cannot be copied or moved");
+      assertEquals(await within(pool.run((x: number) => x + 1, 1)), 2);
+    }
+  });
 }
 
 Deno.test("ProcessPool with killable workers and no 'memoryLimit' fails a job that fills the heap (needs --allow-run and --allow-read)", {
