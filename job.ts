@@ -230,7 +230,7 @@ export class Job<A extends unknown[], R, K extends object = object> {
     this.timeout = timeout === undefined ? undefined : checks.milliseconds("timeout", timeout, { infinite: true });
     this.retries = retries === undefined ? undefined : checks.wholeNumber("retries", retries, { min: 0 });
     this.retryIf = retryIf === undefined ? undefined : checks.callable("retryIf", retryIf);
-    this.transfer = transfer === undefined ? NOTHING : checks.transfer("transfer", transfer);
+    this.transfer = transfer === undefined ? NOTHING : [...checks.transfer("transfer", transfer)];
     this.onDone = onDone === undefined ? undefined : checks.callable("onDone", onDone);
   }
 

@@ -423,6 +423,17 @@ Deno.test("Job.transfer moves arguments instead of copying them", async () => {
   assertEquals(await within(result), "through");
 });
 
+Deno.test("Job.transfer is what was listed when the job was made", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const list: ArrayBuffer[] = [];
+  const results = [1, 2, 3].map((size) => {
+    const buffer = new ArrayBuffer(size);
+    list[0] = buffer;
+    return pool.run(new Job({ func: (moved: ArrayBuffer) => moved.byteLength, args: [buffer], transfer: list }));
+  });
+  assertEquals(await within(Promise.all(results)), [1, 2, 3]);
+});
+
 for (const backend of ["worker", "killable"] as const) {
   Deno.test(`Job.transfer moves every listed part of the arguments, small or large (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
