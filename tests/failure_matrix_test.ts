@@ -288,6 +288,9 @@ Deno.test("What is said of results that cannot be copied or moved tells that the
     if (what === "later") return Promise.resolve(Symbol("no"));
     if (what === "stream") return new ReadableStream();
     if (what === "moved") return { value: Symbol("no"), [key]: [new MessageChannel().port1] };
+    // It passes for a buffer.
+    if (what === "proxy") return new Proxy(new ArrayBuffer(8), {});
+    if (what === "moved proxy") return { value: 1, [key]: [new Proxy(new ArrayBuffer(8), {})] };
     if (what === "thrown") throw new DOMException("mine", "DataCloneError");
     if (what === "deep") {
       let deep: unknown[] = [];
@@ -307,6 +310,8 @@ Deno.test("What is said of results that cannot be copied or moved tells that the
     later: uncopied,
     stream: `${said}Object that needs transfer was found in message but not listed in transferList`,
     moved: uncopied,
+    proxy: `${said}#<ArrayBuffer> could not be cloned.`,
+    "moved proxy": `${said}Value not transferable`,
     deep: `${said}Maximum call stack size exceeded`,
     thrown: "mine",
     getter: "getter",

@@ -361,7 +361,12 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
 
   /** Whether all are buffers of fixed size that can be moved: small ones are copied instead. */
   function areBuffers(list: Transferable[]): list is ArrayBuffer[] {
-    return list.every((each, i) => each instanceof Buffer && !each.detached && !each.resizable && list.indexOf(each) === i);
+    try {
+      return list.every((each, i) => each instanceof Buffer && !each.detached && !each.resizable && list.indexOf(each) === i);
+    } catch {
+      // One only passes for a buffer, as a proxy of one does.
+      return false;
+    }
   }
 
   /** Detaches buffers as if they had been moved: for the task it must make no difference how small they are. */

@@ -310,8 +310,9 @@ export function createRunningChunks({ replies, timers, reuse }: RunningChunksPar
    * something else, or the platform refuses: then it is sent as it is, which may be refused as well.
    */
   function takeOver(value: unknown, buffer: unknown, take: (this: ArrayBuffer) => ArrayBuffer): Own | undefined {
-    if (reuse === undefined || !(buffer instanceof Memory) || buffer.resizable) return undefined;
+    if (reuse === undefined) return undefined;
     try {
+      if (!(buffer instanceof Memory) || buffer.resizable) return undefined;
       if (value === buffer) {
         const own = apply(take, buffer, nothing);
         return { value: own, buffer: own };
