@@ -65,6 +65,8 @@ Deno.test("openSharedQueue() carries what it takes as structured cloning does", 
     "日本 \ud800",
     "x".repeat(80),
     "x".repeat(81),
+    "x".repeat(1024),
+    "x".repeat(1025),
     "\ufeff日本é".repeat(50),
     "\ufeff日本é\ud800".repeat(50),
     "x".repeat(20_000),
@@ -292,6 +294,8 @@ Deno.test("openSharedQueue() has records of numbers that go on with the one befo
   let count = 0;
   while (writer.push(1, count, count, [count])) count++;
   assert(count > 240, String(count));
+  // Not a cell is left.
+  assert(reader.hasNextBefore(reader.end));
   for (let i = 0; i < count; i++) assertEquals(take(reader), [1, i, i, [i]]);
 });
 
