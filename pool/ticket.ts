@@ -113,12 +113,17 @@ export abstract class Ticket implements Place<Ticket> {
    * has thrown is left unchanged.
    */
   protected unsendable(error: unknown, item: number): unknown {
-    // What is nested too deeply.
-    const isOverflow = isOfClass(error, RangeError) && error.message === "Maximum call stack size exceeded";
-    if (!isOverflow && !(isOfClass(error, DOMException) && error.name === "DataCloneError")) return error;
-    const job = showJob(this.idOf(item), this.name);
-    const message = `Cannot send ${job} as its arguments cannot be copied or moved: ${error.message}`;
-    return isOverflow ? new RangeError(message) : new DOMException(message, error.name);
+    try {
+      // What is nested too deeply.
+      const isOverflow = error instanceof RangeError && error.message === "Maximum call stack size exceeded";
+      if (!isOverflow && !(error instanceof DOMException && error.name === "DataCloneError")) return error;
+      const job = showJob(this.idOf(item), this.name);
+      const message = `Cannot send ${job} as its arguments cannot be copied or moved: ${error.message}`;
+      return isOverflow ? new RangeError(message) : new DOMException(message, error.name);
+    } catch {
+      // It throws when it is looked at, too.
+      return error;
+    }
   }
 
   /** Counts how its items have ended, if it settles with this outcome. */

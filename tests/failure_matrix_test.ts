@@ -3,6 +3,7 @@ import { Job, PoolBrokenError, ProcessPool, type ProcessPoolOptions, Semaphore, 
 import { tryCell } from "./failure_cell.ts";
 import { type Cell, cells, DEEDS as ALL_DEEDS, harmsProgram, type Kind, KINDS, MATRIX } from "./failure_matrix.ts";
 import { granted, moduleOf, within } from "./fixtures.ts";
+import { thrownBy } from "./helpers.ts";
 import { matrixTables, section } from "../tools/reliability_table.ts";
 
 // The whole matrix, from its table. (To try a single cell: deno run tests/failure_cell.ts worker loading throws)
@@ -325,6 +326,32 @@ Deno.test("What is said of results that cannot be copied or moved tells that the
     got.push(outcome.status === "rejected" ? messageOf(outcome.reason) : "");
   }
   assertEquals(got, Object.values(told));
+});
+
+Deno.test("A getter that throws what cannot be looked at fails its job or item alone, in arguments and in results", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 1 });
+  const give = (x: number) => {
+    if (x !== 2) return typeof x;
+    const thrown = Object.create(RangeError.prototype, {
+      message: {
+        get() {
+          throw new Error("no message");
+        },
+      },
+    });
+    return {
+      get a() {
+        throw thrown;
+      },
+    };
+  };
+  const take = (x: unknown) => typeof x;
+  assertInstanceOf(await thrownBy(() => within(pool.run(take, give(2)))), RangeError);
+  assertInstanceOf(await thrownBy(() => within(pool.run(give, 2))), RangeError);
+  const options = { chunkSize: 3, settled: true } as const;
+  for (const outcomes of [pool.map(take, [1, give(2), 3], options), pool.map(give, [1, 2, 3], options)]) {
+    assertEquals((await within(Array.fromAsync(outcomes))).map(({ status }) => status), ["fulfilled", "rejected", "fulfilled"]);
+  }
 });
 
 Deno.test("What is said of arguments that cannot be copied or moved tells whose they are, and not what a getter has thrown", async () => {

@@ -77,11 +77,16 @@ export function createReplies(host: RepliesHost, tasks: KnownTasks): Replies {
 
   /** The error for a result that cannot be sent: the platform's could as well be about an argument. What a getter threw stays as it is. */
   function unsendable(refusal: unknown): unknown {
-    // What is nested too deeply.
-    const isOverflow = refusal instanceof Overflow && refusal.message === "Maximum call stack size exceeded";
-    if (!isOverflow && !(refusal instanceof Refusal && refusal.name === "DataCloneError")) return refusal;
-    const message = `Cannot send what the task returned as it cannot be copied or moved: ${refusal.message}`;
-    return isOverflow ? new Overflow(message) : new Refusal(message, refusal.name);
+    try {
+      // What is nested too deeply.
+      const isOverflow = refusal instanceof Overflow && refusal.message === "Maximum call stack size exceeded";
+      if (!isOverflow && !(refusal instanceof Refusal && refusal.name === "DataCloneError")) return refusal;
+      const message = `Cannot send what the task returned as it cannot be copied or moved: ${refusal.message}`;
+      return isOverflow ? new Overflow(message) : new Refusal(message, refusal.name);
+    } catch {
+      // It throws when it is looked at, too.
+      return refusal;
+    }
   }
 
   function isMoved(value: unknown): value is Moved {
