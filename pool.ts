@@ -189,6 +189,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {RangeError} If a number is out of its range.
    * @throws {Deno.errors.NotCapable} If the workers are to have a permission that this thread lacks.
    * @throws {Deno.errors.Busy} If another pool is still writing its trace to the same file.
+   * @throws {Deno.errors.NotSupported} If Deno is older than 2.9, except with the backend `inline`.
    */
   constructor(options: ProcessPoolOptions = {}) {
     this.#options = resolveOptions(options);

@@ -1,5 +1,5 @@
 import { checkedFunc, type Task, type TaskRef } from "../job.ts";
-import { CORES } from "../worker/platform.ts";
+import { CORES, hasLocks } from "../worker/platform.ts";
 import type { StartThread } from "../worker/protocol.ts";
 import type { OpenSlot } from "../worker/slot.ts";
 import { type KnownModule, TaskTable } from "../worker/tasks.ts";
@@ -281,6 +281,12 @@ function checkLoaded(modules: readonly string[]): void {
   );
 }
 
+/** Refuses an older Deno, whose workers would fail to start for a reason that tells nobody what to do. */
+function checkPlatform(): void {
+  if (hasLocks()) return;
+  throw new Deno.errors.NotSupported(`Cannot ${ACTION} as workers need Deno 2.9 or newer: current version is ${Deno.version.deno}`);
+}
+
 /** Checks and completes the options; the caller's object is left as it is. */
 export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   const checks = new Checks(ACTION);
@@ -310,6 +316,7 @@ export function resolveOptions(options: ProcessPoolOptions): ResolvedOptions {
   checks.wholeNumber("maxWorkers", maxWorkers, { max: MOST_WORKERS });
   checks.oneOf("backend", backend, ["worker", "killable", "inline"]);
   const inline = backend === "inline";
+  if (!inline) checkPlatform();
   const known = checks.array("modules", modules).map((module, i) => resolveModule(module, i));
   // Deno inherits by default, and demands the unstable feature if told to do so.
   const permissions = wanted === undefined || wanted === "inherit" ? undefined : checkedPermissions(wanted);

@@ -993,3 +993,36 @@ Deno.test("ProcessPool without 'onError' goes on where what it has to report can
   }
   assertEquals(printed, [thrown]);
 });
+
+/** Does something as on an older Deno, which has no locks. */
+function withoutLocks(action: () => void): void {
+  const process = Reflect.get(globalThis, "process");
+  const { getBuiltinModule } = process;
+  const own = Object.getOwnPropertyDescriptor(Navigator.prototype, "locks")!;
+  Reflect.deleteProperty(Navigator.prototype, "locks");
+  process.getBuiltinModule = () => ({});
+  try {
+    action();
+  } finally {
+    process.getBuiltinModule = getBuiltinModule;
+    Object.defineProperty(Navigator.prototype, "locks", own);
+  }
+}
+
+Deno.test("ProcessPool refuses a Deno that is too old for its workers, but not for the calling thread", async () => {
+  const pools: ProcessPool[] = [];
+  withoutLocks(() => {
+    for (const backend of ["worker", "killable"] as const) {
+      assertThrows(
+        () => new ProcessPool({ backend }),
+        Deno.errors.NotSupported,
+        `Cannot create pool as workers need Deno 2.9 or newer: current version is ${Deno.version.deno}`,
+      );
+    }
+    pools.push(new ProcessPool({ backend: "inline" }));
+  });
+  for (const pool of pools) {
+    assertEquals(await pool.run((x: number) => x + 1, 1), 2);
+    await pool.shutdown();
+  }
+});

@@ -28,3 +28,8 @@ const platform = navigator as unknown as { locks?: LockManager | null };
 export function locks(): LockManager {
   return platform.locks ?? (process.getBuiltinModule("node:worker_threads") as { locks: LockManager }).locks;
 }
+
+/** Whether there are locks: Deno has had them since 2.9. */
+export function hasLocks(): boolean {
+  return "locks" in platform || "locks" in (process.getBuiltinModule("node:worker_threads") as object);
+}
