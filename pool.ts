@@ -270,6 +270,19 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {TypeError} If the task cannot be run, as far as that is known already.
    */
+  // An overload of its own here and below: in a union with names, a generic function would lose its types.
+  submit<A extends unknown[], R>(task: (...args: A) => R, ...args: A): Promise<Future<Awaited<R>>>;
+  /**
+   * Submits a call of a task that may be given by name, waiting at the gate until it is admitted.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments.
+   * @returns The job's future, as soon as the job is admitted.
+   *
+   * @throws {unknown} The same as for a function.
+   */
   submit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Future<Awaited<R>>>;
   submit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<Future<unknown>> {
     try {
@@ -328,6 +341,18 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {TypeError} If the task cannot be run, as far as that is known already.
    */
+  trySubmit<A extends unknown[], R>(task: (...args: A) => R, ...args: A): Future<Awaited<R>> | undefined;
+  /**
+   * Submits a call of a task that may be given by name, if the gate admits it at once.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments.
+   * @returns The job's future; undefined if the gate is full.
+   *
+   * @throws {unknown} The same as for a function.
+   */
   trySubmit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Future<Awaited<R>> | undefined;
   trySubmit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Future<unknown> | undefined {
     const ticket = this.#accept(what, args);
@@ -374,6 +399,18 @@ export class ProcessPool implements AsyncDisposable {
    *
    * @throws {unknown} What {@linkcode ProcessPool.submit} and {@linkcode Future.result} throw.
    */
+  run<A extends unknown[], R>(task: (...args: A) => R, ...args: A): Promise<Awaited<R>>;
+  /**
+   * Submits a call of a task that may be given by name, and waits for its result.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments.
+   * @returns What the task returned.
+   *
+   * @throws {unknown} What {@linkcode ProcessPool.submit} and {@linkcode Future.result} throw.
+   */
   run<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Awaited<R>>;
   run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
     try {
@@ -404,7 +441,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {RangeError} If a number is out of its range.
    */
   map<T, R>(
-    task: ((item: T) => R) | TaskRef<[T], R>,
+    task: (item: T) => R,
     items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
     options: MapOptions & { settled: true },
   ): MapResults<PromiseSettledResult<Awaited<R>>>;
@@ -455,6 +492,40 @@ export class ProcessPool implements AsyncDisposable {
    * }
    * assertEquals(odd, [1, 3, 5]);
    * ```
+   */
+  map<T, R>(
+    task: (item: T) => R,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options?: MapOptions & { settled?: false | undefined },
+  ): MapResults<Awaited<R>>;
+  /**
+   * Runs a task that may be given by name on each item of an input, and yields one outcome for each item.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param items The input.
+   * @param options With `settled: true`.
+   * @returns The outcomes.
+   *
+   * @throws {unknown} The same as for a function.
+   */
+  map<T, R>(
+    task: ((item: T) => R) | TaskRef<[T], R>,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options: MapOptions & { settled: true },
+  ): MapResults<PromiseSettledResult<Awaited<R>>>;
+  /**
+   * Runs a task that may be given by name on each item of an input, and yields one result for each item.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param items The input.
+   * @param options Order, chunks, how far to read ahead.
+   * @returns The results.
+   *
+   * @throws {unknown} The same as for a function.
    */
   map<T, R>(
     task: ((item: T) => R) | TaskRef<[T], R>,

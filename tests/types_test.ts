@@ -85,6 +85,14 @@ function gather(...values: (number | { unit: string })[]): number {
   return values.length;
 }
 
+function first<T>(items: readonly T[]): T | undefined {
+  return items[0];
+}
+
+async function sorted<T>(items: T[], key: keyof T): Promise<T[]> {
+  return await Promise.resolve(items.toSorted((a, b) => Number(a[key]) - Number(b[key])));
+}
+
 /** None of these functions is called. */
 const compiled: Record<string, () => unknown> = {
   async "ProcessPool.run() takes the arguments of the task and gives its result"() {
@@ -120,6 +128,27 @@ const compiled: Record<string, () => unknown> = {
     pool.run("factorize", 1);
     // @ts-expect-error -- not even a name
     pool.run({ module: "file:///tasks.ts" });
+  },
+
+  "A generic task gives the result of the types with which it is called"() {
+    hasType<Promise<number | undefined>>()(pool.run(first, [1, 2]));
+    hasType<Promise<{ x: number }[]>>()(pool.run(sorted, [{ x: 1 }], "x"));
+    hasType<Promise<string | undefined>>()(pool.run(first<string>, ["a"]));
+    hasType<Promise<Future<{ x: number }[]>>>()(pool.submit(sorted, [{ x: 1 }], "x"));
+    hasType<Future<number | undefined> | undefined>()(pool.trySubmit(first, [1]));
+    hasType<MapResults<number | undefined>>()(pool.map(first, [[1], [2]]));
+    hasType<MapResults<PromiseSettledResult<number | undefined>>>()(pool.map(first, [[1], [2]], { settled: true }));
+    // @ts-expect-error -- no key of these items
+    pool.run(sorted, [{ x: 1 }], "y");
+  },
+
+  async "a task may be given as a function or by name"() {
+    const either = factorize as typeof factorize | TaskRef<[number], number[]>;
+    hasType<Promise<number[]>>()(pool.run(either, 1));
+    hasType<Promise<Future<number[]>>>()(pool.submit(either, 1));
+    hasType<Future<number[]> | undefined>()(pool.trySubmit(either, 1));
+    for await (const result of pool.map(either, [1])) hasType<number[]>()(result);
+    for await (const outcome of pool.map(either, [1], { settled: true })) hasType<PromiseSettledResult<number[]>>()(outcome);
   },
 
   "ProcessPool.submit() and trySubmit() give the future of the result"() {
