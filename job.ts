@@ -190,7 +190,17 @@ export class Job<A extends unknown[], R, K extends object = object> {
   readonly onDone: ((future: Future<any>) => unknown) | undefined;
 
   /**
-   * Constructs a job for a task without named arguments.
+   * Constructs a job for a function without named arguments.
+   *
+   * @param options What to run, and how.
+   *
+   * @throws {TypeError} If an option is missing, unknown or of the wrong type.
+   * @throws {RangeError} If a number is out of its range.
+   */
+  // An overload of its own: in a union with names, a generic function would lose its types.
+  constructor(options: JobBaseOptions<R> & { func: Task<A, R>; kwargs?: undefined } & JobArgs<A>);
+  /**
+   * Constructs a job for a task that may be given by name, without named arguments.
    *
    * @param options What to run, and how.
    *

@@ -138,6 +138,10 @@ const compiled: Record<string, () => unknown> = {
     hasType<Future<number | undefined> | undefined>()(pool.trySubmit(first, [1]));
     hasType<MapResults<number | undefined>>()(pool.map(first, [[1], [2]]));
     hasType<MapResults<PromiseSettledResult<number | undefined>>>()(pool.map(first, [[1], [2]], { settled: true }));
+    hasType<Promise<number | undefined>>()(pool.run(new Job({ func: first, args: [[1, 2]] })));
+    hasType<Promise<{ x: number }[]>>()(pool.run(new Job({ func: sorted, args: [[{ x: 1 }], "x"], timeout: 1000 })));
+    // @ts-expect-error -- no key of these items
+    new Job({ func: sorted, args: [[{ x: 1 }], "y"] });
     // @ts-expect-error -- no key of these items
     pool.run(sorted, [{ x: 1 }], "y");
   },
@@ -147,6 +151,7 @@ const compiled: Record<string, () => unknown> = {
     hasType<Promise<number[]>>()(pool.run(either, 1));
     hasType<Promise<Future<number[]>>>()(pool.submit(either, 1));
     hasType<Future<number[]> | undefined>()(pool.trySubmit(either, 1));
+    hasType<Promise<number[]>>()(pool.run(new Job({ func: either, args: [1] })));
     for await (const result of pool.map(either, [1])) hasType<number[]>()(result);
     for await (const outcome of pool.map(either, [1], { settled: true })) hasType<PromiseSettledResult<number[]>>()(outcome);
   },
