@@ -184,6 +184,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   const END_BRACKET = 93;
   const BRACE = 123;
   const QUOTE = '"';
+  const MOVE = Symbol.for("process-pool.move");
 
   // Taken now: a task may replace it.
   const clock = performance.now.bind(performance);
@@ -331,8 +332,14 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     throw new TypeError(`A result that is written as a line must be a string or undefined, and is of type ${typeof value}`);
   }
 
+  /** What the task returned; what it returned by `move()` is written as well as anything else. */
+  function resultOf(returned: unknown): unknown {
+    return typeof returned === "object" && returned !== null && MOVE in returned ? (returned as { value?: unknown }).value : returned;
+  }
+
   /** A result as a line of the output; empty if it is undefined. */
-  function lineOf(value: unknown): string {
+  function lineOf(returned: unknown): string {
+    const value = resultOf(returned);
     const result = toJson ? JSON.stringify(value) : asText(value);
     if (result === undefined && (typeof value === "function" || typeof value === "symbol")) {
       throw new TypeError(`A result must be something that JSON has, and is of type ${typeof value}`);

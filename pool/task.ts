@@ -33,7 +33,7 @@ export interface CurrentJob {
  * The job of the calling task. A task that is sent as source text cannot import this; it finds the same at
  * `globalThis[Symbol.for("process-pool.job")]`.
  *
- * @returns The job; undefined outside of a task, and in a task after its first `await`.
+ * @returns The job; undefined outside of a task, in a task after its first `await`, and in a batch, whose records are no jobs.
  *
  * @example A task that knows its job
  * ```ts

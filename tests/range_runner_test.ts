@@ -1,3 +1,4 @@
+import { move } from "@procpool/process-pool/task";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Lane } from "../batch/lane.ts";
 import type { Piece, RangeRunner, RunnerLimits, RunnerParts } from "../batch/range_runner.ts";
@@ -494,6 +495,17 @@ Deno.test("createRangeRunner() fails what throws, rejects, cannot be written as 
   const { output, failed } = await runText("1\n2\n3\n4\n5\n", { ...ndjson, task });
   assertEquals([output, failed.map(({ name }) => name)], ["5\n", ["RangeError", "TypeError", "TypeError", "string"]]);
   assertEquals((await runText("5\n", { ...ndjson, outputFormat: "lines" })).failed[0]!.name, "TypeError");
+});
+
+Deno.test("createRangeRunner() writes what a task returns by move() as if it had returned that itself", async () => {
+  const task = (x: unknown) => {
+    if (x === 1) return move({ x }, []);
+    if (x === 2) return Promise.resolve(move([x], [new ArrayBuffer(1)]));
+    return move(x === 3 ? undefined : `of ${x}`, []);
+  };
+  assertEquals((await runText("1\n2\n3\n4\n", { ...ndjson, task })).output, '{"x":1}\n[2]\n"of 4"\n');
+  const asLines = await runText("3\n4\n1\n", { ...ndjson, outputFormat: "lines", task });
+  assertEquals([asLines.output, asLines.failed.map(({ name }) => name)], ["of 4\n", ["TypeError"]]);
 });
 
 Deno.test("createRangeRunner() tries a record again that throws, as often as 'retries' says, but not one that cannot be parsed", async () => {
