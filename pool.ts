@@ -449,8 +449,8 @@ export class ProcessPool implements AsyncDisposable {
    * Runs a task on each item of an input, and yields one result for each item.
    *
    * Items travel in chunks; each chunk takes one permit, in turn with the submissions. An item that fails makes the loop throw at its
-   * place. Leaving the loop early cancels the rest: what has not started never runs. The input is first read when the first result is asked
-   * for.
+   * place. Leaving the loop early cancels the rest: what has not started never runs. It also closes the input, and waits for that unless an
+   * item is still pending there. The input is first read when the first result is asked for.
    *
    * The results of a chunk are copied together, up to a millisecond after the task has returned them: a task that refills the same object
    * again and again must return a copy of it. (A buffer of fixed size, or a typed array that spans a whole one, is copied at once.)
