@@ -101,29 +101,29 @@ export interface ObservedPool {
  */
 export interface PoolObserver {
   /** The pool was made. */
-  opened?(pool: ObservedPool): void;
+  opened?: ((pool: ObservedPool) => void) | undefined;
   /** A job was submitted: called within `submit`, `trySubmit` or `run`, in the caller's context. */
-  submitted?(job: ObservedJob): void;
+  submitted?: ((job: ObservedJob) => void) | undefined;
   /** It was not admitted, as the pool closed or its signal aborted while it waited at the gate. This is its last event. */
-  refused?(job: ObservedJob, error: unknown): void;
+  refused?: ((job: ObservedJob, error: unknown) => void) | undefined;
   /** It has passed the gate. */
-  admitted?(job: ObservedJob): void;
+  admitted?: ((job: ObservedJob) => void) | undefined;
   /** It was sent to a worker. */
-  sent?(job: ObservedJob): void;
+  sent?: ((job: ObservedJob) => void) | undefined;
   /** A run of it has ended, as `started` and `ended` tell, and it is sent again. */
-  retried?(job: ObservedJob): void;
+  retried?: ((job: ObservedJob) => void) | undefined;
   /**
    * It has settled. `started` and `ended` are those of its last run. If an observer cancels it when told of the end of another job, this is
    * called after all observers have been told of that one.
    */
-  settled?(job: ObservedJob): void;
+  settled?: ((job: ObservedJob) => void) | undefined;
   /**
    * A worker changed its state. There is a reason if it died, was stopped or could not be started. If an observer causes that when told of
    * another change, this is called after all observers have been told of that one.
    */
-  worker?(worker: number, change: WorkerChange, reason: string | undefined): void;
+  worker?: ((worker: number, change: WorkerChange, reason: string | undefined) => void) | undefined;
   /** The pool is done: called once. `shutdown()` and `terminate()` wait for what this returns. */
-  closed?(): void | PromiseLike<void>;
+  closed?: (() => void | PromiseLike<void>) | undefined;
 }
 
 /** The implementation of {@linkcode ObservedJob}; it changes as the job goes on. */

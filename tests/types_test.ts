@@ -9,8 +9,9 @@ import {
   type JobOptionsWithKwargs,
   type MapResults,
   move,
+  type ObservedJob,
   type PoolObserver,
-  type ProcessPool,
+  ProcessPool,
   type ProcessPoolOptions,
   type ResultOptions,
   type ShutdownOptions,
@@ -144,6 +145,17 @@ const compiled: Record<string, () => unknown> = {
     new Job({ func: sorted, args: [[{ x: 1 }], "y"] });
     // @ts-expect-error -- no key of these items
     pool.run(sorted, [{ x: 1 }], "y");
+  },
+
+  "an observer may leave out a method by undefined, and may have it as a method of a class"(verbose = false) {
+    class Counter implements PoolObserver {
+      count = 0;
+      settled(job: ObservedJob): void {
+        this.count += job.items;
+      }
+    }
+    const observers: PoolObserver[] = [new Counter(), { settled: verbose ? ({ id }) => console.log(id) : undefined, closed: undefined }];
+    return new ProcessPool({ observers });
   },
 
   async "a task may be given as a function or by name"() {
