@@ -1,4 +1,5 @@
 import { type Job, type JobJson, type Processor, type RedisQueueBackend, WaitingError, Worker, type WorkerOptions } from "bullmq";
+import type { Redis } from "ioredis";
 import { refusesWrites } from "./connection.ts";
 
 /**
@@ -19,6 +20,15 @@ const LOOKS = 10;
  */
 const LONG_AGO = 1;
 
+/** The scripts that find, take and keep jobs. */
+const DRAINING = /^(moveStalledJobsToWait|moveToActive|extendLocks):/;
+
+/**
+ * A write that changes nothing. A server whose memory is full refuses scripts of which the first write may need some: if what fills it are
+ * the jobs that wait, no host could take one, and it would stay full forever.
+ */
+const NEEDS_NO_MEMORY = 'redis.call("DEL", KEYS[1] .. ":none")';
+
 /** A lock that this host has, or had, on a job. */
 interface Lock {
   token: string;
@@ -38,7 +48,7 @@ export interface LockedWorkerOptions extends WorkerOptions {
 
 /**
  * BullMQ's worker, with what it leaves out: a job does not run on without its lock, nor beside itself; a result waits for a server that
- * refuses writes for a while; and such a server is asked once in a while.
+ * refuses writes for a while; such a server is asked once in a while; and one whose memory is full still hands out what fills it.
  */
 export class LockedWorker extends Worker {
   #lockDuration: number;
@@ -56,6 +66,15 @@ export class LockedWorker extends Worker {
     this.#lockDuration = options.lockDuration;
     this.#mostRuns = options.maxStalledCount + 1;
     this.#lockLost = lockLost;
+  }
+
+  protected override createBackend(): void {
+    const client = this.opts.connection as Redis;
+    const define = client.defineCommand.bind(client);
+    client.defineCommand = (name, { lua, ...rest }) => {
+      define(name, { ...rest, lua: DRAINING.test(name) ? `${NEEDS_NO_MEMORY}\n${lua}` : lua });
+    };
+    super.createBackend();
   }
 
   /** Takes jobs until it is closed. */

@@ -13,7 +13,7 @@ import {
   WorkerDiedError,
 } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { lines, openClient, openPool, RedisServer, until, within } from "./helpers.ts";
+import { lines, openClient, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 /** A lock that lasts longer than any test. */
@@ -88,12 +88,30 @@ Deno.test("a host that cannot renew a lock stops its job when the lock has run o
   await using _host = host;
   const { file, gate, future } = await startNote(server, pool);
   await using client = openClient(server);
-  await client.config("SET", "maxmemory", "1");
+  await client.config("SET", "min-replicas-to-write", "1");
   await until(() => host.stats().running === 0);
   assertStringIncludes(reported.join("\n"), "as its lock has run out");
-  await client.config("SET", "maxmemory", "0");
+  await client.config("SET", "min-replicas-to-write", "0");
   await Deno.writeTextFile(gate, "");
   assertEquals(await within(future.result()), "noted");
+  assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
+});
+
+Deno.test("a server whose memory is full, as of jobs that wait, hands them out, renews their locks and finds those of dead hosts", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { onError: () => {} });
+  await using other = await startHost(server);
+  const { file, gate, future } = await startNote(server, pool);
+  const others = [await pool.submit(tasks.spin, 1500), await pool.submit(tasks.add, 1, 2)];
+  await until(async () => (await pool.status()).waiting === 2);
+  await using client = openClient(server);
+  await client.config("SET", "maxmemory", "1");
+  other.kill("SIGKILL");
+  const { host } = await serveHere(server, { lockDuration: 1000 });
+  await using _host = host;
+  await until(async () => (await lines(file)).length === 2);
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(Promise.all([future, ...others].map((each) => each.result()))), ["noted", "span", 3]);
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
 });
 
