@@ -92,6 +92,12 @@ const KEEP = { completed: { age: 600, count: 10_000 }, failed: { age: 86_400, co
 const MOST_EVENTS = 10_000;
 
 /**
+ * How many events are left if the server is out of memory. Fewer, and producers miss some that they are about to read; more, and results
+ * in them may be what fills a small server.
+ */
+const LEAST_EVENTS = 500;
+
+/**
  * How many events are read at a time at most. More, and a producer that was held up needs memory for as many results, several times each;
  * fewer, and a distant producer hears of fewer jobs per second.
  */
@@ -144,6 +150,8 @@ export class Link {
    */
   #stopped = new Map<string, Stop>();
   #sweeps = 0;
+  /** Whether the server has refused a job since the last sweep as it is out of memory. */
+  #isFull = false;
   /** Resolves with the next sweep, or when no more will come. */
   #nextSweep = Promise.withResolvers<void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -421,6 +429,7 @@ export class Link {
         return;
       } catch (error) {
         if (!refusesWrites(error as Error)) return this.#end(id, { kind: "refused", error: plain(error as Error) });
+        this.#isFull ||= /\bOOM\b/.test((error as Error).message);
         this.#tell(new Error(`What is submitted waits, as the server refuses it: ${(error as Error).message}`));
         await this.#nextSweep.promise;
       }
@@ -469,6 +478,7 @@ export class Link {
     try {
       const silent = this.#entries.values().filter(({ sentInSweep }) => sentInSweep < this.#sweeps).toArray();
       this.#sweeps++;
+      if (this.#isFull) await this.#makeRoom().catch((error) => this.#tell(error));
       this.#nextSweep.resolve();
       this.#nextSweep = Promise.withResolvers();
       for (let i = 0; i < silent.length && this.#state === "open"; i += SWEEP_BATCH) {
@@ -476,6 +486,20 @@ export class Link {
       }
     } finally {
       this.#scheduleSweep();
+    }
+  }
+
+  /**
+   * Removes what nobody needs any more: most events, and outcomes that were kept long enough. Hosts do so whenever a job ends, but if that
+   * is all that fills the server, no job is left to end.
+   */
+  async #makeRoom(): Promise<void> {
+    this.#isFull = false;
+    await this.#queue.trimEvents(LEAST_EVENTS);
+    for (const set of SETS) {
+      const age = 1000 * KEEP[set].age;
+      // That it has removed nothing is an event as well, for which a full server has no room.
+      if (await this.#client.zcount(this.#queue.toKey(set), 0, Date.now() - age) > 0) await this.#queue.clean(age, KEEP[set].count, set);
     }
   }
 

@@ -265,6 +265,33 @@ Deno.test("what is submitted while the server takes no writes waits until it doe
   assertEquals(await lines(`${server.folder}/runs`), []);
 });
 
+for (const what of ["events", "results that were kept long enough", "failures that were kept long enough"]) {
+  Deno.test(`what is submitted is sent although ${what} have filled the memory of the server`, {
+    sanitizeOps: false,
+    sanitizeResources: false,
+  }, async () => {
+    await using server = await RedisServer.start();
+    const reported: string[] = [];
+    await using pool = await openPool(server, { ...silent, onError: (error) => void reported.push(String(error)) });
+    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, ...silent });
+    const client = new Redis(server.url);
+    if (what === "events") await Array.fromAsync(pool.map(tasks.large, Array(200).fill(100_000), { chunkSize: 1 }));
+    else {
+      const failures = what.startsWith("failures");
+      for (let i = 0; i < 20; i++) {
+        await (failures ? pool.run(tasks.bad, "x".repeat(100_000)).catch(() => {}) : pool.run(tasks.large, 100_000));
+      }
+      const key = `dpool:test.v1:${failures ? "failed" : "completed"}`;
+      for (const id of await client.zrange(key, 0, -1)) await client.zadd(key, 1, id);
+    }
+    const [, used] = /^used_memory:(\d+)/m.exec(await client.info("memory"))!;
+    await client.config("SET", "maxmemory", Number(used) - 1_000_000);
+    assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
+    assertEquals(reported.map((error) => error.slice(0, 65)), ["Error: What is submitted waits, as the server refuses it: OOM com"]);
+    await client.quit();
+  });
+}
+
 Deno.test("a job that is cancelled while one of its name is taken out of the queue is never sent", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server, silent);
