@@ -52,10 +52,8 @@ export async function followLinks(options: ResolvedBatch): Promise<ResolvedBatch
 
 async function fileOf(what: string, given: string | URL): Promise<string | URL> {
   const path = resolve(given);
-  const look = async () => {
-    const file = await followed(path);
-    return { file, info: await ifThere(Deno.stat(file)) };
-  };
+  // By the given path: what an open pipe such as /dev/stdout links to is no path.
+  const look = async () => ({ file: await followed(path), info: await ifThere(Deno.stat(path)) });
   const { file, info } = await explained(look, `${what} '${given}'`, { flag: `--allow-read=${given}` });
   if (info === undefined || info.isFile) return file === path ? given : file;
   throw new BatchError(`Cannot run batch as the ${what} '${given}' is ${info.isDirectory ? "a folder" : "no regular file"}: name a file`);

@@ -467,6 +467,21 @@ Deno.test(
   },
 );
 
+Deno.test(
+  `cli.ts batch refuses an output that is named as an open pipe, such as /dev/stdout ${NEEDS}`,
+  { ignore: ignore || Deno.build.os !== "linux" },
+  async () => {
+    using folder = new Folder();
+    const input = folder.write("in.ndjson", numbers(3));
+    const args = [folder.write("tasks.js", DOUBLE), "--task", "double", "--input", input, "--output", "/dev/stdout"];
+    assertEquals(await ended(args, { flags: ["--allow-all"] }), {
+      code: 2,
+      stdout: "",
+      stderr: "process-pool: the output '/dev/stdout' is no regular file: name a file\n",
+    });
+  },
+);
+
 Deno.test(`cli.ts batch stops cleanly when the output cannot be written, and can go on ${NEEDS}`, { ignore: noSignals }, async () => {
   using folder = new Folder();
   const [input, tasks] = [folder.write("in.ndjson", numbers(200_000)), folder.write("tasks.js", DOUBLE)];
