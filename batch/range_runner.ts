@@ -62,7 +62,7 @@ export interface Suspect {
 
 /** How one run through a range differs from another. */
 export interface RunnerLimits extends Suspect {
-  /** After how many milliseconds the worker returns, at the end of a record. */
+  /** After how many milliseconds the worker returns, at the end of a record, but not before that of the suspect. */
   slice: number;
   /** After how many records and failures it returns. */
   maxRecords: number;
@@ -406,7 +406,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       ? 1
       : Math.min(together * 2, MOST_TOGETHER, Math.ceil(LONGEST_TOGETHER / typical), lastRecord - records);
     begin = now;
-    sliceOver = now > sliceEnd;
+    // What is known of the suspect is not passed on.
+    sliceOver = now > sliceEnd && before < 0;
   }
 
   function noteSlow(slow: SlowRecord): void {

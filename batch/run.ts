@@ -361,7 +361,8 @@ export class BatchRun {
     const done = lane.state();
     const limits: RunnerLimits = {
       ...suspect,
-      slice: SLICE,
+      // Where each record ends its worker, no worker is through with a slice: a part would be passed on, and saved, only at its end.
+      slice: isIdentified(suspect) ? 0 : SLICE,
       maxRecords: ordered ? limit - this.#counts.records - done.records : limit,
       maxFailures: halt.failed - this.#certain(this.#counts.failed) - done.failed,
     };
@@ -674,6 +675,11 @@ function byPlace(a: DonePart, b: DonePart): number {
 /** A suspect of which nothing is known but its place: how many records come before it. */
 function suspectAfter(before: number): Suspect {
   return { before, attempt: 1, verdict: undefined, brief: false };
+}
+
+/** Whether this is the very record that ran when a worker died, rather than the first of those among which it is. */
+function isIdentified({ attempt, verdict }: Suspect): boolean {
+  return attempt > 1 || verdict !== undefined;
 }
 
 /** How many bytes a part takes while it waits for an earlier one. */

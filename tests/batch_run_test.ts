@@ -1,7 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
 import type { LaneMemory } from "../batch/lane.ts";
 import type { Piece, RangeReply, RunnerLimits } from "../batch/range_runner.ts";
+import { parseMembers } from "../batch/record_errors.ts";
 import { BatchRun, type DonePart, type Part } from "../batch/run.ts";
+import { WorkerDiedError } from "../errors.ts";
 import type { Job } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
 import { runner } from "./batch_fixtures.ts";
@@ -156,3 +158,30 @@ Deno.test("BatchRun starts parts again as soon as there is room, though more res
   // 32 MB, however many workers there are, and what was running by then: 1 MB in each of the lanes.
   assert(waiting <= 32 + 6, `${waiting} MB wait`);
 });
+
+for (const retries of [0, 1]) {
+  Deno.test(`BatchRun passes on record by record where each ends its worker, also with 'retries' ${retries}`, async () => {
+    const lines = 10;
+    const pool = poolOf((...args) => {
+      const died = Promise.withResolvers<never>();
+      const { run } = runner({
+        retries,
+        task() {
+          died.reject(new WorkerDiedError("Job 1 failed as its worker exited with code 1"));
+          return new Promise(() => {});
+        },
+      });
+      return Promise.race([run(...args), died.promise]);
+    });
+    const taken: [records: number, failed: number, attempts: number[]][] = [];
+    const consumer = {
+      take: ({ state, errors }: DonePart) =>
+        void taken.push([state.records, state.failed, errors.map(({ members }) => parseMembers(members).attempts)]),
+      save: () => Promise.resolve(),
+    };
+    const options = { ...OPTIONS, retries, ordered: true };
+    const run = new BatchRun({ pool, parts: partsOf(1, lines), consumer, options, onTick() {} });
+    assertEquals(await within(run.run()), "complete");
+    assertEquals(taken, Array.from({ length: lines }, () => [1, 1, [retries + 1]]));
+  });
+}

@@ -527,6 +527,13 @@ Deno.test("createRangeRunner() puts down a verdict in the place of running the f
   assertEquals(failed, [{ line: 1, offset: 1, name: "JobTimeoutError", record: "1", attempts: 2 }]);
 });
 
+Deno.test("createRangeRunner() is through with the suspect before it returns as its slice is over", async () => {
+  const verdict = { name: "JobTimeoutError", message: "too long", stack: "", attempts: 2, time: 5 };
+  // What is left is run with the same limits.
+  const { output, failed } = await runText("0\n1\n2\n3\n4\n5\n6\n", ndjson, { verdict, before: 2, slice: -1 });
+  assertEquals([output, failed.map(({ record }) => record)], ["0\n1\n3\n4\n6\n", ["2", "5"]]);
+});
+
 Deno.test("createRangeRunner() keeps little of a long record that it puts down a verdict on with 'brief', and all of the others", async () => {
   const verdict = { name: "MemoryLimitError", message: "too long", stack: "", attempts: 1, time: 5 };
   const [long, other] = ["1".repeat(70_000), `x${"2".repeat(70_000)}`];
