@@ -410,18 +410,19 @@ export class Future<R> {
   /**
    * Waits for the job.
    *
-   * @param options How long to wait. Giving up leaves the job alone.
+   * @param options How long to wait, and a signal that ends the wait. Giving up does not affect the job.
    * @returns What the task returned.
    *
    * @throws {unknown} What the task threw, if the job failed.
    * @throws {WorkerDiedError} If the worker died while it ran the job.
+   * @throws {MemoryLimitError} If the job filled the heap of its worker.
    * @throws {JobTimeoutError} If the job ran for too long.
    * @throws {PoolClosedError} If the pool was terminated while the job ran.
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {JobCancelledError} If the job was cancelled; if its signal aborted, the signal's reason is thrown instead.
-   * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first.
+   * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first; if `signal` aborted first, its reason is thrown instead.
    * @throws {TypeError} If an option is of the wrong type.
-   * @throws {RangeError} If `timeout` is not a time.
+   * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
    */
   result(options?: ResultOptions): Promise<R> {
     return options === undefined ? this.#promise() : this.#resultWithin(options);
@@ -605,7 +606,7 @@ export interface AsCompletedOptions {
  *
  * @throws {DOMException & { name: "TimeoutError" }} Out of the loop, if `timeout` ran out first.
  * @throws {TypeError} If something given is not a future, or an option is of the wrong type.
- * @throws {RangeError} If `timeout` is not a time.
+ * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
  *
  * @example The fastest first
  * ```ts
@@ -690,7 +691,7 @@ export interface WaitResult<F> {
  *
  * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first. This does not affect the jobs.
  * @throws {TypeError} If something given is not a future, or an option is of the wrong type.
- * @throws {RangeError} If `timeout` is not a time.
+ * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
  *
  * @example Until the first is there
  * ```ts

@@ -437,6 +437,7 @@ export class ProcessPool implements AsyncDisposable {
    *
    * @throws {unknown} Out of the loop: what the input threw; the reason of `signal`.
    * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that happens before the input ends.
+   * @throws {PoolBrokenError} If no worker can be started; out of the loop, if that turns out before the input ends.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */
@@ -468,6 +469,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {unknown} Out of the loop: for an item, what {@linkcode Future.result} throws for a job; what the input threw; the reason of
    * `signal`.
    * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that happens before the input ends.
+   * @throws {PoolBrokenError} If no worker can be started; out of the loop, if that turns out before the input ends.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    *
@@ -627,7 +629,7 @@ export class ProcessPool implements AsyncDisposable {
    * @param options What to do with jobs that have not started, and how long to wait.
    *
    * @throws {TypeError} If an option is of the wrong type.
-   * @throws {RangeError} If `timeout` is not a time.
+   * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
    */
   async shutdown(options: ShutdownOptions = {}): Promise<void> {
     const checks = new Checks("shut down pool");

@@ -384,7 +384,7 @@ export class ClusterPool implements AsyncDisposable {
    * @param options What to do with jobs that have not started, and how long to wait.
    *
    * @throws {TypeError} If an option is of the wrong type.
-   * @throws {RangeError} If `timeout` is not a time.
+   * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
    */
   async shutdown(options: ShutdownOptions = {}): Promise<void> {
     const checks = new Checks("shut down pool");
