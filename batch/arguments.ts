@@ -41,8 +41,9 @@ Options:
                          plus .errors.ndjson)
   --retries <number>     how often a failed record is run again (default: 0)
   --timeout <time>       how long a record may run: 500ms, 5s, 2m, or a share
-                         of the median such as 500%
-  --memory-limit <MB>    how much heap a worker may have
+                         of the median such as 500% (default: no limit)
+  --memory-limit <MB>    how much heap a worker may have (default: V8's limit;
+                         without this or --timeout a full heap ends the program)
   --halt <when>          when to give up: never, first, a number of failed
                          records, or a share such as 5% (default: never)
   --resume               go on where an earlier run ended
@@ -57,9 +58,9 @@ Options:
                          net=example.com,api.org or env; inherit for what the
                          program may; may be given more than once
   --progress <how>       json for one JSON object per line on stderr, none for
-                         nothing (default: a line, on a terminal, unless the
-                         results go to one)
-  --report <file>        writes a report of the run as one page of HTML
+                         nothing (default: one line that is kept up to date,
+                         if stderr is a terminal and the results go elsewhere)
+  --report <file>        write a report of the run as one page of HTML
   --dry-run <number>     only print the results of this many first records
   --help                 show this
 

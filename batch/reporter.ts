@@ -92,7 +92,7 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
     `${counted(records, "record")}${earlier}, ${count(failed)} failed, ${duration(wall)}, ${rounded(recordsPerSecond)} records/s`,
   ];
   if (p50 !== undefined) {
-    const quantiles = `time a record: p50 ${duration(p50)}, p95 ${duration(p95!)}, p99 ${duration(p99!)}`;
+    const quantiles = `time per record: p50 ${duration(p50)}, p95 ${duration(p95!)}, p99 ${duration(p99!)}`;
     lines.push(`${quantiles}; ${counted(workers, "worker")}, ${percent(utilisation)} of the time busy`);
   }
   for (const slow of summary.slowest.filter((slow) => isTelling(slow, p50 ?? 0))) {

@@ -18,7 +18,7 @@ export type Request =
   | { action: "help" | "version" }
   | { action: "refuse"; message: string };
 
-export const HELP = `Runs the tasks of a module on many machines, by BullMQ and Redis or Valkey.
+export const HELP = `Runs the tasks of a module on many machines, through BullMQ and Redis or Valkey.
 
 Usage:
   cluster/cli.ts serve TASKS.ts         be a host: run jobs until told to stop

@@ -143,7 +143,7 @@ function aborted(signal: AbortSignal): Promise<void> {
 /** The status, for people. */
 function describe({ queue, hosts, waiting, active, completed, failed, perMinute }: ClusterStatus): string {
   const throughput = perMinute.length === 0
-    ? "not yet measured: it is told a minute after the first job"
+    ? "not measured yet: the first figure comes a minute after the first job"
     : `${perMinute[0]} in the last minute`;
   return [
     `queue      ${queue}`,
@@ -152,7 +152,7 @@ function describe({ queue, hosts, waiting, active, completed, failed, perMinute 
     `completed  ${completed}`,
     `failed     ${failed}`,
     `throughput ${throughput}`,
-    `hosts      ${hosts === undefined ? "unknown: the server does not tell" : hosts.length}`,
+    `hosts      ${hosts === undefined ? "unknown: the server does not say" : hosts.length}`,
     ...(hosts ?? []).map(({ name, address, age }) => `           ${name} at ${address}, for ${age} s`),
   ].join("\n");
 }

@@ -10,7 +10,7 @@ export const METRICS_MINUTES = MINUTES + 1;
 export interface ClusterStatus {
   /** The queue's name. */
   queue: string;
-  /** The connected hosts; undefined if the server does not tell, like some managed ones. */
+  /** The connected hosts; undefined if the server does not say, like some managed ones. */
   hosts: HostStatus[] | undefined;
   /** Jobs and chunks that no host has started. */
   waiting: number;

@@ -24,21 +24,21 @@ Options:
   --queue-size <number>  how many jobs may be in flight; the next one waits
                          until one of them is done (default: one per worker)
   --fail-rate <number>   the share of jobs that fail, from 0 to 1 (default: 0)
-  --seed <number>        repeats a run: each summary shows its seed
+  --seed <number>        repeat a run: each summary shows its seed
   --permissions none     workers may do nothing; outside of a checkout this
                          needs 'deno run --unstable-worker-options ...'
   --json                 one JSON object per line, instead of text
   --quiet                no line for each job
   --no-timeline          no timeline
-  --trace <file>         writes a trace, for ui.perfetto.dev; needs
+  --trace <file>         write a trace, for ui.perfetto.dev; needs
                          'deno run --allow-write ...'
-  --report <file>        writes a report as one page of HTML; needs the same
+  --report <file>        write a report as one page of HTML; needs the same
   --help                 show this
   --version              show the version
 
-After Ctrl-C no more jobs are put in, and running ones get a second; a second
-Ctrl-C ends at once. Exit code: 0 if all jobs finished, 1 if one failed, 2 if
-an option is wrong, 130 after Ctrl-C, 143 after SIGTERM.`;
+After Ctrl-C no more jobs are put in, and running ones get a second to finish;
+another Ctrl-C ends at once. Exit code: 0 if all jobs finished, 1 if one failed,
+2 if an option is wrong, 130 after Ctrl-C, 143 after SIGTERM.`;
 
 interface Values {
   jobs: number;

@@ -177,7 +177,7 @@ Deno.test("progressLine() has what matters", () => {
 Deno.test("summaryLines() has what matters, and what to do next", () => {
   assertEquals(summaryLines(SUMMARY), [
     "1,000 records, 2 failed, 1.5 s, 667 records/s",
-    "time a record: p50 500 ns, p95 20 µs, p99 3 ms; 2 workers, 90 % of the time busy",
+    "time per record: p50 500 ns, p95 20 µs, p99 3 ms; 2 workers, 90 % of the time busy",
     "slow: 1.2 s, in, line 5",
     "slow: 1.1 s, in, one of lines 1 to 8",
     "failed with: TypeError 2",
@@ -324,7 +324,7 @@ Deno.test(`cli.ts batch runs a file, and writes no progress line into a pipe ${N
   const [input, tasks] = [folder.write("in.ndjson", numbers(3000)), folder.write("tasks.js", DOUBLE)];
   const { code, stdout, stderr } = await ended([tasks, "--task", "double", "--input", input, "--output", folder.of("out")]);
   assertEquals([code, stdout, folder.read("out")], [0, "", doubles(3000)]);
-  assertMatch(stderr, /^3,000 records, 0 failed, [\d.]+ m?s, [\d,]+ records\/s\ntime a record: /);
+  assertMatch(stderr, /^3,000 records, 0 failed, [\d.]+ m?s, [\d,]+ records\/s\ntime per record: /);
   assert(!stderr.includes("\r"));
   const exists = await ended([tasks, "--task", "double", "--input", input, "--output", folder.of("out")]);
   const message = `process-pool: the output '${folder.of("out")}' exists: replace it with '--overwrite', or go on with '--resume'\n`;
