@@ -447,7 +447,8 @@ export class Future<R> {
   /**
    * Waits for the job, and never rejects.
    *
-   * @returns What {@linkcode Future.result} rejects with, or undefined if it does not reject. The state tells a thrown undefined apart.
+   * @returns What {@linkcode Future.result} rejects with, or undefined if it does not reject. If the task threw undefined, only the
+   * `state` shows that it failed.
    */
   async exception(): Promise<unknown> {
     try {

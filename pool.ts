@@ -334,7 +334,7 @@ export class ProcessPool implements AsyncDisposable {
    * @typeParam A The arguments of the task.
    * @typeParam R What the task returns.
    * @param task The task.
-   * @param args Its arguments.
+   * @param args Its arguments. They are copied when the job is sent, so do not change them before it runs.
    * @returns The job's future; undefined if the gate is full.
    *
    * @throws {PoolClosedError} If the pool is shut down.
@@ -394,7 +394,7 @@ export class ProcessPool implements AsyncDisposable {
    * @typeParam A The arguments of the task.
    * @typeParam R What the task returns.
    * @param task The task.
-   * @param args Its arguments.
+   * @param args Its arguments. They are copied when the job is sent, so do not change them before it runs.
    * @returns What the task returned.
    *
    * @throws {unknown} What {@linkcode ProcessPool.submit} and {@linkcode Future.result} throw.

@@ -250,7 +250,7 @@ export class ClusterPool implements AsyncDisposable {
    * @returns The outcomes. No item makes the loop throw.
    *
    * @throws {unknown} Out of the loop: what the input threw; the reason of `signal`.
-   * @throws {PoolClosedError} If the pool is shut down; out of the loop, after the outcomes of others, if items were not admitted by then.
+   * @throws {PoolClosedError} If the pool is shut down; out of the loop, after the outcomes of the items that were admitted by then.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */
@@ -276,7 +276,7 @@ export class ClusterPool implements AsyncDisposable {
    * @returns The results, in the order of the items unless `ordered` is false.
    *
    * @throws {unknown} Out of the loop: what the task threw for an item; what the input threw; the reason of `signal`.
-   * @throws {PoolClosedError} If the pool is shut down; out of the loop, after the outcomes of others, if items were not admitted by then.
+   * @throws {PoolClosedError} If the pool is shut down; out of the loop, after the outcomes of the items that were admitted by then.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */

@@ -4,8 +4,9 @@ import { Checks, show } from "./checks.ts";
 /** Options of `ProcessPool.map`. */
 export interface MapOptions {
   /**
-   * How many items travel together. `"auto"` begins with one and adapts: chunks have about 5 ms of work and at most 4 MB, as far as that is
-   * easily told, and no item is held back while the input is slow. A number is kept to, except for the last chunk.
+   * How many items travel together. `"auto"` begins with one and adapts: chunks have about 5 ms of work and at most 4 MB, as far as sizes
+   * can be told at a glance, and no item is held back while the input is slow. With a number all chunks have that size, except for the
+   * last.
    *
    * @default {"auto"}
    */
@@ -15,15 +16,15 @@ export interface MapOptions {
    * that far ahead while an item holds up those behind it; for a consumer that is slower than the workers, reading stops after a few rounds
    * of chunks.
    *
-   * By default it is four times as many for numbers from a typed array, which are small. Of large items, or items with large results, fewer
-   * are read ahead, as far as that is easily told: as many as fit into 128 MB, or, with more than four jobs at a time, into 32 MB for each,
-   * and at least as many as are in flight.
+   * The default is four times as large for numbers from a typed array. It is a limit: of items that are large, or have large results, fewer
+   * are read ahead by default, namely about as many as fit into 128 MB (or, if the pool runs more than four jobs at a time, into 32 MB for
+   * each of these), and at least as many as are in flight.
    *
    * @default {16384 * maxWorkers * jobsPerWorker}
    */
   buffer?: number | undefined;
   /**
-   * Whether outcomes come in the order of the items, or as soon as they are ready.
+   * Whether outcomes come in the order of the items. If not, they come as soon as they are ready.
    *
    * @default {true}
    */

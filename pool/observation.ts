@@ -74,8 +74,8 @@ export interface ObservedPool {
 }
 
 /**
- * Is told what happens in a pool, at once and on the pool's thread: the basis for traces, statistics and metrics. All methods are optional.
- * What one of them throws, or its promise rejects with, goes to the pool's `onError`; the pool goes on.
+ * An object whose methods a pool calls when something happens in it, at once and on the pool's thread: the basis for traces, statistics and
+ * metrics. All methods are optional. What one of them throws, or its promise rejects with, goes to the pool's `onError`; the pool goes on.
  *
  * The events of a job come in this order: `submitted`; then `refused` or `admitted`; `sent`, again if the job came back without having
  * started; `retried` after each run that is not the last; and `settled`.

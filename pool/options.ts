@@ -24,7 +24,7 @@ export type Backend = "worker" | "killable" | "inline";
 /** Options of {@linkcode ProcessPool}. */
 export interface ProcessPoolOptions {
   /**
-   * The greatest number of workers. They are started as jobs need them.
+   * The greatest number of workers: 1 to 65,536. They are started as jobs need them.
    *
    * @default {navigator.hardwareConcurrency}
    */
@@ -80,8 +80,8 @@ export interface ProcessPoolOptions {
    */
   initArgs?: readonly unknown[] | undefined;
   /**
-   * Runs once in every worker that is closed in an orderly way: when idle, after `maxJobsPerWorker` jobs, or at shutdown. The worker counts
-   * as one until then.
+   * Runs once in every worker that is closed in an orderly way: when idle, after `maxJobsPerWorker` jobs, or at shutdown. Until it
+   * has finished, the worker counts as one of the `maxWorkers`.
    *
    * @default {undefined}
    */
