@@ -31,7 +31,7 @@ const counts = new Map<string, number>();
 let lines = 0;
 
 await using pool = new ProcessPool();
-for await (const words of pool.map(wordsOf, linesOf(path), { buffer: 64 })) {
+for await (const words of pool.map(wordsOf, linesOf(path))) {
   lines++;
   for (const word of words) counts.set(word, (counts.get(word) ?? 0) + 1);
 }
