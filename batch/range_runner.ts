@@ -91,7 +91,7 @@ export interface RunnerParts extends RunnerOptions, ExplainerParts {
   parseCsv: ((text: string) => { fields: string[]; error: string | undefined }) | undefined;
   /** Where a row of CSV ends. */
   rowEnd: typeof rowEnd;
-  /** Whether a file is another than it was. */
+  /** Whether a path leads to a different file than before. */
   isOther: typeof isOther;
   /** The hash of samples of a file. */
   sampleOf: typeof sampleOf;

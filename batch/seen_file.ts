@@ -10,9 +10,9 @@ export interface SeenFile {
 }
 
 /**
- * Whether there is another file than the one that was seen: one that has been put in its place, or to which a link leads now. It may have
- * grown since, such as a log in use, also by a longer copy that replaced it; and some file systems have no identities, or give a file
- * another one at each look.
+ * Whether a path by now leads to a different file than the one that was seen: one that was put in its place, or to which a link leads now.
+ * A file that has only grown is the same, even if a longer copy has replaced it, as with a log in use. The identity alone does not decide:
+ * some file systems have none, or give a file another one at each look.
  *
  * This function is also sent to workers as its text: it refers to nothing outside itself.
  *

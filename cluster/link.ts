@@ -630,7 +630,7 @@ export class Link {
    */
   #forgotten(entry: Entry, kept: Kept[]): void {
     const { id, envelope, started, sendings, sentTime, comesAfter } = entry;
-    // If any was started, it was the earlier one.
+    // If a job of this name was started, it was the earlier one.
     if (typeof comesAfter === "string") return this.#sendAgain(id);
     const trimmed = kept.find((each) => wasTrimmed(each, sentTime));
     let why: string;
@@ -681,9 +681,9 @@ interface Kept {
 }
 
 /**
- * Whether records may have been removed of jobs that were sent at that time: if all that are there are younger, and there are as many as
- * are kept, or the time for which they are kept is over. (Half as many, as results of maps are taken out once they are read.) That all are
- * younger is not enough: so they are in a queue that has just begun.
+ * Whether the record of a job that was sent at that time may have been removed to make room, or for its age: if all records that are there
+ * are younger, and either there are as many as are kept, or the time for which they are kept is over. (Half as many, as results of maps are
+ * taken out once they are read.) That all are younger is not enough: in a queue that has just begun they are, too.
  */
 function wasTrimmed({ set, count, oldest }: Kept, sentTime: number): boolean {
   const { age, count: most } = KEEP[set];
@@ -691,9 +691,9 @@ function wasTrimmed({ set, count, oldest }: Kept, sentTime: number): boolean {
 }
 
 /**
- * BullMQ's reader of events, which would read no more after one that others wrote and that is no JSON, and all at once that a producer has
- * missed while it was held up: over a slow link again and again, as it gives up a read after a while. The sweep finds what the former was
- * about.
+ * BullMQ's reader of events, which by itself fails in two ways. After an event that somebody else wrote and that is not JSON it would read
+ * no more: such events are replaced here, and the sweep finds what they were about. And it would read all that a producer has missed, while
+ * that was held up, at once, and over a slow link again and again, as it gives up a read after a while: here a read is limited.
  */
 class EventReader extends QueueEvents {
   protected override createBackend(): void {
@@ -707,7 +707,7 @@ class EventReader extends QueueEvents {
       const start = performance.now();
       const streams = await read(id, timeout);
       const events = streams?.[0]?.[1] ?? [];
-      // Of a read that was given up nothing tells that there was something to read.
+      // A read that was given up looks as if there had been nothing to read.
       if (events.length === 0) most = Math.max(1, Math.floor(most / FEWER_READ));
       else if (events.length === most && performance.now() - start < timeout / 2) most = Math.min(2 * most, MOST_READ);
       for (const event of events) if (!isReadable(event[1])) event[1] = ["event", "unreadable"];
@@ -722,7 +722,7 @@ async function limitReads(backend: RedisQueueBackend, most: () => number): Promi
   client.xread = (streams, options) => xread(streams, { ...options, COUNT: most() });
 }
 
-/** Whether BullMQ can read an event, of which it has names and values in turn. */
+/** Whether BullMQ can read an event, given as alternating names and values. */
 function isReadable(fields: string[]): boolean {
   const event: Record<string, string> = {};
   for (let i = 0; i < fields.length; i += 2) event[fields[i]!] = fields[i + 1]!;

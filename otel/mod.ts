@@ -63,7 +63,10 @@ let latestOrigin = performance.timeOrigin;
 interface JobSpan {
   span: Span;
   within: Context;
-  /** Its times go by this, and by a later one once there is one: by an earlier one it would end, and its runs begin, before it began. */
+  /**
+   * The origin by which its times are converted, until there is a later one. An earlier one is never used: the span would end, and its runs
+   * would begin, before it began.
+   */
   origin: number;
 }
 
