@@ -78,7 +78,7 @@ Deno.test("ChunkSizer forgets a large item little by little", () => {
   assertEquals([room[0], room[5], room[20]], [false, false, true]);
 });
 
-Deno.test("ChunkSizer has a buffer of its own for numbers, and chunks that fit into the other when no more come", () => {
+Deno.test("ChunkSizer has a larger buffer for numbers, and chunks that fit into the usual one once results are no numbers", () => {
   const chunks = sizer();
   chunks.returned(true);
   assertEquals([chunks.buffer, largest(chunks)], [160_000, 40_000]);
@@ -127,7 +127,7 @@ Deno.test("ChunkSizer sees what is large beside maps, sets and lists that are em
   for (const empty of [new Map(), new Set(), [], {}, ""]) assertEquals(largest(sizer(), { item: [MEGABYTE, empty] }), 3);
 });
 
-Deno.test("ChunkSizer takes the other elements of a map, a set or a list for like the first ones", () => {
+Deno.test("ChunkSizer assumes that the other elements of a map, a set or a list are like the first ones", () => {
   const texts = Array.from({ length: 32 }, (_, i) => `${i}`.padEnd(2 ** 15));
   for (const item of [texts, new Set(texts), new Map(texts.entries()), Object.fromEntries(texts.entries())]) {
     assertEquals(largest(sizer(), { item }), 3);

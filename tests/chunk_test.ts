@@ -364,7 +364,7 @@ Deno.test("A map whose chunks get larger while it waits for an item still reads 
   await run.return();
 });
 
-Deno.test("A map whose loop ends while it waits at the gate asks to be let out, and gives back a permit that comes all the same", async () => {
+Deno.test("A map whose loop ends while it waits at the gate leaves it, and gives back a permit that comes all the same", async () => {
   const chunks: Chunk[] = [];
   const gate = Promise.withResolvers<void>();
   let signal: AbortSignal | undefined;

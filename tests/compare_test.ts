@@ -94,7 +94,7 @@ Deno.test("sectionsOf() puts the best first, with ratios to ours in the directio
   assertEquals(tails!.rows.map(({ contender, ratio }) => [contender.name, ratio]), [["bare", 1.5], ["process-pool", 1]]);
 });
 
-Deno.test("sectionsOf() gives no figure to who was wrong in one round, cannot do it or is not installed, but the reason", () => {
+Deno.test("sectionsOf() shows the reason, and no figure, for a contender that was wrong in one round, cannot do it or is not installed", () => {
   const wrong: Outcome = { failure: { kind: "wrong", message: "result 3: 5 in place of 4" } };
   const results = resultsOf(tiny, [mine, bare, python], {
     "process-pool": [...figures("rate", 100, 200), wrong],
@@ -145,7 +145,7 @@ Deno.test("renderTable() shows figures, ranges, ratios and dashes, in columns an
   assert(renderTable(results, { color: true }).includes("\x1b[31mtook more than 60 s\x1b[39m"));
 });
 
-Deno.test("renderChart() draws a bar for each figure, as long as it is large, and escapes what it did not write", () => {
+Deno.test("renderChart() draws a bar for each figure, with a length in proportion, and escapes what it did not write", () => {
   const results = resultsOf(tiny, [mine, bare, python], { "process-pool": figures("rate", 1000), "bare": figures("rate", 250) });
   const chart = renderChart(results);
   const bars = [...chart.matchAll(/<rect class="(ours|baseline|rival)" x="\d+" y="\d+" width="([\d.]+)" height="12"/g)];

@@ -657,7 +657,7 @@ Deno.test("A job that is to run again fails if the pool breaks while that is dec
   await within(pool.shutdown());
 });
 
-Deno.test("A pool does not break if more workers fail to start than it bears, but one between them has done a job", async () => {
+Deno.test("A pool does not break if more workers fail to start than it allows, but one in between has done a job", async () => {
   const fails = [true, true, false, true, true, false];
   const threads: StubThread[] = [];
   const start: StartThread = (events) => {
@@ -862,7 +862,7 @@ Deno.test("A pool waits up to 20 ms for a worker that will soon have done what i
   await end(pool, threads);
 });
 
-Deno.test("A pool starts another worker when one takes longer than it seemed", async () => {
+Deno.test("A pool starts another worker when a job takes longer than those before it", async () => {
   const { pool, threads, pass } = await afterOneJob({}, 0.5);
   submit(pool, 20);
   pass(4);
@@ -951,7 +951,7 @@ Deno.test("A pool starts another worker for a chunk behind one that takes unexpe
   }
 });
 
-Deno.test("A pool starts no other worker for tiny jobs as long as the first one has them done in no time", async () => {
+Deno.test("A pool starts no other worker for tiny jobs as long as the first one keeps up with them", async () => {
   const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 });
   const [first] = threads as [StubThread];
   for (let i = 0; i < 20; i++) {
@@ -1231,7 +1231,7 @@ Deno.test("A pool does not look for room for each of many jobs for which it has 
   await end(pool, threads);
 });
 
-Deno.test("A pool gives a short job to a worker that will be done before another has woken up, and else to the other", async () => {
+Deno.test("A pool gives a short job to a worker that will be done before another has woken up, and otherwise to the other", async () => {
   const { pool, threads, wait } = await stubsOf(CallableStubThread, 0.02, { maxWorkers: 2 });
   const [first, second] = threads as [CallableStubThread, CallableStubThread];
   const given = (): number[] => [first.runs.length, second.runs.length];

@@ -281,7 +281,7 @@ Deno.test("Items and results of a map that cannot be copied fail alone, inside t
   assertEquals(seen, [0, "DataCloneError", 2, "DataCloneError", 4, "DataCloneError", 6]);
 });
 
-Deno.test("What is said of results that cannot be copied or moved tells that they are results, and not what a getter has thrown", async () => {
+Deno.test("The error for a result that cannot be copied or moved says that it is a result; what a getter has thrown is left unchanged", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const give = (what: string) => {
     const key = Symbol.for("process-pool.move");

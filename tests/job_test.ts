@@ -722,7 +722,7 @@ Deno.test("Future.addDoneCallback() hands a callback's error to onError if nobod
   assertEquals(reasons, []);
 });
 
-Deno.test("Future.addDoneCallback() leaves a callback's error to who looks at its promise, in whichever way", async () => {
+Deno.test("Future.addDoneCallback() leaves a callback's error to whoever uses its promise, in whichever way", async () => {
   const reported: unknown[] = [];
   const seen: unknown[] = [];
   const looks: ((promise: Promise<never>) => Promise<unknown>)[] = [
@@ -870,7 +870,7 @@ Deno.test("Job's onDone holds the permit against one who waited at the gate alre
   await pool.shutdown();
 });
 
-Deno.test("Job's onDone that throws gives the permit to who waits at the gate", async () => {
+Deno.test("Job's onDone that throws gives the permit to the next at the gate", async () => {
   const reported: unknown[] = [];
   const pool = inlinePool({ queueSize: 1, onError: (error) => reported.push(error) });
   const held = new Held();

@@ -499,7 +499,7 @@ for (const backend of ["worker", "killable"] as const) {
     }
   });
 
-  Deno.test(`Items that cannot be moved come through in their order, be they the last and others by the port (${backend})`, async () => {
+  Deno.test(`Items that cannot be moved arrive in order, even if they are the last and others come by the port (${backend})`, async () => {
     await using pool = new ProcessPool({ backend, maxWorkers: 2 });
     const task = (x: number) => {
       const scope = globalThis as unknown as { kept?: ArrayBuffer };
@@ -688,7 +688,7 @@ for (const backend of ["worker", "killable"] as const) {
     assertEquals(results, [{ part: new Uint8Array(2).fill(7) }, new Uint8Array(5000).fill(7)]);
   });
 
-  Deno.test(`Buffers that go to and fro share their memory with no other that somebody has (${backend})`, async () => {
+  Deno.test(`Buffers that go back and forth share memory with no buffer that is still in use (${backend})`, async () => {
     const url = moduleOf(`
       const kept = [];
       export function stamp(buffer, i) {
@@ -744,7 +744,7 @@ Deno.test("A task by source that gives no list of what is moved with its result 
   assertEquals(outcomes.map((outcome) => outcome.status === "rejected" && outcome.reason.message), said);
 });
 
-Deno.test("ProcessPool.run() of a job that throws later than it returns does not affect the others, whatever was sent ahead", async () => {
+Deno.test("ProcessPool.run() of jobs that throw does not affect the others, whatever was sent ahead", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 100 });
   const results = await within(Promise.allSettled(Array.from({ length: 100 }, (_, i) =>
     pool.run((i: number) => {

@@ -82,7 +82,7 @@ Deno.test("MapInput gives an item that came when nobody waited for it once, and 
   assertEquals([await read(), clock.timers], [[3, 4, 5], 0]);
 });
 
-Deno.test("MapInput holds its first item no longer than it may, although others come meanwhile", async () => {
+Deno.test("MapInput holds its first item no longer than it may, even if others come meanwhile", async () => {
   const source = new Source();
   const { input, clock } = opened(source, 3);
   source.give(1);
@@ -132,7 +132,7 @@ Deno.test("MapInput gives the items of an array before the one that throws, and 
   assertEquals([await input.readChunk(), map.said, input.ended], [[0, 1], ["failed", error], true]);
 });
 
-Deno.test("MapInput that has had to read an array item by item goes on so, and reads each item once from then on", async () => {
+Deno.test("MapInput that has had to read an array item by item keeps doing so, and reads each item once from then on", async () => {
   let reads = 0;
   const items = Object.defineProperty([undefined, 1, undefined, 3, 4], 3, {
     get() {

@@ -80,7 +80,7 @@ Deno.test("Queue.remove() of a place that was left before is false and changes n
   assertEquals(queue.size, 0);
 });
 
-Deno.test("Queue.clear() gives who was in it, in order", () => {
+Deno.test("Queue.clear() returns what was in it, in order", () => {
   const queue = new Queue<number>();
   assertEquals(queue.clear(), []);
   for (let i = 0; i < 5; i++) queue.push(i);
@@ -90,7 +90,7 @@ Deno.test("Queue.clear() gives who was in it, in order", () => {
   assertEquals(queue.clear(), [5]);
 });
 
-Deno.test("Queue does what an array does, whatever happens to it", () => {
+Deno.test("Queue does what an array does in 20,000 random steps", () => {
   const random = seeded(1);
   const queue = new Queue<number>();
   const model: { value: number; place: Place<number> }[] = [];

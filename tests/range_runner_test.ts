@@ -131,14 +131,14 @@ async function runText(
 
 const ndjson = { inputFormat: "ndjson", outputFormat: "ndjson" } as const;
 
-Deno.test("createRangeRunner() skips blank lines of NDJSON, and numbers the others right", async () => {
+Deno.test("createRangeRunner() skips blank lines of NDJSON, and numbers the others correctly", async () => {
   const { output, failed, records, lines } = await runText('\n{"a":1}\r\n  \r\n\t\n[2]\n{"a":\n\n"é"', ndjson);
   assertEquals(output, '{"a":1}\n[2]\n"é"\n');
   assertEquals(failed, [{ line: 5, offset: 20, name: "ParseError", record: '{"a":', attempts: 1 }]);
   assertEquals([records, lines], [4, 8]);
 });
 
-Deno.test("createRangeRunner() parses lines at once as it would one by one, whatever they are made of", async () => {
+Deno.test("createRangeRunner() parses lines together with the same results as one by one, whatever they contain", async () => {
   const random = seeded(3);
   const pieces = [
     "{",

@@ -421,7 +421,7 @@ Deno.test("Job.retryIf that gives a promise counts as false, and is reported, wi
   assertEquals(reported, [`Cannot wait for 'retryIf' of job "a" as it must be decided at once: current value is a promise`, "later"]);
 });
 
-Deno.test("Job.retries does not run a job again that threw what another pool told it of the death of a worker, and leaves that as it is", async () => {
+Deno.test("Job.retries does not run a job again that threw another pool's error about a dead worker, and leaves that error unchanged", async () => {
   await using pool = new ProcessPool({ backend: "inline", retries: 5 });
   const thrown = new WorkerDiedError("In another pool", { cause: "unknown" });
   let runs = 0;

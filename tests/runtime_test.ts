@@ -95,7 +95,7 @@ Deno.test("createRuntime() leaves a ReferenceError of an exported task as it is"
   assertEquals((decodeError(answer.thrown, () => undefined) as Error).message, "outer is not defined");
 });
 
-Deno.test("createRuntime() fails each item of a chunk whose task cannot be had", async () => {
+Deno.test("createRuntime() fails each item of a chunk whose task its module does not export", async () => {
   const { header, answers } = start({ other: () => 1 });
   const task = { key: 1, name: "absent", export: { module: 0, name: "absent" } };
   const items = itemsOf(
@@ -105,7 +105,7 @@ Deno.test("createRuntime() fails each item of a chunk whose task cannot be had",
   assertEquals(items.flatMap(({ thrown }) => thrown.map(([index]) => index)), [0, 1]);
 });
 
-Deno.test("createRuntime() tells the item of a chunk whose result cannot be copied from the others", async () => {
+Deno.test("createRuntime() fails the item of a chunk whose result cannot be copied, and no other", async () => {
   const { bySource, header, answers } = start();
   const task = bySource("task", "(x) => x === 1 ? () => 1 : x");
   const items = itemsOf(
@@ -317,7 +317,7 @@ for (const timed of [true, false]) {
   });
 }
 
-Deno.test("createRuntime() runs calls that follow each other, as many as it is told, as long as it has room", async () => {
+Deno.test("createRuntime() runs as many consecutive calls as it is told to, as long as it has room", async () => {
   const { runtime, claims, told, answers, header } = start({}, 4);
   const seen: unknown[] = [];
   const job = Symbol.for("process-pool.job");

@@ -212,7 +212,7 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
-Deno.test("A task whose first job was taken back, or that cannot be had, is the same at the next job", async () => {
+Deno.test("A task whose first job was taken back runs all the same, and one that its module does not export fails each time", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
   await pool.warmUp();
   const twice = (x: number) => x * 2;
@@ -683,7 +683,7 @@ Deno.test("An error keeps its class that two modules export, of which the caller
   assertInstanceOf(await within(future.exception()), errors.Bad);
 });
 
-Deno.test("A worker has each of more tasks than it keeps when its call comes, however many calls are ahead of it", async () => {
+Deno.test("A worker knows the task of each call, with more tasks than it keeps and however many calls are ahead", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, queueSize: 5000 });
   const make = (i: number) => new Function("x", `return x + ${i}`) as (x: number) => number;
   const count = (memory: Int32Array | undefined, ...texts: string[]) => {

@@ -165,7 +165,7 @@ Deno.test("A trace tells how jobs ended, and names each in quotes that hold", as
   assert(submissions.includes("never"));
 });
 
-Deno.test("A trace tells of chunks how many items they had and how many failed", async () => {
+Deno.test("A trace says how many items a chunk had and how many failed", async () => {
   const events = await traced({}, async (pool) => {
     const task = (x: number) => {
       if (x % 10 === 0) throw new Error("no");
@@ -178,7 +178,7 @@ Deno.test("A trace tells of chunks how many items they had and how many failed",
   assert(chunks.every(({ args }) => args!.items === 100 && args!.failed === 10));
 });
 
-Deno.test("A trace tells of a worker that died, of the run that it took, and of the next", async () => {
+Deno.test("A trace shows a worker that died, the run that it took with it, and the next run", async () => {
   const events = await traced({ maxWorkers: 1 }, async (pool) => {
     const memory = new Int32Array(new SharedArrayBuffer(4));
     const task = (memory: Int32Array) => Atomics.add(memory, 0, 1) === 0 ? Deno.exit(3) : "done";
@@ -205,7 +205,7 @@ Deno.test("A trace tells nothing more of a job that was cancelled before it ran 
   assertEquals(events.filter(({ ph, tid }) => ph === "X" && tid === 0).length, 1);
 });
 
-Deno.test("A trace tells of a worker that was stopped for its job", async () => {
+Deno.test("A trace shows a worker that was stopped for its job", async () => {
   const events = await traced({ maxWorkers: 1, jobTimeout: 20 }, async (pool) => {
     const spin = () => {
       for (;;);
@@ -289,7 +289,7 @@ Deno.test("A trace has everything when the last worker has ended, as that may be
   assertEquals([runs(events).length, changes(events)], [1, ["starting", "ready", "closed"]]);
 });
 
-Deno.test("A trace tells of a submission that was refused", async () => {
+Deno.test("A trace shows a submission that was refused", async () => {
   const events = await traced({ maxWorkers: 1, queueSize: 1 }, async (pool) => {
     const meeting = new Meeting();
     const running = pool.run(meet, meeting.memory);

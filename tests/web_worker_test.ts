@@ -58,7 +58,7 @@ function start() {
   }
 }
 
-Deno.test("A Web Worker that cannot be started is told with Deno's message, without its colours and addresses", async () => {
+Deno.test("A Web Worker that cannot be started is reported with Deno's message, without its colours and addresses", async () => {
   const { told, worker } = start();
   const event = new ErrorEvent("error", { message: "Type \x1b[31mchecking\x1b[0m failed.\n    at data:...", cancelable: true });
   worker.onerror!(event);

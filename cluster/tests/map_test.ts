@@ -349,7 +349,7 @@ Deno.test("ClusterPool.map() with 'settled' gives outcomes of chunks that expire
   await client.quit();
 });
 
-Deno.test("ClusterPool.map() with 'settled' gives outcomes of chunks that its pool cancels or ends as it is shut down", async () => {
+Deno.test("ClusterPool.map() with 'settled' yields outcomes of chunks that its pool cancels when it is shut down or terminated", async () => {
   await using server = await RedisServer.start();
   for (const end of [(pool: ClusterPool) => pool.shutdown({ cancelPending: true }), (pool: ClusterPool) => pool.terminate()]) {
     const pool = await openPool(server);
