@@ -34,7 +34,7 @@ export async function readHeader(bytes: Uint8Array, { input, delimiter }: { inpu
   const refused = (why: string) => new BatchError(`Cannot run batch as the first row of '${input}' ${why}`);
   const row = new TextDecoder().decode(bytes).replace(/\r?\n$/, "");
   // Records would lack the field that a task looks for.
-  if (row.includes("\uFFFD")) throw refused("is not valid UTF-8, or has the character that stands for what was not");
+  if (row.includes("\uFFFD")) throw refused("is not valid UTF-8, or contains U+FFFD, which stands for text that was not");
   if (/\r(?!\n)/.test(row)) throw refused("has a carriage return without a newline: end rows in '\\n' or '\\r\\n'");
   const papa = await loadCsvParser();
   const { data: [header = []], errors: [mistake] } = papa.parse(row, { delimiter, newline: "\n" });

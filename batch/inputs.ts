@@ -168,7 +168,7 @@ export async function isHalf({ path, seen }: Source): Promise<boolean> {
 /** Reads as many bytes of a file as it had, as workers do, whatever follows them by now. */
 async function* beginningOf(path: string, seen: SeenFile): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   using file = await Deno.open(path);
-  if (await isOther(path, seen, sampleOf)) throw new Error("it is another file than when the batch began: put that one back");
+  if (await isOther(path, seen, sampleOf)) throw new Error("it is a different file than when the batch began: put the original back");
   const { size } = seen;
   for (let at = 0; at < size;) {
     const bytes = new Uint8Array(Math.min(READ, size - at));

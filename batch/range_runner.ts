@@ -212,7 +212,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     // Not by the opened file: behind a link, that would need a permission for the file to which it leads.
     if (await isOther(path, seen, sampleOf)) {
       file.close();
-      throw new Error(`'${input}' is another file than when the batch began: put that one back`);
+      throw new Error(`'${input}' is a different file than when the batch began: put the original back`);
     }
     open = { path, file };
     return file;
@@ -329,7 +329,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     // A lone surrogate would be written as another character.
     if (typeof value === "string" && !value.isWellFormed()) throw new TypeError("A result that is written as a line has a lone surrogate");
     if (typeof value === "string" || value === undefined) return value;
-    throw new TypeError(`A result that is written as a line must be a string or undefined, and is of type ${typeof value}`);
+    throw new TypeError(`A result that is written as a line must be a string or undefined: its type is ${typeof value}`);
   }
 
   /** What the task returned; what it returned by `move()` is written as well as anything else. */
@@ -342,7 +342,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     const value = resultOf(returned);
     const result = toJson ? JSON.stringify(value) : asText(value);
     if (result === undefined && (typeof value === "function" || typeof value === "symbol")) {
-      throw new TypeError(`A result must be something that JSON has, and is of type ${typeof value}`);
+      throw new TypeError(`A result must be something that JSON can express: its type is ${typeof value}`);
     }
     if (result === undefined) return "";
     if (result.length > MOST_CHARACTERS) throw new RangeError(`The result has more than ${MOST_CHARACTERS} characters`);

@@ -179,7 +179,7 @@ export function writeFailure(thrown: unknown): Failure {
 
 /** The error that is sent in place of something thrown that is neither an error nor JSON. */
 function inPlaceOf(thrown: unknown): TypeError {
-  const error = new TypeError("The task threw something that cannot be sent through the queue, and no error", { cause: partOf(thrown) });
+  const error = new TypeError("The task threw something that is no error and cannot be sent through the queue", { cause: partOf(thrown) });
   error.stack = String(error);
   return error;
 }

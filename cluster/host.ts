@@ -306,7 +306,7 @@ class Host implements ClusterHost {
       const noWorkers = this.#hasNoWorkers(error);
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) {
-        this.#options.onError(new Error(`Stopped ${showCalled(called)} as its lock has run out: the queue gives it to another host`));
+        this.#options.onError(new Error(`Stopped ${showCalled(called)} as its lock has expired: the queue gives it to another host`));
       } else if (error === EXPIRED || error === CANCELLED || controller.signal.reason === CANCELLED) {
         // Its id is free again, like that of a job taken out of the queue; also if the store fails, which no longer has its arguments.
         job.opts.removeOnFail = true;

@@ -125,7 +125,7 @@ for (
     ['a,"b"c\n1,2\n', "is not CSV: Trailing quote on quoted field is malformed"],
     ['a,"b\n1,2\n', "is not CSV: Quoted field unterminated"],
     [",,\n1,2,3\n", "names the field '' twice"],
-    [Uint8Array.of(97, 44, 246, 10, 49, 44, 50, 10), "is not valid UTF-8, or has the character that stands for what was not"],
+    [Uint8Array.of(97, 44, 246, 10, 49, 44, 50, 10), "is not valid UTF-8, or contains U+FFFD, which stands for text that was not"],
   ] as const
 ) {
   Deno.test(`batch() of CSV refuses a header that ${why} ${NEEDS}`, { ignore }, async () => {

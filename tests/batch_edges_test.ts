@@ -418,7 +418,7 @@ for (const inputFormat of ["ndjson", "csv"] as const) {
         Deno.renameSync(there, input);
       }, false)
     ) as BatchError;
-    assertMatch(error.message, /^Cannot go on as .+ is another file than when the batch began: put that one back$/);
+    assertMatch(error.message, /^Cannot go on as .+ is a different file than when the batch began: put the original back$/);
     assert(error.resumable);
     Deno.renameSync(away, input);
     assertEquals([(await go(() => {}, true)).records, folder.read("out").match(/1/g)?.length], [2, 2]);

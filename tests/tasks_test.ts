@@ -147,7 +147,7 @@ Deno.test("A thrown value that cannot be copied comes back as a TypeError, with 
   ];
   for (const [error, cause] of thrown) {
     assertInstanceOf(error, TypeError);
-    assertEquals([error.message, error.cause], ["The task threw something that cannot be copied, and no error", cause]);
+    assertEquals([error.message, error.cause], ["The task threw something that is no error and cannot be copied", cause]);
   }
   const withError = await errorOf(pool, () => {
     throw { reason: new RangeError("inner"), f() {} };

@@ -131,7 +131,7 @@ export function encodeError(
   if (root !== undefined) return { errors, root };
   // Neither an error nor something that can be copied: a function, or an object that has one.
   const cause = typeof thrown === "object" && thrown !== null ? { ...thrown } : show(thrown);
-  const error = new TypeError("The task threw something that cannot be copied, and no error", { cause: copyable(cause) });
+  const error = new TypeError("The task threw something that is no error and cannot be copied", { cause: copyable(cause) });
   error.stack = String(error);
   encode(error);
   return { errors, root: { error: 0 } };

@@ -60,7 +60,7 @@ Deno.test("writeFailure() replaces what is neither an error nor JSON by an error
   for (const [thrown, cause] of cases) {
     const error = sent(thrown);
     assertInstanceOf(error, TypeError);
-    assertEquals([error.message, error.cause], ["The task threw something that cannot be sent through the queue, and no error", cause]);
+    assertEquals([error.message, error.cause], ["The task threw something that is no error and cannot be sent through the queue", cause]);
   }
 });
 

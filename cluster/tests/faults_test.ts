@@ -415,7 +415,7 @@ Deno.test("a host that was held up for longer than its lock lasts stops its copy
   await using two = await startHost(server);
   await until(async () => (await lines(file)).length === 2);
   one.kill("SIGCONT");
-  await one.says("as its lock has run out");
+  await one.says("as its lock has expired");
   await Deno.writeTextFile(gate, "");
   assertEquals(await within(future.result()), "noted");
   assertEquals([done, pool.stats().redelivered], [["finished"], 1]);

@@ -258,7 +258,7 @@ Deno.test("what is submitted while the server takes no writes waits until it doe
   const cancelled = await pool.submit(tasks.note, `${server.folder}/runs`);
   const results = Array.fromAsync(pool.map(tasks.double, [1, 2, 3], { chunkSize: 1 }));
   await until(() => reported.length > 0);
-  assertStringIncludes(reported[0]!, "Error: What is submitted waits, as the server refuses it: OOM command not allowed");
+  assertStringIncludes(reported[0]!, "Error: Submissions wait, as the server refuses them: OOM command not allowed");
   assert(cancelled.cancel());
   await client.config("SET", "maxmemory", "0");
   assertEquals(await within(results), [2, 4, 6]);

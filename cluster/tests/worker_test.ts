@@ -60,7 +60,7 @@ Deno.test("a job whose lock is gone does not run beside itself on the same host,
   await client.del(await locks(client));
   await until(async () => (await lines(file)).length === 2);
   assertEquals(host.stats().running, 1);
-  assertStringIncludes(reported.join("\n"), "as its lock has run out");
+  assertStringIncludes(reported.join("\n"), "as its lock has expired");
   await Deno.writeTextFile(gate, "");
   assertEquals(await within(future.result()), "noted");
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
@@ -404,7 +404,7 @@ Deno.test("a host whose 'onError' throws hands that to the platform, and stops a
     const job = await pool.submit(tasks.spinForEver);
     await until(() => job.running());
     await server.kill();
-    await until(() => thrown.some((message) => message.includes("as its lock has run out")));
+    await until(() => thrown.some((message) => message.includes("as its lock has expired")));
     await within(host.shutdown({ timeout: 0 }));
     await within(host.finished);
     assertStringIncludes(thrown.join("\n"), "Left 1 jobs for other hosts to find");
@@ -490,7 +490,7 @@ Deno.test(
     const submitted = await pool.submit(tasks.add, 1, 2);
     await Deno.writeTextFile(gate, "");
     await until(() => host.stats().running === 0);
-    await until(() => told.some((error) => error.includes("What is submitted waits, as the server refuses it: WRONGPASS")));
+    await until(() => told.some((error) => error.includes("Submissions wait, as the server refuses them: WRONGPASS")));
     await client.acl("SETUSER", "user", "resetpass", ">word");
     assertEquals([await within(ran.result()), await within(submitted.result())], ["noted", 3]);
     assertEquals((await lines(file)).length, 1);
