@@ -40,7 +40,23 @@ export interface PoolBrokenDetails {
   cause: unknown;
 }
 
-/** The pool could not start a worker, several times in a row: it takes no more jobs and has failed those that it had. */
+/**
+ * The pool could not start a worker, several times in a row: it takes no more jobs and has failed those that it had.
+ *
+ * @example An initializer that throws
+ * ```ts
+ * import { PoolBrokenError, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals, assertRejects } from "@std/assert";
+ *
+ * await using pool = new ProcessPool({
+ *   initializer: () => {
+ *     throw new Error("There is no model");
+ *   },
+ * });
+ * const error = await assertRejects(() => pool.run(() => 1), PoolBrokenError);
+ * assertEquals([error.attempts, (error.cause as Error).message], [3, "There is no model"]);
+ * ```
+ */
 export class PoolBrokenError extends Error {
   /** The name of the class. */
   override readonly name = "PoolBrokenError";
@@ -69,7 +85,21 @@ export interface JobCancelledDetails {
   cause?: unknown;
 }
 
-/** The job was cancelled. The reason that was given, if any, is the `cause`. */
+/**
+ * The job was cancelled. The reason that was given, if any, is the `cause`.
+ *
+ * @example Why it was cancelled
+ * ```ts
+ * import { JobCancelledError, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals, assertRejects } from "@std/assert";
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 1 });
+ * const future = await pool.submit((x: number) => x * x, 3);
+ * future.cancel({ reason: "No longer needed" });
+ * const error = await assertRejects(() => future.result(), JobCancelledError);
+ * assertEquals(error.cause, "No longer needed");
+ * ```
+ */
 export class JobCancelledError extends Error {
   /** The name of the class. */
   override readonly name = "JobCancelledError";
@@ -103,7 +133,23 @@ export interface JobTimeoutDetails {
   attempts: number;
 }
 
-/** The job ran for longer than allowed, and was stopped. */
+/**
+ * The job ran for longer than allowed, and was stopped.
+ *
+ * @example An endless loop
+ * ```ts
+ * import { JobTimeoutError, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals, assertRejects } from "@std/assert";
+ *
+ * function spin(): never {
+ *   for (;;);
+ * }
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 1, jobTimeout: 50 });
+ * const error = await assertRejects(() => pool.run(spin), JobTimeoutError);
+ * assertEquals([error.taskName, error.limit, error.attempts], ["spin", 50, 1]);
+ * ```
+ */
 export class JobTimeoutError extends Error {
   /** The name of the class. */
   override readonly name = "JobTimeoutError";
@@ -145,7 +191,23 @@ export interface MemoryLimitDetails {
   cause?: unknown;
 }
 
-/** The worker that ran the job filled its heap, and was stopped. */
+/**
+ * The worker that ran the job filled its heap, and was stopped.
+ *
+ * @example A list that grows forever
+ * ```ts
+ * import { MemoryLimitError, ProcessPool } from "@procpool/process-pool";
+ * import { assertEquals, assertRejects } from "@std/assert";
+ *
+ * function fill(): never {
+ *   for (const all: object[] = [];;) all.push({});
+ * }
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 1, memoryLimit: 64 });
+ * const error = await assertRejects(() => pool.run(fill), MemoryLimitError);
+ * assertEquals([error.taskName, error.limit, error.attempts], ["fill", 64, 1]);
+ * ```
+ */
 export class MemoryLimitError extends Error {
   /** The name of the class. */
   override readonly name = "MemoryLimitError";
@@ -189,6 +251,16 @@ export interface WorkerDiedDetails {
 
 /**
  * The worker that ran the job is gone: it exited, an error outside of any job ended it, or it was stopped because of a job beside this one.
+ *
+ * @example A task that exits
+ * ```ts
+ * import { ProcessPool, WorkerDiedError } from "@procpool/process-pool";
+ * import { assertEquals, assertRejects } from "@std/assert";
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 1 });
+ * const error = await assertRejects(() => pool.run(() => Deno.exit(3)), WorkerDiedError);
+ * assertEquals([error.exitCode, error.attempts], [3, 1]);
+ * ```
  */
 export class WorkerDiedError extends Error {
   /** The name of the class. */

@@ -18,6 +18,19 @@ export type Task<A extends unknown[] = any[], R = unknown> = (...args: A) => R |
  *
  * @typeParam A The arguments of the task.
  * @typeParam R What the task returns.
+ *
+ * @example A task that is named
+ * ```ts
+ * import { ProcessPool, type TaskRef } from "@procpool/process-pool";
+ * import { assertEquals } from "@std/assert";
+ *
+ * // In a program: import.meta.resolve("./tasks.ts").
+ * const module = "data:text/javascript,export const double = (x) => 2 * x";
+ * const double: TaskRef<[x: number], number> = { module, name: "double" };
+ *
+ * await using pool = new ProcessPool({ maxWorkers: 1, modules: [module] });
+ * assertEquals(await pool.run(double, 21), 42);
+ * ```
  */
 // deno-lint-ignore no-explicit-any -- the default has to admit every task
 export interface TaskRef<A extends unknown[] = any[], R = unknown> {
