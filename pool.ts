@@ -187,7 +187,7 @@ export class ProcessPool implements AsyncDisposable {
    *
    * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If a number is out of its range.
-   * @throws {Deno.errors.NotCapable} If the workers are to have a permission that this thread lacks.
+   * @throws {Deno.errors.NotCapable} If the workers are to have a permission that this thread lacks, or the trace may not be written.
    * @throws {Deno.errors.Busy} If another pool is still writing its trace to the same file.
    * @throws {Deno.errors.NotSupported} If Deno is older than 2.9, except with the backend `inline`.
    */
@@ -243,7 +243,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {PoolClosedError} If the pool is shut down, or shuts down while this waits.
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {unknown} The reason of the job's signal, if that aborts before the job is admitted.
-   * @throws {TypeError} If the task cannot be run, as far as that is known already.
+   * @throws {TypeError} If the task cannot be run, as far as that is known already, or if the job has a `transfer` and could be run again.
    */
   submit<A extends unknown[], R>(job: Job<A, R>): Promise<Future<R>>;
   /**
@@ -314,7 +314,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {PoolClosedError} If the pool is shut down.
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {unknown} The reason of the job's signal, if that has aborted.
-   * @throws {TypeError} If the task cannot be run, as far as that is known already.
+   * @throws {TypeError} If the task cannot be run, as far as that is known already, or if the job has a `transfer` and could be run again.
    */
   trySubmit<A extends unknown[], R>(job: Job<A, R>): Future<R> | undefined;
   /**
