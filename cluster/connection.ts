@@ -399,8 +399,8 @@ export class Connection {
   }
 
   /**
-   * Resolves when everything is connected, and the server has run a script, as everything that BullMQ does is a script with several keys: a
-   * server in cluster mode takes those that lie together only.
+   * Resolves when everything is connected, and the server has run a script with several keys, as all are that BullMQ runs: a server in
+   * cluster mode accepts only keys that lie together.
    *
    * @param connected Resolves when everything is connected; by itself it would wait forever.
    * @param script The queue, and a script that does something with a key of it that does not exist.

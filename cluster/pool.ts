@@ -47,8 +47,8 @@ export interface ClusterStats {
 const FAREWELL = 3000;
 
 /**
- * How many characters the key of a payload may have, with the names of the queue and of the job and what it is of: a store cannot give
- * longer names to files.
+ * How many characters the key of a payload may have. It consists of the queue's name, the job's name and what the payload is; file systems
+ * accept no longer names.
  */
 const LONGEST_KEY = 255;
 

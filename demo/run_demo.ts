@@ -95,7 +95,7 @@ export async function runDemo(options: DemoOptions, reporter: Reporter, signal?:
       reporter.submitted(id, now());
     }
   } catch (error) {
-    // The first when the run is told to stop; the second is also what the jobs fail with that are in already.
+    // The pool is closed if the run was told to stop. If it is broken, the jobs that are in already fail with the same error.
     if (!(error instanceof PoolClosedError || error instanceof PoolBrokenError)) throw error;
   }
   await pool.shutdown();

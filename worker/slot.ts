@@ -104,7 +104,7 @@ export class Slot {
   #nextRun = 0;
   #mostRuns: number;
   #capacity: number;
-  /** How many jobs came back, and are not run. */
+  /** How many jobs came back without having been run. */
   #cameBack = 0;
   #maxJobs: number;
   /** For how many reasons it is sent nothing at this moment. */
