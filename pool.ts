@@ -42,7 +42,7 @@ export interface PoolStats {
   workers: number;
   /** Workers that hold a job. */
   busy: number;
-  /** Jobs that workers hold. */
+  /** Jobs that workers hold: those that they run, and those that were sent to them ahead of time. */
   running: number;
   /** Jobs that have passed the gate but have not been sent to a worker. */
   queued: number;

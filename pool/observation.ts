@@ -53,7 +53,7 @@ export interface PoolLevels {
   waiting: number;
   /** Jobs that have passed the gate but have not been sent to a worker. */
   queued: number;
-  /** Jobs that workers hold. */
+  /** Jobs that workers hold: those that they run, and those that were sent to them ahead of time. */
   running: number;
   /** Workers that are starting, running or closing. */
   workers: number;

@@ -94,7 +94,7 @@ export interface ProcessPoolOptions {
    */
   jobsPerWorker?: number | undefined;
   /**
-   * After how many jobs a worker is replaced: for tasks that leak. A chunk of a map counts as one.
+   * After how many jobs a worker is replaced: for tasks that leak memory. A chunk of a map counts as one.
    *
    * @default {Infinity}
    */
