@@ -45,7 +45,7 @@ Deno.test("Coverage ignores the empty first row of an empty file", () => {
   }]]);
 });
 
-Deno.test("Coverage tells up to where anything is done, with and without a gap before", () => {
+Deno.test("Coverage says up to where anything is done, with and without a gap before", () => {
   const coverage = new Coverage();
   const ends = [[0, 10], [20, 30], [40, 50], [10, 20], [30, 40]].map(([start, end]) => {
     coverage.add({ start: start!, end: end!, lines: 1 });

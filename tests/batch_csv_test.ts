@@ -43,7 +43,7 @@ for (
   });
 }
 
-Deno.test("firstRow() skips blank lines, and a mark, and knows a row of empty fields from those", () => {
+Deno.test("firstRow() skips a byte order mark and blank lines, but not a row of empty fields", () => {
   const first = (text: string, delimiter = ",") => {
     const bytes = encoder.encode(text);
     const { begin, end } = firstRow(bytes, delimiter);
@@ -111,7 +111,7 @@ Deno.test("batch() of CSV reads each row that is well-formed as it was written, 
   }
 });
 
-Deno.test(`batch() of CSV takes a carriage return for a part of its field, but for one before a newline ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() of CSV takes a carriage return for a part of its field, unless a newline follows ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const output = folder.of("out");
   const input = folder.write("in.csv", "a,b\r\n1,foo\rjunk\r\n2,foo\rjunk,more\n3,z\n");

@@ -73,7 +73,7 @@ Deno.test(
   },
 );
 
-Deno.test(`batch() takes no file that a glob finds for its own where there was no earlier run ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() takes no file that a glob matches for one of its own if there was no earlier run ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [a, b] = [folder.write("a.ndjson", "1\n"), folder.write("b.ndjson", "2\n")];
   for (

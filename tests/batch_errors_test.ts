@@ -59,7 +59,7 @@ Deno.test(`batch() keeps a worker's source out of the error of a relative addres
   }
 });
 
-Deno.test(`batch() tells the errors of a task that puts something else in the place of its address ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() reports the errors of a task that puts something else in the place of its address ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(1));
   const task = () => {
@@ -362,41 +362,49 @@ Deno.test(`batch() gives up after so many failed records, or at a share of them,
   assertEquals([folder.read("out"), errorsIn(folder).size], [doubles(20_000, (x) => x % 10 === 5), 2000]);
 });
 
-Deno.test(`batch() that gives up while an earlier record is not done tells for what ${NEEDS}`, { ignore }, async () => {
-  using folder = new Folder();
-  const text = numbers(1000);
-  const [input, report] = [folder.write("in.ndjson", text), folder.of("r.html")];
-  const task = (x: number) => {
-    if (x > 0) throw new Error(`not ${x}`);
-    return new Promise(() => {});
-  };
-  const { outcome, records, failed, notKept } = await run(task, { input, output: folder.of("out"), report, halt: 1 });
-  assertEquals([outcome, records, failed], ["halted", 0, 0]);
-  assert(notKept.length > 0);
-  for (const [name, offset, error] of notKept) {
-    assertEquals([name, error], [input, `Error: not ${parseInt(text.slice(offset))}`]);
-    assertStringIncludes(folder.read("r.html"), `Not kept, as something before it was not done: ${input}, byte ${offset}: ${error}`);
-  }
-});
+Deno.test(
+  `batch() that gives up while an earlier record is not done names the failures that it does not keep ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    const text = numbers(1000);
+    const [input, report] = [folder.write("in.ndjson", text), folder.of("r.html")];
+    const task = (x: number) => {
+      if (x > 0) throw new Error(`not ${x}`);
+      return new Promise(() => {});
+    };
+    const { outcome, records, failed, notKept } = await run(task, { input, output: folder.of("out"), report, halt: 1 });
+    assertEquals([outcome, records, failed], ["halted", 0, 0]);
+    assert(notKept.length > 0);
+    for (const [name, offset, error] of notKept) {
+      assertEquals([name, error], [input, `Error: not ${parseInt(text.slice(offset))}`]);
+      assertStringIncludes(folder.read("r.html"), `Not kept, as something before it was not done: ${input}, byte ${offset}: ${error}`);
+    }
+  },
+);
 
-Deno.test(`batch() with 'retryFailed' that gives up while an earlier record is not done tells for what ${NEEDS}`, { ignore }, async () => {
-  using folder = new Folder();
-  // One that cannot be parsed is not run again.
-  const text = "0\n{\n1\n2\n";
-  const [input, output, report] = [folder.write("in.ndjson", text), folder.of("out"), folder.of("r.html")];
-  await run(() => Promise.reject(new Error("first")), { input, output });
-  const task = (x: number) => {
-    if (x > 0) throw new Error(`not ${x}`);
-    return new Promise(() => {});
-  };
-  const { outcome, recordsOfRun, failed, notKept } = await run(task, { input, output, report, halt: 1, workers: 2, retryFailed: true });
-  assertEquals([outcome, recordsOfRun, failed], ["halted", 0, 4]);
-  assert(notKept.length > 0);
-  for (const [name, offset, error] of notKept) {
-    assertEquals([name, error], [input, `Error: not ${parseInt(text.slice(offset))}`]);
-    assertStringIncludes(folder.read("r.html"), `Not kept, as something before it was not done: ${input}, byte ${offset}: ${error}`);
-  }
-});
+Deno.test(
+  `batch() with 'retryFailed' that gives up while an earlier record is not done names the failures that it does not keep ${NEEDS}`,
+  { ignore },
+  async () => {
+    using folder = new Folder();
+    // One that cannot be parsed is not run again.
+    const text = "0\n{\n1\n2\n";
+    const [input, output, report] = [folder.write("in.ndjson", text), folder.of("out"), folder.of("r.html")];
+    await run(() => Promise.reject(new Error("first")), { input, output });
+    const task = (x: number) => {
+      if (x > 0) throw new Error(`not ${x}`);
+      return new Promise(() => {});
+    };
+    const { outcome, recordsOfRun, failed, notKept } = await run(task, { input, output, report, halt: 1, workers: 2, retryFailed: true });
+    assertEquals([outcome, recordsOfRun, failed], ["halted", 0, 4]);
+    assert(notKept.length > 0);
+    for (const [name, offset, error] of notKept) {
+      assertEquals([name, error], [input, `Error: not ${parseInt(text.slice(offset))}`]);
+      assertStringIncludes(folder.read("r.html"), `Not kept, as something before it was not done: ${input}, byte ${offset}: ${error}`);
+    }
+  },
+);
 
 for (const name of ["out", "out.gz"]) {
   Deno.test(`batch() with 'retryFailed' puts the results of failed records where they belong (${name}) ${NEEDS}`, { ignore }, async () => {
@@ -429,7 +437,7 @@ for (const name of ["out", "out.gz"]) {
   });
 }
 
-Deno.test(`batch() tells whether any failed record can be run again, also when it resumes ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() says whether any failed record can be run again, also when it resumes ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const output = folder.of("out");
   const task = (x: number) => {

@@ -12,7 +12,7 @@ import { assertFails, thrownBy, until } from "./helpers.ts";
 
 // The summary
 
-Deno.test("speedOf() gives the records of a second, and the share of their time that workers were busy, which is never more than all", () => {
+Deno.test("speedOf() gives the records per second, and the share of their time that workers were busy, which is never more than all", () => {
   const speed = speedOf({ records: 500, busy: 150, wall: 250, workers: 3 });
   assertEquals(speed, { recordsOfRun: 500, wall: 250, recordsPerSecond: 2000, utilisation: 0.2 });
   assertEquals(speedOf({ records: 1, busy: 251, wall: 250, workers: 1 }).utilisation, 1);
@@ -36,7 +36,7 @@ function begun(): { recorder: BatchRecorder; begin: number } {
   return { recorder, begin: performance.now() };
 }
 
-Deno.test("BatchRecorder draws a range when both sides have told of it, whoever comes first", () => {
+Deno.test("BatchRecorder draws a range when both sides have reported it, whichever comes first", () => {
   const { recorder, begin } = begun();
   recorder.settled(job(0, 1, begin, { start: 10, end: 20 }));
   assertEquals(recorder.data(100).workers, []);

@@ -238,7 +238,7 @@ for (const name of ["out", "out.gz"]) {
   });
 }
 
-Deno.test(`batch() with 'retryFailed' ends a merge that was cut short before its renames ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() with 'retryFailed' finishes a merge that was cut short before its renames ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", numbers(10));
   const output = folder.of("out");

@@ -38,7 +38,7 @@ Deno.test("blocksOf() yields what follows the last newline of a stream as a sepa
   assertEquals(await blocks("a\nb", { size: 3, changed: null, sample: "", identity: "" }), [[0, "a\nb", false]]);
 });
 
-Deno.test("blocksOf() copies nothing while there are but blank lines before the first row of CSV", async () => {
+Deno.test("blocksOf() copies nothing while there are only blank lines before the first row of CSV", async () => {
   const parts = [...Array(100).fill("\n \r\n"), "a,b\n"];
   const source = { name: "in", path: undefined, size: undefined, seen: undefined, ranges: false };
   const options = { csv: ",", size: () => 1, enough: new AbortController().signal };
@@ -118,7 +118,7 @@ Deno.test(
   },
 );
 
-Deno.test(`batch() that was cut short behind the rename of its output is complete, also if its stream had no newline at its end ${NEEDS}`, {
+Deno.test(`batch() that was cut short after the rename of its output is complete, even if its stream had no newline at its end ${NEEDS}`, {
   ignore,
 }, async () => {
   using folder = new Folder();
@@ -268,7 +268,7 @@ async function partsOf(text: string, { coverage, size }: { coverage: Coverage; s
   return { parts, opened };
 }
 
-Deno.test("divide() refuses a stream that has no line where that of which some is done had one", async () => {
+Deno.test("divide() refuses a stream that has no line where the one that was begun had one", async () => {
   const done = (start: number, end: number) => {
     const coverage = new Coverage();
     coverage.add({ start, end, lines: 1 });

@@ -114,7 +114,7 @@ Deno.test("sectionsOf() shows the reason, and no figure, for a contender that wa
   assertEquals(moved!.rows[0]!.remark, "Python moves nothing");
 });
 
-Deno.test("sectionsOf() leaves a variant out of what it does as the contender without it", () => {
+Deno.test("sectionsOf() leaves a variant out of workloads that it runs just as its contender does", () => {
   const batch = CONTENDERS.find(({ name }) => name === "bare/batch")!;
   assertEquals(sectionsOf(resultsOf(roundTrip, [batch], {})).map(({ rows }) => rows.length), [0, 0]);
   assertEquals(sectionsOf(resultsOf(tiny, [batch], {})).map(({ rows }) => rows.length), [1]);

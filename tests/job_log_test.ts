@@ -42,7 +42,7 @@ Deno.test(`JobLog.read() reads what was written, up to a line that is torn or da
   }
 });
 
-Deno.test(`JobLog.read() does not hold what it reads ${NEEDS}`, { ignore }, async () => {
+Deno.test(`JobLog.read() does not keep what it reads in memory ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const path = folder.of("log");
   using log = await JobLog.open(path);

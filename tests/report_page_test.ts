@@ -139,7 +139,7 @@ Deno.test("Stretches adds amounts where they were, also those of no time at all"
   assertEquals([stretches.width, stretches.get("a", 1001).slice(0, 3), stretches.get("a", 1001).at(-1)], [10, [7, 17, 0], 1]);
 });
 
-Deno.test("Timeline gives a worker the row of one that is gone, whose last job may be told of afterwards, and leaves out those without jobs", () => {
+Deno.test("Timeline gives a worker the row of one that is gone, whose last job may be reported later, and leaves out those without jobs", () => {
   const timeline = new Timeline(new Stretches());
   const bar = (start: number, end: number) => ({ label: "", start, end, failed: 0, outcome: "" });
   for (const worker of [3, 2, 1]) timeline.entered(worker);

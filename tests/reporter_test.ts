@@ -80,7 +80,7 @@ Deno.test("createReporter() says what was left of a run that ended by itself, as
   assertEquals(report({ timeline: false, quiet: true }, {}, { stopped: false }), END);
 });
 
-Deno.test("createReporter() says 'job' of one, and no speed-up of no time", () => {
+Deno.test("createReporter() says '1 job', and a speed-up of 0 for a run that took no time", () => {
   const [line] = report({ timeline: false, quiet: true }, {}, { jobs: 1, wall: 0, busy: 0, stopped: false, neverPutIn: 0 });
   assertEquals(line, "1 job, 1 failed, wall 0.00 s, busy 0.00 s, speed-up 0.00, seed 7");
 });

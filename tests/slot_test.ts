@@ -73,7 +73,7 @@ function open({ maxJobs = Infinity }: { maxJobs?: number } = {}) {
   };
 }
 
-Deno.test("A slot gives back what it holds in the order in which it was sent, also where its places begin anew", () => {
+Deno.test("A slot gives back what it holds in the order in which it was sent, also when its places are used again from the first", () => {
   const { places, send, finish, slot, answered } = open();
   const first = send(places - 5);
   finish(first);
@@ -84,7 +84,7 @@ Deno.test("A slot gives back what it holds in the order in which it was sent, al
   assertEquals([...slot.tickets()].length, 3);
 });
 
-Deno.test("A slot that has died leaves what it held in the order in which it was sent, also where its places begin anew", () => {
+Deno.test("A slot that has died leaves what it held in the order in which it was sent, also when its places are used again from the first", () => {
   const { places, claims, send, finish, die } = open();
   finish(send(places - 5));
   const sent = send(10);
