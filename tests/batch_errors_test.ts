@@ -234,7 +234,7 @@ Deno.test(
     const name = "bear", location = "forest", tasks = ["hunt"];
     await run((x: number) => x === 0 ? name : x === 1 ? location : tasks, { input, output: folder.of("out") });
     const hint =
-      "a function that is sent as its text cannot see the variables and imports around it: export it from a module, and give the module's address";
+      "a function that is sent as source text cannot see the variables and imports around it: export it from a module, and give the module's address";
     const unseen = ["Cannot access 'name' before initialization", "Cannot access 'location' before initialization", "tasks is not defined"];
     assertEquals([...errorsIn(folder)], unseen.map((why, x) => [x, ["ReferenceError", `${why}; ${hint}`, 1]]));
   },

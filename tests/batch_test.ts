@@ -423,7 +423,7 @@ for (const format of ["ndjson", "csv"]) {
     const input = folder.write(`in.${format}`, format === "csv" ? "a\n1\n" : "1\n");
     const [tasks, papa] = [{ double: (x: number) => 2 * x }, 2];
     const advice = "export it from a module, and give the module's address";
-    const hint = `; a function that is sent as its text cannot see the variables and imports around it: ${advice}`;
+    const hint = `; a function that is sent as source text cannot see the variables and imports around it: ${advice}`;
     for (const [task, name] of [[(x: number) => tasks.double(x), "tasks"], [(x: number) => papa * x, "papa"]] as const) {
       const { failed } = await run(task, { input, output: folder.of("out"), overwrite: true });
       const [{ error }] = folder.json("out.errors.ndjson");
@@ -435,7 +435,7 @@ for (const format of ["ndjson", "csv"]) {
   });
 }
 
-Deno.test(`batch() tells a function that is sent as its text that it has no 'this' ${NEEDS}`, { ignore }, async () => {
+Deno.test(`batch() tells a function that is sent as source text that it has no 'this' ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const input = folder.write("in.ndjson", "1\n");
   class Service {
@@ -448,7 +448,7 @@ Deno.test(`batch() tells a function that is sent as its text that it has no 'thi
     other = (x: { rate?: { factor: number } }) => x.rate!.factor;
   }
   const { read, take, other } = new Service();
-  const hint = "; a function that is sent as its text has no 'this': export it from a module, and give the module's address";
+  const hint = "; a function that is sent as source text has no 'this': export it from a module, and give the module's address";
   for (
     const [task, message] of [
       [read, `Cannot read properties of undefined (reading 'rate')${hint}`],

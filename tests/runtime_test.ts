@@ -78,7 +78,7 @@ Deno.test("createRuntime() explains a ReferenceError of a task by source, wherev
     assert(answer?.type === "threw");
     const error = decodeError(answer.thrown, () => undefined);
     assertInstanceOf(error, ReferenceError);
-    assertMatch(error.message, /^outer is not defined; a function that is sent by source cannot see .* 'modules'/);
+    assertMatch(error.message, /^outer is not defined; a function that is sent as source text cannot see .* 'modules'/);
   }
 });
 

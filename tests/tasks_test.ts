@@ -178,7 +178,7 @@ Deno.test("A task by source is strict: it cannot make a global of a variable tha
     total = x;
   }, 5);
   assertInstanceOf(error, ReferenceError);
-  assertStringIncludes(error.message, "total is not defined; a function that is sent by source");
+  assertStringIncludes(error.message, "total is not defined; a function that is sent as source text");
   assertEquals(total, 0);
 });
 
@@ -205,7 +205,10 @@ for (const backend of ["worker", "killable"] as const) {
     for (const task of [() => `${name}`, async () => await location]) {
       const error = await errorOf(pool, task);
       assertInstanceOf(error, ReferenceError);
-      assertMatch(error.message, /^Cannot access '(name|location)' before initialization; a function that is sent by source cannot see/);
+      assertMatch(
+        error.message,
+        /^Cannot access '(name|location)' before initialization; a function that is sent as source text cannot see/,
+      );
     }
     // Its own properties are its own.
     assertEquals(await within(pool.run((name: string) => ((location) => name + location)("s"), "bear")), "bears");
@@ -268,7 +271,7 @@ Deno.test("A function by source that uses what is around it is told about 'modul
     assertInstanceOf(error, ReferenceError);
     assertStringIncludes(
       error.message,
-      "outer is not defined; a function that is sent by source cannot see the variables and imports around it",
+      "outer is not defined; a function that is sent as source text cannot see the variables and imports around it",
     );
   }
 });
@@ -293,7 +296,7 @@ Deno.test("A function by source that uses the 'this' around it is told that it h
     }
   }
   const { read, write, take, method } = new Service();
-  const hint = "; a function that is sent by source has no 'this': give it what it needs as arguments";
+  const hint = "; a function that is sent as source text has no 'this': give it what it needs as arguments";
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const messages: string[] = [];
   for (const task of [read, write, take, method]) messages.push((await errorOf(pool, task)).message);
@@ -359,7 +362,7 @@ for (const backend of ["worker", "killable"] as const) {
     assertInstanceOf(error, TypeError);
     const limit = "it can only import absolute addresses and names of the import map";
     const hint = `${limit}: use one, or export it from a module and name that in the pool's 'modules'`;
-    const deno = 'Import "./tasks.ts" not a dependency and not in import map from a function that is sent by source';
+    const deno = 'Import "./tasks.ts" not a dependency and not in import map from a function that is sent as source text';
     assertEquals(error.message, `${deno}; ${hint}`);
     assertEquals(error.stack!.includes("data:"), false);
   });

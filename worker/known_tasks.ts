@@ -122,20 +122,20 @@ export function createKnownTasks({ imports, lackOf }: KnownTasksParts): KnownTas
   function withAdvice(thrown: unknown, func?: Func): unknown {
     // The address of a worker's own source.
     const ownAddress = /"data:text\/javascript,[^"]*"/;
-    const thisless = "a function that is sent by source has no 'this': give it what it needs as arguments";
+    const thisless = "a function that is sent as source text has no 'this': give it what it needs as arguments";
     const others = modules.length > 0 ? ", none of which exports this very function" : "";
     const advice = `export it from a module and name that in the pool's 'modules'${others}`;
     try {
       if (!(thrown instanceof Error)) return thrown;
       const lack = lackOf(thrown, func);
       if (lack === "variable") {
-        thrown.message += `; a function that is sent by source cannot see the variables and imports around it: ${advice}`;
+        thrown.message += `; a function that is sent as source text cannot see the variables and imports around it: ${advice}`;
       } else if (lack === "this") {
         // The platform ends one of these messages with a full stop.
         thrown.message = thrown.message.replace(/\.?$/, `; ${thisless}`);
       } else if (thrown instanceof TypeError && ownAddress.test(thrown.message)) {
         const { message, stack } = thrown;
-        const source = "a function that is sent by source";
+        const source = "a function that is sent as source text";
         const limit = "it can only import absolute addresses and names of the import map";
         thrown.message = `${message.replace(ownAddress, source)}; ${limit}: use one, or ${advice}`;
         thrown.stack = stack!.replace(ownAddress, source);

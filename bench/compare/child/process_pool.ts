@@ -4,7 +4,7 @@ import * as tasks from "./tasks.mjs";
 
 const byName = tasks as unknown as Record<string, (arg: unknown) => unknown>;
 
-/** The pool of this repository. Functions go by source; nothing but the number of workers and the backend is set. */
+/** The pool of this repository. Functions go as source text; nothing but the number of workers and the backend is set. */
 export function open({ workers, variant }: { workers: number; variant: string }): Promise<Pool> {
   const pool = new ProcessPool({ maxWorkers: workers, backend: variant === "killable" ? "killable" : "worker" });
   const all = asPool({
