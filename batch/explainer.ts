@@ -65,7 +65,7 @@ export function createExplainer({ task, ownAddress, bySource, lackOf }: Explaine
         const message = textOf(thrown.message ?? "");
         const lack = bySource ? lackOf(thrown, task) : undefined;
         const fact = lack === "this" ? "has no 'this'" : "cannot see the variables and imports around it";
-        const hint = `; a function that is sent as its text ${fact}: export it from a module, and give the module's address`;
+        const hint = `; a function that is sent as source text ${fact}: export it from a module, and give the module's address`;
         // V8 ends one of these messages with a full stop.
         const said = lack === undefined ? message : message.replace(/\.?$/, hint);
         return { name: textOf(thrown.name ?? ""), message: said, stack: stackOf(thrown) };

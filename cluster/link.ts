@@ -430,7 +430,7 @@ export class Link {
       } catch (error) {
         if (!refusesWrites(error as Error)) return this.#end(id, { kind: "refused", error: plain(error as Error) });
         this.#isFull ||= /\bOOM\b/.test((error as Error).message);
-        this.#tell(new Error(`What is submitted waits, as the server refuses it: ${(error as Error).message}`));
+        this.#tell(new Error(`Submissions wait, as the server refuses them: ${(error as Error).message}`));
         await this.#nextSweep.promise;
       }
     }

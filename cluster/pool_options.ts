@@ -39,8 +39,8 @@ export interface ClusterPoolOptions {
    */
   retries?: number | undefined;
   /**
-   * After how many milliseconds from its submission no host starts a job any more: the host that comes to it cancels it instead, and
-   * without a host it waits. Its id is then free again. This depends on the clocks of both machines.
+   * How long after its submission a job may still be started, in milliseconds. A host that comes to it later cancels it instead, and its
+   * id is free again; while there is no host it waits all the same. This depends on the clocks of both machines.
    *
    * @default {Infinity}
    */

@@ -57,8 +57,8 @@ export interface ServeOptions {
    */
   redeliveries?: number | undefined;
   /**
-   * How long the queue takes a silent host for alive, in milliseconds. Shorter, and jobs of a host that was held up for a moment run twice;
-   * longer, and jobs of a dead host wait longer.
+   * How long a host may be silent before the queue takes it for dead, in milliseconds. Shorter, and jobs of a host that was held up for a
+   * moment run twice; longer, and jobs of a dead host wait longer.
    *
    * @default {15000}
    */

@@ -97,9 +97,9 @@ const LOOK_EVERY = 1000;
 const BALANCE_EVERY = 1;
 
 /**
- * A worker that starts is about to be there if, by how long the latest one took, it will be ready within this many ms. For others a job
- * does not wait that a present worker could run at once, beside what it runs: an initializer may take seconds. Less, and jobs share a
- * worker on a busy machine that could have one each; more, and they wait for nothing.
+ * A starting worker is about to be there if, going by how long the latest one took, it will be ready within this many ms. A job that a
+ * present worker could run at once, beside others, waits for such a worker, but for no slower one: an initializer may take seconds. Less,
+ * and on a busy machine jobs share a worker that could have one each; more, and they wait for nothing.
  */
 const ABOUT_TO_BE = 200;
 

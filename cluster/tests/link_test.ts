@@ -273,8 +273,8 @@ for (const what of ["events", "results that were kept long enough", "failures th
     await using server = await RedisServer.start();
     const reported: string[] = [];
     await using pool = await openPool(server, { ...silent, onError: (error) => void reported.push(String(error)) });
-    await using _host = await serve({ queue: "test", connection: server.url, tasks, workers: 2, ...silent });
-    const client = new Redis(server.url);
+    await using _host = await openHost(server, { workers: 2, ...silent });
+    await using client = openClient(server);
     if (what === "events") await Array.fromAsync(pool.map(tasks.large, Array(200).fill(100_000), { chunkSize: 1 }));
     else {
       const failures = what.startsWith("failures");
@@ -287,8 +287,7 @@ for (const what of ["events", "results that were kept long enough", "failures th
     const [, used] = /^used_memory:(\d+)/m.exec(await client.info("memory"))!;
     await client.config("SET", "maxmemory", Number(used) - 1_000_000);
     assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
-    assertEquals(reported.map((error) => error.slice(0, 65)), ["Error: What is submitted waits, as the server refuses it: OOM com"]);
-    await client.quit();
+    assertEquals(reported.map((error) => error.slice(0, 60)), ["Error: Submissions wait, as the server refuses them: OOM com"]);
   });
 }
 

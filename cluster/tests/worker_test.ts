@@ -90,7 +90,7 @@ Deno.test("a host that cannot renew a lock stops its job when the lock has run o
   await using client = openClient(server);
   await client.config("SET", "min-replicas-to-write", "1");
   await until(() => host.stats().running === 0);
-  assertStringIncludes(reported.join("\n"), "as its lock has run out");
+  assertStringIncludes(reported.join("\n"), "as its lock has expired");
   await client.config("SET", "min-replicas-to-write", "0");
   await Deno.writeTextFile(gate, "");
   assertEquals(await within(future.result()), "noted");
