@@ -170,6 +170,19 @@ export class ClusterPool implements AsyncDisposable {
    * @throws {TypeError} If the task is not one of the pool's, or the arguments cannot be expressed in JSON.
    * @throws {RangeError} If the arguments are too large and there is no store for them.
    */
+  // An overload of its own here and below: in a union with names, a generic function would lose its types.
+  submit<A extends unknown[], R>(task: (...args: A) => R, ...args: A): Promise<Future<Awaited<R>>>;
+  /**
+   * Submits a call of a task that may be given by name, waiting at the gate until it is admitted.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments.
+   * @returns The job's future, as soon as the job is admitted.
+   *
+   * @throws {unknown} The same as for a function.
+   */
   submit<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Future<Awaited<R>>>;
   async submit(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<Future<unknown>> {
     this.#refuseIfNotOpen("submit to pool");
@@ -233,6 +246,18 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @throws {unknown} What {@linkcode ClusterPool.submit} and `Future.result` throw.
    */
+  run<A extends unknown[], R>(task: (...args: A) => R, ...args: A): Promise<Awaited<R>>;
+  /**
+   * Submits a call of a task that may be given by name, and waits for its result.
+   *
+   * @typeParam A The arguments of the task.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param args Its arguments.
+   * @returns What the task returned.
+   *
+   * @throws {unknown} What {@linkcode ClusterPool.submit} and `Future.result` throw.
+   */
   run<A extends unknown[], R>(task: ((...args: A) => R) | TaskRef<A, R>, ...args: A): Promise<Awaited<R>>;
   async run(what: Job<never[], unknown> | Task | TaskRef, ...args: unknown[]): Promise<unknown> {
     const future = await this.submit(what as Task, ...args);
@@ -255,7 +280,7 @@ export class ClusterPool implements AsyncDisposable {
    * @throws {RangeError} If a number is out of its range.
    */
   map<T, R>(
-    task: ((item: T) => R) | TaskRef<[T], R>,
+    task: (item: T) => R,
     items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
     options: MapOptions & { settled: true },
   ): AsyncIterableIterator<PromiseSettledResult<Awaited<R>>>;
@@ -279,6 +304,40 @@ export class ClusterPool implements AsyncDisposable {
    * @throws {PoolClosedError} If the pool is shut down; out of the loop, after the outcomes of the items that were admitted by then.
    * @throws {TypeError} If an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
+   */
+  map<T, R>(
+    task: (item: T) => R,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options?: MapOptions & { settled?: false | undefined },
+  ): AsyncIterableIterator<Awaited<R>>;
+  /**
+   * Runs a task that may be given by name on each item of an input, and yields one outcome for each item.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param items The input.
+   * @param options With `settled: true`.
+   * @returns The outcomes.
+   *
+   * @throws {unknown} The same as for a function.
+   */
+  map<T, R>(
+    task: ((item: T) => R) | TaskRef<[T], R>,
+    items: Iterable<T> | AsyncIterable<T> | ReadableStream<T>,
+    options: MapOptions & { settled: true },
+  ): AsyncIterableIterator<PromiseSettledResult<Awaited<R>>>;
+  /**
+   * Runs a task that may be given by name on each item of an input, and yields one result for each item.
+   *
+   * @typeParam T The items.
+   * @typeParam R What the task returns.
+   * @param task The task.
+   * @param items The input.
+   * @param options Order, chunks, how far to read ahead.
+   * @returns The results.
+   *
+   * @throws {unknown} The same as for a function.
    */
   map<T, R>(
     task: ((item: T) => R) | TaskRef<[T], R>,

@@ -1,5 +1,5 @@
 import { assertEquals, assertInstanceOf, assertRejects, assertThrows } from "@std/assert";
-import { type ClusterPool, type ClusterTask, defineTasks, type Future, Job } from "../mod.ts";
+import { type ClusterPool, type ClusterTask, defineTasks, type Future, Job, type TaskRef } from "../mod.ts";
 import { TaskFinder } from "../tasks.ts";
 import { add, double } from "./tasks.ts";
 
@@ -75,4 +75,20 @@ Deno.test("defineTasks() gives tasks the types of their functions", () => {
     void [sum, sums, results, futures, any];
   }
   assertEquals([typeof types, Object.keys(tasks)], ["function", ["add"]]);
+});
+
+Deno.test("ClusterPool keeps the types of a generic function", () => {
+  function first<T>(items: readonly T[]): T | undefined {
+    return items[0];
+  }
+  // Never called, only compiled.
+  async function types(pool: ClusterPool, either: typeof double | TaskRef<[number], number>): Promise<void> {
+    const result: Promise<number | undefined> = pool.run(first, [1, 2]);
+    const future: Promise<Future<number | undefined>> = pool.submit(first, [1, 2]);
+    const results: AsyncIterable<string | undefined> = pool.map(first, [["a"], ["b"]]);
+    const outcomes: AsyncIterable<PromiseSettledResult<number | undefined>> = pool.map(first, [[1]], { settled: true });
+    const doubled: number[] = [await pool.run(either, 1), ...await Array.fromAsync(pool.map(either, [1]))];
+    void [result, future, results, outcomes, doubled];
+  }
+  assertEquals(typeof types, "function");
 });
