@@ -73,11 +73,12 @@ export function explainPath(error: unknown, what: string, { flag }: { flag: stri
   return new BatchError(`${CANNOT_RUN}it cannot access the ${what}: ${(error as Error).message}`, { cause: error });
 }
 
-/** What is wrong with the workers' permissions, in terms of `batch`: all other options of the pool were checked before. */
+/** What is wrong with the workers' permissions, or with Deno, in terms of `batch`: all other options of the pool were checked before. */
 export function explainPool(error: unknown): unknown {
   const { message } = error as Error;
   const words = message.replace("create pool", "run batch");
-  if (error instanceof Deno.errors.NotCapable) return new BatchError(words, { cause: error });
+  const { NotCapable, NotSupported } = Deno.errors;
+  if (error instanceof NotCapable || error instanceof NotSupported) return new BatchError(words, { cause: error });
   if (words !== message) return new TypeError(words, { cause: error });
   return new BatchError(`${CANNOT_RUN}no worker can be started: ${message}`, { cause: error });
 }

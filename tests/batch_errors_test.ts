@@ -1,6 +1,6 @@
 import { PoolBrokenError, ProcessPool } from "@procpool/process-pool";
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { explainLoading } from "../batch/errors.ts";
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
+import { BatchError, explainLoading, explainPool } from "../batch/errors.ts";
 import { until } from "./helpers.ts";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 
@@ -512,6 +512,15 @@ Deno.test("explainLoading() names no option that a batch does not have", async (
     explainLoading(error).message,
     "Cannot run batch as the task module cannot be loaded: a worker was not ready within 20 ms",
   );
+});
+
+Deno.test("explainPool() takes what Deno cannot do for a batch that cannot be run, not for a wrong option", () => {
+  for (const Refusal of [Deno.errors.NotCapable, Deno.errors.NotSupported]) {
+    const cause = new Refusal("Cannot create pool as workers need Deno 2.9 or newer");
+    const error = explainPool(cause);
+    assertInstanceOf(error, BatchError);
+    assertEquals([error.message, error.cause], ["Cannot run batch as workers need Deno 2.9 or newer", cause]);
+  }
 });
 
 Deno.test(`batch() writes each rename of a file out before it goes on ${NEEDS}`, { ignore }, async () => {
