@@ -111,7 +111,7 @@ export class LockedWorker extends Worker {
   }
 
   /**
-   * A job whose lock has run out while it runs here may come here again. BullMQ knows jobs only by their names: the end of the first run
+   * A job whose lock has expired while it runs here may come here again. BullMQ knows jobs only by their names: the end of the first run
    * would end the renewals of the second's lock, so that the second begins after it, and keeps its lock until then. One that comes only to
    * be failed waits for nothing.
    */

@@ -81,7 +81,7 @@ Deno.test("with 'redeliveries' of 0 a job whose lock is gone is stopped where it
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [1, 0]);
 });
 
-Deno.test("a host that cannot renew a lock stops its job when the lock has run out, and not when the server says so", async () => {
+Deno.test("a host that cannot renew a lock stops its job when the lock has expired, and not when the server says so", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server, { onError: () => {} });
   const { host, reported } = await serveHere(server, { lockDuration: 1000 });
