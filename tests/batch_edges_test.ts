@@ -550,7 +550,7 @@ Deno.test(`batch() does not resume where the errors file is not what the job log
   assertEquals([failed, folder.json("out.errors.ndjson").length], [300, 300]);
 });
 
-Deno.test(`batch() of many small files opens them itself, which takes workers the longer the more of them they may read ${NEEDS}`, {
+Deno.test(`batch() of many small files opens them itself: workers take longer to open a file the more they may read ${NEEDS}`, {
   ignore,
 }, async () => {
   using folder = new Folder();

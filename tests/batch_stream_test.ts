@@ -335,7 +335,7 @@ Deno.test("batch() that is stopped settles even if nobody reads what it writes",
   await assertRejects(() => within(new Response(readable).text()), Error);
 });
 
-Deno.test("batch() that fails aborts the stream that it writes to, with why", async () => {
+Deno.test("batch() that fails aborts the stream that it writes to, with the reason", async () => {
   const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.error(new Error("the cable was cut")) });
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const text = new Response(readable).text().catch((error: Error) => error);
@@ -346,7 +346,7 @@ Deno.test("batch() that fails aborts the stream that it writes to, with why", as
 });
 
 for (const [reason, said] of [[undefined, "no reason was given"], ["gone", "gone"]] as const) {
-  Deno.test(`batch() says what a stream has failed with that is no error: ${reason}`, async () => {
+  Deno.test(`batch() says what a stream has failed with, even if that is no error: ${reason}`, async () => {
     const options = { permissions: "inherit", workers: 1 } as const;
     const failing = new ReadableStream<Uint8Array>({ start: (stream) => stream.error(reason) });
     await assertFails(
@@ -388,7 +388,7 @@ for (
   });
 }
 
-Deno.test("batch() reads a stream of Uint8Arrays, be they of a class of their own, of another realm, or of shared memory", async () => {
+Deno.test("batch() reads a stream of Uint8Arrays, also of a subclass, of another realm, or of shared memory", async () => {
   const shared = new Uint8Array(new SharedArrayBuffer(2));
   shared.set([51, 10]);
   const parts = [Buffer.from("1\n"), runInNewContext("new Uint8Array([50, 10])"), shared];

@@ -354,7 +354,7 @@ Deno.test("A getter that throws what cannot be looked at fails its job or item a
   }
 });
 
-Deno.test("What is said of arguments that cannot be copied or moved tells whose they are, and not what a getter has thrown", async () => {
+Deno.test("The error for arguments that cannot be copied or moved says whose they are; what a getter has thrown is left unchanged", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const take = (...args: unknown[]) => args.length;
   const symbol = Symbol("no");

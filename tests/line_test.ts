@@ -889,14 +889,17 @@ for (const idle of [true, false]) {
       messages++;
       end.receive(data);
     };
-    // Nobody hears a bell yet, as with a worker that has just been started.
-    for (const [run, woken] of [[0, 1], [1, idle ? 1 : 2], [2, idle ? 1 : 3]] as const) {
-      line.call(1, run, "id", []);
-      line.ring(1);
-      await until(() => taken.length > run && bells[WORKER] === LISTENING);
-      assertEquals([taken.at(-1), messages], [run, woken]);
+    try {
+      // Nobody hears a bell yet, as with a worker that has just been started.
+      for (const [run, woken] of [[0, 1], [1, idle ? 1 : 2], [2, idle ? 1 : 3]] as const) {
+        line.call(1, run, "id", []);
+        line.ring(1);
+        await until(() => taken.length > run && bells[WORKER] === LISTENING);
+        assertEquals([taken.at(-1), messages], [run, woken]);
+      }
+    } finally {
+      end.close();
     }
-    end.close();
   });
 }
 
@@ -968,7 +971,7 @@ Deno.test("A line sends nothing beside the port before what it had to post unann
   assertEquals(line.call(1, run + 1, run + 1, []), true);
 });
 
-Deno.test("Calls of one task that follow each other, and what comes of them, take little more of a line than their numbers do", () => {
+Deno.test("Consecutive calls of one task, and their results, take little more of a line than their numbers do", () => {
   using opened = openBothEnds();
   const { line, replies } = opened;
   const { memory } = line;
