@@ -497,9 +497,8 @@ export class Link {
     this.#isFull = false;
     await this.#queue.trimEvents(LEAST_EVENTS);
     for (const set of SETS) {
-      const age = 1000 * KEEP[set].age;
-      // That it has removed nothing is an event as well, for which a full server has no room.
-      if (await this.#client.zcount(this.#queue.toKey(set), 0, Date.now() - age) > 0) await this.#queue.clean(age, KEEP[set].count, set);
+      const newest = Date.now() - 1000 * KEEP[set].age;
+      await this.#client.eval(REMOVE_OLD, 1, this.#queue.toKey(set), newest, this.#queue.toKey(""));
     }
   }
 
@@ -668,6 +667,17 @@ const UNLIST = `if redis.call("EXISTS", KEYS[1]) == 0 then return redis.call("LR
 const REMOVE_ENDED = `if redis.call("HGET", KEYS[1], "timestamp") == ARGV[2] then
   for i = 2, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
   return redis.call("DEL", KEYS[1])
+end`;
+
+/**
+ * Removes the records of jobs that ended by a given time, all but the youngest of a set: by that, producers that were held up see that the
+ * record of theirs may have been removed, and do not send it again.
+ */
+const REMOVE_OLD = `local ids = redis.call("ZRANGEBYSCORE", KEYS[1], 0, ARGV[1])
+if #ids == redis.call("ZCARD", KEYS[1]) then table.remove(ids) end
+for _, id in ipairs(ids) do
+  redis.call("DEL", ARGV[2] .. id)
+  redis.call("ZREM", KEYS[1], id)
 end`;
 
 const LIST_LOST: Ending = { kind: "lost", why: "the server has lost the list in which it waited" };

@@ -3,7 +3,7 @@ import { type Job as QueuedJob, Queue, QueueEvents, UnrecoverableError, Worker }
 import { Redis } from "ioredis";
 import { type ClusterPool, type Future, Job, JobCancelledError, type PayloadStore } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { type Child, lines, openClient, openHost, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { Child, lines, openClient, openHost, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 const silent = { onError: () => {} };
@@ -290,6 +290,37 @@ for (const what of ["events", "results that were kept long enough", "failures th
     assertEquals(reported.map((error) => error.slice(0, 60)), ["Error: Submissions wait, as the server refuses them: OOM com"]);
   });
 }
+
+Deno.test("a job whose producer was held up runs once, although its result was the last of those that had filled the server", {
+  sanitizeOps: false,
+  sanitizeResources: false,
+}, async () => {
+  await using server = await RedisServer.start();
+  await using client = openClient(server);
+  const cli = new URL("../cli.ts", import.meta.url).pathname;
+  const module = new URL("./cli_tasks.ts", import.meta.url).pathname;
+  const command = ["run", module, "add", "1", "2", "--redis", server.url, "--queue", "test"];
+  await using held = new Child(Deno.execPath(), ["run", "--allow-all", "--no-check", cli, ...command]);
+  await until(async () => await client.llen("dpool:test.v1:wait") === 1);
+  held.kill("SIGSTOP");
+  // That is all that it reads of the events before they are removed.
+  await client.xadd("dpool:test.v1:events", "*", "event", "added", "jobId", "other");
+  await using host = await openHost(server, { workers: 2, ...silent });
+  await using pool = await openPool(server, silent);
+  await Array.fromAsync(pool.map(tasks.large, Array(200).fill(100_000), { chunkSize: 1 }));
+  const [id] = await client.zrange("dpool:test.v1:completed", 0, -1);
+  await client.zadd("dpool:test.v1:completed", 1, id!);
+  const [, used] = /^used_memory:(\d+)/m.exec(await client.info("memory"))!;
+  await client.config("SET", "maxmemory", Number(used) - 1_000_000);
+  const gate = `${server.folder}/go`;
+  const last = await pool.submit(tasks.note, `${server.folder}/runs`, gate);
+  await until(() => last.running());
+  held.kill("SIGCONT");
+  assertEquals((await held.status()).code, 0);
+  await Deno.writeTextFile(gate, "");
+  assertEquals(await within(last.result()), "noted");
+  assertEquals(host.stats().finished, 202);
+});
 
 Deno.test("a job that is cancelled while one of its name is taken out of the queue is never sent", async () => {
   await using server = await RedisServer.start();
