@@ -1,4 +1,4 @@
-import { type Job, type JobJson, type Processor, type RedisQueueBackend, WaitingError, Worker, type WorkerOptions } from "bullmq";
+import { type Job, type JobJson, type Processor, WaitingError, Worker, type WorkerOptions } from "bullmq";
 import type { Redis } from "ioredis";
 import { refusesWrites } from "./connection.ts";
 
@@ -28,6 +28,9 @@ const DRAINING = /^(moveStalledJobsToWait|moveToActive|extendLocks):/;
  * the jobs that wait, no host could take one, and it would stay full forever.
  */
 const NEEDS_NO_MEMORY = 'redis.call("DEL", KEYS[1] .. ":none")';
+
+/** Sets how often a job has run. */
+const SET_RUNS = `${NEEDS_NO_MEMORY}\nredis.call("HSET", KEYS[1], "stc", ARGV[1])`;
 
 /** A lock that this host has, or had, on a job. */
 interface Lock {
@@ -155,8 +158,7 @@ export class LockedWorker extends Worker {
   async #correctRuns(job: Job): Promise<boolean> {
     if (job.stalledCounter <= this.#mostRuns) return true;
     try {
-      const client = await (this.backend as RedisQueueBackend).client;
-      await client.hset(this.toKey(job.id!), { stc: this.#mostRuns });
+      await (this.opts.connection as Redis).eval(SET_RUNS, 1, this.toKey(job.id!), this.#mostRuns);
       return true;
     } catch (error) {
       this.emit("error", error as Error);

@@ -115,6 +115,20 @@ Deno.test("a server whose memory is full, as of jobs that wait, hands them out, 
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [2, 1]);
 });
 
+Deno.test("a job that is delivered only to be failed, again after a host died with that, is failed although the server's memory is full", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { onError: () => {} });
+  await using client = openClient(server);
+  const future = await pool.submit(tasks.add, 1, 2);
+  await until(async () => (await pool.status()).waiting === 1);
+  // As after the deaths of three hosts, of which the last did not run it.
+  await client.hset(`dpool:test.v1:job-${future.id}`, { stc: 3, defa: "job stalled more than allowable limit" });
+  await client.config("SET", "maxmemory", "1");
+  const { host } = await serveHere(server, {});
+  await using _host = host;
+  assertInstanceOf(await within(future.exception()), WorkerDiedError);
+});
+
 Deno.test("a host whose clock is set back goes on renewing the locks of what runs", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
