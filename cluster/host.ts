@@ -118,7 +118,7 @@ export interface ClusterHost extends AsyncDisposable {
    * @param options How long jobs may take; by default 10 seconds.
    *
    * @throws {TypeError} If an option is of the wrong type.
-   * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
+   * @throws {RangeError} If `timeout` is neither from 0 to 2,147,483,647 nor Infinity.
    */
   shutdown(options?: HostShutdownOptions): Promise<void>;
 }
