@@ -870,8 +870,13 @@ Deno.test("A worker that is called when it is about to sleep goes to its event l
   assertEquals(slept, [true, false]);
 });
 
-for (const idle of [true, false]) {
-  Deno.test(`A worker in its event loop that has ${idle ? "nothing" : "jobs"} to wait for is woken by ${idle ? "the bell" : "a message"}`, async () => {
+const IN_EVENT_LOOP = [
+  { what: "A worker in its event loop that has nothing to wait for", idle: true, hasTimers: false, hearsBell: true },
+  { what: "A worker in its event loop that has jobs to wait for", idle: false, hasTimers: false, hearsBell: false },
+  { what: "A worker of node:worker_threads in its event loop", idle: true, hasTimers: true, hearsBell: false },
+];
+for (const { what, idle, hasTimers, hearsBell } of IN_EVENT_LOOP) {
+  Deno.test(`${what} is woken by ${hearsBell ? "the bell" : "a message"}`, async () => {
     using opened = openBothEnds();
     const { line, port, bells } = opened;
     const taken: number[] = [];
@@ -883,7 +888,7 @@ for (const idle of [true, false]) {
         return 1;
       },
     } satisfies Partial<Runtime> as unknown as Runtime;
-    const end = openLine({ memory: line.memory, openSharedQueue, runtime, hasTimers: false });
+    const end = openLine({ memory: line.memory, openSharedQueue, runtime, hasTimers });
     let messages = 0;
     port.onmessage = ({ data }) => {
       messages++;
@@ -891,7 +896,7 @@ for (const idle of [true, false]) {
     };
     try {
       // Nobody hears a bell yet, as with a worker that has just been started.
-      for (const [run, woken] of [[0, 1], [1, idle ? 1 : 2], [2, idle ? 1 : 3]] as const) {
+      for (const [run, woken] of [[0, 1], [1, hearsBell ? 1 : 2], [2, hearsBell ? 1 : 3]] as const) {
         line.call(1, run, "id", []);
         line.ring(1);
         await until(() => taken.length > run && bells[WORKER] === LISTENING);

@@ -26,7 +26,7 @@ export const MAY_SPIN = 48;
 export const AWAKE = 0;
 /** It waits in `Atomics.wait` or `Atomics.waitAsync`. */
 export const ASLEEP = 1;
-/** It is in its event loop: it hears messages, and, if it has nothing to do, the bell. */
+/** It is in its event loop: it hears messages, and a Web Worker that has nothing to do also hears the bell. */
 export const LISTENING = 2;
 /** It is awake, but must go to its event loop before it sleeps: there is a message. */
 export const CALLED = 3;
@@ -123,7 +123,7 @@ export interface LineEvents {
  *
  * After a job the worker waits for the next one for a few milliseconds in `Atomics.wait`, and the caller in `Atomics.waitAsync`: being
  * woken there is quicker than a message to an event loop. Before that either may spin for a moment, which is quicker still. After it the
- * worker goes back to its event loop, so that an idle worker uses nothing, and waits in `Atomics.waitAsync` there.
+ * worker goes back to its event loop, so that an idle worker uses nothing; a Web Worker waits in `Atomics.waitAsync` there.
  */
 export class Line {
   readonly memory: LineMemory;

@@ -10,7 +10,7 @@ export interface LineEndParts {
   memory: LineMemory;
   openSharedQueue: typeof openSharedQueue;
   runtime: Runtime;
-  /** Whether Deno has loaded what timers need, as it has in a worker of node:worker_threads. */
+  /** Whether this is a worker of node:worker_threads: Deno has loaded what timers need there, and may halt it at any moment. */
   hasTimers: boolean;
 }
 
@@ -257,10 +257,11 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
 
   /**
    * Has the bell heard in the event loop too, where it is half as long on its way as a message. Not while jobs run: woken by the bell, Deno
-   * does not look at timers and sockets.
+   * does not look at timers and sockets. And not in a worker of node:worker_threads: if it were halted in what the bell has led to, Deno
+   * might print that its execution was terminated.
    */
   async function listenForBell(): Promise<void> {
-    if (hearsBell) return;
+    if (hearsBell || hasTimers) return;
     const waiting = waitAsync(bells, WORKER, LISTENING);
     // If not, the caller has just seen that nobody waits, and has sent a message.
     if (!waiting.async) return;
