@@ -7,7 +7,7 @@ import { countCalls } from "./helpers.ts";
 
 /**
  * The cost of a call, counted rather than timed: a regression shows on any machine. The bounds of messages and wakes are several times the
- * current counts, since a worker that the machine does not let run returns to its event loop, which costs a message.
+ * current counts, since a worker that the machine does not let run returns to its event loop, which costs a wake, or a message.
  */
 
 const JOBS = 20_000;
