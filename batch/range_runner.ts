@@ -147,8 +147,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
    */
   const BLOCK = 2 ** 14;
   /**
-   * A range returns early when its output or errors have grown to this. Less, and ranges with large results are cut into many parts; more,
-   * and lanes take more memory.
+   * A range returns early, but not before the suspect, when its output or errors have grown to this. Less, and ranges with large results are
+   * cut into many parts; more, and lanes take more memory.
    */
   const MOST_OUTPUT = 2 ** 23;
   /** The longest result of one record, in characters: each may take three bytes in a lane that already has other results. */
@@ -406,8 +406,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
       ? 1
       : Math.min(together * 2, MOST_TOGETHER, Math.ceil(LONGEST_TOGETHER / typical), lastRecord - records);
     begin = now;
-    // What is known of the suspect is not passed on.
-    sliceOver = now > sliceEnd && before < 0;
+    sliceOver = now > sliceEnd;
   }
 
   function noteSlow(slow: SlowRecord): void {
@@ -425,8 +424,9 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   }
 
   function isOver(): boolean {
-    return sliceOver || words[STOP] !== 0 || outputLength > MOST_OUTPUT || errorsLength > MOST_OUTPUT || records >= lastRecord ||
-      failed >= lastFailure;
+    if (words[STOP] !== 0 || records >= lastRecord || failed >= lastFailure) return true;
+    // What is known of the suspect is not passed on.
+    return before < 0 && (sliceOver || outputLength > MOST_OUTPUT || errorsLength > MOST_OUTPUT);
   }
 
   // One block: whole records, from `from` to `to` in `bytes`, whose first byte is byte `base` of the input

@@ -527,12 +527,21 @@ Deno.test("createRangeRunner() puts down a verdict in the place of running the f
   assertEquals(failed, [{ line: 1, offset: 1, name: "JobTimeoutError", record: "1", attempts: 2 }]);
 });
 
-Deno.test("createRangeRunner() is through with the suspect before it returns as its slice is over", async () => {
-  const verdict = { name: "JobTimeoutError", message: "too long", stack: "", attempts: 2, time: 5 };
-  // What is left is run with the same limits.
-  const { output, failed } = await runText("0\n1\n2\n3\n4\n5\n6\n", ndjson, { verdict, before: 2, slice: -1 });
-  assertEquals([output, failed.map(({ record }) => record)], ["0\n1\n3\n4\n6\n", ["2", "5"]]);
-});
+const early: [why: string, first: string, slice: number][] = [
+  ["its slice is over", '"0"', -1],
+  ["its output is large", `"${"x".repeat(2 ** 23)}"`, Infinity],
+  // Each of these takes six bytes in the errors file.
+  ["its errors are large", "\x01".repeat(2 ** 21), Infinity],
+];
+for (const [why, first, slice] of early) {
+  Deno.test(`createRangeRunner() is through with the suspect before it returns as ${why}`, async () => {
+    const verdict = { name: "JobTimeoutError", message: "too long", stack: "", attempts: 2, time: 5 };
+    // What is left is run with the same limits.
+    const { output, failed } = await runText(`${first}\n1\n2\n3\n4\n5\n6\n`, ndjson, { verdict, before: 2, slice });
+    assertEquals(output.slice(-8), "1\n3\n4\n6\n");
+    assertEquals(failed.slice(-2).map(({ record }) => record), ["2", "5"]);
+  });
+}
 
 Deno.test("createRangeRunner() keeps little of a long record that it puts down a verdict on with 'brief', and all of the others", async () => {
   const verdict = { name: "MemoryLimitError", message: "too long", stack: "", attempts: 1, time: 5 };
