@@ -30,8 +30,8 @@ import { noTimes } from "./times.ts";
  * Workers read the input themselves, each a range at a time, and may do nothing else unless `permissions` says so. A record that fails
  * costs only itself: it goes to the errors file. Progress is saved every second, and a batch that was stopped goes on with `resume`.
  *
- * @param task What is called with each record: a function, a task of a module, or the address of a module that exports one function. A
- * function is sent to the workers as source text.
+ * @param task What is called with each record: a function, a task of a module, or the address of a module whose default export or only
+ * function it is. A function is sent to the workers as source text.
  * @param options What to read, where results go, and what to do about failures.
  * @returns The result. A batch that its signal stopped, or that was halted since too many records failed, has that as its `outcome`.
  *

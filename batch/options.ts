@@ -5,7 +5,7 @@ import type { BatchInput } from "./inputs.ts";
 import type { BatchProgress } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
 
-/** A task for {@linkcode batch}: a function, a task of a module, or the address of a module that exports one function. */
+/** A task for {@linkcode batch}: a function, a task of a module, or the address of a module whose default export or only function it is. */
 // deno-lint-ignore no-explicit-any -- whatever the input holds
 export type BatchTask = Task<[record: any], unknown> | TaskRef<[record: any], unknown> | string | URL;
 

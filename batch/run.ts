@@ -5,7 +5,7 @@
  * parts ----> a free lane ----> pool: runRange(lane, part) ----> done? ----> consumer, in order
  *   ^                                   |                          |
  *   +--- the rest of a part that ended early, before all others <--+
- *                                       +-- died: the record that ran is run again, or fails; the same lane goes on behind it
+ *                                       +-- died: the same lane goes on, where the record that ran is run again, or fails
  * ```
  *
  * @module

@@ -25,7 +25,7 @@ export interface WorkerSetup {
   options: RunnerOptions;
   /** The module as the user named it; undefined for a function that is sent as text. */
   module: string | undefined;
-  /** The export that is the task; undefined if there is only one. */
+  /** The export that is the task; undefined for the default export, or the only function. */
   task: string | undefined;
 }
 
