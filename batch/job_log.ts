@@ -233,7 +233,8 @@ export function differences(before: Fingerprint, now: Fingerprint): string[] {
   if (task.module !== now.task.module) found.push(`the task module was '${task.module}' and is '${now.task.module}'`);
   else if (task.hash !== now.task.hash) found.push(`the task module '${task.module}', or what it imports, has different content`);
   if (task.name !== now.task.name) {
-    found.push(`the task was '${task.name ?? "the only export"}' and is '${now.task.name ?? "the only export"}'`);
+    const [was, is] = [task.name, now.task.name].map((name) => name === null ? "not named" : `'${name}'`);
+    found.push(`the task was ${was} and is ${is}`);
   }
   for (const name of new Set([...Object.keys(options), ...Object.keys(now.options)])) {
     const [was, is] = [options[name], now.options[name]].map((value) => JSON.stringify(value));

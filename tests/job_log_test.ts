@@ -95,6 +95,12 @@ Deno.test(`JobLog.goOn() refuses a log that has become shorter ${NEEDS}`, { igno
   assertEquals(folder.read("log"), '{"v');
 });
 
+Deno.test("differences() tells whether the task was named, whatever else its module exports", () => {
+  const of = (name: string | null): Fingerprint => ({ ...fingerprint, task: { module: "tasks.ts", name, hash: "" } });
+  assertEquals(differences(of(null), of("enrich")), ["the task was not named and is 'enrich'"]);
+  assertEquals(differences(of("enrich"), of(null)), ["the task was 'enrich' and is not named"]);
+});
+
 Deno.test("differences() of many inputs names what has changed, but only the first few", () => {
   const of = (names: string[], changed = "") => ({
     ...fingerprint,
