@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { Job, ProcessPool } from "@procpool/process-pool";
+import { Job, ProcessPool, wait } from "@procpool/process-pool";
 import v8 from "node:v8";
 import { Chunk } from "../pool/chunk.ts";
 import { within } from "./fixtures.ts";
@@ -178,4 +178,19 @@ Deno.test("The outcome of an item costs no more if many others of its chunk cann
   });
   assert(outcomes.length === items.length && outcomes.every((error) => error instanceof DOMException));
   assert(steps! < 10 * items.length, `${steps} steps for ${items.length} items`);
+});
+
+Deno.test("The result of a job that has finished costs a promise without the functions that others are resolved by", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1 });
+  const increment = (x: number) => x + 1;
+  let least = Infinity;
+  for (let i = 0; i < 5; i++) {
+    const futures = await within(all(Array.from({ length: WINDOW }, (_, j) => pool.submit(increment, j))));
+    await within(wait(futures));
+    const before = allocated();
+    const results = futures.map((future) => future.result());
+    least = Math.min(least, (allocated() - before) / WINDOW);
+    assertEquals((await all(results)).at(-1), WINDOW);
+  }
+  assert(least < 180, `${least} bytes for a result`);
 });
