@@ -28,14 +28,14 @@ export function open({ workers, variant }: { workers: number; variant: string })
 
 /** One by one through the gate, whose width is the default. */
 function bySubmit(pool: ProcessPool): Pick<Pool, "calls" | "settle"> {
-  async function submitAll(jobs: [task: string, arg: unknown][]): Promise<Promise<unknown>[]> {
+  async function submitAll<T>(jobs: T[], submit: (job: T) => Promise<Future<unknown>>): Promise<Promise<unknown>[]> {
     const futures: Future<unknown>[] = [];
-    for (const [task, arg] of jobs) futures.push(await pool.submit(byName[task]!, arg));
+    for (const job of jobs) futures.push(await submit(job));
     return futures.map((future) => future.result());
   }
   return {
-    calls: async (task, args) => await Promise.all(await submitAll(args.map((arg) => [task, arg]))),
-    settle: async (jobs) => await Promise.allSettled(await submitAll(jobs)),
+    calls: async (task, args) => await Promise.all(await submitAll(args, (arg) => pool.submit(byName[task]!, arg))),
+    settle: async (jobs) => await Promise.allSettled(await submitAll(jobs, ([task, arg]) => pool.submit(byName[task]!, arg))),
   };
 }
 
