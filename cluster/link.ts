@@ -92,16 +92,10 @@ const KEEP = { completed: { age: 600, count: 10_000 }, failed: { age: 86_400, co
 const MOST_EVENTS = 10_000;
 
 /**
- * How many events are left at first if the server is out of memory. Fewer, and producers miss some that they are about to read; more, and
- * it takes longer until results in them no longer fill a small server.
+ * For how long events are left if the server is out of memory, in ms: for as long as a read may take. Shorter, and producers miss some that
+ * they are about to read, among them those of which no record is left; longer, and results in them fill a small server for that time.
  */
-const EVENTS_LEFT = 500;
-
-/**
- * By what factor fewer events are left each time that was not enough. Less, and it takes more sweeps until none are; more, and more are
- * missed than necessary.
- */
-const FEWER_LEFT = 8;
+const EVENTS_LEFT = 10_000;
 
 /**
  * How many events are read at a time at most. More, and a producer that was held up needs memory for as many results, several times each;
@@ -158,8 +152,6 @@ export class Link {
   #sweeps = 0;
   /** Whether the server has refused a job since the last sweep as it is out of memory. */
   #isFull = false;
-  /** How many events are left when it is found to be so the next time. */
-  #eventsLeft = EVENTS_LEFT;
   /** Resolves with the next sweep, or when no more will come. */
   #nextSweep = Promise.withResolvers<void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -487,7 +479,6 @@ export class Link {
       const silent = this.#entries.values().filter(({ sentInSweep }) => sentInSweep < this.#sweeps).toArray();
       this.#sweeps++;
       if (this.#isFull) await this.#makeRoom().catch((error) => this.#tell(error));
-      else this.#eventsLeft = EVENTS_LEFT;
       this.#nextSweep.resolve();
       this.#nextSweep = Promise.withResolvers();
       for (let i = 0; i < silent.length && this.#state === "open"; i += SWEEP_BATCH) {
@@ -499,13 +490,13 @@ export class Link {
   }
 
   /**
-   * Removes old events, and more of them each time, as sweeps find what they were about; and outcomes that were kept long enough. Hosts do
-   * so whenever a job ends, but if that is all that fills the server, no job is left to end.
+   * Removes old events, as sweeps find what they were about, and outcomes that were kept long enough. Hosts do so whenever a job ends, but
+   * if that is all that fills the server, no job is left to end.
    */
   async #makeRoom(): Promise<void> {
     this.#isFull = false;
-    await this.#queue.trimEvents(this.#eventsLeft);
-    this.#eventsLeft = Math.floor(this.#eventsLeft / FEWER_LEFT);
+    const [seconds] = await this.#client.time();
+    await this.#client.xtrim(this.#queue.toKey("events"), "MINID", "~", 1000 * Number(seconds) - EVENTS_LEFT);
     for (const set of SETS) {
       const newest = Date.now() - 1000 * KEEP[set].age;
       await this.#client.eval(REMOVE_OLD, 1, this.#queue.toKey(set), newest, this.#queue.toKey(""));

@@ -295,6 +295,20 @@ for (const what of ["events", "few events of large results", "results that were 
   });
 }
 
+Deno.test("events that producers may be about to read are left, however long the server's memory is full", async () => {
+  await using server = await RedisServer.start();
+  await using client = openClient(server);
+  await using pool = await openPool(server, silent);
+  // As if they had just been written all the time.
+  for (let i = 0; i < 3; i++) {
+    await client.xadd("dpool:test.v1:events", `${Date.now() + 3_600_000}-${i}`, "event", "removed", "jobId", "other");
+  }
+  await client.config("SET", "maxmemory", 1);
+  const future = await pool.submit(tasks.add, 1, 2);
+  await until(async () => Number(/cmdstat_xtrim:calls=(\d+)/.exec(await client.info("commandstats"))?.[1]) >= 5);
+  assertEquals([await client.xlen("dpool:test.v1:events"), future.done()], [3, false]);
+});
+
 Deno.test("a job whose producer was held up runs once, although its result was the last of those that had filled the server", {
   sanitizeOps: false,
   sanitizeResources: false,
