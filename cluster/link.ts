@@ -59,8 +59,11 @@ interface Entry {
   givenBack: boolean;
   /** Whether it neither ran nor waited when it was last looked up. */
   stranded: boolean;
-  /** Why it counts as lost if more sweeps find no record of it; undefined while there is one. */
-  missing: { why: string; sweeps: number } | undefined;
+  /**
+   * Why it counts as lost if more sweeps find no record of it, or undefined if it is sent again then; undefined as a whole while there is
+   * one.
+   */
+  missing: { why: string | undefined; sweeps: number } | undefined;
   /**
    * The timestamp of an earlier, unwanted job of its name: this one is sent when that has ended. Null if the earlier one was not looked for
    * yet, or was gone by then; undefined if there is none.
@@ -125,8 +128,8 @@ const SWEEP_BATCH = 500;
 const MOST_SENDINGS = 3;
 
 /**
- * After how many sweeps without a record a job counts as lost, if it is not sent again. Fewer, and for a job whose record goes when it
- * ends, since it was cancelled or came too late, the event may still be on its way behind others; more, and a loss is reported later.
+ * After how many sweeps without a record a job is sent again, or counts as lost. Fewer, and for a job whose record goes when it ends, since
+ * it was removed, cancelled or came too late, the event may still be on its way behind others; more, and a loss is mended or reported later.
  */
 const MISSED_SWEEPS = 4;
 
@@ -601,7 +604,7 @@ export class Link {
   /** A host has found that the server evicted the job's record. If it had gone earlier, the job may have run before. */
   #notStarted(id: string): void {
     const entry = this.#entries.get(id);
-    if (entry === undefined || entry.missing !== undefined) return;
+    if (entry === undefined || entry.missing?.why !== undefined) return;
     entry.started = false;
     this.#each(id, (listener) => listener.running(false));
     this.#gone(id, { kind: "failed", reason: FORGOTTEN });
@@ -618,7 +621,7 @@ export class Link {
       // Meanwhile it may have ended, or been sent anew.
       else if (this.#entries.get(id) !== entry || entry.sent !== sent) return;
       else if (entry.comesAfter !== undefined) this.#sendAgain(id);
-      else if (ending.kind === "failed" && ending.reason === FORGOTTEN) this.#forgotten(entry, []);
+      else if (ending.kind === "failed" && ending.reason === FORGOTTEN) this.#forgotten(entry, [], MISSED_SWEEPS);
       // Another producer may have found that first, and taken it out.
       else this.#end(id, entry.stranded ? LIST_LOST : ending);
     });
@@ -628,22 +631,18 @@ export class Link {
    * Redis has lost a job, such as one that was not written to disk in time: whoever has it sends it again. But a job that may have run is
    * not run twice because of that: neither one that was started, nor one that may have ended and whose record had to make room for others.
    */
-  #forgotten(entry: Entry, kept: Kept[]): void {
+  #forgotten(entry: Entry, kept: Kept[], sweeps = 1): void {
     const { id, envelope, started, sendings, sentTime, comesAfter } = entry;
     // If a job of this name was started, it was the earlier one.
     if (typeof comesAfter === "string") return this.#sendAgain(id);
-    const trimmed = kept.find((each) => wasTrimmed(each, sentTime));
-    let why: string;
-    // What was found once holds: there may be fewer records later.
-    if (entry.missing !== undefined) why = entry.missing.why;
-    else if (trimmed !== undefined) {
-      why =
-        `the server has no record of it: it may have ended, as the oldest of ${trimmed.count} ${trimmed.set} jobs is younger, and is not run again`;
-    } else if (started) why = "the server has lost it after it was started, and it is not run again";
-    else if (envelope === undefined || sendings >= MOST_SENDINGS) why = `the server knows no ${show(id)} any more`;
-    else return this.#send(entry);
-    entry.missing ??= { why, sweeps: 0 };
-    if (++entry.missing.sweeps >= MISSED_SWEEPS) this.#end(id, { kind: "lost", why });
+    // What was found once holds: there may be fewer records later, or more.
+    const missing = entry.missing ??= { why: whyTrimmed(kept, sentTime), sweeps: 0 };
+    if (started) missing.why ??= "the server has lost it after it was started, and it is not run again";
+    else if (envelope === undefined || sendings >= MOST_SENDINGS) missing.why ??= `the server knows no ${show(id)} any more`;
+    missing.sweeps += sweeps;
+    if (missing.sweeps < MISSED_SWEEPS) return;
+    if (missing.why === undefined) this.#send(entry);
+    else this.#end(id, { kind: "lost", why: missing.why });
   }
 
   #errand(work: () => Promise<void>): void {
@@ -689,6 +688,13 @@ interface Kept {
   count: number;
   /** When the first of them ended, in ms since 1970; NaN if there is none. */
   oldest: number;
+}
+
+/** Why a job without a record may have ended; undefined if it has not. */
+function whyTrimmed(kept: Kept[], sentTime: number): string | undefined {
+  const trimmed = kept.find((each) => wasTrimmed(each, sentTime));
+  return trimmed &&
+    `the server has no record of it: it may have ended, as the oldest of ${trimmed.count} ${trimmed.set} jobs is younger, and is not run again`;
 }
 
 /**

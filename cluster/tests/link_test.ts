@@ -845,6 +845,33 @@ Deno.test("a job that is sent again because an earlier one of its name is gone i
   assertEquals(await within(future.result()), 3);
 });
 
+Deno.test("a job that was removed is not sent again, also if the event of that comes late", async () => {
+  await using server = await RedisServer.start();
+  const { xread } = Redis.prototype;
+  await using client = openClient(server);
+  let isOver = (): boolean => false;
+  Redis.prototype.xread = async function (this: Redis, ...args: unknown[]) {
+    const answer = await xread.apply(this, args as Parameters<typeof xread>);
+    if (JSON.stringify(answer).includes('"removed"')) await swept(client, isOver);
+    return answer;
+  } as typeof xread;
+  try {
+    await using pool = await openPool(server);
+    const future = await pool.submit(tasks.add, 1, 2);
+    isOver = () => future.done();
+    await until(async () => await client.llen("dpool:test.v1:wait") === 1);
+    const queue = new Queue("test.v1", { connection: client, prefix: "dpool", skipVersionCheck: true });
+    await queue.remove(`job-${future.id}`);
+    await queue.close();
+    const error = await within(future.exception());
+    assertInstanceOf(error, JobCancelledError);
+    assertStringIncludes(error.message, "as somebody removed it from the queue");
+    assertEquals((await pool.status()).waiting, 0);
+  } finally {
+    Redis.prototype.xread = xread;
+  }
+});
+
 /** Resolves when a producer has looked for what it waits for, and handled what it found. */
 async function swept(client: Redis, isOver: () => boolean): Promise<void> {
   const asked = async (): Promise<number> => Number(/cmdstat_zcard:calls=(\d+)/.exec(await client.info("commandstats"))?.[1] ?? 0);
