@@ -541,15 +541,18 @@ export class Link {
       const key = this.#queue.toKey(id);
       pipeline.hmget(key, "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn", "stc").exists(`${key}:lock`);
     }
-    for (const set of SETS) pipeline.zcard(this.#queue.toKey(set)).zrange(this.#queue.toKey(set), 0, 0, "WITHSCORES");
+    for (const set of SETS) {
+      const key = this.#queue.toKey(set);
+      pipeline.zcard(key).zrange(key, 0, 0, "WITHSCORES").hget(this.#queue.toKey(`metrics:${set}`), "prevTS");
+    }
     pipeline.exists(...LISTS.map((list) => this.#queue.toKey(list)));
     const answers = (await pipeline.exec() ?? []).map(([error, answer]) => {
       if (error instanceof Error) throw error;
       return answer;
     });
     const kept = SETS.map((set, i): Kept => {
-      const [count, [, oldest]] = answers.slice(2 * entries.length + 2 * i) as [number, string[]];
-      return { set, count, oldest: Number(oldest) };
+      const [count, [, oldest], last] = answers.slice(2 * entries.length + 3 * i) as [number, string[], string | null];
+      return { set, count, oldest: Number(oldest), last: Number(last) };
     });
     const isEmpty = answers.at(-1) === 0;
     for (const [i, entry] of entries.entries()) {
@@ -688,23 +691,30 @@ interface Kept {
   count: number;
   /** When the first of them ended, in ms since 1970; NaN if there is none. */
   oldest: number;
+  /** When the last one ended in this queue, kept or not, to the minute: that may have been a minute later; 0 if none ever did. */
+  last: number;
 }
 
-/** Why a job without a record may have ended; undefined if it has not. */
+/** Why a job that was sent at that time and has no record may have ended; undefined if it has not. */
 function whyTrimmed(kept: Kept[], sentTime: number): string | undefined {
   const trimmed = kept.find((each) => wasTrimmed(each, sentTime));
-  return trimmed &&
-    `the server has no record of it: it may have ended, as the oldest of ${trimmed.count} ${trimmed.set} jobs is younger, and is not run again`;
+  if (trimmed === undefined) return undefined;
+  const { set, count } = trimmed;
+  const others = count === 0 ? `those of ${set} jobs were removed since` : `the oldest of ${count} ${set} jobs is younger`;
+  return `the server has no record of it: it may have ended, as ${others}, and is not run again`;
 }
 
 /**
  * Whether the record of a job that was sent at that time may have been removed to make room, or for its age: if all records that are there
  * are younger, and either there are as many as are kept, or the time for which they are kept is over. (Half as many, as results of maps are
- * taken out once they are read.) That all are younger is not enough: in a queue that has just begun they are, too.
+ * taken out once they are read.) That all are younger is not enough: in a queue that has just begun they are, too. If there are none, it is
+ * for its age if another has ended after that time, of which the record was taken out.
  */
-function wasTrimmed({ set, count, oldest }: Kept, sentTime: number): boolean {
+function wasTrimmed({ set, count, oldest, last }: Kept, sentTime: number): boolean {
   const { age, count: most } = KEEP[set];
-  return oldest > sentTime && (count >= most / 2 || Date.now() - sentTime > age * 1000);
+  const end = sentTime + 1000 * age;
+  if (count === 0) return last + 60_000 > end;
+  return oldest > sentTime && (count >= most / 2 || Date.now() > end);
 }
 
 /**

@@ -523,6 +523,25 @@ Deno.test("ClusterPool does not send a job again whose record may have been trim
   }
 });
 
+Deno.test("ClusterPool does not send a job again whose record may have been removed for its age, although no other is kept", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  await using client = openClient(server);
+  for (const [set, age] of [["completed", 600], ["failed", 86_400]] as const) {
+    const future = await pool.submit(tasks.add, 1, 2);
+    await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
+    const [id] = await client.lrange("dpool:test.v1:wait", 0, 0);
+    // As if it had ended, and a chunk of a map after the time for which it is kept, which was taken out.
+    await client.multi().del(`dpool:test.v1:${id}`).lrem("dpool:test.v1:wait", 1, id!)
+      .hset(`dpool:test.v1:metrics:${set}`, "count", 2, "prevTS", Date.now() + 1000 * age, "prevCount", 0).exec();
+    const error = await within(future.exception());
+    assertInstanceOf(error, WorkerDiedError);
+    assertStringIncludes(error.message, `as those of ${set} jobs were removed since, and is not run again`);
+    assertEquals((await pool.status()).waiting, 0);
+    await client.flushall();
+  }
+});
+
 Deno.test("ClusterPool does not send a job again that was seen to start", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
