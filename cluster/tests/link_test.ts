@@ -808,27 +808,16 @@ Deno.test("a job whose record the server has thrown away is sent again, even if 
 
 Deno.test("a job that comes too late counts as cancelled, also if the event of that comes late", async () => {
   await using server = await RedisServer.start();
-  const { xread } = Redis.prototype;
   await using client = openClient(server);
-  let isOver = (): boolean => false;
-  Redis.prototype.xread = async function (this: Redis, ...args: unknown[]) {
-    const answer = await xread.apply(this, args as Parameters<typeof xread>);
-    if (JSON.stringify(answer).includes('"failed"')) await swept(client, isOver);
-    return answer;
-  } as typeof xread;
-  try {
-    await using pool = await openPool(server, { expiresIn: 0 });
-    const future = await pool.submit(tasks.add, 1, 2);
-    isOver = () => future.done();
-    const start = Date.now();
-    await until(() => Date.now() > start + 1);
-    await client.xadd("dpool:test.v1:events", "*", "event", "active", "jobId", `job-${future.id}`);
-    await until(() => future.running());
-    await using _host = await startHost(server);
-    assertInstanceOf(await within(future.exception()), JobCancelledError);
-  } finally {
-    Redis.prototype.xread = xread;
-  }
+  using late = comesLate("failed", client);
+  await using pool = await openPool(server, { expiresIn: 0 });
+  const future = late.future = await pool.submit(tasks.add, 1, 2);
+  const start = Date.now();
+  await until(() => Date.now() > start + 1);
+  await client.xadd("dpool:test.v1:events", "*", "event", "active", "jobId", `job-${future.id}`);
+  await until(() => future.running());
+  await using _host = await startHost(server);
+  assertInstanceOf(await within(future.exception()), JobCancelledError);
 });
 
 Deno.test("a job that is sent again because an earlier one of its name is gone is not mistaken for that", async () => {
@@ -847,30 +836,31 @@ Deno.test("a job that is sent again because an earlier one of its name is gone i
 
 Deno.test("a job that was removed is not sent again, also if the event of that comes late", async () => {
   await using server = await RedisServer.start();
-  const { xread } = Redis.prototype;
   await using client = openClient(server);
-  let isOver = (): boolean => false;
+  using late = comesLate("removed", client);
+  await using pool = await openPool(server);
+  const future = late.future = await pool.submit(tasks.add, 1, 2);
+  await until(async () => await client.llen("dpool:test.v1:wait") === 1);
+  const queue = new Queue("test.v1", { connection: client, prefix: "dpool", skipVersionCheck: true });
+  await queue.remove(`job-${future.id}`);
+  await queue.close();
+  const error = await within(future.exception());
+  assertInstanceOf(error, JobCancelledError);
+  assertStringIncludes(error.message, "as somebody removed it from the queue");
+  assertEquals((await pool.status()).waiting, 0);
+});
+
+/** Has producers hear of such an event only when they have looked for their jobs, unless the future is done by then. */
+function comesLate(event: string, client: Redis): { future: Future<unknown> | undefined } & Disposable {
+  const { xread } = Redis.prototype;
+  const late = { future: undefined as Future<unknown> | undefined, [Symbol.dispose]: () => void (Redis.prototype.xread = xread) };
   Redis.prototype.xread = async function (this: Redis, ...args: unknown[]) {
     const answer = await xread.apply(this, args as Parameters<typeof xread>);
-    if (JSON.stringify(answer).includes('"removed"')) await swept(client, isOver);
+    if (JSON.stringify(answer).includes(`"${event}"`)) await swept(client, () => late.future?.done() ?? false);
     return answer;
   } as typeof xread;
-  try {
-    await using pool = await openPool(server);
-    const future = await pool.submit(tasks.add, 1, 2);
-    isOver = () => future.done();
-    await until(async () => await client.llen("dpool:test.v1:wait") === 1);
-    const queue = new Queue("test.v1", { connection: client, prefix: "dpool", skipVersionCheck: true });
-    await queue.remove(`job-${future.id}`);
-    await queue.close();
-    const error = await within(future.exception());
-    assertInstanceOf(error, JobCancelledError);
-    assertStringIncludes(error.message, "as somebody removed it from the queue");
-    assertEquals((await pool.status()).waiting, 0);
-  } finally {
-    Redis.prototype.xread = xread;
-  }
-});
+  return late;
+}
 
 /** Resolves when a producer has looked for what it waits for, and handled what it found. */
 async function swept(client: Redis, isOver: () => boolean): Promise<void> {
