@@ -49,8 +49,8 @@ interface Entry {
   sentInSweep: number;
   /** How often it was sent. */
   sendings: number;
-  /** When it was last sent, in ms since 1970. */
-  sentTime: number;
+  /** When it had certainly not ended, in ms since 1970: when it was last sent, or last found to wait or run. */
+  pendingTime: number;
   /** The timestamp of the record whose end is its own: of what was last sent, or of a job of its name that the queue had and is wanted. */
   timestamp: string | undefined;
   /** Whether a host was seen to start it. */
@@ -379,7 +379,7 @@ export class Link {
       sent: Promise.resolve(),
       sentInSweep: Infinity,
       sendings: 0,
-      sentTime: Date.now(),
+      pendingTime: Date.now(),
       timestamp: undefined,
       started: false,
       givenBack: false,
@@ -418,7 +418,7 @@ export class Link {
     const { id, envelope } = entry;
     await this.#drops.get(id)?.catch(() => {});
     while (this.#entries.get(id) === entry) {
-      entry.sentTime = Date.now();
+      entry.pendingTime = Date.now();
       try {
         if (entry.sendings > 1) await this.#client.eval(UNLIST, 2, this.#queue.toKey(id), this.#queue.toKey("wait"), id);
         const { timestamp } = await this.#queue.add(envelope!.task, envelope, {
@@ -536,6 +536,8 @@ export class Link {
    * job is gone, its event is about to come, unless a sweep asks.
    */
   async #lookUp(entries: Entry[], { sweeps = false } = {}): Promise<void> {
+    // Before they are read: they may end right after that.
+    const time = Date.now();
     const pipeline = this.#client.pipeline();
     for (const { id } of entries) {
       const key = this.#queue.toKey(id);
@@ -563,6 +565,7 @@ export class Link {
       // The record is that of another job by now.
       if (timestamp !== null && entry.comesAfter !== null && timestamp !== entry.comesAfter) entry.comesAfter = undefined;
       if (timestamp !== null) entry.missing = undefined;
+      if (timestamp !== null && finishedOn === null) entry.pendingTime = time;
       // A host that has just come to a job without a record leaves part of one, and will report it.
       if (timestamp === null && processedOn === null) {
         if (sweeps) this.#forgotten(entry, kept);
@@ -635,11 +638,11 @@ export class Link {
    * not run twice because of that: neither one that was started, nor one that may have ended and whose record had to make room for others.
    */
   #forgotten(entry: Entry, kept: Kept[], sweeps = 1): void {
-    const { id, envelope, started, sendings, sentTime, comesAfter } = entry;
+    const { id, envelope, started, sendings, pendingTime, comesAfter } = entry;
     // If a job of this name was started, it was the earlier one.
     if (typeof comesAfter === "string") return this.#sendAgain(id);
     // What was found once holds: there may be fewer records later, or more.
-    const missing = entry.missing ??= { why: whyTrimmed(kept, sentTime), sweeps: 0 };
+    const missing = entry.missing ??= { why: whyTrimmed(kept, pendingTime), sweeps: 0 };
     if (started) missing.why ??= "the server has lost it after it was started, and it is not run again";
     else if (envelope === undefined || sendings >= MOST_SENDINGS) missing.why ??= `the server knows no ${show(id)} any more`;
     missing.sweeps += sweeps;
@@ -695,9 +698,9 @@ interface Kept {
   last: number;
 }
 
-/** Why a job that was sent at that time and has no record may have ended; undefined if it has not. */
-function whyTrimmed(kept: Kept[], sentTime: number): string | undefined {
-  const trimmed = kept.find((each) => wasTrimmed(each, sentTime));
+/** Why a job that had not ended at that time and has no record may have ended; undefined if it has not. */
+function whyTrimmed(kept: Kept[], pendingTime: number): string | undefined {
+  const trimmed = kept.find((each) => wasTrimmed(each, pendingTime));
   if (trimmed === undefined) return undefined;
   const { set, count } = trimmed;
   const others = count === 0 ? `those of ${set} jobs were removed since` : `the oldest of ${count} ${set} jobs is younger`;
@@ -705,16 +708,16 @@ function whyTrimmed(kept: Kept[], sentTime: number): string | undefined {
 }
 
 /**
- * Whether the record of a job that was sent at that time may have been removed to make room, or for its age: if all records that are there
+ * Whether the record of a job that ended after that time may have been removed to make room, or for its age: if all records that are there
  * are younger, and either there are as many as are kept, or the time for which they are kept is over. (Half as many, as results of maps are
  * taken out once they are read.) That all are younger is not enough: in a queue that has just begun they are, too. If there are none, it is
  * for its age if another has ended after that time, of which the record was taken out.
  */
-function wasTrimmed({ set, count, oldest, last }: Kept, sentTime: number): boolean {
+function wasTrimmed({ set, count, oldest, last }: Kept, pendingTime: number): boolean {
   const { age, count: most } = KEEP[set];
-  const end = sentTime + 1000 * age;
+  const end = pendingTime + 1000 * age;
   if (count === 0) return last + 60_000 > end;
-  return oldest > sentTime && (count >= most / 2 || Date.now() > end);
+  return oldest > pendingTime && (count >= most / 2 || Date.now() > end);
 }
 
 /**

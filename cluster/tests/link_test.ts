@@ -806,6 +806,27 @@ Deno.test("a job whose record the server has thrown away is sent again, even if 
   assertEquals(await within(future.result()), 3);
 });
 
+Deno.test("a job that has waited for long and whose record is gone is sent again, although others have ended of which none is kept", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server);
+  await using client = openClient(server);
+  const future = await submitRecorded(pool, client);
+  const { now } = Date;
+  // Records of jobs that ended when it was sent, returned or failed, would be too old to be kept.
+  Date.now = () => now() + 100_000_000;
+  try {
+    await swept(client, () => future.done());
+    // As if the server had come back empty, others had been sent, and chunks of maps among them were taken out.
+    await client.multi().flushall().hset("dpool:test.v1:metrics:completed", "prevTS", Date.now())
+      .zadd("dpool:test.v1:failed", Date.now() + 1, "other").exec();
+    await until(async () => future.done() || await client.exists(RECORD) === 1);
+  } finally {
+    Date.now = now;
+  }
+  await using _host = await startHost(server);
+  assertEquals(await within(future.result()), 3);
+});
+
 Deno.test("a job that comes too late counts as cancelled, also if the event of that comes late", async () => {
   await using server = await RedisServer.start();
   await using client = openClient(server);

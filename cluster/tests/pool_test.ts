@@ -513,7 +513,7 @@ Deno.test("ClusterPool does not send a job again whose record may have been trim
     await until(async () => (await client.llen("dpool:test.v1:wait")) === 1);
     const [id] = await client.lrange("dpool:test.v1:wait", 0, 0);
     // As if it had ended, followed by as many others as are kept.
-    const others = Array.from({ length: 10_000 }, (_, i) => [Date.now() + 1, `other-${i}`]).flat();
+    const others = Array.from({ length: 10_000 }, (_, i) => [Date.now() + 1000, `other-${i}`]).flat();
     await client.multi().del(`dpool:test.v1:${id}`).lrem("dpool:test.v1:wait", 1, id!).zadd(`dpool:test.v1:${set}`, ...others).exec();
     const error = await within(future.exception());
     assertInstanceOf(error, WorkerDiedError);
