@@ -1,5 +1,4 @@
-import { onAbort } from "../pool/signals.ts";
-import { joined } from "./bytes.ts";
+import { abandon, abandonOn, joined } from "./bytes.ts";
 import type { Source } from "./inputs.ts";
 import { findText, MARK, rowBegin, rowEnd } from "./rows.ts";
 
@@ -82,14 +81,11 @@ export async function* blocksOf(
 async function* until(enough: AbortSignal, source: Source): AsyncGenerator<Uint8Array> {
   if (enough.aborted) return;
   const reader = (await source.open(enough)).getReader();
-  // If a stream fails while it is cancelled, nobody cares any more.
-  const cancel = () => void reader.cancel().catch(() => {});
-  const stopListening = onAbort(enough, cancel);
-  if (enough.aborted) cancel();
+  const stopListening = abandonOn(enough, reader);
   try {
     for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) yield value!;
   } finally {
     stopListening();
-    cancel();
+    abandon(reader);
   }
 }

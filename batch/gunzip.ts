@@ -1,6 +1,6 @@
 import { isUint8Array } from "node:util/types";
 import { show } from "../pool/checks.ts";
-import { onAbort } from "../pool/signals.ts";
+import { abandon, abandonOn } from "./bytes.ts";
 
 /** Whether a file begins as gzip does. */
 export async function isGzip(path: string): Promise<boolean> {
@@ -19,9 +19,7 @@ export async function uncompressed(stream: ReadableStream<Uint8Array>, enough: A
   const reader = stream.getReader();
   const first: Uint8Array[] = [];
   let length = 0;
-  const cancel = () => void reader.cancel().catch(() => {});
-  const stopListening = onAbort(enough, cancel);
-  if (enough.aborted) cancel();
+  const stopListening = abandonOn(enough, reader);
   try {
     while (length < 2) {
       const value = await nextBytes(reader);
@@ -62,6 +60,6 @@ async function nextBytes(reader: ReadableStreamDefaultReader<Uint8Array>): Promi
   // It may come from another realm, as from `node:vm`.
   if (done || isUint8Array(value)) return value;
   const error = new TypeError(`it must yield Uint8Arrays, and yielded ${show(value)}`);
-  reader.cancel(error).catch(() => {});
+  abandon(reader, error);
   throw error;
 }
