@@ -346,7 +346,7 @@ export class Crew {
     const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
     this.#parts.events.takenBack(heldUp.flatMap((slot) => slot.withdrawAhead()));
     this.#parts.events.changed();
-    if (patience > 0 && heldUp.length > 0) this.#pause.startedForSurplus();
+    if (patience > 0 && heldUp.length > 0) this.#pause.tookBack();
     return this.#isUneven();
   }
 

@@ -77,8 +77,8 @@ export class StartPause {
     if (this.#parts.slots.size === 1 && this.isOn) this.#begin(HEAD_START);
   }
 
-  /** One worker was started for jobs that had been sent ahead to others: it may be enough for all of them. */
-  startedForSurplus(): void {
+  /** Jobs that had been sent ahead were taken back, for which a worker is started if one may be: it may be enough for all of them. */
+  tookBack(): void {
     this.#begin(READY_WITHIN);
   }
 
