@@ -211,3 +211,14 @@ export function openClient(server: RedisServer): Redis & AsyncDisposable {
     },
   });
 }
+
+/** How many times a server was told this command. */
+export async function callsOf(client: Redis, command: string): Promise<number> {
+  return Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(await client.info("commandstats"))?.[1] ?? 0);
+}
+
+/** Leaves a server so many bytes less memory than it has taken. */
+export async function takeMemory(client: Redis, excess: number): Promise<void> {
+  const [, used] = /^used_memory:(\d+)/m.exec(await client.info("memory"))!;
+  await client.config("SET", "maxmemory", Number(used) - excess);
+}

@@ -3,7 +3,7 @@ import { type Job as QueuedJob, Queue, QueueEvents, UnrecoverableError, Worker }
 import { Redis } from "ioredis";
 import { type ClusterPool, type Future, Job, JobCancelledError, type PayloadStore } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { Child, lines, openClient, openHost, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { callsOf, Child, lines, openClient, openHost, openPool, RedisServer, startHost, takeMemory, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 const silent = { onError: () => {} };
@@ -288,8 +288,7 @@ for (const what of ["events", "few events of large results", "results that were 
       const key = `dpool:test.v1:${failures ? "failed" : "completed"}`;
       for (const id of await client.zrange(key, 0, -1)) await client.zadd(key, 1, id);
     }
-    const [, used] = /^used_memory:(\d+)/m.exec(await client.info("memory"))!;
-    await client.config("SET", "maxmemory", Number(used) - excess);
+    await takeMemory(client, excess);
     assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
     assertEquals(reported.map((error) => error.slice(0, 60)), ["Error: Submissions wait, as the server refuses them: OOM com"]);
   });
@@ -305,7 +304,7 @@ Deno.test("events that producers may be about to read are left, however long the
   }
   await client.config("SET", "maxmemory", 1);
   const future = await pool.submit(tasks.add, 1, 2);
-  await until(async () => Number(/cmdstat_xtrim:calls=(\d+)/.exec(await client.info("commandstats"))?.[1]) >= 5);
+  await until(async () => await callsOf(client, "xtrim") >= 5);
   assertEquals([await client.xlen("dpool:test.v1:events"), future.done()], [3, false]);
 });
 
@@ -328,8 +327,7 @@ Deno.test("a job whose producer was held up runs once, although its result was t
   await Array.fromAsync(pool.map(tasks.large, Array(200).fill(100_000), { chunkSize: 1 }));
   const [id] = await client.zrange("dpool:test.v1:completed", 0, -1);
   await client.zadd("dpool:test.v1:completed", 1, id!);
-  const [, used] = /^used_memory:(\d+)/m.exec(await client.info("memory"))!;
-  await client.config("SET", "maxmemory", Number(used) - 1_000_000);
+  await takeMemory(client, 1_000_000);
   const gate = `${server.folder}/go`;
   const last = await pool.submit(tasks.note, `${server.folder}/runs`, gate);
   await until(() => last.running());
@@ -528,7 +526,7 @@ Deno.test("a producer that has missed thousands of events reads a part of them a
   for (let i = 0; i < 10_000; i++) events.xadd("dpool:test.v1:events", "*", "event", "none");
   await events.exec();
   // A reader of all of them reads again after ten seconds.
-  await until(async () => Number(/cmdstat_xread:calls=(\d+)/.exec(await client.info("commandstats"))![1]) > 10);
+  await until(async () => await callsOf(client, "xread") > 10);
 });
 
 // A read that was given up is answered when its connection is closed.
@@ -885,7 +883,7 @@ function comesLate(event: string, client: Redis): { future: Future<unknown> | un
 
 /** Resolves when a producer has looked for what it waits for, and handled what it found. */
 async function swept(client: Redis, isOver: () => boolean): Promise<void> {
-  const asked = async (): Promise<number> => Number(/cmdstat_zcard:calls=(\d+)/.exec(await client.info("commandstats"))?.[1] ?? 0);
+  const asked = () => callsOf(client, "zcard");
   const before = await asked();
   // Each time it counts two sets, and asks again when it has handled the last answer.
   await until(async () => isOver() || await asked() >= before + 4);
