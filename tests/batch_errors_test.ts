@@ -1,6 +1,7 @@
 import { PoolBrokenError, ProcessPool } from "@procpool/process-pool";
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { BatchError, explainLoading, explainPool } from "../batch/errors.ts";
+import type { BatchSummary } from "../batch/progress.ts";
 import { until } from "./helpers.ts";
 import { doubles, Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
 
@@ -362,6 +363,15 @@ Deno.test(`batch() gives up after so many failed records, or at a share of them,
   assertEquals([folder.read("out"), errorsIn(folder).size], [doubles(20_000, (x) => x % 10 === 5), 2000]);
 });
 
+/** Asserts that failures are named, each with the number that its record has, in the report as well. */
+function assertNotKept(notKept: BatchSummary["notKept"], { input, text, page }: { input: string; text: string; page: string }): void {
+  assert(notKept.length > 0);
+  for (const [name, offset, error] of notKept) {
+    assertEquals([name, error], [input, `Error: not ${parseInt(text.slice(offset))}`]);
+    assertStringIncludes(page, `Not kept, as something before it was not done: ${input}, byte ${offset}: ${error}`);
+  }
+}
+
 Deno.test(
   `batch() that gives up while an earlier record is not done names the failures that it does not keep ${NEEDS}`,
   { ignore },
@@ -375,11 +385,7 @@ Deno.test(
     };
     const { outcome, records, failed, notKept } = await run(task, { input, output: folder.of("out"), report, halt: 1 });
     assertEquals([outcome, records, failed], ["halted", 0, 0]);
-    assert(notKept.length > 0);
-    for (const [name, offset, error] of notKept) {
-      assertEquals([name, error], [input, `Error: not ${parseInt(text.slice(offset))}`]);
-      assertStringIncludes(folder.read("r.html"), `Not kept, as something before it was not done: ${input}, byte ${offset}: ${error}`);
-    }
+    assertNotKept(notKept, { input, text, page: folder.read("r.html") });
   },
 );
 
@@ -398,11 +404,7 @@ Deno.test(
     };
     const { outcome, recordsOfRun, failed, notKept } = await run(task, { input, output, report, halt: 1, workers: 2, retryFailed: true });
     assertEquals([outcome, recordsOfRun, failed], ["halted", 0, 4]);
-    assert(notKept.length > 0);
-    for (const [name, offset, error] of notKept) {
-      assertEquals([name, error], [input, `Error: not ${parseInt(text.slice(offset))}`]);
-      assertStringIncludes(folder.read("r.html"), `Not kept, as something before it was not done: ${input}, byte ${offset}: ${error}`);
-    }
+    assertNotKept(notKept, { input, text, page: folder.read("r.html") });
   },
 );
 
