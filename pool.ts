@@ -196,7 +196,7 @@ export class ProcessPool implements AsyncDisposable {
     const { queueSize, clock, onError, tasks, observers, jobTimeout, retries } = this.#options;
     this.#gate = new Semaphore(queueSize);
     this.#longTurn = new LongTurn(clock, {
-      takeReturned: () => this.#crew.takeReturned(),
+      takeReturned: (most) => this.#crew.takeReturned(most),
       callBack: (ticket) => this.#callBack(ticket),
       waiting: () => this.#crew.isTiny ? this.#gate.waiting + this.#queue.size : 0,
     });

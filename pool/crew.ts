@@ -350,9 +350,11 @@ export class Crew {
     return this.#isUneven();
   }
 
-  /** Calls {@linkcode Slot.takeReturned} of all workers. */
-  takeReturned(): void {
-    for (const slot of this.#slots) slot.takeReturned();
+  /** Calls {@linkcode Slot.takeReturned} of all workers, for `most` jobs together. Returns how many were reported. */
+  takeReturned(most: number): number {
+    let left = most;
+    for (const slot of this.#slots) left -= slot.takeReturned(left);
+    return most - left;
   }
 
   /** Takes the answers that have arrived by now. */
@@ -598,7 +600,6 @@ export class Crew {
    * answers are expected.
    */
   #look(): boolean {
-    this.drain();
     this.#parts.events.changed();
     for (const slot of [...this.#slots].filter((slot) => slot.isKeptBusy())) {
       // Someone who was told of an earlier one may have ended the pool.

@@ -19,6 +19,12 @@ export const TOGETHER = 64, TIME_TOGETHER = 0.32;
 const LOOK_EVERY = 0.5, SUBMISSIONS_A_LOOK = 64;
 
 /**
+ * So many results are taken for each submission, which is more than there can be for long. Fewer, and what has piled up before stays there;
+ * more, and a caller who submits one job and hears of many computes on each of these before the event loop has its turn.
+ */
+const RESULTS_A_SUBMISSION = 4;
+
+/**
  * A caller makes tiny calls faster than a worker runs them, above all while V8 compiles what both need on the core that the worker would
  * have. Calls that wait survive collections of garbage, which then take longer than the calls themselves. So once more than `MOST_WAITING`
  * wait, the caller leaves the worker its core for `PAUSE` ms after each look, unless that was in vain `PAUSES_IN_VAIN` times in a row.
@@ -77,8 +83,8 @@ function isSmallCall(ticket: Ticket): boolean {
 
 /** What a {@linkcode LongTurn} needs of its pool. */
 export interface LongTurnParts {
-  /** Settles the jobs that have returned by now. */
-  takeReturned(): void;
+  /** Settles the jobs that have returned by now, `most` at most. Returns how many. */
+  takeReturned(most: number): number;
   callBack(ticket: Ticket): void;
   /** How many jobs wait for a worker whose jobs are tiny; 0 if there is none. */
   waiting(): number;
@@ -92,6 +98,8 @@ export class LongTurn {
   #clock: Clock;
   #parts: LongTurnParts;
   #looks: Cadence;
+  /** How many results may be taken, for what was submitted in this turn. */
+  #allowed = 0;
   /** Whether results are being taken. */
   #isTaking = false;
   /** Tickets that have settled in that way. */
@@ -113,7 +121,9 @@ export class LongTurn {
 
   /** Called for each submission of which nothing is admitted or sent at once. */
   goesOn(): void {
-    if (!this.#looks.isDue() || this.#isTaking || this.#givesWay) return;
+    if (this.#givesWay) return;
+    this.#allowed += RESULTS_A_SUBMISSION;
+    if (!this.#looks.isDue() || this.#isTaking) return;
     const before = this.#parts.waiting();
     this.#take();
     if (before > MOST_WAITING) this.#pause(before);
@@ -143,7 +153,7 @@ export class LongTurn {
     // Runs before anyone who awaits a result hears of it.
     queueMicrotask(this.#callBackLate);
     try {
-      this.#parts.takeReturned();
+      this.#allowed -= this.#parts.takeReturned(this.#allowed);
     } finally {
       this.#isTaking = false;
     }
@@ -159,6 +169,7 @@ export class LongTurn {
     for (const ticket of this.#late.splice(0)) this.#parts.callBack(ticket);
     if (this.#givesWay) return;
     this.#givesWay = true;
+    this.#allowed = 0;
     this.#clock.soon(() => this.#givesWay = false);
   };
 }

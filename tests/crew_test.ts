@@ -135,7 +135,9 @@ class CallableStubThread extends StubThread {
 
   reuse(): void {}
 
-  takeReturned(): void {}
+  takeReturned(): number {
+    return 0;
+  }
 
   call(_key: number, run: number): boolean {
     this.onCall();
@@ -1206,6 +1208,20 @@ Deno.test("A pool has settled calls that returned together before it calls back 
   assertEquals(order, [["finished", "finished"]]);
   assertEquals(await Promise.all([withCallback, ...others].map((future) => future.result())), [10, 20, 30]);
   assertEquals(pool.stats().finished, 4);
+  await end(pool, threads);
+});
+
+Deno.test("A pool that looks for workers that are kept busy takes no answers: those come in portions", async () => {
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 1 });
+  const [thread] = threads as [StubThread];
+  let drained = 0;
+  const { drain } = thread;
+  thread.drain = () => void drained++;
+  submit(pool, 1);
+  thread.begin();
+  pass(3500);
+  assertEquals(drained, 0);
+  thread.drain = drain;
   await end(pool, threads);
 });
 

@@ -1064,18 +1064,55 @@ Deno.test("Amid a turn a line takes what jobs returned, up to a reply of another
     delivered: () => void told.push("delivered"),
   });
   const { line, replies } = opened;
-  line.takeReturned();
+  assertEquals(line.takeReturned(9), 0);
   assertEquals(told, []);
   replies.push(RETURNED, 0, "a", []);
   replies.push(RETURNED, 2, "b", []);
   replies.push(THREW, 1, { raw: "c" }, []);
   replies.push(RETURNED, 3, "d", []);
-  line.takeReturned();
-  line.takeReturned();
-  assertEquals(told.splice(0), [[0, 2], ["a", "b"], "delivered"]);
+  assertEquals([line.takeReturned(0), line.takeReturned(1), line.takeReturned(9), line.takeReturned(9)], [0, 1, 1, 0]);
+  assertEquals(told.splice(0), [[0], ["a"], "delivered", [2], ["b"], "delivered"]);
   line.drain();
   assertEquals(told, ["threw", [3], ["d"], "delivered"]);
 });
+
+for (const kind of [RETURNED, THREW]) {
+  const what = kind === RETURNED ? "returned" : "threw";
+  Deno.test(`What a thousand jobs ${what} is handed over in portions, each in a tick of its own, fewer if that takes long`, async () => {
+    let tick = 0;
+    let counting = true;
+    const count = (): void => {
+      tick++;
+      if (counting) setImmediate(count);
+    };
+    /** How many jobs ended in each tick, in order. */
+    const portions = new Map<number, number>();
+    const all = Promise.withResolvers<void>();
+    let left = 1000;
+    const hear = (jobs: number): void => {
+      portions.set(tick, (portions.get(tick) ?? 0) + jobs);
+      // From then on each takes a millisecond.
+      if (left < 700) { for (const end = performance.now() + jobs; performance.now() < end;); }
+      left -= jobs;
+      if (left === 0) all.resolve();
+    };
+    using opened = openBothEnds({ message: () => hear(1), returned: (runs) => hear(runs.length) });
+    const { line, replies, bells } = opened;
+    line.ring(1000);
+    for (let run = 0; run < 1000; run++) assert(replies.push(kind, run, { raw: run }, []));
+    count();
+    Atomics.store(bells, CALLER, AWAKE);
+    Atomics.notify(bells, CALLER);
+    await within(all.promise);
+    counting = false;
+    const sizes = [...portions.values()];
+    assertEquals(sizes.reduce((sum, size) => sum + size), 1000);
+    assert(Math.max(...sizes) <= 256, `${sizes}`);
+    // Of those that took long, a portion came before that was known. From then on five fit, and nearly as many more before it is measured.
+    const late = sizes.slice(sizes.findIndex((_, i) => sizes.slice(0, i + 1).reduce((sum, size) => sum + size) > 300) + 1);
+    assert(late.slice(1).every((size) => size < 10), `${sizes}`);
+  });
+}
 
 Deno.test("A line wakes its worker in the middle of a turn as often as there is enough for it, or when the turn takes its time", async () => {
   using opened = openBothEnds();
@@ -1107,7 +1144,7 @@ Deno.test("A line wakes its worker in the middle of a turn as often as there is 
   pace[PACE] = 0.049;
   assertEquals([wakes(63), wakes(1)], [false, true]);
   await undefined;
-  assertEquals([wakes(1), wakes(1, () => line.takeReturned()), wakes(0, () => line.takeReturned())], [false, true, false]);
+  assertEquals([wakes(1), wakes(1, () => line.takeReturned(9)), wakes(0, () => line.takeReturned(9))], [false, true, false]);
   wakes(1);
   await undefined;
   assertEquals(bells[WORKER], AWAKE);

@@ -12,7 +12,10 @@ async function pausesOf(looks: [before: number, after: number][]): Promise<numbe
   let waiting = 0;
   let next = 0;
   const turn = new LongTurn(new SimulatedClock(), {
-    takeReturned: () => waiting = next,
+    takeReturned() {
+      waiting = next;
+      return 0;
+    },
     callBack() {},
     waiting: () => waiting,
   });
@@ -39,11 +42,41 @@ Deno.test("LongTurn pauses no more when twenty pauses in a row have brought noth
   assertEquals(await pausesOf([...inVain, [9000, 8000], ...inVain]), [...paused, 1, ...paused]);
 });
 
+Deno.test("LongTurn takes few results for each submission, as whoever hears of them may compute before the event loop has its turn", async () => {
+  const clock = new SimulatedClock();
+  const waiting: (() => void)[] = [];
+  clock.soon = (callback) => void waiting.push(callback);
+  const allowed: number[] = [];
+  let returned = 6;
+  const takeReturned = (most: number): number => {
+    allowed.push(most);
+    const taken = Math.min(most, returned);
+    returned -= taken;
+    return taken;
+  };
+  const turn = new LongTurn(clock, { takeReturned, callBack() {}, waiting: () => 0 });
+  const submit = (): void => {
+    // So that there is a look for results at each submission.
+    clock.creep(1);
+    turn.goesOn();
+  };
+  // What was not taken for one submission may be for the next.
+  for (let i = 0; i < 4; i++) submit();
+  assertEquals(allowed.splice(0), [4, 4, 6, 10]);
+  await undefined;
+  // While other work has its turn, nothing is taken, and nothing saved up.
+  for (let i = 0; i < 100; i++) submit();
+  assertEquals(allowed, []);
+  for (const callBack of waiting) callBack();
+  submit();
+  assertEquals(allowed, [4]);
+});
+
 Deno.test("LongTurn.resolved() waits from when results were taken within a turn until other work has had its turn", async () => {
   const clock = new SimulatedClock();
   const waiting: (() => void)[] = [];
   clock.soon = (callback) => void waiting.push(callback);
-  const turn = new LongTurn(clock, { takeReturned() {}, callBack() {}, waiting: () => 0 });
+  const turn = new LongTurn(clock, { takeReturned: () => 0, callBack() {}, waiting: () => 0 });
   const resolved: string[] = [];
   const submit = (name: string): Promise<unknown> => turn.resolved(name).then((name) => resolved.push(name));
   await submit("before");

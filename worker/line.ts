@@ -1,6 +1,7 @@
 import { CORES } from "./platform.ts";
 import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
 import { makeQueueMemory, openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
+import { portion } from "./portion.ts";
 import { atNextTick, betweenTurns, soon } from "./soon.ts";
 
 /** The memory that both ends of a line share. */
@@ -98,6 +99,9 @@ const LOOK_EVERY = 1, LOOKS = 2;
  */
 const CALM = 64;
 
+/** More jobs than are ever taken at a time: an integer, which V8 counts with faster than with Infinity. */
+const ALL = 2 ** 30;
+
 /** The lines of this thread that are open. */
 const lines = new Set<Line>();
 /** How many of them have unanswered jobs. */
@@ -135,6 +139,8 @@ export class Line {
   #events: LineEvents;
   /** How many jobs have not been answered. */
   #open = 0;
+  /** How many have been answered. */
+  #answers = 0;
   /** Which of them are chunks. */
   #chunks = new Set<number>();
   /** How many jobs the worker was sent in this turn without being woken. */
@@ -305,29 +311,33 @@ export class Line {
   }
 
   /**
-   * Takes the replies that are in shared memory by now. Those by the port are left to their turn, or they would overtake one another. Those
+   * Takes the replies that are in shared memory by now, of `most` jobs at most. Those by the port are left to their turn, or they would overtake one another. Those
    * that are written meanwhile are left, too: whoever hears of a reply may send the next job, and that have its reply, without end.
    */
-  drain(): void {
+  drain(most = ALL): void {
     if (!this.#hasReply) return;
     this.#emptyLooks = 0;
     const { end } = this.#replies;
+    const until = this.#answers + most;
     // A report may lead here again.
-    while (this.#replies.hasNextBefore(end) && !this.#unreadable) this.#receive();
+    while (this.#answers < until && this.#replies.hasNextBefore(end) && !this.#unreadable) this.#receive(until - this.#answers);
     this.#receiveItems();
     this.#events.delivered();
   }
 
   /**
    * Called within a turn of a caller that has more to send: wakes the worker, which should not wait for the end of the turn, and takes what
-   * jobs have returned, up to a reply of another kind.
+   * jobs have returned, up to a reply of another kind, and `most` at most. Returns how many.
    */
-  takeReturned(): void {
+  takeReturned(most: number): number {
     if (this.#unheard > 0) this.#wakeNow();
-    if (this.#closed || this.#items !== undefined || !this.#hasReply || this.#replies.nextKind !== RETURNED) return;
+    if (most === 0 || this.#closed || this.#items !== undefined) return 0;
+    if (!this.#hasReply || this.#replies.nextKind !== RETURNED) return 0;
     this.#emptyLooks = 0;
-    this.#receiveReturned();
+    const before = this.#answers;
+    this.#receiveReturned(most);
     this.#events.delivered();
+    return this.#answers - before;
   }
 
   get #hasReply(): boolean {
@@ -340,13 +350,13 @@ export class Line {
     queueMicrotask(this.#events.unreadable);
   }
 
-  /** Receives the next reply, or, if it is what a job returned, all replies of that kind that follow. */
-  #receive(): void {
+  /** Receives the next reply, or, if it is what a job returned, all replies of that kind that follow, `most` at most. */
+  #receive(most: number): void {
     const replies = this.#replies;
     const kind = replies.nextKind;
     // Items first, and then return: reporting them may lead here again, so that the next reply is a different one after it.
     if (this.#items !== undefined && kind !== ITEM && kind !== ITEM_THREW) return this.#receiveItems();
-    if (kind === RETURNED) return this.#receiveReturned();
+    if (kind === RETURNED) return this.#receiveReturned(most);
     try {
       replies.take();
     } catch {
@@ -357,14 +367,15 @@ export class Line {
     if (kind === ITEM || kind === ITEM_THREW) return this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
     if (kind === ITEMS) return this.#receiveChunk(run, value as ItemsMessage["values"], values as [number, boolean, number]);
     this.#ended(run);
+    portion.handOver(1);
     if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
     else this.#events.message({ type: "skipped", run });
   }
 
-  #receiveReturned(): void {
+  #receiveReturned(most: number): void {
     const runs: number[] = [], values: unknown[] = [];
     try {
-      this.#replies.takeAll(RETURNED, runs, values);
+      this.#replies.takeAll(RETURNED, runs, values, most);
     } catch {
       this.#giveUp();
       // The reply that cannot be read has left its run there, but no value.
@@ -373,6 +384,8 @@ export class Line {
     // There is no telling which of these were written.
     if (this.#replies.isAstray) return this.#giveUp();
     this.#answered(runs);
+    // One that comes alone has no others behind it.
+    if (runs.length > 1) portion.handOver(runs.length);
     this.#events.returned(runs, values);
   }
 
@@ -387,6 +400,7 @@ export class Line {
   }
 
   #answered(runs: number[]): void {
+    this.#answers += runs.length;
     this.#count(-runs.length);
     if (this.#unannounced !== undefined && runs.includes(this.#unannounced)) this.#unannounced = undefined;
   }
@@ -504,7 +518,7 @@ export class Line {
     if (this.#closed) return;
     this.#timer = undefined;
     this.#emptyLooks = this.#replies.hasNext ? 0 : this.#emptyLooks + 1;
-    this.drain();
+    this.drain(portion.left);
     this.#lookSoon();
   };
 
@@ -522,7 +536,7 @@ export class Line {
    */
   #take = (): void => {
     if (this.#closed) return;
-    this.drain();
+    this.drain(portion.left);
     if (this.#open > 0) return atNextTick(this.#replies.hasNext ? this.#take : this.#lookOnce);
     this.#listening = false;
   };

@@ -217,8 +217,11 @@ export interface Beside {
   call(key: number, run: number, id: string | number, args: readonly unknown[]): boolean;
   /** Makes the thread take up this many calls: to be called after the last of them. */
   ring(calls: number): void;
-  /** Called within a long turn: reports what jobs have returned by now, and makes the thread take up what it was sent. */
-  takeReturned(): void;
+  /**
+   * Called within a long turn: reports what jobs have returned by now, `most` at most, and makes the thread take up what it was sent. Returns
+   * how many it has reported.
+   */
+  takeReturned(most: number): number;
   /** Whether a call may have been refused for lack of room. */
   readonly isFull: boolean;
   /** Whether the thread takes up what it is sent without having to be woken. */

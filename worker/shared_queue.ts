@@ -41,8 +41,8 @@ export interface SharedQueue {
    * label.
    */
   takeNext(): boolean;
-  /** Reads the numbers and labels of the next records, as long as they are of this kind, which must be one without values. */
-  takeAll(kind: number, numbers: number[], labels: unknown[]): void;
+  /** Reads the numbers and labels of the next records, `most` at most, as long as they are of this kind, which must be one without values. */
+  takeAll(kind: number, numbers: number[], labels: unknown[], most: number): void;
   /** The kind of the next record; undefined if there is none. */
   readonly nextKind: number | undefined;
   /**
@@ -964,17 +964,17 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     return values;
   }
 
-  function takeAll(kind: number, numbers: number[], labels: unknown[]): void {
-    while (takeSome(kind, numbers, labels) && !queue.isAstray);
+  function takeAll(kind: number, numbers: number[], labels: unknown[], most: number): void {
+    while (takeSome(kind, numbers, labels, most - numbers.length) && !queue.isAstray);
   }
 
   /**
    * Takes some of them; true if there may be more. A longer loop would be compiled during its first rounds, before V8 has seen what follows
    * it. It throws such code away when it gets there, but V8 14 uses the same code again for the next call.
    */
-  function takeSome(kind: number, numbers: number[], labels: unknown[]): boolean {
+  function takeSome(kind: number, numbers: number[], labels: unknown[], most: number): boolean {
     let { number } = queue;
-    let left: number = Limit.SOME;
+    let left: number = min(most, Limit.SOME);
     while (left > 0 && findNext()) {
       const isFirst = begins();
       const from = cell;
@@ -993,7 +993,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     }
     queue.number = number;
     free();
-    return left === 0;
+    return left === 0 && most > Limit.SOME;
   }
 
   /** Tells the writer that the room of what was read is free. */

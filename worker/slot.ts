@@ -193,9 +193,12 @@ export class Slot {
     return this.#thread.beside !== undefined;
   }
 
-  /** Called within a long turn of the caller: reports what jobs have returned by now, and makes the worker take up what it was sent. */
-  takeReturned(): void {
-    this.#thread.beside?.takeReturned();
+  /**
+   * Called within a long turn of the caller: reports what jobs have returned by now, `most` at most, and makes the worker take up what it was
+   * sent. Returns how many it has reported.
+   */
+  takeReturned(most: number): number {
+    return this.#thread.beside?.takeReturned(most) ?? 0;
   }
 
   /** Hands over memory that nobody else uses, to be filled with a result. */

@@ -182,10 +182,12 @@ export class SimulatedThread implements Thread {
   }
 
   /** The same for results of jobs, up to anything else. */
-  takeReturned(): void {
+  takeReturned(most: number): number {
     this.#goOn();
     const [next] = this.#outbox;
-    if (!this.#byPort && next?.type === "message" && next.message.type === "returned") this.deliver();
+    if (most === 0 || this.#byPort || next?.type !== "message" || next.message.type !== "returned") return 0;
+    this.deliver();
+    return 1;
   }
 
   /** A simulated thread does not wait for its slot. */
