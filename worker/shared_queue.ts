@@ -112,11 +112,11 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     /** How many buffers are kept for later reads, with at most the bulk's bytes: several records are read before the first is done with. */
     MOST_SPARES = 64,
     /**
-     * After how many looks a spinning thread reads the clock, which takes as long as ten looks; and the most looks, which take some
-     * milliseconds.
+     * After how many looks a spinning thread reads the clock, which takes as long as two or three of them; and the most looks, which take
+     * some milliseconds.
      */
-    LOOKS_A_READING = 64,
-    MOST_LOOKS = 1_000_000,
+    LOOKS_A_READING = 16,
+    MOST_LOOKS = 100_000,
     /** After this many reads a list of keys is worth a constructor, which takes 10 µs to make. */
     OFTEN = 20,
     /**
@@ -195,7 +195,7 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
     make: (() => object) | undefined;
   }
 
-  const { load, store } = Atomics;
+  const { load, pause, store } = Atomics;
   const clock = performance.now.bind(performance);
   const { keys: keysOf, is, defineProperty, hasOwn, getPrototypeOf, getOwnPropertyDescriptor, getOwnPropertySymbols } = Object;
   const { create: createObject, isExtensible, setPrototypeOf, prototype: plain } = Object;
@@ -1033,6 +1033,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
       // The loop ends even if the clock stands still.
       for (let i = 1; i <= Limit.MOST_LOOKS; i++) {
         if (position !== load(words, Layout.WRITTEN)) return true;
+        // Leaves what the core can do meanwhile to the other thread of the core, and gives V8 less of a reason to compile this.
+        pause();
         if (i % Limit.LOOKS_A_READING === 0 && clock() >= end) return false;
       }
       return false;
