@@ -27,6 +27,7 @@ import {
   trace,
 } from "@opentelemetry/api";
 import type { ObservedJob, PoolObserver } from "@procpool/process-pool";
+import { Checks, show } from "@procpool/process-pool/executor";
 
 /** Options of {@linkcode otelObserver}. */
 export interface OtelOptions {
@@ -81,14 +82,13 @@ interface JobSpan {
  * @param options The name of the pool, and whether there are spans.
  * @returns The observer. Each pool needs its own.
  *
- * @throws {TypeError} If an option is of the wrong type.
+ * @throws {TypeError} If an option is unknown or of the wrong type.
  */
 export function otelObserver(options: OtelOptions = {}): PoolObserver {
-  const { name = "default", spans = true } = options;
-  if (typeof name !== "string") throw new TypeError(`Cannot create observer as 'name' must be a string: current value is ${String(name)}`);
-  if (typeof spans !== "boolean") {
-    throw new TypeError(`Cannot create observer as 'spans' must be true or false: current value is ${String(spans)}`);
-  }
+  const checks = new Checks("create observer");
+  const { name = "default", spans = true } = checks.options(options, ["name", "spans"]);
+  if (typeof name !== "string") throw new TypeError(`Cannot create observer as 'name' must be a string: current value is ${show(name)}`);
+  checks.boolean("spans", spans);
   const tracer = trace.getTracer(SCOPE);
   const meter = metrics.getMeter(SCOPE);
   const pool: Attributes = { "process_pool.name": name };

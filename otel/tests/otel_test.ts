@@ -151,11 +151,17 @@ Deno.test({
   },
 });
 
-Deno.test("otelObserver() refuses options of the wrong type", () => {
+Deno.test("otelObserver() refuses options that are unknown or of the wrong type", () => {
   assertThrows(
     () => otelObserver({ name: 4 as never }),
     TypeError,
     "Cannot create observer as 'name' must be a string: current value is 4",
   );
   assertThrows(() => otelObserver({ spans: 1 as never }), TypeError, "Cannot create observer as 'spans' must be true or false");
+  assertThrows(
+    () => otelObserver({ span: false } as never),
+    TypeError,
+    "Cannot create observer as there is no option 'span': known options are 'name', 'spans'",
+  );
+  assertThrows(() => otelObserver("thumbnails" as never), TypeError, "Cannot create observer as its options must be a plain object");
 });
