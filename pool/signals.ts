@@ -8,7 +8,23 @@
 
 type Listener = () => void;
 
-const listeners = new WeakMap<AbortSignal, Set<Listener>>();
+const listeners = new WeakMap<AbortSignal, Listeners>();
+
+/** Those who listen to one signal. It knows which: of a proxy of a signal, the event's target would be the signal behind it. */
+class Listeners extends Set<Listener> implements EventListenerObject {
+  #signal: AbortSignal;
+
+  constructor(signal: AbortSignal) {
+    super();
+    this.#signal = signal;
+  }
+
+  handleEvent(): void {
+    listeners.delete(this.#signal);
+    // A listener may stop a later one, so each is looked up when its turn comes.
+    for (const listener of this) listener();
+  }
+}
 
 /**
  * Calls `listener` once when the signal aborts, after those that were added before.
@@ -18,25 +34,17 @@ const listeners = new WeakMap<AbortSignal, Set<Listener>>();
 export function onAbort(signal: AbortSignal | undefined, listener: Listener): () => void {
   if (signal === undefined) return nothing;
   const known = listeners.get(signal);
-  const all = known ?? new Set<Listener>();
+  const all = known ?? new Listeners(signal);
   if (known === undefined) {
     listeners.set(signal, all);
-    signal.addEventListener("abort", callAll, { once: true });
+    signal.addEventListener("abort", all, { once: true });
   }
   all.add(listener);
   return () => {
     if (!all.delete(listener) || all.size > 0 || listeners.get(signal) !== all) return;
     listeners.delete(signal);
-    signal.removeEventListener("abort", callAll);
+    signal.removeEventListener("abort", all);
   };
-}
-
-function callAll(event: Event): void {
-  const signal = event.target as AbortSignal;
-  const all = listeners.get(signal);
-  listeners.delete(signal);
-  // A listener may stop a later one, so each is looked up when its turn comes.
-  for (const listener of all ?? []) listener();
 }
 
 function nothing(): void {}

@@ -605,6 +605,21 @@ Deno.test("Job's signal that many share cancels all of them", async () => {
   assertEquals(runs, []);
 });
 
+Deno.test("Job's signal may be a proxy of one", async () => {
+  const { pool, held, runs } = await heldPool(0);
+  const spied = new SpiedSignal();
+  const { signal } = spied;
+  const futures: Future<number>[] = [];
+  for (const each of [signal, new Proxy(signal, {}), new Proxy(signal, {})]) {
+    futures.push(await pool.submit(new Job({ func: () => runs.push(1), signal: each })));
+  }
+  spied.abort("enough");
+  assertEquals([futures.map(({ state }) => state), spied.listening], [["cancelled", "cancelled", "cancelled"], 0]);
+  held.finish("");
+  await pool.shutdown();
+  assertEquals(runs, []);
+});
+
 Deno.test("Job's signal that thousands share at the gate refuses all of them with its reason, and gives the permit back", async () => {
   const { pool, held } = await heldPool(0, { queueSize: 2 });
   const controller = new AbortController();
