@@ -124,11 +124,14 @@ export type JobOptions<A extends unknown[], R> = JobBaseOptions<R> & {
   kwargs?: undefined;
 } & JobArgs<A>;
 
-/** Options of {@linkcode Job} for a task whose last argument is an object of named arguments. */
-export type JobOptionsWithKwargs<A extends unknown[], K extends object, R> = JobBaseOptions<R> & {
+/**
+ * Options of {@linkcode Job} for a task whose last argument is an object of named arguments; one that may be left out may also be
+ * undefined here.
+ */
+export type JobOptionsWithKwargs<A extends unknown[], K extends object | undefined, R> = JobBaseOptions<R> & {
   /** The task. */
   func: Task<[...A, K], R> | TaskRef<[...A, K], R | PromiseLike<R>>;
-  /** The named arguments: passed as one object, after `args`. */
+  /** The named arguments: passed as one object, after `args`. If undefined, nothing is passed. */
   kwargs: K;
 } & JobArgsBeforeKwargs<A>;
 
@@ -152,6 +155,8 @@ export function nextJobId(): number {
  * The task is called as `func(...args)`. If there are `kwargs`, that object is passed as one more, last argument, so `args` must be all
  * arguments before it.
  *
+ * TypeScript does not infer the types of a generic function beside `kwargs`, or beside an inline `onDone`: name them, as in `first<string>`.
+ *
  * @typeParam A The arguments of the task, without the object of named ones.
  * @typeParam R What the task returns, or what its promise resolves with.
  * @typeParam K The named arguments.
@@ -174,7 +179,7 @@ export function nextJobId(): number {
  * assertEquals(seen, [7]);
  * ```
  */
-export class Job<A extends unknown[], R, K extends object = object> {
+export class Job<A extends unknown[], R, K extends object | undefined = object> {
   /** What the job is called in messages. */
   readonly id: string | number;
   /** The task. */

@@ -141,6 +141,7 @@ const compiled: Record<string, () => unknown> = {
     hasType<MapResults<PromiseSettledResult<number | undefined>>>()(pool.map(first, [[1], [2]], { settled: true }));
     hasType<Promise<number | undefined>>()(pool.run(new Job({ func: first, args: [[1, 2]] })));
     hasType<Promise<{ x: number }[]>>()(pool.run(new Job({ func: sorted, args: [[{ x: 1 }], "x"], timeout: 1000 })));
+    new Job({ func: first<string>, args: [["a"]], onDone: (future) => hasType<Future<string | undefined>>()(future) });
     // @ts-expect-error -- no key of these items
     new Job({ func: sorted, args: [[{ x: 1 }], "y"] });
     // @ts-expect-error -- no key of these items
@@ -237,6 +238,14 @@ const compiled: Record<string, () => unknown> = {
     hasType<Promise<boolean>>()(pool.run(new Job({ func: maybeConfigure, args: [1] })));
     new Job({ func: greet, args: ["Hello", { name: "bear" }] });
     new Job({ func: configure, args: [{ level: 1 }] });
+    const maybe = Math.random() > 2 ? { level: 1 } : undefined;
+    hasType<Promise<boolean>>()(pool.run(new Job({ func: maybeConfigure, args: [1], kwargs: maybe })));
+    hasType<Promise<boolean>>()(pool.run(new Job({ func: (options?: { level: number }) => options === undefined, kwargs: maybe })));
+    new Job({ func: maybeConfigure, args: [1], kwargs: maybe, onDone: (future) => hasType<Future<boolean>>()(future) });
+    // @ts-expect-error -- the kwargs may be missing
+    new Job({ func: configure, kwargs: maybe });
+    // @ts-expect-error -- kwargs are missing
+    new Job({ func: configure, kwargs: undefined });
     // @ts-expect-error -- a number for a string
     new Job({ func: greet, args: ["Hello"], kwargs: { name: 4 } });
     // @ts-expect-error -- a name is missing
@@ -271,8 +280,12 @@ const compiled: Record<string, () => unknown> = {
     new Job({ func: { module: "file:///tasks.ts", name: "configure" }, kwargs: { level: 1 } });
     const ref: TaskRef<[width: number, height?: number, options?: { unit: string }], string> = { module: "file:///tasks.ts", name: "area" };
     new Job({ func: ref, args: [2, 3], kwargs: { unit: "cm" } });
+    const maybe = Math.random() > 2 ? { unit: "cm" } : undefined;
+    hasType<Promise<string>>()(pool.run(new Job({ func: area, args: [2, 3], kwargs: maybe })));
     // @ts-expect-error -- the height would be the kwargs
     new Job({ func: area, args: [2], kwargs: { unit: "cm" } });
+    // @ts-expect-error -- the height would be the kwargs
+    new Job({ func: area, args: [2], kwargs: maybe });
     // @ts-expect-error -- the height would be the kwargs
     new Job({ func: ref, args: [2], kwargs: { unit: "cm" } });
     // @ts-expect-error -- the size would be the kwargs
