@@ -122,8 +122,8 @@ export interface PoolObserver {
    * another change, this is called after all observers have been told of that one.
    */
   worker?: ((worker: number, change: WorkerChange, reason: string | undefined) => void) | undefined;
-  /** The pool is done: called once. `shutdown()` and `terminate()` wait for what this returns. */
-  closed?: (() => void | PromiseLike<void>) | undefined;
+  /** The pool is done: called once. `shutdown()` and `terminate()` wait for a promise that this returns. */
+  closed?: (() => unknown) | undefined;
 }
 
 /** The implementation of {@linkcode ObservedJob}; it changes as the job goes on. */

@@ -148,14 +148,20 @@ const compiled: Record<string, () => unknown> = {
     pool.run(sorted, [{ x: 1 }], "y");
   },
 
-  "an observer may leave out a method by undefined, and may have it as a method of a class"(verbose = false) {
+  "an observer may leave out a method by undefined, may have it as a method of a class, and may return anything"(verbose = false) {
     class Counter implements PoolObserver {
       count = 0;
       settled(job: ObservedJob): void {
         this.count += job.items;
       }
     }
-    const observers: PoolObserver[] = [new Counter(), { settled: verbose ? ({ id }) => console.log(id) : undefined, closed: undefined }];
+    const changes: string[] = [];
+    const observers: PoolObserver[] = [
+      new Counter(),
+      { settled: verbose ? ({ id }) => console.log(id) : undefined, closed: undefined },
+      { worker: (_worker, change) => changes.push(change), closed: () => changes.push("closed") },
+      { closed: async () => await Promise.resolve() },
+    ];
     return new ProcessPool({ observers });
   },
 
