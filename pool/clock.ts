@@ -1,3 +1,4 @@
+import { timeOfDay, timers } from "../worker/platform.ts";
 import { soon } from "../worker/soon.ts";
 
 /** Time as the pool sees it; the simulation has a clock of its own. */
@@ -35,10 +36,10 @@ export function afterInParts(clock: Clock, delay: number, callback: () => void):
 /** The clock and the timers of the platform. */
 export const realClock: Clock = {
   now: () => performance.now(),
-  timeOfDay: () => Date.now() | 0,
+  timeOfDay: () => timeOfDay() | 0,
   after(delay, callback) {
-    const timer = setTimeout(callback, delay);
-    return () => clearTimeout(timer);
+    const timer = timers.start()(callback, delay);
+    return () => timers.stop()(timer);
   },
   soon,
 };

@@ -1024,6 +1024,41 @@ for (const backend of BACKENDS) {
   });
 }
 
+/** Does something while timers that never fire, and a clock that stands still, are in the place of the platform's, as fake ones of tests. */
+async function withTimeStopped(action: () => Promise<void>): Promise<void> {
+  const own = { setTimeout, Date };
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const done = within(promise);
+  Object.assign(globalThis, { setTimeout: () => 0, Date: Object.assign(function () {}, { now: () => 0 }) });
+  try {
+    resolve(action());
+    await done;
+  } finally {
+    Object.assign(globalThis, own);
+  }
+}
+
+for (const backend of [...BACKENDS, "inline"] as const) {
+  Deno.test(`A pool goes by the platform's time where a test has stopped its own (${backend})`, async () => {
+    await withTimeStopped(async () => {
+      const module = moduleOf("export const square = (x) => x * x");
+      await using pool = new ProcessPool({ backend, maxWorkers: 1, modules: [module] });
+      assertEquals(await Array.fromAsync(pool.map({ module, name: "square" }, [1, 2, 3])), [1, 4, 9]);
+      const never = (memory: Int32Array) => {
+        Atomics.store(memory, 0, 1);
+        Atomics.notify(memory, 0);
+        return new Promise<never>(() => {});
+      };
+      const { memory } = new Meeting();
+      assertInstanceOf(await thrownBy(() => pool.run(new Job({ func: never, args: [memory], timeout: 50 }))), JobTimeoutError);
+      const meeting = new Meeting();
+      const future = await pool.submit(never, meeting.memory);
+      await meeting.come();
+      assert(future.cancel({ force: true }));
+    });
+  });
+}
+
 Deno.test("locks() are those of the program where they are loaded beside another navigator", { ignore: !granted("read") }, async () => {
   const { locks } = await withOtherNavigator(() => import("../worker/platform.ts?beside"));
   await locks().request("process-pool test", async () => assert((await heldLocks()).includes("process-pool test")));

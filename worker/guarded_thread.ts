@@ -2,7 +2,7 @@ import { textOf } from "../pool/checks.ts";
 import { afterInParts, realClock } from "../pool/clock.ts";
 import { isReadable } from "./check_message.ts";
 import { Line } from "./line.ts";
-import { locks } from "./platform.ts";
+import { locks, timers } from "./platform.ts";
 import type { Beside, Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 
 /** What a {@linkcode Launcher} is given for one worker. */
@@ -163,7 +163,7 @@ class GuardedThread implements Thread {
       before = this.#messages;
       if (left === 0) this.#died(death);
       if (this.#ended) whenDead();
-      else setTimeout(look, LOOK_EVERY);
+      else timers.start()(look, LOOK_EVERY);
     };
     if (!this.#ended) this.#events.ending();
     look();

@@ -1,3 +1,4 @@
+import { timers } from "./platform.ts";
 import type { FromRuntime, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 import { createRuntime, type Runtime, runtimeParts } from "./runtime.ts";
 import { soon } from "./soon.ts";
@@ -27,6 +28,7 @@ class InlineThread implements Thread {
     this.#runtime = createRuntime({
       post: (message) => this.#answered(message),
       encode: (raw) => ({ raw }),
+      timers,
       imports: modules.map(({ url, exports }) => async () => exports ?? await import(url)),
     }, runtimeParts);
     queueMicrotask(() => {

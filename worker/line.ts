@@ -1,4 +1,4 @@
-import { CORES } from "./platform.ts";
+import { CORES, timers } from "./platform.ts";
 import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
 import { makeQueueMemory, openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
 import { portion } from "./portion.ts";
@@ -428,7 +428,7 @@ export class Line {
     this.#closed = true;
     lines.delete(this);
     this.#port.close();
-    clearTimeout(this.#timer);
+    if (this.#timer !== undefined) timers.stop()(this.#timer);
     // So that nothing is left waiting on the memory.
     Atomics.notify(this.#bells, CALLER);
   }
@@ -508,7 +508,7 @@ export class Line {
   /** Schedules a look for replies that the worker may not ring for. Except for those of a chunk, these are never the last. */
   #lookSoon(): void {
     if ((this.#open > 1 || this.#chunks.size > 0) && this.#emptyLooks < LOOKS && !this.#closed) {
-      this.#timer ??= setTimeout(this.#lookInTime, LOOK_EVERY);
+      this.#timer ??= timers.start()(this.#lookInTime, LOOK_EVERY);
     }
   }
 

@@ -1,6 +1,6 @@
 /**
  * What we take from the platform when the pool's module is loaded: a program may replace `navigator` later, as libraries that emulate a DOM
- * for tests do.
+ * for tests do, or its timers, as tests do that let time pass as they say.
  *
  * @module
  */
@@ -10,6 +10,17 @@
  * workers with jobs are no more than the cores that the caller leaves.
  */
 export const CORES: number = navigator.hardwareConcurrency;
+
+/** The timers, which take a megabyte when they are first read. */
+export const timers = { start: global<typeof setTimeout>("setTimeout"), stop: global<typeof clearTimeout>("clearTimeout") };
+
+/** The time of day, as workers see it. */
+export const { now: timeOfDay } = Date;
+
+function global<T>(name: string): () => T {
+  const { value, get } = Object.getOwnPropertyDescriptor(globalThis, name)!;
+  return () => value ?? get!.call(globalThis);
+}
 
 /** The part of the Web Locks API that we use: Deno 2.9 has the API, its types do not. */
 export interface LockManager {

@@ -2,7 +2,7 @@ import { createKnownTasks, type Func } from "./known_tasks.ts";
 import { lackOf } from "./lack.ts";
 import type { StartStage, Thrown, TimesMemory, ToRuntime } from "./protocol.ts";
 import { createReplies, type RepliesHost } from "./replies.ts";
-import { createRunningChunks, type RunningChunk } from "./running_chunks.ts";
+import { createRunningChunks, type RunningChunk, type RunningChunksParts } from "./running_chunks.ts";
 
 /** What {@linkcode createRuntime} needs of its thread. */
 export interface RuntimeHost extends RepliesHost {
@@ -12,6 +12,8 @@ export interface RuntimeHost extends RepliesHost {
   reuse?: (buffer: ArrayBuffer) => void;
   /** Called when there is room for a job again, after there was none. */
   hasRoom?(): void;
+  /** Timers that are not the thread's current ones. */
+  timers?: RunningChunksParts["timers"];
 }
 
 /** What {@linkcode createRuntime} is made of. */
@@ -78,7 +80,8 @@ export function createRuntime(
   const JOB = Symbol.for("process-pool.job"), CALLED = Symbol.for("process-pool.called");
   // Taken now: tasks may replace them.
   const clock = performance.now.bind(performance);
-  const timers = { start: global<typeof setTimeout>("setTimeout"), stop: global<typeof clearTimeout>("clearTimeout") };
+  const timers = host.timers ??
+    { start: global<typeof setTimeout>("setTimeout"), stop: global<typeof clearTimeout>("clearTimeout") };
   const { store, compareExchange } = Atomics;
   const { now: timeOfDay } = Date;
   const { apply } = Reflect;
