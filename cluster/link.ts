@@ -13,6 +13,7 @@ import {
   tellOnce,
 } from "./connection.ts";
 import { type Envelope, FORGOTTEN, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
+import { Errands } from "./errands.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
 /** How a job ended, according to Redis. `lost`: Redis no longer knows it, and it is not sent again, for the given reason. */
@@ -160,7 +161,7 @@ export class Link {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #state: "open" | "closed" = "open";
   /** Operations that must finish before the connection is closed. */
-  #errands = new Set<Promise<void>>();
+  #errands = new Errands((error) => this.#tell(error));
 
   private constructor(
     connection: Connection,
@@ -208,7 +209,7 @@ export class Link {
       if (prev !== "active" || entry === undefined) return;
       this.#each(jobId, (listener) => listener.running(false));
       entry.givenBack = true;
-      this.#errand(() => this.#againOrNot(entry));
+      this.#errands.begin(() => this.#againOrNot(entry));
     });
     this.#events.on("duplicated", ({ jobId }) => {
       const entry = this.#entries.get(jobId);
@@ -284,7 +285,7 @@ export class Link {
       if (this.#drops.get(id) === dropped) this.#drops.delete(id);
     });
     this.#drops.set(id, dropped);
-    this.#errand(() => dropped);
+    this.#errands.begin(() => dropped);
     await dropped.catch(() => {});
     entry.over.resolve();
   }
@@ -350,7 +351,7 @@ export class Link {
 
   /** Removes an ended job for which nobody will ask again. */
   remove(id: string): void {
-    this.#errand(async () => void await this.#queue.remove(id));
+    this.#errands.begin(async () => void await this.#queue.remove(id));
   }
 
   /** Resolves when dropped jobs are out of the queue and the connections are closed. */
@@ -358,7 +359,7 @@ export class Link {
     this.#state = "closed";
     clearTimeout(this.#timer);
     this.#nextSweep.resolve();
-    while (this.#errands.size > 0) await Promise.all(this.#errands);
+    await this.#errands.allDone();
     await Promise.allSettled([this.#events.close(), this.#queue.close()]);
     this.#connection.end();
   }
@@ -473,7 +474,7 @@ export class Link {
 
   #scheduleSweep(): void {
     if (this.#state === "closed") return;
-    this.#timer = setTimeout(() => this.#errand(() => this.#sweep()), SWEEP_INTERVAL);
+    this.#timer = setTimeout(() => this.#errands.begin(() => this.#sweep()), SWEEP_INTERVAL);
   }
 
   /** Asks about jobs that were sent before the last sweep and have not ended. */
@@ -509,7 +510,7 @@ export class Link {
   /** Reads the state of a job before the sweep comes to it. */
   #ask(id: string): void {
     const entry = this.#entries.get(id);
-    if (entry !== undefined) this.#errand(() => this.#lookUp([entry]));
+    if (entry !== undefined) this.#errands.begin(() => this.#lookUp([entry]));
   }
 
   /**
@@ -519,7 +520,7 @@ export class Link {
   #askOfOther(id: string): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
-    this.#errand(async () => {
+    this.#errands.begin(async () => {
       await entry.sent;
       const [timestamp = null, data = null] = await this.#client.hmget(this.#queue.toKey(id), "timestamp", "data");
       if (entry.envelope !== undefined) {
@@ -570,7 +571,7 @@ export class Link {
       if (timestamp === null && processedOn === null) {
         if (sweeps) this.#forgotten(entry, kept);
       } else if (finishedOn !== null && typeof timestamp === "string" && timestamp === entry.comesAfter) {
-        this.#errand(() => this.#replace(entry, timestamp));
+        this.#errands.begin(() => this.#replace(entry, timestamp));
       } else if (finishedOn !== null && timestamp !== null && timestamp !== entry.timestamp && entry.envelope !== undefined) {
         // That it had an earlier one was not heard yet: whether that was wanted is in the data.
         this.#askOfOther(entry.id);
@@ -620,7 +621,7 @@ export class Link {
   #gone(id: string, ending: Ending): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
-    this.#errand(async () => {
+    this.#errands.begin(async () => {
       const { sent } = entry;
       await sent;
       if (await this.#client.exists(this.#queue.toKey(id)) === 1) await this.#lookUp([entry]);
@@ -649,11 +650,6 @@ export class Link {
     if (missing.sweeps < MISSED_SWEEPS) return;
     if (missing.why === undefined) this.#send(entry);
     else this.#end(id, { kind: "lost", why: missing.why });
-  }
-
-  #errand(work: () => Promise<void>): void {
-    const errand = work().catch((error) => this.#tell(error)).finally(() => this.#errands.delete(errand));
-    this.#errands.add(errand);
   }
 
   #tell(error: Error): void {

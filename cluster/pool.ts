@@ -14,6 +14,7 @@ import {
 import { Checks, FutureMaker, type Outcome, show, showJob } from "@procpool/process-pool/executor";
 import { connect, plain } from "./connection.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
+import { Errands } from "./errands.ts";
 import { type Ending, Link } from "./link.ts";
 import { type Chunk, type ChunkOutcomes, mapChunks, type RunOptions } from "./map.ts";
 import { isTooLarge, payloadKey, Payloads, unreadable } from "./payloads.ts";
@@ -92,7 +93,7 @@ export class ClusterPool implements AsyncDisposable {
   /** Resolves when the store has finished, or is no longer waited for. */
   #errandsDone: Promise<void> | undefined;
   /** Operations in the store for settled jobs. */
-  #errands = new Set<Promise<void>>();
+  #errands = new Errands((error) => this.#maker.report(error));
   /** Resolves when the store is no longer waited for. */
   #hurried = Promise.withResolvers<void>();
 
@@ -580,7 +581,7 @@ export class ClusterPool implements AsyncDisposable {
     const payloads = this.#payloads;
     if (payloads === undefined || !large) return this.#link.send(ticket.travelId, envelope, ticket);
     this.#hold(payloads, ticket);
-    this.#errand(async () => {
+    this.#errands.begin(async () => {
       let storedAs: string;
       try {
         storedAs = await payloads.putArguments(ticket, JSON.stringify(payload));
@@ -661,7 +662,7 @@ export class ClusterPool implements AsyncDisposable {
     ended: (ticket, ending) => {
       if (ending.kind === "completed") this.#removeChunk(ticket);
       const outcome = this.#read(ticket, ending);
-      if (outcome instanceof Promise) this.#errand(async () => this.#settle(ticket, await outcome));
+      if (outcome instanceof Promise) this.#errands.begin(async () => this.#settle(ticket, await outcome));
       else this.#settle(ticket, outcome);
     },
     redelivered: (ticket) => {
@@ -738,7 +739,7 @@ export class ClusterPool implements AsyncDisposable {
     const payloads = this.#payloads;
     if (payloads === undefined || (reply as Partial<Reply> | null)?.stored !== true) return;
     payloads.hold(ticket);
-    this.#errand(() => payloads.letGo(ticket, undefined));
+    this.#errands.begin(() => payloads.letGo(ticket, undefined));
   }
 
   #cancel(ticket: Ticket, { reason, force }: { reason: unknown; force: boolean }): boolean {
@@ -759,7 +760,7 @@ export class ClusterPool implements AsyncDisposable {
     ticket.settle(outcome, this.#counts);
     if (ticket instanceof JobTicket) this.#callBack(ticket);
     else ticket.permit?.[Symbol.dispose]();
-    if (ticket.stored) this.#errand(() => this.#payloads!.letGo(ticket, out));
+    if (ticket.stored) this.#errands.begin(() => this.#payloads!.letGo(ticket, out));
     // After the callbacks whose turn comes now.
     queueMicrotask(() => this.#conclude());
   }
@@ -768,11 +769,6 @@ export class ClusterPool implements AsyncDisposable {
   #callBack({ future, permit }: JobTicket): void {
     if (permit !== undefined) this.#maker.callOnDone(future, this.#gate);
     this.#maker.callBack(future);
-  }
-
-  #errand(work: () => Promise<void>): void {
-    const errand = work().catch((error) => this.#maker.report(error)).finally(() => this.#errands.delete(errand));
-    this.#errands.add(errand);
   }
 
   // The end
@@ -820,10 +816,7 @@ export class ClusterPool implements AsyncDisposable {
 
   /** Waits for the store, unless that takes too long. */
   async #finishErrands(): Promise<void> {
-    const stored = async (): Promise<void> => {
-      while (this.#errands.size > 0) await Promise.all(this.#errands);
-    };
-    await Promise.race([stored(), this.#hurried.promise]);
+    await Promise.race([this.#errands.allDone(), this.#hurried.promise]);
     const { size } = this.#errands;
     if (size > 0) this.#maker.report(new Error(`Left the payload store as it is, as it does not answer: ${size} calls are open`));
   }
