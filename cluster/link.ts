@@ -15,6 +15,7 @@ import {
 import { type Envelope, FORGOTTEN, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
 import { Errands } from "./errands.ts";
 import { EventReader } from "./event_reader.ts";
+import { askForKept, KEEP, type Kept, makeRoom, MOST_EVENTS, readKept, removeEnded, whyTrimmed } from "./kept.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
 /** How a job ended, according to Redis. `lost`: Redis no longer knows it, and it is not sent again, for the given reason. */
@@ -82,25 +83,6 @@ interface Stop {
   /** The last one that listened to it. */
   listener: Listener;
 }
-
-/**
- * For how many seconds, and for how many jobs, outcomes are kept for producers that come back or were held up. More, and Redis holds them
- * in memory in vain: a failure takes 2 KB, or 288 KB with its arguments and the longest error. Fewer, and a producer hears nothing of its
- * job if as many others end while it is held up.
- */
-const KEEP = { completed: { age: 600, count: 10_000 }, failed: { age: 86_400, count: 10_000 } };
-
-/**
- * How many entries the events stream has, about four per job, including results. Fewer, and a producer that is held up for a moment misses
- * some, which the sweep finds two seconds later; more, and Redis holds that many results twice.
- */
-const MOST_EVENTS = 10_000;
-
-/**
- * For how long events are left if the server is out of memory, in ms: for as long as a read may take. Shorter, and producers miss some that
- * they are about to read, among them those of which no record is left; longer, and results in them fill a small server for that time.
- */
-const EVENTS_LEFT = 10_000;
 
 /**
  * How often pending jobs are looked up, in ms. Shorter, and Redis is asked about slow jobs all the time; longer, and a lost event costs
@@ -306,7 +288,7 @@ export class Link {
     const message = cancelMessage(id, timestamp);
     try {
       if (await this.#queue.remove(id) === 1) return;
-      if (!await this.#mark(id)) return void await this.#removeEnded(id, timestamp);
+      if (!await this.#mark(id)) return void await removeEnded(this.#client, this.#queue, { id, timestamp });
     } catch (error) {
       await this.#client.publish(this.#channel, message);
       throw error;
@@ -471,7 +453,10 @@ export class Link {
     try {
       const silent = this.#entries.values().filter(({ sentInSweep }) => sentInSweep < this.#sweeps).toArray();
       this.#sweeps++;
-      if (this.#isFull) await this.#makeRoom().catch((error) => this.#tell(error));
+      if (this.#isFull) {
+        this.#isFull = false;
+        await makeRoom(this.#client, this.#queue).catch((error) => this.#tell(error));
+      }
       this.#nextSweep.resolve();
       this.#nextSweep = Promise.withResolvers();
       for (let i = 0; i < silent.length && this.#state === "open"; i += SWEEP_BATCH) {
@@ -479,20 +464,6 @@ export class Link {
       }
     } finally {
       this.#scheduleSweep();
-    }
-  }
-
-  /**
-   * Removes old events, as sweeps find what they were about, and outcomes that were kept long enough. Hosts do so whenever a job ends, but
-   * if that is all that fills the server, no job is left to end.
-   */
-  async #makeRoom(): Promise<void> {
-    this.#isFull = false;
-    const [seconds] = await this.#client.time();
-    await this.#client.xtrim(this.#queue.toKey("events"), "MINID", "~", 1000 * Number(seconds) - EVENTS_LEFT);
-    for (const set of SETS) {
-      const newest = Date.now() - 1000 * KEEP[set].age;
-      await this.#client.eval(REMOVE_OLD, 1, this.#queue.toKey(set), newest, this.#queue.toKey(""));
     }
   }
 
@@ -533,19 +504,13 @@ export class Link {
       const key = this.#queue.toKey(id);
       pipeline.hmget(key, "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn", "stc").exists(`${key}:lock`);
     }
-    for (const set of SETS) {
-      const key = this.#queue.toKey(set);
-      pipeline.zcard(key).zrange(key, 0, 0, "WITHSCORES").hget(this.#queue.toKey(`metrics:${set}`), "prevTS");
-    }
+    askForKept(pipeline, this.#queue);
     pipeline.exists(...LISTS.map((list) => this.#queue.toKey(list)));
     const answers = (await pipeline.exec() ?? []).map(([error, answer]) => {
       if (error instanceof Error) throw error;
       return answer;
     });
-    const kept = SETS.map((set, i): Kept => {
-      const [count, [, oldest], last] = answers.slice(2 * entries.length + 3 * i) as [number, string[], string | null];
-      return { set, count, oldest: Number(oldest), last: Number(last) };
-    });
+    const kept = readKept(answers.slice(2 * entries.length));
     const isEmpty = answers.at(-1) === 0;
     for (const [i, entry] of entries.entries()) {
       const [timestamp, finishedOn, returnvalue, failedReason, processedOn, deaths] = answers[2 * i] as (string | null)[];
@@ -578,14 +543,8 @@ export class Link {
   /** Takes the record of an earlier, unwanted job of its name out, which has ended by itself, and sends the present one. */
   async #replace({ id }: Entry, timestamp: string): Promise<void> {
     // Another producer may have done the same by now.
-    if (await this.#removeEnded(id, timestamp)) this.#sendAgain(id);
+    if (await removeEnded(this.#client, this.#queue, { id, timestamp })) this.#sendAgain(id);
     else this.#ask(id);
-  }
-
-  /** Removes the record of an ended job, unless it is that of another of its name by now. Returns whether it did. */
-  async #removeEnded(id: string, timestamp: string): Promise<boolean> {
-    const keys = [id, ...SETS].map((key) => this.#queue.toKey(key));
-    return await this.#client.eval(REMOVE_ENDED, keys.length, ...keys, id, timestamp) === 1;
   }
 
   /** Ends a job that neither runs nor waits, which no host will find. It must be seen twice: it may have left its list a moment ago. */
@@ -646,64 +605,13 @@ export class Link {
   }
 }
 
-const SETS = ["completed", "failed"] as const;
-
 /** The lists of jobs that have not ended. */
 const LISTS = ["wait", "active", "paused", "delayed", "prioritized", "waiting-children"] as const;
 
 /** A job whose record is gone may still have its name in the list: sent again, it would be run for each time that its name stands there. */
 const UNLIST = `if redis.call("EXISTS", KEYS[1]) == 0 then return redis.call("LREM", KEYS[2], 0, ARGV[1]) end`;
 
-/** Removes the record of an ended job, if it is that which was sent then. */
-const REMOVE_ENDED = `if redis.call("HGET", KEYS[1], "timestamp") == ARGV[2] then
-  for i = 2, #KEYS do redis.call("ZREM", KEYS[i], ARGV[1]) end
-  return redis.call("DEL", KEYS[1])
-end`;
-
-/**
- * Removes the records of jobs that ended by a given time, all but the youngest of a set: by that, producers that were held up see that the
- * record of theirs may have been removed, and do not send it again.
- */
-const REMOVE_OLD = `local ids = redis.call("ZRANGEBYSCORE", KEYS[1], 0, ARGV[1])
-if #ids == redis.call("ZCARD", KEYS[1]) then table.remove(ids) end
-for _, id in ipairs(ids) do
-  redis.call("DEL", ARGV[2] .. id)
-  redis.call("ZREM", KEYS[1], id)
-end`;
-
 const LIST_LOST: Ending = { kind: "lost", why: "the server has lost the list in which it waited" };
-
-/** The records that are kept of ended jobs. */
-interface Kept {
-  set: typeof SETS[number];
-  count: number;
-  /** When the first of them ended, in ms since 1970; NaN if there is none. */
-  oldest: number;
-  /** When the last one ended in this queue, kept or not, to the minute: that may have been a minute later; 0 if none ever did. */
-  last: number;
-}
-
-/** Why a job that had not ended at that time and has no record may have ended; undefined if it has not. */
-function whyTrimmed(kept: Kept[], pendingTime: number): string | undefined {
-  const trimmed = kept.find((each) => wasTrimmed(each, pendingTime));
-  if (trimmed === undefined) return undefined;
-  const { set, count } = trimmed;
-  const others = count === 0 ? `those of ${set} jobs were removed since` : `the oldest of ${count} ${set} jobs is younger`;
-  return `the server has no record of it: it may have ended, as ${others}, and is not run again`;
-}
-
-/**
- * Whether the record of a job that ended after that time may have been removed to make room, or for its age: if all records that are there
- * are younger, and either there are as many as are kept, or the time for which they are kept is over. (Half as many, as results of maps are
- * taken out once they are read.) That all are younger is not enough: in a queue that has just begun they are, too. If there are none, it is
- * for its age if another has ended after that time, of which the record was taken out.
- */
-function wasTrimmed({ set, count, oldest, last }: Kept, pendingTime: number): boolean {
-  const { age, count: most } = KEEP[set];
-  const end = pendingTime + 1000 * age;
-  if (count === 0) return last + 60_000 > end;
-  return oldest > pendingTime && (count >= most / 2 || Date.now() > end);
-}
 
 function parse(text: string): unknown {
   try {
