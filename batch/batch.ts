@@ -1,5 +1,6 @@
 import type { ProcessPool } from "../pool.ts";
 import { count } from "../report/figures.ts";
+import type { Part, RangeRun } from "./active_part.ts";
 import { loadCsvParser, readHeader } from "./csv.ts";
 import { Coverage } from "./coverage.ts";
 import { foundToResume, type LoggedPaths, refuseExisting, refuseForeign } from "./earlier_run.ts";
@@ -21,7 +22,7 @@ import { retryFailed } from "./retry_failed.ts";
 import { checkDistinct, folderOf, followLinks, leftBefore, type Paths, pathsOf, type Plan, sizeOf } from "./plan.ts";
 import { createPool, taskIsLoaded } from "./pool.ts";
 import { BatchRecorder } from "./recorder.ts";
-import { BatchRun, type Part, type RangeRun } from "./run.ts";
+import { BatchRun } from "./run.ts";
 import { noTimes } from "./times.ts";
 
 /**

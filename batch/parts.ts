@@ -1,3 +1,4 @@
+import type { Part } from "./active_part.ts";
 import { type Block, blocksOf } from "./blocks.ts";
 import { hashOf } from "./bytes.ts";
 import type { Coverage, Stretch } from "./coverage.ts";
@@ -6,7 +7,6 @@ import type { Source } from "./inputs.ts";
 import type { StreamBegin } from "./job_log.ts";
 import type { InputFormat } from "./range_runner.ts";
 import { firstRow, rowBegin, rowEnd } from "./rows.ts";
-import type { Part } from "./run.ts";
 
 /** How inputs are divided. */
 export interface DivideOptions {

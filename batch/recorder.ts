@@ -3,7 +3,7 @@ import type { WorkerBar, WorkerRow } from "../report/data.ts";
 import { count, counted } from "../report/figures.ts";
 import { Stretches } from "../report/stretches.ts";
 import { Timeline } from "../report/timeline.ts";
-import type { RangeRun } from "./run.ts";
+import type { RangeRun } from "./active_part.ts";
 
 /** When a job ran, and on which worker; without a worker it never ran. */
 interface JobTimes {

@@ -11,29 +11,17 @@
  * @module
  */
 
-import { JobTimeoutError, MemoryLimitError, PoolClosedError, WorkerDiedError } from "../errors.ts";
+import { PoolClosedError } from "../errors.ts";
 import { Job } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
 import { onAbort } from "../pool/signals.ts";
+import { ActivePart, type Part, type RangeRun } from "./active_part.ts";
 import { BatchError, explainRun } from "./errors.ts";
 import { Lane, type LaneError, type LaneState, type SlowRecord } from "./lane.ts";
 import type { HaltLimit, TimeLimit } from "./options.ts";
-import type { Piece, RangeReply, RunnerLimits, Suspect, Verdict } from "./range_runner.ts";
+import type { RangeReply, RunnerLimits, Suspect } from "./range_runner.ts";
 import { noTimes, quantile, type Times } from "./times.ts";
 import { runRange } from "./worker_source.ts";
-
-/** A part of the input to be run: from `start`, the lines that begin before `end`. */
-export interface Part {
-  /** The index of its input. */
-  source: number;
-  /** The number of the part, in the order of handing out; the rest of one that ended early keeps it. */
-  index: number;
-  start: number;
-  end: number;
-  /** Whether it may be half of a record: what follows the last newline of a stream or a file. */
-  torn: boolean;
-  piece: Piece;
-}
 
 /** A part, as far as it is done. */
 export interface DonePart extends Omit<Part, "piece"> {
@@ -42,24 +30,6 @@ export interface DonePart extends Omit<Part, "piece"> {
   output: Uint8Array;
   errors: LaneError[];
   slowest: SlowRecord[];
-}
-
-/** One run of a worker over a part, or over the rest of one. */
-export interface RangeRun {
-  /** The id of its job in the pool. */
-  job: string | number;
-  /** The part's index. */
-  index: number;
-  /** The index of the input, and which of its bytes were done. */
-  source: number;
-  start: number;
-  end: number;
-  records: number;
-  failed: number;
-  /** How long the records took, in milliseconds. */
-  busy: number;
-  /** Whether the worker had begun with it at all. */
-  begun: boolean;
 }
 
 /** Where finished parts go. */
@@ -107,29 +77,6 @@ export interface RunCounts {
   busy: number;
   /** How many lanes have a part. */
   lanes: number;
-}
-
-/** A part that a worker has, or that waits for one. */
-interface Active {
-  part: Part;
-  lane: Lane;
-  suspect: Suspect;
-  /** How often its worker has died while running no record, since a record was last done. */
-  idleDeaths: number;
-  /** The commit after which it was halted, and the time limit for which, in ms; undefined if it was not. */
-  halted: { sequence: number; limit: number } | undefined;
-  /** The last commit seen. */
-  seen: number;
-  /** How many records were finished after it. */
-  current: number;
-  /** Which attempt at the next one ran. */
-  attempt: number;
-  /** When that was first seen. */
-  since: number;
-  /** Stops its worker. */
-  kill: (() => void) | undefined;
-  /** The job that runs it, and what was done before that; undefined while there is none. */
-  job: { id: string | number; before: LaneState } | undefined;
 }
 
 /** A finished part that is to be passed on. */
@@ -207,7 +154,7 @@ export class BatchRun {
   #free: Lane[] = [];
   /** Lanes of parts that had to wait, kept to replace those of the next parts that have to. */
   #spare: Lane[] = [];
-  #active = new Set<Active>();
+  #active = new Set<ActivePart>();
   /** The rests of parts that ended early. */
   #rest: Part[] = [];
   /** The next part, which waits for a lane. */
@@ -249,8 +196,8 @@ export class BatchRun {
   /** How much is done so far, including finished records of running parts. */
   get counts(): RunCounts {
     const counts = { ...this.#counts, lanes: this.#active.size };
-    for (const { part, lane, halted } of this.#active) {
-      if (halted !== undefined) continue;
+    for (const { part, lane, isHalted } of this.#active) {
+      if (isHalted) continue;
       const { records, failed, position, busy } = lane.state();
       counts.records += records;
       counts.failed += failed;
@@ -336,26 +283,12 @@ export class BatchRun {
   }
 
   #start(part: Part): void {
-    const lane = this.#free.pop()!;
-    lane.begin(part.start);
-    const active: Active = {
-      part,
-      lane,
-      suspect: suspectAfter(-1),
-      idleDeaths: 0,
-      halted: undefined,
-      seen: 0,
-      current: 0,
-      attempt: 0,
-      since: performance.now(),
-      kill: undefined,
-      job: undefined,
-    };
+    const active = new ActivePart(part, this.#free.pop()!);
     this.#active.add(active);
     this.#submit(active);
   }
 
-  async #submit(active: Active): Promise<void> {
+  async #submit(active: ActivePart): Promise<void> {
     const { part: { piece }, lane, suspect } = active;
     const { halt, limit, ordered } = this.#parts.options;
     const done = lane.state();
@@ -369,8 +302,7 @@ export class BatchRun {
     let reply: RangeReply;
     try {
       const future = await this.#parts.pool.submit(new Job({ func: runRange, args: [lane.memory, piece, limits] }));
-      active.kill = () => future.cancel({ force: true });
-      active.job = { id: future.id, before: done };
+      active.job = { id: future.id, before: done, kill: () => future.cancel({ force: true }) };
       reply = await future.result();
     } catch (error) {
       return this.#died(active, error);
@@ -380,11 +312,11 @@ export class BatchRun {
 
   // What comes back
 
-  #settled(active: Active, { done }: RangeReply): void {
+  #settled(active: ActivePart, { done }: RangeReply): void {
     if (!this.#active.has(active)) return;
     const { part, lane } = active;
     const state = lane.state();
-    this.#reportRun(active, state);
+    this.#report(active.endRun(state));
     if (!done && state.position < part.end) {
       this.#rest.push({ ...part, start: state.position });
       this.#rest.sort((a, b) => a.index - b.index);
@@ -392,22 +324,15 @@ export class BatchRun {
     this.#finish(active, { state, end: done ? part.end : Math.min(state.position, part.end) });
   }
 
-  #died(active: Active, error: unknown): void {
+  #died(active: ActivePart, error: unknown): void {
     if (!this.#active.has(active)) return;
-    const { lane, halted } = active;
-    const lost = error instanceof WorkerDiedError || error instanceof MemoryLimitError || halted !== undefined;
-    if (!lost) {
+    if (!active.isLostBy(error)) {
       return this.#fail(
         error instanceof PoolClosedError && this.#failure !== undefined ? this.#failure.error : explainRun(error, this.counts.records > 0),
       );
     }
-    const sequence = halted?.sequence ?? lane.sequence;
-    const state = lane.state(sequence);
-    const records = state.records - (active.job?.before.records ?? 0);
-    if (records > 0) active.idleDeaths = 0;
-    active.suspect = this.#suspectOf(active, error, { sequence, records });
-    this.#reportRun(active, state);
-    lane.leave(sequence);
+    const { limit, retries } = this.#parts.options;
+    this.#report(active.workerDied(error, retries));
     if (active.idleDeaths >= MOST_IDLE_DEATHS) {
       return this.#fail(
         new BatchError(`Cannot go on as workers die while they run no record: ${(error as Error).message}`, {
@@ -416,75 +341,23 @@ export class BatchRun {
         }),
       );
     }
-    active.halted = undefined;
-    active.kill = undefined;
-    active.seen = 0;
-    active.since = performance.now();
-    const enough = this.#counts.records + lane.state().records >= this.#parts.options.limit;
+    const state = active.lane.state();
+    const enough = this.#counts.records + state.records >= limit;
     if (this.#ending === undefined && !enough) this.#submit(active);
-    else this.#abandon(active, 0);
-  }
-
-  /** The record of which the next worker must beware, after one has died at this commit, having done this many records. */
-  #suspectOf(active: Active, error: unknown, { sequence, records }: { sequence: number; records: number }): Suspect {
-    const { lane, halted, suspect } = active;
-    const { begun, attempt } = lane;
-    const running = halted !== undefined || lane.running;
-    const current = halted === undefined ? lane.current : active.current;
-    const settled = this.#isSettled(active, sequence);
-    // It died while parsing many records together. They are now parsed one by one, to find the one that kills it.
-    if (running && attempt === 0 && suspect.before < 0) return suspectAfter(current);
-    if (running && !settled) {
-      // It may have died before it noted which attempt ran.
-      const attempts = Math.max(1, attempt, this.#isKnown(active, sequence) ? suspect.attempt : 1);
-      if (attempts <= this.#parts.options.retries) return { ...suspectAfter(current), attempt: attempts + 1 };
-      const time = performance.now() - active.since;
-      return { ...suspectAfter(current), verdict: { ...explainDeath(error, { attempts, limit: halted?.limit }), time } };
-    }
-    if (begun) active.idleDeaths++;
-    if (records <= suspect.before) return { ...suspect, before: suspect.before - records, brief: suspect.brief || (begun && settled) };
-    // What was known of the next record has been used. After a worker has died while reading many records, they are read one by one, to
-    // find the one that kills it.
-    return begun || sequence > 0 ? suspectAfter(begun ? 0 : -1) : suspect;
-  }
-
-  /** Whether the next record is only written down as failed, and no longer run. */
-  #isSettled(active: Active, sequence: number): boolean {
-    return active.suspect.verdict !== undefined && this.#isKnown(active, sequence);
-  }
-
-  /** Whether the next record is the one that the last worker ran when it died. */
-  #isKnown({ suspect, job, lane }: Active, sequence: number): boolean {
-    return lane.state(sequence).records - suspect.before === job?.before.records;
+    else this.#leave(active, state);
   }
 
   /** Leaves a part where its last commit was. */
-  #abandon(active: Active, sequence: number): void {
-    const state = active.lane.state(sequence);
-    this.#reportRun(active, state);
+  #leave(active: ActivePart, state: LaneState): void {
+    this.#report(active.endRun(state));
     this.#finish(active, { state, end: Math.min(state.position, active.part.end) });
   }
 
-  /** Reports the run of a worker that has just ended. */
-  #reportRun(active: Active, state: LaneState): void {
-    const { job, part: { source, index }, lane, halted } = active;
-    if (job === undefined) return;
-    active.job = undefined;
-    const { id, before } = job;
-    this.#parts.onRange?.({
-      job: id,
-      index,
-      source,
-      start: before.position,
-      end: state.position,
-      records: state.records - before.records,
-      failed: state.failed - before.failed,
-      busy: state.busy - before.busy,
-      begun: halted !== undefined || lane.begun || state.position > before.position,
-    });
+  #report(run: RangeRun | undefined): void {
+    if (run !== undefined) this.#parts.onRange?.(run);
   }
 
-  #finish(active: Active, { state, end }: { state: LaneState; end: number }): void {
+  #finish(active: ActivePart, { state, end }: { state: LaneState; end: number }): void {
     const { part: { source, index, start, torn, ...part }, lane } = active;
     this.#active.delete(active);
     lane.addTimes(this.times);
@@ -564,21 +437,7 @@ export class BatchRun {
     const stoodStill = late > MOST_LATE ? late : 0;
     this.#ticked = now;
     const limit = this.#timeLimit();
-    for (const active of this.#active) {
-      const { lane, seen } = active;
-      active.since = Math.min(now, active.since + stoodStill);
-      if (active.halted !== undefined) continue;
-      const { sequence, current, attempt } = lane;
-      if (sequence !== seen || current !== active.current || attempt !== active.attempt || !lane.running) {
-        active.seen = sequence;
-        active.current = current;
-        active.attempt = attempt;
-        active.since = now;
-      } else if (now - active.since > limit && active.kill !== undefined && !this.#isSettled(active, sequence) && lane.halt(sequence)) {
-        active.halted = { sequence, limit };
-        active.kill();
-      }
-    }
+    for (const active of this.#active) active.watch(now, { stoodStill, limit });
     this.#checkHalt();
     if (now - this.#saved > SAVE_EVERY && this.#saving === undefined && this.#failure === undefined) {
       this.#saving = this.#parts.consumer.save().catch((error) => this.#fail(error)).finally(() => {
@@ -609,7 +468,7 @@ export class BatchRun {
     const { halt } = this.#parts.options;
     const { records, failed: all } = this.counts;
     let failed = this.#certain(all);
-    for (const { part, lane, halted } of this.#active) if (part.torn && halted === undefined) failed -= lane.state().failed;
+    for (const { part, lane, isHalted } of this.#active) if (part.torn && !isHalted) failed -= lane.state().failed;
     return failed >= halt.failed || (records >= ENOUGH_RECORDS && failed > records * halt.share);
   }
 
@@ -634,9 +493,8 @@ export class BatchRun {
       // A stream that nobody reads is not waited for either.
       over = this.#ending !== undefined;
       for (const active of [...this.#active]) {
-        const { sequence } = active.lane;
-        if (active.halted === undefined && !active.lane.abandon(sequence)) continue;
-        this.#abandon(active, active.halted?.sequence ?? sequence);
+        const state = active.abandon();
+        if (state !== undefined) this.#leave(active, state);
       }
       this.#wake();
     };
@@ -672,11 +530,6 @@ function byPlace(a: DonePart, b: DonePart): number {
   return a.index - b.index || a.start - b.start;
 }
 
-/** A suspect of which nothing is known but its place: how many records come before it. */
-function suspectAfter(before: number): Suspect {
-  return { before, attempt: 1, verdict: undefined, brief: false };
-}
-
 /** Whether this is the very record that ran when a worker died, rather than the first of those among which it is. */
 function isIdentified({ attempt, verdict }: Suspect): boolean {
   return attempt > 1 || verdict !== undefined;
@@ -685,21 +538,4 @@ function isIdentified({ attempt, verdict }: Suspect): boolean {
 /** How many bytes a part takes while it waits for an earlier one. */
 function heldBy({ outputLength, errorsLength }: LaneState): number {
   return outputLength + errorsLength + HELD_PART;
-}
-
-/**
- * Why a record that ended its worker failed.
- *
- * @param error What its job failed with.
- * @param details How often it was run, and the time limit in ms for which its worker was stopped, if it was.
- */
-function explainDeath(error: unknown, { attempts, limit }: { attempts: number; limit: number | undefined }): Omit<Verdict, "time"> {
-  if (limit !== undefined) {
-    const message = `The record ran for more than ${Number(limit.toPrecision(3))} ms`;
-    return { name: JobTimeoutError.name, message, stack: "", attempts };
-  }
-  const { name, message, cause } = error as Error;
-  const reason = /\bas its worker (.+)$/s.exec(message)?.[1] ?? "died";
-  const stack = cause instanceof Error ? cause.stack ?? "" : "";
-  return { name, message: `The worker ${reason}${cause instanceof Error ? `: ${cause.message}` : ""}`, stack, attempts };
 }

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { BatchError, type BatchSummary } from "@procpool/process-pool/batch";
+import type { RangeRun } from "../batch/active_part.ts";
 import { speedOf } from "../batch/progress.ts";
 import { BatchRecorder } from "../batch/recorder.ts";
-import type { RangeRun } from "../batch/run.ts";
 import type { ObservedJob } from "../pool/observation.ts";
 import { duration, percent, rounded } from "../report/figures.ts";
 import { Folder, ignore, NEEDS, numbers, run } from "./batch_fixtures.ts";
