@@ -731,7 +731,7 @@ Deno.test("move() marks what is moved, and requires a list", () => {
   assertThrows(() => move(bytes, [bytes as never]), TypeError, "'transfer[0]' must be an object that can be moved, such as the 'buffer'");
 });
 
-Deno.test("A task by source that gives no list of what is moved with its result fails with an error that says so", async () => {
+Deno.test("A task sent as source text that gives no list of what is moved with its result fails with an error that says so", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const task = (x: number) => {
     const bytes = new Uint8Array(4);

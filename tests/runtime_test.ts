@@ -53,7 +53,7 @@ function itemsOf(messages: FromRuntime[]) {
   return messages.filter((message) => message.type === "items");
 }
 
-Deno.test("createRuntime() runs a task by source and claims its job", async () => {
+Deno.test("createRuntime() runs a task that is sent as source text, and claims its job", async () => {
   const { claims, bySource, header, answers } = start();
   const task = bySource("add", "(a, b) => a + b");
   assertEquals(await answers({ type: "run", ...header(task), args: [1, 2] }), [{ type: "returned", run: 1, value: 3 }]);
@@ -71,7 +71,7 @@ Deno.test("createRuntime() answers a job or a chunk that was taken back without 
   }]);
 });
 
-Deno.test("createRuntime() explains a ReferenceError of a task by source, wherever it comes from", async () => {
+Deno.test("createRuntime() explains a ReferenceError of a task that is sent as source text, wherever it comes from", async () => {
   for (const text of ["() => outer", "async () => outer", "(() => { throw outer })()"]) {
     const { bySource, header, answers } = start();
     const [answer] = await answers({ type: "run", ...header(bySource("task", text)), args: [] });
@@ -127,7 +127,7 @@ Deno.test("createRuntime() sends results whose prototype was changed as the plat
   assertEquals(messages.flatMap(({ values }) => [...values as unknown[]]), [new Uint8Array(2), new ArrayBuffer(2)]);
 });
 
-Deno.test("createRuntime() runs a task by source whose name is no text that can stand in an address", async () => {
+Deno.test("createRuntime() runs a task that is sent as source text and whose name is no text that can stand in an address", async () => {
   const { header, answers } = start();
   const task = { key: 1, name: "\ud800", text: "() => 1" };
   assertEquals(await answers({ type: "run", ...header(task), args: [] }), [{ type: "returned", run: 1, value: 1 }]);

@@ -171,7 +171,7 @@ Deno.test("An error of a class that names itself keeps its name, and one without
   assertEquals(await within(pool.run((x: number) => x, 1)), 1);
 });
 
-Deno.test("A task by source is strict: it cannot make a global of a variable that it does not see", async () => {
+Deno.test("A task sent as source text is strict: it cannot make a global of a variable that it does not see", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   let total = 0;
   const error = await errorOf(pool, (x: number) => {
@@ -182,12 +182,12 @@ Deno.test("A task by source is strict: it cannot make a global of a variable tha
   assertEquals(total, 0);
 });
 
-Deno.test("A task by source whose text begins with a name like 'class$' is not taken for a class", async () => {
+Deno.test("A task sent as source text that begins with a name like 'class$' is not taken for a class", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   assertEquals(await pool.run((0, eval)("class$ => 2 * class$"), 3), 6);
 });
 
-Deno.test("A task by source has no 'this', be it an arrow function: what it looks for there is an error, and not undefined", async () => {
+Deno.test("A task sent as source text has no 'this', be it an arrow function: what it looks for there is an error, and not undefined", async () => {
   class Scale {
     factor = 2;
     apply = (x: number) => x * this.factor;
@@ -199,7 +199,7 @@ Deno.test("A task by source has no 'this', be it an arrow function: what it look
 });
 
 for (const backend of ["worker", "killable"] as const) {
-  Deno.test(`A task by source does not see a global of its worker in place of a variable of that name around it (${backend})`, async () => {
+  Deno.test(`A task sent as source text does not see a global of its worker in place of a variable of that name around it (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     const name = "bear", location = "forest";
     for (const task of [() => `${name}`, async () => await location]) {
@@ -264,7 +264,7 @@ Deno.test("Where a module is given with its exports, the backend inline runs the
   assertEquals([await within(pool.run(exports.read)), await within(pool.run({ module: url, name: "read" }))], [2, 2]);
 });
 
-Deno.test("A function by source that uses what is around it is told about 'modules'", async () => {
+Deno.test("A function sent as source text that uses what is around it is told about 'modules'", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   for (const task of [() => outer, async () => await outer]) {
     const error = await errorOf(pool, task);
@@ -276,13 +276,13 @@ Deno.test("A function by source that uses what is around it is told about 'modul
   }
 });
 
-Deno.test("A function by source that uses what is around it is told that no task module exports it, if there are task modules", async () => {
+Deno.test("A function sent as source text that uses what is around it is told that no task module exports it, if there are task modules", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, modules: [URL_OF_TASKS] });
   const hint = "export it from a module and name that in the pool's 'modules', none of which exports this very function";
   assertStringIncludes((await errorOf(pool, () => outer)).message, hint);
 });
 
-Deno.test("A function by source that uses the 'this' around it is told that it has none", async () => {
+Deno.test("A function sent as source text that uses the 'this' around it is told that it has none", async () => {
   class Service {
     rate = 2;
     read = () => this.rate;
@@ -308,7 +308,7 @@ Deno.test("A function by source that uses the 'this' around it is told that it h
   ]);
 });
 
-Deno.test("A function by source in which something else is undefined is told nothing of 'this'", async () => {
+Deno.test("A function sent as source text in which something else is undefined is told nothing of 'this'", async () => {
   type Given = { rate: number };
   const arrow = (x?: Given) => ({ rate: 1, own: () => x!.rate }).own();
   const inClass = (x?: Given) =>
@@ -356,7 +356,7 @@ Deno.test("A function by source in which something else is undefined is told not
 });
 
 for (const backend of ["worker", "killable"] as const) {
-  Deno.test(`A function by source that imports a relative address is told about 'modules', in a few words (${backend})`, async () => {
+  Deno.test(`A function sent as source text that imports a relative address is told about 'modules', in a few words (${backend})`, async () => {
     await using pool = new ProcessPool({ maxWorkers: 1, backend });
     const error = await errorOf(pool, async () => await import("./" + "tasks.ts")) as Error;
     assertInstanceOf(error, TypeError);
@@ -405,12 +405,16 @@ for (const backend of ["worker", "killable"] as const) {
   });
 }
 
-Deno.test("A function by source imports by a name of the import map (needs --allow-read)", { ignore: !granted("read") }, async () => {
-  await using pool = new ProcessPool({ maxWorkers: 1 });
-  assertEquals(await within(pool.run(async () => typeof (await import("@std/assert")).assertEquals)), "function");
-});
+Deno.test(
+  "A function sent as source text imports by a name of the import map (needs --allow-read)",
+  { ignore: !granted("read") },
+  async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1 });
+    assertEquals(await within(pool.run(async () => typeof (await import("@std/assert")).assertEquals)), "function");
+  },
+);
 
-Deno.test("Functions by source may be written in every way that JavaScript has for functions", async () => {
+Deno.test("Functions sent as source text may be written in every way that JavaScript has", async () => {
   const holder = {
     method(x: number) {
       return x + 1;
@@ -441,7 +445,7 @@ Deno.test("Functions by source may be written in every way that JavaScript has f
   assertEquals(results, [1, 2, 3, 4, 5, 6, 7, 8]);
 });
 
-Deno.test("More functions by source than a worker keeps are forgotten and sent again", async () => {
+Deno.test("More functions sent as source text than a worker keeps are forgotten and sent again", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, jobsPerWorker: 4 });
   const made = Array.from({ length: 1500 }, (_, i) => new Function("x", `return x + ${i}`) as (x: number) => number);
   const futures = [];
@@ -450,7 +454,7 @@ Deno.test("More functions by source than a worker keeps are forgotten and sent a
   assertEquals(results, [...made, ...made].map((task) => task(1)));
 });
 
-Deno.test("The stack of an error by source names the task and its line", async () => {
+Deno.test("The stack of an error of a task sent as source text names the task and its line", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   const error = await errorOf(pool, function divide() {
     throw new RangeError("by zero");
