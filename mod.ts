@@ -39,8 +39,6 @@ export {
   WorkerDiedError,
 } from "./errors.ts";
 export {
-  asCompleted,
-  type AsCompletedOptions,
   type CancelOptions,
   Future,
   Job,
@@ -55,9 +53,6 @@ export {
   type SettledState,
   type Task,
   type TaskRef,
-  wait,
-  type WaitOptions,
-  type WaitResult,
 } from "./job.ts";
 export { type PoolStats, ProcessPool, type ShutdownOptions } from "./pool.ts";
 export type { JobInspection, WorkerInspection } from "./pool/crew.ts";
@@ -68,4 +63,5 @@ export { Interrupt, type InterruptOptions, type SignalHost } from "./pool/interr
 export { type Closable, endProgram, type EndProgramOptions } from "./pool/program.ts";
 export type { MapOptions, MapResults } from "./pool/map_options.ts";
 export type { Backend, ProcessPoolOptions, TaskModule } from "./pool/options.ts";
+export { asCompleted, type AsCompletedOptions, wait, type WaitOptions, type WaitResult } from "./pool/wait.ts";
 export { type AcquireOptions, Semaphore } from "./semaphore.ts";

@@ -2,8 +2,9 @@ import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/asse
 import { realClock } from "../pool/clock.ts";
 import { Crew } from "../pool/crew.ts";
 import { ENVIRONMENT, type Environment, type ProcessPoolOptions } from "../pool/options.ts";
-import { asCompleted, type Future, Job } from "../job.ts";
+import { type Future, Job } from "../job.ts";
 import type { PoolObserver } from "../pool/observation.ts";
+import { asCompleted } from "../pool/wait.ts";
 import { JobCancelledError, PoolBrokenError, PoolClosedError, WorkerDiedError } from "../errors.ts";
 import { internalsOf, ProcessPool } from "../pool.ts";
 import { CLAIM_WORDS, FINISHED, STARTED, type StartThread, type Thread, type ThreadEvents, type ToRuntime } from "../worker/protocol.ts";
