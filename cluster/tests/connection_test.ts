@@ -3,7 +3,7 @@ import { Redis } from "ioredis";
 import { connect, resolveConnection, tellOnce } from "../connection.ts";
 import { ClusterPool, Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { callsOf, freePort, openClient, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { callsOf, freePort, LEAVES_SERVER, openClient, openPool, READING_FAILS, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 /** The rights of a producer or a host, as docs/cluster.md lists them. */
@@ -55,10 +55,9 @@ async function makeCertificates(folder: string): Promise<{ ca: string; other: st
   return { ca: await Deno.readTextFile(`${folder}/ca.crt`), other: await Deno.readTextFile(`${folder}/other.crt`) };
 }
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool and serve() work with TLS, a user and the few rights that the documentation names",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     const folder = await Deno.makeTempDir({ prefix: "cluster-test-" });
     const { ca, other } = await makeCertificates(folder);
@@ -121,10 +120,9 @@ Deno.test(
   },
 );
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool.open() and serve() give up when the time is over, and say why",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     const port = freePort();
     const options = { queue: "test", connection: `redis://user:secret@127.0.0.1:${port}`, tasks, openTimeout: 200 };
@@ -148,10 +146,9 @@ Deno.test(
   },
 );
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool.open() that has given up reports nothing of the connection later",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     using plain = Deno.listen({ hostname: "127.0.0.1", port: 0 });
     const accepted = plain.accept();
@@ -177,10 +174,9 @@ Deno.test(
   },
 );
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool.open() and serve() say what a server refuses, and give up if it does not answer all of their clients",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using server = await RedisServer.start(["--user", "dpool", ">word", ...ACL.split(" "), "-@scripting"]);
     const options = { queue: "test", connection: `redis://dpool:word@127.0.0.1:${server.port}`, tasks, workers: 1 };
@@ -231,10 +227,9 @@ Deno.test("ClusterPool.open() waits for a server that is about to start", async 
   assert(server.folder);
 });
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "commands that are sent while connecting are sent again if connecting fails",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using server = await RedisServer.start();
     await using line = new Line(server.port);
@@ -282,10 +277,9 @@ Deno.test("ClusterPool.open() and serve() try again whichever connection is lost
   }
 });
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a pool and a host report a connection that was closed without an error",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using server = await RedisServer.start();
     for (const what of ["pool", "host"]) {
@@ -300,10 +294,9 @@ Deno.test(
   },
 );
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a connection to a server that is silently gone is made anew, by clients that ask and that listen",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using server = await RedisServer.start();
     await using line = new Line(server.port);
@@ -322,10 +315,9 @@ Deno.test(
   },
 );
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "clients follow an address that leads to another server, also those that only listen, once the first one has become its replica",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using first = await RedisServer.start();
     await using second = await RedisServer.start();
@@ -353,10 +345,9 @@ Deno.test(
   },
 );
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a connection that is ended while it asks whether the server is a replica reports nothing",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using server = await RedisServer.start();
     const told: unknown[] = [];
@@ -414,10 +405,9 @@ Deno.test("ClusterPool.open() and serve() reject with what 'onWarning' throws, a
   }
 });
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a pool and a host report what 'onWarning' throws when they are connected again, and each further loss of the connection",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using server = await RedisServer.start();
     const mine = new Error("mine");
@@ -460,10 +450,9 @@ Deno.test("ClusterPool.open() and serve() without 'onWarning' go on where a warn
   }
 });
 
-// BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
   "ClusterPool.attach() and status() show no password when the server no longer accepts the pool",
-  { sanitizeOps: false, sanitizeResources: false },
+  READING_FAILS,
   async () => {
     await using server = await RedisServer.start();
     await using client = openClient(server);
@@ -504,10 +493,9 @@ Deno.test("queues of the same name in different databases of a server are indepe
   assertEquals(await within(kept.result()), "noted");
 });
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "ClusterPool.open() and serve() refuse a database that the server does not have",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using server = await RedisServer.start();
     const options = { queue: "test", connection: `${server.url}/99`, tasks };

@@ -3,7 +3,7 @@ import { type Job as QueuedJob, Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, PoolClosedError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { Child, lines, openPool, RedisServer, startHost, until, within, writeFragileModule } from "./helpers.ts";
+import { Child, LEAVES_SERVER, lines, openPool, RedisServer, startHost, until, within, writeFragileModule } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 Deno.test("200 jobs over two hosts: both are used, and all results arrive", async () => {
@@ -291,10 +291,9 @@ Deno.test("a job that was cancelled while its host died is not run again", async
   assertEquals((await lines(file)).length, 1);
 });
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a job that is cancelled on its way to a host does not run there, and one of the same id that is submitted later does",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using server = await RedisServer.start();
     await using line = new Line(server.port);
@@ -323,10 +322,9 @@ Deno.test(
   },
 );
 
-// A client that leaves a server keeps a timer for two seconds.
 Deno.test(
   "a job of an id that was cancelled once runs although the server is busy when the host looks whether it is wanted",
-  { sanitizeOps: false, sanitizeResources: false },
+  LEAVES_SERVER,
   async () => {
     await using server = await RedisServer.start(["--busy-reply-threshold", "1"]);
     await using line = new Line(server.port);

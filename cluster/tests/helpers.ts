@@ -41,6 +41,14 @@ export async function lines(file: string): Promise<string[]> {
 /** Options of a host with which tests need not wait for the defaults: dead hosts are found within two seconds. */
 export const QUICK = { lockDuration: 1000, stalledInterval: 500 } as const;
 
+const UNSANITIZED = { sanitizeOps: false, sanitizeResources: false } as const;
+
+/** For a test in which a client leaves a server: it keeps a timer for two seconds. */
+export const LEAVES_SERVER = UNSANITIZED;
+
+/** For a test in which reading events fails: BullMQ's reader then waits for five seconds, with a timer that nobody can stop. */
+export const READING_FAILS = UNSANITIZED;
+
 /** A port that is free at this moment. */
 export function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });

@@ -3,7 +3,20 @@ import { type Job as QueuedJob, Queue, QueueEvents, UnrecoverableError, Worker }
 import { Redis } from "ioredis";
 import { type ClusterPool, type Future, Job, JobCancelledError, type PayloadStore } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { callsOf, Child, lines, openClient, openHost, openPool, RedisServer, startHost, takeMemory, until, within } from "./helpers.ts";
+import {
+  callsOf,
+  Child,
+  lines,
+  openClient,
+  openHost,
+  openPool,
+  READING_FAILS,
+  RedisServer,
+  startHost,
+  takeMemory,
+  until,
+  within,
+} from "./helpers.ts";
 import { Line } from "./line.ts";
 
 const silent = { onError: () => {} };
@@ -568,10 +581,9 @@ Deno.test("an event that is not JSON does not end listening", async () => {
   assert(elapsed < 4000, `${elapsed} ms`);
 });
 
-// BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
   "a cancelled job that ends between two tries to take it out is not mistaken for one that another producer sends under its name",
-  { sanitizeOps: false, sanitizeResources: false },
+  READING_FAILS,
   async () => {
     await using server = await RedisServer.start();
     await using one = await openPool(server, silent);
@@ -613,10 +625,9 @@ Deno.test(
   },
 );
 
-// BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
   "a producer that hears late of the end of a cancelled job does not mistake it for that of its own job of the same name",
-  { sanitizeOps: false, sanitizeResources: false },
+  READING_FAILS,
   async () => {
     await using server = await RedisServer.start();
     await using one = await openPool(server, silent);

@@ -17,7 +17,7 @@ import {
 } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { folderStore } from "./folder_store.ts";
-import { callsOf, openClient, openHost, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { callsOf, openClient, openHost, openPool, READING_FAILS, RedisServer, startHost, until, within } from "./helpers.ts";
 import { add, echo, greet } from "./tasks.ts";
 
 /** How often a task that records its runs has run. */
@@ -434,10 +434,9 @@ Deno.test("ClusterPool.attach() finds a job again after its producer has ended, 
   }
 });
 
-// BullMQ's reader of events waits for five seconds after an error, with a timer that nobody can stop.
 Deno.test(
   "ClusterPool settles jobs whose end no event reports, by looking them up",
-  { sanitizeOps: false, sanitizeResources: false },
+  READING_FAILS,
   async () => {
     await using server = await RedisServer.start();
     await using _host = await startHost(server);

@@ -13,7 +13,7 @@ import {
   WorkerDiedError,
 } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { lines, openClient, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { lines, openClient, openPool, READING_FAILS, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 /** A lock that lasts longer than any test. */
@@ -150,10 +150,9 @@ Deno.test("a host whose clock is set back goes on renewing the locks of what run
   assertEquals([(await lines(file)).length, pool.stats().redelivered], [1, 0]);
 });
 
-// BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
   "what a job returned while the server was read-only is delivered later, and such a server is left alone for a second",
-  { sanitizeOps: false, sanitizeResources: false },
+  READING_FAILS,
   async () => {
     await using server = await RedisServer.start();
     await using pool = await openPool(server, { onError: () => {} });
@@ -349,10 +348,9 @@ Deno.test("a job that waits for an earlier run of itself keeps its lock, and doe
   assertEquals((await lines(file)).length, 1);
 });
 
-// BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
   "what a job returned while the server was busy is delivered later, and such a server is left alone for a second",
-  { sanitizeOps: false, sanitizeResources: false },
+  READING_FAILS,
   async () => {
     await using server = await RedisServer.start(["--busy-reply-threshold", "100"]);
     await using pool = await openPool(server, { onError: () => {} });
@@ -483,10 +481,9 @@ Deno.test(
   },
 );
 
-// BullMQ's reader of events waits for five seconds after an error.
 Deno.test(
   "while the server lets neither a host nor its pool in again, results and submissions wait",
-  { sanitizeOps: false, sanitizeResources: false },
+  READING_FAILS,
   async () => {
     await using server = await RedisServer.start();
     await using client = openClient(server);
