@@ -49,6 +49,9 @@ export const LEAVES_SERVER = UNSANITIZED;
 /** For a test in which reading events fails: BullMQ's reader then waits for five seconds, with a timer that nobody can stop. */
 export const READING_FAILS = UNSANITIZED;
 
+/** For a test with large replies: the client's parser starts a timer of its own for these. */
+export const LARGE_REPLIES = UNSANITIZED;
+
 /** A port that is free at this moment. */
 export function freePort(): number {
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });

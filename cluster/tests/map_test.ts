@@ -5,7 +5,7 @@ import { Redis } from "ioredis";
 import { type Chunk, mapChunks, type MapHost } from "../map.ts";
 import { type ClusterPool, PoolClosedError, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { lines, openClient, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { LARGE_REPLIES, lines, openClient, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
 function* numbers(): Generator<number> {
   for (let n = 0;; n++) yield n;
@@ -108,8 +108,7 @@ Deno.test("ClusterPool.map() throws at the place of an item that fails, or gives
   assertInstanceOf((outcomes[2] as PromiseRejectedResult).reason, RangeError);
 });
 
-// The client's parser starts a timer of its own for replies this large.
-Deno.test("ClusterPool.map() cuts a chunk that grows too large for Redis", { sanitizeOps: false, sanitizeResources: false }, async () => {
+Deno.test("ClusterPool.map() cuts a chunk that grows too large for Redis", LARGE_REPLIES, async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
   await using pool = await openPool(server);
@@ -199,30 +198,26 @@ Deno.test("ClusterPool.map() ends when its signal aborts or its pool is shut dow
   await within(shutdown!);
 });
 
-// The client's parser may start a timer of its own for replies this large.
-Deno.test("ClusterPool.map() yields results that are too large for one reply, and fails only those that are too large by themselves", {
-  sanitizeOps: false,
-  sanitizeResources: false,
-}, async () => {
-  await using server = await RedisServer.start();
-  await using _host = await startHost(server);
-  await using pool = await openPool(server);
-  const lengths = Array.from({ length: 100 }, (_, i) => i === 70 ? 300_000 : 5000 + i);
-  for (const chunkSize of [100, "auto"] as const) {
-    const outcomes = await within(Array.fromAsync(pool.map(tasks.large, lengths, { chunkSize, settled: true })));
-    assertEquals(
-      outcomes.map((outcome) => outcome.status === "fulfilled" ? (outcome.value as string).length : outcome.reason.constructor),
-      lengths.map((length) => length === 300_000 ? RangeError : length),
-    );
-  }
-  assertEquals([pool.stats().finished, pool.stats().failed], [198, 2]);
-});
+Deno.test(
+  "ClusterPool.map() yields results that are too large for one reply, and fails only those that are too large by themselves",
+  LARGE_REPLIES,
+  async () => {
+    await using server = await RedisServer.start();
+    await using _host = await startHost(server);
+    await using pool = await openPool(server);
+    const lengths = Array.from({ length: 100 }, (_, i) => i === 70 ? 300_000 : 5000 + i);
+    for (const chunkSize of [100, "auto"] as const) {
+      const outcomes = await within(Array.fromAsync(pool.map(tasks.large, lengths, { chunkSize, settled: true })));
+      assertEquals(
+        outcomes.map((outcome) => outcome.status === "fulfilled" ? (outcome.value as string).length : outcome.reason.constructor),
+        lengths.map((length) => length === 300_000 ? RangeError : length),
+      );
+    }
+    assertEquals([pool.stats().finished, pool.stats().failed], [198, 2]);
+  },
+);
 
-// The client's parser starts a timer of its own for replies this large.
-Deno.test("ClusterPool.map() with a 'chunkSize' whose results do not go into one reply runs few items twice", {
-  sanitizeOps: false,
-  sanitizeResources: false,
-}, async () => {
+Deno.test("ClusterPool.map() with a 'chunkSize' whose results do not go into one reply runs few items twice", LARGE_REPLIES, async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
   await using pool = await openPool(server);
@@ -236,86 +231,85 @@ Deno.test("ClusterPool.map() with a 'chunkSize' whose results do not go into one
   assert(runs <= 3 * items.length, `${runs} runs of ${items.length} items`);
 });
 
-// The client's parser starts a timer of its own for replies this large.
-Deno.test("ClusterPool.shutdown() waits for all items of a chunk that was admitted, also if their results do not go into one reply", {
-  sanitizeOps: false,
-  sanitizeResources: false,
-}, async () => {
-  await using server = await RedisServer.start();
-  await using pool = await openPool(server);
-  const lengths = Array(100).fill(5000);
-  const results = Array.fromAsync(pool.map(tasks.large, lengths, { chunkSize: 100 }));
-  await until(() => pool.stats().queued === 1);
-  const end = pool.shutdown();
-  await using _host = await startHost(server);
-  assertEquals((await within(results)).map(({ length }) => length), lengths);
-  await within(end);
-});
-
-Deno.test("ClusterPool.shutdown() refuses what waits at the gate, except the rest of a chunk that was admitted", {
-  sanitizeOps: false,
-  sanitizeResources: false,
-}, async () => {
-  await using server = await RedisServer.start();
-  await using pool = await openPool(server, { queueSize: 1 });
-  const lengths = Array(100).fill(5000);
-  const results = Array.fromAsync(pool.map(tasks.large, lengths, { chunkSize: 100 }));
-  await until(() => pool.stats().queued === 1);
-  const gate = `${server.folder}/go`;
-  const between = pool.run(tasks.note, `${server.folder}/runs`, gate);
-  await until(() => pool.stats().waiting === 1);
-  await using _host = await startHost(server);
-  await until(() => pool.stats().running === 1 && pool.stats().finished > 0 && pool.stats().waiting === 1);
-  const refused = assertRejects(() => within(pool.run(tasks.add, 1, 1)), PoolClosedError);
-  await until(() => pool.stats().waiting === 2);
-  const end = pool.shutdown();
-  await refused;
-  await Deno.writeTextFile(gate, "");
-  assertEquals(await within(between), "noted");
-  assertEquals((await within(results)).map(({ length }) => length), lengths);
-  await within(end);
-});
-
-Deno.test("ClusterPool.map() with 'settled' yields outcomes for the rest of a chunk that its pool cancels, and sends none of it", {
-  sanitizeOps: false,
-  sanitizeResources: false,
-}, async () => {
-  await using server = await RedisServer.start();
-  await using _host = await startHost(server);
-  const cases: [queueSize: number, end: (pool: ClusterPool) => Promise<void>][] = [
-    [2, (pool) => pool.shutdown({ cancelPending: true })],
-    [1, (pool) => pool.shutdown({ cancelPending: true })],
-    [1, (pool) => pool.terminate()],
-  ];
-  for (const [i, [queueSize, end]] of cases.entries()) {
-    await using pool = await openPool(server, { queueSize });
-    await using other = await openPool(server);
-    const [first, second] = [0, 1].map((n) => `${server.folder}/go-${i}-${n}`) as [string, string];
-    const before = other.run(tasks.note, `${server.folder}/runs`, first);
-    await until(() => other.stats().running === 1);
-    const outcomes = Array.fromAsync(pool.map(tasks.large, Array(100).fill(5000), { chunkSize: 100, settled: true }));
+Deno.test(
+  "ClusterPool.shutdown() waits for all items of a chunk that was admitted, also if their results do not go into one reply",
+  LARGE_REPLIES,
+  async () => {
+    await using server = await RedisServer.start();
+    await using pool = await openPool(server);
+    const lengths = Array(100).fill(5000);
+    const results = Array.fromAsync(pool.map(tasks.large, lengths, { chunkSize: 100 }));
     await until(() => pool.stats().queued === 1);
-    const between = pool.submit(tasks.note, `${server.folder}/runs`, second);
-    await until(() => pool.stats().queued + pool.stats().waiting === 2);
-    await Deno.writeTextFile(first, "");
-    await before;
-    await until(() => pool.stats().running === 1 && pool.stats().finished > 0 && pool.stats().queued + pool.stats().waiting === 1);
-    // Three replies take them.
-    assertEquals([pool.stats().finished, pool.stats().waiting], [49, 2 - queueSize]);
-    const ended = end(pool);
-    const reasons = (await within(outcomes)).map((outcome) => outcome.status === "fulfilled" ? "" : outcome.reason.name);
-    assertEquals(reasons, [...Array(49).fill(""), ...Array(51).fill("JobCancelledError")]);
-    assertEquals(pool.stats().cancelled, 51);
-    await Deno.writeTextFile(second, "");
-    await (await between).result().catch(() => {});
-    await within(ended);
-  }
-});
+    const end = pool.shutdown();
+    await using _host = await startHost(server);
+    assertEquals((await within(results)).map(({ length }) => length), lengths);
+    await within(end);
+  },
+);
 
-Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice, however large the results are", {
-  sanitizeOps: false,
-  sanitizeResources: false,
-}, async () => {
+Deno.test(
+  "ClusterPool.shutdown() refuses what waits at the gate, except the rest of a chunk that was admitted",
+  LARGE_REPLIES,
+  async () => {
+    await using server = await RedisServer.start();
+    await using pool = await openPool(server, { queueSize: 1 });
+    const lengths = Array(100).fill(5000);
+    const results = Array.fromAsync(pool.map(tasks.large, lengths, { chunkSize: 100 }));
+    await until(() => pool.stats().queued === 1);
+    const gate = `${server.folder}/go`;
+    const between = pool.run(tasks.note, `${server.folder}/runs`, gate);
+    await until(() => pool.stats().waiting === 1);
+    await using _host = await startHost(server);
+    await until(() => pool.stats().running === 1 && pool.stats().finished > 0 && pool.stats().waiting === 1);
+    const refused = assertRejects(() => within(pool.run(tasks.add, 1, 1)), PoolClosedError);
+    await until(() => pool.stats().waiting === 2);
+    const end = pool.shutdown();
+    await refused;
+    await Deno.writeTextFile(gate, "");
+    assertEquals(await within(between), "noted");
+    assertEquals((await within(results)).map(({ length }) => length), lengths);
+    await within(end);
+  },
+);
+
+Deno.test(
+  "ClusterPool.map() with 'settled' yields outcomes for the rest of a chunk that its pool cancels, and sends none of it",
+  LARGE_REPLIES,
+  async () => {
+    await using server = await RedisServer.start();
+    await using _host = await startHost(server);
+    const cases: [queueSize: number, end: (pool: ClusterPool) => Promise<void>][] = [
+      [2, (pool) => pool.shutdown({ cancelPending: true })],
+      [1, (pool) => pool.shutdown({ cancelPending: true })],
+      [1, (pool) => pool.terminate()],
+    ];
+    for (const [i, [queueSize, end]] of cases.entries()) {
+      await using pool = await openPool(server, { queueSize });
+      await using other = await openPool(server);
+      const [first, second] = [0, 1].map((n) => `${server.folder}/go-${i}-${n}`) as [string, string];
+      const before = other.run(tasks.note, `${server.folder}/runs`, first);
+      await until(() => other.stats().running === 1);
+      const outcomes = Array.fromAsync(pool.map(tasks.large, Array(100).fill(5000), { chunkSize: 100, settled: true }));
+      await until(() => pool.stats().queued === 1);
+      const between = pool.submit(tasks.note, `${server.folder}/runs`, second);
+      await until(() => pool.stats().queued + pool.stats().waiting === 2);
+      await Deno.writeTextFile(first, "");
+      await before;
+      await until(() => pool.stats().running === 1 && pool.stats().finished > 0 && pool.stats().queued + pool.stats().waiting === 1);
+      // Three replies take them.
+      assertEquals([pool.stats().finished, pool.stats().waiting], [49, 2 - queueSize]);
+      const ended = end(pool);
+      const reasons = (await within(outcomes)).map((outcome) => outcome.status === "fulfilled" ? "" : outcome.reason.name);
+      assertEquals(reasons, [...Array(49).fill(""), ...Array(51).fill("JobCancelledError")]);
+      assertEquals(pool.stats().cancelled, 51);
+      await Deno.writeTextFile(second, "");
+      await (await between).result().catch(() => {});
+      await within(ended);
+    }
+  },
+);
+
+Deno.test("hosts with 'redeliveries' of 0 run no item of a map twice, however large the results are", LARGE_REPLIES, async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server, { redeliveries: 0 });
   await using pool = await openPool(server);
