@@ -1,4 +1,5 @@
 import type { Coverage, Stretch } from "./coverage.ts";
+import type { DonePart } from "./done_parts.ts";
 import { explainStorage } from "./errors.ts";
 import { type ErrorsFile, errorsState } from "./errors_file.ts";
 import { Failures } from "./failures.ts";
@@ -7,7 +8,7 @@ import type { JobLog, LogEntry, StreamBegin } from "./job_log.ts";
 import type { Output } from "./output.ts";
 import type { SlowRecordReport } from "./progress.ts";
 import { errorLine, isRetryable, parseMembers, readError, saidBy } from "./record_errors.ts";
-import type { Consumer, DonePart } from "./run.ts";
+import type { Consumer } from "./run.ts";
 
 /** How many of the slowest records are reported: as many as anyone looks at. */
 const SLOWEST = 5;

@@ -1,4 +1,5 @@
 import type { Part } from "./active_part.ts";
+import type { DonePart } from "./done_parts.ts";
 import { foldersOf, type LoggedPaths, refuseChangedOutput, refuseOtherErrors, removeEmpty, settledLog } from "./earlier_run.ts";
 import { BatchError, explained, explainStorage, WRITING } from "./errors.ts";
 import { ErrorsFile, errorsState } from "./errors_file.ts";
@@ -13,7 +14,7 @@ import { createPool } from "./pool.ts";
 import { type BatchSummary, quantilesOf, speedOf, summaryOf } from "./progress.ts";
 import type { InputFormat, OutputFormat } from "./range_runner.ts";
 import { type ErrorEntry, errorText, isRetryable, parseMembers, readError, readErrors, retryableErrors, saidBy } from "./record_errors.ts";
-import { BatchRun, type DonePart } from "./run.ts";
+import { BatchRun } from "./run.ts";
 
 /** The outcome of a record that was run again. */
 interface Retried {

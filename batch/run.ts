@@ -16,21 +16,13 @@ import { Job } from "../job.ts";
 import type { ProcessPool } from "../pool.ts";
 import { onAbort } from "../pool/signals.ts";
 import { ActivePart, type Part, type RangeRun } from "./active_part.ts";
+import { type DonePart, DoneParts } from "./done_parts.ts";
 import { BatchError, explainRun } from "./errors.ts";
-import { Lane, type LaneError, type LaneState, type SlowRecord } from "./lane.ts";
+import { Lane, type LaneState } from "./lane.ts";
 import type { HaltLimit, TimeLimit } from "./options.ts";
 import type { RangeReply, RunnerLimits, Suspect } from "./range_runner.ts";
 import { noTimes, quantile, type Times } from "./times.ts";
 import { runRange } from "./worker_source.ts";
-
-/** A part, as far as it is done. */
-export interface DonePart extends Omit<Part, "piece"> {
-  state: LaneState;
-  /** Its results; no longer valid once the consumer is done with them. */
-  output: Uint8Array;
-  errors: LaneError[];
-  slowest: SlowRecord[];
-}
 
 /** Where finished parts go. */
 export interface Consumer {
@@ -79,16 +71,6 @@ export interface RunCounts {
   lanes: number;
 }
 
-/** A finished part that is to be passed on. */
-interface WaitingPart extends DonePart {
-  /** Whether it is the end of the part as it was handed out. */
-  last: boolean;
-  /** Whether it has to wait for an earlier one. */
-  waits: boolean;
-  /** The lane with its results; undefined if they were copied. */
-  lane: Lane | undefined;
-}
-
 /**
  * Lanes per worker: for the range that it runs, the one that it has been sent ahead, and one that is being written. Fewer, and it waits;
  * more only take memory.
@@ -96,20 +78,11 @@ interface WaitingPart extends DonePart {
 const LANES_PER_WORKER = 3;
 
 /**
- * From this many bytes on, results that wait for an earlier part stay where they are, and another lane replaces theirs: copying them would
- * cost time, and leave garbage outside the heap, which is collected late. Smaller results are copied, since a lane takes memory itself.
- */
-const WORTH_A_LANE = 2 ** 18;
-
-/**
  * While this many bytes of results and errors wait for an earlier part or a slow output, no new part starts; and while it is as many for
  * each worker, nor does the rest of one. Fewer, and one slow record, or parts that take longer than they were expected to, hold up all
  * workers sooner; more, and memory is no longer flat.
  */
 const MOST_HELD = 2 ** 25;
-
-/** What a waiting part takes in addition, in bytes. */
-const HELD_PART = 1024;
 
 /**
  * After how many ms a worker returns with what it has done. Shorter, and it asks for more too often; longer, and slow tasks are seen and
@@ -152,8 +125,6 @@ export class BatchRun {
   readonly times: Times = noTimes();
   #parts: RunParts;
   #free: Lane[] = [];
-  /** Lanes of parts that had to wait, kept to replace those of the next parts that have to. */
-  #spare: Lane[] = [];
   #active = new Set<ActivePart>();
   /** The rests of parts that ended early. */
   #rest: Part[] = [];
@@ -163,14 +134,7 @@ export class BatchRun {
   #reading = false;
   /** Whether there are no more parts. */
   #exhausted = false;
-  /** Parts that are done and wait for an earlier one, or for the output, by index and start. */
-  #done = new Map<string, WaitingPart>();
-  /** How many bytes these take. */
-  #held = 0;
-  /** Which part is passed on next, and from where on; undefined for its beginning. */
-  #next: { index: number; start: number | undefined } = { index: 0, start: undefined };
-  /** Where each part begins that was started and of which nothing was passed on. */
-  #starts = new Map<number, number>();
+  #done: DoneParts;
   /** Whether finished parts are being passed on. */
   #draining = false;
   #counts: RunCounts = { records: 0, failed: 0, bytes: 0, busy: 0, lanes: 0 };
@@ -188,7 +152,8 @@ export class BatchRun {
 
   constructor(parts: RunParts) {
     this.#parts = parts;
-    const { limit, workers } = parts.options;
+    const { limit, ordered, workers } = parts.options;
+    this.#done = new DoneParts(ordered);
     const lanes = limit === Infinity ? workers * LANES_PER_WORKER : 1;
     for (let i = 0; i < lanes; i++) this.#free.push(new Lane());
   }
@@ -227,7 +192,7 @@ export class BatchRun {
       await this.#saving;
       if (this.#failure === undefined) await this.#parts.consumer.save();
       // What it gave up for may be among them.
-      if (this.#ending === "halted") this.#parts.consumer.leave?.([...this.#done.values()].sort(byPlace));
+      if (this.#ending === "halted") this.#parts.consumer.leave?.(this.#done.left());
       if (this.#failure === undefined) return this.#ending ?? "complete";
     } catch (error) {
       this.#failure ??= { error };
@@ -253,7 +218,7 @@ export class BatchRun {
       } else if (free && this.#arrived !== undefined && this.#mayStart(this.#arrived)) {
         const part = this.#arrived;
         this.#arrived = undefined;
-        this.#starts.set(part.index, part.start);
+        this.#done.started(part);
         this.#start(part);
       } else {
         if (free && this.#arrived === undefined) this.#read();
@@ -267,7 +232,7 @@ export class BatchRun {
   #mayStart(part: Part): boolean {
     const { ordered, workers } = this.#parts.options;
     const most = part === this.#arrived ? MOST_HELD : MOST_HELD * workers;
-    return this.#held < most || (ordered && this.#isNext(part));
+    return this.#done.held < most || (ordered && this.#done.isNext(part));
   }
 
   #read(): void {
@@ -367,6 +332,7 @@ export class BatchRun {
     this.#counts.busy += state.busy;
     this.#counts.bytes += end - start;
     this.#checkHalt();
+    const waits = this.#draining || !this.#done.isNext({ index, start });
     const done = {
       source,
       index,
@@ -377,36 +343,25 @@ export class BatchRun {
       slowest: lane.slowest(),
       last: end === part.end,
       errors: lane.errors(state.errorsLength),
+      waits,
     };
-    const waits = !this.#isNext(done) || this.#draining;
-    const copied = waits && state.outputLength < WORTH_A_LANE;
-    const output = lane.output(state.outputLength);
-    this.#done.set(`${index} ${start}`, { ...done, waits, output: copied ? output.slice() : output, lane: copied ? undefined : lane });
-    if (waits) {
-      this.#free.push(copied ? lane : this.#spare.pop() ?? new Lane());
-      this.#held += heldBy(state);
-    }
+    const free = this.#done.add(done, lane);
+    if (free !== undefined) this.#free.push(free);
     this.#drain();
     this.#wake();
   }
 
   // Passing on
 
-  #isNext({ index, start }: { index: number; start: number }): boolean {
-    if (!this.#parts.options.ordered) return true;
-    return index === this.#next.index && start === (this.#next.start ?? this.#starts.get(index));
-  }
-
   async #drain(): Promise<void> {
     if (this.#draining) return;
     this.#draining = true;
     try {
-      for (let done = this.#takeNext(); done !== undefined && this.#failure === undefined; done = this.#takeNext()) {
+      for (let done = this.#done.takeNext(); done !== undefined && this.#failure === undefined; done = this.#done.takeNext()) {
         const taken = this.#parts.consumer.take(done);
         if (taken !== undefined) await taken;
-        if (done.waits) this.#held -= heldBy(done.state);
-        // If it waited, another lane has taken its place.
-        if (done.lane !== undefined) (done.waits ? this.#spare : this.#free).push(done.lane);
+        const free = this.#done.passedOn(done);
+        if (free !== undefined) this.#free.push(free);
         // There may be room for the next part to start, long before everything that waits is passed on.
         this.#wake();
       }
@@ -416,17 +371,6 @@ export class BatchRun {
       this.#draining = false;
       this.#wake();
     }
-  }
-
-  #takeNext(): WaitingPart | undefined {
-    const { index, start = this.#starts.get(index) } = this.#next;
-    const key = this.#parts.options.ordered ? `${index} ${start}` : this.#done.keys().next().value;
-    const done = key === undefined ? undefined : this.#done.get(key);
-    if (done === undefined) return undefined;
-    this.#done.delete(key!);
-    this.#starts.delete(index);
-    this.#next = done.last ? { index: index + 1, start: undefined } : { index, start: done.end };
-    return done;
   }
 
   // Looking around
@@ -525,17 +469,7 @@ export class BatchRun {
   }
 }
 
-/** Compares the places of two parts. */
-function byPlace(a: DonePart, b: DonePart): number {
-  return a.index - b.index || a.start - b.start;
-}
-
 /** Whether this is the very record that ran when a worker died, rather than the first of those among which it is. */
 function isIdentified({ attempt, verdict }: Suspect): boolean {
   return attempt > 1 || verdict !== undefined;
-}
-
-/** How many bytes a part takes while it waits for an earlier one. */
-function heldBy({ outputLength, errorsLength }: LaneState): number {
-  return outputLength + errorsLength + HELD_PART;
 }

@@ -5,7 +5,7 @@ import { ErrorsFile } from "../batch/errors_file.ts";
 import { Files } from "../batch/files.ts";
 import { JobLog } from "../batch/job_log.ts";
 import { NOTHING_WRITTEN, openOutput, StreamOutput } from "../batch/output.ts";
-import type { DonePart } from "../batch/run.ts";
+import type { DonePart } from "../batch/done_parts.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
 import { assertFails } from "./helpers.ts";
 
