@@ -55,7 +55,7 @@ export {
   type TaskRef,
 } from "./job.ts";
 export { type PoolStats, ProcessPool, type ShutdownOptions } from "./pool.ts";
-export type { JobInspection, WorkerInspection } from "./pool/crew.ts";
+export type { JobInspection, WorkerInspection } from "./pool/inspection.ts";
 export type { PoolMeasurements, TimeQuantiles, WorkerMeasurements } from "./pool/measurement.ts";
 export type { ObservedJob, ObservedPool, PoolLevels, PoolObserver, WorkerChange } from "./pool/observation.ts";
 export { type CurrentJob, currentJob, move } from "./pool/task.ts";

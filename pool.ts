@@ -18,7 +18,8 @@ import { JobTimeoutError, type PoolBrokenError, PoolClosedError } from "./errors
 import { checkedFunc, type Future, Job, type JobResult, type Outcome, type Task, type TaskRef } from "./job.ts";
 import { Callbacks, InTurn } from "./pool/callbacks.ts";
 import { Checks, show, showJob } from "./pool/checks.ts";
-import { Crew, type CrewEvents, type WorkerInspection } from "./pool/crew.ts";
+import { Crew, type CrewEvents } from "./pool/crew.ts";
+import type { WorkerInspection } from "./pool/inspection.ts";
 import { type MapHost, MapRun } from "./pool/map.ts";
 import { type MapOptions, type MapResults, resolveMapOptions } from "./pool/map_options.ts";
 import type { PoolMeasurements } from "./pool/measurement.ts";

@@ -1,5 +1,5 @@
 import type { Clock } from "./clock.ts";
-import type { WorkerInspection } from "./crew.ts";
+import type { WorkerInspection } from "./inspection.ts";
 import type { ObservedJob, ObservedPool, PoolObserver, WorkerChange } from "./observation.ts";
 
 /** Quantiles of times in milliseconds, to three significant digits. All are 0 if there are no times. */

@@ -10,7 +10,7 @@ import {
   type PoolObserver,
   ProcessPool,
 } from "@procpool/process-pool";
-import type { WorkerInspection } from "../pool/crew.ts";
+import type { WorkerInspection } from "../pool/inspection.ts";
 import { Measurement, Times } from "../pool/measurement.ts";
 import { JobRecord, Observation, type ObservedPool } from "../pool/observation.ts";
 import type { Ticket } from "../pool/ticket.ts";
