@@ -21,10 +21,16 @@ import { Line } from "./line.ts";
 
 const silent = { onError: () => {} };
 
-/** Makes a host die with a job of the id "same", which is then cancelled. */
-async function cancelOnDead(host: Child, pool: ClusterPool): Promise<void> {
+/** Submits a job of the id "same" that spins, and waits until it runs. */
+async function spinSame(pool: ClusterPool) {
   const job = await pool.submit(new Job({ id: "same", func: tasks.spinForEver }));
   await until(() => job.running());
+  return job;
+}
+
+/** Makes a host die with a job of the id "same", which is then cancelled. */
+async function cancelOnDead(host: Child, pool: ClusterPool): Promise<void> {
+  const job = await spinSame(pool);
   host.kill("SIGKILL");
   assert(job.cancel({ force: true }));
 }
@@ -591,8 +597,7 @@ Deno.test(
     await using _host = await openHost(server, { workers: 2, lockDuration: 60_000, ...silent });
     await using client = openClient(server);
     const gate = `${server.folder}/go`;
-    const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
-    await until(() => old.running());
+    const old = await spinSame(one);
     await client.config("SET", "maxmemory", "1");
     assert(old.cancel({ force: true }));
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -614,8 +619,7 @@ Deno.test(
     await using pool = await openPool(server, silent);
     await using _host = await openHost(server, { workers: 2, lockDuration: 60_000, ...silent });
     await using client = openClient(server);
-    const old = await pool.submit(new Job({ id: "same", func: tasks.spinForEver }));
-    await until(() => old.running());
+    const old = await spinSame(pool);
     await client.replicaof("127.0.0.1", "1");
     assert(old.cancel({ force: true }));
     await new Promise((resolve) => setTimeout(resolve, 200));
@@ -634,8 +638,7 @@ Deno.test(
     await using two = await openPool(server, silent);
     await using _host = await openHost(server, { workers: 2, lockDuration: 60_000, ...silent });
     await using client = openClient(server);
-    const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
-    await until(() => old.running());
+    const old = await spinSame(one);
     // The server becomes a replica, which ends the reading of events.
     await client.replicaof("127.0.0.1", "1");
     await client.replicaof("NO", "ONE");
@@ -733,8 +736,7 @@ Deno.test("a future attached to a job that another producer cancels settles, alt
   await using server = await RedisServer.start();
   await using host = await startHost(server);
   const one = await openPool(server, silent);
-  const old = await one.submit(new Job({ id: "same", func: tasks.spinForEver }));
-  await until(() => old.running());
+  const old = await spinSame(one);
   await using attached = await openPool(server, silent);
   const future = await attached.attach("same");
   host.kill("SIGKILL");
