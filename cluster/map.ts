@@ -1,6 +1,8 @@
 import { currentJob, type MapOptions, ProcessPool } from "@procpool/process-pool";
 import { Checks, show } from "@procpool/process-pool/executor";
+import { ChunkSizer } from "./chunk_sizer.ts";
 import { LARGEST_CHUNK } from "./envelope.ts";
+import { CHUNK_PATIENCE, LATE, type Patience, Source, startPatience } from "./source.ts";
 import { type Json, sizeOf } from "./values.ts";
 
 /** Items that travel together, or one that cannot travel, and why. */
@@ -42,26 +44,6 @@ export interface MapHost {
   /** Reports an error that nobody else handles. */
   report(error: unknown): void;
 }
-
-/**
- * How long an automatic chunk should take, in ms. Less, and Redis is busier than the workers; more, and a host that dies costs more work.
- */
-const CHUNK_TIME = 500;
-
-/**
- * An automatic chunk is at most this many times as large as the last: the first items may be unlike the others. Less, and it takes more
- * chunks to find the size.
- */
-const CHUNK_GROWTH = 8;
-
-/**
- * A chunk may have this many times as many items as the last one whose results filled a reply. More, and more items are run twice; less,
- * and a few large results make chunks small for longer.
- */
-const FIT_GROWTH = 9 / 8;
-
-/** How long an automatic chunk waits for a slow input, in ms: longer delays results, shorter sends smaller chunks. */
-const CHUNK_PATIENCE = 20;
 
 /** Items read ahead, for each chunk that may be in flight: the size of the largest automatic chunk. More only hold memory. */
 const BUFFER_PER_CHUNK = 64;
@@ -139,13 +121,8 @@ function opener(items: unknown): () => AsyncIterator<unknown> | Iterator<unknown
 class Chunks {
   #open: () => AsyncIterator<unknown> | Iterator<unknown>;
   #host: MapHost;
-  #fixed: number | undefined;
+  #sizer: ChunkSizer;
   #buffer: number;
-  #size: number;
-  /** How many items an automatic chunk may have. */
-  #largest: number;
-  /** How many items a chunk may have so that their results fit into one reply, as far as is known. */
-  #fits = Infinity;
   #read = 0;
   #consumed = 0;
   #ended = false;
@@ -164,10 +141,8 @@ class Chunks {
   ) {
     this.#open = open;
     this.#host = host;
-    this.#fixed = fixed;
     this.#buffer = buffer;
-    this.#size = Math.min(fixed ?? 1, buffer);
-    this.#largest = Math.max(1, Math.floor(buffer / host.chunksInFlight));
+    this.#sizer = new ChunkSizer({ fixed, buffer, chunksInFlight: host.chunksInFlight });
   }
 
   /** The loop has taken an item. */
@@ -215,22 +190,12 @@ class Chunks {
     using _underWay = this.#host.begin();
     while (outcomes.length < chunk.items.length) {
       const done = outcomes.length;
-      const items = chunk.items.slice(done, done + this.#fits);
+      const items = chunk.items.slice(done, done + this.#sizer.fits);
       const answer = await this.#host.run({ ...chunk, first: chunk.first + done, items }, { ...options, isRest: done > 0 });
       outcomes.push(...answer.outcomes);
-      this.#learn(items.length, answer);
+      this.#sizer.ran({ sent: items.length, done: answer.outcomes.length, elapsed: answer.elapsed });
     }
     return outcomes;
-  }
-
-  /** Learns from the outcomes of this many items how large chunks should be. */
-  #learn(sent: number, { outcomes: { length }, elapsed }: ChunkOutcomes): void {
-    if (length < sent) this.#fits = Math.min(this.#fits, length);
-    // Chunks that were sent before that was known tell nothing new.
-    else if (sent >= Math.floor(this.#fits)) this.#fits *= FIT_GROWTH;
-    if (this.#fixed !== undefined || elapsed === 0) return;
-    const wanted = Math.floor(CHUNK_TIME * length / elapsed);
-    this.#size = Math.max(1, Math.min(wanted, this.#size * CHUNK_GROWTH, this.#largest, Math.floor(this.#fits)));
   }
 
   /** Reads the input: an item that cannot travel is a separate chunk, and a chunk that grows too large for Redis is cut short. */
@@ -255,8 +220,8 @@ class Chunks {
       for (;;) {
         if (chunk.items.length === 0) {
           await this.#room();
-          size = this.#size;
-        } else if (this.#fixed === undefined) patience ??= startPatience();
+          size = this.#sizer.size;
+        } else if (this.#sizer.isAutomatic) patience ??= startPatience();
         if (this.#ended) return;
         const result = await source.pull(patience);
         if (result === LATE) {
@@ -280,7 +245,7 @@ class Chunks {
         const { length } = chunk.items;
         if (length === 1) began = performance.now();
         // An input that computes its items lets no timer fire.
-        const isLate = length > 1 && this.#fixed === undefined && performance.now() - began >= CHUNK_PATIENCE;
+        const isLate = length > 1 && this.#sizer.isAutomatic && performance.now() - began >= CHUNK_PATIENCE;
         if (length >= size || isLate) yield next();
       }
     } catch (error) {
@@ -298,79 +263,8 @@ class Chunks {
 
   /** Resolves when a whole chunk may be read, or nothing more is wanted. */
   async #room(): Promise<void> {
-    while (!this.#ended && this.#buffer - (this.#read - this.#consumed) < this.#size) {
+    while (!this.#ended && this.#buffer - (this.#read - this.#consumed) < this.#sizer.size) {
       await new Promise<void>((resolve) => this.#wake = resolve);
     }
-  }
-}
-
-const LATE = Symbol("late");
-
-interface Patience {
-  over: Promise<typeof LATE>;
-  end(): void;
-}
-
-function startPatience(): Patience {
-  const { promise, resolve } = Promise.withResolvers<typeof LATE>();
-  const timer = setTimeout(() => resolve(LATE), CHUNK_PATIENCE);
-  return { over: promise, end: () => clearTimeout(timer) };
-}
-
-/** An input that may be slow: after giving up waiting, the item is there the next time. */
-class Source {
-  #iterator: AsyncIterator<unknown> | Iterator<unknown>;
-  #report: (error: unknown) => void;
-  /** The next item: pending, or given when nobody waited for it any more. */
-  #pulled: Promise<IteratorResult<unknown>> | IteratorResult<unknown> | undefined;
-  #ended = false;
-
-  constructor(iterator: AsyncIterator<unknown> | Iterator<unknown>, report: (error: unknown) => void) {
-    this.#iterator = iterator;
-    this.#report = report;
-  }
-
-  async pull(patience: Patience | undefined): Promise<IteratorResult<unknown> | typeof LATE> {
-    try {
-      if (this.#pulled === undefined) {
-        const result = this.#iterator.next();
-        if (!("then" in result)) return this.#took(result);
-        this.#pulled = Promise.resolve(result);
-      }
-      const pulled = this.#pulled;
-      const result = await (patience === undefined ? pulled : Promise.race([pulled, patience.over]));
-      if (result !== LATE) return this.#took(result);
-      if (pulled instanceof Promise) this.#keepWhenGiven(pulled);
-      return LATE;
-    } catch (error) {
-      this.#ended = true;
-      throw error;
-    }
-  }
-
-  /** Closes the input. If an item is pending, the input ends after that, and this does not wait for it. */
-  async close(): Promise<void> {
-    if (this.#ended) return;
-    this.#ended = true;
-    const pulled = this.#pulled instanceof Promise ? this.#pulled : undefined;
-    pulled?.catch((error) => this.#report(error));
-    const closed = Promise.resolve(this.#iterator.return?.());
-    if (pulled === undefined) await closed;
-    else closed.catch((error) => this.#report(error));
-  }
-
-  /** Replaces a pending item by itself once it is given: it may be long before there is room for it. */
-  #keepWhenGiven(pulled: Promise<IteratorResult<unknown>>): void {
-    const keep = (result: IteratorResult<unknown>): void => {
-      if (this.#pulled === pulled) this.#pulled = result;
-    };
-    // An error is handled by whoever takes the item, or reported by whoever closes the input.
-    pulled.then(keep, () => {});
-  }
-
-  #took(result: IteratorResult<unknown>): IteratorResult<unknown> {
-    this.#pulled = undefined;
-    if (result.done) this.#ended = true;
-    return result;
   }
 }
