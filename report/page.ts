@@ -239,7 +239,8 @@ function table(head: string[], rows: Cell[][]): string {
   }</tbody></table></div>`;
 }
 
-function escape(raw: string): string {
+/** A text as it stands in HTML or SVG. */
+export function escape(raw: string): string {
   return raw.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 }
 

@@ -1,5 +1,6 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { orRefused, Refusal, type Refused } from "../../command/refusal.ts";
+import { valueReader, wholeNumber } from "../../command/values.ts";
 import { type Contender, CONTENDERS } from "./contenders.ts";
 import { type Workload, WORKLOADS } from "./workloads.ts";
 
@@ -67,6 +68,7 @@ function read(args: readonly string[]): Request {
   for (const name of OPTIONS) {
     if (parsed[name] === "") throw new Refusal(`'--${name}' needs a value: '--help' shows which`);
   }
+  const number = valueReader(parsed, { rounds: wholeNumber(1, 100), timeout: wholeNumber(1, 3600) });
   const file = (name: string) => parsed[name] as string | undefined;
   if (file("from") !== undefined && file("json") !== undefined) throw new Refusal("'--from' measures nothing that '--json' could write");
   return {
@@ -74,8 +76,8 @@ function read(args: readonly string[]): Request {
     plan: {
       workloads: select("only", file("only"), WORKLOADS, isBeginning),
       contenders: select("pools", file("pools"), CONTENDERS, isMeant),
-      rounds: wholeNumber("rounds", file("rounds") ?? "4", 100),
-      timeout: wholeNumber("timeout", file("timeout") ?? "60", 3600),
+      rounds: number("rounds") ?? 4,
+      timeout: number("timeout") ?? 60,
       json: file("json"),
       chart: file("chart"),
       from: file("from"),
@@ -109,9 +111,4 @@ function select<T extends { name: string }>(
     }
   }
   return all.filter((one) => wanted.some((name) => meant(one, name)));
-}
-
-function wholeNumber(option: string, text: string, max: number): number {
-  if (/^\d+$/.test(text) && Number(text) >= 1 && Number(text) <= max) return Number(text);
-  throw new Refusal(`'--${option}' must be an integer from 1 to ${max}: current value is ${JSON.stringify(text)}`);
 }

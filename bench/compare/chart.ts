@@ -1,3 +1,4 @@
+import { escape } from "../../report/page.ts";
 import { type Results, type Row, type Section, sectionsOf } from "./results.ts";
 import { format, formatRatio } from "./statistics.ts";
 
@@ -97,8 +98,4 @@ function panel({ workload, measure }: Section, rows: Row[], left: number, top: n
 
 function text(x: number, y: number, kind: string, content: string): string {
   return `<text x="${x}" y="${y}" class="${kind}">${content}</text>`;
-}
-
-function escape(value: string): string {
-  return value.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 }
