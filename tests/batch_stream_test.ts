@@ -66,17 +66,22 @@ Deno.test("Coverage.end is the end of the last finished part", () => {
   assertEquals(coverage.end, 40);
 });
 
-Deno.test(`batch() that is stopped does not run the last line of a stream if it has no newline ${NEEDS}`, { ignore }, async () => {
-  using folder = new Folder();
-  const task = folder.write(
+/** Writes a task that returns lines, makes a file "runs" when it comes to this one, and takes its time for that. */
+function slowAt(folder: Folder, line: string): string {
+  return folder.write(
     "task.js",
     `export default async (line) => {
-      if (line !== "thr") return line;
+      if (line !== ${JSON.stringify(line)}) return line;
       Deno.writeTextFileSync(${JSON.stringify(folder.of("runs"))}, "");
       await new Promise((resolve) => setTimeout(resolve, 100));
       return line;
     };`,
   );
+}
+
+Deno.test(`batch() that is stopped does not run the last line of a stream if it has no newline ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const task = slowAt(folder, "thr");
   const options = { output: folder.of("out"), inputFormat: "lines", outputFormat: "lines", permissions: "inherit" } as const;
   for (const ordered of [true, false]) {
     const controller = new AbortController();
@@ -96,15 +101,7 @@ Deno.test(
   { ignore },
   async () => {
     using folder = new Folder();
-    const task = folder.write(
-      "task.js",
-      `export default async (line) => {
-      if (line !== "four") return line;
-      Deno.writeTextFileSync(${JSON.stringify(folder.of("runs"))}, "");
-      await new Promise((resolve) => setTimeout(resolve, 100));
-      return line;
-    };`,
-    );
+    const task = slowAt(folder, "four");
     const options = { output: folder.of("out"), inputFormat: "lines", outputFormat: "lines", permissions: "inherit" } as const;
     const controller = new AbortController();
     const input = [streamOf("one\ntwo\nthr"), streamOf("four\n")];
