@@ -321,6 +321,12 @@ interface Heard {
   silent: number;
 }
 
+/** How much a client has heard on its present connection. */
+function heardBy(client: Redis): Pick<Heard, "stream" | "bytes"> {
+  const { stream } = client as unknown as Internals;
+  return { stream, bytes: stream?.bytesRead ?? 0 };
+}
+
 /** A client, and those that BullMQ derives from it for blocking commands. */
 export class Connection {
   readonly client: Redis;
@@ -385,8 +391,9 @@ export class Connection {
 
   /** Reconnects a client that is silent, and makes one speak that was asked nothing. */
   #lookAt(client: Redis, last: Heard | undefined): Heard {
-    const { stream, commandQueue } = client as unknown as Internals;
-    const now: Heard = { stream, bytes: stream?.bytesRead ?? 0, silent: 0 };
+    const { commandQueue } = client as unknown as Internals;
+    const now: Heard = { ...heardBy(client), silent: 0 };
+    const { stream } = now;
     if (commandQueue.length === 0) {
       if (client.status === "ready") client.ping().catch(() => {});
       return now;
@@ -432,6 +439,24 @@ export class Connection {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /**
+   * Ends all clients once the server has answered nothing for so long, in ms, unless what this returns is disposed of before. A connection
+   * made anew does not count as an answer: one that is refused again and again says something each time.
+   */
+  endWhenSilent(time: number): Disposable {
+    const { client } = this;
+    let last = heardBy(client);
+    const timer = setInterval(() => {
+      const now = heardBy(client);
+      const isSilent = client.status !== "ready" || now.stream !== last.stream || now.bytes === last.bytes;
+      last = now;
+      if (!isSilent) return;
+      clearInterval(timer);
+      this.end();
+    }, time);
+    return { [Symbol.dispose]: () => clearInterval(timer) };
   }
 
   /**

@@ -106,6 +106,11 @@ const MOST_SENDINGS = 3;
 const MISSED_SWEEPS = 4;
 
 /**
+ * How long the server may be silent while it is told what is unwanted, in ms. If it is away, hosts find out for themselves or work in vain.
+ */
+const FAREWELL = 3000;
+
+/**
  * A producer's end of the queue: sends jobs, hears how they end, and asks about those of which it has heard nothing, so that each ends
  * exactly once whatever happens to the events.
  */
@@ -204,7 +209,7 @@ export class Link {
       await connection.ready(connect(), { queue, command: "EXISTS" });
     } catch (error) {
       // Commands that wait for a server that went away must not hold this up.
-      link?.abandon();
+      connection.end();
       await link?.close();
       throw error;
     }
@@ -325,20 +330,18 @@ export class Link {
     this.#errands.begin(async () => void await this.#queue.remove(id));
   }
 
-  /** Resolves when dropped jobs are out of the queue and the connections are closed. */
+  /**
+   * Resolves when dropped jobs are out of the queue and the connections are closed. A server that is silent for a while is given up: what
+   * waits for it fails.
+   */
   async close(): Promise<void> {
     this.#state = "closed";
     clearTimeout(this.#timer);
     this.#nextSweep.resolve();
+    // Not after a fixed time: there may be many thousands of jobs to take out, or the way to the server may be long.
+    using _farewell = this.#connection.endWhenSilent(FAREWELL);
     await this.#errands.allDone();
     await Promise.allSettled([this.#events.close(), this.#queue.close()]);
-    this.#connection.end();
-  }
-
-  /** Gives up on a server that is away: what waits for it fails, and {@linkcode Link.close} can finish. */
-  abandon(): void {
-    this.#state = "closed";
-    this.#nextSweep.resolve();
     this.#connection.end();
   }
 

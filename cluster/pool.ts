@@ -42,9 +42,7 @@ export interface ClusterStats {
   redelivered: number;
 }
 
-/**
- * How long it may take to tell the server what is unwanted, in ms. If it is away, hosts find out for themselves or work in vain.
- */
+/** How long a pool that is terminated waits for the store to delete what is unwanted, in ms. */
 const FAREWELL = 3000;
 
 /**
@@ -805,13 +803,7 @@ export class ClusterPool implements AsyncDisposable {
   }
 
   async #unlink(): Promise<void> {
-    await (this.#unlinked ??= this.#closeLink());
-  }
-
-  async #closeLink(): Promise<void> {
-    const timer = setTimeout(() => this.#link.abandon(), FAREWELL);
-    await this.#link.close();
-    clearTimeout(timer);
+    await (this.#unlinked ??= this.#link.close());
   }
 
   /** Waits for the store, unless that takes too long. */

@@ -352,6 +352,20 @@ Deno.test(
   },
 );
 
+Deno.test("ClusterPool.terminate() has jobs stopped also if that takes longer than a silent server is waited for", async () => {
+  await using server = await RedisServer.start();
+  await using line = new Line(server.port);
+  await using _host = await startHost(server, { lockDuration: 60_000 });
+  await using pool = await openPool(server, { connection: line.url });
+  const running = await pool.submit(tasks.spinForEver);
+  await until(() => running.running());
+  // Some commands in a row, each of which waits for the answer to the one before.
+  line.delay = 1000;
+  await within(pool.terminate());
+  await using other = await openPool(server);
+  assertEquals(await within(other.run(tasks.add, 1, 1)), 2);
+});
+
 Deno.test("a task or a check that throws the errors of a host without workers fails only its job", async () => {
   await using server = await RedisServer.start();
   const module = import.meta.resolve("./tasks.ts");

@@ -15,6 +15,8 @@ export class Line implements AsyncDisposable {
   waited = false;
   /** How many of the next clients are turned away. */
   refuses = 0;
+  /** How long each answer takes to clients that neither wait for jobs nor listen, in ms. */
+  delay = 0;
   /** Where the next clients are led. */
   port: number;
   #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -99,7 +101,9 @@ export class Line implements AsyncDisposable {
         this.waited ||= command === "bzpopmin";
       });
       const answer = this.#pass(server, client, async () => {
-        if (!waits) await this.#held?.promise;
+        if (waits) return;
+        await this.#held?.promise;
+        if (this.delay > 0) await new Promise((resolve) => setTimeout(resolve, this.delay));
       }, (bytes) => {
         if (waits) this.said += decoder.decode(bytes);
       });
