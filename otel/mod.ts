@@ -21,12 +21,14 @@ import {
   context,
   type Exception,
   metrics,
+  type ObservableGauge,
+  type ObservableResult,
   type Span,
   SpanKind,
   SpanStatusCode,
   trace,
 } from "@opentelemetry/api";
-import type { ObservedJob, PoolObserver } from "@procpool/process-pool";
+import type { ObservedJob, PoolLevels, PoolObserver } from "@procpool/process-pool";
 import { Checks, show } from "@procpool/process-pool/executor";
 
 /** Options of {@linkcode otelObserver}. */
@@ -47,6 +49,9 @@ export interface OtelOptions {
 
 /** The name under which tracer and meter are asked for. */
 const SCOPE = "@procpool/otel";
+
+/** What a closed pool holds. */
+const NOTHING: PoolLevels = { waiting: 0, queued: 0, running: 0, workers: 0 };
 
 /** In seconds: from what a short job takes to what a night does. */
 const BOUNDARIES = [0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600, 3600];
@@ -101,7 +106,18 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
   const queue = meter.createObservableGauge("process_pool.queue", { unit: "{job}", description: "Jobs that have not settled" });
   const workers = meter.createObservableGauge("process_pool.workers", { unit: "{worker}", description: "Workers that there are" });
   const jobSpans = new WeakMap<ObservedJob, JobSpan>();
-  let stopObserving = (): void => {};
+  let levels: () => PoolLevels;
+  let isClosed = false;
+
+  /** Has a gauge observed until the pool is closed, and once more: a reader keeps what was observed last. */
+  function observe(gauge: ObservableGauge, tell: (result: ObservableResult, levels: PoolLevels) => void): void {
+    const callback = (result: ObservableResult): void => {
+      tell(result, levels());
+      // Not at once, as the reader is going through the callbacks.
+      if (isClosed) queueMicrotask(() => gauge.removeCallback(callback));
+    };
+    gauge.addCallback(callback);
+  }
 
   /** A run has ended, if there was one. */
   function ran(job: ObservedJob, failed: boolean): void {
@@ -137,18 +153,12 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
   }
 
   return {
-    opened({ levels }) {
-      const observeQueue: Parameters<typeof queue.addCallback>[0] = (result) => {
-        const { waiting, queued, running } = levels();
+    opened(opened) {
+      levels = opened.levels;
+      observe(queue, (result, { waiting, queued, running }) => {
         for (const [state, count] of Object.entries({ waiting, queued, running })) result.observe(count, { ...pool, state });
-      };
-      const observeWorkers: typeof observeQueue = (result) => result.observe(levels().workers, pool);
-      queue.addCallback(observeQueue);
-      workers.addCallback(observeWorkers);
-      stopObserving = () => {
-        queue.removeCallback(observeQueue);
-        workers.removeCallback(observeWorkers);
-      };
+      });
+      observe(workers, (result, { workers }) => result.observe(workers, pool));
     },
     submitted(job) {
       if (!spans) return;
@@ -183,7 +193,8 @@ export function otelObserver(options: OtelOptions = {}): PoolObserver {
       if (change === "died" || change === "failed to start") deaths.add(1, { ...pool, change, reason: reason ?? "" });
     },
     closed() {
-      stopObserving();
+      isClosed = true;
+      levels = () => NOTHING;
     },
   };
 }

@@ -41,11 +41,25 @@ trace.setGlobalTracerProvider({
     },
   }),
 });
+type Callback = (result: { observe(value: number, attributes: Attributes): void }) => void;
+/** The callbacks of gauges, with their names. */
+const callbacks = new Map<Callback, string>();
+
+/** What the gauges tell at this moment. */
+async function observed(): Promise<[string, number][]> {
+  const values: [string, number][] = [];
+  for (const [callback, name] of [...callbacks]) {
+    callback({ observe: (value, { state }) => void values.push([String(state ?? name), value]) });
+  }
+  await Promise.resolve();
+  return values;
+}
+
 const instrument = (name: string) => ({
   add: (value: number, attributes: Attributes) => void counted.push([name, value, attributes]),
   record: () => {},
-  addCallback: () => {},
-  removeCallback: () => {},
+  addCallback: (callback: Callback) => void callbacks.set(callback, name),
+  removeCallback: (callback: Callback) => void callbacks.delete(callback),
 });
 metrics.setGlobalMeterProvider(
   { getMeter: () => ({ createCounter: instrument, createHistogram: instrument, createObservableGauge: instrument }) } as never,
@@ -74,6 +88,17 @@ Deno.test("otelObserver() counts each item of a map by its own outcome, and thos
   await results.next();
   await pool.terminate();
   assertEquals(sums("process_pool.jobs", "outcome"), { finished: 1, failed: 2 });
+});
+
+Deno.test("otelObserver() says once that a closed pool has neither jobs nor workers: readers keep what they were told last", async () => {
+  callbacks.clear();
+  {
+    await using pool = new ProcessPool({ maxWorkers: 1, observers: [otelObserver()] });
+    await pool.run((x: number) => x, 1);
+    assertEquals((await observed()).at(-1), ["process_pool.workers", 1]);
+  }
+  assertEquals(await observed(), [["waiting", 0], ["queued", 0], ["running", 0], ["process_pool.workers", 0]]);
+  assertEquals(await observed(), []);
 });
 
 Deno.test("otelObserver() ends each job's span once, when the job settled, and names jobs by texts", async () => {
