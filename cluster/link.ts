@@ -123,7 +123,7 @@ export class Link {
   #report: (error: Error) => void;
   #entries = new Map<string, Entry>();
   /** Jobs being taken out of the queue, by name: no new job of that name is sent before. */
-  #drops = new Map<string, Promise<void>>();
+  #drops = new Map<string, { done: Promise<void>; listener: Listener }>();
   /**
    * Jobs that were taken out of the queue or stopped, by name, until their end is heard: until then events are about them, and not about a
    * new job of the name.
@@ -157,7 +157,8 @@ export class Link {
     this.#events.on("error", (error) => this.#tell(error));
     this.#events.on("completed", ({ jobId, returnvalue }) => {
       const stop = this.#stopOf(jobId);
-      stop?.listener.returned(returnvalue);
+      // The event may come before the answer to the sending, after which a job is taken out.
+      (stop ?? this.#drops.get(jobId))?.listener.returned(returnvalue);
       if (stop !== undefined || this.#comesAfterOther(jobId)) this.#askOfOther(jobId);
       else this.#end(jobId, { kind: "completed", reply: returnvalue });
     });
@@ -257,12 +258,13 @@ export class Link {
     if (entry === undefined || !entry.listeners.delete(listener)) return;
     if (entry.listeners.size > 0) return await entry.over.promise;
     this.#entries.delete(id);
-    const dropped = this.#takeOut(entry, listener).finally(() => {
-      if (this.#drops.get(id) === dropped) this.#drops.delete(id);
+    const done = this.#takeOut(entry, listener).finally(() => {
+      if (this.#drops.get(id) === drop) this.#drops.delete(id);
     });
-    this.#drops.set(id, dropped);
-    this.#errands.begin(() => dropped);
-    await dropped.catch(() => {});
+    const drop = { done, listener };
+    this.#drops.set(id, drop);
+    this.#errands.begin(() => done);
+    await done.catch(() => {});
     entry.over.resolve();
   }
 
@@ -391,7 +393,7 @@ export class Link {
    */
   async #add(entry: Entry): Promise<void> {
     const { id, envelope } = entry;
-    await this.#drops.get(id)?.catch(() => {});
+    await this.#drops.get(id)?.done.catch(() => {});
     while (this.#entries.get(id) === entry) {
       entry.pendingTime = Date.now();
       try {

@@ -407,6 +407,32 @@ Deno.test("a job that is cancelled keeps its arguments until no host can begin w
   assertEquals([inQueue, texts.size], [[0, 0], 0]);
 });
 
+Deno.test("the result of a job that is cancelled, and of whose end the pool hears before the server's answer to its submission, leaves the store", async () => {
+  await using server = await RedisServer.start();
+  await using host = new DeafHost(server);
+  const texts = new Map<string, string>();
+  const payloads: PayloadStore = {
+    put: (key, text) => Promise.resolve(void texts.set(key, text)),
+    get: (key) => Promise.resolve(texts.get(key)!),
+    delete: (key) => Promise.resolve(void texts.delete(key)),
+  };
+  await using pool = await openPool(server, { payloads });
+  const answered = Promise.withResolvers<void>();
+  replaceNextAdd(async (add) => {
+    const job = await add();
+    await answered.promise;
+    return job;
+  });
+  const future = await pool.submit(tasks.echo, 1);
+  const job = await host.next();
+  assert(future.cancel({ force: true }));
+  texts.set(`test.${job.id}.result`, JSON.stringify({ v: 1, value: 1 }));
+  await job.moveToCompleted({ v: 1, stored: true }, "token", false);
+  await hearAll(pool, host);
+  answered.resolve();
+  await until(() => texts.size === 0);
+});
+
 Deno.test("the arguments of a job that is cancelled stay in the store while somebody is attached to it", async () => {
   await using server = await RedisServer.start();
   const texts = new Map<string, string>();
