@@ -18,7 +18,7 @@ export interface Source {
   size: number | undefined;
   /** For inputs that workers read themselves, the end of the last line that has a line end. */
   whole?: number | undefined;
-  /** What identified a file when it was first looked at; undefined for anything else. */
+  /** What identified a file when it was first looked at; undefined for anything else, and for a file whose size the system does not tell. */
   seen: SeenFile | undefined;
   /** Whether workers read it themselves, range by range; otherwise it comes through this thread in blocks. */
   ranges: boolean;
@@ -77,7 +77,9 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
   const read = <T>(look: () => Promise<T>): Promise<T> => explained(look, `input file '${name}'`, { flag: `--allow-read=${name}` });
   const { isDirectory, isFile, size, mtime, dev, ino } = await read(() => Deno.stat(path));
   if (isDirectory) throw new BatchError(`Cannot run batch as the input '${name}' is a folder: name its files, as in '${name}/*'`);
-  const found = isFile ? await read(async () => ({ compressed: await isGzip(path), sample: await sampleOf(path, size) })) : undefined;
+  // Such as those in /proc, which are made as they are read.
+  const sizeIsKnown = isFile && (size > 0 || await read(() => isEmpty(path)));
+  const found = sizeIsKnown ? await read(async () => ({ compressed: await isGzip(path), sample: await sampleOf(path, size) })) : undefined;
   const seen = found && { size, changed: mtime?.toISOString() ?? null, sample: found.sample, identity: `${dev} ${ino}` };
   const plain = found?.compressed === false;
   // From the middle of a file the end of a CSV row cannot be told: a line may end within quotes.
@@ -92,6 +94,12 @@ async function fileSource(name: string, format: InputFormat): Promise<Source> {
     open: async (enough) =>
       await uncompressed(seen === undefined ? (await Deno.open(path)).readable : ReadableStream.from(beginningOf(path, seen)), enough),
   };
+}
+
+/** Whether a file whose size is 0 has no content either, or has got some only now. */
+async function isEmpty(path: string): Promise<boolean> {
+  using file = await Deno.open(path);
+  return await file.read(new Uint8Array(1)) === null || (await Deno.stat(path)).size > 0;
 }
 
 /** The folders whose files Deno only opens with all permissions, and so not for a worker that may only read its input. */

@@ -468,6 +468,22 @@ Deno.test(
 );
 
 Deno.test(
+  `cli.ts batch reads a file whose size the system does not tell, such as those in /proc ${NEEDS}`,
+  { ignore: ignore || Deno.build.os !== "linux" },
+  async () => {
+    using folder = new Folder();
+    const args = [folder.write("tasks.js", "export default (line) => line;"), "--format", "lines", "--output-format", "lines"];
+    const { code, stdout } = await ended([...args, "--input", "/proc/version", "--output", "-"], { flags: ["--allow-all"] });
+    assertEquals([code, stdout.split(" ", 1)], [0, ["Linux"]]);
+    assertMatch(stdout, /^.+\n$/);
+    // One that is empty is still a file, with which a batch can be resumed only as long as it stays empty.
+    const [input, output] = [folder.write("in.txt", ""), folder.of("out.txt")];
+    assertEquals((await ended([...args, "--input", input, "--output", output])).code, 0);
+    assertEquals(folder.json("out.txt.log")[0].inputs[0].size, 0);
+  },
+);
+
+Deno.test(
   `cli.ts batch refuses an output that is named as an open pipe, such as /dev/stdout ${NEEDS}`,
   { ignore: ignore || Deno.build.os !== "linux" },
   async () => {
