@@ -334,7 +334,11 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   /** What the task returned; what it returned by `move()` is written as well as anything else. */
   function resultOf(returned: unknown): unknown {
-    return typeof returned === "object" && returned !== null && MOVE in returned ? (returned as { value?: unknown }).value : returned;
+    if (typeof returned !== "object" || returned === null || !(MOVE in returned)) return returned;
+    const { value } = returned as { value?: unknown };
+    // It would be written as `{}`.
+    if (isThenable(value)) throw new TypeError("A promise cannot be moved: move what it resolves with");
+    return value;
   }
 
   /** A result as a line of the output; empty if it is undefined. */

@@ -508,6 +508,14 @@ Deno.test("createRangeRunner() writes what a task returns by move() as if it had
   assertEquals([asLines.output, asLines.failed.map(({ name }) => name)], ["of 4\n", ["TypeError"]]);
 });
 
+Deno.test("createRangeRunner() fails a record for which a promise is moved, instead of writing an empty object", async () => {
+  const moved = (x: unknown) => move(Promise.resolve(x), []);
+  const task = (x: unknown) =>
+    x === 1 ? moved(x) : x === 2 ? Promise.resolve({ then: (resolve: (x: unknown) => void) => resolve(moved(x)) }) : x;
+  const { output, failed } = await runText("1\n2\n3\n", { ...ndjson, task });
+  assertEquals([output, failed.map(({ name }) => name)], ["3\n", ["TypeError", "TypeError"]]);
+});
+
 Deno.test("createRangeRunner() tries a record again that throws, as often as 'retries' says, but not one that cannot be parsed", async () => {
   let calls = 0;
   const task = () => {
