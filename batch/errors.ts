@@ -111,10 +111,11 @@ export function explainRun(error: unknown, hasRunRecords: boolean): BatchError {
 export function explainStorage(error: unknown): BatchError {
   if (error instanceof BatchError) return error;
   const message = reasonOf(error);
-  const what = /os error (28|112)\b/.test(message)
-    ? "the disk is full"
-    : /os error 32\b/.test(message)
+  const what = /os error (28|112)\b/.test(message) ? "the disk is full" : /os error 32\b/.test(message)
     ? "nobody reads the output any more"
+    // Deno does not tell how much it has written, so that there is no going on.
+    : error instanceof Deno.errors.WouldBlock
+    ? "the output is a pipe that does not block, and it is full: '| cat' makes another one"
     : message;
   return new BatchError(`Cannot write results: ${what}`, { resumable: true, cause: error });
 }

@@ -361,6 +361,19 @@ for (const [reason, said] of [[undefined, "no reason was given"], ["gone", "gone
   });
 }
 
+Deno.test("batch() says what to do about a full pipe that does not block", async () => {
+  const output = new WritableStream({
+    write() {
+      throw new Deno.errors.WouldBlock("Resource temporarily unavailable (os error 11)");
+    },
+  });
+  await assertFails(
+    () => within(batch((x) => x, { input: new Response("1\n").body!, output, permissions: "inherit", workers: 1 })),
+    BatchError as never,
+    "Cannot write results: the output is a pipe that does not block, and it is full: '| cat' makes another one",
+  );
+});
+
 for (
   const [part, said] of [["2\n3\n", '"2\\n3\\n"'], [new Uint16Array([0x0a32]), "an object of class Uint16Array"], [
     undefined,
