@@ -1,4 +1,5 @@
 import { JobTimeoutError, MemoryLimitError, WorkerDiedError } from "../errors.ts";
+import type { Torn } from "./inputs.ts";
 import type { Lane, LaneState } from "./lane.ts";
 import type { Piece, Suspect, Verdict } from "./range_runner.ts";
 
@@ -10,8 +11,8 @@ export interface Part {
   index: number;
   start: number;
   end: number;
-  /** Whether it may be half of a record: what follows the last newline of a stream or a file. */
-  torn: boolean;
+  /** Whether, and where, it may end within a record. */
+  torn: Torn | false;
   piece: Piece;
 }
 

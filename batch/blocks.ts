@@ -1,5 +1,5 @@
 import { abandon, abandonOn, joined } from "./bytes.ts";
-import type { Source } from "./inputs.ts";
+import type { Source, Torn } from "./inputs.ts";
 import { findText, MARK, rowBegin, rowEnd } from "./rows.ts";
 
 /** A block of whole records. */
@@ -7,11 +7,8 @@ export interface Block {
   /** The byte of the input at which it begins. */
   offset: number;
   bytes: Uint8Array<ArrayBuffer>;
-  /**
-   * Whether it is what follows the last newline of a stream or a plain file: a whole record, or half of one whose writer was stopped, or
-   * has not finished it.
-   */
-  torn: boolean;
+  /** Whether, and where, it may end within a record. */
+  torn: Torn | false;
 }
 
 /**
@@ -38,7 +35,7 @@ export async function* blocksOf(
   /** Where the text of the first row of CSV begins; 0 for other formats. */
   let text = csv === undefined ? 0 : Infinity;
 
-  function take(count: number, torn = false): Block {
+  function take(count: number, torn: Torn | false = false): Block {
     const all = joined(parts);
     const block = { offset, bytes: all.slice(0, count), torn };
     offset += count;
@@ -74,7 +71,7 @@ export async function* blocksOf(
   }
   const mayBeTorn = source.seen === undefined || source.size !== undefined;
   if (mayBeTorn && isBlock() && !enough.aborted) yield take(whole);
-  if (length > 0 && !enough.aborted) yield take(length, mayBeTorn);
+  if (length > 0 && !enough.aborted) yield take(length, mayBeTorn && (scan.open ? "in quotes" : "in a line"));
 }
 
 /** The bytes of an input. Once there are `enough`, or nobody takes more, it is cancelled, even during a pending read. */

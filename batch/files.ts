@@ -84,7 +84,7 @@ export class Files implements Consumer {
     // They come before the records of the next input in the output.
     const before = this.#torn.length > 0 ? this.#takeTornOf(isDue) : undefined;
     if (part.torn) {
-      this.#torn.push({ ...part, torn: false, output: part.output.slice() });
+      this.#torn.push({ ...part, output: part.output.slice() });
       return before;
     }
     return before === undefined ? this.#take(part) : before.then(() => this.#take(part));
@@ -106,7 +106,7 @@ export class Files implements Consumer {
   /** Takes a record without a line end, unless it turns out to be half of one: that is left to another batch, with what came later. */
   async #takeWhole(part: DonePart): Promise<void> {
     const source = this.#options.sources[part.source]!;
-    if (await isHalf(source)) return void this.left.push([source.name, part.start]);
+    if (part.torn !== false && await isHalf(source, part.torn)) return void this.left.push([source.name, part.start]);
     this.failedWhole += part.state.failed;
     await this.#take(part);
   }

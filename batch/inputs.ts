@@ -31,6 +31,12 @@ export interface Source {
 }
 
 /**
+ * What follows the last newline of a stream or a plain file: a whole record, or half of one whose writer was stopped, or has not finished
+ * it. Within quotes, a newline does not end it.
+ */
+export type Torn = "in a line" | "in quotes";
+
+/**
  * Expands globs in the inputs to the files that they match, in the order of their names.
  *
  * @param own The identities of files that no glob matches.
@@ -158,15 +164,18 @@ async function endOfLines(path: string, size: number): Promise<number> {
  * Whether what followed the last newline of a file is now known to have been half a record: in a file that is being written to, such as a
  * log, the rest has come since.
  */
-export async function isHalf({ path, seen }: Source): Promise<boolean> {
+export async function isHalf({ path, seen }: Source, torn: Torn): Promise<boolean> {
   if (seen === undefined) return false;
   try {
     using file = await Deno.open(path!);
     // Another file in its place says nothing about it. If it is not put back, that is reported at the end, too.
     if (await isOther(path!, seen, sampleOf)) return false;
     await file.seek(seen.size, Deno.SeekMode.Start);
-    const next = new Uint8Array(1);
-    return await file.read(next) !== null && next[0] !== 10 && next[0] !== 13;
+    const next = new Uint8Array(2);
+    if (await file.read(next) === null) return false;
+    // A carriage return by itself may be within a line.
+    const lineEnds = next[0] === 10 || next[0] === 13 && next[1] === 10;
+    return torn === "in quotes" || !lineEnds;
   } catch {
     // If it can no longer be read, that is reported at the end.
     return false;

@@ -69,7 +69,7 @@ function* ranges({ name, path, size, whole = size, seen }: Source, coverage: Cov
     let { start } = gap;
     while (start < gap.end) {
       const end = start < whole! ? Math.min(gap.end, whole!, start + chunk(size! - start)) : gap.end;
-      yield { start, end, torn: start === whole, piece: { input: name, path: path!, seen: seen!, end, header: undefined } };
+      yield { start, end, torn: start === whole && "in a line", piece: { input: name, path: path!, seen: seen!, end, header: undefined } };
       start = end;
     }
   }

@@ -472,6 +472,20 @@ for (const [name, head] of [["in.ndjson", ""], ["in.log", ""], ["in.csv", "n\n"]
   });
 }
 
+Deno.test(`batch() leaves a row of CSV whose quotes are open to another batch, whatever comes next ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in.csv", 'n\n1\n"2');
+  const task = folder.write(
+    "task.js",
+    `export default ({ n }) => {
+      if (n === "1") Deno.writeTextFileSync(${JSON.stringify(input)}, '\\n3"\\n4\\n', { append: true });
+      return n;
+    };`,
+  );
+  const { failed, left } = await run(task, { input, output: folder.of("out"), permissions: "inherit", workers: 1 });
+  assertEquals([failed, left, folder.read("out")], [0, [[input, 4]], '"1"\n']);
+});
+
 Deno.test(`batch() gives up for a record without a newline that failed, but not for half of one ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const [input, other, output] = [folder.of("in.ndjson"), folder.write("other.ndjson", "3\n"), folder.of("out")];

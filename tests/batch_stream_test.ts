@@ -3,7 +3,7 @@ import { runInNewContext } from "node:vm";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { batch, BatchError } from "@procpool/process-pool/batch";
 import { Coverage } from "../batch/coverage.ts";
-import { blocksOf } from "../batch/blocks.ts";
+import { type Block, blocksOf } from "../batch/blocks.ts";
 import { hashOf } from "../batch/bytes.ts";
 import type { Source } from "../batch/inputs.ts";
 import { divide } from "../batch/parts.ts";
@@ -22,18 +22,18 @@ Deno.test("blocksOf() yields what follows the last newline of a stream as a sepa
   const blocks = async (text: string, seen: Source["seen"], csv?: string) => {
     const source = { name: "in", path: undefined, size: undefined, seen, ranges: false, open: () => Promise.resolve(streamOf(text)) };
     const options = { csv, size: () => 1000, enough: new AbortController().signal };
-    const found: [number, string, boolean][] = [];
+    const found: [number, string, Block["torn"]][] = [];
     for await (const { offset, bytes, torn } of blocksOf(source, options)) found.push([offset, decoder.decode(bytes), torn]);
     return found;
   };
   assertEquals(await blocks("a\nb\n", undefined), [[0, "a\nb\n", false]]);
-  assertEquals(await blocks("a\nb\nc", undefined), [[0, "a\nb\n", false], [4, "c", true]]);
-  assertEquals(await blocks("c", undefined), [[0, "c", true]]);
-  assertEquals(await blocks('a\n"b\nc', undefined, ","), [[0, "a\n", false], [2, '"b\nc', true]]);
+  assertEquals(await blocks("a\nb\nc", undefined), [[0, "a\nb\n", false], [4, "c", "in a line"]]);
+  assertEquals(await blocks("c", undefined), [[0, "c", "in a line"]]);
+  assertEquals(await blocks('a\n"b\nc', undefined, ","), [[0, "a\n", false], [2, '"b\nc', "in quotes"]]);
   // The first block of CSV has the first row, which must not be left behind blank lines.
-  assertEquals(await blocks("\n\na,b", undefined, ","), [[0, "\n\na,b", true]]);
-  assertEquals(await blocks("\n\na,b\n1,2", undefined, ","), [[0, "\n\na,b\n", false], [6, "1,2", true]]);
-  assertEquals(await blocks("\n\n", undefined, ","), [[0, "\n\n", true]]);
+  assertEquals(await blocks("\n\na,b", undefined, ","), [[0, "\n\na,b", "in a line"]]);
+  assertEquals(await blocks("\n\na,b\n1,2", undefined, ","), [[0, "\n\na,b\n", false], [6, "1,2", "in a line"]]);
+  assertEquals(await blocks("\n\n", undefined, ","), [[0, "\n\n", "in a line"]]);
   // The size of a file is what it was when the batch began.
   assertEquals(await blocks("a\nb", { size: 3, changed: null, sample: "", identity: "" }), [[0, "a\nb", false]]);
 });

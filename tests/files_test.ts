@@ -142,12 +142,12 @@ Deno.test("Files takes what may be half a record last, in the order of the input
   const output = new StreamOutput(new WritableStream({ write: (bytes) => void written.push(new TextDecoder().decode(bytes)) }), "close");
   const sources = [source, source, source];
   const files = new Files({ sources, coverages: sources.map(() => new Coverage()), output, errors: undefined, log: undefined, before });
-  await files.take({ ...part(1), source: 1, torn: true });
-  await files.take({ ...part(2), source: 0, torn: true });
+  await files.take({ ...part(1), source: 1, torn: "in a line" });
+  await files.take({ ...part(2), source: 0, torn: "in a line" });
   assertEquals([files.isTorn, written], [true, []]);
   await files.take({ ...part(3), source: 1 });
   assertEquals(written, ["2\n", "3\n"]);
-  await files.take({ ...part(4), source: 0, torn: true });
+  await files.take({ ...part(4), source: 0, torn: "in a line" });
   await files.takeTorn();
   assertEquals([files.isTorn, written.slice(2), files.failedWhole], [false, ["4\n", "1\n"], 3]);
   await output.close();

@@ -85,6 +85,28 @@ Deno.test(`isHalf() learns nothing from another file in the place of an input ${
   Deno.renameSync(input, folder.of("away"));
   for (const [content, half] of [["1\n2\n", false], ["1\n23\n", true], ["78\n9\n", false]] as const) {
     Deno.renameSync(folder.write("other", content), input);
-    assertEquals(await isHalf(source!), half, content);
+    assertEquals(await isHalf(source!, "in a line"), half, content);
   }
 });
+
+for (
+  const [more, torn, half] of [
+    ["", "in a line", false],
+    ["\n", "in a line", false],
+    ["\r\n", "in a line", false],
+    ["\r", "in a line", true],
+    ["\rx\n", "in a line", true],
+    ["x\n", "in a line", true],
+    ["", "in quotes", false],
+    ["\n", "in quotes", true],
+    ['"\n', "in quotes", true],
+  ] as const
+) {
+  Deno.test(`isHalf() tells by ${JSON.stringify(more)} whether a record that ended ${torn} was half ${NEEDS}`, { ignore }, async () => {
+    using folder = new Folder();
+    const input = folder.write("in", "1");
+    const [source] = await findSources([input], "lines");
+    Deno.writeTextFileSync(input, more, { append: true });
+    assertEquals(await isHalf(source!, torn), half);
+  });
+}
