@@ -53,13 +53,18 @@ function nodeProgram({ source, then, lock = true, resourceLimits = {} }: {
   `;
 }
 
-/** Returns what a program prints. */
-async function run(source: string): Promise<string> {
-  const child = new Deno.Command(Deno.execPath(), {
+/** Starts a program. */
+function spawn(source: string): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "--no-config", "--no-lock", `data:text/javascript,${encodeURIComponent(source)}`],
     stdout: "piped",
     stderr: "piped",
   }).spawn();
+}
+
+/** Returns what a program prints. */
+async function run(source: string): Promise<string> {
+  const child = spawn(source);
   const timer = setTimeout(() => child.kill("SIGKILL"), 30_000);
   const { stdout, stderr } = await within(child.output());
   clearTimeout(timer);
@@ -139,6 +144,54 @@ Deno.test(
   `;
     // Otherwise: remove it from the section on memory in docs/reliability.md.
     assertEquals(await run(nodeProgram({ source, then })), "goes on");
+  },
+);
+
+Deno.test(
+  "Deno prints that the execution of a node worker was terminated, if what Atomics.waitAsync led to was halted (needs --allow-run and --allow-read)",
+  needsRun,
+  async () => {
+    const inside = `
+    import { parentPort, workerData } from "node:worker_threads";
+    const { words, lock } = workerData;
+    await new Promise((held) => navigator.locks.request(lock, () => (held(), new Promise(() => {}))));
+    parentPort.on("message", () => {});
+    const rung = Atomics.waitAsync(words, 0, 0).value;
+    Atomics.add(words, 1, 1); Atomics.notify(words, 1);
+    await rung;
+    Atomics.add(words, 2, 1); Atomics.notify(words, 2);
+    Atomics.wait(words, 3, 0);
+  `;
+    // Not each of them has Deno print it: about one in three.
+    const source = `
+    import { Worker } from "node:worker_threads";
+    const url = new URL("data:text/javascript," + encodeURIComponent(${JSON.stringify(inside)}));
+    for (let round = 0; round < 30; round++) {
+      const words = new Int32Array(new SharedArrayBuffer(16));
+      async function reached(word) {
+        for (let count; (count = Atomics.load(words, word)) < 10;) await Atomics.waitAsync(words, word, count).value;
+      }
+      const workers = Array.from({ length: 10 }, (_, i) => new Worker(url, { workerData: { words, lock: "lock " + i } }));
+      await reached(1);
+      Atomics.notify(words, 0);
+      await reached(2);
+      await Promise.all(workers.map((worker) => worker.terminate()));
+    }
+  `;
+    const child = spawn(source);
+    await child.stdout.cancel();
+    let printed = "";
+    async function listen(): Promise<void> {
+      for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+        printed += text;
+        if (printed.includes("execution terminated")) return child.kill("SIGKILL");
+      }
+    }
+    await within(listen());
+    await within(child.status);
+    // Otherwise: a killable worker may hear the bell in its event loop as a Web Worker does, and both may take turns in the same way: see
+    // `listenForBell` and `tick` in worker/line_end.ts.
+    assert(printed.includes("execution terminated"), printed);
   },
 );
 
