@@ -801,7 +801,7 @@ Deno.test("A pool breaks if its workers end before they start their first job, u
 
 Deno.test("ProcessPool.warmUp() rejects if workers end again and again, however long they were ready, while others are not", async () => {
   const { pool, threads, pass } = coldStubs({ maxWorkers: 2, initializer: () => {}, onError() {} });
-  const warmed = pool.warmUp().catch((error) => error);
+  const joined = [pool.warmUp().catch((error) => error)];
   await turn();
   for (const index of [0, 2, 3]) {
     pass(1);
@@ -809,10 +809,35 @@ Deno.test("ProcessPool.warmUp() rejects if workers end again and again, however 
     await turn();
     assertEquals(pool.inspect().map(({ state }) => state).toSorted(), ["idle", "starting"]);
     pass(2000);
+    // Whoever joins later does not make the warm-up any younger.
+    joined.push(pool.warmUp().catch((error) => error));
     threads[index]!.die();
     await turn();
   }
-  assertInstanceOf(await within(warmed), PoolBrokenError);
+  for (const error of await within(Promise.all(joined))) assertInstanceOf(error, PoolBrokenError);
+  await end(pool, threads);
+});
+
+Deno.test("ProcessPool.warmUp() goes on if workers end that had been idle since before", async () => {
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 4, initializer: () => {}, idleTimeout: Infinity, onError() {} });
+  async function begin(indexes: number[]): Promise<void> {
+    await turn();
+    for (const index of indexes) threads[index]!.initialized();
+    await turn();
+  }
+  const warmed = pool.warmUp();
+  pass(1000);
+  await begin([0, 1, 2, 3]);
+  await within(warmed);
+  pass(5000);
+  threads[0]!.die();
+  const warmedAgain = pool.warmUp();
+  await turn();
+  pass(2000);
+  for (const index of [1, 2, 3]) threads[index]!.die();
+  await begin([4, 5, 6, 7]);
+  await within(warmedAgain);
+  assertEquals(pool.stats().workers, 4);
   await end(pool, threads);
 });
 
