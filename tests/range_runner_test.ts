@@ -105,6 +105,20 @@ Deno.test(`createRangeRunner() runs each line once and in order, wherever the ra
   }
 });
 
+Deno.test(`createRangeRunner() finds its first line behind one that is longer than several reads ${NEEDS}`, { ignore }, async () => {
+  const lines = ["first", "x".repeat(200_000), "behind", "last"];
+  const bytes = encoder.encode(lines.join("\n"));
+  await withFile(bytes, async (path) => {
+    // No line begins in the second range, and two do in the third.
+    const cuts = [0, 60_000, 130_000, bytes.length];
+    const pieceOf = (_: number, end: number) => ({ input: "in", path, seen: seenFile(bytes.length), end, header: undefined });
+    const { output, records } = await runRanges(runner({}), cuts, pieceOf);
+    assertEquals([output === lines.map((line) => `${line}\n`).join(""), records], [true, 4]);
+    const behind = await runRanges(runner({}), [7, bytes.length], pieceOf);
+    assertEquals([behind.output, behind.records], ["behind\nlast\n", 2]);
+  });
+});
+
 Deno.test(`createRangeRunner() returns early after 'maxRecords', and goes on from there ${NEEDS}`, { ignore }, async () => {
   const random = seeded(2);
   const lines = Array.from({ length: 200 }, (_, i) => `${i} ${"ä".repeat(Math.floor(random() * 30))}`);
