@@ -283,6 +283,8 @@ for (const backend of BACKENDS) {
       return [id, attempt, signal.aborted, scope[key]];
     };
     assertEquals(await within(pool.run(new Job({ id: "a", func: task }))), ["a", 1, false, undefined]);
+    const items = await within(Array.fromAsync(pool.map(task, [0, 0], { chunkSize: 2 })));
+    assertEquals<unknown>(items, [[0, 1, false, undefined], [1, 1, false, undefined]]);
     assertEquals(currentJob(), undefined);
   });
 
