@@ -393,6 +393,22 @@ Deno.test("currentJob().signal of a task on the calling thread aborts with the j
   assertEquals(reason.cause, "why");
 });
 
+Deno.test("currentJob().signal of a task on the calling thread aborts also when the task itself ends its job before it returns", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline" });
+  // The one before is over, and its signal must not be touched.
+  let before: AbortSignal | undefined;
+  await within(pool.run(() => void (before = currentJob()!.signal)));
+  const controller = new AbortController();
+  let own: AbortSignal | undefined;
+  const task = async () => {
+    own = currentJob()!.signal;
+    controller.abort("why");
+    await null;
+  };
+  const error = await within(pool.run(new Job({ func: task, signal: controller.signal })).catch((error) => error));
+  assertEquals([error, own!.aborted, before!.aborted], ["why", true, false]);
+});
+
 Deno.test("ProcessPool.stats() counts a worker that cannot be stopped, and terminate() does not wait for it", async () => {
   const pool = new ProcessPool({ maxWorkers: 1 });
   const meeting = new Meeting();
