@@ -71,6 +71,23 @@ Deno.test("createRuntime() answers a job or a chunk that was taken back without 
   }]);
 });
 
+Deno.test("createRuntime() calls back once the jobs whose signals it has aborted have cleaned up, and not before", async () => {
+  const { runtime, bySource, header, answers } = start();
+  const job = 'globalThis[Symbol.for("process-pool.job")]';
+  const task = bySource(
+    "wait",
+    `() => { const { signal } = ${job}; return new Promise((end) => signal.onabort = () => end(signal.reason)); }`,
+  );
+  assertEquals(await answers({ type: "run", ...header(task), args: [] }), []);
+  const order: string[] = [];
+  const idle = Promise.withResolvers<void>();
+  runtime.abort("why", () => (order.push("idle"), idle.resolve()));
+  order.push("aborted");
+  await idle.promise;
+  runtime.abort("again", () => order.push("idle at once"));
+  assertEquals(order, ["aborted", "idle", "idle at once"]);
+});
+
 Deno.test("createRuntime() explains a ReferenceError of a task that is sent as source text, wherever it comes from", async () => {
   for (const text of ["() => outer", "async () => outer", "(() => { throw outer })()"]) {
     const { bySource, header, answers } = start();
