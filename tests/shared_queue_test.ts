@@ -413,9 +413,23 @@ Deno.test("openSharedQueue() keeps memory for as many buffers as are read before
 
 Deno.test("openSharedQueue() writes nothing beyond the room that there is, whatever does not fit", () => {
   for (
-    const last of [new Uint8Array(2000), new Uint8Array(9), "x".repeat(2000), "x".repeat(99), "日".repeat(9), [1.5], new Date(1), 1n, {
-      a: 1,
-    }, null]
+    const last of [
+      new Uint8Array(2000),
+      new Uint8Array(9),
+      new Uint8Array(8),
+      "x".repeat(2000),
+      "x".repeat(99),
+      "日".repeat(9),
+      "x".repeat(8),
+      "日".repeat(8),
+      [1.5],
+      new Date(1),
+      1n,
+      {
+        a: 1,
+      },
+      null,
+    ]
   ) {
     let refused = 0;
     for (let fill = 0; fill < 62; fill++) {
