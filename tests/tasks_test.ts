@@ -561,6 +561,21 @@ async function runPermitted(program: string, permissions: string[]): Promise<str
   return new TextDecoder().decode(stdout);
 }
 
+Deno.test("A function by source is told what it can import also where there is no import map (needs --allow-run)", {
+  ignore: !granted("run"),
+}, async () => {
+  const program = `
+    import { ProcessPool } from "${import.meta.resolve("../mod.ts")}";
+    await using pool = new ProcessPool({ maxWorkers: 1 });
+    for (const address of ["./tasks.ts", "tasks", "preact", "data:text/javascript,import 'tasks'"]) {
+      const future = await pool.submit((address) => import(address), address);
+      console.log((await future.exception()).message.includes("; it can only import absolute addresses"));
+    }
+  `;
+  // The last one is of a module, which may import what it can.
+  assertEquals(await runPermitted(program, ["--no-config"]), "true\ntrue\ntrue\nfalse\n");
+});
+
 Deno.test("ProcessPool says what Deno does not give to workers, before any starts (needs --allow-run)", {
   ignore: !granted("run"),
 }, async () => {

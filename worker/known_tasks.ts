@@ -122,6 +122,8 @@ export function createKnownTasks({ imports, lackOf }: KnownTasksParts): KnownTas
   function withAdvice(thrown: unknown, func?: Func): unknown {
     // The address of a worker's own source.
     const ownAddress = /"data:text\/javascript,[^"]*"/;
+    // Without an import map Deno does not name it; for an import of a module it adds where that is.
+    const unresolved = /^(?:invalid URL: relative URL with a cannot-be-a-base base|Import ".*" not a dependency(?:\n +hint: .*)?)$/;
     const thisless = "a function that is sent as source text has no 'this': give it what it needs as arguments";
     const others = modules.length > 0 ? ", none of which exports this very function" : "";
     const advice = `export it from a module and name that in the pool's 'modules'${others}`;
@@ -133,7 +135,7 @@ export function createKnownTasks({ imports, lackOf }: KnownTasksParts): KnownTas
       } else if (lack === "this") {
         // The platform ends one of these messages with a full stop.
         thrown.message = thrown.message.replace(/\.?$/, `; ${thisless}`);
-      } else if (thrown instanceof TypeError && ownAddress.test(thrown.message)) {
+      } else if (thrown instanceof TypeError && (ownAddress.test(thrown.message) || unresolved.test(thrown.message))) {
         const { message, stack } = thrown;
         const source = "a function that is sent as source text";
         const limit = "it can only import absolute addresses and names of the import map";
