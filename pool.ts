@@ -190,6 +190,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {RangeError} If a number is out of its range.
    * @throws {Deno.errors.NotCapable} If the workers are to have a permission that this thread lacks, or the trace may not be written.
    * @throws {Deno.errors.Busy} If another pool is still writing its trace to the same file.
+   * @throws {Error} If the file of the trace cannot be opened for another reason: of the class that Deno gives it.
    * @throws {Deno.errors.NotSupported} If Deno is older than 2.9, except with the backend `inline`.
    */
   constructor(options: ProcessPoolOptions = {}) {
