@@ -548,7 +548,7 @@ export class ClusterPool implements AsyncDisposable {
     const most = Math.min(LONGEST_ID, LONGEST_KEY - payloadKey(this.#settings.queue, "", "result").length);
     if (travels.length <= most) return travels;
     throw new RangeError(
-      `Cannot ${action} as its id must be at most ${most - "job-".length} characters in an address, beside the name of the queue: ` +
+      `Cannot ${action} as its id must be at most ${most - "job-".length} characters when URL-encoded, beside the name of the queue: ` +
         `current value is ${show(id)}`,
     );
   }
