@@ -1114,6 +1114,39 @@ for (const kind of [RETURNED, THREW]) {
   });
 }
 
+Deno.test("What comes by the port is handed over after what was written before, which goes out in portions all the same", async () => {
+  let [tick, counting] = [0, true];
+  const count = (): void => {
+    tick++;
+    if (counting) setImmediate(count);
+  };
+  const portions = new Map<number, number>();
+  const order: number[] = [];
+  const all = Promise.withResolvers<void>();
+  const hear = (runs: number[]): void => {
+    portions.set(tick, (portions.get(tick) ?? 0) + runs.length);
+    order.push(...runs);
+    if (order.length === 1004) all.resolve();
+  };
+  using opened = openBothEnds({ message: (message) => hear([(message as { run: number }).run]), returned: hear });
+  const { line, replies, port } = opened;
+  line.ring(1004);
+  for (const first of [0, 502]) {
+    for (let run = first; run < first + 500; run++) assert(replies.push(RETURNED, run, "", []));
+    for (const run of [first + 500, first + 501]) port.postMessage({ type: "returned", run, value: "" } satisfies FromWorker);
+  }
+  count();
+  await within(all.promise);
+  counting = false;
+  assert(Math.max(...portions.values()) <= 260, `${[...portions.values()]}`);
+  // Both ways go their own pace, but nothing by the port comes too early.
+  for (const late of [500, 501, 1002, 1003]) {
+    const before = order.slice(0, order.indexOf(late));
+    for (let run = late < 1000 ? 0 : 502; run < (late < 1000 ? 500 : 1002); run++) assert(before.includes(run), `${late} before ${run}`);
+  }
+  assertEquals(order.toSorted((a, b) => a - b), Array.from({ length: 1004 }, (_, run) => run));
+});
+
 Deno.test("A line wakes its worker in the middle of a turn as often as there is enough for it, or when the turn takes its time", async () => {
   using opened = openBothEnds();
   const { line, bells } = opened;

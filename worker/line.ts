@@ -156,6 +156,8 @@ export class Line {
   #unannounced: number | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #emptyLooks = 0;
+  /** Messages that have come by the port and were not reported yet, and up to where replies have to be taken before. */
+  #arrived: { message: FromWorker; after: number }[] = [];
   /** Items that have arrived and were not reported yet. */
   #items: (ItemsMessage & { values: unknown[] }) | undefined;
   #closed = false;
@@ -302,26 +304,36 @@ export class Line {
   }
 
   #receiveByPort(message: FromWorker): void {
-    // What was written before the message was sent comes first.
-    this.drain();
+    this.#arrived.push({ message, after: this.#replies.end });
+    if (this.#arrived.length === 1) this.#deliver();
+  }
+
+  /** Reports what has come by the port, in portions with the replies that were written before. */
+  #deliver = (): void => {
     if (this.#closed || this.#unreadable) return;
-    if (isLast(message)) this.#ended(message.run);
-    this.#events.message(message);
-    this.#events.delivered();
+    this.drain(portion.left);
+    if (this.#arrived.length > 0) atNextTick(this.#deliver);
+  };
+
+  /** Whether a message has come by the port, and everything is taken that was written before. */
+  get #hasArrived(): boolean {
+    return this.#arrived.length > 0 && !this.#closed && !this.#unreadable && !this.#replies.hasNextBefore(this.#arrived[0]!.after);
   }
 
   /**
-   * Takes the replies that are in shared memory by now, of `most` jobs at most. Those by the port are left to their turn, or they would overtake one another. Those
-   * that are written meanwhile are left, too: whoever hears of a reply may send the next job, and that have its reply, without end.
+   * Takes the replies that are in shared memory by now, of `most` jobs at most. Those that have not come by the port yet are left to their
+   * turn, or they would overtake one another. Those that are written meanwhile are left, too: whoever hears of a reply may send the next
+   * job, and that have its reply, without end.
    */
   drain(most = ALL): void {
-    if (!this.#hasReply) return;
+    if (!this.#hasReply && !this.#hasArrived) return;
     this.#emptyLooks = 0;
     const { end } = this.#replies;
     const until = this.#answers + most;
     // A report may lead here again.
     while (this.#answers < until && this.#replies.hasNextBefore(end) && !this.#unreadable) this.#receive(until - this.#answers);
     this.#receiveItems();
+    while (this.#answers < until && this.#hasArrived) this.#report(this.#arrived.shift()!.message);
     this.#events.delivered();
   }
 
@@ -338,6 +350,11 @@ export class Line {
     this.#receiveReturned(most);
     this.#events.delivered();
     return this.#answers - before;
+  }
+
+  #report(message: FromWorker): void {
+    if (isLast(message)) this.#ended(message.run);
+    this.#events.message(message);
   }
 
   get #hasReply(): boolean {
