@@ -1,7 +1,7 @@
 import { CORES, timers } from "./platform.ts";
 import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
 import { makeQueueMemory, openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
-import { portion } from "./portion.ts";
+import { portions } from "./portion.ts";
 import { atNextTick, betweenTurns, soon } from "./soon.ts";
 
 /** The memory that both ends of a line share. */
@@ -311,7 +311,7 @@ export class Line {
   /** Reports what has come by the port, in portions with the replies that were written before. */
   #deliver = (): void => {
     if (this.#closed || this.#unreadable) return;
-    this.drain(portion.left);
+    this.drain(portions.left());
     if (this.#arrived.length > 0) atNextTick(this.#deliver);
   };
 
@@ -384,7 +384,7 @@ export class Line {
     if (kind === ITEM || kind === ITEM_THREW) return this.#gather(run, values[0] as number, value, kind === ITEM_THREW);
     if (kind === ITEMS) return this.#receiveChunk(run, value as ItemsMessage["values"], values as [number, boolean, number]);
     this.#ended(run);
-    portion.handOver(1);
+    portions.handOver(1);
     if (kind === THREW) this.#events.message({ type: "threw", run, thrown: value as Thrown });
     else this.#events.message({ type: "skipped", run });
   }
@@ -402,7 +402,7 @@ export class Line {
     if (this.#replies.isAstray) return this.#giveUp();
     this.#answered(runs);
     // One that comes alone has no others behind it.
-    if (runs.length > 1) portion.handOver(runs.length);
+    if (runs.length > 1) portions.handOver(runs.length);
     this.#events.returned(runs, values);
   }
 
@@ -535,7 +535,7 @@ export class Line {
     if (this.#closed) return;
     this.#timer = undefined;
     this.#emptyLooks = this.#replies.hasNext ? 0 : this.#emptyLooks + 1;
-    this.drain(portion.left);
+    this.drain(portions.left());
     this.#lookSoon();
   };
 
@@ -553,7 +553,7 @@ export class Line {
    */
   #take = (): void => {
     if (this.#closed) return;
-    this.drain(portion.left);
+    this.drain(portions.left());
     if (this.#open > 0) return atNextTick(this.#replies.hasNext ? this.#take : this.#lookOnce);
     this.#listening = false;
   };

@@ -19,47 +19,51 @@ const MOST = 256;
 /** How many times as large as the one before it a portion may be: the next results may take longer. */
 const GROWTH = 4;
 
-declare const setImmediate: (callback: () => void) => unknown;
-
 /**
- * How many results are handed over in one tick of the event loop. Those who await them are called in microtasks, one after the other, before
- * any other work; so results go out in portions, as large as fits the time that the last ones took.
+ * How many results are handed over before the event loop has a tick. Those who await them are called in microtasks, one after the other,
+ * before any other work; so results go out in portions, as large as fits the time that the last ones took.
  */
 export class Portion {
   #now: () => number;
-  #atNextTick: (callback: () => void) => unknown;
   #size = WORTH_MEASURING;
   /** How many results were handed over since the last measurement began, or ended. */
   #handed = 0;
   /** When the measurement began, while there is one. */
   #since: number | undefined;
+  /** Whether those who heard of results have not had their turn yet. */
+  #isOpen = false;
 
-  constructor(now: () => number, atNextTick: (callback: () => void) => unknown) {
+  constructor(now: () => number) {
     this.#now = now;
-    this.#atNextTick = atNextTick;
   }
 
-  /** How many more results may be handed over in this tick. */
-  get left(): number {
-    return this.#since === undefined ? this.#size : Math.max(0, this.#size - this.#handed);
+  /** Goes on with the portion, or, if those who heard of it are done, begins the next one. Returns how many results it may still have. */
+  left(): number {
+    if (this.#isOpen) return Math.max(0, this.#size - this.#handed);
+    if (this.#since === undefined) return this.#size;
+    // If nobody was waiting for more, this has taken longer: then the first portions after that are too small.
+    const fitting = Math.floor(LONGEST * this.#handed / (this.#now() - this.#since));
+    this.#size = Math.max(1, Math.min(fitting, GROWTH * this.#size, MOST));
+    this.#handed = 0;
+    this.#since = undefined;
+    return this.#size;
   }
 
-  /** Notes that this many results are about to be handed over, which may be more than are left. */
+  /** Notes that this many results are about to be handed over. */
   handOver(results: number): void {
     this.#handed += results;
     if (this.#since !== undefined || this.#handed < Math.min(WORTH_MEASURING, this.#size)) return;
     this.#handed = results;
     this.#since = this.#now();
-    this.#atNextTick(this.#measure);
+    this.#isOpen = true;
+    // Comes before those who are about to hear of these results, and after whoever else is about to take some.
+    queueMicrotask(this.#close);
   }
 
-  #measure = (): void => {
-    const fitting = Math.floor(LONGEST * this.#handed / (this.#now() - this.#since!));
-    this.#size = Math.max(1, Math.min(fitting, GROWTH * this.#size, MOST));
-    this.#handed = 0;
-    this.#since = undefined;
+  #close = (): void => {
+    this.#isOpen = false;
   };
 }
 
-/** The portion of all lines of this thread, which have one event loop. */
-export const portion = new Portion(() => performance.now(), (callback) => setImmediate(callback));
+/** The portions of all lines of this thread, which have one event loop. */
+export const portions = new Portion(() => performance.now());
