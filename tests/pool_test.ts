@@ -395,9 +395,6 @@ Deno.test("currentJob().signal of a task on the calling thread aborts with the j
 
 Deno.test("currentJob().signal of a task on the calling thread aborts also when the task itself ends its job before it returns", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline" });
-  // The one before is over, and its signal must not be touched.
-  let before: AbortSignal | undefined;
-  await within(pool.run(() => void (before = currentJob()!.signal)));
   const controller = new AbortController();
   let own: AbortSignal | undefined;
   const task = async () => {
@@ -406,7 +403,22 @@ Deno.test("currentJob().signal of a task on the calling thread aborts also when 
     await null;
   };
   const error = await within(pool.run(new Job({ func: task, signal: controller.signal })).catch((error) => error));
-  assertEquals([error, own!.aborted, before!.aborted], ["why", true, false]);
+  assertEquals([error, own!.aborted], ["why", true]);
+});
+
+Deno.test("currentJob().signal of a task on the calling thread does not abort with a job that was called before and still runs", async () => {
+  await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline", jobsPerWorker: 2 });
+  const controller = new AbortController();
+  let before: AbortSignal | undefined, last: AbortSignal | undefined;
+  const func = () => {
+    const signal = before = currentJob()!.signal;
+    return new Promise<void>((end) => signal.onabort = () => end());
+  };
+  const waiting = pool.run(new Job({ func, signal: controller.signal })).catch((error) => error);
+  // It is over, but nothing has been called since.
+  await within(pool.run(() => void (last = currentJob()!.signal)));
+  controller.abort("why");
+  assertEquals([await within(waiting), before!.aborted, last!.aborted], ["why", true, false]);
 });
 
 Deno.test("ProcessPool.stats() counts a worker that cannot be stopped, and terminate() does not wait for it", async () => {
