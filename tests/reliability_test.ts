@@ -963,6 +963,17 @@ for (const backend of BACKENDS) {
         ) {
           outcomes.push(await locks.request(lock, options, () => "had").catch((error: Error) => error.message));
         }
+        const iterate = Array.prototype[Symbol.iterator];
+        Array.prototype[Symbol.iterator] = function () {
+          for (let i = 0; i < this.length; i++) if (typeof this[i] === "object") this[i].steal = true;
+          return iterate.call(this);
+        };
+        let smuggled = "waits";
+        locks.request(name, {}, () => smuggled = "stolen").catch(() => {});
+        Array.prototype[Symbol.iterator] = iterate;
+        // The answer to a later request: by then the earlier one has got the lock, or waits for it.
+        await locks.request(name, { ifAvailable: true }, () => {});
+        outcomes.push(smuggled);
       }
       locks.request("mine", () => new Promise(() => {})).catch(() => {});
       const own = (await locks.query()).held.map(({ name }) => name);
@@ -973,7 +984,7 @@ for (const backend of BACKENDS) {
     Atomics.store(words, 0, 1);
     Atomics.notify(words, 0);
     const refused = "The lock of a worker cannot be stolen";
-    assertEquals(outcomes, [...names.flatMap(() => [refused, "had", refused]), "stolen", "had"]);
+    assertEquals(outcomes, [...names.flatMap(() => [refused, "had", refused, "waits"]), "stolen", "had"]);
     assertEquals(own, ["mine"]);
     assertEquals(await within(waiting.result()), "through");
   });

@@ -89,7 +89,8 @@ export async function workerMain(
         if (steal) throw new DOMException("The lock of a worker cannot be stolen", "NotSupportedError");
         rest[0] = { ...options, steal: false };
       }
-      return await apply(request, this, [text, ...rest]);
+      // Without the platform's iterator, by which a task could put the theft back in.
+      return await apply(request, this, rest.length > 1 ? [text, rest[0], rest[1]] : [text, rest[0]]);
     };
     // The list passes through no function that a task could have replaced.
     prototype.query = function (this: unknown) {
