@@ -279,11 +279,11 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     else consumer.reject(failure.error);
   }
 
-  /** Ends the loop although the input has not ended. */
-  #abandon(failure: { error: unknown } | undefined, { force = false } = {}): void {
+  /** Ends the loop although the input has not ended; with `abort` also the items that run. */
+  #abandon(failure: { error: unknown } | undefined, abort?: { reason: unknown }): void {
     this.#dropFailure();
     this.#failure = failure;
-    this.#finish(force);
+    this.#finish(abort);
     Promise.resolve().then(() => this.#input.close()).catch((error) => this.#host.report(error));
   }
 
@@ -308,8 +308,8 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     queueMicrotask(() => this.#host.report(error));
   }
 
-  /** Ends the loop; with `force` also the items that run. */
-  #finish(force = false): void {
+  /** Ends the loop; with `abort` also the items that run. */
+  #finish(abort?: { reason: unknown }): void {
     if (this.#state === "ended") return;
     this.#state = "ended";
     this.#host.goesOn(this);
@@ -317,11 +317,11 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#stopListening();
     this.#ready.clear();
     this.#block = undefined;
-    const reason = new DOMException("The loop over the map has ended", "AbortError");
+    const { reason } = abort ?? { reason: new DOMException("The loop over the map has ended", "AbortError") };
     this.#loop.abort(reason);
     // In a microtask: an outcome may have ended the loop, and while a pool settles several tickets they are in neither queue nor slot.
     queueMicrotask(() => {
-      for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason, force);
+      for (const chunk of this.#chunks.keys()) this.#host.cancel(chunk, reason, abort !== undefined);
     });
     this.#wakePump();
     this.#serve();
@@ -334,7 +334,7 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#state = "reading";
     if (signal?.aborted) return this.#abandon({ error: signal.reason });
     // Listen first, as opening the input may abort the signal.
-    this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }, { force: true }));
+    this.#stopListening = onAbort(signal, () => this.#abandon({ error: signal!.reason }, signal));
     try {
       this.#input.open();
     } catch (error) {
