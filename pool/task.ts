@@ -24,7 +24,8 @@ export interface CurrentJob {
   attempt: number;
   /**
    * Aborts when the job is cancelled by force, aborted, or stopped for its timeout. On the backend `worker` the task then has a tenth of a
-   * second to end; on `killable` it is halted at once and never sees the signal abort; on `inline` nothing else stops it.
+   * second to end; on `killable` it is halted at once and never sees the signal abort; on `inline` nothing else stops it. The reason is what
+   * the caller gets. In a worker it is a copy, an error of the platform's class and the original's name.
    */
   signal: AbortSignal;
 }

@@ -375,6 +375,41 @@ Deno.test("currentJob().signal of a task in a Web Worker aborts with the job, an
   assertEquals(Atomics.load(cleaned, 0), 1);
 });
 
+for (const backend of ["worker", "inline"] as const) {
+  Deno.test(`currentJob().signal of a task aborts with the name and message of the error that the caller gets (${backend})`, async () => {
+    await using pool = new ProcessPool({ maxWorkers: 1, backend });
+    const tellReason = async (memory: Int32Array) => {
+      const { signal } = (globalThis as Record<symbol, unknown>)[Symbol.for("process-pool.job")] as { signal: AbortSignal };
+      Atomics.store(memory, 0, 1);
+      Atomics.notify(memory, 0);
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      const text = `${signal.reason.name}: ${signal.reason.message}`;
+      for (let i = 0; i < text.length; i++) memory[2 + i] = text.charCodeAt(i);
+      Atomics.store(memory, 1, text.length);
+      Atomics.notify(memory, 1);
+    };
+    class OutOfOrder extends RangeError {
+      override name = "OutOfOrder";
+    }
+    const starts: Record<string, (memory: Int32Array, signal: AbortSignal) => Promise<unknown>> = {
+      "JobTimeoutError": (memory) => pool.run(new Job({ func: tellReason, args: [memory], timeout: 1 })),
+      "OutOfOrder: a job": (memory, signal) => pool.run(new Job({ func: tellReason, args: [memory], signal })),
+      "OutOfOrder: a map": (memory, signal) => pool.map(tellReason, [memory], { signal }).next(),
+    };
+    for (const [name, start] of Object.entries(starts)) {
+      const memory = new Int32Array(new SharedArrayBuffer(4 * 200));
+      const controller = new AbortController();
+      const thrown = thrownBy(() => start(memory, controller.signal));
+      await within(Promise.resolve(Atomics.waitAsync(memory, 0, 0).value));
+      controller.abort(new OutOfOrder(name.slice("OutOfOrder: ".length)));
+      await within(Promise.resolve(Atomics.waitAsync(memory, 1, 0).value));
+      const told = String.fromCharCode(...memory.subarray(2, 2 + memory[1]!));
+      assertEquals(told, String(await within(thrown)));
+      assert(told.startsWith(name), told);
+    }
+  });
+}
+
 Deno.test("currentJob().signal of a task on the calling thread aborts with the job", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1, backend: "inline" });
   const started = Promise.withResolvers<void>();

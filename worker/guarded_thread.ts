@@ -124,10 +124,11 @@ class GuardedThread implements Thread {
     });
   }
 
-  /** Asks tasks to end. The reason is copied, as far as it can be. */
+  /** Asks tasks to end. The reason is copied, as far as it can be; an error also keeps its name. */
   #abort(reason: unknown): void {
     try {
-      this.#line.post({ type: "abort", reason }, []);
+      const name = reason instanceof Error ? textOf(reason.name) : undefined;
+      this.#line.post({ type: "abort", reason, name }, []);
     } catch {
       this.#line.post({ type: "abort", reason: textOf(reason) }, []);
     }

@@ -23,7 +23,7 @@ export async function workerMain(
 
   // Taken now: a task may replace them.
   const { postMessage } = port;
-  const { apply } = Reflect;
+  const { apply, defineProperty } = Reflect;
   const platform = [globalThis, Deno.errors, globalThis.WebAssembly];
   const { href } = scope.location;
   // Deno takes half a megabyte in each worker for a transfer list, even an empty one.
@@ -67,6 +67,15 @@ export async function workerMain(
       // A task has replaced what errors are taken apart with.
     }
     send();
+  }
+
+  /** The reason of an abort. Structured cloning loses the name of an error whose class is not the platform's. */
+  function named({ reason, name }: ToWorker & { type: "abort" }): unknown {
+    const error = reason as Error;
+    if (name !== undefined && error.name !== name) {
+      defineProperty(error, "name", { value: name, enumerable: false, writable: true, configurable: true });
+    }
+    return reason;
   }
 
   /**
@@ -142,7 +151,7 @@ export async function workerMain(
       case "abort":
         // Nobody waits for the jobs' results any more.
         runtime.end();
-        return runtime.abort(data.reason, close);
+        return runtime.abort(named(data), close);
       case "load":
         line = openLine({ memory: data.line, openSharedQueue, runtime, hasTimers: killable });
         host.returned = line.returned;

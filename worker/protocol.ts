@@ -125,7 +125,7 @@ export type ToWorker =
   | ToRuntime & { type: "load" } & { line: LineMemory }
   | RunByPort
   | { type: "wake" }
-  | { type: "abort"; reason: unknown };
+  | { type: "abort"; reason: unknown; name?: string | undefined };
 
 export type FromWorker =
   | { type: "alive" }
