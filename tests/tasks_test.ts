@@ -131,7 +131,15 @@ Deno.test("Errors of all classes of the platform come back as these, also where 
   }
 
   const quota = await errorOf(pool, () => crypto.getRandomValues(new Uint8Array(2 ** 17)));
-  assertEquals([Object.getPrototypeOf(quota), quota.name, quota.code], [DOMException.prototype, "QuotaExceededError", 22]);
+  const { QuotaExceededError } = globalThis as unknown as { QuotaExceededError: typeof DOMException };
+  assertEquals([Object.getPrototypeOf(quota), quota.name, quota.code], [QuotaExceededError.prototype, "QuotaExceededError", 22]);
+  const used = await errorOf(pool, () => {
+    const { QuotaExceededError } = globalThis as unknown as { QuotaExceededError: new (message: string, options: object) => Error };
+    throw Object.assign(new QuotaExceededError("message", { quota: 5, requested: 7 }), { file: "a" });
+  });
+  assertEquals([Object.getPrototypeOf(used), used.message], [QuotaExceededError.prototype, "message"]);
+  assertEquals([used.quota, used.requested, used.file], [5, 7, "a"]);
+  assertMatch(used.stack, /^QuotaExceededError: message\n/);
 });
 
 Deno.test("A thrown value that cannot be copied comes back as a TypeError, with what of it can be copied as its cause", async () => {

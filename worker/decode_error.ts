@@ -38,6 +38,8 @@ function platformError(builtin: string, { message, name }: { message: string; na
   return new (PLATFORM.get(builtin) ?? Error)(message);
 }
 
+/** Deno has this class, its types do not. */
+const { QuotaExceededError } = globalThis as { QuotaExceededError?: new (message: string) => DOMException };
 /** Without a JIT (`--v8-flags=--jitless`) there is no WebAssembly. */
 const { CompileError, LinkError, RuntimeError } = (globalThis.WebAssembly ?? {}) as Partial<typeof WebAssembly>;
 const PLATFORM = new Map<string, (new (message: string) => Error) | undefined>(Object.entries({
@@ -50,6 +52,7 @@ const PLATFORM = new Map<string, (new (message: string) => Error) | undefined>(O
   CompileError,
   LinkError,
   RuntimeError,
+  QuotaExceededError,
   ...Deno.errors,
 }));
 

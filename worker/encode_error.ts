@@ -59,13 +59,16 @@ export function encodeError(
       const name = typeof constructor?.name === "string" ? constructor.name : "";
       if (platform.some((classes) => (classes as Record<string, unknown> | undefined)?.[name] === constructor)) {
         message.builtin = name;
-        // A subclass of DOMException, such as QuotaExceededError, is sent as a DOMException, as the platform copies it.
-        if (Object.getPrototypeOf(prototype)?.constructor?.name !== "DOMException") break;
+        // Other subclasses of DOMException, which are unstable ones, are sent as a DOMException, as the platform copies them.
+        if (name === "QuotaExceededError" || Object.getPrototypeOf(prototype)?.constructor?.name !== "DOMException") break;
       }
       // An error whose class sets no name gets the name of the class, which would be lost with it.
       if (message.name === "Error" && name !== "") message.name = name;
     }
-    for (const name of Object.getOwnPropertyNames(error)) {
+    const names = Object.getOwnPropertyNames(error);
+    // What an error of this class says is not in properties of its own.
+    if (message.builtin === "QuotaExceededError") names.push("quota", "requested");
+    for (const name of names) {
       if (name === "message" || name === "stack") continue;
       const value = read(error, name);
       const encoded = name === "errors" && Array.isArray(value) ? encodeList(value) : encodeValue(value);
