@@ -35,6 +35,12 @@ export const PREFIX = "dpool";
 /** Shorter, and nobody waits for a server that starts at the same time; longer, and a wrong address is reported late. In ms. */
 export const OPEN_TIMEOUT = 10_000;
 
+/**
+ * How long a server that refuses is left alone, in ms. Shorter, and all hosts hammer it; longer, and they stand idle when it takes writes
+ * again.
+ */
+export const REFUSED_PAUSE = 1000;
+
 /** Longer, and a server that is back is found late; shorter, and a server that is away is asked all the time. In ms. */
 const LONGEST_RETRY = 2000;
 
@@ -183,9 +189,15 @@ function optional(name: string, value: string): Record<string, string> {
 export interface ConnectOptions {
   /** The action that messages name. */
   action: string;
+  queue: string;
+  /** What the server must allow a script to do with a key of the queue that does not exist. */
+  command: "EXISTS" | "DEL";
   /** How long to try, in ms. */
   timeout: number;
-  /** Called with errors of the established connection: each is reported once, as {@linkcode tellOnce} does it. */
+  /**
+   * Called once if the server is not ready yet, and with errors of the established connection: each is reported once, as
+   * {@linkcode tellOnce} does it.
+   */
   onError: (error: unknown) => void;
   /** Called with warnings about how the server is configured, and when a lost connection is back. */
   onWarning: (message: string) => void;
@@ -198,24 +210,13 @@ export interface ConnectOptions {
 }
 
 /**
- * Connects, within a time limit: the client itself would try forever. It stays connected, trying again whenever the server is away, and
- * commands wait meanwhile.
+ * Connects to a server that is ready, within a time limit: the client itself would try forever. It stays connected, trying again whenever
+ * the server is away, and commands wait meanwhile.
  */
-export async function connect(
-  { address, options }: ResolvedConnection,
-  { action, timeout, onError, onWarning, silence = LONGEST_SILENCE }: ConnectOptions,
-): Promise<Connection> {
-  const client = new Redis({
-    ...options,
-    lazyConnect: true,
-    // Needed by BullMQ: a command waits for as long as the server is away.
-    maxRetriesPerRequest: null,
-    retryStrategy: (times) => Math.min(50 * 2 ** times, LONGEST_RETRY),
-    // What it says of itself comes a moment after it has connected: of each connection that is lost by then it would keep one, to be sent
-    // later.
-    disableClientInfo: true,
-  });
-  const info = await logIn(client, { action, address, timeout });
+export async function connect(to: ResolvedConnection, options: ConnectOptions): Promise<Connection> {
+  const { action, timeout, onError, onWarning, silence = LONGEST_SILENCE } = options;
+  const { address } = to;
+  const { client, info } = await connectClient(to, options);
   try {
     for (const warning of warningsOf(info)) onWarning(`${address}: ${warning}`);
   } catch (error) {
@@ -226,29 +227,88 @@ export async function connect(
   return new Connection(client, { action, address, timeout, silence });
 }
 
-/** Connects a client for the first time. Returns what the server says about itself. */
-async function logIn(client: Redis, { action, address, timeout }: { action: string; address: string; timeout: number }): Promise<string> {
-  let last: Error | undefined;
+/**
+ * Connects a client for the first time. As long as the server is busy, loading, or a replica as during a failover, it is tried again. Also
+ * returns what the server says about itself.
+ */
+async function connectClient({ address, options }: ResolvedConnection, given: ConnectOptions): Promise<{ client: Redis; info: string }> {
+  const { action, timeout, onError } = given;
+  const end = performance.now() + timeout;
+  /** What the server answered last. */
+  let answer: Error | undefined;
+  for (let left = timeout; left > 0; left = end - performance.now()) {
+    // A new one each time, as the address may lead to another server by now.
+    const client = new Redis({
+      ...options,
+      lazyConnect: true,
+      // Needed by BullMQ: a command waits for as long as the server is away.
+      maxRetriesPerRequest: null,
+      retryStrategy: (times) => Math.min(50 * 2 ** times, LONGEST_RETRY),
+      // What it says of itself comes a moment after it has connected: of each connection that is lost by then it would keep one, to be sent
+      // later.
+      disableClientInfo: true,
+    });
+    try {
+      return { client, info: await logIn(client, address, { ...given, left, answer }) };
+    } catch (error) {
+      const { cause } = error as Error;
+      if (!(cause instanceof Error && mayPass(cause))) throw error;
+      if (answer === undefined) onError(new Error(`Cannot ${action} yet as ${address} is not ready: ${cause.message}`));
+      answer = cause;
+    }
+    const pause = Math.max(0, Math.min(REFUSED_PAUSE, end - performance.now()));
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
+  throw unusable(`Cannot ${action} as ${address} was not ready within ${timeout} ms`, answer);
+}
+
+/** How {@linkcode logIn} connects. */
+interface LogInOptions extends ConnectOptions {
+  /** How much of the time is left, in ms. */
+  left: number;
+  /** What the server answered before. */
+  answer: Error | undefined;
+}
+
+/**
+ * Connects a client, and has the server run a script with several keys, as all are that BullMQ runs: a server in cluster mode accepts only
+ * keys that lie together. Returns what the server says about itself.
+ */
+async function logIn(client: Redis, address: string, { action, queue, command, timeout, left, answer }: LogInOptions): Promise<string> {
+  let last = answer;
   const failed = Promise.withResolvers<never>();
   const watch = (error: Error): void => {
     last = error;
     if (HOPELESS.test(error.message) || NOT_PERMITTED.test(error.message)) failed.reject(error);
   };
   client.on("error", watch);
+  // By itself the client waits in silence while a server loads its data, for as long as the server guesses that it takes.
+  const look = async (): Promise<void> => {
+    if (/^loading:1/m.test(await client.info())) failed.reject(new Error("LOADING Redis is loading the dataset in memory"));
+  };
+  const connected = (): void => void look().catch(() => {});
+  client.on("connect", connected);
   let late = false;
   const timer = setTimeout(() => {
     late = true;
     failed.reject(last);
-  }, timeout);
+  }, left);
   const db = databaseOf(client);
   let refusal = "cannot be used";
-  try {
-    client.connect().catch(() => {});
-    const info = await Promise.race([client.info(), failed.promise]);
+  const use = async (): Promise<string> => {
+    const info = await client.info();
     // If the client fails to select the database itself, it silently stays in database 0.
     refusal = `refused access to database ${db}`;
-    if (db !== 0) await Promise.race([client.select(db), failed.promise]);
+    if (db !== 0) await client.select(db);
+    refusal = "refuses to run a script, as BullMQ has to";
+    // As long as each other: so, whatever the queue's name is, they do not lie together in cluster mode, which goes by a checksum.
+    const [probe, other] = ["probe", "other"].map((key) => `${PREFIX}:${queueName(queue)}:${key}`);
+    await client.eval(`return redis.call("${command}", KEYS[1])`, 2, probe!, other!);
     return info;
+  };
+  try {
+    client.connect().catch(() => {});
+    return await Promise.race([use(), failed.promise]);
   } catch (error) {
     // Errors of a connection that was given up concern nobody.
     client.on("error", () => {});
@@ -259,6 +319,7 @@ async function logIn(client: Redis, { action, address, timeout }: { action: stri
   } finally {
     clearTimeout(timer);
     client.off("error", watch);
+    client.off("connect", connected);
   }
 }
 
@@ -406,15 +467,13 @@ export class Connection {
   }
 
   /**
-   * Resolves when everything is connected, and the server has run a script with several keys, as all are that BullMQ runs: a server in
-   * cluster mode accepts only keys that lie together.
+   * Resolves when everything is connected.
    *
    * @param connected Resolves when everything is connected; by itself it would wait forever.
-   * @param script The queue, and a script that does something with a key of it that does not exist.
    *
-   * @throws {Error} If that takes too long, or the server refuses the script.
+   * @throws {Error} If that takes too long, or fails.
    */
-  async ready(connected: Promise<unknown>, { queue, command }: { queue: string; command: "EXISTS" | "DEL" }): Promise<void> {
+  async ready(connected: Promise<unknown>): Promise<void> {
     const { action, address, timeout } = this.#options;
     let reason = "cannot be used";
     const late = Promise.withResolvers<never>();
@@ -422,14 +481,8 @@ export class Connection {
       reason = `was not ready within ${timeout} ms`;
       late.reject(this.#last);
     }, timeout);
-    const tried = connected.then(() => {
-      reason = "refuses to run a script, as BullMQ has to";
-      // As long as each other: so, whatever the queue's name is, they do not lie together in cluster mode, which goes by a checksum.
-      const [probe, other] = ["probe", "other"].map((key) => `${PREFIX}:${queueName(queue)}:${key}`);
-      return this.client.eval(`return redis.call("${command}", KEYS[1])`, 2, probe!, other!);
-    });
     try {
-      await Promise.race([tried, late.promise]);
+      await Promise.race([connected, late.promise]);
       // BullMQ has tried to write by now, which a program that only looks at a queue does not need.
       this.#mayBeReplica = false;
     } catch (error) {
@@ -529,6 +582,11 @@ export function refusesWrites({ message }: Error): boolean {
   return /\b(READONLY|OOM|MISCONF|NOREPLICAS|LOADING|MASTERDOWN|BUSY|CLUSTERDOWN|TRYAGAIN|WRONGPASS|NOAUTH|max number of clients)\b/.test(
     message,
   );
+}
+
+/** The same, except that it no longer accepts the client. */
+function mayPass(error: Error): boolean {
+  return refusesWrites(error) && !HOPELESS.test(error.message);
 }
 
 /** An error without the command that failed: that of a login contains the password. */

@@ -10,7 +10,18 @@ import {
 import { Checks, FutureMaker, PART_OF_MAP, type PartOfMapOptions, show, showJob } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
-import { cancelChannel, cancelMessage, connect, type Connection, plain, PREFIX, queueName, refusesWrites, tellOnce } from "./connection.ts";
+import {
+  cancelChannel,
+  cancelMessage,
+  connect,
+  type Connection,
+  plain,
+  PREFIX,
+  queueName,
+  REFUSED_PAUSE,
+  refusesWrites,
+  tellOnce,
+} from "./connection.ts";
 import {
   type Envelope,
   FORGOTTEN,
@@ -29,7 +40,7 @@ import { ACTION, resolveServeOptions, type ServeOptions, type Settings } from ".
 import { METRICS_MINUTES } from "./status.ts";
 import type { ClusterTask } from "./tasks.ts";
 import { fromJson, type Json, sizeOf } from "./values.ts";
-import { LockedWorker, REFUSED_PAUSE } from "./worker.ts";
+import { LockedWorker } from "./worker.ts";
 
 /** How long running jobs may take when the host is told to stop, in ms: longer ones are given back and start anew elsewhere. */
 const GRACE = 10_000;
@@ -58,7 +69,7 @@ const EXPIRED = Symbol("expired");
  *
  * @throws {TypeError} If an option is of the wrong type.
  * @throws {RangeError} If a number is out of its range.
- * @throws {Error} If the server cannot be reached in time, or does not accept the host.
+ * @throws {Error} If the server cannot be reached or is not ready in time, or does not accept the host.
  * @throws {PoolBrokenError} If no worker can be started, for example because a task module cannot be loaded.
  *
  * @example A host of two workers
@@ -88,7 +99,8 @@ export async function serve(options: ServeOptions): Promise<ClusterHost> {
   });
   let server: Connection;
   try {
-    server = await connect(resolved.connection, { action: ACTION, timeout: resolved.openTimeout, onError: report, onWarning });
+    const common = { queue: resolved.queue, timeout: resolved.openTimeout, onError: report, onWarning };
+    server = await connect(resolved.connection, { action: ACTION, command: "DEL", ...common });
   } catch (error) {
     await pool.terminate();
     throw error;
@@ -217,7 +229,7 @@ class Host implements ClusterHost {
     };
     const listening = this.#subscriber.subscribe(channel).then(() => this.#subscriber.on("ready", listenAgain));
     const connected = Promise.all([listening, this.#worker.waitUntilReady()]);
-    await this.#server.ready(connected, { queue, command: "DEL" });
+    await this.#server.ready(connected);
     this.#worker.run().catch((error) => this.#options.onError(plain(error)));
   }
 

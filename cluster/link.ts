@@ -206,8 +206,7 @@ export class Link {
       await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
     };
     try {
-      // Looking at the queue does not need write permission.
-      await connection.ready(connect(), { queue, command: "EXISTS" });
+      await connection.ready(connect());
     } catch (error) {
       // Commands that wait for a server that went away must not hold this up.
       connection.end();

@@ -113,16 +113,18 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If a number is out of its range.
-   * @throws {Error} If the server cannot be reached within `openTimeout`, or does not accept the pool. The message contains no password.
+   * @throws {Error} If the server cannot be reached or is not ready within `openTimeout`, or does not accept the pool. The message contains
+   * no password.
    */
   static async open(options: ClusterPoolOptions): Promise<ClusterPool> {
     const settings = resolvePoolOptions(options);
     const maker = new FutureMaker(settings.onError);
     const report = (error: unknown): void => maker.report(error);
-    const { connection, openTimeout: timeout, onWarning } = settings;
-    const server = await connect(connection, { action: ACTION, timeout, onError: report, onWarning });
+    const { connection, queue, openTimeout: timeout, onWarning } = settings;
+    // Looking at the queue does not need write permission.
+    const server = await connect(connection, { action: ACTION, queue, command: "EXISTS", timeout, onError: report, onWarning });
     try {
-      return new ClusterPool(await Link.open(server, settings.queue, report), settings, maker);
+      return new ClusterPool(await Link.open(server, queue, report), settings, maker);
     } catch (error) {
       server.end();
       throw error;

@@ -58,7 +58,7 @@ export interface ClusterPoolOptions {
    */
   release?: string | undefined;
   /**
-   * How long to try to connect, in milliseconds.
+   * How long to try to connect, and to wait for a server that is not ready, in milliseconds.
    *
    * @default {10000}
    */
@@ -70,7 +70,7 @@ export interface ClusterPoolOptions {
    */
   onRedelivered?: ((job: RedeliveredJob) => void) | undefined;
   /**
-   * Called with errors that belong to no future: what a callback throws, a lost connection.
+   * Called with errors that belong to no future: what a callback throws, a lost connection, a server that is not ready yet.
    *
    * @default {console.error}
    */

@@ -82,14 +82,14 @@ export interface ServeOptions {
    */
   release?: string | undefined;
   /**
-   * How long to try to connect, in milliseconds.
+   * How long to try to connect, and to wait for a server that is not ready, in milliseconds.
    *
    * @default {10000}
    */
   openTimeout?: number | undefined;
   /**
-   * Called with errors that belong to no job: a lost connection, a job whose lock was lost, what `onWarning` throws about a connection that
-   * is back.
+   * Called with errors that belong to no job: a lost connection, a server that is not ready yet, a job whose lock was lost, what
+   * `onWarning` throws about a connection that is back.
    *
    * @default {console.error}
    */

@@ -1,12 +1,6 @@
 import { type Job, type JobJson, type Processor, WaitingError, Worker, type WorkerOptions } from "bullmq";
 import type { Redis } from "ioredis";
-import { refusesWrites } from "./connection.ts";
-
-/**
- * How long a server that refuses is left alone, in ms. Shorter, and all hosts hammer it; longer, and they stand idle when it takes writes
- * again.
- */
-export const REFUSED_PAUSE = 1000;
+import { REFUSED_PAUSE, refusesWrites } from "./connection.ts";
 
 /**
  * How often within a lock's duration the worker checks for expired locks. Less, and a job that another host may already have runs on

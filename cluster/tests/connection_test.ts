@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import { connect, resolveConnection, tellOnce } from "../connection.ts";
-import { ClusterPool, Job, serve } from "../mod.ts";
+import { type ClusterHost, ClusterPool, Job, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { callsOf, freePort, LEAVES_SERVER, openClient, openPool, READING_FAILS, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
@@ -15,7 +15,7 @@ async function openssl(folder: string, ...args: string[]): Promise<void> {
 }
 
 /** Connection options with which an unannounced end of a connection is noticed within two seconds. */
-const QUIET = { action: "test", timeout: 10_000, silence: 1000 };
+const QUIET = { action: "test", queue: "test", command: "DEL", timeout: 10_000, silence: 1000 } as const;
 
 /** A client that listens: resolves when it is connected anew, and when it has heard something. */
 async function subscribed(client: Redis): Promise<{ listens: Promise<unknown>; heard: Promise<string> }> {
@@ -193,11 +193,14 @@ Deno.test(
     // A read-only copy of a server is of use to a program that only looks at it, but not to a host.
     await using copy = await RedisServer.start(["--replicaof", "127.0.0.1", String(server.port)]);
     await (await openPool(copy)).shutdown();
+    const { said, onError } = hearing();
     await assertRejects(
-      () => within(serve({ ...options, connection: copy.url })),
+      () => within(serve({ ...options, connection: copy.url, openTimeout: 3000, onError })),
       Error,
-      "refuses to run a script, as BullMQ has to: READONLY",
+      `as ${copy.url} was not ready within 3000 ms: READONLY`,
     );
+    assertEquals(said.length, 1);
+    assertStringIncludes(said[0]!, `Error: Cannot serve queue yet as ${copy.url} is not ready: READONLY`);
     // In cluster mode the keys of a queue do not lie together, though some do: ":probe" and ":wait" of this one.
     await using cluster = await RedisServer.start(["--cluster-enabled", "yes", "--cluster-port", String(freePort())]);
     const client = new Redis(cluster.url);
@@ -214,6 +217,95 @@ Deno.test(
       const open = opens({ ...options, connection: line.url, openTimeout: 500 })[i]!;
       await assertRejects(() => within(open()), Error, `as ${line.url} was not ready within 500 ms`);
     }
+  },
+);
+
+/** What a server answers for a while, and how that begins and ends, with two clients that are connected before. */
+const REFUSALS: { answer: string; begin: (client: Redis, other: Redis) => Promise<void>; end: (other: Redis) => Promise<unknown> }[] = [
+  {
+    answer: "BUSY",
+    async begin(client, other) {
+      client.eval("while true do end", 0).catch(() => {});
+      await until(() => says(other, "BUSY"));
+    },
+    end: (other) => other.script("KILL"),
+  },
+  {
+    answer: "MASTERDOWN",
+    async begin(client) {
+      await client.config("SET", "replica-serve-stale-data", "no");
+      await client.replicaof("127.0.0.1", "1");
+    },
+    end: (other) => other.replicaof("NO", "ONE"),
+  },
+  {
+    answer: "LOADING",
+    async begin(client, other) {
+      await client.call("DEBUG", "POPULATE", "20000");
+      // In microseconds; it looks at clients only after so many bytes.
+      await client.config("SET", "key-load-delay", "1000");
+      await client.config("SET", "loading-process-events-interval-bytes", "1024");
+      client.call("DEBUG", "RELOAD").catch(() => {});
+      await until(() => says(other, "LOADING"));
+    },
+    end: (other) => other.config("SET", "key-load-delay", "0"),
+  },
+];
+
+function says(client: Redis, answer: string): Promise<boolean> {
+  return client.get("dpool:none").then(() => false, (error) => error.message.startsWith(answer));
+}
+
+/** Ends what a server answers when a test is over, however that ends: its clients wait for the server. */
+function endLater(end: (other: Redis) => Promise<unknown>, other: Redis): AsyncDisposable {
+  return { [Symbol.asyncDispose]: () => end(other).then(() => {}, () => {}) };
+}
+
+/** An 'onError' that collects what it hears. */
+function hearing(): { said: string[]; heard: Promise<void>; onError: (error: unknown) => void } {
+  const said: string[] = [];
+  const { promise: heard, resolve } = Promise.withResolvers<void>();
+  return { said, heard, onError: (error) => (said.push(String(error)), resolve()) };
+}
+
+for (const { answer, begin, end } of REFUSALS) {
+  Deno.test(`ClusterPool.open() and serve() wait for a server that answers ${answer}, and say so once`, LEAVES_SERVER, async () => {
+    await using server = await RedisServer.start(["--busy-reply-threshold", "1", "--enable-debug-command", "yes"]);
+    await using client = openClient(server);
+    await using other = openClient(server);
+    await using _ending = endLater(end, other);
+    for (const [what, connection] of [["pool", server.url], ["pool", `${server.url}/2`], ["host", server.url]] as const) {
+      await begin(client, other);
+      const { said, heard, onError } = hearing();
+      const options = { queue: "test", connection, tasks, openTimeout: 60_000, onError };
+      const opening: Promise<ClusterPool | ClusterHost> = what === "pool" ? ClusterPool.open(options) : serve({ ...options, workers: 1 });
+      await within(Promise.race([opening, heard]));
+      await end(other);
+      await within((await within(opening)).shutdown());
+      assertEquals(said.length, 1, said.join("\n"));
+      assertStringIncludes(said[0]!, ` yet as ${server.url} is not ready: ${answer}`);
+    }
+  });
+}
+
+Deno.test(
+  "serve() waits while the server is a replica, and finds the one to which the address leads after a failover",
+  LEAVES_SERVER,
+  async () => {
+    await using first = await RedisServer.start();
+    await using second = await RedisServer.start();
+    await using line = new Line(first.port);
+    await using client = openClient(first);
+    await client.replicaof("127.0.0.1", String(second.port));
+    const { said, heard, onError } = hearing();
+    const starting = serve({ queue: "test", connection: line.url, tasks, workers: 1, openTimeout: 60_000, onError });
+    await within(Promise.race([starting, heard]));
+    line.port = second.port;
+    await using _host = await within(starting);
+    await using pool = await openPool(second);
+    assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
+    assertEquals(said.length, 1, said.join("\n"));
+    assertStringIncludes(said[0]!, `Cannot serve queue yet as ${line.url} is not ready: READONLY`);
   },
 );
 
