@@ -585,7 +585,7 @@ export function refusesWrites({ message }: Error): boolean {
 }
 
 /** The same, except that it no longer accepts the client. */
-function mayPass(error: Error): boolean {
+export function mayPass(error: Error): boolean {
   return refusesWrites(error) && !HOPELESS.test(error.message);
 }
 

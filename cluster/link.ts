@@ -6,6 +6,7 @@ import {
   cancelMessage,
   type Connection,
   databaseOf,
+  mayPass,
   plain,
   PREFIX,
   queueName,
@@ -230,7 +231,15 @@ export class Link {
 
   /** The task name of a job that was sent before; undefined if the queue knows no job of this id. */
   async find(id: string): Promise<string | undefined> {
-    return await this.#client.hget(this.#queue.toKey(id), "name") ?? undefined;
+    for (;;) {
+      try {
+        return await this.#client.hget(this.#queue.toKey(id), "name") ?? undefined;
+      } catch (error) {
+        if (!mayPass(error as Error) || this.#state === "closed") throw error;
+        this.#tell(new Error(`Attaching to jobs waits, as the server refuses it: ${(error as Error).message}`));
+        await this.#nextSweep.promise;
+      }
+    }
   }
 
   /** Listens to a job that was sent before. */

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import { connect, resolveConnection, tellOnce } from "../connection.ts";
-import { type ClusterHost, ClusterPool, Job, serve } from "../mod.ts";
+import { type ClusterHost, ClusterPool, Job, PoolClosedError, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { callsOf, freePort, LEAVES_SERVER, openClient, openPool, READING_FAILS, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
@@ -563,6 +563,39 @@ Deno.test(
       const error = await assertRejects(() => within<unknown>(ask()), Error, "WRONGPASS");
       assertEquals(Deno.inspect(error, { depth: 10 }).includes("secret"), false);
     }
+  },
+);
+
+Deno.test(
+  "ClusterPool.attach() waits while the server is busy, says so, and gives up if the pool is shut down",
+  READING_FAILS,
+  async () => {
+    await using server = await RedisServer.start(["--busy-reply-threshold", "1"]);
+    await using client = openClient(server);
+    await using other = openClient(server);
+    const waits = Promise.withResolvers<string>();
+    await using pool = await openPool(server, {
+      onError: (error) => {
+        if (String(error).includes("Attaching")) waits.resolve(String(error));
+      },
+    });
+    await using closed = await openPool(server, { onError: () => {} });
+    await pool.submit(new Job({ id: "there", func: tasks.add, args: [1, 2] }));
+    await until(async () => await client.exists("dpool:test.v1:job-there") === 1);
+    const { begin, end } = REFUSALS[0]!;
+    await using _ending = endLater(end, other);
+    await begin(client, other);
+    const attaching = pool.attach("there");
+    const refused = assertRejects(() => closed.attach("there"), PoolClosedError);
+    assertStringIncludes(
+      await within(Promise.race([waits.promise, attaching.then(String)])),
+      "Error: Attaching to jobs waits, as the server refuses it: BUSY",
+    );
+    const ended = closed.terminate();
+    await within(refused);
+    await end(other);
+    assertEquals((await within(attaching)).id, "there");
+    await within(ended);
   },
 );
 
