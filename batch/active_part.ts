@@ -132,9 +132,9 @@ export class ActivePart {
   /** The record of which the next worker must beware, after one has died at this commit, having done this many records. */
   #nextSuspect(error: unknown, { sequence, records, retries }: { sequence: number; records: number; retries: number }): Suspect {
     const suspect = this.#suspect;
-    const { begun, attempt } = this.lane;
-    const running = this.isHalted || this.lane.running;
-    const current = this.isHalted ? this.#current : this.lane.current;
+    const { begun } = this.lane;
+    // Until a worker is stopped it may have gone on with the next record.
+    const { running, attempt, current } = this.isHalted ? { running: true, attempt: this.#attempt, current: this.#current } : this.lane;
     const settled = this.#isSettled(sequence);
     // It died while parsing many records together. They are now parsed one by one, to find the one that kills it.
     if (running && attempt === 0 && suspect.before < 0) return suspectAfter(current);

@@ -61,6 +61,8 @@ Deno.test("ActivePart stops its worker once an attempt at a record runs for long
   part.watch(now + 1801, { stoodStill: 0, limit });
   part.watch(now + 9999, { stoodStill: 0, limit });
   assertEquals([part.isHalted, worker.kills, part.lane.sequence], [true, 1, LAYOUT.halted]);
+  // Meanwhile that goes on with the next record.
+  work(part, { phase: running, attempt: 1, current: 2 });
   const run = part.workerDied(new Error("cancelled"), 1);
   assertEquals({ ...run, busy: 0 }, { job: 1, index: 7, source: 0, start: 0, end: 10, records: 1, failed: 0, busy: 0, begun: true });
   assertEquals([part.isHalted, part.lane.sequence, part.lane.state().records, part.job, part.idleDeaths], [false, 0, 1, undefined, 0]);
