@@ -471,7 +471,8 @@ export class Link {
         await makeRoom(this.#client, this.#queue).catch((error) => this.#tell(error));
       }
       this.#nextSweep.resolve();
-      this.#nextSweep = Promise.withResolvers();
+      // It may have been closed while room was made.
+      if (this.#state === "open") this.#nextSweep = Promise.withResolvers();
       for (let i = 0; i < silent.length && this.#state === "open"; i += SWEEP_BATCH) {
         await this.#lookUp(silent.slice(i, i + SWEEP_BATCH), { sweeps: true });
       }

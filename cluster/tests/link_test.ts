@@ -284,6 +284,35 @@ Deno.test("what is submitted while the server takes no writes waits until it doe
   assertEquals(await lines(`${server.folder}/runs`), []);
 });
 
+Deno.test("ClusterPool.terminate() ends also if the server refuses a job just after a sweep has made room", async () => {
+  await using server = await RedisServer.start();
+  await using client = openClient(server);
+  const pool = await openPool(server, silent);
+  const [makesRoom, goesOn, swept] = [1, 2, 3].map(() => Promise.withResolvers<void>());
+  const { xtrim } = Redis.prototype;
+  Redis.prototype.xtrim = async function (this: Redis, ...args: Parameters<typeof xtrim>) {
+    Redis.prototype.xtrim = xtrim;
+    makesRoom!.resolve();
+    await goesOn!.promise;
+    return await xtrim.apply(this, args);
+  } as typeof xtrim;
+  await client.config("SET", "maxmemory", 1);
+  await pool.submit(tasks.add, 1, 1);
+  await makesRoom!.promise;
+  replaceNextAdd(async (add) => {
+    await swept!.promise;
+    return await add();
+  });
+  await pool.submit(tasks.add, 1, 1);
+  const ended = pool.terminate();
+  const evals = await callsOf(client, "eval");
+  goesOn!.resolve();
+  // The answers to these come before that to the submission.
+  await until(async () => await callsOf(client, "eval") === evals + 2);
+  swept!.resolve();
+  await within(ended);
+});
+
 for (const what of ["events", "few events of large results", "results that were kept long enough", "failures that were kept long enough"]) {
   Deno.test(`what is submitted is sent although ${what} have filled the memory of the server`, {
     sanitizeOps: false,
