@@ -496,19 +496,22 @@ export class Connection {
 
   /**
    * Ends all clients once the server has answered nothing for so long, in ms, unless what this returns is disposed of before. A connection
-   * made anew does not count as an answer: one that is refused again and again says something each time.
+   * made anew does not count as an answer: one that is refused again and again says something each time. One check is not enough: a program
+   * that was held up checks before it reads what came meanwhile.
    */
   endWhenSilent(time: number): Disposable {
     const { client } = this;
     let last = heardBy(client);
+    let silent = 0;
     const timer = setInterval(() => {
       const now = heardBy(client);
       const isSilent = client.status !== "ready" || now.stream !== last.stream || now.bytes === last.bytes;
+      silent = isSilent ? silent + 1 : 0;
       last = now;
-      if (!isSilent) return;
+      if (silent < LOOKS) return;
       clearInterval(timer);
       this.end();
-    }, time);
+    }, time / LOOKS);
     return { [Symbol.dispose]: () => clearInterval(timer) };
   }
 

@@ -3,7 +3,7 @@ import { type Job as QueuedJob, Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, PoolClosedError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { Child, LEAVES_SERVER, lines, openPool, RedisServer, startHost, until, within, writeFragileModule } from "./helpers.ts";
+import { Child, LEAVES_SERVER, lines, openClient, openPool, RedisServer, startHost, until, within, writeFragileModule } from "./helpers.ts";
 import { Line } from "./line.ts";
 
 Deno.test("200 jobs over two hosts: both are used, and all results arrive", async () => {
@@ -364,6 +364,17 @@ Deno.test("ClusterPool.terminate() has jobs stopped also if that takes longer th
   await within(pool.terminate());
   await using other = await openPool(server);
   assertEquals(await within(other.run(tasks.add, 1, 1)), 2);
+});
+
+Deno.test("ClusterPool.terminate() has jobs taken out also if callbacks hold the program up for longer than a silent server is waited for", async () => {
+  await using server = await RedisServer.start();
+  await using client = openClient(server);
+  await using pool = await openPool(server);
+  const future = await pool.submit(tasks.add, 1, 1);
+  await until(async () => await client.llen("dpool:test.v1:wait") === 1);
+  const outcome = future.exception().then(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3500));
+  await within(pool.terminate());
+  assertEquals([await outcome, await client.llen("dpool:test.v1:wait")], ["timed-out", 0]);
 });
 
 Deno.test("a task or a check that throws the errors of a host without workers fails only its job", async () => {
