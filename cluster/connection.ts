@@ -516,24 +516,32 @@ export class Connection {
   }
 
   /**
-   * Ends all clients, whether or not the server answers: pending commands are rejected. A client that is about to reconnect would forget
-   * that when told to disconnect, and never end, so it is made to try at once.
+   * Ends all clients for good, whether or not the server answers: pending commands are rejected. BullMQ connects a client anew of which it
+   * has heard nothing for a while, even if that has ended meanwhile.
    */
   end(): void {
     this.#ended = true;
     clearInterval(this.#timer);
     for (const client of this.#clients) {
-      const { status } = client;
-      // Disconnecting a closed client starts a timer that nothing ends.
-      if (status === "end" || status === "close") continue;
-      client.once("end", () => rejectKept(client));
-      client.disconnect();
-      if (status !== "reconnecting") continue;
-      // A server that accepts it may still be silent.
-      client.once("connect", () => client.disconnect());
-      client.connect().catch(() => {});
+      disconnect(client);
+      client.connect = () => Promise.reject(new Error("Connection is closed."));
     }
   }
+}
+
+/**
+ * Ends a client. One that is about to reconnect would forget that when told to disconnect, and never end, so it is made to try at once.
+ */
+function disconnect(client: Redis): void {
+  const { status } = client;
+  // Disconnecting a closed client starts a timer that nothing ends.
+  if (status === "end" || status === "close") return;
+  client.once("end", () => rejectKept(client));
+  client.disconnect();
+  if (status !== "reconnecting") return;
+  // A server that accepts it may still be silent.
+  client.once("connect", () => client.disconnect());
+  client.connect().catch(() => {});
 }
 
 /**

@@ -1,11 +1,13 @@
 /**
- * A pool or a host, depending on the first argument, that is told to end while its server is away or, if the second argument is "silent",
- * accepts connections again but does not answer. The program should then end by itself.
+ * A pool or a host, depending on the first argument, that is told to end while its server is away; or, if the second argument is "silent",
+ * accepts connections again but does not answer; or, if it is "away for long", has been away until BullMQ gives up a pool's waiting for events.
+ * The program should then end by itself.
  *
  * @module
  */
 
 import { assertEquals, assertInstanceOf } from "@std/assert";
+import { RedisConnection } from "bullmq";
 import { Redis } from "ioredis";
 import { JobCancelledError, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
@@ -20,6 +22,14 @@ const lost = Promise.withResolvers<void>();
 const onError = () => lost.resolve();
 const client = new Redis(server.url);
 
+/** Resolves when BullMQ connects anew, as it has waited for too long. */
+const givenUp = Promise.withResolvers<void>();
+const { reconnect } = RedisConnection.prototype;
+RedisConnection.prototype.reconnect = function () {
+  givenUp.resolve();
+  return reconnect.call(this);
+};
+
 /** Ends the connections in the middle of commands. */
 async function goAway(): Promise<void> {
   client.disconnect();
@@ -29,6 +39,7 @@ async function goAway(): Promise<void> {
   } else {
     await server.kill();
     await lost.promise;
+    if (how === "away for long") await givenUp.promise;
   }
 }
 

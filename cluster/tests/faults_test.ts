@@ -510,8 +510,9 @@ Deno.test("a host whose workers cannot be replaced delivers what it has done of 
   assertEquals(await lines(file), ["0", "1", "2", "3"]);
 });
 
-for (const what of ["pool", "host"]) {
-  for (const how of ["away", "silent"]) {
+// The last one is about the reader of events, which hosts do not have.
+for (const [what, hows] of [["pool", ["away", "silent", "away for long"]], ["host", ["away", "silent"]]] as const) {
+  for (const how of hows) {
     Deno.test(`a ${what} that ends while the server is ${how} settles everything and lets its program end`, async () => {
       const script = new URL("./away.ts", import.meta.url).pathname;
       await using child = new Child(Deno.execPath(), ["run", "--allow-all", "--no-check", script, what, how]);
