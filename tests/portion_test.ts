@@ -1,59 +1,123 @@
 import { assertEquals } from "@std/assert";
-import { Portion } from "../worker/portion.ts";
+import { Portions } from "../worker/portion.ts";
 
-/** A portion, and what lets this many ms pass for it. */
-function opened() {
-  let now = 0;
-  return { portion: new Portion(() => now), pass: (ms: number) => void (now += ms) };
+/** Portions on a thread whose receivers take `timeOfEach` ms for each result, and whose other work takes `otherWork` ms a tick. */
+class Opened {
+  timeOfEach = 0;
+  otherWork = 0;
+  /** How many results each portion had, by who took them. */
+  log: [name: string, results: number][] = [];
+  portions: Portions;
+  #now = 0;
+  #ticks: (() => void)[] = [];
+  #unheard = 0;
+
+  constructor() {
+    this.portions = new Portions({
+      now: () => this.#now,
+      soon: (callback) => callback(),
+      atNextTick: (callback) => this.#ticks.push(callback),
+    });
+  }
+
+  handOver(results: number): void {
+    this.portions.handOver(results);
+    this.#unheard += results;
+  }
+
+  /** Has this many results taken. */
+  join(name: string, results: number): void {
+    this.portions.join((most) => {
+      const taken = Math.min(most, results);
+      this.log.push([name, taken]);
+      if (results > taken) this.join(name, results - taken);
+      this.handOver(taken);
+    });
+  }
+
+  /** Returns what was taken in one tick. */
+  tick(): [name: string, results: number][] {
+    for (const callback of this.#ticks.splice(0)) {
+      callback();
+      this.#now += this.#unheard * this.timeOfEach;
+      this.#unheard = 0;
+    }
+    this.#now += this.otherWork;
+    return this.log.splice(0);
+  }
+
+  /** The sizes of portions of one taker, in which each result takes this many ms. */
+  sizes(...times: number[]): number[] {
+    this.join("line", 1_000_000);
+    return times.map((time) => {
+      this.timeOfEach = time;
+      return this.tick()[0]![1];
+    });
+  }
 }
 
-Deno.test("A portion is as large as fits five milliseconds, going by the one before it", async () => {
-  const { portion, pass } = opened();
-  const sizes = [portion.left()];
-  for (const timeOfEach of [0.001, 0.001, 0.001, 0.5, 0.5, 20, 20, 0, 0, 0, 0.1]) {
-    const results = sizes.at(-1)!;
-    portion.handOver(results);
-    assertEquals(portion.left(), 0);
-    await undefined;
-    pass(results * timeOfEach);
-    sizes.push(portion.left());
-  }
-  // It grows by steps, and to 256 at most; it shrinks at once, and never to nothing.
+Deno.test("Portions are as large as fits five milliseconds, going by the one before", () => {
+  const sizes = new Opened().sizes(0.001, 0.001, 0.001, 0.5, 0.5, 20, 20, 0.001, 0.001, 0.001, 0.1, 0);
+  // They grow by steps, and to 256 at most; they shrink at once, and never to nothing.
   assertEquals(sizes, [64, 256, 256, 256, 10, 10, 1, 1, 4, 16, 64, 50]);
 });
 
-Deno.test("A portion is judged by all that was handed over since it was enough to be measured, however much", async () => {
-  const { portion, pass } = opened();
-  portion.handOver(40);
-  pass(1000);
-  portion.handOver(50);
-  // The first 40 were too few to be measured, and nobody has heard of the others yet.
-  assertEquals(portion.left(), 14);
-  pass(10);
-  portion.handOver(200);
-  assertEquals(portion.left(), 0);
-  await undefined;
-  pass(40);
-  assertEquals(portion.left(), 25);
-  assertEquals(portion.left(), 25);
+Deno.test("Portions are no smaller where other work keeps the event loop busy", () => {
+  const opened = new Opened();
+  opened.otherWork = 1000;
+  assertEquals(opened.sizes(0.001, 0.001, 0.001, 0.001), [64, 256, 256, 256]);
 });
 
-Deno.test("Few results are not measured, unless a portion is no larger", async () => {
-  const { portion, pass } = opened();
-  for (let i = 0; i < 63; i++) portion.handOver(1);
-  await undefined;
-  pass(1000);
-  assertEquals(portion.left(), 64);
-  portion.handOver(64);
-  await undefined;
-  pass(160);
-  assertEquals(portion.left(), 2);
-  portion.handOver(1);
-  await undefined;
-  pass(1000);
-  assertEquals(portion.left(), 2);
-  portion.handOver(1);
-  await undefined;
-  pass(1);
-  assertEquals(portion.left(), 5);
+Deno.test("Portions go in turn to those who have results, whoever has many", () => {
+  const opened = new Opened();
+  opened.sizes(20);
+  for (const name of ["a", "b"]) opened.join(name, 2);
+  const taken = Array.from({ length: 6 }, () => opened.tick());
+  assertEquals(taken.map((portion) => portion.map(([name]) => name).join()), ["line", "a", "b", "line", "a", "b"]);
+});
+
+Deno.test("Portions are shared by those whose results fit", () => {
+  const opened = new Opened();
+  for (const name of ["a", "b", "c"]) opened.join(name, 30);
+  assertEquals(opened.tick(), [["a", 30], ["b", 30], ["c", 4]]);
+  assertEquals(opened.tick(), [["c", 26]]);
+  assertEquals(opened.tick(), []);
+});
+
+Deno.test("Portions do not count results that come alone, unless they are small", () => {
+  const opened = new Opened();
+  const { portions } = opened;
+  for (let i = 0; i < 100; i++) portions.handOver(1);
+  assertEquals(portions.few, 64);
+  // One at a time, as errors are handed over.
+  portions.join((most) => {
+    for (let i = 0; i < most; i++) opened.handOver(1);
+  });
+  opened.timeOfEach = 1;
+  opened.tick();
+  portions.join(() => {});
+  opened.tick();
+  assertEquals(portions.few, 5);
+  opened.handOver(1);
+  assertEquals(portions.few, 4);
+});
+
+Deno.test("Portions begin after 64 results that were handed over at once, or after as many as a portion has", () => {
+  const opened = new Opened();
+  const { portions } = opened;
+  opened.handOver(40);
+  assertEquals(portions.few, 24);
+  opened.handOver(50);
+  assertEquals(portions.few, 0);
+  // Nobody takes anything.
+  portions.join(() => {});
+  opened.tick();
+  assertEquals(portions.few, 64);
+  opened.timeOfEach = 1;
+  opened.join("line", 50);
+  opened.tick();
+  assertEquals(portions.few, 0);
+  portions.join(() => {});
+  opened.tick();
+  assertEquals(portions.few, 5);
 });

@@ -309,10 +309,10 @@ export class Line {
   }
 
   /** Reports what has come by the port, in portions with the replies that were written before. */
-  #deliver = (): void => {
+  #deliver = (most = portions.few): void => {
     if (this.#closed || this.#unreadable) return;
-    this.drain(portions.left());
-    if (this.#arrived.length > 0) atNextTick(this.#deliver);
+    if (most > 0) this.drain(most);
+    if (this.#arrived.length > 0) portions.join(this.#deliver);
   };
 
   /** Whether a message has come by the port, and everything is taken that was written before. */
@@ -401,8 +401,7 @@ export class Line {
     // There is no telling which of these were written.
     if (this.#replies.isAstray) return this.#giveUp();
     this.#answered(runs);
-    // One that comes alone has no others behind it.
-    if (runs.length > 1) portions.handOver(runs.length);
+    portions.handOver(runs.length);
     this.#events.returned(runs, values);
   }
 
@@ -535,7 +534,7 @@ export class Line {
     if (this.#closed) return;
     this.#timer = undefined;
     this.#emptyLooks = this.#replies.hasNext ? 0 : this.#emptyLooks + 1;
-    this.drain(portions.left());
+    this.drain(portions.few);
     this.#lookSoon();
   };
 
@@ -551,11 +550,12 @@ export class Line {
    * Takes replies, as long as there are some at each turn of the event loop: waiting, and being woken for each, costs worker and caller
    * more.
    */
-  #take = (): void => {
+  #take = (most = portions.few): void => {
     if (this.#closed) return;
-    this.drain(portions.left());
-    if (this.#open > 0) return atNextTick(this.#replies.hasNext ? this.#take : this.#lookOnce);
-    this.#listening = false;
+    if (most > 0) this.drain(most);
+    if (this.#open === 0) this.#listening = false;
+    else if (this.#replies.hasNext) portions.join(this.#take);
+    else atNextTick(this.#lookOnce);
   };
 
   #lookOnce = (): void => {

@@ -1,3 +1,5 @@
+import { soon } from "./soon.ts";
+
 /**
  * How long those who hear of results may keep their thread busy, in ms, before the event loop looks at other work. Shorter, and there are
  * more ticks; longer, and timers, sockets and Ctrl-C wait.
@@ -5,10 +7,10 @@
 const LONGEST = 5;
 
 /**
- * After how many results it is measured how long that takes. Fewer, and measuring takes longer than handing them over; more, and it is
- * noticed late that a program has become slow.
+ * So many results may be handed over before there has to be a portion, which is measured. Fewer, and ticks and measuring take longer than
+ * handing them over; more, and it is noticed late that a program has become slow.
  */
-const WORTH_MEASURING = 64;
+const FEW = 64;
 
 /**
  * The most results in a portion, which is how many are handed over before a program that has become slow is noticed. Fewer, and the ticks
@@ -19,51 +21,94 @@ const MOST = 256;
 /** How many times as large as the one before it a portion may be: the next results may take longer. */
 const GROWTH = 4;
 
+declare const setImmediate: (callback: () => void) => unknown;
+
+/** What {@linkcode Portions} need of their thread. */
+export interface PortionsParts {
+  now(): number;
+  /** Calls back before other work of the event loop, unless that has waited for long. */
+  soon(callback: () => void): unknown;
+  /** Calls back at the next tick of the event loop: one after the other, with nothing but their microtasks in between. */
+  atNextTick(callback: () => void): unknown;
+}
+
+/** Takes results, at most this many, and hands them over. */
+export type Taker = (most: number) => void;
+
 /**
- * How many results are handed over before the event loop has a tick. Those who await them are called in microtasks, one after the other,
- * before any other work; so results go out in portions, as large as fits the time that the last ones took.
+ * How many results are handed over in one tick of the event loop. Those who await them are called in microtasks, one after the other, before
+ * any other work; so results go out in portions, as large as fits the time that the last ones took.
  */
-export class Portion {
-  #now: () => number;
-  #size = WORTH_MEASURING;
-  /** How many results were handed over since the last measurement began, or ended. */
+export class Portions {
+  #parts: PortionsParts;
+  #size = FEW;
+  /** How many results were handed over since the last portion began. */
   #handed = 0;
-  /** When the measurement began, while there is one. */
-  #since: number | undefined;
-  /** Whether those who heard of results have not had their turn yet. */
-  #isOpen = false;
+  /** Whose results wait for a portion. */
+  #waiting: Taker[] = [];
+  /** Whether a portion is to come, or is not measured yet. */
+  #isOn = false;
+  /** Whether a portion is being taken. */
+  #isServing = false;
 
-  constructor(now: () => number) {
-    this.#now = now;
+  constructor(parts: PortionsParts) {
+    this.#parts = parts;
   }
 
-  /** Goes on with the portion, or, if those who heard of it are done, begins the next one. Returns how many results it may still have. */
-  left(): number {
-    if (this.#isOpen) return Math.max(0, this.#size - this.#handed);
-    if (this.#since === undefined) return this.#size;
-    // If nobody was waiting for more, this has taken longer: then the first portions after that are too small.
-    const fitting = Math.floor(LONGEST * this.#handed / (this.#now() - this.#since));
-    this.#size = Math.max(1, Math.min(fitting, GROWTH * this.#size, MOST));
-    this.#handed = 0;
-    this.#since = undefined;
-    return this.#size;
+  /** How many results may be handed over at once. */
+  get few(): number {
+    return Math.max(0, Math.min(FEW, this.#size) - this.#handed);
   }
 
-  /** Notes that this many results are about to be handed over. */
+  /**
+   * Notes that this many results are handed over, which may be more than may be. One that comes alone has no others behind it, and does not
+   * count unless portions are small: of calls that are made one after another none has to wait for a portion.
+   */
   handOver(results: number): void {
-    this.#handed += results;
-    if (this.#since !== undefined || this.#handed < Math.min(WORTH_MEASURING, this.#size)) return;
-    this.#handed = results;
-    this.#since = this.#now();
-    this.#isOpen = true;
-    // Comes before those who are about to hear of these results, and after whoever else is about to take some.
-    queueMicrotask(this.#close);
+    if (results > 1 || this.#isServing || this.#size < FEW) this.#handed += results;
   }
 
-  #close = (): void => {
-    this.#isOpen = false;
+  /** Has results taken in a tick of its own, in turn with others. */
+  join(taker: Taker): void {
+    this.#waiting.push(taker);
+    this.#goOn();
+  }
+
+  #goOn(): void {
+    if (this.#isOn || this.#waiting.length === 0) return;
+    this.#isOn = true;
+    this.#parts.soon(this.#begin);
+  }
+
+  /**
+   * It is measured as soon as the microtasks of a portion are done. Later the time would be that of other work, too: of a program that keeps
+   * its event loop busy each portion would be smaller than the one before it.
+   */
+  #begin = (): void => {
+    let since = 0;
+    this.#parts.atNextTick(() => {
+      since = this.#parts.now();
+      this.#serve();
+    });
+    this.#parts.atNextTick(() => this.#measure(this.#parts.now() - since));
   };
+
+  #serve(): void {
+    this.#handed = 0;
+    this.#isServing = true;
+    const waiting = this.#waiting;
+    // Those who have more queue up behind those whose turn has not come.
+    for (let left = waiting.length; left > 0 && this.#handed < this.#size; left--) waiting.shift()!(this.#size - this.#handed);
+    this.#isServing = false;
+  }
+
+  #measure(time: number): void {
+    const fitting = Math.floor(LONGEST * this.#handed / time);
+    if (this.#handed > 0) this.#size = Math.max(1, Math.min(fitting, GROWTH * this.#size, MOST));
+    this.#isOn = false;
+    this.#goOn();
+  }
 }
 
 /** The portions of all lines of this thread, which have one event loop. */
-export const portions = new Portion(() => performance.now());
+export const portions = new Portions({ now: () => performance.now(), soon, atNextTick: (callback) => setImmediate(callback) });
