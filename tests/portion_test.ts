@@ -109,6 +109,12 @@ Deno.test("Portions begin after 64 results that were handed over at once, or aft
   assertEquals(portions.few, 24);
   opened.handOver(50);
   assertEquals(portions.few, 0);
+  // In the next tick, who heard of these is done, but not if somebody waits for a portion since.
+  assertEquals(portions.atTick(), 64);
+  opened.handOver(70);
+  opened.join("line", 0);
+  assertEquals(portions.atTick(), 0);
+  opened.tick();
   // Nobody takes anything.
   portions.join(() => {});
   opened.tick();

@@ -534,7 +534,7 @@ export class Line {
     if (this.#closed) return;
     this.#timer = undefined;
     this.#emptyLooks = this.#replies.hasNext ? 0 : this.#emptyLooks + 1;
-    this.drain(portions.few);
+    this.drain(portions.atTick());
     this.#lookSoon();
   };
 
@@ -543,7 +543,7 @@ export class Line {
 
   #woken = (): void => {
     Atomics.store(this.#bells, CALLER, AWAKE);
-    this.#take();
+    this.#take(portions.atTick());
   };
 
   /**
@@ -559,7 +559,7 @@ export class Line {
   };
 
   #lookOnce = (): void => {
-    if (this.#hasReplySoon()) return this.#take();
+    if (this.#hasReplySoon()) return this.#take(portions.atTick());
     if (this.#open > 0) this.#listen();
     else this.#listening = false;
     this.#emptyLooks = 0;
