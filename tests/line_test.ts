@@ -1170,6 +1170,30 @@ Deno.test("What comes by the port is handed over after what was written before, 
   assertEquals(order.toSorted((a, b) => a - b), Array.from({ length: 1004 }, (_, run) => run));
 });
 
+Deno.test("What comes by the port does not wait for replies that are written after it, however many there always are", async () => {
+  const JOBS = 5000;
+  let left = JOBS;
+  const reported = Promise.withResolvers<number>();
+  using opened = openBothEnds({
+    message: () => reported.resolve(JOBS - left),
+    returned(runs) {
+      left -= runs.length;
+      // As of a worker that is always faster than who hears of its results.
+      if (left > 500) write(runs.length);
+    },
+  });
+  const { line, replies, port } = opened;
+  const write = (jobs: number): void => {
+    for (let i = 0; i < jobs; i++) assert(replies.push(RETURNED, 1 + i, "", []));
+  };
+  line.ring(JOBS + 1);
+  write(500);
+  port.postMessage({ type: "returned", run: 0, value: "" } satisfies FromWorker);
+  // After those before it there may be others in the same portion.
+  const before = await within(reported.promise);
+  assert(500 <= before && before < 500 + 256, `${before}`);
+});
+
 Deno.test("A line wakes its worker in the middle of a turn as often as there is enough for it, or when the turn takes its time", async () => {
   using opened = openBothEnds();
   const { line, bells } = opened;

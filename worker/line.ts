@@ -331,9 +331,13 @@ export class Line {
     const { end } = this.#replies;
     const until = this.#answers + most;
     // A report may lead here again.
-    while (this.#answers < until && this.#replies.hasNextBefore(end) && !this.#unreadable) this.#receive(until - this.#answers);
+    while (this.#answers < until && !this.#unreadable) {
+      // In its turn: there may always be as many replies in memory as may be taken.
+      if (this.#hasArrived) this.#reportArrived();
+      else if (this.#replies.hasNextBefore(end)) this.#receive(until - this.#answers);
+      else break;
+    }
     this.#receiveItems();
-    while (this.#answers < until && this.#hasArrived) this.#report(this.#arrived.shift()!.message);
     this.#events.delivered();
   }
 
@@ -352,7 +356,10 @@ export class Line {
     return this.#answers - before;
   }
 
-  #report(message: FromWorker): void {
+  /** Reports what has come by the port first, or the items before it. */
+  #reportArrived(): void {
+    if (this.#items !== undefined) return this.#receiveItems();
+    const { message } = this.#arrived.shift()!;
     if (isLast(message)) this.#ended(message.run);
     this.#events.message(message);
   }
