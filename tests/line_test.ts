@@ -21,6 +21,7 @@ import {
 import { openLine } from "../worker/line_end.ts";
 import type { FromRuntime, FromWorker, ItemsMessage, RunMessage } from "../worker/protocol.ts";
 import type { Calls, Runtime } from "../worker/runtime.ts";
+import { portions } from "../worker/portion.ts";
 import { openSharedQueue } from "../worker/shared_queue.ts";
 import { atNextTick } from "../worker/soon.ts";
 import { chunkOf, granted, moduleOf, within } from "./fixtures.ts";
@@ -1055,6 +1056,27 @@ for (const way of ["is rung for", "a line looks for in time"]) {
     assertEquals(told, ["turn", 0]);
   });
 }
+
+Deno.test("A reply that a line looks for in time has its portion although another line always has more", async () => {
+  const reported = Promise.withResolvers<void>();
+  using opened = openBothEnds({ returned: () => reported.resolve() });
+  const { line, replies } = opened;
+  let isOver = false;
+  const other = (most: number): void => {
+    portions.handOver(most);
+    if (!isOver) portions.join(other);
+  };
+  portions.join(other);
+  try {
+    await until(() => portions.few === 0);
+    // The worker has another job, and does not ring.
+    line.ring(2);
+    replies.push(RETURNED, 0, "value", []);
+    await within(reported.promise);
+  } finally {
+    isOver = true;
+  }
+});
 
 Deno.test("Amid a turn a line takes what jobs returned, up to a reply of another kind", () => {
   const told: unknown[] = [];

@@ -76,6 +76,16 @@ Deno.test("Portions go in turn to those who have results, whoever has many", () 
   assertEquals(taken.map((portion) => portion.map(([name]) => name).join()), ["line", "a", "b", "line", "a", "b"]);
 });
 
+Deno.test("Portions go only once to whoever asks for one again while waiting", () => {
+  const opened = new Opened();
+  const taker = (): void => void opened.log.push(["taker", 0]);
+  for (let i = 0; i < 3; i++) opened.portions.join(taker);
+  assertEquals(opened.tick(), [["taker", 0]]);
+  opened.portions.join(taker);
+  assertEquals(opened.tick(), [["taker", 0]]);
+  assertEquals(opened.tick(), []);
+});
+
 Deno.test("Portions are shared by those whose results fit", () => {
   const opened = new Opened();
   for (const name of ["a", "b", "c"]) opened.join(name, 30);

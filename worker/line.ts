@@ -308,7 +308,7 @@ export class Line {
     if (this.#arrived.length === 1) this.#deliver();
   }
 
-  /** Reports what has come by the port, in portions with the replies that were written before. */
+  /** Takes replies, and as long as something that has come by the port waits for its turn among them, takes more in portions. */
   #deliver = (most = portions.few): void => {
     if (this.#closed || this.#unreadable) return;
     if (most > 0) this.drain(most);
@@ -541,7 +541,10 @@ export class Line {
     if (this.#closed) return;
     this.#timer = undefined;
     this.#emptyLooks = this.#replies.hasNext ? 0 : this.#emptyLooks + 1;
-    this.drain(portions.atTick());
+    const most = portions.atTick();
+    if (most > 0) this.drain(most);
+    // Of others there may be more at each look.
+    else if (this.#replies.hasNext) portions.join(this.#deliver);
     this.#lookSoon();
   };
 

@@ -45,7 +45,7 @@ export class Portions {
   /** How many results were handed over since the last portion began. */
   #handed = 0;
   /** Whose results wait for a portion. */
-  #waiting: Taker[] = [];
+  #waiting = new Set<Taker>();
   /** Whether a portion is to come, or is not measured yet. */
   #isOn = false;
   /** Whether a portion is being taken. */
@@ -74,14 +74,14 @@ export class Portions {
     if (results > 1 || this.#isServing || this.#size < FEW) this.#handed += results;
   }
 
-  /** Has results taken in a tick of its own, in turn with others. */
+  /** Has results taken in a tick of its own, in turn with others; once, however often it is asked to until then. */
   join(taker: Taker): void {
-    this.#waiting.push(taker);
+    this.#waiting.add(taker);
     this.#goOn();
   }
 
   #goOn(): void {
-    if (this.#isOn || this.#waiting.length === 0) return;
+    if (this.#isOn || this.#waiting.size === 0) return;
     this.#isOn = true;
     this.#parts.soon(this.#begin);
   }
@@ -102,9 +102,13 @@ export class Portions {
   #serve(): void {
     this.#handed = 0;
     this.#isServing = true;
-    const waiting = this.#waiting;
     // Those who have more queue up behind those whose turn has not come.
-    for (let left = waiting.length; left > 0 && this.#handed < this.#size; left--) waiting.shift()!(this.#size - this.#handed);
+    let left = this.#waiting.size;
+    for (const taker of this.#waiting) {
+      if (left-- === 0 || this.#handed >= this.#size) break;
+      this.#waiting.delete(taker);
+      taker(this.#size - this.#handed);
+    }
     this.#isServing = false;
   }
 
