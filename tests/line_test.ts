@@ -1192,6 +1192,35 @@ Deno.test("What comes by the port is handed over after what was written before, 
   assertEquals(order.toSorted((a, b) => a - b), Array.from({ length: 1004 }, (_, run) => run));
 });
 
+Deno.test("Results that come by the port are handed over in portions, which are smaller if that takes long", async () => {
+  const JOBS = 500;
+  let left = JOBS;
+  const all = Promise.withResolvers<void>();
+  let ticks = 0;
+  const tick = (): void => {
+    ticks++;
+    if (left > 0) setImmediate(tick);
+  };
+  /** How many there were in each tick. */
+  const sizes: number[] = [];
+  using opened = openBothEnds({
+    message() {
+      sizes[ticks] = (sizes[ticks] ?? 0) + 1;
+      for (const end = performance.now() + 1; performance.now() < end;);
+      if (--left === 0) all.resolve();
+    },
+  });
+  const { line, port } = opened;
+  line.ring(JOBS);
+  for (let run = 0; run < JOBS; run++) port.postMessage({ type: "returned", run, value: "" } satisfies FromWorker);
+  setImmediate(tick);
+  await within(all.promise);
+  // Before it is known that they take long, there may be 64, and then a whole portion. From then on five fit, at once and in a portion.
+  const [first = 0, second = 0, ...others] = sizes.filter((size) => size > 0);
+  assert(first <= 64 && second <= 256, `${first}, ${second}`);
+  assert(others.every((size) => size <= 10), `${others}`);
+});
+
 Deno.test("What comes by the port does not wait for replies that are written after it, however many there always are", async () => {
   const JOBS = 5000;
   let left = JOBS;

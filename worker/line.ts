@@ -360,7 +360,11 @@ export class Line {
   #reportArrived(): void {
     if (this.#items !== undefined) return this.#receiveItems();
     const { message } = this.#arrived.shift()!;
-    if (isLast(message)) this.#ended(message.run);
+    if (isLast(message)) {
+      this.#ended(message.run);
+      // Deno hands over a hundred messages in one tick, one by one.
+      portions.handOver(1, false);
+    }
     this.#events.message(message);
   }
 

@@ -70,8 +70,8 @@ export class Portions {
    * Notes that this many results are handed over, which may be more than may be. One that comes alone has no others behind it, and does not
    * count unless portions are small: of calls that are made one after another none has to wait for a portion.
    */
-  handOver(results: number): void {
-    if (results > 1 || this.#isServing || this.#size < FEW) this.#handed += results;
+  handOver(results: number, isAlone = results === 1): void {
+    if (!isAlone || this.#isServing || this.#size < FEW) this.#handed += results;
   }
 
   /** Has results taken in a tick of its own, in turn with others; once, however often it is asked to until then. */
