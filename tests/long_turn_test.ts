@@ -103,10 +103,14 @@ Deno.test("Callbacks of a job that settles at the first look of a turn come befo
 Deno.test("Callbacks of a job that waits for its permit, and then cannot be sent, come after the turn in which that is seen", async () => {
   await using pool = await pooled({});
   const told: string[] = [];
-  const early = Array.from({ length: 10 }, (_, i) => pool.run(increment, i));
+  const gate = new Int32Array(new SharedArrayBuffer(4));
+  // None of these returns before the next one has to wait.
+  const early = Array.from({ length: 10 }, () => pool.run((gate: Int32Array) => void Atomics.wait(gate, 0, 0), gate));
   const unsendable = (() => 0) as unknown as number;
   const refused = pool.run(new Job({ func: increment, args: [unsendable], onDone: () => void told.push("onDone") }))
     .catch((error) => told.push(error.name));
+  Atomics.store(gate, 0, 1);
+  Atomics.notify(gate, 0);
   const results = callUntil(pool, () => pool.stats().failed > 0);
   assertEquals([pool.stats().failed, told], [1, []]);
   await refused;
