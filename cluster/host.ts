@@ -15,6 +15,7 @@ import {
   cancelMessage,
   connect,
   type Connection,
+  mayPass,
   plain,
   PREFIX,
   queueName,
@@ -227,10 +228,23 @@ class Host implements ClusterHost {
     const listenAgain = (): void => {
       this.#subscriber.subscribe(channel).then(() => this.#stopUnwanted([...this.#active.keys()]), this.#tell);
     };
-    const listening = this.#subscriber.subscribe(channel).then(() => this.#subscriber.on("ready", listenAgain));
+    const listening = this.#listen(channel).then(() => this.#subscriber.on("ready", listenAgain));
     const connected = Promise.all([listening, this.#worker.waitUntilReady()]);
     await this.#server.ready(connected);
     this.#worker.run().catch((error) => this.#options.onError(plain(error)));
+  }
+
+  /** Listens for the first time. The server was ready, but may be busy again: workers take a while to start. */
+  async #listen(channel: string): Promise<void> {
+    for (;;) {
+      try {
+        return void await this.#subscriber.subscribe(channel);
+      } catch (error) {
+        if (!mayPass(error as Error)) throw error;
+        this.#tell(error as Error);
+        await this.#worker.delay(REFUSED_PAUSE);
+      }
+    }
   }
 
   async shutdown(options: HostShutdownOptions = {}): Promise<void> {

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import { connect, resolveConnection, tellOnce } from "../connection.ts";
-import { type ClusterHost, ClusterPool, Job, PoolClosedError, serve } from "../mod.ts";
+import { type ClusterHost, ClusterPool, defineTasks, Job, PoolClosedError, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { callsOf, freePort, LEAVES_SERVER, openClient, openPool, READING_FAILS, RedisServer, startHost, until, within } from "./helpers.ts";
 import { Line } from "./line.ts";
@@ -287,6 +287,33 @@ for (const { answer, begin, end } of REFUSALS) {
     }
   });
 }
+
+Deno.test("serve() waits for a server that becomes busy while workers start", LEAVES_SERVER, async () => {
+  await using server = await RedisServer.start(["--busy-reply-threshold", "1"]);
+  await using client = openClient(server);
+  await using other = openClient(server);
+  await other.ping();
+  const [module, goesOn] = ["tasks.ts", "goes-on"].map((name) => `${server.folder}/${name}`);
+  await Deno.writeTextFile(
+    module!,
+    `for (let there = false; !there;) {
+      there = await Deno.stat(${JSON.stringify(goesOn)}).then(() => true, () => new Promise((resolve) => setTimeout(resolve, 5)));
+    }
+    export const one = () => 1;`,
+  );
+  const { heard, onError } = hearing();
+  const slow = defineTasks({ one: `file://${module}` });
+  const starting = serve({ queue: "test", connection: server.url, tasks: slow, workers: 1, openTimeout: 60_000, onError });
+  // The host's, with which it asks, listens and takes jobs.
+  await until(async () => /^connected_clients:5/m.test(await client.info("clients")) && await callsOf(client, "eval") === 1);
+  const { begin, end } = REFUSALS[0]!;
+  await using _ending = endLater(end, other);
+  await begin(client, other);
+  await Deno.writeTextFile(goesOn!, "");
+  await within(Promise.race([starting, heard]));
+  await end(other);
+  await within((await within(starting)).shutdown());
+});
 
 Deno.test(
   "serve() waits while the server is a replica, and finds the one to which the address leads after a failover",
