@@ -247,6 +247,8 @@ async function connectClient({ address, options }: ResolvedConnection, given: Co
       // What it says of itself comes a moment after it has connected: of each connection that is lost by then it would keep one, to be sent
       // later.
       disableClientInfo: true,
+      // By itself it waits for as long as the server guesses that it loads its data, up to ten seconds, with a timer that nothing ends.
+      maxLoadingRetryTime: REFUSED_PAUSE,
     });
     try {
       return { client, info: await logIn(client, address, { ...given, left, answer }) };
@@ -282,7 +284,7 @@ async function logIn(client: Redis, address: string, { action, queue, command, t
     if (HOPELESS.test(error.message) || NOT_PERMITTED.test(error.message)) failed.reject(error);
   };
   client.on("error", watch);
-  // By itself the client waits in silence while a server loads its data, for as long as the server guesses that it takes.
+  // By itself the client waits in silence while a server loads its data.
   const look = async (): Promise<void> => {
     if (/^loading:1/m.test(await client.info())) failed.reject(new Error("LOADING Redis is loading the dataset in memory"));
   };
@@ -412,7 +414,11 @@ export class Connection {
       return false;
     };
     const note = (error: Error): void => void (this.#last = error);
-    const keep = (client: Redis): void => void client.on("close", () => keepEarly(client));
+    const keep = (client: Redis): void => {
+      client.on("close", () => keepEarly(client));
+      // BullMQ ends some by itself.
+      client.on("end", () => rejectKept(client));
+    };
     client.on("error", note);
     keep(client);
     const duplicate = client.duplicate.bind(client);
@@ -536,7 +542,6 @@ function disconnect(client: Redis): void {
   const { status } = client;
   // Disconnecting a closed client starts a timer that nothing ends.
   if (status === "end" || status === "close") return;
-  client.once("end", () => rejectKept(client));
   client.disconnect();
   if (status !== "reconnecting") return;
   // A server that accepts it may still be silent.

@@ -510,6 +510,15 @@ Deno.test("a host whose workers cannot be replaced delivers what it has done of 
   assertEquals(await lines(file), ["0", "1", "2", "3"]);
 });
 
+for (const [arg, what] of [["ends", "ends"], ["opens", "is not opened in time"]] as const) {
+  Deno.test(`a pool that ${what} while the server loads its data lets its program end`, async () => {
+    const script = new URL("./loading.ts", import.meta.url).pathname;
+    await using child = new Child(Deno.execPath(), ["run", "--allow-all", "--no-check", script, arg]);
+    const { code } = await child.status();
+    assertEquals([code, child.said.includes("ended")], [0, true], child.said);
+  });
+}
+
 // The last one is about the reader of events, which hosts do not have.
 for (const [what, hows] of [["pool", ["away", "silent", "away for long"]], ["host", ["away", "silent"]]] as const) {
   for (const how of hows) {
