@@ -1,7 +1,7 @@
 import { CORES, timers } from "./platform.ts";
+import { portions } from "./portion.ts";
 import type { FromWorker, ItemsMessage, RunMessage, Thrown, ToWorker } from "./protocol.ts";
 import { makeQueueMemory, openSharedQueue, type QueueMemory, type SharedQueue } from "./shared_queue.ts";
-import { portions } from "./portion.ts";
 import { atNextTick, betweenTurns, soon } from "./soon.ts";
 
 /** The memory that both ends of a line share. */

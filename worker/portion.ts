@@ -55,15 +55,15 @@ export class Portions {
     this.#parts = parts;
   }
 
+  /** How many results may be handed over at once. */
+  get few(): number {
+    return Math.max(0, Math.min(FEW, this.#size) - this.#handed);
+  }
+
   /** The same at the beginning of a tick of the event loop: who heard of the results before is done. */
   atTick(): number {
     if (!this.#isOn) this.#handed = 0;
     return this.few;
-  }
-
-  /** How many results may be handed over at once. */
-  get few(): number {
-    return Math.max(0, Math.min(FEW, this.#size) - this.#handed);
   }
 
   /**
