@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
-import { cancelMessage } from "../connection.ts";
+import { cancelMessage, Connection } from "../connection.ts";
 import {
   type ClusterHost,
   type ClusterPool,
@@ -526,18 +526,19 @@ Deno.test("a host that loses the connection on which it listens while it starts 
   await using client = openClient(server);
   const listening = async (): Promise<number> => Number((await client.pubsub("NUMSUB", "dpool:test.v1:cancel:0"))[1]);
   const clients = async (): Promise<number> => String(await client.client("LIST")).trimEnd().split("\n").length;
-  const { eval: script } = Redis.prototype;
-  Redis.prototype.eval = async function (...args: unknown[]) {
+  const { ready } = Connection.prototype;
+  Connection.prototype.ready = async function (connected) {
+    await connected;
     const count = await clients();
     assertEquals(await client.client("KILL", "TYPE", "pubsub"), 1);
     await until(async () => await clients() === count);
-    return await script.apply(this, args as Parameters<typeof script>);
+    await ready.call(this, connected);
   };
   try {
     const { host } = await serveHere(server, {});
     await using _host = host;
     await until(async () => await listening() === 1);
   } finally {
-    Redis.prototype.eval = script;
+    Connection.prototype.ready = ready;
   }
 });
