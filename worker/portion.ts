@@ -68,7 +68,8 @@ export class Portions {
 
   /**
    * Notes that this many results are handed over, which may be more than may be. One that comes alone has no others behind it, and does not
-   * count unless portions are small: of calls that are made one after another none has to wait for a portion.
+   * count unless portions are small: of calls that are made one after another none has to wait for a portion. `isAlone` is false for one
+   * that has others behind it all the same.
    */
   handOver(results: number, isAlone = results === 1): void {
     if (!isAlone || this.#isServing || this.#size < FEW) this.#handed += results;
