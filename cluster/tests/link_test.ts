@@ -104,6 +104,15 @@ async function submitRecorded(pool: ClusterPool, client: Redis): Promise<Future<
   return future;
 }
 
+/** A store of payloads in this map. */
+function storeIn(texts: Map<string, string>): PayloadStore {
+  return {
+    put: (key, text) => Promise.resolve(void texts.set(key, text)),
+    get: (key) => Promise.resolve(texts.get(key)!),
+    delete: (key) => Promise.resolve(void texts.delete(key)),
+  };
+}
+
 Deno.test("a job that is cancelled while its host does not listen is stopped as soon as it does again", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
@@ -408,8 +417,7 @@ Deno.test("a job that is cancelled keeps its arguments until no host can begin w
   const texts = new Map<string, string>();
   const inQueue: number[] = [];
   const payloads: PayloadStore = {
-    put: (key, text) => Promise.resolve(void texts.set(key, text)),
-    get: (key) => Promise.resolve(texts.get(key)!),
+    ...storeIn(texts),
     async delete(key) {
       inQueue.push(await client.exists("dpool:test.v1:job-same"));
       texts.delete(key);
@@ -440,11 +448,7 @@ Deno.test("the result of a job that is cancelled, and of whose end the pool hear
   await using server = await RedisServer.start();
   await using host = new DeafHost(server);
   const texts = new Map<string, string>();
-  const payloads: PayloadStore = {
-    put: (key, text) => Promise.resolve(void texts.set(key, text)),
-    get: (key) => Promise.resolve(texts.get(key)!),
-    delete: (key) => Promise.resolve(void texts.delete(key)),
-  };
+  const payloads = storeIn(texts);
   await using pool = await openPool(server, { payloads });
   const answered = Promise.withResolvers<void>();
   replaceNextAdd(async (add) => {
@@ -465,11 +469,7 @@ Deno.test("the result of a job that is cancelled, and of whose end the pool hear
 Deno.test("the arguments of a job that is cancelled stay in the store while somebody is attached to it", async () => {
   await using server = await RedisServer.start();
   const texts = new Map<string, string>();
-  const payloads: PayloadStore = {
-    put: (key, text) => Promise.resolve(void texts.set(key, text)),
-    get: (key) => Promise.resolve(texts.get(key)!),
-    delete: (key) => Promise.resolve(void texts.delete(key)),
-  };
+  const payloads = storeIn(texts);
   await using pool = await openPool(server, { payloads });
   const text = "x".repeat(400_000);
   const future = await pool.submit(new Job({ id: "same", func: tasks.echo, args: [text] }));
@@ -489,7 +489,7 @@ Deno.test("the result of a job that was cancelled stays in the store for somebod
   const texts = new Map<string, string>();
   const deleted = Promise.withResolvers<void>();
   const payloads: PayloadStore = {
-    put: (key, text) => Promise.resolve(void texts.set(key, text)),
+    ...storeIn(texts),
     async get(key) {
       if (key.endsWith(".result")) await deleted.promise;
       return texts.get(key)!;
@@ -516,9 +516,8 @@ Deno.test("what a job returns at the very moment when it is cancelled stays neit
   const texts = new Map<string, string>();
   let hear = (_key: string): void => {};
   const payloads: PayloadStore = {
+    ...storeIn(texts),
     put: (key, text) => Promise.resolve(void texts.set(key, text)).then(() => hear(key)),
-    get: (key) => Promise.resolve(texts.get(key)!),
-    delete: (key) => Promise.resolve(void texts.delete(key)),
   };
   await using pool = await openPool(server, { payloads });
   await using _host = await openHost(server, { payloads, ...silent });
@@ -542,12 +541,11 @@ Deno.test("a chunk whose result is in the store does not stay on the server when
   const texts = new Map<string, string>();
   const map = new AbortController();
   const payloads: PayloadStore = {
-    put: (key, text) => Promise.resolve(void texts.set(key, text)),
+    ...storeIn(texts),
     get: (key) => {
       map.abort();
       return Promise.resolve(texts.get(key)!);
     },
-    delete: (key) => Promise.resolve(void texts.delete(key)),
   };
   await using pool = await openPool(server, { payloads });
   await using _host = await openHost(server, { payloads, ...silent });
