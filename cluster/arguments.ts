@@ -1,6 +1,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { show } from "@procpool/process-pool/executor";
-import { checkedHostName, checkedQueue, resolveConnection } from "./connection.ts";
+import { resolveConnection } from "./address.ts";
+import { checkedHostName, checkedQueue } from "./names.ts";
 
 /** Where the queue is. */
 interface Where {

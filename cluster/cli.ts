@@ -23,7 +23,7 @@ import { Interrupt } from "@procpool/process-pool";
 import { printError } from "@procpool/process-pool/executor";
 import manifest from "./deno.json" with { type: "json" };
 import { HELP, readArguments, type Request } from "./arguments.ts";
-import type { RedisConnection } from "./connection.ts";
+import type { RedisConnection } from "./address.ts";
 import { serve } from "./host.ts";
 import { ClusterPool } from "./pool.ts";
 import type { ClusterStatus } from "./status.ts";

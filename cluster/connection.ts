@@ -1,45 +1,10 @@
-import { Checks, show } from "@procpool/process-pool/executor";
-import { Redis, type RedisOptions } from "ioredis";
-import { VERSION } from "./envelope.ts";
-
-/** Where Redis or Valkey is, and how to log in. */
-export interface RedisConnection {
-  /**
-   * Its address: `redis://HOST:PORT`, or `rediss://HOST:PORT` for TLS. It may contain a user, a password and a database number, as in
-   * `redis://HOST:PORT/2`; queues in different databases are independent.
-   */
-  url: string;
-  /**
-   * The user's name, instead of the one in `url`.
-   *
-   * @default {undefined}
-   */
-  username?: string | undefined;
-  /**
-   * The password, instead of the one in `url`.
-   *
-   * @default {undefined}
-   */
-  password?: string | undefined;
-  /**
-   * The certificate of the authority that issued the server's certificate, in PEM; only for `rediss`.
-   *
-   * @default {what Deno trusts}
-   */
-  ca?: string | undefined;
-}
-
-/** All keys begin with this, so that one ACL pattern covers them. */
-export const PREFIX = "dpool";
+import { Redis } from "ioredis";
+import type { ResolvedConnection } from "./address.ts";
+import { databaseOf, PREFIX, queueName } from "./names.ts";
+import { HOPELESS, mayPass, REFUSED_PAUSE, tellOnce, unusable } from "./server_errors.ts";
 
 /** Shorter, and nobody waits for a server that starts at the same time; longer, and a wrong address is reported late. In ms. */
 export const OPEN_TIMEOUT = 10_000;
-
-/**
- * How long a server that refuses is left alone, in ms. Shorter, and all hosts hammer it; longer, and they stand idle when it takes writes
- * again.
- */
-export const REFUSED_PAUSE = 1000;
 
 /** Longer, and a server that is back is found late; shorter, and a server that is away is asked all the time. In ms. */
 const LONGEST_RETRY = 2000;
@@ -56,15 +21,6 @@ const LONGEST_SILENCE = 15_000;
  */
 const LOOKS = 3;
 
-/**
- * An error that has not come for this long, in ms, is over. Less, and one that lasts is reported again and again; more, and the next one is
- * not reported.
- */
-const OVER_AFTER = 60_000;
-
-/** Errors after which trying again does not help. */
-const HOPELESS = /WRONGPASS|NOAUTH|NOPERM|invalid password|certificate|UnknownIssuer/i;
-
 /** Errors of a program that may not connect to the server: Deno's own, and that of the look-up of a name. */
 const NOT_PERMITTED = /Requires net access|getaddrinfo EPERM/;
 
@@ -73,117 +29,6 @@ const FROM_A_REPLICA = /\b(READONLY|MASTERDOWN)\b/;
 
 /** What a replica says about itself. */
 const IS_A_REPLICA = /^role:(slave|replica)/m;
-
-/** The queue's name in Redis. */
-export function queueName(queue: string): string {
-  return `${queue}.v${VERSION}`;
-}
-
-/**
- * The channel on which hosts hear of jobs to be stopped. Channels are shared by all databases, so its name includes the database number.
- */
-export function cancelChannel(queue: string, client: Redis): string {
-  return `${PREFIX}:${queueName(queue)}:cancel:${databaseOf(client)}`;
-}
-
-/**
- * The message there about a job that has this timestamp in the queue: another of the same name may have been sent by the time a host hears
- * it.
- */
-export function cancelMessage(id: string, timestamp: string | number): string {
-  return `${id} ${timestamp}`;
-}
-
-/** The number of the database that a client uses. */
-export function databaseOf(client: Redis): number {
-  return client.options.db ?? 0;
-}
-
-/** A queue's name as users give it. */
-export function checkedQueue(action: string, queue: unknown): string {
-  if (typeof queue === "string" && /^[A-Za-z0-9][\w.-]{0,99}$/.test(queue)) return queue;
-  throw new TypeError(
-    `Cannot ${action} as 'queue' must be a name of letters, digits, '.', '-' and '_', such as "images": current value is ${show(queue)}`,
-  );
-}
-
-/** A host's name as users give it. */
-export function checkedHostName(action: string, name: unknown): string {
-  if (typeof name === "string" && /^[\w.@-]{1,100}$/.test(name)) return name;
-  throw new TypeError(`Cannot ${action} as 'name' must be of letters, digits and '.@_-': current value is ${show(name)}`);
-}
-
-/** The release of a program as users give it. */
-export function checkedRelease(action: string, release: unknown): string | undefined {
-  if (release === undefined || typeof release === "string") return release;
-  throw new TypeError(`Cannot ${action} as 'release' must be a string: current value is ${show(release)}`);
-}
-
-/** The options of a client, and its address without user and password. */
-export interface ResolvedConnection {
-  address: string;
-  options: RedisOptions;
-}
-
-/** Checks and completes the address. No message shows a password. */
-export function resolveConnection(action: string, connection: unknown): ResolvedConnection {
-  const checks = new Checks(action);
-  const given = typeof connection === "string" ? { url: connection } : connection;
-  if (typeof given !== "object" || given === null) {
-    throw new TypeError(
-      `Cannot ${action} as 'connection' must be an address such as "redis://HOST:PORT", or an object: ` +
-        `current value is ${show(given)}`,
-    );
-  }
-  const { url: text, username, password, ca } = checks.options(given as RedisConnection, ["url", "username", "password", "ca"]);
-  const url = typeof text === "string" && URL.canParse(text) ? new URL(text) : undefined;
-  if (url === undefined || !["redis:", "rediss:"].includes(url.protocol) || url.hostname === "") {
-    throw new TypeError(`Cannot ${action} as the address of the connection must be redis://HOST:PORT or rediss://HOST:PORT`);
-  }
-  // Neither these nor the path are shown: they may be the end of a password.
-  if (url.search !== "" || url.hash !== "") {
-    throw new TypeError(
-      `Cannot ${action} as the address of the connection must have no parameters: a '?' or '#' in a password is written "%3F" or "%23"`,
-    );
-  }
-  for (const [name, value] of Object.entries({ username, password, ca })) {
-    if (value !== undefined && typeof value !== "string") throw new TypeError(`Cannot ${action} as '${name}' must be a string`);
-  }
-  const tls = url.protocol === "rediss:";
-  if (ca !== undefined && !tls) throw new TypeError(`Cannot ${action} as 'ca' needs an address that begins with rediss://`);
-  const db = url.pathname.slice(1);
-  if (!/^\d*$/.test(db)) {
-    throw new TypeError(
-      `Cannot ${action} as the path of the address must be the number of a database: a '/' in a password is written "%2F"`,
-    );
-  }
-  const port = url.port === "" ? 6379 : Number(url.port);
-  const host = url.hostname.replace(/^\[|\]$/g, "");
-  return {
-    address: `${url.protocol}//${url.hostname}:${port}`,
-    options: {
-      host,
-      port,
-      db: Number(db),
-      ...optional("username", username ?? decoded(action, "user", url.username)),
-      ...optional("password", password ?? decoded(action, "password", url.password)),
-      ...(tls ? { tls: ca === undefined ? {} : { ca } } : {}),
-    },
-  };
-}
-
-/** Decodes a part of an address; throws if it was not encoded properly. */
-function decoded(action: string, what: "user" | "password", text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    throw new TypeError(`Cannot ${action} as the ${what} in the address of the connection must be encoded: a '%' is written "%25"`);
-  }
-}
-
-function optional(name: string, value: string): Record<string, string> {
-  return value === "" ? {} : { [name]: value };
-}
 
 /** How {@linkcode connect} connects, and what it tells. */
 export interface ConnectOptions {
@@ -348,13 +193,6 @@ function reportLosses(client: Redis, address: string, { onError, onWarning }: Pi
     if (!lost) tell(new Error("it was closed at the other end"));
     lost = true;
   });
-}
-
-/** The error for a connection that cannot be used, with what was behind it, if that is known. */
-function unusable(message: string, error: unknown): Error {
-  if (!(error instanceof Error)) return new Error(message);
-  const cause = plain(error);
-  return new Error(`${message}: ${cause.message}`, { cause });
 }
 
 /** What a connection is for, where it goes, how long it may take to become ready, and how long it may be silent, in ms. */
@@ -571,45 +409,6 @@ function keepEarly(client: Redis): void {
 function rejectKept(client: Redis): void {
   const { prevCommandQueue: kept } = client as unknown as Internals;
   while (kept?.length) kept.shift()!.command.reject(new Error("Connection is closed."));
-}
-
-/**
- * Hears of every error, and reports each message once until the client is connected again or the message has not come for a while: with a
- * server that refuses to write a second time, the client stays connected.
- */
-export function tellOnce(client: Redis, tell: (error: Error) => void): (error: Error) => void {
-  /** When each message came last, in ms of `performance.now()`. */
-  const heard = new Map<string, number>();
-  client.on("ready", () => heard.clear());
-  return (error) => {
-    const { message } = error;
-    const now = performance.now();
-    const last = heard.get(message) ?? -Infinity;
-    heard.set(message, now);
-    if (now - last > OVER_AFTER) tell(plain(error));
-  };
-}
-
-/**
- * Whether a reachable server refuses writes, as it is out of memory, a replica or busy, cannot save, or no longer accepts clients: all of
- * that may pass.
- */
-export function refusesWrites({ message }: Error): boolean {
-  return /\b(READONLY|OOM|MISCONF|NOREPLICAS|LOADING|MASTERDOWN|BUSY|CLUSTERDOWN|TRYAGAIN|WRONGPASS|NOAUTH|max number of clients)\b/.test(
-    message,
-  );
-}
-
-/** The same, except that it no longer accepts the client. */
-export function mayPass(error: Error): boolean {
-  return refusesWrites(error) && !HOPELESS.test(error.message);
-}
-
-/** An error without the command that failed: that of a login contains the password. */
-export function plain(error: Error): Error {
-  const copy = new Error(error.message);
-  if (error.name !== "Error") copy.name = error.name;
-  return copy;
 }
 
 /** Warnings about how the server is configured. */

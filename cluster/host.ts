@@ -10,19 +10,7 @@ import {
 import { Checks, FutureMaker, PART_OF_MAP, type PartOfMapOptions, show, showJob } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
-import {
-  cancelChannel,
-  cancelMessage,
-  connect,
-  type Connection,
-  mayPass,
-  plain,
-  PREFIX,
-  queueName,
-  REFUSED_PAUSE,
-  refusesWrites,
-  tellOnce,
-} from "./connection.ts";
+import { connect, type Connection } from "./connection.ts";
 import {
   type Envelope,
   FORGOTTEN,
@@ -36,8 +24,10 @@ import {
   writeFailure,
   writeValue,
 } from "./envelope.ts";
+import { cancelChannel, cancelMessage, PREFIX, queueName } from "./names.ts";
 import { isTooLarge, payloadKey, type PayloadStore, tooLarge, unreadable } from "./payloads.ts";
 import { ACTION, resolveServeOptions, type ServeOptions, type Settings } from "./serve_options.ts";
+import { mayPass, plain, REFUSED_PAUSE, refusesWrites, tellOnce } from "./server_errors.ts";
 import { METRICS_MINUTES } from "./status.ts";
 import type { ClusterTask } from "./tasks.ts";
 import { fromJson, type Json, sizeOf } from "./values.ts";

@@ -1,22 +1,13 @@
 import type { Redis } from "ioredis";
 import { ErrorCode, Queue } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
-import {
-  cancelChannel,
-  cancelMessage,
-  type Connection,
-  databaseOf,
-  mayPass,
-  plain,
-  PREFIX,
-  queueName,
-  refusesWrites,
-  tellOnce,
-} from "./connection.ts";
+import type { Connection } from "./connection.ts";
 import { type Envelope, FORGOTTEN, isCancelled, isUnwanted, STALLED, VERSION } from "./envelope.ts";
 import { Errands } from "./errands.ts";
 import { EventReader } from "./event_reader.ts";
 import { askForKept, KEEP, type Kept, makeRoom, MOST_EVENTS, readKept, removeEnded, whyTrimmed } from "./kept.ts";
+import { cancelChannel, cancelMessage, databaseOf, PREFIX, queueName } from "./names.ts";
+import { mayPass, plain, refusesWrites, tellOnce } from "./server_errors.ts";
 import { type ClusterStatus, readStatus } from "./status.ts";
 
 /** How a job ended, according to Redis. `lost`: Redis no longer knows it, and it is not sent again, for the given reason. */

@@ -68,7 +68,7 @@ export {
   WorkerDiedError,
   type WorkerMeasurements,
 } from "@procpool/process-pool";
-export type { RedisConnection } from "./connection.ts";
+export type { RedisConnection } from "./address.ts";
 export { type ClusterHost, type HostShutdownOptions, serve } from "./host.ts";
 export type { PayloadStore } from "./payloads.ts";
 export { ClusterPool, type ClusterStats } from "./pool.ts";

@@ -12,13 +12,14 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { Checks, FutureMaker, type Outcome, show, showJob } from "@procpool/process-pool/executor";
-import { connect, plain } from "./connection.ts";
+import { connect } from "./connection.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
 import { Errands } from "./errands.ts";
 import { type Ending, Link } from "./link.ts";
 import { type Chunk, type ChunkOutcomes, mapChunks, type RunOptions } from "./map.ts";
 import { isTooLarge, payloadKey, Payloads, unreadable } from "./payloads.ts";
 import { ACTION, type ClusterPoolOptions, resolvePoolOptions, type Settings } from "./pool_options.ts";
+import { plain } from "./server_errors.ts";
 import type { ClusterStatus } from "./status.ts";
 import { ChunkTicket, JobTicket, type Ticket, type TicketOwner } from "./ticket.ts";
 import { type ClusterTask, type ClusterTasks, TaskFinder } from "./tasks.ts";

@@ -1,12 +1,7 @@
 import { Checks, printError, printWarning } from "@procpool/process-pool/executor";
-import {
-  checkedQueue,
-  checkedRelease,
-  OPEN_TIMEOUT,
-  type RedisConnection,
-  resolveConnection,
-  type ResolvedConnection,
-} from "./connection.ts";
+import { type RedisConnection, resolveConnection, type ResolvedConnection } from "./address.ts";
+import { OPEN_TIMEOUT } from "./connection.ts";
+import { checkedQueue, checkedRelease } from "./names.ts";
 import { checkedStore, type PayloadStore } from "./payloads.ts";
 import { checkedTasks, type ClusterTasks } from "./tasks.ts";
 

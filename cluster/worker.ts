@@ -1,6 +1,6 @@
 import { type Job, type JobJson, type Processor, WaitingError, Worker, type WorkerOptions } from "bullmq";
 import type { Redis } from "ioredis";
-import { REFUSED_PAUSE, refusesWrites } from "./connection.ts";
+import { REFUSED_PAUSE, refusesWrites } from "./server_errors.ts";
 
 /**
  * How often within a lock's duration the worker checks for expired locks. Less, and a job that another host may already have runs on

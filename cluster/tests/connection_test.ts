@@ -1,6 +1,8 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
-import { connect, resolveConnection, tellOnce } from "../connection.ts";
+import { resolveConnection } from "../address.ts";
+import { connect } from "../connection.ts";
+import { tellOnce } from "../server_errors.ts";
 import { type ClusterHost, ClusterPool, defineTasks, Job, PoolClosedError, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { callsOf, freePort, LEAVES_SERVER, openClient, openPool, READING_FAILS, RedisServer, startHost, until, within } from "./helpers.ts";

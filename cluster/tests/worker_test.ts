@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
-import { cancelMessage, Connection } from "../connection.ts";
+import { Connection } from "../connection.ts";
+import { cancelMessage } from "../names.ts";
 import {
   type ClusterHost,
   type ClusterPool,
