@@ -10,7 +10,8 @@ import {
 import { Checks, FutureMaker, PART_OF_MAP, type PartOfMapOptions, show, showJob } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
-import { connect, type Connection } from "./connection.ts";
+import { connect } from "./connect.ts";
+import type { Connection } from "./connection.ts";
 import {
   type Envelope,
   FORGOTTEN,

@@ -12,7 +12,7 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { Checks, FutureMaker, type Outcome, show, showJob } from "@procpool/process-pool/executor";
-import { connect } from "./connection.ts";
+import { connect } from "./connect.ts";
 import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
 import { Errands } from "./errands.ts";
 import { type Ending, Link } from "./link.ts";

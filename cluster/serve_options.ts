@@ -1,6 +1,6 @@
 import { Checks, printError, printWarning } from "@procpool/process-pool/executor";
 import { type RedisConnection, resolveConnection, type ResolvedConnection } from "./address.ts";
-import { OPEN_TIMEOUT } from "./connection.ts";
+import { OPEN_TIMEOUT } from "./connect.ts";
 import { checkedHostName, checkedQueue, checkedRelease } from "./names.ts";
 import { checkedStore, type PayloadStore } from "./payloads.ts";
 import { checkedTasks, type ClusterTasks } from "./tasks.ts";

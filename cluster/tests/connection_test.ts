@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { Redis } from "ioredis";
 import { resolveConnection } from "../address.ts";
-import { connect } from "../connection.ts";
+import { connect } from "../connect.ts";
 import { tellOnce } from "../server_errors.ts";
 import { type ClusterHost, ClusterPool, defineTasks, Job, PoolClosedError, serve } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
