@@ -1,37 +1,16 @@
-import {
-  Job,
-  JobCancelledError,
-  PoolBrokenError,
-  PoolClosedError,
-  type PoolStats,
-  ProcessPool,
-  WorkerDiedError,
-} from "@procpool/process-pool";
-import { Checks, FutureMaker, PART_OF_MAP, type PartOfMapOptions, show, showJob } from "@procpool/process-pool/executor";
+import { JobCancelledError, PoolBrokenError, type PoolStats, ProcessPool, WorkerDiedError } from "@procpool/process-pool";
+import { Checks, FutureMaker } from "@procpool/process-pool/executor";
 import { type Job as QueuedJob, UnrecoverableError, WaitingError } from "bullmq";
 import type { Redis } from "ioredis";
+import { type Called, CallRunner, CANCELLED, EXPIRED, showCalled } from "./call_runner.ts";
 import { connect } from "./connect.ts";
 import type { Connection } from "./connection.ts";
-import {
-  type Envelope,
-  FORGOTTEN,
-  isUnwanted,
-  type ItemReply,
-  LARGEST_CHUNK,
-  LARGEST_PAYLOAD,
-  readEnvelope,
-  type Reply,
-  VERSION,
-  writeFailure,
-  writeValue,
-} from "./envelope.ts";
+import { FORGOTTEN, isUnwanted, readEnvelope, type Reply, writeFailure } from "./envelope.ts";
 import { cancelChannel, cancelMessage, PREFIX, queueName } from "./names.ts";
-import { isTooLarge, payloadKey, type PayloadStore, tooLarge, unreadable } from "./payloads.ts";
 import { ACTION, resolveServeOptions, type ServeOptions, type Settings } from "./serve_options.ts";
 import { mayPass, plain, REFUSED_PAUSE, refusesWrites, tellOnce } from "./server_errors.ts";
 import { METRICS_MINUTES } from "./status.ts";
 import type { ClusterTask } from "./tasks.ts";
-import { fromJson, type Json, sizeOf } from "./values.ts";
 import { LockedWorker } from "./worker.ts";
 
 /** How long running jobs may take when the host is told to stop, in ms: longer ones are given back and start anew elsewhere. */
@@ -43,14 +22,10 @@ const FAREWELL = 3000;
 /** How many cancelled jobs are remembered. Fewer, and one of a burst that the host takes at that moment runs on; more only take memory. */
 const MOST_CANCELLED = 10_000;
 
-/** Why a local job is stopped that is no longer wanted. */
-const CANCELLED = Symbol("cancelled");
 /** Why a local job is stopped that goes back into the queue. */
 const HANDED_BACK = Symbol("handed back");
 /** Why a local job is stopped whose lock has expired: the queue gives it to another host. */
 const LOCK_LOST = Symbol("lock lost");
-/** Why a job is not started that comes too late. */
-const EXPIRED = Symbol("expired");
 
 /**
  * Runs the jobs of a queue on this machine, until it is shut down. They run in a local pool of killable workers, so that a task that
@@ -144,11 +119,12 @@ interface Run {
   cancelMessage: string;
 }
 
-/** A worker of BullMQ in front of a pool of ours: takes jobs from the queue, checks them, and hears of those to be stopped. */
+/** A worker of BullMQ in front of a pool of ours: takes jobs from the queue, and hears of those to be stopped. */
 class Host implements ClusterHost {
   #server: Connection;
   #subscriber: Redis;
   #pool: ProcessPool;
+  #runner: CallRunner;
   #worker: LockedWorker;
   #options: Settings;
   #tell: (error: Error) => void;
@@ -169,6 +145,10 @@ class Host implements ClusterHost {
     this.#server = server;
     this.#pool = pool;
     this.#options = options;
+    this.#runner = new CallRunner(pool, options, {
+      broken: (error) => this.#breakDown(error),
+      argumentsGone: (id) => this.#stopUnwanted([id]),
+    });
     // It listens again below: if the client did that itself, nobody could catch a failure.
     this.#subscriber = client.duplicate({ autoResubscribe: false });
     this.#subscriber.on("error", () => {});
@@ -317,10 +297,10 @@ class Host implements ClusterHost {
       const data = this.#cancelled.delete(id) ? await this.#readAgain(job, controller.signal) : job.data;
       const envelope = readEnvelope(data);
       called = { jobId: envelope.id ?? envelope.first ?? id, taskName: envelope.task };
-      return await this.#run(id, envelope, { called, signal: controller.signal });
+      return await this.#runner.run(id, envelope, { called, signal: controller.signal });
     } catch (error) {
       // A host without workers must not attract all jobs and fail them.
-      const noWorkers = this.#hasNoWorkers(error);
+      const noWorkers = this.#runner.hasNoWorkers(error);
       if (noWorkers && error instanceof PoolBrokenError) this.#breakDown(error);
       if (error === LOCK_LOST) {
         this.#options.onError(new Error(`Stopped ${showCalled(called)} as its lock has expired: the queue gives it to another host`));
@@ -362,205 +342,12 @@ class Host implements ClusterHost {
     return data === null ? job.data : JSON.parse(data);
   }
 
-  /**
-   * Whether the error means that there are no workers left here. Tasks and their checks can throw the same errors, so the pool is asked
-   * too.
-   */
-  #hasNoWorkers(error: unknown): boolean {
-    return (error instanceof PoolBrokenError || error instanceof PoolClosedError) && !isOpen(this.#pool);
-  }
-
   #breakDown(error: PoolBrokenError): void {
     if (this.#defect !== undefined) return;
     this.#defect = error;
     this.#options.onError(error);
     this.shutdown({ timeout: 0 });
   }
-
-  async #run(id: string, envelope: Envelope, { called, signal }: { called: Called; signal: AbortSignal }): Promise<Reply> {
-    const task = this.#admit(envelope);
-    const { stored } = envelope;
-    if (stored !== undefined) {
-      envelope[stored] = await unlessStopped(this.#readArguments(id, { storedAs: envelope.storedAs!, called }), signal);
-    }
-    signal.throwIfAborted();
-    const reply = envelope.items === undefined
-      ? await this.#runOne(called, task, envelope, signal)
-      : await this.#runItems(task, envelope, signal);
-    const { store, queue } = this.#options;
-    // Replies with items were cut to what may travel, or go into the store.
-    if (store === undefined && reply.items !== undefined) return reply;
-    if (!isTooLarge(reply, { what: "the result", store })) return reply;
-    const key = payloadKey(queue, id, "result");
-    await unlessStopped(this.#store().put(key, JSON.stringify(reply)), signal);
-    if (!signal.aborted) return { v: VERSION, stored: true };
-    // It was cancelled meanwhile: nobody reads the result, and nobody else deletes it.
-    await this.#store().delete(key).catch(this.#options.onError);
-    throw signal.reason;
-  }
-
-  /** The task of a call that may be started: looked up among this host's own tasks, whatever the queue says. */
-  #admit({ task: name, cancelled: unwanted, expiresAt, release }: Envelope): ClusterTask {
-    const { tasks } = this.#options;
-    if (unwanted === true) throw CANCELLED;
-    if (!Object.hasOwn(tasks, name)) {
-      throw new TypeError(
-        `Cannot run task ${show(name)} as this host has none of that name: its tasks are ${Object.keys(tasks).map(show).join(", ")}`,
-      );
-    }
-    if (release !== undefined && this.#options.release !== undefined && release !== this.#options.release) {
-      throw new TypeError(
-        `Cannot run task ${show(name)} of release ${show(release)} as this host is of release ${show(this.#options.release)}`,
-      );
-    }
-    if (expiresAt !== undefined && Date.now() > expiresAt) throw EXPIRED;
-    return tasks[name]!;
-  }
-
-  async #runOne({ jobId }: Called, task: ClusterTask, envelope: Envelope, signal: AbortSignal): Promise<Reply> {
-    const args = envelope.args!.map(fromJson);
-    task.validate?.(args);
-    const { timeout, retries } = envelope;
-    const value = await this.#pool.run(new Job({ id: jobId, func: task, args, timeout, retries, signal }));
-    return { v: VERSION, ...writeValue(value) };
-  }
-
-  /**
-   * Runs items in one worker, one after the other: each fails alone, and a death costs the item that ran. The producer sends items without
-   * a reply again.
-   */
-  async #runItems(task: ClusterTask, { items, timeout, retries = 0, first = 0 }: Envelope, signal: AbortSignal): Promise<Reply> {
-    const start = performance.now();
-    const replies: ItemReply[] = [];
-    const accepted: { index: number; item: unknown }[] = [];
-    for (const [index, json] of items!.entries()) {
-      const item = fromJson(json);
-      replies[index] = attempt(() => {
-        task.validate?.([item]);
-        accepted.push({ index, item });
-        return {};
-      });
-    }
-    // Items that run together are numbered without gaps. If nothing may run twice, none is started whose reply might not fit into the
-    // queue.
-    const oneByOne = accepted.length < items!.length || (this.#options.redeliveries === 0 && this.#options.store === undefined);
-    const together: PartOfMapOptions & { settled: true } = {
-      chunkSize: Math.max(1, accepted.length),
-      settled: true,
-      timeout,
-      signal,
-      [PART_OF_MAP]: { first, retries },
-    };
-    const outcomes = oneByOne
-      ? this.#whileThereIsRoom(task, { accepted, replies, first, timeout, retries, signal })
-      : this.#pool.map(task, accepted.map(({ item }) => item), together);
-    let next = 0;
-    for await (const outcome of outcomes) {
-      const { index } = accepted[next]!;
-      if (outcome.status === "rejected" && this.#hasNoWorkers(outcome.reason)) {
-        // The host failed, not the item: another must run the rest.
-        if (index === 0) throw outcome.reason;
-        if (outcome.reason instanceof PoolBrokenError) this.#breakDown(outcome.reason);
-        break;
-      }
-      next++;
-      replies[index] = attempt(() => {
-        if (outcome.status === "rejected") throw outcome.reason;
-        return writeValue(outcome.value);
-      });
-    }
-    if (next < accepted.length) replies.length = accepted[next]!.index;
-    const reply: Reply = { v: VERSION, items: replies, elapsed: performance.now() - start };
-    if (this.#options.store !== undefined || sizeOf(reply) <= LARGEST_PAYLOAD) return reply;
-    const ran = this.#options.redeliveries === 0 && next > 0 ? accepted[next - 1]!.index + 1 : 1;
-    return { ...reply, items: firstOf(replies, ran) };
-  }
-
-  /** Runs items one by one, and without a store ends when their replies fill a chunk; the last may exceed that. */
-  async *#whileThereIsRoom(
-    task: ClusterTask,
-    { accepted, replies, first, timeout, retries, signal }: {
-      accepted: { index: number; item: unknown }[];
-      replies: ItemReply[];
-      first: number;
-      timeout: number | undefined;
-      retries: number;
-      signal: AbortSignal;
-    },
-  ): AsyncGenerator<PromiseSettledResult<unknown>> {
-    let [bytes, counted] = [0, 0];
-    for (const { index, item } of accepted) {
-      while (counted < index) bytes += sizeOf(replies[counted++]) + 1;
-      if (bytes > LARGEST_CHUNK && this.#options.store === undefined) return;
-      const job = new Job({ id: first + index, func: task, args: [item], timeout, retries, signal });
-      const [outcome] = await Promise.allSettled([this.#pool.run(job)]);
-      if (outcome.status === "rejected" && signal.aborted) throw outcome.reason;
-      yield outcome;
-    }
-  }
-
-  async #readArguments(id: string, { storedAs, called }: { storedAs: string; called: Called }): Promise<Json[]> {
-    const store = this.#store();
-    try {
-      return JSON.parse(await store.get(payloadKey(this.#options.queue, storedAs, "args")));
-    } catch (error) {
-      // Whoever cancels it deletes them, and the message about that may still be on its way.
-      await this.#stopUnwanted([id]);
-      throw unreadable(`the arguments of ${showCalled(called)}`, error);
-    }
-  }
-
-  #store(): PayloadStore {
-    const { store } = this.#options;
-    if (store !== undefined) return store;
-    throw new TypeError("Cannot read arguments that are in the payload store as this host was given no 'payloads'");
-  }
-}
-
-function attempt(make: () => ItemReply): ItemReply {
-  try {
-    return make();
-  } catch (error) {
-    return { failure: writeFailure(error) };
-  }
-}
-
-/**
- * As many of the first outcomes as Redis takes, and at least `least`: the producer sends the rest of the items again. Outcomes that are too
- * large by themselves fail.
- */
-function firstOf(replies: ItemReply[], least: number): ItemReply[] {
-  const items = replies.map((reply) =>
-    attempt(() => {
-      const size = sizeOf(reply);
-      if (size > LARGEST_CHUNK) throw tooLarge(size, { what: "the result", most: LARGEST_CHUNK });
-      return reply;
-    })
-  );
-  let bytes = 0;
-  const end = items.findIndex((item) => (bytes += sizeOf(item) + 1) > LARGEST_CHUNK);
-  return end < 0 ? items : items.slice(0, Math.max(least, end));
-}
-
-/** Whether a pool takes jobs. It refuses a job before it looks at the job's signal. */
-function isOpen(pool: ProcessPool): boolean {
-  const aborted = Symbol("aborted");
-  try {
-    pool.trySubmit(new Job({ func: () => {}, signal: AbortSignal.abort(aborted) }));
-    return true;
-  } catch (error) {
-    return error === aborted;
-  }
-}
-
-/** The name of a job in errors. */
-interface Called {
-  jobId: string | number;
-  taskName: string;
-}
-
-function showCalled({ jobId, taskName }: Called): string {
-  return showJob(jobId, taskName);
 }
 
 function cancelled(called: Called): JobCancelledError {
@@ -582,24 +369,6 @@ function failure(error: unknown): UnrecoverableError {
   const failure = new UnrecoverableError(JSON.stringify(writeFailure(error)));
   failure.stack = "";
   return failure;
-}
-
-/**
- * Waits for the store, unless the job is to be run elsewhere, which need not wait for a slow store. A cancelled job does wait: what it puts
- * there must not arrive after what another job of its name puts.
- */
-async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const stopped = Promise.withResolvers<never>();
-  const stop = (): void => {
-    if (signal.reason !== CANCELLED) stopped.reject(signal.reason);
-  };
-  signal.addEventListener("abort", stop);
-  if (signal.aborted) stop();
-  try {
-    return await Promise.race([work, stopped.promise]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
 }
 
 /** Whether a promise settles in time. */
