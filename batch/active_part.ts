@@ -1,7 +1,7 @@
 import { JobTimeoutError, MemoryLimitError, WorkerDiedError } from "../errors.ts";
 import type { Torn } from "./inputs.ts";
 import type { Lane, LaneState } from "./lane.ts";
-import type { Piece, Suspect, Verdict } from "./range_runner.ts";
+import type { Piece, Suspect, Verdict } from "./range.ts";
 
 /** A part of the input to be run: from `start`, the lines that begin before `end`. */
 export interface Part {

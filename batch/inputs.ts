@@ -2,7 +2,7 @@ import { BatchError, explained } from "./errors.ts";
 import { expandGlob } from "./globs.ts";
 import { isGzip, uncompressed } from "./gunzip.ts";
 import { resolve } from "./paths.ts";
-import type { InputFormat } from "./range_runner.ts";
+import type { InputFormat } from "./range.ts";
 import { isOther, sampleOf, type SeenFile } from "./seen_file.ts";
 
 /** An input of a batch: a path or a glob, `"-"` for standard input, or a stream of bytes. */

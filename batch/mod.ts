@@ -21,4 +21,4 @@ export { BatchError, type BatchErrorDetails } from "./errors.ts";
 export type { BatchInput } from "./inputs.ts";
 export type { BatchHalt, BatchOptions, BatchTask } from "./options.ts";
 export type { BatchProgress, BatchSummary, SlowRecordReport } from "./progress.ts";
-export type { InputFormat, OutputFormat } from "./range_runner.ts";
+export type { InputFormat, OutputFormat } from "./range.ts";

@@ -3,7 +3,7 @@ import { Checks, MEMORY_LIMITS, MOST_WORKERS, show } from "../pool/checks.ts";
 import { CORES } from "../worker/platform.ts";
 import type { BatchInput } from "./inputs.ts";
 import type { BatchProgress } from "./progress.ts";
-import type { InputFormat, OutputFormat } from "./range_runner.ts";
+import type { InputFormat, OutputFormat } from "./range.ts";
 
 /** A task for {@linkcode batch}: a function, a task of a module, or the address of a module whose default export or only function it is. */
 // deno-lint-ignore no-explicit-any -- whatever the input holds

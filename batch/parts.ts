@@ -5,7 +5,7 @@ import type { Coverage, Stretch } from "./coverage.ts";
 import { BatchError, reasonOf } from "./errors.ts";
 import type { Source } from "./inputs.ts";
 import type { StreamBegin } from "./job_log.ts";
-import type { InputFormat } from "./range_runner.ts";
+import type { InputFormat } from "./range.ts";
 import { firstRow, rowBegin, rowEnd } from "./rows.ts";
 
 /** How inputs are divided. */

@@ -7,7 +7,7 @@ import type { Fingerprint } from "./job_log.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
 import { resolve, toFileUrl } from "./paths.ts";
 import { delimiterOf } from "./csv.ts";
-import type { InputFormat, OutputFormat } from "./range_runner.ts";
+import type { InputFormat, OutputFormat } from "./range.ts";
 import { taskParts } from "./task_files.ts";
 
 /** A task, and how it reaches its workers. */

@@ -11,7 +11,7 @@ import { taskCheck } from "./prepare.ts";
 import type { Paths, Plan } from "./plan.ts";
 import { createPool } from "./pool.ts";
 import { type BatchSummary, quantilesOf, speedOf, summaryOf } from "./progress.ts";
-import type { InputFormat, OutputFormat } from "./range_runner.ts";
+import type { InputFormat, OutputFormat } from "./range.ts";
 import { parseMembers, readErrors, retryableErrors, saidBy } from "./record_errors.ts";
 import { BatchRun } from "./run.ts";
 

@@ -20,7 +20,7 @@ import { type DonePart, DoneParts } from "./done_parts.ts";
 import { BatchError, explainRun } from "./errors.ts";
 import { Lane, type LaneState } from "./lane.ts";
 import type { HaltLimit, TimeLimit } from "./options.ts";
-import type { RangeReply, RunnerLimits, Suspect } from "./range_runner.ts";
+import type { RangeReply, RunnerLimits, Suspect } from "./range.ts";
 import { noTimes, quantile, type Times } from "./times.ts";
 import { runRange } from "./worker_source.ts";
 

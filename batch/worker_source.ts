@@ -11,7 +11,8 @@ import { dataUrl } from "../worker/inside.ts";
 import { lackOf } from "../worker/lack.ts";
 import { createExplainer } from "./explainer.ts";
 import type { LaneMemory } from "./lane.ts";
-import { createRangeRunner, type Piece, type RangeReply, type RangeRunner, type RunnerLimits, type RunnerOptions } from "./range_runner.ts";
+import type { Piece, RangeReply, RunnerLimits } from "./range.ts";
+import { createRangeRunner, type RangeRunner, type RunnerOptions } from "./range_runner.ts";
 import { rowEnd } from "./rows.ts";
 import { isOther, sampleOf } from "./seen_file.ts";
 

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { Part } from "../batch/active_part.ts";
 import type { DonePart } from "../batch/done_parts.ts";
 import type { LaneMemory } from "../batch/lane.ts";
-import type { Piece, RangeReply, RunnerLimits } from "../batch/range_runner.ts";
+import type { Piece, RangeReply, RunnerLimits } from "../batch/range.ts";
 import { parseMembers } from "../batch/record_errors.ts";
 import { BatchRun } from "../batch/run.ts";
 import { WorkerDiedError } from "../errors.ts";

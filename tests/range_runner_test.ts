@@ -1,7 +1,8 @@
 import { move } from "@procpool/process-pool/task";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { Lane } from "../batch/lane.ts";
-import type { Piece, RangeRunner, RunnerLimits, RunnerParts } from "../batch/range_runner.ts";
+import type { Piece, RunnerLimits } from "../batch/range.ts";
+import type { RangeRunner, RunnerParts } from "../batch/range_runner.ts";
 import type { SeenFile } from "../batch/seen_file.ts";
 import { ignore, NEEDS, runner } from "./batch_fixtures.ts";
 import { seeded } from "./helpers.ts";
