@@ -1,8 +1,8 @@
 import type { createExplainer, ExplainerParts } from "./explainer.ts";
 import type { LaneMemory, LAYOUT, SlowRecord } from "./lane.ts";
-import type { InputFormat, OutputFormat, Piece, PieceOfFile, RangeReply, RunnerLimits, Verdict } from "./range.ts";
+import type { InputFormat, OutputFormat, Piece, RangeReply, RunnerLimits, Verdict } from "./range.ts";
+import type { createRangeReader, ReaderParts } from "./range_reader.ts";
 import type { rowEnd } from "./rows.ts";
-import type { isOther, sampleOf } from "./seen_file.ts";
 
 /** What all ranges of a batch have in common. */
 export interface RunnerOptions {
@@ -26,17 +26,15 @@ export interface RangeRunner {
 }
 
 /** What {@linkcode createRangeRunner} needs. */
-export interface RunnerParts extends RunnerOptions, ExplainerParts {
+export interface RunnerParts extends RunnerOptions, ExplainerParts, Omit<ReaderParts, "blockSize"> {
+  /** Reads the input. */
+  createRangeReader: typeof createRangeReader;
   /** Says why a record failed. */
   createExplainer: typeof createExplainer;
   /** The fields of one CSV record. */
   parseCsv: ((text: string) => { fields: string[]; error: string | undefined }) | undefined;
   /** Where a row of CSV ends. */
   rowEnd: typeof rowEnd;
-  /** Whether a path leads to a different file than before. */
-  isOther: typeof isOther;
-  /** The hash of samples of a file. */
-  sampleOf: typeof sampleOf;
 }
 
 /** What was read of a block: its records, parsed, or else its lines. */
@@ -61,14 +59,13 @@ interface Pending {
 }
 
 /**
- * What runs in a worker of a batch: reads a range of the input, finds its records, runs the task on each, and commits the results to the
- * lane.
+ * What runs in a worker of a batch: finds the records of a range, runs the task on each, and commits the results to the lane.
  *
  * This function is sent to workers as its text: it refers to nothing outside itself.
  */
 export function createRangeRunner(parts: RunnerParts): RangeRunner {
   const { layout, inputFormat, outputFormat, delimiter, retries, heap, task } = parts;
-  const { createExplainer, parseCsv, rowEnd, isOther, sampleOf } = parts;
+  const { createRangeReader, createExplainer, parseCsv, rowEnd } = parts;
   const { explain, explainParsing } = createExplainer(parts);
   const {
     banks: BANKS,
@@ -135,30 +132,15 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
   const encoder = new TextEncoder();
   const float = new Float64Array(1);
   const floatHalves = new Uint32Array(float.buffer);
+  const reader = createRangeReader({ ...parts, blockSize: BLOCK });
   const asJson = inputFormat === "ndjson";
   const toJson = outputFormat === "ndjson";
-  let open: { path: string; file: Deno.FsFile } | undefined;
-  let block = new Uint8Array(BLOCK);
   /** The lines of a block as one JSON array. */
   const array = new Uint8Array(BLOCK + 8);
   /** The same, four bytes a word. */
   const fours = new Int32Array(array.buffer);
   /** How many bytes of the block come before the end of each line. */
   const lineEnds = new Uint16Array(BLOCK);
-
-  async function fileOf({ input, path, seen }: Piece & PieceOfFile): Promise<Deno.FsFile> {
-    if (open?.path === path) return open.file;
-    open?.file.close();
-    open = undefined;
-    const file = Deno.openSync(path);
-    // Not by the opened file: behind a link, that would need a permission for the file to which it leads.
-    if (await isOther(path, seen, sampleOf)) {
-      file.close();
-      throw new Error(`'${input}' is a different file than when the batch began: put the original back`);
-    }
-    open = { path, file };
-    return file;
-  }
 
   function bucketOf(time: number): number {
     float[0] = time;
@@ -713,71 +695,9 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   // The range
 
-  async function runBytes({ bytes, offset }: { bytes: Uint8Array; offset: number }): Promise<void> {
-    for (let from = position - offset, to = bytes.length; from < bytes.length; from = to) {
-      // Rows of CSV may go on after any line end.
-      if (inputFormat !== "csv") {
-        let newline = bytes.lastIndexOf(NEWLINE, from + BLOCK - 1);
-        if (newline < from) newline = bytes.indexOf(NEWLINE, from + BLOCK);
-        to = newline < 0 ? bytes.length : newline + 1;
-      }
-      if (await runBlock(bytes, offset, from, to)) return;
-    }
-  }
-
-  async function runFile(piece: Piece & PieceOfFile): Promise<void> {
-    const { seen: { size }, end } = piece;
-    if (position >= end) return;
-    const file = await fileOf(piece);
-    /** How much of the block is filled, and which byte of the file it starts with. */
-    let filled = 0;
-    let base = Math.max(0, position - 1);
-    /** Where in the block the next line begins; -1 at first: after the first newline. */
-    let next = position === 0 ? 0 : -1;
-    file.seekSync(base, 0);
-    for (;;) {
-      if (block.length - filled < BLOCK / 2) {
-        const larger = new Uint8Array(2 * block.length);
-        larger.set(block.subarray(0, filled));
-        block = larger;
-      }
-      // A little more than the range, for the rest of its last line: more and more while that goes on.
-      const wanted = Math.min(block.length - filled, Math.max(0, end - base - filled) + Math.max(1024, filled), size - base - filled);
-      const read = file.readSync(block.subarray(filled, filled + wanted)) ?? 0;
-      filled += read;
-      if (read === 0 && base + filled < end) {
-        throw new Error(`'${piece.input}' ends at byte ${base + filled}, and had ${end} or more when the batch began`);
-      }
-      if (next < 0) {
-        const newline = block.subarray(0, filled).indexOf(NEWLINE);
-        if (newline < 0 && read > 0 && base + filled < end) {
-          base += filled;
-          filled = 0;
-          continue;
-        }
-        if (newline < 0 || base + newline + 1 >= end) return;
-        next = newline + 1;
-        position = base + next;
-        commit();
-      }
-      // What was there before has no newline, except for the line before the first.
-      const news = Math.max(next, filled - read);
-      const newline = block.subarray(news, filled).lastIndexOf(NEWLINE);
-      let to = read === 0 ? filled : newline < 0 ? 0 : news + newline + 1;
-      // The last line of the range has its last byte.
-      const last = block.indexOf(NEWLINE, end - base - 1);
-      if (last >= 0) to = Math.min(to, last + 1);
-      if (to > next) {
-        if (await runBlock(block, base, next, to)) return;
-        block.copyWithin(0, to, filled);
-        base += to;
-        filled -= to;
-        next = 0;
-      }
-      if (read === 0) return;
-      // The long line that enlarged the block is over.
-      if (block.length > BLOCK && filled < BLOCK / 2) block = new Uint8Array(block.slice(0, filled).buffer.transfer(BLOCK));
-    }
+  function skipTo(begin: number): void {
+    position = begin;
+    commit();
   }
 
   async function runRange(memory: LaneMemory, what: Piece, limits: RunnerLimits): Promise<RangeReply> {
@@ -811,7 +731,7 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
     for (let at: number = layout.slowest; floats[at]! > 0 && slowest.length < layout.slowestCount; at += layout.slowWords) {
       slowest.push({ time: floats[at]!, line: floats[at + 1]!, lastLine: floats[at + 2]!, offset: floats[at + 3]! });
     }
-    await ("bytes" in piece ? runBytes(piece) : runFile(piece));
+    await reader.read(piece, position, { skipTo, runBlock });
     const early = words[PHASE] === RUNNING;
     words[PHASE] = 0;
     if (!early) position = Math.max(position, piece.end);
@@ -821,9 +741,6 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
 
   return {
     run: runRange,
-    close() {
-      open?.file.close();
-      open = undefined;
-    },
+    close: reader.close,
   };
 }

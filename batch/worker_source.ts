@@ -12,12 +12,13 @@ import { lackOf } from "../worker/lack.ts";
 import { createExplainer } from "./explainer.ts";
 import type { LaneMemory } from "./lane.ts";
 import type { Piece, RangeReply, RunnerLimits } from "./range.ts";
+import { createRangeReader } from "./range_reader.ts";
 import { createRangeRunner, type RangeRunner, type RunnerOptions } from "./range_runner.ts";
 import { rowEnd } from "./rows.ts";
 import { isOther, sampleOf } from "./seen_file.ts";
 
 /** Our functions that run in workers. */
-const RUNNER_PARTS = { createRangeRunner, createExplainer, lackOf, rowEnd, isOther, sampleOf };
+const RUNNER_PARTS = { createRangeRunner, createRangeReader, createExplainer, lackOf, rowEnd, isOther, sampleOf };
 
 /** The argument of the initializer. */
 export interface WorkerSetup {

@@ -7,6 +7,7 @@
 import { batch, type BatchOptions, type BatchSummary, type BatchTask } from "@procpool/process-pool/batch";
 import { createExplainer } from "../batch/explainer.ts";
 import { LAYOUT } from "../batch/lane.ts";
+import { createRangeReader } from "../batch/range_reader.ts";
 import { createRangeRunner, type RangeRunner, type RunnerParts } from "../batch/range_runner.ts";
 import { rowEnd } from "../batch/rows.ts";
 import { lackOf } from "../worker/lack.ts";
@@ -88,6 +89,7 @@ export function runner(parts: Partial<RunnerParts>): RangeRunner {
     task: (x) => x,
     ownAddress: undefined,
     bySource: false,
+    createRangeReader,
     createExplainer,
     lackOf,
     delimiter: ",",
