@@ -12,12 +12,13 @@ import {
   WorkerDiedError,
 } from "@procpool/process-pool";
 import { Checks, FutureMaker, type Outcome, show, showJob } from "@procpool/process-pool/executor";
+import { argumentsOf, checkedJob, travelIdOf, writeArguments, writeCall, writeItems } from "./calls.ts";
 import { connect } from "./connect.ts";
-import { type Envelope, readFailedReason, readItem, readReply, type Reply, VERSION } from "./envelope.ts";
+import { type Envelope, readFailedReason, readItem, readReply, type Reply } from "./envelope.ts";
 import { Errands } from "./errands.ts";
 import { type Ending, Link } from "./link.ts";
 import { type Chunk, type ChunkOutcomes, mapChunks, type RunOptions } from "./map.ts";
-import { isTooLarge, payloadKey, Payloads, unreadable } from "./payloads.ts";
+import { isTooLarge, Payloads, unreadable } from "./payloads.ts";
 import { ACTION, type ClusterPoolOptions, resolvePoolOptions, type Settings } from "./pool_options.ts";
 import { plain } from "./server_errors.ts";
 import type { ClusterStatus } from "./status.ts";
@@ -45,15 +46,6 @@ export interface ClusterStats {
 
 /** How long a pool that is terminated waits for the store to delete what is unwanted, in ms. */
 const FAREWELL = 3000;
-
-/**
- * How many characters the key of a payload may have. It consists of the queue's name, the job's name and what the payload is; file systems
- * accept no longer names.
- */
-const LONGEST_KEY = 255;
-
-/** How many characters the name may have under which a job travels: longer ones only take memory. */
-const LONGEST_ID = 200;
 
 /**
  * A pool whose workers are on other machines. It has the interface of `ProcessPool`, with these differences: it is opened, not constructed;
@@ -191,7 +183,9 @@ export class ClusterPool implements AsyncDisposable {
     const job = checkedJob(what, args);
     const { signal } = job;
     signal?.throwIfAborted();
-    const travelId = typeof job.id === "string" ? this.#travelId(job.id, "submit job") : `job-${crypto.randomUUID()}`;
+    const travelId = typeof job.id === "string"
+      ? travelIdOf(job.id, { action: "submit job", queue: this.#settings.queue })
+      : `job-${crypto.randomUUID()}`;
     let given = argumentsOf(job);
     // Synchronously for a known task, so that submissions pass the gate in the order of the calls.
     let task = this.#finder.known(job.func);
@@ -200,7 +194,7 @@ export class ClusterPool implements AsyncDisposable {
       given = writeArguments(given).map(fromJson);
       task = await this.#finder.find(job.func);
     }
-    const envelope = this.#writeCall(job, { args: given, task });
+    const envelope = writeCall(job, { args: given, task, settings: this.#settings });
     const large = isTooLarge(envelope.args, { what: "the arguments", store: this.#settings.store });
     const permit = await this.#acquire(signal);
     const ticket = new JobTicket(job, this.#maker, {
@@ -401,7 +395,7 @@ export class ClusterPool implements AsyncDisposable {
   async attach<R = unknown>(id: string): Promise<Future<R>> {
     this.#refuseIfNotOpen("attach to job");
     if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a string: current value is ${show(id)}`);
-    const travelId = this.#travelId(id, "attach to job");
+    const travelId = travelIdOf(id, { action: "attach to job", queue: this.#settings.queue });
     const task = await this.#answer("attach to job", this.#link.find(travelId));
     this.#refuseIfNotOpen("attach to job");
     if (task === undefined) {
@@ -542,39 +536,6 @@ export class ClusterPool implements AsyncDisposable {
     ticket.stopListening = () => signal.removeEventListener("abort", abort);
   }
 
-  /** The name under which a job travels: BullMQ accepts neither ':' in it nor an integer, and has keys of its own beside it. */
-  #travelId(id: string, action: string): string {
-    if (!id.isWellFormed()) {
-      throw new TypeError(`Cannot ${action} as its id must not contain half a character (a lone surrogate): current value is ${show(id)}`);
-    }
-    const travels = `job-${encodeURIComponent(id)}`;
-    const most = Math.min(LONGEST_ID, LONGEST_KEY - payloadKey(this.#settings.queue, "", "result").length);
-    if (travels.length <= most) return travels;
-    throw new RangeError(
-      `Cannot ${action} as its id must be at most ${most - "job-".length} characters when URL-encoded, beside the name of the queue: ` +
-        `current value is ${show(id)}`,
-    );
-  }
-
-  /** The call of a job; throws if it cannot travel. */
-  #writeCall(job: Job<never[], unknown>, { args, task }: { args: unknown[]; task: ClusterTask }): Envelope {
-    const { id, timeout = this.#settings.jobTimeout, retries = this.#settings.retries } = job;
-    task.validate?.(args);
-    return { ...this.#header(task, { timeout, retries }), args: writeArguments(args), id };
-  }
-
-  #header({ task }: ClusterTask, { timeout, retries }: { timeout: number | undefined; retries: number | undefined }): Envelope {
-    const { expiresIn, release } = this.#settings;
-    return {
-      v: VERSION,
-      task,
-      ...(timeout === undefined || timeout === Infinity ? {} : { timeout }),
-      ...(retries === undefined ? {} : { retries }),
-      ...(expiresIn === Infinity ? {} : { expiresAt: Date.now() + expiresIn }),
-      ...(release === undefined ? {} : { release }),
-    };
-  }
-
   /** Sends a call; what is too large for Redis goes into the store first. */
   #send(ticket: Ticket, envelope: Envelope, large: boolean): void {
     const what = envelope.items === undefined ? "args" : "items";
@@ -616,8 +577,7 @@ export class ClusterPool implements AsyncDisposable {
    * after the first death, as then nothing may be delivered twice.
    */
   async #runChunk(task: ClusterTask, chunk: Chunk, options: RunOptions): Promise<ChunkOutcomes> {
-    const { retries, jobTimeout } = this.#settings;
-    const { timeout = jobTimeout, signal, isRest } = options;
+    const { timeout = this.#settings.jobTimeout, signal, isRest } = options;
     const { first, items } = chunk;
     let refusal: unknown;
     const permit = await this.#acquire(signal, { isRest }).catch((error) => {
@@ -637,7 +597,7 @@ export class ClusterPool implements AsyncDisposable {
       ticket.settle({ state: "cancelled", error: ticket.cancelledError(refusal) }, this.#counts);
     } else {
       this.#admit(ticket, signal);
-      this.#send(ticket, { ...this.#header(task, { timeout, retries }), items, first }, chunk.large);
+      this.#send(ticket, writeItems(items, { first, task, timeout, settings: this.#settings }), chunk.large);
     }
     const outcome = await ticket.outcome;
     if (outcome.state === "finished") return outcome.value;
@@ -815,28 +775,6 @@ export class ClusterPool implements AsyncDisposable {
     const { size } = this.#errands;
     if (size > 0) this.#maker.report(new Error(`Left the payload store as it is, as it does not answer: ${size} calls are open`));
   }
-}
-
-/** Turns what was submitted into a job; throws what can be known to be wrong already. */
-function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
-  if (!(what instanceof Job)) return new Job({ id: crypto.randomUUID(), func: what as Task<unknown[]>, args });
-  if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} given beside it`);
-  if (what.transfer.length > 0) throw new TypeError("Cannot submit job as nothing can be moved to another machine: leave 'transfer' out");
-  if (what.retryIf !== undefined) {
-    throw new TypeError("Cannot submit job as a function cannot decide on another machine: leave 'retryIf' out");
-  }
-  if (typeof what.id === "number" && !Number.isFinite(what.id)) {
-    throw new TypeError(`Cannot submit job as its id must be a string or a finite number: current value is ${what.id}`);
-  }
-  return what;
-}
-
-function argumentsOf({ args, kwargs }: Job<never[], unknown>): unknown[] {
-  return kwargs === undefined ? [...args] : [...args, kwargs];
-}
-
-function writeArguments(args: unknown[]): Json[] {
-  return args.map((arg, i) => toJson(arg, `argument ${i + 1}`));
 }
 
 /** The content of a reply. */
