@@ -1,19 +1,13 @@
-/** A source of chance in a schedule: the same seed always gives the same numbers (the generator is mulberry32). */
+import { seeded } from "../helpers.ts";
+
+/** A source of chance in a schedule: the same seed always gives the same numbers. */
 export class Random {
-  #state: number;
+  /** Returns a number from 0 up to, but not including, 1. */
+  readonly next: () => number;
 
   constructor(seed: number) {
     // Makes neighbouring seeds start far apart.
-    this.#state = Math.imul(seed, 0x9e3779b1) >>> 0;
-  }
-
-  /** A number from 0 up to, but not including, 1. */
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = this.#state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 0x1_0000_0000;
+    this.next = seeded(Math.imul(seed, 0x9e3779b1));
   }
 
   /** A whole number from 0 up to, but not including, `end`. */
