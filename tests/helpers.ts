@@ -1,5 +1,5 @@
 /**
- * Helpers for any test: assertions, counts of calls, turns of the event loop, random numbers from a seed, signals and handshakes.
+ * Helpers for any test: assertions, counts of calls, turns of the event loop, random numbers from a seed, signals, shared memory and handshakes.
  *
  * @module
  */
@@ -101,6 +101,16 @@ export class SpiedSignal {
     for (const [listener, once] of this.#listeners) if (once) this.#listeners.delete(listener);
     this.#controller.abort(reason);
   }
+}
+
+/** Words that all workers share with the test. */
+export function sharedWords(count: number): Int32Array {
+  return new Int32Array(new SharedArrayBuffer(count * Int32Array.BYTES_PER_ELEMENT));
+}
+
+/** An initializer: gives tasks the shared memory as `counts`. */
+export function share(counts: Int32Array): void {
+  (globalThis as { counts?: Int32Array }).counts = counts;
 }
 
 /** A meeting of the test with a task in a worker, in shared memory: the task announces that it has come, and waits until it may go on. */
