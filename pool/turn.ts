@@ -144,7 +144,11 @@ export class LongTurn {
 
   /** Resolves with this value: at once, or, if other work of the event loop has waited for long, after that. */
   resolved<T>(value: T): Promise<T> {
-    if (!this.#givesWay) return Promise.resolve(value);
+    return this.#givesWay ? this.#resolvedSoon(value) : Promise.resolve(value);
+  }
+
+  /** A method of its own, as its closures would cost each call of the other a scope. */
+  #resolvedSoon<T>(value: T): Promise<T> {
     return new Promise((resolve) => this.#clock.soon(() => resolve(value)));
   }
 

@@ -406,8 +406,6 @@ export class Line {
       this.#replies.takeAll(RETURNED, runs, values, most);
     } catch {
       this.#giveUp();
-      // The reply that cannot be read has left its run there, but no value.
-      runs.length = values.length;
     }
     // There is no telling which of these were written.
     if (this.#replies.isAstray) return this.#giveUp();

@@ -41,7 +41,10 @@ export interface SharedQueue {
    * label.
    */
   takeNext(): boolean;
-  /** Reads the numbers and labels of the next records, `most` at most, as long as they are of this kind, which must be one without values. */
+  /**
+   * Reads the numbers and labels of the next records into these empty lists, `most` at most, as long as they are of this kind, which must
+   * be one without values. If one cannot be read, this throws, and the lists have those before it.
+   */
   takeAll(kind: number, numbers: number[], labels: unknown[], most: number): void;
   /** The kind of the next record; undefined if there is none. */
   readonly nextKind: number | undefined;
@@ -310,6 +313,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   let position = words[Layout.READ]!;
   /** How many values the last taken record has. */
   let count = 0;
+  /** How many records were taken together. */
+  let taken = 0;
 
   /** The getter of a property of the platform's objects, to be applied to one. */
   function getter<R>(of: object, name: string | symbol): () => R {
@@ -965,7 +970,15 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
   }
 
   function takeAll(kind: number, numbers: number[], labels: unknown[], most: number): void {
-    while (takeSome(kind, numbers, labels, most - numbers.length) && !queue.isAstray);
+    writtenTo = load(words, Layout.WRITTEN);
+    // As many as there can be, a cell each: lists that grow take three times as much memory.
+    numbers.length = labels.length = min(most, (writtenTo - position) & Layout.POSITIONS, size);
+    taken = 0;
+    try {
+      while (takeSome(kind, numbers, labels, most - taken) && !queue.isAstray);
+    } finally {
+      numbers.length = labels.length = taken;
+    }
   }
 
   /**
@@ -986,8 +999,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
         count = 0;
       } else if (queue.kind !== kind) break;
       else number++;
-      numbers.push(number);
-      labels.push(readValue());
+      labels[taken] = readValue();
+      numbers[taken++] = number;
       position = (position + cell - from) & Layout.POSITIONS;
       left--;
     }
