@@ -3,6 +3,7 @@ import type { Outcome, Task, TaskRef } from "../job.ts";
 import { type ItemsMessage, NO_MORE, NUMBERS, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
 import { isOfClass } from "./checks.ts";
 import type { Sliceable } from "./map_options.ts";
+import type { NumberMemory } from "./number_memory.ts";
 import type { JobRecord } from "./observation.ts";
 import { type Answer, type Decode, type ErrorOf, isDeath, listCauses, type SettledCounts, Ticket } from "./ticket.ts";
 
@@ -102,14 +103,19 @@ export class Chunk extends Ticket {
     }
     const { id, attempt, timeout } = this;
     const timed = timeout !== Infinity;
-    // New memory for each run: a worker that could not be stopped may still write to the old one.
-    const numbers = this.#eager && items.length >= WORTH_PACKING
-      ? new SharedArrayBuffer(NUMBERS + Float64Array.BYTES_PER_ELEMENT * this.#items.length)
-      : undefined;
-    this.#numbers = numbers && new Float64Array(numbers, NUMBERS);
-    this.#bounds = numbers && new Int32Array(numbers, 0, 2).fill(from);
-    if (numbers !== undefined) this.#listener.expectNumbers();
-    return { type: "chunk", run, task, id, attempt, items: packed(items), from, skip, eager: this.#eager, timed, numbers };
+    const numbers = this.#eager && items.length >= WORTH_PACKING ? this.#listener.memory.take(this.#items.length) : undefined;
+    const sent = numbers === undefined ? packed(items) : this.#share(numbers, packed(items), from);
+    return { type: "chunk", run, task, id, attempt, items: sent, from, skip, eager: this.#eager, timed, numbers };
+  }
+
+  /** Notes where the worker puts numbers. Items that are numbers go there, too: a result takes the place of its item. */
+  #share(memory: SharedArrayBuffer, items: ArrayLike<unknown>, from: number): ArrayLike<unknown> {
+    this.#numbers = new Float64Array(memory, NUMBERS);
+    this.#bounds = new Int32Array(memory, 0, 2).fill(from);
+    this.#listener.expectNumbers();
+    if (!(items instanceof Float64Array)) return items;
+    this.#numbers.set(items, from);
+    return this.#numbers.subarray(from, from + items.length);
   }
 
   /** The index of the next item that can be sent; if there is none, of the last. Those before it have their outcome, or cannot be sent. */
@@ -129,9 +135,16 @@ export class Chunk extends Ticket {
     }
     this.collect();
     if (!last) return undefined;
+    this.#giveMemoryBack();
     if (this.#oneByOne) return this.#outcomeIfDone();
     this.#listener.ran({ elapsed, count: this.#settledItems, items: this.#items, results: values });
     return { state: "finished", value: undefined };
+  }
+
+  /** Only after an orderly end: a worker that could not be stopped may still write there. */
+  #giveMemoryBack(): void {
+    if (this.#numbers !== undefined) this.#listener.memory.giveBack(this.#numbers.buffer);
+    this.#numbers = this.#bounds = undefined;
   }
 
   /** Whether it has a worker that may put numbers into memory. */
@@ -302,6 +315,8 @@ export interface ChunkWork {
 export interface ChunkListener {
   /** Whether outcomes are no longer wanted. */
   readonly ended: boolean;
+  /** Where chunks take memory for their numbers. */
+  readonly memory: NumberMemory;
   /** The next outcomes of a chunk, in the order of its items. */
   outcomes(chunk: Chunk, block: Block): void;
   /** A worker has run all of a chunk. */

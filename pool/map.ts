@@ -3,6 +3,7 @@ import { ChunkSizer } from "./chunk_sizer.ts";
 import { type Cadence, type Clock, Rounds, stretches } from "./clock.ts";
 import { CHUNK_PATIENCE, MapInput } from "./map_input.ts";
 import type { MapResults, ResolvedMapOptions } from "./map_options.ts";
+import { NumberMemory } from "./number_memory.ts";
 import { Queue } from "./queue.ts";
 import { onAbort } from "./signals.ts";
 
@@ -158,7 +159,9 @@ export class MapRun implements MapResults<unknown>, ChunkListener {
     this.#serve();
   }
 
-  // What chunks report
+  // What chunks ask and report
+
+  readonly memory = new NumberMemory();
 
   get ended(): boolean {
     return this.#state === "ended";

@@ -4,9 +4,10 @@ import { type Clock, realClock } from "../pool/clock.ts";
 import { Chunk, type ChunkListener } from "../pool/chunk.ts";
 import { type MapHost, MapRun } from "../pool/map.ts";
 import { type MapOptions, type ResolvedMapOptions, resolveMapOptions } from "../pool/map_options.ts";
+import { NumberMemory } from "../pool/number_memory.ts";
 import { encodeError } from "../worker/encode_error.ts";
 import { decodeError } from "../worker/decode_error.ts";
-import { CLAIM_WORDS, type FromRuntime, type ItemsMessage, NO_MORE, SENT, type TaskMessage } from "../worker/protocol.ts";
+import { CLAIM_WORDS, type FromRuntime, type ItemsMessage, NO_MORE, NUMBERS, SENT, type TaskMessage } from "../worker/protocol.ts";
 import { createRuntime, runtimeParts } from "../worker/runtime.ts";
 import { turn, until } from "./helpers.ts";
 import { Random } from "./simulation/random.ts";
@@ -37,6 +38,7 @@ const OPTIONS = { func: () => 0, timeout: Infinity, retries: 0, eager: false, fi
 function noting(outcomes: unknown[]): ChunkListener {
   return {
     ended: false,
+    memory: new NumberMemory(),
     outcomes(_, { values, errors }) {
       for (let i = 0; i < values.length; i++) outcomes.push(errors?.has(i) ? (errors.get(i) as Error).message : values[i]);
     },
@@ -243,6 +245,48 @@ Deno.test("A chunk that has lost its worker takes nothing more that this one wri
   assertEquals(outcomes, ["lost 0"]);
   const ended = new Chunk(["a", "b"], { ...OPTIONS, listener: { ...noting([]), ended: true } });
   assertEquals(ended.lost((id) => new WorkerDiedError(`lost ${id}`), 1)?.state, "finished");
+});
+
+Deno.test("Chunks use memory that others have used for their numbers, unless a worker may still write there", () => {
+  const outcomes: unknown[] = [];
+  const listener = noting(outcomes);
+  function begin(items: number[]): { chunk: Chunk; send(): SharedArrayBuffer } {
+    const chunk = new Chunk(items, { ...OPTIONS, eager: true, listener });
+    const send = (): SharedArrayBuffer => {
+      const message = chunk.message(0, TASK);
+      assert(message.type === "chunk");
+      // The worker finds the items there.
+      const { buffer } = message.items as Float64Array;
+      assertEquals([buffer === message.numbers, Array.from(message.items)], [true, items.slice(message.from)]);
+      chunk.collect();
+      return message.numbers!;
+    };
+    return { chunk, send };
+  }
+  function end(chunk: Chunk, memory: SharedArrayBuffer, results: number[]): void {
+    new Float64Array(memory, NUMBERS).set(results);
+    Atomics.store(new Int32Array(memory, 0, 2), 1, results.length);
+    chunk.answered({ type: "items", run: 0, from: results.length, values: undefined, thrown: [], last: true, elapsed: 0 }, () => {});
+  }
+  const ones = new Array(1000).fill(1), twos = new Array(900).fill(2), threes = new Array(100_000).fill(3);
+  const first = begin(ones);
+  const lost = first.send();
+  first.chunk.lost((id) => new WorkerDiedError(`lost ${id}`), 1);
+  const second = begin(twos);
+  const memories = [lost, first.send(), second.send()];
+  assertEquals(new Set(memories).size, 3);
+  assertEquals(outcomes.splice(0), ["lost 0"]);
+  end(first.chunk, memories[1]!, ones);
+  assertEquals(outcomes.splice(0), ones.slice(1));
+  const third = begin(twos);
+  assertEquals(third.send(), memories[1]);
+  end(second.chunk, memories[2]!, twos);
+  // Too small.
+  const fourth = begin(threes);
+  const large = fourth.send();
+  assertEquals(large.byteLength >= 8 * threes.length, true);
+  end(fourth.chunk, large, threes);
+  assertEquals(outcomes, [...twos, ...threes]);
 });
 
 for (const kind of ["texts", "numbers"] as const) {

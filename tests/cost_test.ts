@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Job, ProcessPool, wait } from "@procpool/process-pool";
 import v8 from "node:v8";
 import { Chunk } from "../pool/chunk.ts";
+import { NumberMemory } from "../pool/number_memory.ts";
 import { within } from "./fixtures.ts";
 import { countCalls } from "./helpers.ts";
 
@@ -163,6 +164,7 @@ Deno.test("The outcome of an item costs no more if many others of its chunk cann
     firstIndex: 0,
     listener: {
       ended: false,
+      memory: new NumberMemory(),
       outcomes: (_, { errors }) => void outcomes.push(errors?.get(0)),
       ran() {},
       expectNumbers() {},

@@ -97,10 +97,10 @@ interface ChunkPart {
 }
 
 /**
- * The memory for a chunk's numbers begins with two words; from this byte on there is a double for each item. The words are indexes: the
- * worker has put results there for items from the first index up to, but not including, the second. So the caller has them before the next
- * item is started, whatever happens to the worker then, for much less than a message each. If the first word changes, it does so before the
- * second.
+ * The memory for a chunk's numbers begins with two words; from this byte on there is a double for each item. If all items are numbers, each
+ * is there until its result takes the place. The words are indexes: the worker has put results there for items from the first index up to,
+ * but not including, the second. So the caller has them before the next item is started, whatever happens to the worker then, for much less
+ * than a message each. If the first word changes, it does so before the second.
  */
 export const NUMBERS = 8;
 

@@ -145,6 +145,8 @@ export class SimulatedThread implements Thread {
     refuseUncloneable(message);
     this.#world.activity++;
     if (this.#inbox.length === 0) this.#silentSince = this.#world.clock.now();
+    // Results may take the place of items, by which the simulation knows what runs.
+    if (message.type === "chunk") message = { ...message, items: Array.from(message.items) };
     this.#inbox.push(message);
     for (const work of this.#worksOf(message)) this.#sent.add(work);
   }
