@@ -939,6 +939,42 @@ Deno.test("A worker holds back nothing that jobs return while its event loop has
   }
 });
 
+Deno.test("Jobs that were taken back do not count in how long a worker's jobs take", async () => {
+  using opened = openBothEnds();
+  const { line, replies } = opened;
+  let isTakenBack = false;
+  let done = 0;
+  const runtime = {
+    hasRoom: true,
+    idle: true,
+    callAll({ number }: Calls) {
+      for (const end = performance.now() + 1; !isTakenBack && performance.now() < end;);
+      replies.push(RETURNED, number, 0, []);
+      done++;
+      return isTakenBack ? 0 : 1;
+    },
+  } satisfies Partial<Runtime> as unknown as Runtime;
+  const end = openLine({ memory: line.memory, openSharedQueue, runtime, hasTimers: false });
+  async function run(jobs: number): Promise<number> {
+    const expected = done + jobs;
+    for (let i = 0; i < jobs; i++) line.call(1, i, "id", []);
+    end.receive({ type: "wake" });
+    await until(() => done === expected && opened.bells[WORKER] === LISTENING);
+    return line.pace;
+  }
+  try {
+    const pace = await run(3);
+    assert(pace >= 1);
+    isTakenBack = true;
+    assertEquals(await run(50), pace);
+    isTakenBack = false;
+    const next = await run(1);
+    assert(next >= 1 && next !== pace, String(next));
+  } finally {
+    end.close();
+  }
+});
+
 Deno.test("A line reports the items of two chunks in order, even if its listener makes it look for more", () => {
   const told: unknown[] = [];
   using opened = openBothEnds({

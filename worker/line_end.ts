@@ -197,8 +197,9 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
   /** Measures how long the last jobs took, and rings if it is time to; true if it is time for a turn of the event loop. */
   function readClock(): boolean {
     const now = clock();
-    const took = (now - begin) / untimed;
-    measure(took);
+    // Jobs that were taken back say nothing of how long others take: with them counted, the next long ones would pass for tiny.
+    const took = untimed === 0 ? 0 : (now - begin) / untimed;
+    if (untimed > 0) measure(took);
     begin = now;
     untimed = 0;
     if (held) {

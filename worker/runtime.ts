@@ -46,7 +46,7 @@ export interface Runtime {
   /**
    * Runs up to `most` calls of a known task, each for the first time, as long as there is room.
    *
-   * @returns How many it ran.
+   * @returns How many it ran, without those that had been taken back.
    */
   callAll(calls: Calls, most: number): number;
   /** Whether it takes a job now. */
@@ -258,15 +258,16 @@ export function createRuntime(
    */
   function callTasks(calls: Calls, attempt: number, most: number): number {
     const func = tasks.get(calls.kind);
-    let done = 0;
+    let left = most;
+    let ran = 0;
     do {
-      done++;
       const { number: run } = calls;
       const isClaimed = claim(run);
       // The result of a job that was taken back: nobody hears of it, and a number continues the results before it.
       let value: unknown = 0;
       try {
         if (isClaimed) {
+          ran++;
           beginCall(calls.label, attempt);
           value = apply(func, undefined, calls.values);
           called.job = undefined;
@@ -285,8 +286,8 @@ export function createRuntime(
         replies.threw(run, func, thrown);
       }
       if (isClaimed) finish(run);
-    } while (done < most && !ended && calls.takeNext());
-    return done;
+    } while (--left > 0 && !ended && calls.takeNext());
+    return ran;
   }
 
   async function settleLater(run: number, func: Func, outcome: PromiseLike<unknown>): Promise<void> {
