@@ -472,7 +472,8 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         const line = lines;
         const input = values?.[i];
         lines += next - i;
-        byteNext = ascii ? byteAt + record.length + 1 : afterNewlines(bytes, byteAt, to, next - i);
+        // The last line may have no end, and what is behind it is not its own.
+        byteNext = Math.min(to, ascii ? byteAt + record.length + 1 : afterNewlines(bytes, byteAt, to, next - i));
         i = next;
         if (record.charCodeAt(record.length - 1) === CARRIAGE_RETURN) record = record.slice(0, -1);
         // A byte order mark does not belong to the first record.
@@ -504,12 +505,12 @@ export function createRangeRunner(parts: RunnerParts): RangeRunner {
         count++;
       }
       if (count < together && results.length < MOST_PENDING && failed < lastFailure && errorsLength < MOST_OUTPUT) continue;
-      endGroup(count, results, base + Math.min(byteNext, to));
+      endGroup(count, results, base + byteNext);
       count = 0;
       results = "";
       if (isOver()) return true;
     }
-    position = base + Math.min(byteNext, to);
+    position = base + byteNext;
     if (count > 0) {
       endGroup(count, results, position);
       if (isOver()) return true;

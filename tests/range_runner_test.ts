@@ -466,6 +466,23 @@ Deno.test("createRangeRunner() fails a line that is not valid UTF-8, and no othe
   assertEquals(failed, [{ line: 1, offset: 5, name: "ParseError", record: '"\ufffd"', attempts: 1 }]);
 });
 
+Deno.test(
+  `createRangeRunner() fails a last line that ends within a character, whatever it had read before ${NEEDS}`,
+  { ignore },
+  async () => {
+    const before = encoder.encode(`${"é".repeat(100)}\n`);
+    const pieceOf = (path: string) => (_: number, end: number) => ({ input: "in", path, seen: seenFile(end), end, header: undefined });
+    // Behind one of the two is, in the memory that is read into, what could be the rest of the character.
+    for (const last of ["a", "ab"]) {
+      const bytes = new Uint8Array([...before, ...encoder.encode(last), 0xc3]);
+      await withFile(bytes, async (path) => {
+        const { output, failed } = await runRanges(runner({}), [0, before.length, bytes.length], pieceOf(path));
+        assertEquals([output, failed.map(({ record }) => record)], [`${"é".repeat(100)}\n`, [`${last}\ufffd`]]);
+      });
+    }
+  },
+);
+
 Deno.test("createRangeRunner() times records by the clock as it was: a task that stops it stops only its own", async () => {
   try {
     const { output, failed } = await runText("1\n2\n3\n[\n4\n", {
