@@ -1257,6 +1257,29 @@ Deno.test("Results that come by the port are handed over in portions, which are 
   assert(others.every((size) => size <= 10), `${others}`);
 });
 
+Deno.test("What a worker says of itself waits for no portion, but for what was written before", async () => {
+  const told: unknown[] = [];
+  const closed = Promise.withResolvers<void>();
+  using opened = openBothEnds({
+    message({ type }) {
+      told.push(type, portions.few);
+      if (type === "closed") closed.resolve();
+    },
+    returned: (runs) => void told.push(runs),
+  });
+  const { replies, port } = opened;
+  // As if those who hear of results had many.
+  portions.handOver(1000);
+  assertEquals(portions.few, 0);
+  port.postMessage({ type: "alive" } satisfies FromWorker);
+  await until(() => told.length > 0);
+  assertEquals(told.splice(0), ["alive", 0]);
+  replies.push(RETURNED, 0, "value", []);
+  port.postMessage({ type: "closed", thrown: undefined } satisfies FromWorker);
+  await within(closed.promise);
+  assertEquals(told.slice(0, 2), [[0], "closed"]);
+});
+
 Deno.test("What comes by the port does not wait for replies that are written after it, however many there always are", async () => {
   const JOBS = 5000;
   let left = JOBS;

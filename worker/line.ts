@@ -311,13 +311,21 @@ export class Line {
   /** Takes replies, and as long as something that has come by the port waits for its turn among them, takes more in portions. */
   #deliver = (most = portions.few): void => {
     if (this.#closed || this.#unreadable) return;
-    if (most > 0) this.drain(most);
+    if (most > 0 || this.#hasNews) this.drain(most);
     if (this.#arrived.length > 0) portions.join(this.#deliver);
   };
 
   /** Whether a message has come by the port, and everything is taken that was written before. */
   get #hasArrived(): boolean {
     return this.#arrived.length > 0 && !this.#closed && !this.#unreadable && !this.#replies.hasNextBefore(this.#arrived[0]!.after);
+  }
+
+  /**
+   * Whether what has arrived is about the worker itself, such as that it has closed. That needs no portion: while those who hear of results
+   * keep this thread busy, the worker would be taken for one that does not answer.
+   */
+  get #hasNews(): boolean {
+    return this.#hasArrived && !("run" in this.#arrived[0]!.message);
   }
 
   /**
@@ -331,7 +339,7 @@ export class Line {
     const { end } = this.#replies;
     const until = this.#answers + most;
     // A report may lead here again.
-    while (this.#answers < until && !this.#unreadable) {
+    while (!this.#unreadable && (this.#answers < until || this.#hasNews)) {
       // In its turn: there may always be as many replies in memory as may be taken.
       if (this.#hasArrived) this.#reportArrived();
       else if (this.#replies.hasNextBefore(end)) this.#receive(until - this.#answers);
