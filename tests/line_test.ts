@@ -1280,6 +1280,37 @@ Deno.test("What a worker says of itself waits for no portion, but for what was w
   assertEquals(told.slice(0, 2), [[0], "closed"]);
 });
 
+Deno.test("Other work has its turn although many lines are rung for at once, whose replies take long to be heard of", async () => {
+  const LINES = 8;
+  let left = LINES;
+  let ticks = 0;
+  /** How many were heard of in each tick. */
+  const sizes: number[] = [];
+  const all = Promise.withResolvers<void>();
+  const tick = (): void => {
+    ticks++;
+    if (left > 0) setImmediate(tick);
+  };
+  const hear = (): void => {
+    sizes[ticks] = (sizes[ticks] ?? 0) + 1;
+    for (const end = performance.now() + 15; performance.now() < end;);
+    if (--left === 0) all.resolve();
+  };
+  using opened = new DisposableStack();
+  // As of those who await a result.
+  const ends = Array.from({ length: LINES }, () => opened.use(openBothEnds({ returned: () => queueMicrotask(hear) })));
+  for (const { line } of ends) line.ring(1);
+  for (const { replies, bells } of ends) {
+    replies.push(RETURNED, 0, "value", []);
+    Atomics.store(bells, CALLER, AWAKE);
+    Atomics.notify(bells, CALLER);
+  }
+  setImmediate(tick);
+  await within(all.promise);
+  // A second one, if the first was not known to take long.
+  assert(sizes.every((size) => size <= 2), `${sizes}`);
+});
+
 Deno.test("What comes by the port does not wait for replies that are written after it, however many there always are", async () => {
   const JOBS = 5000;
   let left = JOBS;

@@ -44,10 +44,12 @@ export function atNextTick(callback: () => void): void {
 
 /**
  * Calls back at once, or after a whole turn if one has begun, or if earlier callbacks have kept the thread busy without a tick since. Not
- * whenever a turn is due, as it is after a pause: the first calls after that would wait for it.
+ * whenever a turn is due, as it is after a pause: the first calls after that would wait for it. Of several that come at once each is called
+ * when those who hear of something by the one before have run: only then it is known how busy they keep the thread.
  */
 export function betweenTurns(callback: () => void): void {
-  if (turn !== undefined || isBusy()) return void afterTurn(callback);
+  if (turn !== undefined || isBusy()) return void afterTurn(() => betweenTurns(callback));
+  if (areHearing) return queueMicrotask(() => betweenTurns(callback));
   if (busySince === undefined && isTurnDue()) {
     busySince = performance.now();
     setImmediate(() => {
@@ -55,11 +57,24 @@ export function betweenTurns(callback: () => void): void {
       busySince = undefined;
     });
   }
-  callback();
+  areHearing = true;
+  try {
+    callback();
+  } finally {
+    // Behind those who hear.
+    queueMicrotask(haveHeard);
+  }
 }
 
 /** When the first callback of {@linkcode betweenTurns} since the last tick was called, if a turn was due. */
 let busySince: number | undefined;
+
+/** Whether those who hear of something by a callback of {@linkcode betweenTurns} may not have run yet. */
+let areHearing = false;
+
+function haveHeard(): void {
+  areHearing = false;
+}
 
 function isBusy(): boolean {
   return busySince !== undefined && performance.now() - busySince >= LONGEST_STRETCH;
