@@ -18,14 +18,14 @@ const owner: TicketOwner = {
 const TASK: TaskMessage = { key: 0, name: "task", text: "() => {}" };
 
 /** A slot whose thread only notes what it is sent. */
-function open({ maxJobs = Infinity }: { maxJobs?: number } = {}) {
+function open({ maxJobs = Infinity, drain = () => {} }: { maxJobs?: number; drain?: () => void } = {}) {
   const posted: ToRuntime[] = [];
   const answered: Ticket[] = [];
   let left: LeftBehind | undefined;
   let thread: ThreadEvents;
   const start: StartThread = (events) => {
     thread = events;
-    return { pace: Infinity, post: (message) => void posted.push(message), drain() {}, stop() {} };
+    return { pace: Infinity, post: (message) => void posted.push(message), drain, stop() {} };
   };
   const slot = new Slot(start, {
     id: 1,
@@ -101,6 +101,20 @@ Deno.test("A slot is worn by the jobs that its worker has run, not by those that
   assertEquals([slot.worn, slot.withdraw(first!), slot.worn, slot.hasRoom], [true, true, false, false]);
   send(1);
   assertEquals(slot.worn, true);
+});
+
+Deno.test("A slot does not take its worker for one that is kept busy while an answer of that was not taken", () => {
+  let arrived: Ticket | undefined;
+  const { slot, send, finish } = open({ drain: () => void (arrived && finish([arrived])) });
+  const looks = (): boolean[] => Array.from({ length: 3 }, () => slot.isKeptBusy());
+  // Of a job that was taken back the worker says so.
+  const [first, second] = send(2);
+  assert(slot.withdraw(first!) && slot.withdraw(second!));
+  assertEquals(looks(), [false, false, true]);
+  arrived = first;
+  assertEquals([slot.isKeptBusy(), slot.load], [false, 1]);
+  arrived = undefined;
+  assertEquals(looks(), [false, false, true]);
 });
 
 Deno.test("A slot sends a task once, and again when it has sent as many others as its worker remembers", () => {

@@ -445,6 +445,8 @@ export class Slot {
    * something that an earlier job left behind keeps it busy.
    */
   isKeptBusy(): boolean {
+    // What it has sent may still wait for its turn, if those who hear of the results of others are slow.
+    if (!this.#heard && this.#isExpected()) this.drain();
     const silent = !this.#heard && this.#isExpected();
     this.#heard = false;
     this.#silentLooks = silent ? this.#silentLooks + 1 : 0;
