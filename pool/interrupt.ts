@@ -8,12 +8,14 @@ export interface SignalHost {
   removeSignalListener(signal: Deno.Signal, listener: () => void): void;
   /** Ends the program. */
   exit(code: number): void;
+  /** The time in milliseconds; without it that of `performance.now()`. */
+  now?(): number;
 }
 
 /** Options of {@linkcode Interrupt}. */
 export interface InterruptOptions {
   /**
-   * Called at each signal, before anything else happens.
+   * Called at the first signal and at a second one, before anything else happens.
    *
    * @default {undefined}
    */
@@ -35,8 +37,16 @@ type StopSignal = keyof typeof EXIT_CODES;
 const SIGNALS: StopSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
 
 /**
+ * For how many milliseconds the same signal counts as the one before. `deno task` passes on a Ctrl-C that the terminal has sent to the
+ * program as well, and `timeout` and systemd tell both, too. Too short, and the program would end at once where the copy is late, on a busy
+ * machine; too long, and somebody who presses Ctrl-C twice in a row has to press it once more.
+ */
+const ONE_SIGNAL = 500;
+
+/**
  * Listens for the signals that end a program, SIGINT (Ctrl-C) and SIGTERM, until it is disposed of. The first aborts
- * {@linkcode Interrupt.signal}, so that the program can end in an orderly way; a second one ends it at once.
+ * {@linkcode Interrupt.signal}, so that the program can end in an orderly way; a second one ends it at once. The same signal within half a
+ * second does not count as a second one: `deno task` makes two of each Ctrl-C.
  *
  * @example Letting running jobs finish
  * ```ts
@@ -58,6 +68,8 @@ const SIGNALS: StopSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGIN
 export class Interrupt implements Disposable {
   #controller = new AbortController();
   #exitCode: number | undefined;
+  /** When the first signal had been dealt with: what that took does not make a copy of it a second one. */
+  #received = -Infinity;
   #onSignal: InterruptOptions["onSignal"];
   #host: SignalHost;
   #listeners = new Map<StopSignal, () => void>();
@@ -98,11 +110,17 @@ export class Interrupt implements Disposable {
     this.#listeners.clear();
   }
 
+  #now(): number {
+    return this.#host.now?.() ?? performance.now();
+  }
+
   #receive(signal: StopSignal): void {
+    if (this.#exitCode === EXIT_CODES[signal] && this.#now() - this.#received < ONE_SIGNAL) return;
     const first = this.#exitCode === undefined;
     this.#exitCode = EXIT_CODES[signal];
     this.#onSignal?.(signal, first ? "first" : "again");
     if (first) this.#controller.abort(new DOMException(`The program received ${signal}`, "AbortError"));
     else this.#host.exit(this.#exitCode);
+    this.#received = this.#now();
   }
 }

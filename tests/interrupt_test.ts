@@ -5,6 +5,11 @@ import { Interrupt, type SignalHost } from "../pool/interrupt.ts";
 class FakeHost implements SignalHost {
   listeners: [signal: Deno.Signal, listener: () => void][] = [];
   exits: number[] = [];
+  time = 0;
+
+  now(): number {
+    return this.time;
+  }
 
   addSignalListener(signal: Deno.Signal, listener: () => void): void {
     this.listeners.push([signal, listener]);
@@ -42,12 +47,29 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
       assertEquals([interrupt.signal.aborted, interrupt.exitCode, host.exits], [true, code, []]);
       assertEquals(String(interrupt.signal.reason), `AbortError: The program received ${signal}`);
 
+      host.time += 500;
       host.send(signal);
       assertEquals(host.exits, [code]);
       assertEquals(heard, [[signal, "first", false, 0], [signal, "again", true, 0]]);
     },
   );
 }
+
+Deno.test("Interrupt takes the same signal within half a second for the first one, which 'deno task' has passed on as well", () => {
+  const host = new FakeHost();
+  const heard: unknown[] = [];
+  using interrupt = new Interrupt({ host, onSignal: (_, received) => heard.push(received) });
+  // Dealing with the first one takes long.
+  interrupt.signal.addEventListener("abort", () => host.time += 10_000);
+  host.send("SIGINT");
+  host.send("SIGINT");
+  host.time += 499;
+  host.send("SIGINT");
+  assertEquals([interrupt.exitCode, host.exits, heard], [130, [], ["first"]]);
+  host.time += 1;
+  host.send("SIGINT");
+  assertEquals([host.exits, heard], [[130], ["first", "again"]]);
+});
 
 Deno.test("Interrupt treats a signal of another kind as a second one, and exits with its code", { ignore }, () => {
   const host = new FakeHost();
