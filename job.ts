@@ -131,7 +131,9 @@ export type JobOptionsWithKwargs<A extends unknown[], K extends object | undefin
   /** The task. */
   func: Task<[...A, K], R> | TaskRef<[...A, K], R | PromiseLike<R>>;
   /** The named arguments: passed as one object, after `args`. If undefined, nothing is passed. */
-  kwargs: K;
+  // Not K: TypeScript would infer that from here rather than from the function, and a name that the function does not know would pass.
+  // deno-lint-ignore ban-types -- K without undefined
+  kwargs: (K & {}) | (undefined extends K ? undefined : never);
 } & JobArgsBeforeKwargs<A>;
 
 const JOB_OPTIONS = ["id", "func", "args", "kwargs", "signal", "timeout", "retries", "retryIf", "transfer", "onDone"] as const;

@@ -236,6 +236,7 @@ const compiled: Record<string, () => unknown> = {
   },
 
   "Job() checks its kwargs"() {
+    const named: TaskRef<[string, { name: string; times?: number }], string> = { module: "file:///tasks.ts", name: "greet" };
     hasType<Promise<string>>()(pool.run(new Job({ func: greet, args: ["Hello"], kwargs: { name: "bear" } })));
     hasType<Promise<string>>()(pool.run(new Job({ func: greet, args: ["Hello"], kwargs: { name: "bear", times: 2 } })));
     hasType<Promise<boolean>>()(pool.run(new Job({ func: configure, kwargs: { level: 1 } })));
@@ -258,6 +259,14 @@ const compiled: Record<string, () => unknown> = {
     new Job({ func: greet, args: ["Hello"], kwargs: {} });
     // @ts-expect-error -- a name is missing
     new Job({ func: configure, kwargs: {} });
+    // @ts-expect-error -- a name that the function does not know
+    new Job({ func: greet, args: ["Hello"], kwargs: { name: "bear", tmies: 2 } });
+    // @ts-expect-error -- a name that the function does not know
+    new Job({ func: configure, kwargs: { level: 1, levle: 2 } });
+    // @ts-expect-error -- a name that the function does not know
+    new Job({ func: named, args: ["Hello"], kwargs: { name: "bear", tmies: 2 } });
+    const more = { level: 1, other: 2 };
+    hasType<Promise<boolean>>()(pool.run(new Job({ func: configure, kwargs: more })));
     // @ts-expect-error -- kwargs are missing
     new Job({ func: greet, args: ["Hello"] });
     // @ts-expect-error -- kwargs are missing
@@ -278,8 +287,12 @@ const compiled: Record<string, () => unknown> = {
     hasType<Promise<string>>()(pool.run(new Job({ func: area, args: [2, 3], kwargs: { unit: "cm" } })));
     hasType<Promise<string>>()(pool.run(new Job({ func: area, args: [2, undefined], kwargs: { unit: "cm" } })));
     hasType<Promise<string>>()(pool.run(new Job({ func: page, args: [undefined], kwargs: { sort: "name" } })));
+    new Job({ func: (...values: unknown[]) => values.length, args: [1, 2], kwargs: { unit: "cm" } });
+    // deno-lint-ignore no-explicit-any -- of a function that is not typed
+    new Job({ func: (...values: any[]) => values.length, args: [1, 2], kwargs: { unit: "cm" } });
+    new Job({ func: gather, args: [1, 2, { unit: "cm" }] });
+    // @ts-expect-error -- an object among rest parameters is one of the arguments
     new Job({ func: gather, args: [1, 2], kwargs: { unit: "cm" } });
-    new Job({ func: gather, kwargs: { unit: "cm" } });
     new Job({ func: ({ name }) => name, kwargs: { name: "bear" } });
     new Job({ func: (n, { name }) => `${name}${n.toFixed()}`, args: [1], kwargs: { name: "bear" } });
     new Job({ func: { module: "file:///tasks.ts", name: "greet" }, args: ["Hello"], kwargs: { name: "bear" } });
