@@ -101,7 +101,6 @@ export class Crew {
   #parts: CrewParts;
   #nextId = 1;
   #warned = false;
-  #closing = false;
   #failedStarts = 0;
   /** How long the latest worker took to start, in ms. */
   #startTime = 0;
@@ -180,7 +179,6 @@ export class Crew {
 
   /** Called when no more jobs will come, and no more warm-ups. */
   beginClosing(error: unknown): void {
-    this.#closing = true;
     this.#warmUps.reject(error);
   }
 
@@ -271,12 +269,16 @@ export class Crew {
   }
 
   #isUneven(): boolean {
-    return (this.#hasFree || this.#mayStart) && this.#slots.values().some((slot) => slot.hasSurplus);
+    return (this.#hasFree || this.#mayStart) && this.#hasSurplus;
   }
 
-  /** Whether a worker could be started for jobs that others hold. When the pool closes, workers are only started for queued jobs. */
+  get #hasSurplus(): boolean {
+    return this.#slots.values().some((slot) => slot.hasSurplus);
+  }
+
+  /** Whether a worker could be started for jobs that others hold. */
   get #mayStart(): boolean {
-    return this.#startable > 0 && !this.pausing && !this.#closing;
+    return this.#startable > 0 && !this.pausing;
   }
 
   /** Whether any worker has room for a job. */
@@ -325,8 +327,10 @@ export class Crew {
     for (const slot of [...this.#slots]) slot.drain();
   }
 
-  /** Closes worn workers, or, once nothing is left to be run, all that hold no job. */
-  closeUnneeded(isOver: boolean): void {
+  /** Closes worn workers, or, if nothing is queued and nothing more will come, all that hold no job. */
+  closeUnneeded(isLast: boolean): void {
+    // A worker may be held up with jobs that it was sent ahead of time: they need another one then.
+    const isOver = isLast && !this.#hasSurplus;
     for (const slot of this.#slots) {
       if (isOver && slot.state === "starting") this.stop(slot, undefined);
       else if (slot.idleFor !== undefined && (isOver || slot.worn)) this.#close(slot);

@@ -1169,15 +1169,40 @@ Deno.test("A pool starts another worker for jobs that would wait for long, altho
   await end(pool, threads);
 });
 
-Deno.test("A pool that is shut down starts no worker for what another one holds", async () => {
+Deno.test("A pool that is shut down starts another worker for jobs that were sent ahead behind one that takes unexpectedly long", async () => {
   const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 });
   submit(pool, 10);
   threads[0]!.begin();
   const ended = pool.shutdown();
-  pass(100);
+  pass(19);
   assertEquals([threads.length, threads[0]!.runs.length], [1, 10]);
-  threads[0]!.finish(10);
+  pass(2);
+  assertEquals(threads.length, 2);
+  await turn();
+  assertEquals(threads[1]!.runs.length, 1);
+  await until(() => {
+    threads[1]!.finish(Infinity);
+    return pool.stats().finished === 10;
+  });
+  threads[0]!.finish(Infinity);
   await ended;
+  assertEquals(pool.stats().finished, 11);
+});
+
+Deno.test("A pool that is shut down keeps an idle worker for jobs that were sent ahead to another, and no longer", async () => {
+  const { pool, threads } = await stubs(0.002, { maxWorkers: 2 });
+  const [first, second] = threads as [StubThread, StubThread];
+  submit(pool, 10);
+  first.begin();
+  assertEquals([first.runs.length, second.runs.length], [10, 0]);
+  const ended = pool.shutdown();
+  await until(() => second.runs.length > 0);
+  assertEquals(second.runs.length, 9);
+  second.finish(9);
+  await until(() => pool.stats().workers === 1);
+  first.finish(Infinity);
+  await ended;
+  assertEquals(pool.stats().finished, 12);
 });
 
 Deno.test("A pool leaves a worker what that may be taking up, and what was moved to it, when it takes jobs back", async () => {
