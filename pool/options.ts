@@ -88,7 +88,8 @@ export interface ProcessPoolOptions {
   finalizer?: Task<[]> | TaskRef<[]> | undefined;
   /**
    * How many jobs one worker runs at a time. More than one helps tasks that wait. Such jobs share their worker's thread, where one that
-   * computes holds up the others even if another worker is idle, and they share its fate.
+   * computes holds up the others even if another worker is idle, and they share its fate: one that is stopped, as by its time limit, ends
+   * the others with a {@linkcode WorkerDiedError}, unless they have `retries`.
    *
    * @default {1}
    */
