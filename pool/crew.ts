@@ -563,10 +563,13 @@ export class Crew {
   }
 
   /**
-   * Stops workers that have not taken up what they were sent although they run nothing; their jobs go elsewhere. Returns whether more
-   * answers are expected.
+   * Takes back what was sent ahead to workers that are held up: as long as jobs are queued no other worker is idle, and new jobs would
+   * overtake those forever. Stops workers that have not taken up what they were sent although they run nothing; their jobs go elsewhere.
+   * Returns whether more answers are expected.
    */
   #look(): boolean {
+    const silent = this.size > 1 ? [...this.#slots].filter((slot) => slot.isSilent(WORTH_STARTING)) : [];
+    this.#parts.events.takenBack(silent.flatMap((slot) => slot.withdrawAhead()));
     this.#parts.events.changed();
     for (const slot of [...this.#slots].filter((slot) => slot.isKeptBusy())) {
       // Someone who was told of an earlier one may have ended the pool.

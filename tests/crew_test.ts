@@ -1152,6 +1152,39 @@ Deno.test("A pool starts another worker for jobs that were sent ahead behind one
   assertEquals(pool.stats().finished, 13);
 });
 
+Deno.test("A pool has jobs run elsewhere that were sent ahead behind one that takes unexpectedly long, although no other worker is idle", async () => {
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.5);
+  const warmed = pool.warmUp();
+  await turn();
+  await warmed;
+  submit(pool, 2);
+  const [first, second] = threads as [StubThread, StubThread];
+  for (const thread of threads) thread.finish(1);
+  const futures = Array.from({ length: 8 }, () => pool.trySubmit(() => {})!);
+  first.begin();
+  second.begin();
+  assertEquals([first.runs.length, second.runs.length], [4, 4]);
+  submit(pool, 100);
+  // The other worker always has enough to do, and so does the queue.
+  const goOn = (time: number): void => {
+    for (let i = 0; i < time; i++) {
+      second.finish(1);
+      second.begin();
+      pass(1);
+    }
+  };
+  goOn(10);
+  assertEquals(futures.filter((future) => !future.done()).length, 4);
+  assert(pool.stats().queued > 50);
+  pass(1000);
+  goOn(10);
+  assert(pool.stats().queued > 50);
+  assertEquals(futures.map((future) => future.done()), futures.map((future) => future !== futures[0]));
+  assertEquals(futures[0]!.state, "running");
+  await end(pool, threads);
+  assertEquals(pool.stats().finished, 110);
+});
+
 Deno.test("A pool starts another worker for jobs that would wait for long, although each is answered soon", async () => {
   const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 });
   const [first] = threads as [StubThread];

@@ -498,7 +498,16 @@ export class Slot {
    * {@linkcode Workload.isLate} says, and no answer is on its way. The worker is then sent nothing ahead of time until it answers.
    */
   isHeldUp(time: number): boolean {
-    const heldUp = this.#workload.isLate(time) && !this.hasUnread;
+    return this.#holdUp(this.#workload.isLate(time));
+  }
+
+  /** The same, if it has not answered for `time` ms, as {@linkcode Workload.isSilent} says. */
+  isSilent(time: number): boolean {
+    return this.#holdUp(this.#workload.isSilent(time));
+  }
+
+  #holdUp(isLate: boolean): boolean {
+    const heldUp = isLate && !this.hasUnread;
     if (heldUp) this.#workload.heldUp = true;
     return heldUp;
   }

@@ -198,6 +198,11 @@ export class Workload {
     return isLate;
   }
 
+  /** Whether no answer has come for `time` ms, although there are jobs that were sent ahead of time. */
+  isSilent(time: number): boolean {
+    return this.surplus > 0 && this.#now() - this.#answeredAt >= time;
+  }
+
   // How much more it is sent
 
   /** Whether it holds less than it can run at a time. */
