@@ -524,11 +524,15 @@ Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to
 });
 
 /** A pool of stubs, none of which was started, with a clock that is turned by hand. */
-function coldStubs(options: ProcessPoolOptions = {}, pace = 1): { pool: ProcessPool; threads: StubThread[]; pass: (time: number) => void } {
+function coldStubs(
+  options: ProcessPoolOptions = {},
+  pace = 1,
+  Stub = StubThread,
+): { pool: ProcessPool; threads: StubThread[]; pass: (time: number) => void } {
   const threads: StubThread[] = [];
   const clock = new SimulatedClock();
   const start: StartThread = (events) => {
-    const thread = new StubThread(events, pace);
+    const thread = new Stub(events, pace);
     threads.push(thread);
     return thread;
   };
@@ -545,8 +549,8 @@ function coldStubs(options: ProcessPoolOptions = {}, pace = 1): { pool: ProcessP
 }
 
 /** The same with one stub that has done a job and had its head start. */
-async function afterOneJob(options: ProcessPoolOptions, pace = 0.002): Promise<ReturnType<typeof coldStubs>> {
-  const stubs = coldStubs(options, pace);
+async function afterOneJob(options: ProcessPoolOptions, pace = 0.002, Stub = StubThread): Promise<ReturnType<typeof coldStubs>> {
+  const stubs = coldStubs(options, pace, Stub);
   submit(stubs.pool, 1);
   await turn();
   stubs.threads[0]!.finish(1);
@@ -769,6 +773,20 @@ Deno.test("A pool waits twice as long for a worker to take up a job each time th
   await end(pool, threads);
 });
 
+Deno.test("A pool stops a worker that does not take up a tiny call", async () => {
+  const errors: unknown[] = [];
+  const options = { maxWorkers: 1, idleTimeout: Infinity, onError: (error: unknown) => errors.push(error) };
+  const { pool, threads, pass } = await afterOneJob(options, 0.002, CallableStubThread);
+  // It no longer looks whether the first job is taken up.
+  pass(2000);
+  submit(pool, 1);
+  assertEquals(threads[0]!.runs.length, 1);
+  pass(5000);
+  assertEquals([threads.length, errors.length], [2, 1]);
+  await turn();
+  await end(pool, threads.slice(1));
+});
+
 Deno.test("A pool that may start no worker when it wants the first is broken at once", async () => {
   let loads = 0;
   const load = () => {
@@ -779,7 +797,9 @@ Deno.test("A pool that may start no worker when it wants the first is broken at 
   assertEquals(loads, 3);
   const error = await assertRejects(() => warm, PoolBrokenError);
   assertEquals((error.cause as Error).message, "not now: 3");
+  await assertRejects(() => pool.run(() => {}), PoolBrokenError);
   await pool.shutdown();
+  await assertRejects(() => pool.run(() => {}), PoolClosedError);
 });
 
 Deno.test("A pool breaks if its workers end before they start their first job, unless they had been idle for long", async () => {
