@@ -491,6 +491,8 @@ const RESULTS: Record<string, [result: string, arrives: unknown]> = {
   large: ["bytes(5000)", 5000],
   // Both lengths are multiples of 256.
   view: ["bytes(5120).subarray(0, 4608)", 4608],
+  // What the constructor of such a class makes of its arguments is its own affair.
+  ofOwnClass: ["new (class extends Uint8Array { constructor() { super(12); } })().fill(12)", 12],
   held: ["({ held: globalThis.held = bytes(9) })", { held: 9 }],
   movesHeld: ["moved(globalThis.held, [globalThis.held.buffer])", 9],
   moved: ["((own) => moved(own, [own.buffer]))(bytes(7000))", 7000],
@@ -542,7 +544,7 @@ function lengths(value: unknown): unknown {
 }
 
 Deno.test("createRuntime() tells the first item of a chunk how often it has run, and sends the last with the end", async () => {
-  const { claims, bySource, header, answers, told } = start();
+  const { runtime, claims, bySource, header, answers, told } = start();
   const texts = { plain: '() => globalThis[Symbol.for("process-pool.job")].attempt', asynchronous: "async (x) => x" };
   for (const [name, text] of Object.entries(texts)) {
     const task = bySource(name, text);
@@ -558,6 +560,10 @@ Deno.test("createRuntime() tells the first item of a chunk how often it has run,
       assertEquals(told.length, length);
     }
   }
+  // Nor when the thread ends: it holds on to no chunk that is done.
+  const { length } = told;
+  runtime.end();
+  assertEquals(told.length, length);
 });
 
 Deno.test("createRuntime() sends the items that are finished before it ends", async () => {
