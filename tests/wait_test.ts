@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertStrictEquals } from "@std/assert";
 import { asCompleted, type Future, wait } from "@procpool/process-pool";
 import { Held, inlinePool } from "./held.ts";
-import { thrownBy, turn } from "./helpers.ts";
+import { countCalls, thrownBy, turn } from "./helpers.ts";
 
 const same = (value: number): number => value;
 
@@ -118,6 +118,17 @@ Deno.test("asCompleted() can be left early, and the jobs go on", async () => {
   assertEquals(futures[1]!.state, "running");
   helds[1]!.finish(1);
   assertEquals(await futures[1]!.result(), 1);
+  await pool.shutdown();
+});
+
+Deno.test("asCompleted() that is left early listens to none of the others any more", async () => {
+  const { pool, helds, futures } = await heldFutures(3);
+  helds[0]!.finish(0);
+  const loop = asCompleted(futures);
+  assertStrictEquals((await loop.next()).value, futures[0]);
+  const [stopped] = await countCalls([[Set.prototype, "delete"]], async () => void await loop.return!());
+  assertEquals(stopped, 2);
+  for (const held of helds) held.finish(1);
   await pool.shutdown();
 });
 
