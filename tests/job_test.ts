@@ -168,7 +168,7 @@ Deno.test("Future.id and Future.job are those of its job", async () => {
   assertEquals(future.id, "mine");
   assertStrictEquals(future.job, job);
   const other = await pool.submit((a: number) => a, 5);
-  assertEquals([other.id === other.job.id, other.job.args], [true, [5]]);
+  assertEquals([other.id === other.job.id, other.job.args, other.job.transfer], [true, [5], []]);
 });
 
 Deno.test("Future is not thenable", async () => {
