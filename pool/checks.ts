@@ -133,8 +133,9 @@ export class Checks {
 
   /** One of some words. */
   oneOf<T extends string>(name: string, value: unknown, allowed: readonly T[]): T {
-    if (!allowed.includes(value as T)) throw this.#wrongType(name, allowed.map((word) => `"${word}"`).join(" or "), value);
-    return value as T;
+    if (allowed.includes(value as T)) return value as T;
+    const words = allowed.map((word) => `"${word}"`);
+    throw this.#wrongType(name, `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`, value);
   }
 
   /**

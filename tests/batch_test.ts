@@ -184,7 +184,7 @@ Deno.test("batch() refuses options that are wrong, before it does anything", asy
       [
         { input, output, inputFormat: "xml" as never },
         TypeError,
-        `Cannot run batch as 'inputFormat' must be "ndjson" or "lines" or "csv": current value is "xml"`,
+        `Cannot run batch as 'inputFormat' must be "ndjson", "lines" or "csv": current value is "xml"`,
       ],
     ] as const
   ) await assertFails(() => run(double, options), errorClass, message);

@@ -481,13 +481,13 @@ Deno.test({
         "backend: 'thread'",
         () => newPool(wrong({ backend: "thread" })),
         TypeError,
-        `Cannot create pool as 'backend' must be "worker" or "killable" or "inline": current value is "thread"`,
+        `Cannot create pool as 'backend' must be "worker", "killable" or "inline": current value is "thread"`,
       ],
       [
         "backend: null",
         () => newPool(wrong({ backend: null })),
         TypeError,
-        `Cannot create pool as 'backend' must be "worker" or "killable" or "inline": current value is null`,
+        `Cannot create pool as 'backend' must be "worker", "killable" or "inline": current value is null`,
       ],
       [
         "backend: inline with permissions",
@@ -752,7 +752,7 @@ Deno.test({
         `wait({ returnWhen: ${shown} })`,
         () => wait([], { returnWhen: wrong(returnWhen) }),
         TypeError,
-        `Cannot wait for futures as 'returnWhen' must be "first-completed" or "first-exception" or "all-completed": current value is ${shown}`,
+        `Cannot wait for futures as 'returnWhen' must be "first-completed", "first-exception" or "all-completed": current value is ${shown}`,
       ]),
 
       // Semaphore
