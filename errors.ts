@@ -179,7 +179,7 @@ export class JobTimeoutError extends Error {
 
 /** Which job a {@linkcode MemoryLimitError} is about, and the limit of its worker. */
 export interface MemoryLimitDetails {
-  /** The id of the job; undefined for an idle worker. */
+  /** The id of the job, for an item of a map its index; undefined for an idle worker. */
   jobId?: string | number | undefined;
   /** The name of its task; undefined for an idle worker. */
   taskName?: string | undefined;
@@ -211,7 +211,7 @@ export interface MemoryLimitDetails {
 export class MemoryLimitError extends Error {
   /** The name of the class. */
   override readonly name = "MemoryLimitError";
-  /** The id of the job; undefined for an idle worker. */
+  /** The id of the job, for an item of a map its index; undefined for an idle worker. */
   readonly jobId: string | number | undefined;
   /** The name of its task; undefined for an idle worker. */
   readonly taskName: string | undefined;
@@ -237,7 +237,7 @@ export class MemoryLimitError extends Error {
 
 /** What is known about the worker that a {@linkcode WorkerDiedError} is about. */
 export interface WorkerDiedDetails {
-  /** The id of the job that ran there; undefined for an idle worker. */
+  /** The id of the job that ran there, for an item of a map its index; undefined for an idle worker. */
   jobId?: string | number | undefined;
   /** The name of its task; undefined for an idle worker. */
   taskName?: string | undefined;
@@ -251,6 +251,7 @@ export interface WorkerDiedDetails {
 
 /**
  * The worker that ran the job is gone: it exited, an error outside of any job ended it, or it was stopped because of a job beside this one.
+ * Its `cause` is the error that ended the worker, or that of the other job, if there is one.
  *
  * @example A task that exits
  * ```ts
@@ -265,7 +266,7 @@ export interface WorkerDiedDetails {
 export class WorkerDiedError extends Error {
   /** The name of the class. */
   override readonly name = "WorkerDiedError";
-  /** The id of the job that ran there; undefined for an idle worker. */
+  /** The id of the job that ran there, for an item of a map its index; undefined for an idle worker. */
   readonly jobId: string | number | undefined;
   /** The name of its task; undefined for an idle worker. */
   readonly taskName: string | undefined;

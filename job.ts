@@ -70,8 +70,8 @@ export interface JobBaseOptions<R> {
   timeout?: number | undefined;
   /**
    * How often the job is run again after its worker died or filled its heap; with `retryIf`, after the errors for which that returns true.
-   * It goes to the front of the queue. When all runs have failed, the last error has the earlier ones in its cause, if it is one of the
-   * pool's; what the task threw is left unchanged.
+   * It goes to the front of the queue. When all runs have failed, the last error, if it is one of the pool's, has an AggregateError as its
+   * cause: the errors of the earlier runs in their order, then the cause it had by itself. What the task threw is left unchanged.
    *
    * @default {the pool's retries}
    */
@@ -81,7 +81,7 @@ export interface JobBaseOptions<R> {
    * first run. It is not called once the `retries` are used up, nor if there are none. It must answer synchronously: a promise counts as
    * false and is reported to the pool's `onError` as an error.
    *
-   * @default {only after the death of its worker}
+   * @default {only after its worker died or filled its heap}
    */
   retryIf?: ((error: unknown, attempt: number) => boolean) | undefined;
   /**
@@ -443,7 +443,7 @@ export class Future<R> {
    * @throws {PoolBrokenError} If no worker could be started.
    * @throws {JobCancelledError} If the job was cancelled; if its signal aborted, the signal's reason is thrown instead.
    * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first; if `signal` aborted first, its reason is thrown instead.
-   * @throws {TypeError} If an option is of the wrong type.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
    */
   result(options?: ResultOptions): Promise<R> {
@@ -504,7 +504,7 @@ export class Future<R> {
    * @returns Whether this call cancelled it: a job that was cancelled before it started never runs. False if it has settled, or runs and
    * `force` was not given.
    *
-   * @throws {TypeError} If an option is of the wrong type.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
    */
   cancel(options: CancelOptions = {}): boolean {
     const checks = new Checks("cancel job");

@@ -440,7 +440,7 @@ export class ProcessPool implements AsyncDisposable {
    * @throws {unknown} Out of the loop: what the input threw; the reason of `signal`.
    * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that happens before the input ends.
    * @throws {PoolBrokenError} If no worker can be started; out of the loop, if that turns out before the input ends.
-   * @throws {TypeError} If an option or the input is of the wrong type.
+   * @throws {TypeError} If an option is unknown, or an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */
   map<T, R>(
@@ -472,7 +472,7 @@ export class ProcessPool implements AsyncDisposable {
    * `signal`.
    * @throws {PoolClosedError} If the pool is shut down; out of the loop, if that happens before the input ends.
    * @throws {PoolBrokenError} If no worker can be started; out of the loop, if that turns out before the input ends.
-   * @throws {TypeError} If an option or the input is of the wrong type.
+   * @throws {TypeError} If an option is unknown, or an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    *
    * @example Outcomes of an infinite input
@@ -630,7 +630,7 @@ export class ProcessPool implements AsyncDisposable {
    *
    * @param options What to do with jobs that have not started, and how long to wait.
    *
-   * @throws {TypeError} If an option is of the wrong type.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
    */
   async shutdown(options: ShutdownOptions = {}): Promise<void> {

@@ -34,7 +34,7 @@ const LOCK_LOST = Symbol("lock lost");
  * @param options Which queue, which tasks, how many workers.
  * @returns The host, as soon as it takes jobs.
  *
- * @throws {TypeError} If an option is of the wrong type.
+ * @throws {TypeError} If an option is unknown or of the wrong type.
  * @throws {RangeError} If a number is out of its range.
  * @throws {Error} If the server cannot be reached or is not ready in time, or does not accept the host.
  * @throws {PoolBrokenError} If no worker can be started, for example because a task module cannot be loaded.
@@ -96,7 +96,7 @@ export interface ClusterHost extends AsyncDisposable {
    *
    * @param options How long jobs may take; by default 10 seconds.
    *
-   * @throws {TypeError} If an option is of the wrong type.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If `timeout` is neither from 0 to 2,147,483,647 nor Infinity.
    */
   shutdown(options?: HostShutdownOptions): Promise<void>;

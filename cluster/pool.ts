@@ -272,7 +272,7 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @throws {unknown} Out of the loop: what the input threw; the reason of `signal`.
    * @throws {PoolClosedError} If the pool is shut down; out of the loop, after the outcomes of the items that were admitted by then.
-   * @throws {TypeError} If an option or the input is of the wrong type.
+   * @throws {TypeError} If an option is unknown, or an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */
   map<T, R>(
@@ -298,7 +298,7 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @throws {unknown} Out of the loop: what the task threw for an item; what the input threw; the reason of `signal`.
    * @throws {PoolClosedError} If the pool is shut down; out of the loop, after the outcomes of the items that were admitted by then.
-   * @throws {TypeError} If an option or the input is of the wrong type.
+   * @throws {TypeError} If an option is unknown, or an option or the input is of the wrong type.
    * @throws {RangeError} If a number is out of its range.
    */
   map<T, R>(
@@ -438,7 +438,7 @@ export class ClusterPool implements AsyncDisposable {
    *
    * @param options What to do with jobs that have not started, and how long to wait.
    *
-   * @throws {TypeError} If an option is of the wrong type.
+   * @throws {TypeError} If an option is unknown or of the wrong type.
    * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
    */
   async shutdown(options: ShutdownOptions = {}): Promise<void> {

@@ -21,7 +21,10 @@ export type TaskModule = string | URL | { url: string | URL; exports: Record<str
 /** The kind of thread that runs tasks: see {@linkcode ProcessPoolOptions.backend}. */
 export type Backend = "worker" | "killable" | "inline";
 
-/** Options of {@linkcode ProcessPool}. */
+/**
+ * Options of {@linkcode ProcessPool}. Counts are positive integers, and `retries` may be 0; times are in milliseconds, from 0 to
+ * 2,147,483,647, or Infinity for no limit.
+ */
 export interface ProcessPoolOptions {
   /**
    * The greatest number of workers: 1 to 65,536. They are started as jobs need them.

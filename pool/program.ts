@@ -37,7 +37,7 @@ const TIMEOUT = 1000;
  * @param pools What to shut down first.
  * @param options The exit code, and how long jobs may take.
  *
- * @throws {TypeError} If the pools are not iterable, or an option is of the wrong type.
+ * @throws {TypeError} If the pools are not iterable, or an option is unknown or of the wrong type.
  * @throws {RangeError} If a number is out of its range.
  *
  * @example After a run that may have left a worker burning

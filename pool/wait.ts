@@ -23,7 +23,7 @@ export interface AsCompletedOptions {
  * @returns The futures; leaving the loop early does not affect the jobs.
  *
  * @throws {DOMException & { name: "TimeoutError" }} Out of the loop, if `timeout` ran out first.
- * @throws {TypeError} If something given is not a future, or an option is of the wrong type.
+ * @throws {TypeError} If something given is not a future, or an option is unknown or of the wrong type.
  * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
  *
  * @example The fastest first
@@ -108,7 +108,7 @@ export interface WaitResult<F> {
  * @returns Which of the futures have settled and which have not. It does not reject when a job fails.
  *
  * @throws {DOMException & { name: "TimeoutError" }} If `timeout` ran out first. This does not affect the jobs.
- * @throws {TypeError} If something given is not a future, or an option is of the wrong type.
+ * @throws {TypeError} If something given is not a future, or an option is unknown or of the wrong type.
  * @throws {RangeError} If `timeout` is not from 0 to 2,147,483,647.
  *
  * @example Until the first is there
