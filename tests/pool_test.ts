@@ -299,6 +299,37 @@ for (const backend of BACKENDS) {
   });
 }
 
+for (const backend of ["worker", "killable"] as const) {
+  Deno.test(`A worker whose initializer listens to a BroadcastChannel hears it between jobs (${backend})`, async () => {
+    const names = [`settings of ${backend}`, `answers of ${backend}`] as const;
+    await using pool = new ProcessPool({
+      maxWorkers: 2,
+      backend,
+      initializer: (channel: string, answers: string) => {
+        new BroadcastChannel(channel).onmessage = ({ data }) => {
+          Object.assign(globalThis, { settings: data });
+          new BroadcastChannel(answers).postMessage("heard");
+        };
+        Object.assign(globalThis, { settings: "old" });
+      },
+      initArgs: names,
+    });
+    await within(pool.warmUp());
+    const settings = () => Reflect.get(globalThis, "settings");
+    assertEquals(await within(pool.run(settings)), "old");
+
+    const [channel, answers] = names.map((name) => new BroadcastChannel(name)) as [BroadcastChannel, BroadcastChannel];
+    const heard = new Promise<void>((resolve) => {
+      let left = 2;
+      answers.onmessage = () => --left === 0 && resolve();
+    });
+    channel.postMessage("new");
+    await within(heard);
+    for (const each of [channel, answers]) each.close();
+    assertEquals(await within(Promise.all([1, 2, 3, 4].map(() => pool.run(settings)))), ["new", "new", "new", "new"]);
+  });
+}
+
 Deno.test("Future.cancel() wins over a job that was sent and has not started", async () => {
   await using pool = new ProcessPool({ maxWorkers: 1 });
   await pool.warmUp();
