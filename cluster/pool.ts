@@ -48,6 +48,12 @@ export interface ClusterStats {
 const FAREWELL = 3000;
 
 /**
+ * How many chunks of a map may be in flight at most, however many permits the gate has: the core's map, which waits for them, accepts no
+ * more. Fewer, and the largest clusters would idle.
+ */
+const MOST_CHUNKS = 65_536;
+
+/**
  * A pool whose workers are on other machines. It has the interface of `ProcessPool`, with these differences: it is opened, not constructed;
  * tasks are those named by {@linkcode defineTasks}; arguments and results are JSON and bytes; and a job whose host dies is run again, so a
  * job may run more than once, while its future settles once.
@@ -363,7 +369,7 @@ export class ClusterPool implements AsyncDisposable {
     let task = this.#finder.known(new Job({ func }).func);
     return mapChunks(
       {
-        chunksInFlight: queueSize,
+        chunksInFlight: Math.min(queueSize, MOST_CHUNKS),
         prepare: async () => void (task ??= await this.#finder.find(func)),
         encode: (item) => {
           task!.validate?.([item]);

@@ -5,7 +5,7 @@ import { Redis } from "ioredis";
 import { type Chunk, mapChunks, type MapHost } from "../map.ts";
 import { type ClusterPool, PoolClosedError, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { LARGE_REPLIES, lines, openClient, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
+import { LARGE_REPLIES, lines, openClient, openHost, openPool, RedisServer, startHost, until, within } from "./helpers.ts";
 
 function* numbers(): Generator<number> {
   for (let n = 0;; n++) yield n;
@@ -86,6 +86,13 @@ Deno.test("ClusterPool.map() reads no more than 'buffer' items ahead, and sends 
     const { waiting, active } = await pool.status();
     return waiting + active === 0;
   });
+});
+
+Deno.test("ClusterPool.map() runs with however many permits the gate has", async () => {
+  await using server = await RedisServer.start();
+  await using _host = await openHost(server);
+  await using pool = await openPool(server, { queueSize: Number.MAX_SAFE_INTEGER });
+  assertEquals(await within(Array.fromAsync(pool.map(tasks.double, [1, 2, 3]))), [2, 4, 6]);
 });
 
 Deno.test("ClusterPool.map() throws at the place of an item that fails, or gives outcomes", async () => {
