@@ -267,7 +267,7 @@ export class Link {
     entry.over.resolve();
   }
 
-  /** Drops a job. A server that refuses to write still passes the message on, and is asked again with each sweep. */
+  /** Drops a job. A server that refuses to write still passes the message on. */
   async #takeOut(entry: Entry, listener: Listener): Promise<void> {
     const { id } = entry;
     await entry.sent;
@@ -276,15 +276,20 @@ export class Link {
     const stop: Stop = { ended: false, listener };
     // Before asking anything: it may end at any moment, and that event makes this forget it.
     this.#stopped.set(id, stop);
+    await this.#insist(() => this.#stop(id, stop), () => !stop.ended);
+  }
+
+  /** Writes into the queue. A server that refuses is asked again with each sweep, as long as it is to be done. */
+  async #insist(write: () => Promise<unknown>, isToBeDone = () => true): Promise<void> {
     do {
       try {
-        return await this.#stop(id, stop);
+        return void await write();
       } catch (error) {
         if (!refusesWrites(error as Error)) throw error;
         this.#tell(error as Error);
         await this.#nextSweep.promise;
       }
-    } while (this.#state === "open" && !stop.ended);
+    } while (this.#state === "open" && isToBeDone());
   }
 
   /** Takes a job out, or has it stopped. Between two tries it may have ended and another of its name been sent, which is not touched. */
@@ -326,9 +331,9 @@ export class Link {
     return true;
   }
 
-  /** Removes an ended job for which nobody will ask again. */
+  /** Removes an ended job whose name is not used again, so that none but this is removed however long it takes. */
   remove(id: string): void {
-    this.#errands.begin(async () => void await this.#queue.remove(id));
+    this.#errands.begin(() => this.#insist(() => this.#queue.remove(id)));
   }
 
   /**
@@ -556,7 +561,8 @@ export class Link {
   #strand(entry: Entry, stranded: boolean): void {
     if (stranded && entry.stranded) {
       this.#end(entry.id, LIST_LOST);
-      this.remove(entry.id);
+      // Only tried once: its name may be used again.
+      this.#errands.begin(async () => void await this.#queue.remove(entry.id));
     }
     entry.stranded = stranded;
   }

@@ -555,6 +555,28 @@ Deno.test("a chunk whose result is in the store does not stay on the server when
   await until(async () => texts.size === 0 && (await client.keys("dpool:test.v1:map-*")).length === 0);
 });
 
+Deno.test("a chunk that has returned does not stay on the server, although that takes no writes when its pool hears of it", async () => {
+  await using server = await RedisServer.start();
+  await using line = new Line(server.port);
+  const refused = Promise.withResolvers<void>();
+  const onError = (error: unknown) => /NOREPLICAS/.test(String(error)) && refused.resolve();
+  await using pool = await openPool(server, { connection: line.url, onError });
+  await using host = new DeafHost(server);
+  const results = Array.fromAsync(pool.map(tasks.double, [1]));
+  const chunk = await host.next();
+  await until(() => pool.stats().running === 1);
+  // What it was told before is answered.
+  await pool.status();
+  line.hold();
+  await chunk.moveToCompleted({ v: 1, items: [{ value: 2 }] }, "token", false);
+  await host.client.config("SET", "min-replicas-to-write", 1);
+  line.release();
+  assertEquals(await within(results), [2]);
+  await within(refused.promise);
+  await host.client.config("SET", "min-replicas-to-write", 0);
+  await until(async () => await host.client.exists(`dpool:test.v1:${chunk.id}`) === 0);
+});
+
 Deno.test("the arguments of a job stay in the store when another producer has cancelled one of its name", async () => {
   await using server = await RedisServer.start();
   const texts = new Map<string, string>();
