@@ -356,7 +356,7 @@ function cancelled(called: Called): JobCancelledError {
 
 function expired(called: Called): JobCancelledError {
   const cause = new DOMException("It is too late to start the job", "TimeoutError");
-  return new JobCancelledError(`Cancelled ${showCalled(called)} as no host was free in time`, { ...called, cause });
+  return new JobCancelledError(`Cancelled ${showCalled(called)} as it came to a host too late`, { ...called, cause });
 }
 
 /** The error of a job that its host may not give back, since it was started. */

@@ -35,7 +35,8 @@ export interface ClusterPoolOptions {
   retries?: number | undefined;
   /**
    * How long after its submission a job may still be started, in milliseconds. A host that comes to it later cancels it instead, and its
-   * id is free again; while there is no host it waits all the same. This depends on the clocks of both machines.
+   * id is free again; while there is no host it waits all the same. That includes a job that was started in time and is delivered again
+   * later, as its host died or was told to stop. This depends on the clocks of both machines.
    *
    * @default {Infinity}
    */

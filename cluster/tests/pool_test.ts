@@ -373,6 +373,22 @@ Deno.test("ClusterPool with 'expiresIn' cancels a job that no host started in ti
   assertEquals(await within(patient.run(job())), 2);
 });
 
+Deno.test("ClusterPool with 'expiresIn' cancels a job that comes back too late from the host that started it, and says so", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { expiresIn: 3_600_000 });
+  await using first = await startHost(server, { grace: 0 });
+  const future = await pool.submit(new Job({ id: "same", func: tasks.spinForEver }));
+  await until(() => future.running());
+  await using client = openClient(server);
+  const key = "dpool:test.v1:job-same";
+  await client.hset(key, "data", JSON.stringify({ ...JSON.parse((await client.hget(key, "data"))!), expiresAt: 0 }));
+  first.kill("SIGTERM");
+  await using _second = await startHost(server);
+  const error = await within(future.exception());
+  assertInstanceOf(error, JobCancelledError);
+  assertEquals(error.message, 'Cancelled job "same" (task "spinForEver") as it came to a host too late');
+});
+
 Deno.test("ClusterPool runs the same id once, whoever submits it and how often", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
