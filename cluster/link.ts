@@ -70,6 +70,8 @@ interface Entry {
 interface Stop {
   /** When it was sent, according to the queue, which tells it apart from another of its name. Undefined until that was read. */
   timestamp?: string;
+  /** The same as far as it was known before: if it has ended by a later try, the queue may have another by then. */
+  lastTimestamp: string | undefined;
   /** Whether its end was heard. */
   ended: boolean;
   /** The last one that listened to it. */
@@ -273,14 +275,15 @@ export class Link {
     await entry.sent;
     // It was refused, or dropped before it was sent.
     if (entry.sentInSweep === Infinity) return;
-    const stop: Stop = { ended: false, listener };
+    const stop: Stop = { lastTimestamp: entry.timestamp, ended: false, listener };
     // Before asking anything: it may end at any moment, and that event makes this forget it.
     this.#stopped.set(id, stop);
-    await this.#insist(() => this.#stop(id, stop), () => !stop.ended);
+    // Also if it ends between two tries: a job of its name that is sent later must not get what it has returned.
+    await this.#insist(() => this.#stop(id, stop));
   }
 
-  /** Writes into the queue. A server that refuses is asked again with each sweep, as long as it is to be done. */
-  async #insist(write: () => Promise<unknown>, isToBeDone = () => true): Promise<void> {
+  /** Writes into the queue. A server that refuses is asked again with each sweep. */
+  async #insist(write: () => Promise<unknown>): Promise<void> {
     do {
       try {
         return void await write();
@@ -289,11 +292,12 @@ export class Link {
         this.#tell(error as Error);
         await this.#nextSweep.promise;
       }
-    } while (this.#state === "open" && isToBeDone());
+    } while (this.#state === "open");
   }
 
   /** Takes a job out, or has it stopped. Between two tries it may have ended and another of its name been sent, which is not touched. */
   async #stop(id: string, stop: Stop): Promise<void> {
+    if (stop.ended) stop.timestamp ??= stop.lastTimestamp ?? "unknown";
     const timestamp = await this.#client.hget(this.#queue.toKey(id), "timestamp");
     if (timestamp === null || timestamp !== (stop.timestamp ??= timestamp)) return;
     const message = cancelMessage(id, timestamp);

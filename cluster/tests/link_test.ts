@@ -686,6 +686,25 @@ Deno.test(
   },
 );
 
+Deno.test("an id does not get the outcome of its cancelled job that ends between two tries to take it out", async () => {
+  await using server = await RedisServer.start();
+  const refused = Promise.withResolvers<void>();
+  const onError = (error: unknown) => /NOREPLICAS/.test(String(error)) && refused.resolve();
+  await using pool = await openPool(server, { onError });
+  await using host = new DeafHost(server);
+  const future = await submitSame(pool, 1);
+  const first = await host.next();
+  await until(() => future.running());
+  await host.client.config("SET", "min-replicas-to-write", 1);
+  assert(future.cancel({ force: true }));
+  await within(refused.promise);
+  await host.client.config("SET", "min-replicas-to-write", 0);
+  await complete(first, 2);
+  const later = await submitSame(pool, 2);
+  await host.complete(4);
+  assertEquals(await within(later.result()), 4);
+});
+
 Deno.test(
   "a job that is cancelled while the server takes no writes does not end one of its name that its pool submits later",
   { sanitizeOps: false, sanitizeResources: false },
