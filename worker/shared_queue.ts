@@ -112,6 +112,8 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
      */
     MOST_SHAPES = 256,
     MOST_BEGINNINGS = 4096,
+    /** Up to this many results a list takes as much memory if it grows: V8 makes room for 17 at once. */
+    FEW = 16,
     /** How many buffers are kept for later reads, with at most the bulk's bytes: several records are read before the first is done with. */
     MOST_SPARES = 64,
     /**
@@ -971,13 +973,14 @@ export function openSharedQueue({ ring, bulk }: QueueMemory): SharedQueue {
 
   function takeAll(kind: number, numbers: number[], labels: unknown[], most: number): void {
     writtenTo = load(words, Layout.WRITTEN);
-    // As many as there can be, a cell each: lists that grow take three times as much memory.
-    numbers.length = labels.length = min(most, (writtenTo - position) & Layout.POSITIONS, size);
+    const cells = (writtenTo - position) & Layout.POSITIONS;
+    // As many as there can be, a cell each: lists that grow take three times as much memory. For a few that takes longer than it saves.
+    if (cells > Limit.FEW) numbers.length = labels.length = min(most, cells, size);
     taken = 0;
     try {
       while (takeSome(kind, numbers, labels, most - taken) && !queue.isAstray);
     } finally {
-      numbers.length = labels.length = taken;
+      if (taken < labels.length) numbers.length = labels.length = taken;
     }
   }
 
