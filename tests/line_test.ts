@@ -939,6 +939,31 @@ Deno.test("A worker holds back nothing that jobs return while its event loop has
   }
 });
 
+for (const [what, pace, state] of [["long", 1, ASLEEP], ["short", 0.1, AWAKE]] as const) {
+  Deno.test(`A caller of ${what} jobs that has taken a reply ${state === ASLEEP ? "waits at once" : "looks once more at the next tick"}`, async () => {
+    const states: number[] = [];
+    const { promise: returned, resolve } = Promise.withResolvers<void>();
+    using opened = openBothEnds({
+      returned: () =>
+        queueMicrotask(() => {
+          states.push(bells[CALLER]!);
+          resolve();
+        }),
+    });
+    const { line, replies, bells } = opened;
+    new Float64Array(line.memory.bells)[PACE] = pace;
+    for (const run of [0, 1]) line.call(1, run, run, []);
+    line.ring(2);
+    await until(() => bells[CALLER] === ASLEEP);
+    replies.push(RETURNED, 0, 0, []);
+    Atomics.store(bells, CALLER, AWAKE);
+    Atomics.notify(bells, CALLER);
+    await within(returned);
+    assertEquals(states, [state]);
+    await until(() => bells[CALLER] === ASLEEP);
+  });
+}
+
 Deno.test("Jobs that were taken back do not count in how long a worker's jobs take", async () => {
   using opened = openBothEnds();
   const { line, replies } = opened;

@@ -86,6 +86,12 @@ const DUE_SOON = 0.05;
 const QUICK = 0.01;
 
 /**
+ * A caller of jobs that take at least this many ms waits as soon as it has taken a reply: the next one is hardly due within a tick of the
+ * event loop, which after 10 ms is a whole turn, and takes as long as the rest that there is to do for such a job.
+ */
+const LONG = 0.5;
+
+/**
  * A worker that has more to do does not ring for replies of short jobs for up to a millisecond: see line_end.ts. Its next job may take
  * long, so the caller looks for them too, every `LOOK_EVERY` ms (Deno's timers take one more), until it has found none `LOOKS` times in a
  * row: then the worker has been running one job since, and rings when that is done. More often, and looking in vain takes time; less often,
@@ -575,15 +581,21 @@ export class Line {
     if (most > 0) this.drain(most);
     if (this.#open === 0) this.#listening = false;
     else if (this.#replies.hasNext) portions.join(this.#take);
-    else atNextTick(this.#lookOnce);
+    else if (this.pace < LONG) atNextTick(this.#lookOnce);
+    else this.#listenAgain();
   };
+
+  /** Waits for more replies. */
+  #listenAgain(): void {
+    this.#listen();
+    this.#emptyLooks = 0;
+    this.#lookSoon();
+  }
 
   #lookOnce = (): void => {
     if (this.#hasReplySoon()) return this.#take(portions.atTick());
-    if (this.#open > 0) this.#listen();
+    if (this.#open > 0) this.#listenAgain();
     else this.#listening = false;
-    this.#emptyLooks = 0;
-    this.#lookSoon();
   };
 }
 
