@@ -282,17 +282,18 @@ export class Link {
     await this.#insist(() => this.#stop(id, stop));
   }
 
-  /** Writes into the queue. A server that refuses is asked again with each sweep. */
+  /** Writes into the queue. A server that refuses is asked again with each sweep, and once more at the end. */
   async #insist(write: () => Promise<unknown>): Promise<void> {
-    do {
+    for (;;) {
+      const isLast = this.#state === "closed";
       try {
         return void await write();
       } catch (error) {
-        if (!refusesWrites(error as Error)) throw error;
+        if (isLast || !refusesWrites(error as Error)) throw error;
         this.#tell(error as Error);
         await this.#nextSweep.promise;
       }
-    } while (this.#state === "open");
+    }
   }
 
   /** Takes a job out, or has it stopped. Between two tries it may have ended and another of its name been sent, which is not touched. */

@@ -181,6 +181,22 @@ Deno.test("a job that is cancelled while the server takes no writes is stopped a
   await until(async () => (await pool.status()).waiting === 0);
 });
 
+Deno.test("a job that is cancelled while the server takes no writes is taken out also if its pool ends before the server is asked again", async () => {
+  await using server = await RedisServer.start();
+  const refused = Promise.withResolvers<void>();
+  const onError = (error: unknown) => /NOREPLICAS/.test(String(error)) && refused.resolve();
+  await using pool = await openPool(server, { onError });
+  const future = await pool.submit(tasks.add, 1, 1);
+  await using client = openClient(server);
+  await until(async () => await client.llen("dpool:test.v1:wait") === 1);
+  await client.config("SET", "min-replicas-to-write", 1);
+  assert(future.cancel());
+  await within(refused.promise);
+  await client.config("SET", "min-replicas-to-write", 0);
+  await within(pool.shutdown());
+  assertEquals(await client.llen("dpool:test.v1:wait"), 0);
+});
+
 Deno.test("a job that ends at the very moment when it is cancelled is no error", async () => {
   await using server = await RedisServer.start();
   const reported: unknown[] = [];
