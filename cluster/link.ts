@@ -167,8 +167,8 @@ export class Link {
       else this.#end(jobId, { kind: "failed", reason: failedReason });
     });
     this.#events.on("removed", ({ jobId }) => {
-      this.#stopOf(jobId);
-      this.#gone(jobId, { kind: "removed" });
+      const stopped = this.#stopOf(jobId) !== undefined;
+      this.#gone(jobId, stopped ? undefined : { kind: "removed" });
     });
     this.#events.on("active", ({ jobId }) => {
       const entry = this.#entries.get(jobId);
@@ -581,8 +581,11 @@ export class Link {
     this.#gone(id, { kind: "failed", reason: FORGOTTEN });
   }
 
-  /** A job was taken out of the queue; as events come late, it may be an earlier one of its name. */
-  #gone(id: string, ending: Ending): void {
+  /**
+   * A job was taken out of the queue. As events come late, it may be an earlier one of its name: certainly if no ending is given for the
+   * present one.
+   */
+  #gone(id: string, ending: Ending | undefined): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     this.#errands.begin(async () => {
@@ -592,6 +595,8 @@ export class Link {
       // Meanwhile it may have ended, or been sent anew.
       else if (this.#entries.get(id) !== entry || entry.sent !== sent) return;
       else if (entry.comesAfter !== undefined) this.#sendAgain(id);
+      // Why the present one is gone is for its own events, or a sweep.
+      else if (ending === undefined) return;
       else if (ending.kind === "failed" && ending.reason === FORGOTTEN) this.#forgotten(entry, [], MISSED_SWEEPS);
       // Another producer may have found that first, and taken it out.
       else this.#end(id, entry.stranded ? LIST_LOST : ending);

@@ -978,6 +978,32 @@ Deno.test("a job that is sent again because an earlier one of its name is gone i
   assertEquals(await within(future.result()), 3);
 });
 
+Deno.test("a job does not count as removed when its pool hears late that an earlier one of its name was, and the server has thrown its record away", async () => {
+  await using server = await RedisServer.start();
+  await using client = openClient(server);
+  const { xread } = Redis.prototype;
+  const gone = Promise.withResolvers<void>();
+  Redis.prototype.xread = async function (this: Redis, ...args: unknown[]) {
+    const answer = await xread.apply(this, args as Parameters<typeof xread>);
+    if (JSON.stringify(answer).includes('"removed"')) await gone.promise;
+    return answer;
+  } as typeof xread;
+  try {
+    await using pool = await openPool(server);
+    const first = await submitRecorded(pool, client);
+    assert(first.cancel());
+    await until(async () => await client.exists(RECORD) === 0);
+    const second = await submitRecorded(pool, client);
+    await client.del(RECORD);
+    gone.resolve();
+    await using _host = await startHost(server);
+    assertEquals(await within(second.result()), 3);
+  } finally {
+    gone.resolve();
+    Redis.prototype.xread = xread;
+  }
+});
+
 Deno.test("a job that was removed is not sent again, also if the event of that comes late", async () => {
   await using server = await RedisServer.start();
   await using client = openClient(server);
