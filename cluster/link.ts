@@ -1,4 +1,4 @@
-import type { Redis } from "ioredis";
+import type { ChainableCommander, Redis } from "ioredis";
 import { ErrorCode, Queue } from "bullmq";
 import { show } from "@procpool/process-pool/executor";
 import type { Connection } from "./connection.ts";
@@ -474,9 +474,11 @@ export class Link {
       this.#nextSweep.resolve();
       // It may have been closed while room was made.
       if (this.#state === "open") this.#nextSweep = Promise.withResolvers();
+      const waiting: Entry[] = [];
       for (let i = 0; i < silent.length && this.#state === "open"; i += SWEEP_BATCH) {
-        await this.#lookUp(silent.slice(i, i + SWEEP_BATCH), { sweeps: true });
+        waiting.push(...await this.#lookUp(silent.slice(i, i + SWEEP_BATCH), { sweeps: true }));
       }
+      await this.#findStranded(waiting);
     } finally {
       this.#scheduleSweep();
     }
@@ -485,7 +487,7 @@ export class Link {
   /** Reads the state of a job before the sweep comes to it. */
   #ask(id: string): void {
     const entry = this.#entries.get(id);
-    if (entry !== undefined) this.#errands.begin(() => this.#lookUp([entry]));
+    if (entry !== undefined) this.#errands.begin(async () => void await this.#lookUp([entry]));
   }
 
   /**
@@ -510,8 +512,10 @@ export class Link {
   /**
    * Reads the state of jobs, without their arguments. A running job is locked; one that was given back still says that it was started. If a
    * job is gone, its event is about to come, unless a sweep asks.
+   *
+   * @returns Those that neither have ended nor run.
    */
-  async #lookUp(entries: Entry[], { sweeps = false } = {}): Promise<void> {
+  async #lookUp(entries: Entry[], { sweeps = false } = {}): Promise<Entry[]> {
     // Before they are read: they may end right after that.
     const time = Date.now();
     const pipeline = this.#client.pipeline();
@@ -520,13 +524,9 @@ export class Link {
       pipeline.hmget(key, "timestamp", "finishedOn", "returnvalue", "failedReason", "processedOn", "stc").exists(`${key}:lock`);
     }
     askForKept(pipeline, this.#queue);
-    pipeline.exists(...LISTS.map((list) => this.#queue.toKey(list)));
-    const answers = (await pipeline.exec() ?? []).map(([error, answer]) => {
-      if (error instanceof Error) throw error;
-      return answer;
-    });
+    const answers = await execute(pipeline);
     const kept = readKept(answers.slice(2 * entries.length));
-    const isEmpty = answers.at(-1) === 0;
+    const waiting: Entry[] = [];
     for (const [i, entry] of entries.entries()) {
       const [timestamp, finishedOn, returnvalue, failedReason, processedOn, deaths] = answers[2 * i] as (string | null)[];
       // Meanwhile it may have ended, or been sent anew.
@@ -550,9 +550,10 @@ export class Link {
       else {
         const runs = answers[2 * i + 1] === 1;
         this.#each(entry.id, (listener) => listener.running(runs));
-        if (sweeps) this.#strand(entry, isEmpty && !runs);
+        if (!runs) waiting.push(entry);
       }
     }
+    return waiting;
   }
 
   /** Takes the record of an earlier, unwanted job of its name out, which has ended by itself, and sends the present one. */
@@ -562,8 +563,29 @@ export class Link {
     else this.#ask(id);
   }
 
-  /** Ends a job that neither runs nor waits, which no host will find. It must be seen twice: it may have left its list a moment ago. */
+  /**
+   * Ends jobs that are in no list any more, so that no host will find them. Lists may be long: they are only read if the first job, which
+   * mostly is the oldest, is in none.
+   */
+  async #findStranded(waiting: Entry[]): Promise<void> {
+    const [first] = waiting;
+    if (first === undefined) return;
+    const places = this.#client.multi();
+    for (const list of LISTS) places.lpos(this.#queue.toKey(list), first.id, "RANK", -1);
+    for (const set of SORTED) places.zscore(this.#queue.toKey(set), first.id);
+    let listed: Set<unknown> | undefined;
+    if ((await execute(places)).every((place) => place === null)) {
+      const names = this.#client.multi();
+      for (const list of LISTS) names.lrange(this.#queue.toKey(list), 0, -1);
+      for (const set of SORTED) names.zrange(this.#queue.toKey(set), 0, -1);
+      listed = new Set((await execute(names)).flat());
+    }
+    for (const entry of waiting) this.#strand(entry, listed?.has(entry.id) === false);
+  }
+
+  /** Ends a job that neither runs nor waits. It must be seen twice: it may have left its list a moment ago. */
   #strand(entry: Entry, stranded: boolean): void {
+    if (this.#entries.get(entry.id) !== entry) return;
     if (stranded && entry.stranded) {
       this.#end(entry.id, LIST_LOST);
       // Only tried once: its name may be used again.
@@ -627,12 +649,22 @@ export class Link {
 }
 
 /** The lists of jobs that have not ended. */
-const LISTS = ["wait", "active", "paused", "delayed", "prioritized", "waiting-children"] as const;
+const LISTS = ["wait", "active", "paused"] as const;
+/** The sorted sets of such jobs, into which only other programs put them. */
+const SORTED = ["delayed", "prioritized", "waiting-children"] as const;
 
 /** A job whose record is gone may still have its name in the list: sent again, it would be run for each time that its name stands there. */
 const UNLIST = `if redis.call("EXISTS", KEYS[1]) == 0 then return redis.call("LREM", KEYS[2], 0, ARGV[1]) end`;
 
 const LIST_LOST: Ending = { kind: "lost", why: "the server has lost the list in which it waited" };
+
+/** Sends commands together, and returns the answers; throws if one of them fails. */
+async function execute(commands: ChainableCommander): Promise<unknown[]> {
+  return (await commands.exec() ?? []).map(([error, answer]) => {
+    if (error instanceof Error) throw error;
+    return answer;
+  });
+}
 
 function parse(text: string): unknown {
   try {
