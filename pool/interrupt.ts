@@ -8,8 +8,6 @@ export interface SignalHost {
   removeSignalListener(signal: Deno.Signal, listener: () => void): void;
   /** Ends the program. */
   exit(code: number): void;
-  /** The time in milliseconds; without it that of `performance.now()`. */
-  now?(): number;
 }
 
 /** Options of {@linkcode Interrupt}. */
@@ -43,6 +41,9 @@ const SIGNALS: StopSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGIN
  */
 const ONE_SIGNAL = 500;
 
+/** While the thread computes it hears of no signal: so the time is counted by timers, and several, as one may be late for that reason. */
+const TIMERS = 2;
+
 /**
  * Listens for the signals that end a program, SIGINT (Ctrl-C) and SIGTERM, until it is disposed of. The first aborts
  * {@linkcode Interrupt.signal}, so that the program can end in an orderly way; a second one ends it at once. The same signal within half a
@@ -68,8 +69,8 @@ const ONE_SIGNAL = 500;
 export class Interrupt implements Disposable {
   #controller = new AbortController();
   #exitCode: number | undefined;
-  /** When the first signal had been dealt with: what that took does not make a copy of it a second one. */
-  #received = -Infinity;
+  /** As long as a copy of the latest signal may come. */
+  #awaitingCopy: ReturnType<typeof setTimeout> | undefined;
   #onSignal: InterruptOptions["onSignal"];
   #host: SignalHost;
   #listeners = new Map<StopSignal, () => void>();
@@ -108,19 +109,22 @@ export class Interrupt implements Disposable {
   [Symbol.dispose](): void {
     for (const [signal, listener] of this.#listeners) this.#host.removeSignalListener(signal, listener);
     this.#listeners.clear();
+    clearTimeout(this.#awaitingCopy);
   }
 
-  #now(): number {
-    return this.#host.now?.() ?? performance.now();
+  #awaitCopy(timers = TIMERS): void {
+    clearTimeout(this.#awaitingCopy);
+    this.#awaitingCopy = timers === 0 ? undefined : setTimeout(() => this.#awaitCopy(timers - 1), ONE_SIGNAL / TIMERS);
+    if (this.#awaitingCopy !== undefined) Deno.unrefTimer(this.#awaitingCopy);
   }
 
   #receive(signal: StopSignal): void {
-    if (this.#exitCode === EXIT_CODES[signal] && this.#now() - this.#received < ONE_SIGNAL) return;
+    if (this.#exitCode === EXIT_CODES[signal] && this.#awaitingCopy !== undefined) return;
+    this.#awaitCopy();
     const first = this.#exitCode === undefined;
     this.#exitCode = EXIT_CODES[signal];
     this.#onSignal?.(signal, first ? "first" : "again");
     if (first) this.#controller.abort(new DOMException(`The program received ${signal}`, "AbortError"));
     else this.#host.exit(this.#exitCode);
-    this.#received = this.#now();
   }
 }
