@@ -26,7 +26,7 @@ export async function foundToResume({ paths, log }: LoggedPaths, fingerprint: Fi
   }
   const changed = differences(found.fingerprint, fingerprint);
   if (changed.length > 0) {
-    throw new BatchError(`Cannot resume '${paths.name}' as ${changed.join(", and ")}: begin anew with '--overwrite'`);
+    throw new BatchError(`Cannot resume '${paths.name}' as ${changed.join(", and ")}: go on as it was, or begin anew with '--overwrite'`);
   }
   refuseOtherErrors("resume", { paths, found });
   const { last } = found;

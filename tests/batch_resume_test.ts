@@ -137,7 +137,7 @@ Deno.test(
       assertFails(
         () => run(what, { input, output, resume: true, ...options }),
         BatchError as never,
-        `Cannot resume '${output}' as ${differs}: begin anew with '--overwrite'`,
+        `Cannot resume '${output}' as ${differs}: go on as it was, or begin anew with '--overwrite'`,
       );
     await refuses(double, {}, "the task module 'a function', or what it imports, has different content");
     await refuses(
