@@ -100,7 +100,10 @@ export function summaryLines(summary: BatchSummary, kind: RunKind = "batch"): st
   }
   if (summary.errorNames.length > 0) {
     const names = summary.errorNames.slice(0, 5).map(([name, times]) => `${name === "" ? "unnamed" : safe(name)} ${count(times)}`);
-    lines.push(`failed with: ${names.join(", ")}${summary.errorNames.length > 5 ? ", ..." : ""}`);
+    const known = summary.errorNames.reduce((sum, [, times]) => sum + times, 0);
+    // What the records of earlier runs failed with is only in the errors file.
+    const which = earlier !== "" && known < failed ? "failed in this run with" : "failed with";
+    lines.push(`${which}: ${names.join(", ")}${summary.errorNames.length > 5 ? ", ..." : ""}`);
   }
   for (const denied of summary.denied) {
     const what = safe(denied);

@@ -199,6 +199,11 @@ Deno.test("summaryLines() has what matters, and what to do next", () => {
   const odd = summaryLines({ ...SUMMARY, errorNames: [['\x1b[2J"\x9b\n', 1]], denied: ["read=\x1b"] });
   assert(odd.includes('failed with: \\u001b[2J"\\u009b\\n 1'), odd.join());
   assert(odd.some((line) => line.startsWith("the task was denied 'read=\\u001b': ")), odd.join());
+  const resumed = summaryLines({ ...SUMMARY, recordsOfRun: 400, failed: 5 });
+  assertEquals(
+    [resumed[0], resumed[4]],
+    ["1,000 records (400 of them in this run), 5 failed, 1.5 s, 667 records/s", "failed in this run with: TypeError 2"],
+  );
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }).at(-1), "stopped: '--resume' goes on");
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }, "retry").at(-1), "stopped: '--retry-failed' goes on");
   assertEquals(summaryLines({ ...SUMMARY, outcome: "stopped" }, "overwrite").at(-1), "stopped: '--resume' goes on");
