@@ -543,6 +543,34 @@ function lengths(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, lengths(each)]));
 }
 
+Deno.test("createRuntime() leaves memory for numbers alone once it has sent the end of the chunk: the caller may use it for another", async () => {
+  const { claims, bySource, header, answers, told } = start();
+  const memory = new SharedArrayBuffer(NUMBERS + 4 * Float64Array.BYTES_PER_ELEMENT);
+  const bounds = new Int32Array(memory, 0, 2);
+  const numbers = new Float64Array(memory, NUMBERS);
+  const push = told.push.bind(told);
+  told.push = (...messages) => {
+    if (itemsOf(messages).some(({ last }) => last)) {
+      bounds.fill(-1);
+      numbers.fill(-1);
+    }
+    return push(...messages);
+  };
+  const texts = {
+    numbers: "(x) => x",
+    error: "(x) => { if (x === 3) throw x; return x; }",
+    text: "(x) => x < 3 ? x : 'text'",
+    rejection: "async (x) => { if (x === 3) throw x; return x; }",
+  };
+  for (const [name, text] of Object.entries(texts)) {
+    const task = { ...bySource(name, text), key: name.charCodeAt(0) };
+    claims.set([SENT, 0]);
+    const chunk = { type: "chunk", items: [0, 1, 2, 3], skip: [], eager: true, timed: false, numbers: memory } as const;
+    const { last } = itemsOf(await answers({ ...chunk, ...header(task) })).at(-1)!;
+    assertEquals([last, [...bounds], [...numbers]], [true, [-1, -1], [-1, -1, -1, -1]], name);
+  }
+});
+
 Deno.test("createRuntime() tells the first item of a chunk how often it has run, and sends the last with the end", async () => {
   const { runtime, claims, bySource, header, answers, told } = start();
   const texts = { plain: '() => globalThis[Symbol.for("process-pool.job")].attempt', asynchronous: "async (x) => x" };

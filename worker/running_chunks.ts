@@ -268,6 +268,8 @@ export function createRunningChunks({ replies, timers, reuse }: RunningChunksPar
       this.#timer = undefined;
       this.#sent = clock();
       this.#send(last);
+      // From here on the caller may use the memory for another chunk.
+      if (last) return;
       this.#from = this.#to;
       this.#listed = [];
       this.#thrown = [];
