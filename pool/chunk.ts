@@ -1,9 +1,9 @@
 import { JobTimeoutError } from "../errors.ts";
 import type { Outcome, Task, TaskRef } from "../job.ts";
-import { type ItemsMessage, NO_MORE, NUMBERS, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
+import { type ItemsMessage, NO_MORE, type RunMessage, type TaskMessage } from "../worker/protocol.ts";
 import { isOfClass } from "./checks.ts";
 import type { Sliceable } from "./map_options.ts";
-import type { NumberMemory } from "./number_memory.ts";
+import type { NumberMemory, SharedNumbers } from "./number_memory.ts";
 import type { JobRecord } from "./observation.ts";
 import { type Answer, type Decode, type ErrorOf, isDeath, listCauses, type SettledCounts, Ticket } from "./ticket.ts";
 
@@ -72,10 +72,8 @@ export class Chunk extends Ticket {
   #oneByOne = false;
   #listener: ChunkListener;
   #counted = { finished: 0, failed: 0 };
-  /** Where the chunk's worker puts results that are numbers, by the index of their item. */
-  #numbers: Float64Array<SharedArrayBuffer> | undefined;
-  /** The range of items that have them, as {@linkcode NUMBERS} says. */
-  #bounds: Int32Array<SharedArrayBuffer> | undefined;
+  /** Where its worker puts results that are numbers. */
+  #shared: SharedNumbers | undefined;
 
   constructor(items: Sliceable, { func, timeout, retries, eager, firstIndex, listener }: ChunkOptions) {
     super(undefined);
@@ -96,26 +94,24 @@ export class Chunk extends Ticket {
     this.#oneByOne ||= this.unread > 0;
     const from = this.#settledItems;
     const end = this.#oneByOne ? this.#nextSendable() + 1 : this.#items.length;
-    let items = end - from === this.#items.length ? this.#items : this.#items.slice(from, end);
+    let items: ArrayLike<unknown> = end - from === this.#items.length ? this.#items : this.#items.slice(from, end);
     const skip: number[] = [];
     if (this.#unsendable.size > 0) {
       items = Array.from(items, (item, i) => this.#unsendable.has(from + i) ? void skip.push(from + i) : item);
     }
     const { id, attempt, timeout } = this;
     const timed = timeout !== Infinity;
-    const numbers = this.#eager && items.length >= WORTH_PACKING ? this.#listener.memory.take(this.#items.length) : undefined;
-    const sent = numbers === undefined ? packed(items) : this.#share(numbers, packed(items), from);
-    return { type: "chunk", run, task, id, attempt, items: sent, from, skip, eager: this.#eager, timed, numbers };
-  }
-
-  /** Notes where the worker puts numbers. Items that are numbers go there, too: a result takes the place of its item. */
-  #share(memory: SharedArrayBuffer, items: ArrayLike<unknown>, from: number): ArrayLike<unknown> {
-    this.#numbers = new Float64Array(memory, NUMBERS);
-    this.#bounds = new Int32Array(memory, 0, 2).fill(from);
-    this.#listener.expectNumbers();
-    if (!(items instanceof Float64Array)) return items;
-    this.#numbers.set(items, from);
-    return this.#numbers.subarray(from, from + items.length);
+    const isShared = this.#eager && items.length >= WORTH_PACKING;
+    // Other memory than in the run before: its worker may still write there.
+    const shared = this.#shared = isShared ? this.#listener.memory.take(this.#items.length) : undefined;
+    items = packed(items);
+    if (shared !== undefined) {
+      shared.begin(from);
+      // A result takes the place of its item.
+      if (items instanceof Float64Array) items = shared.put(items, from);
+      this.#listener.expectNumbers();
+    }
+    return { type: "chunk", run, task, id, attempt, items, from, skip, eager: this.#eager, timed, numbers: shared?.memory };
   }
 
   /** The index of the next item that can be sent; if there is none, of the last. Those before it have their outcome, or cannot be sent. */
@@ -143,28 +139,27 @@ export class Chunk extends Ticket {
 
   /** Only after an orderly end: a worker that could not be stopped may still write there. */
   #giveMemoryBack(): void {
-    if (this.#numbers !== undefined) this.#listener.memory.giveBack(this.#numbers.buffer);
-    this.#numbers = this.#bounds = undefined;
+    if (this.#shared !== undefined) this.#listener.memory.giveBack(this.#shared);
+    this.#shared = undefined;
   }
 
   /** Whether it has a worker that may put numbers into memory. */
   get mayHaveNumbers(): boolean {
-    return this.#bounds !== undefined && this.slot !== undefined;
+    return this.#shared !== undefined && this.slot !== undefined;
   }
 
   /** Takes the numbers that the worker has put into memory by now. */
   collect(): void {
-    if (this.#bounds === undefined) return;
-    const to = Atomics.load(this.#bounds, 1);
-    if (to > this.#settledItems && Atomics.load(this.#bounds, 0) <= this.#settledItems) this.#deliverNumbers(to);
+    const to = this.#shared?.endOf(this.#settledItems) ?? 0;
+    if (to > this.#settledItems) this.#deliverNumbers(to);
   }
 
   #deliverNumbers(to: number): void {
     // Without memory there can be no gap, unless a task has replaced the platform's arrays.
-    if (this.#numbers === undefined) {
+    if (this.#shared === undefined) {
       return this.#deliver(failures(new Array(to - this.#settledItems).fill(new Error("The worker has lost the outcome of this item"))));
     }
-    this.#deliver({ values: this.#numbers.slice(this.#settledItems, to), errors: undefined });
+    this.#deliver({ values: this.#shared.slice(this.#settledItems, to), errors: undefined });
   }
 
   isAt(item: number): boolean {
@@ -240,7 +235,7 @@ export class Chunk extends Ticket {
 
   lost(errorOf: ErrorOf, nextItem: number): Outcome<unknown> | undefined {
     this.collect();
-    this.#bounds = undefined;
+    this.#shared = undefined;
     const errors: unknown[] = [];
     // The errors of the first item: no other has run before.
     let earlier = this.#failures;

@@ -289,6 +289,26 @@ Deno.test("Chunks use memory that others have used for their numbers, unless a w
   assertEquals(outcomes, [...twos, ...threes]);
 });
 
+Deno.test("Chunks do not use memory where a worker may still write, even if the chunk that it was lost with went on without memory", () => {
+  const outcomes: unknown[] = [];
+  const listener = noting(outcomes);
+  const begin = (): Chunk => new Chunk(new Array(20).fill(0), { ...OPTIONS, eager: true, listener });
+  const send = (chunk: Chunk): SharedArrayBuffer | undefined => {
+    const message = chunk.message(0, TASK);
+    return message.type === "chunk" ? message.numbers : undefined;
+  };
+  const first = begin();
+  const lost = send(first)!;
+  first.lost((id) => new WorkerDiedError(`lost ${id}`), 10);
+  // What is left is little, and comes by messages.
+  assertEquals(send(first), undefined);
+  const values = new Array(10).fill(1);
+  first.answered({ type: "items", run: 0, from: 10, values, thrown: [], last: true, elapsed: 0 }, () => {});
+  assertEquals(outcomes.slice(9), ["lost 9", ...values]);
+  const next = send(begin());
+  assert(next !== undefined && next !== lost);
+});
+
 for (const kind of ["texts", "numbers"] as const) {
   Deno.test(`A chunk of ${kind} is sent again without the items that have outcomes, and item by item each once`, () => {
     const outcomes: unknown[] = [];
