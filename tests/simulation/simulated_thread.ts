@@ -105,6 +105,8 @@ export class SimulatedThread implements Thread {
   /** How long jobs take, as it reports. */
   readonly pace: number;
   #inbox: ToRuntime[] = [];
+  /** The items of chunks as they were sent, which may be in memory that others could write to, by the copy that is kept of them. */
+  #itemsOf = new WeakMap<ArrayLike<unknown>, ArrayLike<unknown>>();
   #outbox: OnTheWay[] = [];
   #running: (RunWork | ChunkWork)[] = [];
   /** Everything it was ever sent. */
@@ -145,8 +147,12 @@ export class SimulatedThread implements Thread {
     refuseUncloneable(message);
     this.#world.activity++;
     if (this.#inbox.length === 0) this.#silentSince = this.#world.clock.now();
-    // Results may take the place of items, by which the simulation knows what runs.
-    if (message.type === "chunk") message = { ...message, items: Array.from(message.items) };
+    if (message.type === "chunk") {
+      // By the items the simulation knows what runs; but results may take their place.
+      const items = Array.from(message.items);
+      this.#itemsOf.set(items, message.items);
+      message = { ...message, items };
+    }
     this.#inbox.push(message);
     for (const work of this.#worksOf(message)) this.#sent.add(work);
   }
@@ -534,6 +540,7 @@ export class SimulatedThread implements Thread {
     if (work.last !== undefined) work.last.over = true;
     work.last = undefined;
     if (skip.includes(i)) return this.#note(work, undefined);
+    check(this.#itemsOf.get(items)![i - from] === items[i - from], "an item is there until its worker reads it", () => items[i - from]);
     work.last = work.current = this.#start(items[i - from] as number);
     work.left = this.#world.duration();
     const { limit, retries } = work.current;
