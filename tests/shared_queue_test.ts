@@ -286,7 +286,7 @@ Deno.test("openSharedQueue() has records of numbers that go on with the one befo
         const most = random.chance(0.5) ? 1000 : random.below(40);
         reader.takeAll(next, runs, labels, most);
         const taken = expected.splice(0, Math.min(most, others < 0 ? expected.length : others));
-        assertEquals([runs, labels], [taken.map(([, number]) => number), taken.map(([, , label]) => label)]);
+        assertEquals([[...runs], [...labels]], [taken.map(([, number]) => number), taken.map(([, , label]) => label)]);
       } else assertEquals(take(reader), expected.shift()!);
     }
     assert(full > 100 && wentOn > 500, `${full}, ${wentOn}`);
@@ -298,6 +298,18 @@ Deno.test("openSharedQueue() has records of numbers that go on with the one befo
   // Not a cell is left.
   assert(reader.hasNextBefore(reader.end));
   for (let i = 0; i < count; i++) assertEquals(take(reader), [1, i, i, [i]]);
+});
+
+Deno.test("openSharedQueue() takes the records before one that cannot be read", () => {
+  const memory = { ring: new SharedArrayBuffer(8 * (16 + 256)), bulk: new SharedArrayBuffer(2 ** 16) };
+  const writer = openSharedQueue(memory), reader = openSharedQueue(memory);
+  for (const each of [5, 6, 7, 8]) assert(writer.push(1, each, 10 * each, []));
+  // Each number has a cell, behind the header, which has two: an array of -1 elements takes the place of the third.
+  new Int32Array(memory.ring).set([8, -1], 2 * (16 + 2 + 2));
+  const runs: number[] = [], labels: unknown[] = [];
+  assertThrows(() => reader.takeAll(1, runs, labels, 100), RangeError);
+  // Copied, as a list with holes behind its elements counts as equal to one without.
+  assertEquals([[...runs], [...labels]], [[5, 6], [50, 60]]);
 });
 
 Deno.test("openSharedQueue() takes a record as what it is that is written between two looks", () => {
