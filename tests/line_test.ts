@@ -1159,6 +1159,21 @@ Deno.test("Amid a turn a line takes what jobs returned, up to a reply of another
   assertEquals(told, ["threw", [3], ["d"], "delivered"]);
 });
 
+Deno.test("Amid a turn a line takes nothing if another has given more than was asked for, as who heard of a result had others taken", async () => {
+  let isUnreadable = false;
+  using first = openBothEnds({ returned: () => first.line.drain() });
+  using second = openBothEnds({ unreadable: () => isUnreadable = true });
+  for (const { replies } of [first, second]) {
+    for (const [run, label] of ["a", "b", "c"].entries()) replies.push(RETURNED, 2 * run, label, []);
+  }
+  const taken = first.line.takeReturned(1);
+  assertEquals(taken, 3);
+  assertEquals(second.line.takeReturned(1 - taken), 0);
+  await turn();
+  assert(!isUnreadable);
+  assertEquals(second.line.takeReturned(9), 3);
+});
+
 /** Counts what is handed over in each stretch of code between which those who await it have their turn. */
 class Portions {
   readonly sizes: number[] = [];

@@ -361,7 +361,8 @@ export class Line {
    */
   takeReturned(most: number): number {
     if (this.#unheard > 0) this.#wakeNow();
-    if (most === 0 || this.#closed || this.#items !== undefined) return 0;
+    // It is negative if, of those that were taken elsewhere, one led to more being taken: by an observer that cancels a running job.
+    if (most <= 0 || this.#closed || this.#items !== undefined) return 0;
     if (!this.#hasReply || this.#replies.nextKind !== RETURNED) return 0;
     this.#emptyLooks = 0;
     const before = this.#answers;
