@@ -1329,6 +1329,25 @@ Deno.test("A pool that looks for workers that are kept busy takes no answers: th
   await end(pool, threads);
 });
 
+Deno.test("A pool sends a job that waits when it finds that the worker has long skipped the one that was taken back", async () => {
+  const { pool, threads, pass } = await afterOneJob({ maxWorkers: 1 }, 5);
+  const [thread] = threads as [StubThread];
+  // It no longer looks whether the first job is taken up.
+  pass(2000);
+  const [first, second] = [1, 2].map(() => pool.trySubmit(() => {})!);
+  assert(first!.cancel());
+  assertEquals([thread.runs.length, pool.stats().queued], [1, 1]);
+  thread.drain = () => {
+    thread.drain = () => {};
+    thread.finish(1);
+  };
+  pass(1000);
+  assertEquals([thread.runs.length, pool.stats().queued], [1, 0]);
+  thread.finish(1);
+  await within(second!.result());
+  await end(pool, threads);
+});
+
 Deno.test("A pool does not look for room for each of many jobs for which it has none", async () => {
   const { pool, threads } = await stubsOf(CallableStubThread, 0.5, { maxWorkers: 1 });
   const choose = Crew.prototype.choose;

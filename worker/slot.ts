@@ -446,7 +446,8 @@ export class Slot {
    */
   isKeptBusy(): boolean {
     // What it has sent may still wait for its turn, if those who hear of the results of others are slow.
-    if (!this.#heard && this.#isExpected()) this.drain();
+    // Jobs that wait are sent at once then: nothing else may have that done.
+    if (!this.#heard && this.#isExpected()) this.#thread.drain();
     const silent = !this.#heard && this.#isExpected();
     this.#heard = false;
     this.#silentLooks = silent ? this.#silentLooks + 1 : 0;
