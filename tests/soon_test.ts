@@ -6,7 +6,9 @@
 
 import { assert } from "@std/assert";
 import { asCompleted, ProcessPool, wait } from "@procpool/process-pool";
+import { betweenTurns } from "../worker/soon.ts";
 import { granted } from "./fixtures.ts";
+import { turn, until } from "./helpers.ts";
 
 /**
  * How many turns of the event loop an exchange over sockets takes, from its start, beside something that keeps this thread busy until it is
@@ -147,4 +149,31 @@ Deno.test("A map lets the network go on beside an input that never waits (needs 
   });
   // Each of its looks at sockets would be sixty turns apart.
   assert(turns < 120, `${turns} turns`);
+});
+
+Deno.test("betweenTurns() calls back although tests have put something in the place of what it waits with, for a while", async () => {
+  const original = { queueMicrotask, setImmediate };
+  const lost: (() => void)[] = [];
+  let called = 0;
+  const hear = (): void => {
+    called++;
+    for (const end = performance.now() + 15; performance.now() < end;);
+  };
+  // No turn has begun.
+  await new Promise<void>((resolve) => betweenTurns(resolve));
+  await turn();
+  // One is due now, so that it looks how long it keeps the thread busy.
+  hear();
+  const lose = (callback: () => void): void => void lost.push(callback);
+  Object.assign(globalThis, { queueMicrotask: lose, setImmediate: lose });
+  betweenTurns(hear);
+  Object.assign(globalThis, original);
+  try {
+    await until(() => called === 2);
+    betweenTurns(hear);
+    betweenTurns(hear);
+    await until(() => called === 4);
+  } finally {
+    for (const callback of lost) callback();
+  }
 });
