@@ -523,6 +523,28 @@ Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to
   await end(pool, threads);
 });
 
+Deno.test("A pool has jobs run elsewhere that a worker was sent while jobs were tiny, although it goes on answering", async () => {
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.002);
+  const warmed = pool.warmUp();
+  await turn();
+  await warmed;
+  submit(pool, 2);
+  const [first, second] = threads as [StubThread, StubThread];
+  for (const thread of threads) thread.finish(1);
+  submit(pool, 100);
+  assertEquals([first.runs.length, second.runs.length], [100, 0]);
+  first.begin();
+  pass(0.5);
+  first.finish(1);
+  first.begin();
+  // It turns out that each takes half a millisecond.
+  first.pace = 0.5;
+  pass(0.5);
+  assert(second.runs.length > 0);
+  await end(pool, threads);
+  assertEquals(pool.stats().finished, 102);
+});
+
 /** A pool of stubs, none of which was started, with a clock that is turned by hand. */
 function coldStubs(
   options: ProcessPoolOptions = {},

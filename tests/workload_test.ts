@@ -4,10 +4,12 @@ import { Workload } from "../worker/workload.ts";
 /** The workload of a worker whose recent jobs took `pace` ms. */
 function open({ pace = Infinity, capacity = 1, hasUnread = false }: { pace?: number; capacity?: number; hasUnread?: boolean }) {
   let now = 0;
-  const workload = new Workload({ pace }, { capacity, now: () => now, hasUnread: () => hasUnread });
+  const thread = { pace };
+  const workload = new Workload(thread, { capacity, now: () => now, hasUnread: () => hasUnread });
   workload.delivered();
   return {
     workload,
+    thread,
     pass(ms: number): void {
       now += ms;
     },
@@ -176,6 +178,20 @@ Deno.test("Workload.isLate reckons from the latest answer, with the jobs ahead a
   // It is no longer ahead.
   workload.withdraw();
   assertEquals(workload.isLate(0), false);
+});
+
+Deno.test("Workload.isLate is for a worker that goes on answering, too, if its jobs turn out to be more than 4 ms of work", () => {
+  const { workload, thread, send, finish } = open({ pace: 0.01 });
+  send(103);
+  finish(1);
+  thread.pace = 0.039;
+  assertEquals(workload.isLate(0), false);
+  finish(1);
+  thread.pace = 0.041;
+  assertEquals(workload.isLate(0), true);
+  send(1);
+  finish(1);
+  assertEquals(workload.isLate(5), false);
 });
 
 Deno.test("Workload.isSilent is for a worker that was sent jobs ahead of time and has not answered since, however often it is asked", () => {

@@ -45,6 +45,12 @@ const SHORT = 1, COLD = 32, SPEED_UP = 10;
 const OVERDUE = 1;
 
 /**
+ * A worker that goes on answering, but has more than this many ms of work ahead, was sent that when jobs took less time. It is late, too.
+ * Less, and jobs are taken back that would be done as soon where they are; more, and they wait while another worker has nothing to do.
+ */
+const TOO_MUCH = 2 * TIME_AHEAD;
+
+/**
  * A worker that has not answered for this many ms is running something that is not short, such as a chunk of a map. Less, and others are
  * started for jobs that are only cold; more, and jobs wait longer that another worker could run.
  */
@@ -188,12 +194,13 @@ export class Workload {
   }
 
   /**
-   * Whether no answer has come since the last call, and the last of the jobs that were sent ahead of time is expected to have waited at
-   * least `time` ms since the latest answer.
+   * Whether the last of the jobs that were sent ahead of time is expected to have waited at least `time` ms since the latest answer. If that
+   * has come since the last call, there must also be {@linkcode TOO_MUCH} to do.
    */
   isLate(time: number): boolean {
-    const wait = this.#now() - this.#answeredAt + this.surplus * this.#thread.pace;
-    const isLate = this.surplus > 0 && !this.#wasOnTime && wait >= time;
+    const work = this.surplus * this.#thread.pace;
+    const wait = this.#now() - this.#answeredAt + work;
+    const isLate = this.surplus > 0 && wait >= time && (!this.#wasOnTime || work > TOO_MUCH);
     this.#wasOnTime = false;
     return isLate;
   }
