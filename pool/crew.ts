@@ -309,7 +309,10 @@ export class Crew {
     if (!this.#isUneven()) return false;
     const patience = this.#hasFree ? 0 : WORTH_STARTING;
     const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
-    this.#parts.events.takenBack(heldUp.flatMap((slot) => slot.withdrawAhead()));
+    const tickets = heldUp.flatMap((slot) => slot.withdrawAhead());
+    // Or one idle worker whose last jobs were tiny would be sent all of them, and hold them up in its turn.
+    if (tickets.length > 0) this.#slots.forEach((slot) => slot.sendNothingAhead());
+    this.#parts.events.takenBack(tickets);
     this.#parts.events.changed();
     if (patience > 0 && heldUp.length > 0) this.#pause.tookBack();
     return this.#isUneven();

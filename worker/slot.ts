@@ -509,8 +509,13 @@ export class Slot {
 
   #holdUp(isLate: boolean): boolean {
     const heldUp = isLate && !this.hasUnread;
-    if (heldUp) this.#workload.heldUp = true;
+    if (heldUp) this.sendNothingAhead();
     return heldUp;
+  }
+
+  /** Has the worker sent nothing ahead of time until it answers. */
+  sendNothingAhead(): void {
+    this.#workload.heldUp = true;
   }
 
   /** Whether the worker holds more than it can run at a time. */
