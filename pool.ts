@@ -807,6 +807,7 @@ export class ProcessPool implements AsyncDisposable {
     // Jobs that were left for workers that then could not be started, or start slowly, go to the existing ones.
     if (staffed && this.#crew.staff(this.#queue.size, this.#queue.first)) this.#sendQueued();
     if (this.#queue.size === 0) this.#crew.balance();
+    else this.#crew.keepOrder();
     this.#crew.closeUnneeded(this.#state !== "open" && this.#queue.size === 0);
     this.#conclude();
   }

@@ -72,6 +72,12 @@ const LOOK_EVERY = 1000;
 const BALANCE_EVERY = 1;
 
 /**
+ * The same if no worker is idle: as long as others have enough to do, new jobs would overtake those forever. More often costs timers; less
+ * often, and a few of many short jobs take as long as a job that they happened to be sent behind.
+ */
+const KEEP_ORDER_EVERY = 20;
+
+/**
  * A starting worker is about to be there if, going by how long the latest one took, it will be ready within this many ms. A job that a
  * present worker could run at once, beside others, waits for such a worker, but for no slower one: an initializer may take seconds. Less,
  * and on a busy machine jobs share a worker that could have one each; more, and they wait for nothing.
@@ -119,6 +125,8 @@ export class Crew {
   #looks: Rounds;
   /** Rounds in which it takes back what was sent ahead to workers that are held up. */
   #balances: Rounds;
+  /** The same while none is idle. */
+  #overtakings: Rounds;
 
   constructor(options: ResolvedOptions, parts: CrewParts) {
     this.#options = options;
@@ -134,6 +142,7 @@ export class Crew {
     });
     this.#looks = new Rounds(options.clock, LOOK_EVERY, () => this.#look());
     this.#balances = new Rounds(options.clock, BALANCE_EVERY, () => this.#balance());
+    this.#overtakings = new Rounds(options.clock, KEEP_ORDER_EVERY, () => this.#keepOrder());
   }
 
   get size(): number {
@@ -265,7 +274,14 @@ export class Crew {
 
   /** Called when nothing is queued: makes sure that no worker stays idle, or missing, for long while another holds more than it can run. */
   balance(): void {
-    if (this.#isUneven()) this.#balances.begin();
+    if (!this.#hasSurplus) return;
+    if (this.#hasFree || this.#mayStart) this.#balances.begin();
+    else this.keepOrder();
+  }
+
+  /** Called when no worker has room: makes sure that what was sent ahead to one does not wait for much longer than what others are sent. */
+  keepOrder(): void {
+    if (this.size > 1) this.#overtakings.begin();
   }
 
   #isUneven(): boolean {
@@ -316,6 +332,16 @@ export class Crew {
     this.#parts.events.changed();
     if (patience > 0 && heldUp.length > 0) this.#pause.tookBack();
     return this.#isUneven();
+  }
+
+  #keepOrder(): boolean {
+    if (this.size === 1) return false;
+    const tickets = [...this.#slots].filter((slot) => slot.isSilent(KEEP_ORDER_EVERY)).flatMap((slot) => slot.withdrawAhead());
+    if (tickets.length > 0) {
+      this.#parts.events.takenBack(tickets);
+      this.#parts.events.changed();
+    }
+    return this.#hasSurplus;
   }
 
   /** Calls {@linkcode Slot.takeReturned} of all workers, for `most` jobs together. Returns how many were reported. */
@@ -566,14 +592,10 @@ export class Crew {
   }
 
   /**
-   * Takes back what was sent ahead to workers that are held up: as long as jobs are queued no other worker is idle, and new jobs would
-   * overtake those forever. Stops workers that have not taken up what they were sent although they run nothing; their jobs go elsewhere.
-   * Returns whether more answers are expected.
+   * Stops workers that have not taken up what they were sent although they run nothing; their jobs go elsewhere. Returns whether more answers
+   * are expected.
    */
   #look(): boolean {
-    const silent = this.size > 1 ? [...this.#slots].filter((slot) => slot.isSilent(WORTH_STARTING)) : [];
-    this.#parts.events.takenBack(silent.flatMap((slot) => slot.withdrawAhead()));
-    this.#parts.events.changed();
     for (const slot of [...this.#slots].filter((slot) => slot.isKeptBusy())) {
       // Someone who was told of an earlier one may have ended the pool.
       if (!this.#slots.has(slot)) continue;
@@ -683,6 +705,7 @@ export class Crew {
     this.#pause.end();
     this.#looks.end();
     this.#balances.end();
+    this.#overtakings.end();
   }
 
   /** Closes workers once they have been idle for long. */
