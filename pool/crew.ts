@@ -596,6 +596,7 @@ export class Crew {
    * are expected.
    */
   #look(): boolean {
+    this.#parts.events.changed();
     for (const slot of [...this.#slots].filter((slot) => slot.isKeptBusy())) {
       // Someone who was told of an earlier one may have ended the pool.
       if (!this.#slots.has(slot)) continue;
