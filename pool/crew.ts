@@ -274,14 +274,13 @@ export class Crew {
 
   /** Called when nothing is queued: makes sure that no worker stays idle, or missing, for long while another holds more than it can run. */
   balance(): void {
-    if (!this.#hasSurplus) return;
-    if (this.#hasFree || this.#mayStart) this.#balances.begin();
+    if (this.#isUneven()) this.#balances.begin();
     else this.keepOrder();
   }
 
   /** Called when no worker has room: makes sure that what was sent ahead to one does not wait for much longer than what others are sent. */
   keepOrder(): void {
-    if (this.size > 1) this.#overtakings.begin();
+    if (this.size > 1 && this.#hasSurplus) this.#overtakings.begin();
   }
 
   #isUneven(): boolean {
