@@ -565,22 +565,23 @@ export class Link {
 
   /**
    * Ends jobs that are in no list any more, so that no host will find them. Lists may be long: they are only read if the first job, which
-   * mostly is the oldest, is in none.
+   * mostly is the oldest, is in none for the second time. In a busy queue it has often left its list, or ended, since it was looked up.
    */
   async #findStranded(waiting: Entry[]): Promise<void> {
     const [first] = waiting;
-    if (first === undefined) return;
+    if (first === undefined || this.#state === "closed") return;
     const places = this.#client.multi();
     for (const list of LISTS) places.lpos(this.#queue.toKey(list), first.id, "RANK", -1);
     for (const set of SORTED) places.zscore(this.#queue.toKey(set), first.id);
+    const isOut = (await execute(places)).every((place) => place === null);
     let listed: Set<unknown> | undefined;
-    if ((await execute(places)).every((place) => place === null)) {
+    if (isOut && first.stranded) {
       const names = this.#client.multi();
       for (const list of LISTS) names.lrange(this.#queue.toKey(list), 0, -1);
       for (const set of SORTED) names.zrange(this.#queue.toKey(set), 0, -1);
       listed = new Set((await execute(names)).flat());
     }
-    for (const entry of waiting) this.#strand(entry, listed?.has(entry.id) === false);
+    for (const entry of waiting) this.#strand(entry, listed === undefined ? isOut && entry === first : !listed.has(entry.id));
   }
 
   /** Ends a job that neither runs nor waits. It must be seen twice: it may have left its list a moment ago. */

@@ -518,6 +518,30 @@ Deno.test("ClusterPool fails a job that no host will find, as the server has evi
   assertEquals(await within(other.result()), 4);
 });
 
+Deno.test("ClusterPool does not read the lists, which may be long, as a job has just left its own", async () => {
+  await using server = await RedisServer.start();
+  const { multi } = Redis.prototype;
+  Redis.prototype.multi = function (this: Redis) {
+    Redis.prototype.multi = multi;
+    const commands = this.multi();
+    const { lpos } = commands;
+    commands.lpos = ((list: string) => Reflect.apply(lpos, commands, [list, "gone"])) as typeof lpos;
+    return commands;
+  } as typeof multi;
+  try {
+    await using pool = await openPool(server);
+    await using client = openClient(server);
+    const future = await pool.submit(tasks.add, 1, 1);
+    // One for each list: it has looked twice.
+    await until(async () => await callsOf(client, "lpos") >= 6);
+    assertEquals([await callsOf(client, "lrange"), future.state], [0, "queued"]);
+    await using _host = await startHost(server);
+    assertEquals(await within(future.result()), 2);
+  } finally {
+    Redis.prototype.multi = multi;
+  }
+});
+
 Deno.test("ClusterPool fails a job whose list is lost also if another producer finds that first, and takes it out", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
@@ -527,7 +551,7 @@ Deno.test("ClusterPool fails a job whose list is lost also if another producer f
   await client.del("dpool:test.v1:wait");
   await client.config("RESETSTAT");
   // It has asked once; what it asks when it hears of the other one is answered later.
-  await until(async () => await callsOf(client, "lrange") >= 1);
+  await until(async () => await callsOf(client, "lpos") >= 1);
   const queue = new Queue("test.v1", { connection: client, prefix: "dpool", skipVersionCheck: true });
   await queue.remove(`job-${future.id}`);
   const error = await within(future.exception());
