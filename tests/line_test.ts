@@ -939,6 +939,46 @@ Deno.test("A worker holds back nothing that jobs return while its event loop has
   }
 });
 
+for (const what of ["a reply that went by the port", "a turn of its event loop"]) {
+  Deno.test(`A worker does not hold back the first reply after a while with nothing but ${what}: the caller no longer looks`, async () => {
+    using opened = openBothEnds();
+    const { line, bells } = opened;
+    const pace = new Float64Array(line.memory.bells);
+    const byPort = what === "a reply that went by the port";
+    const told = Promise.withResolvers<number>();
+    const compute = (ms: number): void => {
+      for (const end = performance.now() + ms; performance.now() < end;);
+      bells[CALLER] = ASLEEP;
+      pace[PACE] = 0.1;
+    };
+    const runtime = {
+      hasRoom: true,
+      idle: false,
+      callAll({ number }: Calls) {
+        // The last one may take long.
+        if (number === 2) told.resolve(bells[CALLER]!);
+        else if (number === 1) end.returned(1, "value");
+        else if (byPort) compute(2);
+        else {
+          setTimeout(compute, 0, 2);
+          // Until a turn is due.
+          compute(15);
+          end.returned(0, "value");
+        }
+        return 1;
+      },
+    } satisfies Partial<Runtime> as unknown as Runtime;
+    const end = openLine({ memory: line.memory, openSharedQueue, runtime, hasTimers: false });
+    try {
+      for (const run of [0, 1, 2]) line.call(1, run, "id", []);
+      end.receive({ type: "wake" });
+      assertEquals(await within(told.promise), AWAKE);
+    } finally {
+      end.close();
+    }
+  });
+}
+
 for (const [what, pace, state] of [["long", 1, ASLEEP], ["short", 0.1, AWAKE]] as const) {
   Deno.test(`A caller of ${what} jobs that has taken a reply ${state === ASLEEP ? "waits at once" : "looks once more at the next tick"}`, async () => {
     const states: number[] = [];

@@ -134,6 +134,8 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
   let held = false;
   /** Since when; 0 until the clock is read. */
   let heldSince = 0;
+  /** When there was last a reply that could be held back, or the caller began to look for one. */
+  let repliedAt = 0;
   /** When items of a chunk that goes on were last sent. */
   let itemsAt = 0;
   /** When the job that occupies the runtime began. */
@@ -174,7 +176,8 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
       } else {
         if (held) ring();
         if (turnsOfPort > 0 || !waitForJob()) break;
-        begin = clock();
+        // The caller, which has just sent that job, looks for replies.
+        repliedAt = begin = clock();
         continue;
       }
       inARow += jobs;
@@ -204,8 +207,9 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
     untimed = 0;
     if (held) {
       if (heldSince === 0) heldSince = now;
-      // After a job that took long the caller no longer looks for replies.
-      if (!requests.hasNext || took > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
+      // After a while without a reply the caller no longer looks for one. What goes by the port, and a turn, are such a while, too.
+      if (!requests.hasNext || now - repliedAt > LONGEST_HELD || now - heldSince + pace[PACE]! > LONGEST_HELD) ring();
+      repliedAt = now;
     }
     return now - turnBegan >= LONGEST_STRETCH;
   }
