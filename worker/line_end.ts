@@ -201,8 +201,7 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
   function readClock(): boolean {
     const now = clock();
     // Jobs that were taken back say nothing of how long others take: with them counted, the next long ones would pass for tiny.
-    const took = untimed === 0 ? 0 : (now - begin) / untimed;
-    if (untimed > 0) measure(took);
+    if (untimed > 0) measure((now - begin) / untimed);
     begin = now;
     untimed = 0;
     if (held) {
