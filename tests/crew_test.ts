@@ -1229,6 +1229,37 @@ Deno.test("A pool has jobs run elsewhere that were sent ahead behind one that ta
   assertEquals(pool.stats().finished, 110);
 });
 
+Deno.test("A pool has jobs run elsewhere that were sent ahead behind one that takes unexpectedly long, although nothing is queued", async () => {
+  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.5);
+  const warmed = pool.warmUp();
+  await turn();
+  await warmed;
+  submit(pool, 2);
+  const [first, second] = threads as [StubThread, StubThread];
+  for (const thread of threads) thread.finish(1);
+  const futures = Array.from({ length: 4 }, () => pool.trySubmit(() => {})!);
+  first.begin();
+  second.begin();
+  assertEquals([first.runs.length, second.runs.length], [2, 2]);
+  // The other worker always has enough to do, as the next job comes with each result.
+  const goOn = (time: number): void => {
+    for (let i = 0; i < time; i++) {
+      second.finish(1);
+      second.begin();
+      submit(pool, 1);
+      assertEquals(pool.stats().queued, 0);
+      pass(1);
+    }
+  };
+  goOn(10);
+  assertEquals(futures.filter((future) => !future.done()).length, 2);
+  goOn(20);
+  assertEquals(futures.map((future) => future.done()), [false, true, true, true]);
+  assertEquals(futures[0]!.state, "running");
+  await end(pool, threads);
+  assertEquals(pool.stats().finished, 36);
+});
+
 Deno.test("A pool starts another worker for jobs that would wait for long, although each is answered soon", async () => {
   const { pool, threads, pass } = await afterOneJob({ maxWorkers: 2 });
   const [first] = threads as [StubThread];
