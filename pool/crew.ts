@@ -335,7 +335,7 @@ export class Crew {
 
   #keepOrder(): boolean {
     if (this.size === 1) return false;
-    const tickets = [...this.#slots].filter((slot) => slot.isSilent(KEEP_ORDER_EVERY)).flatMap((slot) => slot.withdrawAhead());
+    const tickets = [...this.#slots].filter((slot) => slot.hasKeptWaiting(KEEP_ORDER_EVERY)).flatMap((slot) => slot.withdrawAhead());
     if (tickets.length > 0) {
       this.#parts.events.takenBack(tickets);
       this.#parts.events.changed();

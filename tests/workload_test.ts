@@ -194,19 +194,19 @@ Deno.test("Workload.isLate is for a worker that goes on answering, too, if its j
   assertEquals(workload.isLate(5), false);
 });
 
-Deno.test("Workload.isSilent is for a worker that was sent jobs ahead of time and has not answered since, however often it is asked", () => {
+Deno.test("Workload.hasKeptWaiting is for a worker that was sent jobs ahead of time and has not answered since, however often it is asked", () => {
   const { workload, send, finish, pass } = open({ pace: 0.25 });
   send(1);
   pass(20);
-  assertEquals(workload.isSilent(20), false, "nothing is ahead");
+  assertEquals(workload.hasKeptWaiting(20), false, "nothing is ahead");
   send(1);
-  assertEquals([workload.isSilent(20), workload.isSilent(21)], [true, false]);
+  assertEquals([workload.hasKeptWaiting(20), workload.hasKeptWaiting(21)], [true, false]);
   finish(1);
   send(1);
   pass(19);
-  assertEquals([workload.isSilent(20), workload.isLate(0), workload.isLate(0)], [false, false, true]);
+  assertEquals([workload.hasKeptWaiting(20), workload.isLate(0), workload.isLate(0)], [false, false, true]);
   pass(1);
-  assertEquals(workload.isSilent(20), true);
+  assertEquals(workload.hasKeptWaiting(20), true);
 });
 
 Deno.test("Workload.heldUp has nothing sent ahead until the worker answers", () => {

@@ -502,9 +502,9 @@ export class Slot {
     return this.#holdUp(this.#workload.isLate(time));
   }
 
-  /** The same, if it has not answered for `time` ms, as {@linkcode Workload.isSilent} says. */
-  isSilent(time: number): boolean {
-    return this.#holdUp(this.#workload.isSilent(time));
+  /** The same, if it has not answered for `time` ms, as {@linkcode Workload.hasKeptWaiting} says. */
+  hasKeptWaiting(time: number): boolean {
+    return this.#holdUp(this.#workload.hasKeptWaiting(time));
   }
 
   #holdUp(isLate: boolean): boolean {

@@ -205,8 +205,8 @@ export class Workload {
     return isLate;
   }
 
-  /** Whether no answer has come for `time` ms, although there are jobs that were sent ahead of time. */
-  isSilent(time: number): boolean {
+  /** Whether jobs that were sent ahead of time have waited for an answer to others for `time` ms. */
+  hasKeptWaiting(time: number): boolean {
     return this.surplus > 0 && this.#now() - this.#answeredAt >= time;
   }
 
