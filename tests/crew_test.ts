@@ -527,13 +527,7 @@ Deno.test("A pool gives tiny jobs to others when one of them is not tiny, and to
 });
 
 Deno.test("A pool has jobs run elsewhere that a worker was sent while jobs were tiny, although it goes on answering", async () => {
-  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.002);
-  const warmed = pool.warmUp();
-  await turn();
-  await warmed;
-  submit(pool, 2);
-  const [first, second] = threads as [StubThread, StubThread];
-  for (const thread of threads) thread.finish(1);
+  const { pool, threads, pass, first, second } = await twoStubs(0.002);
   submit(pool, 100);
   assertEquals([first.runs.length, second.runs.length], [100, 0]);
   first.begin();
@@ -571,6 +565,19 @@ function coldStubs(
       clock.creep(end - clock.now());
     },
   };
+}
+
+/** A pool of two stubs that have each done a job, with such a clock. */
+async function twoStubs(pace: number): Promise<ReturnType<typeof coldStubs> & { first: StubThread; second: StubThread }> {
+  const stubs = coldStubs({ maxWorkers: 2 }, pace);
+  const { pool, threads } = stubs;
+  const warmed = pool.warmUp();
+  await turn();
+  await warmed;
+  submit(pool, 2);
+  const [first, second] = threads as [StubThread, StubThread];
+  for (const thread of threads) thread.finish(1);
+  return { ...stubs, first, second };
 }
 
 /** The same with one stub that has done a job and had its head start. */
@@ -1198,13 +1205,7 @@ Deno.test("A pool starts another worker for jobs that were sent ahead behind one
 });
 
 Deno.test("A pool has jobs run elsewhere that were sent ahead behind one that takes unexpectedly long, although no other worker is idle", async () => {
-  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.5);
-  const warmed = pool.warmUp();
-  await turn();
-  await warmed;
-  submit(pool, 2);
-  const [first, second] = threads as [StubThread, StubThread];
-  for (const thread of threads) thread.finish(1);
+  const { pool, threads, pass, first, second } = await twoStubs(0.5);
   const futures = Array.from({ length: 8 }, () => pool.trySubmit(() => {})!);
   first.begin();
   second.begin();
@@ -1230,13 +1231,7 @@ Deno.test("A pool has jobs run elsewhere that were sent ahead behind one that ta
 });
 
 Deno.test("A pool has jobs run elsewhere that were sent ahead behind one that takes unexpectedly long, although nothing is queued", async () => {
-  const { pool, threads, pass } = coldStubs({ maxWorkers: 2 }, 0.5);
-  const warmed = pool.warmUp();
-  await turn();
-  await warmed;
-  submit(pool, 2);
-  const [first, second] = threads as [StubThread, StubThread];
-  for (const thread of threads) thread.finish(1);
+  const { pool, threads, pass, first, second } = await twoStubs(0.5);
   const futures = Array.from({ length: 4 }, () => pool.trySubmit(() => {})!);
   first.begin();
   second.begin();
