@@ -1,4 +1,6 @@
+import { timers } from "../worker/platform.ts";
 import { Checks } from "./checks.ts";
+import { afterInParts, type Clock, realClock } from "./clock.ts";
 
 /** Where signals come from and how a program ends: `Deno`, except in tests. */
 export interface SignalHost {
@@ -41,8 +43,15 @@ const SIGNALS: StopSignal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGIN
  */
 const ONE_SIGNAL = 500;
 
-/** While the thread computes it hears of no signal: so the time is counted by timers, and several, as one may be late for that reason. */
-const TIMERS = 2;
+/** A clock whose timers keep no program alive. */
+const clock: Clock = {
+  ...realClock,
+  after(delay, callback) {
+    const timer = timers.start()(callback, delay);
+    Deno.unrefTimer(timer);
+    return () => timers.stop()(timer);
+  },
+};
 
 /**
  * Listens for the signals that end a program, SIGINT (Ctrl-C) and SIGTERM, until it is disposed of. The first aborts
@@ -69,8 +78,8 @@ const TIMERS = 2;
 export class Interrupt implements Disposable {
   #controller = new AbortController();
   #exitCode: number | undefined;
-  /** As long as a copy of the latest signal may come. */
-  #awaitingCopy: ReturnType<typeof setTimeout> | undefined;
+  /** Ends that the same signal counts as a copy of the latest one; undefined if it does not. */
+  #stopAwaitingCopy: (() => void) | undefined;
   #onSignal: InterruptOptions["onSignal"];
   #host: SignalHost;
   #listeners = new Map<StopSignal, () => void>();
@@ -109,17 +118,17 @@ export class Interrupt implements Disposable {
   [Symbol.dispose](): void {
     for (const [signal, listener] of this.#listeners) this.#host.removeSignalListener(signal, listener);
     this.#listeners.clear();
-    clearTimeout(this.#awaitingCopy);
+    this.#stopAwaitingCopy?.();
   }
 
-  #awaitCopy(timers = TIMERS): void {
-    clearTimeout(this.#awaitingCopy);
-    this.#awaitingCopy = timers === 0 ? undefined : setTimeout(() => this.#awaitCopy(timers - 1), ONE_SIGNAL / TIMERS);
-    if (this.#awaitingCopy !== undefined) Deno.unrefTimer(this.#awaitingCopy);
+  /** In parts, as the thread hears of no signal while it computes, and one timer may be late for that reason. */
+  #awaitCopy(): void {
+    this.#stopAwaitingCopy?.();
+    this.#stopAwaitingCopy = afterInParts(clock, ONE_SIGNAL, () => this.#stopAwaitingCopy = undefined);
   }
 
   #receive(signal: StopSignal): void {
-    if (this.#exitCode === EXIT_CODES[signal] && this.#awaitingCopy !== undefined) return;
+    if (this.#exitCode === EXIT_CODES[signal] && this.#stopAwaitingCopy !== undefined) return;
     this.#awaitCopy();
     const first = this.#exitCode === undefined;
     this.#exitCode = EXIT_CODES[signal];
