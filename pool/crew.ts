@@ -537,13 +537,16 @@ export class Crew {
       this.#startFailed(death);
       this.#parts.events.changed();
     },
-    returned: (tickets, values) => this.#parts.events.returned(tickets, values),
-    answered: (ticket, answer) => this.#parts.events.answered(ticket, answer),
-    progressed: (ticket, items) => this.#parts.events.progressed(ticket, items),
-    changed: (answered) => {
-      if (answered) this.#failedStarts = 0;
-      this.#parts.events.changed();
+    returned: (tickets, values) => {
+      this.#failedStarts = 0;
+      this.#parts.events.returned(tickets, values);
     },
+    answered: (ticket, answer) => {
+      this.#failedStarts = 0;
+      this.#parts.events.answered(ticket, answer);
+    },
+    progressed: (ticket, items) => this.#parts.events.progressed(ticket, items),
+    changed: () => this.#parts.events.changed(),
     closed: (slot, thrown) => {
       this.#leave(slot);
       this.#tell(slot, "closed");

@@ -31,8 +31,8 @@ export interface SlotEvents {
   answered(ticket: Ticket, answer: Answer): void;
   /** Some items of a chunk are done; the chunk goes on. */
   progressed(ticket: Ticket, items: ItemsMessage): void;
-  /** Jobs may have left the slot, and there is nothing more to report now. `answered`: whether a job has ended since the last call. */
-  changed(answered: boolean): void;
+  /** Jobs may have left the slot, and there is nothing more to report now. */
+  changed(): void;
   /** The worker was closed in an orderly way. */
   closed(slot: Slot, thrown: Thrown | undefined): void;
   /** The worker has ended without having been told to, and leaves these jobs. */
@@ -113,8 +113,6 @@ export class Slot {
   #isEnding = false;
   /** The runs because of which the worker is to be stopped soon. */
   #condemned = new Set<number>();
-  /** Whether a job has ended since `delivered`. */
-  #hasAnswered = false;
   #now: () => number;
   /** Since when the worker has been starting, idle, or closing. */
   #unchangedSince = 0;
@@ -159,9 +157,7 @@ export class Slot {
       returned: (runs, values) => this.#returned(runs, values),
       delivered: () => {
         this.#workload.delivered();
-        const answered = this.#hasAnswered;
-        this.#hasAnswered = false;
-        events.changed(answered);
+        events.changed();
       },
       ending: () => {
         this.#isEnding = true;
@@ -674,7 +670,6 @@ export class Slot {
     if (ticket === undefined || message.type === "skipped") return;
     if (this.#observation !== undefined) this.#observe(ticket);
     ticket.slot = undefined;
-    this.#hasAnswered = true;
     this.#events.answered(ticket, message);
   }
 
@@ -687,7 +682,6 @@ export class Slot {
     if (this.load === before) return;
     this.#noteAnswer();
     if (tickets.length === 0) return;
-    this.#hasAnswered = true;
     this.#events.returned(tickets, values);
   }
 
