@@ -124,9 +124,9 @@ export class Crew {
   /** Rounds in which the crew stops workers that do not take up what they were sent. */
   #looks: Rounds;
   /** Rounds in which it takes back what was sent ahead to workers that are held up. */
-  #balances: Rounds;
+  #balancing: Rounds;
   /** The same while none is idle. */
-  #overtakings: Rounds;
+  #keepingOrder: Rounds;
 
   constructor(options: ResolvedOptions, parts: CrewParts) {
     this.#options = options;
@@ -141,8 +141,8 @@ export class Crew {
       over: () => parts.events.changed(),
     });
     this.#looks = new Rounds(options.clock, LOOK_EVERY, () => this.#look());
-    this.#balances = new Rounds(options.clock, BALANCE_EVERY, () => this.#balance());
-    this.#overtakings = new Rounds(options.clock, KEEP_ORDER_EVERY, () => this.#keepOrder());
+    this.#balancing = new Rounds(options.clock, BALANCE_EVERY, () => this.#balanceOnce());
+    this.#keepingOrder = new Rounds(options.clock, KEEP_ORDER_EVERY, () => this.#keepOrderOnce());
   }
 
   get size(): number {
@@ -204,7 +204,7 @@ export class Crew {
       const { appetite } = slot;
       if (appetite !== undefined) {
         // What it holds may take longer than expected.
-        if (slot.load > 0) this.#balances.begin();
+        if (slot.load > 0) this.#balancing.begin();
         return appetite > 0 ? slot : undefined;
       }
       if (!slot.hasRoom) continue;
@@ -213,7 +213,7 @@ export class Crew {
     }
     if (soonDone !== undefined && best!.isAsleep) {
       // What it holds may take longer than expected.
-      this.#balances.begin();
+      this.#balancing.begin();
       return soonDone;
     }
     if (best === undefined || best.load === 0) return best;
@@ -272,15 +272,18 @@ export class Crew {
     return shared;
   }
 
-  /** Called when nothing is queued: makes sure that no worker stays idle, or missing, for long while another holds more than it can run. */
+  /**
+   * Called when nothing is queued, or a worker was sent several jobs: makes sure that no worker stays idle, or missing, for long while
+   * another holds more than it can run.
+   */
   balance(): void {
-    if (this.#isUneven()) this.#balances.begin();
+    if (this.#isUneven()) this.#balancing.begin();
     else this.keepOrder();
   }
 
-  /** Called when no worker has room: makes sure that what was sent ahead to one does not wait for much longer than what others are sent. */
+  /** Called when jobs stay queued: makes sure that what was sent ahead to one worker does not wait for much longer than what others are sent. */
   keepOrder(): void {
-    if (this.size > 1 && this.#hasSurplus) this.#overtakings.begin();
+    if (this.size > 1 && this.#hasSurplus) this.#keepingOrder.begin();
   }
 
   #isUneven(): boolean {
@@ -320,11 +323,12 @@ export class Crew {
     return best !== undefined && best.load > 0 && this.#starting + this.#startable > 0 ? undefined : best;
   }
 
-  #balance(): boolean {
+  /** One round of {@linkcode Crew.balance}; returns whether there is to be another. */
+  #balanceOnce(): boolean {
     if (!this.#isUneven()) return false;
     const patience = this.#hasFree ? 0 : WORTH_STARTING;
     const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
-    const tickets = heldUp.flatMap((slot) => slot.withdrawAhead());
+    const tickets = this.#relieve(heldUp);
     // Or one idle worker whose last jobs were tiny would be sent all of them, and hold them up in its turn.
     if (tickets.length > 0) this.#slots.forEach((slot) => slot.sendNothingAhead());
     this.#parts.events.takenBack(tickets);
@@ -333,14 +337,21 @@ export class Crew {
     return this.#isUneven();
   }
 
-  #keepOrder(): boolean {
+  /** The same for {@linkcode Crew.keepOrder}. */
+  #keepOrderOnce(): boolean {
     if (this.size === 1) return false;
-    const tickets = [...this.#slots].filter((slot) => slot.hasKeptWaiting(KEEP_ORDER_EVERY)).flatMap((slot) => slot.withdrawAhead());
+    const tickets = this.#relieve([...this.#slots].filter((slot) => slot.hasKeptWaiting(KEEP_ORDER_EVERY)));
     if (tickets.length > 0) {
       this.#parts.events.takenBack(tickets);
       this.#parts.events.changed();
     }
     return this.#hasSurplus;
+  }
+
+  /** Takes back what was sent ahead to these workers; they are sent no more like that until they answer. */
+  #relieve(slots: Slot[]): Ticket[] {
+    for (const slot of slots) slot.sendNothingAhead();
+    return slots.flatMap((slot) => slot.withdrawAhead());
   }
 
   /** Calls {@linkcode Slot.takeReturned} of all workers, for `most` jobs together. Returns how many were reported. */
@@ -707,8 +718,8 @@ export class Crew {
     if (this.size > 0) return;
     this.#pause.end();
     this.#looks.end();
-    this.#balances.end();
-    this.#overtakings.end();
+    this.#balancing.end();
+    this.#keepingOrder.end();
   }
 
   /** Closes workers once they have been idle for long. */

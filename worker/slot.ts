@@ -492,21 +492,15 @@ export class Slot {
 
   /**
    * Whether one job holds up others that the worker was sent ahead of time, so that they could run elsewhere: it is late by `time`, as
-   * {@linkcode Workload.isLate} says, and no answer is on its way. The worker is then sent nothing ahead of time until it answers.
+   * {@linkcode Workload.isLate} says, and no answer is on its way.
    */
   isHeldUp(time: number): boolean {
-    return this.#holdUp(this.#workload.isLate(time));
+    return this.#workload.isLate(time) && !this.hasUnread;
   }
 
   /** The same, if it has not answered for `time` ms, as {@linkcode Workload.hasKeptWaiting} says. */
   hasKeptWaiting(time: number): boolean {
-    return this.#holdUp(this.#workload.hasKeptWaiting(time));
-  }
-
-  #holdUp(isLate: boolean): boolean {
-    const heldUp = isLate && !this.hasUnread;
-    if (heldUp) this.sendNothingAhead();
-    return heldUp;
+    return this.#workload.hasKeptWaiting(time) && !this.hasUnread;
   }
 
   /** Has the worker sent nothing ahead of time until it answers. */
