@@ -117,7 +117,7 @@ class StubThread implements Thread {
   }
 }
 
-/** A thread that takes calls of known tasks beside its messages, as long as it has room. */
+/** A thread with a fast path, which takes calls of known tasks as long as it has room. */
 class CallableStubThread extends StubThread {
   /** How many calls it had taken each time it was rung. */
   readonly rung: number[] = [];
@@ -130,7 +130,7 @@ class CallableStubThread extends StubThread {
   /** Called while a call is written, like a getter of an argument. */
   onCall = (): void => {};
 
-  get beside(): this {
+  get fastPath(): this {
     return this;
   }
 

@@ -3,7 +3,7 @@ import { afterInParts, realClock } from "../pool/clock.ts";
 import { isReadable } from "./check_message.ts";
 import { Line } from "./line.ts";
 import { locks, timers } from "./platform.ts";
-import type { Beside, Death, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
+import type { Death, FastPath, FromWorker, StartThread, Thread, ThreadEvents, ToRuntime } from "./protocol.ts";
 
 /** What a {@linkcode Launcher} is given for one worker. */
 export interface Launch {
@@ -105,7 +105,7 @@ class GuardedThread implements Thread {
     this.#line.post(message.type === "load" ? { ...message, line: this.#line.memory } : message, transfer);
   }
 
-  get beside(): Beside {
+  get fastPath(): FastPath {
     return this.#line;
   }
 

@@ -207,8 +207,8 @@ export interface Death {
   thrown?: Thrown | undefined;
 }
 
-/** The way to a thread beside messages: through memory that it shares with its slot. */
-export interface Beside {
+/** The fast path to a thread, beside messages: through memory that it shares with its slot. */
+export interface FastPath {
   /**
    * Sends the first run of a job whose task the worker knows, if it is small enough. If not, returns false: `post` then sends it.
    *
@@ -238,8 +238,8 @@ export interface Thread {
    * @throws {DOMException & { name: "DataCloneError" }} If it holds something that cannot be copied. Nothing was sent then.
    */
   post(message: ToRuntime, transfer?: readonly Transferable[]): void;
-  /** The way beside messages; undefined if the thread shares no memory. */
-  readonly beside?: Beside;
+  /** Undefined if the thread shares no memory. */
+  readonly fastPath?: FastPath;
   /** How long recent jobs took, in ms; Infinity if that is not known. */
   readonly pace: number;
   /** Reports at once what has arrived in shared memory by now. */

@@ -4,10 +4,10 @@ import type { Answer, Ticket } from "../pool/ticket.ts";
 import { Holding } from "./holding.ts";
 import { type LeftBehind, suspectOf } from "./left_behind.ts";
 import {
-  type Beside,
   CLAIM_WORDS,
   type Death,
   type ExportMessage,
+  type FastPath,
   type FromRuntime,
   type ItemsMessage,
   type StartThread,
@@ -186,7 +186,7 @@ export class Slot {
 
   /** Whether small arguments go to the worker through shared memory. */
   get sharesMemory(): boolean {
-    return this.#thread.beside !== undefined;
+    return this.#thread.fastPath !== undefined;
   }
 
   /**
@@ -194,12 +194,12 @@ export class Slot {
    * sent. Returns how many it has reported.
    */
   takeReturned(most: number): number {
-    return this.#thread.beside?.takeReturned(most) ?? 0;
+    return this.#thread.fastPath?.takeReturned(most) ?? 0;
   }
 
   /** Hands over memory that nobody else uses, to be filled with a result. */
   reuse(buffer: ArrayBuffer): void {
-    this.#thread.beside?.reuse(buffer);
+    this.#thread.fastPath?.reuse(buffer);
   }
 
   /** Whether the worker holds less than it can run at a time. */
@@ -224,7 +224,7 @@ export class Slot {
 
   /** Whether it has to be woken for a job. */
   get isAsleep(): boolean {
-    return this.load === 0 && this.#thread.beside?.isAwake === false;
+    return this.load === 0 && this.#thread.fastPath?.isAwake === false;
   }
 
   /** As {@linkcode Workload.isSoonDone} says. */
@@ -318,14 +318,14 @@ export class Slot {
     const holding = this.#hold(ticket);
     const { run } = ticket;
     const known = this.#known.get(task.key);
-    const { beside } = this.#thread;
+    const { fastPath } = this.#thread;
     try {
       // The task itself goes by the port, once; after that its key is enough.
       const args = known === undefined ? undefined : ticket.argsAlone;
       const message = args === undefined ? ticket.message(run, known ?? task) : undefined;
       if (message?.type === "chunk") holding.beginAt(message.from);
-      if (args !== undefined && beside?.call(task.key, run, ticket.id, args)) beside.ring(1);
-      else if (args !== undefined && this.hasSurplus && beside?.isFull) {
+      if (args !== undefined && fastPath?.call(task.key, run, ticket.id, args)) fastPath.ring(1);
+      else if (args !== undefined && this.hasSurplus && fastPath?.isFull) {
         this.#workload.isFull = true;
         return !this.#letGo(holding, ticket, run);
       } else {
@@ -350,14 +350,14 @@ export class Slot {
    * @returns How many it has sent; the others are still in the queue.
    */
   sendCalls(queue: Queue<Ticket>): number {
-    const { beside } = this.#thread;
-    if (beside === undefined || this.#times !== undefined) return 0;
-    const sent = this.#sendCalls(queue, beside, this.appetite ?? this.#workload.share);
-    if (sent > 0) beside.ring(sent);
+    const { fastPath } = this.#thread;
+    if (fastPath === undefined || this.#times !== undefined) return 0;
+    const sent = this.#sendCalls(queue, fastPath, this.appetite ?? this.#workload.share);
+    if (sent > 0) fastPath.ring(sent);
     return sent;
   }
 
-  #sendCalls(queue: Queue<Ticket>, beside: Beside, most: number): number {
+  #sendCalls(queue: Queue<Ticket>, fastPath: FastPath, most: number): number {
     let sent = 0;
     let known: TaskMessage | undefined;
     // A getter in what is sent may have led here again, or have ended the slot.
@@ -373,13 +373,13 @@ export class Slot {
       const { run } = ticket;
       let written = false;
       try {
-        written = beside.call(task.key, run, ticket.id, callArgs);
+        written = fastPath.call(task.key, run, ticket.id, callArgs);
       } catch {
         // It will be sent by itself, and throws again then.
       }
       if (!written) {
         if (this.#letGo(holding, ticket, run)) queue.joinFront(ticket);
-        this.#workload.isFull = this.load > 0 && beside.isFull;
+        this.#workload.isFull = this.load > 0 && fastPath.isFull;
         break;
       }
       task.isSmall = true;

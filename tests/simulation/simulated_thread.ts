@@ -157,7 +157,7 @@ export class SimulatedThread implements Thread {
     for (const work of this.#worksOf(message)) this.#sent.add(work);
   }
 
-  get beside(): this {
+  get fastPath(): this {
     return this;
   }
 
