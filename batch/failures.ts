@@ -1,5 +1,6 @@
 import { Kinds } from "../report/kinds.ts";
 import type { BatchSummary } from "./progress.ts";
+import { deniedBy } from "./record_errors.ts";
 
 /** How many denied permissions are reported: tasks may be denied a different one for each record. */
 const MOST_DENIED = 20;
@@ -10,9 +11,10 @@ export class Failures {
   /** The first permissions that tasks were denied. */
   #denied = new Set<string>();
 
-  /** Adds a failure: the name of its error, what that was denied, and its message. */
-  add({ name, denied }: { name: string; denied: string | undefined }, message: () => string): void {
-    this.kinds.add(name, message);
+  /** Adds the error of a record. */
+  add(error: { name: string; message: string }): void {
+    this.kinds.add(error.name, () => error.message);
+    const denied = deniedBy(error);
     if (denied !== undefined && this.#denied.size < MOST_DENIED) this.#denied.add(denied);
   }
 

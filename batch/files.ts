@@ -228,7 +228,7 @@ export class Files implements Consumer {
 
   #count(members: Uint8Array): void {
     this.retryable ||= isRetryable(parseMembers(members));
-    this.failures.add(readError(members), () => parseMembers(members).error.message);
+    this.failures.add(readError(members));
   }
 
   #rank(slow: SlowRecordReport): void {

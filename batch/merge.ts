@@ -5,7 +5,7 @@ import { Failures } from "./failures.ts";
 import type { FoundLog, JobLog, LogEntry } from "./job_log.ts";
 import { isCompressed, NOTHING_WRITTEN, openOutput, type Output, partialOf, renameForGood } from "./output.ts";
 import type { Paths } from "./plan.ts";
-import { type ErrorEntry, errorText, isRetryable, readError, readErrors } from "./record_errors.ts";
+import { type ErrorEntry, errorText, isRetryable, readErrors } from "./record_errors.ts";
 
 /** The outcome of a record that was run again. */
 export interface Retried {
@@ -22,11 +22,9 @@ export class Tally {
   readonly failures = new Failures();
 
   add(entry: ErrorEntry): void {
-    const { error } = entry;
     this.count++;
     if (isRetryable(entry)) this.retryable++;
-    const { denied } = readError(new TextEncoder().encode(`,"error":${JSON.stringify(error)}`));
-    this.failures.add({ name: error.name, denied }, () => error.message);
+    this.failures.add(entry.error);
   }
 }
 

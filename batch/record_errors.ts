@@ -69,7 +69,7 @@ export async function* readErrors(path: string): AsyncGenerator<ErrorEntry, void
 
 /** The name and message of an error. */
 export function saidBy(members: Uint8Array): string {
-  const { name, message } = parseMembers(members).error;
+  const { name, message } = readError(members);
   return `${name}: ${message}`;
 }
 
@@ -105,11 +105,17 @@ export function parseMembers(members: Uint8Array): Pick<ErrorEntry, "error" | "a
   return JSON.parse(`{${decoder.decode(members)}}`);
 }
 
-/** The name of an error, and what it was denied. Nothing within quotes can look like this, since quotes there are escaped. */
-export function readError(members: Uint8Array): { name: string; denied: string | undefined } {
+/**
+ * The error in what a worker wrote, without parsing the record, which may be long. Nothing within quotes can look like the beginning of the
+ * error, since quotes there are escaped.
+ */
+export function readError(members: Uint8Array): ErrorEntry["error"] {
   const text = decoder.decode(members);
-  const begin = text.lastIndexOf(`,"error":{"name":"`);
-  const name: string = JSON.parse(/^,"error":\{"name":("(?:[^"\\]|\\.)*")/.exec(text.slice(begin))?.[1] ?? '""');
-  const [, kind, value] = /"message":"Requires (\w+) access(?: to \\"((?:[^"\\])*)\\")?/.exec(text.slice(begin)) ?? [];
-  return { name, denied: name !== "NotCapable" || kind === undefined ? undefined : value === undefined ? kind : `${kind}=${value}` };
+  return JSON.parse(`{${text.slice(text.lastIndexOf(`"error":{"name":"`))}}`).error;
+}
+
+/** The permission that an error says was denied, as Deno names it: a kind and usually a value. */
+export function deniedBy({ name, message }: Pick<ErrorEntry["error"], "name" | "message">): string | undefined {
+  const [, kind, value] = /^Requires (\w+) access(?: to "([^"\\]*)")?/.exec(message) ?? [];
+  return name !== "NotCapable" || kind === undefined ? undefined : value === undefined ? kind : `${kind}=${value}`;
 }
