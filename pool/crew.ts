@@ -218,7 +218,7 @@ export class Crew {
     }
     if (best === undefined || best.load === 0) return best;
     // Not before others were started that may be needed later.
-    if (best.isFree && (this.#startable === 0 || queued + this.#shared <= this.#starting) && queued > this.#aboutToBe) return best;
+    if (best.isFree && (this.#startable === 0 || queued + this.#besideOthers <= this.#starting) && queued > this.#aboutToBe) return best;
     return queued > this.#starting + this.#startable ? best : undefined;
   }
 
@@ -240,7 +240,7 @@ export class Crew {
     const { maxWorkers } = this.#options;
     if (!this.#warmUps.isOn && (queued === 0 || this.size === maxWorkers)) return false;
     const idle = this.#count((slot) => slot.hasRoom && slot.load === 0);
-    const wanted = this.#warmUps.isOn ? maxWorkers - this.#ready : queued + this.#shared - idle;
+    const wanted = this.#warmUps.isOn ? maxWorkers - this.#ready : queued + this.#besideOthers - idle;
     if (wanted > 0 && this.size === 0) this.#giveOneMoreChance();
     let missing = wanted - this.#starting;
     if (missing > 0 && this.#openSlot === undefined) {
@@ -265,11 +265,11 @@ export class Crew {
    * How many jobs run beside others rather than wait for workers that start slowly. Those are started all the same, as if the jobs did
    * wait: all at once, for the jobs that come next.
    */
-  get #shared(): number {
+  get #besideOthers(): number {
     if (!this.#isSlow) return 0;
-    let shared = 0;
-    for (const { load } of this.#slots) shared += Math.max(0, load - 1);
-    return shared;
+    let jobs = 0;
+    for (const { load } of this.#slots) jobs += Math.max(0, load - 1);
+    return jobs;
   }
 
   /**

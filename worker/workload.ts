@@ -13,12 +13,12 @@ export const MOST_AHEAD = 1023;
 const TIME_AHEAD = 2;
 
 /**
- * A worker whose jobs take less than `TINY` ms gets the next ones too until it has `WORTH_WAKING` ms of work. A caller takes about half a
+ * A worker whose jobs take less than `TINY` ms gets the next ones too until it has `WORTH_ANOTHER` ms of work. A caller takes about half a
  * µs to hand out a job and take its result, so one worker, or a few, keep up with it, and waking another for less work than this costs more
  * than it saves: with empty jobs the second of two workers made a program a fifth slower. Larger, and jobs wait that another worker could
  * run.
  */
-const TINY = 0.005, WORTH_WAKING = 0.5;
+const TINY = 0.005, WORTH_ANOTHER = 0.5;
 
 /**
  * A worker that will have done what it holds in less than this many ms gets the next job rather than one that sleeps: that is how long
@@ -230,7 +230,7 @@ export class Workload {
   get appetite(): number | undefined {
     const { pace } = this.#thread;
     if (pace >= TINY || this.#capacity > 1 || this.#heldUp) return undefined;
-    const most = Math.ceil(WORTH_WAKING / pace);
+    const most = Math.ceil(WORTH_ANOTHER / pace);
     if (this.#load >= most || (this.#sent >= this.#lookAfter && this.#isOverdue())) return undefined;
     // With a single job, nobody can tell yet how long it takes.
     if (this.#isFull) return this.surplus > 0 ? 0 : undefined;
