@@ -142,7 +142,17 @@ export let internalsOf: (pool: ProcessPool) => PoolInternals;
 export class ProcessPool implements AsyncDisposable {
   #options: ResolvedOptions;
   #gate: Semaphore;
+  /**
+   * Gives back the permits of tickets that were turned away, one after the other: the next may be turned away too, as thousands may share a
+   * signal.
+   */
+  #releases = new InTurn();
+  #release = (): void => this.#gate.release();
   #queue = new Queue<Ticket>();
+  /** Whether tickets stayed in the queue as no worker had room: what is admitted then is sent when one has. */
+  #isFull = false;
+  /** Whether queued tickets are being sent. */
+  #sending = false;
   /**
    * Tickets that have left their worker, until it is decided whether they run again: a `retryIf` that is called meanwhile may cancel any of
    * them, or end the pool. And tickets that cannot be sent, until that is told.
@@ -761,13 +771,6 @@ export class ProcessPool implements AsyncDisposable {
     ticket.stopListening = onAbort(signal, () => this.#cancel(ticket, signal.reason, true));
   }
 
-  /**
-   * Gives back the permits of tickets that were turned away, one after the other: the next may be turned away too, as thousands may share a
-   * signal.
-   */
-  #releases = new InTurn();
-  #release = (): void => this.#gate.release();
-
   /** Why a ticket is refused: the pool is not open, or else its signal has aborted. */
   #reasonAgainst(ticket: Ticket): unknown {
     return this.#state === "open" ? ticket.signal!.reason : this.#refusal();
@@ -789,11 +792,6 @@ export class ProcessPool implements AsyncDisposable {
     if (this.#queue.size > 0) this.#dispatch();
     this.#gathering.begin(this.#isFull ? TOGETHER : together, defer);
   }
-
-  /** Whether tickets stayed in the queue as no worker had room: what is admitted then is sent when one has. */
-  #isFull = false;
-  /** Whether queued tickets are being sent. */
-  #sending = false;
 
   // Dispatch
 
