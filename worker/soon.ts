@@ -19,6 +19,10 @@ const LONGEST_TURN = 2;
 let lastTurn = performance.now();
 /** The current turn, if any. */
 let turn: Promise<void> | undefined;
+/** When the first callback of {@linkcode betweenTurns} since the last tick was called, if a turn was due. */
+let busySince: number | undefined;
+/** Whether those who hear of something by a callback of {@linkcode betweenTurns} may not have run yet. */
+let areHearing = false;
 
 /**
  * Calls back at the next tick of the event loop: `setTimeout` would let a millisecond pass, and `Atomics.waitAsync` would let the program
@@ -68,12 +72,6 @@ export function betweenTurns(callback: () => void): void {
     atEndOfTurn(haveHeard);
   }
 }
-
-/** When the first callback of {@linkcode betweenTurns} since the last tick was called, if a turn was due. */
-let busySince: number | undefined;
-
-/** Whether those who hear of something by a callback of {@linkcode betweenTurns} may not have run yet. */
-let areHearing = false;
 
 function haveHeard(): void {
   areHearing = false;
