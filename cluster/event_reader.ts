@@ -7,15 +7,15 @@ import { QueueEvents, type RedisQueueBackend } from "bullmq";
 const MOST_READ = 500;
 
 /**
- * By what factor fewer are read after a read that did not finish in time: events contain results, and a link may be slow. Less, and several
- * such reads in a row bring nothing; more, and it takes longer to get back to as many as the link can carry.
+ * By what factor fewer are read after a read that did not finish in time: events contain results, and a connection may be slow. Less, and
+ * several such reads in a row bring nothing; more, and it takes longer to get back to as many as the connection carries.
  */
 const FEWER_READ = 8;
 
 /**
- * BullMQ's reader of events, which by itself fails in two ways. After an event that somebody else wrote and that is not JSON it would read
- * no more: such events are replaced here, and the sweep of the link finds what they were about. And it would read all that a producer has missed, while
- * that was held up, at once, and over a slow link again and again, as it gives up a read after a while: here a read is limited.
+ * BullMQ's reader of events, which by itself fails in two ways. After an event that somebody else wrote and that is not JSON it reads no
+ * more: here such events are replaced, and the sweep of the link finds what they were about. And it reads at once all that a producer has
+ * missed while that was held up, over a slow connection again and again, as it gives up a read after a while: here a read is limited.
  */
 export class EventReader extends QueueEvents {
   protected override createBackend(): void {

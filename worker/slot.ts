@@ -441,8 +441,8 @@ export class Slot {
    * something that an earlier job left behind keeps it busy.
    */
   isKeptBusy(): boolean {
-    // What it has sent may still wait for its turn, if those who hear of the results of others are slow.
-    // Jobs that wait are sent at once then: nothing else may have that done.
+    // What it has sent may still lie there, if those who hear of the results of others are slow. Taken while the slot is open: jobs that
+    // waited for this room are then sent, and nothing else might have that done.
     if (!this.#heard && this.#isExpected()) this.#thread.drain();
     const silent = !this.#heard && this.#isExpected();
     this.#heard = false;
