@@ -201,7 +201,7 @@ interface Destination {
   paths: Paths | undefined;
 }
 
-/** Runs what is left of a batch, wherever its results go. Closes output and errors file, and ends the pool. */
+/** Runs what is left of a batch, wherever its results go. Closes output and errors file. */
 async function run(plan: Plan, { pool, begin }: Workers, destination: Destination): Promise<BatchSummary> {
   const { options, sources, recorder } = plan;
   const { coverages, output, errors, log, before } = destination;
@@ -266,7 +266,6 @@ async function run(plan: Plan, { pool, begin }: Workers, destination: Destinatio
     throw error;
   } finally {
     enough.abort();
-    await pool.terminate();
     errors?.close();
     await output.close(failure);
   }
