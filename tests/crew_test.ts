@@ -156,6 +156,21 @@ class CallableStubThread extends StubThread {
   }
 }
 
+type StubClass<T extends StubThread> = new (events: ThreadEvents, pace: number) => T;
+
+/** Opens slots whose threads are stubs with jobs that take this many ms. The stubs are in this list. */
+function stubSlots<T extends StubThread>(threads: T[], pace: number, Stub: StubClass<T>): OpenSlot {
+  return slotsOf((events) => {
+    const thread = new Stub(events, pace);
+    threads.push(thread);
+    return thread;
+  });
+}
+
+function poolIn(environment: Environment, options: ProcessPoolOptions): ProcessPool {
+  return new ProcessPool({ ...options, [ENVIRONMENT]: environment } as ProcessPoolOptions);
+}
+
 interface Stubs<T> {
   pool: ProcessPool;
   threads: T[];
@@ -169,19 +184,14 @@ function stubs(pace: number, options: ProcessPoolOptions = {}): Promise<Stubs<St
 }
 
 async function stubsOf<T extends StubThread>(
-  Stub: new (events: ThreadEvents, pace: number) => T,
+  Stub: StubClass<T>,
   pace: number,
   options: ProcessPoolOptions,
 ): Promise<Stubs<T>> {
   const threads: T[] = [];
   let time = 0;
-  const start: StartThread = (events) => {
-    const thread = new Stub(events, pace);
-    threads.push(thread);
-    return thread;
-  };
-  const environment: Environment = { openSlot: slotsOf(start), clock: { ...realClock, now: () => time } };
-  const pool = new ProcessPool({ maxWorkers: 3, queueSize: 1000, ...options, [ENVIRONMENT]: environment } as ProcessPoolOptions);
+  const environment: Environment = { openSlot: stubSlots(threads, pace, Stub), clock: { ...realClock, now: () => time } };
+  const pool = poolIn(environment, { maxWorkers: 3, queueSize: 1000, ...options });
   await pool.warmUp();
   submit(pool, threads.length);
   for (const thread of threads) thread.finish(1);
@@ -550,12 +560,7 @@ function coldStubs(
 ): { pool: ProcessPool; threads: StubThread[]; pass: (time: number) => void } {
   const threads: StubThread[] = [];
   const clock = new SimulatedClock();
-  const start: StartThread = (events) => {
-    const thread = new Stub(events, pace);
-    threads.push(thread);
-    return thread;
-  };
-  const pool = new ProcessPool({ maxWorkers: 4, ...options, [ENVIRONMENT]: { openSlot: slotsOf(start), clock } } as ProcessPoolOptions);
+  const pool = poolIn({ openSlot: stubSlots(threads, pace, Stub), clock }, { maxWorkers: 4, ...options });
   return {
     pool,
     threads,
@@ -613,12 +618,8 @@ function loadingPool(): { pool: ProcessPool; loads: PromiseWithResolvers<OpenSlo
     loads.push(Promise.withResolvers());
     return loads.at(-1)!.promise;
   };
-  const pool = new ProcessPool({ maxWorkers: 1, [ENVIRONMENT]: { load, clock: realClock } } as ProcessPoolOptions);
-  const start: StartThread = (events) => {
-    threads.push(new StubThread(events, 1));
-    return threads.at(-1)!;
-  };
-  return { pool, loads, threads, openSlot: slotsOf(start) };
+  const pool = poolIn({ load, clock: realClock }, { maxWorkers: 1 });
+  return { pool, loads, threads, openSlot: stubSlots(threads, 1, StubThread) };
 }
 
 Deno.test("A pool loads its backend once, with its first job, and then runs what was submitted meanwhile", async () => {
@@ -681,7 +682,7 @@ Deno.test("A job that is to run again fails if the pool breaks while that is dec
     threads.push(new StubThread(events, 1));
     return threads[0]!;
   };
-  const pool = new ProcessPool({ maxWorkers: 1, [ENVIRONMENT]: { openSlot: slotsOf(start), clock: realClock } } as ProcessPoolOptions);
+  const pool = poolIn({ openSlot: slotsOf(start), clock: realClock }, { maxWorkers: 1 });
   let other: Future<void> | undefined;
   const retryIf = () => {
     // It wants a worker, and none can be started.
@@ -706,8 +707,7 @@ Deno.test("A pool does not break if more workers fail to start than it allows, b
     return thread;
   };
   // Each worker does one job.
-  const options = { maxWorkers: 1, maxJobsPerWorker: 1, [ENVIRONMENT]: { openSlot: slotsOf(start), clock: realClock } };
-  await using pool = new ProcessPool(options as ProcessPoolOptions);
+  await using pool = poolIn({ openSlot: slotsOf(start), clock: realClock }, { maxWorkers: 1, maxJobsPerWorker: 1 });
   for (const job of [0, 1]) {
     const future = pool.trySubmit(() => {})!;
     await until(() => threads[job]?.runs.length === 1 || future.done());
@@ -729,8 +729,7 @@ async function halfStaffed() {
     return threads.at(-1)!;
   };
   const environment: Environment = { openSlot: slotsOf(start), clock: { ...realClock, now: () => time } };
-  const options = { maxWorkers: 2, idleTimeout: Infinity, initializer: () => {}, onError() {}, [ENVIRONMENT]: environment };
-  const pool = new ProcessPool(options as ProcessPoolOptions);
+  const pool = poolIn(environment, { maxWorkers: 2, idleTimeout: Infinity, initializer: () => {}, onError() {} });
   const future = pool.trySubmit(() => {})!;
   await turn();
   future.cancel();
@@ -824,7 +823,7 @@ Deno.test("A pool that may start no worker when it wants the first is broken at 
   const load = () => {
     throw new Error(`not now: ${++loads}`);
   };
-  const pool = new ProcessPool({ [ENVIRONMENT]: { load, clock: realClock } } as ProcessPoolOptions);
+  const pool = poolIn({ load, clock: realClock }, {});
   const warm = pool.warmUp();
   assertEquals(loads, 3);
   const error = await assertRejects(() => warm, PoolBrokenError);
