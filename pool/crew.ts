@@ -217,7 +217,7 @@ export class Crew {
       return soonDone;
     }
     if (best === undefined || best.load === 0) return best;
-    // Not before others were started that may be needed later.
+    // Beside others, but only once the workers are starting that may be needed later.
     if (best.isFree && (this.#startable === 0 || queued + this.#besideOthers <= this.#starting) && queued > this.#aboutToBe) return best;
     return queued > this.#starting + this.#startable ? best : undefined;
   }

@@ -23,8 +23,8 @@ function parsed(path: string | URL): string | URL {
 }
 
 /**
- * A host that stands for all hosts of a domain, about which Deno 2.9 cannot be asked: a thread that has them all has this one. If it has no
- * other, Deno itself refuses.
+ * One host in place of all hosts of a domain (`*.example.com`), about which Deno 2.9 cannot be asked: a thread that has them all has this
+ * one. If it has only this one, Deno itself refuses.
  */
 function oneHost(host: string | URL): string {
   return String(host).replace(/^\*\./, "any.");

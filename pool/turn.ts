@@ -105,9 +105,9 @@ export class LongTurn {
   /** Tickets that have settled in that way. */
   #late: Ticket[] = [];
   /**
-   * Whether nothing more is taken, and no job settles that cannot be sent, as other work of the event loop has waited for long: whoever hears
-   * of these may submit the next job in the same turn, which has more taken, or cannot be sent either, and so on, and there would never be
-   * timers, sockets or signals.
+   * Whether other work of the event loop, which has waited for long, has its turn first. Until then nothing more is taken, and no job settles
+   * that cannot be sent. Whoever hears of one may submit the next in the same turn, which has more taken, or cannot be sent either, and so
+   * on: there would never be timers, sockets or signals.
    */
   #givesWay = false;
   /** How many pauses in a row have brought nothing. */

@@ -60,16 +60,16 @@ export class Portions {
     return Math.max(0, Math.min(FEW, this.#size) - this.#handed);
   }
 
-  /** The same at the beginning of a tick of the event loop: who heard of the results before is done. */
+  /** The same at the beginning of a tick of the event loop, when those who heard of earlier results are done. */
   atTick(): number {
     if (!this.#isOn) this.#handed = 0;
     return this.few;
   }
 
   /**
-   * Notes that this many results are handed over, which may be more than may be. One that comes alone has no others behind it, and does not
-   * count unless portions are small: of calls that are made one after another none has to wait for a portion. `isAlone` is false for one
-   * that has others behind it all the same.
+   * Notes that this many results are handed over, even if that is more than there should be. One that comes alone has no others behind it,
+   * and does not count unless portions are small: so calls that are made one after another never wait for a portion. `isAlone` is false for
+   * one that comes by itself and has others behind it all the same.
    */
   handOver(results: number, isAlone = results === 1): void {
     if (!isAlone || this.#isServing || this.#size < FEW) this.#handed += results;

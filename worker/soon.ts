@@ -50,9 +50,9 @@ export function atNextTick(callback: () => void): void {
 }
 
 /**
- * Calls back at once, or after a whole turn if one has begun, or if earlier callbacks have kept the thread busy without a tick since. Not
- * whenever a turn is due, as it is after a pause: the first calls after that would wait for it. Of several that come at once each is called
- * when those who hear of something by the one before have run: only then it is known how busy they keep the thread.
+ * Calls back at once, or after a whole turn if one has begun, or if earlier callbacks have kept the thread busy without a tick since. A turn
+ * that is merely due, as after a pause, is not waited for: the first calls after the pause would be late. Of several callbacks that come at
+ * once, each is called after those who have heard of something by the one before: only then is it known how busy they keep the thread.
  */
 export function betweenTurns(callback: () => void): void {
   if (turn !== undefined || isBusy()) return void afterTurn(() => betweenTurns(callback));
