@@ -55,7 +55,7 @@ function heardBy(client: Redis): Pick<Heard, "stream" | "bytes"> {
 /** A client, and those that BullMQ derives from it for blocking commands. */
 export class Connection {
   readonly client: Redis;
-  #clients: Redis[];
+  #clients: Redis[] = [];
   #options: ConnectionOptions;
   /** The last error of any of them. */
   #last: Error | undefined;
@@ -69,27 +69,17 @@ export class Connection {
   constructor(client: Redis, options: ConnectionOptions) {
     this.client = client;
     this.#options = options;
-    this.#clients = [client];
     // Its copies have the same options.
     client.options.reconnectOnError = ({ message }) => {
       this.#mayBeReplica ||= FROM_A_REPLICA.test(message);
       return false;
     };
-    const note = (error: Error): void => void (this.#last = error);
-    const keep = (client: Redis): void => {
-      client.on("close", () => keepEarly(client));
-      // BullMQ ends some by itself.
-      client.on("end", () => rejectKept(client));
-    };
-    client.on("error", note);
-    keep(client);
+    this.#keep(client);
     const duplicate = client.duplicate.bind(client);
     client.duplicate = (override) => {
       // With a client that connects on demand, BullMQ only waits for the first try.
       const copy = duplicate({ lazyConnect: false, ...override });
-      copy.on("error", note);
-      keep(copy);
-      this.#clients.push(copy);
+      this.#keep(copy);
       return copy;
     };
     const heard = new Map<Redis, Heard>();
@@ -97,6 +87,15 @@ export class Connection {
       for (const each of this.#clients) heard.set(each, this.#lookAt(each, heard.get(each)));
       this.#follow().catch(() => {});
     }, options.silence / LOOKS);
+  }
+
+  /** Keeps a client connected, and its commands. */
+  #keep(client: Redis): void {
+    this.#clients.push(client);
+    client.on("error", (error) => this.#last = error);
+    client.on("close", () => keepEarly(client));
+    // BullMQ ends some by itself.
+    client.on("end", () => rejectKept(client));
   }
 
   /**

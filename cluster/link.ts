@@ -146,6 +146,31 @@ export class Link {
     this.#report = tellOnce(client, report);
     this.#queue = new Queue(queueName(queue), { ...common, streams: { events: { maxLen: MOST_EVENTS } } });
     this.#events = new EventReader(queueName(queue), { ...common, lastEventId: lastEvent });
+    this.#hear();
+    this.#scheduleSweep();
+  }
+
+  /** Begins to listen. Nothing that happens from now on is missed, however long the connection for it takes. */
+  static async open(connection: Connection, queue: string, report: (error: unknown) => void): Promise<Link> {
+    let link: Link | undefined;
+    const connect = async (): Promise<void> => {
+      const [last] = await connection.client.xrevrange(`${PREFIX}:${queueName(queue)}:events`, "+", "-", "COUNT", 1);
+      link = new Link(connection, queue, { lastEvent: last?.[0] ?? "0", report });
+      await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
+    };
+    try {
+      await connection.ready(connect());
+    } catch (error) {
+      // Commands that wait for a server that went away must not hold this up.
+      connection.end();
+      await link?.close();
+      throw error;
+    }
+    return link!;
+  }
+
+  /** Hears what the queue tells of its jobs. */
+  #hear(): void {
     // Connection errors come from the client too, which reports each once.
     this.#queue.on("error", () => {});
     this.#events.on("error", (error) => this.#tell(error));
@@ -188,26 +213,6 @@ export class Link {
       if (entry?.envelope !== undefined) entry.comesAfter ??= null;
       this.#askOfOther(jobId);
     });
-    this.#scheduleSweep();
-  }
-
-  /** Begins to listen. Nothing that happens from now on is missed, however long the connection for it takes. */
-  static async open(connection: Connection, queue: string, report: (error: unknown) => void): Promise<Link> {
-    let link: Link | undefined;
-    const connect = async (): Promise<void> => {
-      const [last] = await connection.client.xrevrange(`${PREFIX}:${queueName(queue)}:events`, "+", "-", "COUNT", 1);
-      link = new Link(connection, queue, { lastEvent: last?.[0] ?? "0", report });
-      await Promise.all([link.#queue.waitUntilReady(), link.#events.waitUntilReady()]);
-    };
-    try {
-      await connection.ready(connect());
-    } catch (error) {
-      // Commands that wait for a server that went away must not hold this up.
-      connection.end();
-      await link?.close();
-      throw error;
-    }
-    return link!;
   }
 
   /** The state of the whole queue, under the name that users know. */
