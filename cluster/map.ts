@@ -67,7 +67,9 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
   if (signal !== undefined) checks.signal("signal", signal);
   const open = opener(items);
 
-  const input = new Chunks(open, host, { fixed, buffer: most });
+  const sizer = new ChunkSizer({ fixed, buffer: most, chunksInFlight: host.chunksInFlight });
+  const input = new ChunkedInput(open, host, { sizer, buffer: most });
+  const runs = new ChunkRuns(host, { sizer, refused: () => void input.end() });
   let chunks: AsyncIterableIterator<PromiseSettledResult<unknown>[]> | undefined;
   const loop = run();
   const end = loop.return.bind(loop);
@@ -84,8 +86,7 @@ export function mapChunks(host: MapHost, items: Items, options: MapOptions): Asy
 
   async function* run(): AsyncGenerator<unknown, undefined> {
     const waiters = new ProcessPool({ backend: "inline", maxWorkers: host.chunksInFlight, onError: (error) => host.report(error) });
-    const runChunk = (chunk: Chunk): Promise<PromiseSettledResult<unknown>[]> =>
-      input.run(chunk, { timeout, signal: currentJob()!.signal });
+    const runChunk = (chunk: Chunk): Promise<PromiseSettledResult<unknown>[]> => runs.run(chunk, { timeout, signal: currentJob()!.signal });
     let failed = false;
     try {
       chunks = waiters.map(runChunk, input.read(), { chunkSize: 1, buffer: 2 * host.chunksInFlight, ordered, signal });
@@ -117,8 +118,8 @@ function opener(items: unknown): () => AsyncIterator<unknown> | Iterator<unknown
   throw new TypeError(`Cannot map as the items must be iterable, an async iterable or a ReadableStream: current value is ${show(items)}`);
 }
 
-/** Makes chunks of an input, of the given size or by how long they should take. */
-class Chunks {
+/** The input of a map, which is read a chunk at a time: of the given size, or by how long they should take. */
+class ChunkedInput {
   #open: () => AsyncIterator<unknown> | Iterator<unknown>;
   #host: MapHost;
   #sizer: ChunkSizer;
@@ -128,21 +129,17 @@ class Chunks {
   #ended = false;
   #source: Source | undefined;
   #closed: Promise<void> | undefined;
-  /** How many chunks are being run that were not refused. */
-  #underWay = 0;
-  /** Resolves when there are none. All that are refused share it: they may be thousands, as may those that are under way. */
-  #idle: PromiseWithResolvers<void> | undefined;
   #wake: () => void = () => {};
 
   constructor(
     open: () => AsyncIterator<unknown> | Iterator<unknown>,
     host: MapHost,
-    { fixed, buffer }: { fixed: number | undefined; buffer: number },
+    { sizer, buffer }: { sizer: ChunkSizer; buffer: number },
   ) {
     this.#open = open;
     this.#host = host;
     this.#buffer = buffer;
-    this.#sizer = new ChunkSizer({ fixed, buffer, chunksInFlight: host.chunksInFlight });
+    this.#sizer = sizer;
   }
 
   /** The loop has taken an item. */
@@ -159,43 +156,6 @@ class Chunks {
     this.#closed ??= this.#source?.close().catch((error) => this.#host.report(error));
     this.#wake();
     return this.#closed ?? Promise.resolve();
-  }
-
-  /** Runs a chunk. If that is no longer admitted, the input ends here, and those that were admitted come before the error. */
-  async run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
-    if (chunk.unsendable !== undefined) return [{ status: "rejected", reason: chunk.unsendable.error }];
-    this.#underWay++;
-    try {
-      const outcomes = await this.#runAll(chunk, options);
-      this.#noLongerUnderWay();
-      return outcomes;
-    } catch (error) {
-      this.end();
-      // Others that are refused wait as well, but not for each other.
-      this.#noLongerUnderWay();
-      while (this.#underWay > 0) await (this.#idle ??= Promise.withResolvers()).promise;
-      throw error;
-    }
-  }
-
-  /** A chunk has its outcomes, or was refused. */
-  #noLongerUnderWay(): void {
-    if (--this.#underWay > 0) return;
-    this.#idle?.resolve();
-    this.#idle = undefined;
-  }
-
-  async #runAll(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
-    const outcomes: PromiseSettledResult<unknown>[] = [];
-    using _underWay = this.#host.begin();
-    while (outcomes.length < chunk.items.length) {
-      const done = outcomes.length;
-      const items = chunk.items.slice(done, done + this.#sizer.fits);
-      const answer = await this.#host.run({ ...chunk, first: chunk.first + done, items }, { ...options, isRest: done > 0 });
-      outcomes.push(...answer.outcomes);
-      this.#sizer.ran({ sent: items.length, done: answer.outcomes.length, elapsed: answer.elapsed });
-    }
-    return outcomes;
   }
 
   /** Reads the input: an item that cannot travel is a separate chunk, and a chunk that grows too large for Redis is cut short. */
@@ -266,5 +226,60 @@ class Chunks {
     while (!this.#ended && this.#buffer - (this.#read - this.#consumed) < this.#sizer.size) {
       await new Promise<void>((resolve) => this.#wake = resolve);
     }
+  }
+}
+
+/** The chunks of a map that are being run. */
+class ChunkRuns {
+  #host: MapHost;
+  #sizer: ChunkSizer;
+  #refused: () => void;
+  /** How many there are that were not refused. */
+  #underWay = 0;
+  /** Resolves when there are none. All that are refused share it: they may be thousands, as may those that are under way. */
+  #idle: PromiseWithResolvers<void> | undefined;
+
+  /** @param refused Called when chunks are no longer admitted: none should be read. */
+  constructor(host: MapHost, { sizer, refused }: { sizer: ChunkSizer; refused: () => void }) {
+    this.#host = host;
+    this.#sizer = sizer;
+    this.#refused = refused;
+  }
+
+  /** Runs a chunk. If that is no longer admitted, those that were admitted come before the error. */
+  async run(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
+    if (chunk.unsendable !== undefined) return [{ status: "rejected", reason: chunk.unsendable.error }];
+    this.#underWay++;
+    try {
+      const outcomes = await this.#runAll(chunk, options);
+      this.#noLongerUnderWay();
+      return outcomes;
+    } catch (error) {
+      this.#refused();
+      // Others that are refused wait as well, but not for each other.
+      this.#noLongerUnderWay();
+      while (this.#underWay > 0) await (this.#idle ??= Promise.withResolvers()).promise;
+      throw error;
+    }
+  }
+
+  /** A chunk has its outcomes, or was refused. */
+  #noLongerUnderWay(): void {
+    if (--this.#underWay > 0) return;
+    this.#idle?.resolve();
+    this.#idle = undefined;
+  }
+
+  async #runAll(chunk: Chunk, options: { timeout: number | undefined; signal: AbortSignal }): Promise<PromiseSettledResult<unknown>[]> {
+    const outcomes: PromiseSettledResult<unknown>[] = [];
+    using _underWay = this.#host.begin();
+    while (outcomes.length < chunk.items.length) {
+      const done = outcomes.length;
+      const items = chunk.items.slice(done, done + this.#sizer.fits);
+      const answer = await this.#host.run({ ...chunk, first: chunk.first + done, items }, { ...options, isRest: done > 0 });
+      outcomes.push(...answer.outcomes);
+      this.#sizer.ran({ sent: items.length, done: answer.outcomes.length, elapsed: answer.elapsed });
+    }
+    return outcomes;
   }
 }
