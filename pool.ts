@@ -804,8 +804,8 @@ export class ProcessPool implements AsyncDisposable {
     const staffed = this.#state === "open" || this.#state === "closing";
     // Jobs that were left for workers that then could not be started, or start slowly, go to the existing ones.
     if (staffed && this.#crew.staff(this.#queue.size, this.#queue.first)) this.#sendQueued();
-    if (this.#queue.size === 0) this.#crew.balance();
-    else this.#crew.keepOrder();
+    if (this.#queue.size === 0) this.#crew.balance.look();
+    else this.#crew.balance.keepOrder();
     this.#crew.closeUnneeded(this.#state !== "open" && this.#queue.size === 0);
     this.#conclude();
   }
@@ -837,7 +837,7 @@ export class ProcessPool implements AsyncDisposable {
         together = Math.min(TOGETHER, slot.jobsWithin(TIME_TOGETHER));
         if (slot.load > 0) this.#crew.expectAnswer();
         // One of them may take longer than its predecessors while another worker has nothing to do.
-        if (sent > 1) this.#crew.balance();
+        if (sent > 1) this.#crew.balance.look();
         continue;
       }
       together = 0;

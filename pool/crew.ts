@@ -2,6 +2,7 @@ import { MemoryLimitError, PoolBrokenError, WorkerDiedError } from "../errors.ts
 import type { LeftBehind } from "../worker/left_behind.ts";
 import type { Death, ItemsMessage } from "../worker/protocol.ts";
 import type { OpenSlot, Slot, SlotEvents } from "../worker/slot.ts";
+import { Balance } from "./balance.ts";
 import type { Callbacks } from "./callbacks.ts";
 import { showJob, textOf } from "./checks.ts";
 import { afterInParts, Rounds, Timer } from "./clock.ts";
@@ -9,7 +10,7 @@ import { inspectionOf, type WorkerInspection } from "./inspection.ts";
 import type { Observation, WorkerChange } from "./observation.ts";
 import type { ResolvedOptions } from "./options.ts";
 import { printWarning } from "./print.ts";
-import { StartPause, WORTH_STARTING } from "./start_pause.ts";
+import { StartPause } from "./start_pause.ts";
 import type { Answer, Ticket } from "./ticket.ts";
 import { WarmUps } from "./warm_ups.ts";
 
@@ -66,18 +67,6 @@ const GONE_WITHIN = 1000;
 const LOOK_EVERY = 1000;
 
 /**
- * A worker that one job holds up for this long, in ms, loses the jobs that it was sent ahead of time to an idle one. Shorter, and jobs go
- * back and forth that would have been done by now; longer, and they wait.
- */
-const BALANCE_EVERY = 1;
-
-/**
- * The same if no worker is idle: as long as others have enough to do, new jobs would overtake those forever. More often costs timers; less
- * often, and a few of many short jobs take as long as a job that they happened to be sent behind.
- */
-const KEEP_ORDER_EVERY = 20;
-
-/**
  * A starting worker is about to be there if, going by how long the latest one took, it will be ready within this many ms. A job that a
  * present worker could run at once, beside others, waits for such a worker, but for no slower one: an initializer may take seconds. Less,
  * and on a busy machine jobs share a worker that could have one each; more, and they wait for nothing.
@@ -99,6 +88,7 @@ const NEVER_FREE: Death = { reason: "was stopped, as something kept it busy befo
 export class Crew {
   /** Workers that are starting, running or closing. */
   readonly slots: ReadonlySet<Slot>;
+  readonly balance: Balance;
   #slots = new Set<Slot>();
   /** Workers that have ended or were stopped, but may still run. */
   #ending = new Set<Slot>();
@@ -123,10 +113,6 @@ export class Crew {
   #condemned = new Map<Slot, Timer>();
   /** Rounds in which the crew stops workers that do not take up what they were sent. */
   #looks: Rounds;
-  /** Rounds in which it takes back what was sent ahead to workers that are held up. */
-  #balancing: Rounds;
-  /** The same while none is idle. */
-  #keepingOrder: Rounds;
 
   constructor(options: ResolvedOptions, parts: CrewParts) {
     this.#options = options;
@@ -141,8 +127,15 @@ export class Crew {
       over: () => parts.events.changed(),
     });
     this.#looks = new Rounds(options.clock, LOOK_EVERY, () => this.#look());
-    this.#balancing = new Rounds(options.clock, BALANCE_EVERY, () => this.#balanceOnce());
-    this.#keepingOrder = new Rounds(options.clock, KEEP_ORDER_EVERY, () => this.#keepOrderOnce());
+    this.balance = new Balance(options.clock, {
+      slots: this.#slots,
+      mayStart: () => this.#startable > 0 && !this.pausing,
+      runElsewhere(tickets) {
+        parts.events.takenBack(tickets);
+        parts.events.changed();
+      },
+      startedForThese: () => this.#pause.tookBack(),
+    });
   }
 
   get size(): number {
@@ -203,8 +196,7 @@ export class Crew {
     for (const slot of this.#slots) {
       const { appetite } = slot;
       if (appetite !== undefined) {
-        // What it holds may take longer than expected.
-        if (slot.load > 0) this.#balancing.begin();
+        if (slot.load > 0) this.balance.watch();
         return appetite > 0 ? slot : undefined;
       }
       if (!slot.hasRoom) continue;
@@ -212,8 +204,7 @@ export class Crew {
       if (slot.isSoonDone) soonDone = slot;
     }
     if (soonDone !== undefined && best!.isAsleep) {
-      // What it holds may take longer than expected.
-      this.#balancing.begin();
+      this.balance.watch();
       return soonDone;
     }
     if (best === undefined || best.load === 0) return best;
@@ -272,33 +263,6 @@ export class Crew {
     return jobs;
   }
 
-  /**
-   * Called when nothing is queued, or a worker was sent several jobs: makes sure that no worker stays idle, or missing, for long while
-   * another holds more than it can run.
-   */
-  balance(): void {
-    if (this.#isUneven()) this.#balancing.begin();
-    else this.keepOrder();
-  }
-
-  /** Called when jobs stay queued: makes sure that what was sent ahead to one worker does not wait for much longer than what others are sent. */
-  keepOrder(): void {
-    if (this.size > 1 && this.#hasSurplus) this.#keepingOrder.begin();
-  }
-
-  #isUneven(): boolean {
-    return (this.#hasFree || this.#mayStart) && this.#hasSurplus;
-  }
-
-  get #hasSurplus(): boolean {
-    return this.#slots.values().some((slot) => slot.hasSurplus);
-  }
-
-  /** Whether a worker could be started for jobs that others hold. */
-  get #mayStart(): boolean {
-    return this.#startable > 0 && !this.pausing;
-  }
-
   /** Whether any worker has room for a job. */
   get hasRoom(): boolean {
     return this.#slots.values().some((slot) => slot.hasRoom);
@@ -309,10 +273,6 @@ export class Crew {
     return this.#slots.values().some((slot) => slot.load > 0 && slot.isTiny);
   }
 
-  get #hasFree(): boolean {
-    return this.#slots.values().some((slot) => slot.isFree);
-  }
-
   /**
    * The worker that holds the least, if that is less than it can run at a time; undefined also if it holds something and another worker may
    * be started.
@@ -321,37 +281,6 @@ export class Crew {
     let best: Slot | undefined;
     for (const slot of this.#slots) if (slot.isFree && (best === undefined || slot.load < best.load)) best = slot;
     return best !== undefined && best.load > 0 && this.#starting + this.#startable > 0 ? undefined : best;
-  }
-
-  /** One round of {@linkcode Crew.balance}; returns whether there is to be another. */
-  #balanceOnce(): boolean {
-    if (!this.#isUneven()) return false;
-    const patience = this.#hasFree ? 0 : WORTH_STARTING;
-    const heldUp = [...this.#slots].filter((slot) => slot.isHeldUp(patience));
-    const tickets = this.#relieve(heldUp);
-    // Or one idle worker whose last jobs were tiny would be sent all of them, and hold them up in its turn.
-    if (tickets.length > 0) this.#slots.forEach((slot) => slot.sendNothingAhead());
-    this.#parts.events.takenBack(tickets);
-    this.#parts.events.changed();
-    if (patience > 0 && heldUp.length > 0) this.#pause.tookBack();
-    return this.#isUneven();
-  }
-
-  /** The same for {@linkcode Crew.keepOrder}. */
-  #keepOrderOnce(): boolean {
-    if (this.size === 1) return false;
-    const tickets = this.#relieve([...this.#slots].filter((slot) => slot.hasKeptWaiting(KEEP_ORDER_EVERY)));
-    if (tickets.length > 0) {
-      this.#parts.events.takenBack(tickets);
-      this.#parts.events.changed();
-    }
-    return this.#hasSurplus;
-  }
-
-  /** Takes back what was sent ahead to these workers; they are sent no more like that until they answer. */
-  #relieve(slots: Slot[]): Ticket[] {
-    for (const slot of slots) slot.sendNothingAhead();
-    return slots.flatMap((slot) => slot.withdrawAhead());
   }
 
   /** Calls {@linkcode Slot.takeReturned} of all workers, for `most` jobs together. Returns how many were reported. */
@@ -369,7 +298,7 @@ export class Crew {
   /** Closes worn workers, or, if nothing is queued and nothing more will come, all that hold no job. */
   closeUnneeded(isLast: boolean): void {
     // A worker may be held up with jobs that it was sent ahead of time: they need another one then.
-    const isOver = isLast && !this.#hasSurplus;
+    const isOver = isLast && !this.balance.isNeeded;
     for (const slot of this.#slots) {
       if (isOver && slot.state === "starting") this.stop(slot, undefined);
       else if (slot.idleFor !== undefined && (isOver || slot.worn)) this.#close(slot);
@@ -718,8 +647,7 @@ export class Crew {
     if (this.size > 0) return;
     this.#pause.end();
     this.#looks.end();
-    this.#balancing.end();
-    this.#keepingOrder.end();
+    this.balance.end();
   }
 
   /** Closes workers once they have been idle for long. */
