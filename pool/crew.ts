@@ -301,7 +301,7 @@ export class Crew {
     const isOver = isLast && !this.balance.isNeeded;
     for (const slot of this.#slots) {
       if (isOver && slot.state === "starting") this.stop(slot, undefined);
-      else if (slot.idleFor !== undefined && (isOver || slot.worn)) this.#close(slot);
+      else if (slot.idleFor !== undefined && (isOver || slot.isWorn)) this.#close(slot);
     }
     this.#watchIdle();
   }

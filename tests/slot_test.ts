@@ -98,9 +98,9 @@ Deno.test("A slot that has died leaves what it held in the order in which it was
 Deno.test("A slot is worn by the jobs that its worker has run, not by those that were taken back", () => {
   const { slot, send } = open({ maxJobs: 2 });
   const [first] = send(2);
-  assertEquals([slot.worn, slot.withdraw(first!), slot.worn, slot.hasRoom], [true, true, false, false]);
+  assertEquals([slot.isWorn, slot.withdraw(first!), slot.isWorn, slot.hasRoom], [true, true, false, false]);
   send(1);
-  assertEquals(slot.worn, true);
+  assertEquals(slot.isWorn, true);
 });
 
 Deno.test("A slot does not take its worker for one that is kept busy while an answer of that was not taken", () => {

@@ -214,7 +214,7 @@ export class Slot {
 
   /** Whether it takes jobs when it has room for them. */
   get #isOpen(): boolean {
-    return this.#state === "ready" && !this.worn && this.#pauses === 0;
+    return this.#state === "ready" && !this.isWorn && this.#pauses === 0;
   }
 
   /** As {@linkcode Workload.appetite} says. */
@@ -258,7 +258,7 @@ export class Slot {
   }
 
   /** Whether the worker has run as many jobs as it may. */
-  get worn(): boolean {
+  get isWorn(): boolean {
     return this.#workload.sent - this.#cameBack >= this.#maxJobs;
   }
 
@@ -612,7 +612,7 @@ export class Slot {
   end(reason: unknown): { left: LeftBehind; stop: () => void } {
     this.#state = "ended";
     const runs = this.#running > 0;
-    const left = this.#leave();
+    const left = this.#clearBooks();
     return { left, stop: () => runs || left.started.length > 0 ? this.#thread.stop({ reason }) : this.#thread.stop() };
   }
 
@@ -729,11 +729,11 @@ export class Slot {
     if (before === "ended") return;
     this.#state = "ended";
     if (before === "starting") this.#events.failedToStart(this, death);
-    else this.#events.died(this, death, this.#leave(death));
+    else this.#events.died(this, death, this.#clearBooks(death));
   }
 
   /** Clears the books. What has not started is taken back: even if the worker lives on, it will not start it. */
-  #leave(death?: Death): LeftBehind {
+  #clearBooks(death?: Death): LeftBehind {
     const left: LeftBehind = { started: [], unstarted: [] };
     const posted = new Set<Ticket>();
     let withdrawnAs = Infinity;
