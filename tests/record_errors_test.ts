@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { isRetryable, readError, readErrors } from "../batch/record_errors.ts";
+import { deniedBy, isRetryable, readError, readErrors } from "../batch/record_errors.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
 
 Deno.test(`readErrors() reads lines of any length, passes blank ones, and closes a file that it does not read to its end ${NEEDS}`, {
@@ -18,6 +18,13 @@ Deno.test(`readErrors() reads lines of any length, passes blank ones, and closes
 Deno.test("readError() reads a name as it was", () => {
   const members = (name: string) => new TextEncoder().encode(`"record":"1","error":${JSON.stringify({ name, message: "", stack: "" })}`);
   for (const name of ["", "Error", 'a "quoted" one\n']) assertEquals(readError(members(name)).name, name);
+});
+
+Deno.test("deniedBy() tells the permission that Deno names, and nothing of other errors", () => {
+  const denied = (message: string, name = "NotCapable") => deniedBy({ name, message });
+  assertEquals(denied('Requires net access to "example.com:443", run again with the --allow-net flag'), "net=example.com:443");
+  assertEquals(denied("Requires env access, run again with the --allow-env flag"), "env");
+  assertEquals([denied("no"), denied("It Requires env access"), denied("Requires env access", "Error")], [undefined, undefined, undefined]);
 });
 
 Deno.test("isRetryable() is true of a record that was kept whole and could be parsed", () => {
