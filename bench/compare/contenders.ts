@@ -72,6 +72,7 @@ const BATCH = { variant: "batch", notes: { calls: "100 jobs a message, made by h
 export const CONTENDERS: readonly Contender[] = [
   OURS,
   { ...OURS, name: "process-pool/submit", title: "process-pool, submit", variant: "submit", only: ["calls", "mixed"] },
+  { ...OURS, name: "process-pool/chunks", title: "process-pool, chunks()", variant: "chunks", only: ["map", "mixedMap"] },
   { ...OURS, name: "process-pool/killable", title: "process-pool, killable", variant: "killable" },
   { ...BARE },
   { ...BARE, ...BATCH, name: "bare/batch", title: "bare workers, by 100", only: ["calls", "mixed"] },

@@ -401,6 +401,7 @@ async function coldStart(pool, { jobs }) {
  * @param {Pool} pool
  */
 async function warmUp(pool) {
+  await pool.start?.();
   for (let i = 0; i < 5; i++) await pool.calls("increment", range(1_000));
 }
 

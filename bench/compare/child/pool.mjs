@@ -15,6 +15,7 @@
  * @property {(items: import("./tasks.mjs").Item[], chunk: number, each: (result: PromiseSettledResult<any>) => void) => Promise<void>} mapRecords
  *   Reprices, in order.
  * @property {(buffer: ArrayBuffer) => Promise<ArrayBuffer>} move Runs `stampBuffer` with the buffer moved there, and back if the pool can.
+ * @property {() => Promise<unknown>} [start] Starts all workers, if the pool starts them only as it needs them.
  * @property {() => Promise<unknown>} close
  */
 

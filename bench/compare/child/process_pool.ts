@@ -1,4 +1,4 @@
-import { type Future, Job, ProcessPool } from "../../../mod.ts";
+import { type Future, Job, type MapResults, ProcessPool } from "../../../mod.ts";
 import { asPool, type Pool } from "./pool.mjs";
 import * as tasks from "./tasks.mjs";
 
@@ -13,17 +13,17 @@ export function open({ workers, variant }: { workers: number; variant: string })
       for await (const result of pool.map(tasks.increment, items)) each(result);
     },
     async mapTyped(items, _chunk, each) {
-      for await (const results of pool.map(tasks.increment, items).chunks()) {
-        for (let i = 0; i < results.length; i++) each(results[i]!);
-      }
+      await takeChunks(pool.map(tasks.increment, items), each);
     },
     async mapRecords(items, _chunk, each) {
       for await (const outcome of pool.map(tasks.reprice, items, { settled: true })) each(outcome);
     },
     move: (buffer) => pool.run(new Job({ func: stampAndMove, args: [buffer], transfer: [buffer] })),
+    start: () => pool.warmUp(),
     close: () => pool.shutdown(),
   });
-  return Promise.resolve(variant === "submit" ? { ...all, ...bySubmit(pool) } : all);
+  const variants: Record<string, Partial<Pool>> = { submit: bySubmit(pool), chunks: byChunks(pool) };
+  return Promise.resolve({ ...all, ...variants[variant] });
 }
 
 /** One by one through the gate, whose width is the default. */
@@ -37,6 +37,20 @@ function bySubmit(pool: ProcessPool): Pick<Pool, "calls" | "settle"> {
     calls: async (task, args) => await Promise.all(await submitAll(args, (arg) => pool.submit(byName[task]!, arg))),
     settle: async (jobs) => await Promise.allSettled(await submitAll(jobs, ([task, arg]) => pool.submit(byName[task]!, arg))),
   };
+}
+
+/** Results are taken a chunk at a time, as those of chunks that are made by hand. */
+function byChunks(pool: ProcessPool): Pick<Pool, "map" | "mapRecords"> {
+  return {
+    map: async (items, _chunk, each) => await takeChunks(pool.map(tasks.increment, items), each),
+    mapRecords: async (items, _chunk, each) => await takeChunks(pool.map(tasks.reprice, items, { settled: true }), each),
+  };
+}
+
+async function takeChunks<R>(results: MapResults<R>, each: (result: R) => void): Promise<void> {
+  for await (const chunk of results.chunks()) {
+    for (let i = 0; i < chunk.length; i++) each(chunk[i]!);
+  }
 }
 
 /** As `stampBuffer`; what it returns is moved as well. */
