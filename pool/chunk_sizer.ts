@@ -119,6 +119,11 @@ export function averageSize(values: ArrayLike<unknown>): number {
   }
 }
 
+/** About how many bytes a value takes in a message. Most items are numbers: for those it takes no time. */
+export function sizeOfItem(value: unknown): number {
+  return typeof value === "number" ? 8 : averageSize([value]);
+}
+
 /**
  * About how many bytes a value takes in a message, judged at a glance: counts strings, buffers, and lists, objects, maps and sets of those,
  * but not what is around them once more. No getter of what is copied is called, and no iterator of a user's.

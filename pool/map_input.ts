@@ -1,5 +1,5 @@
 import { show } from "./checks.ts";
-import { averageSize, type ChunkSizer, LARGEST_SIZE } from "./chunk_sizer.ts";
+import { type ChunkSizer, LARGEST_SIZE, sizeOfItem } from "./chunk_sizer.ts";
 import type { Clock } from "./clock.ts";
 import type { ResolvedMapOptions, Sliceable } from "./map_options.ts";
 
@@ -219,7 +219,7 @@ class Weight {
 
   /** Whether these are as many bytes as a chunk may have, if those not looked at are like the last of these `count` items. */
   isReached(items: ArrayLike<unknown>, count: number): boolean {
-    this.#size += (count - this.#seen) * averageSize([items[count - 1]]);
+    this.#size += (count - this.#seen) * sizeOfItem(items[count - 1]);
     this.#seen = count;
     this.nextLook = count + Math.min(count, ITEMS_A_LOOK);
     return this.#size >= LARGEST_SIZE;
