@@ -8,18 +8,20 @@ const GLOB_CHARACTERS = /[*?[\]{}]/;
  * The files that a path or a glob matches, in the order of their names.
  *
  * @param own The identities of files that no glob matches.
+ * @param os The system: on Windows a backslash separates folders, too. Elsewhere it takes the meaning of a character away.
  *
  * @throws {BatchError} If a glob matches none.
  */
-export async function expandGlob(input: string | URL, own: ReadonlySet<string>): Promise<string[]> {
+export async function expandGlob(input: string | URL, own: ReadonlySet<string>, os: string = Deno.build.os): Promise<string[]> {
   if (input instanceof URL || input.startsWith("file:")) return [resolve(input)];
   if (!GLOB_CHARACTERS.test(input) || await exists(input)) return [input];
-  const segments = input.split("/");
+  const glob = os === "windows" ? input.replaceAll("\\", "/") : input;
+  const segments = glob.split("/");
   const literal = segments.findIndex((segment) => GLOB_CHARACTERS.test(segment));
-  const folder = literal === 1 && input.startsWith("/") ? "/" : segments.slice(0, literal).join("/");
-  const pattern = patternOf(input);
+  const folder = literal === 1 && glob.startsWith("/") ? "/" : segments.slice(0, literal).join("/");
+  const pattern = patternOf(glob);
   const matching: string[] = [];
-  await walk(folder, input.includes("**") ? [] : levelsOf(segments.slice(literal)), pattern, matching);
+  await walk(folder, glob.includes("**") ? [] : levelsOf(segments.slice(literal)), pattern, matching);
   const found: string[] = [];
   for (const path of matching) if (!own.has(await identityOf(resolve(path)))) found.push(path);
   if (found.length === 0) throw new BatchError(`Cannot run batch as no file matches the input '${input}'`);

@@ -1,5 +1,6 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
+import { expandGlob } from "../batch/globs.ts";
 import { expandInputs, findSources, isHalf } from "../batch/inputs.ts";
 import { sampleOf } from "../batch/seen_file.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
@@ -110,3 +111,16 @@ for (
     assertEquals(await isHalf(source!, torn), half);
   });
 }
+
+Deno.test(`expandGlob() takes the backslashes of a glob for slashes on Windows, and only there ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  Deno.mkdirSync(folder.of("a"));
+  const path = folder.write("a/1.ndjson", "1\n");
+  const [glob, deep] = [path.replace("1.nd", "*.nd"), `${folder.path}/**/*.ndjson`].map((each) => each.replaceAll("/", "\\")) as [
+    string,
+    string,
+  ];
+  assertEquals([await expandGlob(glob, new Set(), "windows"), await expandGlob(deep, new Set(), "windows")], [[path], [path]]);
+  const error = `Cannot run batch as no file matches the input '${glob}'`;
+  await assertFails(() => expandGlob(glob, new Set(), "linux"), BatchError as never, error);
+});
