@@ -186,6 +186,8 @@ export async function isHalf({ path, seen }: Source, torn: Torn): Promise<boolea
 async function* beginningOf(path: string, seen: SeenFile): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   using file = await Deno.open(path);
   if (await isOther(path, seen, sampleOf)) throw new Error("it is a different file than when the batch began: put the original back");
+  // Whoever opens `/dev/stdin` on macOS goes on where the one before has read to.
+  await file.seek(0, Deno.SeekMode.Start);
   const { size } = seen;
   for (let at = 0; at < size;) {
     const bytes = new Uint8Array(Math.min(READ, size - at));

@@ -124,3 +124,27 @@ Deno.test(`expandGlob() takes the backslashes of a glob for slashes on Windows, 
   const error = `Cannot run batch as no file matches the input '${glob}'`;
   await assertFails(() => expandGlob(glob, new Set(), "linux"), BatchError as never, error);
 });
+
+Deno.test(`findSources() finds a source that is read from its start, though all who open it share one position ${NEEDS}`, {
+  ignore,
+}, async () => {
+  using folder = new Folder();
+  const content = "id\n1\n2\n";
+  const input = folder.write("in.csv", content);
+  const { open } = Deno;
+  using shared = Deno.openSync(input);
+  // As macOS opens `/dev/stdin`.
+  Deno.open = () =>
+    Promise.resolve({
+      read: (into: Uint8Array) => shared.read(into),
+      seek: (offset: number, whence: Deno.SeekMode) => shared.seek(offset, whence),
+      close() {},
+      [Symbol.dispose]() {},
+    } as Deno.FsFile);
+  try {
+    const [source] = await findSources([input], "csv");
+    assertEquals(await new Response(await source!.open(new AbortController().signal)).text(), content);
+  } finally {
+    Deno.open = open;
+  }
+});
