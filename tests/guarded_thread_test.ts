@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertNotEquals } from "@std/assert";
 import { guardedThreads, type Launch } from "../worker/guarded_thread.ts";
 import { locks } from "../worker/platform.ts";
 import type { Death, FromWorker, Thread, ThreadEvents } from "../worker/protocol.ts";
@@ -116,4 +116,20 @@ Deno.test("A thread that was stopped is not stuck because the caller has no time
   while (performance.now() < until);
   await within(gone);
   assertEquals(told, []);
+});
+
+Deno.test("guardedThreads() gives no two workers the same lock, even if a test has put a fixed UUID in place of random ones", async () => {
+  const { randomUUID } = crypto;
+  crypto.randomUUID = () => "00000000-0000-4000-8000-000000000000";
+  try {
+    const [a, b] = [await startThread(), await startThread()];
+    assertNotEquals(a.launch.lock, b.launch.lock);
+    for (const { thread, end, gone } of [a, b]) {
+      thread.stop();
+      end();
+      await within(gone);
+    }
+  } finally {
+    crypto.randomUUID = randomUUID;
+  }
 });

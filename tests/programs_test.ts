@@ -13,7 +13,7 @@ import { granted, within } from "./fixtures.ts";
 async function runProgram(
   source: string,
   changes: object = {},
-  { flag = "-A", env = {} }: { flag?: string; env?: Record<string, string> } = {},
+  { flags = ["-A"], env = {} }: { flags?: string[]; env?: Record<string, string> } = {},
 ): Promise<{ code: number; stdout: string; stderr: string; asked: string }> {
   const root = new URL("../", import.meta.url);
   const config = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
@@ -28,7 +28,7 @@ async function runProgram(
     );
     await Deno.writeTextFile(`${directory}/program.js`, source);
     const command = new Deno.Command(Deno.execPath(), {
-      args: ["run", flag, "--quiet", "program.js"],
+      args: ["run", ...flags, "--quiet", "program.js"],
       cwd: directory,
       env: { NO_COLOR: "1", DENO_AUDIT_PERMISSIONS: `${directory}/asked`, ...env },
     });
@@ -154,7 +154,7 @@ Deno.test("mod.ts and batch/mod.ts compile in a program whose 'lib' is the DOM's
 }, async () => {
   const source = ["mod.ts", "batch/mod.ts"].map((name) => `import ${JSON.stringify(import.meta.resolve(`../${name}`))};`).join("\n");
   const compilerOptions = { lib: ["dom", "dom.asynciterable", "dom.iterable", "deno.ns"] };
-  const { code, stderr } = await runProgram(source, { compilerOptions }, { flag: "--check" });
+  const { code, stderr } = await runProgram(source, { compilerOptions }, { flags: ["--check"] });
   assertEquals([code, stderr], [0, ""]);
 });
 
@@ -237,7 +237,28 @@ Deno.test(
         const items = await Array.fromAsync(pool.map((x) => x + 1, [1, 2]));
         console.log(await pool.run((x) => x, items[1]), pool.stats().finished);
       }`;
-    const { code, stdout, asked } = await runProgram(source, {}, { flag: "--no-prompt" });
+    const { code, stdout, asked } = await runProgram(source, {}, { flags: ["--no-prompt"] });
     assertEquals([code, stdout, asked], [0, "3 3\n".repeat(6), ""]);
+  },
+);
+
+Deno.test(
+  "ProcessPool shares no lock with the pool of another thread, though '--seed' makes both draw the same numbers (needs --allow-run and --allow-read)",
+  {
+    ignore: !granted("run") || !granted("read"),
+  },
+  async () => {
+    const source = `
+    import { ProcessPool } from "@procpool/process-pool";
+    await using pool = new ProcessPool({ maxWorkers: 1 });
+    const ofOwn = async () => {
+      const { ProcessPool } = await import("@procpool/process-pool");
+      await using pool = new ProcessPool({ maxWorkers: 1 });
+      return await pool.run((x) => x + 1, 1);
+    };
+    console.log(await pool.run(ofOwn));
+  `;
+    const { code, stdout } = await within(runProgram(source, {}, { flags: ["-A", "--seed=1"] }));
+    assertEquals([code, stdout], [0, "2\n"]);
   },
 );

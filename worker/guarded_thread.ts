@@ -49,10 +49,18 @@ const LOOK_EVERY = 5, LOOKS = 3, LOOKS_FOR_WORD = 100;
 
 const UNREADABLE: Death = { reason: "sent a message that cannot be read" };
 
+/**
+ * What no other thread of the program has: no two workers may have the same lock. A random UUID alone would not do: under `deno run --seed`
+ * all threads draw the same ones, and a test may have put a fixed one in their place.
+ */
+const HERE = `${crypto.randomUUID()} ${performance.timeOrigin} ${performance.now()}`;
+
+/** How many workers were started here. */
+let started = 0;
+
 /** A backend whose threads are workers that run `workerMain`. */
 export function guardedThreads(kind: GuardedKind): StartThread {
-  // No two workers of a program may have the same lock.
-  return (events, name) => new GuardedThread(events, kind, `${name} ${crypto.randomUUID()}`);
+  return (events, name) => new GuardedThread(events, kind, `${name} ${HERE} ${++started}`);
 }
 
 /**
