@@ -1,6 +1,7 @@
 import { Job, type Task, type TaskRef } from "@procpool/process-pool";
 import { show } from "@procpool/process-pool/executor";
 import { type Envelope, VERSION } from "./envelope.ts";
+import { uniqueName } from "./names.ts";
 import { payloadKey } from "./payloads.ts";
 import type { Settings } from "./pool_options.ts";
 import type { ClusterTask } from "./tasks.ts";
@@ -17,7 +18,7 @@ const LONGEST_ID = 200;
 
 /** Turns what was submitted into a job; throws what can be known to be wrong already. */
 export function checkedJob(what: Job<never[], unknown> | Task | TaskRef, args: unknown[]): Job<never[], unknown> {
-  if (!(what instanceof Job)) return new Job({ id: crypto.randomUUID(), func: what as Task<unknown[]>, args });
+  if (!(what instanceof Job)) return new Job({ id: uniqueName(), func: what as Task<unknown[]>, args });
   if (args.length > 0) throw new TypeError(`Cannot submit job as its arguments belong in the job: ${args.length} given beside it`);
   if (what.transfer.length > 0) throw new TypeError("Cannot submit job as nothing can be moved to another machine: leave 'transfer' out");
   if (what.retryIf !== undefined) {

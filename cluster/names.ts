@@ -49,3 +49,14 @@ export function checkedRelease(action: string, release: unknown): string | undef
   if (release === undefined || typeof release === "string") return release;
   throw new TypeError(`Cannot ${action} as 'release' must be a string: current value is ${show(release)}`);
 }
+
+/** When this thread began, in µs, and its process. */
+const HERE = [Math.round(1000 * performance.timeOrigin), Deno.pid].map((each) => each.toString(36)).join("-");
+
+/**
+ * A name that nothing else on the server has. A random UUID alone would not do: under `deno run --seed` all runs of a program draw the same
+ * ones, and one would be given the results of another.
+ */
+export function uniqueName(): string {
+  return `${crypto.randomUUID()}-${HERE}`;
+}

@@ -1,5 +1,6 @@
 import { show } from "@procpool/process-pool/executor";
 import { LARGEST_PAYLOAD } from "./envelope.ts";
+import { uniqueName } from "./names.ts";
 import { sizeOf } from "./values.ts";
 
 /**
@@ -57,7 +58,7 @@ export class Payloads {
   /** Keeps what a job has there until it lets go. */
   hold({ travelId, named }: { travelId: string; named: boolean }): void {
     const holding = this.#holdings.get(travelId);
-    if (holding === undefined) this.#holdings.set(travelId, { holders: 1, storedAs: crypto.randomUUID(), put: undefined, named });
+    if (holding === undefined) this.#holdings.set(travelId, { holders: 1, storedAs: uniqueName(), put: undefined, named });
     else holding.holders++;
   }
 

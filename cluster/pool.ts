@@ -18,6 +18,7 @@ import { type Envelope, readFailedReason, readItem, readReply, type Reply } from
 import { Errands } from "./errands.ts";
 import { type Ending, Link } from "./link.ts";
 import { type Chunk, type ChunkOutcomes, mapChunks, type RunOptions } from "./map.ts";
+import { uniqueName } from "./names.ts";
 import { isTooLarge, Payloads, unreadable } from "./payloads.ts";
 import { ACTION, type ClusterPoolOptions, resolvePoolOptions, type Settings } from "./pool_options.ts";
 import { plain } from "./server_errors.ts";
@@ -191,7 +192,7 @@ export class ClusterPool implements AsyncDisposable {
     signal?.throwIfAborted();
     const travelId = typeof job.id === "string"
       ? travelIdOf(job.id, { action: "submit job", queue: this.#settings.queue })
-      : `job-${crypto.randomUUID()}`;
+      : `job-${uniqueName()}`;
     let given = argumentsOf(job);
     // Synchronously for a known task, so that submissions pass the gate in the order of the calls.
     let task = this.#finder.known(job.func);
@@ -593,7 +594,7 @@ export class ClusterPool implements AsyncDisposable {
     });
     const ticket = new ChunkTicket({ first, items: items.length }, {
       task: task.task,
-      travelId: `map-${crypto.randomUUID()}`,
+      travelId: `map-${uniqueName()}`,
       named: false,
       permit,
       owner: this.#owner,

@@ -5,9 +5,9 @@ const CLI = new URL("../cli.ts", import.meta.url).pathname;
 const TASKS = new URL("./cli_tasks.ts", import.meta.url).pathname;
 
 /** The command with the permissions that its help names, and no others. */
-function command(port: number, args: string[], { read = true } = {}): Child {
+function command(port: number, args: string[], { read = true, seed = [] as string[] } = {}): Child {
   const permissions = [`--allow-net=127.0.0.1:${port}`, "--ignore-env", "--no-prompt", ...(read ? [`--allow-read=${TASKS}`] : [])];
-  return new Child(Deno.execPath(), ["run", "--no-check", ...permissions, CLI, ...args], { NO_COLOR: "1" });
+  return new Child(Deno.execPath(), ["run", "--no-check", ...seed, ...permissions, CLI, ...args], { NO_COLOR: "1" });
 }
 
 async function output(child: Child): Promise<{ code: number; said: string }> {
@@ -38,6 +38,15 @@ Deno.test("cli.ts serves, runs and shows the status with the permissions that it
   host.kill("SIGTERM");
   assertEquals((await host.status()).code, 0);
   assertStringIncludes(host.said, "stops within 10 s; a second signal ends at once\nbox-1 has stopped\n");
+});
+
+Deno.test("cli.ts run is not given the result of an earlier run that drew the same random numbers", async () => {
+  await using server = await RedisServer.start();
+  const where = ["--redis", server.url];
+  await using host = command(server.port, ["serve", TASKS, ...where]);
+  await host.says("serves the queue");
+  const add = (...args: string[]) => output(command(server.port, ["run", TASKS, "add", ...args, ...where], { seed: ["--seed=1"] }));
+  assertEquals([await add("1", "2"), await add("1", "3")].map(({ said }) => said), ["3\n", "4\n"]);
 });
 
 Deno.test("cli.ts serve ends with code 0 when it is told to stop before the server has answered", async () => {
