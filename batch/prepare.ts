@@ -5,7 +5,7 @@ import { BatchError, explainPath } from "./errors.ts";
 import type { BatchInput, Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
-import { resolve, toFileUrl } from "./paths.ts";
+import { ifThere, resolve, toFileUrl } from "./paths.ts";
 import { delimiterOf } from "./csv.ts";
 import type { InputFormat, OutputFormat } from "./range.ts";
 import { taskParts } from "./task_files.ts";
@@ -77,7 +77,7 @@ export function taskCheck({ module, files, hash }: PreparedTask): () => Promise<
     const now = found.map((info) => `${info?.mtime?.getTime()} ${info?.size} ${info?.ino}`).join();
     if (files.length === 0 || now === known) return;
     // Only files that existed at the start: what is loaded may make others.
-    const contents = await Promise.all(files.map((file) => Deno.readFile(file).catch(() => new Uint8Array())));
+    const contents = await Promise.all(files.map(contentNow));
     if (await hashOf(joined(contents)) !== hash) {
       throw new BatchError(
         `Cannot go on as the task module '${module}', or what it imports, was changed while it ran, and workers may have either version: ` +
@@ -87,6 +87,18 @@ export function taskCheck({ module, files, hash }: PreparedTask): () => Promise<
     }
     known = now;
   };
+}
+
+/** The content of a part of a task; nothing if it was removed. */
+async function contentNow(file: string): Promise<Uint8Array> {
+  try {
+    return await ifThere(Deno.readFile(file)) ?? new Uint8Array();
+  } catch (error) {
+    throw new BatchError(`Cannot go on as '${file}', a part of the task, can no longer be read: ${(error as Error).message}`, {
+      resumable: true,
+      cause: error,
+    });
+  }
 }
 
 /** The formats of a batch. */

@@ -762,6 +762,27 @@ Deno.test(`batch() does not complete an output whose task was changed while it r
   assertEquals([(await run(folder.of("task.js"), options)).records, folder.read("out")], [10, numbers(10)]);
 });
 
+Deno.test(`batch() does not say that its task was changed if that cannot be read, and can be resumed ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const other = folder.of("other.js");
+  const { readFile } = Deno;
+  let error: unknown;
+  try {
+    error = await changeWhileItRuns(folder, (text) => {
+      const full = new Error("Too many open files (os error 24)");
+      Deno.readFile = (path, options) => path === other ? Promise.reject(full) : readFile(path, options);
+      return text;
+    });
+  } finally {
+    Deno.readFile = readFile;
+  }
+  const why = `Cannot go on as '${other}', a part of the task, can no longer be read: Too many open files (os error 24)`;
+  assert(error instanceof BatchError);
+  assertEquals([error.message, error.resumable], [why, true]);
+  const options = { input: folder.of("in.ndjson"), output: folder.of("out"), resume: true, permissions: "inherit" } as const;
+  assertEquals([(await run(folder.of("task.js"), options)).outcome, folder.read("out")], ["complete", numbers(10)]);
+});
+
 Deno.test(`batch() goes on if its task is written anew with the same content ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
   const summary = await changeWhileItRuns(folder, (text) => text) as BatchSummary;
