@@ -219,6 +219,19 @@ Deno.test("createRuntime() loses no other item of a chunk for items that are too
   }
 });
 
+Deno.test("createRuntime() loses no buffer, which it moves, to an error of the same chunk that is too deep for a message", async () => {
+  const { claims, bySource, header, answers } = start({}, 1, () => {});
+  const task = bySource("task", `(item) => typeof item === "number" ? new Uint8Array(5000).fill(item) : (${nest})(...item)`);
+  for (const depth of DEPTHS.slice(30)) {
+    claims.set([SENT, 0]);
+    const chunk = { type: "chunk", items: [1, [depth, true], 2], skip: [], eager: false, timed: false, numbers: undefined } as const;
+    const messages = itemsOf(await answers({ ...chunk, ...header(task) }));
+    assertEquals(messages.flatMap(({ thrown }) => thrown.map(([i]) => i)), [1]);
+    const values = messages.flatMap(({ values }) => [...values as unknown[]]);
+    assertEquals(values, [new Uint8Array(5000).fill(1), undefined, new Uint8Array(5000).fill(2)]);
+  }
+});
+
 Deno.test("createRuntime() claims a job that was sent, and no other, in the words that protocol.ts gives it", async () => {
   const { claims, header, answers } = start({}, 3);
   // The claim of run 1.

@@ -188,6 +188,8 @@ export function createRunningChunks({ replies, timers, reuse }: RunningChunksPar
     }
 
     threw(thrown: Thrown): void {
+      // It may be too deep for a message.
+      if (this.#transfer.length > 0) this.#flushKept();
       this.#thrown.push([this.#to, thrown]);
       this.#note(undefined, true);
     }
