@@ -227,9 +227,14 @@ export class Link {
     this.#send(this.#register(id, envelope, listener));
   }
 
-  /** The task name of a job that was sent before; undefined if the queue knows no job of this id. */
+  /**
+   * The task name of a job that was sent before; undefined if the queue knows no job of this id. The server may not have taken yet what is
+   * being sent here, above all while it refuses writes.
+   */
   async find(id: string): Promise<string | undefined> {
     for (;;) {
+      const sending = this.#entries.get(id)?.envelope;
+      if (sending !== undefined) return sending.task;
       try {
         return await this.#client.hget(this.#queue.toKey(id), "name") ?? undefined;
       } catch (error) {

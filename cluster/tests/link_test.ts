@@ -309,6 +309,21 @@ Deno.test("what is submitted while the server takes no writes waits until it doe
   assertEquals(await lines(`${server.folder}/runs`), []);
 });
 
+Deno.test("ClusterPool.attach() finds a job that its pool has submitted and that the server has not taken yet", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, silent);
+  await using _host = await openHost(server, silent);
+  await using client = openClient(server);
+  await client.config("SET", "maxmemory", "1");
+  const submitted = await pool.submit(new Job({ id: "waits", func: tasks.add, args: [20, 22] }));
+  const attached = await pool.attach<number>("waits");
+  assert(attached.cancel());
+  assertEquals(submitted.state, "queued");
+  const again = await pool.attach<number>("waits");
+  await client.config("SET", "maxmemory", "0");
+  assertEquals(await within(Promise.all([submitted.result(), again.result()])), [42, 42]);
+});
+
 Deno.test("ClusterPool.terminate() ends also if the server refuses a job just after a sweep has made room", async () => {
   await using server = await RedisServer.start();
   await using client = openClient(server);
