@@ -74,7 +74,8 @@ export class CallRunner {
     if (store === undefined && reply.items !== undefined) return reply;
     if (!isTooLarge(reply, { what: "the result", store })) return reply;
     const key = payloadKey(queue, id, "result");
-    await unlessStopped(this.#store().put(key, JSON.stringify(reply)), signal);
+    // A cancelled job waits: what it puts there must not arrive after what another job of its name puts.
+    await unlessStopped(this.#store().put(key, JSON.stringify(reply)), signal, { unless: CANCELLED });
     if (!signal.aborted) return { v: VERSION, stored: true };
     // It was cancelled meanwhile: nobody reads the result, and nobody else deletes it.
     await this.#store().delete(key).catch(this.#options.onError);
@@ -235,14 +236,11 @@ function isOpen(pool: ProcessPool): boolean {
   }
 }
 
-/**
- * Waits for the store, unless the job is to be run elsewhere, which need not wait for a slow store. A cancelled job does wait: what it puts
- * there must not arrive after what another job of its name puts.
- */
-async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+/** Waits for the store, which may be slow or never answer, unless the job is stopped, for another reason than the given one. */
+async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal, { unless }: { unless?: symbol } = {}): Promise<T> {
   const stopped = Promise.withResolvers<never>();
   const stop = (): void => {
-    if (signal.reason !== CANCELLED) stopped.reject(signal.reason);
+    if (unless === undefined || signal.reason !== unless) stopped.reject(signal.reason);
   };
   signal.addEventListener("abort", stop);
   if (signal.aborted) stop();
