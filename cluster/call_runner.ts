@@ -185,7 +185,9 @@ export class CallRunner {
   async #readArguments(id: string, { storedAs, called }: { storedAs: string; called: Called }): Promise<Json[]> {
     const store = this.#store();
     try {
-      return JSON.parse(await store.get(payloadKey(this.#options.queue, storedAs, "args")));
+      const args = JSON.parse(await store.get(payloadKey(this.#options.queue, storedAs, "args")));
+      if (!Array.isArray(args)) throw new TypeError(`it must be an array: current value is ${show(args)}`);
+      return args;
     } catch (error) {
       // Whoever cancels it deletes them, and the message about that may still be on its way.
       await this.#events.argumentsGone(id);

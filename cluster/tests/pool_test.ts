@@ -216,6 +216,18 @@ Deno.test("ClusterPool and hosts with 'payloads' say so if the store returns onl
   }
 });
 
+Deno.test("a host with 'payloads' says so if the store returns something else than arguments", async () => {
+  await using server = await RedisServer.start();
+  const whole = folderStore(await Deno.makeTempDir({ dir: server.folder }));
+  await using _host = await openHost(server, { payloads: { ...whole, get: () => Promise.resolve("{}") } });
+  await using pool = await openPool(server, { payloads: whole });
+  const large = "y".repeat(400_000);
+  const what = "from the payload store: it must be an array: current value is an object";
+  await assertRejects(() => within(pool.run(new Job({ id: 1, func: tasks.echo, args: [large] }))), Error, what);
+  const [outcome] = await within(Array.fromAsync(pool.map(tasks.echo, [large], { settled: true })));
+  assertStringIncludes(String((outcome as PromiseRejectedResult).reason), what);
+});
+
 Deno.test("ClusterPool fails a job whose result is too large, if there is no store", async () => {
   await using server = await RedisServer.start();
   await using _host = await startHost(server);
