@@ -580,17 +580,10 @@ export class Link {
   async #findStranded(waiting: Entry[]): Promise<void> {
     const [first] = waiting;
     if (first === undefined || this.#state === "closed") return;
-    const places = this.#client.multi();
-    for (const list of LISTS) places.lpos(this.#queue.toKey(list), first.id, "RANK", -1);
-    for (const set of SORTED) places.zscore(this.#queue.toKey(set), first.id);
-    const isOut = (await execute(places)).every((place) => place === null);
+    const keys = [...LISTS, ...SORTED].map((name) => this.#queue.toKey(name));
+    const isOut = await this.#client.eval(IS_LISTED, keys.length, ...keys, first.id) !== 1;
     let listed: Set<unknown> | undefined;
-    if (isOut && first.stranded) {
-      const names = this.#client.multi();
-      for (const list of LISTS) names.lrange(this.#queue.toKey(list), 0, -1);
-      for (const set of SORTED) names.zrange(this.#queue.toKey(set), 0, -1);
-      listed = new Set((await execute(names)).flat());
-    }
+    if (isOut && first.stranded) listed = new Set((await this.#client.eval(LISTED, keys.length, ...keys) as unknown[][]).flat());
     for (const entry of waiting) this.#strand(entry, listed === undefined ? isOut && entry === first : !listed.has(entry.id));
   }
 
@@ -663,6 +656,19 @@ export class Link {
 const LISTS = ["wait", "active", "paused"] as const;
 /** The sorted sets of such jobs, into which only other programs put them. */
 const SORTED = ["delayed", "prioritized", "waiting-children"] as const;
+
+/**
+ * Whether a job is in one of these, and all that are: looked up together, as jobs go from one to another. By scripts, as a server whose memory
+ * is full refuses transactions, whatever is in them.
+ */
+const IS_LISTED = `for i, key in ipairs(KEYS) do
+  local found
+  if i <= ${LISTS.length} then found = redis.call("LPOS", key, ARGV[1], "RANK", -1) else found = redis.call("ZSCORE", key, ARGV[1]) end
+  if found then return 1 end
+end`;
+const LISTED = `local names = {}
+for i, key in ipairs(KEYS) do names[i] = redis.call(i <= ${LISTS.length} and "LRANGE" or "ZRANGE", key, 0, -1) end
+return names`;
 
 /** A job whose record is gone may still have its name in the list: sent again, it would be run for each time that its name stands there. */
 const UNLIST = `if redis.call("EXISTS", KEYS[1]) == 0 then return redis.call("LREM", KEYS[2], 0, ARGV[1]) end`;
