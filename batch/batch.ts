@@ -205,7 +205,11 @@ interface Destination {
 async function run(plan: Plan, { pool, begin }: Workers, destination: Destination): Promise<BatchSummary> {
   const { options, sources, recorder } = plan;
   const { coverages, output, errors, log, before } = destination;
-  const check = taskCheck(plan.task);
+  const taskIsSame = taskCheck(plan.task);
+  const check = async (read: readonly Source[]) => {
+    await taskIsSame();
+    await refuseChangedInputs(read, { mayBeGone: true });
+  };
   const files = new Files({ sources, coverages, output, errors, log, check, signal: options.signal, before });
   const enough = new AbortController();
   const earlier = coverages.reduce((sum, { bytes }) => sum + bytes, 0);
@@ -249,7 +253,7 @@ async function run(plan: Plan, { pool, begin }: Workers, destination: Destinatio
     }
     if (outcome === "complete") {
       await refuseChangedInputs(sources);
-      await check();
+      await taskIsSame();
       await files.finish();
     }
     tell("at the end");

@@ -23,8 +23,8 @@ export interface FilesOptions {
   output: Output;
   errors: ErrorsFile | undefined;
   log: JobLog | undefined;
-  /** Rejects if what is done now must not be recorded. */
-  check?: (() => Promise<void>) | undefined;
+  /** Rejects if what is done now must not be recorded, given the inputs of which some was done since it was last called. */
+  check?: ((sources: readonly Source[]) => Promise<void>) | undefined;
   /** Aborts when the batch is stopped. */
   signal?: AbortSignal | undefined;
   /** What an earlier run had done. */
@@ -59,6 +59,8 @@ export class Files implements Consumer {
   /** What is done, and how streams began, since the last line of the job log. */
   #unsaved: LogEntry["done"] = [];
   #begins: [source: number, begin: StreamBegin][] = [];
+  /** The inputs of which some was done since the last check. */
+  #unchecked = new Set<number>();
   /**
    * Whether something could not be written. The files may then contain some of a part, or, as the system reports a failure only once, less
    * than assumed: the job log describes them as of the last save.
@@ -134,6 +136,7 @@ export class Files implements Consumer {
   /** Records a stretch of an input that is done without being run. */
   pass(source: number, { start, end, lines }: Stretch): void {
     this.#options.coverages[source]!.add({ start, end, lines });
+    this.#unchecked.add(source);
     if (this.#options.log !== undefined) this.#unsaved.push([source, start, end, lines]);
     this.passed += end - start;
   }
@@ -155,10 +158,10 @@ export class Files implements Consumer {
 
   /** Makes what was taken durable, unless something could not be written before. `finished`: nothing more will come. */
   async save({ finished = false } = {}): Promise<void> {
-    const { output, errors, log, check } = this.#options;
+    const { output, errors, log } = this.#options;
     if (this.#broken) return;
     // What went to a stream is final, but there need not be more of it.
-    if (log === undefined) return await check?.();
+    if (log === undefined) return await this.#check();
     if (this.#unsaved.length === 0 && !finished) return;
     const done = merged(this.#unsaved);
     this.#unsaved = [];
@@ -176,7 +179,7 @@ export class Files implements Consumer {
       };
       if (!finished) {
         // After everything has been recorded: what holds now has held for all of it.
-        await check?.();
+        await this.#check();
         await output.sync();
         await errors?.sync();
       }
@@ -184,6 +187,13 @@ export class Files implements Consumer {
     } catch (error) {
       this.#giveUp(error);
     }
+  }
+
+  async #check(): Promise<void> {
+    const { check, sources } = this.#options;
+    const unchecked = [...this.#unchecked];
+    this.#unchecked.clear();
+    await check?.(unchecked.map((source) => sources[source]!));
   }
 
   /** Completes output and errors file. */
@@ -220,6 +230,7 @@ export class Files implements Consumer {
     }
     const numbered = lines === undefined && errors.length > 0;
     coverage.add({ start, end, lines: state.lines, numbered });
+    this.#unchecked.add(source);
     if (log !== undefined) this.#unsaved.push(numbered ? [source, start, end, state.lines, 1] : [source, start, end, state.lines]);
     this.totals.records += state.records;
     this.totals.failed += state.failed;

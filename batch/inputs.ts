@@ -199,16 +199,19 @@ async function* beginningOf(path: string, seen: SeenFile): AsyncGenerator<Uint8A
 }
 
 /**
- * Checks that all files are what they were when they were first looked at. That holds for one to which something was only appended, such as
- * a log in use: what came later is not read. One that is gone has left nothing else to be read: it can be put back.
+ * Checks that files are what they were when they were first looked at. That holds for one to which something was only appended, such as a
+ * log in use: what came later is not read. One that is gone has left nothing else to be read: it can be put back.
+ *
+ * @param options Whether files may be gone.
  *
  * @throws {BatchError} If one has changed.
  */
-export async function refuseChangedInputs(sources: readonly Source[]): Promise<void> {
+export async function refuseChangedInputs(sources: Iterable<Source>, { mayBeGone = false } = {}): Promise<void> {
   for (const { name, path, seen } of sources) {
     if (seen === undefined) continue;
     const [was, is] = [seen, await Deno.stat(path!).catch(() => undefined)];
     if (is === undefined) {
+      if (mayBeGone) continue;
       throw new BatchError(`Cannot go on as the input '${name}' is not there any more: put it back`, { resumable: true });
     }
     const changed = is.mtime?.toISOString() ?? null;
@@ -216,7 +219,8 @@ export async function refuseChangedInputs(sources: readonly Source[]): Promise<v
     if (is.size > was.size && await sampleOf(path!, was.size) === was.sample) continue;
     throw new BatchError(
       `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and has ${is.size}, ` +
-        `of ${changed}: begin anew with '--overwrite'`,
+        `of ${changed}: put the original back, or begin anew with '--overwrite'`,
+      { resumable: true },
     );
   }
 }
