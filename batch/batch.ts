@@ -39,7 +39,7 @@ import { noTimes } from "./times.ts";
  * @throws {TypeError} If an option is unknown or of the wrong type.
  * @throws {RangeError} If a number is out of its range.
  * @throws {BatchError} If the batch cannot be run, or cannot go on.
- * @throws {unknown} What `onProgress` throws.
+ * @throws {unknown} What `onProgress` throws, or rejects with.
  *
  * @example A file of JSON lines
  * ```ts
@@ -228,7 +228,7 @@ async function run(plan: Plan, { pool, begin }: Workers, destination: Destinatio
     options,
     onTick() {
       recorder?.sample(batchRun.counts);
-      tell("now and then");
+      return tell("now and then");
     },
     onRange: recorder && ((range) => recorder.range(range)),
   });
@@ -256,7 +256,7 @@ async function run(plan: Plan, { pool, begin }: Workers, destination: Destinatio
       await taskIsSame();
       await files.finish();
     }
-    tell("at the end");
+    await tell("at the end");
     const summary = await summarise(outcome, wall);
     await report(summary);
     return summary;

@@ -129,11 +129,11 @@ export interface BatchOptions {
    */
   signal?: AbortSignal | undefined;
   /**
-   * Called with the progress twice a second, and once at the end; not with `retryFailed`. What it throws ends the batch.
+   * Called with the progress twice a second, and once at the end; not with `retryFailed`. What it throws, or rejects with, ends the batch.
    *
    * @default {undefined}
    */
-  onProgress?: ((progress: BatchProgress) => void) | undefined;
+  onProgress?: ((progress: BatchProgress) => unknown) | undefined;
 }
 
 /** The options of a batch, checked and complete. */
@@ -156,7 +156,7 @@ export interface ResolvedBatch {
   limit: number;
   report: string | URL | undefined;
   signal: AbortSignal | undefined;
-  onProgress: ((progress: BatchProgress) => void) | undefined;
+  onProgress: ((progress: BatchProgress) => unknown) | undefined;
 }
 
 /** How long a record may run: milliseconds, or a multiple of the median. */

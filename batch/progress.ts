@@ -89,7 +89,7 @@ export interface BatchSummary {
 /** How often progress is reported, in ms. More often, and nobody can read it; less often, and it seems to stand still. */
 const TELL_EVERY = 500;
 
-/** Makes a function that reports the progress, if anyone wants to hear of it. */
+/** Makes a function that reports the progress, if anyone wants to hear of it, and rejects if they fail. */
 export function progressOf(
   { plan: { options, sources }, pool, begin, before, counts, covered }: {
     plan: Plan;
@@ -99,11 +99,11 @@ export function progressOf(
     counts: () => { records: number; failed: number; bytes: number };
     covered: () => number;
   },
-): (when: "now and then" | "at the end") => void {
+): (when: "now and then" | "at the end") => Promise<void> {
   const { onProgress, workers } = options;
   const totalBytes = sources.every(({ size }) => size !== undefined) ? sources.reduce((sum, { size }) => sum + size!, 0) : undefined;
   let told = begin;
-  return (when) => {
+  return async (when) => {
     const now = performance.now();
     if (onProgress === undefined || (when === "now and then" && now - told < TELL_EVERY)) return;
     told = now;
@@ -123,7 +123,7 @@ export function progressOf(
       busy: pool.stats().busy,
       memory: Deno.memoryUsage().rss,
     };
-    onProgress(progress);
+    await onProgress(progress);
   };
 }
 

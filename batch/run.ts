@@ -42,8 +42,8 @@ export interface RunParts {
   parts: AsyncIterator<Part>;
   consumer: Consumer;
   options: RunOptions;
-  /** Called at each tick while the run goes on. */
-  onTick: () => void;
+  /** Called at each tick while the run goes on. If it fails, so does the run. */
+  onTick: () => void | Promise<void>;
   /** Called after each run over a part. */
   onRange?: ((range: RangeRun) => void) | undefined;
 }
@@ -389,8 +389,12 @@ export class BatchRun {
         this.#saving = undefined;
       });
     }
+    this.#tellOfTick();
+  }
+
+  async #tellOfTick(): Promise<void> {
     try {
-      this.#parts.onTick();
+      await this.#parts.onTick();
     } catch (error) {
       this.#fail(error);
     }

@@ -550,20 +550,34 @@ for (const name of ["in.ndjson", "in.csv"]) {
   });
 }
 
-Deno.test("batch() rejects with what 'onProgress' throws", async () => {
-  const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.enqueue(new TextEncoder().encode("1\n")) });
-  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
-  const text = new Response(readable).text().catch(() => {});
-  const mine = new Error("mine");
-  const onProgress = () => {
-    throw mine;
-  };
-  assertEquals(
-    await thrownBy(() => within(batch((x) => x, { input, output: writable, permissions: "inherit", workers: 1, onProgress }))),
-    mine,
-  );
-  await within(text);
-});
+/** Throws. */
+function fail(error: Error): never {
+  throw error;
+}
+
+const mine = new Error("mine");
+for (
+  const [how, onProgress] of [["throws", () => fail(mine)], ["rejects with", () => Promise.reject(mine)]] as const
+) {
+  Deno.test(`batch() rejects with what 'onProgress' ${how}`, async () => {
+    const input = new ReadableStream<Uint8Array>({ start: (stream) => stream.enqueue(new TextEncoder().encode("1\n")) });
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const text = new Response(readable).text().catch(() => {});
+    assertEquals(
+      await thrownBy(() => within(batch((x) => x, { input, output: writable, permissions: "inherit", workers: 1, onProgress }))),
+      mine,
+    );
+    await within(text);
+  });
+
+  Deno.test(`batch() rejects with what 'onProgress' ${how} at the end`, async () => {
+    const input = new Response("1\n").body!;
+    const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+    const text = new Response(readable).text().catch(() => {});
+    assertEquals(await thrownBy(() => within(batch((x) => x, { input, output: writable, permissions: "inherit", onProgress }))), mine);
+    await within(text);
+  });
+}
 
 Deno.test(`batch() does not resume where the errors file is not what the job log tells of ${NEEDS}`, { ignore }, async () => {
   using folder = new Folder();
