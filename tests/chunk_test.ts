@@ -309,6 +309,26 @@ Deno.test("Chunks do not use memory where a worker may still write, even if the 
   assert(next !== undefined && next !== lost);
 });
 
+Deno.test("A chunk that is done takes nothing of what a longer one has put into the memory that it had", () => {
+  const outcomes: unknown[] = [];
+  const listener = noting(outcomes);
+  const begin = (count: number): { chunk: Chunk; memory: SharedArrayBuffer } => {
+    const chunk = new Chunk(new Array(count).fill(0), { ...OPTIONS, eager: true, listener });
+    const message = chunk.message(0, TASK);
+    assert(message.type === "chunk");
+    return { chunk, memory: message.numbers! };
+  };
+  const first = begin(20);
+  Atomics.store(new Int32Array(first.memory, 0, 2), 1, 20);
+  first.chunk.answered({ type: "items", run: 0, from: 20, values: undefined, thrown: [], last: true, elapsed: 0 }, () => {});
+  const second = begin(30);
+  assertEquals(second.memory, first.memory);
+  Atomics.store(new Int32Array(second.memory, 0, 2), 1, 30);
+  // A map looks at it for as long as the results of an earlier one are missing.
+  first.chunk.collect();
+  assertEquals(outcomes.length, 20);
+});
+
 for (const kind of ["texts", "numbers"] as const) {
   Deno.test(`A chunk of ${kind} is sent again without the items that have outcomes, and item by item each once`, () => {
     const outcomes: unknown[] = [];
