@@ -448,6 +448,41 @@ Deno.test("A map whose chunks get larger while it waits for an item still reads 
   await run.return();
 });
 
+for (const settled of [false, true]) {
+  Deno.test(`A map gives several at a time ${settled ? "all outcomes" : "the results before an item that failed, and then its error"}`, async () => {
+    const chunks: Chunk[] = [];
+    const run = new MapRun(hostInto(chunks), optionsOf(["a", "b", "c", "d", "e"], { chunkSize: 5, settled }));
+    const first = run.next();
+    await until(() => chunks.length === 1);
+    const chunk = chunks[0]!;
+    const thrown: ItemsMessage["thrown"] = [[4, { raw: "no E" }], [2, { raw: "no C" }]];
+    const answer: ItemsMessage = {
+      type: "items",
+      run: 1,
+      from: 0,
+      values: ["A", "B", undefined, "D", undefined],
+      thrown,
+      last: true,
+      elapsed: 1,
+    };
+    const outcome = chunk.answered(answer, (thrown) => (thrown as { raw: unknown }).raw);
+    chunk.settle(outcome!, { finished: 0, failed: 0, cancelled: 0 });
+    const lists: unknown[] = [];
+    let error: unknown;
+    try {
+      for await (const results of run.chunks()) lists.push(results);
+    } catch (thrown) {
+      error = thrown;
+    }
+    const had = (value: string) => ({ status: "fulfilled", value }) as const;
+    const failed = (reason: string) => ({ status: "rejected", reason }) as const;
+    assertEquals(
+      [(await first).value, lists, error],
+      settled ? [had("A"), [[had("B"), failed("no C"), had("D"), failed("no E")]], undefined] : ["A", [["B"]], "no C"],
+    );
+  });
+}
+
 Deno.test("A map whose loop ends while it waits at the gate leaves it, and gives back a permit that comes all the same", async () => {
   const chunks: Chunk[] = [];
   const gate = Promise.withResolvers<void>();
