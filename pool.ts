@@ -153,6 +153,8 @@ export class ProcessPool implements AsyncDisposable {
   #isFull = false;
   /** Whether queued tickets are being sent. */
   #sending = false;
+  /** How many jobs and chunks were ever admitted. */
+  #admitted = 0;
   /**
    * Tickets that have left their worker, until it is decided whether they run again: a `retryIf` that is called meanwhile may cancel any of
    * them, or end the pool. And tickets that cannot be sent, until that is told.
@@ -757,6 +759,7 @@ export class ProcessPool implements AsyncDisposable {
   #admit = (ticket: Ticket, defer: Defer = queueMicrotask): void => {
     const { signal } = ticket;
     if (this.#state !== "open" || signal?.aborted) this.#turnAway(ticket);
+    ticket.admittedAs = this.#admitted++;
     this.#queue.join(ticket);
     // Listen first: what follows may settle other jobs, and whoever hears of that may abort the signal.
     if (signal !== undefined) this.#listen(ticket, signal);
@@ -984,9 +987,17 @@ export class ProcessPool implements AsyncDisposable {
     return ended.filter((settlement) => settlement !== undefined);
   }
 
-  /** Puts tickets at the front of the queue. */
+  /**
+   * Puts tickets back into the queue, where they were: workers hold tickets from all over it, and give them back at different times. In
+   * another order, some would be overtaken by many others for as long as a long job takes.
+   */
   #requeue(tickets: Ticket[]): void {
-    for (const ticket of tickets.toReversed()) this.#queue.joinFront(ticket);
+    const front: Ticket[] = [];
+    for (const ticket of tickets.toSorted((a, b) => a.admittedAs - b.admittedAs)) {
+      while (this.#queue.size > 0 && this.#queue.first!.admittedAs < ticket.admittedAs) front.push(this.#queue.shift()!);
+      front.push(ticket);
+    }
+    for (const ticket of front.toReversed()) this.#queue.joinFront(ticket);
   }
 
   #lost: OutcomeOf = (ticket, nextItem, death) => {

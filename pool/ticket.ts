@@ -47,6 +47,8 @@ export abstract class Ticket implements Place<Ticket> {
   slot: Slot | undefined;
   /** The number under which its slot knows it. */
   run = 0;
+  /** How many had been admitted before it. */
+  admittedAs = 0;
   /** How many jobs its slot had sent before it. */
   sentAs = 0;
   /** How many workers were stopped because they did not take it up. */

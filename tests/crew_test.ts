@@ -1048,6 +1048,32 @@ Deno.test("A pool starts no other worker for tiny jobs as long as the first one 
   await end(pool, threads);
 });
 
+for (const [when, expected] of [["together", [1, 2, 3, 4, 5]], ["one after the other", [1, 2, 3, 4, 5, 6]]] as const) {
+  Deno.test(`A pool runs jobs in the order of submission after it took them back from two workers, ${when}`, async () => {
+    const { pool, threads, first, second, pass } = await twoStubs(0.5);
+    const futures = Array.from({ length: 8 }, () => pool.trySubmit(() => {})!);
+    // Each holds every other job.
+    first.begin();
+    second.begin();
+    pass(10);
+    second.finish(1);
+    second.begin();
+    pass(10);
+    if (when === "one after the other") {
+      second.finish(1);
+      second.begin();
+    }
+    pass(10);
+    // What was taken back from the first is sent to the second, which has room for two of these, and then taken back from there.
+    pass(20);
+    // It comes across those, and is sent others.
+    second.finish(second.runs.length);
+    second.finish(3);
+    assertEquals(futures.flatMap((future, i) => future.done() ? [i] : []), [...expected]);
+    await end(pool, threads);
+  });
+}
+
 Deno.test("A pool starts other workers when the first takes long to be ready", async () => {
   const { pool, threads, pass } = coldStubs();
   submit(pool, 10);
