@@ -1,10 +1,14 @@
 import { assertEquals } from "@std/assert";
+import { Balance } from "../pool/balance.ts";
 import { Chunk } from "../pool/chunk.ts";
 import { JobTicket } from "../pool/ticket.ts";
 import { Watchdog } from "../pool/watchdog.ts";
 import { Semaphore } from "../semaphore.ts";
+import { Holding } from "../worker/holding.ts";
 import { Slot } from "../worker/slot.ts";
+import { Workload } from "../worker/workload.ts";
 import { simulate } from "./simulation/schedule.ts";
+import { simulateInTime } from "./simulation/timed_run.ts";
 
 /** Replaces a method until it is disposed of. */
 function replace<T extends object, K extends keyof T>(object: T, method: K, by: (original: T[K]) => T[K]): Disposable {
@@ -126,4 +130,49 @@ Deno.test("simulate() finds a job without a future whose caller does not hear th
       if (!this.wantsResult) refuse.call(this, reason);
     });
   assertEquals((await simulate(31))?.invariant, "nothing hangs");
+});
+
+Deno.test("simulateInTime() finds that a hundred scenarios take hardly longer than they must, and that hardly any job waits for nothing", async () => {
+  for (let seed = 1; seed <= 100; seed++) {
+    const violation = await simulateInTime(seed);
+    assertEquals(violation, undefined, `scenario ${seed}, replay it: deno run tests/simulation/main.ts --scenario ${seed}`);
+  }
+});
+
+Deno.test("simulateInTime() does the same for the same seed", async () => {
+  for (const seed of [4, 8, 15]) {
+    const [first, second]: [string[], string[]] = [[], []];
+    await simulateInTime(seed, (line) => first.push(line));
+    await simulateInTime(seed, (line) => second.push(line));
+    assertEquals(first, second);
+  }
+});
+
+// Proof that it finds what makes jobs wait: each mechanism against that, put out of action.
+
+const IDLE = "no job waits for long while a worker is idle", OVERTAKEN = "no job is overtaken for long";
+
+Deno.test("simulateInTime() finds that nothing can be taken back from a worker", async () => {
+  using _ = replace(Holding.prototype, "takeBack", () => () => false);
+  assertEquals((await simulateInTime(1))?.invariant, IDLE);
+});
+
+Deno.test("simulateInTime() finds that it is not noticed when a job holds up others while a worker is idle", async () => {
+  using _ = replace(Workload.prototype, "isLate", () => () => false);
+  assertEquals((await simulateInTime(2))?.invariant, IDLE);
+});
+
+Deno.test("simulateInTime() finds that it is not noticed when a job holds up others while no worker is idle", async () => {
+  using _ = replace(Workload.prototype, "hasKeptWaiting", () => () => false);
+  assertEquals((await simulateInTime(68))?.invariant, OVERTAKEN);
+});
+
+Deno.test("simulateInTime() finds that nothing is done about it", async () => {
+  using _ = replace(Balance.prototype, "keepOrder", () => () => {});
+  assertEquals((await simulateInTime(68))?.invariant, OVERTAKEN);
+});
+
+Deno.test("simulateInTime() finds that what was taken back is sent ahead again at once", async () => {
+  using _ = replace(Slot.prototype, "sendNothingAhead", () => () => {});
+  assertEquals((await simulateInTime(76))?.invariant, IDLE);
 });

@@ -4,6 +4,7 @@
  * ```
  * deno run tests/simulation/main.ts --count 200000 [--from 1]
  * deno run tests/simulation/main.ts --seed 4711
+ * deno run tests/simulation/main.ts --scenario 4711
  * ```
  *
  * @module
@@ -11,6 +12,7 @@
 
 import { parseArgs } from "@std/cli/parse-args";
 import { simulate } from "./schedule.ts";
+import { simulateInTime } from "./timed_run.ts";
 
 /** After this many schedules the event loop gets a turn, in which it ends the program if a rejection was left unhandled. */
 const SCHEDULES_PER_TURN = 1000;
@@ -34,13 +36,18 @@ async function runMany(from: number, count: number): Promise<boolean> {
 }
 
 /** Runs one seed and shows what happens; false if it breaks an invariant. */
-async function replay(seed: number): Promise<boolean> {
-  const violation = await simulate(seed, (line) => console.log(line));
+async function replay(seed: number, run: typeof simulate): Promise<boolean> {
+  const violation = await run(seed, (line) => console.log(line));
   if (violation === undefined) console.log(`seed ${seed} holds`);
   else console.error(`seed ${seed} failed: ${violation.message}`, violation.cause ?? violation);
   return violation === undefined;
 }
 
-const { seed, count, from } = parseArgs(Deno.args, { string: ["seed", "count", "from"], default: { count: "200000", from: "1" } });
-const holds = seed === undefined ? await runMany(Number(from), Number(count)) : await replay(Number(seed));
+const options = ["seed", "scenario", "count", "from"];
+const { seed, scenario, count, from } = parseArgs(Deno.args, { string: options, default: { count: "200000", from: "1" } });
+const holds = scenario !== undefined
+  ? await replay(Number(scenario), simulateInTime)
+  : seed !== undefined
+  ? await replay(Number(seed), simulate)
+  : await runMany(Number(from), Number(count));
 if (!holds) Deno.exit(1);

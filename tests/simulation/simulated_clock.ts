@@ -27,7 +27,12 @@ export class SimulatedClock implements Clock {
   timeOfDay = (): number => this.#now | 0;
 
   after(delay: number, callback: () => void): () => void {
-    const timer = { due: this.#now + Math.max(SHORTEST_DELAY, delay), callback };
+    return this.happens(Math.max(SHORTEST_DELAY, delay), callback);
+  }
+
+  /** The same for what happens by itself, which may take less time than a timer. */
+  happens(delay: number, callback: () => void): () => void {
+    const timer = { due: this.#now + delay, callback };
     // After those that are due at the same moment and were set earlier.
     const index = this.#timers.findLastIndex(({ due }) => due <= timer.due);
     this.#timers.splice(index + 1, 0, timer);
