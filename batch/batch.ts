@@ -206,9 +206,9 @@ async function run(plan: Plan, { pool, begin }: Workers, destination: Destinatio
   const { options, sources, recorder } = plan;
   const { coverages, output, errors, log, before } = destination;
   const taskIsSame = taskCheck(plan.task);
-  const check = async (read: readonly Source[]) => {
+  const check = async (used: readonly Source[]) => {
     await taskIsSame();
-    await refuseChangedInputs(read, { mayBeGone: true });
+    await refuseChangedInputs(used, { mayBeGone: true });
   };
   const files = new Files({ sources, coverages, output, errors, log, check, signal: options.signal, before });
   const enough = new AbortController();
@@ -289,6 +289,7 @@ function partsOf(
     passed: (source, stretch) => files.pass(source, stretch),
     begins,
     begun: (source, begin) => files.noteBegin(source, begin),
+    uses: (source, change) => files.use(source, change),
     enough,
   });
 }

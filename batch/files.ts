@@ -23,7 +23,7 @@ export interface FilesOptions {
   output: Output;
   errors: ErrorsFile | undefined;
   log: JobLog | undefined;
-  /** Rejects if what is done now must not be recorded, given the inputs of which some was done since it was last called. */
+  /** Rejects if what is done now must not be recorded, given the inputs that were in use since it was last called. */
   check?: ((sources: readonly Source[]) => Promise<void>) | undefined;
   /** Aborts when the batch is stopped. */
   signal?: AbortSignal | undefined;
@@ -61,6 +61,8 @@ export class Files implements Consumer {
   #begins: [source: number, begin: StreamBegin][] = [];
   /** The inputs of which some was done since the last check. */
   #unchecked = new Set<number>();
+  /** The inputs in use: how many parts of each are not done, and one more while others may come. */
+  #inUse = new Map<number, number>();
   /**
    * Whether something could not be written. The files may then contain some of a part, or, as the system reports a failure only once, less
    * than assumed: the job log describes them as of the last save.
@@ -108,7 +110,10 @@ export class Files implements Consumer {
   /** Takes a record without a line end, unless it turns out to be half of one: that is left to another batch, with what came later. */
   async #takeWhole(part: DonePart): Promise<void> {
     const source = this.#options.sources[part.source]!;
-    if (part.torn !== false && await isHalf(source, part.torn)) return void this.left.push([source.name, part.start]);
+    if (part.torn !== false && await isHalf(source, part.torn)) {
+      this.use(part.source, -1);
+      return void this.left.push([source.name, part.start]);
+    }
     this.failedWhole += part.state.failed;
     await this.#take(part);
   }
@@ -141,6 +146,13 @@ export class Files implements Consumer {
     this.passed += end - start;
   }
 
+  /** Notes that an input is read, that a part of it was handed out, or that either is over. */
+  use(source: number, change: 1 | -1): void {
+    const uses = (this.#inUse.get(source) ?? 0) + change;
+    if (uses > 0) this.#inUse.set(source, uses);
+    else this.#inUse.delete(source);
+  }
+
   /** Records how a stream begins. */
   noteBegin(source: number, begin: StreamBegin): void {
     this.#begins.push([source, begin]);
@@ -160,13 +172,12 @@ export class Files implements Consumer {
   async save({ finished = false } = {}): Promise<void> {
     const { output, errors, log } = this.#options;
     if (this.#broken) return;
-    // What went to a stream is final, but there need not be more of it.
-    if (log === undefined) return await this.#check();
-    if (this.#unsaved.length === 0 && !finished) return;
-    const done = merged(this.#unsaved);
-    this.#unsaved = [];
-    const begins = this.#begins.splice(0);
     try {
+      // What went to a stream is final, but there need not be more of it. Nor need anything be run whose results would not be saved.
+      if (log === undefined || this.#unsaved.length === 0 && !finished) return await this.#check();
+      const done = merged(this.#unsaved);
+      this.#unsaved = [];
+      const begins = this.#begins.splice(0);
       const entry: LogEntry = {
         done,
         output: output.state,
@@ -191,9 +202,10 @@ export class Files implements Consumer {
 
   async #check(): Promise<void> {
     const { check, sources } = this.#options;
-    const unchecked = [...this.#unchecked];
+    // What is not done yet is, too: by then, an input may be what it was again.
+    const unchecked = new Set([...this.#unchecked, ...this.#inUse.keys()]);
     this.#unchecked.clear();
-    await check?.(unchecked.map((source) => sources[source]!));
+    await check?.([...unchecked].map((source) => sources[source]!));
   }
 
   /** Completes output and errors file. */
@@ -213,7 +225,7 @@ export class Files implements Consumer {
     throw explainStorage(error);
   }
 
-  #record({ source, start, end, state, errors, slowest }: DonePart, position: number): void {
+  #record({ source, start, end, last, state, errors, slowest }: DonePart, position: number): void {
     const { sources, coverages, log } = this.#options;
     const coverage = coverages[source]!;
     const lines = coverage.first.end === start ? coverage.first.lines : undefined;
@@ -231,6 +243,7 @@ export class Files implements Consumer {
     const numbered = lines === undefined && errors.length > 0;
     coverage.add({ start, end, lines: state.lines, numbered });
     this.#unchecked.add(source);
+    if (last) this.use(source, -1);
     if (log !== undefined) this.#unsaved.push(numbered ? [source, start, end, state.lines, 1] : [source, start, end, state.lines]);
     this.totals.records += state.records;
     this.totals.failed += state.failed;

@@ -24,6 +24,8 @@ export interface DivideOptions {
   /** How streams that are read once more began, and what is called for others. */
   begins: ReadonlyMap<number, StreamBegin>;
   begun(source: number, begin: StreamBegin): void;
+  /** Called when an input is begun, when a part of it is handed out, and with -1 when there are no more. */
+  uses(source: number, change: 1 | -1): void;
   /** Aborts when nothing more is wanted: then a stream is cancelled. */
   enough: AbortSignal;
 }
@@ -41,7 +43,12 @@ export async function* divide(sources: readonly Source[], coverages: readonly Co
         begin: options.begins.get(source),
         begun: (begin) => options.begun(source, begin),
       });
-    for await (const part of parts) yield { ...part, source, index: index++ };
+    options.uses(source, 1);
+    for await (const part of parts) {
+      options.uses(source, 1);
+      yield { ...part, source, index: index++ };
+    }
+    options.uses(source, -1);
   }
 }
 
@@ -75,7 +82,7 @@ function* ranges({ name, path, size, whole = size, seen }: Source, coverage: Cov
   }
 }
 
-interface BlocksOptions extends Omit<DivideOptions, "passed" | "begun"> {
+interface BlocksOptions extends Omit<DivideOptions, "passed" | "begun" | "uses"> {
   passed(stretch: Stretch): void;
   /** How it began before; undefined if that is not known. */
   begin: StreamBegin | undefined;

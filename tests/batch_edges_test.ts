@@ -421,6 +421,28 @@ Deno.test(`batch() with 'resume' reads again what was read of an input after it 
   assertEquals(folder.read("out"), text);
 });
 
+for (const name of ["in.ndjson", "in.csv", "in.ndjson.gz"]) {
+  for (const to of ["a file", "a stream"]) {
+    Deno.test(
+      `batch() to ${to} ends as an input is changed, though nothing of it is done by then (${name}) ${NEEDS}`,
+      { ignore },
+      async () => {
+        using folder = new Folder();
+        const [input, other] = [folder.write(name, await recordsFor(name, 10)), folder.write("other", await recordsFor(name, 5))];
+        const change = `Deno.copyFileSync(${JSON.stringify(other)}, ${JSON.stringify(input)});`;
+        const task = folder.write("task.js", `export default () => { ${change} return new Promise(() => {}); };`);
+        const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+        const text = new Response(readable).text().catch(() => {});
+        const output = to === "a file" ? folder.of("out") : writable;
+        const error = await thrownBy(() => run(task, { input, output, permissions: "inherit", workers: 1 })) as BatchError;
+        assertMatch(error.message, /^Cannot go on as the input '.+' was changed while it was read/);
+        if (to === "a stream") await within(text);
+        else assertEquals(folder.read("out.partial"), "");
+      },
+    );
+  }
+}
+
 for (const inputFormat of ["ndjson", "csv"] as const) {
   Deno.test(`batch() reads no other file that has been put in the place of an input (${inputFormat}) ${NEEDS}`, { ignore }, async () => {
     using folder = new Folder();

@@ -258,6 +258,7 @@ async function partsOf(text: string, { coverage, size }: { coverage: Coverage; s
       passed: (_, stretch) => coverage.add(stretch),
       begins: new Map(),
       begun() {},
+      uses() {},
       enough: new AbortController().signal,
     }),
     ({ start, end, piece }) => [start, end, "bytes" in piece ? new TextDecoder().decode(piece.bytes) : undefined],

@@ -22,6 +22,7 @@ function part(index: number): DonePart {
     start,
     end,
     torn: false,
+    last: true,
     state: { position: end, lines: 2, records: 2, failed: 1, outputLength: output.length, errorsLength: members.length, busy: 1 },
     output,
     errors: [{ line: 1, offset: start + 5, position: output.length, members }],
@@ -151,4 +152,41 @@ Deno.test("Files takes what may be half a record last, in the order of the input
   await files.takeTorn();
   assertEquals([files.isTorn, written.slice(2), files.failedWhole], [false, ["4\n", "1\n"], 3]);
   await output.close();
+});
+
+Deno.test("Files.save() checks the inputs that are in use, or of which something was done since the last check", async () => {
+  const checked: string[][] = [];
+  const { readable, writable } = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>();
+  const text = new Response(readable).text();
+  const files = new Files({
+    sources: ["a", "b"].map((name) => ({ ...source, name })),
+    coverages: [new Coverage(), new Coverage()],
+    output: new StreamOutput(writable, "close"),
+    errors: undefined,
+    log: undefined,
+    before,
+    check: (used) => Promise.resolve(void checked.push(used.map(({ name }) => name))),
+  });
+  // The first is read, a part of it is handed out, and that is done in two pieces.
+  files.use(0, 1);
+  await files.save();
+  files.use(0, 1);
+  files.use(0, -1);
+  await files.save();
+  await files.take({ ...part(0), last: false });
+  await files.save();
+  // Of the second, all is half a record that is held back.
+  files.use(1, 1);
+  files.use(1, 1);
+  files.use(1, -1);
+  await files.take({ ...part(1), last: true });
+  await files.take({ ...part(2), source: 1, torn: "in a line", last: true });
+  await files.save();
+  await files.save();
+  await files.takeTorn();
+  await files.save();
+  await files.save();
+  assertEquals(checked, [["a"], ["a"], ["a"], ["a", "b"], ["b"], ["b"], []]);
+  await files.finish();
+  assertEquals(await text, "0\n1\n2\n");
 });
