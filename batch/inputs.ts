@@ -216,11 +216,23 @@ export async function refuseChangedInputs(sources: Iterable<Source>, { mayBeGone
     }
     const changed = is.mtime?.toISOString() ?? null;
     if (is.size === was.size && changed === was.changed) continue;
-    if (is.size > was.size && await sampleOf(path!, was.size) === was.sample) continue;
+    if (is.size > was.size && await sampleNow({ name, path: path!, size: was.size }) === was.sample) continue;
     throw new BatchError(
       `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and has ${is.size}, ` +
         `of ${changed}: put the original back, or begin anew with '--overwrite'`,
       { resumable: true },
     );
+  }
+}
+
+/** The hash of samples of what an input had when it was first looked at. */
+async function sampleNow({ name, path, size }: { name: string; path: string; size: number }): Promise<string> {
+  try {
+    return await sampleOf(path, size);
+  } catch (error) {
+    throw new BatchError(`Cannot go on as the input '${name}' can no longer be read: ${(error as Error).message}`, {
+      resumable: true,
+      cause: error,
+    });
   }
 }

@@ -1,7 +1,7 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
 import { expandGlob } from "../batch/globs.ts";
-import { expandInputs, findSources, isHalf } from "../batch/inputs.ts";
+import { expandInputs, findSources, isHalf, refuseChangedInputs } from "../batch/inputs.ts";
 import { sampleOf } from "../batch/seen_file.ts";
 import { Folder, ignore, NEEDS } from "./batch_fixtures.ts";
 import { assertFails } from "./helpers.ts";
@@ -144,6 +144,22 @@ Deno.test(`findSources() finds a source that is read from its start, though all 
   try {
     const [source] = await findSources([input], "csv");
     assertEquals(await new Response(await source!.open(new AbortController().signal)).text(), content);
+  } finally {
+    Deno.open = open;
+  }
+});
+
+Deno.test(`refuseChangedInputs() says that a file to which something was appended can no longer be read ${NEEDS}`, { ignore }, async () => {
+  using folder = new Folder();
+  const input = folder.write("in", "1\n");
+  const sources = await findSources([input], "ndjson");
+  folder.write("in", "1\n2\n");
+  await refuseChangedInputs(sources);
+  const { open } = Deno;
+  Deno.open = () => Promise.reject(new Error("Too many open files (os error 24)"));
+  try {
+    const error = `Cannot go on as the input '${input}' can no longer be read: Too many open files (os error 24)`;
+    await assertFails(() => refuseChangedInputs(sources), BatchError as never, error);
   } finally {
     Deno.open = open;
   }
