@@ -208,7 +208,7 @@ async function run(plan: Plan, { pool, begin }: Workers, destination: Destinatio
   const taskIsSame = taskCheck(plan.task);
   const check = async (used: readonly Source[]) => {
     await taskIsSame();
-    await refuseChangedInputs(used, { mayBeGone: true });
+    await refuseChangedInputs(used, { stillRead: true });
   };
   const files = new Files({ sources, coverages, output, errors, log, check, signal: options.signal, before });
   const enough = new AbortController();

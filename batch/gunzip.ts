@@ -6,6 +6,8 @@ import { abandon, abandonOn } from "./bytes.ts";
 export async function isGzip(path: string): Promise<boolean> {
   using file = await Deno.open(path);
   const bytes = new Uint8Array(2);
+  // Whoever opens `/dev/stdin` on macOS goes on where the one before has read to.
+  await file.seek(0, Deno.SeekMode.Start);
   const read = await file.read(bytes);
   return read === 2 && hasGzipMagic(bytes);
 }

@@ -186,7 +186,7 @@ export async function isHalf({ path, seen }: Source, torn: Torn): Promise<boolea
 async function* beginningOf(path: string, seen: SeenFile): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   using file = await Deno.open(path);
   if (await isOther(path, seen, sampleOf)) throw new Error("it is a different file than when the batch began: put the original back");
-  // Whoever opens `/dev/stdin` on macOS goes on where the one before has read to.
+  // See `isGzip()`.
   await file.seek(0, Deno.SeekMode.Start);
   const { size } = seen;
   for (let at = 0; at < size;) {
@@ -198,24 +198,28 @@ async function* beginningOf(path: string, seen: SeenFile): AsyncGenerator<Uint8A
   }
 }
 
+/** What is named as an open file: on macOS, all who open it share one position, so that looking at it would disturb who reads it. */
+const SHARED = /^\/dev\/(stdin$|fd\/)/;
+
 /**
  * Checks that files are what they were when they were first looked at. That holds for one to which something was only appended, such as a
  * log in use: what came later is not read. One that is gone has left nothing else to be read: it can be put back.
  *
- * @param options Whether files may be gone.
+ * @param options Whether files are still being read, and may be gone.
  *
  * @throws {BatchError} If one has changed.
  */
-export async function refuseChangedInputs(sources: Iterable<Source>, { mayBeGone = false } = {}): Promise<void> {
+export async function refuseChangedInputs(sources: Iterable<Source>, { stillRead = false } = {}): Promise<void> {
   for (const { name, path, seen } of sources) {
     if (seen === undefined) continue;
     const [was, is] = [seen, await Deno.stat(path!).catch(() => undefined)];
     if (is === undefined) {
-      if (mayBeGone) continue;
+      if (stillRead) continue;
       throw new BatchError(`Cannot go on as the input '${name}' is not there any more: put it back`, { resumable: true });
     }
     const changed = is.mtime?.toISOString() ?? null;
     if (is.size === was.size && changed === was.changed) continue;
+    if (is.size > was.size && stillRead && SHARED.test(path!)) continue;
     if (is.size > was.size && await sampleNow({ name, path: path!, size: was.size }) === was.sample) continue;
     throw new BatchError(
       `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and has ${is.size}, ` +

@@ -1,4 +1,4 @@
-import { assertEquals, assertNotEquals } from "@std/assert";
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { BatchError } from "@procpool/process-pool/batch";
 import { expandGlob } from "../batch/globs.ts";
 import { expandInputs, findSources, isHalf, refuseChangedInputs } from "../batch/inputs.ts";
@@ -125,28 +125,64 @@ Deno.test(`expandGlob() takes the backslashes of a glob for slashes on Windows, 
   await assertFails(() => expandGlob(glob, new Set(), "linux"), BatchError as never, error);
 });
 
-Deno.test(`findSources() finds a source that is read from its start, though all who open it share one position ${NEEDS}`, {
-  ignore,
-}, async () => {
-  using folder = new Folder();
-  const content = "id\n1\n2\n";
-  const input = folder.write("in.csv", content);
-  const { open } = Deno;
-  using shared = Deno.openSync(input);
-  // As macOS opens `/dev/stdin`.
+/** Makes all who open any file share the position of one, as macOS does for `/dev/stdin`. */
+function shareOpened(path: string): { file: Deno.FsFile } & Disposable {
+  const { open, stat } = Deno;
+  const file = Deno.openSync(path);
   Deno.open = () =>
     Promise.resolve({
-      read: (into: Uint8Array) => shared.read(into),
-      seek: (offset: number, whence: Deno.SeekMode) => shared.seek(offset, whence),
+      read: (into: Uint8Array) => file.read(into),
+      seek: (offset: number, whence: Deno.SeekMode) => file.seek(offset, whence),
       close() {},
       [Symbol.dispose]() {},
     } as Deno.FsFile);
-  try {
+  Deno.stat = () => stat(path);
+  return {
+    file,
+    [Symbol.dispose]() {
+      Object.assign(Deno, { open, stat });
+      file.close();
+    },
+  };
+}
+
+for (const [what, compress] of [["a file", false], ["a compressed file", true]] as const) {
+  Deno.test(`findSources() finds ${what} that is read from its start, though all who open it share one position ${NEEDS}`, {
+    ignore,
+  }, async () => {
+    using folder = new Folder();
+    const content = "id\n1\n2\n";
+    const plain = new Response(content).body!;
+    const bytes = await new Response(compress ? plain.pipeThrough(new CompressionStream("gzip")) : plain).bytes();
+    const input = folder.write("in.csv", bytes);
+    using shared = shareOpened(input);
+    shared.file.seekSync(1, Deno.SeekMode.Start);
     const [source] = await findSources([input], "csv");
+    assertEquals(source!.size, compress ? undefined : bytes.length);
     assertEquals(await new Response(await source!.open(new AbortController().signal)).text(), content);
-  } finally {
-    Deno.open = open;
+  });
+}
+
+Deno.test(`refuseChangedInputs() does not disturb who reads a growing file, though all who open it share one position ${NEEDS}`, {
+  ignore,
+}, async () => {
+  using folder = new Folder();
+  // It takes several reads.
+  const content = Array.from({ length: 50_000 }, (_, i) => `${i}\n`).join("");
+  const input = folder.write("in.csv", content);
+  using _ = shareOpened(input);
+  const [source] = await findSources([input], "csv");
+  const reader = (await source!.open(new AbortController().signal)).getReader();
+  const decoder = new TextDecoder();
+  let text = decoder.decode((await reader.read()).value, { stream: true });
+  assert(text.length < content.length);
+  folder.write("in.csv", `${content}more`);
+  await refuseChangedInputs([{ ...source!, path: "/dev/fd/0" }], { stillRead: true });
+  for (let { value } = await reader.read(); value !== undefined; { value } = await reader.read()) {
+    text += decoder.decode(value, { stream: true });
   }
+  assertEquals(text, content);
+  await refuseChangedInputs([source!]);
 });
 
 Deno.test(`refuseChangedInputs() says that a file to which something was appended can no longer be read ${NEEDS}`, { ignore }, async () => {
