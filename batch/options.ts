@@ -130,6 +130,7 @@ export interface BatchOptions {
   signal?: AbortSignal | undefined;
   /**
    * Called with the progress twice a second, and once at the end; not with `retryFailed`. What it throws, or rejects with, ends the batch.
+   * A promise that it returns at the end is waited for.
    *
    * @default {undefined}
    */
