@@ -31,7 +31,7 @@ interface Run {
  * A worker without a thread, whose jobs take time by a clock. It takes them up, measures them and holds back replies as a real one does, so
  * that the pool sends ahead as much as it would to that.
  */
-export class TimedThread implements Thread {
+export class TimedThread implements Required<Thread> {
   readonly name: string;
   pace = Infinity;
   #events: ThreadEvents;
@@ -94,7 +94,7 @@ export class TimedThread implements Thread {
     }
   }
 
-  get beside(): this {
+  get fastPath(): this {
     return this;
   }
 
