@@ -83,12 +83,12 @@ export class Balance {
     if (!this.#isUneven()) return false;
     const { slots } = this.#parts;
     const patience = this.#hasFree ? 0 : WORTH_STARTING;
-    const heldUp = [...slots].filter((slot) => slot.isHeldUp(patience));
-    const tickets = relieve(heldUp);
+    const late = [...slots].filter((slot) => slot.isLate(patience));
+    const tickets = relieve(late);
     // Or one idle worker whose last jobs were tiny would be sent all of them, and hold them up in its turn.
     if (tickets.length > 0) slots.forEach((slot) => slot.sendNothingAhead());
     this.#parts.runElsewhere(tickets);
-    if (patience > 0 && heldUp.length > 0) this.#parts.startedForThese();
+    if (patience > 0 && late.length > 0) this.#parts.startedForThese();
     return this.#isUneven();
   }
 

@@ -552,6 +552,21 @@ Deno.test("A pool has jobs run elsewhere that a worker was sent while jobs were 
   assertEquals(pool.stats().finished, 102);
 });
 
+Deno.test("A pool has jobs run elsewhere that a worker was sent while jobs were tiny, although answers are on their way", async () => {
+  const { pool, threads, pass, first, second } = await twoStubs(0.002);
+  submit(pool, 100);
+  assertEquals([first.runs.length, second.runs.length], [100, 0]);
+  first.begin();
+  first.end(0);
+  first.begin(1);
+  // It turns out that each takes half a millisecond.
+  first.pace = 0.5;
+  pass(1);
+  assert(second.runs.length > 0);
+  await end(pool, threads);
+  assertEquals(pool.stats().finished, 102);
+});
+
 /** A pool of stubs, none of which was started, with a clock that is turned by hand. */
 function coldStubs(
   options: ProcessPoolOptions = {},

@@ -115,7 +115,7 @@ Deno.test("simulate() finds a call that is dropped where many are sent together"
 });
 
 Deno.test("simulate() finds jobs that were sent ahead and wait while another worker is idle", async () => {
-  using _ = replace(Slot.prototype, "isHeldUp", () => () => false);
+  using _ = replace(Slot.prototype, "isLate", () => () => false);
   assertEquals((await simulate(16))?.invariant, "what was sent ahead does not wait while a worker is idle");
 });
 

@@ -10,6 +10,9 @@ function open({ pace = Infinity, capacity = 1, hasUnread = false }: { pace?: num
   return {
     workload,
     thread,
+    unread(has: boolean): void {
+      hasUnread = has;
+    },
     pass(ms: number): void {
       now += ms;
     },
@@ -194,8 +197,23 @@ Deno.test("Workload.isLate is for a worker that goes on answering, too, if its j
   assertEquals(workload.isLate(5), false);
 });
 
+Deno.test("Workload.isLate is for a worker whose answer is on its way only if there are more than 4 ms of work ahead", () => {
+  const { workload, thread, send, finish, unread } = open({ pace: 0.01 });
+  send(102);
+  finish(1);
+  workload.isLate(0);
+  unread(true);
+  thread.pace = 0.039;
+  assertEquals(workload.isLate(0), false);
+  thread.pace = 0.041;
+  assertEquals(workload.isLate(0), true);
+  thread.pace = 0.039;
+  unread(false);
+  assertEquals(workload.isLate(0), true);
+});
+
 Deno.test("Workload.hasKeptWaiting is for a worker that was sent jobs ahead of time and has not answered since, however often it is asked", () => {
-  const { workload, send, finish, pass } = open({ pace: 0.25 });
+  const { workload, send, finish, pass, unread } = open({ pace: 0.25 });
   send(1);
   pass(20);
   assertEquals(workload.hasKeptWaiting(20), false, "nothing is ahead");
@@ -207,6 +225,8 @@ Deno.test("Workload.hasKeptWaiting is for a worker that was sent jobs ahead of t
   assertEquals([workload.hasKeptWaiting(20), workload.isLate(0), workload.isLate(0)], [false, false, true]);
   pass(1);
   assertEquals(workload.hasKeptWaiting(20), true);
+  unread(true);
+  assertEquals(workload.hasKeptWaiting(20), false);
 });
 
 Deno.test("Workload.heldUp has nothing sent ahead until the worker answers", () => {

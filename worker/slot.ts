@@ -490,17 +490,14 @@ export class Slot {
     return this.withdrawAll(Math.max(0, this.#capacity - this.#running));
   }
 
-  /**
-   * Whether one job holds up others that the worker was sent ahead of time, so that they could run elsewhere: it is late by `time`, as
-   * {@linkcode Workload.isLate} says, and no answer is on its way.
-   */
-  isHeldUp(time: number): boolean {
-    return this.#workload.isLate(time) && !this.hasUnread;
+  /** As {@linkcode Workload.isLate} says. */
+  isLate(time: number): boolean {
+    return this.#workload.isLate(time);
   }
 
-  /** The same, if it has not answered for `time` ms, as {@linkcode Workload.hasKeptWaiting} says. */
+  /** As {@linkcode Workload.hasKeptWaiting} says. */
   hasKeptWaiting(time: number): boolean {
-    return this.#workload.hasKeptWaiting(time) && !this.hasUnread;
+    return this.#workload.hasKeptWaiting(time);
   }
 
   /** Has the worker sent nothing ahead of time until it answers. */

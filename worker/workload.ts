@@ -195,19 +195,20 @@ export class Workload {
 
   /**
    * Whether the last of the jobs that were sent ahead of time is expected to have waited at least `time` ms since the latest answer. If that
-   * has come since the last call, there must also be {@linkcode TOO_MUCH} to do.
+   * has come since the last call, there must also be {@linkcode TOO_MUCH} to do; and if another is on its way, as one nearly always is where
+   * jobs are so short that answers are held back, or whose caller is slow to take them.
    */
   isLate(time: number): boolean {
     const work = this.surplus * this.#thread.pace;
     const wait = this.#now() - this.#answeredAt + work;
-    const isLate = this.surplus > 0 && wait >= time && (!this.#wasOnTime || work > TOO_MUCH);
+    const isLate = this.surplus > 0 && wait >= time && (work > TOO_MUCH || (!this.#wasOnTime && !this.#hasUnread()));
     this.#wasOnTime = false;
     return isLate;
   }
 
-  /** Whether jobs that were sent ahead of time have waited for an answer to others for `time` ms. */
+  /** Whether jobs that were sent ahead of time have waited for an answer to others for `time` ms, and none is on its way. */
   hasKeptWaiting(time: number): boolean {
-    return this.surplus > 0 && this.#now() - this.#answeredAt >= time;
+    return this.surplus > 0 && this.#now() - this.#answeredAt >= time && !this.#hasUnread();
   }
 
   // How much more it is sent
