@@ -1089,6 +1089,25 @@ for (const [when, expected] of [["together", [1, 2, 3, 4, 5]], ["one after the o
   });
 }
 
+Deno.test("A pool runs jobs in the order of submission where one worker is held up and another has turned out to be slow", async () => {
+  const { pool, threads, first, second, pass } = await twoStubs(0.2);
+  const futures = Array.from({ length: 20 }, () => pool.trySubmit(() => {})!);
+  // Each holds every other job.
+  first.begin();
+  for (let i = 0; i < 3; i++) {
+    second.begin();
+    // It turns out that each takes ten milliseconds.
+    second.pace = 10;
+    pass(10);
+    second.finish(1);
+  }
+  // It comes across what was taken back from it, and runs what was taken back from the first.
+  second.finish(7);
+  second.finish(3);
+  assertEquals(futures.flatMap((future, i) => future.done() ? [i] : []), [1, 2, 3, 4, 5, 6]);
+  await end(pool, threads);
+});
+
 Deno.test("A pool starts other workers when the first takes long to be ready", async () => {
   const { pool, threads, pass } = coldStubs();
   submit(pool, 10);

@@ -229,6 +229,19 @@ Deno.test("Workload.hasKeptWaiting is for a worker that was sent jobs ahead of t
   assertEquals(workload.hasKeptWaiting(20), false);
 });
 
+Deno.test("Workload.hasKeptWaiting is for a worker that goes on answering, too, if it has as much to do", () => {
+  const { workload, thread, send, finish, unread } = open({ pace: 0.01 });
+  send(102);
+  finish(1);
+  thread.pace = 0.19;
+  unread(true);
+  assertEquals(workload.hasKeptWaiting(20), false);
+  thread.pace = 0.21;
+  assertEquals(workload.hasKeptWaiting(20), true);
+  for (let i = 0; i < 100; i++) workload.withdraw();
+  assertEquals(workload.hasKeptWaiting(0), false, "nothing is ahead");
+});
+
 Deno.test("Workload.heldUp has nothing sent ahead until the worker answers", () => {
   const { workload, send, finish } = open({ pace: 0.001 });
   send(2);

@@ -199,16 +199,24 @@ export class Workload {
    * jobs are so short that answers are held back, or whose caller is slow to take them.
    */
   isLate(time: number): boolean {
-    const work = this.surplus * this.#thread.pace;
-    const wait = this.#now() - this.#answeredAt + work;
-    const isLate = this.surplus > 0 && wait >= time && (work > TOO_MUCH || (!this.#wasOnTime && !this.#hasUnread()));
+    const wait = this.#now() - this.#answeredAt + this.#workAhead;
+    const isLate = this.surplus > 0 && wait >= time && (this.#workAhead > TOO_MUCH || (!this.#wasOnTime && !this.#hasUnread()));
     this.#wasOnTime = false;
     return isLate;
   }
 
-  /** Whether jobs that were sent ahead of time have waited for an answer to others for `time` ms, and none is on its way. */
+  /**
+   * Whether jobs that were sent ahead of time have waited for an answer to others for `time` ms, and none is on its way; or will wait for
+   * that long, as there is so much to do: it was sent when jobs took less time.
+   */
   hasKeptWaiting(time: number): boolean {
-    return this.surplus > 0 && this.#now() - this.#answeredAt >= time && !this.#hasUnread();
+    if (this.surplus <= 0) return false;
+    return this.#workAhead >= time || (this.#now() - this.#answeredAt >= time && !this.#hasUnread());
+  }
+
+  /** For how long it is expected to run what was sent ahead of time, in ms. */
+  get #workAhead(): number {
+    return this.surplus * this.#thread.pace;
   }
 
   // How much more it is sent
