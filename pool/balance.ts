@@ -80,7 +80,7 @@ export class Balance {
 
   /** Returns whether there is to be another round. */
   #balance(): boolean {
-    if (!this.#isUneven()) return false;
+    if (!this.#goesOn()) return false;
     const { slots } = this.#parts;
     const patience = this.#hasFree ? 0 : WORTH_STARTING;
     const late = [...slots].filter((slot) => slot.isLate(patience));
@@ -89,7 +89,17 @@ export class Balance {
     if (tickets.length > 0) slots.forEach((slot) => slot.sendNothingAhead());
     this.#parts.runElsewhere(tickets);
     if (patience > 0 && late.length > 0) this.#parts.startedForThese();
-    return this.#isUneven();
+    return this.#goesOn();
+  }
+
+  /**
+   * Whether there is still a reason to balance. If not, there may be one to keep order, and nothing else might find it: whenever it is looked
+   * for, a worker may be idle that is sent the next job in the same turn.
+   */
+  #goesOn(): boolean {
+    if (this.#isUneven()) return true;
+    this.keepOrder();
+    return false;
   }
 
   /** The same. */

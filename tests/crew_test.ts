@@ -1108,6 +1108,21 @@ Deno.test("A pool runs jobs in the order of submission where one worker is held 
   await end(pool, threads);
 });
 
+Deno.test("A pool runs what was sent ahead behind a long job elsewhere also while another worker is only idle until its next job is submitted", async () => {
+  const { pool, threads, first, second, pass } = await twoStubs(0.5);
+  const futures = Array.from({ length: 3 }, () => pool.trySubmit(() => {})!);
+  assertEquals([first.runs.length, second.runs.length], [2, 1]);
+  first.begin();
+  for (let i = 0; i < 25; i++) {
+    second.begin();
+    pass(1);
+    second.finish(1);
+    submit(pool, 1);
+  }
+  assertEquals(futures.map((future) => future.state), ["running", "finished", "finished"]);
+  await end(pool, threads);
+});
+
 Deno.test("A pool starts other workers when the first takes long to be ready", async () => {
   const { pool, threads, pass } = coldStubs();
   submit(pool, 10);
