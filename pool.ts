@@ -959,7 +959,7 @@ export class ProcessPool implements AsyncDisposable {
 
   #decode = (thrown: Thrown): unknown => this.#tasks.decode(thrown);
 
-  /** Takes in what a dead worker held: tickets that can be run elsewhere go to the front of the queue, the others are undecided. */
+  /** Takes in what a dead worker held: tickets that can be run elsewhere go back into the queue, the others are undecided. */
   #takeIn({ started, unstarted }: LeftBehind): void {
     // What was moved to the worker is lost with it.
     const isLost = ({ transfer, unread }: Ticket): boolean => transfer.length > 0 || unread >= MOST_UNREAD;
