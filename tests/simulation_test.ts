@@ -164,12 +164,12 @@ Deno.test("simulateInTime() finds that it is not noticed when a job holds up oth
 
 Deno.test("simulateInTime() finds that it is not noticed when a job holds up others while no worker is idle", async () => {
   using _ = replace(Workload.prototype, "hasKeptWaiting", () => () => false);
-  assertEquals((await simulateInTime(68))?.invariant, OVERTAKEN);
+  assertEquals((await simulateInTime(325))?.invariant, OVERTAKEN);
 });
 
 Deno.test("simulateInTime() finds that nothing is done about it", async () => {
   using _ = replace(Balance.prototype, "keepOrder", () => () => {});
-  assertEquals((await simulateInTime(68))?.invariant, OVERTAKEN);
+  assertEquals((await simulateInTime(325))?.invariant, OVERTAKEN);
 });
 
 Deno.test("simulateInTime() finds that what was taken back is sent ahead again at once", async () => {

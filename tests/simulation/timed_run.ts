@@ -14,7 +14,7 @@ const LONGEST_IDLE = 15, LONGEST_OVERTAKEN = 75, LONGEST_UNHEARD = 2;
 const MOST_EXCESS = 75;
 
 /** How often a job is taken back at most, on average. */
-const MOST_RETURNS = 8;
+const MOST_RETURNS = 12;
 
 /** All scenarios end within this many ms. */
 const LONGEST = 100_000;
