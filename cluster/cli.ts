@@ -24,11 +24,11 @@ import { printError } from "@procpool/process-pool/executor";
 import manifest from "./deno.json" with { type: "json" };
 import { HELP, readArguments, type Request } from "./arguments.ts";
 import type { RedisConnection } from "./address.ts";
-import { serve } from "./host.ts";
-import { ClusterPool } from "./pool.ts";
 import type { ClusterStatus } from "./status.ts";
 import { areTasks, type ClusterTasks, defineTasks } from "./tasks.ts";
 import { toJson } from "./values.ts";
+
+// `host.ts` and `pool.ts` are imported where they are needed: BullMQ reads the environment, and the help must need no permission for that.
 
 /**
  * Runs the command.
@@ -79,6 +79,7 @@ async function serveUntilStopped(request: Extract<Request, { action: "serve" }>)
   });
   const told = aborted(interrupt.signal);
   const tasks = await loadTasks(file);
+  const { serve } = await import("./host.ts");
   const starting = serve({ ...report, queue, connection: await connectionOf(request), tasks, workers, name });
   const host = await Promise.race([starting, told]);
   if (host === undefined) {
@@ -101,6 +102,7 @@ async function runOne(request: Extract<Request, { action: "run" }>): Promise<num
       `Cannot run ${JSON.stringify(task)} as '${file}' has none of that name: its tasks are ${Object.keys(tasks).join(", ")}`,
     );
   }
+  const { ClusterPool } = await import("./pool.ts");
   using interrupt = new Interrupt();
   const { signal } = interrupt;
   const told = aborted(signal);
@@ -129,6 +131,7 @@ async function runOne(request: Extract<Request, { action: "run" }>): Promise<num
 
 async function showStatus(request: Extract<Request, { action: "status" }>): Promise<number> {
   const { queue, json } = request;
+  const { ClusterPool } = await import("./pool.ts");
   await using pool = await ClusterPool.open({ ...report, queue, connection: await connectionOf(request), tasks: defineTasks({}) });
   const status = await pool.status();
   console.log(json ? JSON.stringify(status) : describe(status));

@@ -140,9 +140,11 @@ Deno.test("cli.ts finds a module in a folder of any name", async () => {
   }
 });
 
-Deno.test("cli.ts --help names the permissions, and --version the version", async () => {
-  const help = await output(command(1, ["--help"], { read: false }));
+Deno.test("cli.ts --help names the permissions and needs none, nor do --version and wrong arguments", async () => {
+  const without = (arg: string) => output(new Child(Deno.execPath(), ["run", "--no-check", "--no-prompt", CLI, arg], { NO_COLOR: "1" }));
+  const help = await without("--help");
   assertEquals(help.code, 0);
   assertStringIncludes(help.said, "--allow-net=HOST:PORT --allow-read --ignore-env --no-prompt");
-  assertMatch((await output(command(1, ["--version"], { read: false }))).said, /^\d+\.\d+\.\d+\n$/);
+  assertMatch((await without("--version")).said, /^\d+\.\d+\.\d+\n$/);
+  assertEquals((await without("servee")).code, 2);
 });
