@@ -223,7 +223,7 @@ export async function refuseChangedInputs(sources: Iterable<Source>, { stillRead
     if (is.size > was.size && await sampleNow({ name, path: path!, size: was.size }) === was.sample) continue;
     throw new BatchError(
       `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and has ${is.size}, ` +
-        `of ${changed}: put the original back, or begin anew with '--overwrite'`,
+        `of ${changed}: begin anew with '--overwrite', or put the original back`,
       { resumable: true },
     );
   }

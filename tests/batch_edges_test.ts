@@ -364,7 +364,7 @@ for (const name of ["in.ndjson", "in.csv", "in.ndjson.gz"]) {
         [result.constructor, result.message, result.resumable],
         [
           BatchError,
-          `Cannot go on as the input '${input}' was changed while it was read: it had ${bytes.length} bytes, of 2026-01-02T03:04:05.000Z, and ${message}: put the original back, or begin anew with '--overwrite'`,
+          `Cannot go on as the input '${input}' was changed while it was read: it had ${bytes.length} bytes, of 2026-01-02T03:04:05.000Z, and ${message}: begin anew with '--overwrite', or put the original back`,
           true,
         ],
         what,
