@@ -70,7 +70,7 @@ export interface JobBaseOptions<R> {
   timeout?: number | undefined;
   /**
    * How often the job is run again after its worker died or filled its heap; with `retryIf`, after the errors for which that returns true.
-   * It goes to the front of the queue. When all runs have failed, the last error, if it is one of the pool's, has an AggregateError as its
+   * It goes back to its place in the queue. When all runs have failed, the last error, if it is one of the pool's, has an AggregateError as its
    * cause: the errors of the earlier runs in their order, then the cause it had by itself. What the task threw is left unchanged.
    *
    * @default {the pool's retries}

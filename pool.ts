@@ -982,7 +982,7 @@ export class ProcessPool implements AsyncDisposable {
       if (!this.#undecided.has(ticket)) return undefined;
       return this.#decide(ticket, ticket.lostUnread((id, attempts) => this.#crew.diedError(death, { id, name, attempts, unread })));
     });
-    // From the last to the first, as each that runs again goes to the front of the queue.
+    // From the last to the first, so that none of those that run again has to pass others on its way into the queue.
     for (const [i, { ticket }] of started.entries().toArray().reverse()) ended.unshift(this.#decide(ticket, outcomes[i]));
     return ended.filter((settlement) => settlement !== undefined);
   }
@@ -1006,13 +1006,13 @@ export class ProcessPool implements AsyncDisposable {
     return ticket.lost((id, attempts) => this.#crew.diedError(death, { id, name: ticket.name, attempts }), nextItem);
   };
 
-  /** How an undecided ticket ends. Undefined if it does not: it goes to the front of the queue then, or has settled meanwhile. */
+  /** How an undecided ticket ends. Undefined if it does not: it goes back into the queue then, or has settled meanwhile. */
   #decide(ticket: Ticket, outcome: Outcome<unknown> | undefined): Settlement | undefined {
     if (!this.#undecided.delete(ticket)) return undefined;
     if (outcome !== undefined) return [ticket, outcome];
     // The pool may have broken meanwhile: nothing would take the ticket out of the queue.
     if (this.#state === "broken") return [ticket, failed(this.#defect)];
-    this.#queue.joinFront(ticket);
+    this.#requeue([ticket]);
     return undefined;
   }
 

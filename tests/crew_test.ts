@@ -1123,6 +1123,24 @@ Deno.test("A pool runs what was sent ahead behind a long job elsewhere also whil
   await end(pool, threads);
 });
 
+Deno.test("A pool runs a job again behind one that was submitted before it, and that was taken back", async () => {
+  const { pool, threads, first, second, pass } = await twoStubs(0.5);
+  const futures = Array.from({ length: 8 }, () => pool.trySubmit(new Job({ func: () => {}, retries: 1 }))!);
+  first.begin();
+  second.begin();
+  pass(10);
+  second.finish(1);
+  second.begin();
+  pass(30);
+  assertEquals([futures.map((future) => future.running()).indexOf(true, 1), pool.stats().queued], [3, 5]);
+  second.die();
+  // It comes across what was taken back, and is sent others.
+  first.finish(first.runs.length);
+  first.finish(1);
+  assertEquals(futures.flatMap((future, i) => future.done() ? [i] : []), [0, 1, 2]);
+  await end(pool, threads);
+});
+
 Deno.test("A pool starts other workers when the first takes long to be ready", async () => {
   const { pool, threads, pass } = coldStubs();
   submit(pool, 10);
