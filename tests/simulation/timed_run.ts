@@ -8,8 +8,8 @@ import { type Figures, type TimedJob, Timetable } from "./timetable.ts";
 import { check, Violation } from "./violation.ts";
 
 /**
- * What none of the first hundred scenarios exceeds, in ms; of others about one in two hundred does. The pool takes back what waits while a
- * worker is idle every ms, and what was overtaken every 20 ms.
+ * What no scenario exceeds, in ms; of some thousands one does now and then. The pool takes back what waits while a worker is idle every ms,
+ * and what was overtaken every 20 ms.
  */
 const LONGEST_IDLE = 15, LONGEST_OVERTAKEN = 75, LONGEST_UNHEARD = 2;
 
