@@ -609,7 +609,9 @@ Deno.test(
       },
     });
     await using closed = await openPool(server, { onError: () => {} });
-    await pool.submit(new Job({ id: "there", func: tasks.add, args: [1, 2] }));
+    // A pool knows its own jobs without asking.
+    await using submitter = await openPool(server, { onError: () => {} });
+    await submitter.submit(new Job({ id: "there", func: tasks.add, args: [1, 2] }));
     await until(async () => await client.exists("dpool:test.v1:job-there") === 1);
     const { begin, end } = REFUSALS[0]!;
     await using _ending = endLater(end, other);
