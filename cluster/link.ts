@@ -582,9 +582,13 @@ export class Link {
     if (first === undefined || this.#state === "closed") return;
     const keys = [...LISTS, ...SORTED].map((name) => this.#queue.toKey(name));
     const isOut = await this.#client.eval(IS_LISTED, keys.length, ...keys, first.id) !== 1;
-    let listed: Set<unknown> | undefined;
-    if (isOut && first.stranded) listed = new Set((await this.#client.eval(LISTED, keys.length, ...keys) as unknown[][]).flat());
-    for (const entry of waiting) this.#strand(entry, listed === undefined ? isOut && entry === first : !listed.has(entry.id));
+    let out: unknown[] = isOut ? [first.id] : [];
+    if (isOut && first.stranded) {
+      const ids = JSON.stringify(waiting.map(({ id }) => id));
+      out = await this.#client.eval(UNLISTED, keys.length, ...keys, ids) as unknown[];
+    }
+    const unlisted = new Set(out);
+    for (const entry of waiting) this.#strand(entry, unlisted.has(entry.id));
   }
 
   /** Ends a job that neither runs nor waits. It must be seen twice: it may have left its list a moment ago. */
@@ -658,17 +662,34 @@ const LISTS = ["wait", "active", "paused"] as const;
 const SORTED = ["delayed", "prioritized", "waiting-children"] as const;
 
 /**
- * Whether a job is in one of these, and all that are: looked up together, as jobs go from one to another. By scripts, as a server whose memory
- * is full refuses transactions, whatever is in them.
+ * How many names a script reads at a time. More, and it needs memory for them that the server does not give back; fewer, and it takes
+ * longer.
+ */
+const SCRIPT_BATCH = 1000;
+
+/**
+ * Whether a job is in one of these, and which of some jobs are in none: looked up together, as jobs go from one to another. By scripts, as a
+ * server whose memory is full refuses transactions, whatever is in them. They return no lists: for a million names, the server would be held
+ * up three times as long.
  */
 const IS_LISTED = `for i, key in ipairs(KEYS) do
   local found
   if i <= ${LISTS.length} then found = redis.call("LPOS", key, ARGV[1], "RANK", -1) else found = redis.call("ZSCORE", key, ARGV[1]) end
   if found then return 1 end
 end`;
-const LISTED = `local names = {}
-for i, key in ipairs(KEYS) do names[i] = redis.call(i <= ${LISTS.length} and "LRANGE" or "ZRANGE", key, 0, -1) end
-return names`;
+const UNLISTED = `local isOut = {}
+for _, id in ipairs(cjson.decode(ARGV[1])) do isOut[id] = true end
+for i, key in ipairs(KEYS) do
+  local start = 0
+  repeat
+    local names = redis.call(i <= ${LISTS.length} and "LRANGE" or "ZRANGE", key, start, start + ${SCRIPT_BATCH - 1})
+    for _, name in ipairs(names) do isOut[name] = nil end
+    start = start + #names
+  until #names < ${SCRIPT_BATCH}
+end
+local out = {}
+for id in pairs(isOut) do out[#out + 1] = id end
+return out`;
 
 /** A job whose record is gone may still have its name in the list: sent again, it would be run for each time that its name stands there. */
 const UNLIST = `if redis.call("EXISTS", KEYS[1]) == 0 then return redis.call("LREM", KEYS[2], 0, ARGV[1]) end`;

@@ -530,17 +530,23 @@ Deno.test("ClusterPool fails a job that no host will find, as the server has evi
   assertEquals(await within(other.result()), 4);
 });
 
-Deno.test("ClusterPool looks for jobs that no host will find also while the server's memory is full, and reports nothing", async () => {
+Deno.test("ClusterPool looks for jobs that no host will find also while the server's memory is full, reports nothing, and is sent no lists", async () => {
   await using server = await RedisServer.start();
   const reported: string[] = [];
   await using pool = await openPool(server, { onError: (error) => void reported.push(String(error)) });
   await using client = openClient(server);
   const [lost, waits] = await Promise.all([1, 2].map((x) => pool.submit(tasks.add, x, x)));
   await until(async () => (await client.llen("dpool:test.v1:wait")) === 2);
+  // Before it in the list, and more than a script reads at a time.
+  await client.lpush("dpool:test.v1:wait", ...Array.from({ length: 20_000 }, (_, i) => `other-${i}`));
   await client.config("SET", "maxmemory", "1");
+  await client.config("RESETSTAT");
   await client.lrem("dpool:test.v1:wait", 1, `job-${lost!.id}`);
   assertInstanceOf(await within(lost!.exception()), WorkerDiedError);
   assertEquals([reported, waits!.state], [[], "queued"]);
+  const [, sent] = /^total_net_output_bytes:(\d+)/m.exec(await client.info("stats"))!;
+  assert(Number(sent) < 100_000, `The lists were sent: ${sent} bytes`);
+  await client.ltrim("dpool:test.v1:wait", -1, -1);
   await client.config("SET", "maxmemory", "0");
   await using _host = await startHost(server);
   assertEquals(await within(waits!.result()), 4);
