@@ -90,6 +90,8 @@ export class ClusterPool implements AsyncDisposable {
   #unlinked: Promise<void> | undefined;
   /** Resolves when the store has finished, or is no longer waited for. */
   #errandsDone: Promise<void> | undefined;
+  /** What has its arguments put into the store: the link does not know it yet. Each resolves when that does, or it has settled. */
+  #storing = new Map<Ticket, PromiseWithResolvers<void>>();
   /** Operations in the store for settled jobs. */
   #errands = new Errands((error) => this.#maker.report(error));
   /** Resolves when the store is no longer waited for. */
@@ -403,6 +405,7 @@ export class ClusterPool implements AsyncDisposable {
     this.#refuseIfNotOpen("attach to job");
     if (typeof id !== "string") throw new TypeError(`Cannot attach to job as its id must be a string: current value is ${show(id)}`);
     const travelId = travelIdOf(id, { action: "attach to job", queue: this.#settings.queue });
+    await this.#stored(travelId);
     const task = await this.#answer("attach to job", this.#link.find(travelId));
     this.#refuseIfNotOpen("attach to job");
     if (task === undefined) {
@@ -550,6 +553,7 @@ export class ClusterPool implements AsyncDisposable {
     const payloads = this.#payloads;
     if (payloads === undefined || !large) return this.#link.send(ticket.travelId, envelope, ticket);
     this.#hold(payloads, ticket);
+    this.#storing.set(ticket, Promise.withResolvers());
     this.#errands.begin(async () => {
       let storedAs: string;
       try {
@@ -557,8 +561,24 @@ export class ClusterPool implements AsyncDisposable {
       } catch (error) {
         return this.#settle(ticket, { state: "failed", error });
       }
-      if (this.#tickets.has(ticket)) this.#link.send(ticket.travelId, { ...rest, stored: what, storedAs }, ticket);
+      if (!this.#tickets.has(ticket)) return;
+      this.#link.send(ticket.travelId, { ...rest, stored: what, storedAs }, ticket);
+      this.#storesNoMore(ticket);
     });
+  }
+
+  #storesNoMore(ticket: Ticket): void {
+    this.#storing.get(ticket)?.resolve();
+    this.#storing.delete(ticket);
+  }
+
+  /** Resolves when the link knows every job of a name, however long the store takes. */
+  async #stored(travelId: string): Promise<void> {
+    for (;;) {
+      const [, storing] = this.#storing.entries().find(([ticket]) => ticket.travelId === travelId) ?? [];
+      if (storing === undefined) return;
+      await storing.promise;
+    }
   }
 
   #hold(payloads: Payloads, ticket: Ticket): void {
@@ -725,6 +745,7 @@ export class ClusterPool implements AsyncDisposable {
   #settle(ticket: Ticket, outcome: Outcome<unknown>, out?: Promise<void>): void {
     if (!this.#tickets.delete(ticket)) return;
     ticket.stopListening();
+    this.#storesNoMore(ticket);
     ticket.settle(outcome, this.#counts);
     if (ticket instanceof JobTicket) this.#callBack(ticket);
     else ticket.permit?.[Symbol.dispose]();

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertInstanceOf, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
 import { type Job as QueuedJob, Queue, QueueEvents, UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { type ClusterPool, type Future, Job, JobCancelledError, type PayloadStore } from "../mod.ts";
@@ -322,6 +322,26 @@ Deno.test("ClusterPool.attach() finds a job that its pool has submitted and that
   const again = await pool.attach<number>("waits");
   await client.config("SET", "maxmemory", "0");
   assertEquals(await within(Promise.all([submitted.result(), again.result()])), [42, 42]);
+});
+
+Deno.test("ClusterPool.attach() finds a job that its pool has submitted and whose arguments the store has not taken yet", async () => {
+  await using server = await RedisServer.start();
+  const store = storeIn(new Map());
+  const taken = Promise.withResolvers<void>();
+  const payloads = { ...store, put: (key: string, text: string) => taken.promise.then(() => store.put(key, text)) };
+  await using pool = await openPool(server, { payloads });
+  await using _host = await openHost(server, { payloads: store });
+  const job = (id: string) => new Job({ id, func: tasks.echo, args: ["x".repeat(400_000)] });
+  const [submitted, dropped] = [await pool.submit(job("large")), await pool.submit(job("dropped"))];
+  const attaching = pool.attach("large");
+  const inVain = assertRejects(() => within(pool.attach("dropped")), Deno.errors.NotFound);
+  // What they have asked the server is answered before this.
+  await pool.status();
+  assert(dropped.cancel());
+  await inVain;
+  taken.resolve();
+  const attached = await within(attaching);
+  assertEquals(await within(attached.result()), await within(submitted.result()));
 });
 
 Deno.test("ClusterPool.terminate() ends also if the server refuses a job just after a sweep has made room", async () => {
