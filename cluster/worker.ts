@@ -1,5 +1,6 @@
 import { type Job, type JobJson, type Processor, WaitingError, Worker, type WorkerOptions } from "bullmq";
 import type { Redis } from "ioredis";
+import { uniqueName } from "./names.ts";
 import { REFUSED_PAUSE, refusesWrites } from "./server_errors.ts";
 
 /**
@@ -48,6 +49,8 @@ export interface LockedWorkerOptions extends WorkerOptions {
  * refuses writes for a while; such a server is asked once in a while; and one whose memory is full still hands out what fills it.
  */
 export class LockedWorker extends Worker {
+  /** With this its locks begin: two hosts that draw the same random numbers must not take each other's for theirs. */
+  override readonly id: string = uniqueName();
   #lockDuration: number;
   /** How often a job runs at most, if every host that runs it dies. */
   #mostRuns: number;

@@ -445,6 +445,22 @@ Deno.test("a host that was held up for longer than its lock lasts stops its copy
   assertEquals(await lines(file), [String(one.process.pid), String(two.process.pid)]);
 });
 
+Deno.test("hosts that draw the same random numbers do not take each other's locks for theirs", async () => {
+  await using server = await RedisServer.start();
+  await using _one = await startHost(server, { seed: 1 });
+  await using _two = await startHost(server, { seed: 1 });
+  await using pool = await openPool(server);
+  await using client = openClient(server);
+  const [file, gate] = [`${server.folder}/runs`, `${server.folder}/go`];
+  const futures = await Promise.all([1, 2].map(() => pool.submit(tasks.note, file, gate)));
+  await until(async () => (await lines(file)).length === 2);
+  // A host numbers its locks after a colon.
+  const owners = (await client.mget(await client.keys("dpool:test.v1:*:lock"))).map((token) => token!.split(":")[0]);
+  assertEquals([owners.length, new Set(owners).size], [2, 2]);
+  await Deno.writeTextFile(gate, "");
+  await within(Promise.all(futures.map((future) => future.result())));
+});
+
 Deno.test("a host whose task module cannot be loaded does not start, and one whose workers cannot be replaced gives its jobs back and ends", async () => {
   await using server = await RedisServer.start();
   const [module, broken] = [`${server.folder}/fragile.ts`, `${server.folder}/broken`];

@@ -181,13 +181,16 @@ export interface HostOptions {
   name?: string;
   permissions?: Deno.PermissionOptions;
   memoryLimit?: number;
+  /** Hosts of the same seed draw the same random numbers. */
+  seed?: number;
 }
 
 /** Starts a host and waits until it takes jobs. */
-export async function startHost(server: RedisServer, options: HostOptions = {}): Promise<Child> {
+export async function startHost(server: RedisServer, { seed, ...options }: HostOptions = {}): Promise<Child> {
   const all = { queue: "test", connection: server.url, workers: 1, ...QUICK, ...options };
   const script = new URL("./host.ts", import.meta.url);
-  const host = new Child(Deno.execPath(), ["run", "--allow-all", "--no-check", script.pathname, JSON.stringify(all)]);
+  const flags = ["--allow-all", "--no-check", ...(seed === undefined ? [] : [`--seed=${seed}`])];
+  const host = new Child(Deno.execPath(), ["run", ...flags, script.pathname, JSON.stringify(all)]);
   try {
     await host.says("ready\n");
   } catch (error) {
