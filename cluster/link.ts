@@ -88,6 +88,12 @@ const SWEEP_INTERVAL = 2000;
 const SWEEP_BATCH = 500;
 
 /**
+ * How many jobs are looked for in the lists at a time. More, and a script holds up everybody else, for seconds if there are a million; fewer,
+ * and long lists are read more often.
+ */
+const STRANDED_BATCH = 10_000;
+
+/**
  * How often a job is sent at most if Redis forgets it each time: a server that is emptied again and again must not keep producers busy
  * forever.
  */
@@ -582,13 +588,18 @@ export class Link {
     if (first === undefined || this.#state === "closed") return;
     const keys = [...LISTS, ...SORTED].map((name) => this.#queue.toKey(name));
     const isOut = await this.#client.eval(IS_LISTED, keys.length, ...keys, first.id) !== 1;
-    let out: unknown[] = isOut ? [first.id] : [];
-    if (isOut && first.stranded) {
-      const ids = JSON.stringify(waiting.map(({ id }) => id));
-      out = await this.#client.eval(UNLISTED, keys.length, ...keys, ids) as unknown[];
+    let unlisted = new Set<unknown>(isOut ? [first.id] : []);
+    // Jobs are lost together: if none of a batch is, later ones are not looked for.
+    let looks = isOut && first.stranded;
+    for (let i = 0; i < waiting.length && this.#state === "open"; i += STRANDED_BATCH) {
+      const batch = waiting.slice(i, i + STRANDED_BATCH);
+      if (looks) {
+        const ids = JSON.stringify(batch.map(({ id }) => id));
+        unlisted = new Set(await this.#client.eval(UNLISTED, keys.length, ...keys, ids) as unknown[]);
+        looks = unlisted.size > 0;
+      }
+      for (const entry of batch) this.#strand(entry, unlisted.has(entry.id));
     }
-    const unlisted = new Set(out);
-    for (const entry of waiting) this.#strand(entry, unlisted.has(entry.id));
   }
 
   /** Ends a job that neither runs nor waits. It must be seen twice: it may have left its list a moment ago. */

@@ -513,6 +513,19 @@ Deno.test("ClusterPool fails jobs that no host will find, as the server has evic
   await until(async () => (await client.keys("dpool:test.v1:job-*")).length === 0);
 });
 
+Deno.test("ClusterPool fails also many thousands of jobs that no host will find, and asks for some of them at a time", async () => {
+  await using server = await RedisServer.start();
+  await using pool = await openPool(server, { queueSize: 20_000 });
+  await using client = openClient(server);
+  const futures = await Promise.all(Array.from({ length: 20_000 }, (_, x) => pool.submit(tasks.add, x, x)));
+  await until(async () => (await client.llen("dpool:test.v1:wait")) === 20_000);
+  // The names of all of them are more than it takes as an argument.
+  await client.config("SET", "proto-max-bulk-len", "1048576");
+  await client.del("dpool:test.v1:wait");
+  const errors = await within(Promise.all(futures.map((future) => future.exception())), 60_000);
+  assertEquals(errors.filter((error) => !(error instanceof WorkerDiedError)), []);
+});
+
 Deno.test("ClusterPool fails a job that no host will find, as the server has evicted its list, although another waits in a new one", async () => {
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
