@@ -3,8 +3,6 @@ import { Lane, type LaneError, type LaneState, type SlowRecord } from "./lane.ts
 
 /** A part, as far as it is done. */
 export interface DonePart extends Omit<Part, "piece"> {
-  /** Whether it is the end of the part as it was handed out. */
-  last: boolean;
   state: LaneState;
   /** Its results; no longer valid once the consumer is done with them. */
   output: Uint8Array;
@@ -14,6 +12,8 @@ export interface DonePart extends Omit<Part, "piece"> {
 
 /** A finished part that is to be passed on. */
 export interface WaitingPart extends DonePart {
+  /** Whether it is the end of the part as it was handed out. */
+  last: boolean;
   /** Whether it has to wait for an earlier one. */
   waits: boolean;
   /** The lane with its results; undefined if they were copied. */

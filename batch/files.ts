@@ -59,9 +59,9 @@ export class Files implements Consumer {
   /** What is done, and how streams began, since the last line of the job log. */
   #unsaved: LogEntry["done"] = [];
   #begins: [source: number, begin: StreamBegin][] = [];
-  /** The inputs of which some was done since the last check. */
+  /** The inputs of which a part was run, or some was done, since the last check. */
   #unchecked = new Set<number>();
-  /** The inputs in use: how many parts of each are not done, and one more while others may come. */
+  /** The inputs in use: how many parts of each are not run, and one more while others may come. */
   #inUse = new Map<number, number>();
   /**
    * Whether something could not be written. The files may then contain some of a part, or, as the system reports a failure only once, less
@@ -110,10 +110,7 @@ export class Files implements Consumer {
   /** Takes a record without a line end, unless it turns out to be half of one: that is left to another batch, with what came later. */
   async #takeWhole(part: DonePart): Promise<void> {
     const source = this.#options.sources[part.source]!;
-    if (part.torn !== false && await isHalf(source, part.torn)) {
-      this.use(part.source, -1);
-      return void this.left.push([source.name, part.start]);
-    }
+    if (part.torn !== false && await isHalf(source, part.torn)) return void this.left.push([source.name, part.start]);
     this.failedWhole += part.state.failed;
     await this.#take(part);
   }
@@ -144,6 +141,15 @@ export class Files implements Consumer {
     this.#unchecked.add(source);
     if (this.#options.log !== undefined) this.#unsaved.push([source, start, end, lines]);
     this.passed += end - start;
+  }
+
+  /**
+   * Notes that all of a part of an input was run. From then on, thousands of such parts may wait for long: their inputs are only checked
+   * once now, and once when they are done.
+   */
+  ran(source: number): void {
+    this.use(source, -1);
+    this.#unchecked.add(source);
   }
 
   /** Notes that an input is read, that a part of it was handed out, or that either is over. */
@@ -225,7 +231,7 @@ export class Files implements Consumer {
     throw explainStorage(error);
   }
 
-  #record({ source, start, end, last, state, errors, slowest }: DonePart, position: number): void {
+  #record({ source, start, end, state, errors, slowest }: DonePart, position: number): void {
     const { sources, coverages, log } = this.#options;
     const coverage = coverages[source]!;
     const lines = coverage.first.end === start ? coverage.first.lines : undefined;
@@ -243,7 +249,6 @@ export class Files implements Consumer {
     const numbered = lines === undefined && errors.length > 0;
     coverage.add({ start, end, lines: state.lines, numbered });
     this.#unchecked.add(source);
-    if (last) this.use(source, -1);
     if (log !== undefined) this.#unsaved.push(numbered ? [source, start, end, state.lines, 1] : [source, start, end, state.lines]);
     this.totals.records += state.records;
     this.totals.failed += state.failed;

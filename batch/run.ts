@@ -28,6 +28,8 @@ import { runRange } from "./worker_source.ts";
 export interface Consumer {
   /** Takes a part. Nothing is written after a part that could not be written. */
   take(part: DonePart): void | Promise<void>;
+  /** Called when all of a part of this input was run, which then may have to wait. */
+  ran?(source: number): void;
   /** Makes what was taken durable. */
   save(): Promise<void>;
   /** Called with the parts, in order, that come after something that was not done when too many records had failed. */
@@ -333,6 +335,8 @@ export class BatchRun {
     this.#counts.bytes += end - start;
     this.#checkHalt();
     const waits = this.#draining || !this.#done.isNext({ index, start });
+    const last = end === part.end;
+    if (last) this.#parts.consumer.ran?.(source);
     const done = {
       source,
       index,
@@ -341,7 +345,7 @@ export class BatchRun {
       torn,
       state,
       slowest: lane.slowest(),
-      last: end === part.end,
+      last,
       errors: lane.errors(state.errorsLength),
       waits,
     };

@@ -76,7 +76,9 @@ for (const ordered of [true, false]) {
       running--;
       return reply;
     });
+    let ran = 0;
     const consumer = {
+      ran: () => void ran++,
       async take({ state, output }: DonePart) {
         if (!ordered && taken === 0) await rest();
         assertEquals(output.length, state.outputLength);
@@ -92,7 +94,7 @@ for (const ordered of [true, false]) {
       onTick() {},
       onRange: ({ records }) => void (done += records),
     });
-    assertEquals([await within(run.run()), taken], ["complete", parts * lines]);
+    assertEquals([await within(run.run()), taken, ran], ["complete", parts * lines, parts]);
     // 32 MB for each worker, and what was running by then: 9 MB in each of the lanes.
     assert(waiting > 0 && waiting <= 2 * 32 + 6 * 9, `${waiting} MB wait`);
   });

@@ -22,7 +22,6 @@ function part(index: number): DonePart {
     start,
     end,
     torn: false,
-    last: true,
     state: { position: end, lines: 2, records: 2, failed: 1, outputLength: output.length, errorsLength: members.length, busy: 1 },
     output,
     errors: [{ line: 1, offset: start + 5, position: output.length, members }],
@@ -154,7 +153,7 @@ Deno.test("Files takes what may be half a record last, in the order of the input
   await output.close();
 });
 
-Deno.test("Files.save() checks the inputs that are in use, or of which something was done since the last check", async () => {
+Deno.test("Files.save() checks the inputs that are in use, or of which something was run or done since the last check", async () => {
   const checked: string[][] = [];
   const { readable, writable } = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>();
   const text = new Response(readable).text();
@@ -167,26 +166,31 @@ Deno.test("Files.save() checks the inputs that are in use, or of which something
     before,
     check: (used) => Promise.resolve(void checked.push(used.map(({ name }) => name))),
   });
-  // The first is read, a part of it is handed out, and that is done in two pieces.
+  const save = async () => {
+    await files.save();
+    return checked.pop();
+  };
+  // The first is read, a part of it is handed out and run, waits, and is done in two pieces.
   files.use(0, 1);
-  await files.save();
+  assertEquals(await save(), ["a"]);
   files.use(0, 1);
   files.use(0, -1);
-  await files.save();
-  await files.take({ ...part(0), last: false });
-  await files.save();
+  assertEquals([await save(), await save()], [["a"], ["a"]]);
+  files.ran(0);
+  assertEquals([await save(), await save()], [["a"], []]);
+  await files.take(part(0));
+  assertEquals([await save(), await save()], [["a"], []]);
+  await files.take(part(1));
   // Of the second, all is half a record that is held back.
   files.use(1, 1);
   files.use(1, 1);
   files.use(1, -1);
-  await files.take({ ...part(1), last: true });
-  await files.take({ ...part(2), source: 1, torn: "in a line", last: true });
-  await files.save();
-  await files.save();
+  assertEquals([await save(), await save()], [["a", "b"], ["b"]]);
+  files.ran(1);
+  await files.take({ ...part(2), source: 1, torn: "in a line" });
+  assertEquals([await save(), await save()], [["b"], []]);
   await files.takeTorn();
-  await files.save();
-  await files.save();
-  assertEquals(checked, [["a"], ["a"], ["a"], ["a", "b"], ["b"], ["b"], []]);
+  assertEquals([await save(), await save()], [["b"], []]);
   await files.finish();
   assertEquals(await text, "0\n1\n2\n");
 });
