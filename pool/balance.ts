@@ -102,7 +102,7 @@ export class Balance {
     return false;
   }
 
-  /** The same. */
+  /** Returns whether there is to be another round. */
   #keepOrder(): boolean {
     const { slots } = this.#parts;
     if (slots.size === 1) return false;
