@@ -97,6 +97,19 @@ export function explainLoading(error: unknown): BatchError {
   return new BatchError(`${CANNOT_RUN}${what}: ${message}${needed}`, { cause });
 }
 
+/**
+ * Waits for the content of something that was read before.
+ *
+ * @throws {BatchError} If it can no longer be read.
+ */
+export async function readAgain<T>(content: Promise<T>, what: string): Promise<T> {
+  try {
+    return await content;
+  } catch (cause) {
+    throw new BatchError(`Cannot go on as ${what} can no longer be read: ${(cause as Error).message}`, { resumable: true, cause });
+  }
+}
+
 /** Why a run cannot go on. If records have been run, the task was loaded. */
 export function explainRun(error: unknown, hasRunRecords: boolean): BatchError {
   if (!(error instanceof PoolBrokenError)) {

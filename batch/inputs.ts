@@ -1,4 +1,4 @@
-import { BatchError, explained } from "./errors.ts";
+import { BatchError, explained, readAgain } from "./errors.ts";
 import { expandGlob } from "./globs.ts";
 import { isGzip, uncompressed } from "./gunzip.ts";
 import { resolve } from "./paths.ts";
@@ -220,23 +220,11 @@ export async function refuseChangedInputs(sources: Iterable<Source>, { stillRead
     const changed = is.mtime?.toISOString() ?? null;
     if (is.size === was.size && changed === was.changed) continue;
     if (is.size > was.size && stillRead && SHARED.test(path!)) continue;
-    if (is.size > was.size && await sampleNow({ name, path: path!, size: was.size }) === was.sample) continue;
+    if (is.size > was.size && await readAgain(sampleOf(path!, was.size), `the input '${name}'`) === was.sample) continue;
     throw new BatchError(
       `Cannot go on as the input '${name}' was changed while it was read: it had ${was.size} bytes, of ${was.changed}, and has ${is.size}, ` +
         `of ${changed}: begin anew with '--overwrite', or put the original back`,
       { resumable: true },
     );
-  }
-}
-
-/** The hash of samples of what an input had when it was first looked at. */
-async function sampleNow({ name, path, size }: { name: string; path: string; size: number }): Promise<string> {
-  try {
-    return await sampleOf(path, size);
-  } catch (error) {
-    throw new BatchError(`Cannot go on as the input '${name}' can no longer be read: ${(error as Error).message}`, {
-      resumable: true,
-      cause: error,
-    });
   }
 }

@@ -1,7 +1,7 @@
 import type { TaskRef } from "../job.ts";
 import { type Complaint, expressionOf } from "../worker/function_text.ts";
 import { hashOf, joined } from "./bytes.ts";
-import { BatchError, explainPath } from "./errors.ts";
+import { BatchError, explainPath, readAgain } from "./errors.ts";
 import type { BatchInput, Source } from "./inputs.ts";
 import type { Fingerprint } from "./job_log.ts";
 import { isPath, type ResolvedBatch } from "./options.ts";
@@ -91,14 +91,7 @@ export function taskCheck({ module, files, hash }: PreparedTask): () => Promise<
 
 /** The content of a part of a task; nothing if it was removed. */
 async function contentNow(file: string): Promise<Uint8Array> {
-  try {
-    return await ifThere(Deno.readFile(file)) ?? new Uint8Array();
-  } catch (error) {
-    throw new BatchError(`Cannot go on as '${file}', a part of the task, can no longer be read: ${(error as Error).message}`, {
-      resumable: true,
-      cause: error,
-    });
-  }
+  return await readAgain(ifThere(Deno.readFile(file)), `'${file}', a part of the task,`) ?? new Uint8Array();
 }
 
 /** The formats of a batch. */
