@@ -242,7 +242,7 @@ function isOpen(pool: ProcessPool): boolean {
 async function unlessStopped<T>(work: Promise<T>, signal: AbortSignal, { unless }: { unless?: symbol } = {}): Promise<T> {
   const stopped = Promise.withResolvers<never>();
   const stop = (): void => {
-    if (unless === undefined || signal.reason !== unless) stopped.reject(signal.reason);
+    if (signal.reason !== unless) stopped.reject(signal.reason);
   };
   signal.addEventListener("abort", stop);
   if (signal.aborted) stop();
