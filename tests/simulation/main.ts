@@ -1,8 +1,8 @@
 /**
- * Runs schedules of the simulation, or replays one:
+ * Runs schedules of the simulation on all cores, by the pool itself, or replays one here:
  *
  * ```
- * deno run tests/simulation/main.ts --count 200000 [--from 1]
+ * deno run --allow-read tests/simulation/main.ts --count 200000 [--from 1]
  * deno run tests/simulation/main.ts --seed 4711
  * deno run tests/simulation/main.ts --scenario 4711
  * ```
@@ -11,22 +11,26 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { ProcessPool } from "../../mod.ts";
 import { simulate } from "./schedule.ts";
+import { firstViolation, type Seeds } from "./seeds.ts";
 import { simulateInTime } from "./timed_run.ts";
 
-/** After this many schedules the event loop gets a turn, in which it ends the program if a rejection was left unhandled. */
-const SCHEDULES_PER_TURN = 1000;
+/** So many seeds are a job. */
+const SEEDS_A_JOB = 1000;
+
+function* parts(from: number, count: number): Generator<Seeds> {
+  for (let done = 0; done < count; done += SEEDS_A_JOB) yield { from: from + done, count: Math.min(SEEDS_A_JOB, count - done) };
+}
 
 /** Runs this many seeds; false if one of them breaks an invariant. */
 async function runMany(from: number, count: number): Promise<boolean> {
-  // Schedules are full of errors, and capturing their stacks takes a third of the time. A replay shows stacks.
-  Error.stackTraceLimit = 0;
   const begin = performance.now();
-  for (let seed = from; seed < from + count; seed++) {
-    if (seed % SCHEDULES_PER_TURN === 0) await new Promise((resolve) => setTimeout(resolve));
-    const violation = await simulate(seed);
+  await using pool = new ProcessPool({ modules: [import.meta.resolve("./seeds.ts")] });
+  for await (const violation of pool.map(firstViolation, parts(from, count), { chunkSize: 1 })) {
     if (violation === undefined) continue;
-    console.error(`seed ${seed} failed: ${violation.message}`);
+    const { seed, message } = violation;
+    console.error(`seed ${seed} failed: ${message}`);
     console.error(`replay it: deno run tests/simulation/main.ts --seed ${seed}`);
     return false;
   }
