@@ -141,6 +141,74 @@ for (
   });
 }
 
+/** What a worker does before the first turn of its event loop: jobs come as it waits, after so many ms each; with "-" none does. */
+async function untilTurn(gaps: readonly (number | "-")[]): Promise<string[]> {
+  const memory = makeMemory();
+  const bells = new Int32Array(memory.bells);
+  bells[WORKER] = LISTENING;
+  bells[CALLER] = ASLEEP;
+  new Float64Array(memory.bells)[PACE] = 0.001;
+  const requests = openSharedQueue(memory.requests);
+  const toCome = [...gaps];
+  const seen: string[] = [];
+  const first = Promise.withResolvers<void>();
+  const { wait, waitAsync } = Atomics;
+  let time = 0;
+  const runtime = {
+    hasRoom: true,
+    idle: true,
+    callAll({ number }) {
+      time += 0.001;
+      bells[CALLER] = ASLEEP;
+      end.returned(number, number);
+      seen.push("job");
+      return 1;
+    },
+  } satisfies Partial<Runtime> as unknown as Runtime;
+  Atomics.wait = ((_bells: Int32Array, _word: number, _value: number, ms: number) => {
+    seen.push(`${bells[CALLER] === AWAKE ? "caller woken, " : ""}sleeps for ${ms} ms`);
+    const gap = toCome.shift();
+    time += typeof gap === "number" ? gap : ms;
+    if (typeof gap === "number") requests.push(1, 0, 0, []);
+    return "timed-out";
+  }) as typeof wait;
+  Atomics.waitAsync = ((...args: Parameters<typeof waitAsync>) => {
+    // The others are for the bell.
+    if (args[0].length === 1) first.resolve();
+    return waitAsync(...args);
+  }) as typeof waitAsync;
+  let end!: LineEnd;
+  await withClock(() => time, async () => {
+    end = openLine({ memory, openSharedQueue, runtime, hasTimers: false });
+    Object.assign(Atomics, { wait, waitAsync });
+    requests.push(1, 0, 0, []);
+    end.receive({ type: "wake" });
+    await within(first.promise);
+    end.close();
+  });
+  return seen.slice(-3);
+}
+
+for (
+  const [what, gaps, last] of [
+    ["sleeps for a moment, so that a caller that takes its time reads the reply", [0.5, 0.5, 0.5, 9, "-"], [
+      "caller woken, sleeps for 4 ms",
+      "job",
+      "caller woken, sleeps for 0.2 ms",
+    ]],
+    ["runs a job that comes in that moment, but no further one", [0.5, 0.5, 0.5, 9, 0.1, 0.1], [
+      "job",
+      "caller woken, sleeps for 0.2 ms",
+      "job",
+    ]],
+    ["does not sleep if its caller is quick", [0.1, 0.1, 0.1, 10], ["job", "caller woken, sleeps for 4 ms", "job"]],
+  ] as const
+) {
+  Deno.test(`Before a turn of its event loop a worker ${what}`, async () => {
+    assertEquals(await untilTurn(gaps), [...last]);
+  });
+}
+
 Deno.test("Spinning goes by the original clock: a task that stops it keeps no worker from its event loop", async () => {
   const queue = openSharedQueue(makeMemory().requests);
   await withClock(() => {

@@ -59,6 +59,11 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
    * job each ms it would burn a fifth of a core in vain, and hold up a caller that the kernel has put on the same core.
    */
   const LATE = 0.4, SOME_LATE = 3;
+  /**
+   * How long it then sleeps before a turn of the event loop, in ms: the caller, which has just been woken for the reply, may have been put
+   * on this core, and would wait for the turn. Shorter, and it may not have run; longer, and the turn may hold up the next job.
+   */
+  const READ_FIRST = 0.2;
   /** How many are few if jobs take less than SHORT ms: if they take longer, several workers share them. */
   const SHORT = 0.05, FEW_IF_SHORT = 32;
   /**
@@ -189,7 +194,7 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
       await undefined;
       untimed += jobs;
       if (untimed < FEW_TINY && !isChunk && pace[PACE]! < TINY && requests.hasNext) continue;
-      if (!readClock()) continue;
+      if (!readClock() || hasJobBeforeTurn()) continue;
       await turn();
     }
     working = mayHold = false;
@@ -249,7 +254,7 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
       jobsBefore += inARow;
       inARow = 0;
       const since = clock();
-      const found = spins && spin() || sleep();
+      const found = spins && spin() || sleep(SLEEP);
       late = found && clock() - since < LATE ? 0 : late + 1;
       if (found) return true;
     }
@@ -289,12 +294,19 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
     return false;
   }
 
-  /** Waits without spinning; true if there is a job. */
-  function sleep(): boolean {
+  /** Waits for so many ms without spinning; true if there is a job. */
+  function sleep(time: number): boolean {
     // Unless it is called to its event loop, which may happen at any moment.
-    if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, SLEEP);
+    if (compareExchange(bells, WORKER, AWAKE, ASLEEP) === AWAKE && !requests.hasNext) wait(bells, WORKER, ASLEEP, time);
     compareExchange(bells, WORKER, ASLEEP, AWAKE);
     return requests.hasNext || byPort.length > 0;
+  }
+
+  /** Lets a caller that takes its time read the reply before a turn begins; true if there is a job instead: then the turn comes after that. */
+  function hasJobBeforeTurn(): boolean {
+    if (late < SOME_LATE || !runtime.idle || cameByPort || !sleep(READ_FIRST)) return false;
+    late = 0;
+    return true;
   }
 
   /** How many jobs in a row are few, judged by the pace. */
