@@ -1,6 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { Balance } from "../pool/balance.ts";
-import { Chunk } from "../pool/chunk.ts";
+import { type Block, Chunk } from "../pool/chunk.ts";
+import { ChunkSizer } from "../pool/chunk_sizer.ts";
+import { MapRun } from "../pool/map.ts";
 import { JobTicket } from "../pool/ticket.ts";
 import { Watchdog } from "../pool/watchdog.ts";
 import { Semaphore } from "../semaphore.ts";
@@ -150,6 +152,7 @@ Deno.test("simulateInTime() does the same for the same seed", async () => {
 
 // Proof that it finds what makes jobs wait: each mechanism against that, put out of action.
 
+const EXCESS = "all jobs have ended when they would if started in order";
 const IDLE = "no job waits for long while a worker is idle", OVERTAKEN = "no job is overtaken for long";
 
 Deno.test("simulateInTime() finds that nothing can be taken back from a worker", async () => {
@@ -174,5 +177,46 @@ Deno.test("simulateInTime() finds that nothing is done about it", async () => {
 
 Deno.test("simulateInTime() finds that what was taken back is sent ahead again at once", async () => {
   using _ = replace(Slot.prototype, "sendNothingAhead", () => () => {});
-  assertEquals((await simulateInTime(76))?.invariant, IDLE);
+  assertEquals((await simulateInTime(76))?.invariant, OVERTAKEN);
+});
+
+Deno.test("simulateInTime() finds a map whose chunks are sent one after the other", async () => {
+  using _ = replace(ChunkSizer.prototype, "hasRoom", (hasRoom) =>
+    function (this: ChunkSizer, state) {
+      return state.inFlight === 0 && hasRoom.call(this, state);
+    });
+  assertEquals((await simulateInTime(2))?.invariant, EXCESS);
+});
+
+Deno.test("simulateInTime() finds a map that does not find how large its chunks should be", async () => {
+  using _ = replace(ChunkSizer.prototype, "ran", () => () => {});
+  assertEquals((await simulateInTime(3))?.invariant, EXCESS);
+});
+
+Deno.test("simulateInTime() finds a map that hands over results only once their chunk has ended", async () => {
+  const { outcomes } = MapRun.prototype;
+  const held = new Map<Chunk, Block[]>();
+  using _outcomes = replace(MapRun.prototype, "outcomes", () => (chunk, block) => void held.set(chunk, [...held.get(chunk) ?? [], block]));
+  using _settled = replace(MapRun.prototype, "settled", (settled) =>
+    function (this: MapRun, chunk) {
+      for (const block of held.get(chunk) ?? []) outcomes.call(this, chunk, block);
+      settled.call(this, chunk);
+    });
+  assertEquals((await simulateInTime(1))?.invariant, "who waits for a result hears of it soon");
+});
+
+Deno.test("simulateInTime() finds a map that reads too far ahead", async () => {
+  using _ = replace(ChunkSizer.prototype, "returned", () =>
+    function (this: ChunkSizer) {
+      this.buffer = Infinity;
+    });
+  assertEquals((await simulateInTime(2))?.invariant, "a map reads no more than 'buffer' items ahead");
+});
+
+Deno.test("simulateInTime() finds a map that leaves no room for jobs beside it", async () => {
+  using _ = replace(ChunkSizer.prototype, "hasRoom", (hasRoom) =>
+    function (this: ChunkSizer, state) {
+      return hasRoom.call(this, { ...state, inFlight: 0 });
+    });
+  assertEquals((await simulateInTime(3))?.invariant, "a job waits for few chunks of a map");
 });

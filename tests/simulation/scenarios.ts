@@ -8,10 +8,21 @@ export type Submission =
   | { how: "by callers"; callers: number }
   | { how: "in bursts"; size: number; pause: number };
 
-/** Jobs that are submitted once all before them have ended. */
+/** A map, and how its results are taken. */
+export interface TimedMap {
+  items: TimedJob[];
+  chunkSize: number | "auto";
+  buffer: number | undefined;
+  ordered: boolean;
+  /** For how long the consumer pauses after each result, in ms; 0 if it takes all at once. */
+  pause: number;
+}
+
+/** Jobs, and maps beside them, that are submitted once all before them have ended. */
 export interface Phase {
   submission: Submission;
   jobs: TimedJob[];
+  maps: TimedMap[];
 }
 
 /** What a pool is given to do, and with what. */
@@ -88,6 +99,16 @@ function submissionOf(random: Random): Submission {
   }
 }
 
+function newMaps(random: Random, newJob: (time: number) => TimedJob): TimedMap[] {
+  return Array.from({ length: random.pick([1, 1, 2]) }, () => ({
+    items: random.pick(MIXTURES)(random).map(newJob),
+    chunkSize: random.pick(["auto", "auto", 5, 50] as const),
+    buffer: random.pick([undefined, undefined, 10, 100]),
+    ordered: random.chance(0.5),
+    pause: random.pick([0, 0, 0.1, 2]),
+  }));
+}
+
 export function isLong({ time }: TimedJob): boolean {
   return time >= 1;
 }
@@ -99,11 +120,14 @@ export function scenarioOf(seed: number): Scenario {
   const jobsPerWorker = random.pick([1, 1, 1, 2, 4]);
   const waits = jobsPerWorker > 1 || random.chance(0.2);
   const isDeadly = random.chance(0.2);
-  let number = 0;
+  const newJob = (time: number): TimedJob => ({ number: -1, time, waits, kills: isDeadly && random.chance(0.01) });
   const phases = Array.from({ length: random.between(1, 3) }, (): Phase => {
     const submission = submissionOf(random);
     const times = random.pick(MIXTURES)(random);
-    return { submission, jobs: times.map((time) => ({ number: number++, time, waits, kills: isDeadly && random.chance(0.01) })) };
+    return { submission, jobs: times.map(newJob), maps: [] };
   });
-  return { maxWorkers, jobsPerWorker, isWarm: random.chance(0.8), hasTwoTasks: random.chance(0.5), isDeadly, phases };
+  const isWarm = random.chance(0.8), hasTwoTasks = random.chance(0.5);
+  // Chunks of jobs that wait, or that kill their worker, are another matter.
+  if (!waits && !isDeadly) { for (const phase of phases) if (random.chance(0.5)) phase.maps = newMaps(random, newJob); }
+  return { maxWorkers, jobsPerWorker, isWarm, hasTwoTasks, isDeadly, phases };
 }

@@ -1,10 +1,10 @@
 import { ProcessPool, type ProcessPoolOptions } from "../../mod.ts";
 import { ENVIRONMENT, type Environment } from "../../pool/options.ts";
 import { slotsOf } from "../../worker/slot.ts";
-import { isLong, type Phase, type Scenario, scenarioOf } from "./scenarios.ts";
+import { isLong, type Phase, type Scenario, scenarioOf, type Submission, type TimedMap } from "./scenarios.ts";
 import { SimulatedClock } from "./simulated_clock.ts";
 import { TimedThread, withLateTimers } from "./timed_thread.ts";
-import { type Figures, type TimedJob, Timetable } from "./timetable.ts";
+import { type Figures, type Taken, type TimedJob, Timetable } from "./timetable.ts";
 import { check, Violation } from "./violation.ts";
 
 /**
@@ -18,6 +18,9 @@ const MOST_EXCESS = 75;
 
 /** How often a job is taken back at most, on average. */
 const MOST_RETURNS = 12;
+
+/** How many chunks a map has in flight at most, for each job that runs at a time. */
+const MOST_CHUNKS = 2;
 
 /** All scenarios end within this many ms. */
 const LONGEST = 100_000;
@@ -46,11 +49,17 @@ class TimedRun {
     this.#scenario = scenario;
     const clock = this.#clock;
     const timetable = this.#timetable = new Timetable(clock, trace);
-    timetable.note(() => JSON.stringify(scenario, (key, value) => key === "jobs" ? `${value.length} jobs` : value));
+    timetable.note(() => JSON.stringify(scenario, (key, value) => key === "jobs" || key === "items" ? `${value.length} ${key}` : value));
     const openSlot = slotsOf((events, name) => new TimedThread(events, name, { clock, timetable }));
     const environment: Environment = { openSlot, load: () => Promise.resolve(openSlot), clock: withLateTimers(clock) };
-    const { maxWorkers, jobsPerWorker } = scenario;
-    const options: ProcessPoolOptions = { maxWorkers, jobsPerWorker, retries: 100, idleTimeout: Infinity, onError: () => {} };
+    const { maxWorkers, jobsPerWorker, isDeadly } = scenario;
+    const options: ProcessPoolOptions = {
+      maxWorkers,
+      jobsPerWorker,
+      retries: isDeadly ? 100 : 0,
+      idleTimeout: Infinity,
+      onError: () => {},
+    };
     this.#pool = new ProcessPool({ ...options, [ENVIRONMENT]: environment } as ProcessPoolOptions);
   }
 
@@ -58,6 +67,8 @@ class TimedRun {
   async run(): Promise<Figures> {
     let isOver = false;
     const end = this.#runPhases().finally(() => isOver = true);
+    // It is awaited below.
+    end.catch(() => {});
     for (;;) {
       await new Promise((resolve) => setImmediate(resolve));
       if (isOver) break;
@@ -74,7 +85,11 @@ class TimedRun {
     await this.#pool.shutdown();
   }
 
-  async #runPhase({ submission, jobs }: Phase): Promise<void> {
+  async #runPhase({ submission, jobs, maps }: Phase): Promise<void> {
+    await Promise.all([this.#runJobs(submission, jobs), ...maps.map((map) => this.#runMap(map))]);
+  }
+
+  async #runJobs(submission: Submission, jobs: TimedJob[]): Promise<void> {
     switch (submission.how) {
       case "together":
         return void await Promise.all(jobs.map((job) => this.#runJob(job)));
@@ -91,7 +106,7 @@ class TimedRun {
         const results: Promise<void>[] = [];
         for (let i = 0; i < jobs.length; i += submission.size) {
           results.push(...jobs.slice(i, i + submission.size).map((job) => this.#runJob(job)));
-          await new Promise<void>((resolve) => this.#clock.happens(submission.pause, resolve));
+          await this.#pause(submission.pause);
         }
         return void await Promise.all(results);
       }
@@ -114,16 +129,52 @@ class TimedRun {
     return results;
   }
 
+  async #runMap(map: TimedMap): Promise<void> {
+    const { chunkSize, buffer, ordered, pause } = map;
+    const taken: Taken[] = [];
+    const items = this.#read(map, taken);
+    const results = this.#pool.map(short, items, buffer === undefined ? { chunkSize, ordered } : { chunkSize, ordered, buffer });
+    for (;;) {
+      const asked = this.#clock.now();
+      const { done, value } = await results.next();
+      if (done) break;
+      taken.push({ asked, given: this.#clock.now(), item: this.#timetable.job(value) });
+      if (pause > 0) await this.#pause(pause);
+    }
+    this.#timetable.hearAll(taken, ordered);
+  }
+
+  *#read({ items, buffer, pause }: TimedMap, taken: Taken[]): Generator<number> {
+    // What a map reads later by right, since its results are not taken or must not be many, has not waited before.
+    const begin = this.#clock.now();
+    const isWaited = buffer !== undefined || pause > 0;
+    for (const [i, item] of items.entries()) {
+      // The consumer is just being given one.
+      check(i - taken.length <= (buffer ?? Infinity), "a map reads no more than 'buffer' items ahead", () => `${i - taken.length}`);
+      this.#timetable.read(item, isWaited ? this.#clock.now() : begin);
+      yield item.number;
+    }
+  }
+
+  #pause(time: number): Promise<void> {
+    return new Promise((resolve) => this.#clock.happens(time, resolve));
+  }
+
   #taskOf(job: TimedJob): (job: number) => number {
     return this.#scenario.hasTwoTasks && isLong(job) ? long : short;
   }
 }
 
-function checkFigures({ idle, overtaken, unheard, excess, cameBack }: Figures, { phases, isDeadly }: Scenario): void {
-  const jobs = phases.reduce((sum, phase) => sum + phase.jobs.length, 0);
+function checkFigures(
+  { idle, overtaken, unheard, excess, cameBack, chunksBefore }: Figures,
+  { phases, isDeadly, maxWorkers, jobsPerWorker }: Scenario,
+): void {
+  const mostChunks = MOST_CHUNKS * maxWorkers * jobsPerWorker * Math.max(...phases.map(({ maps }) => maps.length));
+  const jobs = phases.reduce((sum, phase) => sum + phase.jobs.length + phase.maps.reduce((sum, { items }) => sum + items.length, 0), 0);
   check(idle <= LONGEST_IDLE, "no job waits for long while a worker is idle", () => `${idle} ms`);
   check(overtaken <= LONGEST_OVERTAKEN, "no job is overtaken for long", () => `${overtaken} ms`);
   check(unheard <= LONGEST_UNHEARD, "who waits for a result hears of it soon", () => `${unheard} ms`);
+  check(chunksBefore <= mostChunks, "a job waits for few chunks of a map", () => `${chunksBefore}`);
   check(cameBack <= MOST_RETURNS * jobs, "jobs do not go back and forth", () => `${cameBack} times, with ${jobs} jobs`);
   check(isDeadly || excess <= MOST_EXCESS, "all jobs have ended when they would if started in order", () => `${excess} ms later`);
 }

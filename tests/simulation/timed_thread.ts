@@ -1,4 +1,13 @@
-import { CLAIM_WORDS, FINISHED, SENT, STARTED, type Thread, type ThreadEvents, type ToRuntime } from "../../worker/protocol.ts";
+import {
+  CLAIM_WORDS,
+  FINISHED,
+  type FromRuntime,
+  SENT,
+  STARTED,
+  type Thread,
+  type ThreadEvents,
+  type ToRuntime,
+} from "../../worker/protocol.ts";
 import type { Clock } from "../../pool/clock.ts";
 import type { SimulatedClock } from "./simulated_clock.ts";
 import type { TimedJob, Timetable } from "./timetable.ts";
@@ -21,11 +30,27 @@ const LOOK_EVERY = 1 + TIMER_DELAY, LOOKS = 2;
 /** How a worker measures its pace, and for how long it holds back replies, as in `worker/line_end.ts`. */
 const LATEST = 0.2, TINY = 0.005, FEW_TINY = 8, WORTH_HOLDING = 0.02, LONGEST_HELD = 0.8;
 
-/** A job that a worker was sent, or the answer to it. */
-interface Run {
+/** For how long a worker gathers the results of a chunk, as in `worker/running_chunks.ts`. */
+const GATHER = 1;
+
+/** A job that a worker was sent. */
+interface JobRun {
   run: number;
   job: TimedJob;
 }
+
+/** A chunk of a map that it was sent. */
+interface ChunkRun {
+  run: number;
+  items: TimedJob[];
+  began: number;
+  /** How many of them have ended, and how many results were sent when. */
+  ended: number;
+  sent: number;
+  sentAt: number;
+}
+
+type Run = JobRun | ChunkRun;
 
 /**
  * A worker without a thread, whose jobs take time by a clock. It takes them up, measures them and holds back replies as a real one does, so
@@ -43,7 +68,7 @@ export class TimedThread implements Required<Thread> {
   /** What it was sent and has not taken up. */
   #inbox: Run[] = [];
   /** What its slot has not heard of yet. */
-  #replies: Run[] = [];
+  #replies: (JobRun | FromRuntime)[] = [];
   /** When its slot will hear of them, and what cancels that. */
   #delivery: { due: number; cancel: () => void } | undefined;
   /** How many of the jobs that it was sent its slot has not heard of. */
@@ -89,6 +114,12 @@ export class TimedThread implements Required<Thread> {
       case "run":
         this.call(0, message.run, message.id, message.args);
         return this.ring();
+      case "chunk": {
+        const items = Array.from(message.items as ArrayLike<number>, (item) => this.#timetable.job(item));
+        this.#inbox.push({ run: message.run, items, began: 0, ended: 0, sent: 0, sentAt: 0 });
+        this.#open++;
+        return this.ring();
+      }
       case "close":
         return void this.#in(NOTICE, () => this.#events.message({ type: "closed", thrown: undefined }));
     }
@@ -152,9 +183,9 @@ export class TimedThread implements Required<Thread> {
   #work(): void {
     while (this.#hasRoom && this.#inbox.length > 0) {
       const next = this.#inbox.shift()!;
-      if (this.#claim(next, SENT, STARTED)) return this.#run(next);
+      if (this.#claim(next, SENT, STARTED)) return "items" in next ? this.#runChunk(next) : this.#run(next);
       this.#timetable.comeBack();
-      this.#reply(next);
+      this.#reply("items" in next ? { type: "skipped", run: next.run } : next);
     }
     this.#isWorking = false;
     if (this.#hasRoom) this.#readClock();
@@ -167,7 +198,41 @@ export class TimedThread implements Required<Thread> {
     return Atomics.compareExchange(this.#claims, word, from, to) === from;
   }
 
-  #run(run: Run): void {
+  #runChunk(chunk: ChunkRun): void {
+    this.#timetable.startChunk(chunk.items, this);
+    this.#running.add(chunk);
+    chunk.began = chunk.sentAt = this.#clock.now();
+    this.#runItem(chunk);
+  }
+
+  #runItem(chunk: ChunkRun): void {
+    this.#in(Math.max(CALL, chunk.items[chunk.ended]!.time), () => {
+      const last = ++chunk.ended === chunk.items.length;
+      if (last) this.#running.delete(chunk);
+      if (last || this.#clock.now() - chunk.sentAt >= GATHER) this.#sendItems(chunk, last);
+      if (!last) return this.#runItem(chunk);
+      this.#claim(chunk, STARTED, FINISHED);
+      this.#timetable.idles(this);
+      this.#untimed++;
+      this.#readClock();
+      this.#work();
+    });
+  }
+
+  /** Sends the results that were gathered. */
+  #sendItems(chunk: ChunkRun, last: boolean): void {
+    const { run, sent: from, began } = chunk;
+    const items = chunk.items.slice(from, chunk.ended);
+    for (const item of items) this.#timetable.end(item);
+    chunk.sent = chunk.ended;
+    chunk.sentAt = this.#clock.now();
+    this.#reply(
+      { type: "items", run, from, values: items.map(({ number }) => number), thrown: [], last, elapsed: chunk.sentAt - began },
+      last,
+    );
+  }
+
+  #run(run: JobRun): void {
     const { job } = run;
     this.#timetable.start(job, this);
     this.#running.add(run);
@@ -183,7 +248,7 @@ export class TimedThread implements Required<Thread> {
   }
 
   /** A job that has waited for something ends. */
-  #settle(run: Run): void {
+  #settle(run: JobRun): void {
     const hadRoom = this.#hasRoom;
     this.#end(run);
     if (hadRoom) return;
@@ -192,7 +257,7 @@ export class TimedThread implements Required<Thread> {
     this.#workIn(0);
   }
 
-  #end(run: Run): void {
+  #end(run: JobRun): void {
     this.#running.delete(run);
     this.#timetable.end(run.job);
     if (this.#running.size === 0) this.#timetable.idles(this);
@@ -205,7 +270,7 @@ export class TimedThread implements Required<Thread> {
     this.#timetable.works(this);
     // What is in shared memory arrives nevertheless.
     this.#deliver(Infinity);
-    for (const { job } of this.#running) this.#timetable.lose(job, START);
+    for (const run of this.#running) if ("job" in run) this.#timetable.lose(run.job, START);
     this.#events.died({ reason: "died" });
     this.#clock.happens(0, () => this.#events.gone());
   }
@@ -223,9 +288,9 @@ export class TimedThread implements Required<Thread> {
 
   // Replies
 
-  #reply(run: Run): void {
-    this.#replies.push(run);
-    const isHeld = this.#isWorking && this.#inbox.length > 0 && this.pace > WORTH_HOLDING;
+  #reply(reply: JobRun | FromRuntime, mayHold = true): void {
+    this.#replies.push(reply);
+    const isHeld = mayHold && this.#isWorking && this.#inbox.length > 0 && this.pace > WORTH_HOLDING;
     this.#deliverIn(isHeld ? LONGEST_HELD : NOTICE);
   }
 
@@ -256,10 +321,27 @@ export class TimedThread implements Required<Thread> {
       this.#delivery = undefined;
     }
     if (replies.length === 0) return 0;
-    this.#open -= replies.length;
     this.#emptyLooks = 0;
-    this.#events.returned(replies.map(({ run }) => run), replies.map(({ job }) => job.number));
+    this.#report(replies);
     this.#events.delivered();
     return replies.length;
+  }
+
+  /** In order: jobs that follow each other together. */
+  #report(replies: (JobRun | FromRuntime)[]): void {
+    const jobs: JobRun[] = [];
+    const reportJobs = (): void => {
+      const returned = jobs.splice(0);
+      if (returned.length > 0) this.#events.returned(returned.map(({ run }) => run), returned.map(({ job }) => job.number));
+    };
+    for (const reply of replies) {
+      if (!("type" in reply && reply.type === "items" && !reply.last)) this.#open--;
+      if ("job" in reply) jobs.push(reply);
+      else {
+        reportJobs();
+        this.#events.message(reply);
+      }
+    }
+    reportJobs();
   }
 }

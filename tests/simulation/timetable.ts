@@ -1,8 +1,9 @@
 import type { Clock } from "../../pool/clock.ts";
 
-/** A job that takes time. */
+/** A job, or an item of a map, that takes time. */
 export interface TimedJob {
-  readonly number: number;
+  /** Which one it is, in the order of submission; -1 before that. */
+  number: number;
   /** How long it takes, in ms. */
   readonly time: number;
   /** Whether it only waits, so that its worker can run others meanwhile. */
@@ -19,10 +20,22 @@ interface Worker {
 /** When something happened to a job. */
 interface Entry {
   submitted: number;
+  /** Whether it is an item of a map: its chunk is submitted in the same turn, but after others perhaps. */
+  isItem: boolean;
   /** Since when it has waited for a worker, from the start or once more. */
   waits: number;
   started: number;
+  /** How long it and what travels with it takes: for an item that is not the first of its chunk 0. */
+  time: number;
+  /** When its result left the worker. */
   ended: number;
+}
+
+/** When the consumer of a map asked for a result, and when it was given that of this item. */
+export interface Taken {
+  asked: number;
+  given: number;
+  item: TimedJob;
 }
 
 /** What a timetable shows. All times are in ms. */
@@ -31,12 +44,14 @@ export interface Figures {
   idle: number;
   /** The longest time in which only jobs were started that had been submitted later than one that waited. */
   overtaken: number;
-  /** How much later the last job ended than if all were started in order, each as soon as a worker is free. */
+  /** How much later the last job ended than if all, and all chunks, were started in order, each as soon as a worker is free. */
   excess: number;
   /** The longest time from the end of a job until its caller heard of that. */
   unheard: number;
   /** How many jobs were taken back from a worker. */
   cameBack: number;
+  /** How many chunks of maps waited at most before a job when that was submitted. */
+  chunksBefore: number;
 }
 
 /** When jobs were submitted, started and ended, and when workers were idle. */
@@ -56,7 +71,7 @@ export class Timetable {
   #first = 0;
   /** When the first job was started that was submitted later than that. */
   #overtakenAt: number | undefined;
-  #figures: Figures = { idle: 0, overtaken: 0, unheard: 0, cameBack: 0, excess: 0 };
+  #figures: Figures = { idle: 0, overtaken: 0, unheard: 0, cameBack: 0, excess: 0, chunksBefore: 0 };
 
   constructor(clock: Clock, trace?: (line: string) => void) {
     this.#clock = clock;
@@ -65,19 +80,31 @@ export class Timetable {
 
   /** What it shows if this many jobs can run at a time. */
   figures(servers: number): Figures {
-    return { ...this.#figures, excess: this.#excess(servers) };
+    return { ...this.#figures, excess: this.#excess(servers), chunksBefore: this.#chunksBefore() };
   }
 
   #excess(servers: number): number {
     const free = new Array<number>(servers).fill(0);
     let end = 0, bestEnd = 0;
-    for (const [{ time }, { submitted, ended }] of this.#entries) {
+    for (const { time, submitted, ended } of this.#entries.values()) {
       const server = free.indexOf(Math.min(...free));
       free[server] = Math.max(free[server]!, submitted) + time;
       bestEnd = Math.max(bestEnd, free[server]!);
       end = Math.max(end, ended);
     }
     return end - bestEnd - this.#lost;
+  }
+
+  #chunksBefore(): number {
+    let most = 0;
+    let chunks: Entry[] = [];
+    for (const entry of this.#entries.values()) {
+      if (entry.isItem && entry.time > 0) chunks.push(entry);
+      if (entry.isItem) continue;
+      chunks = chunks.filter(({ started }) => started > entry.waits);
+      most = Math.max(most, chunks.length);
+    }
+    return most;
   }
 
   note(line: () => string): void {
@@ -91,10 +118,27 @@ export class Timetable {
 
   /** A job is being submitted. */
   submit(job: TimedJob): void {
-    const now = this.#clock.now();
-    this.#jobs.push(job);
-    this.#entries.set(job, { submitted: now, waits: now, started: 0, ended: 0 });
+    this.#add(job, { submitted: this.#clock.now(), isItem: false });
+  }
+
+  /** An item is read, which might have been done at this time. */
+  read(item: TimedJob, submitted: number): void {
+    this.#add(item, { submitted, isItem: true });
+  }
+
+  #add(job: TimedJob, { submitted, isItem }: Pick<Entry, "submitted" | "isItem">): void {
+    job.number = this.#jobs.push(job) - 1;
+    this.#entries.set(job, { submitted, isItem, waits: this.#clock.now(), started: 0, time: job.time, ended: 0 });
     this.#waiting.add(job);
+  }
+
+  /** No item of a chunk waits any longer, as chunks are not split. */
+  startChunk(items: TimedJob[], worker: Worker): void {
+    for (const item of items) {
+      this.start(item, worker);
+      this.#entries.get(item)!.time = 0;
+    }
+    this.#entries.get(items[0]!)!.time = items.reduce((sum, { time }) => sum + time, 0);
   }
 
   start(job: TimedJob, worker: Worker): void {
@@ -108,13 +152,16 @@ export class Timetable {
   }
 
   /** Only the first job that waits is looked at: what overtakes others also overtakes that. */
-  #noteOrder({ number }: TimedJob): void {
+  #noteOrder(job: TimedJob): void {
+    const { number } = job;
     const now = this.#clock.now();
     if (number <= this.#first) {
       this.#overtakenAt = undefined;
       while (this.#first < this.#jobs.length && !this.#waiting.has(this.#jobs[this.#first]!)) this.#first++;
       return;
     }
+    const first = this.#entries.get(this.#jobs[this.#first]!)!;
+    if (first.isItem && this.#entries.get(job)!.waits <= first.waits) return;
     this.#overtakenAt ??= now;
     const time = now - this.#overtakenAt;
     if (time <= this.#figures.overtaken) return;
@@ -145,7 +192,19 @@ export class Timetable {
 
   /** The caller hears that a job has ended. */
   hear(job: TimedJob): void {
-    this.#figures.unheard = Math.max(this.#figures.unheard, this.#clock.now() - this.#entries.get(job)!.ended);
+    this.#heard(this.#entries.get(job)!.ended, this.#clock.now());
+  }
+
+  /** The consumer of a map has taken these results, which were to be in the order of the items or not. */
+  hearAll(taken: Taken[], ordered: boolean): void {
+    const ends = taken.map(({ item }) => this.#entries.get(item)!.ended);
+    if (ordered) ends.forEach((end, i) => ends[i] = Math.max(end, ends[i - 1] ?? 0));
+    else ends.sort((a, b) => a - b);
+    taken.forEach(({ asked, given }, i) => this.#heard(Math.max(asked, ends[i]!), given));
+  }
+
+  #heard(could: number, did: number): void {
+    this.#figures.unheard = Math.max(this.#figures.unheard, did - could);
   }
 
   /** A worker has nothing to do. */
