@@ -82,7 +82,7 @@ interface Stop {
  * How often pending jobs are looked up, in ms. Shorter, and Redis is asked about slow jobs all the time; longer, and a lost event costs
  * more.
  */
-const SWEEP_INTERVAL = 2000;
+export const SWEEP_INTERVAL = 2000;
 
 /** How many jobs are looked up at a time. More, and Redis is held up for everybody else; fewer, and a lookup takes more round trips. */
 const SWEEP_BATCH = 500;

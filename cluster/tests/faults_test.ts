@@ -3,7 +3,19 @@ import { type Job as QueuedJob, Queue, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { ClusterPool, defineTasks, Job, JobCancelledError, PoolBrokenError, PoolClosedError, serve, WorkerDiedError } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
-import { Child, LEAVES_SERVER, lines, openClient, openPool, RedisServer, startHost, until, within, writeFragileModule } from "./helpers.ts";
+import {
+  Child,
+  LEAVES_SERVER,
+  lines,
+  openClient,
+  openPool,
+  RedisServer,
+  startHost,
+  sweepOften,
+  until,
+  within,
+  writeFragileModule,
+} from "./helpers.ts";
 import { Line } from "./line.ts";
 
 Deno.test("200 jobs over two hosts: both are used, and all results arrive", async () => {
@@ -407,6 +419,7 @@ Deno.test("a task or a check that throws the errors of a host without workers fa
 });
 
 Deno.test("a job that somebody removes from the queue is cancelled", async () => {
+  using often = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const future = await pool.submit(tasks.add, 1, 1);
@@ -418,6 +431,7 @@ Deno.test("a job that somebody removes from the queue is cancelled", async () =>
   await client.quit();
   // Obliterating sends no event, so the job is sent again; removing does.
   await until(async () => (await pool.status()).waiting === 1);
+  often[Symbol.dispose]();
   const again = new Redis(server.url, { maxRetriesPerRequest: null });
   const same = new Queue("test.v1", { connection: again, prefix: "dpool" });
   for (const job of await same.getWaiting()) await job.remove();

@@ -5,6 +5,7 @@
  */
 
 import { Redis } from "ioredis";
+import { SWEEP_INTERVAL } from "../link.ts";
 import { type ClusterHost, ClusterPool, type ClusterPoolOptions, serve, type ServeOptions } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 
@@ -40,6 +41,18 @@ export async function lines(file: string): Promise<string[]> {
 
 /** Options of a host with which tests need not wait for the defaults: dead hosts are found within two seconds. */
 export const QUICK = { lockDuration: 1000, stalledInterval: 500 } as const;
+
+/**
+ * Has the producers of this process look their jobs up every 50 ms, for a test that waits for several sweeps. To be called before a pool is
+ * opened.
+ */
+export function sweepOften(): Disposable {
+  const { setTimeout } = globalThis;
+  globalThis.setTimeout = new Proxy(setTimeout, {
+    apply: (_target, _this, [handler, delay, ...args]) => setTimeout(handler, delay === SWEEP_INTERVAL ? 50 : delay, ...args),
+  });
+  return { [Symbol.dispose]: () => void (globalThis.setTimeout = setTimeout) };
+}
 
 const UNSANITIZED = { sanitizeOps: false, sanitizeResources: false } as const;
 

@@ -13,6 +13,7 @@ import {
   READING_FAILS,
   RedisServer,
   startHost,
+  sweepOften,
   takeMemory,
   until,
   within,
@@ -164,6 +165,7 @@ Deno.test("a late message that a job is cancelled stops no later job of its name
 });
 
 Deno.test("a job that is cancelled while the server takes no writes is stopped at once, and one that waits is taken out later", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server, silent);
   await using host = await openHost(server, { lockDuration: 60_000, ...silent });
@@ -293,6 +295,7 @@ Deno.test("an id does not get the outcome of a cancelled job of another pool tha
 });
 
 Deno.test("what is submitted while the server takes no writes waits until it does, and can be cancelled meanwhile", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   const reported: string[] = [];
   await using pool = await openPool(server, { ...silent, onError: (error) => void reported.push(String(error)) });
@@ -310,6 +313,7 @@ Deno.test("what is submitted while the server takes no writes waits until it doe
 });
 
 Deno.test("ClusterPool.attach() finds a job that its pool has submitted and that the server has not taken yet", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server, silent);
   await using _host = await openHost(server, silent);
@@ -345,6 +349,7 @@ Deno.test("ClusterPool.attach() finds a job that its pool has submitted and whos
 });
 
 Deno.test("ClusterPool.terminate() ends also if the server refuses a job just after a sweep has made room", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using client = openClient(server);
   const pool = await openPool(server, silent);
@@ -378,6 +383,7 @@ for (const what of ["events", "few events of large results", "results that were 
     sanitizeOps: false,
     sanitizeResources: false,
   }, async () => {
+    using _sweeps = sweepOften();
     await using server = await RedisServer.start();
     const reported: string[] = [];
     await using pool = await openPool(server, { ...silent, onError: (error) => void reported.push(String(error)) });
@@ -397,12 +403,20 @@ for (const what of ["events", "few events of large results", "results that were 
       for (const id of await client.zrange(key, 0, -1)) await client.zadd(key, 1, id);
     }
     await takeMemory(client, excess);
+    // As if the events were old enough to be removed.
+    const { time } = Redis.prototype;
+    using _later = { [Symbol.dispose]: () => void (Redis.prototype.time = time) };
+    Redis.prototype.time = async function () {
+      const [seconds, micros] = await time.call(this) as [number, number];
+      return [Number(seconds) + 11, micros];
+    };
     assertEquals(await within(pool.run(tasks.add, 1, 2)), 3);
     assertEquals(reported.map((error) => error.slice(0, 60)), ["Error: Submissions wait, as the server refuses them: OOM com"]);
   });
 }
 
 Deno.test("events that producers may be about to read are left, however long the server's memory is full", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using client = openClient(server);
   await using pool = await openPool(server, silent);
@@ -607,6 +621,7 @@ Deno.test("a chunk whose result is in the store does not stay on the server when
 });
 
 Deno.test("a chunk that has returned does not stay on the server, although that takes no writes when its pool hears of it", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using line = new Line(server.port);
   const refused = Promise.withResolvers<void>();
@@ -841,6 +856,7 @@ Deno.test("an id whose job has ended by itself although it was cancelled runs, a
 });
 
 Deno.test("an id whose job has ended by itself although it was cancelled runs, even if nothing is heard of the queue having one", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server, silent);
   await using host = new DeafHost(server);
@@ -863,6 +879,7 @@ Deno.test("an id whose job has ended by itself although it was cancelled runs, e
 });
 
 Deno.test("an id whose job another producer has cancelled runs when that has ended, although nothing is heard of the end", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using host = await startHost(server, { lockDuration: 60_000 });
   const one = await openPool(server, silent);
@@ -942,6 +959,7 @@ Deno.test("a job whose record the server has thrown away is sent again when a ho
 });
 
 Deno.test("a job that is sent again, as the server has thrown its record away, stands in the list once", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   await using client = openClient(server);
@@ -952,6 +970,7 @@ Deno.test("a job that is sent again, as the server has thrown its record away, s
 });
 
 Deno.test("a job whose record the server has thrown away is sent again, even if a sweep comes before the host's report", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   await using client = openClient(server);
@@ -965,6 +984,7 @@ Deno.test("a job whose record the server has thrown away is sent again, even if 
 });
 
 Deno.test("a job that has waited for long and whose record is gone is sent again, although others have ended of which none is kept", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   await using client = openClient(server);

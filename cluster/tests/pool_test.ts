@@ -17,7 +17,7 @@ import {
 } from "../mod.ts";
 import { tasks } from "./cluster_tasks.ts";
 import { folderStore } from "./folder_store.ts";
-import { callsOf, openClient, openHost, openPool, READING_FAILS, RedisServer, startHost, until, within } from "./helpers.ts";
+import { callsOf, openClient, openHost, openPool, READING_FAILS, RedisServer, startHost, sweepOften, until, within } from "./helpers.ts";
 import { add, echo, greet } from "./tasks.ts";
 
 /** How often a task that records its runs has run. */
@@ -466,6 +466,7 @@ Deno.test(
   "ClusterPool settles jobs whose end no event reports, by looking them up",
   READING_FAILS,
   async () => {
+    using _sweeps = sweepOften();
     await using server = await RedisServer.start();
     await using _host = await startHost(server);
     const client = new Redis(server.url);
@@ -485,6 +486,7 @@ Deno.test(
 );
 
 Deno.test("ClusterPool sends a job again that Redis has forgotten", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const future = await pool.submit(tasks.add, 1, 2);
@@ -499,6 +501,7 @@ Deno.test("ClusterPool sends a job again that Redis has forgotten", async () => 
 });
 
 Deno.test("ClusterPool fails jobs that no host will find, as the server has evicted their list", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   const futures = await Promise.all([1, 2].map((x) => pool.submit(tasks.add, x, x)));
@@ -514,6 +517,7 @@ Deno.test("ClusterPool fails jobs that no host will find, as the server has evic
 });
 
 Deno.test("ClusterPool fails also many thousands of jobs that no host will find, and asks for some of them at a time", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server, { queueSize: 20_000 });
   await using client = openClient(server);
@@ -527,15 +531,13 @@ Deno.test("ClusterPool fails also many thousands of jobs that no host will find,
 });
 
 Deno.test("ClusterPool fails a job that no host will find, as the server has evicted its list, although another waits in a new one", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   await using pool = await openPool(server);
   await using client = openClient(server);
-  const isListed = async () => (await client.llen("dpool:test.v1:wait")) === 1;
-  const lost = await pool.submit(tasks.add, 1, 1);
-  await until(isListed);
-  await client.del("dpool:test.v1:wait");
-  const other = await pool.submit(tasks.add, 2, 2);
-  await until(isListed);
+  const [lost, other] = [await pool.submit(tasks.add, 1, 1), await pool.submit(tasks.add, 2, 2)];
+  await until(async () => (await client.llen("dpool:test.v1:wait")) === 2);
+  await client.lrem("dpool:test.v1:wait", 1, `job-${lost.id}`);
   const error = await within(lost.exception());
   assertInstanceOf(error, WorkerDiedError);
   assertStringIncludes(error.message, "as the server has lost the list in which it waited");
@@ -544,6 +546,7 @@ Deno.test("ClusterPool fails a job that no host will find, as the server has evi
 });
 
 Deno.test("ClusterPool looks for jobs that no host will find also while the server's memory is full, reports nothing, and is sent no lists", async () => {
+  using _sweeps = sweepOften();
   await using server = await RedisServer.start();
   const reported: string[] = [];
   await using pool = await openPool(server, { onError: (error) => void reported.push(String(error)) });
