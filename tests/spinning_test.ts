@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import {
   ASLEEP,
   AWAKE,
@@ -141,13 +141,13 @@ for (
   });
 }
 
-/** What a worker does before the first turn of its event loop: jobs come as it waits, after so many ms each; with "-" none does. */
-async function untilTurn(gaps: readonly (number | "-")[]): Promise<string[]> {
+/** What a worker does before the first turn of its event loop: jobs come as it waits, after so many ms each; with "-" none does, with "two" two after 9 ms. */
+async function untilTurn(gaps: readonly (number | "-" | "two")[]): Promise<{ seen: string[]; pace: number }> {
   const memory = makeMemory();
   const bells = new Int32Array(memory.bells);
   bells[WORKER] = LISTENING;
   bells[CALLER] = ASLEEP;
-  new Float64Array(memory.bells)[PACE] = 0.001;
+  new Float64Array(memory.bells)[PACE] = 0.01;
   const requests = openSharedQueue(memory.requests);
   const toCome = [...gaps];
   const seen: string[] = [];
@@ -158,7 +158,7 @@ async function untilTurn(gaps: readonly (number | "-")[]): Promise<string[]> {
     hasRoom: true,
     idle: true,
     callAll({ number }) {
-      time += 0.001;
+      time += 0.01;
       bells[CALLER] = ASLEEP;
       end.returned(number, number);
       seen.push("job");
@@ -168,8 +168,8 @@ async function untilTurn(gaps: readonly (number | "-")[]): Promise<string[]> {
   Atomics.wait = ((_bells: Int32Array, _word: number, _value: number, ms: number) => {
     seen.push(`${bells[CALLER] === AWAKE ? "caller woken, " : ""}sleeps for ${ms} ms`);
     const gap = toCome.shift();
-    time += typeof gap === "number" ? gap : ms;
-    if (typeof gap === "number") requests.push(1, 0, 0, []);
+    time += gap === "two" ? 9 : gap === "-" || gap === undefined ? ms : gap;
+    for (let left = gap === "two" ? 2 : typeof gap === "number" ? 1 : 0; left > 0; left--) requests.push(1, 0, 0, []);
     return "timed-out";
   }) as typeof wait;
   Atomics.waitAsync = ((...args: Parameters<typeof waitAsync>) => {
@@ -186,7 +186,7 @@ async function untilTurn(gaps: readonly (number | "-")[]): Promise<string[]> {
     await within(first.promise);
     end.close();
   });
-  return seen.slice(-3);
+  return { seen: seen.slice(-3), pace: new Float64Array(memory.bells)[PACE]! };
 }
 
 for (
@@ -201,11 +201,15 @@ for (
       "caller woken, sleeps for 0.2 ms",
       "job",
     ]],
+    ["runs no job that waits already", [0.5, 0.5, 0.5, "two"], ["job", "caller woken, sleeps for 4 ms", "job"]],
     ["does not sleep if its caller is quick", [0.1, 0.1, 0.1, 10], ["job", "caller woken, sleeps for 4 ms", "job"]],
   ] as const
 ) {
   Deno.test(`Before a turn of its event loop a worker ${what}`, async () => {
-    assertEquals(await untilTurn(gaps), [...last]);
+    const { seen, pace } = await untilTurn(gaps);
+    assertEquals(seen, [...last]);
+    // Each job takes 10 µs: the time that the worker sleeps before one does not count.
+    assertAlmostEquals(pace, 0.01, 1e-6);
   });
 }
 

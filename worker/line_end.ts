@@ -302,10 +302,13 @@ export function openLine({ memory, openSharedQueue, runtime, hasTimers }: LineEn
     return requests.hasNext || byPort.length > 0;
   }
 
-  /** Lets a caller that takes its time read the reply before a turn begins; true if there is a job instead: then the turn comes after that. */
+  /** Lets a caller that takes its time read the reply before a turn begins; true if a job comes instead: then the turn comes after that. */
   function hasJobBeforeTurn(): boolean {
-    if (late < SOME_LATE || !runtime.idle || cameByPort || !sleep(READ_FIRST)) return false;
+    // A job that waits already, sent before the reply, does not put the turn off.
+    if (late < SOME_LATE || !runtime.idle || cameByPort || requests.hasNext || !sleep(READ_FIRST)) return false;
     late = 0;
+    // The sleep is no time of that job.
+    repliedAt = begin = clock();
     return true;
   }
 
