@@ -128,6 +128,7 @@ export function scenarioOf(seed: number): Scenario {
   });
   const isWarm = random.chance(0.8), hasTwoTasks = random.chance(0.5);
   // Chunks of jobs that wait, or that kill their worker, are another matter.
-  if (!waits && !isDeadly) { for (const phase of phases) if (random.chance(0.5)) phase.maps = newMaps(random, newJob); }
+  const mayMap = !waits && !isDeadly;
+  for (const phase of phases) if (mayMap && random.chance(0.5)) phase.maps = newMaps(random, newJob);
   return { maxWorkers, jobsPerWorker, isWarm, hasTwoTasks, isDeadly, phases };
 }
