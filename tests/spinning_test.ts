@@ -141,7 +141,10 @@ for (
   });
 }
 
-/** What a worker does before the first turn of its event loop: jobs come as it waits, after so many ms each; with "-" none does, with "two" two after 9 ms. */
+/**
+ * What a worker does before the first turn of its event loop: a job comes as it waits, after so many ms each time; with "-" none does, with
+ * "two" two come after 9 ms.
+ */
 async function untilTurn(gaps: readonly (number | "-" | "two")[]): Promise<{ seen: string[]; pace: number }> {
   const memory = makeMemory();
   const bells = new Int32Array(memory.bells);
