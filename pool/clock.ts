@@ -1,4 +1,4 @@
-import { timeOfDay, timers } from "../worker/platform.ts";
+import { now, timeOfDay, timers } from "../worker/platform.ts";
 import { soon } from "../worker/soon.ts";
 
 /** Time as the pool sees it; the simulation has a clock of its own. */
@@ -35,7 +35,7 @@ export function afterInParts(clock: Clock, delay: number, callback: () => void):
 
 /** The clock and the timers of the platform. */
 export const realClock: Clock = {
-  now: () => performance.now(),
+  now,
   timeOfDay: () => timeOfDay() | 0,
   after(delay, callback) {
     const timer = timers.start()(callback, delay);

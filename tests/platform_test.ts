@@ -148,17 +148,20 @@ for (const backend of BACKENDS) {
   });
 }
 
-/** Does something while timers that never fire, and a clock that stands still, are in the place of the platform's, as fake ones of tests. */
+/** Does something while timers that never fire, and clocks that stand still, are in the place of the platform's, as fake ones of tests. */
 async function withTimeStopped(action: () => Promise<void>): Promise<void> {
   const own = { setTimeout, Date };
+  const { now } = performance;
   const { promise, resolve } = Promise.withResolvers<void>();
   const done = within(promise);
   Object.assign(globalThis, { setTimeout: () => 0, Date: Object.assign(function () {}, { now: () => 0 }) });
+  performance.now = () => 0;
   try {
     resolve(action());
     await done;
   } finally {
     Object.assign(globalThis, own);
+    performance.now = now;
   }
 }
 

@@ -17,6 +17,9 @@ export const timers = { start: global<typeof setTimeout>("setTimeout"), stop: gl
 /** The time of day, as workers see it. */
 export const { now: timeOfDay } = Date;
 
+/** Milliseconds since the thread began. */
+export const now: () => number = performance.now.bind(performance);
+
 function global<T>(name: string): () => T {
   const { value, get } = Object.getOwnPropertyDescriptor(globalThis, name)!;
   return () => value ?? get!.call(globalThis);

@@ -295,7 +295,7 @@ export class Slot {
   }
 
   #loadModules(): void {
-    const times = this.#times && { times: this.#times, origin: performance.timeOrigin, now: performance.now() };
+    const times = this.#times && { times: this.#times, origin: performance.timeOrigin, now: this.#now() };
     this.#thread.post({ type: "load", claims: this.#claims, capacity: this.#capacity, times });
   }
 
