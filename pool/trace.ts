@@ -1,5 +1,6 @@
 import { show, textOf } from "./checks.ts";
 import type { OnError } from "./callbacks.ts";
+import { realClock } from "./clock.ts";
 import type { ObservedJob, ObservedPool, PoolLevels, PoolObserver, WorkerChange } from "./observation.ts";
 
 /** Where a trace goes. */
@@ -203,7 +204,7 @@ class TraceWriter implements PoolObserver {
       this.#nameTrack(track, `worker ${worker}`);
     }
     const args = reason === undefined ? "" : `,"args":{"reason":${JSON.stringify(reason)}}`;
-    const now = this.#time(performance.now());
+    const now = this.#time(realClock.now());
     this.#write(`{"ph":"i","s":"t","pid":${PROCESS},"tid":${track},"ts":${now},"cat":"worker","name":"${change}"${args}}`);
     if (!ENDS.has(change)) return;
     this.#tracks.delete(worker);

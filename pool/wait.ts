@@ -44,7 +44,7 @@ export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, opt
   const { timeout } = checks.options(options, ["timeout"]);
   if (timeout !== undefined) checks.milliseconds("timeout", timeout);
   const all = checkedFutures(futures);
-  const deadline = timeout === undefined ? undefined : performance.now() + timeout;
+  const deadline = timeout === undefined ? undefined : realClock.now() + timeout;
   const settled: F[] = [];
   let wake = (): void => {};
   const cadence = stretches(realClock);
@@ -60,7 +60,7 @@ export function asCompleted<F extends Future<unknown>>(futures: Iterable<F>, opt
       for (let yielded = 0; yielded < all.size; yielded++) {
         if (settled[yielded] === undefined) {
           const next = new Promise<void>((resolve) => wake = resolve);
-          const left = deadline === undefined ? undefined : Math.max(0, deadline - performance.now());
+          const left = deadline === undefined ? undefined : Math.max(0, deadline - realClock.now());
           await withDeadline(next, { timeout: left, fullTimeout: timeout });
         } else if (cadence.isDue()) {
           // A loop over many that have settled would otherwise let nothing else through.
